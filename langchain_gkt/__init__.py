@@ -1,0 +1,57 @@
+"""Let a small local model answer like a big cloud model: Guidance-based Knowledge Transfer.
+
+Importing this package imports neither torch nor transformers; loading a student does.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from langchain_gkt.chain import GuidedKnowledgeTransferChain
+    from langchain_gkt.costs import CostReport, CostTracker, Price, track_costs
+    from langchain_gkt.errors import StudentError, TeacherError
+    from langchain_gkt.guidance import Guidance, GuidancePolicy
+    from langchain_gkt.students import as_student
+    from langchain_gkt.students.huggingface import HuggingFaceStudent
+
+_HOMES = {
+    "CostReport": "costs",
+    "CostTracker": "costs",
+    "Guidance": "guidance",
+    "GuidancePolicy": "guidance",
+    "GuidedKnowledgeTransferChain": "chain",
+    "HuggingFaceStudent": "students.huggingface",
+    "Price": "costs",
+    "StudentError": "errors",
+    "TeacherError": "errors",
+    "as_student": "students",
+    "track_costs": "costs",
+}
+
+__all__ = [
+    "CostReport",
+    "CostTracker",
+    "Guidance",
+    "GuidancePolicy",
+    "GuidedKnowledgeTransferChain",
+    "HuggingFaceStudent",
+    "Price",
+    "StudentError",
+    "TeacherError",
+    "as_student",
+    "track_costs",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name's room on first use."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,36 @@
+"""Errors of the package, and the check that names a mistyped argument."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class TeacherError(RuntimeError):
+    """The teacher's call failed or gave nothing to guide with.
+
+    The provider's own exception, if there is one, is the ``__cause__``.
+    """
+
+
+class StudentError(RuntimeError):
+    """The student could not be loaded or could not continue."""
+
+
+def refuse_unknown(given: Iterable[str], known: Iterable[str], owner: str) -> None:
+    """Refuse arguments that do not exist, naming the nearest that does.
+
+    Args:
+        given: Names the caller used.
+        known: Names that exist.
+        owner: What the arguments belong to, for the message.
+
+    Raises:
+        TypeError: If a given name is not known.
+    """
+    known = sorted(known)
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it takes: {', '.join(known)}."
+            raise TypeError(f"{owner} got an unknown argument {name!r}; {hint}")

@@ -1,0 +1,98 @@
+"""Makes the teacher's and the student's runs children of the chain's run.
+
+``BaseChatModel`` gives ``_stream`` no run manager when it is reached through ``stream``,
+``astream`` or a streaming callback handler (langchain-core 1.7). So the chain opens those
+runs itself: it configures the callback manager once, fixes the run id, and remembers both
+on a copy of itself that serves this one call.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any, Literal
+
+from langchain_core.callbacks import (
+    AsyncCallbackManager,
+    BaseCallbackManager,
+    CallbackManager,
+    Callbacks,
+    ParentRunManager,
+)
+from langchain_core.callbacks.manager import BaseRunManager
+from langchain_core.runnables.config import RunnableConfig, ensure_config
+
+Role = Literal["teacher", "student"]
+
+
+def open_run(
+    config: RunnableConfig | None, *, asynchronous: bool
+) -> tuple[RunnableConfig, BaseRunManager]:
+    """Prepare a run that ``BaseChatModel.stream`` will start, and the parent it will be.
+
+    Args:
+        config: The caller's config.
+        asynchronous: Whether ``astream`` will start the run.
+
+    Returns:
+        The config to pass on, and a run manager that stands for the run to come.
+    """
+    config = ensure_config(config)
+    manager_class = AsyncCallbackManager if asynchronous else CallbackManager
+    manager = manager_class.configure(
+        config.get("callbacks"),
+        inheritable_tags=config.get("tags"),
+        inheritable_metadata=config.get("metadata"),
+    )
+    run_id = config.get("run_id") or uuid.uuid4()
+    config["callbacks"] = manager
+    config["run_id"] = run_id
+    return config, ParentRunManager(
+        run_id=run_id,
+        handlers=manager.handlers,
+        inheritable_handlers=manager.inheritable_handlers,
+        inheritable_tags=manager.inheritable_tags,
+        inheritable_metadata=manager.inheritable_metadata,
+    )
+
+
+def child_config(
+    parent: BaseRunManager | None,
+    role: Role,
+    *,
+    own_callbacks: Callbacks,
+    metadata: dict[str, Any],
+) -> RunnableConfig:
+    """Build the config of a child run.
+
+    Args:
+        parent: The chain's run, or None where nobody listens.
+        role: Which of the two models the run is of; becomes its name.
+        own_callbacks: Handlers given to the chain's constructor; they hear the children too.
+        metadata: Inheritable metadata of the child, added to ``gkt_role``.
+
+    Returns:
+        A config for the child's ``invoke``, ``stream`` or their asynchronous twins.
+    """
+    # A child that began as a chat model of its own must not carry the chain's ls_* labels.
+    inherited = {
+        key: value
+        for key, value in (parent.inheritable_metadata if parent else {}).items()
+        if not key.startswith("ls_")
+    }
+    manager = CallbackManager(handlers=[], parent_run_id=parent.run_id if parent else None)
+    if parent:
+        manager.set_handlers(parent.inheritable_handlers)
+        manager.add_tags(parent.inheritable_tags)
+    own = (
+        own_callbacks.handlers if isinstance(own_callbacks, BaseCallbackManager) else own_callbacks
+    )
+    for handler in own or []:
+        if handler not in manager.handlers:
+            manager.add_handler(handler)
+    return {
+        "callbacks": manager,
+        "run_name": role,
+        # LangGraph's message stream shows one message per question, not three.
+        "tags": [f"gkt:{role}", "nostream"],
+        "metadata": {**inherited, **metadata, "gkt_role": role},
+    }
