@@ -3,49 +3,27 @@
 from __future__ import annotations
 
 import uuid
-import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, closing
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.callbacks.manager import BaseRunManager
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.messages.ai import UsageMetadata, add_usage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.runnables.config import merge_configs, run_in_executor
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import merge_configs
 from pydantic import ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from langchain_gkt import teacher as teachers
-from langchain_gkt.errors import TeacherError, refuse_unknown
+from langchain_gkt.calls import Call, Mode
+from langchain_gkt.errors import refuse_unknown
 from langchain_gkt.guidance import Guidance, GuidancePolicy
-from langchain_gkt.runs import Role, child_config, open_run
+from langchain_gkt.runs import open_run
 from langchain_gkt.students import as_student
 
-Mode = Literal["guided", "teacher", "student"]
-
 _CALL_ARGUMENTS = ("guidance_tokens", "guidance", "mode", "max_tokens", "temperature")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Call:
-    """The settings of one call, fields and call-time arguments taken together."""
-
-    call_id: str
-    mode: Mode
-    policy: GuidancePolicy
-    limit: int | None
-    max_tokens: int | None
-    temperature: float | None
-    stop: list[str] | None
-    parent: BaseRunManager | None
-
-    @property
-    def asks_teacher(self) -> bool:
-        return self.mode != "student" and self.limit != 0
 
 
 class GuidedKnowledgeTransferChain(BaseChatModel):
@@ -123,12 +101,12 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
     @model_validator(mode="after")
     def _check_policy(self) -> GuidedKnowledgeTransferChain:
         asked = self.guidance.tokens if self.guidance else None
-        if asked is not None and "guidance_tokens" in self.model_fields_set:
-            if asked != self.guidance_tokens:
-                raise ValueError(
-                    f"guidance_tokens={self.guidance_tokens} and guidance.tokens={asked} disagree; "
-                    "give one of them"
-                )
+        given = "guidance_tokens" in self.model_fields_set
+        if asked is not None and given and asked != self.guidance_tokens:
+            raise ValueError(
+                f"guidance_tokens={self.guidance_tokens} and guidance.tokens={asked} disagree; "
+                "give one of them"
+            )
         return self
 
     @property
@@ -169,7 +147,7 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
 
     def _settings(
         self, stop: list[str] | None, parent: BaseRunManager | None, kwargs: dict[str, Any]
-    ) -> _Call:
+    ) -> Call:
         refuse_unknown(kwargs, _CALL_ARGUMENTS, f"a call of {type(self).__name__}")
         given = {name: kwargs.get(name, getattr(self, name)) for name in _CALL_ARGUMENTS}
         if given["mode"] not in ("guided", "teacher", "student"):
@@ -187,7 +165,13 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
             limit = most
         elif most is not None:
             limit = min(limit, most)
-        return _Call(
+        return Call(
+            teacher=self.teacher,
+            student=self.student,
+            limit_param=self.teacher_limit_param,
+            fall_back=self.on_teacher_error == "student",
+            callbacks=self.callbacks,
+            warned=self._warned,
             call_id=str(uuid.uuid4()),
             mode=given["mode"],
             policy=policy,
@@ -198,227 +182,16 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
             parent=parent,
         )
 
-    def _child(self, role: Role, call: _Call) -> RunnableConfig:
-        return child_config(
-            call.parent,
-            role,
-            own_callbacks=self.callbacks,
-            metadata={"gkt_call_id": call.call_id, "gkt_mode": call.mode},
-        )
-
-    def _held_teacher(self, call: _Call, *, stream: bool) -> Runnable[Any, Any]:
-        if call.limit is not None and not teachers.can_limit(
-            self.teacher, self.teacher_limit_param
-        ):
-            self._warn(
-                "no-limit",
-                "the teacher knows no completion limit that could be set; its whole answers are "
-                "paid for and cut afterwards. Name its limit with teacher_limit_param=.",
-            )
-        return teachers.hold(
-            self.teacher,
-            call.limit,
-            limit_param=self.teacher_limit_param,
-            temperature=call.temperature,
-            stream=stream,
-        )
-
-    def _warn(self, key: str, message: str) -> None:
-        if key not in self._warned:
-            self._warned.add(key)
-            warnings.warn(message, UserWarning, stacklevel=2)
-
-    def _read(self, message: BaseMessage, call: _Call, shown: str = "") -> Guidance:
-        policy = call.policy if call.mode == "guided" else GuidancePolicy(cut="none")
-        guidance = teachers.read(message, call.limit, policy, call.stop)
-        if call.limit is not None and guidance.usage and guidance.token_count > call.limit:
-            self._warn(
-                "ignored-limit",
-                f"the teacher wrote {guidance.token_count} tokens although it was asked for at "
-                f"most {call.limit}; they are paid for. Its server may know the limit by another "
-                "name: see teacher_limit_param.",
-            )
-        if len(shown) > len(guidance.text):  # what has been shown cannot be taken back
-            return Guidance(**{**vars(guidance), "text": shown})
-        return guidance
-
-    def _after_teacher(self, error: Exception | None, call: _Call) -> str | None:
-        """Raise a failed teacher call, or say what the student has to do without."""
-        if error is None:
-            return None
-        if self.on_teacher_error == "student" and call.mode == "guided":
-            return f"{type(error).__name__}: {error}"
-        raise _teacher_error(error) from error
-
-    def _student_call(
-        self, messages: list[BaseMessage], guidance: Guidance | None, call: _Call
-    ) -> tuple[list[BaseMessage], dict[str, Any]] | None:
-        """Return the student's input and arguments, or None where nothing is left to write."""
-        if call.mode == "teacher" or (guidance and guidance.complete):
-            return None
-        arguments: dict[str, Any] = {"stop": call.stop}
-        if call.temperature is not None:
-            arguments["temperature"] = call.temperature
-        if call.max_tokens is not None:
-            left = call.max_tokens - (guidance.token_count if guidance else 0)
-            if left <= 0:
-                return None
-            arguments["max_tokens"] = left
-        if guidance and guidance.text:
-            begun = guidance.text
-            if messages and isinstance(messages[-1], AIMessage):
-                begun, messages = f"{messages[-1].text}{begun}", messages[:-1]
-            messages = [*messages, AIMessage(begun)]
-        return messages, arguments
-
-    def _last_chunk(
-        self,
-        call: _Call,
-        guidance: Guidance | None,
-        student: AIMessage | None,
-        fallback: str | None,
-    ) -> ChatGenerationChunk:
-        """Build the chunk that carries usage and metadata, and no text."""
-        teacher_usage = guidance.usage if guidance else None
-        student_usage = student.usage_metadata if student else None
-        known = [usage for usage in (teacher_usage, student_usage) if usage]
-        usage: UsageMetadata | None = None
-        for part in known:
-            usage = add_usage(usage, part)
-        if student:
-            reason = student.response_metadata.get("finish_reason")
-        else:
-            reason = guidance.finish_reason if guidance else None
-        return ChatGenerationChunk(
-            message=AIMessageChunk(
-                content="",
-                usage_metadata=usage,
-                response_metadata={
-                    "model_name": "langchain-gkt",
-                    "model_provider": "langchain-gkt",
-                    "finish_reason": reason or "stop",
-                    "gkt": {
-                        "guidance": guidance.text if guidance else "",
-                        "guidance_tokens": guidance.token_count if guidance else 0,
-                        "finished_by": "student" if student else "teacher",
-                        "teacher_usage": teacher_usage,
-                        "student_usage": student_usage,
-                        "fallback": fallback,
-                        "mode": call.mode,
-                        "call_id": call.call_id,
-                    },
-                },
-                chunk_position="last",
-            )
-        )
-
-    def _produce(
-        self, messages: list[BaseMessage], call: _Call, *, live: bool
-    ) -> Iterator[ChatGenerationChunk]:
-        """Run one call; with ``live`` the children stream, else each gives its text at once."""
-        guidance, error, shown = None, None, ""
-        if call.asks_teacher:
-            streams = live and teachers.streams_usage(self.teacher)
-            held = self._held_teacher(call, stream=streams)
-            config = self._child("teacher", call)
-            try:
-                if streams:
-                    whole: Any = None
-                    with closing(held.stream(messages, config, stop=call.stop)) as chunks:  # type: ignore[type-var]
-                        for chunk in chunks:
-                            whole = chunk if whole is None else whole + chunk
-                            if new := self._showable(str(whole.text), call)[len(shown) :]:
-                                shown += new
-                                yield _text(new)
-                else:
-                    whole = held.invoke(messages, config, stop=call.stop)
-                guidance = self._read(whole, call, shown)
-            except Exception as caught:  # noqa: BLE001  whatever a provider raises
-                error = caught
-        fallback = self._after_teacher(error, call)
-        if guidance and (new := guidance.text[len(shown) :]):
-            yield _text(new)
-        student: Any = None
-        if todo := self._student_call(messages, guidance, call):
-            config = self._child("student", call)
-            if live:
-                with closing(self.student.stream(todo[0], config, **todo[1])) as chunks:
-                    for chunk in chunks:
-                        student = chunk if student is None else student + chunk
-                        if chunk.text:
-                            yield _text(str(chunk.text))
-            else:
-                student = self.student.invoke(todo[0], config, **todo[1])
-                if student.text:
-                    yield _text(str(student.text))
-        yield self._last_chunk(call, guidance, student, fallback)
-
-    async def _aproduce(
-        self, messages: list[BaseMessage], call: _Call, *, live: bool
-    ) -> AsyncIterator[ChatGenerationChunk]:
-        """Do what `_produce` does, on the event loop."""
-        guidance, error, shown = None, None, ""
-        if call.asks_teacher:
-            streams = live and teachers.streams_usage(self.teacher)
-            held = self._held_teacher(call, stream=streams)
-            config = self._child("teacher", call)
-            try:
-                if streams:
-                    whole: Any = None
-                    async with aclosing(held.astream(messages, config, stop=call.stop)) as chunks:  # type: ignore[type-var]
-                        async for chunk in chunks:
-                            whole = chunk if whole is None else whole + chunk
-                            if new := self._showable(str(whole.text), call)[len(shown) :]:
-                                shown += new
-                                yield _text(new)
-                else:
-                    whole = await self._ask_async(held, messages, config, call)
-                guidance = self._read(whole, call, shown)
-            except Exception as caught:  # noqa: BLE001  whatever a provider raises
-                error = caught
-        fallback = self._after_teacher(error, call)
-        if guidance and (new := guidance.text[len(shown) :]):
-            yield _text(new)
-        student: Any = None
-        if todo := self._student_call(messages, guidance, call):
-            config = self._child("student", call)
-            if live:
-                async with aclosing(self.student.astream(todo[0], config, **todo[1])) as chunks:
-                    async for chunk in chunks:
-                        student = chunk if student is None else student + chunk
-                        if chunk.text:
-                            yield _text(str(chunk.text))
-            else:
-                student = await self.student.ainvoke(todo[0], config, **todo[1])
-                if student.text:
-                    yield _text(str(student.text))
-        yield self._last_chunk(call, guidance, student, fallback)
-
-    async def _ask_async(
-        self,
-        held: Runnable[Any, Any],
-        messages: list[BaseMessage],
-        config: RunnableConfig,
-        call: _Call,
-    ) -> Any:
-        if teachers.has_async(self.teacher):
-            return await held.ainvoke(messages, config, stop=call.stop)
-        return await run_in_executor(None, held.invoke, messages, config, stop=call.stop)
-
     def _guide_call(
         self, messages: LanguageModelInput, config: RunnableConfig | None
-    ) -> tuple[_Call, list[BaseMessage], RunnableConfig]:
+    ) -> tuple[Call, list[BaseMessage], RunnableConfig]:
         call = self._settings(None, None, {})
         if not call.asks_teacher:
             raise ValueError(
                 "guide() asks the teacher; use mode='guided' and guidance_tokens of 1 or more"
             )
-        merged = merge_configs(config, self._child("teacher", call))
+        merged = merge_configs(config, call.child("teacher"))
         return call, self._convert_input(messages).to_messages(), merged
-
-    def _showable(self, written: str, call: _Call) -> str:
-        """Return what of a growing guidance can be shown: its last word may be cut away."""
-        return call.policy.trim(written) if call.mode == "guided" else written
 
     # --- BaseChatModel ---
 
@@ -430,7 +203,7 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         call = self._settings(stop, run_manager or self._run, kwargs)
-        return _result(list(self._produce(messages, call, live=False)))
+        return _result(list(call.produce(messages, live=False)))
 
     async def _agenerate(
         self,
@@ -440,7 +213,7 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         call = self._settings(stop, run_manager or self._run, kwargs)
-        return _result([chunk async for chunk in self._aproduce(messages, call, live=False)])
+        return _result([chunk async for chunk in call.aproduce(messages, live=False)])
 
     def _stream(
         self,
@@ -450,7 +223,7 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         call = self._settings(stop, run_manager or self._run, kwargs)
-        self._producer = self._produce(messages, call, live=True)
+        self._producer = call.produce(messages, live=True)
         yield from self._producer
 
     async def _astream(
@@ -461,7 +234,7 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         call = self._settings(stop, run_manager or self._run, kwargs)
-        self._producer = self._aproduce(messages, call, live=True)
+        self._producer = call.aproduce(messages, live=True)
         async for chunk in self._producer:
             yield chunk
 
@@ -494,8 +267,9 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
         config, run = open_run(config, asynchronous=False)
         one = self._for_one_call(run)
         try:
-            with closing(BaseChatModel.stream(one, input, config, stop=stop, **kwargs)) as it:  # type: ignore[type-var]
-                yield from it
+            chunks: Any = BaseChatModel.stream(one, input, config, stop=stop, **kwargs)
+            with closing(chunks):
+                yield from chunks
         finally:
             if one._producer is not None:
                 one._producer.close()  # ends the children's runs now, not when collected
@@ -522,9 +296,9 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
         config, run = open_run(config, asynchronous=True)
         one = self._for_one_call(run)
         try:
-            chunks = BaseChatModel.astream(one, input, config, stop=stop, **kwargs)
-            async with aclosing(chunks) as it:  # type: ignore[type-var]
-                async for chunk in it:
+            chunks: Any = BaseChatModel.astream(one, input, config, stop=stop, **kwargs)
+            async with aclosing(chunks):
+                async for chunk in chunks:
                     yield chunk
         finally:
             if one._producer is not None:
@@ -567,11 +341,7 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
             TeacherError: If the teacher fails or writes nothing.
         """
         call, prompt, config = self._guide_call(messages, config)
-        try:
-            message = self._held_teacher(call, stream=False).invoke(prompt, config, stop=call.stop)
-            return self._read(message, call)
-        except Exception as error:  # noqa: BLE001  whatever a provider raises
-            raise _teacher_error(error) from error
+        return call.guide(prompt, config)
 
     async def aguide(
         self, messages: LanguageModelInput, config: RunnableConfig | None = None
@@ -586,16 +356,7 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
             The guidance the student would continue.
         """
         call, prompt, config = self._guide_call(messages, config)
-        try:
-            held = self._held_teacher(call, stream=False)
-            message = await self._ask_async(held, prompt, config, call)
-            return self._read(message, call)
-        except Exception as error:  # noqa: BLE001  whatever a provider raises
-            raise _teacher_error(error) from error
-
-
-def _text(text: str) -> ChatGenerationChunk:
-    return ChatGenerationChunk(message=AIMessageChunk(content=text))
+        return await call.aguide(prompt, config)
 
 
 def _result(chunks: list[ChatGenerationChunk]) -> ChatResult:
@@ -607,14 +368,3 @@ def _result(chunks: list[ChatGenerationChunk]) -> ChatResult:
         response_metadata=last.response_metadata,
     )
     return ChatResult(generations=[ChatGeneration(message=message)])
-
-
-def _teacher_error(error: Exception) -> TeacherError:
-    """Say what failed, and what can be done about it."""
-    if isinstance(error, TeacherError):
-        return error
-    return TeacherError(
-        f"the teacher's call failed: {type(error).__name__}: {error} Check that teacher is "
-        "reachable and its key valid, wrap it with with_retry() or with_fallbacks(), or set "
-        "on_teacher_error='student' to go on without guidance."
-    )

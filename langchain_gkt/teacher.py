@@ -172,10 +172,9 @@ def read(
         reason.lower() not in _STOPPED_AT_LIMIT if reason else bool(usage) and count < limit
     )
     text = written
-    if limit is not None and usage and count > limit:
-        text, complete = _first(text, limit, count), False
-    elif limit is not None and not usage and reason is None and count > limit:
-        text, complete = _first(text, limit, count), False
+    # An estimated count is too rough to cut by where the provider says how it stopped.
+    if limit is not None and count > limit and (usage or reason is None):
+        text, complete = text[: len(text) * limit // count], False
     if ends := [text.find(end) for end in stop or () if end and end in text]:
         text, complete = text[: min(ends)], True
     return Guidance(
@@ -186,11 +185,6 @@ def read(
         complete=complete,
         written=written,
     )
-
-
-def _first(text: str, limit: int, count: int) -> str:
-    """Return about the first ``limit`` of ``count`` tokens' characters."""
-    return text[: len(text) * limit // count]
 
 
 def _explain_silence(

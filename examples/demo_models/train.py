@@ -156,6 +156,7 @@ class Float32Muon(torch.optim.Optimizer):
     """
 
     def __init__(self, params: list[torch.nn.Parameter], lr: float, weight_decay: float) -> None:
+        """Take the matrices to train."""
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()

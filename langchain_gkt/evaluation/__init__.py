@@ -1,0 +1,1 @@
+"""Tasks, scoring and side-by-side comparison."""

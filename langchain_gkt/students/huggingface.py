@@ -250,7 +250,7 @@ def _from_path(path: str, tokenizer: Any, device: str | None, dtype: str) -> tup
         config = AutoConfig.from_pretrained(source)
         kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         tokenizer = AutoTokenizer.from_pretrained(source) if tokenizer is None else tokenizer
-        model = kind.from_pretrained(source, dtype=dtype)
+        model: Any = kind.from_pretrained(source, dtype=dtype)
     except (OSError, ValueError) as error:
         raise StudentError(
             f"student={path!r} could not be loaded ({error}); give a folder made by "

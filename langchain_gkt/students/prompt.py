@@ -46,13 +46,9 @@ class PromptBuilder:
         Raises:
             ValueError: If there is nothing to answer, or a message holds more than text.
         """
-        *turns, last = list(messages) or [None]
-        prefill = ""
-        if isinstance(last, AIMessage):
-            prefill = str(last.text)
-        elif last is not None:
-            turns.append(last)
-        conversation = [message for message in turns if message is not None]
+        conversation, prefill = list(messages), ""
+        if messages and isinstance(messages[-1], AIMessage):
+            prefill = str(conversation.pop().text)
         for position, message in enumerate(messages):
             _refuse_media(message, position)
         if not any(str(message.text).strip() for message in conversation):
