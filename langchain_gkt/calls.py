@@ -170,6 +170,7 @@ class Call:
                         "teacher_usage": teacher_usage,
                         "student_usage": student_usage,
                         "fallback": fallback,
+                        "written_chars": len(guidance.written) if guidance else 0,
                         "mode": self.mode,
                         "call_id": self.call_id,
                     },

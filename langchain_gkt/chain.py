@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, closing
 from typing import Any, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -266,13 +265,14 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
         """
         config, run = open_run(config, asynchronous=False)
         one = self._for_one_call(run)
+        chunks: Any = BaseChatModel.stream(one, input, config, stop=stop, **kwargs)
         try:
-            chunks: Any = BaseChatModel.stream(one, input, config, stop=stop, **kwargs)
-            with closing(chunks):
-                yield from chunks
+            for chunk in chunks:
+                yield chunk
         finally:
             if one._producer is not None:
-                one._producer.close()  # ends the children's runs now, not when collected
+                one._producer.close()  # the children's runs end before their parent's
+            chunks.close()
 
     async def astream(
         self,
@@ -295,14 +295,14 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
         """
         config, run = open_run(config, asynchronous=True)
         one = self._for_one_call(run)
+        chunks: Any = BaseChatModel.astream(one, input, config, stop=stop, **kwargs)
         try:
-            chunks: Any = BaseChatModel.astream(one, input, config, stop=stop, **kwargs)
-            async with aclosing(chunks):
-                async for chunk in chunks:
-                    yield chunk
+            async for chunk in chunks:
+                yield chunk
         finally:
             if one._producer is not None:
-                await one._producer.aclose()
+                await one._producer.aclose()  # the children's runs end before their parent's
+            await chunks.aclose()
 
     def _generate_with_cache(
         self,
