@@ -267,12 +267,10 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
         one = self._for_one_call(run)
         chunks: Any = BaseChatModel.stream(one, input, config, stop=stop, **kwargs)
         try:
-            for chunk in chunks:
-                yield chunk
+            yield from chunks
         finally:
             if one._producer is not None:
-                one._producer.close()  # the children's runs end before their parent's
-            chunks.close()
+                one._producer.close()  # ends the children's runs now, not when collected
 
     async def astream(
         self,

@@ -123,15 +123,16 @@ def price_call(
     else:
         places = [{"provider_api_url": base_url}] if base_url else []
         places += [{"provider_id": provider}] if provider else []
+    calc: Any = calc_price  # its overloads cannot be met by a mapping
     for place in places:
         try:
-            found: Any = calc_price(counted, model, **place)  # type: ignore[call-overload]
+            found: Any = calc(counted, model, **place)
         except LookupError:
             continue
         return Money(
             prompt=found.input_price,
             completion=found.output_price,
-            source=f"{found.provider.id}:{found.model.id} by genai-prices {version('genai-prices')}",
+            source=f"{found.provider.id}:{found.model.id}, genai-prices {version('genai-prices')}",
         )
     return Money(prompt=None, completion=None, source=f"unpriced: no known price of {model!r}")
 

@@ -150,7 +150,7 @@ class CostReport:
         data = self.to_dict()
         estimate = data["teacher_only_estimate"]
         head = ("", "calls", "prompt tok", "completion tok", "prompt $", "completion $", "total $")
-        rows = [head]
+        rows: list[tuple[str, ...]] = [head]
         for name in ("teacher", "student"):
             rows.append(_row(name, data[name], data[name]["calls"]))
         rows.append(("total", "", *_tokens(data["total"]), "", "", _dollars(data["total"]["cost"])))
