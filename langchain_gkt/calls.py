@@ -181,6 +181,7 @@ class Call:
 
     def produce(self, messages: list[BaseMessage], *, live: bool) -> Iterator[ChatGenerationChunk]:
         """Run one call; with ``live`` the children stream, else each gives its text at once."""
+        _refuse_empty(messages)
         guidance, error, shown = None, None, ""
         if self.asks_teacher:
             streams = live and teachers.streams_usage(self.teacher)
@@ -223,7 +224,8 @@ class Call:
     async def aproduce(
         self, messages: list[BaseMessage], *, live: bool
     ) -> AsyncIterator[ChatGenerationChunk]:
-        """Do what `_produce` does, on the event loop."""
+        """Do what `produce` does, on the event loop."""
+        _refuse_empty(messages)
         guidance, error, shown = None, None, ""
         if self.asks_teacher:
             streams = live and teachers.streams_usage(self.teacher)
@@ -292,6 +294,15 @@ class Call:
             return self._read(await self._ask_async(held, messages, config))
         except Exception as error:
             raise _teacher_error(error) from error
+
+
+def _refuse_empty(messages: list[BaseMessage]) -> None:
+    """Refuse what no model can answer before a teacher is paid for it."""
+    if not any(
+        message.content if isinstance(message.content, list) else message.content.strip()
+        for message in messages
+    ):
+        raise ValueError("messages must hold some text to answer; the prompt is empty")
 
 
 def _text(text: str) -> ChatGenerationChunk:

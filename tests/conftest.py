@@ -1,0 +1,25 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import pytest
+from fakes import MODELS, WordTeacher
+
+from langchain_gkt import HuggingFaceStudent
+from langchain_gkt.evaluation.word_problems import WordProblem, sample
+
+
+@pytest.fixture
+def problem() -> WordProblem:
+    """A problem whose wording the student has not learned."""
+    return next(p for p in sample(41, 50) if p.rich >= 2 and p.solution.count("=") == 3)
+
+
+@pytest.fixture(scope="session")
+def student() -> HuggingFaceStudent:
+    return HuggingFaceStudent(model=MODELS / "student")
+
+
+@pytest.fixture
+def teacher(problem: WordProblem) -> WordTeacher:
+    return WordTeacher(answer=problem.solution, asked=[])
