@@ -29,9 +29,7 @@ def main(argv: list[str] | None = None) -> int:
         "--guidance-tokens", type=int, default=18, help="tokens the teacher writes (default: 18)"
     )
     demo.add_argument("--seed", type=int, default=7, help="seed of the problems (default: 7)")
-    demo.add_argument(
-        "--out", type=Path, default=Path("demo_output"), help="folder of the chart"
-    )
+    demo.add_argument("--out", type=Path, default=Path("demo_output"), help="folder of the chart")
     args = parser.parse_args(argv)
     if args.rows < 1:
         parser.error(f"--rows must be 1 or more, not {args.rows}")

@@ -1,4 +1,4 @@
-"""What guided answers cost: counted by callbacks, priced in Decimal money."""
+"""A bill for guided answers: counts tokens from callbacks, and puts Decimal money to them."""
 
 from __future__ import annotations
 

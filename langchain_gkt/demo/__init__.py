@@ -1,0 +1,1 @@
+"""The demo: two embedded toy models, and a local server that plays the cloud."""

@@ -1,0 +1,146 @@
+"""LocalCloud: the demo's server as a child process that never outlives its parent."""
+
+from __future__ import annotations
+
+import atexit
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+_PATIENCE = 60.0
+"""Seconds the server has to become healthy."""
+
+
+class LocalCloud:
+    """An OpenAI-compatible server for one local model, as a context manager.
+
+    Example:
+        >>> with LocalCloud("path/to/model", name="demo-teacher") as cloud:  # doctest: +SKIP
+        ...     ChatOpenAI(base_url=cloud.base_url, api_key="local", model=cloud.name)
+    """
+
+    def __init__(
+        self, folder: str | Path, *, name: str = "demo-teacher", latency_ms: float = 0.0
+    ) -> None:
+        """Remember what to serve.
+
+        Args:
+            folder: Folder of a model with its tokenizer.
+            name: What requests call the model.
+            latency_ms: Milliseconds each request waits first, as a network would make it.
+
+        Raises:
+            FileNotFoundError: If there is no such folder.
+            ImportError: If the server's packages are not installed.
+        """
+        if not Path(folder).is_dir():
+            raise FileNotFoundError(f"folder={str(folder)!r} is not a folder with a model")
+        missing = [name for name in ("fastapi", "uvicorn") if not importlib.util.find_spec(name)]
+        if missing:
+            raise ImportError(
+                f"the demo's server needs {' and '.join(missing)}: "
+                'pip install "langchain-gkt[demo]"'
+            )
+        self.folder, self.name, self.latency_ms = Path(folder), name, latency_ms
+        self._process: subprocess.Popen[str] | None = None
+        self._errors: IO[str] | None = None
+        self._root = ""
+
+    @property
+    def base_url(self) -> str:
+        """Address for an OpenAI client.
+
+        Raises:
+            RuntimeError: If the server is not running.
+        """
+        if not self._process:
+            raise RuntimeError("the server is not running; use LocalCloud in a with statement")
+        return f"{self._root}/v1"
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the running server."""
+        return self._process.pid if self._process else None
+
+    def start(self) -> LocalCloud:
+        """Start the server and wait until it is healthy.
+
+        Returns:
+            This object.
+
+        Raises:
+            RuntimeError: If the server ends early or does not become healthy.
+        """
+        command = [sys.executable, "-m", "langchain_gkt.demo.server", str(self.folder)]
+        command += ["--name", self.name, "--latency-ms", str(self.latency_ms)]
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed by stop()
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,  # its end tells the server that we are gone
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+            start_new_session=True,  # Ctrl-C is ours to handle, not the server's
+        )
+        atexit.register(self.stop)
+        try:
+            self._wait()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def _wait(self) -> None:
+        process: Any = self._process
+        first = process.stdout.readline()  # ends at once where the process does
+        self._root = first.rpartition(" ")[2].strip()
+        until = time.monotonic() + _PATIENCE
+        while self._root and process.poll() is None and time.monotonic() < until:
+            try:
+                with urllib.request.urlopen(f"{self._root}/health", timeout=5) as reply:
+                    if reply.status == 200:
+                        return
+            except (urllib.error.URLError, TimeoutError):
+                time.sleep(0.05)  # bound, but not yet listening
+        errors: Any = self._errors
+        errors.seek(0)
+        tail = "\n".join(errors.read().splitlines()[-8:])
+        raise RuntimeError(f"the demo's server did not start:\n{tail}")
+
+    def stop(self) -> None:
+        """Stop the server; does nothing where it does not run."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        atexit.unregister(self.stop)
+        process.terminate()
+        try:
+            process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        for pipe in (process.stdin, process.stdout, self._errors):
+            if pipe:
+                pipe.close()
+
+    def __enter__(self) -> LocalCloud:
+        """Start the server."""
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop the server, whatever happened."""
+        self.stop()
