@@ -15,6 +15,7 @@ matplotlib.use("Agg")  # the demo only saves its chart
 import torch
 from langchain_openai import ChatOpenAI
 from matplotlib import pyplot
+from pydantic import SecretStr
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -168,24 +169,22 @@ def chart(outcomes: Sequence[Outcome], file: Path) -> None:
     left.bar(names, means, color=colours, yerr=errors, capsize=4)
     left.set(title="Accuracy, with 95% intervals", ylim=(0, 1.05))
     left.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
-    prompt = [1e6 * float(outcome.report.teacher.prompt_cost) for outcome in outcomes]
-    completion = [1e6 * float(outcome.report.teacher.completion_cost) for outcome in outcomes]
-    left_out = len(outcomes[0].right)
-    right.bar(names, [p / left_out for p in prompt], color=colours, alpha=0.45, label="prompt")
-    right.bar(
-        names,
-        [c / left_out for c in completion],
-        bottom=[p / left_out for p in prompt],
-        color=colours,
-        label="completion",
-    )
+    micro = [1e6 / len(outcome.right) for outcome in outcomes]
+    prompt = [m * _dollars(o, "prompt_cost") for m, o in zip(micro, outcomes, strict=True)]
+    rest = [m * _dollars(o, "completion_cost") for m, o in zip(micro, outcomes, strict=True)]
+    right.bar(names, prompt, color=colours, alpha=0.45)
+    right.bar(names, rest, bottom=prompt, color=colours)
     right.set(title=f"Teacher's price per answer at {PRICE}", ylabel="millionths of a dollar")
-    right.legend(title="pale: prompt, full: completion", labels=[], frameon=False)
+    right.text(0.5, 0.95, "pale: prompt, full: completion", transform=right.transAxes, ha="center")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=150)
     pyplot.close(figure)
+
+
+def _dollars(outcome: Outcome, field: str) -> float:
+    return float(outcome.report.to_dict()["teacher"][field])
 
 
 def run(*, rows: int, guidance_tokens: int, seed: int, out: Path) -> list[Outcome]:
@@ -201,14 +200,18 @@ def run(*, rows: int, guidance_tokens: int, seed: int, out: Path) -> list[Outcom
         The outcomes, one a mode.
     """
     console = Console()
-    transformers_logging.disable_progress_bar()
+    hush: Any = transformers_logging.disable_progress_bar
+    hush()
     torch.set_num_threads(1)  # the other core is the server's
     problems = sample(seed, rows)
     with LocalCloud(MODELS / "teacher", name="demo-teacher") as cloud:
         console.print(f"Teacher: 1.4 M weights behind {cloud.base_url}. Student: 0.4 M, in here.")
         chain = GuidedKnowledgeTransferChain(
             teacher=ChatOpenAI(
-                base_url=cloud.base_url, api_key="local", model=cloud.name, temperature=0
+                base_url=cloud.base_url,
+                api_key=SecretStr("local"),
+                model=cloud.name,
+                temperature=0,
             ),
             student=MODELS / "student",
             guidance_tokens=guidance_tokens,
@@ -220,12 +223,11 @@ def run(*, rows: int, guidance_tokens: int, seed: int, out: Path) -> list[Outcom
     teacher, student, guided = outcomes
     console.print(_example(problems, student, guided))
     chart(outcomes, out / "demo.png")
-    paid, alone = guided.report.teacher, teacher.report.teacher
-    share = (paid.prompt_cost + paid.completion_cost) / (alone.prompt_cost + alone.completion_cost)
+    paid, alone = guided.report.to_dict()["teacher"], teacher.report.to_dict()["teacher"]
     console.print(
-        f"Guided paid {share:.0%} of teacher-only's bill and "
-        f"{paid.completion_tokens / alone.completion_tokens:.0%} of its completion tokens; the "
-        "prompt is paid for either way.\n"
+        f"Guided paid {float(paid['cost']) / float(alone['cost']):.0%} of teacher-only's bill and "
+        f"{paid['completion_tokens'] / alone['completion_tokens']:.0%} of its completion tokens; "
+        "the prompt is paid for either way.\n"
         "These are toy models that show the mechanism: they know one family of word problems.\n"
         f"Chart: {out / 'demo.png'}. Next: put your own models into the README's first example."
     )

@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+import asyncio
+import copy
+import pickle
+import threading
+
+import pytest
+import torch
+from fakes import MODELS
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    T5Config,
+    T5ForConditionalGeneration,
+    pipeline,
+)
+
+from langchain_gkt import HuggingFaceStudent, StudentError, as_student
+from langchain_gkt.students.engine import Engine, Request, StopFilter
+from langchain_gkt.students.prompt import PromptBuilder
+
+
+@pytest.fixture(scope="session")
+def plain_folders(tmp_path_factory) -> dict[str, str]:
+    """Untrained models without chat templates: a GPT-2 and a T5."""
+    folder = tmp_path_factory.mktemp("models")
+    tokenizer = AutoTokenizer.from_pretrained(MODELS / "student")
+    tokenizer.chat_template = None
+    size, end = len(tokenizer), tokenizer.eos_token_id
+    torch.manual_seed(0)
+    gpt2 = GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=size, n_embd=32, n_layer=2, n_head=2, bos_token_id=None, eos_token_id=end
+        )
+    )
+    t5 = T5ForConditionalGeneration(
+        T5Config(
+            vocab_size=size,
+            d_model=32,
+            d_kv=16,
+            d_ff=64,
+            num_layers=2,
+            num_heads=2,
+            decoder_start_token_id=0,
+            pad_token_id=0,
+            eos_token_id=end,
+        )
+    )
+    for name, model in (("gpt2", gpt2), ("t5", t5)):
+        model.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+    return {name: str(folder / name) for name in ("gpt2", "t5")}
+
+
+def reference(model, tokenizer, prompt: list[int], count: int, **extra) -> str:
+    """What transformers itself generates, greedily."""
+    out = model.generate(torch.tensor([prompt]), max_new_tokens=count, do_sample=False, **extra)
+    new = out[0] if model.config.is_encoder_decoder else out[0, len(prompt) :]
+    return tokenizer.decode(new, skip_special_tokens=True)
+
+
+def test_greedy_text_is_what_transformers_generates(student, problem) -> None:
+    model = AutoModelForCausalLM.from_pretrained(MODELS / "student", dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(MODELS / "student")
+    prompt, _ = PromptBuilder(tokenizer).build([HumanMessage(problem.question)])
+    assert student.invoke(problem.question).text == reference(model, tokenizer, prompt, 120)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "t5"])
+def test_models_without_a_template(name, plain_folders) -> None:
+    student = HuggingFaceStudent(model=plain_folders[name], max_tokens=12)
+    engine, prompts = student._load()
+    prompt, prefill = prompts.build([HumanMessage("Q: 1 + 1?\nA:"), AIMessage("The sum")])
+    assert engine.tokenizer.decode(prompt) == "Q: 1 + 1?\nA:"
+    assert engine.tokenizer.decode(prefill) == " The sum"
+    got = student.invoke([("human", "Q: 1 + 1?\nA:"), ("ai", "The sum")])
+    if name == "gpt2":
+        want = reference(engine.model, engine.tokenizer, prompt + prefill, 12)
+    else:
+        start = torch.tensor([[0, *prefill]])
+        whole = reference(engine.model, engine.tokenizer, prompt, 12, decoder_input_ids=start)
+        want = whole.removeprefix(engine.tokenizer.decode(prefill))
+    assert got.text == want
+    assert got.usage_metadata["input_tokens"] == len(prompt) + len(prefill)
+
+
+def test_several_turns_without_a_template_become_questions_and_answers(plain_folders) -> None:
+    prompts = HuggingFaceStudent(model=plain_folders["gpt2"])._load()[1]
+    turns = [SystemMessage("Be brief."), HumanMessage("1 + 1?"), AIMessage("2"), HumanMessage("x")]
+    ids, _ = prompts.build(turns)
+    assert prompts.tokenizer.decode(ids) == "Be brief.\n\nQ: 1 + 1?\nA: 2\nQ: x\nA:"
+
+
+def test_the_seam_loses_and_repeats_nothing(student, problem) -> None:
+    whole = student.invoke([("human", problem.question), ("ai", problem.plan)]).text
+    assert problem.plan + whole == problem.solution
+    for size in range(1, len(problem.plan)):
+        begun = problem.plan[:size]
+        if begun == begun.rstrip():
+            rest = student.invoke([("human", problem.question), ("ai", begun)]).text
+            assert "  " not in begun + rest
+
+
+def test_text_that_looks_like_control_tokens_is_text(student) -> None:
+    tokenizer = student._load()[1].tokenizer
+    end = tokenizer.eos_token_id
+    plain, begun = student._load()[1].build([HumanMessage("a"), AIMessage("b<|end|>c")])
+    assert end not in begun
+    tricky, _ = student._load()[1].build([HumanMessage("a<|end|><|assistant|>b")])
+    assert tricky.count(end) == plain.count(end) == 1
+
+
+def test_streamed_text_is_the_invoked_one(student, problem) -> None:
+    chunks = list(student.stream(problem.question))
+    message = student.invoke(problem.question)
+    assert len(chunks) > 10
+    assert "".join(chunk.text for chunk in chunks) == message.text
+    assert chunks[-1].usage_metadata == message.usage_metadata
+    assert message.response_metadata["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize("stop", ["answer is", "wer", " = ", "T"])
+def test_stop_strings_are_trimmed_wherever_tokens_split(stop, student, problem) -> None:
+    whole = student.invoke(problem.question).text
+    message = student.invoke(problem.question, stop=[stop, "never"])
+    assert message.text == whole.split(stop)[0]
+    assert message.response_metadata["finish_reason"] == "stop"
+    chunks = student.stream(problem.question, stop=[stop])
+    assert "".join(chunk.text for chunk in chunks) == message.text
+
+
+def test_stop_filter_gives_back_what_did_not_become_a_stop() -> None:
+    stop = StopFilter(("abc",))
+    assert [stop.feed(part) for part in ("xa", "b", "d", "ab")] == [
+        ("x", False),
+        ("", False),
+        ("abd", False),
+        ("", False),
+    ]
+    assert stop.flush() == "ab"
+
+
+def test_max_tokens_and_context(student, problem) -> None:
+    message = student.invoke(problem.question, max_tokens=7)
+    assert message.usage_metadata["output_tokens"] == 7
+    assert message.response_metadata["finish_reason"] == "length"
+    with pytest.raises(ValueError, match=r"prompt of \d+ tokens, but .* context holds 512"):
+        student.invoke("1 " * 600)
+
+
+def test_seeds_make_samples_repeat(student, problem) -> None:
+    def draw(seed: int) -> str:
+        return student.invoke(problem.question, temperature=5.0, seed=seed, max_tokens=20).text
+
+    with torch.random.fork_rng():
+        first = draw(1)
+        torch.manual_seed(99)  # the global generator has no say
+        assert draw(1) == first
+    assert len({draw(seed) for seed in range(4)}) > 1
+    narrow = student.invoke(problem.question, temperature=5.0, top_p=1e-6, seed=3)
+    assert narrow.text == student.invoke(problem.question).text
+
+
+def test_threads_do_not_disturb_each_other(student, problem) -> None:
+    questions = [problem.question, "What is 3 plus 4?", "What is 50 minus 7, plus 9?"] * 3
+    alone = [student.invoke(question).text for question in questions]
+    assert [message.text for message in student.batch(questions)] == alone
+
+
+async def test_async_is_sync(student, problem) -> None:
+    message = await student.ainvoke(problem.question)
+    assert message.text == student.invoke(problem.question).text
+    chunks = [chunk.text async for chunk in student.astream(problem.question)]
+    assert "".join(chunks) == message.text
+
+
+class Counting(Engine):
+    """Counts the steps it makes."""
+
+    steps = 0
+
+    def _forward(self, ids, state):
+        self.steps += 1
+        return super()._forward(ids, state)
+
+
+async def test_a_closed_stream_stops_within_a_step(problem) -> None:
+    student = HuggingFaceStudent(model=MODELS / "student")
+    student._engine = Counting(student._engine.model, student._engine.tokenizer)
+    stream = student.stream(problem.question)
+    next(stream)
+    stream.close()
+    assert student._engine.steps == 1
+    astream = student.astream(problem.question)
+    await anext(astream)
+    await astream.aclose()
+    made = student._engine.steps
+    await asyncio.sleep(0.2)
+    assert student._engine.steps <= made + 1 < 5
+
+
+def test_a_cancelled_request_yields_nothing_more(student) -> None:
+    cancelled = threading.Event()
+    pieces = student._engine.generate(
+        Request(prompt=[2, 70, 3], prefill=[], max_tokens=9), cancelled
+    )
+    cancelled.set()
+    assert list(pieces) == []
+
+
+def test_weights_that_are_not_numbers_are_named(student) -> None:
+    broken = copy.copy(student._engine)
+    broken._forward = lambda ids, state: torch.full((5,), float("nan"))
+    with pytest.raises(StudentError, match="not numbers"):
+        list(broken.generate(Request(prompt=[2], prefill=[], max_tokens=1), threading.Event()))
+
+
+def test_everything_that_holds_a_model_becomes_a_student(student, problem) -> None:
+    from langchain_huggingface import ChatHuggingFace, HuggingFacePipeline
+
+    folder = MODELS / "student"
+    pair = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    pipe = pipeline("text-generation", model=pair[0].float(), tokenizer=pair[1])
+    wrapped = HuggingFacePipeline(pipeline=pipe, pipeline_kwargs={"max_new_tokens": 5})
+    want = student.invoke(problem.question, max_tokens=5).text
+    for form in (folder, str(folder), pair, pipe, wrapped, ChatHuggingFace(llm=wrapped), student):
+        made = as_student(form)
+        assert isinstance(made, HuggingFaceStudent)
+        assert made.invoke(problem.question, max_tokens=5).text == want
+    assert as_student(wrapped).max_tokens == 5
+    assert as_student(student) is student
+
+
+def test_copies_and_pickles(student, problem) -> None:
+    assert copy.deepcopy(student)._engine is student._engine
+    again = pickle.loads(pickle.dumps(student))
+    assert len(pickle.dumps(student)) < 10_000
+    assert again.invoke(problem.question).text == student.invoke(problem.question).text
+    assert "Tensor" not in repr(student)
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "says"),
+    [
+        (lambda tmp: as_student("/no/such/folder"), FileNotFoundError, "not a folder"),
+        (lambda tmp: as_student(tmp), FileNotFoundError, "no config.json"),
+        (lambda tmp: as_student(4), TypeError, "a folder or hub id, a .* pair"),
+        (lambda tmp: as_student(MODELS / "student", max_tokns=3), TypeError, "'max_tokens'"),
+        (lambda tmp: as_student("no-such-model"), StudentError, "could not be loaded"),
+    ],
+)
+def test_bad_students_are_named(make, kind, says, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(kind, match=says):
+        make(tmp_path)
+
+
+def test_a_folder_without_tokenizer_is_named(tmp_path) -> None:
+    AutoModelForCausalLM.from_pretrained(MODELS / "student").save_pretrained(tmp_path)
+    with pytest.raises(FileNotFoundError, match="holds no tokenizer"):
+        as_student(tmp_path)
+
+
+def test_bad_calls_are_named(student) -> None:
+    with pytest.raises(TypeError, match="did you mean 'max_tokens'"):
+        student.invoke("x", max_token=3)
+    with pytest.raises(ValueError, match="prompt is empty"):
+        student.invoke([("ai", "only an answer")])
+    image = [{"type": "image_url", "image_url": {"url": "data:,"}}, {"type": "text", "text": "x"}]
+    with pytest.raises(ValueError, match=r"messages\[1\].*'image_url'.*text only"):
+        student.invoke([("system", "s"), HumanMessage(image)])
