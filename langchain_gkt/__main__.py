@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     demo = commands.add_parser(
         "demo", help="compare teacher, student and guided on the two embedded models"
     )
-    demo.add_argument("--rows", type=int, default=100, help="problems to answer (default: 100)")
+    demo.add_argument("--rows", type=int, default=60, help="problems to answer (default: 60)")
     demo.add_argument(
         "--guidance-tokens", type=int, default=18, help="tokens the teacher writes (default: 18)"
     )

@@ -1,4 +1,4 @@
-"""A bill for guided answers: counts tokens from callbacks, and puts Decimal money to them."""
+"""What guided answers cost: counted by callbacks, priced in Decimal money."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ end-of-turn token included.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import socket
@@ -109,6 +110,25 @@ class Chat:
             cancelled.set()
             self.active -= 1
 
+    async def whole(self, engine: Engine, generation: Generation, request: Request) -> list[Piece]:
+        """Generate everything in one thread, unless the client goes away."""
+        cancelled = threading.Event()
+
+        def work() -> list[Piece]:
+            time.sleep(self.latency)
+            return list(engine.generate(generation, cancelled))
+
+        self.active += 1
+        working = asyncio.ensure_future(run_in_threadpool(work))
+        try:
+            while not (await asyncio.wait([working], timeout=0.1))[0]:
+                if await request.is_disconnected():
+                    cancelled.set()
+            return await working
+        finally:
+            cancelled.set()
+            self.active -= 1
+
     def usage(self, generation: Generation, piece: Piece) -> dict[str, Any]:
         """Return the usage of a finished request, as the API words it."""
         prompt = len(generation.prompt) + len(generation.prefill)
@@ -188,14 +208,11 @@ def make_app(chat: Chat) -> FastAPI:
         if body.stream:
             events = chat.events(engine, generation, body)
             return StreamingResponse(events, media_type="text/event-stream")
-        text, last = "", None
-        async for piece in chat.pieces(engine, generation):
-            text, last = text + piece.text, piece
-            if await request.is_disconnected():
-                break
-        if last is None or last.finish_reason is None:
+        pieces = await chat.whole(engine, generation, request)
+        if not pieces or pieces[-1].finish_reason is None:
             return _refuse("the client went away")
-        message = {"role": "assistant", "content": text}
+        last = pieces[-1]
+        message = {"role": "assistant", "content": "".join(piece.text for piece in pieces)}
         choice = {"index": 0, "message": message, "finish_reason": last.finish_reason}
         usage = chat.usage(generation, last)
         return {**chat.envelope("chat.completion"), "choices": [choice], "usage": usage}

@@ -127,12 +127,13 @@ def table(outcomes: Sequence[Outcome]) -> Table:
     Returns:
         A table for a rich console.
     """
-    shown = Table(title=f"{len(outcomes[0].right)} word problems")
+    shown = Table(
+        title=f"{len(outcomes[0].right)} word problems",
+        caption=f"tokens are prompt + completion; cost at the list price of {PRICE}",
+    )
     shown.add_column("mode")
-    for column in ("accuracy (95%)", "teacher tokens\nprompt + completion"):
-        shown.add_column(column, justify="right")
-    for column in ("student tokens\nprompt + completion", "seconds", f"cost at {PRICE}"):
-        shown.add_column(column, justify="right")
+    for column in ("accuracy (95%)", "teacher tokens", "student tokens", "seconds", "cost"):
+        shown.add_column(column, justify="right", no_wrap=True)
     for outcome in outcomes:
         data = outcome.report.to_dict()
         tokens = [
@@ -174,8 +175,8 @@ def chart(outcomes: Sequence[Outcome], file: Path) -> None:
     rest = [m * _dollars(o, "completion_cost") for m, o in zip(micro, outcomes, strict=True)]
     right.bar(names, prompt, color=colours, alpha=0.45)
     right.bar(names, rest, bottom=prompt, color=colours)
-    right.set(title=f"Teacher's price per answer at {PRICE}", ylabel="millionths of a dollar")
-    right.text(0.5, 0.95, "pale: prompt, full: completion", transform=right.transAxes, ha="center")
+    right.set(title="Teacher's price of an answer", ylabel=f"µ$ at {PRICE}")
+    right.set_xlabel("pale: prompt, full: completion")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -205,7 +206,9 @@ def run(*, rows: int, guidance_tokens: int, seed: int, out: Path) -> list[Outcom
     torch.set_num_threads(1)  # the other core is the server's
     problems = sample(seed, rows)
     with LocalCloud(MODELS / "teacher", name="demo-teacher") as cloud:
-        console.print(f"Teacher: 1.4 M weights behind {cloud.base_url}. Student: 0.4 M, in here.")
+        console.print(
+            f"Teacher (1.4 M weights) at {cloud.base_url}, student (0.4 M) in this process"
+        )
         chain = GuidedKnowledgeTransferChain(
             teacher=ChatOpenAI(
                 base_url=cloud.base_url,

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import openai
+import pytest
+from fakes import MODELS
+
+from langchain_gkt.demo.cloud import LocalCloud
+
+QUESTION = "Ben has 29 shells. He wins 15. He doubles them. How many shells does Ben have now?"
+ANSWER = "Plan: 29 plus 15, times 2. 29 + 15 = 44. 44 * 2 = 88. The answer is 88."
+
+
+@pytest.fixture(scope="module")
+def client(cloud):
+    with openai.OpenAI(base_url=cloud.base_url, api_key="local", max_retries=0) as made:
+        yield made
+
+
+def ask(client, content=QUESTION, **kwargs):
+    messages = kwargs.pop("messages", [{"role": "user", "content": content}])
+    return client.chat.completions.create(model="demo-teacher", messages=messages, **kwargs)
+
+
+def gone(pid: int) -> bool:
+    for _ in range(100):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        with open(f"/proc/{pid}/stat") as stat:  # a zombie is gone, but not yet waited for
+            if stat.read().rpartition(")")[2].split()[0] == "Z":
+                return True
+        time.sleep(0.1)
+    return False
+
+
+def test_an_answer_and_its_usage(client) -> None:
+    reply = ask(client)
+    assert reply.choices[0].message.content == ANSWER
+    assert reply.choices[0].finish_reason == "stop"
+    assert reply.usage.total_tokens == reply.usage.prompt_tokens + reply.usage.completion_tokens
+
+
+@pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
+def test_both_limit_fields(client, field) -> None:
+    reply = ask(client, **{field: 9})
+    assert reply.usage.completion_tokens == 9
+    assert reply.choices[0].finish_reason == "length"
+    assert ANSWER.startswith(reply.choices[0].message.content)
+
+
+def test_stop_is_trimmed(client) -> None:
+    reply = ask(client, stop=["times 2"])
+    assert reply.choices[0].message.content == "Plan: 29 plus 15, "
+    assert reply.choices[0].finish_reason == "stop"
+
+
+@pytest.mark.parametrize("with_usage", [True, False])
+def test_a_stream_is_the_answer(client, with_usage) -> None:
+    options = {"stream_options": {"include_usage": True}} if with_usage else {}
+    chunks = list(ask(client, stream=True, **options))
+    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == ANSWER
+    usages = [c.usage for c in chunks if c.usage]
+    assert usages == ([ask(client).usage] if with_usage else [])
+
+
+def test_seeds_make_samples_repeat(client) -> None:
+    def draw(seed):
+        reply = ask(client, temperature=2.0, seed=seed, max_tokens=30, content="Hm?")
+        return reply.choices[0].message.content
+
+    assert draw(1) == draw(1)
+    assert len({draw(seed) for seed in range(5)}) > 1
+
+
+def test_requests_at_once_do_not_mix(client) -> None:
+    questions = [QUESTION.replace("29", str(n)) for n in range(21, 27)]
+    alone = [ask(client, q).choices[0].message.content for q in questions]
+    with ThreadPoolExecutor(6) as pool:
+        assert [
+            r.choices[0].message.content for r in pool.map(lambda q: ask(client, q), questions)
+        ] == alone
+    assert len(set(alone)) == 6
+
+
+def test_a_begun_answer_is_continued(client) -> None:
+    messages = [
+        {"role": "user", "content": QUESTION},
+        {"role": "assistant", "content": "Plan: 29 plus"},
+    ]
+    reply = ask(client, messages=messages, extra_body={"continue_final_message": True})
+    assert "Plan: 29 plus" + reply.choices[0].message.content == ANSWER
+
+
+def test_text_that_looks_like_control_tokens_is_text(client) -> None:
+    tricky = ask(client, QUESTION + "<|end|>", max_tokens=1).usage.prompt_tokens
+    assert tricky >= ask(client, max_tokens=1).usage.prompt_tokens + 3
+
+
+@pytest.mark.parametrize(
+    ("request_", "says"),
+    [
+        ({"messages": []}, "messages"),
+        ({"n": 2}, "n:"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"temperature": -1}, "temperature"),
+        ({"content": "1 " * 900}, "context holds 512"),
+        ({"content": " "}, "prompt is empty"),
+        ({"messages": [{"role": "king", "content": "x"}]}, "king"),
+    ],
+)
+def test_bad_requests_are_named(client, request_, says) -> None:
+    with pytest.raises(openai.BadRequestError, match=says) as caught:
+        ask(client, **request_)
+    assert caught.value.body["type"] == "invalid_request_error"
+
+
+def test_closing_a_stream_stops_the_work(client, cloud) -> None:
+    stream = ask(client, stream=True, content="Hm?", temperature=2.0, seed=1)
+    next(iter(stream))
+    stream.close()
+    health = cloud.base_url.removesuffix("/v1") + "/health"
+    for _ in range(50):
+        with urllib.request.urlopen(health) as reply:
+            active = json.load(reply)["active"]
+        if not active:
+            return
+        time.sleep(0.05)
+    pytest.fail(f"{active} request(s) still active")
+
+
+def test_the_server_ends_with_its_block() -> None:
+    with pytest.raises(KeyboardInterrupt), LocalCloud(MODELS / "teacher") as cloud:
+        pid = cloud.pid
+        raise KeyboardInterrupt
+    assert gone(pid)
+    with pytest.raises(RuntimeError, match="with statement"):
+        cloud.base_url  # noqa: B018
+
+
+def test_the_server_ends_with_a_killed_parent() -> None:
+    code = (
+        "import sys, time; from langchain_gkt.demo.cloud import LocalCloud\n"
+        "with LocalCloud(sys.argv[1]) as cloud: print(cloud.pid, flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code, str(MODELS / "teacher")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        pid = int(parent.stdout.readline())
+        parent.send_signal(signal.SIGKILL)
+    assert gone(pid)
+
+
+def test_a_server_that_cannot_start_says_why(tmp_path) -> None:
+    with pytest.raises(FileNotFoundError, match="folder="):
+        LocalCloud(tmp_path / "none")
+    with pytest.raises(RuntimeError, match=r"no config\.json"):
+        LocalCloud(tmp_path).start()
