@@ -12,7 +12,7 @@ from langchain_core.messages.ai import UsageMetadata
 _MTOK = Decimal(1_000_000)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Price:
     """What a model costs, in US dollars per million tokens.
 

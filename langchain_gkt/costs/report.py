@@ -43,10 +43,11 @@ class Counts:
     sources: set[str] = field(default_factory=set)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values; money as decimal strings, None where any call is unpriced."""
+        """Return plain values; money as decimal strings, None where a call has no known money."""
         values = asdict(self)
         sources = sorted(values.pop("sources"))
-        priced = not self.unpriced_calls
+        # Money that leaves calls out would look like the whole bill.
+        priced = not self.unpriced_calls and not self.unreported_calls
         values["prompt_cost"] = str(self.prompt_cost) if priced else None
         values["completion_cost"] = str(self.completion_cost) if priced else None
         values["cost"] = str(self.prompt_cost + self.completion_cost) if priced else None
@@ -99,7 +100,7 @@ class CostReport:
         Returns:
             ``teacher`` and ``student`` (the fields of `Counts`, with ``cost`` and
             ``price_source``), ``total``, ``teacher_only_estimate`` and ``running``. Money is a
-            decimal string in US dollars, or None where any call in it is unpriced.
+            decimal string in US dollars, or None where a call in it is unpriced or unreported.
         """
         roles = {"teacher": self.teacher.to_dict(), "student": self.student.to_dict()}
         costs = [role["cost"] for role in roles.values()]
@@ -141,7 +142,8 @@ class CostReport:
         """Cost of the guided calls over their teacher-only estimate; None if unknown."""
         guided, alone = self.estimate.guided, self.estimate.counts
         cost = alone.prompt_cost + alone.completion_cost
-        if not self.estimate.calls or guided.unpriced_calls or alone.unpriced_calls or not cost:
+        unknown = guided.unpriced_calls or guided.unreported_calls or alone.unpriced_calls
+        if not self.estimate.calls or unknown or not cost:
             return None
         return float((guided.prompt_cost + guided.completion_cost) / cost)
 
@@ -170,10 +172,12 @@ class CostReport:
         for name, counts in (("teacher", self.teacher), ("student", self.student)):
             if counts.sources:
                 notes.append(f"{name} price: {'; '.join(sorted(counts.sources))}")
+            if counts.unpriced_calls:
+                notes.append(f"{name}: {counts.unpriced_calls} call(s) are unpriced")
             if counts.unreported_calls:
                 notes.append(
                     f"{name}: {counts.unreported_calls} call(s) reported no usage; their tokens "
-                    "and money are missing above"
+                    "are missing above"
                 )
             if counts.failed_calls:
                 notes.append(f"{name}: {counts.failed_calls} call(s) failed")
@@ -206,4 +210,4 @@ def _tokens(values: dict[str, Any]) -> tuple[str, str]:
 
 
 def _dollars(amount: str | None) -> str:
-    return "unpriced" if amount is None else f"{Decimal(amount):.6f}"
+    return "unknown" if amount is None else f"{Decimal(amount):.6f}"

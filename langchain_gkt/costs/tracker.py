@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -21,9 +20,6 @@ from langchain_core.tracers.context import register_configure_hook
 
 from langchain_gkt.costs.prices import FREE, Money, Price, check_price, price_call
 from langchain_gkt.costs.report import CostReport, Counts, Estimate
-
-_MOST_OPEN_CALLS = 100_000
-"""Guided calls remembered until they end; beyond, the oldest (failed) ones are forgotten."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +99,8 @@ class CostTracker(BaseCallbackHandler):
         }
         self._lock = threading.Lock()
         self._open: dict[UUID, _OpenRun] = {}
-        self._guided: OrderedDict[str, _GuidedCall] = OrderedDict()
+        self._guided: dict[str, _GuidedCall] = {}
+        self._parents: dict[UUID, str] = {}
         self._counts = {"teacher": Counts(), "student": Counts()}
         self._estimate = Estimate()
         self._keep = keep_calls
@@ -142,6 +139,8 @@ class CostTracker(BaseCallbackHandler):
         )
         with self._lock:
             self._open.setdefault(run_id, run)
+            if run.mode == "guided" and (parent := kwargs.get("parent_run_id")):
+                self._parents[parent] = run.call_id
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         """Count a run that ended well."""
@@ -158,8 +157,11 @@ class CostTracker(BaseCallbackHandler):
         with self._lock:
             run = self._open.pop(run_id, None)
         if run is None:
-            if error is None and message is not None and "gkt" in message.response_metadata:
+            if error is not None:
+                self._forget(run_id)
+            elif message is not None and "gkt" in message.response_metadata:
                 self._end_of_guided_call(message)
+                self._forget(run_id)
             return
         usage = message.usage_metadata if message else None
         if message:
@@ -184,8 +186,6 @@ class CostTracker(BaseCallbackHandler):
                 _add(call.spent, one)
                 if run.role == "teacher":
                     call.teacher = run
-                if len(self._guided) > _MOST_OPEN_CALLS:
-                    self._guided.popitem(last=False)
             if self._keep:
                 self.calls.append(
                     CallRecord(
@@ -198,6 +198,23 @@ class CostTracker(BaseCallbackHandler):
                         error=repr(error) if failed else None,
                     )
                 )
+
+    def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """Forget a wrapper, such as with_retry, that a teacher's run was inside of."""
+        with self._lock:
+            self._parents.pop(run_id, None)
+
+    def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """Forget a wrapper that failed."""
+        with self._lock:
+            self._parents.pop(run_id, None)
+
+    def _forget(self, run_id: UUID) -> None:
+        """Drop what is left of a chain's call; one that broke has no estimate."""
+        with self._lock:
+            call_id = self._parents.pop(run_id, None)
+            if call_id is not None and self._guided.pop(call_id, None) is not None:
+                self._estimate.not_estimated_calls += 1
 
     def _price(self, run: _OpenRun, usage: UsageMetadata) -> Money:
         return price_call(
@@ -253,6 +270,14 @@ class _FanOut(BaseCallbackHandler):
     def on_chat_model_start(self, *args: Any, **kwargs: Any) -> None:
         for tracker in self.trackers:
             tracker.on_chat_model_start(*args, **kwargs)
+
+    def on_chain_end(self, *args: Any, **kwargs: Any) -> None:
+        for tracker in self.trackers:
+            tracker.on_chain_end(*args, **kwargs)
+
+    def on_chain_error(self, *args: Any, **kwargs: Any) -> None:
+        for tracker in self.trackers:
+            tracker.on_chain_error(*args, **kwargs)
 
     def on_llm_end(self, *args: Any, **kwargs: Any) -> None:
         for tracker in self.trackers:
