@@ -127,7 +127,7 @@ def price_call(
     for place in places:
         try:
             found: Any = calc(counted, model, **place)
-        except LookupError:
+        except (LookupError, ValueError):  # unknown, or usage that its price cannot hold
             continue
         return Money(
             prompt=found.input_price,

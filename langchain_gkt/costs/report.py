@@ -105,6 +105,8 @@ class CostReport:
         roles = {"teacher": self.teacher.to_dict(), "student": self.student.to_dict()}
         costs = [role["cost"] for role in roles.values()]
         estimate = self.estimate.counts.to_dict()
+        if not self.estimate.calls:  # nothing estimated is not an estimate of nothing
+            estimate |= dict.fromkeys(("prompt_cost", "completion_cost", "cost"))
         return {
             **roles,
             "total": {

@@ -97,7 +97,8 @@ class CostTracker(BaseCallbackHandler):
             "teacher": teacher_price,
             "student": FREE if student_price is None else student_price,
         }
-        self._lock = threading.Lock()
+        # Collecting a forgotten stream ends its run, perhaps in a thread that holds the lock.
+        self._lock = threading.RLock()
         self._open: dict[UUID, _OpenRun] = {}
         self._guided: dict[str, _GuidedCall] = {}
         self._parents: dict[UUID, str] = {}
@@ -156,12 +157,13 @@ class CostTracker(BaseCallbackHandler):
         ended = time.perf_counter()
         with self._lock:
             run = self._open.pop(run_id, None)
+        # A chain, even as another's teacher: its own models' runs are what is counted.
+        if error is None and message is not None and "gkt" in message.response_metadata:
+            self._end_of_guided_call(message)
+            self._forget(run_id)
+            return
         if run is None:
-            if error is not None:
-                self._forget(run_id)
-            elif message is not None and "gkt" in message.response_metadata:
-                self._end_of_guided_call(message)
-                self._forget(run_id)
+            self._forget(run_id)
             return
         usage = message.usage_metadata if message else None
         if message:
@@ -169,8 +171,8 @@ class CostTracker(BaseCallbackHandler):
             run.model = str(named.get("model_name") or named.get("model") or run.model)
         seconds = ended - run.started
         one = Counts(calls=1, seconds=seconds)
-        # A reader that went away is no failure of the model.
-        failed = error is not None and not isinstance(error, GeneratorExit)
+        # A reader that went away or a cancelled task is no failure of the model.
+        failed = isinstance(error, Exception)
         if failed and not usage:
             one.failed_calls = 1
         elif _from_cache(usage):

@@ -95,6 +95,7 @@ def test_the_estimate_is_marked_and_right_where_tokens_are_characters(chain, pro
         chain.invoke(problem.question, mode="teacher")
     assert alone.report().to_dict()["teacher"]["cost"] == estimate["cost"]
     assert alone.report().to_dict()["teacher_only_estimate"]["calls"] == 0
+    assert alone.report().to_dict()["teacher_only_estimate"]["cost"] is None
     paid = Decimal(costs.report().to_dict()["teacher"]["cost"])
     assert estimate["ratio"] == pytest.approx(float(paid / Decimal(estimate["cost"])))
 
@@ -168,6 +169,14 @@ def test_a_stream_closed_early_was_paid_for(chain, problem) -> None:
     assert data["teacher"]["completion_tokens"] == chain.guidance_tokens
     assert (data["student"]["failed_calls"], data["student"]["unreported_calls"]) == (0, 1)
     assert data["teacher_only_estimate"]["not_estimated_calls"] == 1
+    assert nothing_open(costs)
+
+
+def test_a_chain_that_teaches_another_counts_once(chain, student, problem) -> None:
+    outer = GuidedKnowledgeTransferChain(teacher=chain, student=student, guidance_tokens=200)
+    with track_costs() as costs:
+        outer.invoke(problem.question)
+    assert counted(costs) == (1, 7, chain.guidance_tokens)
     assert nothing_open(costs)
 
 
