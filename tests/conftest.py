@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from fakes import MODELS, WordTeacher
 
 from langchain_gkt import HuggingFaceStudent
 from langchain_gkt.evaluation.word_problems import WordProblem, sample
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_torch_thread() -> None:
+    """Toy models are slower with more: the threads wait for each other."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -97,6 +97,7 @@ def price_call(
     """
     if isinstance(price, Price):
         cached = (usage.get("input_token_details") or {}).get("cache_read", 0)
+        cached = min(cached, usage["input_tokens"])  # never a negative price
         rate = price.input_mtok if price.cached_input_mtok is None else price.cached_input_mtok
         prompt = ((usage["input_tokens"] - cached) * price.input_mtok + cached * rate) / _MTOK
         completion = usage["output_tokens"] * price.output_mtok / _MTOK
