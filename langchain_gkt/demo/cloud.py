@@ -77,8 +77,10 @@ class LocalCloud:
             This object.
 
         Raises:
-            RuntimeError: If the server ends early or does not become healthy.
+            RuntimeError: If it runs already, ends early or does not become healthy.
         """
+        if self._process:
+            raise RuntimeError("the server is running already; stop() it first")
         command = [sys.executable, "-m", "langchain_gkt.demo.server", str(self.folder)]
         command += ["--name", self.name, "--latency-ms", str(self.latency_ms)]
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed by stop()

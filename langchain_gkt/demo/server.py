@@ -28,7 +28,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from langchain_core.messages import convert_to_messages
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 
 from langchain_gkt.students.engine import Engine, Piece
@@ -51,12 +51,20 @@ class Body(BaseModel):
     max_completion_tokens: int | None = Field(default=None, ge=1)
     temperature: float = Field(default=0.0, ge=0, le=2)
     top_p: float = Field(default=1.0, gt=0, le=1)
-    seed: int | None = None
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     stop: str | list[str] | None = None
     n: Literal[1] = 1
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
     continue_final_message: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, values: Any) -> Any:
+        # The API lets every optional field be null, which means its default.
+        if not isinstance(values, dict):
+            return values
+        return {name: value for name, value in values.items() if value is not None}
 
 
 class Chat:
@@ -72,6 +80,7 @@ class Chat:
         """
         self.model, self.name, self.latency = model, name, latency
         self.active = 0
+        self.generated = 0
 
     def prepare(self, body: Body) -> tuple[Engine, Generation]:
         """Tokenise a request.
@@ -87,11 +96,16 @@ class Chat:
         """
         if body.model != self.name:
             raise ValueError(f"model {body.model!r} does not exist; this server has {self.name!r}")
-        messages = convert_to_messages(body.messages)
+        try:
+            messages = convert_to_messages(body.messages)
+        except KeyError as error:
+            raise ValueError(f"messages hold one without its field {error}; add it") from error
         if messages[-1].type == "ai" and not body.continue_final_message:
             raise ValueError(
                 "messages end with an assistant message; set continue_final_message to continue it"
             )
+        if body.continue_final_message and messages[-1].type != "ai":
+            raise ValueError("continue_final_message needs messages that end with an assistant's")
         limit = body.max_completion_tokens or body.max_tokens
         arguments = {"temperature": body.temperature, "top_p": body.top_p, "seed": body.seed}
         stop = [body.stop] if isinstance(body.stop, str) else body.stop
@@ -103,12 +117,17 @@ class Chat:
         self.active += 1
         try:
             await run_in_threadpool(time.sleep, self.latency)
-            produced: Iterator[Piece] = engine.generate(generation, cancelled)
+            produced = self._counted(engine.generate(generation, cancelled))
             async for piece in iterate_in_threadpool(produced):
                 yield piece
         finally:
             cancelled.set()
             self.active -= 1
+
+    def _counted(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
+        for piece in pieces:
+            self.generated += 1
+            yield piece
 
     async def whole(self, engine: Engine, generation: Generation, request: Request) -> list[Piece]:
         """Generate everything in one thread, unless the client goes away."""
@@ -193,7 +212,7 @@ def make_app(chat: Chat) -> FastAPI:
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
-        return {"status": "ok", "active": chat.active}
+        return {"status": "ok", "active": chat.active, "streamed_pieces": chat.generated}
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
@@ -235,7 +254,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="torch threads")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    chat = Chat(HuggingFaceStudent(model=args.folder), args.name, args.latency_ms / 1000)
+    chat = Chat(
+        HuggingFaceStudent(model=args.folder, dtype="float32"), args.name, args.latency_ms / 1000
+    )
     listener = socket.socket()
     listener.bind(("127.0.0.1", args.port))
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -151,7 +151,8 @@ class Engine:
             StudentError: If the model's logits are not numbers.
         """
         generator = None
-        if request.temperature > 0:
+        # Dividing by less overflows, and the draw is the likeliest token anyway.
+        if request.temperature > 1e-4:
             generator = torch.Generator(device=self.model.device)
             if request.seed is None:
                 generator.seed()

@@ -58,6 +58,11 @@ def test_both_limit_fields(client, field) -> None:
     assert ANSWER.startswith(reply.choices[0].message.content)
 
 
+def test_nulls_and_tiny_temperatures_are_the_default(client) -> None:
+    reply = ask(client, temperature=1e-40, extra_body={"n": None, "top_p": None, "stream": None})
+    assert reply.choices[0].message.content == ANSWER
+
+
 def test_stop_is_trimmed(client) -> None:
     reply = ask(client, stop=["times 2"])
     assert reply.choices[0].message.content == "Plan: 29 plus 15, "
@@ -113,6 +118,9 @@ def test_text_that_looks_like_control_tokens_is_text(client) -> None:
         ({"n": 2}, "n:"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"temperature": -1}, "temperature"),
+        ({"seed": 2**70}, "seed"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "tool_call_id"),
+        ({"extra_body": {"continue_final_message": True}}, "continue_final_message"),
         ({"content": "1 " * 900}, "context holds 512"),
         ({"content": " "}, "prompt is empty"),
         ({"messages": [{"role": "king", "content": "x"}]}, "king"),
@@ -125,17 +133,23 @@ def test_bad_requests_are_named(client, request_, says) -> None:
 
 
 def test_closing_a_stream_stops_the_work(client, cloud) -> None:
-    stream = ask(client, stream=True, content="Hm?", temperature=2.0, seed=1)
+    def health() -> dict[str, int]:
+        with urllib.request.urlopen(cloud.base_url.removesuffix("/v1") + "/health") as reply:
+            return json.load(reply)
+
+    before = health()["streamed_pieces"]
+    whole = len(list(ask(client, stream=True)))
+    made = health()["streamed_pieces"]
+    assert made - before >= whole - 1 > 30
+    stream = ask(client, stream=True)
     next(iter(stream))
     stream.close()
-    health = cloud.base_url.removesuffix("/v1") + "/health"
-    for _ in range(50):
-        with urllib.request.urlopen(health) as reply:
-            active = json.load(reply)["active"]
-        if not active:
-            return
+    for _ in range(100):
+        if not health()["active"]:
+            break
         time.sleep(0.05)
-    pytest.fail(f"{active} request(s) still active")
+    assert health()["active"] == 0
+    assert health()["streamed_pieces"] - made < whole - 5
 
 
 def test_the_server_ends_with_its_block() -> None:
