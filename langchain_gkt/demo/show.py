@@ -16,6 +16,7 @@ import torch
 from langchain_openai import ChatOpenAI
 from matplotlib import pyplot
 from pydantic import SecretStr
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -129,9 +130,11 @@ def table(outcomes: Sequence[Outcome]) -> Table:
     """
     shown = Table(
         title=f"{len(outcomes[0].right)} word problems",
+        box=box.SIMPLE,  # fits a terminal of 80 columns
+        pad_edge=False,
         caption=f"tokens are prompt + completion; cost at the list price of {PRICE}",
     )
-    shown.add_column("mode")
+    shown.add_column("mode", no_wrap=True)
     for column in ("accuracy (95%)", "teacher tokens", "student tokens", "seconds", "cost"):
         shown.add_column(column, justify="right", no_wrap=True)
     for outcome in outcomes:
@@ -147,7 +150,7 @@ def table(outcomes: Sequence[Outcome]) -> Table:
             f"{outcome.accuracy:.0%} ({low:.0%}-{high:.0%})",
             *tokens,
             f"{outcome.seconds:.1f}",
-            "unpriced" if cost is None else f"${float(cost):.6f}",
+            "unpriced" if cost is None else f"${float(cost):.5f}",
         )
     return shown
 
