@@ -16,7 +16,6 @@ import torch
 from langchain_openai import ChatOpenAI
 from matplotlib import pyplot
 from pydantic import SecretStr
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -130,8 +129,8 @@ def table(outcomes: Sequence[Outcome]) -> Table:
     """
     shown = Table(
         title=f"{len(outcomes[0].right)} word problems",
-        box=box.SIMPLE,  # fits a terminal of 80 columns
-        pad_edge=False,
+        box=None,  # fits a terminal of 80 columns
+        padding=(0, 1, 0, 0),
         caption=f"tokens are prompt + completion; cost at the list price of {PRICE}",
     )
     shown.add_column("mode", no_wrap=True)
