@@ -1,11 +1,14 @@
-"""One call of the chain: the teacher begins, the student finishes, each as a child run."""
+"""One call of the chain: the teacher begins, the student finishes, each as a child run.
+
+What happens in a call is written once, as a generator that asks for what it needs and yields
+what can be shown; `script` carries its requests out, on the event loop or off it.
+"""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, closing
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Generator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from langchain_core.callbacks import Callbacks
@@ -15,14 +18,29 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata, add_usage
 from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.runnables.config import run_in_executor
 
 from langchain_gkt import teacher as teachers
 from langchain_gkt.errors import TeacherError
 from langchain_gkt.guidance import Guidance, GuidancePolicy
+from langchain_gkt.replies import following, rest_of, text_chunk, tool_calls
 from langchain_gkt.runs import Role, child_config
+from langchain_gkt.script import MORE, Ask, Script, acarry_out, ask_async, carry_out
+from langchain_gkt.structured import json_edge, schema_in, with_instruction
 
 Mode = Literal["guided", "teacher", "student"]
+
+
+@dataclass(kw_only=True)
+class _Taught:
+    """What the teacher gave in one call, possibly in two attempts."""
+
+    guidance: Guidance | None = None
+    tool_reply: AIMessage | None = None
+    calls: int = 0
+    tokens: int = 0
+    usage: UsageMetadata | None = None
+    shown: str = ""
+    note: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +61,10 @@ class Call:
         fall_back: Whether the student answers alone where the teacher fails.
         parent: The chain's run, or None where nobody listens.
         callbacks: Handlers given to the chain's constructor.
+        model: The teacher's model for this call alone, or None for its own.
+        tools: Tools in OpenAI's form.
+        tool_arguments: Further arguments of the teacher's ``bind_tools``.
+        response_format: Asks for JSON of a schema; see `structured.schema_in`.
         warned: What the chain has already warned of.
     """
 
@@ -59,12 +81,21 @@ class Call:
     fall_back: bool
     parent: BaseRunManager | None
     callbacks: Callbacks
+    model: str | None = None
+    tools: Sequence[dict[str, Any]] | None = None
+    tool_arguments: dict[str, Any] = field(default_factory=dict)
+    response_format: dict[str, Any] | None = None
     warned: set[str] = field(default_factory=set)
 
     @property
     def asks_teacher(self) -> bool:
         """Whether the teacher is called at all."""
         return self.mode != "student" and self.limit != 0
+
+    @property
+    def name(self) -> str:
+        """The pair's name in metadata: no vendor's, unless the caller named one."""
+        return f"langchain-gkt/{self.model}" if self.model else "langchain-gkt"
 
     def child(self, role: Role) -> RunnableConfig:
         """Return the config of one model's run."""
@@ -75,8 +106,15 @@ class Call:
             metadata={"gkt_call_id": self.call_id, "gkt_mode": self.mode},
         )
 
-    def _held_teacher(self, *, stream: bool) -> Runnable[Any, Any]:
-        if self.limit is not None and not teachers.can_limit(self.teacher, self.limit_param):
+    def _warn(self, key: str, message: str) -> None:
+        if key not in self.warned:
+            self.warned.add(key)
+            warnings.warn(message, UserWarning, stacklevel=2)
+
+    # --- the teacher ---
+
+    def _held_teacher(self, limit: int | None, *, stream: bool) -> Runnable[Any, Any]:
+        if limit is not None and not teachers.can_limit(self.teacher, self.limit_param):
             self._warn(
                 "no-limit",
                 "the teacher knows no completion limit that could be set; its whole answers are "
@@ -84,30 +122,108 @@ class Call:
             )
         return teachers.hold(
             self.teacher,
-            self.limit,
-            limit_param=self.limit_param,
-            temperature=self.temperature,
-            stream=stream,
+            teachers.Hold(
+                limit=limit,
+                limit_param=self.limit_param,
+                temperature=self.temperature,
+                stream=stream,
+                tools=self.tools,
+                tool_arguments=self.tool_arguments,
+            ),
         )
 
-    def _warn(self, key: str, message: str) -> None:
-        if key not in self.warned:
-            self.warned.add(key)
-            warnings.warn(message, UserWarning, stacklevel=2)
+    def _first_limit(self) -> int | None:
+        """Return the limit of the teacher's first reply: none where it must call a tool."""
+        choice = self.tool_arguments.get("tool_choice")
+        if self.tools and choice not in (None, False, "auto", "none"):
+            return self.max_tokens
+        return self.limit
 
-    def _read(self, message: BaseMessage, shown: str = "") -> Guidance:
+    def _ask(
+        self, messages: list[BaseMessage], limit: int | None, config: RunnableConfig, *, live: bool
+    ) -> Ask:
+        streams = live and teachers.streams_usage(self.teacher)
+        if self.response_format:
+            messages = with_instruction(messages, schema_in(self.response_format))
+        arguments: dict[str, Any] = {"stop": self.stop}
+        if self.model:
+            arguments["model"] = self.model
+        return Ask(
+            model=self._held_teacher(limit, stream=streams),
+            messages=messages,
+            config=config,
+            arguments=arguments,
+            streams=streams,
+            has_async=teachers.has_async(self.teacher),
+        )
+
+    def _teach(self, messages: list[BaseMessage], *, live: bool) -> Generator[Any, Any, _Taught]:
+        """Ask the teacher; a second time where a tool call ran into the limit."""
+        limit, taught = self._first_limit(), _Taught()
+        ask = self._ask(messages, limit, self.child("teacher"), live=live)
+        reply = yield ask
+        if ask.streams:
+            chunk, reply = reply, None
+            while chunk is not None:
+                reply = chunk if reply is None else reply + chunk
+                if new := self._showable(str(reply.text))[len(taught.shown) :]:
+                    taught.shown += new
+                    yield text_chunk(new)
+                chunk = yield MORE
+        self._count(taught, reply)
+        broken_off = teachers.broken_off_in_tool_call(reply, limit, bool(self.tools))
+        if broken_off and limit != self.max_tokens:
+            said, limit = str(reply.text), self.max_tokens
+            reply = yield self._ask(messages, limit, self.child("teacher"), live=False)
+            self._count(taught, reply)
+            if taught.shown:
+                reply = following(said, reply)
+        if reply.tool_calls or reply.invalid_tool_calls:
+            taught.tool_reply = reply
+        else:
+            taught.guidance = self._read(reply, limit, taught)
+        return taught
+
+    def _count(self, taught: _Taught, reply: AIMessage) -> None:
+        taught.calls += 1
+        taught.tokens += teachers.completion_tokens(reply)
+        if reply.usage_metadata:
+            taught.usage = add_usage(taught.usage, reply.usage_metadata)
+
+    def _read(self, message: AIMessage, limit: int | None, taught: _Taught) -> Guidance:
         policy = self.policy if self.mode == "guided" else GuidancePolicy(cut="none")
-        guidance = teachers.read(message, self.limit, policy, self.stop)
-        if self.limit is not None and guidance.usage and guidance.token_count > self.limit:
+        guidance = teachers.read(message, limit, policy, self.stop)
+        if limit is not None and guidance.usage and guidance.token_count > limit:
             self._warn(
                 "ignored-limit",
                 f"the teacher wrote {guidance.token_count} tokens although it was asked for at "
-                f"most {self.limit}; they are paid for. Its server may know the limit by another "
+                f"most {limit}; they are paid for. Its server may know the limit by another "
                 "name: see teacher_limit_param.",
             )
-        if len(shown) > len(guidance.text):  # what has been shown cannot be taken back
-            return Guidance(**{**vars(guidance), "text": shown})
+        if self.response_format:
+            text, complete = self._json_begun(guidance.written)
+            if complete or self.mode == "guided":
+                guidance = replace(guidance, text=text, complete=complete)
+                taught.note = None if text else "the teacher wrote no JSON of the schema"
+        if len(taught.shown) > len(guidance.text):  # what has been shown cannot be taken back
+            return replace(guidance, text=taught.shown)
         return guidance
+
+    def _json_begun(self, written: str) -> tuple[str, bool]:
+        """Return the part of a teacher's text that begins an answer of the schema."""
+        from langchain_gkt.students.grammar import json_grammar, valid_prefix
+
+        # Fences and greetings in front are no part of the answer.
+        begun = written[written.find("{") :] if "{" in written else ""
+        grammar = json_grammar(schema_in(self.response_format))
+        text, complete = valid_prefix(begun, grammar)
+        return (text, True) if complete else (json_edge(text), False)
+
+    def _showable(self, written: str) -> str:
+        """Return what of a growing guidance can be shown: its last word may be cut away."""
+        if self.mode != "guided":
+            return "" if self.response_format else written
+        return self._json_begun(written)[0] if self.response_format else self.policy.trim(written)
 
     def _after_teacher(self, error: Exception | None) -> str | None:
         """Raise a failed teacher call, or say what the student has to do without."""
@@ -117,57 +233,113 @@ class Call:
             return f"{type(error).__name__}: {error}"
         raise _teacher_error(error) from error
 
-    def _student_call(
-        self, messages: list[BaseMessage], guidance: Guidance | None
-    ) -> tuple[list[BaseMessage], dict[str, Any]] | None:
-        """Return the student's input and arguments, or None where nothing is left to write."""
+    # --- the student ---
+
+    def _student_ask(
+        self, messages: list[BaseMessage], guidance: Guidance | None, tokens: int, *, live: bool
+    ) -> Ask | None:
+        """Return the student's part, or None where nothing is left to write."""
         if self.mode == "teacher" or (guidance and guidance.complete):
             return None
         arguments: dict[str, Any] = {"stop": self.stop}
         if self.temperature is not None:
             arguments["temperature"] = self.temperature
         if self.max_tokens is not None:
-            left = self.max_tokens - (guidance.token_count if guidance else 0)
+            left = self.max_tokens - tokens
             if left <= 0:
                 return None
             arguments["max_tokens"] = left
+        if self.response_format:
+            arguments["response_format"] = self.response_format
         if guidance and guidance.text:
             begun = guidance.text
             if messages and isinstance(messages[-1], AIMessage):
                 begun, messages = f"{messages[-1].text}{begun}", messages[:-1]
             messages = [*messages, AIMessage(begun)]
-        return messages, arguments
+        model: Runnable[Any, Any] = self.student
+        if self.tools and _knows_tools(self.student):
+            # The choice was the teacher's; a begun text is no tool call that could be forced.
+            choice = None if guidance else self.tool_arguments.get("tool_choice")
+            model = self.student.bind_tools(self.tools, tool_choice=choice)
+        elif self.tools and self.mode == "student":
+            raise NotImplementedError(
+                "mode='student' with tools needs a student whose chat template knows tools"
+            )
+        return Ask(
+            model=model,
+            messages=messages,
+            config=self.child("student"),
+            arguments=arguments,
+            streams=live,
+        )
+
+    def _learn(self, ask: Ask) -> Generator[Any, Any, AIMessage]:
+        """Have the student write, showing what it writes."""
+        reply = yield ask
+        if ask.streams:
+            chunk, reply = reply, None
+            while chunk is not None:
+                reply = chunk if reply is None else reply + chunk
+                if chunk.text:
+                    yield text_chunk(str(chunk.text))
+                chunk = yield MORE
+        elif reply.text:
+            yield text_chunk(str(reply.text))
+        if reply.tool_calls or reply.invalid_tool_calls:
+            yield tool_calls(reply, "")
+        answer: AIMessage = reply
+        return answer
+
+    # --- the whole ---
+
+    def _script(self, messages: list[BaseMessage], *, live: bool) -> Script:
+        _refuse_empty(messages)
+        taught, student, error = _Taught(), None, None
+        if self.asks_teacher:
+            try:
+                taught = yield from self._teach(messages, live=live)
+            except Exception as caught:  # noqa: BLE001  whatever a provider raises
+                error = caught
+        fallback = self._after_teacher(error) or taught.note
+        if taught.tool_reply:
+            yield tool_calls(taught.tool_reply, rest_of(taught.tool_reply, taught.shown))
+        else:
+            guidance = taught.guidance
+            if guidance and (new := guidance.text[len(taught.shown) :]):
+                yield text_chunk(new)
+            if ask := self._student_ask(messages, guidance, taught.tokens, live=live):
+                student = yield from self._learn(ask)
+        yield self._last_chunk(taught, student, fallback)
 
     def _last_chunk(
-        self,
-        guidance: Guidance | None,
-        student: AIMessage | None,
-        fallback: str | None,
+        self, taught: _Taught, student: AIMessage | None, fallback: str | None
     ) -> ChatGenerationChunk:
         """Build the chunk that carries usage and metadata, and no text."""
-        teacher_usage = guidance.usage if guidance else None
         student_usage = student.usage_metadata if student else None
-        known = [usage for usage in (teacher_usage, student_usage) if usage]
         usage: UsageMetadata | None = None
-        for part in known:
+        for part in filter(None, (taught.usage, student_usage)):
             usage = add_usage(usage, part)
+        guidance, reason = taught.guidance, None
         if student:
             reason = student.response_metadata.get("finish_reason")
-        else:
-            reason = guidance.finish_reason if guidance else None
+        elif guidance:
+            reason = guidance.finish_reason
+        elif taught.tool_reply:
+            reason = teachers.finish_reason(taught.tool_reply)
         return ChatGenerationChunk(
             message=AIMessageChunk(
                 content="",
                 usage_metadata=usage,
                 response_metadata={
-                    "model_name": "langchain-gkt",
+                    "model_name": self.name,
                     "model_provider": "langchain-gkt",
                     "finish_reason": reason or "stop",
                     "gkt": {
                         "guidance": guidance.text if guidance else "",
-                        "guidance_tokens": guidance.token_count if guidance else 0,
+                        "guidance_tokens": taught.tokens,
                         "finished_by": "student" if student else "teacher",
-                        "teacher_usage": teacher_usage,
+                        "teacher_usage": taught.usage,
+                        "teacher_calls": taught.calls,
                         "student_usage": student_usage,
                         "fallback": fallback,
                         "written_chars": len(guidance.written) if guidance else 0,
@@ -181,119 +353,37 @@ class Call:
 
     def produce(self, messages: list[BaseMessage], *, live: bool) -> Iterator[ChatGenerationChunk]:
         """Run one call; with ``live`` the children stream, else each gives its text at once."""
-        _refuse_empty(messages)
-        guidance, error, shown = None, None, ""
-        if self.asks_teacher:
-            streams = live and teachers.streams_usage(self.teacher)
-            held = self._held_teacher(stream=streams)
-            config = self.child("teacher")
-            try:
-                if streams:
-                    whole: Any = None
-                    chunks: Any = held.stream(messages, config, stop=self.stop)
-                    with closing(chunks):
-                        for chunk in chunks:
-                            whole = chunk if whole is None else whole + chunk
-                            if new := self._showable(str(whole.text))[len(shown) :]:
-                                shown += new
-                                yield _text(new)
-                else:
-                    whole = held.invoke(messages, config, stop=self.stop)
-                guidance = self._read(whole, shown)
-            except Exception as caught:  # noqa: BLE001  whatever a provider raises
-                error = caught
-        fallback = self._after_teacher(error)
-        if guidance and (new := guidance.text[len(shown) :]):
-            yield _text(new)
-        student: Any = None
-        if todo := self._student_call(messages, guidance):
-            config = self.child("student")
-            if live:
-                pieces: Any = self.student.stream(todo[0], config, **todo[1])
-                with closing(pieces):
-                    for chunk in pieces:
-                        student = chunk if student is None else student + chunk
-                        if chunk.text:
-                            yield _text(str(chunk.text))
-            else:
-                student = self.student.invoke(todo[0], config, **todo[1])
-                if student.text:
-                    yield _text(str(student.text))
-        yield self._last_chunk(guidance, student, fallback)
+        return carry_out(self._script(messages, live=live))
 
-    async def aproduce(
+    def aproduce(
         self, messages: list[BaseMessage], *, live: bool
     ) -> AsyncIterator[ChatGenerationChunk]:
         """Do what `produce` does, on the event loop."""
-        _refuse_empty(messages)
-        guidance, error, shown = None, None, ""
-        if self.asks_teacher:
-            streams = live and teachers.streams_usage(self.teacher)
-            held = self._held_teacher(stream=streams)
-            config = self.child("teacher")
-            try:
-                if streams:
-                    whole: Any = None
-                    chunks: Any = held.astream(messages, config, stop=self.stop)
-                    async with aclosing(chunks):
-                        async for chunk in chunks:
-                            whole = chunk if whole is None else whole + chunk
-                            if new := self._showable(str(whole.text))[len(shown) :]:
-                                shown += new
-                                yield _text(new)
-                else:
-                    whole = await self._ask_async(held, messages, config)
-                guidance = self._read(whole, shown)
-            except Exception as caught:  # noqa: BLE001  whatever a provider raises
-                error = caught
-        fallback = self._after_teacher(error)
-        if guidance and (new := guidance.text[len(shown) :]):
-            yield _text(new)
-        student: Any = None
-        if todo := self._student_call(messages, guidance):
-            config = self.child("student")
-            if live:
-                pieces: Any = self.student.astream(todo[0], config, **todo[1])
-                async with aclosing(pieces):
-                    async for chunk in pieces:
-                        student = chunk if student is None else student + chunk
-                        if chunk.text:
-                            yield _text(str(chunk.text))
-            else:
-                student = await self.student.ainvoke(todo[0], config, **todo[1])
-                if student.text:
-                    yield _text(str(student.text))
-        yield self._last_chunk(guidance, student, fallback)
-
-    async def _ask_async(
-        self,
-        held: Runnable[Any, Any],
-        messages: list[BaseMessage],
-        config: RunnableConfig,
-    ) -> Any:
-        if teachers.has_async(self.teacher):
-            return await held.ainvoke(messages, config, stop=self.stop)
-        return await run_in_executor(None, held.invoke, messages, config, stop=self.stop)
-
-    def _showable(self, written: str) -> str:
-        """Return what of a growing guidance can be shown: its last word may be cut away."""
-        return self.policy.trim(written) if self.mode == "guided" else written
+        return acarry_out(self._script(messages, live=live))
 
     def guide(self, messages: list[BaseMessage], config: RunnableConfig) -> Guidance:
         """Ask the teacher alone; the config is the teacher's own."""
         try:
-            held = self._held_teacher(stream=False)
-            return self._read(held.invoke(messages, config, stop=self.stop))
+            ask = self._ask(messages, self.limit, config, live=False)
+            reply = ask.model.invoke(ask.messages, config, **ask.arguments)
+            return self._read(reply, self.limit, _Taught())
         except Exception as error:
             raise _teacher_error(error) from error
 
     async def aguide(self, messages: list[BaseMessage], config: RunnableConfig) -> Guidance:
         """Do what `guide` does, on the event loop."""
         try:
-            held = self._held_teacher(stream=False)
-            return self._read(await self._ask_async(held, messages, config))
+            reply = await ask_async(self._ask(messages, self.limit, config, live=False))
+            return self._read(reply, self.limit, _Taught())
         except Exception as error:
             raise _teacher_error(error) from error
+
+
+def _knows_tools(student: BaseChatModel) -> bool:
+    known = getattr(student, "knows_tools", None)
+    return (
+        type(student).bind_tools is not BaseChatModel.bind_tools if known is None else bool(known)
+    )
 
 
 def _refuse_empty(messages: list[BaseMessage]) -> None:
@@ -303,10 +393,6 @@ def _refuse_empty(messages: list[BaseMessage]) -> None:
         for message in messages
     ):
         raise ValueError("messages must hold some text to answer; the prompt is empty")
-
-
-def _text(text: str) -> ChatGenerationChunk:
-    return ChatGenerationChunk(message=AIMessageChunk(content=text))
 
 
 def _teacher_error(error: Exception) -> TeacherError:

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import AsyncIterator, Iterator
-from typing import Any, Literal
+import importlib.util
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.callbacks.manager import BaseRunManager
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_core.runnables import RunnableConfig
+from langchain_core.outputs import ChatResult
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import merge_configs
-from pydantic import ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_openai_tool
+from pydantic import BaseModel
 
 from langchain_gkt import teacher as teachers
-from langchain_gkt.calls import Call, Mode
-from langchain_gkt.errors import refuse_unknown
-from langchain_gkt.guidance import Guidance, GuidancePolicy
+from langchain_gkt.calls import Call
+from langchain_gkt.guidance import Guidance
+from langchain_gkt.model import CALL_ARGUMENTS, GuidedModel
 from langchain_gkt.runs import open_run
-from langchain_gkt.students import as_student
+from langchain_gkt.structured import Method, binding, schema_in, structured
+from langchain_gkt.tool import answering_tool
 
-_CALL_ARGUMENTS = ("guidance_tokens", "guidance", "mode", "max_tokens", "temperature")
 
-
-class GuidedKnowledgeTransferChain(BaseChatModel):
+class GuidedKnowledgeTransferChain(GuidedModel):
     """A chat model whose answers are begun by a teacher and finished by a local student.
 
     The teacher writes at most ``guidance_tokens`` tokens; the student reads the conversation
@@ -50,198 +51,69 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
         ValueError: If a value makes no sense.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
-
-    teacher: Any = Field(repr=False)
-    """Any LangChain chat model, or one wrapped by bind, with_retry or with_fallbacks."""
-    student: Any
-    """Whatever `as_student` takes."""
-    guidance_tokens: int = Field(default=40, ge=0)
-    """Most completion tokens the teacher may write. 0 asks no teacher."""
-    guidance: GuidancePolicy | None = None
-    """How guidance is measured and cut; None for whole words."""
-    mode: Mode = "guided"
-    """``teacher`` and ``student`` are the single-model baselines, through the same door."""
-    max_tokens: int | None = Field(default=None, ge=1)
-    """Most tokens of a whole answer, guidance included; None for the models' own limits."""
-    temperature: float | None = Field(default=None, ge=0)
-    """Sampling temperature of both models; None for their own."""
-    stop: list[str] | None = None
-    """Strings that end an answer when a call names none."""
-    student_kwargs: dict[str, Any] = Field(default_factory=dict, repr=False)
-    """Fields of `HuggingFaceStudent`, for a student that is yet to be loaded."""
-    on_teacher_error: Literal["raise", "student"] = "raise"
-    """Whether a failing teacher fails the call or leaves it to the student."""
-    teacher_limit_param: str | None = None
-    """The teacher's name for its completion limit, where it is not a usual one."""
-
-    _run: BaseRunManager | None = PrivateAttr(default=None)
-    _producer: Any = PrivateAttr(default=None)
-    _warned: set[str] = PrivateAttr(default_factory=set)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _check_arguments(cls, values: Any) -> Any:
-        refuse_unknown(values, cls.model_fields, cls.__name__)
-        tokens = values.get("guidance_tokens")
-        if isinstance(tokens, int) and tokens < 0:
-            raise ValueError(f"guidance_tokens must be 0 (student only) or more, not {tokens}")
-        if "student" not in values:
-            return values  # pydantic says that it is missing
-        kwargs = values.get("student_kwargs") or {}
-        return {**values, "student": as_student(values["student"], **kwargs), "student_kwargs": {}}
-
-    @field_validator("teacher")
-    @classmethod
-    def _check_teacher(cls, teacher: Any) -> Any:
-        list(teachers.models_of(teacher))
-        return teacher
-
-    @model_validator(mode="after")
-    def _check_policy(self) -> GuidedKnowledgeTransferChain:
-        asked = self.guidance.tokens if self.guidance else None
-        given = "guidance_tokens" in self.model_fields_set
-        if asked is not None and given and asked != self.guidance_tokens:
-            raise ValueError(
-                f"guidance_tokens={self.guidance_tokens} and guidance.tokens={asked} disagree; "
-                "give one of them"
-            )
-        return self
-
-    @property
-    def _llm_type(self) -> str:
-        return "langchain-gkt"
-
-    @property
-    def _identifying_params(self) -> dict[str, Any]:
-        """What LangChain's cache tells two chains apart by."""
-        names = (
-            "guidance_tokens",
-            "guidance",
-            "mode",
-            "max_tokens",
-            "temperature",
-            "stop",
-            "on_teacher_error",
-            "teacher_limit_param",
-        )
-        # Vendor ids stay out of fields that agents choose strategies by.
-        return {
-            "model_name": "langchain-gkt",
-            "teacher": [
-                {"class": type(model).__name__, **model._identifying_params}
-                for model in teachers.models_of(self.teacher)
-            ],
-            "student": {"class": type(self.student).__name__, **self.student._identifying_params},
-            **{name: getattr(self, name) for name in names},
-        }
-
-    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> Any:
-        params = super()._get_ls_params(stop=stop, **kwargs)
-        params["ls_provider"] = "langchain-gkt"
-        params["ls_model_name"] = "langchain-gkt"
-        return params
-
-    # --- one call ---
-
-    def _settings(
-        self, stop: list[str] | None, parent: BaseRunManager | None, kwargs: dict[str, Any]
-    ) -> Call:
-        refuse_unknown(kwargs, _CALL_ARGUMENTS, f"a call of {type(self).__name__}")
-        given = {name: kwargs.get(name, getattr(self, name)) for name in _CALL_ARGUMENTS}
-        if given["mode"] not in ("guided", "teacher", "student"):
-            raise ValueError(
-                f"mode must be 'guided', 'teacher' or 'student', not {given['mode']!r}"
-            )
-        policy = given["guidance"] or GuidancePolicy()
-        limit: int | None = policy.tokens
-        if limit is None or "guidance_tokens" in kwargs:
-            limit = given["guidance_tokens"]
-        if not isinstance(limit, int) or limit < 0:
-            raise ValueError(f"guidance_tokens must be 0 (student only) or more, not {limit}")
-        most = given["max_tokens"]
-        if given["mode"] == "teacher":
-            limit = most
-        elif most is not None:
-            limit = min(limit, most)
-        return Call(
-            teacher=self.teacher,
-            student=self.student,
-            limit_param=self.teacher_limit_param,
-            fall_back=self.on_teacher_error == "student",
-            callbacks=self.callbacks,
-            warned=self._warned,
-            call_id=str(uuid.uuid4()),
-            mode=given["mode"],
-            policy=policy,
-            limit=limit,
-            max_tokens=most,
-            temperature=given["temperature"],
-            stop=stop if stop is not None else self.stop,
-            parent=parent,
-        )
-
-    def _guide_call(
-        self, messages: LanguageModelInput, config: RunnableConfig | None
-    ) -> tuple[Call, list[BaseMessage], RunnableConfig]:
-        call = self._settings(None, None, {})
-        if not call.asks_teacher:
-            raise ValueError(
-                "guide() asks the teacher; use mode='guided' and guidance_tokens of 1 or more"
-            )
-        merged = merge_configs(config, call.child("teacher"))
-        return call, self._convert_input(messages).to_messages(), merged
-
-    # --- BaseChatModel ---
-
-    def _generate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        call = self._settings(stop, run_manager or self._run, kwargs)
-        return _result(list(call.produce(messages, live=False)))
-
-    async def _agenerate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        call = self._settings(stop, run_manager or self._run, kwargs)
-        return _result([chunk async for chunk in call.aproduce(messages, live=False)])
-
-    def _stream(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> Iterator[ChatGenerationChunk]:
-        call = self._settings(stop, run_manager or self._run, kwargs)
-        self._producer = call.produce(messages, live=True)
-        yield from self._producer
-
-    async def _astream(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> AsyncIterator[ChatGenerationChunk]:
-        call = self._settings(stop, run_manager or self._run, kwargs)
-        self._producer = call.aproduce(messages, live=True)
-        async for chunk in self._producer:
-            yield chunk
+    # --- the doors ---
 
     def _for_one_call(self, run: BaseRunManager | None) -> GuidedKnowledgeTransferChain:
         """Return a copy that remembers the run it serves; it shares both models."""
         copy = self.model_copy()
         copy._run = run
         return copy
+
+    def _configured(self, config: RunnableConfig | None) -> GuidedKnowledgeTransferChain:
+        """Return the chain with the teacher that a config asks for."""
+        if not teachers.is_configurable(self.teacher):
+            return self
+        return self.model_copy(update={"teacher": teachers.resolved(self.teacher, config)})
+
+    def invoke(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AIMessage:
+        """Answer a prompt.
+
+        Args:
+            input: A prompt, messages or a prompt value.
+            config: Runnable config; ``configurable`` reaches a configurable teacher.
+            stop: Strings that end the answer.
+            **kwargs: Call-time ``guidance_tokens``, ``guidance``, ``mode``, ``max_tokens``,
+                ``temperature``, or ``model``: the teacher's model for this call alone.
+
+        Returns:
+            The answer.
+
+        Raises:
+            TeacherError: If the teacher fails and ``on_teacher_error`` is ``raise``.
+            StudentError: If the student cannot continue.
+            ValueError: If the messages are empty, too long, or hold more than text.
+        """
+        one = self._configured(config)
+        return BaseChatModel.invoke(one, input, config, stop=stop, **kwargs)
+
+    async def ainvoke(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AIMessage:
+        """Answer a prompt asynchronously; see `invoke`.
+
+        Args:
+            input: A prompt, messages or a prompt value.
+            config: Runnable config.
+            stop: Strings that end the answer.
+            **kwargs: As for `invoke`.
+
+        Returns:
+            The answer.
+        """
+        one = self._configured(config)
+        return await BaseChatModel.ainvoke(one, input, config, stop=stop, **kwargs)
 
     def stream(
         self,
@@ -257,14 +129,13 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
             input: A prompt, messages or a prompt value.
             config: Runnable config.
             stop: Strings that end the answer.
-            **kwargs: Call-time ``guidance_tokens``, ``guidance``, ``mode``, ``max_tokens`` or
-                ``temperature``.
+            **kwargs: As for `invoke`.
 
         Yields:
             Message chunks; their joined text is the answer ``invoke`` gives.
         """
         config, run = open_run(config, asynchronous=False)
-        one = self._for_one_call(run)
+        one = self._configured(config)._for_one_call(run)
         chunks: Any = BaseChatModel.stream(one, input, config, stop=stop, **kwargs)
         try:
             yield from chunks
@@ -286,13 +157,13 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
             input: A prompt, messages or a prompt value.
             config: Runnable config.
             stop: Strings that end the answer.
-            **kwargs: As for `stream`.
+            **kwargs: As for `invoke`.
 
         Yields:
             Message chunks; their joined text is the answer ``ainvoke`` gives.
         """
         config, run = open_run(config, asynchronous=True)
-        one = self._for_one_call(run)
+        one = self._configured(config)._for_one_call(run)
         chunks: Any = BaseChatModel.astream(one, input, config, stop=stop, **kwargs)
         try:
             async for chunk in chunks:
@@ -322,7 +193,131 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
         one = self._for_one_call(run_manager)
         return await BaseChatModel._agenerate_with_cache(one, messages, stop, run_manager, **kwargs)
 
+    # --- tools and schemas ---
+
+    def bind_tools(
+        self,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        *,
+        tool_choice: str | bool | dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Let the teacher call tools; answers in text are guided as ever.
+
+        A tool call is the teacher's own, whole and unchanged: one that runs into the limit
+        of the guidance is asked for once more without it, and where a tool must be called
+        there is no limit from the start. A student whose chat template knows tools gets
+        them, and calls them where it finishes an answer.
+
+        Args:
+            tools: Tools in any form LangChain knows.
+            tool_choice: As the teacher's ``bind_tools`` takes it.
+            **kwargs: Further arguments of the teacher's ``bind_tools``.
+
+        Returns:
+            The chain with the tools bound.
+
+        Raises:
+            NotImplementedError: If the teacher takes no tools.
+        """
+        if self.mode != "student" and not teachers.is_configurable(self.teacher):
+            teachers.refuse_toolless(self.teacher)
+        formatted = [convert_to_openai_tool(tool) for tool in tools]
+        # What LangChain notes for traces is the chain's, not the teacher's.
+        notes = {key: kwargs.pop(key) for key in ("ls_structured_output_format",) if key in kwargs}
+        if tool_choice is not None:
+            kwargs["tool_choice"] = tool_choice
+        own = {key: kwargs.pop(key) for key in CALL_ARGUMENTS if key in kwargs}
+        return self.bind(tools=formatted, tool_arguments=kwargs, **own, **notes)
+
+    def with_structured_output(
+        self,
+        schema: dict[str, Any] | type,
+        *,
+        include_raw: bool = False,
+        method: Method | None = None,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, Any]:
+        """Answer with an object of a schema.
+
+        Args:
+            schema: A pydantic class, a TypedDict class or a JSON schema.
+            include_raw: Whether to return ``raw``, ``parsed`` and ``parsing_error``.
+            method: ``json_schema`` (or ``json_mode``, which is the same here): the teacher
+                begins the JSON object, the student finishes it, held to the schema token by
+                token. ``function_calling``: the teacher alone writes it, as a tool call. None
+                takes the first, unless llguidance (extra ``structured``) is missing or the
+                student is not a `HuggingFaceStudent`.
+            strict: Taken for compatibility; the student always keeps to the schema.
+            **kwargs: Further arguments of each call.
+
+        Returns:
+            A runnable giving objects of the schema.
+
+        Raises:
+            ImportError: If ``method`` needs llguidance and it is missing.
+            ValueError: If the schema cannot be enforced.
+            TypeError: If ``method`` needs a `HuggingFaceStudent` and there is none.
+        """
+        from langchain_gkt.students.huggingface import HuggingFaceStudent
+
+        local = isinstance(self.student, HuggingFaceStudent)
+        if method is None:
+            able = local and importlib.util.find_spec("llguidance")
+            method = "json_schema" if able else "function_calling"
+        if method == "function_calling":
+            extra = {} if strict is None else {"strict": strict}
+            return super().with_structured_output(
+                schema, include_raw=include_raw, **extra, **kwargs
+            )
+        if not local:
+            raise TypeError(
+                f"method={method!r} needs a HuggingFaceStudent, which can be held to a schema; "
+                f"with a {type(self.student).__name__} use method='function_calling'"
+            )
+        from langchain_gkt.students.grammar import json_grammar
+
+        bound = binding(schema, method)
+        json_grammar(schema_in(bound["response_format"]))  # refuses now what fails later
+        return structured(self.bind(**bound, **kwargs), schema, include_raw=include_raw)
+
+    def as_tool(
+        self,
+        args_schema: type[BaseModel] | None = None,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        arg_types: dict[str, type] | None = None,
+    ) -> BaseTool:
+        """Make a tool that answers questions, for an agent; it returns text.
+
+        Args:
+            args_schema: Arguments of the tool; None for one, ``question``. The value of a
+                single argument is the prompt; several are written as ``name: value`` lines.
+            name: The tool's name; None for ``answer``.
+            description: What the calling model is told of it.
+            arg_types: Names and types of the arguments, in place of ``args_schema``.
+
+        Returns:
+            The tool. Its runs have the chain's run as their child.
+        """
+        return answering_tool(
+            self, args_schema, name=name, description=description, arg_types=arg_types
+        )
+
     # --- guidance alone ---
+
+    def _guide_call(
+        self, messages: LanguageModelInput, config: RunnableConfig | None
+    ) -> tuple[Call, list[BaseMessage], RunnableConfig]:
+        call = self._configured(config)._settings(None, None, {})
+        if not call.asks_teacher:
+            raise ValueError(
+                "guide() asks the teacher; use mode='guided' and guidance_tokens of 1 or more"
+            )
+        merged = merge_configs(config, call.child("teacher"))
+        return call, self._convert_input(messages).to_messages(), merged
 
     def guide(self, messages: LanguageModelInput, config: RunnableConfig | None = None) -> Guidance:
         """Ask the teacher for guidance and nothing else.
@@ -355,14 +350,3 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
         """
         call, prompt, config = self._guide_call(messages, config)
         return await call.aguide(prompt, config)
-
-
-def _result(chunks: list[ChatGenerationChunk]) -> ChatResult:
-    """Join the chunks of a call into one message."""
-    last = chunks[-1].message
-    message = AIMessage(
-        content="".join(chunk.text for chunk in chunks),
-        usage_metadata=last.usage_metadata if isinstance(last, AIMessage) else None,
-        response_metadata=last.response_metadata,
-    )
-    return ChatResult(generations=[ChatGeneration(message=message)])

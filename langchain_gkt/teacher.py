@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.messages.utils import count_tokens_approximately
-from langchain_core.runnables import Runnable, RunnableBinding, RunnableWithFallbacks
+from langchain_core.runnables import (
+    Runnable,
+    RunnableBinding,
+    RunnableConfig,
+    RunnableWithFallbacks,
+)
 from langchain_core.runnables.base import RunnableBindingBase
+from langchain_core.runnables.config import ensure_config, merge_configs
+from langchain_core.runnables.configurable import DynamicRunnable
 
 from langchain_gkt.errors import TeacherError
 from langchain_gkt.guidance import Guidance, GuidancePolicy
@@ -27,12 +35,71 @@ _STOPPED_AT_LIMIT = {"length", "max_tokens", "max_output_tokens", "model_length"
 _REASON_KEYS = ("finish_reason", "stop_reason", "done_reason")
 
 
+# What says nothing about the answers a model gives.
+_NO_IDENTITY = {
+    "cache",
+    "callbacks",
+    "custom_get_token_ids",
+    "metadata",
+    "name",
+    "rate_limiter",
+    "tags",
+    "verbose",
+}
+
+
+def is_configurable(teacher: object) -> bool:
+    """Whether something is a chat model only once a config is known.
+
+    Args:
+        teacher: Anything.
+
+    Returns:
+        True for what ``configurable_fields``, ``configurable_alternatives`` and a configurable
+        ``init_chat_model`` give, also inside bindings, retries and fallbacks.
+    """
+    if isinstance(teacher, RunnableBindingBase):
+        return is_configurable(teacher.bound)
+    if isinstance(teacher, RunnableWithFallbacks):
+        return any(map(is_configurable, teacher.runnables))
+    return isinstance(teacher, DynamicRunnable) or _is_from_init_chat_model(teacher)
+
+
+def _is_from_init_chat_model(teacher: object) -> bool:
+    # A private class of a package we need not have.
+    return type(teacher).__name__ == "_ConfigurableModel" and hasattr(teacher, "_model")
+
+
+def resolved(teacher: Any, config: RunnableConfig | None) -> Any:
+    """Choose the chat model that a config asks for.
+
+    Args:
+        teacher: A chat model, wrapped or not, configurable or not.
+        config: The caller's config; its ``configurable`` decides.
+
+    Returns:
+        The teacher without anything left to configure.
+    """
+    config = ensure_config(config)
+    if isinstance(teacher, RunnableBindingBase):
+        inner = merge_configs(config, teacher.config)
+        return teacher.model_copy(update={"bound": resolved(teacher.bound, inner)})
+    if isinstance(teacher, RunnableWithFallbacks):
+        first, *rest = (resolved(runnable, config) for runnable in teacher.runnables)
+        return teacher.model_copy(update={"runnable": first, "fallbacks": rest})
+    if isinstance(teacher, DynamicRunnable):
+        return resolved(teacher.prepare(config)[0], config)
+    if _is_from_init_chat_model(teacher):
+        return resolved(teacher._model(config), config)
+    return teacher
+
+
 def models_of(teacher: object) -> Iterator[BaseChatModel]:
     """Yield the chat models inside bindings, retries and fallbacks.
 
     Args:
         teacher: A chat model, or one wrapped by ``bind``, ``with_config``, ``with_retry`` or
-            ``with_fallbacks``.
+            ``with_fallbacks``, with nothing left to configure.
 
     Yields:
         Every chat model a call may reach, the main one first.
@@ -49,9 +116,43 @@ def models_of(teacher: object) -> Iterator[BaseChatModel]:
             yield from models_of(runnable)
     else:
         raise TypeError(
-            f"teacher must be a LangChain chat model, or one wrapped with bind, with_config, "
-            f"with_retry or with_fallbacks, not {type(teacher).__name__}"
+            "teacher must be a LangChain chat model, or one wrapped with bind, with_config, "
+            "with_retry, with_fallbacks or configurable_fields, or made by init_chat_model; not "
+            f"{type(teacher).__name__}"
         )
+
+
+def identity(teacher: object) -> Any:
+    """Describe a teacher so that two that may answer differently never look the same.
+
+    Args:
+        teacher: A chat model, wrapped or not.
+
+    Returns:
+        Plain data without keys; LangChain's cache tells teachers apart by it.
+    """
+    if isinstance(teacher, RunnableBindingBase):
+        return {"bound": identity(teacher.bound), "kwargs": sorted(teacher.kwargs.items())}
+    if isinstance(teacher, RunnableWithFallbacks):
+        return [identity(runnable) for runnable in teacher.runnables]
+    if not isinstance(teacher, BaseChatModel):
+        return type(teacher).__name__
+    fields = type(teacher).model_fields
+    values = {
+        name: value
+        for name in fields
+        if name not in _NO_IDENTITY and _is_plain(value := getattr(teacher, name, None))
+    }
+    kind = type(teacher)
+    return {"class": f"{kind.__module__}.{kind.__qualname__}", **values}
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(map(_is_plain, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return isinstance(value, str | int | float) and value is not None
 
 
 def _runs_in_pipeline(model: BaseChatModel) -> bool:
@@ -81,63 +182,125 @@ def _limit_field(model: BaseChatModel) -> str | None:
     return next((name for name in LIMIT_FIELDS if name in fields), None)
 
 
-def hold(
-    teacher: Runnable[Any, Any],
-    limit: int | None,
-    *,
-    limit_param: str | None = None,
-    temperature: float | None = None,
-    stream: bool = False,
-) -> Runnable[Any, Any]:
-    """Return a copy of the teacher that stops at a number of completion tokens.
+@dataclass(frozen=True, kw_only=True)
+class Hold:
+    """What a teacher is held to in one call.
 
-    Args:
-        teacher: A chat model, wrapped or not. It is left as it is.
+    Attributes:
         limit: Most completion tokens, or None to leave the teacher's own limit.
         limit_param: The limit's name where it is none of `LIMIT_FIELDS`: a field of the model
             or else an argument of its calls.
         temperature: Sampling temperature, where the model has such a field.
         stream: Whether the copy may stream. Otherwise streaming is off even where a handler
             asks for it, because some providers then report no usage.
+        tools: Tools in OpenAI's form, or None.
+        tool_arguments: Further arguments of ``bind_tools``, such as ``tool_choice``.
+    """
+
+    limit: int | None = None
+    limit_param: str | None = None
+    temperature: float | None = None
+    stream: bool = False
+    tools: Sequence[dict[str, Any]] | None = None
+    tool_arguments: dict[str, Any] = field(default_factory=dict)
+
+
+def hold(teacher: Runnable[Any, Any], to: Hold) -> Runnable[Any, Any]:
+    """Return a copy of the teacher that stops at a number of completion tokens.
+
+    Args:
+        teacher: A chat model, wrapped or not. It is left as it is.
+        to: The limit and the rest of one call's settings.
 
     Returns:
         The teacher's copy, with the same wrapping.
+
+    Raises:
+        NotImplementedError: If there are tools and the teacher takes none.
     """
     if isinstance(teacher, RunnableWithFallbacks):
-        held = [
-            hold(runnable, limit, limit_param=limit_param, temperature=temperature, stream=stream)
-            for runnable in teacher.runnables
-        ]
-        return teacher.model_copy(update={"runnable": held[0], "fallbacks": held[1:]})
+        first, *rest = (hold(runnable, to) for runnable in teacher.runnables)
+        return teacher.model_copy(update={"runnable": first, "fallbacks": rest})
     if isinstance(teacher, RunnableBindingBase):
-        bound = hold(
-            teacher.bound, limit, limit_param=limit_param, temperature=temperature, stream=stream
-        )
         # A limit bound at call time would win over the model's field.
-        names = {*LIMIT_FIELDS, limit_param} if limit is not None else set()
+        names = {*LIMIT_FIELDS, to.limit_param} if to.limit is not None else set()
         kwargs = {key: value for key, value in teacher.kwargs.items() if key not in names}
-        return teacher.model_copy(update={"bound": bound, "kwargs": kwargs})
+        return teacher.model_copy(update={"bound": hold(teacher.bound, to), "kwargs": kwargs})
     if not isinstance(teacher, BaseChatModel):
         raise TypeError(f"teacher must be a chat model, not {type(teacher).__name__}")
     fields = type(teacher).model_fields
-    update: dict[str, Any] = {} if stream else {"disable_streaming": True}
+    update: dict[str, Any] = {} if to.stream else {"disable_streaming": True}
     at_call: dict[str, Any] = {}
-    if temperature is not None and "temperature" in fields:
-        update["temperature"] = temperature
-    if limit is not None:
-        name = limit_param or _limit_field(teacher)
-        if _runs_in_pipeline(teacher) and not limit_param:
-            at_call["pipeline_kwargs"] = {"max_new_tokens": limit, "return_full_text": False}
+    if to.temperature is not None and "temperature" in fields:
+        update["temperature"] = to.temperature
+    if to.limit is not None:
+        name = to.limit_param or _limit_field(teacher)
+        if _runs_in_pipeline(teacher) and not to.limit_param:
+            at_call["pipeline_kwargs"] = {"max_new_tokens": to.limit, "return_full_text": False}
         elif name in fields:
-            update[name] = limit
+            update[name] = to.limit
         elif name:
-            at_call[name] = limit
+            at_call[name] = to.limit
         if extra := getattr(teacher, "model_kwargs", None):
             update["model_kwargs"] = {k: v for k, v in extra.items() if k not in LIMIT_FIELDS}
     copy = teacher.model_copy(update=update)
     # The cached serialisation is the key of LangChain's LLM cache: the limit belongs in it.
     copy.__dict__.pop("_serialized", None)
+    if to.tools:
+        refuse_toolless(teacher)
+        return copy.bind_tools(to.tools, **to.tool_arguments, **at_call)
     return RunnableBinding(bound=copy, kwargs=at_call) if at_call else copy
+
+
+def refuse_toolless(teacher: Runnable[Any, Any]) -> None:
+    """Refuse a teacher that takes no tools.
+
+    Args:
+        teacher: A chat model, wrapped or not.
+
+    Raises:
+        NotImplementedError: If a model inside does not implement ``bind_tools``.
+    """
+    for model in models_of(teacher):
+        if type(model).bind_tools is BaseChatModel.bind_tools:
+            raise NotImplementedError(
+                f"teacher {type(model).__name__} has no bind_tools, so it takes no tools; use "
+                "a chat model that calls tools as the teacher"
+            )
+
+
+def finish_reason(reply: BaseMessage) -> str | None:
+    """Return the provider's own word for why a reply ended, or None."""
+    found = {**reply.response_metadata, **reply.additional_kwargs}
+    return next((str(found[key]) for key in _REASON_KEYS if found.get(key)), None)
+
+
+def completion_tokens(reply: BaseMessage) -> int:
+    """Return the completion tokens of a reply: as reported, else estimated, at least 1."""
+    usage = reply.usage_metadata if isinstance(reply, AIMessage) else None
+    if usage and usage.get("output_tokens"):
+        return usage["output_tokens"]
+    return max(1, count_tokens_approximately([reply], extra_tokens_per_message=0))
+
+
+def broken_off_in_tool_call(reply: AIMessage, limit: int | None, tools: bool) -> bool:
+    """Say whether a reply's tool call is cut, or may be, by its limit.
+
+    Args:
+        reply: The teacher's reply.
+        limit: The limit it was held to; None for none.
+        tools: Whether it had tools.
+
+    Returns:
+        True where the limit ended a reply that holds a tool call, or that had tools and holds
+        no text: some providers drop the call they could not finish.
+    """
+    reason = finish_reason(reply)
+    at_limit = limit is not None and (
+        reason.lower() in _STOPPED_AT_LIMIT if reason else completion_tokens(reply) >= limit
+    )
+    calls = reply.tool_calls or reply.invalid_tool_calls
+    return at_limit and bool(calls or (tools and not str(reply.text).strip()))
 
 
 def read(
@@ -159,13 +322,7 @@ def read(
     """
     written = str(message.text)
     usage = message.usage_metadata if isinstance(message, AIMessage) else None
-    found = {**message.response_metadata, **message.additional_kwargs}
-    reason = next((str(found[key]) for key in _REASON_KEYS if found.get(key)), None)
-    count = (
-        usage["output_tokens"]
-        if usage and usage.get("output_tokens")
-        else max(1, count_tokens_approximately([AIMessage(written)], extra_tokens_per_message=0))
-    )
+    reason, count = finish_reason(message), completion_tokens(message)
     if not written.strip():
         raise TeacherError(_explain_silence(message, usage, reason, limit))
     complete = limit is None or (
@@ -197,8 +354,6 @@ def _explain_silence(
             "no text; raise guidance_tokens, or turn the teacher's reasoning down "
             "(reasoning_effort='minimal' for OpenAI models)"
         )
-    if getattr(message, "tool_calls", None):
-        return "the teacher called a tool instead of writing text; guidance needs text"
     return (
         f"the teacher returned no text (finish reason: {reason}); check the teacher with "
         "mode='teacher', or set on_teacher_error='student' to go on without guidance"

@@ -24,7 +24,7 @@ class WordTeacher(BaseChatModel):
     temperature: float | None = None
     reports_usage: bool = True
     fails_with: Any = None
-    asked: list[Any] = []  # shared by the copies that limits are set on
+    asked: Any = []  # shared by the copies that limits are set on
 
     def _generate(
         self,

@@ -10,7 +10,10 @@ from langchain_core.language_models import BaseChatModel
 if TYPE_CHECKING:
     from langchain_gkt.students.huggingface import HuggingFaceStudent
 
-__all__ = ["HuggingFaceStudent", "as_student"]
+__all__ = ["STUDENT_VARIABLE", "HuggingFaceStudent", "as_student"]
+
+STUDENT_VARIABLE = "GKT_STUDENT"
+"""Environment variable with the folder or hub id of a student that is named nowhere else."""
 
 _ACCEPTED = (
     "a folder or hub id, a (model, tokenizer) pair, a transformers text-generation pipeline, "

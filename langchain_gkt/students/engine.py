@@ -6,17 +6,22 @@ own, so requests may run in several threads at once.
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tokenizers.decoders import DecodeStream
 from transformers import DynamicCache, EncoderDecoderCache
 
 from langchain_gkt.errors import StudentError
+
+if TYPE_CHECKING:
+    from langchain_gkt.students.grammar import Constraint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +36,8 @@ class Request:
         top_p: Nucleus sampling threshold in (0, 1].
         seed: Seed of this request's own generator, or None for a random one.
         stop: Strings that end the answer; they do not appear in it.
+        constraint: Holds the answer to a grammar; it serves one request.
+        keep_special: Whether control tokens stay in the text.
     """
 
     prompt: list[int]
@@ -40,6 +47,8 @@ class Request:
     top_p: float = 1.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    constraint: Constraint | None = None
+    keep_special: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +141,26 @@ class Engine:
         parameters = inspect.signature(model.forward).parameters
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
 
+    @cached_property
+    def vocabulary(self) -> int:
+        """Length of the model's logits, which may be padded beyond the tokenizer's ids."""
+        head = self.model.get_output_embeddings()
+        size = head.weight.shape[0] if head is not None else self.model.config.vocab_size
+        return int(size)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A digest that two sets of weights or tokenizers do not share."""
+        digest = hashlib.sha256(self.tokenizer.backend_tokenizer.to_str().encode())
+        digest.update(str(self.tokenizer.chat_template).encode())
+        for name, weights in self.model.state_dict().items():
+            digest.update(f"{name}{tuple(weights.shape)}{weights.dtype}".encode())
+            flat = weights.detach().reshape(-1)
+            # A sample: reading every weight of a large model would take seconds.
+            some = flat[:: max(1, flat.numel() // 64)][:64].double().cpu()
+            digest.update(some.numpy().tobytes())
+        return digest.hexdigest()[:16]
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Engine:
         """Share the weights: copies of a student differ in settings alone."""
         return self
@@ -160,20 +189,23 @@ class Engine:
                 generator.manual_seed(request.seed)
         # The beginning of the answer comes first in the stream: a tokenizer that writes its
         # blanks in front of words then knows whether the next word needs one.
-        decoder = DecodeStream(ids=list(request.prefill), skip_special_tokens=True)
+        decoder = DecodeStream(
+            ids=list(request.prefill), skip_special_tokens=not request.keep_special
+        )
         stop = StopFilter(request.stop)
         state: dict[str, Any] = {}
         ids = self._first_ids(request, state)
         for count in range(1, request.max_tokens + 1):
             if cancelled.is_set():
                 return
-            token = self._choose(self._forward(ids, state), request, generator)
+            token = self._next(self._forward(ids, state), request, generator)
             if token in self.end_ids:
                 yield Piece(text=stop.flush(), tokens=count, finish_reason="stop")
                 return
             text = decoder.step(self.tokenizer.backend_tokenizer, token) or ""
             text, stopped = stop.feed(text)
-            if stopped:
+            if stopped or (request.constraint and request.constraint.done):
+                text += "" if stopped else stop.flush()
                 yield Piece(text=text, tokens=count, finish_reason="stop")
                 return
             if text:
@@ -204,6 +236,15 @@ class Engine:
         out = self.model(**{name: self._tensor(ids)}, use_cache=True, **state, **self._last_only)
         logits: torch.Tensor = out.logits[0, -1]
         return logits
+
+    def _next(
+        self, logits: torch.Tensor, request: Request, generator: torch.Generator | None
+    ) -> int:
+        if request.constraint is None:
+            return self._choose(logits, request, generator)
+        return request.constraint.choose(
+            logits, lambda allowed: self._choose(allowed, request, generator)
+        )
 
     @torch.inference_mode()
     def _choose(

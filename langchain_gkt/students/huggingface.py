@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
-import re
+import os
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.language_models.chat_models import (
     agenerate_from_stream,
     generate_from_stream,
 )
-from langchain_core.messages import AIMessageChunk, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
+from langchain_core.messages.tool import ToolCallChunk
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable
 from langchain_core.runnables.config import run_in_executor
+from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
-from langchain_gkt.errors import StudentError, refuse_unknown
+from langchain_gkt.errors import refuse_unknown
+from langchain_gkt.structured import Method, binding, schema_in, structured, with_instruction
+from langchain_gkt.students import STUDENT_VARIABLE
 from langchain_gkt.students.engine import Engine, Piece, Request
-from langchain_gkt.students.prompt import PromptBuilder
+from langchain_gkt.students.loading import from_path
+from langchain_gkt.students.prompt import PromptBuilder, is_begun
+from langchain_gkt.students.tools import HermesParser, TemplateParser
 
-_CALL_ARGUMENTS = ("max_tokens", "temperature", "top_p", "seed")
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+if TYPE_CHECKING:
+    from langchain_gkt.students.grammar import Constraint
+
+_SAMPLING = ("max_tokens", "temperature", "top_p", "seed")
+_CALL_ARGUMENTS = (*_SAMPLING, "tools", "tool_choice", "response_format")
 
 
 class HuggingFaceStudent(BaseChatModel):
@@ -65,16 +76,27 @@ class HuggingFaceStudent(BaseChatModel):
     """Device to load the model on, such as ``cpu`` or ``cuda:0``; None for the CPU."""
     dtype: str = "auto"
     """Weights' type: ``auto`` as saved (float16 becomes float32 on a CPU), or a torch name."""
+    on_long_prompt: Literal["raise", "truncate"] = "raise"
+    """What to do with a prompt that leaves the context no room: an error, or forget the oldest
+    turns, then the beginning of the oldest text. System messages and the last turn stay."""
 
     _engine: Engine | None = PrivateAttr(default=None)
     _prompts: PromptBuilder | None = PrivateAttr(default=None)
+    _vocabulary: Any = PrivateAttr(default=None)
 
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown(cls, values: Any) -> Any:
         known = {*cls.model_fields, "callback_manager"}
         refuse_unknown(values, known, cls.__name__)
+        if "model" not in values and STUDENT_VARIABLE in os.environ:
+            return {**values, "model": os.environ[STUDENT_VARIABLE]}
         return values
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """Whether LangChain can save it: yes, where ``model`` is a path."""
+        return True
 
     def model_post_init(self, context: Any, /) -> None:
         """Load the model, so that a wrong path fails here and not at the first question."""
@@ -94,15 +116,22 @@ class HuggingFaceStudent(BaseChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        fields = ("max_tokens", "temperature", "top_p", "seed", "stop", "dtype")
-        # Two models loaded by the user may share a name: their identity tells them apart.
-        which = str(self.model) if isinstance(self.model, str | Path) else id(self.model)
-        return {"model": which, **{name: getattr(self, name) for name in fields}}
+        fields = (*_SAMPLING, "stop", "dtype", "on_long_prompt")
+        # Neither a path nor a name says which weights are there: a cache may outlive them.
+        return {
+            "model": self.name_for_people,
+            "weights": self._load()[0].fingerprint,
+            **{name: getattr(self, name) for name in fields},
+        }
+
+    def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
+        """Name the weights in LangChain's cache, and not only where they lay."""
+        return f"{self._identifying_params}---{sorted({**kwargs, 'stop': stop}.items())}"
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> Any:
         params = super()._get_ls_params(stop=stop, **kwargs)
         params["ls_provider"] = "huggingface-local"
-        params["ls_model_name"] = self.name_for_people
+        params["ls_model_name"] = kwargs.get("model", self.name_for_people)
         return params
 
     def __repr_args__(self) -> Any:
@@ -114,13 +143,14 @@ class HuggingFaceStudent(BaseChatModel):
         state = super().__getstate__()
         if not isinstance(self.model, str | Path):
             return state
-        private = dict(state.get("__pydantic_private__") or {}, _engine=None, _prompts=None)
+        empty = {"_engine": None, "_prompts": None, "_vocabulary": None}
+        private = {**(state.get("__pydantic_private__") or {}), **empty}
         return {**state, "__pydantic_private__": private}
 
     def _load(self) -> tuple[Engine, PromptBuilder]:
         if self._engine is None or self._prompts is None:
             if isinstance(self.model, str | Path):
-                model, tokenizer = _from_path(
+                model, tokenizer = from_path(
                     str(self.model), self.tokenizer, self.device, self.dtype
                 )
             else:
@@ -130,30 +160,163 @@ class HuggingFaceStudent(BaseChatModel):
             self._engine, self._prompts = Engine(model, tokenizer), PromptBuilder(tokenizer)
         return self._engine, self._prompts
 
+    # --- tools and schemas ---
+
+    @property
+    def knows_tools(self) -> bool:
+        """Whether the chat template has a place for tools."""
+        return self._load()[1].knows_tools
+
+    def bind_tools(
+        self,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        *,
+        tool_choice: str | bool | dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Let the model call tools, in the format of its chat template.
+
+        Args:
+            tools: Tools in any form LangChain knows.
+            tool_choice: ``auto``, ``none``, ``any`` (or ``required``, True), or a tool's name.
+                A tool that must be called is held to its schema (extra ``structured``).
+            **kwargs: Further arguments of each call.
+
+        Returns:
+            The model with the tools bound.
+
+        Raises:
+            NotImplementedError: If the chat template has no place for tools.
+        """
+        if not self.knows_tools:
+            raise NotImplementedError(
+                f"the chat template of student {self.name_for_people!r} has no place for tools; "
+                "use a model that was trained to call them, or leave the calls to the teacher"
+            )
+        formatted = [convert_to_openai_tool(tool) for tool in tools]
+        chosen = {} if tool_choice is None else {"tool_choice": tool_choice}
+        return self.bind(tools=formatted, **chosen, **kwargs)
+
+    def with_structured_output(
+        self,
+        schema: dict[str, Any] | type,
+        *,
+        include_raw: bool = False,
+        method: Method = "json_schema",
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, Any]:
+        """Answer with an object of a schema; every answer is held to it, token by token.
+
+        Args:
+            schema: A pydantic class, a TypedDict class or a JSON schema.
+            include_raw: Whether to return ``raw``, ``parsed`` and ``parsing_error``.
+            method: ``json_schema`` or ``json_mode``, which are one here, or
+                ``function_calling``, for a template that knows tools.
+            strict: Taken for compatibility; the answer always keeps to the schema.
+            **kwargs: Further arguments of each call.
+
+        Returns:
+            A runnable giving objects of the schema.
+
+        Raises:
+            ImportError: If llguidance (extra ``structured``) is missing.
+            ValueError: If the schema cannot be enforced.
+        """
+        if method == "function_calling":
+            return super().with_structured_output(schema, include_raw=include_raw, **kwargs)
+        from langchain_gkt.students.grammar import json_grammar
+
+        bound = binding(schema, method)
+        json_grammar(schema_in(bound["response_format"]))  # refuses now what fails later
+        return structured(self.bind(**bound, **kwargs), schema, include_raw=include_raw)
+
+    def _constraint(
+        self, grammar: str, engine: Engine, *, begun: str, max_tokens: int
+    ) -> Constraint:
+        from langchain_gkt.students.grammar import Constraint, Vocabulary
+
+        if self._vocabulary is None:
+            self._vocabulary = Vocabulary(engine.tokenizer, engine.end_ids, engine.vocabulary)
+        return Constraint(self._vocabulary, grammar, begun=begun, max_tokens=max_tokens)
+
+    def _grammar(self, given: dict[str, Any]) -> str | None:
+        """Return what the answer is held to, if to anything."""
+        choice = given["tool_choice"]
+        if isinstance(choice, dict):
+            choice = choice.get("function", {}).get("name") or choice.get("type", "auto")
+        if given["tools"] and choice not in (None, False, "auto", "none"):
+            from langchain_gkt.students.grammar import tool_grammar
+
+            if getattr(self._load()[1].tokenizer, "response_template", None):
+                raise ValueError(
+                    f"tool_choice={choice!r} needs a student that calls tools in the Hermes "
+                    "format; this one's response_template has a format of its own"
+                )
+            return tool_grammar(
+                given["tools"], None if choice in ("any", "required", True) else choice
+            )
+        if given["response_format"]:
+            from langchain_gkt.students.grammar import json_grammar
+
+            return json_grammar(schema_in(given["response_format"]))
+        return None
+
+    # --- one call ---
+
     def _request(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
     ) -> tuple[Engine, Request]:
         refuse_unknown(kwargs, _CALL_ARGUMENTS, f"a call of {type(self).__name__}")
         engine, prompts = self._load()
-        given = {
-            name: getattr(self, name) if kwargs.get(name) is None else kwargs[name]
+        given: dict[str, Any] = {
+            name: getattr(self, name, None) if kwargs.get(name) is None else kwargs[name]
             for name in _CALL_ARGUMENTS
         }
-        prompt, prefill = prompts.build(messages)
+        if given["response_format"]:
+            messages = with_instruction(messages, schema_in(given["response_format"]))
+        tools = given["tools"] if given["tool_choice"] != "none" else None
+        prompt, prefill = self._fitting(messages, tools, given["max_tokens"])
         room = given["max_tokens"]
         if engine.context is not None and not engine.is_encoder_decoder:
-            used = len(prompt) + len(prefill)
-            if used >= engine.context:
-                raise ValueError(
-                    f"messages make a prompt of {used} tokens, but the student's context holds "
-                    f"{engine.context}; shorten the messages or use a student with more context"
-                )
-            room = min(room, engine.context - used)
-        endings = tuple(stop if stop is not None else self.stop or ())
+            room = min(room, engine.context - len(prompt) - len(prefill))
+        constraint = None
+        if grammar := self._grammar(given):
+            begun = str(messages[-1].text).lstrip() if is_begun(messages[-1]) else ""
+            constraint = self._constraint(grammar, engine, begun=begun, max_tokens=room)
         request = Request(
-            prompt=prompt, prefill=prefill, stop=endings, **{**given, "max_tokens": room}
+            prompt=prompt,
+            prefill=prefill,
+            stop=tuple(stop if stop is not None else self.stop or ()),
+            constraint=constraint,
+            keep_special=bool(tools and getattr(prompts.tokenizer, "response_template", None)),
+            **{**{name: given[name] for name in _SAMPLING}, "max_tokens": room},
         )
         return engine, request
+
+    def _fitting(
+        self,
+        messages: list[BaseMessage],
+        tools: Sequence[dict[str, Any]] | None,
+        max_tokens: int,
+    ) -> tuple[list[int], list[int]]:
+        """Tokenise messages, shortened if they do not fit and the user wants that."""
+        engine, prompts = self._load()
+        prompt, prefill = prompts.build(messages, tools)
+        if engine.context is None or engine.is_encoder_decoder:
+            return prompt, prefill
+        if self.on_long_prompt == "truncate":
+            most = engine.context - min(max_tokens, engine.context // 4)
+            if len(prompt) + len(prefill) > most:
+                prompt, prefill = prompts.shortened(messages, tools, most)
+        used = len(prompt) + len(prefill)
+        if used >= engine.context:
+            raise ValueError(
+                f"messages make a prompt of {used} tokens, but the student's context holds "
+                f"{engine.context}; shorten the messages, use a student with more context, or "
+                "set on_long_prompt='truncate' (student_kwargs of a chain)"
+            )
+        return prompt, prefill
 
     def _chunk(self, piece: Piece, request: Request) -> ChatGenerationChunk:
         if piece.finish_reason is None:
@@ -177,6 +340,33 @@ class HuggingFaceStudent(BaseChatModel):
             )
         )
 
+    def _chunks(
+        self, request: Request, tools: Sequence[dict[str, Any]] | None
+    ) -> Callable[[Piece], ChatGenerationChunk]:
+        """Return what turns pieces into chunks: with tools, text and tool calls apart."""
+        if not tools:
+            return lambda piece: self._chunk(piece, request)
+        tokenizer = self._load()[1].tokenizer
+        parser: Any = HermesParser()
+        if getattr(tokenizer, "response_template", None):
+            begun = [*request.prompt, *request.prefill]
+            parser = TemplateParser(tokenizer, begun, list(tools))
+
+        def chunk(piece: Piece) -> ChatGenerationChunk:
+            text, calls = parser.feed(piece.text), list[ToolCallChunk]()
+            if piece.finish_reason:
+                rest, calls = parser.finish()
+                text += rest
+            made = self._chunk(replace(piece, text=text), request)
+            if calls:
+                assert isinstance(made.message, AIMessageChunk)
+                fields = made.message.model_dump(exclude={"type"})
+                fields["response_metadata"]["finish_reason"] = "tool_calls"
+                made.message = AIMessageChunk(**{**fields, "tool_call_chunks": calls})
+            return made
+
+        return chunk
+
     def _stream(
         self,
         messages: list[BaseMessage],
@@ -185,8 +375,9 @@ class HuggingFaceStudent(BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         engine, request = self._request(messages, stop, kwargs)
+        chunk = self._chunks(request, kwargs.get("tools"))
         for piece in engine.generate(request, threading.Event()):
-            yield self._chunk(piece, request)
+            yield chunk(piece)
 
     def _generate(
         self,
@@ -205,11 +396,12 @@ class HuggingFaceStudent(BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         engine, request = await run_in_executor(None, self._request, messages, stop, kwargs)
+        chunk = self._chunks(request, kwargs.get("tools"))
         cancelled = threading.Event()
         pieces = engine.generate(request, cancelled)
         try:
             while (piece := await run_in_executor(None, next, pieces, None)) is not None:
-                yield self._chunk(piece, request)
+                yield chunk(piece)
         finally:
             # The thread may be inside a step: it ends after that one.
             cancelled.set()
@@ -222,41 +414,3 @@ class HuggingFaceStudent(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         return await agenerate_from_stream(self._astream(messages, stop, **kwargs))
-
-
-def _from_path(path: str, tokenizer: Any, device: str | None, dtype: str) -> tuple[Any, Any]:
-    """Load a model and its tokenizer from a folder or a hub id."""
-    import torch
-    from transformers import (
-        AutoConfig,
-        AutoModelForCausalLM,
-        AutoModelForSeq2SeqLM,
-        AutoTokenizer,
-    )
-
-    folder = Path(path).expanduser()
-    if not folder.is_dir() and (not _HUB_ID.fullmatch(path) or folder.exists()):
-        raise FileNotFoundError(f"student={path!r} is not a folder, nor a hub id (owner/name)")
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise FileNotFoundError(f"student={path!r} holds no config.json, so no model")
-        if tokenizer is None and not any((folder / name).is_file() for name in _TOKENIZER_FILES):
-            raise FileNotFoundError(
-                f"student={path!r} holds no tokenizer (tokenizer.json); save one there with "
-                "tokenizer.save_pretrained(folder)"
-            )
-    source = str(folder) if folder.is_dir() else path
-    try:
-        config = AutoConfig.from_pretrained(source)
-        kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        tokenizer = AutoTokenizer.from_pretrained(source) if tokenizer is None else tokenizer
-        model: Any = kind.from_pretrained(source, dtype=dtype)
-    except (OSError, ValueError) as error:
-        raise StudentError(
-            f"student={path!r} could not be loaded ({error}); give a folder made by "
-            "save_pretrained, or a hub id that is reachable or in the local cache"
-        ) from error
-    model = model.to(device or "cpu")
-    if dtype == "auto" and model.dtype == torch.float16 and model.device.type == "cpu":
-        model = model.float()  # CPUs compute float16 slowly
-    return model, tokenizer

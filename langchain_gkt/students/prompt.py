@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import copy
+import json
+import re
+from bisect import bisect_left
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 from langchain_core.messages import (
@@ -13,7 +17,7 @@ from langchain_core.messages import (
     SystemMessage,
     ToolMessage,
 )
-from langchain_core.messages.utils import convert_to_openai_messages
+from langchain_core.messages.utils import convert_to_openai_messages, merge_message_runs
 
 
 class PromptBuilder:
@@ -34,11 +38,22 @@ class PromptBuilder:
         self._plain = copy.deepcopy(tokenizer)
         self._plain.split_special_tokens = True
 
-    def build(self, messages: Sequence[BaseMessage]) -> tuple[list[int], list[int]]:
+    @cached_property
+    def knows_tools(self) -> bool:
+        """Whether the chat template has a place for tools."""
+        if not self.tokenizer.chat_template:
+            return False
+        return bool(re.search(r"\btools\b", self.tokenizer.get_chat_template(tools=[{}])))
+
+    def build(
+        self, messages: Sequence[BaseMessage], tools: Sequence[dict[str, Any]] | None = None
+    ) -> tuple[list[int], list[int]]:
         """Tokenise a conversation.
 
         Args:
-            messages: The conversation. A trailing AIMessage is the beginning of the answer.
+            messages: The conversation. A trailing AIMessage is the beginning of the answer,
+                unless it holds tool calls.
+            tools: Tools in OpenAI's form, for a template that knows them.
 
         Returns:
             Ids of the prompt, and ids of the beginning of the answer (may be empty).
@@ -47,31 +62,116 @@ class PromptBuilder:
             ValueError: If there is nothing to answer, or a message holds more than text.
         """
         conversation, prefill = list(messages), ""
-        if messages and isinstance(messages[-1], AIMessage):
+        if messages and is_begun(messages[-1]):
             prefill = str(conversation.pop().text)
         for position, message in enumerate(messages):
             _refuse_media(message, position)
         if not any(str(message.text).strip() for message in conversation):
             raise ValueError("messages must hold some text to answer; the prompt is empty")
         if self.tokenizer.chat_template:
+            turns = _as_dicts(conversation if self.knows_tools else _spell_out_tools(conversation))
             ids = self.tokenizer.apply_chat_template(
-                convert_to_openai_messages(conversation),
+                turns,
+                tools=list(tools) if tools and self.knows_tools else None,
                 add_generation_prompt=True,
                 tokenize=True,
                 return_dict=True,
                 sanitize_control_tokens=True,
             )["input_ids"]
             return list(ids), self._ids(prefill)
-        text = _plain_text(conversation)
+        text = _plain_text(_spell_out_tools(conversation))
         if prefill and text[-1:].strip():
             # "A:" is followed by a blank; a question by a new line.
             prefill = (" " if text.endswith(":") else "\n") + prefill
         return list(self.tokenizer(text)["input_ids"]), self._ids(prefill)
 
+    def shortened(
+        self,
+        messages: Sequence[BaseMessage],
+        tools: Sequence[dict[str, Any]] | None,
+        most: int,
+    ) -> tuple[list[int], list[int]]:
+        """Tokenise a conversation without its oldest turns, so that it fits.
+
+        System messages and the last turn stay; if they alone are too long, the beginning of
+        the last turn's text goes too.
+
+        Args:
+            messages: As for `build`.
+            tools: As for `build`.
+            most: Most ids of prompt and beginning together.
+
+        Returns:
+            As `build`; still too long where system messages and beginning alone are.
+        """
+        system = [m for m in messages if isinstance(m, SystemMessage)]
+        turns = [m for m in messages if not isinstance(m, SystemMessage)]
+        begun = [turns.pop()] if turns and is_begun(turns[-1]) else []
+
+        def size(kept: Sequence[BaseMessage]) -> int:
+            return sum(map(len, self.build([*system, *kept, *begun], tools)))
+
+        while len(turns) > 1 and size(turns) > most:
+            del turns[0]
+            # A conversation begins with a question, not with an answer or a tool's result.
+            while len(turns) > 1 and not isinstance(turns[0], HumanMessage):
+                del turns[0]
+        text = str(turns[-1].text)
+        if size(turns) > most:
+            lengths = range(len(text))
+            cut = bisect_left(
+                lengths, True, key=lambda n: size([_with_text(turns[-1], text[n:] or ".")]) <= most
+            )
+            turns = [_with_text(turns[-1], text[cut:] or ".")]
+        return self.build([*system, *turns, *begun], tools)
+
     def _ids(self, text: str) -> list[int]:
         if not text:
             return []
         return list(self._plain(text, add_special_tokens=False)["input_ids"])
+
+
+def is_begun(message: BaseMessage) -> bool:
+    """Whether a last message is the beginning of the answer rather than a turn of its own."""
+    return isinstance(message, AIMessage) and not (message.tool_calls or message.invalid_tool_calls)
+
+
+def _with_text(message: BaseMessage, text: str) -> BaseMessage:
+    return message.model_copy(update={"content": text})
+
+
+def _as_dicts(conversation: Sequence[BaseMessage]) -> list[dict[str, Any]]:
+    """Turn messages into what chat templates read: texts, and tool arguments as objects."""
+    plain = [_with_text(message, str(message.text)) for message in conversation]
+    turns: Any = convert_to_openai_messages(plain)
+    for turn in turns:
+        for call in turn.get("tool_calls", ()):
+            call["function"]["arguments"] = json.loads(call["function"]["arguments"])
+    return list(turns)
+
+
+def _spell_out_tools(conversation: Sequence[BaseMessage]) -> list[BaseMessage]:
+    """Write tool calls and their results as text, for a template that has no place for them."""
+    if not any(isinstance(m, ToolMessage) or getattr(m, "tool_calls", None) for m in conversation):
+        return list(conversation)
+    names: dict[str | None, str] = {}
+    spelled: list[BaseMessage] = []
+    for message in conversation:
+        text = str(message.text)
+        if isinstance(message, ToolMessage):
+            name = message.name or names.get(message.tool_call_id, "the tool")
+            spelled.append(HumanMessage(f"Result of {name}: {text}"))
+        elif isinstance(message, AIMessage) and message.tool_calls:
+            names |= {call["id"]: call["name"] for call in message.tool_calls}
+            calls = [
+                f"Call {call['name']}({json.dumps(call['args'], ensure_ascii=False)})"
+                for call in message.tool_calls
+            ]
+            spelled.append(AIMessage("\n".join(filter(None, [text, *calls]))))
+        else:
+            spelled.append(message)
+    # Two results in a row are one turn of the user.
+    return merge_message_runs(spelled)
 
 
 def _plain_text(conversation: Sequence[BaseMessage]) -> str:
@@ -81,8 +181,7 @@ def _plain_text(conversation: Sequence[BaseMessage]) -> str:
     if len(turns) == 1:
         # One message is a prompt the user has already written out.
         return "\n\n".join([*system, str(turns[0].text)])
-    names = {HumanMessage: "Q", AIMessage: "A", ToolMessage: "Tool"}
-    spoken = [f"{names.get(type(m), 'Q')}: {str(m.text).strip()}" for m in turns]
+    spoken = [f"{'A' if isinstance(m, AIMessage) else 'Q'}: {str(m.text).strip()}" for m in turns]
     return "\n\n".join(system) + ("\n\n" if system else "") + "\n".join(spoken) + "\nA:"
 
 

@@ -1,0 +1,64 @@
+"""Pickles teachers: chat models hold clients and locks, which are made anew."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel
+
+
+def dumped(teacher: Any) -> bytes:
+    """Pickle a teacher.
+
+    Args:
+        teacher: A chat model, wrapped or not. Keys given to it are in the pickle.
+
+    Returns:
+        A pickle; a model that cannot be pickled is represented by the settings given to it.
+
+    Raises:
+        TypeError: If the settings hold something that cannot be pickled.
+    """
+    try:
+        return pickle.dumps(teacher)
+    except (TypeError, AttributeError, pickle.PicklingError):
+        buffer = io.BytesIO()
+    try:
+        _Pickler(buffer).dump(teacher)
+    except (TypeError, AttributeError, pickle.PicklingError) as error:
+        raise TypeError(
+            f"teacher cannot be pickled ({error}); leave out what is tied to this process, such "
+            "as rate limiters and HTTP clients, and set it again after loading"
+        ) from error
+    return buffer.getvalue()
+
+
+def loaded(data: bytes) -> Any:
+    """Undo `dumped`.
+
+    Args:
+        data: The pickle.
+
+    Returns:
+        The teacher.
+    """
+    return pickle.loads(data)
+
+
+class _Pickler(pickle.Pickler):
+    def reducer_override(self, obj: Any) -> Any:
+        if not isinstance(obj, BaseChatModel):
+            return NotImplemented
+        # Fields that are kept out of exports are the clients the model made for itself.
+        given = {
+            name: getattr(obj, name)
+            for name in obj.model_fields_set
+            if name in type(obj).model_fields and not type(obj).model_fields[name].exclude
+        }
+        return _rebuilt, (type(obj), given)
+
+
+def _rebuilt(kind: type[BaseChatModel], given: dict[str, Any]) -> BaseChatModel:
+    return kind.model_validate(given, by_alias=True, by_name=True)

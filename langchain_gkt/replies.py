@@ -1,0 +1,68 @@
+"""Turns the models' replies into chunks of the chain's own answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+
+
+def text_chunk(text: str) -> ChatGenerationChunk:
+    """Make a chunk of text."""
+    return ChatGenerationChunk(message=AIMessageChunk(content=text))
+
+
+def rest_of(reply: AIMessage, shown: str) -> Any:
+    """Return what of a reply's content has not been shown."""
+    if not shown:
+        return reply.content
+    text = str(reply.text)[len(shown) :]
+    if isinstance(reply.content, str):
+        return text
+    other = [b for b in reply.content if isinstance(b, dict) and b.get("type") != "text"]
+    return [*([text] if text else []), *other]
+
+
+def following(said: str, reply: AIMessage) -> AIMessage:
+    """Make a second reply follow the text of the first, which has been shown."""
+    text = str(reply.text)
+    if text.startswith(said):
+        return reply
+    if reply.tool_calls or reply.invalid_tool_calls or not text:
+        return reply.model_copy(update={"content": said})
+    return reply.model_copy(update={"content": f"{said}\n\n{text}"})
+
+
+def tool_calls(reply: AIMessage, content: Any) -> ChatGenerationChunk:
+    """Pass tool calls on as they came."""
+    calls: dict[str, Any] = {
+        "tool_calls": reply.tool_calls,
+        "invalid_tool_calls": reply.invalid_tool_calls,
+    }
+    if isinstance(reply, AIMessageChunk):  # the arguments' own text
+        calls = {"tool_call_chunks": reply.tool_call_chunks}
+    return ChatGenerationChunk(
+        message=AIMessageChunk(content=content, additional_kwargs=reply.additional_kwargs, **calls)
+    )
+
+
+def joined(chunks: list[ChatGenerationChunk]) -> ChatResult:
+    """Join the chunks of a call into one message.
+
+    Args:
+        chunks: All of them, the last with usage and metadata.
+
+    Returns:
+        The message; tool calls are those of the chunks, not parsed again.
+    """
+    whole = chunks[0]
+    for chunk in chunks[1:]:
+        whole = whole + chunk
+    fields = whole.message.model_dump(include={"content", "additional_kwargs", "usage_metadata"})
+    calls: dict[str, list[Any]] = {
+        name: [call for chunk in chunks for call in getattr(chunk.message, name)]
+        for name in ("tool_calls", "invalid_tool_calls")
+    }
+    message = AIMessage(**fields, **calls, response_metadata=chunks[-1].message.response_metadata)
+    return ChatResult(generations=[ChatGeneration(message=message)])

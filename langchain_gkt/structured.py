@@ -1,0 +1,130 @@
+"""Structured output: what both models are told of a schema, and how the answer is read."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from operator import itemgetter
+from typing import Any, Literal
+
+from langchain_core.language_models import LanguageModelInput
+from langchain_core.messages import BaseMessage, SystemMessage
+from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
+from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
+from langchain_core.utils.function_calling import convert_to_json_schema
+from langchain_core.utils.pydantic import is_basemodel_subclass
+
+Method = Literal["json_schema", "json_mode", "function_calling"]
+
+# Inside a JSON text a seam is clean behind a mark or in front of a blank.
+_JSON_EDGE = re.compile(r".*(?:(?=\s)|(?<=[,:{}\[\]\"]))", re.DOTALL)
+
+
+def schema_in(response_format: Any) -> dict[str, Any]:
+    """Return the JSON schema of an OpenAI-style ``response_format``.
+
+    Args:
+        response_format: ``{"type": "json_schema", "json_schema": {"schema": {...}}}`` or
+            ``{"type": "json_object"}``.
+
+    Returns:
+        The schema of an object.
+
+    Raises:
+        ValueError: If it is of another form.
+    """
+    if isinstance(response_format, dict):
+        if response_format.get("type") == "json_object":
+            return {"type": "object"}
+        inner = response_format.get("json_schema")
+        if isinstance(inner, dict) and isinstance(inner.get("schema"), dict):
+            return dict(inner["schema"])
+    raise ValueError(
+        "response_format must be {'type': 'json_schema', 'json_schema': {'schema': {...}}} or "
+        f"{{'type': 'json_object'}}, not {response_format!r}; with_structured_output() makes one"
+    )
+
+
+def with_instruction(messages: Sequence[BaseMessage], schema: dict[str, Any]) -> list[BaseMessage]:
+    """Add the request for JSON of a schema, as every provider understands it.
+
+    Args:
+        messages: A conversation.
+        schema: The JSON schema of the answer.
+
+    Returns:
+        The conversation with one more system message, behind those it begins with.
+    """
+    text = "Answer with one JSON object and nothing else"
+    if schema != {"type": "object"}:
+        wanted = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
+        text += f", properties in the order of this JSON schema:\n{wanted}"
+    found = next((i for i, m in enumerate(messages) if not isinstance(m, SystemMessage)), 0)
+    if found:
+        # Many templates take one system message only.
+        first = SystemMessage("\n\n".join([*(str(m.text) for m in messages[:found]), text]))
+    else:
+        first = SystemMessage(text)
+    return [first, *messages[found:]]
+
+
+def json_edge(text: str) -> str:
+    """Cut a growing JSON text behind its last mark or whole word, without trailing blanks.
+
+    Args:
+        text: The JSON text so far.
+
+    Returns:
+        A part of it that every longer text's result begins with.
+    """
+    edge = _JSON_EDGE.match(text)
+    return edge[0].rstrip() if edge else ""
+
+
+def structured(
+    llm: Runnable[LanguageModelInput, Any], schema: Any, *, include_raw: bool
+) -> Runnable[LanguageModelInput, Any]:
+    """Put the parser of a schema behind a model that writes JSON.
+
+    Args:
+        llm: A model bound to the schema's ``response_format``.
+        schema: A pydantic class, a TypedDict class or a JSON schema.
+        include_raw: Whether to return ``raw``, ``parsed`` and ``parsing_error``.
+
+    Returns:
+        A runnable giving an object of the schema's kind, or that dict.
+    """
+    parser: Any = JsonOutputParser()
+    if isinstance(schema, type) and is_basemodel_subclass(schema):
+        parser = PydanticOutputParser(pydantic_object=schema)
+    if not include_raw:
+        both: Runnable[LanguageModelInput, Any] = llm | parser
+        return both
+    parsed: Runnable[Any, Any] = RunnablePassthrough.assign(
+        parsed=itemgetter("raw") | parser, parsing_error=lambda _: None
+    )
+    failed: Runnable[Any, Any] = RunnablePassthrough.assign(parsed=lambda _: None)
+    raw: Runnable[Any, Any] = RunnableMap(raw=llm)
+    return raw | parsed.with_fallbacks([failed], exception_key="parsing_error")
+
+
+def binding(schema: Any, method: Method) -> dict[str, Any]:
+    """Return the call arguments that ask a model of ours for a schema.
+
+    Args:
+        schema: A pydantic class, a TypedDict class or a JSON schema.
+        method: The method, for traces.
+
+    Returns:
+        ``response_format``, and LangSmith's note of the schema.
+    """
+    wanted = convert_to_json_schema(schema)
+    name = wanted.get("title", "answer")
+    return {
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": name, "schema": wanted},
+        },
+        "ls_structured_output_format": {"kwargs": {"method": method}, "schema": wanted},
+    }

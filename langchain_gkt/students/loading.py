@@ -1,0 +1,64 @@
+"""Loads a student's model and tokenizer."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from langchain_gkt.errors import StudentError
+
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+
+
+def from_path(path: str, tokenizer: Any, device: str | None, dtype: str) -> tuple[Any, Any]:
+    """Load a model and its tokenizer from a folder or a hub id.
+
+    Args:
+        path: The folder or hub id.
+        tokenizer: A tokenizer to take instead, or None.
+        device: Where to put the model; None for the CPU.
+        dtype: ``auto`` or the name of a torch type.
+
+    Returns:
+        The model and the tokenizer.
+
+    Raises:
+        FileNotFoundError: If the folder does not exist or holds no model or no tokenizer.
+        StudentError: If they cannot be loaded.
+    """
+    import torch
+    from transformers import (
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoModelForSeq2SeqLM,
+        AutoTokenizer,
+    )
+
+    folder = Path(path).expanduser()
+    if not folder.is_dir() and (not _HUB_ID.fullmatch(path) or folder.exists()):
+        raise FileNotFoundError(f"student={path!r} is not a folder, nor a hub id (owner/name)")
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise FileNotFoundError(f"student={path!r} holds no config.json, so no model")
+        if tokenizer is None and not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+            raise FileNotFoundError(
+                f"student={path!r} holds no tokenizer (tokenizer.json); save one there with "
+                "tokenizer.save_pretrained(folder)"
+            )
+    source = str(folder) if folder.is_dir() else path
+    try:
+        config = AutoConfig.from_pretrained(source)
+        kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        tokenizer = AutoTokenizer.from_pretrained(source) if tokenizer is None else tokenizer
+        model: Any = kind.from_pretrained(source, dtype=dtype)
+    except (OSError, ValueError) as error:
+        raise StudentError(
+            f"student={path!r} could not be loaded ({error}); give a folder made by "
+            "save_pretrained, or a hub id that is reachable or in the local cache"
+        ) from error
+    model = model.to(device or "cpu")
+    if dtype == "auto" and model.dtype == torch.float16 and model.device.type == "cpu":
+        model = model.float()  # CPUs compute float16 slowly
+    return model, tokenizer
