@@ -24,7 +24,7 @@ from langchain_gkt.errors import TeacherError
 from langchain_gkt.guidance import Guidance, GuidancePolicy
 from langchain_gkt.replies import following, rest_of, text_chunk, tool_calls
 from langchain_gkt.runs import Role, child_config
-from langchain_gkt.script import MORE, Ask, Script, acarry_out, ask_async, carry_out
+from langchain_gkt.script import MORE, Ask, Do, Script, acarry_out, ask_async, carry_out
 from langchain_gkt.structured import json_edge, schema_in, with_instruction
 
 Mode = Literal["guided", "teacher", "student"]
@@ -65,6 +65,7 @@ class Call:
         tools: Tools in OpenAI's form.
         tool_arguments: Further arguments of the teacher's ``bind_tools``.
         response_format: Asks for JSON of a schema; see `structured.schema_in`.
+        quiet: Whether only handlers that follow runs hear the children; see `child_config`.
         warned: What the chain has already warned of.
     """
 
@@ -85,6 +86,7 @@ class Call:
     tools: Sequence[dict[str, Any]] | None = None
     tool_arguments: dict[str, Any] = field(default_factory=dict)
     response_format: dict[str, Any] | None = None
+    quiet: bool = False
     warned: set[str] = field(default_factory=set)
 
     @property
@@ -104,6 +106,7 @@ class Call:
             role,
             own_callbacks=self.callbacks,
             metadata={"gkt_call_id": self.call_id, "gkt_mode": self.mode},
+            quiet=self.quiet,
         )
 
     def _warn(self, key: str, message: str) -> None:
@@ -235,6 +238,9 @@ class Call:
 
     # --- the student ---
 
+    def _students_tools(self) -> Sequence[dict[str, Any]] | None:
+        return self.tools if self.tools and _knows_tools(self.student) else None
+
     def _student_ask(
         self, messages: list[BaseMessage], guidance: Guidance | None, tokens: int, *, live: bool
     ) -> Ask | None:
@@ -257,10 +263,13 @@ class Call:
                 begun, messages = f"{messages[-1].text}{begun}", messages[:-1]
             messages = [*messages, AIMessage(begun)]
         model: Runnable[Any, Any] = self.student
-        if self.tools and _knows_tools(self.student):
+        if not getattr(model, "names_weights", False) and self.student.cache is None:
+            # Others may look alike to LangChain's cache; the chain's own entry is enough.
+            model = self.student.model_copy(update={"cache": False})
+        if tools := self._students_tools():
             # The choice was the teacher's; a begun text is no tool call that could be forced.
             choice = None if guidance else self.tool_arguments.get("tool_choice")
-            model = self.student.bind_tools(self.tools, tool_choice=choice)
+            model = model.bind_tools(tools, tool_choice=choice)  # type: ignore[attr-defined]
         elif self.tools and self.mode == "student":
             raise NotImplementedError(
                 "mode='student' with tools needs a student whose chat template knows tools"
@@ -295,6 +304,9 @@ class Call:
     def _script(self, messages: list[BaseMessage], *, live: bool) -> Script:
         _refuse_empty(messages)
         taught, student, error = _Taught(), None, None
+        check = getattr(self.student, "check", None)
+        if check and self.mode != "teacher":  # before a teacher is paid for it
+            yield Do(lambda: check(messages, tools=self._students_tools()))
         if self.asks_teacher:
             try:
                 taught = yield from self._teach(messages, live=live)

@@ -228,6 +228,8 @@ class GuidedKnowledgeTransferChain(GuidedModel):
         if tool_choice is not None:
             kwargs["tool_choice"] = tool_choice
         own = {key: kwargs.pop(key) for key in CALL_ARGUMENTS if key in kwargs}
+        if notes:
+            own["quiet"] = True
         return self.bind(tools=formatted, tool_arguments=kwargs, **own, **notes)
 
     def with_structured_output(

@@ -26,8 +26,8 @@ from langchain_gkt.structured import schema_in
 from langchain_gkt.students import STUDENT_VARIABLE, as_student
 
 _SETTINGS = ("guidance_tokens", "guidance", "mode", "max_tokens", "temperature")
-CALL_ARGUMENTS = (*_SETTINGS, "model", "tools", "tool_arguments", "response_format")
-"""Arguments of a call; the last three are set by ``bind_tools`` and structured output."""
+CALL_ARGUMENTS = (*_SETTINGS, "model", "tools", "tool_arguments", "response_format", "quiet")
+"""Arguments of a call; the last four are set by ``bind_tools`` and structured output."""
 
 
 class GuidedModel(BaseChatModel):
@@ -57,6 +57,8 @@ class GuidedModel(BaseChatModel):
     """Whether a failing teacher fails the call or leaves it to the student."""
     teacher_limit_param: str | None = None
     """The teacher's name for its completion limit, where it is not a usual one."""
+    streaming: bool | None = None
+    """True has ``invoke`` hand tokens to listening handlers; False keeps ``stream`` from it."""
 
     # The teacher and what it was when the chain first saw it; see `_get_llm_string`.
     _known_teacher: tuple[Any, str] | None = PrivateAttr(default=None)
@@ -112,11 +114,6 @@ class GuidedModel(BaseChatModel):
     @property
     def _llm_type(self) -> str:
         return "langchain-gkt"
-
-    @classmethod
-    def is_lc_serializable(cls) -> bool:
-        """Whether LangChain can save it: yes, where its teacher and student can be saved."""
-        return True
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
@@ -219,6 +216,7 @@ class GuidedModel(BaseChatModel):
             tools=kwargs.get("tools"),
             tool_arguments=kwargs.get("tool_arguments") or {},
             response_format=kwargs.get("response_format"),
+            quiet=bool(kwargs.get("quiet") or kwargs.get("response_format")),
         )
 
     # --- BaseChatModel ---

@@ -51,11 +51,12 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, obj: Any) -> Any:
         if not isinstance(obj, BaseChatModel):
             return NotImplemented
-        # Fields that are kept out of exports are the clients the model made for itself.
+        # Fields that a class keeps out of exports are the clients it made for itself.
+        fields = type(obj).model_fields
         given = {
             name: getattr(obj, name)
-            for name in obj.model_fields_set
-            if name in type(obj).model_fields and not type(obj).model_fields[name].exclude
+            for name in obj.model_fields_set & fields.keys()
+            if name in BaseChatModel.model_fields or not fields[name].exclude
         }
         return _rebuilt, (type(obj), given)
 

@@ -1,13 +1,13 @@
 """Carries out a call that is written once, with an event loop or without.
 
 A script is a generator. It yields chunks to show, and requests: `Ask` to run a model, `MORE`
-for the next chunk of the one it streams (None when there is none). It is sent the reply, or
-thrown what the model raised.
+for the next chunk of the one it streams (None when there is none), `Do` for work that would
+hold an event loop up. It is sent the reply, or thrown what was raised.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,17 @@ class Ask:
     has_async: bool = True
 
 
+@dataclass(frozen=True)
+class Do:
+    """A request to do some work.
+
+    Attributes:
+        work: The work.
+    """
+
+    work: Callable[[], Any]
+
+
 MORE = object()
 """Asks for the next chunk of the model that streams."""
 
@@ -62,7 +73,9 @@ def carry_out(script: Script) -> Iterator[ChatGenerationChunk]:
                 step = script.send(None)
                 continue
             try:
-                if isinstance(step, Ask) and not step.streams:
+                if isinstance(step, Do):
+                    got = step.work()
+                elif isinstance(step, Ask) and not step.streams:
                     got = step.model.invoke(step.messages, step.config, **step.arguments)
                 else:
                     if isinstance(step, Ask):
@@ -97,7 +110,9 @@ async def acarry_out(script: Script) -> AsyncIterator[ChatGenerationChunk]:
                 step = script.send(None)
                 continue
             try:
-                if isinstance(step, Ask) and not step.streams:
+                if isinstance(step, Do):
+                    got = await run_in_executor(None, step.work)
+                elif isinstance(step, Ask) and not step.streams:
                     got = await ask_async(step)
                 else:
                     if isinstance(step, Ask):

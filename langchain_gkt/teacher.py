@@ -231,6 +231,9 @@ def hold(teacher: Runnable[Any, Any], to: Hold) -> Runnable[Any, Any]:
     fields = type(teacher).model_fields
     update: dict[str, Any] = {} if to.stream else {"disable_streaming": True}
     at_call: dict[str, Any] = {}
+    if teacher.cache is None:
+        # Many models look alike to LangChain's cache; the chain's own entry is enough.
+        update["cache"] = False
     if to.temperature is not None and "temperature" in fields:
         update["temperature"] = to.temperature
     if to.limit is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from langchain_core.callbacks import Callbacks
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, StructuredTool
@@ -47,11 +48,14 @@ def answering_tool(
         fields: dict[str, Any] = {key: (kind, ...) for key, kind in arg_types.items()}
         args_schema = create_model("Arguments", **fields)
 
-    def answer(config: RunnableConfig, **arguments: Any) -> str:
-        return str(model.invoke(_prompt(arguments), config).text)
+    # The config is the caller's; the callbacks are those of the tool's own run.
+    def answer(config: RunnableConfig, callbacks: Callbacks = None, **arguments: Any) -> str:
+        inner: RunnableConfig = {**config, "callbacks": callbacks}
+        return str(model.invoke(_prompt(arguments), inner).text)
 
-    async def aanswer(config: RunnableConfig, **arguments: Any) -> str:
-        return str((await model.ainvoke(_prompt(arguments), config)).text)
+    async def aanswer(config: RunnableConfig, callbacks: Callbacks = None, **arguments: Any) -> str:
+        inner: RunnableConfig = {**config, "callbacks": callbacks}
+        return str((await model.ainvoke(_prompt(arguments), inner)).text)
 
     return StructuredTool.from_function(
         answer,

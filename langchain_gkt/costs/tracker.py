@@ -72,6 +72,7 @@ class CostTracker(BaseCallbackHandler):
     """
 
     run_inline = True
+    gkt_children = True
 
     def __init__(
         self,
@@ -265,6 +266,7 @@ class _FanOut(BaseCallbackHandler):
     """The one handler of a context; it feeds every tracker whose block encloses the call."""
 
     run_inline = True
+    gkt_children = True
 
     def __init__(self, trackers: tuple[CostTracker, ...]) -> None:
         self.trackers = trackers

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -40,8 +41,33 @@ def json_grammar(schema: dict[str, Any]) -> str:
     Raises:
         ValueError: If the schema is invalid or uses what cannot be enforced.
     """
-    grammar: str = llguidance.LLMatcher.grammar_from_json_schema(schema, defaults=_COMPACT)
+    return _json_grammar(json.dumps(schema))
+
+
+@lru_cache(maxsize=256)
+def _json_grammar(schema: str) -> str:
+    closed = _closed(json.loads(schema))
+    grammar: str = llguidance.LLMatcher.grammar_from_json_schema(closed, defaults=_COMPACT)
     return _checked(grammar, "schema")
+
+
+def _closed(schema: Any) -> Any:
+    """Forbid properties that a schema does not name: a small model would invent some."""
+    if isinstance(schema, list):
+        return [_closed(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {
+        key: {name: _closed(inner) for name, inner in value.items()}
+        if key in ("properties", "$defs", "definitions") and isinstance(value, dict)
+        else _closed(value)
+        if key in ("items", "prefixItems", "anyOf", "oneOf", "allOf")
+        else value
+        for key, value in schema.items()
+    }
+    if isinstance(schema.get("properties"), dict) and "allOf" not in schema:
+        closed.setdefault("additionalProperties", False)
+    return closed
 
 
 def tool_grammar(tools: Sequence[dict[str, Any]], name: str | None) -> str:
@@ -67,7 +93,9 @@ def tool_grammar(tools: Sequence[dict[str, Any]], name: str | None) -> str:
             "type": "object",
             "properties": {
                 "name": {"const": function["name"]},
-                "arguments": function.get("parameters") or {"type": "object", "properties": {}},
+                "arguments": _closed(
+                    function.get("parameters") or {"type": "object", "properties": {}}
+                ),
             },
             "required": ["name", "arguments"],
             "additionalProperties": False,
@@ -136,6 +164,10 @@ class Vocabulary:
         self._order[ranked] = np.arange(size)
         self._closers = [data.index(mark) for mark in (b"}", b"]") if mark in data]
         self._quotes = [token for token in ranked if data[token][:1] == b'"']
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Vocabulary:
+        """Share what never changes."""
+        return self
 
     def _rank(self, token: int, data: bytes) -> tuple[int, int]:
         """Order tokens by how soon they bring a JSON text to its end."""

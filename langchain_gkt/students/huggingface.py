@@ -7,7 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
@@ -57,6 +57,7 @@ class HuggingFaceStudent(BaseChatModel):
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, protected_namespaces=())
+    names_weights: ClassVar[bool] = True
 
     model: Any
     """A folder, a hub id, or a loaded transformers model (then ``tokenizer`` is needed)."""
@@ -76,6 +77,8 @@ class HuggingFaceStudent(BaseChatModel):
     """Device to load the model on, such as ``cpu`` or ``cuda:0``; None for the CPU."""
     dtype: str = "auto"
     """Weights' type: ``auto`` as saved (float16 becomes float32 on a CPU), or a torch name."""
+    streaming: bool | None = None
+    """True has ``invoke`` hand tokens to listening handlers; False keeps ``stream`` from it."""
     on_long_prompt: Literal["raise", "truncate"] = "raise"
     """What to do with a prompt that leaves the context no room: an error, or forget the oldest
     turns, then the beginning of the oldest text. System messages and the last turn stay."""
@@ -89,14 +92,13 @@ class HuggingFaceStudent(BaseChatModel):
     def _refuse_unknown(cls, values: Any) -> Any:
         known = {*cls.model_fields, "callback_manager"}
         refuse_unknown(values, known, cls.__name__)
-        if "model" not in values and STUDENT_VARIABLE in os.environ:
-            return {**values, "model": os.environ[STUDENT_VARIABLE]}
-        return values
-
-    @classmethod
-    def is_lc_serializable(cls) -> bool:
-        """Whether LangChain can save it: yes, where ``model`` is a path."""
-        return True
+        model = values.get("model", os.environ.get(STUDENT_VARIABLE))
+        if model is None:
+            raise ValueError(
+                "model is missing: give a folder, a hub id or a loaded model, or set the "
+                f"environment variable {STUDENT_VARIABLE}"
+            )
+        return {**values, "model": str(model) if isinstance(model, Path) else model}
 
     def model_post_init(self, context: Any, /) -> None:
         """Load the model, so that a wrong path fails here and not at the first question."""
@@ -110,7 +112,7 @@ class HuggingFaceStudent(BaseChatModel):
     @property
     def name_for_people(self) -> str:
         """The model's folder, hub id or class."""
-        if isinstance(self.model, str | Path):
+        if isinstance(self.model, str):
             return Path(self.model).name
         return str(getattr(self.model, "name_or_path", "") or type(self.model).__name__)
 
@@ -141,15 +143,15 @@ class HuggingFaceStudent(BaseChatModel):
     def __getstate__(self) -> dict[Any, Any]:
         """Pickle the settings alone; the weights are loaded again from their path."""
         state = super().__getstate__()
-        if not isinstance(self.model, str | Path):
-            return state
-        empty = {"_engine": None, "_prompts": None, "_vocabulary": None}
+        empty: dict[str, Any] = {"_vocabulary": None}
+        if isinstance(self.model, str):
+            empty |= {"_engine": None, "_prompts": None}
         private = {**(state.get("__pydantic_private__") or {}), **empty}
         return {**state, "__pydantic_private__": private}
 
     def _load(self) -> tuple[Engine, PromptBuilder]:
         if self._engine is None or self._prompts is None:
-            if isinstance(self.model, str | Path):
+            if isinstance(self.model, str):
                 model, tokenizer = from_path(
                     str(self.model), self.tokenizer, self.device, self.dtype
                 )
@@ -263,6 +265,20 @@ class HuggingFaceStudent(BaseChatModel):
         return None
 
     # --- one call ---
+
+    def check(
+        self, messages: list[BaseMessage], *, tools: Sequence[dict[str, Any]] | None = None
+    ) -> None:
+        """Refuse a conversation that the model cannot answer, without running it.
+
+        Args:
+            messages: The conversation.
+            tools: Tools in OpenAI's form.
+
+        Raises:
+            ValueError: If it is empty, longer than the context, or holds more than text.
+        """
+        self._fitting(messages, tools, self.max_tokens)
 
     def _request(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]

@@ -76,11 +76,13 @@ class TemplateParser:
         self._raw += text
         if self._broken:
             return ""
+        shown = ""
         try:
-            return _content(self._parser.feed(text))
+            for character in text:  # so that a call that fails loses no text before it
+                shown += _content(self._parser.feed(character))
         except ValueError:  # a call that the template's own parser cannot read
             self._broken = True
-            return ""
+        return shown
 
     def finish(self) -> tuple[str, list[ToolCallChunk]]:
         """End the text; see `HermesParser.finish`."""
