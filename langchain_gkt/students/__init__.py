@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,27 @@ _ACCEPTED = (
     "HuggingFacePipeline, ChatHuggingFace, HuggingFaceStudent, or another LangChain chat model "
     "that continues a trailing AIMessage"
 )
+
+# Fields of ChatHuggingFace that have a twin of the same name here.
+_CHAT_FIELDS = ("temperature", "top_p", "max_tokens", "stop", "seed")
+# Settings of a pipeline that are carried over in another way or change no text.
+_MEANT_OTHERWISE = {
+    "do_sample",
+    "stop_strings",
+    "stop_sequence",
+    "return_full_text",
+    "return_text",
+    "return_tensors",
+    "batch_size",
+    "num_workers",
+    "generation_config",
+    "tokenizer",
+    "assistant_model",
+    "assistant_tokenizer",
+    "use_cache",
+    "pad_token_id",
+    "clean_up_tokenization_spaces",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -54,15 +76,20 @@ def as_student(obj: Any, **kwargs: Any) -> BaseChatModel:
         return HuggingFaceStudent(model=obj, **kwargs)
     if isinstance(obj, tuple) and len(obj) == 2:
         return HuggingFaceStudent(model=obj[0], tokenizer=obj[1], **kwargs)
-    inner = getattr(obj, "llm", None)
+    inner, given = getattr(obj, "llm", None), {}
     if type(obj).__name__ == "ChatHuggingFace" and hasattr(inner, "pipeline"):
+        given = {name: getattr(obj, name, None) for name in _CHAT_FIELDS}
         obj = inner
     pipeline = getattr(obj, "pipeline", obj)
     if hasattr(pipeline, "model") and hasattr(pipeline, "tokenizer") and hasattr(pipeline, "task"):
-        settings = _from_pipeline_kwargs(getattr(obj, "pipeline_kwargs", None) or {})
-        return HuggingFaceStudent(
-            model=pipeline.model, tokenizer=pipeline.tokenizer, **{**settings, **kwargs}
-        )
+        generation = {
+            # Where transformers 5 keeps what pipeline() was given; nothing public tells it.
+            **(getattr(pipeline, "_generate_kwargs", None) or {}),
+            **(getattr(obj, "pipeline_kwargs", None) or {}),
+        }
+        given = {name: value for name, value in given.items() if value is not None}
+        settings = {**_from_generation(generation), **given, **kwargs}
+        return HuggingFaceStudent(model=pipeline.model, tokenizer=pipeline.tokenizer, **settings)
     if isinstance(obj, BaseChatModel):
         if kwargs:
             raise TypeError(
@@ -73,10 +100,22 @@ def as_student(obj: Any, **kwargs: Any) -> BaseChatModel:
     raise TypeError(f"student must be {_ACCEPTED}; not {type(obj).__name__}")
 
 
-def _from_pipeline_kwargs(given: dict[str, Any]) -> dict[str, Any]:
-    """Carry over the generation settings that mean the same here."""
+def _from_generation(given: dict[str, Any]) -> dict[str, Any]:
+    """Carry over the generation settings that mean the same here; name those that do not."""
     names = {"max_new_tokens": "max_tokens", "top_p": "top_p", "temperature": "temperature"}
     settings = {ours: given[theirs] for theirs, ours in names.items() if theirs in given}
-    if not given.get("do_sample", True):
+    if given.get("do_sample"):
+        settings.setdefault("temperature", 1.0)  # what generate() takes
+    elif "do_sample" in given:
         settings["temperature"] = 0.0
+    if stop := given.get("stop_strings") or given.get("stop_sequence"):
+        settings["stop"] = [stop] if isinstance(stop, str) else list(stop)
+    left = sorted(given.keys() - names.keys() - _MEANT_OTHERWISE)
+    if left:
+        warnings.warn(
+            f"the student does not carry over the pipeline's {', '.join(left)}; it knows "
+            "max_new_tokens, temperature, top_p, do_sample and stop strings",
+            UserWarning,
+            stacklevel=3,
+        )
     return settings
