@@ -1,0 +1,54 @@
+"""Runs the code of the documentation, each page as one program."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage
+from rules_server import rules_server
+from scripted import save_scripted
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def blocks(page: Path) -> list[str]:
+    """Return the Python blocks of a page, each at its own line numbers."""
+    text = page.read_text()
+    return [
+        "\n" * text[: found.start(1)].count("\n") + found[1]
+        for found in re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    ]
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch) -> Any:
+    """What a reader of the pages has: a key, a provider and a local model."""
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    monkeypatch.setenv("GKT_STUDENT", save_scripted(tmp_path / "student"))
+    with rules_server() as url:
+        monkeypatch.setenv("OPENAI_BASE_URL", url)
+        yield
+
+
+def test_use_in_langchain(world, capsys) -> None:
+    page = DOCS / "use-in-langchain.md"
+    found = blocks(page)
+    assert len(found) >= 12
+    space: dict[str, Any] = {"__name__": "docs"}
+    for block in found:
+        exec(compile(block, page, "exec"), space)
+    printed = capsys.readouterr().out
+    assert "the answer to this is: 5" in printed  # the agent's sum
+    assert space["answer"]["structured_response"].score == 7
+    assert space["raw"]["parsing_error"] is None
+    assert space["again"].usage_metadata["total_cost"] == 0
+    assert isinstance(space["first"], AIMessage)
+
+
+def test_every_code_block_of_the_pages_is_python_or_shell() -> None:
+    for page in DOCS.glob("*.md"):
+        fences = re.findall(r"^```(\w*)$", page.read_text(), re.MULTILINE)
+        assert set(fences) <= {"python", "bash", ""}, page
