@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -24,12 +24,10 @@ try:
     from opentelemetry import metrics, trace
     from opentelemetry.context import Context
 except ImportError as error:
-    raise ImportError(
-        'OpenTelemetryHandler needs OpenTelemetry: pip install "langchain-gkt[otel]"'
-    ) from error
+    raise ImportError('OpenTelemetry is missing: pip install "langchain-gkt[otel]"') from error
 
 _CHAIN = "langchain-gkt"
-_IN_PROCESS = "huggingface-local"
+_IN_PROCESS = (_CHAIN, "huggingface-local")
 _SECONDS = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92]
 _TOKENS = [4.0**power for power in range(14)]
 # LangChain's names of providers that the conventions call otherwise.
@@ -41,6 +39,9 @@ _PROVIDERS = {
     "mistral": "mistral_ai",
     "xai": "x_ai",
 }
+_OWN = ("call_id", "mode")
+_OUTCOME = (*_OWN, "finished_by", "guidance_tokens", "fallback")
+_WORKFLOW = {"gen_ai.operation.name": "invoke_workflow", "gen_ai.workflow.name": _CHAIN}
 _ROLES = {"ai": "assistant", "human": "user"}
 
 
@@ -48,10 +49,10 @@ _ROLES = {"ai": "assistant", "human": "user"}
 class _OpenRun:
     span: trace.Span
     context: Context
-    started: float
     is_chain: bool
     called: dict[str, Any]  # what price_call asks for
     labels: dict[str, Any]  # of the metrics
+    started: float = field(default_factory=time.perf_counter)
     first_chunk: float | None = None
 
 
@@ -70,8 +71,8 @@ class OpenTelemetryHandler(BaseCallbackHandler):
     ``gen_ai.client.operation.duration``, ``gen_ai.client.operation.time_to_first_chunk`` (of
     streams) and ``gkt.client.cost`` ({usd}; of priced runs).
 
-    A span is never made the current one, because a stream may end in another thread than it
-    began in: spans of an instrumented HTTP client lie beside the model's, not inside.
+    No span is made the current one, because a stream may end in another thread than it began
+    in: spans of an instrumented HTTP client lie beside the model's, not inside.
     """
 
     run_inline = True  # the caller's active span is known only in its own context
@@ -92,8 +93,8 @@ class OpenTelemetryHandler(BaseCallbackHandler):
             meter_provider: Where metrics go; None for the global provider.
             teacher_price: As for `CostTracker`.
             student_price: As for `CostTracker`.
-            capture_content: Put messages, which may be private, on the spans as JSON. Without
-                it the only free text is what errors say.
+            capture_content: Put messages, which may be private, on the spans as JSON; else the
+                only free text is what errors say.
 
         Raises:
             TypeError: If a price is neither a `Price` nor a model reference.
@@ -144,29 +145,28 @@ class OpenTelemetryHandler(BaseCallbackHandler):
         given, asked = (serialized or {}).get("kwargs") or {}, kwargs.get("invocation_params") or {}
         url = given.get("openai_api_base") or given.get("base_url") or asked.get("base_url")
         base_url = url if isinstance(url, str) else None
-        labels = {"gkt.role": role}
-        own = [key for key in ("gkt_role", "gkt_call_id", "gkt_mode") if metadata.get(key)]
-        attributes = {key.replace("_", ".", 1): metadata[key] for key in own}
+        labels: dict[str, Any] = {"gkt.role": role}
+        own = {f"gkt.{key}": metadata[f"gkt_{key}"] for key in _OWN if f"gkt_{key}" in metadata}
+        name = f"invoke_workflow {_CHAIN}" if is_chain else f"chat {model or ''}".rstrip()
         if is_chain:
-            name = f"invoke_workflow {_CHAIN}"
-            attributes["gen_ai.operation.name"] = "invoke_workflow"
-            attributes["gen_ai.workflow.name"] = _CHAIN
+            attributes = _WORKFLOW | ({"gkt.role": role} if role else {})
         else:
-            name = f"chat {model}" if model else "chat"
             known = _PROVIDERS.get(str(provider), provider or "unknown")
             labels |= {"gen_ai.operation.name": "chat", "gen_ai.provider.name": known}
             labels |= _server(base_url) | ({"gen_ai.request.model": model} if model else {})
-            attributes |= labels
+            attributes = labels
         while parent_run_id in self._wrappers:
             parent_run_id = self._wrappers[parent_run_id]
         parent = self._open.get(parent_run_id) if parent_run_id else None
-        local = provider in (_CHAIN, _IN_PROCESS)
-        kind = trace.SpanKind.INTERNAL if local else trace.SpanKind.CLIENT
-        span = self._tracer.start_span(name, parent.context if parent else None, kind, attributes)
+        if parent and parent.is_chain:  # it learns its own call's id only at its end, if ever
+            parent.span.set_attributes(own)
+        kind = trace.SpanKind.INTERNAL if provider in _IN_PROCESS else trace.SpanKind.CLIENT
+        span = self._tracer.start_span(
+            name, parent.context if parent else None, kind, attributes | own
+        )
         self._open[run_id] = _OpenRun(
             span=span,
             context=trace.set_span_in_context(span),
-            started=time.perf_counter(),
             is_chain=is_chain,
             called={"provider": provider, "model": model or "unknown", "base_url": base_url},
             labels=labels,
@@ -179,6 +179,7 @@ class OpenTelemetryHandler(BaseCallbackHandler):
         run = self._open.get(run_id)
         if run is not None and run.first_chunk is None:
             run.first_chunk = time.perf_counter() - run.started
+            run.span.set_attribute("gen_ai.response.time_to_first_chunk", run.first_chunk)
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         """Close the span of a run that ended well."""
@@ -212,10 +213,8 @@ class OpenTelemetryHandler(BaseCallbackHandler):
             elif error is not None:
                 # A reader that went away or a cancelled task is no failure of the model.
                 run.span.set_attribute("gkt.closed_early", True)
-            message = _reply(response)
-            if message is not None:
+            if (message := _reply(response)) is not None:
                 self._describe(run, message)
-            _set(run.span, {"gen_ai.response.time_to_first_chunk": run.first_chunk})
             if not run.is_chain:
                 self._measure(run, message.usage_metadata if message else None, seconds, failed)
         finally:
@@ -226,17 +225,15 @@ class OpenTelemetryHandler(BaseCallbackHandler):
         said = message.response_metadata
         reason = said.get("finish_reason") or said.get("stop_reason") or said.get("done_reason")
         if self._capture:
-            reply = _json([message], finish_reason=str(reason or "unknown"))
-            run.span.set_attribute("gen_ai.output.messages", reply)
+            ended = str(reason or "unknown")
+            run.span.set_attribute("gen_ai.output.messages", _json([message], finish_reason=ended))
         if run.is_chain:
             gkt = said.get("gkt") or {}
-            names = ("call_id", "mode", "finished_by", "guidance_tokens", "fallback")
-            _set(run.span, {f"gkt.{name}": gkt.get(name) for name in names})
+            _set(run.span, {f"gkt.{name}": gkt.get(name) for name in _OUTCOME})
             return
         if model := said.get("model_name") or said.get("model"):
             run.called["model"] = run.labels["gen_ai.response.model"] = str(model)
-        reasons = [str(reason)] if reason else None
-        _set(run.span, {**run.labels, "gen_ai.response.finish_reasons": reasons})
+        _set(run.span, {**run.labels, "gen_ai.response.finish_reasons": reason and [str(reason)]})
 
     def _measure(
         self, run: _OpenRun, usage: UsageMetadata | None, seconds: float, failed: dict[str, str]
@@ -251,20 +248,18 @@ class OpenTelemetryHandler(BaseCallbackHandler):
             self._first_chunk.record(run.first_chunk, run.labels, run.context)
         if not usage:
             return
-        money = price_call(self._prices[run.labels["gkt.role"]], usage, **run.called)
-        priced = money.prompt is not None and money.completion is not None
-        cost = float((money.prompt or 0) + (money.completion or 0)) if priced else None
-        details: Any = {**usage.get("input_token_details", {})}
-        details |= usage.get("output_token_details", {})
-        used = {"input": usage["input_tokens"], "output": usage["output_tokens"]}
-        counts: dict[str, Any] = {f"{kind}_tokens": count for kind, count in used.items()}
-        counts["cache_read.input_tokens"] = details.get("cache_read")
-        counts["reasoning.output_tokens"] = details.get("reasoning")
-        _set(run.span, {f"gen_ai.usage.{name}": count for name, count in counts.items()})
-        _set(run.span, {"gkt.cost.usd": cost, "gkt.cost.source": money.source})
-        for kind, count in used.items():
+        for kind, count in (("input", usage["input_tokens"]), ("output", usage["output_tokens"])):
+            run.span.set_attribute(f"gen_ai.usage.{kind}_tokens", count)
             self._tokens.record(count, run.labels | {"gen_ai.token.type": kind}, run.context)
-        if cost is not None:
+        read = (usage.get("input_token_details") or {}).get("cache_read")
+        hidden = (usage.get("output_token_details") or {}).get("reasoning")
+        _set(run.span, {"gen_ai.usage.cache_read.input_tokens": read})
+        _set(run.span, {"gen_ai.usage.reasoning.output_tokens": hidden})
+        money = price_call(self._prices[run.labels["gkt.role"]], usage, **run.called)
+        run.span.set_attribute("gkt.cost.source", money.source)
+        if money.prompt is not None and money.completion is not None:
+            cost = float(money.prompt + money.completion)
+            run.span.set_attribute("gkt.cost.usd", cost)
             self._cost.add(cost, run.labels, run.context)
 
 
@@ -298,7 +293,7 @@ def _json(messages: list[Any], **ending: str) -> str:
         if kind == "tool":
             parts = [{"type": "tool_call_response", "id": message.tool_call_id, "response": text}]
         for call in getattr(message, "tool_calls", ()):
-            wanted = {"id": call["id"], "name": call["name"], "arguments": call["args"]}
-            parts.append({"type": "tool_call", **wanted})
+            told = {"id": call["id"], "name": call["name"], "arguments": call["args"]}
+            parts.append({"type": "tool_call", **told})
         shown.append({"role": _ROLES.get(kind, kind), "parts": parts, **ending})
     return json.dumps(shown, ensure_ascii=False, default=str)

@@ -6,7 +6,6 @@ import gc
 import json
 import subprocess
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -14,6 +13,7 @@ from fakes import WordTeacher
 from langchain_core.caches import InMemoryCache
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, ToolMessage
 from langchain_core.outputs import ChatGenerationChunk
+from langchain_openai import ChatOpenAI
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
@@ -21,10 +21,11 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from langchain_gkt import GuidedKnowledgeTransferChain, Price
+from langchain_gkt import GuidedKnowledgeTransferChain, Price, TeacherError
 from langchain_gkt.costs.telemetry import OpenTelemetryHandler
 
 PRICE = Price("2", "10", source="list")
+LOCAL, TEACHER = SpanKind.INTERNAL, {"gkt.role": "teacher"}
 WORKFLOW = "invoke_workflow langchain-gkt"
 
 
@@ -44,24 +45,15 @@ class Seen:
         done = [s for s in self.exporter.get_finished_spans() if s.name.startswith(name)]
         return [s for s in done if role is None or s.attributes.get("gkt.role") == role]
 
-    def points(self, name: str, **labels):
-        data = self.reader.get_metrics_data()
-        metrics = [
-            m
-            for r in (data.resource_metrics if data else [])
-            for scope in r.scope_metrics
-            for m in scope.metrics
-        ]
-        points = [p for m in metrics if m.name == name for p in m.data.data_points]
-        wanted = {key.replace("__", "."): value for key, value in labels.items()}
-        return [p for p in points if wanted.items() <= dict(p.attributes).items()]
-
-    def nothing_open(self) -> bool:
-        return not (self.handler._open or self.handler._wrappers)
+    def points(self, name: str, labels: dict | None = None):
+        scopes = self.reader.get_metrics_data().resource_metrics[0].scope_metrics
+        metrics = [m for scope in scopes for m in scope.metrics if m.name == name]
+        points = [p for m in metrics for p in m.data.data_points]
+        return [p for p in points if (labels or {}).items() <= dict(p.attributes).items()]
 
     def check_tree(self, calls: int, parent=None) -> None:
         """Each call is one workflow span with a teacher's and a student's inside."""
-        assert self.nothing_open()
+        assert not (self.handler._open or self.handler._wrappers)
         flows = {s.context.span_id: s for s in self.spans(name=WORKFLOW)}
         assert len(flows) == calls
         assert {s.parent.span_id if s.parent else None for s in flows.values()} == {parent}
@@ -116,20 +108,14 @@ def test_a_call_in_full(chain, problem, student) -> None:
     seen = Seen(student_price=Price(1, 0))
     message = chain.invoke(problem.question, seen.config)
     gkt = message.response_metadata["gkt"]
-    (flow,), (big,), (small,) = (
-        seen.spans(name=WORKFLOW),
-        seen.spans("teacher"),
-        seen.spans("student"),
-    )
-    assert [s.kind for s in (flow, big, small)] == [
-        SpanKind.INTERNAL,
-        SpanKind.CLIENT,
-        SpanKind.INTERNAL,
-    ]
+    (flow,), (big,) = seen.spans(name=WORKFLOW), seen.spans("teacher")
+    (small,) = seen.spans("student")
+    assert (flow.kind, big.kind, small.kind) == (LOCAL, SpanKind.CLIENT, LOCAL)
     assert (big.name, small.name) == ("chat", "chat student")  # the fake has no model's name
     assert flow.attributes["gkt.finished_by"] == "student"
     assert not [name for name in flow.attributes if "usage" in name or "cost" in name]
     tokens = chain.guidance_tokens
+    spent = pytest.approx((7 * 2 + tokens * 10) / 1e6)
     assert dict(big.attributes) == {
         "gen_ai.operation.name": "chat",
         "gen_ai.provider.name": "wordteacher",
@@ -138,7 +124,7 @@ def test_a_call_in_full(chain, problem, student) -> None:
         "gen_ai.usage.output_tokens": tokens,
         "gkt.call_id": gkt["call_id"],
         "gkt.cost.source": "list",
-        "gkt.cost.usd": pytest.approx((7 * 2 + tokens * 10) / 1e6),
+        "gkt.cost.usd": spent,
         "gkt.mode": "guided",
         "gkt.role": "teacher",
     }
@@ -147,18 +133,14 @@ def test_a_call_in_full(chain, problem, student) -> None:
         assert small.attributes[f"gen_ai.usage.{kind}_tokens"] == used[f"{kind}_tokens"]
     assert small.attributes["gen_ai.request.model"] == student.name_for_people
     assert small.attributes["gen_ai.response.model"] == student.name_for_people
-    labels = {"gen_ai__token__type": "output", "gkt__role": "teacher"}
-    (point,) = seen.points("gen_ai.client.token.usage", **labels)
+    (point,) = seen.points("gen_ai.client.token.usage", {**TEACHER, "gen_ai.token.type": "output"})
     assert (point.count, point.sum) == (1, tokens)
     assert point.explicit_bounds[:4] == (1, 4, 16, 64) and point.explicit_bounds[-1] == 67108864
-    (point,) = seen.points("gen_ai.client.operation.duration", gkt__role="student")
+    (point,) = seen.points("gen_ai.client.operation.duration", {"gkt.role": "student"})
     assert point.count == 1 and point.explicit_bounds[0] == 0.01
     assert "gkt.call_id" not in point.attributes  # one series per call would be unbounded
     costs = {p.attributes["gkt.role"]: p.value for p in seen.points("gkt.client.cost")}
-    assert costs == {
-        "teacher": pytest.approx((7 * 2 + tokens * 10) / 1e6),
-        "student": pytest.approx(used["input_tokens"] / 1e6),
-    }
+    assert costs == {"teacher": spent, "student": pytest.approx(used["input_tokens"] / 1e6)}
     assert not seen.points("gen_ai.client.operation.time_to_first_chunk")  # nothing was streamed
 
 
@@ -169,7 +151,7 @@ async def test_streams_time_their_first_chunk(student, problem) -> None:
     list(chain.stream(problem.question, seen.config))
     [_ async for _ in chain.astream(problem.question, seen.config)]
     for role in ("teacher", "student"):
-        (point,) = seen.points("gen_ai.client.operation.time_to_first_chunk", gkt__role=role)
+        (point,) = seen.points("gen_ai.client.operation.time_to_first_chunk", {"gkt.role": role})
         spans = seen.spans(role)
         times = [s.attributes["gen_ai.response.time_to_first_chunk"] for s in spans]
         assert point.count == 2 and point.sum == pytest.approx(sum(times)) and min(times) > 0
@@ -182,40 +164,122 @@ async def test_streams_time_their_first_chunk(student, problem) -> None:
     assert span.attributes["gkt.cost.usd"] == pytest.approx((200 * 2 + 800 + 30 * 10) / 1e6)
 
 
-def test_errors_are_marked_and_leak_nothing(chain, problem) -> None:
-    seen = Seen()
-    broken = chain.model_copy(
-        update={"teacher": WordTeacher(fails_with=ConnectionError("no route"), asked=[])}
-    )
-    broken.teacher = broken.teacher.with_retry(stop_after_attempt=2, wait_exponential_jitter=False)
-    with pytest.raises(Exception, match="no route"):
-        broken.invoke(problem.question, seen.config)
+def test_errors_are_marked_and_retries_told_apart(student, problem) -> None:
+    broken = WordTeacher(fails_with=ConnectionError("no route"), asked=[])
+    teacher = broken.with_retry(stop_after_attempt=2, wait_exponential_jitter=False)
+    chain, seen = GuidedKnowledgeTransferChain(teacher=teacher, student=student), Seen()
+    with pytest.raises(TeacherError, match="no route"):
+        chain.invoke(problem.question, seen.config)
     (flow,), tries = seen.spans(name=WORKFLOW), seen.spans("teacher")
     assert [s.parent.span_id for s in tries] == [flow.context.span_id] * 2
     assert {s.attributes["error.type"] for s in tries} == {"ConnectionError"}
     assert flow.attributes["error.type"] == "TeacherError"
     assert {s.status.status_code for s in (flow, *tries)} == {StatusCode.ERROR}
-    (point,) = seen.points("gen_ai.client.operation.duration", error__type="ConnectionError")
-    assert point.count == 2 and not seen.points("gen_ai.client.token.usage")
-    assert seen.nothing_open()
+    labels = {"error.type": "ConnectionError"}
+    assert [p.count for p in seen.points("gen_ai.client.operation.duration", labels)] == [2]
+    assert not (seen.handler._open or seen.handler._wrappers)
 
 
 async def test_a_closed_stream_is_no_error(chain, problem) -> None:
     seen = Seen()
-    for _ in range(2):
-        stream = chain.stream(problem.question, seen.config)
-        next(stream), next(stream)
-        stream.close()
+    stream = chain.stream(problem.question, seen.config)
+    next(stream), next(stream)
+    stream.close()
     stream = chain.astream(problem.question, seen.config)
     await anext(stream), await anext(stream)
     await stream.aclose()
     forgotten = chain.stream(problem.question, seen.config)
     next(forgotten), next(forgotten)
-    thread = threading.Thread(target=lambda box: box.clear(), args=([forgotten],))
     del forgotten
-    thread.start(), thread.join(), gc.collect()
-    seen.check_tree_closed = seen.spans("student") + seen.spans(name=WORKFLOW)
-    assert len(seen.check_tree_closed) == 8
-    assert all(s.attributes.get("gkt.closed_early") for s in seen.check_tree_closed)
-    assert {s.status.status_code for s in seen.check_tree_closed} == {StatusCode.UNSET}
-    assert seen.nothing_open()
+    gc.collect()
+    seen.check_tree(3)
+    closed = [*seen.spans("student"), *seen.spans(name=WORKFLOW)]
+    assert all(s.attributes.get("gkt.closed_early") for s in closed)
+    assert {s.status.status_code for s in closed} == {StatusCode.UNSET}
+
+
+def test_threads_lose_nothing_and_two_ears_hear_once(chain, problem) -> None:
+    seen = Seen()
+    owned = chain.model_copy(update={"callbacks": [copy.deepcopy(seen.handler)]})
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: owned.invoke(problem.question, seen.config), range(16)))
+    seen.check_tree(16)
+    assert sum(p.count for p in seen.points("gen_ai.client.operation.duration")) == 32
+
+
+def test_a_chain_that_teaches_another_is_metered_once(chain, student, problem) -> None:
+    seen = Seen()
+    outer = GuidedKnowledgeTransferChain(teacher=chain.with_retry(), student=student)
+    outer.invoke(problem.question, seen.config)
+    inner, whole = seen.spans(name=WORKFLOW)  # in the order they ended
+    assert inner.parent.span_id == whole.context.span_id
+    assert inner.attributes["gkt.role"] == "teacher"
+    (big,) = seen.spans("teacher")
+    assert big.parent.span_id == inner.context.span_id
+    points = seen.points("gen_ai.client.operation.duration")
+    assert sum(p.count for p in points) == 1 + len(seen.spans("student"))
+
+
+def test_a_cached_answer_costs_nothing(chain, problem) -> None:
+    seen = Seen()
+    teacher = chain.teacher.model_copy(update={"cache": InMemoryCache()})
+    cached = chain.model_copy(update={"teacher": teacher})
+    for _ in range(2):
+        cached.invoke(problem.question, seen.config)
+    first, again = seen.spans("teacher")
+    assert "gkt.cost.usd" in first.attributes and "gkt.cost.usd" not in again.attributes
+    assert again.attributes["gkt.cache_hit"] is True
+    assert [p.count for p in seen.points("gen_ai.client.token.usage", TEACHER)] == [1, 1]
+
+
+def test_content_only_where_asked_for(chain, problem) -> None:
+    call = {"name": "add", "args": {"a": 1}, "id": "c1"}
+    asked = [
+        HumanMessage(problem.question),
+        AIMessage("", tool_calls=[call]),
+        ToolMessage("2", tool_call_id="c1"),
+        HumanMessage("Go on."),
+    ]
+    silent, seen = Seen(), Seen(capture_content=True)
+    text = str(chain.invoke(asked, {"callbacks": [silent.handler, seen.handler]}).text)
+    assert problem.question not in str([s.attributes for s in silent.spans(name="")])
+    (flow,) = seen.spans(name=WORKFLOW)
+    told = json.loads(flow.attributes["gen_ai.input.messages"])
+    assert [m["role"] for m in told] == ["user", "assistant", "tool", "user"]
+    (wanted,), (answer,) = told[1]["parts"], told[2]["parts"]
+    assert wanted == {"type": "tool_call", "id": "c1", "name": "add", "arguments": {"a": 1}}
+    assert answer == {"type": "tool_call_response", "id": "c1", "response": "2"}
+    (reply,) = json.loads(flow.attributes["gen_ai.output.messages"])
+    assert reply["parts"] == [{"type": "text", "content": text}]
+    assert (reply["role"], reply["finish_reason"]) == ("assistant", "stop")
+
+
+def test_a_servers_address_and_a_fallback(student, problem) -> None:
+    given = {"base_url": "http://127.0.0.1:9/v1", "api_key": "none", "max_retries": 0}
+    teacher = ChatOpenAI(model="gpt-4o-mini", **given)
+    chain = GuidedKnowledgeTransferChain(
+        teacher=teacher, student=student, on_teacher_error="student"
+    )
+    seen = Seen()
+    chain.invoke(problem.question, seen.config)
+    (flow,), (big,) = seen.spans(name=WORKFLOW), seen.spans("teacher", "chat gpt-4o-mini")
+    labels = {"server.address": "127.0.0.1", "server.port": 9, "gen_ai.provider.name": "openai"}
+    assert labels.items() <= dict(big.attributes).items()
+    assert seen.points("gen_ai.client.operation.duration", labels)
+    assert flow.attributes["gkt.fallback"].startswith(big.attributes["error.type"])
+
+
+def test_without_the_extra() -> None:
+    code = """
+import sys
+sys.modules["opentelemetry"] = None
+import langchain_gkt.costs
+import langchain_gkt.costs.telemetry
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert run.stderr.endswith('missing: pip install "langchain-gkt[otel]"\n'), run.stderr
+
+
+def test_refuses_what_is_no_price() -> None:
+    with pytest.raises(TypeError, match="teacher_price must be a Price"):
+        OpenTelemetryHandler(teacher_price=0.15)
