@@ -6,9 +6,13 @@ They are written out, as the Python package marks its own copies as moved there.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -49,11 +53,13 @@ _ROLES = {"ai": "assistant", "human": "user"}
 class _OpenRun:
     span: trace.Span
     context: Context
+    parent: UUID | None
     is_chain: bool
     called: dict[str, Any]  # what price_call asks for
     labels: dict[str, Any]  # of the metrics
     started: float = field(default_factory=time.perf_counter)
     first_chunk: float | None = None
+    release: Callable[[], object] = lambda: None  # lets go of the task that asked
 
 
 class OpenTelemetryHandler(BaseCallbackHandler):
@@ -164,15 +170,30 @@ class OpenTelemetryHandler(BaseCallbackHandler):
         span = self._tracer.start_span(
             name, parent.context if parent else None, kind, attributes | own
         )
-        self._open[run_id] = _OpenRun(
+        self._open[run_id] = run = _OpenRun(
             span=span,
             context=trace.set_span_in_context(span),
+            parent=parent_run_id,
             is_chain=is_chain,
             called={"provider": provider, "model": model or "unknown", "base_url": base_url},
             labels=labels,
         )
         if self._capture:
             span.set_attribute("gen_ai.input.messages", _json(messages[0]))
+
+        with suppress(RuntimeError):  # no event loop
+            if task := asyncio.current_task():
+                task.add_done_callback(abandon := partial(self._abandon, run_id))
+                run.release = partial(task.remove_done_callback, abandon)
+
+    def _abandon(self, run_id: UUID, task: asyncio.Task[Any]) -> None:
+        """Close a cancelled run: langchain-core's ``ainvoke`` tells nobody of it."""
+        run = self._open.get(run_id)
+        # A stream may go on in another task, once it has begun.
+        if run and (run.first_chunk is None or task.cancelled()):
+            self._end(run_id, None, asyncio.CancelledError())
+            if task.cancelled() and run.parent:  # so was the chain, whose task may live on
+                self._abandon(run.parent, task)
 
     def on_llm_new_token(self, token: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """Note when the first chunk of a streamed run came."""
@@ -205,6 +226,7 @@ class OpenTelemetryHandler(BaseCallbackHandler):
         if run is None:  # another's run, or heard twice
             return
         seconds = time.perf_counter() - run.started
+        run.release()
         failed = {"error.type": type(error).__qualname__} if isinstance(error, Exception) else {}
         try:
             if failed:

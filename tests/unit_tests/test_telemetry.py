@@ -198,6 +198,24 @@ async def test_a_closed_stream_is_no_error(chain, problem) -> None:
     assert {s.status.status_code for s in closed} == {StatusCode.UNSET}
 
 
+class HangingTeacher(WordTeacher):
+    async def _agenerate(self, messages, stop=None, run_manager=None, **kwargs):
+        await asyncio.sleep(60)
+
+
+async def test_a_cancelled_call_is_closed_though_its_task_lives_on(student, problem) -> None:
+    teacher, seen = HangingTeacher(asked=[]), Seen()
+    chain = GuidedKnowledgeTransferChain(teacher=teacher, student=student)
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    loop.call_later(0.05, task.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await chain.ainvoke(problem.question, seen.config)
+    await asyncio.sleep(0.01)
+    (flow,), (big,) = seen.spans(name=WORKFLOW), seen.spans("teacher")
+    assert flow.attributes["gkt.closed_early"] and big.attributes["gkt.closed_early"]
+    assert not seen.handler._open
+
+
 def test_threads_lose_nothing_and_two_ears_hear_once(chain, problem) -> None:
     seen = Seen()
     owned = chain.model_copy(update={"callbacks": [copy.deepcopy(seen.handler)]})
