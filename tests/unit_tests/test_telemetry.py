@@ -16,7 +16,7 @@ from langchain_core.outputs import ChatGenerationChunk
 from langchain_openai import ChatOpenAI
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
@@ -29,6 +29,15 @@ LOCAL, TEACHER = SpanKind.INTERNAL, {"gkt.role": "teacher"}
 WORKFLOW = "invoke_workflow langchain-gkt"
 
 
+class Starts(SpanProcessor):
+    """Counts the spans that begin, ended or not."""
+
+    count = 0
+
+    def on_start(self, span, parent_context=None) -> None:
+        self.count += 1
+
+
 class Seen:
     """A handler with providers of its own, and what they were given."""
 
@@ -36,6 +45,8 @@ class Seen:
         self.exporter, self.reader = InMemorySpanExporter(), InMemoryMetricReader()
         traces, meters = TracerProvider(), MeterProvider([self.reader])
         traces.add_span_processor(SimpleSpanProcessor(self.exporter))
+        traces.add_span_processor(starts := Starts())
+        self.starts = starts
         self.tracer = traces.get_tracer("user")
         kwargs.setdefault("teacher_price", PRICE)
         self.handler = OpenTelemetryHandler(tracer_provider=traces, meter_provider=meters, **kwargs)
@@ -54,6 +65,7 @@ class Seen:
     def check_tree(self, calls: int, parent=None) -> None:
         """Each call is one workflow span with a teacher's and a student's inside."""
         assert not (self.handler._open or self.handler._wrappers)
+        assert calls * 3 == self.starts.count - bool(parent)
         flows = {s.context.span_id: s for s in self.spans(name=WORKFLOW)}
         assert len(flows) == calls
         assert {s.parent.span_id if s.parent else None for s in flows.values()} == {parent}
@@ -218,9 +230,10 @@ async def test_a_cancelled_call_is_closed_though_its_task_lives_on(student, prob
 
 def test_threads_lose_nothing_and_two_ears_hear_once(chain, problem) -> None:
     seen = Seen()
+    twice = {"callbacks": [seen.handler, seen.handler]}
     owned = chain.model_copy(update={"callbacks": [copy.deepcopy(seen.handler)]})
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: owned.invoke(problem.question, seen.config), range(16)))
+        list(pool.map(lambda _: owned.invoke(problem.question, twice), range(16)))
     seen.check_tree(16)
     assert sum(p.count for p in seen.points("gen_ai.client.operation.duration")) == 32
 
