@@ -86,6 +86,7 @@ class HuggingFaceStudent(BaseChatModel):
     _engine: Engine | None = PrivateAttr(default=None)
     _prompts: PromptBuilder | None = PrivateAttr(default=None)
     _vocabulary: Any = PrivateAttr(default=None)
+    _others: dict[str, HuggingFaceStudent] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -133,7 +134,7 @@ class HuggingFaceStudent(BaseChatModel):
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> Any:
         params = super()._get_ls_params(stop=stop, **kwargs)
         params["ls_provider"] = "huggingface-local"
-        params["ls_model_name"] = kwargs.get("model", self.name_for_people)
+        params["ls_model_name"] = kwargs.get("model") or self.name_for_people
         return params
 
     def __repr_args__(self) -> Any:
@@ -143,7 +144,7 @@ class HuggingFaceStudent(BaseChatModel):
     def __getstate__(self) -> dict[Any, Any]:
         """Pickle the settings alone; the weights are loaded again from their path."""
         state = super().__getstate__()
-        empty: dict[str, Any] = {"_vocabulary": None}
+        empty: dict[str, Any] = {"_vocabulary": None, "_others": {}}
         if isinstance(self.model, str):
             empty |= {"_engine": None, "_prompts": None}
         private = {**(state.get("__pydantic_private__") or {}), **empty}
@@ -280,6 +281,17 @@ class HuggingFaceStudent(BaseChatModel):
         """
         self._fitting(messages, tools, self.max_tokens)
 
+    def _for_call(self, kwargs: dict[str, Any]) -> HuggingFaceStudent:
+        """Return the student a call names with ``model``: this one, or another, kept loaded."""
+        name = kwargs.pop("model", None)
+        if name is None or str(name) == self.model:
+            return self
+        if name not in self._others:
+            # The settings are this one's; tokenizer and weights are the other's.
+            given = {field: getattr(self, field) for field in self.model_fields_set}
+            self._others[name] = type(self)(**{**given, "model": name, "tokenizer": None})
+        return self._others[name]
+
     def _request(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
     ) -> tuple[Engine, Request]:
@@ -390,8 +402,9 @@ class HuggingFaceStudent(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        engine, request = self._request(messages, stop, kwargs)
-        chunk = self._chunks(request, kwargs.get("tools"))
+        one = self._for_call(kwargs)
+        engine, request = one._request(messages, stop, kwargs)
+        chunk = one._chunks(request, kwargs.get("tools"))
         for piece in engine.generate(request, threading.Event()):
             yield chunk(piece)
 
@@ -411,8 +424,9 @@ class HuggingFaceStudent(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        engine, request = await run_in_executor(None, self._request, messages, stop, kwargs)
-        chunk = self._chunks(request, kwargs.get("tools"))
+        one = await run_in_executor(None, self._for_call, kwargs)
+        engine, request = await run_in_executor(None, one._request, messages, stop, kwargs)
+        chunk = one._chunks(request, kwargs.get("tools"))
         cancelled = threading.Event()
         pieces = engine.generate(request, cancelled)
         try:

@@ -15,7 +15,9 @@ from langchain_gkt import HuggingFaceStudent
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    return Path(save_scripted(tmp_path_factory.mktemp("models") / "scripted"))
+    models = tmp_path_factory.mktemp("models")
+    save_scripted(models / "another")
+    return Path(save_scripted(models / "scripted"))
 
 
 class _Properties:
@@ -39,6 +41,10 @@ class _Properties:
     @property
     def supports_json_mode(self) -> bool:
         return True
+
+    @property
+    def model_override_value(self) -> str:
+        return "another"
 
     @property
     def supports_anthropic_inputs(self) -> bool:
