@@ -15,10 +15,10 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata, add_usage
 from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.runnables.config import run_in_executor
+from langchain_core.runnables.config import get_callback_manager_for_config, run_in_executor
 
 from langchain_gkt import teacher as teachers
-from langchain_gkt.errors import TeacherError
+from langchain_gkt.errors import BudgetExceeded, TeacherError
 from langchain_gkt.guidance import Guidance, GuidancePolicy
 from langchain_gkt.runs import Role, child_config
 
@@ -90,6 +90,20 @@ class Call:
             stream=stream,
         )
 
+    def _admit_teacher(self, messages: list[BaseMessage], config: RunnableConfig) -> None:
+        """Let every listener that holds a budget refuse the call before it costs anything."""
+        manager = get_callback_manager_for_config(config)
+        for handler in manager.handlers:
+            if admit := getattr(handler, "admit_teacher", None):
+                admit(
+                    list(teachers.models_of(self.teacher)),
+                    messages,
+                    call_id=self.call_id,
+                    mode=self.mode,
+                    limit=self.limit,
+                    root=manager.parent_run_id,
+                )
+
     def _warn(self, key: str, message: str) -> None:
         if key not in self.warned:
             self.warned.add(key)
@@ -113,6 +127,10 @@ class Call:
         """Raise a failed teacher call, or say what the student has to do without."""
         if error is None:
             return None
+        if isinstance(error, BudgetExceeded):
+            if error.go_on and self.mode == "guided":
+                return f"BudgetExceeded: {error}"
+            raise error
         if self.fall_back and self.mode == "guided":
             return f"{type(error).__name__}: {error}"
         raise _teacher_error(error) from error
@@ -188,6 +206,7 @@ class Call:
             held = self._held_teacher(stream=streams)
             config = self.child("teacher")
             try:
+                self._admit_teacher(messages, config)
                 if streams:
                     whole: Any = None
                     chunks: Any = held.stream(messages, config, stop=self.stop)
@@ -232,6 +251,7 @@ class Call:
             held = self._held_teacher(stream=streams)
             config = self.child("teacher")
             try:
+                self._admit_teacher(messages, config)
                 if streams:
                     whole: Any = None
                     chunks: Any = held.astream(messages, config, stop=self.stop)
@@ -281,6 +301,7 @@ class Call:
 
     def guide(self, messages: list[BaseMessage], config: RunnableConfig) -> Guidance:
         """Ask the teacher alone; the config is the teacher's own."""
+        self._admit_teacher(messages, config)
         try:
             held = self._held_teacher(stream=False)
             return self._read(held.invoke(messages, config, stop=self.stop))
@@ -289,6 +310,7 @@ class Call:
 
     async def aguide(self, messages: list[BaseMessage], config: RunnableConfig) -> Guidance:
         """Do what `guide` does, on the event loop."""
+        self._admit_teacher(messages, config)
         try:
             held = self._held_teacher(stream=False)
             return self._read(await self._ask_async(held, messages, config))

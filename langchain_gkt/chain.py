@@ -6,7 +6,11 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Literal
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.callbacks import (
+    AsyncCallbackManagerForLLMRun,
+    BaseCallbackManager,
+    CallbackManagerForLLMRun,
+)
 from langchain_core.callbacks.manager import BaseRunManager
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
@@ -74,6 +78,8 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
     """Whether a failing teacher fails the call or leaves it to the student."""
     teacher_limit_param: str | None = None
     """The teacher's name for its completion limit, where it is not a usual one."""
+    budget: Any = Field(default=None, repr=False)
+    """A `Budget` of this chain's own, or None; copies of the chain share it."""
 
     _run: BaseRunManager | None = PrivateAttr(default=None)
     _producer: Any = PrivateAttr(default=None)
@@ -106,6 +112,19 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
                 f"guidance_tokens={self.guidance_tokens} and guidance.tokens={asked} disagree; "
                 "give one of them"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _keep_budget(self) -> GuidedKnowledgeTransferChain:
+        if self.budget is not None:
+            from langchain_gkt.costs import CostTracker  # only a chain with a budget needs it
+
+            keeper, given = CostTracker(budget=self.budget), self.callbacks
+            if isinstance(given, BaseCallbackManager):
+                self.callbacks = given.copy()
+                self.callbacks.add_handler(keeper)
+            else:
+                self.callbacks = [*(given or []), keeper]
         return self
 
     @property
