@@ -152,27 +152,29 @@ def open_run(
 
 
 class TaskWatch:
-    """Notices runs whose asyncio task ended without ending them, as a cancelled one does.
+    """Notices what an asyncio task left open when it ended, as a cancelled one does.
 
     langchain-core sends no event for a cancelled ``ainvoke``. One callback for a task, however
-    many runs it starts, so that a task that lives long holds nothing of the runs it has ended.
+    much it opens, so that a task that lives long holds nothing of what it has closed.
     """
 
-    def __init__(self, lost: Callable[[UUID], None], lock: AbstractContextManager[Any]) -> None:
+    def __init__(
+        self, lost: Callable[[UUID | str], None], lock: AbstractContextManager[Any]
+    ) -> None:
         """Remember whom to tell.
 
         Args:
-            lost: Called with each run that was left open.
+            lost: Called with each run (its id) and each chain call (a string) left open.
             lock: The owner's lock, which it holds around `start` and `end`.
         """
         self._lost, self._lock = lost, lock
-        self._tasks: weakref.WeakKeyDictionary[asyncio.Task[Any], set[UUID]] = (
+        self._tasks: weakref.WeakKeyDictionary[asyncio.Task[Any], set[UUID | str]] = (
             weakref.WeakKeyDictionary()
         )
-        self._runs: dict[UUID, weakref.ref[asyncio.Task[Any]]] = {}
+        self._left: dict[UUID | str, weakref.ref[asyncio.Task[Any]]] = {}
 
-    def start(self, run_id: UUID) -> None:
-        """Watch a run that starts in the current task, if there is one."""
+    def start(self, key: UUID | str) -> None:
+        """Watch what is opened in the current task, if there is one."""
         try:
             task = asyncio.current_task()
         except RuntimeError:  # a thread without an event loop
@@ -182,20 +184,22 @@ class TaskWatch:
         if task not in self._tasks:
             self._tasks[task] = set()
             task.add_done_callback(self._done)
-        self._tasks[task].add(run_id)
-        self._runs[run_id] = weakref.ref(task)
+        self._tasks[task].add(key)
+        self._left[key] = weakref.ref(task)
 
-    def end(self, run_id: UUID) -> None:
-        """Forget a run."""
-        ref = self._runs.pop(run_id, None)
+    def end(self, key: UUID | str) -> None:
+        """Forget what was closed."""
+        ref = self._left.pop(key, None)
         task = ref() if ref else None
         if task is not None and task in self._tasks:
-            self._tasks[task].discard(run_id)
+            self._tasks[task].discard(key)
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         with self._lock:
-            runs = self._tasks.pop(task, set())
-            for run_id in runs:
-                self._runs.pop(run_id, None)
-        for run_id in runs:
-            self._lost(run_id)
+            keys = self._tasks.pop(task, set())
+            for key in keys:
+                self._left.pop(key, None)
+        for key in sorted(keys, key=lambda key: isinstance(key, str)):  # runs before their calls
+            # A chain call is begun in a task of its own and ended by the one that waits for it.
+            if not isinstance(key, str) or task.cancelled():
+                self._lost(key)

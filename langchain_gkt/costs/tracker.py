@@ -204,6 +204,7 @@ class CostTracker(ComparesChains, BaseCallbackHandler):
         call = self._calls.get(call_id)
         if call is None:
             call = self._calls[call_id] = OpenCall(mode=metadata.get("gkt_mode", "guided"))
+            self._tasks.start(call_id)
             if len(self._calls) > _MOST_OPEN:
                 self._finish(next(iter(self._calls)))
         if parent is not None and call.root is None and parent not in call.inside:
@@ -215,13 +216,17 @@ class CostTracker(ComparesChains, BaseCallbackHandler):
         """Forget what ``guide()`` left: the teacher was asked alone, no answer is to come."""
         if call.root is None and not call.inside:
             self._calls.pop(call_id, None)
+            self._tasks.end(call_id)
 
-    def _abandon(self, run_id: UUID) -> None:
-        """End a run that nobody will end: what it was billed is not known."""
+    def _abandon(self, key: UUID | str) -> None:
+        """End a run, or a chain call, that nobody will end: what it was billed is not known."""
+        if isinstance(key, str):
+            self._finish(key)
+            return
         with self._lock:
-            run = self._open.get(run_id)
+            run = self._open.get(key)
         if run is not None:
-            self._end(run_id, LLMResult(generations=[]), GeneratorExit())
+            self._end(key, LLMResult(generations=[]), GeneratorExit())
             self._finish(run.call_id)
 
     def _end(self, run_id: UUID, response: LLMResult, error: BaseException | None) -> None:
@@ -270,6 +275,7 @@ class CostTracker(ComparesChains, BaseCallbackHandler):
         """Forget a chain call; without an answer, or one to go by, it has no estimate."""
         with self._lock:
             call = self._calls.pop(call_id, None)
+            self._tasks.end(call_id)
             if self._accounts.ledger:
                 self._accounts.ledger.release(call_id)
             if call is None:  # no model was asked, or this end is heard twice

@@ -30,7 +30,7 @@ def counted(tracker: CostTracker, role: str = "teacher") -> tuple[int, int, int]
 def nothing_open(tracker: CostTracker) -> bool:
     tasks = tracker._tasks
     return not (
-        tracker._open or tracker._calls or tracker._roots or tracker._wrappers or tasks._runs
+        tracker._open or tracker._calls or tracker._roots or tracker._wrappers or tasks._left
     )
 
 
