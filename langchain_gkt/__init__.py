@@ -10,19 +10,29 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from langchain_gkt.chain import GuidedKnowledgeTransferChain
-    from langchain_gkt.costs import CostReport, CostTracker, Price, track_costs
-    from langchain_gkt.errors import StudentError, TeacherError
+    from langchain_gkt.costs import (
+        Budget,
+        CostReport,
+        CostTracker,
+        MachineTime,
+        Price,
+        track_costs,
+    )
+    from langchain_gkt.errors import BudgetExceeded, StudentError, TeacherError
     from langchain_gkt.guidance import Guidance, GuidancePolicy
     from langchain_gkt.students import as_student
     from langchain_gkt.students.huggingface import HuggingFaceStudent
 
 _HOMES = {
+    "Budget": "costs",
+    "BudgetExceeded": "errors",
     "CostReport": "costs",
     "CostTracker": "costs",
     "Guidance": "guidance",
     "GuidancePolicy": "guidance",
     "GuidedKnowledgeTransferChain": "chain",
     "HuggingFaceStudent": "students.huggingface",
+    "MachineTime": "costs",
     "Price": "costs",
     "StudentError": "errors",
     "TeacherError": "errors",
@@ -31,12 +41,15 @@ _HOMES = {
 }
 
 __all__ = [
+    "Budget",
+    "BudgetExceeded",
     "CostReport",
     "CostTracker",
     "Guidance",
     "GuidancePolicy",
     "GuidedKnowledgeTransferChain",
     "HuggingFaceStudent",
+    "MachineTime",
     "Price",
     "StudentError",
     "TeacherError",

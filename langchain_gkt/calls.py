@@ -18,9 +18,10 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata, add_usage
 from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import get_callback_manager_for_config
 
 from langchain_gkt import teacher as teachers
-from langchain_gkt.errors import TeacherError
+from langchain_gkt.errors import BudgetExceeded, TeacherError
 from langchain_gkt.guidance import Guidance, GuidancePolicy
 from langchain_gkt.replies import following, rest_of, text_chunk, tool_calls
 from langchain_gkt.runs import Role, child_config
@@ -135,6 +136,22 @@ class Call:
             ),
         )
 
+    def _admit_teacher(
+        self, messages: list[BaseMessage], limit: int | None, config: RunnableConfig
+    ) -> None:
+        """Let every listener that holds a budget refuse the call before it costs anything."""
+        manager = get_callback_manager_for_config(config)
+        for handler in manager.handlers:
+            if admit := getattr(handler, "admit_teacher", None):
+                admit(
+                    list(teachers.models_of(self.teacher)),
+                    messages,
+                    call_id=self.call_id,
+                    mode=self.mode,
+                    limit=limit,
+                    root=manager.parent_run_id,
+                )
+
     def _first_limit(self) -> int | None:
         """Return the limit of the teacher's first reply: none where it must call a tool."""
         choice = self.tool_arguments.get("tool_choice")
@@ -148,6 +165,7 @@ class Call:
         streams = live and teachers.streams_usage(self.teacher)
         if self.response_format:
             messages = with_instruction(messages, schema_in(self.response_format))
+        self._admit_teacher(messages, limit, config)
         arguments: dict[str, Any] = {"stop": self.stop}
         if self.model:
             arguments["model"] = self.model
@@ -232,6 +250,10 @@ class Call:
         """Raise a failed teacher call, or say what the student has to do without."""
         if error is None:
             return None
+        if isinstance(error, BudgetExceeded):
+            if error.go_on and self.mode == "guided":
+                return f"BudgetExceeded: {error}"
+            raise error
         if self.fall_back and self.mode == "guided":
             return f"{type(error).__name__}: {error}"
         raise _teacher_error(error) from error
@@ -407,9 +429,9 @@ def _refuse_empty(messages: list[BaseMessage]) -> None:
         raise ValueError("messages must hold some text to answer; the prompt is empty")
 
 
-def _teacher_error(error: Exception) -> TeacherError:
+def _teacher_error(error: Exception) -> Exception:
     """Say what failed, and what can be done about it."""
-    if isinstance(error, TeacherError):
+    if isinstance(error, TeacherError | BudgetExceeded):
         return error
     return TeacherError(
         f"the teacher's call failed: {type(error).__name__}: {error} Check that teacher is "

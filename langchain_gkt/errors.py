@@ -17,6 +17,24 @@ class StudentError(RuntimeError):
     """The student could not be loaded or could not continue."""
 
 
+class BudgetExceeded(RuntimeError):
+    """The teacher was not asked, because its call could have passed a budget.
+
+    Attributes:
+        go_on: Whether the student may answer alone instead.
+    """
+
+    def __init__(self, message: str, *, go_on: bool = False) -> None:
+        """Say what was passed.
+
+        Args:
+            message: What, by how much, and what to do.
+            go_on: Whether the student may answer alone instead.
+        """
+        super().__init__(message)
+        self.go_on = go_on
+
+
 def refuse_unknown(given: Iterable[str], known: Iterable[str], owner: str) -> None:
     """Refuse arguments that do not exist, naming the nearest that does.
 

@@ -9,7 +9,11 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from typing import Any, Literal
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.callbacks import (
+    AsyncCallbackManagerForLLMRun,
+    BaseCallbackManager,
+    CallbackManagerForLLMRun,
+)
 from langchain_core.callbacks.manager import BaseRunManager
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
@@ -57,6 +61,8 @@ class GuidedModel(BaseChatModel):
     """Whether a failing teacher fails the call or leaves it to the student."""
     teacher_limit_param: str | None = None
     """The teacher's name for its completion limit, where it is not a usual one."""
+    budget: Any = Field(default=None, repr=False)
+    """A `Budget` of this chain's own, or None; copies of the chain share it."""
     streaming: bool | None = None
     """True has ``invoke`` hand tokens to listening handlers; False keeps ``stream`` from it."""
 
@@ -99,6 +105,19 @@ class GuidedModel(BaseChatModel):
         if not teachers.is_configurable(teacher):
             list(teachers.models_of(teacher))
         return teacher
+
+    @model_validator(mode="after")
+    def _keep_budget(self) -> GuidedModel:
+        if self.budget is not None:
+            from langchain_gkt.costs import CostTracker  # only a chain with a budget needs it
+
+            keeper, given = CostTracker(budget=self.budget), self.callbacks
+            if isinstance(given, BaseCallbackManager):
+                self.callbacks = given.copy()
+                self.callbacks.add_handler(keeper)
+            else:
+                self.callbacks = [*(given or []), keeper]
+        return self
 
     def model_post_init(self, context: Any, /) -> None:
         """Remember what the teacher is before it changes with use."""

@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
-from langchain_gkt.costs.prices import Price
+from langchain_gkt.costs.budget import Budget
+from langchain_gkt.costs.compare import Comparison
+from langchain_gkt.costs.context import track_costs
+from langchain_gkt.costs.prices import MachineTime, Price
 from langchain_gkt.costs.report import CostReport
-from langchain_gkt.costs.tracker import CostTracker, track_costs
+from langchain_gkt.costs.tracker import CostTracker
+from langchain_gkt.errors import BudgetExceeded
 
-__all__ = ["CostReport", "CostTracker", "Price", "track_costs"]
+__all__ = [
+    "Budget",
+    "BudgetExceeded",
+    "Comparison",
+    "CostReport",
+    "CostTracker",
+    "MachineTime",
+    "Price",
+    "track_costs",
+]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
+from datetime import datetime, timezone
 from decimal import Decimal
+from functools import cache
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeAlias
 
 from langchain_core.messages.ai import UsageMetadata
+
+from langchain_gkt.costs.usage import Tokens, read_tokens
 
 _MTOK = Decimal(1_000_000)
 
@@ -42,19 +47,70 @@ class Price:
             amount = getattr(self, field.name)
             if amount is None and field.name == "cached_input_mtok":
                 continue
-            if isinstance(amount, bool) or not isinstance(amount, Decimal | int | str):
-                raise TypeError(
-                    f"Price.{field.name} must be a Decimal, int or string such as '0.15', "
-                    f"not {type(amount).__name__}"
-                )
-            try:
-                exact = Decimal(amount)
-            except ArithmeticError as error:
-                raise ValueError(f"Price.{field.name}={amount!r} is not a number") from error
-            if not exact.is_finite() or exact < 0:
-                raise ValueError(f"Price.{field.name} must be 0 or more, not {amount}")
-            object.__setattr__(self, field.name, exact)
+            object.__setattr__(self, field.name, exact(amount, f"Price.{field.name}"))
 
+
+@dataclass(frozen=True, kw_only=True)
+class MachineTime:
+    """What a student costs by the hour of the machine it runs on.
+
+    Only busy time is charged: seconds in which at least one call of the student runs, so
+    that calls side by side share them.
+
+    Attributes:
+        usd_per_hour: US dollars. Decimal, int or decimal string.
+        source: Where the price comes from, as reports show it.
+        as_of: Date of the price, as reports show it.
+    """
+
+    usd_per_hour: Decimal
+    source: str = "user"
+    as_of: str | None = None
+
+    def __post_init__(self) -> None:
+        """Make the amount a Decimal.
+
+        Raises:
+            TypeError: If it is a float, which cannot hold money exactly.
+            ValueError: If it is negative or not a number.
+        """
+        amount = exact(self.usd_per_hour, "MachineTime.usd_per_hour")
+        object.__setattr__(self, "usd_per_hour", amount)
+
+    def cost(self, seconds: float) -> Decimal:
+        """Return the US dollars of some busy seconds, counted in microseconds."""
+        return Decimal(round(seconds * 1_000_000)) * self.usd_per_hour / 3600 / 1_000_000
+
+
+def exact(amount: object, name: str) -> Decimal:
+    """Return money as a Decimal.
+
+    Args:
+        amount: Decimal, int or decimal string.
+        name: The field, for the message.
+
+    Returns:
+        The amount.
+
+    Raises:
+        TypeError: If it is a float, which cannot hold money exactly.
+        ValueError: If it is negative or not a number.
+    """
+    if isinstance(amount, bool) or not isinstance(amount, Decimal | int | str):
+        raise TypeError(
+            f"{name} must be a Decimal, int or string such as '0.15', not {type(amount).__name__}"
+        )
+    try:
+        found = Decimal(amount)
+    except ArithmeticError as error:
+        raise ValueError(f"{name}={amount!r} is not a number") from error
+    if not found.is_finite() or found < 0:
+        raise ValueError(f"{name} must be 0 or more, not {amount}")
+    return found
+
+
+Prices: TypeAlias = "Price | str | Mapping[str, Price | str] | None"
+"""A price for every model, or one for each model's name, or None to look them up."""
 
 FREE = Price(input_mtok=Decimal(0), output_mtok=Decimal(0), source="free: runs locally")
 
@@ -64,14 +120,17 @@ class Money:
     """The price of one call, in US dollars.
 
     Attributes:
-        prompt: Of the prompt tokens; None if unpriced.
+        prompt: Of the prompt tokens, with a fee for the request itself; None if unpriced.
         completion: Of the completion tokens; None if unpriced.
-        source: Where the price comes from, or why there is none.
+        source: Where the price comes from with its date, or why there is none.
+        prompt_if_cached: Of the prompt tokens had the provider read all of them from its
+            cache; None where no price of that is known.
     """
 
     prompt: Decimal | None
     completion: Decimal | None
     source: str
+    prompt_if_cached: Decimal | None = None
 
 
 def price_call(
@@ -81,74 +140,153 @@ def price_call(
     provider: str | None,
     model: str,
     base_url: str | None,
+    tier: str | None = None,
+    requested_model: str | None = None,
 ) -> Money:
     """Price one call.
 
     Args:
         price: The user's price; or a model that genai-prices knows, such as
-            ``openai:gpt-4o-mini``; or None to look the called model up there.
+            ``openai:gpt-4o-mini``; or None to look the called model up there, by the server's
+            address first and by the provider's id where the address says nothing.
         usage: The call's usage metadata.
         provider: The called provider's id.
-        model: The called model's name.
+        model: The model's name as the response gave it.
         base_url: The called server's address, if known.
+        tier: The service tier the response names. A user's price holds for every tier.
+        requested_model: The model's name as it was asked for, tried where the other is unknown.
 
     Returns:
         The money, or None amounts with the reason where the model has no known price.
     """
+    tokens = read_tokens(usage, tier)
     if isinstance(price, Price):
-        cached = (usage.get("input_token_details") or {}).get("cache_read", 0)
-        cached = min(cached, usage["input_tokens"])  # never a negative price
-        rate = price.input_mtok if price.cached_input_mtok is None else price.cached_input_mtok
-        prompt = ((usage["input_tokens"] - cached) * price.input_mtok + cached * rate) / _MTOK
-        completion = usage["output_tokens"] * price.output_mtok / _MTOK
-        dated = f" of {price.as_of}" if price.as_of else ""
-        return Money(prompt=prompt, completion=completion, source=f"{price.source}{dated}")
+        return _by_price(price, tokens)
     try:
-        from genai_prices import Usage, calc_price
+        import genai_prices  # noqa: F401  the extra may be missing
     except ImportError:
-        return Money(
-            prompt=None,
-            completion=None,
-            source='unpriced: install "langchain-gkt[prices]" or give a Price',
-        )
-    details: Any = usage.get("input_token_details") or {}
-    counted = Usage(
-        input_tokens=usage["input_tokens"],
-        output_tokens=usage["output_tokens"],
-        cache_read_tokens=details.get("cache_read") or None,
-        cache_write_tokens=details.get("cache_creation") or None,
-    )
+        return _unpriced('install "langchain-gkt[prices]" or give a Price')
     if isinstance(price, str):
-        provider, _, model = price.rpartition(":")
-        places: list[dict[str, str | None]] = [{"provider_id": provider or None}]
+        listed, _, name = price.rpartition(":")
+        places = [(name, {"provider_id": listed or None}, "as named by the user")]
     else:
-        places = [{"provider_api_url": base_url}] if base_url else []
-        places += [{"provider_id": provider}] if provider else []
+        places = list(_places(provider, base_url, (model, requested_model)))
+    for name, place, how in places:
+        if found := _look_up(tokens, name, place, how):
+            return found
+    return _unpriced(f"no known price of {price if isinstance(price, str) else model!r}")
+
+
+def _unpriced(why: str) -> Money:
+    return Money(prompt=None, completion=None, source=f"unpriced: {why}")
+
+
+def _by_price(price: Price, tokens: Tokens) -> Money:
+    rate = price.cached_input_mtok
+    plain = (tokens.prompt - tokens.cached) * price.input_mtok
+    cached = tokens.cached * (price.input_mtok if rate is None else rate)
+    return Money(
+        prompt=(plain + cached) / _MTOK,
+        completion=tokens.completion * price.output_mtok / _MTOK,
+        prompt_if_cached=None if rate is None else tokens.prompt * rate / _MTOK,
+        source=dated(price),
+    )
+
+
+def dated(price: Price | MachineTime) -> str:
+    """Return a price's source with its date."""
+    return f"{price.source} of {price.as_of}" if price.as_of else price.source
+
+
+def _places(
+    provider: str | None, base_url: str | None, names: tuple[str | None, ...]
+) -> Iterator[tuple[str, dict[str, str | None], str]]:
+    for name in dict.fromkeys(name for name in names if name):
+        if base_url:
+            yield name, {"provider_api_url": base_url}, "by server address"
+    for name in dict.fromkeys(name for name in names if name):
+        if provider:
+            how = "by provider id"
+            if base_url:
+                how += f", because {base_url} is no address it knows"
+            yield name, {"provider_id": provider}, how
+
+
+def _look_up(tokens: Tokens, model: str, place: Mapping[str, str | None], how: str) -> Money | None:
+    """Ask genai-prices; None where it knows no price that covers these tokens."""
+    from genai_prices import Usage, calc_price
+
     calc: Any = calc_price  # its overloads cannot be met by a mapping
-    for place in places:
-        try:
-            found: Any = calc(counted, model, **place)
-        except (LookupError, ValueError):  # unknown, or usage that its price cannot hold
-            continue
-        return Money(
-            prompt=found.input_price,
-            completion=found.output_price,
-            source=f"{found.provider.id}:{found.model.id}, genai-prices {version('genai-prices')}",
+    context = {"service_tier": tokens.tier} if tokens.tier else None
+
+    def ask(cached: int, written: int) -> Any:
+        return calc(
+            Usage(
+                input_tokens=tokens.prompt,
+                output_tokens=tokens.completion,
+                cache_read_tokens=cached or None,
+                cache_write_tokens=written or None,
+                input_audio_tokens=tokens.prompt_audio or None,
+                output_audio_tokens=tokens.completion_audio or None,
+            ),
+            model,
+            **place,
+            price_context=context,
         )
-    return Money(prompt=None, completion=None, source=f"unpriced: no known price of {model!r}")
+
+    try:
+        found = ask(tokens.cached, tokens.cache_written)
+        rates = found.model_price
+        # A model billed by the minute or the picture has no token price: that is not 0.
+        if tokens.prompt and rates.input_mtok is None:
+            return None
+        if tokens.completion and rates.output_mtok is None:
+            return None
+        cheaper = rates.cache_read_mtok is not None and not tokens.prompt_audio
+        all_cached = ask(tokens.prompt, 0).input_price if cheaper else None
+    except (LookupError, ValueError):  # unknown, or usage that its price cannot hold
+        return None
+    fee = found.total_price - found.input_price - found.output_price
+    tiered = ""
+    if tokens.tier:
+        variants = found.model.price_variants or ()
+        known = any(one.when.get("service_tier") == tokens.tier for one in variants)
+        tiered = f" (tier {tokens.tier}{'' if known else ': no such price, standard used'})"
+    when = found.auto_update_timestamp or datetime.now(timezone.utc)
+    verb = "updated" if found.auto_update_timestamp else "looked up"
+    return Money(
+        prompt=found.input_price + fee,
+        completion=found.output_price,
+        prompt_if_cached=None if all_cached is None else all_cached + fee,
+        source=f"{found.provider.id}:{found.model.id}{tiered}, genai-prices {_release()} "
+        f"({how}; {verb} {when:%Y-%m-%d})",
+    )
 
 
-def check_price(price: object, name: str) -> None:
+@cache
+def _release() -> str:
+    return version("genai-prices")
+
+
+def check_price(price: object, name: str, *, machine_time: bool = False) -> None:
     """Refuse what is no price.
 
     Args:
         price: What the user gave.
         name: The argument's name.
+        machine_time: Whether the price of an hour is one too.
 
     Raises:
-        TypeError: If it is neither a `Price`, a model reference nor None.
+        TypeError: If it is neither a `Price`, a model reference, a mapping of them nor None.
     """
-    if price is not None and not isinstance(price, Price | str):
+    if isinstance(price, Mapping):
+        for model, one in price.items():
+            if not isinstance(model, str) or one is None or isinstance(one, Mapping):
+                raise TypeError(f"{name} must map a model's name to its price, not {model!r}")
+            check_price(one, f"{name}[{model!r}]")
+    elif isinstance(price, MachineTime) and not machine_time:
+        raise TypeError(f"{name} must be a Price; an hour of machine time is a student's price")
+    elif price is not None and not isinstance(price, Price | str | MachineTime):
         raise TypeError(
             f"{name} must be a Price(input_mtok='0.15', output_mtok='0.60') or a model such as "
             f"'openai:gpt-4o-mini', not {type(price).__name__}"

@@ -28,7 +28,10 @@ def counted(tracker: CostTracker, role: str = "teacher") -> tuple[int, int, int]
 
 
 def nothing_open(tracker: CostTracker) -> bool:
-    return not (tracker._open or tracker._guided or tracker._parents)
+    tasks = tracker._tasks
+    return not (
+        tracker._open or tracker._calls or tracker._roots or tracker._wrappers or tasks._left
+    )
 
 
 async def test_counts_through_every_door(chain, problem) -> None:

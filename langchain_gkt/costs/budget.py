@@ -1,0 +1,215 @@
+"""Budget: a limit that is checked before the teacher is asked, not after it was paid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Literal
+
+from langchain_core.messages import BaseMessage
+
+from langchain_gkt.costs.counts import Counts, amount
+from langchain_gkt.costs.prices import Money, Prices, check_price, exact
+from langchain_gkt.costs.usage import Density
+from langchain_gkt.errors import BudgetExceeded
+
+UNLIMITED_COMPLETION = 4096
+"""Completion tokens to reserve for a call that no limit holds."""
+
+_MARGIN = 1.25
+_TOKENS_PER_MESSAGE = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """Most that may be spent.
+
+    Before the teacher is asked, the most its call can come to (an upper estimate of the prompt
+    and all completion tokens it may write) is reserved. A call that could pass the budget is
+    not made. What a call was really billed takes the place of its reservation when it ends.
+
+    Attributes:
+        usd: Most US dollars for both models together, all calls summed; None for no limit.
+        per_call_usd: Most US dollars of the teacher in one call of the chain.
+        tokens: Most tokens of the teacher, prompt and completion, all calls summed.
+        on_exceeded: ``raise`` `BudgetExceeded`, or let the ``student`` answer alone.
+        teacher_price: As for `CostTracker`; for a budget given to the chain itself.
+    """
+
+    usd: Decimal | int | str | None = None
+    per_call_usd: Decimal | int | str | None = None
+    tokens: int | None = None
+    on_exceeded: Literal["raise", "student"] = "raise"
+    teacher_price: Prices = None
+
+    def __post_init__(self) -> None:
+        """Make money exact.
+
+        Raises:
+            TypeError: If money is a float, or tokens are no whole number.
+            ValueError: If nothing is limited, or a limit is negative.
+        """
+        for name in ("usd", "per_call_usd"):
+            if (money := getattr(self, name)) is not None:
+                object.__setattr__(self, name, exact(money, f"Budget.{name}"))
+        if self.tokens is not None:
+            if isinstance(self.tokens, bool) or not isinstance(self.tokens, int):
+                raise TypeError(f"Budget.tokens must be an int, not {type(self.tokens).__name__}")
+            if self.tokens < 0:
+                raise ValueError(f"Budget.tokens must be 0 or more, not {self.tokens}")
+        if self.usd is None and self.per_call_usd is None and self.tokens is None:
+            raise ValueError("Budget limits nothing; give usd=, per_call_usd= or tokens=")
+        if self.on_exceeded not in ("raise", "student"):
+            raise ValueError(
+                f"Budget.on_exceeded must be 'raise' or 'student', not {self.on_exceeded!r}"
+            )
+        check_price(self.teacher_price, "Budget.teacher_price")
+
+    @property
+    def needs_prices(self) -> bool:
+        """Whether the budget is in money."""
+        return self.usd is not None or self.per_call_usd is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """The most one call of the teacher can come to.
+
+    Attributes:
+        tokens: Prompt and completion tokens.
+        usd: US dollars; None where the budget is not in money.
+    """
+
+    tokens: int
+    usd: Decimal | None
+
+
+class Ledger:
+    """What of a budget is spent and what is reserved. Its owner holds a lock around each call."""
+
+    def __init__(self, budget: Budget) -> None:
+        """Start with nothing spent.
+
+        Args:
+            budget: The limits.
+        """
+        self.budget = budget
+        self.refused = 0
+        self._claims: dict[str, Claim] = {}
+        self._spent = Counts()
+        self._teacher_tokens = 0
+
+    def spend(self, role: str, counts: Counts) -> None:
+        """Take in a run that ended; unreported ones at their estimate."""
+        self._spent.add(counts)
+        if role == "teacher":
+            self._teacher_tokens += counts.prompt_tokens + counts.completion_tokens
+            self._teacher_tokens += counts.unreported_prompt_tokens
+            self._teacher_tokens += counts.unreported_completion_tokens
+
+    def release(self, call_id: str) -> None:
+        """Drop a reservation: its call ended, or was never made."""
+        self._claims.pop(call_id, None)
+
+    def claim(self, call_id: str, claim: Claim, spent_in_call: Decimal) -> None:
+        """Reserve what a call can come to.
+
+        Args:
+            call_id: The chain call it belongs to.
+            claim: The most it can come to.
+            spent_in_call: US dollars the teacher has cost in this chain call before.
+
+        Raises:
+            BudgetExceeded: If that could pass the budget.
+        """
+        budget = self.budget
+        others = [one for key, one in self._claims.items() if key != call_id]
+        reserved = sum((one.usd or Decimal(0) for one in others), Decimal(0))
+        usd = claim.usd or Decimal(0)
+        checks: list[tuple[str, Any, Any, Any]] = [
+            ("usd", budget.usd, self.spent_usd + reserved, usd),
+            ("per_call_usd", budget.per_call_usd, spent_in_call, usd),
+            (
+                "tokens",
+                budget.tokens,
+                self._teacher_tokens + sum(one.tokens for one in others),
+                claim.tokens,
+            ),
+        ]
+        for name, limit, used, more in checks:
+            if limit is not None and used + more > limit:
+                self.refused += 1
+                raise BudgetExceeded(
+                    f"the teacher is not asked: Budget.{name}={limit} could be passed; {used} is "
+                    f"spent or reserved and this call may take up to {more}. Raise the budget, "
+                    "lower guidance_tokens, or let the student go on alone with "
+                    "Budget(on_exceeded='student').",
+                    go_on=budget.on_exceeded == "student",
+                )
+        self._claims[call_id] = claim
+
+    @property
+    def spent_usd(self) -> Decimal:
+        """US dollars of both models, unreported calls at their estimate."""
+        return self._spent.known_cost + self._spent.unreported_cost
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for a report."""
+        claims = self._claims.values()
+        reserved = sum((one.usd or Decimal(0) for one in claims), Decimal(0))
+        money = {
+            name: None if (value := getattr(self.budget, name)) is None else amount(value)
+            for name in ("usd", "per_call_usd")
+        }
+        return {
+            **money,
+            "tokens": self.budget.tokens,
+            "on_exceeded": self.budget.on_exceeded,
+            "spent_usd": amount(self.spent_usd),
+            "spent_tokens": self._teacher_tokens,
+            "reserved_usd": amount(reserved),
+            "reserved_tokens": sum(one.tokens for one in claims),
+            "refused_calls": self.refused,
+        }
+
+
+def most_prompt_tokens(messages: Sequence[BaseMessage], chars: int, density: Density | None) -> int:
+    """Return an upper estimate of a prompt's tokens.
+
+    Args:
+        messages: The prompt.
+        chars: Its characters.
+        density: What is known of the model's tokens; None before its first call.
+
+    Returns:
+        The densest prompt seen, with a margin; before the first, a token for every two bytes.
+    """
+    extra = _TOKENS_PER_MESSAGE * len(messages)
+    if density is not None and density.densest:
+        return round(chars * density.densest * _MARGIN) + extra
+    size = sum(len(str(message.text).encode()) for message in messages)
+    return max(chars, size) // 2 + extra
+
+
+def dearest(found: Sequence[tuple[str, Money]]) -> Decimal:
+    """Return the highest price among the models a call may reach.
+
+    Args:
+        found: Each model's name with the price of the largest call.
+
+    Returns:
+        US dollars.
+
+    Raises:
+        BudgetExceeded: If one of them is unpriced: no budget in money can be held then.
+    """
+    most = Decimal(0)
+    for model, money in found:
+        if money.prompt is None or money.completion is None:
+            raise BudgetExceeded(
+                "the teacher is not asked: a Budget in US dollars needs its price, but "
+                f"{model!r} is {money.source}; give teacher_price=, or Budget(tokens=...)"
+            )
+        most = max(most, money.prompt + money.completion)
+    return most

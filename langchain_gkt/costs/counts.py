@@ -1,0 +1,256 @@
+"""Sums of calls, tokens, seconds and money, and what a machine's busy time is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from decimal import Decimal
+from typing import Any
+
+from langchain_gkt.costs.prices import Money
+from langchain_gkt.costs.usage import Tokens
+
+_ZERO = Decimal(0)
+
+
+@dataclass(kw_only=True)
+class Counts:
+    """Sums over calls. Tokens and money are measured; `unreported_*` ones are estimated.
+
+    Attributes:
+        calls: Calls made, whatever became of them; each attempt of ``with_retry`` is one.
+        failed_calls: Calls that ended in an error.
+        retries: Calls that repeat a failed one.
+        cache_hits: Calls answered from LangChain's cache; they cost nothing.
+        unreported_calls: Calls a provider may have billed without saying what: their tokens
+            are not in the sums.
+        prompt_tokens: Prompt tokens, cached ones included.
+        cached_prompt_tokens: Prompt tokens the provider read from its cache.
+        completion_tokens: Completion tokens, reasoning tokens included.
+        reasoning_tokens: Completion tokens spent on hidden reasoning.
+        seconds: Time between start and end, summed over calls.
+        busy_seconds: The same, where calls side by side share the time between them.
+        first_token_calls: Calls that streamed.
+        first_token_seconds: Time to their first token, summed.
+        prompt_cost: US dollars for prompt tokens.
+        completion_cost: US dollars for completion tokens.
+        machine_cost: US dollars for busy seconds of a machine paid by the hour.
+        prompt_cost_if_cached: US dollars had the provider read every prompt from its cache.
+        uncacheable_calls: Priced calls for which no price of cached prompts is known.
+        unpriced_calls: Calls whose model has no known price: not in the money.
+        unreported_prompt_tokens: Estimate for the unreported calls.
+        unreported_completion_tokens: Estimate for the unreported calls.
+        unreported_completion_limit: Most completion tokens they can have been billed.
+        unlimited_calls: Unreported calls that no limit held.
+        unreported_prompt_cost: Estimate for the unreported calls, in US dollars.
+        unreported_completion_cost: Estimate for the unreported calls, in US dollars.
+        unreported_unpriced_calls: Unreported calls whose model has no known price.
+        sources: Where the prices come from.
+    """
+
+    calls: int = 0
+    failed_calls: int = 0
+    retries: int = 0
+    cache_hits: int = 0
+    unreported_calls: int = 0
+    prompt_tokens: int = 0
+    cached_prompt_tokens: int = 0
+    completion_tokens: int = 0
+    reasoning_tokens: int = 0
+    seconds: float = 0.0
+    busy_seconds: float = 0.0
+    first_token_calls: int = 0
+    first_token_seconds: float = 0.0
+    prompt_cost: Decimal = _ZERO
+    completion_cost: Decimal = _ZERO
+    machine_cost: Decimal = _ZERO
+    prompt_cost_if_cached: Decimal = _ZERO
+    uncacheable_calls: int = 0
+    unpriced_calls: int = 0
+    unreported_prompt_tokens: int = 0
+    unreported_completion_tokens: int = 0
+    unreported_completion_limit: int = 0
+    unlimited_calls: int = 0
+    unreported_prompt_cost: Decimal = _ZERO
+    unreported_completion_cost: Decimal = _ZERO
+    unreported_unpriced_calls: int = 0
+    sources: set[str] = field(default_factory=set)
+
+    @property
+    def known_cost(self) -> Decimal:
+        """US dollars of the calls that are measured and priced."""
+        return self.prompt_cost + self.completion_cost + self.machine_cost
+
+    @property
+    def unreported_cost(self) -> Decimal:
+        """US dollars the unreported calls are estimated at."""
+        return self.unreported_prompt_cost + self.unreported_completion_cost
+
+    @property
+    def whole(self) -> bool:
+        """Whether the money covers every call."""
+        return not self.unpriced_calls and not self.unreported_calls
+
+    def add(self, other: Counts) -> None:
+        """Add other sums to these."""
+        for name in _NAMES:
+            if value := getattr(other, name):
+                setattr(self, name, getattr(self, name) + value)
+        self.sources |= other.sources
+
+    def measured(self, tokens: Tokens, money: Money) -> None:
+        """Add one call whose usage was reported.
+
+        Args:
+            tokens: What it used.
+            money: What that cost.
+        """
+        self.prompt_tokens += tokens.prompt
+        self.cached_prompt_tokens += tokens.cached
+        self.completion_tokens += tokens.completion
+        self.reasoning_tokens += tokens.reasoning
+        self.sources.add(money.source)
+        if money.prompt is None or money.completion is None:
+            self.unpriced_calls += 1
+            return
+        self.prompt_cost += money.prompt
+        self.completion_cost += money.completion
+        if money.prompt_if_cached is None:
+            self.uncacheable_calls += 1
+        else:
+            self.prompt_cost_if_cached += money.prompt_if_cached
+
+    def unreported(self, tokens: Tokens, limit: int | None, money: Money) -> None:
+        """Add one call that may have been billed without the client being told.
+
+        Args:
+            tokens: An estimate of what was billed.
+            limit: Most completion tokens that can have been billed, or None.
+            money: What the estimate would cost.
+        """
+        self.unreported_calls += 1
+        self.unreported_prompt_tokens += tokens.prompt
+        self.unreported_completion_tokens += tokens.completion
+        if limit is None:
+            self.unlimited_calls += 1
+        else:
+            self.unreported_completion_limit += limit
+        self.sources.add(money.source)
+        if money.prompt is None or money.completion is None:
+            self.unreported_unpriced_calls += 1
+        else:
+            self.unreported_prompt_cost += money.prompt
+            self.unreported_completion_cost += money.completion
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values; money as decimal strings, None where it leaves calls out."""
+        some = bool(self.unreported_calls)
+        estimable = some and not self.unreported_unpriced_calls
+        cacheable = self.whole and not self.uncacheable_calls
+        return {
+            "calls": self.calls,
+            "failed_calls": self.failed_calls,
+            "retries": self.retries,
+            "cache_hits": self.cache_hits,
+            "unreported_calls": self.unreported_calls,
+            "unpriced_calls": self.unpriced_calls,
+            "prompt_tokens": self.prompt_tokens,
+            "cached_prompt_tokens": self.cached_prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "reasoning_tokens": self.reasoning_tokens,
+            "seconds": round(self.seconds, 6),
+            "busy_seconds": round(self.busy_seconds, 6),
+            "first_token_seconds": (
+                round(self.first_token_seconds / self.first_token_calls, 6)
+                if self.first_token_calls
+                else None
+            ),
+            # Money that leaves calls out would look like the whole bill.
+            "prompt_cost": amount(self.prompt_cost) if self.whole else None,
+            "completion_cost": amount(self.completion_cost) if self.whole else None,
+            "machine_cost": amount(self.machine_cost),
+            "cost": amount(self.known_cost) if self.whole else None,
+            "known_prompt_cost": amount(self.prompt_cost),
+            "known_completion_cost": amount(self.completion_cost),
+            "known_cost": amount(self.known_cost),
+            "prompt_cost_if_cached": amount(self.prompt_cost_if_cached) if cacheable else None,
+            "price_source": "; ".join(sorted(self.sources)) or None,
+            "unreported": {
+                "estimated": True,
+                "calls": self.unreported_calls,
+                "prompt_tokens": self.unreported_prompt_tokens,
+                "completion_tokens": self.unreported_completion_tokens,
+                "most_completion_tokens": (
+                    None if self.unlimited_calls else self.unreported_completion_limit
+                ),
+                "cost": amount(self.unreported_cost) if estimable or not some else None,
+            },
+        }
+
+
+_NAMES = tuple(one.name for one in fields(Counts) if one.name != "sources")
+
+
+def amount(money: Decimal) -> str:
+    """Write money without an exponent, every digit of it."""
+    return format(money, "f")
+
+
+@dataclass(kw_only=True)
+class Estimate:
+    """Sums for what teacher-only would have cost, over the guided calls that allow it.
+
+    Attributes:
+        calls: Guided calls in the estimate.
+        not_estimated_calls: Guided calls that gave nothing to estimate from.
+        methods: How many calls were estimated by which method.
+        counts: Tokens and money of the imagined teacher-only calls.
+        guided: The same calls as they really were, both models.
+    """
+
+    calls: int = 0
+    not_estimated_calls: int = 0
+    methods: dict[str, int] = field(default_factory=dict)
+    counts: Counts = field(default_factory=Counts)
+    guided: Counts = field(default_factory=Counts)
+
+
+class BusyClock:
+    """Shares a machine's time among the runs on it: while n run, each is charged 1/n."""
+
+    def __init__(self) -> None:
+        """Start with nothing running."""
+        self._running = 0
+        self._share = 0.0
+        self._last = 0.0
+
+    def start(self, now: float) -> float:
+        """Begin a run.
+
+        Args:
+            now: Seconds of a monotonic clock.
+
+        Returns:
+            A mark to give to `end`.
+        """
+        self._advance(now)
+        self._running += 1
+        return self._share
+
+    def end(self, now: float, mark: float) -> float:
+        """End a run.
+
+        Args:
+            now: Seconds of the same clock.
+            mark: What `start` returned.
+
+        Returns:
+            Busy seconds the run is charged; over all runs they sum to the time in which any ran.
+        """
+        self._advance(now)
+        self._running -= 1
+        return self._share - mark
+
+    def _advance(self, now: float) -> None:
+        if self._running:
+            self._share += max(0.0, now - self._last) / self._running
+        self._last = now

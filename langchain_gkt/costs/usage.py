@@ -1,0 +1,231 @@
+"""Reads what providers report: tokens out of usage metadata, and which errors were billed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.outputs import ChatGeneration, LLMResult
+
+CHARS_PER_TOKEN = 4.0
+"""Used where a model's own texts have not been measured yet; as langchain-core counts."""
+
+# No request reached the provider: nothing can have been billed.
+_NEVER_SENT = {
+    "ConnectError",
+    "ConnectTimeout",
+    "ConnectionRefusedError",
+    "PoolTimeout",
+    "UnsupportedProtocol",
+    "gaierror",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokens:
+    """One call's tokens, read out of usage metadata.
+
+    Attributes:
+        prompt: Prompt tokens, cached ones included.
+        cached: Prompt tokens read from the provider's cache.
+        cache_written: Prompt tokens written to it.
+        prompt_audio: Prompt tokens of sound.
+        completion: Completion tokens, reasoning included.
+        reasoning: Completion tokens spent on hidden reasoning.
+        completion_audio: Completion tokens of sound.
+        tier: The service tier the tokens are marked with, such as ``flex``.
+    """
+
+    prompt: int
+    completion: int
+    cached: int = 0
+    cache_written: int = 0
+    prompt_audio: int = 0
+    reasoning: int = 0
+    completion_audio: int = 0
+    tier: str | None = None
+
+
+def read_tokens(usage: UsageMetadata | Mapping[str, Any], tier: str | None = None) -> Tokens:
+    """Read usage metadata.
+
+    langchain-openai writes the details of another service tier under names of their own, such
+    as ``flex_cache_read`` and ``priority_reasoning``.
+
+    Args:
+        usage: Usage metadata.
+        tier: The service tier the response names, if it does.
+
+    Returns:
+        The tokens. Details never exceed the sums they are part of.
+    """
+    given: dict[str, Any] = dict(usage)
+    prompts = given.get("input_token_details") or {}
+    answers = given.get("output_token_details") or {}
+    for name in ("flex", "priority"):
+        if tier is None and name in {**prompts, **answers}:
+            tier = name
+    prompt, completion = given["input_tokens"], given["output_tokens"]
+    cached = min(_detail(prompts, "cache_read"), prompt)
+    return Tokens(
+        prompt=prompt,
+        completion=completion,
+        cached=cached,
+        cache_written=min(_detail(prompts, "cache_creation"), prompt - cached),
+        prompt_audio=min(prompts.get("audio") or 0, prompt),
+        reasoning=min(_detail(answers, "reasoning"), completion),
+        completion_audio=min(answers.get("audio") or 0, completion),
+        tier=tier if tier not in ("default", "auto", "standard") else None,
+    )
+
+
+def _detail(details: Mapping[str, Any], name: str) -> int:
+    names = (name, f"flex_{name}", f"priority_{name}")
+    return sum(int(details.get(key) or 0) for key in names)
+
+
+def usage_of(response: LLMResult, message: AIMessage | None) -> UsageMetadata | None:
+    """Return a result's usage, or None where it reports none that can be read.
+
+    Args:
+        response: What the run ended with.
+        message: Its reply.
+
+    Returns:
+        Usage metadata; of older integrations, what ``llm_output`` holds.
+    """
+    usage: Any = message.usage_metadata if message else None
+    if usage and from_cache(usage):
+        return usage  # type: ignore[no-any-return]
+    if not usage:
+        old = (response.llm_output or {}).get("token_usage") or {}
+        usage = {
+            "input_tokens": old.get("prompt_tokens"),
+            "output_tokens": old.get("completion_tokens"),
+        }
+    counts = (usage.get("input_tokens"), usage.get("output_tokens"))
+    if not all(isinstance(count, int) and count >= 0 for count in counts):
+        return None
+    # Integrations write zeros where their provider reported nothing: no prompt is empty.
+    whole: Any = {"total_tokens": sum(counts), **usage}
+    return None if counts == (0, 0) else whole
+
+
+def message_of(response: object) -> AIMessage | None:
+    """Return the reply in a result; a partial one comes first after an early end.
+
+    Args:
+        response: What the run ended with.
+
+    Returns:
+        The reply, or None.
+    """
+    if not isinstance(response, LLMResult):
+        return None
+    for generations in response.generations:
+        for generation in generations:
+            if isinstance(generation, ChatGeneration) and isinstance(generation.message, AIMessage):
+                return generation.message
+    return None
+
+
+def from_cache(usage: Any) -> bool:
+    """Whether usage is that of an answer from LangChain's cache.
+
+    Args:
+        usage: Usage metadata or None.
+
+    Returns:
+        Whether langchain-core marked it so (``_convert_cached_generations``).
+    """
+    return bool(usage) and usage.get("total_cost") == 0
+
+
+def may_have_billed(error: BaseException) -> bool:
+    """Whether a provider may have billed a call that failed.
+
+    Args:
+        error: What the call failed with.
+
+    Returns:
+        False where the provider answered with an HTTP error, or was never reached; True for
+        a connection that broke, a timeout, and a reader that went away.
+    """
+    seen: set[int] = set()
+    one: BaseException | None = error
+    # Not __context__: it may be an older error that the caller was handling.
+    while one is not None and id(one) not in seen:
+        if isinstance(one, Exception) and _not_billed(one):
+            return False
+        seen.add(id(one))
+        one = one.__cause__
+    return True
+
+
+def _not_billed(error: Exception) -> bool:
+    response = getattr(error, "response", None)
+    refused = getattr(error, "status_code", None) or getattr(response, "status_code", None)
+    return refused is not None or type(error).__name__ in _NEVER_SENT
+
+
+def text_length(messages: list[BaseMessage]) -> int:
+    """Count the characters of a prompt, tool calls included.
+
+    Args:
+        messages: The prompt.
+
+    Returns:
+        Characters.
+    """
+    calls = [str(getattr(message, "tool_calls", None) or "") for message in messages]
+    return sum(len(str(m.text)) for m in messages) + sum(map(len, calls))
+
+
+@dataclass(kw_only=True)
+class Density:
+    """How many tokens one model makes of a text, learned from the calls that report usage.
+
+    Attributes:
+        prompt_chars: Characters of prompts.
+        prompt_tokens: Tokens they were billed as, what the provider adds included.
+        text_chars: Characters of answers.
+        text_tokens: Visible tokens they were billed as.
+        densest: Most tokens a character of any prompt came to; 0 before the first.
+    """
+
+    prompt_chars: int = 0
+    prompt_tokens: int = 0
+    text_chars: int = 0
+    text_tokens: int = 0
+    densest: float = 0.0
+
+    def learn(self, tokens: Tokens, *, prompt_chars: int, text_chars: int) -> None:
+        """Take in one call.
+
+        Args:
+            tokens: What it was billed.
+            prompt_chars: Characters of its prompt.
+            text_chars: Characters of its answer.
+        """
+        if prompt_chars:
+            self.prompt_chars += prompt_chars
+            self.prompt_tokens += tokens.prompt
+            self.densest = max(self.densest, tokens.prompt / prompt_chars)
+        if text_chars and tokens.completion > tokens.reasoning:
+            self.text_chars += text_chars
+            self.text_tokens += tokens.completion - tokens.reasoning
+
+    def prompt(self, chars: int) -> int:
+        """Estimate the tokens of a prompt of so many characters."""
+        if self.prompt_chars and self.prompt_tokens:
+            return round(chars * self.prompt_tokens / self.prompt_chars)
+        return round(chars / CHARS_PER_TOKEN)
+
+    def completion(self, chars: int) -> int:
+        """Estimate the tokens of an answer of so many characters."""
+        if self.text_chars and self.text_tokens:
+            return round(chars * self.text_tokens / self.text_chars)
+        return round(chars / CHARS_PER_TOKEN)
