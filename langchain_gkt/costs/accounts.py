@@ -133,7 +133,8 @@ class Accounts:
         price = self.prices[run.role]
         if isinstance(price, MachineTime):
             source = f"{dated(price)}: ${price.usd_per_hour:f} an hour of busy time"
-            return Money(prompt=Decimal(0), completion=Decimal(0), source=source)
+            none = Decimal(0)
+            return Money(prompt=none, completion=none, source=source, prompt_if_cached=none)
         if isinstance(price, Mapping):
             price = price.get(run.answered or "") or price.get(run.model)
         return price_call(

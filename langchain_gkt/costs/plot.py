@@ -105,7 +105,7 @@ def _title(report: CostReport) -> str:
         if one.interval:
             low, high = one.interval
             text += f" ({one.confidence:.0%} interval {low:.0%} to {high:.0%})"
-        return f"{text}, measured on {one.questions} questions"
+        return f"{text},\nmeasured on {one.questions} questions"
     if report.ratio is not None:
         return f"Guided answers cost {report.ratio:.0%} of teacher only (estimated)"
     return "What the answers took"

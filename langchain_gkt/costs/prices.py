@@ -183,6 +183,8 @@ def _unpriced(why: str) -> Money:
 
 def _by_price(price: Price, tokens: Tokens) -> Money:
     rate = price.cached_input_mtok
+    if rate is None and not price.input_mtok:  # what is free is free from a cache too
+        rate = price.input_mtok
     plain = (tokens.prompt - tokens.cached) * price.input_mtok
     cached = tokens.cached * (price.input_mtok if rate is None else rate)
     return Money(
