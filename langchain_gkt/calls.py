@@ -6,9 +6,11 @@ what can be shown; `script` carries its requests out, on the event loop or off i
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import AsyncIterator, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 from langchain_core.callbacks import Callbacks
@@ -22,11 +24,11 @@ from langchain_core.runnables.config import get_callback_manager_for_config
 
 from langchain_gkt import teacher as teachers
 from langchain_gkt.errors import BudgetExceeded, TeacherError
-from langchain_gkt.guidance import Guidance, GuidancePolicy
+from langchain_gkt.guidance import Guidance, GuidancePolicy, before_stop
 from langchain_gkt.replies import following, rest_of, text_chunk, tool_calls
 from langchain_gkt.runs import Role, child_config
 from langchain_gkt.script import MORE, Ask, Do, Script, acarry_out, ask_async, carry_out
-from langchain_gkt.structured import json_edge, schema_in, with_instruction
+from langchain_gkt.structured import in_order, json_edge, schema_in, with_instruction
 
 Mode = Literal["guided", "teacher", "student"]
 
@@ -152,21 +154,34 @@ class Call:
                     root=manager.parent_run_id,
                 )
 
-    def _first_limit(self) -> int | None:
-        """Return the limit of the teacher's first reply: none where it must call a tool."""
+    @property
+    def _forces_tool(self) -> bool:
         choice = self.tool_arguments.get("tool_choice")
-        if self.tools and choice not in (None, False, "auto", "none"):
+        return bool(self.tools) and choice not in (None, False, "auto", "none")
+
+    def _first_limit(self, reserved: int) -> int | None:
+        """Return the limit of the teacher's first reply: none where it must call a tool.
+
+        Args:
+            reserved: Tokens the student needs at least.
+        """
+        if self._forces_tool:
             return self.max_tokens
-        return self.limit
+        if self.limit is None or self.max_tokens is None or not reserved:
+            return self.limit
+        return max(1, min(self.limit, self.max_tokens - reserved))
 
     def _ask(
         self, messages: list[BaseMessage], limit: int | None, config: RunnableConfig, *, live: bool
     ) -> Ask:
-        streams = live and teachers.streams_usage(self.teacher)
+        streams = (
+            live and teachers.streams_usage(self.teacher) and "ignored-limit" not in self.warned
+        )
         if self.response_format:
             messages = with_instruction(messages, schema_in(self.response_format))
         self._admit_teacher(messages, limit, config)
-        arguments: dict[str, Any] = {"stop": self.stop}
+        # None would hide what is bound to the teacher.
+        arguments: dict[str, Any] = {} if self.stop is None else {"stop": self.stop}
         if self.model:
             arguments["model"] = self.model
         return Ask(
@@ -178,16 +193,19 @@ class Call:
             has_async=teachers.has_async(self.teacher),
         )
 
-    def _teach(self, messages: list[BaseMessage], *, live: bool) -> Generator[Any, Any, _Taught]:
+    def _teach(
+        self, messages: list[BaseMessage], taught: _Taught, *, live: bool, reserved: int
+    ) -> Script:
         """Ask the teacher; a second time where a tool call ran into the limit."""
-        limit, taught = self._first_limit(), _Taught()
+        limit = self._first_limit(reserved)
         ask = self._ask(messages, limit, self.child("teacher"), live=live)
+        taught.calls += 1
         reply = yield ask
         if ask.streams:
             chunk, reply = reply, None
             while chunk is not None:
                 reply = chunk if reply is None else reply + chunk
-                if new := self._showable(str(reply.text))[len(taught.shown) :]:
+                if new := self._showable(str(reply.text), limit)[len(taught.shown) :]:
                     taught.shown += new
                     yield text_chunk(new)
                 chunk = yield MORE
@@ -195,7 +213,9 @@ class Call:
         broken_off = teachers.broken_off_in_tool_call(reply, limit, bool(self.tools))
         if broken_off and limit != self.max_tokens:
             said, limit = str(reply.text), self.max_tokens
-            reply = yield self._ask(messages, limit, self.child("teacher"), live=False)
+            ask = self._ask(messages, limit, self.child("teacher"), live=False)
+            taught.calls += 1
+            reply = yield ask
             self._count(taught, reply)
             if taught.shown:
                 reply = following(said, reply)
@@ -203,16 +223,16 @@ class Call:
             taught.tool_reply = reply
         else:
             taught.guidance = self._read(reply, limit, taught)
-        return taught
 
     def _count(self, taught: _Taught, reply: AIMessage) -> None:
-        taught.calls += 1
         taught.tokens += teachers.completion_tokens(reply)
         if reply.usage_metadata:
             taught.usage = add_usage(taught.usage, reply.usage_metadata)
 
     def _read(self, message: AIMessage, limit: int | None, taught: _Taught) -> Guidance:
-        policy = self.policy if self.mode == "guided" else GuidancePolicy(cut="none")
+        # Where nobody continues, nothing is cut.
+        last = self.mode != "guided" or (limit is not None and limit == self.max_tokens)
+        policy = GuidancePolicy(cut="none") if last else self.policy
         guidance = teachers.read(message, limit, policy, self.stop)
         if limit is not None and guidance.usage and guidance.token_count > limit:
             self._warn(
@@ -223,6 +243,8 @@ class Call:
             )
         if self.response_format:
             text, complete = self._json_begun(guidance.written)
+            if not complete and (whole := self._whole_json(guidance.written, taught.shown)):
+                text, complete = whole, True
             if complete or self.mode == "guided":
                 guidance = replace(guidance, text=text, complete=complete)
                 taught.note = None if text else "the teacher wrote no JSON of the schema"
@@ -234,17 +256,43 @@ class Call:
         """Return the part of a teacher's text that begins an answer of the schema."""
         from langchain_gkt.students.grammar import json_grammar, valid_prefix
 
-        # Fences and greetings in front are no part of the answer.
-        begun = written[written.find("{") :] if "{" in written else ""
-        grammar = json_grammar(schema_in(self.response_format))
-        text, complete = valid_prefix(begun, grammar)
-        return (text, True) if complete else (json_edge(text), False)
+        grammar, longest = json_grammar(schema_in(self.response_format)), ""
+        for at in _braces(written):  # fences and greetings are no part of the answer
+            text, complete = valid_prefix(written[at:], grammar)
+            if complete:
+                return text, True
+            if ":" in text:  # beyond its first name this is the object, come what may
+                return json_edge(text), False
+            longest = max(longest, text, key=len)
+        return json_edge(longest), False
 
-    def _showable(self, written: str) -> str:
+    def _whole_json(self, written: str, shown: str) -> str | None:
+        """Return a whole answer in the schema's own form, where the teacher wrote it in another."""
+        from langchain_gkt.students.grammar import json_grammar, valid_prefix
+
+        schema = schema_in(self.response_format)
+        for at in _braces(written):
+            try:
+                value, _ = json.JSONDecoder().raw_decode(written, at)
+            except ValueError:
+                continue
+            text = json.dumps(in_order(value, schema, schema), ensure_ascii=False)
+            if valid_prefix(text, json_grammar(schema)) == (text, True) and text.startswith(shown):
+                return text
+        return None
+
+    def _showable(self, written: str, limit: int | None) -> str:
         """Return what of a growing guidance can be shown: its last word may be cut away."""
+        written = before_stop(written, self.stop)
         if self.mode != "guided":
             return "" if self.response_format else written
-        return self._json_begun(written)[0] if self.response_format else self.policy.trim(written)
+        if limit is not None:
+            # A server may ignore the limit; what is beyond it is known at the end only.
+            written = written[: 4 * limit]
+        if not self.response_format:
+            return self.policy.trim(written)
+        text = self._json_begun(written)[0]
+        return text if ":" in text else ""
 
     def _after_teacher(self, error: Exception | None) -> str | None:
         """Raise a failed teacher call, or say what the student has to do without."""
@@ -254,7 +302,8 @@ class Call:
             if error.go_on and self.mode == "guided":
                 return f"BudgetExceeded: {error}"
             raise error
-        if self.fall_back and self.mode == "guided":
+        helpless = self._forces_tool and not self._students_tools()
+        if self.fall_back and self.mode == "guided" and not helpless:
             return f"{type(error).__name__}: {error}"
         raise _teacher_error(error) from error
 
@@ -269,12 +318,12 @@ class Call:
         """Return the student's part, or None where nothing is left to write."""
         if self.mode == "teacher" or (guidance and guidance.complete):
             return None
-        arguments: dict[str, Any] = {"stop": self.stop}
+        arguments: dict[str, Any] = {} if self.stop is None else {"stop": self.stop}
         if self.temperature is not None:
             arguments["temperature"] = self.temperature
         if self.max_tokens is not None:
-            left = self.max_tokens - tokens
-            if left <= 0:
+            left = max(0, self.max_tokens - tokens)
+            if not left and not self.response_format:  # an object must be finished
                 return None
             arguments["max_tokens"] = left
         if self.response_format:
@@ -292,9 +341,10 @@ class Call:
             # The choice was the teacher's; a begun text is no tool call that could be forced.
             choice = None if guidance else self.tool_arguments.get("tool_choice")
             model = model.bind_tools(tools, tool_choice=choice)  # type: ignore[attr-defined]
-        elif self.tools and self.mode == "student":
+        elif self.tools and guidance is None and not self.asks_teacher:
             raise NotImplementedError(
-                "mode='student' with tools needs a student whose chat template knows tools"
+                "without a teacher (mode='student', guidance_tokens=0) tools need a student "
+                "whose chat template knows tools"
             )
         return Ask(
             model=model,
@@ -325,15 +375,28 @@ class Call:
 
     def _script(self, messages: list[BaseMessage], *, live: bool) -> Script:
         _refuse_empty(messages)
-        taught, student, error = _Taught(), None, None
+        taught, student, error, reserved = _Taught(), None, None, 0
         check = getattr(self.student, "check", None)
         if check and self.mode != "teacher":  # before a teacher is paid for it
-            yield Do(lambda: check(messages, tools=self._students_tools()))
+            room = self.limit or 0 if self.asks_teacher else 0
+            checked = partial(check, tools=self._students_tools(), reserve=room)
+            reserved = yield Do(partial(checked, messages, response_format=self.response_format))
+            if self.max_tokens is not None and reserved > self.max_tokens:
+                raise ValueError(
+                    f"max_tokens={self.max_tokens} cannot hold an answer of this schema, whose "
+                    f"shortest takes {reserved} tokens; raise max_tokens"
+                )
         if self.asks_teacher:
             try:
-                taught = yield from self._teach(messages, live=live)
+                yield from self._teach(messages, taught, live=live, reserved=reserved)
             except Exception as caught:  # noqa: BLE001  whatever a provider raises
                 error = caught
+                if taught.shown:  # the student goes on from there, if it may
+                    count = max(1, len(taught.shown) // 4)
+                    taught.tokens += count
+                    taught.guidance = Guidance(
+                        text=taught.shown, token_count=count, written=taught.shown
+                    )
         fallback = self._after_teacher(error) or taught.note
         if taught.tool_reply:
             yield tool_calls(taught.tool_reply, rest_of(taught.tool_reply, taught.shown))
@@ -366,7 +429,7 @@ class Call:
                 usage_metadata=usage,
                 response_metadata={
                     "model_name": self.name,
-                    "model_provider": "langchain-gkt",
+                    "model_provider": _provider(taught.tool_reply),
                     "finish_reason": reason or "stop",
                     "gkt": {
                         "guidance": guidance.text if guidance else "",
@@ -411,6 +474,17 @@ class Call:
             return self._read(reply, self.limit, _Taught())
         except Exception as error:
             raise _teacher_error(error) from error
+
+
+def _braces(text: str) -> list[int]:
+    """Return where an object may begin; the first few places are enough."""
+    return [at for at, character in enumerate(text) if character == "{"][:16]
+
+
+def _provider(reply: AIMessage | None) -> str:
+    """Return who knows how to read the content: the teacher, where it gave blocks of its own."""
+    own = reply.response_metadata.get("model_provider") if reply else None
+    return str(own) if own and reply and isinstance(reply.content, list) else "langchain-gkt"
 
 
 def _knows_tools(student: BaseChatModel) -> bool:

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from langchain_gkt import teacher as teachers
 from langchain_gkt.calls import Call
+from langchain_gkt.errors import refuse_unknown
 from langchain_gkt.guidance import Guidance
 from langchain_gkt.model import CALL_ARGUMENTS, GuidedModel
 from langchain_gkt.runs import open_run
@@ -173,6 +174,21 @@ class GuidedKnowledgeTransferChain(GuidedModel):
                 await one._producer.aclose()  # the children's runs end before their parent's
             await chunks.aclose()
 
+    # What `stream_events(version="v3")` is made of.
+    def _chat_model_stream_v3(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Any:
+        config, run = open_run(config, asynchronous=False)
+        one = self._configured(config)._for_one_call(run)
+        return BaseChatModel._chat_model_stream_v3(one, input, config, **kwargs)
+
+    async def _achat_model_stream_v3(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Any:
+        config, run = open_run(config, asynchronous=True)
+        one = self._configured(config)._for_one_call(run)
+        return await BaseChatModel._achat_model_stream_v3(one, input, config, **kwargs)
+
     def _generate_with_cache(
         self,
         messages: list[BaseMessage],
@@ -212,7 +228,9 @@ class GuidedKnowledgeTransferChain(GuidedModel):
         Args:
             tools: Tools in any form LangChain knows.
             tool_choice: As the teacher's ``bind_tools`` takes it.
-            **kwargs: Further arguments of the teacher's ``bind_tools``.
+            **kwargs: Further arguments of the teacher's ``bind_tools``, or of each call: give
+                ``guidance_tokens`` here so that it holds a whole tool call, and the words that
+                your teacher puts in front of one.
 
         Returns:
             The chain with the tools bound.
@@ -220,17 +238,19 @@ class GuidedKnowledgeTransferChain(GuidedModel):
         Raises:
             NotImplementedError: If the teacher takes no tools.
         """
-        if self.mode != "student" and not teachers.is_configurable(self.teacher):
+        if tools and self.mode != "student" and not teachers.is_configurable(self.teacher):
             teachers.refuse_toolless(self.teacher)
         formatted = [convert_to_openai_tool(tool) for tool in tools]
         # What LangChain notes for traces is the chain's, not the teacher's.
         notes = {key: kwargs.pop(key) for key in ("ls_structured_output_format",) if key in kwargs}
-        if tool_choice is not None:
-            kwargs["tool_choice"] = tool_choice
         own = {key: kwargs.pop(key) for key in CALL_ARGUMENTS if key in kwargs}
+        if tool_choice is not None:
+            own["tool_choice"] = tool_choice
         if notes:
             own["quiet"] = True
-        return self.bind(tools=formatted, tool_arguments=kwargs, **own, **notes)
+        if kwargs:
+            own["tool_arguments"] = kwargs
+        return self.bind(tools=formatted, **own, **notes)
 
     def with_structured_output(
         self,
@@ -249,8 +269,8 @@ class GuidedKnowledgeTransferChain(GuidedModel):
             method: ``json_schema`` (or ``json_mode``, which is the same here): the teacher
                 begins the JSON object, the student finishes it, held to the schema token by
                 token. ``function_calling``: the teacher alone writes it, as a tool call. None
-                takes the first, unless llguidance (extra ``structured``) is missing or the
-                student is not a `HuggingFaceStudent`.
+                takes the first, unless llguidance (extra ``structured``) is missing, the student
+                is not a `HuggingFaceStudent`, or the schema is one it cannot be held to.
             strict: Taken for compatibility; the student always keeps to the schema.
             **kwargs: Further arguments of each call.
 
@@ -265,14 +285,18 @@ class GuidedKnowledgeTransferChain(GuidedModel):
         from langchain_gkt.students.huggingface import HuggingFaceStudent
 
         local = isinstance(self.student, HuggingFaceStudent)
+        if method not in (None, "json_schema", "json_mode", "function_calling"):
+            raise ValueError(
+                f"method must be 'json_schema', 'json_mode' or 'function_calling', not {method!r}"
+            )
         if method is None:
             able = local and importlib.util.find_spec("llguidance")
-            method = "json_schema" if able else "function_calling"
+            method = "json_schema" if able and _can_be_held(schema) else "function_calling"
         if method == "function_calling":
-            extra = {} if strict is None else {"strict": strict}
-            return super().with_structured_output(
-                schema, include_raw=include_raw, **extra, **kwargs
-            )
+            # The arguments are fields too; langchain-core's method takes none for its calls.
+            refuse_unknown(kwargs, type(self).model_fields, "with_structured_output")
+            one = self.model_copy(update=kwargs) if kwargs else self
+            return BaseChatModel.with_structured_output(one, schema, include_raw=include_raw)
         if not local:
             raise TypeError(
                 f"method={method!r} needs a HuggingFaceStudent, which can be held to a schema; "
@@ -352,3 +376,13 @@ class GuidedKnowledgeTransferChain(GuidedModel):
         """
         call, prompt, config = self._guide_call(messages, config)
         return await call.aguide(prompt, config)
+
+
+def _can_be_held(schema: dict[str, Any] | type) -> bool:
+    from langchain_gkt.students.grammar import json_grammar
+
+    try:
+        json_grammar(schema_in(binding(schema, "json_schema")["response_format"]))
+    except ValueError:
+        return False
+    return True

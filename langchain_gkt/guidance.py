@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -68,6 +69,23 @@ class GuidancePolicy:
                 return sentences[0].rstrip()
         words = _WHOLE_WORDS.match(text)
         return words[0].rstrip() if words else ""
+
+
+def before_stop(text: str, stop: Sequence[str] | None) -> str:
+    """Return what of a growing text is certain to come before a stop string.
+
+    Args:
+        text: The text so far.
+        stop: Stop strings, or None.
+
+    Returns:
+        The text up to the first of them, or without an end that may grow into one.
+    """
+    ends = [end for end in stop or () if end]
+    if found := [text.find(end) for end in ends if end in text]:
+        return text[: min(found)]
+    held = (size for end in ends for size in range(1, len(end)) if text.endswith(end[:size]))
+    return text[: len(text) - max(held, default=0)]
 
 
 @dataclass(frozen=True, kw_only=True)

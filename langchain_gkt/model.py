@@ -18,6 +18,7 @@ from langchain_core.callbacks.manager import BaseRunManager
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from langchain_gkt import teacher as teachers
@@ -30,8 +31,10 @@ from langchain_gkt.structured import schema_in
 from langchain_gkt.students import STUDENT_VARIABLE, as_student
 
 _SETTINGS = ("guidance_tokens", "guidance", "mode", "max_tokens", "temperature")
-CALL_ARGUMENTS = (*_SETTINGS, "model", "tools", "tool_arguments", "response_format", "quiet")
-"""Arguments of a call; the last four are set by ``bind_tools`` and structured output."""
+_OF_TOOLS = ("tool_choice", "parallel_tool_calls", "strict")
+CALL_ARGUMENTS = (*_SETTINGS, "model", "tools", *_OF_TOOLS, "response_format")
+"""Arguments of a call, as users give them."""
+_INNER = ("tool_arguments", "quiet")
 
 
 class GuidedModel(BaseChatModel):
@@ -191,12 +194,30 @@ class GuidedModel(BaseChatModel):
         memo[id(self.teacher)] = self.teacher
         return super().__deepcopy__(memo)
 
+    def get_token_ids(self, text: str) -> list[int]:
+        """Tokenise a text as the student does; in mode ``teacher`` as the teacher does.
+
+        Args:
+            text: The text.
+
+        Returns:
+            Its ids.
+        """
+        if self.custom_get_token_ids is not None:
+            return self.custom_get_token_ids(text)
+        if self.mode == "teacher":
+            first = next(teachers.models_of(teachers.resolved(self.teacher, None)))
+            return first.get_token_ids(text)
+        ids: list[int] = self.student.get_token_ids(text)
+        return ids
+
     # --- one call ---
 
     def _settings(
         self, stop: list[str] | None, parent: BaseRunManager | None, kwargs: dict[str, Any]
     ) -> Call:
-        refuse_unknown(kwargs, CALL_ARGUMENTS, f"a call of {type(self).__name__}")
+        outer = kwargs.keys() - set(_INNER)
+        refuse_unknown(outer, CALL_ARGUMENTS, f"a call of {type(self).__name__}")
         given = {name: kwargs.get(name, getattr(self, name)) for name in _SETTINGS}
         if given["mode"] not in ("guided", "teacher", "student"):
             raise ValueError(
@@ -208,8 +229,14 @@ class GuidedModel(BaseChatModel):
         if limit is None or "guidance_tokens" in kwargs:
             limit = given["guidance_tokens"]
         if not isinstance(limit, int) or limit < 0:
-            raise ValueError(f"guidance_tokens must be 0 (student only) or more, not {limit}")
-        most = given["max_tokens"]
+            raise ValueError(
+                f"guidance_tokens must be 0 (student only) or more, a whole number, not {limit!r}"
+            )
+        most, heat = given["max_tokens"], given["temperature"]
+        if most is not None and (not isinstance(most, int) or most < 1):
+            raise ValueError(f"max_tokens must be a whole number, 1 or more, not {most!r}")
+        if heat is not None and (not isinstance(heat, int | float) or heat < 0):
+            raise ValueError(f"temperature must be a number, 0 or more, not {heat!r}")
         if given["mode"] == "teacher":
             limit = most
         elif most is not None:
@@ -232,8 +259,11 @@ class GuidedModel(BaseChatModel):
             stop=stop if stop is not None else self.stop,
             parent=parent,
             model=kwargs.get("model"),
-            tools=kwargs.get("tools"),
-            tool_arguments=kwargs.get("tool_arguments") or {},
+            tools=[convert_to_openai_tool(tool) for tool in kwargs.get("tools") or ()],
+            tool_arguments={
+                **(kwargs.get("tool_arguments") or {}),
+                **{name: kwargs[name] for name in _OF_TOOLS if name in kwargs},
+            },
             response_format=kwargs.get("response_format"),
             quiet=bool(kwargs.get("quiet") or kwargs.get("response_format")),
         )

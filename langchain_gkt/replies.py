@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages.tool import ToolCallChunk, tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.utils.json import parse_partial_json
 
 
 def text_chunk(text: str) -> ChatGenerationChunk:
@@ -35,16 +38,46 @@ def following(said: str, reply: AIMessage) -> AIMessage:
 
 
 def tool_calls(reply: AIMessage, content: Any) -> ChatGenerationChunk:
-    """Pass tool calls on as they came."""
-    calls: dict[str, Any] = {
-        "tool_calls": reply.tool_calls,
-        "invalid_tool_calls": reply.invalid_tool_calls,
-    }
+    """Pass tool calls on as they came; a broken one never becomes a whole one.
+
+    Args:
+        reply: A reply with tool calls, whole or joined from chunks.
+        content: The content to give with them.
+
+    Returns:
+        A chunk.
+    """
     if isinstance(reply, AIMessageChunk):  # the arguments' own text
-        calls = {"tool_call_chunks": reply.tool_call_chunks}
+        calls: dict[str, Any] = {"tool_call_chunks": list(map(_strict, reply.tool_call_chunks))}
+    else:
+        broken = [
+            tool_call_chunk(name=c["name"], args=c["args"], id=c["id"], index=None)
+            for c in reply.invalid_tool_calls
+        ]
+        invalid = [
+            {**c, "args": _strict(b)["args"]}
+            for c, b in zip(reply.invalid_tool_calls, broken, strict=True)
+        ]
+        calls = {"tool_calls": reply.tool_calls, "invalid_tool_calls": invalid}
     return ChatGenerationChunk(
         message=AIMessageChunk(content=content, additional_kwargs=reply.additional_kwargs, **calls)
     )
+
+
+def _strict(chunk: ToolCallChunk) -> ToolCallChunk:
+    """Keep langchain-core from completing arguments that were cut off: an agent would act."""
+    arguments = chunk["args"]
+    if not arguments:
+        return chunk
+    try:
+        json.loads(arguments, strict=False)
+    except ValueError:
+        try:
+            parse_partial_json(arguments)
+        except ValueError:
+            return chunk
+        return {**chunk, "args": f"!{arguments}"}
+    return chunk
 
 
 def joined(chunks: list[ChatGenerationChunk]) -> ChatResult:

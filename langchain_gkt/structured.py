@@ -69,6 +69,37 @@ def with_instruction(messages: Sequence[BaseMessage], schema: dict[str, Any]) ->
     return [first, *messages[found:]]
 
 
+def in_order(value: Any, schema: Any, root: dict[str, Any]) -> Any:
+    """Put a value's properties in the order of its schema, and whole numbers where it wants them.
+
+    Args:
+        value: A JSON value.
+        schema: Its schema.
+        root: The schema that ``$ref`` points into.
+
+    Returns:
+        The value; unlike the schema's form where it does not have that form.
+    """
+    if not isinstance(schema, dict):
+        return value
+    if str(schema.get("$ref", "")).startswith("#/"):
+        target: Any = root
+        for step in schema["$ref"][2:].split("/"):
+            target = target.get(step, {}) if isinstance(target, dict) else {}
+        return in_order(value, target, root)
+    if isinstance(value, list):
+        return [in_order(item, schema.get("items"), root) for item in value]
+    if isinstance(value, float) and schema.get("type") == "integer" and value.is_integer():
+        return int(value)
+    if not isinstance(value, dict):
+        return value
+    for option in schema.get("anyOf", ()) or schema.get("oneOf", ()):
+        value = in_order(value, option, root)
+    wanted = schema.get("properties", {})
+    names = [*(n for n in wanted if n in value), *(n for n in value if n not in wanted)]
+    return {name: in_order(value[name], wanted.get(name), root) for name in names}
+
+
 def json_edge(text: str) -> str:
     """Cut a growing JSON text behind its last mark or whole word, without trailing blanks.
 
@@ -119,6 +150,8 @@ def binding(schema: Any, method: Method) -> dict[str, Any]:
     Returns:
         ``response_format``, and LangSmith's note of the schema.
     """
+    if isinstance(schema, dict) and not {"title", "name", "function"} & schema.keys():
+        schema = {"title": "answer", **schema}
     wanted = convert_to_json_schema(schema)
     name = wanted.get("title", "answer")
     return {

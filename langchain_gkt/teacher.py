@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import PurePath
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
@@ -18,6 +21,8 @@ from langchain_core.runnables import (
 from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.config import ensure_config, merge_configs
 from langchain_core.runnables.configurable import DynamicRunnable
+from langchain_core.runnables.retry import RunnableRetry
+from pydantic import BaseModel, SecretBytes, SecretStr
 
 from langchain_gkt.errors import TeacherError
 from langchain_gkt.guidance import Guidance, GuidancePolicy
@@ -34,6 +39,8 @@ LIMIT_FIELDS = (
 _STOPPED_AT_LIMIT = {"length", "max_tokens", "max_output_tokens", "model_length", "max_length"}
 _REASON_KEYS = ("finish_reason", "stop_reason", "done_reason")
 
+
+_PROCESS = uuid.uuid4().hex
 
 # What says nothing about the answers a model gives.
 _NO_IDENTITY = {
@@ -132,27 +139,36 @@ def identity(teacher: object) -> Any:
         Plain data without keys; LangChain's cache tells teachers apart by it.
     """
     if isinstance(teacher, RunnableBindingBase):
-        return {"bound": identity(teacher.bound), "kwargs": sorted(teacher.kwargs.items())}
+        return {"bound": identity(teacher.bound), "kwargs": _described(teacher.kwargs)}
     if isinstance(teacher, RunnableWithFallbacks):
         return [identity(runnable) for runnable in teacher.runnables]
-    if not isinstance(teacher, BaseChatModel):
-        return type(teacher).__name__
-    fields = type(teacher).model_fields
-    values = {
-        name: value
-        for name in fields
-        if name not in _NO_IDENTITY and _is_plain(value := getattr(teacher, name, None))
-    }
-    kind = type(teacher)
-    return {"class": f"{kind.__module__}.{kind.__qualname__}", **values}
+    return _described(teacher)
 
 
-def _is_plain(value: object) -> bool:
-    if isinstance(value, dict):
-        return all(map(_is_plain, value.values()))
+def _described(value: Any) -> Any:
+    """Describe a value so that different ones never look the same; keys are left out."""
+    if value is None or isinstance(value, str | int | float | bytes | complex):
+        return value
+    if isinstance(value, SecretStr | SecretBytes):
+        return "secret"
+    if isinstance(value, PurePath | Enum):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _described(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return all(map(_is_plain, value))
-    return isinstance(value, str | int | float) and value is not None
+        return [_described(inner) for inner in value]
+    if isinstance(value, set | frozenset):
+        return sorted(repr(_described(inner)) for inner in value)
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    if isinstance(value, BaseModel):
+        fields = type(value).model_fields
+        # Fields that a class keeps out of exports are clients and the like.
+        names = [n for n, f in fields.items() if n not in _NO_IDENTITY and not f.exclude]
+        return {"class": kind, **{name: _described(getattr(value, name, None)) for name in names}}
+    if isinstance(value, type) or callable(value):
+        return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', kind)}"
+    # Nothing is known of it: better miss the cache than take another's entry.
+    return f"{kind}:{_PROCESS}:{id(value)}"
 
 
 def _runs_in_pipeline(model: BaseChatModel) -> bool:
@@ -166,8 +182,19 @@ def has_async(teacher: Runnable[Any, Any]) -> bool:
 
 
 def streams_usage(teacher: Runnable[Any, Any]) -> bool:
-    """Whether every model inside says that it reports usage while streaming."""
+    """Whether a stream is worth having: every model says that it reports usage while streaming.
+
+    Nothing retries a stream, so a teacher with retries or fallbacks is asked for whole replies.
+    """
+    if _is_guarded(teacher):
+        return False
     return all(getattr(model, "stream_usage", None) is True for model in models_of(teacher))
+
+
+def _is_guarded(teacher: object) -> bool:
+    if isinstance(teacher, RunnableRetry | RunnableWithFallbacks):
+        return True
+    return isinstance(teacher, RunnableBindingBase) and _is_guarded(teacher.bound)
 
 
 def can_limit(teacher: Runnable[Any, Any], limit_param: str | None) -> bool:
@@ -222,8 +249,9 @@ def hold(teacher: Runnable[Any, Any], to: Hold) -> Runnable[Any, Any]:
         first, *rest = (hold(runnable, to) for runnable in teacher.runnables)
         return teacher.model_copy(update={"runnable": first, "fallbacks": rest})
     if isinstance(teacher, RunnableBindingBase):
-        # A limit bound at call time would win over the model's field.
+        # What is bound at call time would win over the model's fields.
         names = {*LIMIT_FIELDS, to.limit_param} if to.limit is not None else set()
+        names |= {"temperature"} if to.temperature is not None else set()
         kwargs = {key: value for key, value in teacher.kwargs.items() if key not in names}
         return teacher.model_copy(update={"bound": hold(teacher.bound, to), "kwargs": kwargs})
     if not isinstance(teacher, BaseChatModel):

@@ -23,8 +23,8 @@ except ImportError as missing:
         'install it with: pip install "langchain-gkt[structured]"'
     ) from missing
 
-# Unbounded blanks would let a small model write blanks for ever.
-_COMPACT: Any = {"whitespace_pattern": r"[ \n]{0,12}"}
+# Room for a teacher's indents; unbounded blanks would let a small model write nothing else.
+_COMPACT: Any = {"whitespace_pattern": r"[ \t\r\n]{0,32}"}
 _BYTES = llguidance.LLTokenizer("byte")
 _MOST_STEPS = 4096
 
@@ -113,7 +113,10 @@ def tool_grammar(tools: Sequence[dict[str, Any]], name: str | None) -> str:
 def _checked(grammar: str, field: str) -> str:
     wrong, messages = llguidance.LLMatcher.validate_grammar_with_warnings(grammar, _BYTES)
     if wrong:
-        raise ValueError(f"{field} cannot be enforced: {'; '.join(messages)}")
+        raise ValueError(
+            f"{field} cannot be enforced: {'; '.join(messages)}. Change the {field}, or have the "
+            "teacher alone write the answer: method='function_calling'"
+        )
     return grammar
 
 
@@ -218,6 +221,17 @@ class Vocabulary:
         return int(which[self._order[which].argmin()])
 
 
+@lru_cache(maxsize=256)
+def shortest_answer(vocabulary: Vocabulary, grammar: str) -> int:
+    """Return how many tokens the shortest text of a grammar takes; 0 where that is not known.
+
+    Args:
+        vocabulary: The student's.
+        grammar: A compiled grammar.
+    """
+    return len(vocabulary.shortest_end(llguidance.LLMatcher(vocabulary.tokens, grammar)) or ())
+
+
 class Constraint:
     """Holds one answer to a grammar, and has it end within its tokens."""
 
@@ -230,10 +244,11 @@ class Constraint:
             vocabulary: The student's.
             grammar: A compiled grammar.
             begun: The part of the answer that is already written.
-            max_tokens: Tokens that are left for the rest.
+            max_tokens: Tokens that are left for the rest. A prefix whose shortest end takes
+                more gets those: see the attribute of that name.
 
         Raises:
-            ValueError: If the prefix breaks the grammar, or the rest cannot fit.
+            ValueError: If the prefix breaks the grammar, or nothing that has no prefix fits.
         """
         self._vocabulary, self._left = vocabulary, max_tokens
         self._matcher = llguidance.LLMatcher(vocabulary.tokens, grammar)
@@ -247,6 +262,10 @@ class Constraint:
                 f"{begun[:60]!r}"
             )
         end = vocabulary.shortest_end(self._matcher)
+        if end is not None and len(end) > max_tokens and begun:
+            # Another has begun it: a few tokens too many are better than half an object.
+            self._left = max_tokens = len(end)
+        self.max_tokens = max_tokens
         if end is not None and len(end) > max_tokens:
             raise ValueError(
                 f"max_tokens leaves {max_tokens} tokens, but the shortest answer of this schema "

@@ -34,7 +34,7 @@ from langchain_gkt.students.prompt import PromptBuilder, is_begun
 from langchain_gkt.students.tools import HermesParser, TemplateParser
 
 if TYPE_CHECKING:
-    from langchain_gkt.students.grammar import Constraint
+    from langchain_gkt.students.grammar import Constraint, Vocabulary
 
 _SAMPLING = ("max_tokens", "temperature", "top_p", "seed")
 _CALL_ARGUMENTS = (*_SAMPLING, "tools", "tool_choice", "response_format")
@@ -85,7 +85,7 @@ class HuggingFaceStudent(BaseChatModel):
 
     _engine: Engine | None = PrivateAttr(default=None)
     _prompts: PromptBuilder | None = PrivateAttr(default=None)
-    _vocabulary: Any = PrivateAttr(default=None)
+    _vocabulary: Vocabulary | None = PrivateAttr(default=None)
     _others: dict[str, HuggingFaceStudent] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="before")
@@ -150,6 +150,12 @@ class HuggingFaceStudent(BaseChatModel):
         private = {**(state.get("__pydantic_private__") or {}), **empty}
         return {**state, "__pydantic_private__": private}
 
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> HuggingFaceStudent:
+        """Copy the settings; weights and tokenizer are shared."""
+        memo = {} if memo is None else memo
+        memo |= {id(shared): shared for shared in (self.model, self.tokenizer)}
+        return super().__deepcopy__(memo)
+
     def _load(self) -> tuple[Engine, PromptBuilder]:
         if self._engine is None or self._prompts is None:
             if isinstance(self.model, str):
@@ -175,6 +181,7 @@ class HuggingFaceStudent(BaseChatModel):
         tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
         *,
         tool_choice: str | bool | dict[str, Any] | None = None,
+        strict: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
         """Let the model call tools, in the format of its chat template.
@@ -183,6 +190,7 @@ class HuggingFaceStudent(BaseChatModel):
             tools: Tools in any form LangChain knows.
             tool_choice: ``auto``, ``none``, ``any`` (or ``required``, True), or a tool's name.
                 A tool that must be called is held to its schema (extra ``structured``).
+            strict: Taken for compatibility; whether a call is held to its schema is said above.
             **kwargs: Further arguments of each call.
 
         Returns:
@@ -234,14 +242,19 @@ class HuggingFaceStudent(BaseChatModel):
         json_grammar(schema_in(bound["response_format"]))  # refuses now what fails later
         return structured(self.bind(**bound, **kwargs), schema, include_raw=include_raw)
 
-    def _constraint(
-        self, grammar: str, engine: Engine, *, begun: str, max_tokens: int
-    ) -> Constraint:
-        from langchain_gkt.students.grammar import Constraint, Vocabulary
+    def _constraint(self, grammar: str, *, begun: str, max_tokens: int) -> Constraint:
+        from langchain_gkt.students.grammar import Constraint
+
+        vocabulary = self._load_vocabulary()
+        return Constraint(vocabulary, grammar, begun=begun, max_tokens=max_tokens)
+
+    def _load_vocabulary(self) -> Vocabulary:
+        from langchain_gkt.students.grammar import Vocabulary
 
         if self._vocabulary is None:
+            engine = self._load()[0]
             self._vocabulary = Vocabulary(engine.tokenizer, engine.end_ids, engine.vocabulary)
-        return Constraint(self._vocabulary, grammar, begun=begun, max_tokens=max_tokens)
+        return self._vocabulary
 
     def _grammar(self, given: dict[str, Any]) -> str | None:
         """Return what the answer is held to, if to anything."""
@@ -268,18 +281,48 @@ class HuggingFaceStudent(BaseChatModel):
     # --- one call ---
 
     def check(
-        self, messages: list[BaseMessage], *, tools: Sequence[dict[str, Any]] | None = None
-    ) -> None:
+        self,
+        messages: list[BaseMessage],
+        *,
+        tools: Sequence[dict[str, Any]] | None = None,
+        response_format: dict[str, Any] | None = None,
+        reserve: int = 0,
+    ) -> int:
         """Refuse a conversation that the model cannot answer, without running it.
 
         Args:
             messages: The conversation.
             tools: Tools in OpenAI's form.
+            response_format: The form the answer must have, if any.
+            reserve: Tokens that another will write of the answer's beginning.
+
+        Returns:
+            Tokens that the shortest answer of that form takes; 0 without a form.
 
         Raises:
-            ValueError: If it is empty, longer than the context, or holds more than text.
+            ValueError: If it is empty, leaves the context no room, or holds more than text.
         """
-        self._fitting(messages, tools, self.max_tokens)
+        if response_format:
+            messages = with_instruction(messages, schema_in(response_format))
+        self._fitting(messages, tools, self.max_tokens, reserve)
+        if not response_format:
+            return 0
+        from langchain_gkt.students.grammar import json_grammar, shortest_answer
+
+        return shortest_answer(self._load_vocabulary(), json_grammar(schema_in(response_format)))
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """Tokenise a text with the model's own tokenizer.
+
+        Args:
+            text: The text.
+
+        Returns:
+            Its ids, without special tokens.
+        """
+        if self.custom_get_token_ids is not None:
+            return self.custom_get_token_ids(text)
+        return list(self._load()[1].tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _for_call(self, kwargs: dict[str, Any]) -> HuggingFaceStudent:
         """Return the student a call names with ``model``: this one, or another, kept loaded."""
@@ -311,7 +354,8 @@ class HuggingFaceStudent(BaseChatModel):
         constraint = None
         if grammar := self._grammar(given):
             begun = str(messages[-1].text).lstrip() if is_begun(messages[-1]) else ""
-            constraint = self._constraint(grammar, engine, begun=begun, max_tokens=room)
+            constraint = self._constraint(grammar, begun=begun, max_tokens=room)
+            room = constraint.max_tokens
         request = Request(
             prompt=prompt,
             prefill=prefill,
@@ -327,6 +371,7 @@ class HuggingFaceStudent(BaseChatModel):
         messages: list[BaseMessage],
         tools: Sequence[dict[str, Any]] | None,
         max_tokens: int,
+        reserve: int = 0,
     ) -> tuple[list[int], list[int]]:
         """Tokenise messages, shortened if they do not fit and the user wants that."""
         engine, prompts = self._load()
@@ -337,10 +382,14 @@ class HuggingFaceStudent(BaseChatModel):
             most = engine.context - min(max_tokens, engine.context // 4)
             if len(prompt) + len(prefill) > most:
                 prompt, prefill = prompts.shortened(messages, tools, most)
+            reserve = 0
+        # A long limit is seldom used up: a quarter of the context is kept at most.
+        reserve = min(reserve, engine.context // 4)
         used = len(prompt) + len(prefill)
-        if used >= engine.context:
+        if used + reserve >= engine.context:
+            more = f" and {reserve} more are kept for guidance" if reserve else ""
             raise ValueError(
-                f"messages make a prompt of {used} tokens, but the student's context holds "
+                f"messages make a prompt of {used} tokens{more}, but the student's context holds "
                 f"{engine.context}; shorten the messages, use a student with more context, or "
                 "set on_long_prompt='truncate' (student_kwargs of a chain)"
             )

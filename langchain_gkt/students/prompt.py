@@ -185,12 +185,30 @@ def _plain_text(conversation: Sequence[BaseMessage]) -> str:
     return "\n\n".join(system) + ("\n\n" if system else "") + "\n".join(spoken) + "\nA:"
 
 
+# Blocks that are text, or whose text or tool call is read elsewhere.
+_READABLE = {
+    "text",
+    "reasoning",
+    "reasoning_content",
+    "thinking",
+    "redacted_thinking",
+    "refusal",
+    "tool_use",
+    "tool_result",
+    "tool_call",
+    "tool_call_chunk",
+    "invalid_tool_call",
+    "input_json_delta",
+    "function_call",
+}
+
+
 def _refuse_media(message: BaseMessage, position: int) -> None:
     if isinstance(message.content, str):
         return
     for block in message.content:
         kind = "text" if isinstance(block, str) else block.get("type")
-        if kind in ("image", "image_url", "audio", "input_audio", "video", "file"):
+        if kind not in _READABLE:
             raise ValueError(
                 f"messages[{position}] ({message.type}) holds a block of type {kind!r}; "
                 "the student reads text only"

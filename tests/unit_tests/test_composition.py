@@ -12,6 +12,7 @@ from langchain_core._api import LangChainBetaWarning
 from langchain_core._api.deprecation import LangChainPendingDeprecationWarning
 from langchain_core.caches import InMemoryCache
 from langchain_core.globals import set_llm_cache
+from langchain_core.language_models import FakeMessagesListChatModel
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.rate_limiters import InMemoryRateLimiter
 from langchain_core.runnables import ConfigurableField, RunnableLambda, RunnableParallel
@@ -359,3 +360,70 @@ def test_runnable_lambdas_nest(teacher, student, problem) -> None:
     chain = make(teacher, student, guidance_tokens=len(problem.plan) + 3)
     pipeline = RunnableLambda(str.upper) | (lambda _: problem.question) | chain
     assert pipeline.invoke("x").text == problem.solution
+
+
+def test_streams_equal_answers_where_limits_are_ignored_or_stops_reached(student) -> None:
+    wordy = "One two three four five six seven eight nine ten eleven twelve."
+    disobedient = ToolTeacher(log=[])
+    object.__setattr__(disobedient, "_reply", lambda *_: AIMessage(wordy, usage_metadata=USAGE))
+    chain = make(disobedient, student, guidance_tokens=5, max_tokens=12)
+    with pytest.warns(UserWarning, match="although it was asked"):
+        streamed = "".join(c.text for c in chain.stream("Hello"))
+    assert streamed == chain.invoke("Hello").text
+    stopped = make(ToolTeacher(), student, guidance_tokens=40)
+    want = stopped.invoke("Hello", stop=["well"]).text
+    assert want == "Hello there, and "
+    assert "".join(c.text for c in stopped.stream("Hello", stop=["well"])) == want
+
+
+USAGE = {"input_tokens": 1, "output_tokens": 13, "total_tokens": 14}
+
+
+def test_tokens_are_counted_by_the_students_tokenizer(teacher, student) -> None:
+    ids = student._engine.tokenizer("What is 3 plus 4?", add_special_tokens=False)["input_ids"]
+    assert student.get_token_ids("What is 3 plus 4?") == ids
+    assert make(teacher, student).get_num_tokens("What is 3 plus 4?") == len(ids)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"max_tokens": 0}, "max_tokens must be a whole number, 1 or more, not 0"),
+        ({"max_tokens": -3}, "max_tokens must be"),
+        ({"temperature": -1}, "temperature must be a number, 0 or more"),
+        ({"guidance_tokens": "5"}, "a whole number, not '5'"),
+    ],
+)
+def test_call_time_values_are_checked(arguments, says, teacher, student) -> None:
+    with pytest.raises(ValueError, match=says):
+        make(teacher, student).invoke("x", **arguments)
+    with pytest.raises(ValueError, match="method must be"):
+        make(teacher, student).with_structured_output({"title": "A"}, method="foo")
+
+
+def test_blocks_that_are_no_text_are_refused(teacher, student) -> None:
+    for block in ({"type": "document", "source": {}}, {"type": "media", "data": "aa"}):
+        with pytest.raises(ValueError, match=rf"messages\[0\].*'{block['type']}'"):
+            make(teacher, student).invoke([HumanMessage([{"type": "text", "text": "x"}, block])])
+    assert not teacher.asked
+
+
+def test_teachers_that_hold_messages_do_not_share_entries(student) -> None:
+    cat, dog = (
+        make(FakeMessagesListChatModel(responses=[AIMessage(word)]), student)
+        for word in ("cat", "dog")
+    )
+    assert cat._get_llm_string() != dog._get_llm_string()
+
+
+@pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
+async def test_events_of_version_three_nest_and_are_configured(teacher, student, problem) -> None:
+    shorter = WordTeacher(answer="Short.", asked=[])
+    either = teacher.configurable_alternatives(ConfigurableField(id="who"), short=shorter)
+    chain, recorder = make(either, student, guidance_tokens=len(problem.plan) + 3), Recorder()
+    config = {"configurable": {"who": "short"}, "callbacks": [recorder]}
+    assert "".join(chain.stream_events(problem.question, config, version="v3").text) == "Short."
+    (own,), (taught,) = recorder.by_role(None), recorder.by_role("teacher")
+    assert taught["parent"] == own["id"]
+    stream = await chain.astream_events(problem.question, version="v3")
+    assert "".join([text async for text in stream.text]) == problem.solution

@@ -15,7 +15,7 @@ from scripted import ToolTeacher, save_scripted
 from typing_extensions import TypedDict
 
 from langchain_gkt import GuidedKnowledgeTransferChain, HuggingFaceStudent
-from langchain_gkt.structured import json_edge, with_instruction
+from langchain_gkt.structured import binding, json_edge, with_instruction
 from langchain_gkt.students.grammar import json_grammar, valid_prefix
 
 
@@ -140,6 +140,50 @@ def test_the_student_alone_and_the_teacher_alone(writer) -> None:
     assert alone.invoke("Tom?").answer == 30
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        json.dumps(json.loads(TEXT), indent=4),
+        json.dumps(json.loads(TEXT), indent="\t"),
+        '{"answer": 30.0, "steps": [{"amount": 12, "kind": "plus"}], "name": "Tom"}',
+        f"Sure {{name}}, here:\n```json\n{TEXT}\n```",
+    ],
+)
+@pytest.mark.parametrize("how", ["invoke", "stream"])
+def test_a_whole_answer_of_the_teacher_is_kept(said, how, writer) -> None:
+    teacher = WordTeacher(answer=said, asked=[])
+    bound = make(teacher, writer, guidance_tokens=400).bind(**binding(Work, "json_schema"))
+    got = bound.invoke("Tom?") if how == "invoke" else sum_of(bound.stream("Tom?"))
+    assert json.loads(got.text) == json.loads(TEXT)
+    assert got.response_metadata["gkt"]["finished_by"] == "teacher"
+
+
+def sum_of(chunks: Any) -> Any:
+    whole = next(chunks)
+    for chunk in chunks:
+        whole = whole + chunk
+    return whole
+
+
+@pytest.mark.parametrize("most", [60, 70, 90])
+def test_guidance_leaves_room_for_the_end(most, writer) -> None:
+    long = TEXT.replace("Tom", "Tom " * 30)
+    teacher = WordTeacher(answer=long, asked=[])
+    chain = make(teacher, writer, guidance_tokens=most, max_tokens=most)
+    assert isinstance(chain.with_structured_output(Work).invoke("Tom?"), Work)
+    with pytest.raises(ValueError, match=r"max_tokens=5 cannot hold.*shortest takes \d+"):
+        make(teacher, writer, max_tokens=5).with_structured_output(Work).invoke("Tom?")
+    assert len(teacher.asked) == 1
+
+
+def test_a_schema_that_does_not_fit_costs_nothing(student) -> None:
+    teacher = WordTeacher(answer=TEXT, asked=[])
+    wide = {"title": "A", "type": "object", "description": "word " * 600, "properties": {}}
+    with pytest.raises(ValueError, match=r"prompt of \d+ tokens.*holds 512"):
+        make(teacher, student).with_structured_output(wide).invoke("Tom?")
+    assert not teacher.asked
+
+
 def test_function_calling_is_the_teachers(writer) -> None:
     chain = make(ToolTeacher(log=[]), writer)
     bound = chain.with_structured_output(WorkDict, method="function_calling", include_raw=True)
@@ -245,8 +289,11 @@ def test_prefixes() -> None:
 )
 def test_a_schema_that_cannot_be_held_is_named_at_once(schema, says, writer) -> None:
     for model in (writer, make(WordTeacher(asked=[]), writer)):
-        with pytest.raises(ValueError, match=f"schema cannot be enforced.*{says}"):
-            model.with_structured_output(schema)
+        with pytest.raises(ValueError, match=f"schema cannot be enforced.*{says}.*function_call"):
+            model.with_structured_output(schema, method="json_schema")
+    # Left to choose, the chain has the teacher write what the student cannot be held to.
+    chosen = make(ToolTeacher(), writer).with_structured_output(schema)
+    assert chosen.first.kwargs["tools"][0]["function"]["name"] == "A"
 
 
 def test_bad_calls_are_named(writer) -> None:

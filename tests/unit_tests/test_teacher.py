@@ -102,6 +102,20 @@ def test_what_is_no_chat_model_is_refused() -> None:
 
 
 def test_only_teachers_that_say_so_stream_their_usage() -> None:
-    assert streams_usage(openai(stream_usage=True).with_retry())
+    assert streams_usage(openai(stream_usage=True).bind(user="me"))
+    assert not streams_usage(openai(stream_usage=True).with_retry())  # nothing retries a stream
     assert not streams_usage(openai(base_url="http://127.0.0.1:9/v1"))
     assert not streams_usage(WordTeacher(asked=[]))
+
+
+def test_what_is_bound_to_the_teacher_stays_bound(student, problem) -> None:
+    teacher = WordTeacher(answer=problem.solution, asked=[])
+    chain = GuidedKnowledgeTransferChain(
+        teacher=teacher.bind(stop=["ZZ"], extra=1), student=student
+    )
+    assert chain.teacher.kwargs["stop"] == ["ZZ"]
+    chain.invoke(problem.question)
+    assert teacher.asked[0]["extra"] == 1
+    held = hold(teacher.bind(temperature=0.0), Hold(temperature=0.9))
+    assert held.kwargs == {}
+    assert held.bound.temperature == 0.9

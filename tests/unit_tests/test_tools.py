@@ -11,7 +11,12 @@ from langchain_core.tools import tool
 from scripted import TOOL_TEMPLATE, ToolTeacher, save_scripted
 from transformers import AutoTokenizer
 
-from langchain_gkt import GuidedKnowledgeTransferChain, HuggingFaceStudent, track_costs
+from langchain_gkt import (
+    GuidedKnowledgeTransferChain,
+    HuggingFaceStudent,
+    TeacherError,
+    track_costs,
+)
 from langchain_gkt.students.prompt import PromptBuilder
 from langchain_gkt.students.tools import HermesParser, TemplateParser
 
@@ -270,3 +275,59 @@ def test_a_tokenizers_own_template_is_used(size) -> None:
     shown, ((name, raw),) = parsed(parser(), 'No.[CALL]{"name": [/CALL]', size)
     assert (shown, name) == ("No.", "")
     assert '{"name": [/CALL]' in raw
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_call_cut_by_the_users_own_limit_stays_invalid(streams, student) -> None:
+    teacher = ToolTeacher(stream_usage=streams, max_tokens=9)
+    chain = make(teacher, student, max_tokens=3).bind_tools([add])
+    for message in (chain.invoke("add 2 and 13"), whole(chain.stream("add 2 and 13"))):
+        assert not message.tool_calls
+        assert message.invalid_tool_calls[0]["name"] == "add"
+
+
+class Breaking(ToolTeacher):
+    """Breaks off in the middle of a stream."""
+
+    def _stream(self, *args, **kwargs):
+        for place, chunk in enumerate(super()._stream(*args, **kwargs)):
+            if place == 4:
+                raise ConnectionError("gone")
+            yield chunk
+
+
+def test_the_student_goes_on_from_what_was_shown(student) -> None:
+    chain = make(Breaking(), student, on_teacher_error="student", max_tokens=30)
+    message = whole(chain.stream("Hello"))
+    gkt = message.response_metadata["gkt"]
+    assert gkt["guidance"] == "Hello there, and"
+    assert message.text.startswith(gkt["guidance"])
+    assert gkt["fallback"] == "ConnectionError: gone"
+    assert gkt["teacher_calls"] == 1
+
+
+def test_tools_are_never_ignored_in_silence(student) -> None:
+    alone = make(ToolTeacher(), student, guidance_tokens=0).bind_tools([add], tool_choice="any")
+    with pytest.raises(NotImplementedError, match="guidance_tokens=0"):
+        alone.invoke("add 2 and 3")
+    down = Down()
+    chain = make(down, student, on_teacher_error="student").bind_tools([add], tool_choice="any")
+    with pytest.raises(TeacherError, match="ConnectionError"):
+        chain.invoke("add 2 and 3")
+
+
+class Down(ToolTeacher):
+    """Cannot be reached."""
+
+    def _generate(self, *args, **kwargs):
+        raise ConnectionError("down")
+
+
+def test_tools_can_be_bound_by_hand(student) -> None:
+    teacher = ToolTeacher(log=[])
+    chain = make(teacher, student)
+    message = chain.bind(tools=[add], tool_choice="any").invoke("Hello 2 and 3")
+    assert message.tool_calls[0]["args"] == {"a": 2, "b": 3}
+    assert teacher.log[0]["limit"] is None
+    with pytest.raises(TypeError, match=r"it takes: (?!.*quiet)"):
+        chain.invoke("x", something_else=1)
