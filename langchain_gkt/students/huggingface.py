@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from langchain_core.runnables.config import run_in_executor
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from langchain_gkt.errors import StudentError, refuse_unknown
-from langchain_gkt.students.engine import Engine, Piece, Request
+from langchain_gkt.students.engine import Engine, Limits, Piece, Prefill, Request
 from langchain_gkt.students.prompt import PromptBuilder
 
 _CALL_ARGUMENTS = ("max_tokens", "temperature", "top_p", "seed")
@@ -65,6 +66,15 @@ class HuggingFaceStudent(BaseChatModel):
     """Device to load the model on, such as ``cpu`` or ``cuda:0``; None for the CPU."""
     dtype: str = "auto"
     """Weights' type: ``auto`` as saved (float16 becomes float32 on a CPU), or a torch name."""
+
+    max_batch_size: int = Field(default=16, ge=1)
+    """Most answers that are written at the same time; more wait in order."""
+    max_queue: int = Field(default=1024, ge=1)
+    """Most requests that wait; one more is refused with a StudentError."""
+    kv_tokens: int | None = Field(default=None, ge=1)
+    """Most tokens of KV cache, padding included; None for 2 GiB of them (at least a context)."""
+    prefix_cache_bytes: int = Field(default=256 * 2**20, ge=0)
+    """Most bytes of KV cache kept of prompts for those that begin alike; 0 for none."""
 
     _engine: Engine | None = PrivateAttr(default=None)
     _prompts: PromptBuilder | None = PrivateAttr(default=None)
@@ -127,8 +137,31 @@ class HuggingFaceStudent(BaseChatModel):
                 model, tokenizer = self.model, self.tokenizer
                 if tokenizer is None:
                     raise ValueError("student needs tokenizer= beside a loaded model")
-            self._engine, self._prompts = Engine(model, tokenizer), PromptBuilder(tokenizer)
+            limits = Limits(
+                max_batch_size=self.max_batch_size,
+                max_queue=self.max_queue,
+                kv_tokens=self.kv_tokens,
+                prefix_cache_bytes=self.prefix_cache_bytes,
+            )
+            self._engine, self._prompts = Engine(model, tokenizer, limits), PromptBuilder(tokenizer)
         return self._engine, self._prompts
+
+    def close(self) -> None:
+        """End the student's thread and free its KV cache; later calls are refused."""
+        if self._engine is not None:
+            self._engine.close()
+
+    def prefill(self, messages: list[BaseMessage]) -> Prefill:
+        """Prefill a prompt while the beginning of its answer is still being written.
+
+        Args:
+            messages: The conversation, without the beginning of the answer.
+
+        Returns:
+            A context manager; leaving it frees what no call with this prompt has taken over.
+        """
+        engine, prompts = self._load()
+        return engine.prefill(prompts.build(messages)[0])
 
     def _request(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
@@ -195,7 +228,9 @@ class HuggingFaceStudent(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return generate_from_stream(self._stream(messages, stop, **kwargs))
+        engine, request = self._request(messages, stop, kwargs)
+        pieces = engine.generate(request, threading.Event(), whole=True)
+        return generate_from_stream(self._chunk(piece, request) for piece in pieces)
 
     async def _astream(
         self,
@@ -205,14 +240,9 @@ class HuggingFaceStudent(BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         engine, request = await run_in_executor(None, self._request, messages, stop, kwargs)
-        cancelled = threading.Event()
-        pieces = engine.generate(request, cancelled)
-        try:
-            while (piece := await run_in_executor(None, next, pieces, None)) is not None:
+        async with aclosing(engine.agenerate(request)) as pieces:
+            async for piece in pieces:
                 yield self._chunk(piece, request)
-        finally:
-            # The thread may be inside a step: it ends after that one.
-            cancelled.set()
 
     async def _agenerate(
         self,
@@ -221,7 +251,9 @@ class HuggingFaceStudent(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return await agenerate_from_stream(self._astream(messages, stop, **kwargs))
+        engine, request = await run_in_executor(None, self._request, messages, stop, kwargs)
+        pieces = engine.agenerate(request, whole=True)
+        return await agenerate_from_stream(self._chunk(piece, request) async for piece in pieces)
 
 
 def _from_path(path: str, tokenizer: Any, device: str | None, dtype: str) -> tuple[Any, Any]:
