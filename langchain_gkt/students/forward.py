@@ -7,6 +7,7 @@ logits they give alone. Models that fail run row by row, each with a cache of it
 from __future__ import annotations
 
 import inspect
+import logging
 import warnings
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,8 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from langchain_gkt.students.kv import Batch, KeyValues
 from langchain_gkt.students.request import Row
 from langchain_gkt.students.trunk import Trunk
+
+_log = logging.getLogger(__name__)
 
 # Logits of the same tokens may differ by this share of their spread, by the weights' type.
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
@@ -51,6 +54,13 @@ class Forward:
         self.is_encoder_decoder = is_encoder_decoder
         parameters = inspect.signature(model.forward).parameters
         self.has_cache = "past_key_values" in parameters
+        if not self.has_cache:
+            warnings.warn(
+                f"the student ({type(model).__name__}) has no KV cache; every token costs "
+                "a pass over the whole text",
+                UserWarning,
+                stacklevel=2,
+            )
         # Logits of the last position only, where the model can: the others are not read.
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
         self._tried = False
@@ -68,15 +78,7 @@ class Forward:
         if self._tried:
             return
         self._tried = True
-        if self.is_encoder_decoder:
-            return
-        if not self.has_cache:
-            warnings.warn(
-                f"the student ({type(self.model).__name__}) has no KV cache; every token costs "
-                "a pass over the whole text",
-                UserWarning,
-                stacklevel=2,
-            )
+        if self.is_encoder_decoder or not self.has_cache:
             return
         layers = DynamicCache(config=self.model.config).layers
         if not layers or any(
@@ -103,8 +105,10 @@ class Forward:
                 held.window.end = length
                 batch.join(held, with_trunk)
             got = self.decode(batch, [ids[4], ids[2], ids[3]])
-        except (RuntimeError, TypeError, ValueError, AttributeError, IndexError):
-            return False  # a model that needs its own cache, or treats its keys in its own way
+        except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
+            # A model that needs its own cache, or treats its keys in its own way.
+            _log.info("rows run apart, or share no prefixes: %r", error)
+            return False
         want = every[[4, 2, 3]].float()
         tolerance = _TOLERANCE.get(every.dtype, 5e-2) * float(want.std())
         return bool(torch.allclose(got.float(), want, rtol=0, atol=tolerance))

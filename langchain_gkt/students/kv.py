@@ -250,10 +250,9 @@ class Batch(KeyValues):
     def _rows_changed(self) -> None:
         """Work out what is the same at every step until a row joins or leaves."""
         window = self.window
+        window.trunks = []
         if not window.rows:
-            window.start = window.end = 0
-            window.trunks = []
-            return
+            return  # a first row is about to join
         window.start = min(self._starts)
         self._positions = torch.tensor([[n] for n in self._lengths], device=self._device)
         starts = torch.tensor([[at] for at in self._starts], device=self._device)
@@ -261,7 +260,6 @@ class Batch(KeyValues):
         # Without padding the model needs no mask, and is quicker.
         uneven = min(self._starts) != max(self._starts)
         self._mask = columns >= starts if uneven else None
-        window.trunks = []
         for trunk in dict.fromkeys(self._trunks):
             if trunk is None:
                 continue
