@@ -43,7 +43,7 @@ class BufferLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Allocate the buffers in the shape of the first keys and values."""
-        # Zeros, because a masked column still takes part as 0 times its value.
+        # Zeros, because what is masked must still be a number: see scrub.
         self.keys, self.values = (
             states.new_zeros(self.slots, states.shape[1], self.columns, states.shape[3])
             for states in (key_states, value_states)
@@ -164,19 +164,22 @@ class Batch(KeyValues):
         """The runs of tokens that rows hold in common."""
         return {trunk for trunk in self._trunks if trunk is not None}
 
-    def join(self, row: KeyValues, trunk: Trunk | None = None) -> None:
+    def join(self, row: KeyValues, trunk: Trunk | None = None, *, expected: int = 1) -> None:
         """Add a row.
 
         Args:
             row: Its keys and values, from its first token on.
             trunk: The part of them that it shares with other rows and need not be held here.
+            expected: Rows there will soon be; room is made for all of them at once.
         """
         window = self.window
         skip = trunk.length if trunk else 0
         width = row.window.end - skip
+        if not window.rows:
+            window.start = window.end = min(width, self.columns)
         if window.rows == self.slots or window.end < width:
-            longest = max(width, window.end - window.start)
-            slots = self.slots if window.rows < self.slots else max(1, 2 * self.slots)
+            longest = max(width, window.end - window.start if window.rows else 0)
+            slots = max(self.slots, expected, window.rows + window.rows // 2 + 1)
             self._move(slots, longest + _SLACK, longest)
         slot, at = window.rows, window.end - width
         for layer, (keys, values) in zip(
@@ -201,19 +204,29 @@ class Batch(KeyValues):
         """
         window = self.window
         last = window.rows - 1
+        used = slice(self._starts[last], window.end)
         for layer in self.layers:
             for tensor in (layer.keys, layer.values):
                 assert tensor is not None
                 if slot != last:
-                    tensor[slot] = tensor[last]
-                # What is masked must still be a number: this row may have left for a NaN.
-                tensor[last] = 0
+                    tensor[slot, :, used] = tensor[last, :, used]
         columns: tuple[list[Any], ...] = (self._starts, self._lengths, self._trunks)
         for column in columns:
             column[slot] = column[last]
             column.pop()
         window.rows = last
         self._rows_changed()
+
+    def scrub(self, slot: int) -> None:
+        """Make a row's keys and values numbers again.
+
+        Args:
+            slot: Which row; it is about to leave.
+        """
+        # A masked column takes part as 0 times its value, and 0 times NaN is NaN.
+        for layer in self.layers:
+            assert layer.keys is not None and layer.values is not None
+            layer.keys[slot], layer.values[slot] = 0, 0
 
     def begin_step(self) -> dict[str, Any]:
         """Make room for one more token per row.

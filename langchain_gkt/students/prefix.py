@@ -76,13 +76,13 @@ class PrefixCache:
         length, segments, path = 0, [], []
         node = self._root
         while child := node.children.get(ids[length]) if length < len(ids) else None:
-            common = _common(child.ids, ids[length:])
-            if common < len(child.ids) and common >= _WORTH_SHARING:
-                child = self._split(child, common)
+            same = common(child.ids, ids[length:])
+            if same < len(child.ids) and same >= _WORTH_SHARING:
+                child = self._split(child, same)
             child.used = next(self._clock)
-            segments.append([(k[:, :common], v[:, :common]) for k, v in child.segment])
-            length += common
-            if common < len(child.ids):
+            segments.append([(k[:, :same], v[:, :same]) for k, v in child.segment])
+            length += same
+            if same < len(child.ids):
                 break
             path.append(child)
             node = child
@@ -97,23 +97,23 @@ class PrefixCache:
         """
         node, at = self._root, 0
         while child := node.children.get(ids[at]) if at < len(ids) else None:
-            common = _common(child.ids, ids[at:])
-            if common < len(child.ids):
-                if at + common == len(ids):
+            same = common(child.ids, ids[at:])
+            if same < len(child.ids):
+                if at + same == len(ids):
                     return
-                child = self._split(child, common)
-            at += common
+                child = self._split(child, same)
+            at += same
             child.used = next(self._clock)
             node = child
         if at == len(ids):
             return
         segment = held.segment(at, len(ids))
-        size = sum(keys.nbytes + values.nbytes for keys, values in segment)
-        if size > self.max_bytes:
+        nbytes = sum(keys.nbytes + values.nbytes for keys, values in segment)
+        if nbytes > self.max_bytes:
             return
         leaf = _Node(tuple(ids[at:]), _copied(segment), node, used=next(self._clock))
         node.children[ids[at]] = leaf
-        self.nbytes += size
+        self.nbytes += nbytes
         self._evict()
 
     def clear(self) -> None:
@@ -176,8 +176,16 @@ def _copied(segment: Segment) -> Segment:
     return [(keys.clone(), values.clone()) for keys, values in segment]
 
 
-def _common(left: Sequence[int], right: Sequence[int]) -> int:
-    """Return how many ids two runs begin with in common."""
+def common(left: Sequence[int], right: Sequence[int]) -> int:
+    """Count the ids that two runs begin with in common.
+
+    Args:
+        left: One run.
+        right: The other.
+
+    Returns:
+        How many there are.
+    """
     size = min(len(left), len(right))
     if tuple(left[:size]) == tuple(right[:size]):
         return size

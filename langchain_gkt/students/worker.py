@@ -20,7 +20,7 @@ import torch
 from langchain_gkt.errors import StudentError
 from langchain_gkt.students.forward import Apart, Forward
 from langchain_gkt.students.kv import Batch, KeyValues
-from langchain_gkt.students.prefix import PrefixCache
+from langchain_gkt.students.prefix import Match, PrefixCache, common
 from langchain_gkt.students.request import Row
 from langchain_gkt.students.sampling import choose, make_generator
 from langchain_gkt.students.trunk import Trunk
@@ -125,6 +125,8 @@ class Worker:
         self._rows: list[Row] = []
         self._apart: list[Row] = []
         self._batch: Batch | None = None
+        self._scratch: KeyValues | None = None
+        self._scratch_ids: list[int] = []
         self.prefixes = PrefixCache(self.limits.prefix_cache_bytes)
 
     # -- called from any thread ----------------------------------------------------------
@@ -191,13 +193,23 @@ class Worker:
             self.prefixes.clear()
 
     def stats(self) -> dict[str, int]:
-        """Return how much is in use: rows, waiting requests, and bytes of KV cache."""
-        batch, ahead = self._batch, list(self._ahead)
-        held = [a.held.nbytes for a in ahead if a.held is not None]
+        """Return what is in use, to be looked at while nothing else depends on it.
+
+        Returns:
+            ``rows`` and ``waiting`` requests, ``kv_tokens`` held for them and for prompts
+            prefilled ahead, ``kv_bytes`` allocated (kept for a moment after the last row),
+            ``prefix_bytes`` of prompts seen, and ``steps`` made so far.
+        """
+        ahead = [a.held for a in list(self._ahead) if a.held is not None]
+        held = [kv for kv in (self._batch, self._scratch, *ahead) if kv is not None]
+        filling = [self._filling] if self._filling else []
+        rows = [*self._rows, *self._apart, *filling]
         return {
-            "rows": len(self._rows) + len(self._apart),
+            "rows": len(rows),
             "waiting": len(self._waiting),
-            "kv_bytes": (batch.nbytes if batch is not None else 0) + sum(held),
+            "kv_tokens": sum(len(row.ids) + row.count for row in rows)
+            + sum(kv.window.end for kv in ahead),
+            "kv_bytes": sum(kv.nbytes for kv in held),
             "prefix_bytes": self.prefixes.nbytes,
             "steps": self.steps,
         }
@@ -250,7 +262,8 @@ class Worker:
     def _take_all(self) -> list[Row]:
         rows = [*self._rows, *self._apart, *self._waiting]
         rows += [self._filling] if self._filling else []
-        self._rows, self._apart, self._filling, self._batch = [], [], None, None
+        self._rows, self._apart, self._filling = [], [], None
+        self._batch = self._scratch = None
         self._waiting.clear()
         return rows
 
@@ -294,8 +307,6 @@ class Worker:
         if slot < len(self._rows):
             self._rows[slot] = last
         self._batch.leave(slot)
-        if not self._rows:
-            self._batch = None
         return row
 
     def _admit(self) -> None:
@@ -361,10 +372,13 @@ class Worker:
                 return len(row.ids)
             state = row.state if row.state is not None else self._begin(row)
             row.state = state
-            chunk = row.ids[state.held.window.end :][:most]
+            held: KeyValues = state.held
+            chunk = row.ids[held.window.end :][:most]
             if chunk:
-                state.logits = self.forward.prefill(state.held, chunk)
-            if state.held.window.end < len(row.ids):
+                state.logits = self.forward.prefill(held, chunk)
+            if held is self._scratch:
+                self._scratch_ids = row.ids[: held.window.end]
+            if held.window.end < len(row.ids):
                 return len(chunk)
         except Exception as error:  # noqa: BLE001  whatever a model raises
             self._filling = None
@@ -379,10 +393,12 @@ class Worker:
             known = self._batch.trunks
             alone = not self._rows and not self._waiting
             few = state.trunk in known or len(known) < _MOST_TRUNKS
-            self._batch.join(state.held, state.trunk if few and not alone else None)
+            trunk = state.trunk if few and not alone else None
+            expected = min(len(self._rows) + len(self._waiting) + 1, self.limits.max_batch_size)
+            self._batch.join(held, trunk, expected=expected)
             self._rows.append(row)
         if isinstance(chosen, int):  # else the keys and values are no numbers
-            self.prefixes.insert(row.request.prompt, state.held)
+            self.prefixes.insert(row.request.prompt, held)
         row.state = None
         return len(chunk)
 
@@ -393,18 +409,24 @@ class Worker:
             if ahead is not None:
                 self._ahead.remove(ahead)
         if ahead is not None and ahead.held is not None:
-            held = ahead.held
-            if held.columns < len(row.ids):
-                held.resized(1, len(row.ids), held.window.end)
-            return _Held(held, ahead.trunk, ahead.logits)
-        return self._from_prefixes(row.ids, len(row.ids))
-
-    def _from_prefixes(self, ids: list[int], columns: int) -> _Held:
-        match = self.prefixes.match(ids)
-        held = KeyValues(self.forward.layers, columns)
-        for segment in match.segments:
-            held.load(segment)
-        return _Held(held, match.trunk if self.forward.shares else None)
+            if ahead.held.columns < len(row.ids):
+                ahead.held.resized(1, len(row.ids), ahead.held.window.end)
+            return _Held(ahead.held, ahead.trunk, ahead.logits)
+        match = self.prefixes.match(row.ids)
+        trunk = match.trunk if self.forward.shares else None
+        held = self._scratch
+        if held is None or held.columns < len(row.ids):
+            held = self._scratch = KeyValues(self.forward.layers, len(row.ids) + _GUIDANCE_ROOM)
+            self._scratch_ids = []
+        # The row before often began alike: then nothing has to be copied.
+        known = common(self._scratch_ids, row.ids[:-1]) if self.prefixes.max_bytes else 0
+        if known >= match.length:
+            held.window.end = known
+        else:
+            held.window.end = 0
+            _load(held, match)
+        self._scratch_ids = row.ids[: held.window.end]
+        return _Held(held, trunk)
 
     def _work_ahead(self, most: int) -> None:
         """Prefill a piece of a prompt whose request has not come yet."""
@@ -416,8 +438,10 @@ class Worker:
             if not self.forward.batches:
                 raise StudentError("this student cannot prefill ahead")
             if ahead.held is None:
-                state = self._from_prefixes(ahead.ids, len(ahead.ids) + _GUIDANCE_ROOM)
-                ahead.held, ahead.trunk = state.held, state.trunk
+                match = self.prefixes.match(ahead.ids)
+                ahead.trunk = match.trunk if self.forward.shares else None
+                ahead.held = KeyValues(self.forward.layers, len(ahead.ids) + _GUIDANCE_ROOM)
+                _load(ahead.held, match)
             chunk = ahead.ids[ahead.held.window.end :][: max(most, 1)]
             ahead.logits = self.forward.prefill(ahead.held, chunk)
         except Exception:  # noqa: BLE001  nobody waits for it; its request will meet the same
@@ -431,6 +455,8 @@ class Worker:
         chosen = choose(logits, self._rows)
         for slot in reversed(range(len(self._rows))):
             if self._take(self._rows[slot], chosen[slot]):
+                if not isinstance(chosen[slot], int):
+                    self._batch.scrub(slot)
                 self._leave(slot)
 
     def _step_apart(self, row: Row) -> None:
@@ -455,6 +481,11 @@ class Worker:
                 chosen = error
         row.deliver(_wrapped(chosen))
         return True
+
+
+def _load(held: KeyValues, match: Match) -> None:
+    for segment in match.segments:
+        held.load(segment)
 
 
 def _wrapped(error: Exception) -> StudentError:

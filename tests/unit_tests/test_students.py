@@ -185,7 +185,7 @@ async def test_a_closed_stream_stops_within_a_step(problem) -> None:
     async def ends_soon(made: int) -> None:
         await asyncio.sleep(0.2)
         assert worker.steps <= made + 1
-        assert worker.stats()["rows"] == worker.stats()["kv_bytes"] == 0
+        assert worker.stats()["rows"] == worker.stats()["kv_tokens"] == 0
 
     stream = student.stream(problem.question)
     next(stream)
