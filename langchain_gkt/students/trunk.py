@@ -101,8 +101,8 @@ def _attend(
         asking = grouped if which is None else grouped[which]
         count, _, each, _ = asking.shape
         # One matrix product per head, for all rows at once.
-        stacked = asking.transpose(0, 1).reshape(kv_heads, count * each, size)
-        part, part_total = _part(stacked, trunk_keys, trunk_values, scale, None)
+        stacked = asking.transpose(0, 1).reshape(1, kv_heads, count * each, size)
+        part, part_total = _part(stacked, trunk_keys[None], trunk_values[None], scale, None)
         part = part.view(kv_heads, count, each, -1).transpose(0, 1)
         part_total = part_total.view(kv_heads, count, each, 1).transpose(0, 1)
         if which is None:
@@ -121,15 +121,21 @@ def _part(
     mask: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the attention over some columns, and the log of its softmax's denominator."""
-    scores = (query * scale) @ keys.transpose(-1, -2)
+    if mask is not None and mask.dtype == torch.bool:
+        mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill_(~mask, float("-inf"))
+    if query.device.type == "cpu":
+        # The kernel behind the usual call, which alone gives the denominator too.
+        if mask is not None:
+            mask = mask.expand(-1, -1, query.shape[2], -1)
+        out, total = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            query, keys, values, 0.0, False, attn_mask=mask, scale=scale
+        )
+        return out, total[..., None]
+    scores = ((query * scale) @ keys.transpose(-1, -2)).float()
     if mask is not None:
-        if mask.dtype == torch.bool:
-            scores = scores.masked_fill(~mask, float("-inf"))
-        else:
-            scores = scores + mask
-    total = scores.float().logsumexp(-1, keepdim=True)
-    weights = (scores.float() - total).exp().to(values.dtype)
-    return weights @ values, total
+        scores = scores + mask
+    total = scores.logsumexp(-1, keepdim=True)
+    return (scores - total).exp().to(values.dtype) @ values, total
 
 
 def _merge(
