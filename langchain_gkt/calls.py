@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, closing
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from contextlib import AbstractContextManager, aclosing, closing, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -181,6 +181,32 @@ class Call:
 
     def produce(self, messages: list[BaseMessage], *, live: bool) -> Iterator[ChatGenerationChunk]:
         """Run one call; with ``live`` the children stream, else each gives its text at once."""
+        with self._prefill_ahead(messages), closing(self._produce(messages, live=live)) as chunks:
+            yield from chunks
+
+    async def aproduce(
+        self, messages: list[BaseMessage], *, live: bool
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        """Do what `produce` does, on the event loop."""
+        with await run_in_executor(None, self._prefill_ahead, messages):
+            async with aclosing(self._aproduce(messages, live=live)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+
+    def _prefill_ahead(self, messages: list[BaseMessage]) -> AbstractContextManager[Any]:
+        """Let the student read the prompt while the teacher writes, if it can."""
+        prefill = getattr(self.student, "prefill", None)
+        if prefill is None or self.mode != "guided" or not self.asks_teacher:
+            return nullcontext()
+        try:
+            ahead: AbstractContextManager[Any] = prefill(messages)
+        except ValueError:  # the call itself says what is wrong with the messages
+            return nullcontext()
+        return ahead
+
+    def _produce(
+        self, messages: list[BaseMessage], *, live: bool
+    ) -> Generator[ChatGenerationChunk, None, None]:
         _refuse_empty(messages)
         guidance, error, shown = None, None, ""
         if self.asks_teacher:
@@ -221,10 +247,9 @@ class Call:
                     yield _text(str(student.text))
         yield self._last_chunk(guidance, student, fallback)
 
-    async def aproduce(
+    async def _aproduce(
         self, messages: list[BaseMessage], *, live: bool
-    ) -> AsyncIterator[ChatGenerationChunk]:
-        """Do what `produce` does, on the event loop."""
+    ) -> AsyncGenerator[ChatGenerationChunk, None]:
         _refuse_empty(messages)
         guidance, error, shown = None, None, ""
         if self.asks_teacher:

@@ -15,8 +15,8 @@ from typing import Any
 
 from langchain_gkt.errors import StudentError
 from langchain_gkt.students.forward import Forward
-from langchain_gkt.students.request import Constraint, Piece, Request, Row, StopFilter
-from langchain_gkt.students.worker import Limits, Worker
+from langchain_gkt.students.request import Constraint, Limits, Piece, Request, Row, StopFilter
+from langchain_gkt.students.worker import Worker
 
 __all__ = ["Constraint", "Engine", "Limits", "Piece", "Prefill", "Request", "StopFilter"]
 

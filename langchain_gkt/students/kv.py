@@ -179,7 +179,7 @@ class Batch(KeyValues):
             window.start = window.end = min(width, self.columns)
         if window.rows == self.slots or window.end < width:
             longest = max(width, window.end - window.start if window.rows else 0)
-            slots = max(self.slots, expected, window.rows + window.rows // 2 + 1)
+            slots = max(expected, window.rows + 1)
             self._move(slots, longest + _SLACK, longest)
         slot, at = window.rows, window.end - width
         for layer, (keys, values) in zip(
@@ -237,7 +237,7 @@ class Batch(KeyValues):
         window = self.window
         if window.end == self.columns:
             width = window.end - window.start
-            self._move(self.slots, width + _SLACK + width // 4, width)
+            self._move(self.slots, width + _SLACK + width // 8, width)
         arguments: dict[str, Any] = {
             "past_key_values": self.cache,
             "position_ids": self._positions,

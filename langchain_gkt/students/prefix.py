@@ -116,6 +116,21 @@ class PrefixCache:
         self.nbytes += nbytes
         self._evict()
 
+    def remove(self, ids: Sequence[int]) -> None:
+        """Forget what only these ids have needed.
+
+        Args:
+            ids: A prompt, or the beginning of one.
+        """
+        node, at = self._root, 0
+        while child := node.children.get(ids[at]) if at < len(ids) else None:
+            if common(child.ids, ids[at:]) < len(child.ids):
+                break
+            at += len(child.ids)
+            node = child
+        if node.parent is not None and not node.children:
+            self._drop(node)
+
     def clear(self) -> None:
         """Forget everything."""
         self._root = _Node(ids=(), segment=[], parent=None)
@@ -140,10 +155,12 @@ class PrefixCache:
 
     def _evict(self) -> None:
         while self.nbytes > self.max_bytes:
-            leaf = min(self._leaves(self._root), key=lambda node: node.used)
-            assert leaf.parent is not None
-            del leaf.parent.children[leaf.ids[0]]
-            self.nbytes -= leaf.nbytes
+            self._drop(min(self._leaves(self._root), key=lambda node: node.used))
+
+    def _drop(self, leaf: _Node) -> None:
+        assert leaf.parent is not None
+        del leaf.parent.children[leaf.ids[0]]
+        self.nbytes -= leaf.nbytes
 
     def _leaves(self, node: _Node) -> Iterator[_Node]:
         for child in node.children.values():

@@ -67,6 +67,32 @@ class Request:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a worker may use.
+
+    Attributes:
+        max_batch_size: Most rows that decode together.
+        max_queue: Most requests that wait beside them.
+        kv_tokens: Most tokens of KV cache, padding included (a little slack aside); None for
+            2 GiB of them, or the model's context if that is more.
+        prefix_cache_bytes: Most bytes of KV cache kept of prompts that were seen.
+    """
+
+    max_batch_size: int = 16
+    max_queue: int = 1024
+    kv_tokens: int | None = None
+    prefix_cache_bytes: int = 256 * 2**20
+
+    def __post_init__(self) -> None:
+        """Refuse what would admit nobody."""
+        for name, least in (("max_batch_size", 1), ("max_queue", 1), ("prefix_cache_bytes", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
+        if self.kv_tokens is not None and self.kv_tokens < 1:
+            raise ValueError(f"kv_tokens={self.kv_tokens} must be at least 1, or None")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Piece:
     """A piece of an answer.
 

@@ -12,79 +12,26 @@ import threading
 import time
 import weakref
 from collections import deque
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from langchain_gkt.errors import StudentError
 from langchain_gkt.students.forward import Apart, Forward
-from langchain_gkt.students.kv import Batch, KeyValues
-from langchain_gkt.students.prefix import Match, PrefixCache, common
-from langchain_gkt.students.request import Row
+from langchain_gkt.students.kv import Batch
+from langchain_gkt.students.prefill import Ahead, Filler, Filling
+from langchain_gkt.students.prefix import PrefixCache
+from langchain_gkt.students.request import Limits, Row
 from langchain_gkt.students.sampling import choose, make_generator
-from langchain_gkt.students.trunk import Trunk
 
 # Ids prefilled between two steps of rows that are already decoding.
 _CHUNK = 512
 # Attention over more shared prefixes at once costs more calls than it saves reading.
 _MOST_TRUNKS = 4
-# Room left behind a prompt that is prefilled ahead, for the guidance that will follow.
-_GUIDANCE_ROOM = 128
+# The KV cache of a worker that was given no limit.
 _DEFAULT_KV_BYTES = 2 * 2**30
 # How long the thread waits for more work, and how often it looks whether the program ends.
 _LINGER_SECONDS, _LOOK_SECONDS = 2.0, 0.05
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What a worker may use.
-
-    Attributes:
-        max_batch_size: Most rows that decode together.
-        max_queue: Most requests that wait beside them.
-        kv_tokens: Most tokens of KV cache, padding included; None for 2 GiB of them, or the
-            model's context if that is more.
-        prefix_cache_bytes: Most bytes of KV cache kept of prompts that were seen.
-    """
-
-    max_batch_size: int = 16
-    max_queue: int = 1024
-    kv_tokens: int | None = None
-    prefix_cache_bytes: int = 256 * 2**20
-
-    def __post_init__(self) -> None:
-        """Refuse what would admit nobody."""
-        for name, least in (("max_batch_size", 1), ("max_queue", 1), ("prefix_cache_bytes", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
-        if self.kv_tokens is not None and self.kv_tokens < 1:
-            raise ValueError(f"kv_tokens={self.kv_tokens} must be at least 1, or None")
-
-
-@dataclass(eq=False)
-class Ahead:
-    """A prompt that is prefilled before its request comes."""
-
-    ids: list[int]
-    held: KeyValues | None = None
-    logits: torch.Tensor | None = None
-    trunk: Trunk | None = None
-    closed: bool = False
-
-    @property
-    def done(self) -> bool:
-        """Whether nothing is left to prefill."""
-        return self.closed or (self.held is not None and self.held.window.end >= len(self.ids))
-
-
-@dataclass
-class _Held:
-    """A row's part of the KV cache before it joins the batch."""
-
-    held: KeyValues
-    trunk: Trunk | None
-    logits: torch.Tensor | None = None
 
 
 class Worker:
@@ -122,12 +69,12 @@ class Worker:
         self._waiting: deque[Row] = deque()
         self._filling: Row | None = None
         self._ahead: list[Ahead] = []
+        self._unwanted: list[list[int]] = []
         self._rows: list[Row] = []
         self._apart: list[Row] = []
         self._batch: Batch | None = None
-        self._scratch: KeyValues | None = None
-        self._scratch_ids: list[int] = []
         self.prefixes = PrefixCache(self.limits.prefix_cache_bytes)
+        self._filler = Filler(self.forward, self.prefixes)
 
     # -- called from any thread ----------------------------------------------------------
 
@@ -162,23 +109,24 @@ class Worker:
         """
         ahead = Ahead(ids)
         with self._wake:
-            if self.closed:
-                ahead.closed = True
-            else:
+            if not self.closed and self.limits.prefix_cache_bytes:
                 self._ahead.append(ahead)
                 self._start()
         return ahead
 
     def forget(self, ahead: Ahead) -> None:
-        """Free a prompt prefilled ahead, unless its request has taken it over.
+        """Free a prompt prefilled ahead, unless its request has come.
 
         Args:
             ahead: What `prefill_ahead` returned.
         """
         with self._wake:
-            ahead.closed = True
             if ahead in self._ahead:
                 self._ahead.remove(ahead)
+            elif ahead.taken or self.closed:
+                return
+            self._unwanted.append(ahead.ids)
+            self._start()  # only the worker's thread touches what it holds
 
     def close(self) -> None:
         """End the thread; whoever still waits gets a StudentError."""
@@ -190,26 +138,25 @@ class Worker:
             thread.join()
         with self._wake:
             self._ahead.clear()
+            self._unwanted.clear()
             self.prefixes.clear()
 
     def stats(self) -> dict[str, int]:
         """Return what is in use, to be looked at while nothing else depends on it.
 
         Returns:
-            ``rows`` and ``waiting`` requests, ``kv_tokens`` held for them and for prompts
-            prefilled ahead, ``kv_bytes`` allocated (kept for a moment after the last row),
-            ``prefix_bytes`` of prompts seen, and ``steps`` made so far.
+            ``rows`` and ``waiting`` requests, ``kv_tokens`` held for them, ``kv_bytes``
+            allocated (kept for a moment after the last row), ``prefix_bytes`` of prompts seen
+            or prefilled ahead, and ``steps`` made so far.
         """
-        ahead = [a.held for a in list(self._ahead) if a.held is not None]
-        held = [kv for kv in (self._batch, self._scratch, *ahead) if kv is not None]
+        batch = self._batch
         filling = [self._filling] if self._filling else []
         rows = [*self._rows, *self._apart, *filling]
         return {
             "rows": len(rows),
             "waiting": len(self._waiting),
-            "kv_tokens": sum(len(row.ids) + row.count for row in rows)
-            + sum(kv.window.end for kv in ahead),
-            "kv_bytes": sum(kv.nbytes for kv in held),
+            "kv_tokens": sum(len(row.ids) + row.count for row in rows),
+            "kv_bytes": (batch.nbytes if batch is not None else 0) + self._filler.nbytes,
             "prefix_bytes": self.prefixes.nbytes,
             "steps": self.steps,
         }
@@ -252,6 +199,7 @@ class Worker:
             or self._filling
             or self._rows
             or self._apart
+            or self._unwanted
             or not all(ahead.done for ahead in self._ahead)
         )
 
@@ -263,7 +211,8 @@ class Worker:
         rows = [*self._rows, *self._apart, *self._waiting]
         rows += [self._filling] if self._filling else []
         self._rows, self._apart, self._filling = [], [], None
-        self._batch = self._scratch = None
+        self._batch = None
+        self._filler.free()
         self._waiting.clear()
         return rows
 
@@ -289,6 +238,9 @@ class Worker:
             gone = [row for row in self._waiting if row.dropped]
             for row in gone:
                 self._waiting.remove(row)
+            unwanted, self._unwanted = self._unwanted, []
+        for ids in unwanted:
+            self.prefixes.remove(ids)
         if self._filling and self._filling.dropped:
             gone.append(self._filling)
             self._filling = None
@@ -320,8 +272,11 @@ class Worker:
             left -= self._prefill(row, left)
             if not self._rows and not self._apart:
                 left = _CHUNK
-        if not self._filling:
-            self._work_ahead(left)
+        if self._filling is None:
+            with self._wake:
+                ahead = next((a for a in self._ahead if not a.done), None)
+            if ahead is not None:
+                self._filler.work_ahead(ahead, max(left, 1))
 
     def _next_waiting(self) -> Row | None:
         """Take the first waiting row if it fits; the others stay behind it."""
@@ -370,82 +325,43 @@ class Worker:
                 self._apart.append(row)
                 self._step_apart(row)
                 return len(row.ids)
-            state = row.state if row.state is not None else self._begin(row)
-            row.state = state
-            held: KeyValues = state.held
-            chunk = row.ids[held.window.end :][:most]
-            if chunk:
-                state.logits = self.forward.prefill(held, chunk)
-            if held is self._scratch:
-                self._scratch_ids = row.ids[: held.window.end]
-            if held.window.end < len(row.ids):
-                return len(chunk)
+            filling: Filling = row.state or self._begin(row)
+            count, logits = self._filler.feed(filling, most)
+            if not filling.complete:
+                return count
         except Exception as error:  # noqa: BLE001  whatever a model raises
             self._filling = None
             row.deliver(_wrapped(error))
             return 0
         self._filling = None
-        assert state.logits is not None
-        chosen = choose(state.logits[None], [row])[0]
+        chosen = choose(logits[None], [row])[0]
         if not self._take(row, chosen):
             if self._batch is None:
                 self._batch = Batch(self.forward.layers, self.forward.device)
             known = self._batch.trunks
             alone = not self._rows and not self._waiting
-            few = state.trunk in known or len(known) < _MOST_TRUNKS
-            trunk = state.trunk if few and not alone else None
-            expected = min(len(self._rows) + len(self._waiting) + 1, self.limits.max_batch_size)
-            self._batch.join(held, trunk, expected=expected)
+            few = filling.trunk in known or len(known) < _MOST_TRUNKS
+            trunk = filling.trunk if few and not alone else None
+            longest = max(other.length for other in [row, *self._rows])
+            expected = min(
+                len(self._rows) + len(self._waiting) + 1,
+                self.limits.max_batch_size,
+                self.kv_tokens // longest,
+            )
+            self._batch.join(filling.held, trunk, expected=expected)
             self._rows.append(row)
         if isinstance(chosen, int):  # else the keys and values are no numbers
-            self.prefixes.insert(row.request.prompt, held)
+            self.prefixes.insert(row.request.prompt, filling.held)
         row.state = None
-        return len(chunk)
+        return count
 
-    def _begin(self, row: Row) -> _Held:
-        """Find what is already known of a row's ids."""
+    def _begin(self, row: Row) -> Filling:
         with self._wake:
-            ahead = next((a for a in self._ahead if a.ids == row.request.prompt and a.held), None)
-            if ahead is not None:
+            for ahead in [a for a in self._ahead if a.ids == row.request.prompt]:
+                ahead.taken = True
                 self._ahead.remove(ahead)
-        if ahead is not None and ahead.held is not None:
-            if ahead.held.columns < len(row.ids):
-                ahead.held.resized(1, len(row.ids), ahead.held.window.end)
-            return _Held(ahead.held, ahead.trunk, ahead.logits)
-        match = self.prefixes.match(row.ids)
-        trunk = match.trunk if self.forward.shares else None
-        held = self._scratch
-        if held is None or held.columns < len(row.ids):
-            held = self._scratch = KeyValues(self.forward.layers, len(row.ids) + _GUIDANCE_ROOM)
-            self._scratch_ids = []
-        # The row before often began alike: then nothing has to be copied.
-        known = common(self._scratch_ids, row.ids[:-1]) if self.prefixes.max_bytes else 0
-        if known >= match.length:
-            held.window.end = known
-        else:
-            held.window.end = 0
-            _load(held, match)
-        self._scratch_ids = row.ids[: held.window.end]
-        return _Held(held, trunk)
-
-    def _work_ahead(self, most: int) -> None:
-        """Prefill a piece of a prompt whose request has not come yet."""
-        with self._wake:
-            ahead = next((a for a in self._ahead if not a.done), None)
-        if ahead is None:
-            return
-        try:
-            if not self.forward.batches:
-                raise StudentError("this student cannot prefill ahead")
-            if ahead.held is None:
-                match = self.prefixes.match(ahead.ids)
-                ahead.trunk = match.trunk if self.forward.shares else None
-                ahead.held = KeyValues(self.forward.layers, len(ahead.ids) + _GUIDANCE_ROOM)
-                _load(ahead.held, match)
-            chunk = ahead.ids[ahead.held.window.end :][: max(most, 1)]
-            ahead.logits = self.forward.prefill(ahead.held, chunk)
-        except Exception:  # noqa: BLE001  nobody waits for it; its request will meet the same
-            self.forget(ahead)
+        row.state = filling = self._filler.begin(row.ids)
+        return filling
 
     def _step(self) -> None:
         """Give every row of the batch one more token."""
@@ -481,11 +397,6 @@ class Worker:
                 chosen = error
         row.deliver(_wrapped(chosen))
         return True
-
-
-def _load(held: KeyValues, match: Match) -> None:
-    for segment in match.segments:
-        held.load(segment)
 
 
 def _wrapped(error: Exception) -> StudentError:
