@@ -22,8 +22,9 @@ from langchain_gkt.students.trunk import Trunk
 
 _log = logging.getLogger(__name__)
 
-# Logits of the same tokens may differ by this share of their spread, by the weights' type.
-_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
+# Logits of the same tokens may differ by this share of their spread. Weights of few bits need
+# room, because activations are rounded with their neighbours'; a wrong path is off by about 1.
+_EXACT, _ROUNDED = 1e-3, 0.3
 
 
 @dataclass
@@ -110,8 +111,17 @@ class Forward:
             _log.info("rows run apart, or share no prefixes: %r", error)
             return False
         want = every[[4, 2, 3]].float()
-        tolerance = _TOLERANCE.get(every.dtype, 5e-2) * float(want.std())
-        return bool(torch.allclose(got.float(), want, rtol=0, atol=tolerance))
+        off = float((got.float() - want).abs().max() / want.std())
+        if not off <= (_EXACT if self._is_exact() else _ROUNDED):
+            _log.info("rows run apart, or share no prefixes: logits are off by %.3g", off)
+            return False
+        return True
+
+    def _is_exact(self) -> bool:
+        """Whether the model computes in float32 or better throughout."""
+        return all(p.dtype in (torch.float32, torch.float64) for p in self.model.parameters()) and (
+            not any("quant" in type(module).__module__ for module in self.model.modules())
+        )
 
     def _run(self, held: KeyValues, ids: list[int], *, last_only: bool = True) -> torch.Tensor:
         at = held.window.end
