@@ -37,6 +37,11 @@ class Prefill:
         self._worker = worker
         self._ahead = worker.prefill_ahead(ids)
 
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to prefill."""
+        return self._ahead.done
+
     def close(self) -> None:
         """Stop, and free the KV cache; a request that has taken it over keeps it."""
         self._worker.forget(self._ahead)
