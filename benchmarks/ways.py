@@ -111,13 +111,16 @@ def generate(model: Any, tokenizer: Any) -> Way:
 
 def stock(model: Any, tokenizer: Any) -> Way:
     """HuggingFacePipeline by hand, a thread per user, told the longest length beforehand."""
-    pipe = pipeline("text-generation", model=model, tokenizer=tokenizer, return_full_text=False)
+    wrapped = HuggingFacePipeline(
+        pipeline=pipeline("text-generation", model=model, tokenizer=tokenizer)
+    )
 
     def way(questions: Sequence[Question]) -> list[str]:
         def one(question: Question) -> str:
             arguments = {"max_new_tokens": question.length, "do_sample": False, "pad_token_id": 0}
-            wrapped = HuggingFacePipeline(pipeline=pipe, pipeline_kwargs=arguments)
-            return str(wrapped.invoke(f"{question.text} {question.guidance}"))
+            # At the call, because it ignores its own field of that name.
+            text = f"{question.text} {question.guidance}"
+            return wrapped.invoke(text, pipeline_kwargs=arguments, skip_prompt=True)
 
         with ThreadPoolExecutor(len(questions)) as pool:
             return list(pool.map(one, questions))
