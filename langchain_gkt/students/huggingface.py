@@ -173,7 +173,10 @@ class HuggingFaceStudent(BaseChatModel):
         )
 
     def close(self) -> None:
-        """End the student's thread and free its KV cache; later calls are refused."""
+        """End the student's thread and free its KV cache; later calls are refused.
+
+        Copies share the thread, and are closed too.
+        """
         if self._engine is not None:
             self._engine.close()
 

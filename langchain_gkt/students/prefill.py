@@ -22,7 +22,7 @@ class Ahead:
     Attributes:
         ids: The prompt.
         done: Whether nothing is left to prefill.
-        taken: Whether its request has come.
+        taken: Whether its request has come, or never will.
     """
 
     ids: list[int]

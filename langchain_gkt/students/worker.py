@@ -107,9 +107,12 @@ class Worker:
         Returns:
             A handle for `forget`.
         """
-        ahead = Ahead(ids)
+        # What cannot become a request is left for the request to say.
+        fits = self.context is None or len(ids) < self.context
+        fits = fits and self.limits.prefix_cache_bytes > 0
+        ahead = Ahead(ids, done=not fits, taken=not fits)
         with self._wake:
-            if not self.closed and self.limits.prefix_cache_bytes:
+            if fits and not self.closed:
                 self._ahead.append(ahead)
                 self._start()
         return ahead
@@ -121,10 +124,11 @@ class Worker:
             ahead: What `prefill_ahead` returned.
         """
         with self._wake:
+            if ahead.taken or self.closed:
+                return
+            ahead.taken = True
             if ahead in self._ahead:
                 self._ahead.remove(ahead)
-            elif ahead.taken or self.closed:
-                return
             self._unwanted.append(ahead.ids)
             self._start()  # only the worker's thread touches what it holds
 
@@ -176,8 +180,10 @@ class Worker:
             while self._next():
                 try:
                     self._turn()
-                except Exception as error:  # noqa: BLE001  whatever a model raises
-                    self._fail_all(error)
+                except Exception as error:  # noqa: BLE001  nobody may be left waiting
+                    with self._wake:
+                        stranded = self._take_all()
+                    _fail(stranded, error)
 
     def _next(self) -> bool:
         """Wait for work; return False, with no thread left, where the worker is to end."""
@@ -189,8 +195,7 @@ class Worker:
                 return True
             self._thread = None
             stranded = self._take_all()
-        for row in stranded:
-            row.deliver(StudentError("the student was closed before the answer was finished"))
+        _fail(stranded, StudentError("the student was closed before the answer was finished"))
         return False
 
     def _busy(self) -> bool:
@@ -215,13 +220,6 @@ class Worker:
         self._filler.free()
         self._waiting.clear()
         return rows
-
-    def _fail_all(self, error: Exception) -> None:
-        """End every running row: the batch cannot be trusted any more."""
-        rows = [*self._rows, *self._apart]
-        self._rows, self._apart, self._batch = [], [], None
-        for row in rows:
-            row.deliver(_wrapped(error))
 
     def _turn(self) -> None:
         """Drop who has left, let some in, and make a step."""
@@ -268,6 +266,10 @@ class Worker:
             row = self._filling or self._next_waiting()
             if row is None:
                 break
+            if row.dropped:
+                self._filling = None
+                row.deliver(None)
+                continue
             self._filling = row
             left -= self._prefill(row, left)
             if not self._rows and not self._apart:
@@ -366,7 +368,12 @@ class Worker:
     def _step(self) -> None:
         """Give every row of the batch one more token."""
         assert self._batch is not None
-        logits = self.forward.decode(self._batch, [row.token for row in self._rows])
+        try:
+            logits = self.forward.decode(self._batch, [row.token for row in self._rows])
+        except Exception as error:  # noqa: BLE001  the batch cannot be trusted any more
+            rows, self._rows, self._batch = self._rows, [], None
+            _fail(rows, error)
+            return
         self.steps += 1
         chosen = choose(logits, self._rows)
         for slot in reversed(range(len(self._rows))):
@@ -397,6 +404,11 @@ class Worker:
                 chosen = error
         row.deliver(_wrapped(chosen))
         return True
+
+
+def _fail(rows: list[Row], error: Exception) -> None:
+    for row in rows:
+        row.deliver(_wrapped(error))
 
 
 def _wrapped(error: Exception) -> StudentError:
