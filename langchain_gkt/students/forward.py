@@ -165,6 +165,20 @@ class Forward:
         logits: torch.Tensor = out.logits[:, -1]
         return logits
 
+    def check(self, batch: Batch, ids: list[int]) -> torch.Tensor:
+        """Run several tokens of a batch's only row, without counting them yet.
+
+        Args:
+            batch: The row's cache; `Batch.end_step` then says how many are kept.
+            ids: The row's last token and guesses of those that follow.
+
+        Returns:
+            Logits after each of them, shape (ids, vocabulary).
+        """
+        out = self.model(input_ids=self._tensor(ids), **batch.begin_step(len(ids)))
+        logits: torch.Tensor = out.logits[0]
+        return logits
+
     def begin_apart(self, row: Row) -> Apart:
         """Set up a row that runs by itself: its cache, and its encoder's output.
 

@@ -77,6 +77,9 @@ class HuggingFaceStudent(BaseChatModel):
     """Most tokens of KV cache, padding included; None for 2 GiB of them (at least a context)."""
     prefix_cache_bytes: int = Field(default=256 * 2**20, ge=0)
     """Most bytes of KV cache kept of prompts for those that begin alike; 0 for none."""
+    prompt_lookup: int = Field(default=0, ge=0)
+    """Most tokens guessed from the text so far while one greedy answer is written alone; about
+    8 where answers copy from their prompt, 0 for none."""
 
     _engine: Engine | None = PrivateAttr(default=None)
     _prompts: PromptBuilder | None = PrivateAttr(default=None)
@@ -146,6 +149,7 @@ class HuggingFaceStudent(BaseChatModel):
                 max_queue=self.max_queue,
                 kv_tokens=self.kv_tokens,
                 prefix_cache_bytes=self.prefix_cache_bytes,
+                prompt_lookup=self.prompt_lookup,
             )
             self._engine, self._prompts = Engine(model, tokenizer, limits), PromptBuilder(tokenizer)
         return self._engine, self._prompts

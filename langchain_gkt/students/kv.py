@@ -228,31 +228,40 @@ class Batch(KeyValues):
             assert layer.keys is not None and layer.values is not None
             layer.keys[slot], layer.values[slot] = 0, 0
 
-    def begin_step(self) -> dict[str, Any]:
-        """Make room for one more token per row.
+    def begin_step(self, count: int = 1) -> dict[str, Any]:
+        """Make room for more tokens per row.
+
+        Args:
+            count: How many; more than one only while there is one row.
 
         Returns:
             The model's arguments beside the tokens.
         """
         window = self.window
-        if window.end == self.columns:
+        if window.end + count > self.columns:
             width = window.end - window.start
-            self._move(self.slots, width + _SLACK + width // 8, width)
+            self._move(self.slots, width + max(_SLACK, count) + width // 8, width)
         arguments: dict[str, Any] = {
             "past_key_values": self.cache,
-            "position_ids": self._positions,
+            "position_ids": self._positions
+            if count == 1
+            else self._positions + torch.arange(count, device=self._device),
             "use_cache": True,
         }
         if self._mask is not None:
             arguments["attention_mask"] = self._mask[:, window.start : window.end + 1]
         return arguments
 
-    def end_step(self) -> None:
-        """Count the token that the model has written for every row."""
-        self.window.end += 1
+    def end_step(self, count: int = 1) -> None:
+        """Count the tokens that the model has written for every row.
+
+        Args:
+            count: How many are kept of those written.
+        """
+        self.window.end += count
         # Not in place: the model may have kept a view.
-        self._positions = self._positions + 1
-        self._lengths = [length + 1 for length in self._lengths]
+        self._positions = self._positions + count
+        self._lengths = [length + count for length in self._lengths]
 
     def _move(self, slots: int, columns: int, end: int) -> None:
         before = self.window.start

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import torch
 from tokenizers.decoders import DecodeStream
 
+from langchain_gkt.students.lookup import Lookup
+
 
 class Constraint(Protocol):
     """What an answer may look like: asked before and told after every token.
@@ -76,16 +78,24 @@ class Limits:
         kv_tokens: Most tokens of KV cache, padding included (a little slack aside); None for
             2 GiB of them, or the model's context if that is more.
         prefix_cache_bytes: Most bytes of KV cache kept of prompts that were seen.
+        prompt_lookup: Most tokens guessed from the text so far, and checked in one step, while
+            a greedy row decodes alone; 0 for none.
     """
 
     max_batch_size: int = 16
     max_queue: int = 1024
     kv_tokens: int | None = None
     prefix_cache_bytes: int = 256 * 2**20
+    prompt_lookup: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what would admit nobody."""
-        for name, least in (("max_batch_size", 1), ("max_queue", 1), ("prefix_cache_bytes", 0)):
+        for name, least in (
+            ("max_batch_size", 1),
+            ("max_queue", 1),
+            ("prefix_cache_bytes", 0),
+            ("prompt_lookup", 0),
+        ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
         if self.kv_tokens is not None and self.kv_tokens < 1:
@@ -169,6 +179,7 @@ class Row:
         token: The token chosen last.
         count: Tokens generated.
         state: Whatever the forward pass keeps for this row.
+        lookup: Guesses the next tokens, or None.
     """
 
     request: Request
@@ -181,6 +192,7 @@ class Row:
     count: int = 0
     state: Any = None
     generator: torch.Generator | None = None
+    lookup: Lookup | None = None
     closed: bool = False
     _shown: list[str] = field(default_factory=list)
 
@@ -214,6 +226,8 @@ class Row:
         """
         self.token = token
         self.count += 1
+        if self.lookup is not None:
+            self.lookup.add(token)
         if token in end_ids:
             return self._finish(self._stop.flush(), "stop")
         text = self._decoder.step(backend_tokenizer, token) or ""

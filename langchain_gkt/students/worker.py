@@ -19,6 +19,7 @@ import torch
 from langchain_gkt.errors import StudentError
 from langchain_gkt.students.forward import Apart, Forward
 from langchain_gkt.students.kv import Batch
+from langchain_gkt.students.lookup import Lookup
 from langchain_gkt.students.prefill import Ahead, Filler, Filling
 from langchain_gkt.students.prefix import PrefixCache
 from langchain_gkt.students.request import Limits, Row
@@ -336,6 +337,8 @@ class Worker:
             row.deliver(_wrapped(error))
             return 0
         self._filling = None
+        if self.limits.prompt_lookup and not row.generator and not row.request.constraint:
+            row.lookup = Lookup(row.ids)
         chosen = choose(logits[None], [row])[0]
         if not self._take(row, chosen):
             if self._batch is None:
@@ -369,6 +372,8 @@ class Worker:
         """Give every row of the batch one more token."""
         assert self._batch is not None
         try:
+            if len(self._rows) == 1 and self._step_by_guessing(self._rows[0], self._batch):
+                return
             logits = self.forward.decode(self._batch, [row.token for row in self._rows])
         except Exception as error:  # noqa: BLE001  the batch cannot be trusted any more
             rows, self._rows, self._batch = self._rows, [], None
@@ -381,6 +386,23 @@ class Worker:
                 if not isinstance(chosen[slot], int):
                     self._batch.scrub(slot)
                 self._leave(slot)
+
+    def _step_by_guessing(self, row: Row, batch: Batch) -> bool:
+        """Give the only row several tokens at once; return False where nothing is guessed."""
+        most = min(self.limits.prompt_lookup, row.request.max_tokens - row.count - 1)
+        guess = row.lookup.guess(most) if row.lookup is not None and not batch.trunks else []
+        if not guess:
+            return False
+        chosen = choose(self.forward.check(batch, [row.token, *guess]), [row] * (len(guess) + 1))
+        self.steps += 1
+        for kept, token in enumerate(chosen, 1):
+            finished = self._take(row, token)
+            if finished or token != [*guess, None][kept - 1]:
+                break
+        batch.end_step(kept)
+        if finished:
+            self._leave(0)
+        return True
 
     def _step_apart(self, row: Row) -> None:
         state: Apart = row.state

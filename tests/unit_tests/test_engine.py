@@ -36,6 +36,7 @@ from transformers import (
 
 from langchain_gkt import HuggingFaceStudent, StudentError
 from langchain_gkt.students.engine import Engine, Limits, Piece, Request
+from langchain_gkt.students.lookup import Lookup
 
 TOKENIZER = AutoTokenizer.from_pretrained(MODELS / "student")
 SIZE = len(TOKENIZER)
@@ -300,6 +301,48 @@ def test_guidance_does_not_wait_for_a_neighbours_whole_answer(engine) -> None:
     run(engine, Request(prompt=[6], prefill=[], max_tokens=3))
     assert engine.worker.stats()["rows"] == 1
     long.close()
+
+
+@pytest.mark.parametrize("kind", ["grouped", "gpt2", "sliding"])
+def test_guessing_from_the_text_changes_nothing_but_the_steps(kind) -> None:
+    model = make_model(kind)
+    for name, weight in model.named_parameters():
+        if "attn" in name and ("o_proj.weight" in name or "c_proj.weight" in name):
+            weight.data *= 0.1  # what comes next is mostly up to the last token,
+    model.get_output_embeddings().weight.data[45:] = 0  # and there are few: it goes round
+    plain = Engine(model, TOKENIZER)
+    guessing = Engine(model, TOKENIZER, Limits(prompt_lookup=8))
+    ends, steps = set(), {plain: 0, guessing: 0}
+    for seed in range(6):
+        request = Request(prompt=ids(seed, 9), prefill=[], max_tokens=70 if seed else 1)
+        # The prompt holds the answer to its last words, so that some of it is guessed.
+        answer = tokens_of(plain, request)
+        request = dataclasses.replace(request, prompt=[*request.prompt, *answer, *request.prompt])
+        text = "".join(piece.text for piece in run(plain, request))
+        if seed % 2:
+            request = dataclasses.replace(request, stop=(text[len(text) // 2 :][:3],))
+        last = {}
+        for engine in (plain, guessing):
+            before = engine.worker.steps
+            last[engine] = run(engine, request, whole=True)
+            steps[engine] += engine.worker.steps - before
+        assert last[plain] == last[guessing]
+        ends.add(last[plain][0].finish_reason)
+    assert ends == {"stop", "length"}
+    assert steps[guessing] < steps[plain]
+    plain.close()
+    guessing.close()
+
+
+def test_a_run_that_occurred_before_is_continued_as_before() -> None:
+    lookup = Lookup([1, 2, 3, 4, 5, 6, 1, 2])
+    assert lookup.guess(4) == []
+    lookup.add(3)
+    assert lookup.guess(4) == [4, 5, 6, 1]
+    assert lookup.guess(2) == [4, 5]
+    assert lookup.guess(0) == []
+    lookup.add(9)
+    assert lookup.guess(4) == []
 
 
 def test_seeds_belong_to_rows(engine) -> None:
