@@ -188,19 +188,26 @@ class Call:
         self, messages: list[BaseMessage], *, live: bool
     ) -> AsyncIterator[ChatGenerationChunk]:
         """Do what `produce` does, on the event loop."""
-        with await run_in_executor(None, self._prefill_ahead, messages):
+        ahead: AbstractContextManager[Any] = nullcontext()
+        if self._reads_ahead:  # tokenising takes a while, and the loop has others to serve
+            ahead = await run_in_executor(None, self._prefill_ahead, messages)
+        with ahead:
             async with aclosing(self._aproduce(messages, live=live)) as chunks:
                 async for chunk in chunks:
                     yield chunk
 
+    @property
+    def _reads_ahead(self) -> bool:
+        return self.mode == "guided" and self.asks_teacher and hasattr(self.student, "prefill")
+
     def _prefill_ahead(self, messages: list[BaseMessage]) -> AbstractContextManager[Any]:
         """Let the student read the prompt while the teacher writes, if it can."""
-        prefill = getattr(self.student, "prefill", None)
-        if prefill is None or self.mode != "guided" or not self.asks_teacher:
+        if not self._reads_ahead:
             return nullcontext()
+        student: Any = self.student
         try:
-            ahead: AbstractContextManager[Any] = prefill(messages)
-        except ValueError:  # the call itself says what is wrong with the messages
+            ahead: AbstractContextManager[Any] = student.prefill(messages)
+        except Exception:  # noqa: BLE001  the call itself says what is wrong with the messages
             return nullcontext()
         return ahead
 
