@@ -36,7 +36,11 @@ from transformers import (
 
 from langchain_gkt import HuggingFaceStudent, StudentError
 from langchain_gkt.students.engine import Engine, Limits, Piece, Request
+from langchain_gkt.students.forward import Forward
+from langchain_gkt.students.kv import Batch, KeyValues
 from langchain_gkt.students.lookup import Lookup
+from langchain_gkt.students.prefill import Filler
+from langchain_gkt.students.prefix import PrefixCache
 
 TOKENIZER = AutoTokenizer.from_pretrained(MODELS / "student")
 SIZE = len(TOKENIZER)
@@ -558,3 +562,44 @@ def test_a_model_without_cache_is_named_once(models) -> None:
 def test_bad_limits_are_named(limits, says) -> None:
     with pytest.raises(ValueError, match=says):
         Limits(**limits)
+
+
+def test_a_rows_broken_numbers_do_not_reach_the_next_one_in_its_place(models) -> None:
+    forward = Forward(models("grouped"), is_encoder_decoder=False)
+    with torch.inference_mode():
+        forward.try_out()
+        long, short = KeyValues(2, 20), KeyValues(2, 20)
+        forward.prefill(long, ids(1, 12))
+        forward.prefill(short, ids(2, 3))
+        batch = Batch(2, torch.device("cpu"))
+        batch.join(long)
+        batch.join(long)
+        for layer in batch.layers:
+            layer.keys[1], layer.values[1] = float("nan"), float("nan")
+        batch.scrub(1)
+        batch.leave(1)
+        batch.join(short)
+        got = forward.decode(batch, [7, 8])
+        alone = Batch(2, torch.device("cpu"))
+        alone.join(short)
+        assert torch.allclose(got[1], forward.decode(alone, [8])[0], atol=1e-4)
+
+
+def test_a_buffer_that_holds_a_part_is_filled_up_from_the_prefix_cache(models) -> None:
+    forward = Forward(models("grouped"), is_encoder_decoder=False)
+    known = ids(1, 40)
+    with torch.inference_mode():
+        forward.try_out()
+        prefixes = PrefixCache(10**6)
+        filler = Filler(forward, prefixes)
+        cold = filler.begin(known)
+        filler.feed(cold, 99)
+        prefixes.insert(known, cold.held)
+        filler.feed(filler.begin([*known[:10], 7, 8]), 99)  # and this is not inserted
+        warm = filler.begin([*known, 9])
+        assert warm.held.window.end == 40
+        fresh = KeyValues(2, 40)
+        forward.prefill(fresh, known)
+        for got, want in zip(warm.held.segment(0, 40), fresh.segment(0, 40), strict=True):
+            assert torch.allclose(got[0], want[0], atol=1e-5)
+            assert torch.allclose(got[1], want[1], atol=1e-5)
