@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from langchain_gkt.students.forward import Forward
 from langchain_gkt.students.kv import KeyValues
 from langchain_gkt.students.prefix import PrefixCache, common
-from langchain_gkt.students.trunk import Trunk
 
 # Columns to spare for a longer row after this one.
 _ROOM = 128
@@ -37,12 +37,12 @@ class Filling:
     Attributes:
         ids: What is to be prefilled.
         held: Its keys and values so far.
-        trunk: The part of them that other prompts have begun with too, or None.
+        shared: The part of them that other prompts begin with too, for `PrefixCache.trunk`.
     """
 
     ids: list[int]
     held: KeyValues
-    trunk: Trunk | None
+    shared: tuple[Any, ...]
 
     @property
     def complete(self) -> bool:
@@ -96,7 +96,7 @@ class Filler:
             if at > known:
                 held.load([(keys[:, skip:], values[:, skip:]) for keys, values in segment])
         self._ids = ids[: held.window.end]
-        return Filling(ids, held, match.trunk if self._forward.shares else None)
+        return Filling(ids, held, match.shared if self._forward.shares else ())
 
     def feed(self, filling: Filling, most: int) -> tuple[int, torch.Tensor]:
         """Prefill the next ids of a row.

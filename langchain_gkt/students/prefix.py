@@ -40,12 +40,12 @@ class Match:
     Attributes:
         length: How many of the ids are known.
         segments: Their keys and values, one after the other.
-        trunk: The part at the front that other prompts have begun with too, or None.
+        shared: The branches at the front that other prompts begin with too, for `trunk`.
     """
 
     length: int
     segments: list[Segment]
-    trunk: Trunk | None
+    shared: tuple[_Node, ...]
 
 
 class PrefixCache:
@@ -86,7 +86,7 @@ class PrefixCache:
                 break
             path.append(child)
             node = child
-        return Match(length=length, segments=segments, trunk=self._trunk(path))
+        return Match(length=length, segments=segments, shared=_shared(path))
 
     def insert(self, ids: Sequence[int], held: KeyValues) -> None:
         """Remember ids.
@@ -169,24 +169,37 @@ class PrefixCache:
             else:
                 yield child
 
-    def _trunk(self, path: list[_Node]) -> Trunk | None:
-        """Return a path without its short last branches, as one piece."""
-        while path and len(path[-1].ids) < _WORTH_SHARING:
-            path.pop()
-        if not path:
-            return None
-        trunk = self._trunks.get(path[-1])
-        if trunk is None:
-            layers = [
-                tuple(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0] for parts in pair)
-                for pair in (
-                    zip(*layer, strict=True)
-                    for layer in zip(*(node.segment for node in path), strict=True)
-                )
-            ]
-            trunk = Trunk(sum(len(node.ids) for node in path), layers)  # type: ignore[arg-type]
-            self._trunks[path[-1]] = trunk
+    def trunk(self, shared: tuple[_Node, ...], *, make: bool = True) -> Trunk | None:
+        """Return the front of a match as one piece, the same one for all rows that have it.
+
+        Args:
+            shared: The match's.
+            make: Whether to make it where no row has it yet.
+
+        Returns:
+            The piece, or None where there is none.
+        """
+        trunk = self._trunks.get(shared[-1]) if shared else None
+        if trunk is None and shared and make:
+            segment: Segment = shared[0].segment
+            if len(shared) > 1:
+                segment = [
+                    (torch.cat([k for k, _ in layer], 1), torch.cat([v for _, v in layer], 1))
+                    for layer in zip(*(node.segment for node in shared), strict=True)
+                ]
+            trunk = Trunk(sum(len(node.ids) for node in shared), segment)
+            self._trunks[shared[-1]] = trunk
         return trunk
+
+
+def _shared(path: list[_Node]) -> tuple[_Node, ...]:
+    """Return the branches that lead to a fork: the prompt's own last ones are nobody else's."""
+    for size in range(len(path), 0, -1):
+        node = path[size - 1]
+        forks = 1 if size == len(path) else 2  # the prompt leaves the last one by a new branch
+        if len(node.children) >= forks and len(node.ids) >= _WORTH_SHARING:
+            return tuple(path[:size])
+    return ()
 
 
 def _copied(segment: Segment) -> Segment:

@@ -343,10 +343,10 @@ class Worker:
         if not self._take(row, chosen):
             if self._batch is None:
                 self._batch = Batch(self.forward.layers, self.forward.device)
-            known = self._batch.trunks
-            alone = not self._rows and not self._waiting
-            few = filling.trunk in known or len(known) < _MOST_TRUNKS
-            trunk = filling.trunk if few and not alone else None
+            trunk = None
+            if self._rows or self._waiting:  # alone, one piece is quicker
+                few = len(self._batch.trunks) < _MOST_TRUNKS
+                trunk = self.prefixes.trunk(filling.shared, make=few)
             longest = max(other.length for other in [row, *self._rows])
             expected = min(
                 len(self._rows) + len(self._waiting) + 1,

@@ -34,10 +34,11 @@ def check(cache: PrefixCache, ids: list[int], want: int | None) -> None:
         assert torch.equal(got, keys[: match.length])
         sums = torch.cat([v for _, v in parts], 1).flatten()
         assert torch.equal(sums, keys.cumsum(0)[: match.length])
-    if match.trunk is not None:
-        size = match.trunk.length
-        assert 32 <= size <= match.length
-        assert torch.equal(match.trunk.layers[0][0].flatten(), keys[:size])
+    trunk = cache.trunk(match.shared)
+    if trunk is not None:
+        assert 32 <= trunk.length <= match.length
+        assert torch.equal(trunk.layers[0][0].flatten(), keys[: trunk.length])
+        assert cache.trunk(match.shared, make=False) is trunk
 
 
 @settings(deadline=None, max_examples=150)
@@ -68,3 +69,15 @@ def test_bytes_are_bounded_and_what_is_found_is_right(seen, room) -> None:
     cache.clear()
     assert cache.nbytes == 0
     assert cache.match([1, 1, 1]).length == 0
+
+
+def test_only_what_others_begin_with_is_a_trunk() -> None:
+    cache, head = PrefixCache(10**6), [1] * 40
+    first, second = [*head, *[2] * 35], [*head, *[3] * 35]
+    assert cache.match(first).shared == ()
+    cache.insert(first, held(first))
+    assert cache.match([*first, 9]).shared == ()  # its own prompt, read ahead
+    assert cache.trunk(cache.match(second).shared).length == 40
+    cache.insert(second, held(second))
+    trunks = {cache.trunk(cache.match([*ids, 9]).shared) for ids in (first, second, [*head, 4])}
+    assert [trunk.length for trunk in trunks] == [40]
