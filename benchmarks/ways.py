@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
@@ -128,11 +128,23 @@ def stock(model: Any, tokenizer: Any) -> Way:
     return way
 
 
-def ours(engine: Engine) -> Way:
-    """Ask the engine everything at once."""
+def ours(engine: Engine, *, told: bool = False) -> Way:
+    """Ask the engine everything at once.
+
+    Args:
+        engine: The engine.
+        told: Whether to name the lengths and no stop: other weights may write other texts, and
+            are to write as much.
+
+    Returns:
+        The way.
+    """
 
     def way(questions: Sequence[Question]) -> list[str]:
-        return asyncio.run(answer_all(engine, [question.request for question in questions]))
+        requests = [question.request for question in questions]
+        if told:
+            requests = [replace(q.request, stop=(), max_tokens=q.length) for q in questions]
+        return asyncio.run(answer_all(engine, requests))
 
     return way
 
