@@ -7,20 +7,18 @@ when there has been nothing to do for a while.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-import weakref
-from collections import deque
 from typing import Any
 
 import torch
 
 from langchain_gkt.errors import StudentError
+from langchain_gkt.students.desk import Desk
 from langchain_gkt.students.forward import Apart, Forward
 from langchain_gkt.students.kv import Batch
 from langchain_gkt.students.lookup import Lookup
-from langchain_gkt.students.prefill import Ahead, Filler, Filling
+from langchain_gkt.students.prefill import Filler, Filling
 from langchain_gkt.students.prefix import PrefixCache
 from langchain_gkt.students.request import Limits, Row
 from langchain_gkt.students.sampling import choose, make_generator
@@ -35,8 +33,8 @@ _DEFAULT_KV_BYTES = 2 * 2**30
 _LINGER_SECONDS, _LOOK_SECONDS = 2.0, 0.05
 
 
-class Worker:
-    """Takes rows from any thread and decodes them on its own."""
+class Worker(Desk):
+    """Decodes what the desk has taken; all methods but `stats` belong to its thread."""
 
     def __init__(
         self,
@@ -56,95 +54,24 @@ class Worker:
             end_ids: Ids that end an answer.
             backend_tokenizer: Turns ids into text.
         """
-        self.forward, self.limits, self.context = forward, limits, context
+        self.forward = forward
         self._end_ids, self._backend_tokenizer = end_ids, backend_tokenizer
-        self.closed = False
         self.steps = 0
-        self._reset()
-        _workers.add(self)
+        super().__init__(limits, context)
 
     def _reset(self) -> None:
-        """Begin without rows, without a thread and with a lock of our own."""
-        self._wake = threading.Condition()
-        self._thread: threading.Thread | None = None
-        self._waiting: deque[Row] = deque()
+        super()._reset()
         self._filling: Row | None = None
-        self._ahead: list[Ahead] = []
-        self._unwanted: list[list[int]] = []
         self._rows: list[Row] = []
         self._apart: list[Row] = []
         self._batch: Batch | None = None
         self.prefixes = PrefixCache(self.limits.prefix_cache_bytes)
         self._filler = Filler(self.forward, self.prefixes)
 
-    # -- called from any thread ----------------------------------------------------------
-
-    def submit(self, row: Row) -> None:
-        """Queue a row.
-
-        Args:
-            row: The row.
-
-        Raises:
-            StudentError: If the student is closed, or too many requests wait already.
-        """
-        with self._wake:
-            if self.closed:
-                raise StudentError("the student is closed; make a new one")
-            if len(self._waiting) >= self.limits.max_queue:
-                raise StudentError(
-                    f"{len(self._waiting)} requests already wait for the student, and max_queue="
-                    f"{self.limits.max_queue}; send fewer at once, or raise max_queue"
-                )
-            self._waiting.append(row)
-            self._start()
-
-    def prefill_ahead(self, ids: list[int]) -> Ahead:
-        """Queue a prompt whose request will come later.
-
-        Args:
-            ids: The prompt.
-
-        Returns:
-            A handle for `forget`.
-        """
-        # What cannot become a request is left for the request to say.
-        fits = self.context is None or len(ids) < self.context
-        fits = fits and self.limits.prefix_cache_bytes > 0
-        ahead = Ahead(ids, done=not fits, taken=not fits)
-        with self._wake:
-            if fits and not self.closed:
-                self._ahead.append(ahead)
-                self._start()
-        return ahead
-
-    def forget(self, ahead: Ahead) -> None:
-        """Free a prompt prefilled ahead, unless its request has come.
-
-        Args:
-            ahead: What `prefill_ahead` returned.
-        """
-        with self._wake:
-            if ahead.taken or self.closed:
-                return
-            ahead.taken = True
-            if ahead in self._ahead:
-                self._ahead.remove(ahead)
-            self._unwanted.append(ahead.ids)
-            self._start()  # only the worker's thread touches what it holds
-
     def close(self) -> None:
-        """End the thread; whoever still waits gets a StudentError."""
-        with self._wake:
-            self.closed = True
-            thread = self._thread
-            self._wake.notify_all()
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
-        with self._wake:
-            self._ahead.clear()
-            self._unwanted.clear()
-            self.prefixes.clear()
+        """End the thread, and forget the prompts seen."""
+        super().close()
+        self.prefixes.clear()
 
     def stats(self) -> dict[str, int]:
         """Return what is in use, to be looked at while nothing else depends on it.
@@ -165,15 +92,6 @@ class Worker:
             "prefix_bytes": self.prefixes.nbytes,
             "steps": self.steps,
         }
-
-    def _start(self) -> None:
-        if self._thread is None:
-            # No daemon: a daemon would be torn down in the middle of a step.
-            self._thread = threading.Thread(target=self._run, name="gkt-student")
-            self._thread.start()
-        self._wake.notify_all()
-
-    # -- the worker's own thread ---------------------------------------------------------
 
     def _run(self) -> None:
         torch.get_num_threads()  # makes a new thread take over the number the user has set
@@ -439,16 +357,3 @@ def _wrapped(error: Exception) -> StudentError:
     wrapped = StudentError(f"the student failed: {type(error).__name__}: {error}")
     wrapped.__cause__ = error
     return wrapped
-
-
-_workers: weakref.WeakSet[Worker] = weakref.WeakSet()
-
-
-def _forget_threads() -> None:
-    """Begin anew in a forked child: the thread and whatever it held stayed with the parent."""
-    for worker in list(_workers):
-        worker._reset()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_threads)
