@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import AsyncIterator, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
@@ -375,17 +376,37 @@ class Call:
 
     def _script(self, messages: list[BaseMessage], *, live: bool) -> Script:
         _refuse_empty(messages)
-        taught, student, error, reserved = _Taught(), None, None, 0
-        check = getattr(self.student, "check", None)
-        if check and self.mode != "teacher":  # before a teacher is paid for it
-            room = self.limit or 0 if self.asks_teacher else 0
-            checked = partial(check, tools=self._students_tools(), reserve=room)
-            reserved = yield Do(partial(checked, messages, response_format=self.response_format))
-            if self.max_tokens is not None and reserved > self.max_tokens:
-                raise ValueError(
-                    f"max_tokens={self.max_tokens} cannot hold an answer of this schema, whose "
-                    f"shortest takes {reserved} tokens; raise max_tokens"
-                )
+        reserved = 0
+        ahead: AbstractContextManager[Any] = nullcontext()
+        if self.mode != "teacher" and hasattr(self.student, "check"):
+            reserved, ahead = yield Do(partial(self._prepare, messages))
+        with ahead:
+            yield from self._answer(messages, live=live, reserved=reserved)
+
+    def _prepare(self, messages: list[BaseMessage]) -> tuple[int, AbstractContextManager[Any]]:
+        """Refuse what the student cannot answer before a teacher is paid, and let it read ahead.
+
+        Returns:
+            Tokens that the student needs at least, and what frees the prompt's KV cache.
+        """
+        student: Any = self.student
+        asked: dict[str, Any] = {
+            "tools": self._students_tools(),
+            "response_format": self.response_format,
+        }
+        room = self.limit or 0 if self.asks_teacher else 0
+        reserved = student.check(messages, reserve=room, **asked)
+        if self.max_tokens is not None and reserved > self.max_tokens:
+            raise ValueError(
+                f"max_tokens={self.max_tokens} cannot hold an answer of this schema, whose "
+                f"shortest takes {reserved} tokens; raise max_tokens"
+            )
+        if not self.asks_teacher or not hasattr(student, "prefill"):
+            return reserved, nullcontext()
+        return reserved, student.prefill(messages, **asked)
+
+    def _answer(self, messages: list[BaseMessage], *, live: bool, reserved: int) -> Script:
+        taught, student, error = _Taught(), None, None
         if self.asks_teacher:
             try:
                 yield from self._teach(messages, taught, live=live, reserved=reserved)

@@ -90,6 +90,7 @@ def carry_out(script: Script) -> Iterator[ChatGenerationChunk]:
     finally:
         if stream is not None:
             stream.close()
+        script.close()
 
 
 async def acarry_out(script: Script) -> AsyncIterator[ChatGenerationChunk]:
@@ -127,6 +128,7 @@ async def acarry_out(script: Script) -> AsyncIterator[ChatGenerationChunk]:
     finally:
         if stream is not None:
             await stream.aclose()
+        script.close()
 
 
 async def ask_async(ask: Ask) -> Any:

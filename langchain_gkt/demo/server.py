@@ -19,7 +19,8 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any, Literal
 
 import torch
@@ -29,7 +30,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from langchain_core.messages import convert_to_messages
 from pydantic import BaseModel, Field, model_validator
-from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
+from starlette.concurrency import run_in_threadpool
 
 from langchain_gkt.students.engine import Engine, Piece
 from langchain_gkt.students.engine import Request as Generation
@@ -112,40 +113,33 @@ class Chat:
         return self.model._request(messages, stop, {"max_tokens": limit, **arguments})
 
     async def pieces(self, engine: Engine, generation: Generation) -> AsyncIterator[Piece]:
-        """Generate in a thread; closing the iterator stops within one step."""
-        cancelled = threading.Event()
+        """Generate; closing the iterator stops within one step."""
         self.active += 1
         try:
-            await run_in_threadpool(time.sleep, self.latency)
-            produced = self._counted(engine.generate(generation, cancelled))
-            async for piece in iterate_in_threadpool(produced):
-                yield piece
+            await asyncio.sleep(self.latency)
+            async with aclosing(engine.agenerate(generation)) as produced:
+                async for piece in produced:
+                    self.generated += 1
+                    yield piece
         finally:
-            cancelled.set()
             self.active -= 1
 
-    def _counted(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
-        for piece in pieces:
-            self.generated += 1
-            yield piece
-
     async def whole(self, engine: Engine, generation: Generation, request: Request) -> list[Piece]:
-        """Generate everything in one thread, unless the client goes away."""
-        cancelled = threading.Event()
+        """Generate everything, unless the client goes away."""
 
-        def work() -> list[Piece]:
-            time.sleep(self.latency)
-            return list(engine.generate(generation, cancelled))
+        async def work() -> list[Piece]:
+            await asyncio.sleep(self.latency)
+            return [piece async for piece in engine.agenerate(generation, whole=True)]
 
         self.active += 1
-        working = asyncio.ensure_future(run_in_threadpool(work))
+        working = asyncio.create_task(work())
         try:
             while not (await asyncio.wait([working], timeout=0.1))[0]:
                 if await request.is_disconnected():
-                    cancelled.set()
+                    return []
             return await working
         finally:
-            cancelled.set()
+            working.cancel()
             self.active -= 1
 
     def usage(self, generation: Generation, piece: Piece) -> dict[str, Any]:

@@ -1,124 +1,74 @@
-"""The torch side of a student: prefill, decode, stop, cancel.
+"""The torch side of a student: one model, its worker, and the ways to ask it.
 
-One request is one generator. The weights are shared and each request has a KV cache of its
-own, so requests may run in several threads at once.
+Requests of any number of threads and event loops are decoded together by the worker.
+Encoder-decoder students, and models without a KV cache of the usual kind, take the simple
+path: their rows run one after the other, step by step, and share no prefixes.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-import inspect
+import queue
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Generator
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from tokenizers.decoders import DecodeStream
-from transformers import DynamicCache, EncoderDecoderCache
 
 from langchain_gkt.errors import StudentError
+from langchain_gkt.students.forward import Forward
+from langchain_gkt.students.request import Constraint, Limits, Piece, Request, Row, StopFilter
+from langchain_gkt.students.worker import Worker
 
-if TYPE_CHECKING:
-    from langchain_gkt.students.grammar import Constraint
+__all__ = ["Constraint", "Engine", "Limits", "Piece", "Prefill", "Request", "StopFilter"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """One answer to continue.
+class Prefill:
+    """A prompt that is being prefilled ahead of its request.
 
-    Attributes:
-        prompt: Ids of the conversation, with the header of the answer.
-        prefill: Ids of the answer's beginning; may be empty.
-        max_tokens: Most tokens to generate.
-        temperature: 0 for greedy decoding.
-        top_p: Nucleus sampling threshold in (0, 1].
-        seed: Seed of this request's own generator, or None for a random one.
-        stop: Strings that end the answer; they do not appear in it.
-        constraint: Holds the answer to a grammar; it serves one request.
-        keep_special: Whether control tokens stay in the text.
+    As a context manager it frees what no request has taken over.
     """
 
-    prompt: list[int]
-    prefill: list[int]
-    max_tokens: int
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int | None = None
-    stop: tuple[str, ...] = ()
-    constraint: Constraint | None = None
-    keep_special: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Piece:
-    """A piece of an answer.
-
-    Attributes:
-        text: New text; may be empty.
-        tokens: Tokens generated so far, the end-of-turn token included.
-        finish_reason: ``stop`` or ``length`` on the last piece, else None.
-    """
-
-    text: str
-    tokens: int
-    finish_reason: str | None = None
-
-
-class StopFilter:
-    """Lets text through up to the first stop string, wherever its tokens are split."""
-
-    def __init__(self, stop: tuple[str, ...]) -> None:
-        """Begin with nothing held back.
+    def __init__(self, worker: Worker, ids: list[int]) -> None:
+        """Start.
 
         Args:
-            stop: The stop strings.
+            worker: The worker of the model.
+            ids: Ids of the prompt.
         """
-        self._stop = tuple(filter(None, stop))
-        self._held = ""
+        self._worker = worker
+        self._ahead = worker.prefill_ahead(ids)
 
-    def feed(self, text: str) -> tuple[str, bool]:
-        """Take new text.
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to prefill."""
+        return self._ahead.done
 
-        Args:
-            text: Text that follows what was fed before.
+    def close(self) -> None:
+        """Stop, and free the KV cache; a request that has taken it over keeps it."""
+        self._worker.forget(self._ahead)
 
-        Returns:
-            Text that can be shown, and whether a stop string was reached.
-        """
-        self._held += text
-        found = [at for stop in self._stop if (at := self._held.find(stop)) >= 0]
-        if found:
-            return self._held[: min(found)], True
-        # Keep back the longest ending that may still grow into a stop string.
-        keep = max(
-            (
-                size
-                for stop in self._stop
-                for size in range(1, min(len(stop), len(self._held) + 1))
-                if self._held.endswith(stop[:size])
-            ),
-            default=0,
-        )
-        out = self._held[: len(self._held) - keep]
-        self._held = self._held[len(out) :]
-        return out, False
+    def __enter__(self) -> Prefill:
+        """Return itself."""
+        return self
 
-    def flush(self) -> str:
-        """Return what was held back: no stop string came."""
-        return self._held
+    def __exit__(self, *exception: object) -> None:
+        """Close."""
+        self.close()
 
 
 class Engine:
     """A loaded model and its tokenizer."""
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
+    def __init__(self, model: Any, tokenizer: Any, limits: Limits | None = None) -> None:
         """Take a model for inference.
 
         Args:
             model: A transformers model with a language-modelling head.
             tokenizer: Its tokenizer, of the fast kind.
+            limits: How many requests and how much memory; None for the usual.
 
         Raises:
             StudentError: If the tokenizer is not a fast one.
@@ -137,15 +87,25 @@ class Engine:
         self.is_encoder_decoder = bool(model.config.is_encoder_decoder)
         # T5-type models have relative positions and no hard limit of their own.
         self.context: int | None = getattr(config, "max_position_embeddings", None)
-        # Logits of the last position only, where the model can: the others are not read.
-        parameters = inspect.signature(model.forward).parameters
-        self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
+        self.limits = limits or Limits()
+        self.worker = Worker(
+            Forward(model, is_encoder_decoder=self.is_encoder_decoder),
+            limits=self.limits,
+            context=self.context,
+            end_ids=self.end_ids,
+            backend_tokenizer=tokenizer.backend_tokenizer,
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy the model and the limits; the worker starts anew."""
+        return type(self), (self.model, self.tokenizer, self.limits)
 
     @cached_property
     def vocabulary(self) -> int:
         """Length of the model's logits, which may be padded beyond the tokenizer's ids."""
         head = self.model.get_output_embeddings()
-        size = head.weight.shape[0] if head is not None else self.model.config.vocab_size
+        weight = getattr(head, "weight", None)  # int8 layers keep theirs behind a method
+        size = getattr(weight, "shape", (self.model.config.vocab_size,))[0]
         return int(size)
 
     @cached_property
@@ -154,113 +114,126 @@ class Engine:
         digest = hashlib.sha256(self.tokenizer.backend_tokenizer.to_str().encode())
         digest.update(str(self.tokenizer.chat_template).encode())
         for name, weights in self.model.state_dict().items():
-            digest.update(f"{name}{tuple(weights.shape)}{weights.dtype}".encode())
-            flat = weights.detach().reshape(-1)
-            # A sample: reading every weight of a large model would take seconds.
-            some = flat[:: max(1, flat.numel() // 64)][:64].double().cpu()
-            digest.update(some.numpy().tobytes())
+            for part in weights if isinstance(weights, tuple) else (weights,):
+                digest.update(f"{name}{_sample(part)}".encode())
         return digest.hexdigest()[:16]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Engine:
         """Share the weights: copies of a student differ in settings alone."""
         return self
 
-    def generate(self, request: Request, cancelled: threading.Event) -> Iterator[Piece]:
+    def close(self) -> None:
+        """End the worker and free its memory; whoever still waits gets a StudentError."""
+        self.worker.close()
+
+    def prefill(self, prompt: list[int]) -> Prefill:
+        """Prefill a prompt while something else is being waited for.
+
+        The request with the same prompt takes the result over. Encoder-decoder students
+        have nothing to prefill, and ignore it.
+
+        Args:
+            prompt: Ids of the conversation, with the header of the answer.
+
+        Returns:
+            A handle; closing it frees what no request has taken over.
+        """
+        return Prefill(self.worker, prompt)
+
+    def generate(
+        self, request: Request, cancelled: threading.Event, *, whole: bool = False
+    ) -> Generator[Piece, None, None]:
         """Generate one answer, token by token.
 
         Args:
             request: What to continue, and how.
             cancelled: Ends the generation within one step when set.
+            whole: Whether to give the text in one piece, at the end; this is quicker.
 
         Yields:
             Pieces with text as soon as it is certain; the last one has a finish reason
             unless the request was cancelled.
 
         Raises:
-            StudentError: If the model's logits are not numbers.
+            StudentError: If the model's logits are not numbers, the request does not fit, or
+                too many wait already.
         """
-        generator = None
-        # Dividing by less overflows, and the draw is the likeliest token anyway.
-        if request.temperature > 1e-4:
-            generator = torch.Generator(device=self.model.device)
-            if request.seed is None:
-                generator.seed()
-            else:
-                generator.manual_seed(request.seed)
-        # The beginning of the answer comes first in the stream: a tokenizer that writes its
-        # blanks in front of words then knows whether the next word needs one.
-        decoder = DecodeStream(
-            ids=list(request.prefill), skip_special_tokens=not request.keep_special
-        )
-        stop = StopFilter(request.stop)
-        state: dict[str, Any] = {}
-        ids = self._first_ids(request, state)
-        for count in range(1, request.max_tokens + 1):
-            if cancelled.is_set():
-                return
-            token = self._next(self._forward(ids, state), request, generator)
-            if token in self.end_ids:
-                yield Piece(text=stop.flush(), tokens=count, finish_reason="stop")
-                return
-            text = decoder.step(self.tokenizer.backend_tokenizer, token) or ""
-            text, stopped = stop.feed(text)
-            if stopped or (request.constraint and request.constraint.done):
-                text += "" if stopped else stop.flush()
-                yield Piece(text=text, tokens=count, finish_reason="stop")
-                return
-            if text:
-                yield Piece(text=text, tokens=count)
-            ids = [token]
-        yield Piece(text=stop.flush(), tokens=max(0, request.max_tokens), finish_reason="length")
+        if cancelled.is_set():
+            return
+        pieces: queue.SimpleQueue[Piece | Exception | None] = queue.SimpleQueue()
+        row = self._row(request, pieces.put, cancelled, whole)
+        try:
+            while (piece := pieces.get()) is not None:
+                if isinstance(piece, Exception):
+                    raise piece
+                yield piece
+                if piece.finish_reason is not None:
+                    return
+        finally:
+            row.closed = True
 
-    @torch.inference_mode()
-    def _first_ids(self, request: Request, state: dict[str, Any]) -> list[int]:
-        """Set up the KV cache (and the encoder) and return the ids to prefill."""
-        if not self.is_encoder_decoder:
-            state["past_key_values"] = DynamicCache(config=self.model.config)
-            return [*request.prompt, *request.prefill]
-        state["past_key_values"] = EncoderDecoderCache(
-            DynamicCache(config=self.model.config), DynamicCache(config=self.model.config)
-        )
-        state["encoder_outputs"] = self.model.get_encoder()(self._tensor(request.prompt))
-        start = self.model.generation_config.decoder_start_token_id
-        if start is None:
-            start = self.model.config.decoder_start_token_id
-        return [start, *request.prefill]
+    async def agenerate(
+        self, request: Request, *, whole: bool = False
+    ) -> AsyncGenerator[Piece, None]:
+        """Do what `generate` does, on the event loop and without a thread per request.
 
-    # No decorated function yields: inference mode would leak into the caller's code.
-    @torch.inference_mode()
-    def _forward(self, ids: list[int], state: dict[str, Any]) -> torch.Tensor:
-        """Feed ids and return the last position's logits, shape (vocabulary,)."""
-        name = "decoder_input_ids" if self.is_encoder_decoder else "input_ids"
-        out = self.model(**{name: self._tensor(ids)}, use_cache=True, **state, **self._last_only)
-        logits: torch.Tensor = out.logits[0, -1]
-        return logits
+        Args:
+            request: What to continue, and how.
+            whole: Whether to give the text in one piece, at the end.
 
-    def _next(
-        self, logits: torch.Tensor, request: Request, generator: torch.Generator | None
-    ) -> int:
-        if request.constraint is None:
-            return self._choose(logits, request, generator)
-        return request.constraint.choose(
-            logits, lambda allowed: self._choose(allowed, request, generator)
-        )
+        Yields:
+            Pieces, as `generate` does. Closing the iterator stops within one step.
 
-    @torch.inference_mode()
-    def _choose(
-        self, logits: torch.Tensor, request: Request, generator: torch.Generator | None
-    ) -> int:
-        logits = logits.float()
-        if not torch.isfinite(logits).any() or torch.isnan(logits).any():
-            raise StudentError("the student's logits are not numbers; check its weights and dtype")
-        if generator is None:
-            return int(logits.argmax())
-        probabilities = torch.softmax(logits / request.temperature, dim=-1)
-        if request.top_p < 1:
-            ordered, order = probabilities.sort(descending=True)
-            beyond = ordered.cumsum(-1) - ordered >= request.top_p
-            probabilities = probabilities.index_fill(0, order[beyond], 0.0)
-        return int(torch.multinomial(probabilities, 1, generator=generator))
+        Raises:
+            StudentError: As `generate` does.
+        """
+        loop = asyncio.get_running_loop()
+        pieces: asyncio.Queue[Piece | Exception | None] = asyncio.Queue()
+        cancelled = threading.Event()
 
-    def _tensor(self, ids: list[int]) -> torch.Tensor:
-        return torch.tensor([ids], device=self.model.device)
+        def deliver(piece: Piece | Exception | None) -> None:
+            try:
+                loop.call_soon_threadsafe(pieces.put_nowait, piece)
+            except RuntimeError:  # the loop is closed, and nobody waits
+                cancelled.set()
+
+        self._row(request, deliver, cancelled, whole)
+        try:
+            while (piece := await pieces.get()) is not None:
+                if isinstance(piece, Exception):
+                    raise piece
+                yield piece
+                if piece.finish_reason is not None:
+                    return
+        finally:
+            cancelled.set()
+
+    def _row(self, request: Request, deliver: Any, cancelled: threading.Event, whole: bool) -> Row:
+        """Check a request and queue it."""
+        ids = [*request.prompt, *request.prefill]
+        if not request.prompt:
+            raise StudentError("the request has no prompt; there is nothing to continue")
+        needed = len(ids) + request.max_tokens
+        if self.context is not None and not self.is_encoder_decoder and needed > self.context:
+            raise StudentError(
+                f"the request needs up to {needed} tokens ({len(ids)} of text and max_tokens="
+                f"{request.max_tokens}), but the student's context holds {self.context}; "
+                "shorten the messages or lower max_tokens"
+            )
+        row = Row(request, ids, deliver, cancelled, whole)
+        if request.max_tokens < 1:
+            deliver(Piece(text="", tokens=0, finish_reason="length"))
+        else:
+            self.worker.submit(row)
+        return row
+
+
+def _sample(weights: Any) -> str:
+    """Describe weights by a few of them: reading all of a large model would take seconds."""
+    if not isinstance(weights, torch.Tensor):
+        return str(weights)
+    flat = weights.detach().reshape(-1)
+    if flat.is_quantized:
+        flat = flat.dequantize()
+    some = flat[:: max(1, flat.numel() // 64)][:64].double().cpu()
+    return f"{tuple(weights.shape)}{weights.dtype}{some.numpy().tobytes().hex()}"

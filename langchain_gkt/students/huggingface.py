@@ -5,42 +5,41 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.language_models import LanguageModelInput
 from langchain_core.language_models.chat_models import (
     agenerate_from_stream,
     generate_from_stream,
 )
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
-from langchain_core.messages.tool import ToolCallChunk
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable
-from langchain_core.runnables.config import run_in_executor
-from langchain_core.tools import BaseTool
-from langchain_core.utils.function_calling import convert_to_openai_tool
+from langchain_core.runnables.config import RunnableConfig, run_in_executor
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from langchain_gkt.errors import refuse_unknown
-from langchain_gkt.structured import Method, binding, schema_in, structured, with_instruction
+from langchain_gkt.runs import wide_configs
+from langchain_gkt.structured import schema_in, with_instruction
 from langchain_gkt.students import STUDENT_VARIABLE
-from langchain_gkt.students.engine import Engine, Piece, Request
+from langchain_gkt.students.abilities import ToolsAndSchemas
+from langchain_gkt.students.engine import Engine, Limits, Piece, Prefill, Request
 from langchain_gkt.students.loading import from_path
 from langchain_gkt.students.prompt import PromptBuilder, is_begun
-from langchain_gkt.students.tools import HermesParser, TemplateParser
+from langchain_gkt.students.tools import CallReader
 
 if TYPE_CHECKING:
-    from langchain_gkt.students.grammar import Constraint, Vocabulary
+    from langchain_gkt.students.grammar import Vocabulary
 
 _SAMPLING = ("max_tokens", "temperature", "top_p", "seed")
 _CALL_ARGUMENTS = (*_SAMPLING, "tools", "tool_choice", "response_format")
 
 
-class HuggingFaceStudent(BaseChatModel):
+class HuggingFaceStudent(ToolsAndSchemas):
     """A local Hugging Face model that continues answers.
 
     A trailing AIMessage is the beginning of the model's own answer; only what follows is
@@ -76,7 +75,21 @@ class HuggingFaceStudent(BaseChatModel):
     device: str | None = None
     """Device to load the model on, such as ``cpu`` or ``cuda:0``; None for the CPU."""
     dtype: str = "auto"
-    """Weights' type: ``auto`` as saved (float16 becomes float32 on a CPU), or a torch name."""
+    """Weights' type: ``auto`` as saved (float16 becomes float32 on a CPU), a torch name, or
+    ``int8`` for a CPU, which is quicker and a little less exact."""
+
+    max_batch_size: int = Field(default=16, ge=1)
+    """Most answers that are written at the same time; more wait in order."""
+    max_queue: int = Field(default=1024, ge=1)
+    """Most requests that wait; one more is refused with a StudentError."""
+    kv_tokens: int | None = Field(default=None, ge=1)
+    """Most tokens of KV cache, padding included; None for 2 GiB of them (at least a context)."""
+    prefix_cache_bytes: int = Field(default=256 * 2**20, ge=0)
+    """Most bytes of KV cache kept of prompts for those that begin alike; 0 for none."""
+    prompt_lookup: int = Field(default=0, ge=0)
+    """Most tokens guessed from the text so far while one greedy answer is written alone; about
+    8 where answers copy from their prompt, 0 for none."""
+
     streaming: bool | None = None
     """True has ``invoke`` hand tokens to listening handlers; False keeps ``stream`` from it."""
     on_long_prompt: Literal["raise", "truncate"] = "raise"
@@ -163,120 +176,20 @@ class HuggingFaceStudent(BaseChatModel):
                     str(self.model), self.tokenizer, self.device, self.dtype
                 )
             else:
+                if self.dtype == "int8":
+                    raise ValueError("dtype='int8' needs model= to be a folder or a hub id")
                 model, tokenizer = self.model, self.tokenizer
                 if tokenizer is None:
                     raise ValueError("student needs tokenizer= beside a loaded model")
-            self._engine, self._prompts = Engine(model, tokenizer), PromptBuilder(tokenizer)
+            limits = Limits(
+                max_batch_size=self.max_batch_size,
+                max_queue=self.max_queue,
+                kv_tokens=self.kv_tokens,
+                prefix_cache_bytes=self.prefix_cache_bytes,
+                prompt_lookup=self.prompt_lookup,
+            )
+            self._engine, self._prompts = Engine(model, tokenizer, limits), PromptBuilder(tokenizer)
         return self._engine, self._prompts
-
-    # --- tools and schemas ---
-
-    @property
-    def knows_tools(self) -> bool:
-        """Whether the chat template has a place for tools."""
-        return self._load()[1].knows_tools
-
-    def bind_tools(
-        self,
-        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
-        *,
-        tool_choice: str | bool | dict[str, Any] | None = None,
-        strict: bool | None = None,
-        **kwargs: Any,
-    ) -> Runnable[LanguageModelInput, AIMessage]:
-        """Let the model call tools, in the format of its chat template.
-
-        Args:
-            tools: Tools in any form LangChain knows.
-            tool_choice: ``auto``, ``none``, ``any`` (or ``required``, True), or a tool's name.
-                A tool that must be called is held to its schema (extra ``structured``).
-            strict: Taken for compatibility; whether a call is held to its schema is said above.
-            **kwargs: Further arguments of each call.
-
-        Returns:
-            The model with the tools bound.
-
-        Raises:
-            NotImplementedError: If the chat template has no place for tools.
-        """
-        if not self.knows_tools:
-            raise NotImplementedError(
-                f"the chat template of student {self.name_for_people!r} has no place for tools; "
-                "use a model that was trained to call them, or leave the calls to the teacher"
-            )
-        formatted = [convert_to_openai_tool(tool) for tool in tools]
-        chosen = {} if tool_choice is None else {"tool_choice": tool_choice}
-        return self.bind(tools=formatted, **chosen, **kwargs)
-
-    def with_structured_output(
-        self,
-        schema: dict[str, Any] | type,
-        *,
-        include_raw: bool = False,
-        method: Method = "json_schema",
-        strict: bool | None = None,
-        **kwargs: Any,
-    ) -> Runnable[LanguageModelInput, Any]:
-        """Answer with an object of a schema; every answer is held to it, token by token.
-
-        Args:
-            schema: A pydantic class, a TypedDict class or a JSON schema.
-            include_raw: Whether to return ``raw``, ``parsed`` and ``parsing_error``.
-            method: ``json_schema`` or ``json_mode``, which are one here, or
-                ``function_calling``, for a template that knows tools.
-            strict: Taken for compatibility; the answer always keeps to the schema.
-            **kwargs: Further arguments of each call.
-
-        Returns:
-            A runnable giving objects of the schema.
-
-        Raises:
-            ImportError: If llguidance (extra ``structured``) is missing.
-            ValueError: If the schema cannot be enforced.
-        """
-        if method == "function_calling":
-            return super().with_structured_output(schema, include_raw=include_raw, **kwargs)
-        from langchain_gkt.students.grammar import json_grammar
-
-        bound = binding(schema, method)
-        json_grammar(schema_in(bound["response_format"]))  # refuses now what fails later
-        return structured(self.bind(**bound, **kwargs), schema, include_raw=include_raw)
-
-    def _constraint(self, grammar: str, *, begun: str, max_tokens: int) -> Constraint:
-        from langchain_gkt.students.grammar import Constraint
-
-        vocabulary = self._load_vocabulary()
-        return Constraint(vocabulary, grammar, begun=begun, max_tokens=max_tokens)
-
-    def _load_vocabulary(self) -> Vocabulary:
-        from langchain_gkt.students.grammar import Vocabulary
-
-        if self._vocabulary is None:
-            engine = self._load()[0]
-            self._vocabulary = Vocabulary(engine.tokenizer, engine.end_ids, engine.vocabulary)
-        return self._vocabulary
-
-    def _grammar(self, given: dict[str, Any]) -> str | None:
-        """Return what the answer is held to, if to anything."""
-        choice = given["tool_choice"]
-        if isinstance(choice, dict):
-            choice = choice.get("function", {}).get("name") or choice.get("type", "auto")
-        if given["tools"] and choice not in (None, False, "auto", "none"):
-            from langchain_gkt.students.grammar import tool_grammar
-
-            if getattr(self._load()[1].tokenizer, "response_template", None):
-                raise ValueError(
-                    f"tool_choice={choice!r} needs a student that calls tools in the Hermes "
-                    "format; this one's response_template has a format of its own"
-                )
-            return tool_grammar(
-                given["tools"], None if choice in ("any", "required", True) else choice
-            )
-        if given["response_format"]:
-            from langchain_gkt.students.grammar import json_grammar
-
-            return json_grammar(schema_in(given["response_format"]))
-        return None
 
     # --- one call ---
 
@@ -310,6 +223,52 @@ class HuggingFaceStudent(BaseChatModel):
         from langchain_gkt.students.grammar import json_grammar, shortest_answer
 
         return shortest_answer(self._load_vocabulary(), json_grammar(schema_in(response_format)))
+
+    def prefill(
+        self,
+        messages: list[BaseMessage],
+        *,
+        tools: Sequence[dict[str, Any]] | None = None,
+        response_format: dict[str, Any] | None = None,
+    ) -> Prefill:
+        """Prefill a prompt while the beginning of its answer is still being written.
+
+        Args:
+            messages: The conversation, without the beginning of the answer.
+            tools: Tools in OpenAI's form.
+            response_format: The form the answer must have, if any.
+
+        Returns:
+            A context manager; leaving it frees what no call with this prompt has taken over.
+        """
+        if response_format:
+            messages = with_instruction(messages, schema_in(response_format))
+        prompt, _ = self._fitting(messages, tools, self.max_tokens)
+        return self._load()[0].prefill(prompt)
+
+    def batch(
+        self,
+        inputs: list[LanguageModelInput],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[AIMessage]:
+        """Answer several inputs together, see `Runnable.batch`.
+
+        Unless ``max_concurrency`` says otherwise there are as many threads as fill the batch;
+        the usual number depends on the machine's cores, and would leave most of it empty.
+        """
+        configs = wide_configs(config, len(inputs), 2 * self.max_batch_size)
+        return super().batch(inputs, configs, return_exceptions=return_exceptions, **kwargs)
+
+    def close(self) -> None:
+        """End the student's thread and free its KV cache; later calls are refused.
+
+        Copies share the thread, and are closed too.
+        """
+        if self._engine is not None:
+            self._engine.close()
 
     def get_token_ids(self, text: str) -> list[int]:
         """Tokenise a text with the model's own tokenizer.
@@ -359,7 +318,10 @@ class HuggingFaceStudent(BaseChatModel):
         request = Request(
             prompt=prompt,
             prefill=prefill,
-            stop=tuple(stop if stop is not None else self.stop or ()),
+            # A grammar says where its text ends, and stop strings never cut a tool call.
+            stop=()
+            if constraint or tools
+            else tuple(stop if stop is not None else self.stop or ()),
             constraint=constraint,
             keep_special=bool(tools and getattr(prompts.tokenizer, "response_template", None)),
             **{**{name: given[name] for name in _SAMPLING}, "max_tokens": room},
@@ -417,32 +379,37 @@ class HuggingFaceStudent(BaseChatModel):
             )
         )
 
-    def _chunks(
-        self, request: Request, tools: Sequence[dict[str, Any]] | None
+    def _readers(
+        self, request: Request, stop: tuple[str, ...], tools: Sequence[dict[str, Any]] | None
     ) -> Callable[[Piece], ChatGenerationChunk]:
         """Return what turns pieces into chunks: with tools, text and tool calls apart."""
         if not tools:
             return lambda piece: self._chunk(piece, request)
-        tokenizer = self._load()[1].tokenizer
-        parser: Any = HermesParser()
-        if getattr(tokenizer, "response_template", None):
-            begun = [*request.prompt, *request.prefill]
-            parser = TemplateParser(tokenizer, begun, list(tools))
+        begun = [*request.prompt, *request.prefill]
+        reader = CallReader(self._load()[1].tokenizer, begun, list(tools), stop)
 
         def chunk(piece: Piece) -> ChatGenerationChunk:
-            text, calls = parser.feed(piece.text), list[ToolCallChunk]()
-            if piece.finish_reason:
-                rest, calls = parser.finish()
-                text += rest
-            made = self._chunk(replace(piece, text=text), request)
+            text, calls, stopped = reader.read(piece.text, last=bool(piece.finish_reason))
+            reason = "stop" if stopped else piece.finish_reason
+            made = self._chunk(replace(piece, text=text, finish_reason=reason), request)
             if calls:
-                assert isinstance(made.message, AIMessageChunk)
                 fields = made.message.model_dump(exclude={"type"})
-                fields["response_metadata"]["finish_reason"] = "tool_calls"
+                if reason == "stop":
+                    fields["response_metadata"]["finish_reason"] = "tool_calls"
                 made.message = AIMessageChunk(**{**fields, "tool_call_chunks": calls})
             return made
 
         return chunk
+
+    def _prepared(
+        self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
+    ) -> tuple[Engine, Request, Callable[[Piece], ChatGenerationChunk]]:
+        one, tools = self._for_call(kwargs), kwargs.get("tools")
+        if kwargs.get("tool_choice") == "none":
+            tools = None
+        engine, request = one._request(messages, stop, kwargs)
+        stops = tuple(stop if stop is not None else one.stop or ())
+        return engine, request, one._readers(request, stops, tools)
 
     def _stream(
         self,
@@ -451,11 +418,13 @@ class HuggingFaceStudent(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        one = self._for_call(kwargs)
-        engine, request = one._request(messages, stop, kwargs)
-        chunk = one._chunks(request, kwargs.get("tools"))
-        for piece in engine.generate(request, threading.Event()):
-            yield chunk(piece)
+        engine, request, chunk = self._prepared(messages, stop, kwargs)
+        with closing(engine.generate(request, threading.Event())) as pieces:
+            for piece in pieces:
+                made = chunk(piece)
+                yield made
+                if _is_last(made):
+                    return
 
     def _generate(
         self,
@@ -464,7 +433,11 @@ class HuggingFaceStudent(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return generate_from_stream(self._stream(messages, stop, **kwargs))
+        if kwargs.get("tools"):  # its text may end before the model does
+            return generate_from_stream(self._stream(messages, stop, **kwargs))
+        engine, request, chunk = self._prepared(messages, stop, kwargs)
+        pieces = engine.generate(request, threading.Event(), whole=True)
+        return generate_from_stream(map(chunk, pieces))
 
     async def _astream(
         self,
@@ -473,17 +446,13 @@ class HuggingFaceStudent(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        one = await run_in_executor(None, self._for_call, kwargs)
-        engine, request = await run_in_executor(None, one._request, messages, stop, kwargs)
-        chunk = one._chunks(request, kwargs.get("tools"))
-        cancelled = threading.Event()
-        pieces = engine.generate(request, cancelled)
-        try:
-            while (piece := await run_in_executor(None, next, pieces, None)) is not None:
-                yield chunk(piece)
-        finally:
-            # The thread may be inside a step: it ends after that one.
-            cancelled.set()
+        engine, request, chunk = await run_in_executor(None, self._prepared, messages, stop, kwargs)
+        async with aclosing(engine.agenerate(request)) as pieces:
+            async for piece in pieces:
+                made = chunk(piece)
+                yield made
+                if _is_last(made):
+                    return
 
     async def _agenerate(
         self,
@@ -492,4 +461,12 @@ class HuggingFaceStudent(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return await agenerate_from_stream(self._astream(messages, stop, **kwargs))
+        if kwargs.get("tools"):
+            return await agenerate_from_stream(self._astream(messages, stop, **kwargs))
+        engine, request, chunk = await run_in_executor(None, self._prepared, messages, stop, kwargs)
+        pieces = engine.agenerate(request, whole=True)
+        return await agenerate_from_stream(chunk(piece) async for piece in pieces)
+
+
+def _is_last(chunk: ChatGenerationChunk) -> bool:
+    return "finish_reason" in chunk.message.response_metadata

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from langchain_gkt.errors import StudentError
+from langchain_gkt.students.int8 import quantize
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
@@ -19,7 +20,7 @@ def from_path(path: str, tokenizer: Any, device: str | None, dtype: str) -> tupl
         path: The folder or hub id.
         tokenizer: A tokenizer to take instead, or None.
         device: Where to put the model; None for the CPU.
-        dtype: ``auto`` or the name of a torch type.
+        dtype: ``auto``, ``int8``, or the name of a torch type.
 
     Returns:
         The model and the tokenizer.
@@ -36,6 +37,8 @@ def from_path(path: str, tokenizer: Any, device: str | None, dtype: str) -> tupl
         AutoTokenizer,
     )
 
+    if dtype == "int8" and torch.device(device or "cpu").type != "cpu":
+        raise ValueError(f"dtype='int8' runs on a CPU, not on device={device!r}; use 'bfloat16'")
     folder = Path(path).expanduser()
     if not folder.is_dir() and (not _HUB_ID.fullmatch(path) or folder.exists()):
         raise FileNotFoundError(f"student={path!r} is not a folder, nor a hub id (owner/name)")
@@ -52,13 +55,16 @@ def from_path(path: str, tokenizer: Any, device: str | None, dtype: str) -> tupl
         config = AutoConfig.from_pretrained(source)
         kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         tokenizer = AutoTokenizer.from_pretrained(source) if tokenizer is None else tokenizer
-        model: Any = kind.from_pretrained(source, dtype=dtype)
+        saved = "float32" if dtype == "int8" else dtype
+        model: Any = kind.from_pretrained(source, dtype=saved)
     except (OSError, ValueError) as error:
         raise StudentError(
             f"student={path!r} could not be loaded ({error}); give a folder made by "
             "save_pretrained, or a hub id that is reachable or in the local cache"
         ) from error
     model = model.to(device or "cpu")
+    if dtype == "int8":
+        model = quantize(model)
     if dtype == "auto" and model.dtype == torch.float16 and model.device.type == "cpu":
         model = model.float()  # CPUs compute float16 slowly
     return model, tokenizer

@@ -9,7 +9,7 @@ from typing import Any
 
 from langchain_core.messages.tool import ToolCallChunk, tool_call_chunk
 
-from langchain_gkt.students.engine import StopFilter
+from langchain_gkt.students.request import StopFilter
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 _CALL = re.compile(rf"{OPEN}(.*?)(?:{CLOSE}|\Z)", re.DOTALL)
@@ -94,6 +94,48 @@ class TemplateParser:
             return "", [_chunk("", self._raw)]
         calls = message.get("tool_calls") or []
         return _content(events), [_call_of(call) for call in calls]
+
+
+class CallReader:
+    """Reads one answer: its text up to a stop string, and its tool calls."""
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        prompt: list[int],
+        tools: list[dict[str, Any]],
+        stop: tuple[str, ...],
+    ) -> None:
+        """Choose the format by the tokenizer.
+
+        Args:
+            tokenizer: The student's tokenizer.
+            prompt: Ids of the prompt and of the answer's beginning.
+            tools: The tools, in OpenAI's form.
+            stop: Strings that end the text.
+        """
+        self._parser: HermesParser | TemplateParser = HermesParser()
+        if getattr(tokenizer, "response_template", None):
+            self._parser = TemplateParser(tokenizer, prompt, tools)
+        self._stop = StopFilter(stop)
+
+    def read(self, text: str, *, last: bool) -> tuple[str, list[ToolCallChunk], bool]:
+        """Take new text.
+
+        Args:
+            text: Text that follows what was read before.
+            last: Whether it is the last.
+
+        Returns:
+            Text to show, tool calls, and whether a stop string was reached.
+        """
+        calls: list[ToolCallChunk] = []
+        shown, stopped = self._stop.feed(self._parser.feed(text))
+        if last and not stopped:
+            rest, calls = self._parser.finish()
+            more, stopped = self._stop.feed(rest)
+            shown += more if stopped else more + self._stop.flush()
+        return shown, calls, stopped and not calls
 
 
 def _content(events: list[dict[str, Any]]) -> str:

@@ -1,0 +1,1 @@
+"""How fast the student engine is, against the ways it replaces."""

@@ -1,0 +1,148 @@
+"""Attention over a prefix that rows share: its keys and values are read once for all of them.
+
+Reading keys and values is what limits decoding once several rows share the weights' reading.
+The model is not changed: the keys that the cache returns are a tensor that knows the shared
+part, and answer the one call of scaled dot product attention themselves. This is the cascade
+attention of serving systems, by the usual merging of softmaxes through their log-sum-exps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+
+class TrunkError(RuntimeError):
+    """A model treats its keys in a way that shared prefixes do not support."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trunk:
+    """Keys and values that several rows begin with.
+
+    Attributes:
+        length: How many tokens.
+        layers: Per layer keys and values, each of shape (heads, tokens, head size).
+    """
+
+    length: int
+    layers: list[tuple[torch.Tensor, torch.Tensor]]
+
+
+Group = tuple[torch.Tensor | None, Trunk]
+"""Which rows begin with a trunk (None for all), and the trunk."""
+
+
+class TrunkKeys(torch.Tensor):
+    """The rows' own keys, which bring the shared ones along."""
+
+    _groups: list[tuple[torch.Tensor | None, torch.Tensor, torch.Tensor]]
+
+    @classmethod
+    def wrap(cls, keys: torch.Tensor, groups: list[Group], layer: int) -> TrunkKeys:
+        """Attach the shared part.
+
+        Args:
+            keys: The rows' own keys, shape (rows, heads, columns, head size).
+            groups: The trunks and their rows.
+            layer: Which of the trunks' layers this is.
+
+        Returns:
+            A view of the keys.
+        """
+        wrapped = keys.as_subclass(cls)
+        wrapped._groups = [(rows, *trunk.layers[layer]) for rows, trunk in groups]
+        return wrapped
+
+    @classmethod
+    def __torch_function__(
+        cls,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Answer attention; allow questions about the shape; refuse the rest."""
+        kwargs = kwargs or {}
+        with torch._C.DisableTorchFunctionSubclass():
+            if func is scaled_dot_product_attention:
+                return _attend(*args, **kwargs)
+            if getattr(func, "__name__", "") in ("__get__", "size", "dim", "is_contiguous"):
+                return func(*args, **kwargs)
+        # Anything else would go on without the shared part, and be silently wrong.
+        raise TrunkError(f"{func} is not known to work on a shared prefix")
+
+
+def _attend(
+    query: torch.Tensor,
+    key: TrunkKeys,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> torch.Tensor:
+    """Attend to the rows' own columns and to their trunks; one new token per row."""
+    rows, heads, queries, size = query.shape
+    kv_heads = key.shape[1]
+    if (queries != 1 and heads != kv_heads) or (is_causal and queries != 1) or dropout_p:
+        raise TrunkError("a shared prefix supports steps of one token")
+    scale = size**-0.5 if scale is None else scale
+    # Query heads that read the same key head become queries of that head.
+    grouped = query.reshape(rows, kv_heads, -1, size)
+    own = key.as_subclass(torch.Tensor)
+    out, total = _part(grouped, own, value, scale, attn_mask)
+    for which, trunk_keys, trunk_values in key._groups:
+        asking = grouped if which is None else grouped[which]
+        count, _, each, _ = asking.shape
+        # One matrix product per head, for all rows at once.
+        stacked = asking.transpose(0, 1).reshape(1, kv_heads, count * each, size)
+        part, part_total = _part(stacked, trunk_keys[None], trunk_values[None], scale, None)
+        part = part.view(kv_heads, count, each, -1).transpose(0, 1)
+        part_total = part_total.view(kv_heads, count, each, 1).transpose(0, 1)
+        if which is None:
+            out, total = _merge(out, total, part, part_total)
+        else:
+            merged = _merge(out[which], total[which], part, part_total)
+            out, total = out.index_copy(0, which, merged[0]), total.index_copy(0, which, merged[1])
+    return out.reshape(rows, heads, queries, -1)
+
+
+def _part(
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    scale: float,
+    mask: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the attention over some columns, and the log of its softmax's denominator."""
+    if mask is not None and mask.dtype == torch.bool:
+        mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill_(~mask, float("-inf"))
+    if query.device.type == "cpu":
+        # The kernel behind the usual call, which alone gives the denominator too.
+        if mask is not None:
+            mask = mask.expand(-1, -1, query.shape[2], -1)
+        out, total = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            query, keys, values, 0.0, False, attn_mask=mask, scale=scale
+        )
+        return out, total[..., None]
+    scores = ((query * scale) @ keys.transpose(-1, -2)).float()
+    if mask is not None:
+        scores = scores + mask
+    total = scores.logsumexp(-1, keepdim=True)
+    return (scores - total).exp().to(values.dtype) @ values, total
+
+
+def _merge(
+    out: torch.Tensor, total: torch.Tensor, part: torch.Tensor, part_total: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    both = torch.logaddexp(total, part_total)
+    merged = out * (total - both).exp().to(out.dtype) + part * (part_total - both).exp().to(
+        out.dtype
+    )
+    return merged, both
