@@ -48,6 +48,17 @@ def test_use_in_langchain(world, capsys) -> None:
     assert isinstance(space["first"], AIMessage)
 
 
+def test_costs(world, capsys) -> None:
+    page = DOCS / "costs.md"
+    space: dict[str, Any] = {"__name__": "docs"}
+    for block in blocks(page):
+        exec(compile(block, page, "exec"), space)
+    printed = capsys.readouterr().out
+    assert space["measured"].questions == 2
+    assert space["answer"].response_metadata["gkt"]["fallback"].startswith("BudgetExceeded")
+    assert "per_call_usd" in printed
+
+
 def test_every_code_block_of_the_pages_is_python_or_shell() -> None:
     for page in DOCS.glob("*.md"):
         fences = re.findall(r"^```(\w*)$", page.read_text(), re.MULTILINE)
