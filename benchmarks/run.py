@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import copy
 import datetime
+import gc
 import json
 import platform
 import resource
@@ -181,6 +182,9 @@ def overhead() -> dict[str, float]:
     teacher, student = Instant(text="Two and two"), Instant(text=" make four.")
     chain = GuidedKnowledgeTransferChain(teacher=teacher, student=student, teacher_limit_param=None)
     found = {}
+    # What torch has loaded is no garbage of the chain's; scanning it would be counted per call.
+    gc.collect()
+    gc.freeze()
     for users in (1, 10, 100, 1000):
 
         async def gathered(users: int) -> None:
@@ -192,6 +196,7 @@ def overhead() -> dict[str, float]:
             asyncio.run(gathered(users))
             times.append((time.perf_counter() - start) / users * 1000)
         found[str(users)] = median(times)
+    gc.unfreeze()
     return found
 
 

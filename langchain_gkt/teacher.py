@@ -275,8 +275,9 @@ def hold(teacher: Runnable[Any, Any], to: Hold) -> Runnable[Any, Any]:
         if extra := getattr(teacher, "model_kwargs", None):
             update["model_kwargs"] = {k: v for k, v in extra.items() if k not in LIMIT_FIELDS}
     copy = teacher.model_copy(update=update)
-    # The cached serialisation is the key of LangChain's LLM cache: the limit belongs in it.
-    copy.__dict__.pop("_serialized", None)
+    if copy.cache is not False:
+        # The cached serialisation is the key of a teacher's own cache: the limit belongs in it.
+        copy.__dict__.pop("_serialized", None)
     if to.tools:
         refuse_toolless(teacher)
         return copy.bind_tools(to.tools, **to.tool_arguments, **at_call)
