@@ -331,3 +331,24 @@ def test_tools_can_be_bound_by_hand(student) -> None:
     assert teacher.log[0]["limit"] is None
     with pytest.raises(TypeError, match=r"it takes: (?!.*quiet)"):
         chain.invoke("x", something_else=1)
+
+
+def test_stop_strings_end_text_and_never_a_call(caller) -> None:
+    bound = caller.bind_tools([add])
+    for stop in (["\n"], ["arguments"], ["}"]):
+        message = bound.invoke("add 2 and 3", stop=stop)
+        assert message.tool_calls[0]["args"] == {"a": 2, "b": 3}
+    stopped = bound.invoke("Hello", stop=["well met"])
+    assert stopped.text == "Hello there, and "
+    assert stopped.response_metadata["finish_reason"] == "stop"
+    chunks = list(bound.stream("Hello", stop=["well met"]))
+    assert "".join(chunk.text for chunk in chunks) == stopped.text
+    schema = {"title": "A", "type": "object", "properties": {"age": {"type": "integer"}}}
+    held = caller.with_structured_output(schema | {"required": ["age"]})
+    assert set(held.invoke("x", stop=["age"])) == {"age"}
+
+
+def test_a_call_that_is_cut_says_so(caller) -> None:
+    message = caller.bind_tools([add]).invoke("add 2 and 3", max_tokens=10)
+    assert message.response_metadata["finish_reason"] == "length"
+    assert not message.tool_calls
