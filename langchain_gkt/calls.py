@@ -6,7 +6,6 @@ what can be shown; `script` carries its requests out, on the event loop or off i
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import AsyncIterator, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -24,12 +23,12 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import get_callback_manager_for_config
 
 from langchain_gkt import teacher as teachers
-from langchain_gkt.errors import BudgetExceeded, TeacherError
+from langchain_gkt.errors import BudgetExceeded, refuse_empty, teacher_error
 from langchain_gkt.guidance import Guidance, GuidancePolicy, before_stop
-from langchain_gkt.replies import following, rest_of, text_chunk, tool_calls
+from langchain_gkt.replies import following, provider_of, rest_of, text_chunk, tool_calls
 from langchain_gkt.runs import Role, child_config
 from langchain_gkt.script import MORE, Ask, Do, Script, acarry_out, ask_async, carry_out
-from langchain_gkt.structured import in_order, json_edge, schema_in, with_instruction
+from langchain_gkt.structured import schema_in, with_instruction
 
 Mode = Literal["guided", "teacher", "student"]
 
@@ -243,8 +242,11 @@ class Call:
                 "name: see teacher_limit_param.",
             )
         if self.response_format:
-            text, complete = self._json_begun(guidance.written)
-            if not complete and (whole := self._whole_json(guidance.written, taught.shown)):
+            from langchain_gkt.json_guidance import begun_json, whole_json  # needs an extra
+
+            schema = schema_in(self.response_format)
+            text, complete = begun_json(guidance.written, schema)
+            if not complete and (whole := whole_json(guidance.written, schema, taught.shown)):
                 text, complete = whole, True
             if complete or self.mode == "guided":
                 guidance = replace(guidance, text=text, complete=complete)
@@ -252,35 +254,6 @@ class Call:
         if len(taught.shown) > len(guidance.text):  # what has been shown cannot be taken back
             return replace(guidance, text=taught.shown)
         return guidance
-
-    def _json_begun(self, written: str) -> tuple[str, bool]:
-        """Return the part of a teacher's text that begins an answer of the schema."""
-        from langchain_gkt.students.grammar import json_grammar, valid_prefix
-
-        grammar, longest = json_grammar(schema_in(self.response_format)), ""
-        for at in _braces(written):  # fences and greetings are no part of the answer
-            text, complete = valid_prefix(written[at:], grammar)
-            if complete:
-                return text, True
-            if ":" in text:  # beyond its first name this is the object, come what may
-                return json_edge(text), False
-            longest = max(longest, text, key=len)
-        return json_edge(longest), False
-
-    def _whole_json(self, written: str, shown: str) -> str | None:
-        """Return a whole answer in the schema's own form, where the teacher wrote it in another."""
-        from langchain_gkt.students.grammar import json_grammar, valid_prefix
-
-        schema = schema_in(self.response_format)
-        for at in _braces(written):
-            try:
-                value, _ = json.JSONDecoder().raw_decode(written, at)
-            except ValueError:
-                continue
-            text = json.dumps(in_order(value, schema, schema), ensure_ascii=False)
-            if valid_prefix(text, json_grammar(schema)) == (text, True) and text.startswith(shown):
-                return text
-        return None
 
     def _showable(self, written: str, limit: int | None) -> str:
         """Return what of a growing guidance can be shown: its last word may be cut away."""
@@ -292,7 +265,9 @@ class Call:
             written = written[: 4 * limit]
         if not self.response_format:
             return self.policy.trim(written)
-        text = self._json_begun(written)[0]
+        from langchain_gkt.json_guidance import begun_json
+
+        text = begun_json(written, schema_in(self.response_format))[0]
         return text if ":" in text else ""
 
     def _after_teacher(self, error: Exception | None) -> str | None:
@@ -306,7 +281,7 @@ class Call:
         helpless = self._forces_tool and not self._students_tools()
         if self.fall_back and self.mode == "guided" and not helpless:
             return f"{type(error).__name__}: {error}"
-        raise _teacher_error(error) from error
+        raise teacher_error(error) from error
 
     # --- the student ---
 
@@ -375,7 +350,7 @@ class Call:
     # --- the whole ---
 
     def _script(self, messages: list[BaseMessage], *, live: bool) -> Script:
-        _refuse_empty(messages)
+        refuse_empty(messages)
         reserved = 0
         ahead: AbstractContextManager[Any] = nullcontext()
         if self.mode != "teacher" and hasattr(self.student, "check"):
@@ -450,7 +425,7 @@ class Call:
                 usage_metadata=usage,
                 response_metadata={
                     "model_name": self.name,
-                    "model_provider": _provider(taught.tool_reply),
+                    "model_provider": provider_of(taught.tool_reply),
                     "finish_reason": reason or "stop",
                     "gkt": {
                         "guidance": guidance.text if guidance else "",
@@ -486,7 +461,7 @@ class Call:
             reply = ask.model.invoke(ask.messages, config, **ask.arguments)
             return self._read(reply, self.limit, _Taught())
         except Exception as error:
-            raise _teacher_error(error) from error
+            raise teacher_error(error) from error
 
     async def aguide(self, messages: list[BaseMessage], config: RunnableConfig) -> Guidance:
         """Do what `guide` does, on the event loop."""
@@ -494,42 +469,11 @@ class Call:
             reply = await ask_async(self._ask(messages, self.limit, config, live=False))
             return self._read(reply, self.limit, _Taught())
         except Exception as error:
-            raise _teacher_error(error) from error
-
-
-def _braces(text: str) -> list[int]:
-    """Return where an object may begin; the first few places are enough."""
-    return [at for at, character in enumerate(text) if character == "{"][:16]
-
-
-def _provider(reply: AIMessage | None) -> str:
-    """Return who knows how to read the content: the teacher, where it gave blocks of its own."""
-    own = reply.response_metadata.get("model_provider") if reply else None
-    return str(own) if own and reply and isinstance(reply.content, list) else "langchain-gkt"
+            raise teacher_error(error) from error
 
 
 def _knows_tools(student: BaseChatModel) -> bool:
     known = getattr(student, "knows_tools", None)
     return (
         type(student).bind_tools is not BaseChatModel.bind_tools if known is None else bool(known)
-    )
-
-
-def _refuse_empty(messages: list[BaseMessage]) -> None:
-    """Refuse what no model can answer before a teacher is paid for it."""
-    if not any(
-        message.content if isinstance(message.content, list) else message.content.strip()
-        for message in messages
-    ):
-        raise ValueError("messages must hold some text to answer; the prompt is empty")
-
-
-def _teacher_error(error: Exception) -> Exception:
-    """Say what failed, and what can be done about it."""
-    if isinstance(error, TeacherError | BudgetExceeded):
-        return error
-    return TeacherError(
-        f"the teacher's call failed: {type(error).__name__}: {error} Check that teacher is "
-        "reachable and its key valid, wrap it with with_retry() or with_fallbacks(), or set "
-        "on_teacher_error='student' to go on without guidance."
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+from langchain_core.messages import BaseMessage
 
 
 class TeacherError(RuntimeError):
@@ -33,6 +35,40 @@ class BudgetExceeded(RuntimeError):
         """
         super().__init__(message)
         self.go_on = go_on
+
+
+def refuse_empty(messages: Sequence[BaseMessage]) -> None:
+    """Refuse what no model can answer before a teacher is paid for it.
+
+    Args:
+        messages: The conversation.
+
+    Raises:
+        ValueError: If there is no text in it.
+    """
+    if not any(
+        message.content if isinstance(message.content, list) else message.content.strip()
+        for message in messages
+    ):
+        raise ValueError("messages must hold some text to answer; the prompt is empty")
+
+
+def teacher_error(error: Exception) -> Exception:
+    """Say what failed, and what can be done about it.
+
+    Args:
+        error: What the provider raised.
+
+    Returns:
+        The error to raise; those of the package as they are.
+    """
+    if isinstance(error, TeacherError | BudgetExceeded):
+        return error
+    return TeacherError(
+        f"the teacher's call failed: {type(error).__name__}: {error} Check that teacher is "
+        "reachable and its key valid, wrap it with with_retry() or with_fallbacks(), or set "
+        "on_teacher_error='student' to go on without guidance."
+    )
 
 
 def refuse_unknown(given: Iterable[str], known: Iterable[str], owner: str) -> None:

@@ -80,6 +80,12 @@ def _strict(chunk: ToolCallChunk) -> ToolCallChunk:
     return chunk
 
 
+def provider_of(reply: AIMessage | None) -> str:
+    """Return who knows how to read the content: the teacher, where it gave blocks of its own."""
+    own = reply.response_metadata.get("model_provider") if reply else None
+    return str(own) if own and reply and isinstance(reply.content, list) else "langchain-gkt"
+
+
 def joined(chunks: list[ChatGenerationChunk]) -> ChatResult:
     """Join the chunks of a call into one message.
 
