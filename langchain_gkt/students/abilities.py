@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import PrivateAttr
 
 from langchain_gkt.structured import Method, binding, schema_in, structured
-from langchain_gkt.students.engine import Engine
+from langchain_gkt.students.engine import Engine, Piece, Request
 from langchain_gkt.students.prompt import PromptBuilder
+from langchain_gkt.students.tools import CallReader
 
 if TYPE_CHECKING:
     from langchain_gkt.students.grammar import Constraint, Vocabulary
@@ -139,3 +143,47 @@ class ToolsAndSchemas(BaseChatModel):
 
             return json_grammar(schema_in(given["response_format"]))
         return None
+
+    def _chunk(self, piece: Piece, request: Request) -> ChatGenerationChunk:
+        if piece.finish_reason is None:
+            return ChatGenerationChunk(message=AIMessageChunk(content=piece.text))
+        prompt_tokens = len(request.prompt) + len(request.prefill)
+        usage = UsageMetadata(
+            input_tokens=prompt_tokens,
+            output_tokens=piece.tokens,
+            total_tokens=prompt_tokens + piece.tokens,
+        )
+        return ChatGenerationChunk(
+            message=AIMessageChunk(
+                content=piece.text,
+                usage_metadata=usage,
+                response_metadata={
+                    "finish_reason": piece.finish_reason,
+                    "model_name": self.name_for_people,
+                    "model_provider": "huggingface-local",
+                },
+                chunk_position="last",
+            )
+        )
+
+    def _readers(
+        self, request: Request, stop: tuple[str, ...], tools: Sequence[dict[str, Any]] | None
+    ) -> Callable[[Piece], ChatGenerationChunk]:
+        """Return what turns pieces into chunks: with tools, text and tool calls apart."""
+        if not tools:
+            return lambda piece: self._chunk(piece, request)
+        begun = [*request.prompt, *request.prefill]
+        reader = CallReader(self._load()[1].tokenizer, begun, list(tools), stop)
+
+        def chunk(piece: Piece) -> ChatGenerationChunk:
+            text, calls, stopped = reader.read(piece.text, last=bool(piece.finish_reason))
+            reason = "stop" if stopped else piece.finish_reason
+            made = self._chunk(replace(piece, text=text, finish_reason=reason), request)
+            if calls:
+                fields = made.message.model_dump(exclude={"type"})
+                if reason == "stop":
+                    fields["response_metadata"]["finish_reason"] = "tool_calls"
+                made.message = AIMessageChunk(**{**fields, "tool_call_chunks": calls})
+            return made
+
+        return chunk

@@ -6,7 +6,6 @@ import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, closing
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -16,8 +15,7 @@ from langchain_core.language_models.chat_models import (
     agenerate_from_stream,
     generate_from_stream,
 )
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.messages.ai import UsageMetadata
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables.config import RunnableConfig, run_in_executor
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
@@ -30,7 +28,6 @@ from langchain_gkt.students.abilities import ToolsAndSchemas
 from langchain_gkt.students.engine import Engine, Limits, Piece, Prefill, Request
 from langchain_gkt.students.loading import from_path
 from langchain_gkt.students.prompt import PromptBuilder, is_begun
-from langchain_gkt.students.tools import CallReader
 
 if TYPE_CHECKING:
     from langchain_gkt.students.grammar import Vocabulary
@@ -356,50 +353,6 @@ class HuggingFaceStudent(ToolsAndSchemas):
                 "set on_long_prompt='truncate' (student_kwargs of a chain)"
             )
         return prompt, prefill
-
-    def _chunk(self, piece: Piece, request: Request) -> ChatGenerationChunk:
-        if piece.finish_reason is None:
-            return ChatGenerationChunk(message=AIMessageChunk(content=piece.text))
-        prompt_tokens = len(request.prompt) + len(request.prefill)
-        usage = UsageMetadata(
-            input_tokens=prompt_tokens,
-            output_tokens=piece.tokens,
-            total_tokens=prompt_tokens + piece.tokens,
-        )
-        return ChatGenerationChunk(
-            message=AIMessageChunk(
-                content=piece.text,
-                usage_metadata=usage,
-                response_metadata={
-                    "finish_reason": piece.finish_reason,
-                    "model_name": self.name_for_people,
-                    "model_provider": "huggingface-local",
-                },
-                chunk_position="last",
-            )
-        )
-
-    def _readers(
-        self, request: Request, stop: tuple[str, ...], tools: Sequence[dict[str, Any]] | None
-    ) -> Callable[[Piece], ChatGenerationChunk]:
-        """Return what turns pieces into chunks: with tools, text and tool calls apart."""
-        if not tools:
-            return lambda piece: self._chunk(piece, request)
-        begun = [*request.prompt, *request.prefill]
-        reader = CallReader(self._load()[1].tokenizer, begun, list(tools), stop)
-
-        def chunk(piece: Piece) -> ChatGenerationChunk:
-            text, calls, stopped = reader.read(piece.text, last=bool(piece.finish_reason))
-            reason = "stop" if stopped else piece.finish_reason
-            made = self._chunk(replace(piece, text=text, finish_reason=reason), request)
-            if calls:
-                fields = made.message.model_dump(exclude={"type"})
-                if reason == "stop":
-                    fields["response_metadata"]["finish_reason"] = "tool_calls"
-                made.message = AIMessageChunk(**{**fields, "tool_call_chunks": calls})
-            return made
-
-        return chunk
 
     def _prepared(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
