@@ -232,8 +232,7 @@ def _sample(weights: Any) -> str:
     """Describe weights by a few of them: reading all of a large model would take seconds."""
     if not isinstance(weights, torch.Tensor):
         return str(weights)
-    flat = weights.detach().reshape(-1)
-    if flat.is_quantized:
-        flat = flat.dequantize()
+    plain = weights.detach()
+    flat = (plain.int_repr() if plain.is_quantized else plain).reshape(-1)
     some = flat[:: max(1, flat.numel() // 64)][:64].double().cpu()
     return f"{tuple(weights.shape)}{weights.dtype}{some.numpy().tobytes().hex()}"

@@ -389,3 +389,13 @@ def test_bad_calls_are_named(student) -> None:
     image = [{"type": "image_url", "image_url": {"url": "data:,"}}, {"type": "text", "text": "x"}]
     with pytest.raises(ValueError, match=r"messages\[1\].*'image_url'.*text only"):
         student.invoke([("system", "s"), HumanMessage(image)])
+
+
+def test_int8_students_answer_and_are_told_apart(student, problem) -> None:
+    small = HuggingFaceStudent(model=MODELS / "student", dtype="int8")
+    message = small.invoke([("human", problem.question), ("ai", problem.plan)])
+    assert message.text
+    assert small._get_llm_string() != student._get_llm_string()
+    held = small.with_structured_output({"title": "A", "type": "object", "properties": {}})
+    assert held.invoke("An empty one.") == {}
+    small.close()
