@@ -17,6 +17,12 @@ from langchain_gkt.costs.usage import Tokens, read_tokens
 _MTOK = Decimal(1_000_000)
 
 
+def _date(price: Price | MachineTime) -> None:
+    """Date what the user gave by the day it was given, if by nothing else."""
+    if price.as_of is None and price.source == "user":
+        object.__setattr__(price, "as_of", f"{datetime.now():%Y-%m-%d}")
+
+
 @dataclass(frozen=True)
 class Price:
     """What a model costs, in US dollars per million tokens.
@@ -27,7 +33,7 @@ class Price:
         cached_input_mtok: Per million prompt tokens read from the provider's cache; None
             where they cost as much as the others.
         source: Where the price comes from, as reports show it.
-        as_of: Date of the price, as reports show it.
+        as_of: Date of the price, as reports show it; None for the day a user gives it.
     """
 
     input_mtok: Decimal
@@ -48,6 +54,7 @@ class Price:
             if amount is None and field.name == "cached_input_mtok":
                 continue
             object.__setattr__(self, field.name, exact(amount, f"Price.{field.name}"))
+        _date(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +67,7 @@ class MachineTime:
     Attributes:
         usd_per_hour: US dollars. Decimal, int or decimal string.
         source: Where the price comes from, as reports show it.
-        as_of: Date of the price, as reports show it.
+        as_of: Date of the price, as reports show it; None for the day a user gives it.
     """
 
     usd_per_hour: Decimal
@@ -76,6 +83,7 @@ class MachineTime:
         """
         amount = exact(self.usd_per_hour, "MachineTime.usd_per_hour")
         object.__setattr__(self, "usd_per_hour", amount)
+        _date(self)
 
     def cost(self, seconds: float) -> Decimal:
         """Return the US dollars of some busy seconds, counted in microseconds."""
