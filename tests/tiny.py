@@ -92,8 +92,10 @@ class Recorder:
         return out
 
     def choose(self, logits: torch.Tensor, pick) -> int:
-        self.tokens.append(pick(self.restrict(logits)))
-        return self.tokens[-1]
+        token = pick(self.restrict(logits))
+        if token != TOKENIZER.eos_token_id:  # it ends the answer and is no part of it
+            self.tokens.append(token)
+        return token
 
     @property
     def done(self) -> bool:
