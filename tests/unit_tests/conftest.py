@@ -2,9 +2,33 @@ from __future__ import annotations
 
 import pytest
 from pytest_socket import disable_socket
+from tiny import TOKENIZER, make_model
+
+from langchain_gkt.students.engine import Engine
 
 
 @pytest.fixture(autouse=True)
 def no_network() -> None:
     """Unit tests reach no network; event loops need their socket pair."""
     disable_socket(allow_unix_socket=True)
+
+
+@pytest.fixture(scope="module")
+def models():
+    """Tiny models by kind, made once for a file."""
+    made = {}
+
+    def get(kind: str):
+        if kind not in made:
+            made[kind] = make_model(kind)
+        return made[kind]
+
+    return get
+
+
+@pytest.fixture
+def engine(models):
+    """An engine of its own for each test."""
+    engine = Engine(models("grouped"), TOKENIZER)
+    yield engine
+    engine.close()
