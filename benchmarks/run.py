@@ -37,7 +37,8 @@ from benchmarks.setting import (
     with_endings,
 )
 from langchain_gkt import GuidedKnowledgeTransferChain, HuggingFaceStudent
-from langchain_gkt.demo.show import MODELS, is_right
+from langchain_gkt.demo.pair import STUDENT as EMBEDDED
+from langchain_gkt.evaluation.scoring import extract_number
 from langchain_gkt.evaluation.word_problems import sample
 from langchain_gkt.students.engine import Engine, Request
 from langchain_gkt.students.int8 import quantize
@@ -205,7 +206,7 @@ def accuracy(count: int) -> dict[str, Any]:
     problems = sample(5, count)
     found = {}
     for dtype in ("float32", "int8"):
-        student = HuggingFaceStudent(model=MODELS / "student", dtype=dtype, max_tokens=160)
+        student = HuggingFaceStudent(model=EMBEDDED, dtype=dtype, max_tokens=160)
         right = {}
         for name, share in (("alone", 0.0), ("guided", 0.34)):
             begun = [
@@ -216,7 +217,10 @@ def accuracy(count: int) -> dict[str, Any]:
                 for p, b in zip(problems, begun, strict=True)
             ]
             texts = [b + m.text for b, m in zip(begun, student.batch(asked), strict=True)]
-            verdicts = [is_right(t, p) for t, p in zip(texts, problems, strict=True)]
+            verdicts = [
+                extract_number(t, "strict") == p.answer
+                for t, p in zip(texts, problems, strict=True)
+            ]
             right[name] = sum(verdicts) / count
         found[dtype] = right
         student.close()

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
@@ -20,12 +20,46 @@ from langchain_core.runnables import Runnable, RunnableConfig
 
 from langchain_gkt import teacher as teachers
 from langchain_gkt.errors import BudgetExceeded, refuse_empty, teacher_error
-from langchain_gkt.guidance import Guidance
+from langchain_gkt.guidance import Guidance, GuidancePolicy, confidence
 from langchain_gkt.lesson import Lesson, Mode, Taught
 from langchain_gkt.replies import provider_of, rest_of, text_chunk, tool_calls
 from langchain_gkt.script import MORE, Ask, Do, Script, acarry_out, ask_async, carry_out
 
-__all__ = ["Call", "Mode"]
+__all__ = ["Call", "KnowsConfidence", "Mode"]
+
+
+@runtime_checkable
+class KnowsConfidence(Protocol):
+    """A student that can say how sure it is; see `HuggingFaceStudent.probe`."""
+
+    def probe(self, messages: list[BaseMessage], *, tokens: int = 1) -> list[float]:
+        """Return the probabilities of the first tokens of its own answer."""
+        ...
+
+    async def aprobe(self, messages: list[BaseMessage], *, tokens: int = 1) -> list[float]:
+        """Do the same, on the event loop."""
+        ...
+
+
+def refuse_unsure_student(student: BaseChatModel, policy: GuidancePolicy) -> KnowsConfidence:
+    """Refuse a student that cannot say how sure it is, where a policy goes by that.
+
+    Args:
+        student: The student.
+        policy: The policy.
+
+    Returns:
+        The student.
+
+    Raises:
+        ValueError: If it cannot.
+    """
+    if not isinstance(student, KnowsConfidence):
+        raise ValueError(
+            f"guidance.ask={policy.ask} goes by the student's confidence, which a "
+            f"{type(student).__name__} does not tell; use a HuggingFaceStudent or ask='always'"
+        )
+    return student
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,15 +145,32 @@ class Call(Lesson):
 
     def _script(self, messages: list[BaseMessage], *, live: bool) -> Script:
         refuse_empty(messages)
-        reserved = 0
+        reserved, taught = 0, Taught()
         ahead: AbstractContextManager[Any] = nullcontext()
+        asks = self.asks_teacher
+        if asks and self.gated:
+            taught.confidence = confidence((yield self._probe(messages)))
+            asks = taught.confidence < (self.policy.threshold or 0.0)
         if self.mode != "teacher" and hasattr(self.student, "check"):
-            reserved, ahead = yield Do(partial(self._prepare, messages))
+            reserved, ahead = yield Do(partial(self._prepare, messages, asks))
         with ahead:
-            yield from self._answer(messages, live=live, reserved=reserved)
+            yield from self._answer(messages, taught, asks, live=live, reserved=reserved)
 
-    def _prepare(self, messages: list[BaseMessage]) -> tuple[int, AbstractContextManager[Any]]:
+    def _probe(self, messages: list[BaseMessage]) -> Do:
+        student, tokens = refuse_unsure_student(self.student, self.policy), self.policy.probe_tokens
+        return Do(
+            partial(student.probe, messages, tokens=tokens),
+            partial(student.aprobe, messages, tokens=tokens),
+        )
+
+    def _prepare(
+        self, messages: list[BaseMessage], asks: bool
+    ) -> tuple[int, AbstractContextManager[Any]]:
         """Refuse what the student cannot answer before a teacher is paid, and let it read ahead.
+
+        Args:
+            messages: The conversation.
+            asks: Whether the teacher will be asked.
 
         Returns:
             Tokens that the student needs at least, and what frees the prompt's KV cache.
@@ -129,20 +180,28 @@ class Call(Lesson):
             "tools": self._students_tools(),
             "response_format": self.response_format,
         }
-        room = self.limit or 0 if self.asks_teacher else 0
+        room = self.limit or 0 if asks else 0
         reserved = student.check(messages, reserve=room, **asked)
         if self.max_tokens is not None and reserved > self.max_tokens:
             raise ValueError(
                 f"max_tokens={self.max_tokens} cannot hold an answer of this schema, whose "
                 f"shortest takes {reserved} tokens; raise max_tokens"
             )
-        if not self.asks_teacher or not hasattr(student, "prefill"):
+        if not asks or not hasattr(student, "prefill"):
             return reserved, nullcontext()
         return reserved, student.prefill(messages, **asked)
 
-    def _answer(self, messages: list[BaseMessage], *, live: bool, reserved: int) -> Script:
-        taught, student, error = Taught(), None, None
-        if self.asks_teacher:
+    def _answer(
+        self,
+        messages: list[BaseMessage],
+        taught: Taught,
+        asks: bool,
+        *,
+        live: bool,
+        reserved: int,
+    ) -> Script:
+        student, error = None, None
+        if asks:
             try:
                 yield from self._teach(messages, taught, live=live, reserved=reserved)
             except Exception as caught:  # noqa: BLE001  whatever a provider raises
@@ -195,6 +254,7 @@ class Call(Lesson):
                         "teacher_calls": taught.calls,
                         "student_usage": student_usage,
                         "fallback": fallback,
+                        "confidence": taught.confidence,
                         "written_chars": len(guidance.written) if guidance else 0,
                         "mode": self.mode,
                         "call_id": self.call_id,

@@ -36,6 +36,7 @@ class Taught:
     usage: UsageMetadata | None = None
     shown: str = ""
     note: str | None = None
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +87,17 @@ class Lesson:
 
     @property
     def asks_teacher(self) -> bool:
-        """Whether the teacher is called at all."""
+        """Whether the teacher may be called at all."""
+        if self.mode == "guided" and self.policy.ask == "never":
+            return False
         return self.mode != "student" and self.limit != 0
+
+    @property
+    def gated(self) -> bool:
+        """Whether the student's confidence decides if the teacher is called."""
+        # Tool calls are the teacher's, and the first tokens of an object are its braces.
+        plain = not self.tools and not self.response_format
+        return self.mode == "guided" and plain and self.policy.threshold is not None
 
     @property
     def name(self) -> str:

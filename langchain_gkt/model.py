@@ -22,9 +22,9 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from langchain_gkt import teacher as teachers
-from langchain_gkt.calls import Call, Mode
+from langchain_gkt.calls import Call, Mode, refuse_unsure_student
 from langchain_gkt.errors import refuse_unknown
-from langchain_gkt.guidance import GuidancePolicy
+from langchain_gkt.guidance import GuidancePolicy, as_policy
 from langchain_gkt.portable import dumped, loaded
 from langchain_gkt.replies import joined
 from langchain_gkt.structured import schema_in
@@ -49,7 +49,8 @@ class GuidedModel(BaseChatModel):
     guidance_tokens: int = Field(default=40, ge=0)
     """Most completion tokens the teacher may write. 0 asks no teacher."""
     guidance: GuidancePolicy | None = None
-    """How guidance is measured and cut; None for whole words."""
+    """How guidance is measured and cut, and when it is asked for; None for whole words, always.
+    A JSON file that `GuidancePolicy.save` wrote may be named instead."""
     mode: Mode = "guided"
     """``teacher`` and ``student`` are the single-model baselines, through the same door."""
     max_tokens: int | None = Field(default=None, ge=1)
@@ -90,8 +91,8 @@ class GuidedModel(BaseChatModel):
             )
         kwargs = values.get("student_kwargs") or {}
         values = {**values, "student": as_student(student, **kwargs), "student_kwargs": {}}
-        policy = values.get("guidance")
-        if isinstance(policy, GuidancePolicy) and policy.tokens is not None:
+        policy = values["guidance"] = as_policy(values.get("guidance"))
+        if policy is not None and policy.tokens is not None:
             if tokens not in (None, policy.tokens):
                 raise ValueError(
                     f"guidance_tokens={tokens} and guidance.tokens={policy.tokens} disagree; "
@@ -108,6 +109,12 @@ class GuidedModel(BaseChatModel):
         if not teachers.is_configurable(teacher):
             list(teachers.models_of(teacher))
         return teacher
+
+    @model_validator(mode="after")
+    def _check_confidence(self) -> GuidedModel:
+        if self.guidance is not None and self.guidance.threshold is not None:
+            refuse_unsure_student(self.student, self.guidance)
+        return self
 
     @model_validator(mode="after")
     def _keep_budget(self) -> GuidedModel:
@@ -223,7 +230,7 @@ class GuidedModel(BaseChatModel):
             raise ValueError(
                 f"mode must be 'guided', 'teacher' or 'student', not {given['mode']!r}"
             )
-        policy = given["guidance"] or GuidancePolicy()
+        policy = as_policy(given["guidance"]) or GuidancePolicy()
         # Only a policy given for this call still names a number; see _check_arguments.
         limit: int | None = policy.tokens
         if limit is None or "guidance_tokens" in kwargs:

@@ -7,7 +7,7 @@ hold an event loop up. It is sent the reply, or thrown what was raised.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,9 +44,11 @@ class Do:
 
     Attributes:
         work: The work.
+        awork: The same for an event loop; None to do the work in a thread.
     """
 
     work: Callable[[], Any]
+    awork: Callable[[], Awaitable[Any]] | None = None
 
 
 MORE = object()
@@ -111,7 +113,9 @@ async def acarry_out(script: Script) -> AsyncIterator[ChatGenerationChunk]:
                 step = script.send(None)
                 continue
             try:
-                if isinstance(step, Do):
+                if isinstance(step, Do) and step.awork is not None:
+                    got = await step.awork()
+                elif isinstance(step, Do):
                     got = await run_in_executor(None, step.work)
                 elif isinstance(step, Ask) and not step.streams:
                     got = await ask_async(step)

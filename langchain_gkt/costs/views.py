@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from html import escape
@@ -238,16 +239,27 @@ def plain(report: CostReport) -> str:
     Returns:
         Lines.
     """
-    table = [HEAD, *(row.cells() for row in rows(report))]
+    lines = aligned([HEAD, *(row.cells() for row in rows(report))])
+    return "\n".join([*lines, *notes(report)])
+
+
+def aligned(table: Sequence[Sequence[str]]) -> list[str]:
+    """Align a table's cells: the first column at the left, the others at the right.
+
+    Args:
+        table: Rows of cells, the head first.
+
+    Returns:
+        A line for each row.
+    """
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = [
+    return [
         "  ".join(
             cell.rjust(width) if i else cell.ljust(width)
             for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
         ).rstrip()
         for cells in table
     ]
-    return "\n".join([*lines, *notes(report)])
 
 
 def rich_table(report: CostReport) -> Any:

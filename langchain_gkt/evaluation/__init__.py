@@ -1,1 +1,41 @@
-"""Tasks, scoring and side-by-side comparison."""
+"""Evaluation: what guidance does to accuracy, cost and speed, on your models and your task."""
+
+from __future__ import annotations
+
+from langchain_gkt.evaluation.choice import Choice
+from langchain_gkt.evaluation.compare import Comparison, acompare, compare
+from langchain_gkt.evaluation.folder import RunFolder
+from langchain_gkt.evaluation.lengths import Sweep
+from langchain_gkt.evaluation.sweep import asweep, sweep
+from langchain_gkt.evaluation.tasks import Example, Task, load_task
+
+__all__ = [
+    "Choice",
+    "Comparison",
+    "Example",
+    "Sweep",
+    "Task",
+    "acompare",
+    "asweep",
+    "compare",
+    "load_run",
+    "load_task",
+    "sweep",
+]
+
+
+def load_run(folder: str) -> Comparison | Sweep:
+    """Read a run's folder; no model is called.
+
+    Args:
+        folder: What ``out=`` named.
+
+    Returns:
+        What `compare` or `sweep` returned, or as much of it as is there.
+
+    Raises:
+        FileNotFoundError: If it is not the folder of a run.
+        ValueError: If its files are damaged, or it holds too little.
+    """
+    read = RunFolder(folder).read()
+    return Comparison.of(read) if read.manifest["kind"] == "compare" else Sweep.of(read)

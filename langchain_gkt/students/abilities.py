@@ -1,22 +1,25 @@
-"""What a student does beyond text: tool calls and objects of a schema."""
+"""What a student does beyond text: tool calls, objects of a schema, and how sure it is."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
-from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.runnables import Runnable
+from langchain_core.runnables.config import run_in_executor
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import PrivateAttr
 
 from langchain_gkt.structured import Method, binding, schema_in, structured
 from langchain_gkt.students.engine import Engine, Piece, Request
+from langchain_gkt.students.probe import Probe
 from langchain_gkt.students.prompt import PromptBuilder
 from langchain_gkt.students.tools import CallReader
 
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class ToolsAndSchemas(BaseChatModel):
-    """The part of `HuggingFaceStudent` that binds tools and schemas."""
+    """The part of `HuggingFaceStudent` that binds tools and schemas, and knows how sure it is."""
 
     _vocabulary: Vocabulary | None = PrivateAttr(default=None)
 
@@ -36,6 +39,50 @@ class ToolsAndSchemas(BaseChatModel):
 
     def _load(self) -> tuple[Engine, PromptBuilder]:
         raise NotImplementedError
+
+    def _request(
+        self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
+    ) -> tuple[Engine, Request]:
+        raise NotImplementedError
+
+    # --- how sure it is ---
+
+    def probe(self, messages: list[BaseMessage], *, tokens: int = 1) -> list[float]:
+        """Say how likely the first tokens are of the answer the model would begin by itself.
+
+        Args:
+            messages: The conversation.
+            tokens: How many tokens, greedily chosen. The first is known once the prompt is
+                prefilled, whose KV cache is kept for the answer; each more is a decoding step.
+
+        Returns:
+            Their probabilities; fewer where the answer ends before.
+        """
+        engine, request, noted = self._probe(messages, tokens)
+        for _ in engine.generate(request, threading.Event(), whole=True):
+            pass
+        return noted.probabilities
+
+    async def aprobe(self, messages: list[BaseMessage], *, tokens: int = 1) -> list[float]:
+        """Do what `probe` does, on the event loop.
+
+        Args:
+            messages: The conversation.
+            tokens: How many tokens.
+
+        Returns:
+            Their probabilities.
+        """
+        engine, request, noted = await run_in_executor(None, self._probe, messages, tokens)
+        async for _ in engine.agenerate(request, whole=True):
+            pass
+        return noted.probabilities
+
+    def _probe(self, messages: list[BaseMessage], tokens: int) -> tuple[Engine, Request, Probe]:
+        sampling = {"max_tokens": tokens, "temperature": 0.0}
+        engine, request = self._request(messages, None, sampling)
+        noted = Probe()
+        return engine, replace(request, constraint=noted, stop=()), noted
 
     @property
     def knows_tools(self) -> bool:

@@ -1,0 +1,201 @@
+"""A run's folder: a manifest, and one line for each thing that is finished."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import IO, Any
+
+SCHEMA_VERSION = 1
+"""Grows when a field of a line or of the manifest is renamed or removed."""
+
+MANIFEST, LINES = "manifest.json", "lines.jsonl"
+_PACKAGES = ("langchain-gkt", "langchain-core", "langchain-openai", "transformers", "torch")
+
+
+class RunFolder:
+    """Lines of JSON that are appended at once, and survive the end of the process.
+
+    A line that was cut off by a sudden end is dropped when the folder is opened again.
+    """
+
+    def __init__(self, path: str | Path | None) -> None:
+        """Name a folder.
+
+        Args:
+            path: The folder, made where it does not exist; None to keep all in memory.
+        """
+        self.path = None if path is None else Path(path)
+        self.manifest: dict[str, Any] = {}
+        self.lines: list[dict[str, Any]] = []
+        self._file: IO[bytes] | None = None
+
+    @contextmanager
+    def writing(
+        self, kind: str, settings: Mapping[str, Any], rows: Mapping[str, str]
+    ) -> Iterator[None]:
+        """Open the folder for one process, to begin a run or to go on with it.
+
+        Args:
+            kind: ``compare`` or ``sweep``.
+            settings: What two sittings of one run must agree in.
+            rows: The rows' keys with their questions; a later sitting may add some.
+
+        Raises:
+            ValueError: If the folder holds another run.
+            RuntimeError: If another process writes to it.
+            ImportError: If the package filelock is missing.
+        """
+        sitting = {"started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "versions": _versions()}
+        fresh = {
+            "schema_version": SCHEMA_VERSION,
+            "kind": kind,
+            "settings": json.loads(json.dumps(settings)),
+            "rows": list(rows),
+            "questions": list(rows.values()),
+            "sittings": [sitting],
+        }
+        if self.path is None:
+            self.manifest = fresh
+            yield
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        with _alone(self.path):
+            if (self.path / MANIFEST).exists():
+                self.read(mend=True)
+                _refuse_other(self.path, self.manifest, fresh)
+                fresh["sittings"] = [*self.manifest["sittings"], sitting]
+                if len(rows) < len(self.manifest["rows"]):
+                    fresh |= {name: self.manifest[name] for name in ("rows", "questions")}
+            elif (self.path / LINES).exists():
+                raise ValueError(
+                    f"out={str(self.path)!r} holds {LINES} but no {MANIFEST}; choose another folder"
+                )
+            self.manifest = fresh
+            self._write_manifest()
+            with open(self.path / LINES, "ab") as self._file:
+                yield
+            self._file = None
+
+    def _write_manifest(self) -> None:
+        assert self.path is not None
+        # By way of another name, so that a sudden end leaves the old one or the new one.
+        draft = self.path / f".{MANIFEST}"
+        draft.write_text(json.dumps(self.manifest, indent=1, ensure_ascii=False) + "\n")
+        os.replace(draft, self.path / MANIFEST)
+
+    def append(self, line: Mapping[str, Any]) -> None:
+        """Write one line down, for good.
+
+        Args:
+            line: What JSON can hold.
+        """
+        self.lines.append(dict(line))
+        if self._file is not None:
+            self._file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def read(self, *, mend: bool = False) -> RunFolder:
+        """Read what is there, up to a last line that was cut off.
+
+        Args:
+            mend: Whether to cut such a line away, so that others can follow.
+
+        Returns:
+            This object.
+
+        Raises:
+            FileNotFoundError: If there is no run.
+            ValueError: If a file is damaged, or of a newer version.
+        """
+        assert self.path is not None
+        file = self.path / MANIFEST
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"{str(self.path)!r} holds no {MANIFEST}: it is not the folder of a run"
+            )
+        try:
+            self.manifest = json.loads(file.read_text())
+        except ValueError as error:
+            raise ValueError(f"{file} is damaged: {error}") from error
+        found = self.manifest.get("schema_version")
+        if found != SCHEMA_VERSION:
+            raise ValueError(
+                f"{file} has schema_version {found}; this release reads {SCHEMA_VERSION}"
+            )
+        file = self.path / LINES
+        data = file.read_bytes() if file.exists() else b""
+        if data and not data.endswith(b"\n"):
+            data = data[: data.rfind(b"\n") + 1]
+            if mend:
+                os.truncate(file, len(data))
+        self.lines = []
+        for number, line in enumerate(data.splitlines(), 1):
+            try:
+                self.lines.append(json.loads(line))
+            except ValueError as error:
+                raise ValueError(f"{file}, line {number} is damaged: {error}") from error
+        return self
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    try:
+        from filelock import FileLock, Timeout
+    except ImportError as error:
+        raise ImportError(
+            'a run folder needs filelock: pip install "langchain-gkt[report]"'
+        ) from error
+    lock = FileLock(path / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise RuntimeError(
+            f"out={str(path)!r} is being written by another process; wait for it, or choose "
+            "another folder"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _refuse_other(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Refuse to go on with a run of other settings, naming the first that differs."""
+    advice = "; give the same, or another folder"
+    if old["kind"] != new["kind"]:
+        raise ValueError(f"out={str(path)!r} holds a {old['kind']}, not a {new['kind']}{advice}")
+    if found := _difference(old["settings"], new["settings"], ""):
+        name, was, now = found
+        raise ValueError(
+            f"out={str(path)!r} was begun with {name}={was!r}, and now it is {now!r}{advice}"
+        )
+    fewer = min(len(old["rows"]), len(new["rows"]))
+    if old["rows"][:fewer] != new["rows"][:fewer]:
+        raise ValueError(f"out={str(path)!r} was begun with other rows or prompts{advice}")
+
+
+def _difference(old: Any, new: Any, name: str) -> tuple[str, Any, Any] | None:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in {**old, **new}:
+            inner = f"{name}.{key}" if name else key
+            if found := _difference(old.get(key), new.get(key), inner):
+                return found
+        return None
+    return None if old == new else (name, old, new)
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # an optional one
+            continue
+    return found

@@ -1,0 +1,87 @@
+"""A progress bar with rate, cost so far and time left."""
+
+from __future__ import annotations
+
+import sys
+import time
+from decimal import Decimal
+from types import TracebackType
+from typing import Any
+
+
+class Bar:
+    """One line per phase on standard error; a context manager."""
+
+    def __init__(self, shown: bool | None) -> None:
+        """Set it up.
+
+        Args:
+            shown: Whether to show it; None for where standard error is a terminal.
+        """
+        self._progress: Any = None
+        self._task: Any = None
+        if sys.stderr.isatty() if shown is None else shown:
+            self._progress = _make()
+
+    def __enter__(self) -> Bar:
+        """Start drawing."""
+        if self._progress is not None:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop drawing; the lines stay."""
+        if self._progress is not None:
+            self._progress.stop()
+
+    def begin(self, name: str, total: int) -> None:
+        """Begin a phase.
+
+        Args:
+            name: What is done.
+            total: How many steps.
+        """
+        self._begun, self._done = time.perf_counter(), 0
+        if self._progress is not None:
+            self._task = self._progress.add_task(name, total=total, rate="", cost="")
+
+    def step(self, cost: Decimal) -> None:
+        """Finish a step.
+
+        Args:
+            cost: US dollars of the run so far, as far as they are known.
+        """
+        self._done += 1
+        if self._progress is not None:
+            rate = self._done / max(1e-9, time.perf_counter() - self._begun)
+            self._progress.update(self._task, advance=1, rate=f"{rate:.1f}/s", cost=f"${cost:.4f}")
+
+
+def _make() -> Any:
+    try:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+    except ImportError as error:
+        raise ImportError(
+            'the progress bar needs rich: pip install "langchain-gkt[report]", or progress=False'
+        ) from error
+    return Progress(
+        TextColumn("{task.description:16}"),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[cost]}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
