@@ -9,8 +9,7 @@ first statement counts, else the last number or option. How numbers are read:
   number or a letter: "16-3" is 16 and 3.
 - Units may be glued to a number ("5kg", "12th"; "50%" is 50), but digits that end a word
   ("A4", "H2O") are no number. Number words are not read: not "five", and "2 million" is 2.
-- Fractions ("1/2", "2 1/2") and plain blanks between thousands are read only in a statement,
-  but such blanks also after a currency sign ("$1 234").
+- Fractions ("1/2", "2 1/2") and "1 234" without currency are read only in a statement.
 """
 
 from __future__ import annotations
@@ -25,27 +24,29 @@ How: TypeAlias = Literal["answer", "strict", "flexible"]
 T = TypeVar("T", str, Decimal)
 
 _MARKUP = {  # what stands in the way of numbers and letters, and what is read in its place
+    "[‘’]": "'",  # noqa: RUF001
+    "[“”]": '"',
     r"\\([$%#&_])": r"\1",  # \$5, 5\%
     r"\{,\}|,\\!": ",",  # 1{,}234
     r"\\[,;]": "\u2009",  # 1\,234
     r"\\(?:text\w*|math\w\w|mbox)\s*\{([^{}]*)\}": r"\1",
     r"(?<=[0-9])\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}": r" \1/\2",  # a mixed number
     r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}": r"\1/\2",
-    r"\\(?:times|cdot)\b": "*",
-    r"\\approx\b": "≈",
+    r"\\(?:times|cdot)(?![A-Za-z])": "*",
+    r"\\approx(?![A-Za-z])": "≈",
     "½": " 1/2",
-    r"\\(?:left|right|quad)\b|\\[()\[\] ]": " ",
+    r"\b[Nn]egative (?=[$0-9])|(?<=\bis )minus (?=[$0-9])": "-",
+    r"\\(?:left|right|quad)(?![A-Za-z])|\\[()\[\] ]": " ",
     # Bold and code marks, but not the power of 2**3.
     r"(?<![A-Za-z0-9)])(?:\*\*+|__+|`+)|(?:\*\*+|__+|`+)(?![A-Za-z0-9(])": "",
 }
 _NEXT_TURN = re.compile(r"(?i)(?<=\S)\s*\n[ \t*#]*(?:Q|Question)[ *]*[0-9]*[ *]*:")
-
 _BEST = r"(?:final|correct|right|best|logical|appropriate|(?:most|only)\s+\w+)"
 _NOUN = (  # not "if the answer is 5, then"
     r"(?<!\bif\sthe\s)(?<!whether\sthe\s)(?<!suppose\sthe\s)(?<!assume\sthe\s)"
     rf"\b(?:answer|ans|{_BEST}\s+(?:option|choice))"
 )
-_OPENING = r"(?:\.{2,}|[\s:*\"'“‘=≈~>…])*"  # noqa: RUF001
+_OPENING = r"(?:\.{2,}|[\s:*\"'=≈~>…])*"
 _STATEMENT = re.compile(
     rf"""(?:
     {_NOUN} (?:\s*\([^()\n]*\))?                           # (arabic numerals)
@@ -58,9 +59,8 @@ _STATEMENT = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _LABEL = re.compile(rf"(?:{_NOUN}\s*:|\bans\s*\.|\banswer\.(?=[A-E]\b)){_OPENING}", re.IGNORECASE)
-_SENTENCE = re.compile(
-    r"(?s).*?(?:(?<!\bRs)(?<!pprox)(?:[.?]|(?<![0-9])!)(?=[\"')\]}]*(?:\s|$)|[A-Z])|\n|$)"
-)
+_STOP = r"(?<!\bRs)(?<!pprox)(?:[.?]|(?<![0-9])!)(?:(?=[\"')\]}]*(?:\s|$))|(?<![A-Z].)(?=[A-Z]))"
+_SENTENCE = re.compile(rf"(?s).{{0,400}}?(?:{_STOP}|\n|$)|.{{400}}")  # the limit saves time
 
 
 def _plain(text: str) -> str:
@@ -75,13 +75,12 @@ def _extract(
     """Read an answer one of the three ways."""
     if how not in ("answer", "strict", "flexible"):
         raise ValueError(f"how must be 'answer', 'strict' or 'flexible', not {how!r}")
-    whole = _plain(text)
     if how == "flexible":
-        return last(whole, how)
+        return last(_plain(text), how)
     turn = _plain(_NEXT_TURN.split(text, maxsplit=1)[0])  # what a base model runs on into
     if (found := stated(turn)) is not None:
         return found
-    return stated(whole) if how == "strict" else last(turn, how)
+    return stated(_plain(text)) if how == "strict" else last(turn, how)
 
 
 def _statements(text: str, trigger: re.Pattern[str] = _STATEMENT) -> Iterator[tuple[str, int, int]]:
@@ -89,17 +88,17 @@ def _statements(text: str, trigger: re.Pattern[str] = _STATEMENT) -> Iterator[tu
     for found in trigger.finditer(text):
         sentence = _SENTENCE.match(text, found.end())
         if sentence and not sentence[0].startswith("not "):
-            yield found[0], sentence.start(), sentence.end()
+            yield found[0], *sentence.span()
 
 
 _NUMBER = re.compile(
     r"""
     (?P<lead> [-+\u2212\u2013]? (?:[A-Z]{0,3}(?P<money>[$€£¥₹])\s?)? [-\u2212\u2013]? )
-    (?: (?<![A-Za-z0-9_]) | (?<=[0-9][xX]) )                # not in A4, but in 3x4
+    (?: (?<![A-Za-z0-9]) (?<![A-Za-z0-9]_) | (?<=[0-9][xX]) )  # not in A4, but in 3x4
     (?: (?P<whole>
           [1-9][0-9]{0,2} (?P<mark>[,\u00a0\u2009\u202f]|(?(money)[ ]|,)) [0-9]{3}
-            (?:(?P=mark)[0-9]{3})* (?!(?P=mark)?[0-9])      # 1,234,567; after money 1 234
-        | [1-9][0-9]? (?:,[0-9]{2})+ ,[0-9]{3} (?!,?[0-9])  # 12,34,567
+            (?:(?P=mark)[0-9]{3}){0,9} (?!(?P=mark)?[0-9])      # 1,234,567; after money 1 234
+        | [1-9][0-9]? (?:,[0-9]{2}){1,9} ,[0-9]{3} (?!,?[0-9])  # 12,34,567
         | [0-9]+ )
         (?P<part> \.[0-9]+ )?
       | (?<![.)]) (?P<bare_part> \.[0-9]+ ) )               # .5
@@ -111,10 +110,9 @@ _MINUS = str.maketrans("\u2212\u2013", "--")
 _MARKS = str.maketrans("", "", " ,\u00a0\u2009\u202f")
 # What a minus takes away from: a word or bracket that it touches, or a number.
 _OPERAND = re.compile(r"(?:[A-Za-z0-9)\]%\u2212\u2013-]|[0-9%][$€£¥₹]?[ \t\u00a0]*)\Z")
-_OVER = re.compile(r"\s?/\s?([0-9]+)(?!\s?[/0-9]|[.,][0-9])")
-_MIXED = re.compile(r"(?:\s+and)?\s+([0-9]+)\s?/\s?([0-9]+)(?![/0-9])")
+_OVER = re.compile(r"\s?/\s?([0-9]{1,9})(?!\s?[/0-9]|[.,][0-9])")
+_MIXED = re.compile(r"(?:\s+and)?\s+([0-9]{1,9})\s?/\s?([0-9]{1,9})(?![/0-9])")
 _BLANK_GROUPS = re.compile(r"(?: [0-9]{3})+(?!\s?[-/0-9]|[.,][0-9])")
-_ASIDE = re.compile(r"(?<=[\w%$]) \([^()]*=[^()]*\)")  # 18 (9 * 2 = 18)
 _SUM = re.compile(  # what follows the first number of a sum
     r"[ \t]*(?:[%$€£]|[A-Za-z]+[ \t]+){0,2}[ \t]*"
     r"(?:[-+*/×÷x^\u2212\u2013]|\b(?:of|times|plus|minus|(?:divided|multiplied) by)\b)"  # noqa: RUF001
@@ -132,30 +130,28 @@ _RESULT_END = re.compile(  # the rest of a last sentence that only says what was
 
 
 def _value(text: str, found: re.Match[str]) -> Decimal:
-    dashes = re.sub("[^-]", "", found["lead"].translate(_MINUS))
-    before = text[max(0, found.start() - 8) : found.start()]
-    negative = dashes == "-" and not _OPERAND.search(before)
+    at, dashes = found.start(), found["lead"].translate(_MINUS).count("-")
+    negative = dashes == 1 and not _OPERAND.search(text, max(0, at - 8), at)
     digits = (found["whole"] or "").translate(_MARKS) + (found["part"] or found["bare_part"] or "")
     return Decimal(("-" if negative else "") + digits + (found["power"] or "").translate(_MINUS))
 
 
 def _stated_value(text: str, found: re.Match[str]) -> Decimal:
     """Return the number, with the fraction or the groups of thousands after it."""
-    value, end, whole = _value(text, found), found.end(), found["whole"]
+    value, end = _value(text, found), found.end()
+    whole = end == found.end("whole")  # no decimals
     if whole and (mixed := _MIXED.match(text, end)) and int(mixed[1]) < int(mixed[2]):
         part = Decimal(mixed[1]) / Decimal(mixed[2])
         return value - part if value < 0 else value + part
     if (over := _OVER.match(text, end)) and int(over[1]):
         return value / Decimal(over[1])
-    if whole and len(whole) < 4 and (groups := _BLANK_GROUPS.match(text, end)):
+    if whole and len(found["whole"]) < 4 and (groups := _BLANK_GROUPS.match(text, end)):
         return Decimal(f"{value}{groups[0].replace(' ', '')}")
     return value
 
 
 def _number_of(sentence: str) -> Decimal | None:
     """Return what a statement comes to: of "3 + 4 = 7", "7 = 3 + 4", "that all 3 are 7" the 7."""
-    if _NUMBER.search(shorter := _ASIDE.sub(" ", sentence)):
-        sentence = shorter
     if (first := _NUMBER.search(sentence)) and _SUM.match(sentence, first.end()):
         sentence = _EQUALS.sub(" = ", sentence)
         first = _NUMBER.search(sentence)
@@ -198,9 +194,10 @@ def _stated_number(text: str) -> Decimal | None:
 
 
 def _last_number(text: str, how: str) -> Decimal | None:
-    result = _NUMBER.search(text, text.rfind("=") + 1 or len(text))
-    if how == "answer" and result and _RESULT_END.match(text, result.end()):
-        return _value(text, result)
+    if how == "answer" and (equals := re.search(r"=\s*(?=[^=]*\Z)", text)):
+        result = _NUMBER.match(text, equals.end())
+        if result and _RESULT_END.match(text, result.end()):
+            return _value(text, result)
     return next(reversed([_value(text, found) for found in _NUMBER.finditer(text)]), None)
 
 
@@ -211,7 +208,7 @@ def numbers_in(text: str) -> list[Decimal]:
 
 
 def extract_number(text: str, how: How = "answer") -> Decimal | None:
-    """Return the number that an answer gives.
+    """Return the number that an answer gives, or None.
 
     Args:
         text: The answer as a model wrote it.
@@ -219,9 +216,6 @@ def extract_number(text: str, how: How = "answer") -> Decimal | None:
             the text. ``answer``: the stated one, else what a closing equation comes to ("that
             is 4 + 5 = 9 points in 40 minutes"), else the last one, all without the next
             question, "Q: ...", that a base model may run on into.
-
-    Returns:
-        The number, or None where there is none of that kind.
 
     Raises:
         ValueError: If ``how`` is unknown.
@@ -235,9 +229,7 @@ def exact_number(gold: str | int | float | Decimal) -> Decimal:
     Raises:
         ValueError: If it holds no number.
     """
-    stated = _stated_number(plain := _plain(str(gold)))
-    value = _number_of(plain) if stated is None else stated
-    if value is None:
+    if (value := _number_of(_plain(str(gold).rpartition("####")[2]))) is None:
         raise ValueError(f"gold must hold a number, as 18 or '#### 18' do, not {gold!r}")
     return value
 
@@ -248,59 +240,50 @@ def number_matches(answer_text: str, gold: str | int | float | Decimal) -> bool:
 
 
 def states_number(guidance: str, gold: str | int | float | Decimal, question: str = "") -> bool:
-    """Say whether a guidance gives the right number away, as `exact_number` reads it.
-
-    It does where it states the number, or mentions it where the question does not.
-    """
+    """Say whether a guidance states the right number or names it where the question does not."""
     value = exact_number(gold)
     mentioned = value in numbers_in(guidance) and value not in numbers_in(question)
     return mentioned or extract_number(guidance, "strict") == value
 
 
-_ENDS = r"(?![\w&+#°]|['’-]\w|\.[A-Za-z]\b)"  # noqa: RUF001  not E-mail, U.S. or C++
+_ENDS = r"(?![\w&+#°]|['-]\w|\.[A-Za-z]\b)"  # not E-mail, U.S. or C++
 _VERB = r"(?:is|was|are|and|or|because|since|fits|can|could|would|does|has|isn|the|as)\b"
 _LETTER = re.compile(  # "a" counts only in brackets, before a mark or at the end
     r"(?:(?i:(?:the|letter|option|choice|answer|either|both|most|likely|probably|therefore)\b)"
-    r"|\\f?boxed|[\s:*\"'“‘$>~])*"  # noqa: RUF001
+    r"|\\f?boxed|[\s:*\"'$>~])*"
     r"(?:[(\[{]+\s*(?P<held>[A-Za-z])\s*[)\]}.:,]|(?P<closed>[A-Za-z])\)"
-    rf"|(?P<alone>[A-Z]){_ENDS}|(?P<small>[a-z])(?=\s*(?:[]'’.,:;!?}}\"”$]|\n|\Z)){_ENDS})"  # noqa: RUF001
+    rf"|(?P<alone>[A-Z]){_ENDS}|(?P<small>[a-z])(?=\s*(?:[]'.,:;!?}}\"$]|\n|\Z)){_ENDS})"
     rf"(?P<more>[)\]]?\s*(?:/|\bor\b|\band\b)\s*[(\[]?[A-Z]\b{_ENDS})?"  # A or B
 )
-_HELD = re.compile(  # (B) and B), but not f(a), P(A) or the end of (x + B)
-    r"(?<![A-Za-z0-9])[(\[]\s*([A-Za-z])\s*[)\]]|(?<![\w(\[{'’.])([A-Za-z])\)"  # noqa: RUF001
-)
-_UNCLOSED = re.compile(r"\([^()\n]*\Z")
-_STANDING = re.compile(rf"(?<![\w'’&°/+#@^-])(?<![A-Z]\.)([A-Z]){_ENDS}(?!\s*[=<>^*×÷])")  # noqa: RUF001
-_PICKED = re.compile(r"(?:option|choice|answer|is|be|[=(])\s*\Z", re.IGNORECASE)
+# (B) and B), but not f(a), P(A) or the end of (x + B).
+_HELD = re.compile(r"(?<![A-Za-z0-9])[(\[]\s*([A-Za-z])\s*[)\]]|(?<![\w(\[{'.])([A-Za-z])\)")
+_STANDING = re.compile(rf"(?<![\w'&°/+#@^-])(?<![A-Z]\.)([A-Z]){_ENDS}(?!\s*[=<>^*×÷])")  # noqa: RUF001
+_PICKED = re.compile(r"(?:\b(?:option|choice|answer|is|be)|[=(])\s*\Z", re.IGNORECASE)
 _UNIT = re.compile(r"(?:[0-9][ \t]?|\b(?:vitamin|plan|grade|type|hepatitis)\s)\Z", re.IGNORECASE)
 _ARTICLE = re.compile(rf"[ \t]+(?!{_VERB})\w")
 _NAME = re.compile(  # John D. Rockefeller, C. S. Lewis
-    r"\b(?!(?:So|Hence|Thus|Therefore|Pick|Choose)\b)[A-Z](?:[a-z]+|\.)\s[A-Z]\.\s?[A-Z]"
+    r"\b(?!(?:So|Hence|Thus|Therefore|Pick|Choose|\w+ly)\b)[A-Z](?:[a-z]+|\.)\s[A-Z]\.\s?[A-Z]"
     r"|[A-Z]\.\s?[A-Z]\."
 )
 _IS_RIGHT = re.compile(  # B is the correct answer
-    r"(?:[(\[](?P<held>[A-Za-z])[)\]][\w ,'’:-]{0,60}?"  # noqa: RUF001
-    r"|(?<![\w'’.-])(?P<alone>[A-Z])\)?)\s+(?:is|must\s+be|would\s+be)\s+"  # noqa: RUF001
-    r"(?:correct\b|right(?=\s*(?:[.,;!]|\Z))"
-    r"|(?:the|our|my)\s+(?!wrong|incorrect|worst)(?:\w+\s+){0,2}?(?:answer|option|choice)\b)"
+    r"(?:[(\[](?P<held>[A-Za-z])[)\]][\w ,':-]{0,60}?|(?<![\w'.-])(?P<alone>[A-Z])\)?)"
+    r"\s+(?:is|must\s+be|would\s+be)\s+(?:correct\b|right(?=\s*(?:[.,;!]|\Z))|"
+    r"(?:the|our|my)\s+(?!wrong|incorrect|worst)(?:\w+\s+){0,2}?(?:answer|option|choice)\b)"
 )
 _FIRST = re.compile(  # B: mall
     rf"\s*(?i:(?:option|choice)\s+)?(?:[(\[]\s*([A-Za-z])\s*[)\]](?!\s*{_VERB})"
     r"|([A-Za-z])(?:[):,]|\.(?!\s?[A-Za-z]\.)|\s+[-–—]\s|\s*(?:\n|\Z)))"  # noqa: RUF001
 )
-_LAST = re.compile(  # Answer D, as the whole last line
-    r"(?i:(?:\A|\n)[^\w\n]*(?:[^\n]*\b(?:answer|ans|option|choice)\W+)?)([A-Z]|(?<=\()[a-z])\W*\Z"
-)
-_GOLD = re.compile(r"\s*\(?\s*([A-Ea-e])\s*[).:]?\s*")
+_LAST = re.compile(r"(?:^\W*|\b(?i:answer|ans|option|choice)\W+)([A-Z])\W*$")  # Answer D
 
 
 def _held(text: str) -> list[str]:
     """Return the letters in brackets, in order, in capitals."""
-    return [
-        (found[1] or found[2]).upper()
-        for found in _HELD.finditer(text)
-        if found[1] or not _UNCLOSED.search(text[max(0, found.start() - 80) : found.start()])
-    ]
+    letters = []
+    for found in _HELD.finditer(text):
+        if found[1] or not re.search(r"\([^()\n]*$", text[: found.start()][-80:]):
+            letters.append((found[1] or found[2]).upper())
+    return letters
 
 
 def _standing(text: str) -> list[str]:
@@ -337,7 +320,7 @@ def _stated_option(text: str, options: str) -> str | None:
     named = [(right["held"] or right["alone"]).upper() for right in _IS_RIGHT.finditer(text)]
     for _, start, end in statements:
         named += (_held(text[start:end]) or _standing(text[start:end]))[:1]
-    if last := _LAST.search(text):
+    if last := _LAST.search(text.rstrip().rpartition("\n")[2][-40:]):
         named.append(last[1].upper())
     if first := _FIRST.match(text):
         letter, rest = (first[1] or first[2]).upper(), text[first.end() :]
@@ -355,7 +338,7 @@ def _last_option(text: str, how: str, options: str) -> str | None:
 
 
 def extract_option(text: str, how: How = "answer", options: str = "ABCDE") -> str | None:
-    """Return the letter of the option that an answer picks.
+    """Return the letter of the option that an answer picks, or None where it picks none or two.
 
     Args:
         text: The answer as a model wrote it.
@@ -363,9 +346,6 @@ def extract_option(text: str, how: How = "answer", options: str = "ABCDE") -> st
             choice", an answer that begins with "E) mall" or whose last line is "Answer E".
             ``flexible`` takes the last letter in brackets, else the last capital alone.
         options: The letters to choose from.
-
-    Returns:
-        The letter in capitals, or None where none of the options, or two at once, is picked.
 
     Raises:
         ValueError: If ``how`` is unknown or ``options`` is not made of letters.
@@ -383,7 +363,7 @@ def exact_option(gold: str) -> str:
     Raises:
         ValueError: If it is no letter from A to E.
     """
-    if (found := _GOLD.fullmatch(gold)) is None:
+    if (found := re.fullmatch(r"\s*\(?\s*([A-Ea-e])\s*[).:]?\s*", gold)) is None:
         raise ValueError(f"gold must be a letter from A to E, as 'E' or '(E)', not {gold!r}")
     return found[1].upper()
 

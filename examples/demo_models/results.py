@@ -1,0 +1,183 @@
+"""Make docs/results.md: the embedded pair's whole table, with pictures.
+
+    python examples/demo_models/results.py
+
+Ended at any moment, the same command goes on where it was; the runs stay in runs/results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer
+
+from langchain_gkt import GuidedKnowledgeTransferChain
+from langchain_gkt.demo.pair import PRICE, STUDENT, TEACHER, demo_teacher
+from langchain_gkt.evaluation import Choice, Comparison, Sweep, compare, load_task, sweep
+
+DOCS = Path(__file__).parents[2] / "docs"
+LENGTHS = (4, 8, 10, 12, 14, 16, 17, 18, 20, 25, 30, 40)
+PICTURES = {
+    "accuracy": "Accuracy by guidance length",
+    "frontier": "Accuracy for its cost",
+    "modes": "Accuracy and price of the three modes",
+    "time": "Where the time goes",
+}
+
+PAGE = """# Results
+
+**These are toys.** The two models that come with the package have {weights} weights, know one
+synthetic family of word problems, and show the *mechanism*. Nothing here says what guidance does on
+GSM8K or with your models: `langchain-gkt sweep` does, see [Evaluate](evaluate.md). The paper's own
+figures are at the end, apart.
+
+Made by `{command}` from problems of a seed that was not looked at while designing ({seed}). Greedy.
+Teacher over HTTP on the same machine, billed as if it were `{price}`.
+
+## How much guidance
+
+The teacher answered each question once; every shorter guidance was cut from that answer.
+
+{lengths}
+
+![Accuracy by guidance length](images/accuracy.svg)
+
+## How much is enough
+
+`choose()` takes the cheapest length whose accuracy is at most two points below the best one's, on
+half of the rows; the other half says what that comes to.
+
+{choice}
+
+## Does the student need help at all?
+
+New against the paper, where every question gets guidance: with
+`GuidancePolicy(ask=0.99, probe_tokens=16)` the teacher is asked only where the student is not sure
+of the first tokens of its own answer.
+
+{frontier}
+
+![Accuracy for its cost](images/frontier.svg)
+
+{verdict}
+
+## The three modes side by side
+
+Guided with the policy of fixed length chosen above.
+
+{modes}
+
+![Accuracy and price of the three modes](images/modes.svg)
+
+![Where the time goes](images/time.svg)
+
+Both models and the server share two cores here, so these times say little about a cloud's teacher.
+
+## What the paper reports
+
+From Yao, Li & Zhao, "GKT", Findings of ACL 2024; *not* measured by us, and not comparable with the
+toys above:
+
+| | accuracy | speed |
+| --- | --- | --- |
+| GSM8K, guided against the student alone | up to +14.18 points | |
+| GSM8K, guided against the teacher alone | | up to 10.72x |
+| CommonsenseQA, guided against the student alone | up to +14.00 points | |
+| CommonsenseQA, guided against the teacher alone | | up to 7.73x |
+| ChatGPT guiding Llama2-70B, against ChatGPT alone | 95.00% of its accuracy at 52% of its cost | |
+"""
+
+
+def verdict(found: Sweep, choices: dict[str, Choice]) -> str:
+    """Say whether asking only where it helps beats a fixed length here."""
+    fixed, gated = choices["fixed length"], choices["gated length"]
+    ratio = gated.unseen.cost / fixed.unseen.cost
+    better = ratio < 1 and gated.unseen.accuracy >= fixed.unseen.accuracy - fixed.max_loss
+    head = (
+        "**On this task it is better than a fixed length**"
+        if better
+        else "**On this task it is not better than a fixed length**"
+    )
+    frontiers = found.frontiers()
+    goal = found.teacher.accuracy - 0.02
+    prices = {}
+    for kind in ("fixed length", "gated", "both"):
+        enough = [point.cost for point in frontiers[kind] if point.accuracy >= goal]
+        prices[kind] = f"{min(enough):.4f}" if enough else "never"
+    scores = found.ways.confidences
+    first = f"{min(scores)} token"
+    return (
+        f"{head}: on the unseen rows the gated choice costs {ratio:.0%} of the fixed one's price "
+        f"and is right on {gated.unseen.accuracy:.1%} against {fixed.unseen.accuracy:.1%} "
+        f"({gated.against_best}). To come within two points of the teacher takes "
+        f"{prices['fixed length']} $ per 1,000 answers with a fixed length, {prices['gated']} "
+        "where the teacher answers whole when the student is unsure (a cascade), and "
+        f"{prices['both']} with both.\n\n"
+        f"What the prompt alone tells ({first}, free while prefilling) is worth nothing on this "
+        "task: every answer begins with the same word. The student has to begin an answer before "
+        "it shows whether it knows it, which costs it as many decoding steps as tokens are "
+        "probed, before the teacher is asked."
+    )
+
+
+def main() -> None:
+    """Read the command line, run, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=20271)
+    parser.add_argument("--runs", type=Path, default=Path("runs/results"))
+    parser.add_argument("--docs", type=Path, default=DOCS)
+    args = parser.parse_args()
+    torch.set_num_threads(1)  # the other core is the server's
+    task = load_task("word_problems", rows=args.rows, seed=args.seed)
+    with demo_teacher() as teacher:
+        chain = GuidedKnowledgeTransferChain(teacher=teacher, student=STUDENT)
+        found = sweep(
+            chain,
+            task,
+            lengths=LENGTHS,
+            teacher_price=PRICE,
+            teacher_tokenizer=AutoTokenizer.from_pretrained(TEACHER),
+            check_lengths=(8, 14, 18),
+            check_rows=100,
+            out=args.runs / "sweep",
+        )
+        choices = found.choices()
+        guided = GuidedKnowledgeTransferChain(
+            teacher=teacher, student=STUDENT, guidance=choices["fixed length"].policy
+        )
+        modes = compare(guided, task, teacher_price=PRICE, out=args.runs / "compare", concurrency=2)
+        chain.student.close()
+        guided.student.close()
+    write(args.docs, found, choices, modes, args.seed)
+
+
+def write(
+    docs: Path, found: Sweep, choices: dict[str, Choice], modes: Comparison, seed: int
+) -> None:
+    """Write the page and its pictures."""
+    lengths, frontier, choice = found.grids()
+    page = PAGE.format(
+        weights="1.4 M and 0.4 M",
+        command="python examples/demo_models/results.py",
+        seed=seed,
+        price=PRICE,
+        lengths=lengths.markdown(),
+        choice=choice.markdown(),
+        frontier=frontier.markdown(),
+        verdict=verdict(found, choices),
+        modes=modes.markdown(),
+    )
+    (docs / "images").mkdir(parents=True, exist_ok=True)
+    (docs / "results.md").write_text(page, encoding="utf-8")
+    for run in (found, modes):
+        for file in run.save():
+            if file.suffix == ".svg" and file.stem in PICTURES:
+                shutil.copy(file, docs / "images")
+
+
+if __name__ == "__main__":
+    main()
