@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from langchain_gkt.evaluation import pictures
 from langchain_gkt.evaluation.records import Answer
@@ -89,13 +90,9 @@ def html(run: Run, figures: Mapping[str, Figure]) -> str:
     )
 
 
-def _svg(name: str, figure: Any) -> str:
-    import matplotlib
-
+def _svg(name: str, figure: Figure) -> str:
     buffer = io.StringIO()
-    # Ids of several pictures in one page must not meet.
-    with matplotlib.rc_context({"svg.hashsalt": name}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    pictures.write(figure, buffer, name, "svg")
     drawn = buffer.getvalue()
     return drawn[drawn.index("<svg") :]
 
@@ -127,8 +124,6 @@ def _answer(question: str, answer: Answer) -> str:
 
 
 def _about(run: Run) -> str:
-    import json
-
     long = ("rows", "questions")
     manifest = {name: value for name, value in run.manifest.items() if name not in long}
     return json.dumps({**manifest, "rows": len(run.manifest["rows"])}, indent=1, ensure_ascii=False)

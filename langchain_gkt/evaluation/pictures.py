@@ -196,11 +196,25 @@ def save(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
     for name, figure in figures.items():
         for suffix in ("png", "svg"):
             file = folder / f"{name}.{suffix}"
-            # Without a date the same run gives the same file.
-            metadata: Any = {"Date": None} if suffix == "svg" else None
-            figure.savefig(file, dpi=150, metadata=metadata)
+            write(figure, file, name, suffix)
             files.append(file)
     return files
+
+
+def write(figure: Figure, file: Any, name: str, suffix: str) -> None:
+    """Write a figure, the same bytes for the same figure.
+
+    Args:
+        figure: The figure.
+        file: A path or a text stream.
+        name: What tells it from others on one page.
+        suffix: ``png`` or ``svg``.
+    """
+    import matplotlib
+
+    metadata: Any = {"Date": None} if suffix == "svg" else None
+    with matplotlib.rc_context({"svg.hashsalt": name}):
+        figure.savefig(file, format=suffix, dpi=150, metadata=metadata)
 
 
 def _figure(height: float = 4.2) -> tuple[Any, Any]:

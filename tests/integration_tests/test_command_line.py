@@ -93,9 +93,7 @@ def test_answers_with_files_of_the_users_own(here, capsys) -> None:
         assert name in printed
     run = load_run("run")
     tokens = run.summaries["teacher"].teacher
-    assert run.summaries["teacher"].cost == pytest.approx(
-        (tokens.prompt_tokens + 2 * tokens.completion_tokens) / 1e6
-    ) or float(run.summaries["teacher"].cost) == pytest.approx(
+    assert float(run.summaries["teacher"].cost) == pytest.approx(
         (tokens.prompt_tokens + 2 * tokens.completion_tokens) / 1e6
     )
     assert run.manifest["settings"]["prices"]["teacher"]["input_mtok"] == "1"
@@ -103,13 +101,15 @@ def test_answers_with_files_of_the_users_own(here, capsys) -> None:
 
 def test_one_answer(here, capsys, cloud, monkeypatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    question = "Anna has 14 pens. Anna finds 6 more. How many pens does Anna have now?"
-    command = ["answer", question, "--student", str(MODELS / "student"), "--guidance-tokens", "10"]
+    question = (
+        "Anna has 14 pens. She finds 6 more. The dog swallows 5. How many pens are left with Anna?"
+    )
+    command = ["answer", question, "--student", str(MODELS / "student"), "--guidance-tokens", "18"]
     command += ["--teacher", f"openai:{cloud.name}", "--base-url", cloud.base_url]
     assert main([*command, "--temperature", "0", "--teacher-price", "openai:gpt-4o-mini"]) == 0
     printed = capsys.readouterr().out
-    assert "The answer is 20." in printed
-    assert "guidance (10 tokens): Plan: 14" in printed
+    assert "The answer is 15." in printed
+    assert "guidance (18 tokens): Plan: 14" in printed
     assert "teacher price: openai:gpt-4o-mini" in printed
     assert main([*command, "--mode", "student"]) == 0
     assert "guidance (" not in capsys.readouterr().out

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from exam import PRICE, Needy, diary_lines, pair, rows, solution, task, words
 
-from langchain_gkt import GuidancePolicy, Price
+from langchain_gkt import GuidancePolicy, Price, track_costs
 from langchain_gkt.evaluation import Task, acompare, compare, load_run
 from langchain_gkt.evaluation.folder import LINES, MANIFEST, RunFolder
 
@@ -194,6 +194,22 @@ async def test_it_runs_inside_an_event_loop_too() -> None:
     inside = compare(pair(), task(3))
     outside = await acompare(pair(), task(3))
     assert table(inside) == table(outside)
+
+
+def test_calls_share_one_event_loop_and_the_callers_context() -> None:
+    loops = []
+
+    class Noting(Needy):
+        async def _agenerate(self, messages, stop=None, run_manager=None, **kwargs):
+            loops.append(asyncio.get_running_loop())
+            return self._generate(messages)
+
+    chain = pair().model_copy(update={"student": Noting()})
+    with track_costs() as costs:
+        for _ in range(2):  # an HTTP client's connections would not outlive a loop of its own
+            compare(chain, task(2), modes=["student"])
+    assert len(set(loops)) == 1
+    assert costs.report().student.calls == 4
 
 
 async def test_questions_run_side_by_side() -> None:
