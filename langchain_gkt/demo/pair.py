@@ -28,9 +28,12 @@ def demo_teacher() -> Iterator[ChatOpenAI]:
     Raises:
         ImportError: If langchain-openai or the server's packages are not installed.
     """
+    import httpx
     from langchain_openai import ChatOpenAI
     from pydantic import SecretStr
 
+    # No connection is kept: the server goes away before the client does.
+    once = httpx.Limits(max_keepalive_connections=0)
     with LocalCloud(TEACHER) as cloud:
         yield ChatOpenAI(
             base_url=cloud.base_url,
@@ -38,4 +41,5 @@ def demo_teacher() -> Iterator[ChatOpenAI]:
             model=cloud.name,
             temperature=0,
             stream_usage=True,
+            http_async_client=httpx.AsyncClient(limits=once),
         )

@@ -59,6 +59,21 @@ def test_costs(world, capsys) -> None:
     assert "per_call_usd" in printed
 
 
+def test_evaluate(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = DOCS / "evaluate.md"
+    found = blocks(page)
+    assert len(found) >= 7
+    space: dict[str, Any] = {"__name__": "docs"}
+    for block in found:
+        exec(compile(block, page, "exec"), space)
+    printed = capsys.readouterr().out
+    assert "McNemar" in printed
+    assert "8 of 8 guidances" in str(space["found"])
+    assert space["gated"].policy.threshold is not None or space["gated"].policy.ask == "always"
+    assert (tmp_path / "policy.json").exists()
+
+
 def test_every_code_block_of_the_pages_is_python_or_shell() -> None:
     for page in DOCS.glob("*.md"):
         fences = re.findall(r"^```(\w*)$", page.read_text(), re.MULTILINE)
