@@ -34,8 +34,9 @@ synthetic family of word problems, and show the *mechanism*. Nothing here says w
 GSM8K or with your models: `langchain-gkt sweep` does, see [Evaluate](evaluate.md). The paper's own
 figures are at the end, apart.
 
-Made by `{command}` from problems of a seed that was not looked at while designing ({seed}). Greedy.
-Teacher over HTTP on the same machine, billed as if it were `{price}`.
+Made by `{command}` from problems of a seed that was not looked at
+while designing ({seed}). Greedy. Teacher over HTTP on the same machine, billed as if it were
+`{price}`.
 
 ## How much guidance
 
@@ -59,6 +60,8 @@ New against the paper, where every question gets guidance: with
 of the first tokens of its own answer.
 
 {frontier}
+
+{prices}
 
 ![Accuracy for its cost](images/frontier.svg)
 
@@ -94,32 +97,30 @@ toys above:
 def verdict(found: Sweep, choices: dict[str, Choice]) -> str:
     """Say whether asking only where it helps beats a fixed length here."""
     fixed, gated = choices["fixed length"], choices["gated length"]
-    ratio = gated.unseen.cost / fixed.unseen.cost
-    better = ratio < 1 and gated.unseen.accuracy >= fixed.unseen.accuracy - fixed.max_loss
+    prices = [
+        (found.price_of(goal, "fixed length"), found.price_of(goal, "both"), goal)
+        for goal in found.goals()
+    ]
+    ratios = {goal: both / alone for alone, both, goal in prices if alone and both}
+    cheaper = [goal for goal, ratio in ratios.items() if ratio < 1]
+    listed = ", ".join(f"{ratio:.0%} at {goal:.1%}" for goal, ratio in ratios.items())
     head = (
-        "**On this task it is better than a fixed length**"
-        if better
-        else "**On this task it is not better than a fixed length**"
+        f"**Asking only where the student is unsure is cheaper than a fixed length at "
+        f"{len(cheaper)} of these {len(found.goals())} accuracies**"
+        if cheaper
+        else "**Asking only where the student is unsure is never cheaper than a fixed length here**"
     )
-    frontiers = found.frontiers()
-    goal = found.teacher.accuracy - 0.02
-    prices = {}
-    for kind in ("fixed length", "gated", "both"):
-        enough = [point.cost for point in frontiers[kind] if point.accuracy >= goal]
-        prices[kind] = f"{min(enough):.4f}" if enough else "never"
-    scores = found.ways.confidences
-    first = f"{min(scores)} token"
     return (
-        f"{head}: on the unseen rows the gated choice costs {ratio:.0%} of the fixed one's price "
-        f"and is right on {gated.unseen.accuracy:.1%} against {fixed.unseen.accuracy:.1%} "
-        f"({gated.against_best}). To come within two points of the teacher takes "
-        f"{prices['fixed length']} $ per 1,000 answers with a fixed length, {prices['gated']} "
-        "where the teacher answers whole when the student is unsure (a cascade), and "
-        f"{prices['both']} with both.\n\n"
-        f"What the prompt alone tells ({first}, free while prefilling) is worth nothing on this "
+        f"{head}: with both, an accuracy costs this much of what it costs with a fixed length: "
+        f"{listed}. That is picked by looking. On rows that the choice above did not see, the "
+        f"gated one costs {gated.unseen.cost / fixed.unseen.cost:.0%} of the fixed one and is right on "
+        f"{gated.unseen.accuracy:.1%} against {fixed.unseen.accuracy:.1%}. Having the teacher "
+        "answer whole where the student is unsure (*gated*, a cascade) is the dearest of the three "
+        "where accuracy is to be high.\n\n"
+        "What the prompt alone tells (1 token, free while prefilling) is worth nothing on this "
         "task: every answer begins with the same word. The student has to begin an answer before "
-        "it shows whether it knows it, which costs it as many decoding steps as tokens are "
-        "probed, before the teacher is asked."
+        "it shows whether it knows it. That costs it as many decoding steps as tokens are probed, "
+        "before the teacher is asked."
     )
 
 
@@ -159,7 +160,7 @@ def write(
     docs: Path, found: Sweep, choices: dict[str, Choice], modes: Comparison, seed: int
 ) -> None:
     """Write the page and its pictures."""
-    lengths, frontier, choice = found.grids()
+    lengths, frontier, prices, choice = found.grids()
     page = PAGE.format(
         weights="1.4 M and 0.4 M",
         command="python examples/demo_models/results.py",
@@ -168,6 +169,7 @@ def write(
         lengths=lengths.markdown(),
         choice=choice.markdown(),
         frontier=frontier.markdown(),
+        prices=prices.markdown(),
         verdict=verdict(found, choices),
         modes=modes.markdown(),
     )

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Future, wait
 from contextvars import copy_context
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from decimal import Decimal
 from functools import cache, partial
 from typing import Any, TypeVar
@@ -84,7 +84,6 @@ class Desk:
         teacher_price: As for `CostTracker`.
         student_price: As for `CostTracker`.
         concurrency: Most questions at the same time.
-        failures: Errors of this sitting by the answers' keys.
     """
 
     chain: GuidedKnowledgeTransferChain
@@ -93,7 +92,6 @@ class Desk:
     teacher_price: Prices
     student_price: Prices | MachineTime
     concurrency: int
-    failures: dict[Key, Exception] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Number the rows, and take the task's limits where the chain has none of its own."""
@@ -143,7 +141,6 @@ class Desk:
 
     def fail(self, key: Key, error: Exception) -> None:
         """Note what failed; a later sitting tries it again."""
-        self.failures[key] = error
         row, mode, length = key
         line = {"type": "failure", "row": row, "mode": mode, "length": length}
         self.folder.append({**line, "error": f"{type(error).__name__}: {error}"})

@@ -136,6 +136,10 @@ class Ways:
         """What costs are counted in."""
         return "$ per 1,000 answers" if self.priced else "teacher tokens per answer"
 
+    def written(self, cost: float) -> str:
+        """Write a price out."""
+        return f"{cost:.4f}" if self.priced else f"{cost:.1f}"
+
     @property
     def lengths(self) -> list[int]:
         """The guidance lengths, 0 included."""
@@ -176,7 +180,7 @@ class Ways:
             right=sum(right),
             rows=count,
             cost=mean,
-            price=f"{mean:.4f}" if self.priced else f"{mean:.1f}",
+            price=self.written(mean),
             asked=asked / count,
         )
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from langchain_gkt.evaluation.choice import Choice, Point, Ways, auc, choose_among, frontiers
@@ -23,6 +24,8 @@ PROBED = 32
 
 
 _MOST_POINTS = 8
+_KINDS = ("fixed length", "gated", "both")
+_GOALS = (0.25, 0.5, 0.75, 0.9, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +127,10 @@ class Sweep(Run):
             student is unsure); ``both`` (guidance of some length, where the student is unsure);
             ``teacher only`` and ``student only``. The last two of one point each.
         """
+        return self._frontiers
+
+    @cached_property
+    def _frontiers(self) -> dict[str, list[Point]]:
         return frontiers(self.ways)
 
     # --- tables ---
@@ -201,7 +208,39 @@ class Sweep(Run):
 
     def grids(self) -> list[Grid]:
         """Return accuracy by length, the frontier, and the choice."""
-        return [self.grid(), self._frontier_grid(), *self._choice_grid()]
+        return [self.grid(), self._frontier_grid(), self._price_grid(), *self._choice_grid()]
+
+    def price_of(self, accuracy: float, kind: str) -> float | None:
+        """Return the least that an accuracy costs, over all rows.
+
+        Args:
+            accuracy: A share of right answers.
+            kind: A key of `frontiers`.
+
+        Returns:
+            The price, in what the tables name; None where this kind never comes so far.
+        """
+        enough = [one.cost for one in self.frontiers().get(kind, ()) if one.accuracy >= accuracy]
+        return min(enough, default=None)
+
+    def goals(self) -> list[float]:
+        """Return accuracies between the student's and the best that guidance reaches."""
+        low = self.student.accuracy
+        high = max(one.accuracy for one in self.by_length.values())
+        return sorted({low + (high - low) * part for part in _GOALS}) if high > low else []
+
+    def _price_grid(self) -> Grid:
+        kinds = [kind for kind in self.frontiers() if kind in _KINDS]
+        found = {goal: [self.price_of(goal, kind) for kind in kinds] for goal in self.goals()}
+        return Grid(
+            title=f"What an accuracy costs, {self.ways.price_name}",
+            head=["accuracy of at least", *kinds],
+            rows=[
+                [percent(goal), *("-" if one is None else self.ways.written(one) for one in prices)]
+                for goal, prices in found.items()
+            ],
+            notes=["the cheapest of each kind, picked by looking at all rows"],
+        )
 
     def _frontier_grid(self) -> Grid:
         lines = [

@@ -203,14 +203,6 @@ class Task:
         i = range(len(self.rows))[i]  # -1 is the last one under any name
         return f"{i:04d}-{self._hash(self.rows[i])[:12]}"
 
-    @property
-    def digest(self) -> str:
-        """A hash of all rows and prompts, the same in every run."""
-        whole = hashlib.sha256()
-        for row in self.rows:
-            whole.update(self._hash(row).encode())
-        return whole.hexdigest()
-
     def _hash(self, row: Row) -> str:
         plain = json.dumps([_plain(self.prompt(row)), _plain(row)], sort_keys=True)
         return hashlib.sha256(plain.encode()).hexdigest()

@@ -186,7 +186,6 @@ def test_keys_do_not_change() -> None:
         "0001-8ebf233cee03",
         "0001-8ebf233cee03",
     ]
-    assert task.digest.startswith("180c099224c9")
     with pytest.raises(IndexError):
         task.row_key(2)
 
@@ -232,8 +231,6 @@ def test_keys_follow_the_content_of_rows(fields: dict[str, Any], question: str) 
     hashes = [Task("mine", [one], contains).row_key(0) for one in rows]
     assert hashes[0] == hashes[1]
     assert len(set(hashes)) == 3
-    digests = {Task("mine", some, contains).digest for some in ([row], [row, row], [changed])}
-    assert len(digests) == 3
 
 
 def test_keys_follow_the_prompt() -> None:
@@ -243,5 +240,4 @@ def test_keys_follow_the_prompt() -> None:
         Task("mine", ROWS, contains, instruction="Add."),
         Task("mine", ROWS, contains, examples=[Example("1 + 1?", "2.")]),
     ]
-    assert len({task.digest for task in tasks}) == len(tasks)
     assert len({task.row_key(0) for task in tasks}) == len(tasks)
