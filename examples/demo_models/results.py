@@ -113,8 +113,8 @@ def verdict(found: Sweep, choices: dict[str, Choice]) -> str:
     return (
         f"{head}: with both, an accuracy costs this much of what it costs with a fixed length: "
         f"{listed}. That is picked by looking. On rows that the choice above did not see, the "
-        f"gated one costs {gated.unseen.cost / fixed.unseen.cost:.0%} of the fixed one and is right on "
-        f"{gated.unseen.accuracy:.1%} against {fixed.unseen.accuracy:.1%}. Having the teacher "
+        f"gated one costs {gated.unseen.cost / fixed.unseen.cost:.0%} of the fixed one and is "
+        f"right on {gated.unseen.accuracy:.1%} against {fixed.unseen.accuracy:.1%}. Having the teacher "
         "answer whole where the student is unsure (*gated*, a cascade) is the dearest of the three "
         "where accuracy is to be high.\n\n"
         "What the prompt alone tells (1 token, free while prefilling) is worth nothing on this "
