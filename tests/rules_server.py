@@ -1,4 +1,4 @@
-"""`ToolTeacher` behind the chat completions API, on 127.0.0.1."""
+"""`ToolTeacher`, or another teacher, behind the chat completions API on 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -39,9 +39,20 @@ def completion(body: dict[str, Any]) -> dict[str, Any]:
 
 
 class Handler(BaseHTTPRequestHandler):
+    complete: Any = staticmethod(completion)
+
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        done = completion(body)
+        try:
+            done = self.complete(body)
+        except ValueError as error:
+            told = json.dumps({"error": {"message": str(error), "type": "invalid_request_error"}})
+            self.send_response(400)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(told)))
+            self.end_headers()
+            self.wfile.write(told.encode())
+            return
         base = {"id": "1", "created": 1, "model": body["model"]}
         finish = {"index": 0, "finish_reason": done["finish_reason"]}
         self.send_response(200)
@@ -58,7 +69,7 @@ class Handler(BaseHTTPRequestHandler):
             )
             kind = "text/event-stream"
         else:
-            choice = {**finish, "message": done["message"]}
+            choice = {**finish, "message": done["message"], "logprobs": done.get("logprobs")}
             whole = {"object": "chat.completion", "choices": [choice], "usage": done["usage"]}
             data, kind = json.dumps({**base, **whole}), "application/json"
         self.send_header("Content-Type", kind)
@@ -71,9 +82,10 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def rules_server() -> Iterator[str]:
-    """Run the server and give its base URL."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+def rules_server(complete: Any = completion) -> Iterator[str]:
+    """Run the server and give its base URL; `complete` answers the requests' bodies."""
+    handler = type("Answering", (Handler,), {"complete": staticmethod(complete)})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
