@@ -161,9 +161,11 @@ class Desk:
             chain = chain.model_copy(update={"teacher": RecordedTeacher(script=Script(known))})
 
         def keep(reply: Reply) -> None:
-            if known is None:
+            if known is not None:
+                return
+            self.spent += reply.part.cost or 0
+            if reply.text.strip():  # silence is no reply to go on from: it is asked for again
                 self.replies[key] = reply
-                self.spent += reply.part.cost or 0
                 line = {"type": "reply", "row": key[0], "mode": mode, "reply": asdict(reply)}
                 self.folder.append(line)
 

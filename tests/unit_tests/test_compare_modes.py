@@ -97,6 +97,24 @@ def test_a_hopeless_run_ends_early() -> None:
         compare(chain, task(60), concurrency=1)
 
 
+def test_a_silent_teacher_is_asked_again_later(tmp_path) -> None:
+    silent = {"11"}
+
+    class Silent(type(pair().teacher)):
+        def _generate(self, messages, stop=None, run_manager=None, **kwargs):
+            result = super()._generate(messages, stop, run_manager, **kwargs)
+            if any(number in str(messages[-1].text) for number in silent):
+                result.generations[0].message.content = " "
+            return result
+
+    chain = pair().model_copy(update={"teacher": Silent()})
+    found = compare(chain, task(3), modes=["guided"], out=tmp_path)
+    assert "returned no text" in str(found)
+    assert found.summaries["guided"].rows == 2
+    silent.clear()
+    assert compare(chain, task(3), modes=["guided"], out=tmp_path).summaries["guided"].rows == 3
+
+
 def test_fallbacks_are_answers_without_guidance() -> None:
     chain = pair(teacher={"fails_on": (11,)}, on_teacher_error="student")
     summary = compare(chain, task(4), modes=["guided"]).summaries["guided"]
