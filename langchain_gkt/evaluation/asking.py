@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
-import os
-import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from concurrent.futures import Future, wait
-from contextvars import copy_context
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from decimal import Decimal
-from functools import cache, partial
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
@@ -38,8 +33,6 @@ Key = tuple[str, str, int | None]
 """Names an answer: its row, mode and length."""
 Job = tuple[Key, Callable[[], Awaitable[Any]]]
 """Something to do, and the key of what it finishes."""
-
-T = TypeVar("T")
 
 
 class _Tape(BaseCallbackHandler):
@@ -354,61 +347,3 @@ def _priced(price: Any) -> Any:
     if isinstance(price, dict):
         return {name: _priced(one) for name, one in price.items()}
     return {name: str(value) for name, value in asdict(price).items() if name != "as_of"}
-
-
-def run_now(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run a coroutine to its end, also where an event loop runs already, as in a notebook.
-
-    All calls share one loop: a model's HTTP client keeps connections, and they belong to the
-    loop they were opened in.
-
-    Args:
-        work: Makes the coroutine.
-
-    Returns:
-        What it returns.
-    """
-    done: Future[T] = Future()
-    tasks: list[asyncio.Task[T]] = []
-    loop = _shared_loop()
-
-    def end(task: asyncio.Task[T]) -> None:
-        if task.cancelled():
-            done.cancel()
-        elif error := task.exception():
-            done.set_exception(error)
-        else:
-            done.set_result(task.result())
-
-    def begin() -> None:
-        tasks.append(loop.create_task(work()))
-        tasks[0].add_done_callback(end)
-
-    # With the caller's context, in which `track_costs` may listen.
-    loop.call_soon_threadsafe(begin, context=copy_context())
-    try:
-        return done.result()
-    except KeyboardInterrupt:
-        loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
-        wait([done])  # until the folder is closed
-        raise
-
-
-@cache
-def _loop_of(process: int) -> asyncio.AbstractEventLoop:
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="gkt-evaluation", daemon=True)
-    thread.start()
-
-    def close() -> None:
-        if os.getpid() == process:  # a fork has the loop, but not the thread
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
-            loop.close()
-
-    atexit.register(close)
-    return loop
-
-
-def _shared_loop() -> asyncio.AbstractEventLoop:
-    return _loop_of(os.getpid())

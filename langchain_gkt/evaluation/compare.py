@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 from langchain_gkt.calls import Mode
 from langchain_gkt.chain import GuidedKnowledgeTransferChain
 from langchain_gkt.costs.prices import MachineTime, Prices
-from langchain_gkt.evaluation.asking import Desk, run_now, settings_of
+from langchain_gkt.evaluation.asking import Desk, settings_of
 from langchain_gkt.evaluation.folder import RunFolder
 from langchain_gkt.evaluation.grid import Grid
 from langchain_gkt.evaluation.progress import Bar
 from langchain_gkt.evaluation.run import Run, dollars, percent, share, span
 from langchain_gkt.evaluation.summary import Paired, Summary, paired, summarise
 from langchain_gkt.evaluation.tasks import Task
+from langchain_gkt.evaluation.waiting import waited_for
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -202,41 +203,4 @@ async def acompare(
     return Comparison.of(folder)
 
 
-def compare(
-    chain: GuidedKnowledgeTransferChain,
-    task: Task,
-    *,
-    modes: Sequence[Mode] = MODES,
-    teacher_price: Prices = None,
-    student_price: Prices | MachineTime = None,
-    out: str | Path | None = None,
-    concurrency: int = 8,
-    progress: bool | None = None,
-) -> Comparison:
-    """Do what `acompare` does, and wait for it; also where an event loop runs already.
-
-    Args:
-        chain: As for `acompare`.
-        task: As for `acompare`.
-        modes: As for `acompare`.
-        teacher_price: As for `acompare`.
-        student_price: As for `acompare`.
-        out: As for `acompare`.
-        concurrency: As for `acompare`.
-        progress: As for `acompare`.
-
-    Returns:
-        The comparison.
-    """
-    return run_now(
-        lambda: acompare(
-            chain,
-            task,
-            modes=modes,
-            teacher_price=teacher_price,
-            student_price=student_price,
-            out=out,
-            concurrency=concurrency,
-            progress=progress,
-        )
-    )
+compare = waited_for(acompare, "compare")

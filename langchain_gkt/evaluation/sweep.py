@@ -12,13 +12,14 @@ from langchain_gkt import teacher as teachers
 from langchain_gkt.calls import KnowsConfidence
 from langchain_gkt.chain import GuidedKnowledgeTransferChain
 from langchain_gkt.costs.prices import MachineTime, Prices
-from langchain_gkt.evaluation.asking import Desk, Job, run_now, settings_of
+from langchain_gkt.evaluation.asking import Desk, Job, settings_of
 from langchain_gkt.evaluation.folder import RunFolder
 from langchain_gkt.evaluation.lengths import PROBED, Sweep
 from langchain_gkt.evaluation.progress import Bar
 from langchain_gkt.evaluation.recorded import RecordedTeacher, Script, Tokenizer, pieces_by
 from langchain_gkt.evaluation.records import Answer, Part
 from langchain_gkt.evaluation.tasks import Task
+from langchain_gkt.evaluation.waiting import waited_for
 from langchain_gkt.guidance import GuidancePolicy
 
 _POINTS = 12
@@ -279,50 +280,4 @@ def _with_logprobs(teacher: Any) -> Any:
     return teacher.model_copy(update={"logprobs": True})
 
 
-def sweep(
-    chain: GuidedKnowledgeTransferChain,
-    task: Task,
-    *,
-    lengths: Sequence[int] | int | None = None,
-    teacher_price: Prices = None,
-    student_price: Prices | MachineTime = None,
-    teacher_tokenizer: Any = None,
-    check_lengths: Sequence[int] = (),
-    check_rows: int = 20,
-    out: str | Path | None = None,
-    concurrency: int = 8,
-    progress: bool | None = None,
-) -> Sweep:
-    """Do what `asweep` does, and wait for it; also where an event loop runs already.
-
-    Args:
-        chain: As for `asweep`.
-        task: As for `asweep`.
-        lengths: As for `asweep`.
-        teacher_price: As for `asweep`.
-        student_price: As for `asweep`.
-        teacher_tokenizer: As for `asweep`.
-        check_lengths: As for `asweep`.
-        check_rows: As for `asweep`.
-        out: As for `asweep`.
-        concurrency: As for `asweep`.
-        progress: As for `asweep`.
-
-    Returns:
-        The sweep.
-    """
-    return run_now(
-        lambda: asweep(
-            chain,
-            task,
-            lengths=lengths,
-            teacher_price=teacher_price,
-            student_price=student_price,
-            teacher_tokenizer=teacher_tokenizer,
-            check_lengths=check_lengths,
-            check_rows=check_rows,
-            out=out,
-            concurrency=concurrency,
-            progress=progress,
-        )
-    )
+sweep = waited_for(asweep, "sweep")
