@@ -152,7 +152,10 @@ class Call(Lesson):
             taught.confidence = confidence((yield self._probe(messages)))
             asks = taught.confidence < (self.policy.threshold or 0.0)
         if self.mode != "teacher" and hasattr(self.student, "check"):
-            reserved, ahead = yield Do(partial(self._prepare, messages, asks))
+            prepare = partial(self._prepare, messages, asks)
+            reserved, ahead = yield Do(
+                prepare, undo=lambda made: made[1].__exit__(None, None, None)
+            )
         with ahead:
             yield from self._answer(messages, taught, asks, live=live, reserved=reserved)
 

@@ -7,6 +7,8 @@ hold an event loop up. It is sent the reply, or thrown what was raised.
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -45,10 +47,12 @@ class Do:
     Attributes:
         work: The work.
         awork: The same for an event loop; None to do the work in a thread.
+        undo: Frees what the work has made, where nobody waits for it any more.
     """
 
     work: Callable[[], Any]
     awork: Callable[[], Awaitable[Any]] | None = None
+    undo: Callable[[Any], None] | None = None
 
 
 MORE = object()
@@ -116,7 +120,7 @@ async def acarry_out(script: Script) -> AsyncIterator[ChatGenerationChunk]:
                 if isinstance(step, Do) and step.awork is not None:
                     got = await step.awork()
                 elif isinstance(step, Do):
-                    got = await run_in_executor(None, step.work)
+                    got = await _in_thread(step)
                 elif isinstance(step, Ask) and not step.streams:
                     got = await ask_async(step)
                 else:
@@ -133,6 +137,32 @@ async def acarry_out(script: Script) -> AsyncIterator[ChatGenerationChunk]:
         if stream is not None:
             await stream.aclose()
         script.close()
+
+
+async def _in_thread(step: Do) -> Any:
+    """Do work in a thread; what it makes is undone if its task is cancelled meanwhile."""
+    made: list[Any] = []
+    cancelled, lock = False, threading.Lock()
+
+    def work() -> Any:
+        got = step.work()
+        with lock:
+            if not cancelled:
+                made.append(got)
+                return got
+        if step.undo:
+            step.undo(got)
+        return got
+
+    try:
+        return await run_in_executor(None, work)
+    except asyncio.CancelledError:
+        with lock:
+            cancelled = True
+        for got in made:  # it came, but not to its task
+            if step.undo:
+                step.undo(got)
+        raise
 
 
 async def ask_async(ask: Ask) -> Any:

@@ -12,6 +12,8 @@ from langchain_gkt.errors import StudentError
 from langchain_gkt.students.prefill import Ahead
 from langchain_gkt.students.request import Limits, Row
 
+_THREAD = "gkt-student"
+
 
 class Desk(ABC):
     """Takes requests from any thread, and keeps one thread of its own that serves them."""
@@ -53,8 +55,8 @@ class Desk(ABC):
                     f"{len(self._waiting)} requests already wait for the student, and max_queue="
                     f"{self.limits.max_queue}; send fewer at once, or raise max_queue"
                 )
+            self._start()  # first: where no thread can be had, nothing is left behind
             self._waiting.append(row)
-            self._start()
 
     def prefill_ahead(self, ids: list[int]) -> Ahead:
         """Queue a prompt whose request will come later.
@@ -66,13 +68,14 @@ class Desk(ABC):
             A handle for `forget`.
         """
         # What cannot become a request is left for the request to say.
-        fits = self.context is None or len(ids) < self.context
+        most = min(n for n in (self.context, self.limits.kv_tokens, len(ids) + 1) if n is not None)
+        fits = len(ids) < most
         fits = fits and self.limits.prefix_cache_bytes > 0
         ahead = Ahead(ids, done=not fits, taken=not fits)
         with self._wake:
             if fits and not self.closed:
-                self._ahead.append(ahead)
                 self._start()
+                self._ahead.append(ahead)
         return ahead
 
     def forget(self, ahead: Ahead) -> None:
@@ -105,9 +108,21 @@ class Desk(ABC):
     def _start(self) -> None:
         if self._thread is None:
             # No daemon: a daemon would be torn down in the middle of a step.
-            self._thread = threading.Thread(target=self._run, name="gkt-student")
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name=_THREAD)
+            thread.start()
+            self._thread = thread
         self._wake.notify_all()
+
+    def _wanted(self) -> bool:
+        """Whether somebody may still ask: the desk is open and the program goes on."""
+        if self.closed or threading.main_thread().is_alive():
+            return not self.closed
+        # The interpreter waits for every thread that is no daemon, and so for us; those of the
+        # user's own may go on asking when the main one has ended.
+        return any(
+            not thread.daemon and thread.name != _THREAD and thread is not threading.main_thread()
+            for thread in threading.enumerate()
+        )
 
     @abstractmethod
     def _run(self) -> None:

@@ -208,15 +208,52 @@ class Engine:
         finally:
             cancelled.set()
 
+    def used(self, prompt: list[int], prefill: list[int]) -> int:
+        """Return how much of the context an answer finds taken.
+
+        Args:
+            prompt: Ids of the conversation; an encoder reads them in a context of its own.
+            prefill: Ids of the answer's beginning.
+
+        Returns:
+            Tokens; a decoder behind an encoder begins with one that says so.
+        """
+        return len(prefill) + (1 if self.is_encoder_decoder else len(prompt))
+
+    def refuse_long(self, prompt: list[int], prefill: list[int]) -> None:
+        """Refuse what an encoder-decoder student cannot read.
+
+        Args:
+            prompt: Ids of the conversation, for the encoder.
+            prefill: Ids of the answer's beginning, for the decoder.
+
+        Raises:
+            ValueError: If either leaves no room in a context that has a limit.
+        """
+        if self.context is None:
+            return
+        if len(prompt) > self.context or self.used(prompt, prefill) >= self.context:
+            raise ValueError(
+                f"messages make a prompt of {len(prompt)} tokens and a beginning of "
+                f"{len(prefill)}, but the student's encoder and decoder hold {self.context} each; "
+                "shorten the messages, or use a student with more context"
+            )
+
     def _row(self, request: Request, deliver: Any, cancelled: threading.Event, whole: bool) -> Row:
         """Check a request and queue it."""
         ids = [*request.prompt, *request.prefill]
         if not request.prompt:
             raise StudentError("the request has no prompt; there is nothing to continue")
-        needed = len(ids) + request.max_tokens
-        if self.context is not None and not self.is_encoder_decoder and needed > self.context:
+        used = self.used(request.prompt, request.prefill)
+        needed = used + request.max_tokens
+        if self.is_encoder_decoder:
+            try:
+                self.refuse_long(request.prompt, request.prefill)
+            except ValueError as error:
+                raise StudentError(str(error)) from error
+        if self.context is not None and needed > self.context:
             raise StudentError(
-                f"the request needs up to {needed} tokens ({len(ids)} of text and max_tokens="
+                f"the request needs up to {needed} tokens ({used} of text and max_tokens="
                 f"{request.max_tokens}), but the student's context holds {self.context}; "
                 "shorten the messages or lower max_tokens"
             )

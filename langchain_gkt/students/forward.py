@@ -81,6 +81,8 @@ class Forward:
         self._tried = True
         if self.is_encoder_decoder or not self.has_cache:
             return
+        if _rotates_by_length(self.model.config.to_dict()):
+            return
         layers = DynamicCache(config=self.model.config).layers
         if not layers or any(
             type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers
@@ -106,7 +108,7 @@ class Forward:
                 held.window.end = length
                 batch.join(held, with_trunk)
             got = self.decode(batch, [ids[4], ids[2], ids[3]])
-        except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
+        except Exception as error:  # noqa: BLE001  models refuse a cache in ways of their own
             # A model that needs its own cache, or treats its keys in its own way.
             _log.info("rows run apart, or share no prefixes: %r", error)
             return False
@@ -223,3 +225,11 @@ class Forward:
 
     def _tensor(self, ids: list[int]) -> torch.Tensor:
         return torch.tensor([ids], device=self.device)
+
+
+def _rotates_by_length(config: Any) -> bool:
+    """Whether positions are encoded by the longest row of a batch: a neighbour would show."""
+    if not isinstance(config, dict):
+        return False
+    kind = config.get("rope_type", config.get("type"))
+    return kind in ("longrope", "dynamic") or any(map(_rotates_by_length, config.values()))

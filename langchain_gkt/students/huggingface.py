@@ -32,6 +32,8 @@ from langchain_gkt.students.prompt import PromptBuilder, is_begun
 if TYPE_CHECKING:
     from langchain_gkt.students.grammar import Vocabulary
 
+# Transformers itself cannot load two models at once: it fills them on a device for all threads.
+_LOADING = threading.RLock()
 _SAMPLING = ("max_tokens", "temperature", "top_p", "seed")
 _CALL_ARGUMENTS = (*_SAMPLING, "tools", "tool_choice", "response_format")
 
@@ -167,7 +169,11 @@ class HuggingFaceStudent(ToolsAndSchemas):
         return super().__deepcopy__(memo)
 
     def _load(self) -> tuple[Engine, PromptBuilder]:
-        if self._engine is None or self._prompts is None:
+        if self._engine is not None and self._prompts is not None:
+            return self._engine, self._prompts
+        with _LOADING:
+            if self._engine is not None and self._prompts is not None:
+                return self._engine, self._prompts
             if isinstance(self.model, str):
                 model, tokenizer = from_path(
                     str(self.model), self.tokenizer, self.device, self.dtype
@@ -185,7 +191,8 @@ class HuggingFaceStudent(ToolsAndSchemas):
                 prefix_cache_bytes=self.prefix_cache_bytes,
                 prompt_lookup=self.prompt_lookup,
             )
-            self._engine, self._prompts = Engine(model, tokenizer, limits), PromptBuilder(tokenizer)
+            self._prompts = PromptBuilder(tokenizer)
+            self._engine = Engine(model, tokenizer, limits)
         return self._engine, self._prompts
 
     # --- one call ---
@@ -259,13 +266,27 @@ class HuggingFaceStudent(ToolsAndSchemas):
         configs = wide_configs(config, len(inputs), 2 * self.max_batch_size)
         return super().batch(inputs, configs, return_exceptions=return_exceptions, **kwargs)
 
+    async def abatch(
+        self,
+        inputs: list[LanguageModelInput],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[AIMessage]:
+        """Do what `batch` does, on the event loop; no more wait than the queue holds."""
+        configs = wide_configs(config, len(inputs), self.max_queue)
+        return await super().abatch(inputs, configs, return_exceptions=return_exceptions, **kwargs)
+
     def close(self) -> None:
         """End the student's thread and free its KV cache; later calls are refused.
 
-        Copies share the thread, and are closed too.
+        Copies share the thread, and are closed too; so are students that calls named by
+        ``model``.
         """
-        if self._engine is not None:
-            self._engine.close()
+        for one in (self, *self._others.values()):
+            if one._engine is not None:
+                one._engine.close()
 
     def get_token_ids(self, text: str) -> list[int]:
         """Tokenise a text with the model's own tokenizer.
@@ -285,11 +306,12 @@ class HuggingFaceStudent(ToolsAndSchemas):
         name = kwargs.pop("model", None)
         if name is None or str(name) == self.model:
             return self
-        if name not in self._others:
-            # The settings are this one's; tokenizer and weights are the other's.
-            given = {field: getattr(self, field) for field in self.model_fields_set}
-            self._others[name] = type(self)(**{**given, "model": name, "tokenizer": None})
-        return self._others[name]
+        with _LOADING:
+            if name not in self._others:
+                # The settings are this one's; tokenizer and weights are the other's.
+                given = {field: getattr(self, field) for field in self.model_fields_set}
+                self._others[name] = type(self)(**{**given, "model": name, "tokenizer": None})
+            return self._others[name]
 
     def _request(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
@@ -305,8 +327,8 @@ class HuggingFaceStudent(ToolsAndSchemas):
         tools = given["tools"] if given["tool_choice"] != "none" else None
         prompt, prefill = self._fitting(messages, tools, given["max_tokens"])
         room = given["max_tokens"]
-        if engine.context is not None and not engine.is_encoder_decoder:
-            room = min(room, engine.context - len(prompt) - len(prefill))
+        if engine.context is not None:
+            room = min(room, engine.context - engine.used(prompt, prefill))
         constraint = None
         if grammar := self._grammar(given):
             begun = str(messages[-1].text).lstrip() if is_begun(messages[-1]) else ""
@@ -335,7 +357,10 @@ class HuggingFaceStudent(ToolsAndSchemas):
         """Tokenise messages, shortened if they do not fit and the user wants that."""
         engine, prompts = self._load()
         prompt, prefill = prompts.build(messages, tools)
-        if engine.context is None or engine.is_encoder_decoder:
+        if engine.context is None:
+            return prompt, prefill
+        if engine.is_encoder_decoder:
+            engine.refuse_long(prompt, prefill)
             return prompt, prefill
         if self.on_long_prompt == "truncate":
             most = engine.context - min(max_tokens, engine.context // 4)

@@ -240,7 +240,8 @@ class Batch(KeyValues):
         window = self.window
         if window.end + count > self.columns:
             width = window.end - window.start
-            self._move(self.slots, width + max(_SLACK, count) + width // 8, width)
+            # Only for who is here: slots of rows that have left would grow with the others.
+            self._move(window.rows, width + max(_SLACK, count) + width // 8, width)
         arguments: dict[str, Any] = {
             "past_key_values": self.cache,
             "position_ids": self._positions

@@ -127,7 +127,8 @@ class Filler:
         try:
             filling = self.begin(ahead.ids)
             self.feed(filling, most)
-            self._prefixes.insert(ahead.ids[: filling.held.window.end], filling.held)
+            known = ahead.ids[: filling.held.window.end]
+            self._prefixes.insert(known, filling.held, ahead=True)
             ahead.done = filling.complete
         except Exception:  # noqa: BLE001  its request will meet the same, and say so
             ahead.done = True

@@ -27,6 +27,7 @@ class _Node:
     parent: _Node | None
     children: dict[int, _Node] = field(default_factory=dict)
     used: int = 0
+    ahead: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -88,12 +89,13 @@ class PrefixCache:
             node = child
         return Match(length=length, segments=segments, shared=_shared(path))
 
-    def insert(self, ids: Sequence[int], held: KeyValues) -> None:
+    def insert(self, ids: Sequence[int], held: KeyValues, *, ahead: bool = False) -> None:
         """Remember ids.
 
         Args:
             ids: A prompt.
             held: Keys and values of at least these ids.
+            ahead: Whether no request has come yet: then `remove` frees what is new of them.
         """
         node, at = self._root, 0
         while child := node.children.get(ids[at]) if at < len(ids) else None:
@@ -104,6 +106,7 @@ class PrefixCache:
                 child = self._split(child, same)
             at += same
             child.used = next(self._clock)
+            child.ahead &= ahead
             node = child
         if at == len(ids):
             return
@@ -111,24 +114,27 @@ class PrefixCache:
         nbytes = sum(keys.nbytes + values.nbytes for keys, values in segment)
         if nbytes > self.max_bytes:
             return
-        leaf = _Node(tuple(ids[at:]), _copied(segment), node, used=next(self._clock))
+        leaf = _Node(tuple(ids[at:]), _copied(segment), node, used=next(self._clock), ahead=ahead)
         node.children[ids[at]] = leaf
         self.nbytes += nbytes
         self._evict()
 
     def remove(self, ids: Sequence[int]) -> None:
-        """Forget what only these ids have needed.
+        """Forget what was remembered ahead for these ids, and what nobody else has needed of it.
 
         Args:
             ids: A prompt, or the beginning of one.
         """
-        node, at = self._root, 0
+        path, node, at = list[_Node](), self._root, 0
         while child := node.children.get(ids[at]) if at < len(ids) else None:
             if common(child.ids, ids[at:]) < len(child.ids):
                 break
             at += len(child.ids)
             node = child
-        if node.parent is not None and not node.children:
+            path.append(node)
+        for node in reversed(path):
+            if node.children or not node.ahead:
+                break
             self._drop(node)
 
     def clear(self) -> None:
@@ -145,6 +151,7 @@ class PrefixCache:
             segment=_copied([(k[:, :at], v[:, :at]) for k, v in node.segment]),
             parent=node.parent,
             used=node.used,
+            ahead=node.ahead,
         )
         node.parent.children[node.ids[0]] = upper
         node.segment = _copied([(k[:, at:], v[:, at:]) for k, v in node.segment])

@@ -158,6 +158,9 @@ class StopFilter:
         return self._held
 
 
+_UNFINISHED = "\ufffd"
+"""What a tokenizer shows in place of half a character."""
+
 Deliver = Callable[[Piece | Exception | None], None]
 """Takes the pieces of an answer; None where it was cancelled, an exception where it failed."""
 
@@ -195,11 +198,8 @@ class Row:
 
     def __post_init__(self) -> None:
         """Begin the text where the answer begins."""
-        # The beginning of the answer comes first in the stream: a tokenizer that writes its
-        # blanks in front of words then knows whether the next word needs one.
-        self._decoder = DecodeStream(
-            ids=list(self.request.prefill), skip_special_tokens=not self.request.keep_special
-        )
+        self._decoder: DecodeStream | None = None
+        self._held: list[int] = []
         self._stop = StopFilter(self.request.stop)
 
     @property
@@ -228,20 +228,40 @@ class Row:
         if self.lookup is not None:
             self.lookup.add(token)
         if token in end_ids:
-            return self._finish(self._stop.flush(), "stop")
+            return self._finish(self._rest(backend_tokenizer), "stop")
+        if self._decoder is None:
+            self._decoder = self._begin(backend_tokenizer)
         text = self._decoder.step(backend_tokenizer, token) or ""
+        self._held = [] if text else [*self._held, token]
         text, stopped = self._stop.feed(text)
         if stopped:
             return self._finish(text, "stop")
         if self.request.constraint is not None and self.request.constraint.done:
-            return self._finish(text + self._stop.flush(), "stop")
+            return self._finish(text + self._rest(backend_tokenizer), "stop")
         if self.count >= self.request.max_tokens:
-            return self._finish(text + self._stop.flush(), "length")
+            return self._finish(text + self._rest(backend_tokenizer), "length")
         if text and self.whole:
             self._shown.append(text)
         elif text:
             self.deliver(Piece(text=text, tokens=self.count))
         return False
+
+    def _begin(self, backend_tokenizer: Any) -> DecodeStream:
+        # The beginning of the answer comes first in the stream: a tokenizer that writes its
+        # blanks in front of words then knows whether the next word needs one.
+        ids, skip = list(self.request.prefill), not self.request.keep_special
+        if backend_tokenizer.decode(ids, skip_special_tokens=skip).endswith(_UNFINISHED):
+            ids = []  # the stream would wait for the rest of it, and then repeat it all
+        return DecodeStream(ids=ids, skip_special_tokens=skip)
+
+    def _rest(self, backend_tokenizer: Any) -> str:
+        """Return the text that was held back: by the stop strings, and as half a character."""
+        if not self._held:
+            return self._stop.flush()
+        skip = not self.request.keep_special
+        tail = backend_tokenizer.decode(self._held, skip_special_tokens=skip)
+        text, stopped = self._stop.feed(tail.rstrip(_UNFINISHED))
+        return text if stopped else text + self._stop.flush()
 
     def _finish(self, text: str, reason: str) -> bool:
         text = "".join([*self._shown, text])

@@ -7,7 +7,6 @@ when there has been nothing to do for a while.
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import Any
 
@@ -127,10 +126,6 @@ class Worker(Desk):
             or not all(ahead.done for ahead in self._ahead)
         )
 
-    def _wanted(self) -> bool:
-        # The main thread ends before the interpreter joins the others.
-        return not self.closed and threading.main_thread().is_alive()
-
     def _take_all(self) -> list[Row]:
         rows = [*self._rows, *self._apart, *self._waiting]
         rows += [self._filling] if self._filling else []
@@ -181,7 +176,7 @@ class Worker(Desk):
     def _admit(self) -> None:
         """Prefill waiting rows, as long as those that decode are not kept waiting."""
         left = _CHUNK
-        while left > 0:
+        while left > 0 and self._wanted():
             row = self._filling or self._next_waiting()
             if row is None:
                 break
@@ -201,22 +196,23 @@ class Worker(Desk):
 
     def _next_waiting(self) -> Row | None:
         """Take the first waiting row if it fits; the others stay behind it."""
-        with self._wake:
-            if not self._waiting:
-                return None
-            row = self._waiting[0]
-            running = [*self._rows, *self._apart]
-            most = self.kv_tokens
-            fits = row.length <= most
-            if fits and running:
-                longest = max(other.length for other in [row, *running])
-                if (
-                    len(running) >= self.limits.max_batch_size
-                    or (len(running) + 1) * longest > most
-                ):
+        most, running = self.kv_tokens, [*self._rows, *self._apart]
+        while True:
+            with self._wake:
+                if not self._waiting:
                     return None
-            self._waiting.popleft()
-        if not fits:
+                row = self._waiting[0]
+                fits = row.length <= most
+                if fits and running:
+                    longest = max(other.length for other in [row, *running])
+                    if (
+                        len(running) >= self.limits.max_batch_size
+                        or (len(running) + 1) * longest > most
+                    ):
+                        return None
+                self._waiting.popleft()
+            if fits:
+                return row
             row.deliver(
                 StudentError(
                     f"the request needs up to {row.length} tokens of KV cache ({len(row.ids)} of "
@@ -224,8 +220,6 @@ class Worker(Desk):
                     "shorten the messages, lower max_tokens or raise kv_tokens"
                 )
             )
-            return self._next_waiting()
-        return row
 
     @property
     def kv_tokens(self) -> int:
