@@ -21,3 +21,21 @@ print("end of main")
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout == "end of main\n"
+
+
+def test_threads_of_the_users_own_go_on_when_the_main_one_has_ended() -> None:
+    code = f"""
+import torch, threading, time
+torch.set_num_threads(1)
+from langchain_gkt import HuggingFaceStudent
+student = HuggingFaceStudent(model={str(MODELS / "student")!r}, max_tokens=5)
+def work():
+    while threading.main_thread().is_alive():
+        time.sleep(0.01)
+    print(student.invoke("What is 3 plus 4?").text)
+threading.Thread(target=work).start()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.startswith("Plan: 3"), done.stderr

@@ -1,0 +1,345 @@
+"""What bounds the engine: memory, time to end, contexts, and requests that nobody waits for."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import random
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+import torch
+from fakes import MODELS, WordTeacher
+from tiny import GPT, LLAMA, SIZE, TOKENIZER, ids, reference, run, tokens_of, wait_until
+from transformers import (
+    AutoTokenizer,
+    BartConfig,
+    BartForConditionalGeneration,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
+)
+
+from langchain_gkt import GuidedKnowledgeTransferChain, HuggingFaceStudent, StudentError
+from langchain_gkt.students import desk as desks
+from langchain_gkt.students.engine import Engine, Limits, Request
+
+
+@pytest.fixture(scope="module")
+def long():
+    """A model with a long context."""
+    torch.manual_seed(7)
+    fields = {**LLAMA, "max_position_embeddings": 8192, "num_key_value_heads": 2}
+    model = LlamaForCausalLM(LlamaConfig(**fields)).eval()
+    model.generation_config.eos_token_id = None
+    return model
+
+
+def asked(seed: int, length: int, tokens: int) -> Request:
+    return Request(prompt=ids(seed, length), prefill=[], max_tokens=tokens)
+
+
+def test_buffers_do_not_keep_room_for_rows_that_left(long) -> None:
+    engine = Engine(long, TOKENIZER, Limits(kv_tokens=2048, prefix_cache_bytes=0))
+    most = 0
+    step = engine.worker._step
+
+    def noting() -> None:
+        nonlocal most
+        step()
+        most = max(most, engine.worker.stats()["kv_bytes"])
+
+    engine.worker._step = noting
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda i: run(engine, asked(i, 10, 40)), range(16)))
+    run(engine, asked(99, 10, 1000))
+    engine.close()
+    # A row's own padding and slack, and the buffer that it was read in.
+    assert most / engine.worker.forward.bytes_per_token < 2048 * 1.2
+
+
+def test_a_buffer_that_grows_with_several_rows_changes_no_token(long) -> None:
+    engine = Engine(long, TOKENIZER)
+    requests = [asked(seed, 5 + seed, 200) for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda request: tokens_of(engine, request), requests))
+    engine.close()
+    assert together == [reference(long, request) for request in requests]
+
+
+def test_prompts_of_several_chunks_change_no_token(long) -> None:
+    engine = Engine(long, TOKENIZER)
+    neighbour = engine.generate(asked(1, 9, 400), threading.Event())
+    next(neighbour)
+    request = asked(2, 1300, 6)
+    assert tokens_of(engine, request) == reference(long, request)
+    neighbour.close()
+    engine.close()
+
+
+@pytest.mark.parametrize("length", [60, 600, 1200])
+def test_what_was_read_ahead_for_nothing_is_freed(long, length) -> None:
+    engine = Engine(long, TOKENIZER)
+    ahead = engine.prefill(ids(3, length))
+    wait_until(lambda: ahead.done)
+    assert engine.worker.prefixes.nbytes > 0
+    ahead.close()
+    wait_until(lambda: engine.worker.prefixes.nbytes == 0)
+    engine.close()
+
+
+def test_what_a_request_has_left_stays_when_it_was_read_ahead_again(long) -> None:
+    engine = Engine(long, TOKENIZER)
+    run(engine, asked(3, 700, 1))
+    wait_until(lambda: engine.worker.prefixes.nbytes > 0)  # after the answer is delivered
+    held = engine.worker.prefixes.nbytes
+    ahead = engine.prefill(ids(3, 700))
+    wait_until(lambda: ahead.done)
+    ahead.close()
+    wait_until(lambda: not engine.worker._unwanted)
+    time.sleep(0.1)
+    assert engine.worker.prefixes.nbytes == held > 0
+    engine.close()
+
+
+def test_reading_ahead_keeps_to_the_budget(long) -> None:
+    engine = Engine(long, TOKENIZER, Limits(kv_tokens=100))
+    assert engine.prefill(ids(3, 400)).done
+    assert engine.worker.stats()["kv_bytes"] == 0
+    engine.close()
+
+
+def test_closing_does_not_wait_for_a_whole_prefill(long) -> None:
+    engine = Engine(long, TOKENIZER)
+    feed = engine.worker._filler.feed
+
+    def slow(filling, most):
+        time.sleep(0.1)
+        return feed(filling, 64)
+
+    engine.worker._filler.feed = slow
+    errors = []
+
+    def ask() -> None:
+        try:
+            run(engine, asked(1, 8000, 1))
+        except StudentError as error:
+            errors.append(str(error))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    wait_until(lambda: engine.worker.stats()["rows"] == 1)
+    began = time.monotonic()
+    engine.close()
+    assert time.monotonic() - began < 5  # the prefill alone would sleep for 12.5
+    thread.join()
+    assert "closed before the answer was finished" in errors[0]
+
+
+def test_many_requests_that_never_fit_are_refused_one_by_one(long) -> None:
+    engine = Engine(long, TOKENIZER, Limits(kv_tokens=300, max_queue=2000))
+    blocker = engine.generate(asked(1, 5, 290), threading.Event())
+    next(blocker)
+
+    async def everybody():
+        async def one(request):
+            return [piece async for piece in engine.agenerate(request, whole=True)]
+
+        requests = [asked(i, 1, 400) for i in range(1100)] + [asked(i, 3, 2) for i in range(3)]
+        tasks = [asyncio.create_task(one(request)) for request in requests]
+        await asyncio.sleep(0.2)
+        blocker.close()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    found = asyncio.run(everybody())
+    engine.close()
+    assert all(isinstance(one, StudentError) and "kv_tokens" in str(one) for one in found[:1100])
+    assert [one[-1].finish_reason for one in found[1100:]] == ["length"] * 3
+
+
+def test_a_machine_out_of_threads_strands_nobody(long, monkeypatch) -> None:
+    engine = Engine(long, TOKENIZER)
+
+    class NoThread(threading.Thread):
+        def start(self) -> None:
+            raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(desks.threading, "Thread", NoThread)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        run(engine, asked(1, 4, 2))
+    monkeypatch.undo()
+    assert run(engine, asked(1, 4, 2))[-1].tokens == 2
+    assert engine.worker.stats()["waiting"] == 0
+    engine.close()
+
+
+@pytest.mark.parametrize("refusal", [AssertionError, KeyError, NotImplementedError])
+def test_a_model_may_refuse_a_foreign_cache_in_any_way(refusal) -> None:
+    class Picky(GPT2LMHeadModel):
+        def forward(self, *args, past_key_values=None, **kwargs):
+            if type(past_key_values).__name__ == "Cache":
+                raise refusal("not mine")
+            return super().forward(*args, past_key_values=past_key_values, **kwargs)
+
+    torch.manual_seed(7)
+    model = Picky(GPT2Config(**GPT, initializer_range=0.3)).eval()
+    model.generation_config.eos_token_id = None
+    engine = Engine(model, TOKENIZER)
+    assert tokens_of(engine, asked(1, 6, 4)) == reference(model, asked(1, 6, 4))
+    engine.close()
+
+
+def test_rows_whose_positions_depend_on_the_longest_run_apart() -> None:
+    torch.manual_seed(7)
+    rope = {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "short_factor": [1.0] * 4,
+        "long_factor": [1.0, 2.0, 8.0, 16.0],
+        "original_max_position_embeddings": 64,
+        "factor": 4.0,
+    }
+    config = Phi3Config(
+        **LLAMA,
+        num_key_value_heads=2,
+        original_max_position_embeddings=64,
+        rope_parameters=rope,
+        pad_token_id=0,
+    )
+    model = Phi3ForCausalLM(config).eval()
+    model.generation_config.eos_token_id = None
+    engine = Engine(model, TOKENIZER)
+    neighbour = engine.generate(asked(2, 100, 120), threading.Event())
+    next(neighbour)
+    assert tokens_of(engine, asked(1, 10, 30)) == reference(model, asked(1, 10, 30))
+    neighbour.close()
+    engine.close()
+
+
+def test_a_beginning_that_ends_in_a_replacement_character_is_not_repeated(student) -> None:
+    begun = "Plan: 3 plus 4 \ufffd"
+    text = student.invoke([("human", "What is 3 plus 4?"), ("ai", begun)], max_tokens=8).text
+    assert begun not in text
+
+
+def test_no_whole_character_is_lost_at_the_end() -> None:
+    torch.manual_seed(3)
+    tokenizer = AutoTokenizer.from_pretrained(MODELS / "student")
+    model = LlamaForCausalLM(LlamaConfig(**LLAMA)).eval()
+    model.generation_config.eos_token_id = None
+    engine = Engine(model, tokenizer)
+    chance = random.Random(5)
+    # Half characters and whole ones, as bytes come.
+    wanted = tokenizer("é 数 😀 ñ", add_special_tokens=False)["input_ids"]
+    for _ in range(60):
+        told = [chance.choice(wanted) for _ in range(chance.randint(1, 9))]
+
+        class Dictated:
+            done = False
+
+            def __init__(self, tokens) -> None:
+                self.tokens = iter(tokens)
+
+            def choose(self, logits, pick):
+                return next(self.tokens)
+
+        request = replace(asked(1, 3, len(told)), constraint=Dictated(told))
+        text = "".join(piece.text for piece in run(engine, request))
+        assert text.rstrip("\ufffd") == tokenizer.decode(told).rstrip("\ufffd")
+    engine.close()
+
+
+def bart():
+    torch.manual_seed(0)
+    sizes = {f"{side}_{name}": n for side in ("encoder", "decoder") for name, n in LAYERS.items()}
+    config = BartConfig(
+        vocab_size=SIZE,
+        d_model=32,
+        max_position_embeddings=64,
+        decoder_start_token_id=0,
+        pad_token_id=0,
+        forced_eos_token_id=None,
+        **sizes,
+    )
+    model = BartForConditionalGeneration(config).eval()
+    model.generation_config.eos_token_id = None
+    return model
+
+
+LAYERS = {"layers": 1, "attention_heads": 4, "ffn_dim": 64}
+
+
+def test_encoders_and_decoders_with_a_limit_say_both_numbers() -> None:
+    engine = Engine(bart(), TOKENIZER)
+    with pytest.raises(StudentError, match=r"prompt of 100 tokens .* hold 64 each"):
+        run(engine, asked(1, 100, 5))
+    with pytest.raises(StudentError, match=r"up to 101 tokens .* holds 64"):
+        run(engine, asked(1, 10, 100))
+    engine.close()
+    student = HuggingFaceStudent(model=bart(), tokenizer=TOKENIZER)
+    reply = student.invoke("hi")  # max_tokens is 512, and the room less
+    assert reply.usage_metadata["output_tokens"] == 63
+    with pytest.raises(ValueError, match="hold 64 each"):
+        student.invoke("word " * 100)
+    student.close()
+
+
+# --- shared students ---
+
+
+def test_an_unpickled_student_loads_once_for_many_threads() -> None:
+    first = HuggingFaceStudent(model=MODELS / "student", max_tokens=4)
+    want = first.invoke("What is 3 plus 4?").text
+    first.close()
+    for _ in range(3):
+        student = pickle.loads(pickle.dumps(first))
+        replies = student.batch(["What is 3 plus 4?"] * 6)
+        assert [reply.text for reply in replies] == [want] * 6
+        student.close()
+        with pytest.raises(StudentError, match="closed"):
+            student.invoke("again")
+
+
+def test_closing_reaches_the_students_that_calls_named() -> None:
+    student = HuggingFaceStudent(model=MODELS / "student", max_tokens=4)
+    student.invoke("hi", model=str(MODELS / "teacher"))
+    student.close()
+    with pytest.raises(StudentError, match="closed"):
+        student.invoke("hi", model=str(MODELS / "teacher"))
+
+
+async def test_a_batch_on_the_event_loop_fits_its_queue(long) -> None:
+    student = HuggingFaceStudent(model=long, tokenizer=TOKENIZER, max_tokens=1, max_queue=4)
+    assert len(await student.abatch(["x"] * 30)) == 30
+    student.close()
+
+
+async def test_a_call_cancelled_while_it_prepares_leaves_nothing(monkeypatch) -> None:
+    student = HuggingFaceStudent(model=MODELS / "student")
+    made = []
+    prefill = HuggingFaceStudent.prefill
+
+    def slow(self, *args, **kwargs):
+        time.sleep(0.1)
+        made.append(prefill(self, *args, **kwargs))
+        return made[-1]
+
+    monkeypatch.setattr(HuggingFaceStudent, "prefill", slow)
+    teacher = WordTeacher(answer="First we add 3 and 4.", asked=[])
+    chain = GuidedKnowledgeTransferChain(teacher=teacher, student=student, guidance_tokens=5)
+    for i in range(3):
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(chain.ainvoke(f"What is {i} plus 4?"), 0.03)
+    while len(made) < 3:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    worker = student._load()[0].worker
+    assert worker._ahead == []
+    assert teacher.asked == []
+    student.close()
