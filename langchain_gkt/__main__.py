@@ -123,12 +123,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="folder or hub id of the teacher's tokenizer, where its API tells no tokens",
     )
-    sweep.add_argument(
-        "--max-loss",
-        type=float,
-        default=0.02,
-        help="accuracy the choice may give up against the best length (default: %(default)s)",
-    )
+    _add_max_loss(sweep)
     _add_models(sweep, temperature="0")
     _add_task(sweep, out="runs/sweep")
     report = commands.add_parser(
@@ -144,8 +139,19 @@ def _parser() -> argparse.ArgumentParser:
         default="text",
         help="what to print (default: %(default)s)",
     )
+    _add_max_loss(report)
     report.add_argument("--out", type=Path, help="folder for the files (default: the run's own)")
     return parser
+
+
+def _add_max_loss(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--max-loss",
+        type=_share,
+        default=0.02,
+        help="accuracy that a sweep's choice may give up against the best length "
+        "(default: %(default)s)",
+    )
 
 
 def _add_demo(commands: Any) -> None:
@@ -257,6 +263,16 @@ def _whole(text: str) -> int:
         number = -1
     if number < 0:
         raise argparse.ArgumentTypeError(f"must be 0 or more, not {text}")
+    return number
+
+
+def _share(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < 1:
+        raise argparse.ArgumentTypeError(f"must be a share such as 0.02, not {text}")
     return number
 
 

@@ -7,6 +7,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +80,9 @@ def sweep(args: Namespace) -> None:
             concurrency=args.concurrency,
             **_prices(args),
         )
+    found = replace(found, max_loss=args.max_loss)
     _show(found)
-    for name, choice in found.choices(max_loss=args.max_loss).items():
+    for name, choice in found.choices().items():
         file = args.out / ("policy.json" if name == "fixed length" else "policy-gated.json")
         choice.policy.save(file)
         sys.stdout.write(f"\n{file}: {choice}\n")
@@ -93,6 +95,8 @@ def report(args: Namespace) -> None:
         args: The command's arguments.
     """
     found = evaluations.load_run(args.run)
+    if isinstance(found, evaluations.Sweep):
+        found = replace(found, max_loss=args.max_loss)
     files = found.save(args.out)
     if args.format == "html":
         text = next(file for file in files if file.suffix == ".html").read_text(encoding="utf-8")

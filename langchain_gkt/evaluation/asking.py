@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessageChunk
 from langchain_core.outputs import LLMResult
 
@@ -35,33 +34,36 @@ Job = tuple[Key, Callable[[], Awaitable[Any]]]
 """Something to do, and the key of what it finishes."""
 
 
-class _Tape(BaseCallbackHandler):
+class _Tape(CostTracker):
     """Hands over the teacher's reply the moment it is there: from then on it is paid for."""
 
-    run_inline = True
-    gkt_children = True
-
-    def __init__(self, tracker: CostTracker, keep: Callable[[Reply], None]) -> None:
-        self._tracker, self._keep = tracker, keep
-        self._runs: set[UUID] = set()
+    def __init__(self, keep: Callable[[Reply], None], **prices: Any) -> None:
+        super().__init__(keep_calls=True, **prices)
+        self._hand_over = keep
+        self._teachers: set[UUID] = set()
 
     def on_chat_model_start(
         self, serialized: Any, messages: Any, *, run_id: UUID, metadata: Any = None, **kwargs: Any
     ) -> None:
         if (metadata or {}).get("gkt_role") == "teacher":
-            self._runs.add(run_id)
+            self._teachers.add(run_id)
+        super().on_chat_model_start(
+            serialized, messages, run_id=run_id, metadata=metadata, **kwargs
+        )
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
-        if run_id not in self._runs or (message := message_of(response)) is None:
+        super().on_llm_end(response, run_id=run_id, **kwargs)  # its cost is counted first
+        message = message_of(response)
+        if run_id not in self._teachers or message is None:
             return
         usage: Any = message.usage_metadata
-        self._keep(
+        self._hand_over(
             Reply(
                 text=str(message.text),
                 usage=usage,
                 finish_reason=teachers.finish_reason(message),
                 pieces=logprob_pieces(message),
-                part=part_of(self._tracker.calls, "teacher"),
+                part=part_of(self.calls, "teacher"),
             )
         )
 
@@ -90,7 +92,7 @@ class Desk:
         """Number the rows, and take the task's limits where the chain has none of its own."""
         if self.concurrency < 1:
             raise ValueError(f"concurrency must be 1 or more, not {self.concurrency}")
-        self.tracker()  # refuses prices that are none
+        self.tape()  # refuses prices that are none
         rows = range(len(self.task.rows))
         self.keys = [self.task.row_key(i) for i in rows]
         self.prompts = [self.task.prompt(row) for row in self.task.rows]
@@ -120,11 +122,13 @@ class Desk:
         parts = [reply.part for reply in self.replies.values()] + [a.student for a in found]
         self.spent = sum((part.cost or Decimal(0) for part in parts), Decimal(0))
 
-    def tracker(self) -> CostTracker:
-        """Return a tracker for one answer."""
-        return CostTracker(
-            teacher_price=self.teacher_price, student_price=self.student_price, keep_calls=True
-        )
+    def tape(self, keep: Callable[[Reply], None] = lambda reply: None) -> CostTracker:
+        """Return a tracker for one answer.
+
+        Args:
+            keep: Is given the teacher's reply when it is there.
+        """
+        return _Tape(keep, teacher_price=self.teacher_price, student_price=self.student_price)
 
     def keep(self, answer: Answer) -> None:
         """Write an answer down."""
@@ -186,13 +190,13 @@ class Desk:
         Returns:
             The answer.
         """
-        row, tracker = self.task.rows[index], self.tracker()
+        row, tape = self.task.rows[index], self.tape(keep)
         settings: dict[str, Any] = {"mode": mode}
         if length is not None:
             settings["guidance_tokens"] = length
         elif mode == "guided":
             length = chain.guidance_tokens
-        config: Any = {"callbacks": [tracker, _Tape(tracker, keep)]}
+        config: Any = {"callbacks": [tape]}
         whole: AIMessageChunk | None = None
         first, started, begun = None, time.time(), time.perf_counter()
         async for chunk in chain.astream(self.prompts[index], config, **settings):
@@ -204,7 +208,7 @@ class Desk:
         gkt, text = whole.response_metadata["gkt"], str(whole.text)
         recorded = isinstance(chain.teacher, RecordedTeacher) and bool(gkt["teacher_calls"])
         reply = self.replies.get((self.keys[index], mode))
-        teacher = reply.part if recorded and reply else part_of(tracker.calls, "teacher")
+        teacher = reply.part if recorded and reply else part_of(tape.calls, "teacher")
         return Answer(
             row=self.keys[index],
             mode=mode,
@@ -214,7 +218,7 @@ class Desk:
             verdicts=self.task.judge(text, row),
             leaked=bool(gkt["guidance"]) and self.task.leaked(gkt["guidance"], row),
             teacher=teacher,
-            student=part_of(tracker.calls, "student"),
+            student=part_of(tape.calls, "student"),
             # A reply that was there already took its time in another sitting.
             seconds=seconds + (teacher.seconds if recorded else 0.0),
             first_token_seconds=None if recorded else first,

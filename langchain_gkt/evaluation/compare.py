@@ -111,7 +111,10 @@ class Comparison(Run):
     def _about_costs(self) -> list[str]:
         if not any(one.cost is None for one in self.summaries.values()):
             return []
-        return ["cost: unknown, because a model has no known price; give teacher_price="]
+        return [
+            "cost: unknown where a model has no known price (give teacher_price=), or where a call "
+            "told no usage: one that failed may have been billed all the same"
+        ]
 
     def figures(self) -> dict[str, Figure]:
         """Draw accuracy and price by mode, and where the time goes.

@@ -40,6 +40,7 @@ class Sweep(Run):
         methods: How many teacher answers are cut in which way; see `METHODS`.
         checks: Guidances that the teacher was really asked for again, and whether they were the
             ones that had been cut.
+        max_loss: Accuracy that the report's choice may give up; see `choose`.
     """
 
     teacher: Summary
@@ -48,6 +49,7 @@ class Sweep(Run):
     ways: Ways
     methods: Mapping[str, int] = field(default_factory=dict)
     checks: tuple[dict[str, Any], ...] = ()
+    max_loss: float = 0.02
 
     @classmethod
     def of(cls, folder: RunFolder) -> Sweep:
@@ -189,21 +191,17 @@ class Sweep(Run):
             f"ones that had been cut; that cost ${cost:.6f} more"
         ]
 
-    def choices(self, *, max_loss: float = 0.02, seed: int = 0) -> dict[str, Choice]:
+    def choices(self) -> dict[str, Choice]:
         """Return what `choose` finds without a gate and, where the student tells it, with one.
-
-        Args:
-            max_loss: As for `choose`.
-            seed: As for `choose`.
 
         Returns:
             Choices by ``fixed length`` and ``gated length``; none where rows are too few.
         """
         if self.student.rows < 4:
             return {}
-        found = {"fixed length": self.choose(max_loss=max_loss, seed=seed)}
+        found = {"fixed length": self.choose(max_loss=self.max_loss)}
         if self.ways.tells_confidence:
-            found["gated length"] = self.choose(max_loss=max_loss, seed=seed, gate=True)
+            found["gated length"] = self.choose(max_loss=self.max_loss, gate=True)
         return found
 
     def grids(self) -> list[Grid]:
@@ -290,7 +288,7 @@ class Sweep(Run):
             return []
         return [
             Grid(
-                title="The cheapest within two points of the best length",
+                title=f"The cheapest within {100 * self.max_loss:g} points of the best length",
                 head=[
                     "kind",
                     "guidance",

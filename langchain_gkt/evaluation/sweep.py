@@ -8,6 +8,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from langchain_core.runnables.base import RunnableBindingBase
+
 from langchain_gkt import teacher as teachers
 from langchain_gkt.calls import KnowsConfidence
 from langchain_gkt.chain import GuidedKnowledgeTransferChain
@@ -241,7 +243,7 @@ class _Sweeper:
         desk, row = self._desk, self._desk.keys[index]
 
         async def work() -> None:
-            tracker, script = desk.tracker(), Script(desk.replies[row, "teacher"], self._tokenizer)
+            tracker, script = desk.tape(), Script(desk.replies[row, "teacher"], self._tokenizer)
             chain = desk.chain.model_copy(update={"guidance_tokens": length})
             asked = await chain.aguide(desk.prompts[index], {"callbacks": [tracker]})
             recorded = chain.model_copy(update={"teacher": RecordedTeacher(script=script)})
@@ -274,6 +276,9 @@ def _up_to(part: Part, script: Script, length: int) -> Part:
 
 def _with_logprobs(teacher: Any) -> Any:
     """Return a teacher that is asked to tell its tokens, or None where none can be."""
+    if isinstance(teacher, RunnableBindingBase):  # bind, with_config, with_retry
+        inner = _with_logprobs(teacher.bound)
+        return None if inner is None else teacher.model_copy(update={"bound": inner})
     fields = getattr(type(teacher), "model_fields", {})
     if "logprobs" not in fields or getattr(teacher, "logprobs", None) is not None:
         return None

@@ -72,6 +72,20 @@ def test_a_provider_that_refuses_logprobs_is_cut_otherwise() -> None:
     assert next(a.guidance for a in found.answers if a.length == 6) == "Plan: take 10 and add"
 
 
+@pytest.mark.parametrize("wrap", ["retry", "bind"])
+def test_wrapped_teachers_cost_and_cut_the_same(wrap) -> None:
+    plain = pair()
+    teacher = plain.teacher.with_retry() if wrap == "retry" else plain.teacher.bind(stop=["zzz"])
+    found = sweep(plain, task(6), lengths=[6], teacher_price=PRICE)
+    wrapped = sweep(
+        plain.model_copy(update={"teacher": teacher}), task(6), lengths=[6], teacher_price=PRICE
+    )
+    assert dict(wrapped.methods) == {"logprobs": 6}
+    for length in (0, 6):
+        assert wrapped.by_length[length].cost == found.by_length[length].cost
+    assert wrapped.teacher.cost == found.teacher.cost
+
+
 def test_a_user_who_set_logprobs_is_not_overruled() -> None:
     found = sweep(pair(teacher={"logprobs": False}), task(3), lengths=[6])
     assert dict(found.methods) == {"approximate": 3}
