@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from transformers.utils import logging as transformers_logging
+
 from langchain_gkt import GuidedKnowledgeTransferChain, Price, track_costs
 from langchain_gkt import evaluation as evaluations
 from langchain_gkt.demo import pair
@@ -159,6 +161,8 @@ def _chain(
     args: Namespace, task: evaluations.Task | None
 ) -> Iterator[GuidedKnowledgeTransferChain]:
     """Make the guided pair, with the embedded teacher's server where that is wanted."""
+    hush: Any = transformers_logging.disable_progress_bar
+    hush()
     if args.temperature in (None, "own"):
         temperature = None
     else:
