@@ -156,7 +156,7 @@ async def _in_thread(step: Do) -> Any:
 
     try:
         return await run_in_executor(None, work)
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, GeneratorExit):  # the latter where a loop is abandoned
         with lock:
             cancelled = True
         for got in made:  # it came, but not to its task

@@ -24,6 +24,8 @@ from langchain_gkt.students.worker import Worker
 
 __all__ = ["Constraint", "Engine", "Limits", "Piece", "Prefill", "Request", "StopFilter"]
 
+_TRUNCATE = ", or set on_long_prompt='truncate' (student_kwargs of a chain)"
+
 
 class Prefill:
     """A prompt that is being prefilled ahead of its request.
@@ -220,23 +222,40 @@ class Engine:
         """
         return len(prefill) + (1 if self.is_encoder_decoder else len(prompt))
 
-    def refuse_long(self, prompt: list[int], prefill: list[int]) -> None:
-        """Refuse what an encoder-decoder student cannot read.
+    def refuse_long(self, prompt: list[int], prefill: list[int], reserve: int = 0) -> None:
+        """Refuse what leaves an answer no room in the context.
 
         Args:
-            prompt: Ids of the conversation, for the encoder.
-            prefill: Ids of the answer's beginning, for the decoder.
+            prompt: Ids of the conversation.
+            prefill: Ids of the answer's beginning.
+            reserve: Tokens that will be added to that beginning.
 
         Raises:
-            ValueError: If either leaves no room in a context that has a limit.
+            ValueError: If the context holds no more, or an encoder cannot read the prompt.
         """
         if self.context is None:
             return
-        if len(prompt) > self.context or self.used(prompt, prefill) >= self.context:
+        self._refuse_for_encoder(prompt)
+        # A long limit is seldom used up: a quarter of the context is kept at most.
+        reserve = min(reserve, self.context // 4)
+        used = self.used(prompt, prefill)
+        if used + reserve < self.context:
+            return
+        what = "an answer's beginning" if self.is_encoder_decoder else "a prompt"
+        more = f" and {reserve} more are kept for guidance" if reserve else ""
+        # Oldest turns that are forgotten make no room behind an encoder.
+        hint = "" if self.is_encoder_decoder else _TRUNCATE
+        raise ValueError(
+            f"messages make {what} of {used} tokens{more}, but the student's context holds "
+            f"{self.context}; shorten the messages, or use a student with more context{hint}"
+        )
+
+    def _refuse_for_encoder(self, prompt: list[int]) -> None:
+        if self.is_encoder_decoder and self.context is not None and len(prompt) > self.context:
             raise ValueError(
-                f"messages make a prompt of {len(prompt)} tokens and a beginning of "
-                f"{len(prefill)}, but the student's encoder and decoder hold {self.context} each; "
-                "shorten the messages, or use a student with more context"
+                f"messages make a prompt of {len(prompt)} tokens, but the student's encoder reads "
+                f"{self.context}; shorten the messages, or use a student with more "
+                f"context{_TRUNCATE}"
             )
 
     def _row(self, request: Request, deliver: Any, cancelled: threading.Event, whole: bool) -> Row:
@@ -246,11 +265,10 @@ class Engine:
             raise StudentError("the request has no prompt; there is nothing to continue")
         used = self.used(request.prompt, request.prefill)
         needed = used + request.max_tokens
-        if self.is_encoder_decoder:
-            try:
-                self.refuse_long(request.prompt, request.prefill)
-            except ValueError as error:
-                raise StudentError(str(error)) from error
+        try:
+            self._refuse_for_encoder(request.prompt)
+        except ValueError as error:
+            raise StudentError(str(error)) from error
         if self.context is not None and needed > self.context:
             raise StudentError(
                 f"the request needs up to {needed} tokens ({used} of text and max_tokens="

@@ -20,20 +20,18 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables.config import RunnableConfig, run_in_executor
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
-from langchain_gkt.errors import refuse_unknown
+from langchain_gkt.errors import StudentError, refuse_unknown
 from langchain_gkt.runs import wide_configs
 from langchain_gkt.structured import schema_in, with_instruction
 from langchain_gkt.students import STUDENT_VARIABLE
 from langchain_gkt.students.abilities import ToolsAndSchemas
 from langchain_gkt.students.engine import Engine, Limits, Piece, Prefill, Request
-from langchain_gkt.students.loading import from_path
+from langchain_gkt.students.loading import LOADING, taken
 from langchain_gkt.students.prompt import PromptBuilder, is_begun
 
 if TYPE_CHECKING:
     from langchain_gkt.students.grammar import Vocabulary
 
-# Transformers itself cannot load two models at once: it fills them on a device for all threads.
-_LOADING = threading.RLock()
 _SAMPLING = ("max_tokens", "temperature", "top_p", "seed")
 _CALL_ARGUMENTS = (*_SAMPLING, "tools", "tool_choice", "response_format")
 
@@ -171,19 +169,10 @@ class HuggingFaceStudent(ToolsAndSchemas):
     def _load(self) -> tuple[Engine, PromptBuilder]:
         if self._engine is not None and self._prompts is not None:
             return self._engine, self._prompts
-        with _LOADING:
+        with LOADING:
             if self._engine is not None and self._prompts is not None:
                 return self._engine, self._prompts
-            if isinstance(self.model, str):
-                model, tokenizer = from_path(
-                    str(self.model), self.tokenizer, self.device, self.dtype
-                )
-            else:
-                if self.dtype == "int8":
-                    raise ValueError("dtype='int8' needs model= to be a folder or a hub id")
-                model, tokenizer = self.model, self.tokenizer
-                if tokenizer is None:
-                    raise ValueError("student needs tokenizer= beside a loaded model")
+            model, tokenizer = taken(self.model, self.tokenizer, self.device, self.dtype)
             limits = Limits(
                 max_batch_size=self.max_batch_size,
                 max_queue=self.max_queue,
@@ -263,7 +252,8 @@ class HuggingFaceStudent(ToolsAndSchemas):
         Unless ``max_concurrency`` says otherwise there are as many threads as fill the batch;
         the usual number depends on the machine's cores, and would leave most of it empty.
         """
-        configs = wide_configs(config, len(inputs), 2 * self.max_batch_size)
+        most = min(2 * self.max_batch_size, self.max_queue)
+        configs = wide_configs(config, len(inputs), most)
         return super().batch(inputs, configs, return_exceptions=return_exceptions, **kwargs)
 
     async def abatch(
@@ -284,9 +274,10 @@ class HuggingFaceStudent(ToolsAndSchemas):
         Copies share the thread, and are closed too; so are students that calls named by
         ``model``.
         """
-        for one in (self, *self._others.values()):
-            if one._engine is not None:
-                one._engine.close()
+        if self._engine is not None:
+            self._engine.close()
+        for other in list(self._others.values()):
+            other.close()
 
     def get_token_ids(self, text: str) -> list[int]:
         """Tokenise a text with the model's own tokenizer.
@@ -306,12 +297,19 @@ class HuggingFaceStudent(ToolsAndSchemas):
         name = kwargs.pop("model", None)
         if name is None or str(name) == self.model:
             return self
-        with _LOADING:
-            if name not in self._others:
-                # The settings are this one's; tokenizer and weights are the other's.
-                given = {field: getattr(self, field) for field in self.model_fields_set}
-                self._others[name] = type(self)(**{**given, "model": name, "tokenizer": None})
-            return self._others[name]
+        if name not in self._others:
+            with LOADING:
+                if name not in self._others and not self._is_closed():
+                    # The settings are this one's; tokenizer and weights are the other's.
+                    given = {field: getattr(self, field) for field in self.model_fields_set}
+                    self._others[name] = type(self)(**{**given, "model": name, "tokenizer": None})
+        if self._is_closed():  # perhaps while the other was loaded, where close() missed it
+            self.close()
+            raise StudentError("the student is closed; make a new one")
+        return self._others[name]
+
+    def _is_closed(self) -> bool:
+        return self._engine is not None and self._engine.worker.closed
 
     def _request(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
@@ -357,26 +355,14 @@ class HuggingFaceStudent(ToolsAndSchemas):
         """Tokenise messages, shortened if they do not fit and the user wants that."""
         engine, prompts = self._load()
         prompt, prefill = prompts.build(messages, tools)
-        if engine.context is None:
-            return prompt, prefill
-        if engine.is_encoder_decoder:
-            engine.refuse_long(prompt, prefill)
-            return prompt, prefill
-        if self.on_long_prompt == "truncate":
+        if engine.context is not None and self.on_long_prompt == "truncate":
             most = engine.context - min(max_tokens, engine.context // 4)
+            if engine.is_encoder_decoder:  # the encoder's context is the prompt's alone
+                most = engine.context + len(prefill)
             if len(prompt) + len(prefill) > most:
                 prompt, prefill = prompts.shortened(messages, tools, most)
             reserve = 0
-        # A long limit is seldom used up: a quarter of the context is kept at most.
-        reserve = min(reserve, engine.context // 4)
-        used = len(prompt) + len(prefill)
-        if used + reserve >= engine.context:
-            more = f" and {reserve} more are kept for guidance" if reserve else ""
-            raise ValueError(
-                f"messages make a prompt of {used} tokens{more}, but the student's context holds "
-                f"{engine.context}; shorten the messages, use a student with more context, or "
-                "set on_long_prompt='truncate' (student_kwargs of a chain)"
-            )
+        engine.refuse_long(prompt, prefill, reserve)
         return prompt, prefill
 
     def _prepared(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,33 @@ from langchain_gkt.students.int8 import quantize
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+
+LOADING = threading.RLock()
+"""Held while a model is loaded: transformers leaves weights empty where two loads overlap."""
+
+
+def taken(model: Any, tokenizer: Any, device: str | None, dtype: str) -> tuple[Any, Any]:
+    """Take a loaded model as it is, or load one; hold `LOADING` meanwhile.
+
+    Args:
+        model: A folder, a hub id or a loaded model.
+        tokenizer: Its tokenizer, which a loaded model needs.
+        device: Where to load the model; None for the CPU.
+        dtype: As for `from_path`.
+
+    Returns:
+        The model and the tokenizer.
+
+    Raises:
+        ValueError: If a loaded model lacks its tokenizer, or is to become ``int8``.
+    """
+    if isinstance(model, str):
+        return from_path(model, tokenizer, device, dtype)
+    if dtype == "int8":
+        raise ValueError("dtype='int8' needs model= to be a folder or a hub id")
+    if tokenizer is None:
+        raise ValueError("student needs tokenizer= beside a loaded model")
+    return model, tokenizer
 
 
 def from_path(path: str, tokenizer: Any, device: str | None, dtype: str) -> tuple[Any, Any]:
