@@ -105,4 +105,4 @@ def test_the_command_line_demo(tmp_path) -> None:
     assert (tmp_path / "demo.png").stat().st_size > 10_000
     bad = subprocess.run([*command[:4], "--rows", "0"], capture_output=True, text=True, check=False)
     assert bad.returncode == 2
-    assert "--rows must be 1 or more" in bad.stderr
+    assert "argument --rows: must be 1 or more, not 0" in bad.stderr

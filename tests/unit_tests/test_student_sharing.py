@@ -179,15 +179,13 @@ async def test_a_cancelled_call_reads_nothing_ahead(ask, own_student, monkeypatc
 
     monkeypatch.setattr(HuggingFaceStudent, "prefill", slow)
     task = asyncio.create_task(chain.ainvoke(QUESTION))
-    while not begun.is_set():
-        await asyncio.sleep(0.01)
+    assert await asyncio.to_thread(begun.wait, 10)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert not made
     gate.set()
-    while not (made and made[-1]._ahead.taken):
-        await asyncio.sleep(0.01)
+    wait_until(lambda: made and made[-1]._ahead.taken)  # not freed by the event loop
     assert worker._ahead == []
     assert asked == []
 

@@ -201,7 +201,6 @@ def test_encoder_and_decoder_have_a_context_each(bart) -> None:
         request = Request(prompt=prompt, prefill=[], max_tokens=64)
         with pytest.raises(StudentError, match=says):
             next(student._engine.generate(request, threading.Event()))
-    student.close()
 
 
 def test_an_encoders_prompt_is_truncated_to_its_own_context(bart) -> None:
@@ -210,13 +209,11 @@ def test_an_encoders_prompt_is_truncated_to_its_own_context(bart) -> None:
     prefill = student._load()[1].build([HumanMessage("hi"), AIMessage("The sum")])[1]
     used = student.invoke(turns, max_tokens=5).usage_metadata
     assert 60 < used["input_tokens"] - len(prefill) <= 64
-    student.close()
 
 
 def test_relative_positions_have_no_limit(plain_folders) -> None:
     student = HuggingFaceStudent(model=plain_folders["t5"], max_tokens=2)
     assert student.invoke("1 " * 600).usage_metadata["input_tokens"] > 600
-    student.close()
 
 
 def test_seeds_make_samples_repeat(student, problem) -> None:
