@@ -107,8 +107,8 @@ class Desk(ABC):
 
     def _start(self) -> None:
         if self._thread is None:
-            # No daemon: a daemon would be torn down in the middle of a step.
-            thread = threading.Thread(target=self._run, name=_THREAD)
+            # No daemon, whoever asks: a daemon would be torn down in the middle of a step.
+            thread = threading.Thread(target=self._run, name=_THREAD, daemon=False)
             thread.start()
             self._thread = thread
         self._wake.notify_all()

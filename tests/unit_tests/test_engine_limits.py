@@ -11,10 +11,20 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fakes import MODELS
-from tiny import GPT, LLAMA, SIZE, TOKENIZER, ids, reference, run, tokens_of, wait_until
+from tiny import (
+    GPT,
+    LLAMA,
+    SIZE,
+    TOKENIZER,
+    Recorder,
+    ids,
+    reference,
+    run,
+    tokens_of,
+    wait_until,
+)
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
-    AutoTokenizer,
     BartConfig,
     BartForConditionalGeneration,
     GPT2Config,
@@ -23,6 +33,7 @@ from transformers import (
     LlamaForCausalLM,
     Phi3Config,
     Phi3ForCausalLM,
+    PreTrainedTokenizerFast,
 )
 
 from langchain_gkt import HuggingFaceStudent, StudentError
@@ -59,8 +70,8 @@ def test_buffers_do_not_keep_room_for_rows_that_left(long) -> None:
         list(pool.map(lambda i: run(engine, asked(i, 10, 40)), range(16)))
     run(engine, asked(99, 10, 1000))
     engine.close()
-    # A row's own padding and slack, and the buffer that it was read in.
-    assert most / engine.worker.forward.bytes_per_token < 2048 * 1.2
+    # Slack is 128 columns for each of 16 rows, more where they come one by one.
+    assert most / engine.worker.forward.bytes_per_token < 2 * 2048
 
 
 def test_a_buffer_that_grows_with_several_rows_changes_no_token(long) -> None:
@@ -70,6 +81,7 @@ def test_a_buffer_that_grows_with_several_rows_changes_no_token(long) -> None:
         together = list(pool.map(lambda request: tokens_of(engine, request), requests))
     engine.close()
     assert together == [reference(long, request) for request in requests]
+    assert engine.worker.forward.batches  # else nothing has grown
 
 
 def test_prompts_of_several_chunks_change_no_token(long) -> None:
@@ -150,16 +162,18 @@ def test_many_requests_that_never_fit_are_refused_one_by_one(long) -> None:
         async def one(request):
             return [piece async for piece in engine.agenerate(request, whole=True)]
 
-        requests = [asked(i, 1, 400) for i in range(1100)] + [asked(i, 3, 2) for i in range(3)]
+        # The first one fits, but not beside the blocker: all the others queue up behind it.
+        requests = [asked(0, 3, 200), *(asked(i, 1, 400) for i in range(1100))]
+        requests += [asked(i, 3, 2) for i in range(3)]
         tasks = [asyncio.create_task(one(request)) for request in requests]
         await asyncio.sleep(0.2)
         blocker.close()
         return await asyncio.gather(*tasks, return_exceptions=True)
 
-    found = asyncio.run(everybody())
+    found = asyncio.run(asyncio.wait_for(everybody(), 60))
     engine.close()
-    assert all(isinstance(one, StudentError) and "kv_tokens" in str(one) for one in found[:1100])
-    assert [one[-1].finish_reason for one in found[1100:]] == ["length"] * 3
+    assert all(isinstance(one, StudentError) and "kv_tokens" in str(one) for one in found[1:1101])
+    assert [one[-1].finish_reason for one in (found[0], *found[1101:])] == ["length"] * 4
 
 
 def test_a_machine_out_of_threads_strands_nobody(long, monkeypatch) -> None:
@@ -172,9 +186,19 @@ def test_a_machine_out_of_threads_strands_nobody(long, monkeypatch) -> None:
     monkeypatch.setattr(desks.threading, "Thread", NoThread)
     with pytest.raises(RuntimeError, match="can't start new thread"):
         run(engine, asked(1, 4, 2))
+    assert engine.worker._thread is None
+    assert engine.worker.stats()["waiting"] == 0
     monkeypatch.undo()
     assert run(engine, asked(1, 4, 2))[-1].tokens == 2
-    assert engine.worker.stats()["waiting"] == 0
+    engine.close()
+
+
+def test_the_worker_is_no_daemon_whoever_asks_first(long) -> None:
+    engine = Engine(long, TOKENIZER)
+    asker = threading.Thread(target=run, args=(engine, asked(1, 4, 2)), daemon=True)
+    asker.start()
+    asker.join(30)
+    assert engine.worker._thread.daemon is False  # it lingers
     engine.close()
 
 
@@ -229,28 +253,30 @@ def test_a_beginning_that_ends_in_a_replacement_character_is_not_repeated(studen
     assert begun not in text
 
 
-def test_no_whole_character_is_lost_at_the_end() -> None:
-    torch.manual_seed(3)
-    tokenizer = AutoTokenizer.from_pretrained(MODELS / "student")
-    model = LlamaForCausalLM(LlamaConfig(**LLAMA)).eval()
-    model.generation_config.eos_token_id = None
-    engine = Engine(model, tokenizer)
+def test_no_whole_character_is_lost_at_the_end(long) -> None:
+    # Trained on runs of emoji, so that some tokens are a whole one and half of the next.
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False)
+    raw.train_from_iterator(["😀😀🎉é数ñ" * 5], trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw)
+    texts = [tokenizer.decode([token]) for token in range(len(tokenizer))]
+    joined = [i for i, text in enumerate(texts) if text.endswith("\ufffd") and text.strip("\ufffd")]
+    halves = [i for i, text in enumerate(texts) if set(text) == {"\ufffd"}]
+    assert joined
+    engine = Engine(long, tokenizer)
     chance = random.Random(5)
-    # Half characters and whole ones, as bytes come.
-    wanted = tokenizer("é 数 😀 ñ", add_special_tokens=False)["input_ids"]
-    for _ in range(60):
-        told = [chance.choice(wanted) for _ in range(chance.randint(1, 9))]
 
-        class Dictated:
-            done = False
+    class Dictated(Recorder):
+        def choose(self, logits, pick):
+            self.tokens.append(told[len(self.tokens)])
+            return self.tokens[-1]
 
-            def __init__(self, tokens) -> None:
-                self.tokens = iter(tokens)
-
-            def choose(self, logits, pick):
-                return next(self.tokens)
-
-        request = replace(asked(1, 3, len(told)), constraint=Dictated(told))
+    for last in joined:
+        told = [*chance.choices([*joined, *halves], k=chance.randint(0, 5)), last]
+        request = replace(asked(1, 3, len(told)), constraint=Dictated())
         text = "".join(piece.text for piece in run(engine, request))
         assert text.rstrip("\ufffd") == tokenizer.decode(told).rstrip("\ufffd")
     engine.close()
