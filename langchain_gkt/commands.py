@@ -222,4 +222,14 @@ def _teacher(args: Namespace) -> Iterator[Any]:
         # Servers of one's own seldom want a key, but the client does.
         key = os.environ.get("OPENAI_API_KEY") or "none"
         settings = {"base_url": args.base_url, "api_key": key, "stream_usage": True}
-    yield init_chat_model(args.teacher, **settings)
+    try:
+        teacher = init_chat_model(args.teacher, **settings)
+    except ImportError:
+        raise  # says what to install
+    except Exception as error:  # whatever a provider's client raises
+        raise ValueError(
+            f"--teacher {args.teacher} cannot be used: {error} Set the provider's key in its "
+            "environment variable (such as OPENAI_API_KEY), or give --base-url for a server of "
+            "your own."
+        ) from error
+    yield teacher

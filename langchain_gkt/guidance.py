@@ -54,6 +54,10 @@ class GuidancePolicy:
             ValueError: If ``tokens`` is negative, ``cut`` or ``ask`` unknown, or
                 ``probe_tokens`` below 1.
         """
+        for name in ("tokens", "probe_tokens"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | None):
+                raise ValueError(f"GuidancePolicy.{name} must be a whole number, not {value!r}")
         if self.tokens is not None and self.tokens < 0:
             raise ValueError(
                 f"GuidancePolicy.tokens must be 0 (student only) or more, not {self.tokens}"
@@ -68,7 +72,7 @@ class GuidancePolicy:
                 "GuidancePolicy.ask must be 'always', 'never' or a confidence between 0 and 1 "
                 f"below which the teacher is asked, not {self.ask!r}"
             )
-        if self.probe_tokens < 1:
+        if self.probe_tokens is None or self.probe_tokens < 1:
             raise ValueError(
                 f"GuidancePolicy.probe_tokens must be 1 or more, not {self.probe_tokens}"
             )

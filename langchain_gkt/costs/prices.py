@@ -301,3 +301,26 @@ def check_price(price: object, name: str, *, machine_time: bool = False) -> None
             f"{name} must be a Price(input_mtok='0.15', output_mtok='0.60') or a model such as "
             f"'openai:gpt-4o-mini', not {type(price).__name__}"
         )
+
+
+def refuse_unlisted(price: object, name: str) -> None:
+    """Refuse a model reference that no price list knows, before anything is paid for.
+
+    Args:
+        price: What the user gave.
+        name: The argument's name.
+
+    Raises:
+        ValueError: If it refers to a model without a known price.
+    """
+    if isinstance(price, Mapping):
+        for model, one in price.items():
+            refuse_unlisted(one, f"{name}[{model!r}]")
+    elif isinstance(price, str):
+        usage = UsageMetadata(input_tokens=1, output_tokens=1, total_tokens=2)
+        found = price_call(price, usage, provider=None, model=price, base_url=None)
+        if found.prompt is None:
+            raise ValueError(
+                f"{name}={price!r} is {found.source}; give Price(input_mtok=..., output_mtok=...) "
+                "or a listed model such as 'openai:gpt-4o-mini'"
+            )

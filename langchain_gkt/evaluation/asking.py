@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from langchain_core.messages import AIMessageChunk
 from langchain_core.outputs import LLMResult
+from langchain_core.runnables.base import RunnableBindingBase
 
 from langchain_gkt import teacher as teachers
 from langchain_gkt.chain import GuidedKnowledgeTransferChain
 from langchain_gkt.costs import CostTracker, MachineTime
-from langchain_gkt.costs.prices import Prices
+from langchain_gkt.costs.prices import Prices, refuse_unlisted
 from langchain_gkt.costs.usage import message_of
+from langchain_gkt.errors import TeacherError
 from langchain_gkt.evaluation.folder import RunFolder
 from langchain_gkt.evaluation.progress import Bar
 from langchain_gkt.evaluation.recorded import RecordedTeacher, Script, logprob_pieces
@@ -41,6 +45,7 @@ class _Tape(CostTracker):
         super().__init__(keep_calls=True, **prices)
         self._hand_over = keep
         self._teachers: set[UUID] = set()
+        self.heard: Reply | None = None
 
     def on_chat_model_start(
         self, serialized: Any, messages: Any, *, run_id: UUID, metadata: Any = None, **kwargs: Any
@@ -57,15 +62,14 @@ class _Tape(CostTracker):
         if run_id not in self._teachers or message is None:
             return
         usage: Any = message.usage_metadata
-        self._hand_over(
-            Reply(
-                text=str(message.text),
-                usage=usage,
-                finish_reason=teachers.finish_reason(message),
-                pieces=logprob_pieces(message),
-                part=part_of(self.calls, "teacher"),
-            )
+        self.heard = Reply(
+            text=str(message.text),
+            usage=usage,
+            finish_reason=teachers.finish_reason(message),
+            pieces=logprob_pieces(message),
+            part=part_of(self.calls, "teacher"),
         )
+        self._hand_over(self.heard)
 
 
 @dataclass(eq=False)
@@ -93,6 +97,8 @@ class Desk:
         if self.concurrency < 1:
             raise ValueError(f"concurrency must be 1 or more, not {self.concurrency}")
         self.tape()  # refuses prices that are none
+        for name in ("teacher_price", "student_price"):
+            refuse_unlisted(getattr(self, name), name)
         rows = range(len(self.task.rows))
         self.keys = [self.task.row_key(i) for i in rows]
         self.prompts = [self.task.prompt(row) for row in self.task.rows]
@@ -114,6 +120,7 @@ class Desk:
         lines = self.folder.lines
         found = [Answer.from_dict(one["answer"]) for one in lines if one["type"] == "answer"]
         self.answers: dict[Key, Answer] = {a.key: a for a in found}
+        self._judge_again()
         self.replies = {
             (one["row"], one["mode"]): Reply.from_dict(one["reply"])
             for one in lines
@@ -122,7 +129,25 @@ class Desk:
         parts = [reply.part for reply in self.replies.values()] + [a.student for a in found]
         self.spent = sum((part.cost or Decimal(0) for part in parts), Decimal(0))
 
-    def tape(self, keep: Callable[[Reply], None] = lambda reply: None) -> CostTracker:
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a manifest says of this sitting."""
+        return {"concurrency": self.concurrency, "rows_from": dict(self.task.source)}
+
+    def _judge_again(self) -> None:
+        """Judge what is written down by the task's metrics of today; this costs nothing."""
+        rows = dict(zip(self.keys, self.task.rows, strict=True))
+        for answer in list(self.answers.values()):
+            if (row := rows.get(answer.row)) is None:
+                continue
+            verdicts = self.task.judge(answer.text, row)
+            leaked = bool(answer.guidance) and self.task.leaked(answer.guidance, row)
+            if (verdicts, leaked) != (answer.verdicts, answer.leaked):
+                judged = replace(answer, verdicts=verdicts, leaked=leaked)
+                self.answers[judged.key] = judged
+                self.folder.append({"type": "answer", "answer": judged.to_dict()})
+
+    def tape(self, keep: Callable[[Reply], None] = lambda reply: None) -> _Tape:
         """Return a tracker for one answer.
 
         Args:
@@ -161,10 +186,9 @@ class Desk:
             if known is not None:
                 return
             self.spent += reply.part.cost or 0
-            if reply.text.strip():  # silence is no reply to go on from: it is asked for again
-                self.replies[key] = reply
-                line = {"type": "reply", "row": key[0], "mode": mode, "reply": asdict(reply)}
-                self.folder.append(line)
+            self.replies[key] = reply
+            line = {"type": "reply", "row": key[0], "mode": mode, "reply": asdict(reply)}
+            self.folder.append(line)
 
         answer = await self.answer(index, mode, chain, keep)
         self.keep(answer)
@@ -199,10 +223,16 @@ class Desk:
         config: Any = {"callbacks": [tape]}
         whole: AIMessageChunk | None = None
         first, started, begun = None, time.time(), time.perf_counter()
-        async for chunk in chain.astream(self.prompts[index], config, **settings):
-            if first is None and chunk.text:
-                first = time.perf_counter() - begun
-            whole = chunk if whole is None else whole + chunk
+        try:
+            async for chunk in chain.astream(self.prompts[index], config, **settings):
+                if first is None and chunk.text:
+                    first = time.perf_counter() - begun
+                whole = chunk if whole is None else whole + chunk
+        except TeacherError as error:
+            if tape.heard is None or tape.heard.text.strip():
+                raise
+            # Paid for, and no answer: to leave it out would flatter the teacher.
+            return self._silent(index, mode, length, tape.heard, error)
         seconds = time.perf_counter() - begun
         assert whole is not None
         gkt, text = whole.response_metadata["gkt"], str(whole.text)
@@ -230,11 +260,32 @@ class Desk:
             replayed=recorded,
         )
 
+    def _silent(
+        self, index: int, mode: str, length: int | None, reply: Reply, error: TeacherError
+    ) -> Answer:
+        known = self.replies.get((self.keys[index], mode))
+        part = known.part if known else reply.part
+        return Answer(
+            row=self.keys[index],
+            mode=mode,
+            length=length,
+            text="",
+            verdicts=self.task.judge("", self.task.rows[index]),
+            teacher=part,
+            seconds=part.seconds,
+            started=time.time(),
+            finish_reason=reply.finish_reason,
+            finished_by="teacher",
+            fallback=f"TeacherError: {error}",
+        )
+
     async def run(
         self,
         name: str,
         jobs: Sequence[Job],
         bar: Bar,
+        *,
+        gives_up: bool = True,
     ) -> None:
         """Do jobs side by side; one that fails is noted, and the others go on.
 
@@ -242,6 +293,7 @@ class Desk:
             name: What they are, for the progress bar.
             jobs: Each with the key of what it finishes.
             bar: The progress bar.
+            gives_up: Whether to end where none succeeds.
 
         Raises:
             RuntimeError: If so many fail before one succeeds that something must be wrong.
@@ -259,7 +311,7 @@ class Desk:
                 except Exception as error:
                     failed += 1
                     self.fail(key, error)
-                    if not succeeded and failed >= min(_HOPELESS, len(jobs)):
+                    if gives_up and not succeeded and failed >= min(_HOPELESS, len(jobs)):
                         raise RuntimeError(
                             f"the first {failed} question(s) of {name!r} all failed; the last "
                             f"with {type(error).__name__}: {error}"
@@ -313,6 +365,7 @@ def settings_of(desk: Desk) -> dict[str, Any]:
             "metrics": ["answer", *task.more_metrics],
         },
         "teacher": [_named(model) for model in teachers.models_of(teacher)],
+        "teacher_bound": _bound(teacher),
         "student": {
             **_named(student),
             "weights": student._identifying_params.get("weights"),
@@ -341,7 +394,28 @@ def _named(model: Any) -> dict[str, Any]:
         "provider": params.get("ls_provider"),
         "model": params.get("ls_model_name"),
         "temperature": params.get("ls_temperature"),
+        "params": _plain(model._identifying_params),
+        # Without its port: a server of one's own seldom keeps it.
+        "host": urlsplit(str(getattr(model, "openai_api_base", None) or "")).hostname,
     }
+
+
+def _plain(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep what reads the same in every process."""
+    kept = {}
+    for name, value in params.items():
+        try:
+            kept[str(name)] = json.loads(json.dumps(value))
+        except (TypeError, ValueError):  # clients, functions and the like
+            continue
+    return kept
+
+
+def _bound(teacher: Any) -> list[dict[str, Any]]:
+    """Return the arguments that wrappers of a teacher add to its calls, the outermost first."""
+    if not isinstance(teacher, RunnableBindingBase):
+        return []
+    return [_plain(teacher.kwargs), *_bound(teacher.bound)]
 
 
 def _priced(price: Any) -> Any:

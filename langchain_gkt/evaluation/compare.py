@@ -33,10 +33,12 @@ class Comparison(Run):
     Attributes:
         summaries: Sums by mode, over the rows that every mode has answered.
         pairs: The modes held against each other.
+        common: Keys of the rows that every mode has answered.
     """
 
     summaries: dict[str, Summary] = field(default_factory=dict)
     pairs: tuple[Paired, ...] = ()
+    common: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, folder: RunFolder) -> Comparison:
@@ -68,6 +70,7 @@ class Comparison(Run):
             failures=failures,
             summaries={mode: summarise(found) for mode, found in common.items()},
             pairs=tuple(pairs),
+            common=frozenset(rows),
         )
 
     def grid(self) -> Grid:
@@ -112,8 +115,8 @@ class Comparison(Run):
         if not any(one.cost is None for one in self.summaries.values()):
             return []
         return [
-            "cost: unknown where a model has no known price (give teacher_price=), or where a call "
-            "told no usage: one that failed may have been billed all the same"
+            "cost: unknown where a model has no known price (give teacher_price=), or never told "
+            "its usage"
         ]
 
     def figures(self) -> dict[str, Figure]:
@@ -143,7 +146,7 @@ class Comparison(Run):
         """
         found = {}
         for mode in self.summaries:
-            mine = [answer for answer in self.answers if answer.mode == mode]
+            mine = [a for a in self.answers if a.mode == mode and a.row in self.common]
             firsts = [a.student.first_token_seconds or 0.0 for a in mine]
             found[mode] = {
                 "teacher": mean(a.teacher.seconds for a in mine),
@@ -199,7 +202,7 @@ async def acompare(
     folder = RunFolder(out)
     desk = Desk(chain, task, folder, teacher_price, student_price, concurrency)
     settings: dict[str, Any] = {**settings_of(desk), "modes": list(modes)}
-    with folder.writing("compare", settings, desk.questions), Bar(progress) as bar:
+    with folder.writing("compare", settings, desk.questions, desk.about), Bar(progress) as bar:
         desk.load()
         for mode in modes:
             await desk.run(mode, desk.missing(mode), bar)

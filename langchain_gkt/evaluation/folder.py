@@ -15,6 +15,7 @@ SCHEMA_VERSION = 1
 """Grows when a field of a line or of the manifest is renamed or removed."""
 
 MANIFEST, LINES = "manifest.json", "lines.jsonl"
+_NEEDED = ("kind", "settings", "rows", "questions", "sittings")
 _PACKAGES = ("langchain-gkt", "langchain-core", "langchain-openai", "transformers", "torch")
 
 
@@ -37,7 +38,11 @@ class RunFolder:
 
     @contextmanager
     def writing(
-        self, kind: str, settings: Mapping[str, Any], rows: Mapping[str, str]
+        self,
+        kind: str,
+        settings: Mapping[str, Any],
+        rows: Mapping[str, str],
+        about: Mapping[str, Any],
     ) -> Iterator[None]:
         """Open the folder for one process, to begin a run or to go on with it.
 
@@ -45,13 +50,18 @@ class RunFolder:
             kind: ``compare`` or ``sweep``.
             settings: What two sittings of one run must agree in.
             rows: The rows' keys with their questions; a later sitting may add some.
+            about: What else is to be known of this sitting.
 
         Raises:
             ValueError: If the folder holds another run.
             RuntimeError: If another process writes to it.
             ImportError: If the package filelock is missing.
         """
-        sitting = {"started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "versions": _versions()}
+        sitting = {
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "versions": _versions(),
+            **json.loads(json.dumps(about, default=str)),
+        }
         fresh = {
             "schema_version": SCHEMA_VERSION,
             "kind": kind,
@@ -86,7 +96,8 @@ class RunFolder:
         assert self.path is not None
         # By way of another name, so that a sudden end leaves the old one or the new one.
         draft = self.path / f".{MANIFEST}"
-        draft.write_text(json.dumps(self.manifest, indent=1, ensure_ascii=False) + "\n")
+        # ASCII, because text that a model wrote may hold what no encoding takes.
+        draft.write_text(json.dumps(self.manifest, indent=1) + "\n", encoding="utf-8")
         os.replace(draft, self.path / MANIFEST)
 
     def append(self, line: Mapping[str, Any]) -> None:
@@ -97,7 +108,7 @@ class RunFolder:
         """
         self.lines.append(dict(line))
         if self._file is not None:
-            self._file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+            self._file.write(json.dumps(line).encode() + b"\n")
             self._file.flush()
             os.fsync(self._file.fileno())
 
@@ -121,14 +132,16 @@ class RunFolder:
                 f"{str(self.path)!r} holds no {MANIFEST}: it is not the folder of a run"
             )
         try:
-            self.manifest = json.loads(file.read_text())
-        except ValueError as error:
+            self.manifest = json.loads(file.read_text(encoding="utf-8"))
+            found = self.manifest.get("schema_version", "none")
+        except (ValueError, AttributeError) as error:
             raise ValueError(f"{file} is damaged: {error}") from error
-        found = self.manifest.get("schema_version")
         if found != SCHEMA_VERSION:
             raise ValueError(
                 f"{file} has schema_version {found}; this release reads {SCHEMA_VERSION}"
             )
+        if missing := [name for name in _NEEDED if name not in self.manifest]:
+            raise ValueError(f"{file} is damaged: it has no {missing[0]!r}")
         file = self.path / LINES
         data = file.read_bytes() if file.exists() else b""
         if data and not data.endswith(b"\n"):

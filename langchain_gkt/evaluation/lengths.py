@@ -180,6 +180,13 @@ class Sweep(Run):
             f"{one.seconds:.2f}",
         ]
 
+    def notes(self) -> list[str]:
+        """Return what the tables' numbers leave out."""
+        found, total = super().notes(), len(self.manifest["rows"])
+        if self.student.rows < total:
+            found.append(f"{self.student.rows} of {total} rows are answered in every way")
+        return found
+
     def _check_notes(self) -> list[str]:
         if not self.checks:
             return []

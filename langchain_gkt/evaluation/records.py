@@ -22,6 +22,8 @@ class Part:
         completion_cost: US dollars for the rest; None where unknown.
         seconds: Time its calls took.
         first_token_seconds: Time to its first streamed token, or None.
+        unreported: Calls beside others that failed or told no usage, and may have been billed:
+            the money is then the least it can be.
     """
 
     calls: int = 0
@@ -31,6 +33,7 @@ class Part:
     completion_cost: str | None = "0"
     seconds: float = 0.0
     first_token_seconds: float | None = None
+    unreported: int = 0
 
     @property
     def cost(self) -> Decimal | None:
@@ -51,7 +54,10 @@ def part_of(calls: Sequence[CallRecord], role: str) -> Part:
         The sums.
     """
     mine = [call for call in calls if call.role == role]
-    whole = all(call.counts.whole for call in mine)
+    unreported = sum(call.counts.unreported_calls for call in mine)
+    priced = not any(call.counts.unpriced_calls for call in mine)
+    # Where no call at all told its usage, nothing is known, not even the least.
+    whole = priced and (not unreported or unreported < len(mine))
     machine = sum((call.counts.machine_cost for call in mine), Decimal(0))
     prompt = sum((call.counts.prompt_cost for call in mine), Decimal(0))
     completion = sum((call.counts.completion_cost for call in mine), machine)
@@ -63,6 +69,7 @@ def part_of(calls: Sequence[CallRecord], role: str) -> Part:
         completion_cost=str(completion) if whole else None,
         seconds=sum(call.seconds for call in mine),
         first_token_seconds=mine[-1].first_token_seconds if mine else None,
+        unreported=unreported,
     )
 
 

@@ -44,17 +44,27 @@ class Run(ABC):
 
         Returns:
             The answers to the manifest's rows, in their order, and what has failed.
+
+        Raises:
+            ValueError: If a line is damaged.
         """
         order = {row: at for at, row in enumerate(folder.manifest["rows"])}
         answers: dict[Key, Answer] = {}
         failures: dict[Key, str] = {}
-        for line in folder.lines:
-            if line["type"] == "answer":
-                answer = Answer.from_dict(line["answer"])
-                answers[answer.key] = answer
-                failures.pop(answer.key, None)
-            elif line["type"] == "failure":
-                failures[line["row"], line["mode"], line["length"]] = line["error"]
+        for number, line in enumerate(folder.lines, 1):
+            try:
+                if line["type"] == "answer":
+                    answer = Answer.from_dict(line["answer"])
+                    answers[answer.key] = answer
+                    failures.pop(answer.key, None)
+                elif line["type"] == "check":
+                    failures.pop((line["row"], "check", line["length"]), None)
+                elif line["type"] == "failure":
+                    failures[line["row"], line["mode"], line["length"]] = line["error"]
+            except (KeyError, TypeError, AttributeError) as error:
+                raise ValueError(
+                    f"line {number} of {folder.path} is damaged: {type(error).__name__}: {error}"
+                ) from error
         mine = [answer for answer in answers.values() if answer.row in order]
         mine.sort(key=lambda answer: order[answer.row])
         return mine, {key: error for key, error in failures.items() if key[0] in order}
@@ -88,6 +98,12 @@ class Run(ABC):
             errors = [error for (_, m, _), error in self.failures.items() if m == mode]
             found.append(f"{mode}: {len(errors)} failed and are left out, such as {errors[0]}")
         total = len(self.manifest["rows"])
+        unreported = sum(a.teacher.unreported + a.student.unreported for a in self.answers)
+        if unreported:
+            found.append(
+                f"cost: at least this much; {unreported} call(s) failed or told no usage, and may "
+                "have been billed"
+            )
         for mode in dict.fromkeys(answer.mode for answer in self.answers):
             done = len({answer.row for answer in self.answers if answer.mode == mode})
             if done < total:

@@ -116,6 +116,7 @@ def add_parts(parts: Sequence[Part]) -> Part:
         completion_cost=money([p.completion_cost for p in parts]),
         seconds=sum(p.seconds for p in parts),
         first_token_seconds=sum(first) / len(first) if first else None,
+        unreported=sum(p.unreported for p in parts),
     )
 
 

@@ -25,6 +25,7 @@ from langchain_gkt.evaluation.waiting import waited_for
 from langchain_gkt.guidance import GuidancePolicy
 
 _POINTS = 12
+_TRIES = 3
 
 
 async def asweep(
@@ -87,15 +88,18 @@ async def asweep(
     desk = Desk(chain, task, folder, teacher_price, student_price, concurrency)
     settings = settings_of(desk)
     settings["chain"].pop("guidance_tokens")  # each length is one
-    sweeper = _Sweeper(desk, chosen, _tokenizer(teacher_tokenizer, chain.teacher))
-    with folder.writing("sweep", settings, desk.questions), Bar(progress) as bar:
+    tokenizer = _tokenizer(teacher_tokenizer, chain.teacher)
+    with folder.writing("sweep", settings, desk.questions, desk.about), Bar(progress) as bar:
         desk.load()
+        # Rows that are new to the run are to have the lengths that the others have.
+        known = {length for _, mode, length in desk.answers if mode == "guided" and length}
+        sweeper = _Sweeper(desk, sorted(known.union(chosen)), tokenizer)
         await desk.run("teacher", await sweeper.teacher_jobs(), bar)
         await desk.run("student", desk.missing("student", ask=sweeper.alone), bar)
         await desk.run("guided", sweeper.guided_jobs(), bar)
         jobs = sweeper.check_jobs(check_lengths, check_rows)
         if jobs:
-            await desk.run("check", jobs, bar)
+            await desk.run("check", jobs, bar, gives_up=False)
     return Sweep.of(folder)
 
 
@@ -144,13 +148,19 @@ class _Sweeper:
         telling = _with_logprobs(desk.chain.teacher)
         if telling is None or not jobs:
             return jobs
-        plain, desk.chain = desk.chain, desk.chain.model_copy(update={"teacher": telling})
-        try:
-            await jobs[0][1]()
-        except Exception:  # noqa: BLE001  whatever it is, it shows again without
-            desk.chain = plain
-            return jobs
-        return jobs[1:]
+        plain = desk.chain
+        asking = desk.chain.model_copy(update={"teacher": telling})
+        for at, (key, job) in enumerate(jobs[:_TRIES]):
+            for desk.chain in (asking, plain):
+                try:
+                    await job()
+                except Exception as error:  # noqa: BLE001  it may be about something else
+                    failed = error
+                else:  # what the same row was answered with is what the provider takes
+                    return jobs[at + 1 :]
+            desk.fail(key, failed)
+        desk.chain = asking
+        return jobs[_TRIES:]
 
     async def alone(self, index: int, mode: str) -> Answer:
         """Have the student answer alone, and say how likely its first tokens are."""

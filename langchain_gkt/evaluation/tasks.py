@@ -67,6 +67,7 @@ class Task:
         guidance_tokens: How much a teacher should write; advice for whoever builds a chain.
         max_tokens: Most tokens of a whole answer, guidance included; None for no limit.
         stop: Strings that end an answer.
+        source: Where the rows come from, for the manifests of runs.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Task:
     guidance_tokens: int = 40
     max_tokens: int | None = None
     stop: Sequence[str] = ()
+    source: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse what could only fail later, in the middle of a paid run.
@@ -320,6 +322,12 @@ def load_task(
         guidance_tokens=known_task.guidance_tokens,
         max_tokens=known_task.max_tokens,
         stop=_STOP[style],
+        source={
+            "data": "hub" if data is None else str(data),
+            "rows": rows,
+            "seed": seed,
+            "exemplars": None if exemplars is None else str(exemplars),
+        },
     )
 
 
@@ -338,6 +346,7 @@ def _word_problems(count: int, seed: int, style: Style, reference: bool) -> Task
         guidance_tokens=18,
         max_tokens=120,
         stop=_STOP[style],
+        source={"rows": count, "seed": seed},
     )
 
 

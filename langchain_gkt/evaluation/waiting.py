@@ -7,7 +7,7 @@ import atexit
 import os
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future, wait
+from concurrent.futures import CancelledError, Future, wait
 from contextvars import copy_context
 from functools import cache, wraps
 from typing import Any, ParamSpec, TypeVar
@@ -57,7 +57,7 @@ def run_now(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
     def end(task: asyncio.Task[T]) -> None:
         if task.cancelled():
-            done.cancel()
+            done.set_exception(CancelledError())
         elif error := task.exception():
             done.set_exception(error)
         else:

@@ -127,9 +127,14 @@ def test_one_answer(here, capsys, cloud, monkeypatch) -> None:
         (["answer", "x", "--student", "/none"], "/none"),
         (["answer", "x", "--guidance", "none.json"], "none.json"),
         (["report", "."], "no manifest.json"),
+        (["answer", "x", "--teacher", "openai:gpt-4o-mini"], "such as OPENAI_API_KEY"),
+        (["compare", "--teacher-price", "1"], "teacher_price='1' is unpriced"),
     ],
 )
-def test_errors_name_the_fault_and_show_no_traceback(here, capsys, command, said) -> None:
+def test_errors_name_the_fault_and_show_no_traceback(
+    here, capsys, command, said, monkeypatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     assert main([*command, *(["--rows", "2"] if command[0] in ("compare", "sweep") else [])]) == 1
     told = capsys.readouterr()
     assert said in told.err

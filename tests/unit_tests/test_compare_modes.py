@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from decimal import Decimal
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 from exam import PRICE, Needy, diary_lines, pair, rows, solution, task, words
 
 from langchain_gkt import GuidancePolicy, Price, track_costs
-from langchain_gkt.evaluation import Task, acompare, compare, load_run
+from langchain_gkt.evaluation import Task, acompare, compare, load_run, load_task
 from langchain_gkt.evaluation.folder import LINES, MANIFEST, RunFolder
 
 TIMES = ("wall time", "tokens per second", "seconds per answer", "time to first token")
@@ -97,22 +98,148 @@ def test_a_hopeless_run_ends_early() -> None:
         compare(chain, task(60), concurrency=1)
 
 
-def test_a_silent_teacher_is_asked_again_later(tmp_path) -> None:
-    silent = {"11"}
+def test_a_silent_teacher_is_wrong_and_billed(tmp_path) -> None:
+    asked: list = []
 
     class Silent(type(pair().teacher)):
         def _generate(self, messages, stop=None, run_manager=None, **kwargs):
             result = super()._generate(messages, stop, run_manager, **kwargs)
-            if any(number in str(messages[-1].text) for number in silent):
+            if "11" in str(messages[-1].text):
                 result.generations[0].message.content = " "
             return result
 
-    chain = pair().model_copy(update={"teacher": Silent()})
-    found = compare(chain, task(3), modes=["guided"], out=tmp_path)
-    assert "returned no text" in str(found)
-    assert found.summaries["guided"].rows == 2
-    silent.clear()
-    assert compare(chain, task(3), modes=["guided"], out=tmp_path).summaries["guided"].rows == 3
+    chain = pair().model_copy(update={"teacher": Silent(diary=asked)})
+    found = compare(chain, task(4), teacher_price=PRICE, out=tmp_path)
+    teacher, student, guided = found.summaries.values()
+    assert (teacher.rows, teacher.accuracy, teacher.unparsed, teacher.fallbacks) == (
+        4,
+        0.75,
+        0.25,
+        1,
+    )
+    assert guided.accuracy == 0.75
+    assert (student.rows, guided.cost) == (4, Decimal("0.088"))  # 4 rows of 0.022
+    compare(chain, task(4), teacher_price=PRICE, out=tmp_path)
+    assert len(asked) == 8
+
+
+def test_one_failed_attempt_does_not_hide_the_rest_of_the_bill() -> None:
+    failing = {12}
+
+    class Flaky(type(pair().teacher)):
+        def _generate(self, messages, stop=None, run_manager=None, **kwargs):
+            if any(str(number) in str(messages[-1].text) for number in failing):
+                failing.clear()
+                raise ConnectionError("once")
+            return super()._generate(messages, stop, run_manager, **kwargs)
+
+    teacher = Flaky().with_retry(wait_exponential_jitter=False)
+    chain = pair().model_copy(update={"teacher": teacher})
+    found = compare(chain, task(4), modes=["guided"], teacher_price=PRICE)
+    assert found.summaries["guided"].cost == Decimal("0.088")
+    assert "at least this much; 1 call(s) failed or told no usage" in str(found)
+
+
+def test_a_mended_metric_judges_what_is_there(tmp_path) -> None:
+    asked: list = []
+    chain = pair(teacher={"diary": asked})
+    wrong = Task("exam", rows(4), lambda text, row: False)
+    assert compare(chain, wrong, out=tmp_path).summaries["teacher"].accuracy == 0.0
+    again = compare(chain, task(4), out=tmp_path)
+    assert again.summaries["teacher"].accuracy == 1.0
+    assert len(asked) == 8
+    assert load_run(tmp_path).summaries["teacher"].accuracy == 1.0
+
+
+def test_bound_arguments_and_models_tell_runs_apart(tmp_path) -> None:
+    plain = pair()
+    hot = plain.model_copy(update={"teacher": plain.teacher.bind(temperature=1.0)})
+    cold = plain.model_copy(update={"teacher": plain.teacher.bind(temperature=0.1)})
+    compare(hot, task(2), out=tmp_path)
+    with pytest.raises(ValueError, match="teacher_bound"):
+        compare(cold, task(2), out=tmp_path)
+
+
+def test_a_price_that_no_list_knows_is_refused_before_it_costs(tmp_path) -> None:
+    asked: list = []
+    with pytest.raises(ValueError, match=r"teacher_price='openai:gpt-4o-mni' is unpriced"):
+        compare(
+            pair(teacher={"diary": asked}),
+            task(2),
+            teacher_price="openai:gpt-4o-mni",
+            out=tmp_path / "run",
+        )
+    assert asked == []
+    assert not (tmp_path / "run").exists()
+
+
+def test_times_are_of_the_rows_in_the_table() -> None:
+    class Slow(Needy):
+        def _generate(self, messages, stop=None, run_manager=None, **kwargs):
+            if "11" in str(messages[0].text):
+                time.sleep(0.3)
+            return super()._generate(messages, stop, run_manager, **kwargs)
+
+    chain = pair(teacher={"fails_on": (11,)}).model_copy(update={"student": Slow()})
+    found = compare(chain, task(3))
+    assert found.summaries["student"].rows == 2
+    assert found.times()["student"]["decode"] < 0.1
+
+
+def test_ctrl_c_ends_a_run_at_once() -> None:
+    code = f"""
+import signal, sys, threading, time
+sys.path[:0] = [{str(Path(__file__).parents[1])!r}]
+from exam import Needy, pair, task
+from langchain_gkt.evaluation import compare
+
+class Slow(Needy):
+    async def _agenerate(self, *args, **kwargs):
+        import asyncio
+        await asyncio.sleep(60)
+
+threading.Timer(1.0, lambda: signal.raise_signal(signal.SIGINT)).start()
+try:
+    compare(pair().model_copy(update={{"student": Slow()}}), task(3), modes=["student"])
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=40)
+    assert done.stdout == "interrupted\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        (MANIFEST, "[]", "is damaged"),
+        (MANIFEST, '{"schema_version": 1}', "has no 'kind'"),
+        (LINES, '{"a": 1}\n', "line 1 of .* is damaged"),
+        (LINES, '{"type": "answer", "answer": {"row": "x"}}\n', "line 1 of .* is damaged"),
+        (LINES, "[]\n", "line 1 of .* is damaged"),
+    ],
+)
+def test_damage_is_named(tmp_path, file, text, said) -> None:
+    compare(pair(), task(2), out=tmp_path)
+    (tmp_path / file).write_text(text)
+    with pytest.raises(ValueError, match=said):
+        load_run(tmp_path)
+
+
+def test_text_of_any_kind_is_written_down(tmp_path) -> None:
+    odd = [{"question": "What is one more than 10? 数 😀 \ud83d", "answer": "11"}]
+    compare(pair(), Task("odd", odd, lambda text, row: row["answer"] in text), out=tmp_path)
+    assert (tmp_path / MANIFEST).read_bytes().isascii()
+    assert load_run(tmp_path).summaries["guided"].accuracy == 1.0
+
+
+def test_the_manifest_names_seed_data_and_load(tmp_path) -> None:
+    words = load_task("word_problems", rows=2, seed=5)
+    asked = Task("exam", rows(2), lambda text, row: True, source=words.source)
+    found = compare(pair(), asked, out=tmp_path, concurrency=3)
+    (sitting,) = found.manifest["sittings"]
+    assert sitting["rows_from"]["seed"] == 5
+    assert sitting["concurrency"] == 3
 
 
 def test_fallbacks_are_answers_without_guidance() -> None:
@@ -190,9 +317,9 @@ def test_bad_folders_are_named(tmp_path) -> None:
 
 def test_two_processes_never_write_one_run(tmp_path) -> None:
     with (
-        RunFolder(tmp_path).writing("compare", {}, {}),
+        RunFolder(tmp_path).writing("compare", {}, {}, {}),
         pytest.raises(RuntimeError, match="being written by another process"),
-        RunFolder(tmp_path).writing("compare", {}, {}),
+        RunFolder(tmp_path).writing("compare", {}, {}, {}),
     ):
         pass
 

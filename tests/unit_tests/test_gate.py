@@ -123,6 +123,8 @@ def test_a_policy_travels_as_a_file(tmp_path) -> None:
         ('{"ask": 2}', "between 0 and 1"),
         ('{"ask": true}', "between 0 and 1"),
         ('{"probe_tokens": 0}', "1 or more"),
+        ('{"probe_tokens": 2.5}', "GuidancePolicy.probe_tokens must be a whole number"),
+        ('{"tokens": "18"}', "GuidancePolicy.tokens must be a whole number"),
     ],
 )
 def test_a_bad_policy_file_is_named(tmp_path, text, said) -> None:

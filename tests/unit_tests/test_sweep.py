@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from decimal import Decimal
+from typing import ClassVar
 
 import pytest
 from exam import PRICE, diary_lines, judge, pair, rows, solution, task, words
@@ -112,7 +113,7 @@ def test_the_same_guidance_is_not_continued_twice() -> None:
     assert len(asked) > len(texts)
 
 
-def test_a_length_that_fails_does_not_lose_the_others() -> None:
+def test_lengths_spent_on_reasoning_are_wrong_answers() -> None:
     class Thinking(type(pair().teacher)):
         def _generate(self, messages, stop=None, run_manager=None, **kwargs):
             result = super()._generate(messages, stop, run_manager, **kwargs)
@@ -122,9 +123,62 @@ def test_a_length_that_fails_does_not_lose_the_others() -> None:
 
     chain = pair().model_copy(update={"teacher": Thinking()})
     found = sweep(chain, task(4), lengths=[2, 3, 9])
-    assert list(found.by_length) == [0, 9]
+    # Lengths that are spent on hidden reasoning are paid for, and right on nothing.
+    assert list(found.by_length) == [0, 2, 3, 9]
+    assert [one.accuracy for one in found.by_length.values()] == [0.5, 0.0, 0.0, 1.0]
     assert next(a.guidance for a in found.answers if a.length == 9) == "Plan: take 10 and add"
-    assert "hidden reasoning tokens" in "\n".join(found.notes())
+
+
+def test_a_teacher_that_tells_no_usage_is_cut_at_a_guess() -> None:
+    class NoUsage(type(pair().teacher)):
+        def _generate(self, messages, stop=None, run_manager=None, **kwargs):
+            result = super()._generate(messages, stop, run_manager, **kwargs)
+            result.generations[0].message.usage_metadata = None
+            return result
+
+    chain = pair().model_copy(update={"teacher": NoUsage(logprobs=False)})
+    found = sweep(chain, task(6), lengths=[2, 8, 40])
+    assert dict(found.methods) == {"guessed": 6}
+    assert [one.leaked for one in found.by_length.values()] == [0.0, 0.0, 0.0, 1.0]
+    assert found.by_length[2].accuracy == 0.5
+    assert "guessed at four characters a token" in str(found)
+
+
+def test_a_failure_that_is_not_about_logprobs_costs_no_logprobs(tmp_path) -> None:
+    asked: list = []
+    found = sweep(pair(teacher={"fails_on": (10,), "diary": asked}), task(6), lengths=[6])
+    assert dict(found.methods) == {"logprobs": 5}
+    assert len(asked) == 5
+    assert "teacher: 1 failed" in str(found)
+
+
+def test_new_rows_get_the_lengths_of_the_others(tmp_path) -> None:
+    sweep(pair(), task(4), lengths=[2], out=tmp_path)
+    found = sweep(pair(), task(8), lengths=[6], out=tmp_path)
+    assert found.student.rows == 8
+    assert list(found.by_length) == [0, 2, 6]
+    fewer = sweep(pair(), task(2), lengths=[3], out=tmp_path)
+    assert "2 of 8 rows are answered in every way" in str(fewer)
+
+
+def test_a_failed_check_is_made_good_and_hides_nothing(tmp_path) -> None:
+    class Down(type(pair().teacher)):
+        broken: ClassVar[bool] = True
+
+        def _generate(self, messages, stop=None, run_manager=None, **kwargs):
+            if self.max_tokens is not None and Down.broken:
+                raise ConnectionError("down")
+            return super()._generate(messages, stop, run_manager, **kwargs)
+
+    chain = pair().model_copy(update={"teacher": Down()})
+    fields = {"lengths": [6], "check_lengths": (6,), "check_rows": 2, "out": tmp_path}
+    found = sweep(chain, task(4), **fields)
+    assert "check: 2 failed" in str(found)
+    assert found.by_length[6].accuracy == 1.0
+    Down.broken = False
+    again = sweep(chain, task(4), **fields)
+    assert "2 of 2 guidances" in str(again)
+    assert "check:" not in "\n".join(again.notes())
 
 
 def test_the_policys_gate_is_left_out_of_the_sweep() -> None:
