@@ -104,19 +104,19 @@ def verdict(found: Sweep, choices: dict[str, Choice]) -> str:
     ratios = {goal: both / alone for alone, both, goal in prices if alone and both}
     cheaper = [goal for goal, ratio in ratios.items() if ratio < 1]
     listed = ", ".join(f"{ratio:.0%} at {goal:.1%}" for goal, ratio in ratios.items())
-    head = (
-        f"**Asking only where the student is unsure is cheaper than a fixed length at "
-        f"{len(cheaper)} of these {len(found.goals())} accuracies**"
-        if cheaper
-        else "**Asking only where the student is unsure is never cheaper than a fixed length here**"
-    )
+    loss = fixed.unseen.accuracy - gated.unseen.accuracy
+    better = loss <= 0 and gated.unseen.cost < fixed.unseen.cost
     return (
-        f"{head}: with both, an accuracy costs this much of what it costs with a fixed length: "
-        f"{listed}. That is picked by looking. On rows that the choice above did not see, the "
-        f"gated one costs {gated.unseen.cost / fixed.unseen.cost:.0%} of the fixed one and is "
-        f"right on {gated.unseen.accuracy:.1%} against {fixed.unseen.accuracy:.1%}. Having the "
-        "teacher answer whole where the student is unsure (*gated*, a cascade) is the dearest of "
-        "the three where accuracy is to be high.\n\n"
+        "**Is it better than a fixed length?** "
+        + ("Yes" if better else "Not shown")
+        + f": on rows that the choice above did not see, the gated one costs "
+        f"{gated.unseen.cost / fixed.unseen.cost:.0%} of the fixed one and is right on "
+        f"{gated.unseen.accuracy:.1%} against {fixed.unseen.accuracy:.1%}. Where much accuracy may "
+        f"be given up it is far cheaper: to reach an accuracy, both together cost this much of "
+        f"what a fixed length costs: {listed} (cheaper at {len(cheaper)} of {len(found.goals())} "
+        "accuracies; picked by looking at all rows, so a little too good). Having the teacher "
+        "answer whole where the student is unsure (*gated*, a cascade) is the dearest of the three "
+        "where accuracy is to be high.\n\n"
         "What the prompt alone tells (1 token, free while prefilling) is worth nothing on this "
         "task: every answer begins with the same word. The student has to begin an answer before "
         "it shows whether it knows it. That costs it as many decoding steps as tokens are probed, "
