@@ -84,7 +84,10 @@ def sweep(args: Namespace) -> None:
         )
     found = replace(found, max_loss=args.max_loss)
     _show(found)
-    for name, choice in found.choices().items():
+    choices = found.choices()
+    if not choices:
+        sys.stdout.write("\nNo policy was written: choosing takes 4 rows or more.\n")
+    for name, choice in choices.items():
         file = args.out / ("policy.json" if name == "fixed length" else "policy-gated.json")
         choice.policy.save(file)
         sys.stdout.write(f"\n{file}: {choice}\n")

@@ -140,8 +140,14 @@ class Desk:
         for answer in list(self.answers.values()):
             if (row := rows.get(answer.row)) is None:
                 continue
-            verdicts = self.task.judge(answer.text, row)
-            leaked = bool(answer.guidance) and self.task.leaked(answer.guidance, row)
+            try:
+                verdicts = self.task.judge(answer.text, row)
+                leaked = bool(answer.guidance) and self.task.leaked(answer.guidance, row)
+            except Exception as error:
+                raise ValueError(
+                    f"a metric of task {self.task.name!r} failed on row {answer.row}, which is "
+                    f"answered already: {type(error).__name__}: {error}"
+                ) from error
             if (verdicts, leaked) != (answer.verdicts, answer.leaked):
                 judged = replace(answer, verdicts=verdicts, leaked=leaked)
                 self.answers[judged.key] = judged

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -150,17 +151,14 @@ class _Sweeper:
             return jobs
         plain = desk.chain
         asking = desk.chain.model_copy(update={"teacher": telling})
-        for at, (key, job) in enumerate(jobs[:_TRIES]):
+        for at, (_, job) in enumerate(jobs[:_TRIES]):
             for desk.chain in (asking, plain):
-                try:
+                # What fails both ways is about something else, and shows when it is tried again.
+                with suppress(Exception):
                     await job()
-                except Exception as error:  # noqa: BLE001  it may be about something else
-                    failed = error
-                else:  # what the same row was answered with is what the provider takes
-                    return jobs[at + 1 :]
-            desk.fail(key, failed)
+                    return jobs[:at] + jobs[at + 1 :]
         desk.chain = asking
-        return jobs[_TRIES:]
+        return jobs
 
     async def alone(self, index: int, mode: str) -> Answer:
         """Have the student answer alone, and say how likely its first tokens are."""
@@ -225,7 +223,10 @@ class _Sweeper:
         if heat is None:
             heat = getattr(chain.student, "temperature", None)
         text, _, whole = script.cut(length)
-        if heat != 0 or before.finish_reason == "length" or not text.strip():
+        # A length that gave no guidance says nothing of the next one.
+        if before.fallback is not None or not text.strip():
+            return None
+        if heat != 0 or before.finish_reason == "length":
             return None
         if whole:
             return before if before.finished_by == "teacher" else None

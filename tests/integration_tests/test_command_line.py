@@ -48,6 +48,12 @@ def test_sweep_compare_and_report(here, capsys) -> None:
     assert Path("elsewhere/accuracy.svg").exists()
 
 
+def test_too_few_rows_to_choose_are_said_to_be(here, capsys) -> None:
+    assert main(["sweep", "--rows", "2", "--lengths", "8,18"]) == 0
+    assert "choosing takes 4 rows or more" in capsys.readouterr().out
+    assert not Path("runs/sweep/policy.json").exists()
+
+
 def test_the_page_needs_nothing_else(here, capsys) -> None:
     sweep(pair(), task(6), lengths=[2, 6], out="run")
     assert main(["report", "run", "--format", "html"]) == 0

@@ -151,6 +151,15 @@ def test_a_mended_metric_judges_what_is_there(tmp_path) -> None:
     assert load_run(tmp_path).summaries["teacher"].accuracy == 1.0
 
 
+def test_a_broken_metric_is_named_before_anything_is_asked(tmp_path) -> None:
+    asked: list = []
+    chain = pair(teacher={"diary": asked})
+    compare(chain, task(2), out=tmp_path)
+    with pytest.raises(ValueError, match=r"a metric of task 'exam' failed on row 0000-.*Division"):
+        compare(chain, Task("exam", rows(2), lambda text, row: 1 / 0), out=tmp_path)
+    assert len(asked) == 4
+
+
 def test_bound_arguments_and_models_tell_runs_apart(tmp_path) -> None:
     plain = pair()
     hot = plain.model_copy(update={"teacher": plain.teacher.bind(temperature=1.0)})

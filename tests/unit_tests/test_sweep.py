@@ -181,6 +181,27 @@ def test_a_failed_check_is_made_good_and_hides_nothing(tmp_path) -> None:
     assert "check:" not in "\n".join(again.notes())
 
 
+def test_a_silent_length_is_not_taken_for_the_whole_answer() -> None:
+    class Thinking(type(pair().teacher)):
+        def _generate(self, messages, stop=None, run_manager=None, **kwargs):
+            result = super()._generate(messages, stop, run_manager, **kwargs)
+            usage = result.generations[0].message.usage_metadata
+            usage["output_token_details"] = {"reasoning": 3}
+            usage["output_tokens"] += 3
+            return result
+
+    chain = pair().model_copy(update={"teacher": Thinking()})
+    found = sweep(chain, task(4), lengths=[3, 30])
+    assert [one.accuracy for one in found.by_length.values()] == [0.5, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("count", [2, 12])
+def test_a_teacher_that_is_down_is_named(count) -> None:
+    down = pair(teacher={"fails_on": tuple(range(10, 10 + count))})
+    with pytest.raises(RuntimeError, match=r"all failed.*the line is down"):
+        sweep(down, task(count), lengths=[6])
+
+
 def test_the_policys_gate_is_left_out_of_the_sweep() -> None:
     chain = pair(guidance=GuidancePolicy(ask=0.5, probe_tokens=8))
     assert sweep(chain, task(4), lengths=[6]).by_length[6].asked == 1.0
