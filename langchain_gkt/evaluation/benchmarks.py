@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from langchain_gkt.evaluation.loading import Record
@@ -162,12 +163,7 @@ def number_metric(how: How) -> Metric:
     Returns:
         The metric.
     """
-
-    def metric(text: str, row: Row) -> bool | None:
-        found = extract_number(text, how)
-        return None if found is None else found == Decimal(row["answer"])
-
-    return metric
+    return _metric(partial(extract_number, how=how), Decimal)
 
 
 def option_metric(how: How) -> Metric:
@@ -179,10 +175,13 @@ def option_metric(how: How) -> Metric:
     Returns:
         The metric.
     """
+    return _metric(partial(extract_option, how=how), str)
 
+
+def _metric(extract: Callable[[str], Any], read: Callable[[Any], Any]) -> Metric:
     def metric(text: str, row: Row) -> bool | None:
-        found = extract_option(text, how)
-        return None if found is None else found == str(row["answer"])
+        found = extract(text)
+        return None if found is None else bool(found == read(row["answer"]))
 
     return metric
 

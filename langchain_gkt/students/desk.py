@@ -68,8 +68,8 @@ class Desk(ABC):
             A handle for `forget`.
         """
         # What cannot become a request is left for the request to say.
-        most = min(n for n in (self.context, self.limits.kv_tokens, len(ids) + 1) if n is not None)
-        fits = len(ids) < most
+        bounds = (self.context, self.limits.kv_tokens)
+        fits = all(bound is None or len(ids) < bound for bound in bounds)
         fits = fits and self.limits.prefix_cache_bytes > 0
         ahead = Ahead(ids, done=not fits, taken=not fits)
         with self._wake:

@@ -11,6 +11,8 @@ from langchain_core.messages import AIMessage
 from rules_server import rules_server
 from scripted import save_scripted
 
+from langchain_gkt import GuidancePolicy
+
 DOCS = Path(__file__).parents[2] / "docs"
 
 
@@ -70,8 +72,8 @@ def test_evaluate(tmp_path, monkeypatch, capsys) -> None:
     printed = capsys.readouterr().out
     assert "McNemar" in printed
     assert "8 of 8 guidances" in str(space["found"])
-    assert space["gated"].policy.threshold is not None or space["gated"].policy.ask == "always"
-    assert (tmp_path / "policy.json").exists()
+    assert GuidancePolicy.load(tmp_path / "policy.json") == space["choice"].policy
+    assert str(space["gated"].policy) in printed
 
 
 def test_every_code_block_of_the_pages_is_python_or_shell() -> None:

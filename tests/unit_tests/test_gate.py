@@ -30,7 +30,7 @@ def sum_of(chunks):
     return whole
 
 
-async def test_a_sure_student_is_not_helped(student) -> None:
+async def test_a_sure_student_is_not_helped() -> None:
     asked = []
     chain = pair(teacher={"diary": asked}, guidance=GATE)
     async for message in every_door(chain, EVEN):
@@ -43,7 +43,7 @@ async def test_a_sure_student_is_not_helped(student) -> None:
     assert asked == []
 
 
-async def test_an_unsure_student_is_helped(student) -> None:
+async def test_an_unsure_student_is_helped() -> None:
     asked = []
     chain = pair(teacher={"diary": asked}, guidance=GATE)
     async for message in every_door(chain, ODD):
