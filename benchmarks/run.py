@@ -38,10 +38,10 @@ from benchmarks.setting import (
 )
 from langchain_gkt import GuidedKnowledgeTransferChain, HuggingFaceStudent
 from langchain_gkt.demo.pair import STUDENT as EMBEDDED
-from langchain_gkt.evaluation.scoring import extract_number
-from langchain_gkt.evaluation.word_problems import sample
-from langchain_gkt.students.engine import Engine, Request
-from langchain_gkt.students.int8 import quantize
+from langchain_gkt.evaluation.scoring.answers import extract_number
+from langchain_gkt.evaluation.tasks.word_problems import sample
+from langchain_gkt.students.engine.engine import Engine, Request
+from langchain_gkt.students.engine.int8 import quantize
 
 STUDENT = {"layers": 12, "width": 512, "inner": 1408}
 TEACHER = {"layers": 22, "width": 1280, "inner": 3456}

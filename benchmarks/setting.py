@@ -15,9 +15,9 @@ from langchain_core.messages import AIMessage, HumanMessage
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from langchain_gkt.evaluation.word_problems import sample
-from langchain_gkt.students.engine import Engine, Limits, Request
-from langchain_gkt.students.prompt import PromptBuilder
+from langchain_gkt.evaluation.tasks.word_problems import sample
+from langchain_gkt.students.engine.engine import Engine, Limits, Request
+from langchain_gkt.students.prompting import PromptBuilder
 
 GUIDANCE_TOKENS = 40
 """The paper's limit for GSM8K, as is the next."""

@@ -16,7 +16,7 @@ from langchain_huggingface import HuggingFacePipeline
 from transformers import pipeline
 
 from benchmarks.setting import PADDED, STUDENT_TOKENS, Question, answer_all
-from langchain_gkt.students.engine import Engine
+from langchain_gkt.students.engine.engine import Engine
 
 
 @dataclass

@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from langchain_gkt.chain import GuidedKnowledgeTransferChain
+    from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
     from langchain_gkt.costs import (
         Budget,
         CostReport,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from fakes import MODELS, WordTeacher
+from support.fakes import MODELS, WordTeacher
 
 from langchain_gkt import HuggingFaceStudent
-from langchain_gkt.evaluation.word_problems import WordProblem, sample
+from langchain_gkt.evaluation.tasks.word_problems import WordProblem, sample
 
 
 @pytest.fixture(scope="session", autouse=True)

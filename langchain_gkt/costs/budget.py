@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from langchain_core.messages import BaseMessage
 
-from langchain_gkt.costs.counts import Counts, amount
 from langchain_gkt.costs.prices import Money, Prices, check_price, exact
+from langchain_gkt.costs.totals import Counts, amount
 from langchain_gkt.costs.usage import Density
 from langchain_gkt.errors import BudgetExceeded
 

@@ -9,7 +9,7 @@ from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from langchain_gkt.costs.counts import Counts, amount
+from langchain_gkt.costs.totals import Counts, amount
 
 if TYPE_CHECKING:
     from langchain_core.runnables import Runnable

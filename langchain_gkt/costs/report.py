@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from langchain_gkt.costs import views
+from langchain_gkt.costs import rendering as views
 from langchain_gkt.costs.compare import Comparison
-from langchain_gkt.costs.counts import Counts, Estimate, amount
 from langchain_gkt.costs.estimate import METHODS
+from langchain_gkt.costs.totals import Counts, Estimate, amount
 
 if TYPE_CHECKING:
     import pandas
@@ -170,7 +170,7 @@ class CostReport:
         Raises:
             ImportError: If matplotlib is missing.
         """
-        from langchain_gkt.costs.plot import draw
+        from langchain_gkt.costs.chart import draw
 
         return draw(self)
 

@@ -16,13 +16,13 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import LLMResult
 
-from langchain_gkt.costs.accounts import Accounts
+from langchain_gkt.costs.aggregator import Accounts
 from langchain_gkt.costs.budget import Budget
 from langchain_gkt.costs.compare import ComparesChains, Comparison
-from langchain_gkt.costs.counts import BusyClock, Counts
 from langchain_gkt.costs.prices import MachineTime, Prices, check_price
-from langchain_gkt.costs.records import CallRecord, OpenCall, OpenRun, TaskWatch, open_run
 from langchain_gkt.costs.report import CostReport
+from langchain_gkt.costs.runs import CallRecord, OpenCall, OpenRun, TaskWatch, open_run
+from langchain_gkt.costs.totals import BusyClock, Counts
 from langchain_gkt.costs.usage import message_of, text_length
 
 Role = Literal["teacher", "student"]

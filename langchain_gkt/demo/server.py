@@ -32,8 +32,8 @@ from langchain_core.messages import convert_to_messages
 from pydantic import BaseModel, Field, model_validator
 from starlette.concurrency import run_in_threadpool
 
-from langchain_gkt.students.engine import Engine, Piece
-from langchain_gkt.students.engine import Request as Generation
+from langchain_gkt.students.engine.engine import Engine, Piece
+from langchain_gkt.students.engine.engine import Request as Generation
 from langchain_gkt.students.huggingface import HuggingFaceStudent
 
 

@@ -16,7 +16,8 @@ from transformers.utils import logging as transformers_logging
 
 from langchain_gkt import GuidedKnowledgeTransferChain
 from langchain_gkt.demo.pair import PRICE, STUDENT, demo_teacher
-from langchain_gkt.evaluation import Comparison, Task, compare, load_task, pictures
+from langchain_gkt.evaluation import Comparison, Task, compare, load_task
+from langchain_gkt.evaluation.results import charts as pictures
 
 
 def demo(args: Namespace) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from langchain_gkt.evaluation.choice import Choice
 from langchain_gkt.evaluation.compare import Comparison, acompare, compare
-from langchain_gkt.evaluation.folder import RunFolder
-from langchain_gkt.evaluation.lengths import Sweep
+from langchain_gkt.evaluation.results.frontier import Choice
+from langchain_gkt.evaluation.results.sweep_result import Sweep
+from langchain_gkt.evaluation.running.run_store import RunFolder
 from langchain_gkt.evaluation.sweep import asweep, sweep
-from langchain_gkt.evaluation.tasks import Example, Task, load_task
+from langchain_gkt.evaluation.tasks.task import Example, Task, load_task
 
 __all__ = [
     "Choice",

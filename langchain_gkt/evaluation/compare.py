@@ -8,17 +8,17 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from langchain_gkt.calls import Mode
-from langchain_gkt.chain import GuidedKnowledgeTransferChain
+from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
+from langchain_gkt.chain.call import Mode
 from langchain_gkt.costs.prices import MachineTime, Prices
-from langchain_gkt.evaluation.asking import Desk, settings_of
-from langchain_gkt.evaluation.folder import RunFolder
-from langchain_gkt.evaluation.grid import Grid
-from langchain_gkt.evaluation.progress import Bar
-from langchain_gkt.evaluation.run import Run, dollars, percent, share, span
-from langchain_gkt.evaluation.summary import Paired, Summary, paired, summarise
-from langchain_gkt.evaluation.tasks import Task
-from langchain_gkt.evaluation.waiting import waited_for
+from langchain_gkt.evaluation.results.run import Run, dollars, percent, share, span
+from langchain_gkt.evaluation.results.summary import Paired, Summary, paired, summarise
+from langchain_gkt.evaluation.running.progress import Bar
+from langchain_gkt.evaluation.running.run_store import RunFolder
+from langchain_gkt.evaluation.running.runner import Desk, settings_of
+from langchain_gkt.evaluation.running.waiting import waited_for
+from langchain_gkt.evaluation.tasks.task import Task
+from langchain_gkt.reporting.table import Grid
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -128,7 +128,7 @@ class Comparison(Run):
         Raises:
             ImportError: If matplotlib is missing.
         """
-        from langchain_gkt.evaluation import pictures
+        from langchain_gkt.evaluation.results import charts as pictures
 
         if not self.summaries:
             return {}

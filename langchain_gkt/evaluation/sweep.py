@@ -11,19 +11,19 @@ from typing import Any
 
 from langchain_core.runnables.base import RunnableBindingBase
 
-from langchain_gkt import teacher as teachers
-from langchain_gkt.calls import KnowsConfidence
-from langchain_gkt.chain import GuidedKnowledgeTransferChain
+from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
+from langchain_gkt.chain.call import KnowsConfidence
 from langchain_gkt.costs.prices import MachineTime, Prices
-from langchain_gkt.evaluation.asking import Desk, Job, settings_of
-from langchain_gkt.evaluation.folder import RunFolder
-from langchain_gkt.evaluation.lengths import PROBED, Sweep
-from langchain_gkt.evaluation.progress import Bar
-from langchain_gkt.evaluation.recorded import RecordedTeacher, Script, Tokenizer, pieces_by
-from langchain_gkt.evaluation.records import Answer, Part
-from langchain_gkt.evaluation.tasks import Task
-from langchain_gkt.evaluation.waiting import waited_for
+from langchain_gkt.evaluation.results.sweep_result import PROBED, Sweep
+from langchain_gkt.evaluation.running.progress import Bar
+from langchain_gkt.evaluation.running.records import Answer, Part
+from langchain_gkt.evaluation.running.replay import RecordedTeacher, Script, Tokenizer, pieces_by
+from langchain_gkt.evaluation.running.run_store import RunFolder
+from langchain_gkt.evaluation.running.runner import Desk, Job, settings_of
+from langchain_gkt.evaluation.running.waiting import waited_for
+from langchain_gkt.evaluation.tasks.task import Task
 from langchain_gkt.guidance import GuidancePolicy
+from langchain_gkt.teachers import settings as teachers
 
 _POINTS = 12
 _TRIES = 3

@@ -17,14 +17,14 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import PrivateAttr
 
-from langchain_gkt.structured import Method, binding, schema_in, structured
-from langchain_gkt.students.engine import Engine, Piece, Request
-from langchain_gkt.students.probe import Probe
-from langchain_gkt.students.prompt import PromptBuilder
-from langchain_gkt.students.tools import CallReader
+from langchain_gkt.structured_output.schema import Method, binding, schema_in, structured
+from langchain_gkt.students.engine.confidence import Probe
+from langchain_gkt.students.engine.engine import Engine, Piece, Request
+from langchain_gkt.students.prompting import PromptBuilder
+from langchain_gkt.students.tool_parsing import CallReader
 
 if TYPE_CHECKING:
-    from langchain_gkt.students.grammar import Constraint, Vocabulary
+    from langchain_gkt.structured_output.grammar import Constraint, Vocabulary
 
 
 class ToolsAndSchemas(BaseChatModel):
@@ -149,20 +149,20 @@ class ToolsAndSchemas(BaseChatModel):
         """
         if method == "function_calling":
             return super().with_structured_output(schema, include_raw=include_raw, **kwargs)
-        from langchain_gkt.students.grammar import json_grammar
+        from langchain_gkt.structured_output.grammar import json_grammar
 
         bound = binding(schema, method)
         json_grammar(schema_in(bound["response_format"]))  # refuses now what fails later
         return structured(self.bind(**bound, **kwargs), schema, include_raw=include_raw)
 
     def _constraint(self, grammar: str, *, begun: str, max_tokens: int) -> Constraint:
-        from langchain_gkt.students.grammar import Constraint
+        from langchain_gkt.structured_output.grammar import Constraint
 
         vocabulary = self._load_vocabulary()
         return Constraint(vocabulary, grammar, begun=begun, max_tokens=max_tokens)
 
     def _load_vocabulary(self) -> Vocabulary:
-        from langchain_gkt.students.grammar import Vocabulary
+        from langchain_gkt.structured_output.grammar import Vocabulary
 
         if self._vocabulary is None:
             engine = self._load()[0]
@@ -175,7 +175,7 @@ class ToolsAndSchemas(BaseChatModel):
         if isinstance(choice, dict):
             choice = choice.get("function", {}).get("name") or choice.get("type", "auto")
         if given["tools"] and choice not in (None, False, "auto", "none"):
-            from langchain_gkt.students.grammar import tool_grammar
+            from langchain_gkt.structured_output.grammar import tool_grammar
 
             if getattr(self._load()[1].tokenizer, "response_template", None):
                 raise ValueError(
@@ -186,7 +186,7 @@ class ToolsAndSchemas(BaseChatModel):
                 given["tools"], None if choice in ("any", "required", True) else choice
             )
         if given["response_format"]:
-            from langchain_gkt.students.grammar import json_grammar
+            from langchain_gkt.structured_output.grammar import json_grammar
 
             return json_grammar(schema_in(given["response_format"]))
         return None

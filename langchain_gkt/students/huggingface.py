@@ -20,17 +20,17 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables.config import RunnableConfig, run_in_executor
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
+from langchain_gkt.chain.callbacks import wide_configs
 from langchain_gkt.errors import StudentError, refuse_unknown
-from langchain_gkt.runs import wide_configs
-from langchain_gkt.structured import schema_in, with_instruction
-from langchain_gkt.students import STUDENT_VARIABLE
+from langchain_gkt.structured_output.schema import schema_in, with_instruction
 from langchain_gkt.students.abilities import ToolsAndSchemas
-from langchain_gkt.students.engine import Engine, Limits, Piece, Prefill, Request
+from langchain_gkt.students.conversion import STUDENT_VARIABLE
+from langchain_gkt.students.engine.engine import Engine, Limits, Piece, Prefill, Request
 from langchain_gkt.students.loading import LOADING, taken
-from langchain_gkt.students.prompt import PromptBuilder, is_begun
+from langchain_gkt.students.prompting import PromptBuilder, is_begun
 
 if TYPE_CHECKING:
-    from langchain_gkt.students.grammar import Vocabulary
+    from langchain_gkt.structured_output.grammar import Vocabulary
 
 _SAMPLING = ("max_tokens", "temperature", "top_p", "seed")
 _CALL_ARGUMENTS = (*_SAMPLING, "tools", "tool_choice", "response_format")
@@ -213,7 +213,7 @@ class HuggingFaceStudent(ToolsAndSchemas):
         self._fitting(messages, tools, self.max_tokens, reserve)
         if not response_format:
             return 0
-        from langchain_gkt.students.grammar import json_grammar, shortest_answer
+        from langchain_gkt.structured_output.grammar import json_grammar, shortest_answer
 
         return shortest_answer(self._load_vocabulary(), json_grammar(schema_in(response_format)))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from langchain_gkt.errors import StudentError
-from langchain_gkt.students.int8 import quantize
+from langchain_gkt.students.engine.int8 import quantize
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")

@@ -3,13 +3,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fakes import Recorder
 from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.tools import tool
 from langgraph.graph import START, MessagesState, StateGraph
 from pydantic import BaseModel
-from scripted import ToolTeacher, save_scripted
+from support.fakes import Recorder
+from support.scripted import ToolTeacher, save_scripted
 
 from langchain_gkt import GuidedKnowledgeTransferChain, HuggingFaceStudent, track_costs
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from decimal import Decimal
 
 import pytest
-from billing_server import BillingServer, Plan
 from langchain.agents import create_agent
 from langchain_core.caches import InMemoryCache
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel
+from support.billing_server import BillingServer, Plan
 
 from langchain_gkt import (
     CostTracker,

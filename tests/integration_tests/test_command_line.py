@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
-from exam import pair, rows, task
-from fakes import MODELS
+from support.exam import pair, rows, task
+from support.fakes import MODELS
 
 from langchain_gkt import GuidancePolicy
 from langchain_gkt.__main__ import main

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage
-from rules_server import rules_server
-from scripted import save_scripted
+from support.rules_server import rules_server
+from support.scripted import save_scripted
 
 from langchain_gkt import GuidancePolicy
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from exam import Knowing, Needy, task
-from fakes import MODELS
 from langchain_core.messages import convert_to_messages
 from langchain_openai import ChatOpenAI
-from rules_server import rules_server
+from support.exam import Knowing, Needy, task
+from support.fakes import MODELS
+from support.rules_server import rules_server
 from transformers import AutoTokenizer
 
 from langchain_gkt import GuidancePolicy, GuidedKnowledgeTransferChain, HuggingFaceStudent

@@ -3,7 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from fakes import MODELS
+from support.fakes import MODELS
 
 
 def test_the_program_ends_although_an_answer_is_being_written() -> None:

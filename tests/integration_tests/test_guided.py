@@ -4,11 +4,11 @@ import subprocess
 import sys
 
 import pytest
-from fakes import Recorder
 from langchain_openai import ChatOpenAI
+from support.fakes import Recorder
 
 from langchain_gkt import GuidedKnowledgeTransferChain, TeacherError, track_costs
-from langchain_gkt.evaluation.word_problems import sample
+from langchain_gkt.evaluation.tasks.word_problems import sample
 
 
 def openai(cloud, **kwargs) -> ChatOpenAI:

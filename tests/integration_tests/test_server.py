@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import openai
 import pytest
-from fakes import MODELS
+from support.fakes import MODELS
 
 from langchain_gkt.demo.cloud import LocalCloud
 

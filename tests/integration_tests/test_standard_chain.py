@@ -8,7 +8,7 @@ import pytest
 from langchain_core.tools import BaseTool
 from langchain_tests.integration_tests import ChatModelIntegrationTests, ToolsIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests, ToolsUnitTests
-from scripted import ToolTeacher, save_scripted
+from support.scripted import ToolTeacher, save_scripted
 
 from langchain_gkt import GuidedKnowledgeTransferChain
 

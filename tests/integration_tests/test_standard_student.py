@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
-from scripted import save_scripted
+from support.scripted import save_scripted
 
 from langchain_gkt import HuggingFaceStudent
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 from pytest_socket import disable_socket
-from tiny import TOKENIZER, make_model
+from support.tiny import TOKENIZER, make_model
 
-from langchain_gkt.students.engine import Engine
+from langchain_gkt.students.engine.engine import Engine
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,6 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from fakes import WordTeacher
 from langchain_core.caches import InMemoryCache
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, ToolMessage
 from langchain_core.outputs import ChatGenerationChunk
@@ -20,9 +19,10 @@ from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
+from support.fakes import WordTeacher
 
 from langchain_gkt import GuidedKnowledgeTransferChain, Price, TeacherError
-from langchain_gkt.costs.telemetry import OpenTelemetryHandler
+from langchain_gkt.telemetry import OpenTelemetryHandler
 
 PRICE = Price("2", "10", source="list")
 LOCAL, TEACHER = SpanKind.INTERNAL, {"gkt.role": "teacher"}
@@ -305,7 +305,7 @@ def test_without_the_extra() -> None:
 import sys
 sys.modules["opentelemetry"] = None
 import langchain_gkt.costs
-import langchain_gkt.costs.telemetry
+import langchain_gkt.telemetry
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert run.stderr.endswith('missing: pip install "langchain-gkt[otel]"\n'), run.stderr

@@ -1,0 +1,7 @@
+"""The chat model that knows both models: the teacher begins an answer, the student finishes it."""
+
+from __future__ import annotations
+
+from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
+
+__all__ = ["GuidedKnowledgeTransferChain"]

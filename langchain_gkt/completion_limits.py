@@ -1,0 +1,12 @@
+"""The names under which chat models know their completion limit."""
+
+from __future__ import annotations
+
+LIMIT_FIELDS = (
+    "max_tokens",
+    "max_completion_tokens",
+    "max_output_tokens",
+    "num_predict",
+    "max_new_tokens",
+)
+"""Fields of chat models and arguments of their calls; the first that exists is the limit."""

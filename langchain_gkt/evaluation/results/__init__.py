@@ -1,0 +1,1 @@
+"""What a run shows: sums, curves, choices, tables and charts."""

@@ -1,0 +1,377 @@
+"""Choosing how much guidance to ask for, and when: points, frontiers, and a tested choice."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+from langchain_gkt.evaluation.results.summary import Paired, paired_right, wilson
+from langchain_gkt.evaluation.running.records import Answer
+from langchain_gkt.guidance import Cut, GuidancePolicy, confidence
+
+PROBES = (1, 2, 4, 8, 16, 32)
+"""Numbers of first tokens that confidence is tried over."""
+_QUANTILES = tuple(i / 20 for i in range(1, 20))
+_FEWEST = 4
+WHOLE = -1
+"""Stands for a teacher that answers whole."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One way to answer, and what it comes to.
+
+    Attributes:
+        length: Guidance tokens; 0 for the student alone, `WHOLE` for the teacher alone.
+        ask: The confidence below which the teacher is asked; None for always.
+        probe_tokens: How many tokens the confidence is taken over.
+        right: How many answers are right.
+        rows: Of how many.
+        cost: Price of a thousand answers in US dollars, or teacher tokens of one.
+        price: The same, written out.
+        asked: Share of questions in which the teacher is asked.
+    """
+
+    length: int
+    ask: float | None = None
+    probe_tokens: int = 1
+    right: int
+    rows: int
+    cost: float
+    price: str
+    asked: float
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers."""
+        return self.right / self.rows
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson interval of the accuracy, at 95%."""
+        return wilson(self.right, self.rows)
+
+    @property
+    def guidance(self) -> str:
+        """How much the teacher writes, in words."""
+        names = {0: "none", WHOLE: "whole answer"}
+        return names.get(self.length, f"{self.length} tokens")
+
+    @property
+    def gate(self) -> str:
+        """Below which confidence it is asked, in words."""
+        return "-" if self.ask is None else f"{self.ask:.6f}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Outcome:
+    """Who is right at what price, row by row."""
+
+    right: Sequence[bool]
+    cost: Sequence[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ways:
+    """The same rows answered in many ways.
+
+    Attributes:
+        rows: Their keys.
+        outcomes: By guidance length, with 0 and `WHOLE`.
+        probabilities: What the student gives its own first tokens, row by row; or None.
+        priced: Whether the costs are US dollars; else they are the teacher's tokens.
+    """
+
+    rows: Sequence[str]
+    outcomes: Mapping[int, _Outcome]
+    probabilities: Sequence[Sequence[float]] | None
+    priced: bool
+
+    @classmethod
+    def of(
+        cls,
+        teacher: Sequence[Answer],
+        student: Sequence[Answer],
+        guided: Mapping[int, Sequence[Answer]],
+    ) -> Ways:
+        """Line answers up.
+
+        Args:
+            teacher: The teacher's whole answers.
+            student: The student's own, to the same rows in the same order.
+            guided: Guided answers by length, likewise.
+
+        Returns:
+            The ways.
+        """
+        every = {0: student, **guided, WHOLE: teacher}
+        priced = all(a.cost is not None for answers in every.values() for a in answers)
+
+        def price(answer: Answer) -> float:
+            if priced and answer.cost is not None:
+                return float(answer.cost) * 1000
+            return answer.teacher.prompt_tokens + answer.teacher.completion_tokens
+
+        probed = [answer.probabilities for answer in student]
+        return cls(
+            rows=[answer.row for answer in student],
+            outcomes={
+                length: _Outcome(right=[a.right for a in found], cost=[price(a) for a in found])
+                for length, found in every.items()
+            },
+            probabilities=None if None in probed else [p for p in probed if p is not None],
+            priced=priced,
+        )
+
+    @property
+    def tells_confidence(self) -> bool:
+        """Whether the student said how sure it was."""
+        return self.probabilities is not None
+
+    @property
+    def price_name(self) -> str:
+        """What costs are counted in."""
+        return "$ per 1,000 answers" if self.priced else "teacher tokens per answer"
+
+    def written(self, cost: float) -> str:
+        """Write a price out."""
+        return f"{cost:.4f}" if self.priced else f"{cost:.1f}"
+
+    @property
+    def lengths(self) -> list[int]:
+        """The guidance lengths, 0 included."""
+        return [length for length in self.outcomes if length != WHOLE]
+
+    @cached_property
+    def confidences(self) -> dict[int, list[float]]:
+        """The student's confidence row by row, by the number of tokens it is taken over."""
+        known = self.probabilities or ()
+        return {tokens: [confidence(p[:tokens]) for p in known] for tokens in PROBES}
+
+    def point(
+        self,
+        length: int,
+        ask: float | None = None,
+        probe_tokens: int = 1,
+        *,
+        only: Sequence[int] | None = None,
+    ) -> Point:
+        """Work out what one way comes to.
+
+        Args:
+            length: Guidance tokens, 0 or `WHOLE`.
+            ask: The confidence below which the teacher is asked; None for always.
+            probe_tokens: How many tokens the confidence is taken over.
+            only: Numbers of the rows to look at; None for all.
+
+        Returns:
+            The point.
+        """
+        rows = range(len(self.rows)) if only is None else only
+        right, cost, asked = self._taken(length, ask, probe_tokens, rows)
+        count, mean = len(rows), sum(cost) / len(rows)
+        return Point(
+            length=length,
+            ask=ask,
+            probe_tokens=probe_tokens,
+            right=sum(right),
+            rows=count,
+            cost=mean,
+            price=self.written(mean),
+            asked=asked / count,
+        )
+
+    def _taken(
+        self, length: int, ask: float | None, probe_tokens: int, rows: Iterable[int]
+    ) -> tuple[list[bool], list[float], int]:
+        sure = self.confidences[probe_tokens] if ask is not None else []
+        right, cost, asked = [], [], 0
+        for row in rows:
+            asks = length != 0 and (ask is None or sure[row] < ask)
+            outcome = self.outcomes[length if asks else 0]
+            right.append(outcome.right[row])
+            cost.append(outcome.cost[row])
+            asked += asks
+        return right, cost, asked
+
+    def gates(self, rows: Sequence[int]) -> tuple[int, list[float]]:
+        """Find what to measure confidence over, and where thresholds can be.
+
+        One number of tokens is taken, and not the best of all for every threshold: with more to
+        choose from, a choice fits the rows it has seen and no others.
+
+        Args:
+            rows: Numbers of the rows to go by.
+
+        Returns:
+            The number of first tokens whose confidence best tells the student's right answers
+            from its wrong ones, and thresholds that part the rows into twentieths.
+        """
+        right = [self.outcomes[0].right[row] for row in rows]
+        best = max(
+            PROBES,
+            key=lambda k: auc([self.confidences[k][row] for row in rows], right) - k * 1e-9,
+        )
+        known = sorted(self.confidences[best][row] for row in rows)
+        return best, sorted({known[int(q * len(known))] for q in _QUANTILES})
+
+
+def auc(scores: Sequence[float], right: Sequence[bool]) -> float:
+    """Return how often a right answer's score is above a wrong one's; ties count half.
+
+    Args:
+        scores: One for each answer.
+        right: Which of them are right.
+
+    Returns:
+        The area under the ROC curve; 0.5 where there is nothing to tell apart.
+    """
+    good = [score for score, is_right in zip(scores, right, strict=True) if is_right]
+    bad = [score for score, is_right in zip(scores, right, strict=True) if not is_right]
+    if not good or not bad:
+        return 0.5
+    above = sum((one > other) + (one == other) / 2 for one in good for other in bad)
+    return above / len(good) / len(bad)
+
+
+def frontiers(ways: Ways) -> dict[str, list[Point]]:
+    """Return each kind's points that no other of its kind beats; see `Sweep.frontiers`.
+
+    Args:
+        ways: The ways.
+
+    Returns:
+        Points by kind, from cheap to dear.
+    """
+    rows = range(len(ways.rows))
+    found = {
+        "student only": [ways.point(0)],
+        "fixed length": _unbeaten([ways.point(n) for n in ways.lengths if n]),
+    }
+    if ways.tells_confidence:
+        probe, thresholds = ways.gates(rows)
+        found["gated"] = _unbeaten([ways.point(WHOLE, ask, probe) for ask in thresholds])
+        found["both"] = _unbeaten(
+            [ways.point(n, ask, probe) for n in ways.lengths if n for ask in thresholds]
+        )
+    return {**found, "teacher only": [ways.point(WHOLE)]}
+
+
+def _unbeaten(points: Sequence[Point]) -> list[Point]:
+    """Keep the points that are more accurate than every cheaper one."""
+    found: list[Point] = []
+    for point in sorted(points, key=lambda p: (p.cost, -p.accuracy)):
+        if not found or point.accuracy > found[-1].accuracy:
+            found.append(point)
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The cheapest way within a stated loss, and what it comes to on unseen rows.
+
+    Attributes:
+        policy: What a chain takes as ``guidance``.
+        max_loss: Accuracy that could be given up.
+        chosen: The way, and what it comes to on the rows it was chosen by.
+        unseen: The way on the other rows.
+        best: The length that was most accurate on the seen rows, on the unseen ones.
+        against_best: The way held against that length on the unseen rows.
+        seen_rows: How many rows it was chosen by.
+        unseen_rows: How many it was tested on.
+    """
+
+    policy: GuidancePolicy
+    max_loss: float
+    chosen: Point
+    unseen: Point
+    best: Point
+    against_best: Paired
+    seen_rows: int
+    unseen_rows: int
+
+    def __str__(self) -> str:
+        """Return the choice in a few sentences."""
+        low, high = self.unseen.interval
+        way = f"{self.chosen.guidance} of guidance"
+        if self.chosen.ask is not None:
+            way += (
+                f" where the student's confidence over its first {self.chosen.probe_tokens} "
+                f"token(s) is below {self.chosen.gate}"
+            )
+        return (
+            f"{way}: {self.unseen.accuracy:.1%} right on {self.unseen_rows} unseen rows (95% "
+            f"interval {low:.1%} to {high:.1%}; {self.chosen.accuracy:.1%} on the "
+            f"{self.seen_rows} it was chosen by), at {self.unseen.price} against "
+            f"{self.best.price} for the best length, {self.best.guidance}, which is right on "
+            f"{self.best.accuracy:.1%} of them"
+        )
+
+
+def choose_among(
+    ways: Ways, *, max_loss: float, gate: bool, seed: int, cut: Cut | Any = "word"
+) -> Choice:
+    """Choose; see `Sweep.choose`.
+
+    Args:
+        ways: The ways.
+        max_loss: Accuracy that may be given up.
+        gate: Whether the teacher may be left unasked.
+        seed: Of the split.
+        cut: Where the chain cuts guidance.
+
+    Returns:
+        The choice.
+
+    Raises:
+        ValueError: If it cannot be made; see `Sweep.choose`.
+    """
+    if not 0 <= max_loss < 1:
+        raise ValueError(f"max_loss must be a share from 0 up to 1, such as 0.02, not {max_loss}")
+    if len(ways.rows) < _FEWEST:
+        raise ValueError(
+            f"choose() needs {_FEWEST} rows to have some it did not see, and there are "
+            f"{len(ways.rows)}; sweep over more"
+        )
+    if gate and not ways.tells_confidence:
+        raise ValueError(
+            "gate=True goes by the student's confidence, which this student does not tell; use a "
+            "HuggingFaceStudent or gate=False"
+        )
+    # By key, so that rows added later do not move all the others.
+    order = sorted(range(len(ways.rows)), key=lambda i: ways.rows[i])
+    random.Random(seed).shuffle(order)
+    seen, unseen = order[: len(order) // 2], order[len(order) // 2 :]
+    at = partial(ways.point, only=seen)
+    fixed = [at(length) for length in ways.lengths]
+    best = max(fixed, key=lambda p: (p.accuracy, -p.cost))
+    candidates = fixed
+    if gate:
+        probe, thresholds = ways.gates(seen)
+        candidates = fixed + [
+            at(length, ask, probe) for ask in thresholds for length in ways.lengths if length
+        ]
+    enough = [p for p in candidates if p.accuracy >= best.accuracy - max_loss]
+    chosen = min(enough, key=lambda p: (p.cost, -p.accuracy))
+    over = {
+        name: ways._taken(p.length, p.ask, p.probe_tokens, unseen)[0]
+        for name, p in (("chosen", chosen), ("best", best))
+    }
+    return Choice(
+        policy=GuidancePolicy(
+            tokens=chosen.length,
+            cut=cut,
+            ask="always" if chosen.ask is None else chosen.ask,
+            probe_tokens=chosen.probe_tokens,
+        ),
+        max_loss=max_loss,
+        chosen=chosen,
+        unseen=ways.point(chosen.length, chosen.ask, chosen.probe_tokens, only=unseen),
+        best=ways.point(best.length, only=unseen),
+        against_best=paired_right(over["chosen"], over["best"], ("chosen", "best length")),
+        seen_rows=len(seen),
+        unseen_rows=len(unseen),
+    )

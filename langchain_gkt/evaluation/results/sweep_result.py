@@ -1,0 +1,357 @@
+"""What a sweep found: accuracy and cost by guidance length, and the choice among them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from langchain_gkt.evaluation.results.frontier import (
+    Choice,
+    Point,
+    Ways,
+    auc,
+    choose_among,
+    frontiers,
+)
+from langchain_gkt.evaluation.results.run import Run, per_thousand, percent, share
+from langchain_gkt.evaluation.results.summary import Summary, summarise
+from langchain_gkt.evaluation.running.replay import METHODS
+from langchain_gkt.evaluation.running.run_store import RunFolder
+from langchain_gkt.reporting.table import Grid
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PROBED = 32
+"""How many of its own first tokens a student's confidence is known for after a sweep."""
+
+
+_MOST_POINTS = 8
+_KINDS = ("fixed length", "gated", "both")
+_GOALS = (0.25, 0.5, 0.75, 0.9, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep(Run):
+    """What `sweep` found; ``print`` shows the tables.
+
+    Attributes:
+        teacher: Sums of the teacher alone, over the rows that every way has answered.
+        student: Sums of the student alone.
+        by_length: Sums of guided answers by guidance length, 0 (the student alone) included.
+        ways: The same rows one by one, for choosing.
+        methods: How many teacher answers are cut in which way; see `METHODS`.
+        checks: Guidances that the teacher was really asked for again, and whether they were the
+            ones that had been cut.
+        max_loss: Accuracy that the report's choice may give up; see `choose`.
+    """
+
+    teacher: Summary
+    student: Summary
+    by_length: dict[int, Summary]
+    ways: Ways
+    methods: Mapping[str, int] = field(default_factory=dict)
+    checks: tuple[dict[str, Any], ...] = ()
+    max_loss: float = 0.02
+
+    @classmethod
+    def of(cls, folder: RunFolder) -> Sweep:
+        """Make it from what a run wrote down; no model is called.
+
+        Args:
+            folder: The run's folder.
+
+        Returns:
+            The sweep.
+
+        Raises:
+            ValueError: If the run ended before any row was answered in every way.
+        """
+        answers, failures = cls.read(folder)
+        lengths = sorted({a.length for a in answers if a.length is not None})
+        by_way: dict[Any, dict[str, Any]] = {}
+        for answer in answers:
+            way = answer.length if answer.mode == "guided" else answer.mode
+            by_way.setdefault(way, {})[answer.row] = answer
+        # A length at which everything fails must not take the others away.
+        ways = ["teacher", "student", *lengths]
+        rows = [
+            row
+            for row in folder.manifest["rows"]
+            if all(row in by_way.get(way, {}) for way in ways)
+        ]
+        if not rows:
+            raise ValueError(
+                f"{folder.path or 'the sweep'} holds no row that is answered in every way; call "
+                "sweep() with the same out= to go on"
+            )
+        found = {way: [by_way[way][row] for row in rows] for way in ways}
+        student = summarise(found["student"])
+        cuts = {line["row"]: line["method"] for line in folder.lines if line["type"] == "cut"}
+        return cls(
+            folder=folder,
+            answers=tuple(answers),
+            failures=failures,
+            teacher=summarise(found["teacher"]),
+            student=student,
+            by_length={0: student, **{n: summarise(found[n]) for n in lengths}},
+            ways=Ways.of(found["teacher"], found["student"], {n: found[n] for n in lengths}),
+            methods=Counter(cuts.values()),
+            checks=tuple(line for line in folder.lines if line["type"] == "check"),
+        )
+
+    def choose(self, *, max_loss: float = 0.02, gate: bool = False, seed: int = 0) -> Choice:
+        """Name the cheapest way that is good enough, and test it on rows it was not chosen by.
+
+        The rows are parted in two by the seed. On one half the cheapest guidance length (with
+        ``gate``: length and confidence threshold) is sought whose accuracy is at most
+        ``max_loss`` below the best length's; the other half says what that comes to.
+
+        Args:
+            max_loss: Accuracy that may be given up, such as 0.02 for two points.
+            gate: Whether the teacher may be left unasked where the student is sure.
+            seed: Of the split.
+
+        Returns:
+            The choice; ``choice.policy.save("policy.json")`` writes it for a chain.
+
+        Raises:
+            ValueError: If there are too few rows, ``max_loss`` makes no sense, or ``gate`` is
+                wanted and the student does not tell its confidence.
+        """
+        cut = self.manifest["settings"]["chain"]["guidance"] or {}
+        return choose_among(
+            self.ways, max_loss=max_loss, gate=gate, seed=seed, cut=cut.get("cut", "word")
+        )
+
+    def frontiers(self) -> dict[str, list[Point]]:
+        """Return what is the most accurate for its cost, over all rows.
+
+        Returns:
+            Points by kind: ``fixed length``; ``gated`` (the teacher answers whole, where the
+            student is unsure); ``both`` (guidance of some length, where the student is unsure);
+            ``teacher only`` and ``student only``. The last two of one point each.
+        """
+        return self._frontiers
+
+    @cached_property
+    def _frontiers(self) -> dict[str, list[Point]]:
+        return frontiers(self.ways)
+
+    # --- tables ---
+
+    def grid(self) -> Grid:
+        """Return accuracy and cost by length."""
+        metrics = list(self.student.metrics)
+        lines = []
+        for length, one in self.by_length.items():
+            name = f"{length}" if length else "0 (student alone)"
+            lines.append(self._line(name, one, metrics))
+        lines.append(self._line("all (teacher alone)", self.teacher, metrics))
+        head = ["guidance tokens", "accuracy (95%)", *metrics, "unparsed", "leak"]
+        head += ["teacher tokens", "$ per 1,000", "of teacher", "seconds"]
+        return Grid(
+            title=f"{self.task_name}: {self.student.rows} questions",
+            head=head,
+            rows=lines,
+            notes=[
+                "leak: how often the guidance alone contains the answer",
+                "teacher tokens: share of the completion tokens of teacher-only answers; "
+                "of teacher: share of their cost, prompts included; $ per 1,000: answers",
+                "seconds: of an answer, median; the teacher's share of them is estimated from "
+                "its whole answer",
+                *(f"cut: {count} answers, {METHODS[m]}" for m, count in self.methods.items()),
+                *self._check_notes(),
+                *self.notes(),
+            ],
+        )
+
+    def _line(self, name: str, one: Summary, metrics: Sequence[str]) -> list[str]:
+        tokens, whole = one.teacher.completion_tokens, self.teacher.teacher.completion_tokens
+        against = "?"
+        if one.cost is not None and self.teacher.cost:
+            against = percent(float(one.cost / self.teacher.cost))
+        return [
+            name,
+            share(one.accuracy, one.interval),
+            *(percent(one.metrics[metric]) for metric in metrics),
+            percent(one.unparsed),
+            percent(one.leaked) if one.mode == "guided" else "-",
+            percent(tokens / whole) if whole else "?",
+            per_thousand(one),
+            against,
+            f"{one.seconds:.2f}",
+        ]
+
+    def notes(self) -> list[str]:
+        """Return what the tables' numbers leave out."""
+        found, total = super().notes(), len(self.manifest["rows"])
+        if self.student.rows < total:
+            found.append(f"{self.student.rows} of {total} rows are answered in every way")
+        return found
+
+    def _check_notes(self) -> list[str]:
+        if not self.checks:
+            return []
+        same, cost = sum(c["same"] for c in self.checks), Decimal(0)
+        cost = sum((Decimal(c["cost"]) for c in self.checks), cost)
+        lengths = ", ".join(str(n) for n in sorted({c["length"] for c in self.checks}))
+        return [
+            f"asked again at {lengths} tokens: {same} of {len(self.checks)} guidances were the "
+            f"ones that had been cut; that cost ${cost:.6f} more"
+        ]
+
+    def choices(self) -> dict[str, Choice]:
+        """Return what `choose` finds without a gate and, where the student tells it, with one.
+
+        Returns:
+            Choices by ``fixed length`` and ``gated length``; none where rows are too few.
+        """
+        if self.student.rows < 4:
+            return {}
+        found = {"fixed length": self.choose(max_loss=self.max_loss)}
+        if self.ways.tells_confidence:
+            found["gated length"] = self.choose(max_loss=self.max_loss, gate=True)
+        return found
+
+    def grids(self) -> list[Grid]:
+        """Return accuracy by length, the frontier, and the choice."""
+        return [self.grid(), self._frontier_grid(), self._price_grid(), *self._choice_grid()]
+
+    def price_of(self, accuracy: float, kind: str) -> float | None:
+        """Return the least that an accuracy costs, over all rows.
+
+        Args:
+            accuracy: A share of right answers.
+            kind: A key of `frontiers`.
+
+        Returns:
+            The price, in what the tables name; None where this kind never comes so far.
+        """
+        enough = [one.cost for one in self.frontiers().get(kind, ()) if one.accuracy >= accuracy]
+        return min(enough, default=None)
+
+    def goals(self) -> list[float]:
+        """Return accuracies between the student's and the best that guidance reaches."""
+        low = self.student.accuracy
+        high = max(one.accuracy for one in self.by_length.values())
+        return sorted({low + (high - low) * part for part in _GOALS}) if high > low else []
+
+    def _price_grid(self) -> Grid:
+        kinds = [kind for kind in self.frontiers() if kind in _KINDS]
+        found = {goal: [self.price_of(goal, kind) for kind in kinds] for goal in self.goals()}
+        return Grid(
+            title=f"What an accuracy costs, {self.ways.price_name}",
+            head=["accuracy of at least", *kinds],
+            rows=[
+                [percent(goal), *("-" if one is None else self.ways.written(one) for one in prices)]
+                for goal, prices in found.items()
+            ],
+            notes=["the cheapest of each kind, picked by looking at all rows"],
+        )
+
+    def _frontier_grid(self) -> Grid:
+        lines = [
+            [
+                kind,
+                point.guidance,
+                point.gate,
+                percent(point.accuracy),
+                percent(point.asked),
+                point.price,
+            ]
+            for kind, points in self.frontiers().items()
+            for point in _some(points)
+        ]
+        notes = [
+            "fixed length: guidance for every question; gated: the whole answer from the teacher, "
+            "where the student is unsure; both: guidance, where the student is unsure",
+            "the points that no cheaper one of their kind beats, at most "
+            f"{_MOST_POINTS} of each; picked by looking at all rows, so a little too good",
+            *self._confidence_notes(),
+        ]
+        return Grid(
+            title="Accuracy for its cost",
+            head=["kind", "guidance", "asks below", "accuracy", "asked", self.ways.price_name],
+            rows=lines,
+            notes=notes,
+        )
+
+    def _confidence_notes(self) -> list[str]:
+        if not self.ways.tells_confidence:
+            return ["the student does not tell how sure it is, so there is no gate"]
+        right = self.ways.outcomes[0].right
+        found = ", ".join(
+            f"{tokens}: {auc(scores, right):.2f}"
+            for tokens, scores in self.ways.confidences.items()
+        )
+        probe = self.ways.gates(range(len(right)))[0]
+        return [
+            f"asks below: this confidence over the student's first {probe} token(s)",
+            "confidence: how often the student is surer of a right answer of its own than of a "
+            f"wrong one (0.5 is chance), by the number of first tokens it is taken over: {found}",
+        ]
+
+    def _choice_grid(self) -> list[Grid]:
+        found = self.choices()
+        if not found:
+            return []
+        return [
+            Grid(
+                title=f"The cheapest within {100 * self.max_loss:g} points of the best length",
+                head=[
+                    "kind",
+                    "guidance",
+                    "asks below",
+                    "seen",
+                    "unseen (95%)",
+                    "best length",
+                    "of cost",
+                ],
+                rows=[
+                    [
+                        kind,
+                        one.chosen.guidance,
+                        one.chosen.gate,
+                        percent(one.chosen.accuracy),
+                        share(one.unseen.accuracy, one.unseen.interval),
+                        share(one.best.accuracy, one.best.interval),
+                        percent(one.unseen.cost / one.best.cost) if one.best.cost else "?",
+                    ]
+                    for kind, one in found.items()
+                ],
+                notes=[
+                    f"chosen on {next(iter(found.values())).seen_rows} rows (seen), tested on the "
+                    "others (unseen); best length: what was most accurate on the seen rows, on the "
+                    "unseen ones; of cost: of that length's",
+                ],
+            )
+        ]
+
+    def figures(self) -> dict[str, Figure]:
+        """Draw accuracy by guidance length, and accuracy for its cost.
+
+        Returns:
+            Matplotlib figures by file name.
+
+        Raises:
+            ImportError: If matplotlib is missing.
+        """
+        from langchain_gkt.evaluation.results import charts as pictures
+
+        return {
+            "accuracy": pictures.accuracy_by_length(self.by_length, self.teacher),
+            "frontier": pictures.frontier(self.frontiers(), self.ways.price_name),
+        }
+
+
+def _some(points: Sequence[Point]) -> Sequence[Point]:
+    """Thin out a long row of points, keeping its ends."""
+    if len(points) <= _MOST_POINTS:
+        return points
+    last = _MOST_POINTS - 1
+    return [points[round(i * (len(points) - 1) / last)] for i in range(_MOST_POINTS)]

@@ -1,0 +1,1 @@
+"""Asking models for answers, and keeping every one of them in a run folder."""

@@ -1,0 +1,5 @@
+"""Tasks: rows, the prompt of each, and when an answer is right."""
+
+from langchain_gkt.evaluation.tasks.task import Example, Task, load_task
+
+__all__ = ["Example", "Task", "load_task"]

@@ -1,0 +1,262 @@
+"""The published tasks: what their rows look like, when an answer is right, the paper's numbers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from langchain_gkt.evaluation.scoring.answers import (
+    extract_number,
+    extract_option,
+    states_number,
+    states_option,
+)
+from langchain_gkt.evaluation.scoring.reference import reference_number, reference_option
+from langchain_gkt.evaluation.tasks.loading import Record
+
+if TYPE_CHECKING:
+    from langchain_gkt.evaluation.tasks.task import Metric, Row
+
+How: TypeAlias = Literal["answer", "strict", "flexible"]
+
+_LETTERED = re.compile(r"\s*\(?([A-Z])\s*[).:]\s*(?:\1\)\s*)?(.*\S)", re.DOTALL)  # some: A)A)59
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """What is known about a published task.
+
+    Attributes:
+        hub: Dataset id, configuration and split on the hub.
+        read: Turns a publisher's row into a task's.
+        metrics: By name; ``answer`` is the main one.
+        leaks: Whether guidance contains a row's answer.
+        shots: Worked examples in the prompt, as in the paper.
+        guidance_tokens: How much the teacher writes, as in the paper.
+        max_tokens: That, and what the paper's student writes at most.
+        zero_shot: The instruction where no examples show the form of an answer.
+    """
+
+    hub: tuple[str, str | None, str]
+    read: Callable[[Record], dict[str, Any]]
+    metrics: Mapping[str, Metric]
+    leaks: Callable[[str, Row], bool]
+    shots: int
+    guidance_tokens: int
+    max_tokens: int
+    zero_shot: str
+
+
+def gsm8k_row(record: Record) -> dict[str, Any]:
+    """Turn a row of GSM8K into question, gold number as text, and solution.
+
+    Args:
+        record: ``question``, and ``answer`` ending in ``#### N``.
+
+    Returns:
+        The row of a task.
+
+    Raises:
+        ValueError: If a field is missing or the answer states no number.
+    """
+    solution, mark, gold = record.text("answer").rpartition("####")
+    gold = gold.strip().replace(",", "")
+    try:
+        stated = bool(mark) and Decimal(gold).is_finite()
+    except InvalidOperation:
+        stated = False
+    if not stated:
+        raise record.error("answer", "must end in '#### ' and a number")
+    return {"question": record.text("question"), "answer": gold, "solution": solution.strip()}
+
+
+def csqa_row(record: Record) -> dict[str, Any]:
+    """Turn a row of CommonsenseQA into question with choices, gold letter and choices.
+
+    Args:
+        record: The publisher's form (``question.stem``, ``question.choices``,
+            ``answerKey``) or the hub's (``question``, ``choices.label``, ``choices.text``).
+
+    Returns:
+        The row of a task; ``choices`` maps each letter to its text.
+
+    Raises:
+        ValueError: If a field is missing, or the row has no answer key.
+    """
+    nested = record.need("question")
+    if isinstance(nested, Mapping):
+        asked = Record(record.where, nested, "question.")
+        stem = asked.text("stem")
+    else:
+        asked, stem = record, record.text("question")
+    listed = asked.need("choices")
+    if isinstance(listed, Mapping):
+        form = Record(asked.where, listed, f"{asked.inside}choices.")
+        labels, texts = form.need("label"), form.need("text")
+        if not isinstance(labels, Sequence) or not isinstance(texts, Sequence):
+            raise asked.error("choices", "must hold two lists, label and text")
+        if len(labels) != len(texts):
+            raise asked.error("choices", f"has {len(labels)} labels for {len(texts)} texts")
+        listed = [{"label": a, "text": b} for a, b in zip(labels, texts, strict=True)]
+    if not isinstance(listed, Sequence) or not all(isinstance(one, Mapping) for one in listed):
+        raise asked.error("choices", "must be a list of objects with label and text")
+    parts = [Record(asked.where, one, f"{asked.inside}choices.") for one in listed]
+    pairs = [(part.text("label").upper(), part.text("text")) for part in parts]
+    if not record.fields.get("answerKey"):
+        raise record.error(
+            "answerKey",
+            "is missing or empty: the publisher hides the answers of its test split. "
+            "Use the validation split (the publisher's dev file).",
+        )
+    return _choice_row(record, stem, pairs, asked, "choices", "answerKey")
+
+
+def aqua_row(record: Record) -> dict[str, Any]:
+    """Turn a row of AQuA-RAT into question with options, gold letter, choices and solution.
+
+    Args:
+        record: ``question``, ``options`` such as ``A)21``, ``correct``, and ``rationale``
+            where there is one.
+
+    Returns:
+        The row of a task; ``choices`` maps each letter to its text.
+
+    Raises:
+        ValueError: If a field is missing or an option has no letter.
+    """
+    options = record.need("options")
+    if isinstance(options, str) or not isinstance(options, Sequence):
+        raise record.error("options", f"must be a list, not {type(options).__name__}")
+    pairs = []
+    for i, option in enumerate(options):
+        match = _LETTERED.fullmatch(option.rstrip()) if isinstance(option, str) else None
+        if match is None:
+            raise record.error(f"options[{i}]", f"must look like 'A)21', not {option!r}")
+        pairs.append((match[1], match[2]))
+    row = _choice_row(record, record.text("question"), pairs, record, "options", "correct")
+    return row | {"solution": record.fields.get("rationale") or ""}
+
+
+def _choice_row(
+    record: Record, stem: str, pairs: list[tuple[str, str]], asked: Record, field: str, key: str
+) -> dict[str, Any]:
+    choices = dict(pairs)
+    if len(choices) < 2 or len(choices) < len(pairs) or not choices.keys() <= {*"ABCDE"}:
+        raise asked.error(field, "must have two or more different letters from A to E")
+    gold = record.text(key).upper()
+    if gold not in choices:
+        raise record.error(key, f"must be one of {', '.join(choices)}, not {gold!r}")
+    shown = ", ".join(f"({letter}) {text}" for letter, text in pairs)
+    return {"question": f"{stem} Answer choices: {shown}", "answer": gold, "choices": choices}
+
+
+def number_metric(how: How) -> Metric:
+    """Return a metric for rows whose ``answer`` is a number.
+
+    Args:
+        how: Where in a text the answer is looked for: see `scoring.extract_number`.
+
+    Returns:
+        The metric.
+    """
+    return _metric(partial(extract_number, how=how), Decimal)
+
+
+def option_metric(how: How) -> Metric:
+    """Return a metric for rows whose ``answer`` is a letter.
+
+    Args:
+        how: Where in a text the answer is looked for: see `scoring.extract_option`.
+
+    Returns:
+        The metric.
+    """
+    return _metric(partial(extract_option, how=how), str)
+
+
+def _metric(extract: Callable[[str], Any], read: Callable[[Any], Any]) -> Metric:
+    def metric(text: str, row: Row) -> bool | None:
+        found = extract(text)
+        return None if found is None else bool(found == read(row["answer"]))
+
+    return metric
+
+
+def paper_number(text: str, row: Row) -> bool:
+    """Judge a number as the paper's code does."""
+    return reference_number(text, row["answer"], question=row["question"])
+
+
+def _paper_letter(text: str, row: Row) -> bool:
+    return reference_option(text, row["answer"], options="ABCD")
+
+
+def _paper_letter_or_e(text: str, row: Row) -> bool:
+    return reference_option(text, row["answer"], options="ABCDE")
+
+
+def leaks_number(guidance: str, row: Row) -> bool:
+    """Say whether guidance already holds the answer and did not get it from the question."""
+    return states_number(guidance, row["answer"], row["question"])
+
+
+def _leaks_option(guidance: str, row: Row) -> bool:
+    return states_option(guidance, row["answer"], row["choices"])
+
+
+_NUMBERS: dict[str, Metric] = {
+    "answer": number_metric("answer"),
+    "strict": number_metric("strict"),
+    "flexible": number_metric("flexible"),
+    "reference": paper_number,
+}
+_OPTIONS: dict[str, Metric] = {
+    "answer": option_metric("answer"),
+    "strict": option_metric("strict"),
+    "flexible": option_metric("flexible"),
+}
+_END_IN_NUMBER = (
+    "Reason in a few short sentences, then end with 'The answer is N.', where N is the number "
+    "asked for."
+)
+_END_IN_LETTER = (
+    "Reason in a few short sentences, then end with 'The answer is X.', where X is the letter "
+    "of the right choice."
+)
+
+BENCHMARKS: dict[str, Benchmark] = {
+    "gsm8k": Benchmark(
+        hub=("openai/gsm8k", "main", "test"),
+        read=gsm8k_row,
+        metrics=_NUMBERS,
+        leaks=leaks_number,
+        shots=8,
+        guidance_tokens=40,
+        max_tokens=340,
+        zero_shot=_END_IN_NUMBER,
+    ),
+    "csqa": Benchmark(
+        hub=("tau/commonsense_qa", None, "validation"),
+        read=csqa_row,
+        metrics={**_OPTIONS, "reference": _paper_letter},  # its code never draws E here
+        leaks=_leaks_option,
+        shots=7,
+        guidance_tokens=30,
+        max_tokens=130,
+        zero_shot=_END_IN_LETTER,
+    ),
+    "aqua": Benchmark(
+        hub=("deepmind/aqua_rat", "raw", "test"),
+        read=aqua_row,
+        metrics={**_OPTIONS, "reference": _paper_letter_or_e},
+        leaks=_leaks_option,
+        shots=4,
+        guidance_tokens=20,
+        max_tokens=120,
+        zero_shot=_END_IN_LETTER,
+    ),
+}

@@ -1,0 +1,45 @@
+"""The words that a guided call leaves behind: its mode, the roles, and what "gkt" holds."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from langchain_core.messages.ai import UsageMetadata
+from typing_extensions import TypedDict
+
+Mode = Literal["guided", "teacher", "student"]
+"""Which models answer: both, or one of the two baselines."""
+
+Role = Literal["teacher", "student"]
+"""Which of the two models a run is of; ``gkt_role`` in the metadata of its run."""
+
+
+class GKTMetadata(TypedDict):
+    """What ``message.response_metadata["gkt"]`` of an answer holds.
+
+    Attributes:
+        guidance: The teacher's text that the student continued; empty without a teacher.
+        guidance_tokens: Completion tokens of the teacher, what was cut away included.
+        finished_by: Which model wrote the end of the answer.
+        teacher_usage: The teacher's usage; None where it reported none or was not asked.
+        teacher_calls: How often the teacher was asked.
+        student_usage: The student's usage; None where it wrote nothing.
+        fallback: Why the student answered alone; None where it did not have to.
+        confidence: The student's confidence that decided about asking; None where it played
+            no part.
+        written_chars: Characters that the teacher wrote, before cutting.
+        mode: The mode of the call.
+        call_id: The id of the call; ``gkt_call_id`` in the metadata of both child runs.
+    """
+
+    guidance: str
+    guidance_tokens: int
+    finished_by: Role
+    teacher_usage: UsageMetadata | None
+    teacher_calls: int
+    student_usage: UsageMetadata | None
+    fallback: str | None
+    confidence: float | None
+    written_chars: int
+    mode: Mode
+    call_id: str

@@ -1,0 +1,1 @@
+"""What reports of costs and of evaluation are drawn with."""

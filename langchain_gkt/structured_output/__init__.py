@@ -1,0 +1,1 @@
+"""Structured output: JSON schemas, the grammars that enforce them, and JSON begun by another."""

@@ -1,0 +1,59 @@
+"""Reads a teacher's text as the beginning of a JSON object of a schema."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from langchain_gkt.structured_output.grammar import json_grammar, valid_prefix
+from langchain_gkt.structured_output.schema import in_order, json_edge
+
+_MOST_BRACES = 16
+
+
+def begun_json(written: str, schema: dict[str, Any]) -> tuple[str, bool]:
+    """Return the part of a teacher's text that begins an answer of a schema.
+
+    Args:
+        written: What the teacher has written.
+        schema: The schema of the answer.
+
+    Returns:
+        That part, cut to a clean edge, and whether it is the whole answer.
+    """
+    grammar, longest = json_grammar(schema), ""
+    for at in _braces(written):  # fences and greetings are no part of the answer
+        text, complete = valid_prefix(written[at:], grammar)
+        if complete:
+            return text, True
+        if ":" in text:  # beyond its first name this is the object, come what may
+            return json_edge(text), False
+        longest = max(longest, text, key=len)
+    return json_edge(longest), False
+
+
+def whole_json(written: str, schema: dict[str, Any], shown: str) -> str | None:
+    """Return a whole answer in its schema's form, where the teacher wrote it in another.
+
+    Args:
+        written: What the teacher has written.
+        schema: The schema of the answer.
+        shown: What of it has been shown, and must stay.
+
+    Returns:
+        The answer, or None where there is none that begins with ``shown``.
+    """
+    for at in _braces(written):
+        try:
+            value, _ = json.JSONDecoder().raw_decode(written, at)
+        except ValueError:
+            continue
+        text = json.dumps(in_order(value, schema, schema), ensure_ascii=False)
+        if valid_prefix(text, json_grammar(schema)) == (text, True) and text.startswith(shown):
+            return text
+    return None
+
+
+def _braces(text: str) -> list[int]:
+    """Return where an object may begin; the first few places are enough."""
+    return [at for at, character in enumerate(text) if character == "{"][:_MOST_BRACES]

@@ -1,0 +1,107 @@
+"""as_student: makes a student of whatever holds a local model."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel
+
+STUDENT_VARIABLE = "GKT_STUDENT"
+"""Environment variable with the folder or hub id of a student that is named nowhere else."""
+
+_ACCEPTED = (
+    "a folder or hub id, a (model, tokenizer) pair, a transformers text-generation pipeline, "
+    "HuggingFacePipeline, ChatHuggingFace, HuggingFaceStudent, or another LangChain chat model "
+    "that continues a trailing AIMessage"
+)
+
+# Fields of ChatHuggingFace that have a twin of the same name here.
+_CHAT_FIELDS = ("temperature", "top_p", "max_tokens", "stop", "seed")
+# Settings of a pipeline that are carried over in another way or change no text.
+_MEANT_OTHERWISE = {
+    "do_sample",
+    "stop_strings",
+    "stop_sequence",
+    "return_full_text",
+    "return_text",
+    "return_tensors",
+    "batch_size",
+    "num_workers",
+    "generation_config",
+    "tokenizer",
+    "assistant_model",
+    "assistant_tokenizer",
+    "use_cache",
+    "pad_token_id",
+    "clean_up_tokenization_spaces",
+}
+
+
+def as_student(obj: Any, **kwargs: Any) -> BaseChatModel:
+    """Make a student of whatever holds a local model.
+
+    Args:
+        obj: A folder or hub id, a ``(model, tokenizer)`` pair, a transformers pipeline, a
+            ``HuggingFacePipeline``, a ``ChatHuggingFace`` over one, a `HuggingFaceStudent`, or
+            any other LangChain chat model that continues a trailing AIMessage.
+        **kwargs: Fields of `HuggingFaceStudent`, such as ``max_tokens`` or ``device``; not for
+            a chat model that is taken as it is.
+
+    Returns:
+        A chat model that continues a trailing AIMessage.
+
+    Raises:
+        TypeError: If ``obj`` is none of these, or ``kwargs`` do not apply to it.
+        FileNotFoundError: If a folder holds no model or no tokenizer.
+    """
+    from langchain_gkt.students.huggingface import HuggingFaceStudent
+
+    if isinstance(obj, str | Path):
+        return HuggingFaceStudent(model=obj, **kwargs)
+    if isinstance(obj, tuple) and len(obj) == 2:
+        return HuggingFaceStudent(model=obj[0], tokenizer=obj[1], **kwargs)
+    inner, given = getattr(obj, "llm", None), {}
+    if type(obj).__name__ == "ChatHuggingFace" and hasattr(inner, "pipeline"):
+        given = {name: getattr(obj, name, None) for name in _CHAT_FIELDS}
+        obj = inner
+    pipeline = getattr(obj, "pipeline", obj)
+    if hasattr(pipeline, "model") and hasattr(pipeline, "tokenizer") and hasattr(pipeline, "task"):
+        generation = {
+            # Where transformers 5 keeps what pipeline() was given; nothing public tells it.
+            **(getattr(pipeline, "_generate_kwargs", None) or {}),
+            **(getattr(obj, "pipeline_kwargs", None) or {}),
+        }
+        given = {name: value for name, value in given.items() if value is not None}
+        settings = {**_from_generation(generation), **given, **kwargs}
+        return HuggingFaceStudent(model=pipeline.model, tokenizer=pipeline.tokenizer, **settings)
+    if isinstance(obj, BaseChatModel):
+        if kwargs:
+            raise TypeError(
+                f"student_kwargs {sorted(kwargs)} do not apply to a ready "
+                f"{type(obj).__name__}; set them on it"
+            )
+        return obj
+    raise TypeError(f"student must be {_ACCEPTED}; not {type(obj).__name__}")
+
+
+def _from_generation(given: dict[str, Any]) -> dict[str, Any]:
+    """Carry over the generation settings that mean the same here; name those that do not."""
+    names = {"max_new_tokens": "max_tokens", "top_p": "top_p", "temperature": "temperature"}
+    settings = {ours: given[theirs] for theirs, ours in names.items() if theirs in given}
+    if given.get("do_sample"):
+        settings.setdefault("temperature", 1.0)  # what generate() takes
+    elif "do_sample" in given:
+        settings["temperature"] = 0.0
+    if stop := given.get("stop_strings") or given.get("stop_sequence"):
+        settings["stop"] = [stop] if isinstance(stop, str) else list(stop)
+    left = sorted(given.keys() - names.keys() - _MEANT_OTHERWISE)
+    if left:
+        warnings.warn(
+            f"the student does not carry over the pipeline's {', '.join(left)}; it knows "
+            "max_new_tokens, temperature, top_p, do_sample and stop strings",
+            UserWarning,
+            stacklevel=3,
+        )
+    return settings

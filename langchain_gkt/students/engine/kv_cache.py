@@ -1,0 +1,292 @@
+"""The KV cache of a batch: buffers that rows join and leave between steps.
+
+Rows are aligned at the right: every row's newest token is in the same column, so that a step
+writes one column. What is left of a row's first column is masked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+from langchain_gkt.students.engine.shared_prefix import Trunk, TrunkKeys
+
+Segment = list[tuple[torch.Tensor, torch.Tensor]]
+"""Keys and values of a run of tokens: per layer, shape (heads, tokens, head size)."""
+
+# Columns a buffer has to spare: it is moved or grown once in so many steps.
+_SLACK = 128
+
+
+@dataclass
+class Window:
+    """The part of the buffers that is in use, the same one for every layer."""
+
+    rows: int = 1
+    start: int = 0
+    end: int = 0
+    trunks: list[tuple[torch.Tensor | None, Trunk]] = field(default_factory=list)
+
+
+class BufferLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
+    """One layer's keys and values, written in place."""
+
+    is_sliding = False  # everything is kept; the model's own mask narrows the view
+
+    def __init__(self, index: int, window: Window, slots: int, columns: int) -> None:
+        """Take the sizes; the tensors are made when the first keys show their shape."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.index, self.window, self.slots, self.columns = index, window, slots, columns
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Allocate the buffers in the shape of the first keys and values."""
+        # Zeros, because what is masked must still be a number: see scrub.
+        self.keys, self.values = (
+            states.new_zeros(self.slots, states.shape[1], self.columns, states.shape[3])
+            for states in (key_states, value_states)
+        )
+        self.is_initialized = True
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write new columns and return all that are in use."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        assert self.keys is not None and self.values is not None
+        window = self.window
+        end = window.end + key_states.shape[-2]
+        self.keys[: window.rows, :, window.end : end] = key_states
+        self.values[: window.rows, :, window.end : end] = value_states
+        keys = self.keys[: window.rows, :, window.start : end]
+        if window.trunks:
+            keys = TrunkKeys.wrap(keys, window.trunks, self.index)
+        return keys, self.values[: window.rows, :, window.start : end]
+
+    def get_seq_length(self) -> int:
+        """Return how many columns are in use."""
+        return self.window.end - self.window.start
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Return the length of the mask, and its offset."""
+        return self.get_seq_length() + query_length, 0
+
+    def get_max_length(self) -> int:
+        """Say that there is no limit: the owner sees to the room."""
+        return -1
+
+
+class KeyValues:
+    """The KV cache of one row, while its ids are being prefilled."""
+
+    def __init__(self, layers: int, columns: int, slots: int = 1) -> None:
+        """Take the sizes.
+
+        Args:
+            layers: Layers of the model.
+            columns: Tokens there is room for.
+            slots: Rows there is room for.
+        """
+        self.window = Window()
+        self.columns, self.slots = columns, slots
+        self.layers = [BufferLayer(i, self.window, slots, columns) for i in range(layers)]
+        self.cache = Cache(layers=list(self.layers))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the buffers."""
+        pairs = [t for layer in self.layers for t in (layer.keys, layer.values) if t is not None]
+        return sum(tensor.nbytes for tensor in pairs)
+
+    def load(self, segment: Segment) -> None:
+        """Append a run of tokens that has been computed before."""
+        end = self.window.end + segment[0][0].shape[1]
+        for layer, (keys, values) in zip(self.layers, segment, strict=True):
+            if not layer.is_initialized:
+                layer.lazy_initialization(keys[None], values[None])
+            assert layer.keys is not None and layer.values is not None
+            layer.keys[0, :, self.window.end : end] = keys
+            layer.values[0, :, self.window.end : end] = values
+        self.window.end = end
+
+    def segment(self, start: int, end: int) -> Segment:
+        """Return views of the first row's tokens from start to end."""
+        return [
+            (layer.keys[0, :, start:end], layer.values[0, :, start:end])
+            for layer in self.layers
+            if layer.keys is not None and layer.values is not None
+        ]
+
+    def resized(self, slots: int, columns: int, end: int) -> None:
+        """Move what is in use to new buffers, so that it ends in column ``end``."""
+        window, width = self.window, self.window.end - self.window.start
+        self.slots, self.columns = slots, columns
+        for layer in self.layers:
+            layer.slots, layer.columns = slots, columns
+            if layer.keys is None or layer.values is None:
+                continue
+            old = layer.keys, layer.values
+            layer.lazy_initialization(*old)
+            for new, was in zip((layer.keys, layer.values), old, strict=True):
+                used = was[: window.rows, :, window.start : window.end]
+                new[: window.rows, :, end - width : end] = used
+        window.start, window.end = end - width, end
+
+
+class Batch(KeyValues):
+    """The KV cache of all rows that decode together."""
+
+    def __init__(self, layers: int, device: torch.device) -> None:
+        """Begin without rows and without memory.
+
+        Args:
+            layers: Layers of the model.
+            device: Where the model is.
+        """
+        super().__init__(layers, columns=0, slots=0)
+        self.window.rows = 0
+        self._device = device
+        self._starts: list[int] = []
+        self._lengths: list[int] = []
+        self._trunks: list[Trunk | None] = []
+        self._mask: torch.Tensor | None = None
+        self._positions = torch.zeros(0, 1, dtype=torch.long, device=device)
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return self.window.rows
+
+    @property
+    def trunks(self) -> set[Trunk]:
+        """The runs of tokens that rows hold in common."""
+        return {trunk for trunk in self._trunks if trunk is not None}
+
+    def join(self, row: KeyValues, trunk: Trunk | None = None, *, expected: int = 1) -> None:
+        """Add a row.
+
+        Args:
+            row: Its keys and values, from its first token on.
+            trunk: The part of them that it shares with other rows and need not be held here.
+            expected: Rows there will soon be; room is made for all of them at once.
+        """
+        window = self.window
+        skip = trunk.length if trunk else 0
+        width = row.window.end - skip
+        if not window.rows:
+            window.start = window.end = min(width, self.columns)
+        if window.rows == self.slots or window.end < width:
+            longest = max(width, window.end - window.start if window.rows else 0)
+            slots = max(expected, window.rows + 1)
+            self._move(slots, longest + _SLACK, longest)
+        slot, at = window.rows, window.end - width
+        for layer, (keys, values) in zip(
+            self.layers, row.segment(skip, row.window.end), strict=True
+        ):
+            if not layer.is_initialized:
+                layer.lazy_initialization(keys[None], values[None])
+            assert layer.keys is not None and layer.values is not None
+            layer.keys[slot, :, at : window.end] = keys
+            layer.values[slot, :, at : window.end] = values
+        window.rows += 1
+        self._starts.append(at)
+        self._lengths.append(row.window.end)
+        self._trunks.append(trunk)
+        self._rows_changed()
+
+    def leave(self, slot: int) -> None:
+        """Remove a row; the last one takes its slot.
+
+        Args:
+            slot: Which row.
+        """
+        window = self.window
+        last = window.rows - 1
+        used = slice(self._starts[last], window.end)
+        for layer in self.layers:
+            for tensor in (layer.keys, layer.values):
+                assert tensor is not None
+                if slot != last:
+                    tensor[slot, :, used] = tensor[last, :, used]
+        columns: tuple[list[Any], ...] = (self._starts, self._lengths, self._trunks)
+        for column in columns:
+            column[slot] = column[last]
+            column.pop()
+        window.rows = last
+        self._rows_changed()
+
+    def scrub(self, slot: int) -> None:
+        """Make a row's keys and values numbers again.
+
+        Args:
+            slot: Which row; it is about to leave.
+        """
+        # A masked column takes part as 0 times its value, and 0 times NaN is NaN.
+        for layer in self.layers:
+            assert layer.keys is not None and layer.values is not None
+            layer.keys[slot], layer.values[slot] = 0, 0
+
+    def begin_step(self, count: int = 1) -> dict[str, Any]:
+        """Make room for more tokens per row.
+
+        Args:
+            count: How many; more than one only while there is one row.
+
+        Returns:
+            The model's arguments beside the tokens.
+        """
+        window = self.window
+        if window.end + count > self.columns:
+            width = window.end - window.start
+            # Only for who is here: slots of rows that have left would grow with the others.
+            self._move(window.rows, width + max(_SLACK, count) + width // 8, width)
+        arguments: dict[str, Any] = {
+            "past_key_values": self.cache,
+            "position_ids": self._positions
+            if count == 1
+            else self._positions + torch.arange(count, device=self._device),
+            "use_cache": True,
+        }
+        if self._mask is not None:
+            arguments["attention_mask"] = self._mask[:, window.start : window.end + 1]
+        return arguments
+
+    def end_step(self, count: int = 1) -> None:
+        """Count the tokens that the model has written for every row.
+
+        Args:
+            count: How many are kept of those written.
+        """
+        self.window.end += count
+        # Not in place: the model may have kept a view.
+        self._positions = self._positions + count
+        self._lengths = [length + count for length in self._lengths]
+
+    def _move(self, slots: int, columns: int, end: int) -> None:
+        before = self.window.start
+        self.resized(slots, columns, end)
+        self._starts = [at + self.window.start - before for at in self._starts]
+        self._rows_changed()
+
+    def _rows_changed(self) -> None:
+        """Work out what is the same at every step until a row joins or leaves."""
+        window = self.window
+        window.trunks = []
+        if not window.rows:
+            return  # a first row is about to join
+        window.start = min(self._starts)
+        self._positions = torch.tensor([[n] for n in self._lengths], device=self._device)
+        starts = torch.tensor([[at] for at in self._starts], device=self._device)
+        columns = torch.arange(self.columns, device=self._device)[None]
+        # Without padding the model needs no mask, and is quicker.
+        uneven = min(self._starts) != max(self._starts)
+        self._mask = columns >= starts if uneven else None
+        for trunk in dict.fromkeys(self._trunks):
+            if trunk is None:
+                continue
+            which = [i for i, other in enumerate(self._trunks) if other is trunk]
+            everyone = len(which) == window.rows
+            rows = None if everyone else torch.tensor(which, device=self._device)
+            window.trunks.append((rows, trunk))

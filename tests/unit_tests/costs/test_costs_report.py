@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import builtins
+import io
+import json
+import re
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from langchain_core.caches import InMemoryCache
+from rich.console import Console
+from support.fakes import WordTeacher
+
+from langchain_gkt import (
+    CostTracker,
+    GuidedKnowledgeTransferChain,
+    MachineTime,
+    Price,
+    track_costs,
+)
+
+PRICE = Price("2", "10", "0.5", source="list <b>", as_of="2026-01-01")
+
+
+@pytest.fixture
+def chain(teacher) -> GuidedKnowledgeTransferChain:
+    student = WordTeacher(answer="and so on.", asked=[])
+    return GuidedKnowledgeTransferChain(teacher=teacher, student=student, guidance_tokens=20)
+
+
+@pytest.fixture
+def costs(chain, problem) -> CostTracker:
+    with track_costs(teacher_price=PRICE) as tracker:
+        chain.invoke(problem.question)
+        tracker.compare(chain, [problem.question, "And you?", "Why?"], sample=3)
+    return tracker
+
+
+def test_a_comparison_is_measured_kept_apart_and_repeats(costs, chain, problem) -> None:
+    report = costs.report()
+    found = report.comparison
+    assert found.questions == 3
+    whole = 7 * 2 + 10 * len(problem.solution)
+    assert found.ratio == pytest.approx((7 * 2 + 10 * 20) / whole)
+    assert found.completion_ratio == pytest.approx(20 / len(problem.solution))
+    assert found.interval == pytest.approx((found.ratio, found.ratio))  # all cost alike
+    assert report.teacher.calls == 1
+    assert report.compared.calls == 3 * (2 + 1 + 1)
+    assert report.estimate.calls == 1
+    data = found.to_dict()
+    assert set(data["modes"]) == {"guided", "teacher", "student"}
+    assert data["modes"]["student"]["cost"] == "0"
+    assert data["estimated"] is False
+    assert json.loads(report.to_json())["comparison"] == data
+    again = CostTracker.compare  # on the class: prices are looked up, and there is none
+    with pytest.raises(ValueError, match=r"needs every price.*teacher_price="):
+        again(chain, [problem.question])
+
+
+def test_comparisons_that_mean_nothing_are_refused(chain, problem) -> None:
+    tracker = CostTracker(teacher_price=PRICE)
+    with pytest.raises(ValueError, match="inputs hold no question"):
+        tracker.compare(chain, [])
+    with pytest.raises(ValueError, match="sample must be 1 or more"):
+        tracker.compare(chain, ["a"], sample=0)
+    with pytest.raises(ValueError, match="confidence must be between"):
+        tracker.compare(chain, ["a"], confidence=95)
+    cached = chain.model_copy(update={"cache": InMemoryCache()})
+    cached.invoke(problem.question, mode="teacher")
+    with pytest.raises(ValueError, match="cache"):
+        tracker.compare(cached, [problem.question], sample=1)
+    assert tracker.compare(chain, ["a"], student=False).interval is None
+
+
+def test_the_frame_tells_measured_from_estimated(costs) -> None:
+    frame = costs.report().to_frame()
+    assert frame.loc[("teacher", "all"), "kind"] == "measured"
+    assert frame.loc[("teacher only", "all"), "kind"] == "estimated"
+    assert frame.loc[("teacher", "all"), "cost"] == Decimal("0.000214")
+    assert ("compared: teacher", "all") in frame.index
+
+
+def test_the_page_is_escaped_and_takes_its_own_colours(costs) -> None:
+    html = costs.report()._repr_html_()
+    assert "list &lt;b&gt; of 2026-01-01" in html
+    assert "<b>" not in html
+    assert "color:inherit" in html
+    assert not re.search(r"color:\s*#", html)
+
+
+def test_rich_draws_it_where_it_can(costs, monkeypatch) -> None:
+    report = costs.report()
+    console = Console(file=io.StringIO(), width=140)
+    console.print(report)
+    drawn: Any = console.file
+    assert "teacher only (estimated)" in drawn.getvalue()
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    assert "\x1b" not in str(report)
+    assert "teacher" in str(report)
+
+
+def test_the_chart_shows_paid_estimated_and_measured(costs, chain, problem, monkeypatch) -> None:
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    figure = costs.report().plot()
+    (axes,) = figure.axes
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names[0].startswith("paid in all")
+    assert any("teacher only\n(estimated)" in name for name in names)
+    assert any("compared: teacher" in name for name in names)
+    assert any(bar.get_hatch() for bar in axes.patches)
+    assert "measured on 3 questions" in axes.get_title(loc="left")
+    figure.savefig(io.BytesIO())
+    with track_costs() as unpriced:
+        chain.invoke(problem.question)
+    (axes,) = unpriced.report().plot().axes
+    assert "money not known" in axes.get_xlabel()
+    CostTracker().report().plot()  # nothing yet
+
+
+@pytest.mark.parametrize("package", ["pandas", "matplotlib"])
+def test_a_missing_extra_is_named(costs, monkeypatch, package) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name.partition(".")[0] == package:
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    report = costs.report()
+    with pytest.raises(ImportError, match=rf"{package} is not .*langchain-gkt\[report\]"):
+        report.to_frame() if package == "pandas" else report.plot()
+
+
+def test_machine_time_is_in_the_total(chain, problem) -> None:
+    price = MachineTime(usd_per_hour="3600000")
+    with track_costs(teacher_price=PRICE, student_price=price) as costs:
+        chain.invoke(problem.question)
+    data = costs.report().to_dict()
+    student = data["student"]
+    assert Decimal(student["cost"]) == Decimal(student["machine_cost"]) > 0
+    assert float(student["cost"]) == pytest.approx(student["busy_seconds"] * 1000, rel=0.01)
+    assert Decimal(data["total"]["cost"]) == sum(
+        Decimal(data[role]["cost"]) for role in ("teacher", "student")
+    )
+
+
+def test_a_tokenizer_of_the_teacher_is_preferred(chain, problem) -> None:
+    with track_costs(teacher_price=PRICE, teacher_tokenizer=lambda text: 1000) as costs:
+        chain.invoke(problem.question)
+    estimate = costs.report().to_dict()["teacher_only_estimate"]
+    assert estimate["completion_tokens"] == 1000
+    assert "teacher's tokenizer" in estimate["method"]
+    cached = estimate["if_prompts_were_cached"]
+    assert Decimal(cached["cost"]) == (Decimal("0.5") * 7 + 10 * 1000) / 1_000_000

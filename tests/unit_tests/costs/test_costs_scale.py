@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import subprocess
+import sys
+import tracemalloc
+import uuid
+from typing import Any
+
+import pytest
+from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.outputs import ChatGeneration, LLMResult
+from support.fakes import WordTeacher
+
+from langchain_gkt import CostTracker, GuidedKnowledgeTransferChain, Price, track_costs
+from langchain_gkt.costs.totals import BusyClock
+
+PRICE = Price("2", "10")
+PROMPT = [[HumanMessage("How many?")]]
+
+
+def result(usage: tuple[int, int] | None, **metadata: Any) -> LLMResult:
+    counted: Any = usage and {
+        "input_tokens": usage[0],
+        "output_tokens": usage[1],
+        "total_tokens": sum(usage),
+    }
+    message = AIMessage("Ten.", usage_metadata=counted, response_metadata=metadata)
+    return LLMResult(generations=[[ChatGeneration(message=message)]])
+
+
+def one_call(tracker: CostTracker, *, end: bool = True) -> None:
+    """Tell a tracker what langchain-core tells of one guided call."""
+    root, call_id = uuid.uuid4(), str(uuid.uuid4())
+    for role, usage in (("teacher", (9, 4)), ("student", (13, 5))):
+        run_id = uuid.uuid4()
+        metadata = {
+            "gkt_role": role,
+            "gkt_call_id": call_id,
+            "gkt_mode": "guided",
+            "ls_model_name": role,
+            "ls_provider": "p",
+        }
+        tracker.on_chat_model_start(
+            {}, PROMPT, run_id=run_id, parent_run_id=root, metadata=metadata
+        )
+        tracker.on_llm_end(result(usage), run_id=run_id)
+    if end:
+        gkt = {
+            "call_id": call_id,
+            "finished_by": "student",
+            "teacher_usage": {"input_tokens": 9, "output_tokens": 4, "total_tokens": 13},
+            "written_chars": 4,
+        }
+        tracker.on_llm_end(result((22, 9), gkt=gkt), run_id=root)
+
+
+def test_memory_stays_flat_and_every_call_is_counted() -> None:
+    tracker = CostTracker(teacher_price=PRICE)
+    for _ in range(500):
+        one_call(tracker)
+    tracemalloc.start()
+    for _ in range(3000):
+        one_call(tracker)
+    grown, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert grown < 60_000
+    report = tracker.report()
+    assert (report.teacher.calls, report.teacher.prompt_tokens) == (3500, 3500 * 9)
+    assert report.estimate.calls == 3500
+    assert not tracker.calls
+
+
+def test_calls_that_never_end_are_bounded_and_not_lost(monkeypatch) -> None:
+    monkeypatch.setattr("langchain_gkt.costs.tracker._MOST_OPEN", 50)
+    tracker = CostTracker(teacher_price=PRICE)
+    for i in range(120):
+        metadata = {"gkt_role": "teacher", "gkt_call_id": str(i), "ls_model_name": "m"}
+        tracker.on_chat_model_start(
+            {}, PROMPT, run_id=uuid.uuid4(), parent_run_id=uuid.uuid4(), metadata=metadata
+        )
+    report = tracker.report()
+    assert report.running <= 50
+    assert report.running + report.teacher.unreported_calls == 120
+    for _ in range(120):
+        one_call(tracker, end=False)
+    assert len(tracker._calls) <= 50
+    assert len(tracker._roots) <= 50
+
+
+async def test_a_thousand_calls_at_once(problem) -> None:
+    class Slow(WordTeacher):
+        async def _agenerate(self, *args: Any, **kwargs: Any) -> Any:
+            await asyncio.sleep(0.05)
+            return self._generate(*args[:1])
+
+    teacher = Slow(answer=problem.solution, asked=[])
+    student = Slow(answer="and so on.", asked=[])
+    chain = GuidedKnowledgeTransferChain(teacher=teacher, student=student, guidance_tokens=20)
+    with track_costs(teacher_price=PRICE) as costs:
+        await asyncio.gather(*(chain.ainvoke(problem.question) for _ in range(1000)))
+    report = costs.report()
+    assert (report.teacher.calls, report.teacher.completion_tokens) == (1000, 20_000)
+    assert (report.student.calls, report.estimate.calls, report.running) == (1000, 1000, 0)
+    assert not (costs._open or costs._calls or costs._roots or costs._tasks._left)
+    # Side by side they share the machine's time: no more than the wall shows.
+    assert report.student.busy_seconds < report.student.seconds / 10
+
+
+def test_models_first_tokens_and_two_chains_at_once(student, problem) -> None:
+    def named(name: str) -> WordTeacher:
+        class Named(WordTeacher):
+            def _get_ls_params(self, stop: Any = None, **kwargs: Any) -> Any:
+                return {**super()._get_ls_params(stop=stop, **kwargs), "ls_model_name": name}
+
+        return Named(answer=problem.solution, asked=[])
+
+    prices = {"a": Price(1, 0), "b": Price(100, 0)}
+    with track_costs(teacher_price=prices) as costs:
+        for name in ("a", "b", "b", "c"):
+            chain = GuidedKnowledgeTransferChain(
+                teacher=named(name), student=student, guidance_tokens=9, max_tokens=12
+            )
+            list(chain.stream(problem.question))
+    data = costs.report().to_dict()
+    models = data["teacher"]["models"]
+    assert [models[name]["calls"] for name in "abc"] == [1, 2, 1]
+    assert [models[name]["cost"] for name in "abc"] == ["0.000007", "0.0014", None]
+    assert data["teacher"]["known_cost"] == "0.001407"
+    assert data["teacher"]["cost"] is data["total"]["cost"] is None
+    assert data["teacher"]["first_token_seconds"] is None  # it did not stream
+    student_s = data["student"]
+    assert 0 < student_s["first_token_seconds"] <= student_s["seconds"]
+    assert "0.001407 + ?" in str(costs.report())
+
+
+def test_usage_that_comes_in_the_last_chunk_or_not_at_all(problem) -> None:
+    usage = {"input_tokens": 8, "output_tokens": 3, "total_tokens": 11}
+    told = AIMessage("Six and two.", usage_metadata=usage)
+    model = GenericFakeChatModel(messages=iter([told, AIMessage("Six and two.")]))
+    config: Any = {"metadata": {"gkt_role": "teacher", "gkt_call_id": "x", "gkt_mode": "teacher"}}
+    with track_costs(teacher_price=PRICE) as costs:
+        model.invoke("hi", config)
+        model.invoke("hi", config)
+    data = costs.report().to_dict()["teacher"]
+    assert (data["prompt_tokens"], data["completion_tokens"]) == (8, 3)
+    # The second is judged by the first, whose texts were the same.
+    assert data["unreported"]["prompt_tokens"] == 8
+    assert data["unreported"]["completion_tokens"] == 3
+    assert data["unreported"]["cost"] == "0.000046"
+    assert data["cost"] is None
+
+
+def test_older_integrations_and_zeros() -> None:
+    tracker = CostTracker(teacher_price=PRICE)
+    metadata = {"gkt_role": "teacher", "gkt_call_id": "1", "gkt_mode": "teacher"}
+    ends = [
+        result(None).model_copy(
+            update={"llm_output": {"token_usage": {"prompt_tokens": 5, "completion_tokens": 2}}}
+        ),
+        result((0, 0)),  # no prompt is empty: nothing was reported
+    ]
+    for end in ends:
+        run_id = uuid.uuid4()
+        tracker.on_chat_model_start({}, PROMPT, run_id=run_id, metadata=metadata)
+        tracker.on_llm_end(end, run_id=run_id)
+    teacher = tracker.report().teacher
+    assert (teacher.prompt_tokens, teacher.completion_tokens) == (5, 2)
+    assert teacher.unreported_calls == 1
+
+
+def test_guide_and_its_retries_leave_nothing_behind(student, problem) -> None:
+    class Shaky(WordTeacher):
+        def _generate(self, *args: Any, **kwargs: Any) -> Any:
+            made = super()._generate(*args, **kwargs)
+            if len(self.asked) % 2:
+                raise ConnectionRefusedError("down")
+            return made
+
+    teacher = Shaky(answer=problem.solution, asked=[])
+    retried = teacher.with_retry(stop_after_attempt=2, wait_exponential_jitter=False)
+    chain = GuidedKnowledgeTransferChain(teacher=retried, student=student, guidance_tokens=9)
+    with track_costs(teacher_price=PRICE) as costs:
+        chain.guide(problem.question)
+    report = costs.report()
+    assert (report.teacher.calls, report.teacher.failed_calls, report.teacher.retries) == (2, 1, 1)
+    assert report.estimate.not_estimated_calls == 0
+    assert not (costs._open or costs._calls or costs._roots or costs._wrappers)
+
+
+def test_a_block_closed_in_another_context(problem) -> None:
+    block = track_costs()
+    inside = contextvars.copy_context()
+    tracker = inside.run(block.__enter__)
+    block.__exit__(None, None, None)  # here, where it was never entered
+    assert isinstance(tracker, CostTracker)
+
+
+def test_a_machine_is_busy_once_however_many_run() -> None:
+    clock = BusyClock()
+    a = clock.start(0.0)
+    b = clock.start(1.0)
+    shares = [clock.end(3.0, a)]
+    shares.append(clock.end(4.0, b))
+    c = clock.start(10.0)
+    shares.append(clock.end(11.0, c))
+    assert shares == pytest.approx([2.0, 2.0, 1.0])
+
+
+def test_importing_costs_is_light() -> None:
+    code = (
+        "import sys, langchain_gkt.costs; "
+        "heavy = {'torch', 'transformers', 'pandas', 'matplotlib', 'scipy', 'rich', 'tiktoken'}; "
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,82 @@
+"""Sums, intervals and tests over answers."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from langchain_gkt.evaluation.results.summary import (
+    add_parts,
+    covered,
+    paired,
+    paired_right,
+    summarise,
+    wilson,
+)
+from langchain_gkt.evaluation.running.records import Answer, Part
+
+
+def test_wilsons_interval() -> None:
+    # The formula itself, with the normal's 97.5% point.
+    z, n, right = 1.959963984540054, 40, 33
+    p = right / n
+    middle = (p + z * z / 2 / n) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / 4 / n / n)
+    assert wilson(right, n) == pytest.approx((middle - half, middle + half))
+    assert wilson(0, 5)[0] == 0.0
+    assert wilson(5, 5)[1] == 1.0
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30))
+def test_mcnemars_test_is_the_binomial_one(rights) -> None:
+    found = paired_right([a for a, _ in rights], [b for _, b in rights], ("a", "b"))
+    ahead = sum(a and not b for a, b in rights)
+    behind = sum(b and not a for a, b in rights)
+    assert (found.only_first, found.only_second) == (ahead, behind)
+    assert found.difference == pytest.approx((ahead - behind) / len(rights))
+    n, k = ahead + behind, min(ahead, behind)
+    tail = sum(math.comb(n, i) for i in range(k + 1)) / 2**n
+    assert found.p_value == pytest.approx(min(1.0, 2 * tail) if ahead != behind else 1.0)
+
+
+def answer(row: str, right: bool | None, **fields) -> Answer:
+    return Answer(
+        **{"row": row, "mode": "guided", "text": "", "verdicts": {"answer": right}, **fields}
+    )
+
+
+def test_only_rows_that_both_answered_are_paired() -> None:
+    first = [answer("a", True), answer("b", False), answer("c", True)]
+    second = [answer("c", False), answer("a", True)]
+    found = paired(first, second, ("one", "other"))
+    assert (found.only_first, found.only_second, found.difference) == (1, 0, 0.5)
+    assert "one against other: +50.0 points" in str(found)
+
+
+def test_time_that_several_answers_share_counts_once() -> None:
+    assert covered([(0, 2), (1, 3), (5, 6)]) == 4
+    assert covered([(0, 10), (2, 3)]) == 10
+    assert covered([]) == 0
+    spans = [
+        answer("a", True, started=0.0, seconds=2.0),
+        answer("b", None, started=1.0, seconds=2.0),
+    ]
+    summary = summarise(spans)
+    assert (summary.wall_seconds, summary.unparsed, summary.accuracy) == (3.0, 0.5, 0.5)
+
+
+def test_unknown_money_is_unknown_in_every_sum() -> None:
+    known, unknown = Part(prompt_cost="0.1", completion_cost="0.2"), Part(prompt_cost=None)
+    assert add_parts([known, known]).cost is not None
+    assert str(add_parts([known, known]).cost) == "0.6"
+    assert add_parts([known, unknown]).cost is None
+    assert add_parts([known, Part(first_token_seconds=2.0)]).first_token_seconds == 2.0
+    assert summarise([answer("a", True, teacher=unknown)]).cost is None
+
+
+def test_answers_travel_through_json() -> None:
+    one = answer("a", None, teacher=Part(calls=1, prompt_cost=None), probabilities=[0.5], length=3)
+    assert Answer.from_dict(one.to_dict()) == one

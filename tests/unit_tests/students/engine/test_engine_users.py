@@ -1,0 +1,174 @@
+"""Many users of one engine: how rows end, wait and share it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from support.fakes import MODELS
+from support.tiny import (
+    TOKENIZER,
+    Recorder,
+    ids,
+    run,
+    tokens_of,
+    wait_until,
+)
+
+from langchain_gkt import HuggingFaceStudent, StudentError
+from langchain_gkt.students.engine.engine import Engine, Limits, Request
+
+
+def test_cancelling_stops_within_a_step_and_frees(engine) -> None:
+    cancelled = threading.Event()
+    pieces = engine.generate(Request(prompt=[5], prefill=[], max_tokens=240), cancelled)
+    next(pieces)
+    cancelled.set()
+    made = engine.worker.steps
+    assert all(piece.finish_reason is None for piece in pieces)
+    assert engine.worker.steps <= made + 1
+    assert engine.worker.stats()["kv_tokens"] == 0
+
+
+async def test_a_hundred_users_need_no_threads(engine) -> None:
+    requests = [Request(prompt=ids(i, 4), prefill=[], max_tokens=6) for i in range(100)]
+    before = threading.active_count()
+    most = 0
+
+    async def one(request: Request) -> str:
+        nonlocal most
+        text = ""
+        async for piece in engine.agenerate(request):
+            most = max(most, threading.active_count())
+            text += piece.text
+        return text
+
+    got = await asyncio.gather(*map(one, requests))
+    assert most <= before + 1
+    want = ["".join(p.text for p in run(engine, request)) for request in requests[:5]]
+    assert got[:5] == want
+
+
+async def test_a_cancelled_task_frees_its_row(engine) -> None:
+    request = Request(prompt=[5], prefill=[], max_tokens=240)
+
+    async def one() -> None:
+        async for _ in engine.agenerate(request):
+            pass
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(one(), 0.03)
+    made = engine.worker.steps
+    await asyncio.sleep(0.1)
+    assert engine.worker.steps <= made + 1
+    assert engine.worker.stats()["kv_tokens"] == 0
+
+
+def test_a_full_queue_refuses_and_order_is_kept(models) -> None:
+    engine = Engine(models("llama"), TOKENIZER, Limits(max_batch_size=1, max_queue=2))
+    first = engine.generate(Request(prompt=[5], prefill=[], max_tokens=240), threading.Event())
+    next(first)
+    ended = []
+
+    def wait(name: str) -> None:
+        run(engine, Request(prompt=[6], prefill=[], max_tokens=20))
+        ended.append(name)
+
+    threads = []
+    for name in ("second", "third"):
+        threads.append(threading.Thread(target=wait, args=(name,)))
+        threads[-1].start()
+        wait_until(lambda: engine.worker.stats()["waiting"] == len(threads))
+    with pytest.raises(StudentError, match=r"2 requests already wait .* max_queue=2"):
+        run(engine, Request(prompt=[6], prefill=[], max_tokens=20))
+    first.close()
+    for thread in threads:
+        thread.join(10)
+    assert ended == ["second", "third"]
+    engine.close()
+
+
+def test_memory_bounds_who_runs(models) -> None:
+    engine = Engine(models("llama"), TOKENIZER, Limits(kv_tokens=60))
+    most = 0
+    step = engine.worker._step
+
+    def counted() -> None:
+        nonlocal most
+        most = max(most, engine.worker.stats()["rows"])
+        step()
+
+    engine.worker._step = counted
+    requests = [Request(prompt=ids(i, 10), prefill=[], max_tokens=15) for i in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda request: run(engine, request), requests))
+    assert most == 2  # 2 rows of 25 tokens fit, 3 do not
+    with pytest.raises(StudentError, match=r"up to 70 tokens .* kv_tokens allows 60"):
+        run(engine, Request(prompt=ids(1, 10), prefill=[], max_tokens=60))
+    with pytest.raises(StudentError, match=r"up to 260 tokens .* context holds 256"):
+        run(engine, Request(prompt=ids(1, 10), prefill=[], max_tokens=250))
+    engine.close()
+
+
+def test_a_closed_student_says_so() -> None:
+    student = HuggingFaceStudent(model=MODELS / "student")
+    stream = student.stream("What is 3 plus 4?", max_tokens=400, stop=["never"], temperature=9.0)
+    next(stream)
+    thread = student._engine.worker._thread
+    student.close()
+    assert not thread.is_alive()
+    with pytest.raises(StudentError, match="closed"):
+        list(stream)
+    with pytest.raises(StudentError, match="closed"):
+        student.invoke("What is 3 plus 4?")
+    assert student._engine.worker._thread is None
+
+
+def test_a_pickled_or_forked_engine_starts_anew(engine) -> None:
+    request = Request(prompt=[5, 6], prefill=[], max_tokens=5)
+    want = tokens_of(engine, request)
+    again = pickle.loads(pickle.dumps(engine))
+    assert tokens_of(again, request) == want
+    again.close()
+    child = os.fork()
+    if child == 0:  # while the parent's worker thread lingers
+        os._exit(0 if tokens_of(engine, request) == want else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_users_threads_stay_theirs(engine) -> None:
+    before, seen = torch.get_num_threads(), []
+
+    class Looks(Recorder):
+        def choose(self, logits: torch.Tensor, pick) -> int:
+            seen.append(torch.get_num_threads())
+            return super().choose(logits, pick)
+
+    run(engine, Request(prompt=[5], prefill=[], max_tokens=2, constraint=Looks()))
+    assert torch.get_num_threads() == before
+    assert set(seen) == {before}
+
+
+def test_a_model_without_cache_is_named_once(models) -> None:
+    with pytest.warns(UserWarning, match=r"OpenAIGPTLMHeadModel\) has no KV cache"):
+        engine = Engine(models("no cache"), TOKENIZER)
+    run(engine, Request(prompt=[5], prefill=[], max_tokens=3))
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    ("limits", "says"),
+    [
+        ({"max_batch_size": 0}, "max_batch_size=0 must be at least 1"),
+        ({"kv_tokens": 0}, "kv_tokens=0 must be at least 1, or None"),
+        ({"prefix_cache_bytes": -1}, "prefix_cache_bytes=-1"),
+    ],
+)
+def test_bad_limits_are_named(limits, says) -> None:
+    with pytest.raises(ValueError, match=says):
+        Limits(**limits)
