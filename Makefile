@@ -2,8 +2,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+VERSION_TESTS := tests/unit_tests/test_langchain_compat.py tests/integration_tests/test_standard_chain.py \
+	tests/integration_tests/test_standard_student.py tests/integration_tests/test_agents.py
 
-.PHONY: demo test lint bench results clean
+.PHONY: demo test test-fast test-versions lint bench results clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m langchain_gkt demo
@@ -11,10 +13,21 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed lint
 	$(BIN)/python -m pytest
 
+test-fast: $(VENV)/.installed
+	$(BIN)/python -m pytest tests/unit_tests -m "not slow"
+
+# The standard suites and the contract tests, with the lowest and the newest versions we declare.
+test-versions: $(VENV)-lowest/.installed $(VENV)-newest/.installed
+	for which in lowest newest; do \
+		$(VENV)-$$which/bin/python -m pip check && \
+		$(VENV)-$$which/bin/python -m pytest -q $(VERSION_TESTS) || exit 1; \
+	done
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.run
@@ -28,5 +41,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -e ".[test]" -c constraints.txt
 	touch $@
 
+$(VENV)-%/.installed: pyproject.toml constraints-%.txt
+	$(PYTHON) -m venv $(VENV)-$*
+	$(VENV)-$*/bin/python -m pip install --quiet torch -c constraints-$*.txt
+	$(VENV)-$*/bin/python -m pip install --quiet -e ".[test]" -c constraints-$*.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) demo_output .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest demo_output .pytest_cache .mypy_cache .ruff_cache
