@@ -18,7 +18,7 @@ from langchain_gkt.evaluation.running.run_store import RunFolder
 from langchain_gkt.evaluation.running.runner import Desk, settings_of
 from langchain_gkt.evaluation.running.waiting import waited_for
 from langchain_gkt.evaluation.tasks.task import Task
-from langchain_gkt.reporting.table import Grid
+from langchain_gkt.reporting.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -73,7 +73,7 @@ class Comparison(Run):
             common=frozenset(rows),
         )
 
-    def grid(self) -> Grid:
+    def grid(self) -> Table:
         """Return the table: what is measured down the side, the modes across."""
         found = list(self.summaries.values())
         names = list(found[0].metrics) if found else []
@@ -104,7 +104,7 @@ class Comparison(Run):
             ("seconds per answer (median)", [f"{s.seconds:.2f}" for s in found]),
             ("time to first token (median)", [span(s.first_token_seconds) for s in found]),
         ]
-        return Grid(
+        return Table(
             title=f"{self.task_name}: {count if found else 0} questions",
             head=["", *(s.mode for s in found)],
             rows=[[name, *cells] for name, cells in lines] if found else [],

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_gkt.evaluation.results.summary import Summary
 from langchain_gkt.evaluation.running.records import Answer
 from langchain_gkt.evaluation.running.run_store import RunFolder
-from langchain_gkt.reporting.table import Grid
+from langchain_gkt.reporting.table import Table
 
 if TYPE_CHECKING:
     import pandas
@@ -80,14 +80,14 @@ class Run(ABC):
         return str(self.manifest["settings"]["task"]["name"])
 
     @abstractmethod
-    def grid(self) -> Grid:
+    def grid(self) -> Table:
         """Return the table."""
 
     @abstractmethod
     def figures(self) -> dict[str, Figure]:
         """Draw what there is to see; figures by file name."""
 
-    def grids(self) -> list[Grid]:
+    def grids(self) -> list[Table]:
         """Return all tables, the main one first."""
         return [self.grid()]
 

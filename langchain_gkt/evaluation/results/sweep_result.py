@@ -21,7 +21,7 @@ from langchain_gkt.evaluation.results.run import Run, per_thousand, percent, sha
 from langchain_gkt.evaluation.results.summary import Summary, summarise
 from langchain_gkt.evaluation.running.replay import METHODS
 from langchain_gkt.evaluation.running.run_store import RunFolder
-from langchain_gkt.reporting.table import Grid
+from langchain_gkt.reporting.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -144,7 +144,7 @@ class Sweep(Run):
 
     # --- tables ---
 
-    def grid(self) -> Grid:
+    def grid(self) -> Table:
         """Return accuracy and cost by length."""
         metrics = list(self.student.metrics)
         lines = []
@@ -154,7 +154,7 @@ class Sweep(Run):
         lines.append(self._line("all (teacher alone)", self.teacher, metrics))
         head = ["guidance tokens", "accuracy (95%)", *metrics, "unparsed", "leak"]
         head += ["teacher tokens", "$ per 1,000", "of teacher", "seconds"]
-        return Grid(
+        return Table(
             title=f"{self.task_name}: {self.student.rows} questions",
             head=head,
             rows=lines,
@@ -218,7 +218,7 @@ class Sweep(Run):
             found["gated length"] = self.choose(max_loss=self.max_loss, gate=True)
         return found
 
-    def grids(self) -> list[Grid]:
+    def grids(self) -> list[Table]:
         """Return accuracy by length, the frontier, and the choice."""
         return [self.grid(), self._frontier_grid(), self._price_grid(), *self._choice_grid()]
 
@@ -241,10 +241,10 @@ class Sweep(Run):
         high = max(one.accuracy for one in self.by_length.values())
         return sorted({low + (high - low) * part for part in _GOALS}) if high > low else []
 
-    def _price_grid(self) -> Grid:
+    def _price_grid(self) -> Table:
         kinds = [kind for kind in self.frontiers() if kind in _KINDS]
         found = {goal: [self.price_of(goal, kind) for kind in kinds] for goal in self.goals()}
-        return Grid(
+        return Table(
             title=f"What an accuracy costs, {self.ways.price_name}",
             head=["accuracy of at least", *kinds],
             rows=[
@@ -254,7 +254,7 @@ class Sweep(Run):
             notes=["the cheapest of each kind, picked by looking at all rows"],
         )
 
-    def _frontier_grid(self) -> Grid:
+    def _frontier_grid(self) -> Table:
         lines = [
             [
                 kind,
@@ -274,7 +274,7 @@ class Sweep(Run):
             f"{_MOST_POINTS} of each; picked by looking at all rows, so a little too good",
             *self._confidence_notes(),
         ]
-        return Grid(
+        return Table(
             title="Accuracy for its cost",
             head=["kind", "guidance", "asks below", "accuracy", "asked", self.ways.price_name],
             rows=lines,
@@ -296,12 +296,12 @@ class Sweep(Run):
             f"wrong one (0.5 is chance), by the number of first tokens it is taken over: {found}",
         ]
 
-    def _choice_grid(self) -> list[Grid]:
+    def _choice_grid(self) -> list[Table]:
         found = self.choices()
         if not found:
             return []
         return [
-            Grid(
+            Table(
                 title=f"The cheapest within {100 * self.max_loss:g} points of the best length",
                 head=[
                     "kind",
