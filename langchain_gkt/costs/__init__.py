@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from langchain_gkt.costs.budget import Budget
-from langchain_gkt.costs.compare import Comparison
+from langchain_gkt.costs.comparison import Comparison
 from langchain_gkt.costs.context import track_costs
 from langchain_gkt.costs.prices import MachineTime, Price
 from langchain_gkt.costs.report import CostReport

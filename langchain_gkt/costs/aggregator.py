@@ -1,182 +1,135 @@
-"""The tracker's books: prices what ended, sums it up, and keeps the budget."""
+"""CostAggregator: prices the runs that ended, sums them up, and keeps the budget."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
+from weakref import WeakKeyDictionary
 
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
-from langchain_core.outputs import LLMResult
 
 from langchain_gkt.costs.budget import (
-    UNLIMITED_COMPLETION,
+    DEFAULT_COMPLETION_LIMIT,
     Budget,
-    Claim,
     Ledger,
-    dearest,
-    most_prompt_tokens,
+    Reservation,
+    highest_cost,
+    max_prompt_tokens,
 )
-from langchain_gkt.costs.estimate import offline_tokenizer, teacher_only
-from langchain_gkt.costs.prices import FREE, MachineTime, Money, Prices, dated, price_call
-from langchain_gkt.costs.runs import OpenCall, OpenRun, open_run
-from langchain_gkt.costs.totals import Counts, Estimate
+from langchain_gkt.costs.estimate import estimate_teacher_only, offline_tokenizer
+from langchain_gkt.costs.prices import MachineTime, RolePrices
+from langchain_gkt.costs.runs import ChainCall, ModelRun, RunResult, read_run
+from langchain_gkt.costs.totals import BusyClock, CallRecord, Estimate, UsageTotals
 from langchain_gkt.costs.usage import (
-    Density,
+    TokenRate,
     Tokens,
     from_cache,
     may_have_billed,
-    message_of,
     read_tokens,
     text_length,
-    usage_of,
 )
 
 
-class Accounts:
-    """Sums by role and model, the teacher-only estimate and the budget's ledger."""
+@dataclass(kw_only=True)
+class _CallSums:
+    """What the runs of one open chain call cost, and its last teacher's run."""
+
+    spent: UsageTotals = field(default_factory=UsageTotals)
+    teacher: ModelRun | None = None
+
+
+class CostAggregator:
+    """Subscribes to runs; sums by role and model, the teacher-only estimate, the budget."""
 
     def __init__(
         self,
         *,
-        teacher_price: Prices,
-        student_price: Prices | MachineTime,
+        prices: RolePrices,
         budget: Budget | None,
         tokenizer: Callable[[str], int] | None,
+        records: list[CallRecord] | None,
         lock: AbstractContextManager[Any],
     ) -> None:
         """Start at zero.
 
         Args:
-            teacher_price: As for `CostTracker`.
-            student_price: As for `CostTracker`.
+            prices: The prices of both roles.
             budget: As for `CostTracker`.
-            tokenizer: As for `CostTracker`.
-            lock: The tracker's lock; it can be taken again by who holds it.
+            tokenizer: As ``teacher_tokenizer`` for `CostTracker`.
+            records: Where to put a record of each run; None to keep none.
+            lock: The tracker's lock, which its holder can take again.
         """
-        if teacher_price is None and budget is not None:
-            teacher_price = budget.teacher_price
-        self.prices: dict[str, Any] = {
-            "teacher": teacher_price,
-            "student": FREE if student_price is None else student_price,
-        }
+        self.id = str(uuid.uuid4())
+        self.prices = prices
         self.tokenizer = tokenizer
-        self.models: dict[tuple[str, str], Counts] = {}
+        self.models: dict[tuple[str, str], UsageTotals] = {}
         self.estimate = Estimate()
-        self.compared = Counts()
+        self.compared = UsageTotals()
         self.hidden_retries: set[str] = set()
+        self.running = 0
         self.ledger = Ledger(budget) if budget else None
-        self._density: dict[tuple[str, str], Density] = {}
+        self._records = records
+        self._rates: dict[tuple[str, str], TokenRate] = {}
+        self._calls: WeakKeyDictionary[ChainCall, _CallSums] = WeakKeyDictionary()
+        self._busy = BusyClock()
+        self._busy_marks: dict[UUID, float] = {}
         self._lock = lock
 
-    def measure(
-        self, run: OpenRun, one: Counts, response: LLMResult, error: BaseException | None
-    ) -> UsageMetadata | None:
-        """Add to a run's counts what it used and what that cost.
-
-        Args:
-            run: The run that ended.
-            one: Its counts so far.
-            response: What it ended with, as far as that is known.
-            error: What ended it early, or None.
-
-        Returns:
-            Its usage, or None where none was reported.
-        """
-        message = message_of(response)
-        usage = usage_of(response, message)
-        if message:
-            named = message.response_metadata
-            run.answered = named.get("model_name") or named.get("model") or None
-            run.tier = named.get("service_tier") or (response.llm_output or {}).get("service_tier")
-        text = text_length([message]) if message else 0
+    def run_started(self, run: ModelRun, messages: Sequence[BaseMessage]) -> None:
+        """Start the clock of the student's machine; see `RunSubscriber`."""
+        if run.is_chain or run.role is None:  # its models' runs are what is counted
+            return
         with self._lock:
-            density = self._density.setdefault((run.role, run.model), Density())
-        if from_cache(usage):
-            one.cache_hits = 1
-        elif usage:
-            tokens = read_tokens(usage, run.tier)
-            with self._lock:
-                learned = 0 if error else text
-                density.learn(tokens, prompt_chars=run.prompt_chars, text_chars=learned)
-            one.measured(tokens, self.price(run, usage))
-            # Some providers report the prompt first: what was written since is not in there.
-            unseen = density.completion(text) - tokens.completion
-            if error is not None and unseen > 0 and not _is_finished(message):
-                self._guess(run, one, Tokens(prompt=0, completion=unseen))
-        elif error is None or may_have_billed(error):
-            completion = density.completion(text)
-            if error is not None and not text:  # nothing is known of it but its limit
-                completion = run.limit or 0
-            prompt = density.prompt(run.prompt_chars)
-            self._guess(run, one, Tokens(prompt=prompt, completion=completion))
-        hourly = self.prices[run.role]
-        if isinstance(hourly, MachineTime):
-            one.machine_cost = hourly.cost(one.busy_seconds)
-        return usage
+            self.running += 1
+            if run.role == "student":
+                self._busy_marks[run.run_id] = self._busy.start(run.started_at)
 
-    def _guess(self, run: OpenRun, one: Counts, tokens: Tokens) -> None:
-        one.unreported(tokens, run.limit, self.price(run, _as_usage(tokens)))
-
-    def price(self, run: OpenRun, usage: UsageMetadata) -> Money:
-        """Price a run's usage.
-
-        Args:
-            run: The run.
-            usage: What it used, or is thought to have used.
-
-        Returns:
-            The money.
-        """
-        price = self.prices[run.role]
-        if isinstance(price, MachineTime):
-            source = f"{dated(price)}: ${price.usd_per_hour:f} an hour of busy time"
-            none = Decimal(0)
-            return Money(prompt=none, completion=none, source=source, prompt_if_cached=none)
-        if isinstance(price, Mapping):
-            price = price.get(run.answered or "") or price.get(run.model)
-        return price_call(
-            price,
-            usage,
-            provider=run.provider,
-            model=run.answered or run.model,
-            base_url=run.base_url,
-            tier=run.tier,
-            requested_model=run.model,
+    def run_ended(self, run: ModelRun, result: RunResult, call: ChainCall | None) -> None:
+        """Price a model's run and add it to the sums; see `RunSubscriber`."""
+        if run.is_chain or run.role is None:
+            return
+        totals = UsageTotals(
+            calls=1,
+            retries=int(run.retry),
+            failed_calls=int(result.failed),
+            seconds=result.seconds,
         )
+        with self._lock:
+            self.running -= 1
+            mark = self._busy_marks.pop(run.run_id, None)
+            if mark is not None:
+                totals.busy_seconds = self._busy.end(run.started_at + result.seconds, mark)
+        if run.first_token_at is not None:
+            totals.first_token_calls = 1
+            totals.first_token_seconds = run.first_token_at - run.started_at
+        self._measure(run, totals, result)
+        with self._lock:
+            self._add(run, totals)
+            if call is not None:
+                sums = self._calls.setdefault(call, _CallSums())
+                sums.spent.add(totals)
+                if run.role == "teacher":
+                    sums.teacher = run
+            if self._records is not None:
+                self._records.append(_record(run, result, totals))
 
-    def book(self, run: OpenRun, one: Counts) -> None:
-        """Add a run that ended to the sums. The caller holds the lock.
-
-        Args:
-            run: The run.
-            one: Its counts.
-        """
-        total = self.compared
-        if not run.compared:
-            total = self.models.setdefault((run.role, run.model), Counts())
-        total.add(one)
-        if run.retries_inside and not one.cache_hits:
-            self.hidden_retries.add(run.model)
-        if self.ledger:
-            self.ledger.spend(run.role, one)
-            if run.role == "teacher":
-                self.ledger.release(run.call_id)
-
-    def close(self, call: OpenCall, message: AIMessage | None) -> None:
-        """Take a chain call that ended into the teacher-only estimate.
-
-        Args:
-            call: The call.
-            message: Its answer, or None where it has none.
-        """
-        if call.mode != "guided" or not call.spent.calls:
+    def call_ended(self, call: ChainCall, message: AIMessage | None) -> None:
+        """Add a chain call to the teacher-only estimate; see `RunSubscriber`."""
+        with self._lock:
+            if self.ledger:
+                self.ledger.release(call.call_id)
+            sums = self._calls.pop(call, None)
+        if call.mode != "guided" or sums is None:
             return
-        if call.teacher is not None and call.teacher.compared:
+        if sums.teacher is not None and self._is_compared(sums.teacher):
             return
-        found = self._teacher_only(call, message) if message is not None else None
+        found = self._teacher_only(sums, message) if message is not None else None
         with self._lock:
             if found is None:
                 self.estimate.not_estimated_calls += 1
@@ -185,51 +138,130 @@ class Accounts:
             self.estimate.calls += 1
             self.estimate.methods[method] = self.estimate.methods.get(method, 0) + 1
             self.estimate.counts.add(alone)
-            self.estimate.guided.add(call.spent)
+            self.estimate.guided.add(sums.spent)
 
-    def _teacher_only(self, call: OpenCall, message: AIMessage) -> tuple[Counts, str] | None:
-        gkt: dict[str, Any] = message.response_metadata["gkt"]
-        usage, run = gkt.get("teacher_usage"), call.teacher
-        if not usage or run is None or from_cache(usage) or call.spent.cache_hits:
-            return None
-        count = self.tokenizer or offline_tokenizer(run.model)
-        found = teacher_only(gkt, usage, str(message.text), count)
-        if found is None:
-            return None
-        alone = Counts(calls=1)
-        alone.measured(read_tokens(found[0], run.tier), self.price(run, found[0]))
-        return alone, found[1]
-
-    def claim(
+    def reservation(
         self, models: Sequence[Any], messages: Sequence[BaseMessage], limit: int | None
-    ) -> Claim:
-        """Return the most a teacher's call can come to.
+    ) -> Reservation:
+        """Return the most that a teacher's call can cost.
 
         Args:
             models: The chat models it may reach.
             messages: The prompt.
-            limit: Most completion tokens; None where it has no limit.
+            limit: Most completion tokens; None if it has no limit.
 
         Returns:
-            Tokens and money, of the dearest model.
+            Tokens and money, of the most expensive model.
 
         Raises:
             BudgetExceeded: If the budget is in money and a model is unpriced.
         """
         chars = text_length(list(messages))
-        completion = UNLIMITED_COMPLETION if limit is None else limit
-        found, most = [], 0
+        completion = DEFAULT_COMPLETION_LIMIT if limit is None else limit
+        costs, tokens = [], 0
         for model in models:
-            serialized = {"kwargs": {"base_url": _address(model)}}
-            run = open_run("teacher", serialized, model._get_ls_params(), prompt_chars=chars)
+            serialized = {"kwargs": {"base_url": _base_url(model)}}
+            run = read_run("teacher", serialized, model._get_ls_params(), prompt_chars=chars)
             with self._lock:
-                density = self._density.get(("teacher", run.model))
-            prompt = most_prompt_tokens(messages, chars, density)
-            most = max(most, prompt + completion)
+                rate = self._rates.get(("teacher", run.model))
+            prompt = max_prompt_tokens(messages, chars, rate)
+            tokens = max(tokens, prompt + completion)
             if self.ledger and self.ledger.budget.needs_prices:
                 largest = _as_usage(Tokens(prompt=prompt, completion=completion))
-                found.append((run.model, self.price(run, largest)))
-        return Claim(tokens=most, usd=dearest(found) if found else None)
+                costs.append((run.model, self.prices.cost(run, largest)))
+        return Reservation(tokens=tokens, usd=highest_cost(costs) if costs else None)
+
+    def reserve(self, call_id: str, call: ChainCall | None, most: Reservation) -> None:
+        """Reserve what a teacher's call can cost. The caller holds the lock.
+
+        Args:
+            call_id: The chain call it belongs to.
+            call: The same, if one of its models has run before.
+            most: The most it can cost.
+
+        Raises:
+            BudgetExceeded: If that could pass the budget.
+        """
+        if self.ledger:
+            sums = self._calls.get(call) if call else None
+            spent = sums.spent.known_cost + sums.spent.unreported_cost if sums else Decimal(0)
+            self.ledger.reserve(call_id, most, spent)
+
+    def _measure(self, run: ModelRun, totals: UsageTotals, result: RunResult) -> None:
+        """Add to a run's totals what it used and what that costs."""
+        message, usage, error = result.message, result.usage, result.error
+        text = text_length([message]) if message else 0
+        with self._lock:
+            rate = self._rates.setdefault((str(run.role), run.model), TokenRate())
+        if from_cache(usage):
+            totals.cache_hits = 1
+        elif usage:
+            tokens = read_tokens(usage, run.tier)
+            with self._lock:
+                learned = 0 if error else text
+                rate.learn(tokens, prompt_chars=run.prompt_chars, text_chars=learned)
+            totals.add_measured(tokens, self.prices.cost(run, usage))
+            # Some providers report the prompt first: what was written since is not in there.
+            unseen = rate.completion(text) - tokens.completion
+            if error is not None and unseen > 0 and not _is_finished(message):
+                self._add_estimate(run, totals, Tokens(prompt=0, completion=unseen))
+        elif error is None or may_have_billed(error):
+            completion = rate.completion(text)
+            if error is not None and not text:  # nothing is known of it but its limit
+                completion = run.limit or 0
+            prompt = rate.prompt(run.prompt_chars)
+            self._add_estimate(run, totals, Tokens(prompt=prompt, completion=completion))
+        price = self.prices.of(run.role)
+        if isinstance(price, MachineTime):
+            totals.machine_cost = price.cost(totals.busy_seconds)
+
+    def _add_estimate(self, run: ModelRun, totals: UsageTotals, tokens: Tokens) -> None:
+        totals.add_unreported(tokens, run.limit, self.prices.cost(run, _as_usage(tokens)))
+
+    def _add(self, run: ModelRun, totals: UsageTotals) -> None:
+        """Add a run to the sums. The caller holds the lock."""
+        sums = self.compared
+        if not self._is_compared(run):
+            sums = self.models.setdefault((str(run.role), run.model), UsageTotals())
+        sums.add(totals)
+        if run.retries_inside and not totals.cache_hits:
+            self.hidden_retries.add(run.model)
+        if self.ledger:
+            self.ledger.spend(str(run.role), totals)
+            if run.role == "teacher":
+                self.ledger.release(run.call_id)
+
+    def _is_compared(self, run: ModelRun) -> bool:
+        """Whether a run belongs to this tracker's measured comparison, not to its bill."""
+        return run.metadata.get("gkt_compared") == self.id
+
+    def _teacher_only(self, sums: _CallSums, message: AIMessage) -> tuple[UsageTotals, str] | None:
+        gkt: dict[str, Any] = message.response_metadata["gkt"]
+        usage, run = gkt.get("teacher_usage"), sums.teacher
+        if not usage or run is None or from_cache(usage) or sums.spent.cache_hits:
+            return None
+        count = self.tokenizer or offline_tokenizer(run.model)
+        found = estimate_teacher_only(gkt, usage, str(message.text), count)
+        if found is None:
+            return None
+        alone = UsageTotals(calls=1)
+        alone.add_measured(read_tokens(found[0], run.tier), self.prices.cost(run, found[0]))
+        return alone, found[1]
+
+
+def _record(run: ModelRun, result: RunResult, totals: UsageTotals) -> CallRecord:
+    return CallRecord(
+        role=str(run.role),
+        model=run.model,
+        call_id=run.call_id,
+        mode=run.mode,
+        usage=result.usage,
+        seconds=totals.seconds,
+        first_token_seconds=totals.first_token_seconds if totals.first_token_calls else None,
+        error=repr(result.error) if result.failed else None,
+        retry=run.retry,
+        counts=totals,
+    )
 
 
 def _is_finished(message: AIMessage | None) -> bool:
@@ -245,6 +277,6 @@ def _as_usage(tokens: Tokens) -> UsageMetadata:
     )
 
 
-def _address(model: Any) -> str | None:
-    address = getattr(model, "openai_api_base", None) or getattr(model, "base_url", None)
-    return address if isinstance(address, str) else None
+def _base_url(model: Any) -> str | None:
+    base_url = getattr(model, "openai_api_base", None) or getattr(model, "base_url", None)
+    return base_url if isinstance(base_url, str) else None

@@ -2,32 +2,47 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from langchain_core.messages import BaseMessage
+from pydantic import ConfigDict, PlainValidator
+from pydantic.dataclasses import dataclass
 
-from langchain_gkt.costs.prices import Money, Prices, check_price, exact
-from langchain_gkt.costs.totals import Counts, amount
-from langchain_gkt.costs.usage import Density
+from langchain_gkt.costs.prices import CallCost, Prices, Usd, check_price
+from langchain_gkt.costs.totals import UsageTotals, amount
+from langchain_gkt.costs.usage import TokenRate
 from langchain_gkt.errors import BudgetExceeded
 
-UNLIMITED_COMPLETION = 4096
+DEFAULT_COMPLETION_LIMIT = 4096
 """Completion tokens to reserve for a call that no limit holds."""
 
-_MARGIN = 1.25
+_PROMPT_MARGIN = 1.25
 _TOKENS_PER_MESSAGE = 8
 
 
-@dataclass(frozen=True, kw_only=True)
-class Budget:
-    """Most that may be spent.
+def _tokens(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"Budget.tokens must be an int, not {type(value).__name__}")
+    if value < 0:
+        raise ValueError(f"Budget.tokens must be 0 or more, not {value}")
+    return value
 
-    Before the teacher is asked, the most its call can come to (an upper estimate of the prompt
+
+def _prices(value: Any) -> Any:
+    check_price(value, "Budget.teacher_price")
+    return value
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(title="Budget"))
+class Budget:
+    """The most that may be spent.
+
+    Before the teacher is asked, the most its call can cost (an upper estimate of the prompt
     and all completion tokens it may write) is reserved. A call that could pass the budget is
-    not made. What a call was really billed takes the place of its reservation when it ends.
+    not made. When the call ends, what it was really billed replaces its reservation.
 
     Attributes:
         usd: Most US dollars for both models together, all calls summed; None for no limit.
@@ -37,34 +52,16 @@ class Budget:
         teacher_price: As for `CostTracker`; for a budget given to the chain itself.
     """
 
-    usd: Decimal | int | str | None = None
-    per_call_usd: Decimal | int | str | None = None
-    tokens: int | None = None
+    usd: Usd | None = None
+    per_call_usd: Usd | None = None
+    tokens: Annotated[int, PlainValidator(_tokens)] | None = None
     on_exceeded: Literal["raise", "student"] = "raise"
-    teacher_price: Prices = None
+    teacher_price: Annotated[Prices, PlainValidator(_prices)] = None
 
     def __post_init__(self) -> None:
-        """Make money exact.
-
-        Raises:
-            TypeError: If money is a float, or tokens are no whole number.
-            ValueError: If nothing is limited, or a limit is negative.
-        """
-        for name in ("usd", "per_call_usd"):
-            if (money := getattr(self, name)) is not None:
-                object.__setattr__(self, name, exact(money, f"Budget.{name}"))
-        if self.tokens is not None:
-            if isinstance(self.tokens, bool) or not isinstance(self.tokens, int):
-                raise TypeError(f"Budget.tokens must be an int, not {type(self.tokens).__name__}")
-            if self.tokens < 0:
-                raise ValueError(f"Budget.tokens must be 0 or more, not {self.tokens}")
+        """Refuse a budget without a limit."""
         if self.usd is None and self.per_call_usd is None and self.tokens is None:
             raise ValueError("Budget limits nothing; give usd=, per_call_usd= or tokens=")
-        if self.on_exceeded not in ("raise", "student"):
-            raise ValueError(
-                f"Budget.on_exceeded must be 'raise' or 'student', not {self.on_exceeded!r}"
-            )
-        check_price(self.teacher_price, "Budget.teacher_price")
 
     @property
     def needs_prices(self) -> bool:
@@ -72,9 +69,9 @@ class Budget:
         return self.usd is not None or self.per_call_usd is not None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Claim:
-    """The most one call of the teacher can come to.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reservation:
+    """The most that one call of the teacher can cost.
 
     Attributes:
         tokens: Prompt and completion tokens.
@@ -96,12 +93,12 @@ class Ledger:
         """
         self.budget = budget
         self.refused = 0
-        self._claims: dict[str, Claim] = {}
-        self._spent = Counts()
+        self._reservations: dict[str, Reservation] = {}
+        self._spent = UsageTotals()
         self._teacher_tokens = 0
 
-    def spend(self, role: str, counts: Counts) -> None:
-        """Take in a run that ended; unreported ones at their estimate."""
+    def spend(self, role: str, counts: UsageTotals) -> None:
+        """Add a run that ended; if its usage is not known, its estimate."""
         self._spent.add(counts)
         if role == "teacher":
             self._teacher_tokens += counts.prompt_tokens + counts.completion_tokens
@@ -110,23 +107,23 @@ class Ledger:
 
     def release(self, call_id: str) -> None:
         """Drop a reservation: its call ended, or was never made."""
-        self._claims.pop(call_id, None)
+        self._reservations.pop(call_id, None)
 
-    def claim(self, call_id: str, claim: Claim, spent_in_call: Decimal) -> None:
-        """Reserve what a call can come to.
+    def reserve(self, call_id: str, most: Reservation, spent_in_call: Decimal) -> None:
+        """Reserve the most that a call can cost.
 
         Args:
             call_id: The chain call it belongs to.
-            claim: The most it can come to.
+            most: The most it can cost.
             spent_in_call: US dollars the teacher has cost in this chain call before.
 
         Raises:
             BudgetExceeded: If that could pass the budget.
         """
         budget = self.budget
-        others = [one for key, one in self._claims.items() if key != call_id]
+        others = [one for key, one in self._reservations.items() if key != call_id]
         reserved = sum((one.usd or Decimal(0) for one in others), Decimal(0))
-        usd = claim.usd or Decimal(0)
+        usd = most.usd or Decimal(0)
         checks: list[tuple[str, Any, Any, Any]] = [
             ("usd", budget.usd, self.spent_usd + reserved, usd),
             ("per_call_usd", budget.per_call_usd, spent_in_call, usd),
@@ -134,7 +131,7 @@ class Ledger:
                 "tokens",
                 budget.tokens,
                 self._teacher_tokens + sum(one.tokens for one in others),
-                claim.tokens,
+                most.tokens,
             ),
         ]
         for name, limit, used, more in checks:
@@ -147,7 +144,7 @@ class Ledger:
                     "Budget(on_exceeded='student').",
                     go_on=budget.on_exceeded == "student",
                 )
-        self._claims[call_id] = claim
+        self._reservations[call_id] = most
 
     @property
     def spent_usd(self) -> Decimal:
@@ -156,8 +153,8 @@ class Ledger:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for a report."""
-        claims = self._claims.values()
-        reserved = sum((one.usd or Decimal(0) for one in claims), Decimal(0))
+        reservations = self._reservations.values()
+        reserved = sum((one.usd or Decimal(0) for one in reservations), Decimal(0))
         money = {
             name: None if (value := getattr(self.budget, name)) is None else amount(value)
             for name in ("usd", "per_call_usd")
@@ -169,30 +166,31 @@ class Ledger:
             "spent_usd": amount(self.spent_usd),
             "spent_tokens": self._teacher_tokens,
             "reserved_usd": amount(reserved),
-            "reserved_tokens": sum(one.tokens for one in claims),
+            "reserved_tokens": sum(one.tokens for one in reservations),
             "refused_calls": self.refused,
         }
 
 
-def most_prompt_tokens(messages: Sequence[BaseMessage], chars: int, density: Density | None) -> int:
+def max_prompt_tokens(messages: Sequence[BaseMessage], chars: int, rate: TokenRate | None) -> int:
     """Return an upper estimate of a prompt's tokens.
 
     Args:
         messages: The prompt.
         chars: Its characters.
-        density: What is known of the model's tokens; None before its first call.
+        rate: What is known of the model's tokens; None before its first call.
 
     Returns:
-        The densest prompt seen, with a margin; before the first, a token for every two bytes.
+        By the highest rate of any prompt seen, with a margin; before the first, a token for
+        every two bytes.
     """
     extra = _TOKENS_PER_MESSAGE * len(messages)
-    if density is not None and density.densest:
-        return round(chars * density.densest * _MARGIN) + extra
+    if rate is not None and rate.max_prompt_rate:
+        return round(chars * rate.max_prompt_rate * _PROMPT_MARGIN) + extra
     size = sum(len(str(message.text).encode()) for message in messages)
     return max(chars, size) // 2 + extra
 
 
-def dearest(found: Sequence[tuple[str, Money]]) -> Decimal:
+def highest_cost(found: Sequence[tuple[str, CallCost]]) -> Decimal:
     """Return the highest price among the models a call may reach.
 
     Args:

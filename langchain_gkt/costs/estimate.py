@@ -14,7 +14,7 @@ from langchain_core.messages.ai import UsageMetadata
 
 from langchain_gkt.costs.usage import read_tokens
 
-METHODS = {
+ESTIMATE_METHODS = {
     "finished by the teacher": "measured: the teacher finished the answer itself",
     "teacher's tokenizer": (
         "same prompt tokens; completion tokens = the whole answer by the teacher's tokenizer, "
@@ -30,7 +30,7 @@ METHODS = {
 _ENCODINGS = "https://openaipublic.blob.core.windows.net/encodings/{}.tiktoken"
 
 
-def teacher_only(
+def estimate_teacher_only(
     gkt: Mapping[str, Any], usage: UsageMetadata, answer: str, count: Callable[[str], int] | None
 ) -> tuple[UsageMetadata, str] | None:
     """Estimate the usage of the whole answer by the teacher alone.
@@ -42,7 +42,7 @@ def teacher_only(
         count: The teacher's tokenizer: tokens of a text; or None where it is not known.
 
     Returns:
-        Usage metadata and a key of `METHODS`, or None where there is nothing to go by.
+        Usage metadata and a key of `ESTIMATE_METHODS`, or None where there is nothing to go by.
     """
     if gkt.get("finished_by") == "teacher":
         return usage, "finished by the teacher"

@@ -2,62 +2,78 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
 from datetime import datetime, timezone
 from decimal import Decimal
 from functools import cache
 from importlib.metadata import version
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 from langchain_core.messages.ai import UsageMetadata
+from pydantic import ConfigDict, PlainValidator, ValidationInfo
+from pydantic.dataclasses import dataclass
 
+from langchain_gkt.costs.runs import ModelRun
 from langchain_gkt.costs.usage import Tokens, read_tokens
+from langchain_gkt.metadata import Role
 
 _MTOK = Decimal(1_000_000)
 
 
-def _date(price: Price | MachineTime) -> None:
-    """Date what the user gave by the day it was given, if by nothing else."""
-    if price.as_of is None and price.source == "user":
-        object.__setattr__(price, "as_of", f"{datetime.now():%Y-%m-%d}")
+def _usd(value: object, info: ValidationInfo) -> Decimal:
+    """Return money as a Decimal."""
+    name = _field(info)
+    if isinstance(value, bool) or not isinstance(value, Decimal | int | str):
+        raise TypeError(
+            f"{name} must be a Decimal, int or string such as '0.15', not {type(value).__name__}"
+        )
+    try:
+        amount = Decimal(value)
+    except ArithmeticError as error:
+        raise ValueError(f"{name}={value!r} is not a number") from error
+    if not amount.is_finite() or amount < 0:
+        raise ValueError(f"{name} must be 0 or more, not {value}")
+    return amount
 
 
-@dataclass(frozen=True)
+def _field(info: ValidationInfo) -> str:
+    return f"{(info.config or {}).get('title')}.{info.field_name}"
+
+
+# A float cannot hold money exactly, so pydantic's own conversion to Decimal is not used.
+Usd: TypeAlias = Annotated[Decimal, PlainValidator(_usd)]
+"""US dollars: a Decimal, int or decimal string, finite and not negative."""
+
+
+@dataclass(frozen=True, config=ConfigDict(title="Price"))
 class Price:
     """What a model costs, in US dollars per million tokens.
 
+    An amount is a Decimal, an int or a decimal string, and not negative; a float, which cannot
+    hold money exactly, is a TypeError.
+
     Attributes:
-        input_mtok: Per million prompt tokens. Decimal, int or decimal string.
+        input_mtok: Per million prompt tokens.
         output_mtok: Per million completion tokens.
         cached_input_mtok: Per million prompt tokens read from the provider's cache; None
-            where they cost as much as the others.
+            if they cost as much as the others.
         source: Where the price comes from, as reports show it.
         as_of: Date of the price, as reports show it; None for the day a user gives it.
     """
 
-    input_mtok: Decimal
-    output_mtok: Decimal
-    cached_input_mtok: Decimal | None = None
+    input_mtok: Usd
+    output_mtok: Usd
+    cached_input_mtok: Usd | None = None
     source: str = "user"
     as_of: str | None = None
 
     def __post_init__(self) -> None:
-        """Make every amount a Decimal.
-
-        Raises:
-            TypeError: If an amount is a float, which cannot hold money exactly.
-            ValueError: If an amount is negative or not a number.
-        """
-        for field in fields(self)[:3]:
-            amount = getattr(self, field.name)
-            if amount is None and field.name == "cached_input_mtok":
-                continue
-            object.__setattr__(self, field.name, exact(amount, f"Price.{field.name}"))
-        _date(self)
+        """Date what the user gave."""
+        _set_date(self)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(title="MachineTime"))
 class MachineTime:
     """What a student costs by the hour of the machine it runs on.
 
@@ -70,61 +86,33 @@ class MachineTime:
         as_of: Date of the price, as reports show it; None for the day a user gives it.
     """
 
-    usd_per_hour: Decimal
+    usd_per_hour: Usd
     source: str = "user"
     as_of: str | None = None
 
     def __post_init__(self) -> None:
-        """Make the amount a Decimal.
-
-        Raises:
-            TypeError: If it is a float, which cannot hold money exactly.
-            ValueError: If it is negative or not a number.
-        """
-        amount = exact(self.usd_per_hour, "MachineTime.usd_per_hour")
-        object.__setattr__(self, "usd_per_hour", amount)
-        _date(self)
+        """Date what the user gave."""
+        _set_date(self)
 
     def cost(self, seconds: float) -> Decimal:
         """Return the US dollars of some busy seconds, counted in microseconds."""
         return Decimal(round(seconds * 1_000_000)) * self.usd_per_hour / 3600 / 1_000_000
 
 
-def exact(amount: object, name: str) -> Decimal:
-    """Return money as a Decimal.
-
-    Args:
-        amount: Decimal, int or decimal string.
-        name: The field, for the message.
-
-    Returns:
-        The amount.
-
-    Raises:
-        TypeError: If it is a float, which cannot hold money exactly.
-        ValueError: If it is negative or not a number.
-    """
-    if isinstance(amount, bool) or not isinstance(amount, Decimal | int | str):
-        raise TypeError(
-            f"{name} must be a Decimal, int or string such as '0.15', not {type(amount).__name__}"
-        )
-    try:
-        found = Decimal(amount)
-    except ArithmeticError as error:
-        raise ValueError(f"{name}={amount!r} is not a number") from error
-    if not found.is_finite() or found < 0:
-        raise ValueError(f"{name} must be 0 or more, not {amount}")
-    return found
+def _set_date(price: Price | MachineTime) -> None:
+    """Date what the user gave by the day it was given, if by nothing else."""
+    if price.as_of is None and price.source == "user":
+        object.__setattr__(price, "as_of", f"{datetime.now():%Y-%m-%d}")
 
 
-Prices: TypeAlias = "Price | str | Mapping[str, Price | str] | None"
+Prices: TypeAlias = Price | str | Mapping[str, Price | str] | None
 """A price for every model, or one for each model's name, or None to look them up."""
 
 FREE = Price(input_mtok=Decimal(0), output_mtok=Decimal(0), source="free: runs locally")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Money:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CallCost:
     """The price of one call, in US dollars.
 
     Attributes:
@@ -150,7 +138,7 @@ def price_call(
     base_url: str | None,
     tier: str | None = None,
     requested_model: str | None = None,
-) -> Money:
+) -> CallCost:
     """Price one call.
 
     Args:
@@ -185,25 +173,25 @@ def price_call(
     return _unpriced(f"no known price of {price if isinstance(price, str) else model!r}")
 
 
-def _unpriced(why: str) -> Money:
-    return Money(prompt=None, completion=None, source=f"unpriced: {why}")
+def _unpriced(why: str) -> CallCost:
+    return CallCost(prompt=None, completion=None, source=f"unpriced: {why}")
 
 
-def _by_price(price: Price, tokens: Tokens) -> Money:
+def _by_price(price: Price, tokens: Tokens) -> CallCost:
     rate = price.cached_input_mtok
     if rate is None and not price.input_mtok:  # what is free is free from a cache too
         rate = price.input_mtok
     plain = (tokens.prompt - tokens.cached) * price.input_mtok
     cached = tokens.cached * (price.input_mtok if rate is None else rate)
-    return Money(
+    return CallCost(
         prompt=(plain + cached) / _MTOK,
         completion=tokens.completion * price.output_mtok / _MTOK,
         prompt_if_cached=None if rate is None else tokens.prompt * rate / _MTOK,
-        source=dated(price),
+        source=dated_source(price),
     )
 
 
-def dated(price: Price | MachineTime) -> str:
+def dated_source(price: Price | MachineTime) -> str:
     """Return a price's source with its date."""
     return f"{price.source} of {price.as_of}" if price.as_of else price.source
 
@@ -222,7 +210,9 @@ def _places(
             yield name, {"provider_id": provider}, how
 
 
-def _look_up(tokens: Tokens, model: str, place: Mapping[str, str | None], how: str) -> Money | None:
+def _look_up(
+    tokens: Tokens, model: str, place: Mapping[str, str | None], how: str
+) -> CallCost | None:
     """Ask genai-prices; None where it knows no price that covers these tokens."""
     from genai_prices import Usage, calc_price
 
@@ -264,7 +254,7 @@ def _look_up(tokens: Tokens, model: str, place: Mapping[str, str | None], how: s
         tiered = f" (tier {tokens.tier}{'' if known else ': no such price, standard used'})"
     when = found.auto_update_timestamp or datetime.now(timezone.utc)
     verb = "updated" if found.auto_update_timestamp else "looked up"
-    return Money(
+    return CallCost(
         prompt=found.input_price + fee,
         completion=found.output_price,
         prompt_if_cached=None if all_cached is None else all_cached + fee,
@@ -324,3 +314,48 @@ def refuse_unlisted(price: object, name: str) -> None:
                 f"{name}={price!r} is {found.source}; give Price(input_mtok=..., output_mtok=...) "
                 "or a listed model such as 'openai:gpt-4o-mini'"
             )
+
+
+class RolePrices:
+    """The prices of the two roles."""
+
+    def __init__(self, *, teacher: Prices, student: Prices | MachineTime) -> None:
+        """Keep the prices.
+
+        Args:
+            teacher: What the teacher costs; None to look up the model that was called.
+            student: What the student costs; None for free.
+        """
+        self.teacher: Prices = teacher
+        self.student: Prices | MachineTime = FREE if student is None else student
+
+    def of(self, role: Role | None) -> Prices | MachineTime:
+        """Return the price that was given for a role."""
+        return self.student if role == "student" else self.teacher
+
+    def cost(self, run: ModelRun, usage: UsageMetadata) -> CallCost:
+        """Price a run.
+
+        Args:
+            run: The run.
+            usage: What it used, or is thought to have used.
+
+        Returns:
+            What that costs; with `MachineTime` its tokens cost nothing.
+        """
+        price = self.of(run.role)
+        if isinstance(price, MachineTime):
+            source = f"{dated_source(price)}: ${price.usd_per_hour:f} an hour of busy time"
+            zero = Decimal(0)
+            return CallCost(prompt=zero, completion=zero, source=source, prompt_if_cached=zero)
+        if isinstance(price, Mapping):
+            price = price.get(run.response_model or "") or price.get(run.model)
+        return price_call(
+            price,
+            usage,
+            provider=run.provider,
+            model=run.response_model or run.model,
+            base_url=run.base_url,
+            tier=run.tier,
+            requested_model=run.model,
+        )

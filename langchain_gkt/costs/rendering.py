@@ -1,194 +1,185 @@
-"""The report's table as text, for rich, as HTML and as a DataFrame."""
+"""A report's rows and notes, drawn as a table, a DataFrame and a chart."""
 
 from __future__ import annotations
 
-import io
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from langchain_gkt.costs.totals import Counts
+from langchain_gkt.costs.comparison import Comparison
+from langchain_gkt.costs.totals import Estimate, UsageTotals
+from langchain_gkt.reporting.charts import StackedBar, stacked_bars
+from langchain_gkt.reporting.html import missing_extra
+from langchain_gkt.reporting.table import RowStyle, Table
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.figure import Figure
 
-    from langchain_gkt.costs.report import CostReport
-
-HEAD = ("", "calls", "prompt tok", "completion tok", "prompt $", "completion $", "total $")
+_HEAD = ("", "calls", "prompt tok", "completion tok", "prompt $", "completion $", "total $")
+# Told apart by colour-blind readers and in print (Okabe and Ito).
+_SERIES = {
+    "teacher's prompt": "#56B4E9",
+    "teacher's completion": "#0072B2",
+    "student": "#E69F00",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """One line of the table.
+class ReportRow:
+    """One row of a report.
 
     Attributes:
-        name: What it is called.
-        role: ``teacher``, ``student``, ``total`` or ``teacher only``.
+        role: ``teacher``, ``student``, ``total``, ``unreported``, ``teacher only`` or
+            ``compared: {mode}``.
         model: A model's name, or ``all``.
         kind: ``measured`` or ``estimated``.
-        counts: What it sums up.
+        totals: What it sums up.
     """
 
-    name: str
     role: str
-    model: str
-    kind: str
-    counts: Counts
+    model: str = "all"
+    kind: Literal["measured", "estimated"] = "measured"
+    totals: UsageTotals
+
+    @property
+    def name(self) -> str:
+        """What it is called; a single model is indented below its role."""
+        if self.model != "all":
+            return f"  {self.model}"
+        return f"{self.role} (estimated)" if self.kind == "estimated" else self.role
+
+    @property
+    def style(self) -> RowStyle:
+        """How a table sets it off."""
+        if self.role == "total":
+            return "total"
+        return "estimated" if self.kind == "estimated" else ""
 
     def cells(self) -> tuple[str, ...]:
-        """Return the line as text."""
-        counts, known = self.counts, not self.counts.unpriced_calls
-        money = (counts.prompt_cost, counts.completion_cost, counts.known_cost)
+        """Return the row as text."""
+        totals, known = self.totals, not self.totals.unpriced_calls
+        money = (totals.prompt_cost, totals.completion_cost, totals.known_cost)
         return (
             self.name,
-            f"{counts.calls:,}",
-            f"{counts.prompt_tokens:,}",
-            f"{counts.completion_tokens:,}",
-            *(_money(one, known, counts.whole) for one in money),
+            f"{totals.calls:,}",
+            f"{totals.prompt_tokens:,}",
+            f"{totals.completion_tokens:,}",
+            *(_money(one, known, totals.complete) for one in money),
         )
 
 
-def _money(money: Decimal, known: bool, whole: bool) -> str:
-    if whole:
+def _money(money: Decimal, known: bool, complete: bool) -> str:
+    if complete:
         return f"{money:.6f}"
     if money:
         return f"{money:.6f} + ?"
     return "unknown" if known else "unpriced"
 
 
-def rows(report: CostReport) -> list[Row]:
-    """Return the table's lines.
+def report_rows(
+    roles: Mapping[str, UsageTotals],
+    models: Mapping[tuple[str, str], UsageTotals],
+    estimate: Estimate,
+    comparison: Comparison | None,
+) -> list[ReportRow]:
+    """Return a report's rows.
 
     Args:
-        report: The report.
+        roles: Sums of the ``teacher``, the ``student`` and in ``total``.
+        models: Sums by role and model.
+        estimate: The teacher-only estimate.
+        comparison: What was measured, if anything was.
 
     Returns:
-        Roles, each with its models where it has several, and what is set against them.
+        Roles, each with its models if it has several, and what is set against them.
     """
-    found = []
-    for role, counts in (("teacher", report.teacher), ("student", report.student)):
-        found.append(Row(name=role, role=role, model="all", kind="measured", counts=counts))
-        named = [(m, c) for (owner, m), c in sorted(report.models.items()) if owner == role]
+    rows = []
+    for role, totals in roles.items():
+        rows.append(ReportRow(role=role, totals=totals))
+        named = [(model, one) for (owner, model), one in sorted(models.items()) if owner == role]
         if len(named) > 1:
-            found += [
-                Row(name=f"  {model}", role=role, model=model, kind="measured", counts=one)
-                for model, one in named
-            ]
-    found.append(Row(name="total", role="total", model="all", kind="measured", counts=report.total))
-    missing = _missing(report.total)
-    if missing.calls:
-        found.append(
-            Row(
-                name="unreported (estimated)",
-                role="unreported",
-                model="all",
-                kind="estimated",
-                counts=missing,
-            )
-        )
-    if report.estimate.calls:
-        found.append(
-            Row(
-                name="teacher only (estimated)",
-                role="teacher only",
-                model="all",
-                kind="estimated",
-                counts=report.estimate.counts,
-            )
-        )
-    if report.comparison:
-        for mode, counts in report.comparison.counts.items():
-            found.append(
-                Row(
-                    name=f"compared: {mode}",
-                    role=f"compared: {mode}",
-                    model="all",
-                    kind="measured",
-                    counts=counts,
-                )
-            )
-    return found
+            rows += [ReportRow(role=role, model=model, totals=one) for model, one in named]
+    unreported = _unreported(roles["total"])
+    if unreported.calls:
+        rows.append(ReportRow(role="unreported", kind="estimated", totals=unreported))
+    if estimate.calls:
+        rows.append(ReportRow(role="teacher only", kind="estimated", totals=estimate.counts))
+    if comparison:
+        rows += [
+            ReportRow(role=f"compared: {mode}", totals=totals)
+            for mode, totals in comparison.counts.items()
+        ]
+    return rows
 
 
-def _missing(counts: Counts) -> Counts:
+def _unreported(totals: UsageTotals) -> UsageTotals:
     """Return what was not reported as sums of its own."""
-    return Counts(
-        calls=counts.unreported_calls,
-        prompt_tokens=counts.unreported_prompt_tokens,
-        completion_tokens=counts.unreported_completion_tokens,
-        prompt_cost=counts.unreported_prompt_cost,
-        completion_cost=counts.unreported_completion_cost,
-        unpriced_calls=counts.unreported_unpriced_calls,
+    return UsageTotals(
+        calls=totals.unreported_calls,
+        prompt_tokens=totals.unreported_prompt_tokens,
+        completion_tokens=totals.unreported_completion_tokens,
+        prompt_cost=totals.unreported_prompt_cost,
+        completion_cost=totals.unreported_completion_cost,
+        unpriced_calls=totals.unreported_unpriced_calls,
     )
 
 
-def notes(report: CostReport) -> list[str]:
-    """Return what the table cannot say.
+def role_notes(name: str, totals: UsageTotals) -> list[str]:
+    """Return what the table cannot say of a role.
 
     Args:
-        report: The report.
+        name: The role.
+        totals: Its sums.
+
+    Returns:
+        Sentences.
+    """
+    notes = [f"{name} price: {source}" for source in sorted(totals.sources)]
+    if totals.calls:
+        notes.append(_times(name, totals))
+    for number, words in (
+        (totals.failed_calls, "failed"),
+        (totals.retries, "repeated a failed one"),
+        (totals.cache_hits, "came from the cache, free"),
+        (totals.unpriced_calls, "are unpriced: their money is not in the table"),
+    ):
+        if number:
+            notes.append(f"{name}: {number} call(s) {words}")
+    if totals.unreported_calls:
+        limit = (
+            ""
+            if totals.unlimited_calls
+            else f", at most {totals.unreported_completion_limit:,} completion tokens"
+        )
+        notes.append(
+            f"{name}: {totals.unreported_calls} call(s) reported no usage; estimated apart, "
+            f"not in the sums{limit}"
+        )
+    return notes
+
+
+def _times(name: str, totals: UsageTotals) -> str:
+    text = f"{name}: {totals.seconds:.2f} s in calls"
+    if totals.first_token_calls:
+        mean = totals.first_token_seconds / totals.first_token_calls
+        text += f", first token after {mean:.3f} s on average of {totals.first_token_calls}"
+    if totals.machine_cost:
+        text += f"; machine busy {totals.busy_seconds:.2f} s = ${totals.machine_cost:.6f}"
+    return text
+
+
+def estimate_notes(data: Mapping[str, Any]) -> list[str]:
+    """Return what there is to say of a teacher-only estimate.
+
+    Args:
+        data: ``teacher_only_estimate`` of the report as data.
 
     Returns:
         Sentences.
     """
     found = []
-    for name, counts in (("teacher", report.teacher), ("student", report.student)):
-        found += [f"{name} price: {source}" for source in sorted(counts.sources)]
-        if counts.calls:
-            found.append(_times(name, counts))
-        for number, words in (
-            (counts.failed_calls, "failed"),
-            (counts.retries, "repeated a failed one"),
-            (counts.cache_hits, "came from the cache, free"),
-            (counts.unpriced_calls, "are unpriced: their money is not in the table"),
-        ):
-            if number:
-                found.append(f"{name}: {number} call(s) {words}")
-        if counts.unreported_calls:
-            most = (
-                ""
-                if counts.unlimited_calls
-                else f", at most {counts.unreported_completion_limit:,} completion tokens"
-            )
-            found.append(
-                f"{name}: {counts.unreported_calls} call(s) reported no usage; estimated apart, "
-                f"not in the sums{most}"
-            )
-    found += _estimate_notes(report)
-    if report.comparison:
-        found.append(str(report.comparison))
-    if budget := report.budget:
-        limits = [f"{k}={budget[k]}" for k in ("usd", "per_call_usd", "tokens") if budget[k]]
-        found.append(
-            f"budget {', '.join(limits)}: ${budget['spent_usd']} and {budget['spent_tokens']:,} "
-            f"teacher tokens spent, {budget['refused_calls']} call(s) refused"
-        )
-    if report.hidden_retries:
-        found.append(
-            f"not seen: retries inside the client of {', '.join(report.hidden_retries)}; set its "
-            "max_retries=0 and use with_retry() to have them counted"
-        )
-    if report.running:
-        found.append(f"{report.running} call(s) still running, not counted")
-    return found
-
-
-def _times(name: str, counts: Counts) -> str:
-    text = f"{name}: {counts.seconds:.2f} s in calls"
-    if counts.first_token_calls:
-        mean = counts.first_token_seconds / counts.first_token_calls
-        text += f", first token after {mean:.3f} s on average of {counts.first_token_calls}"
-    if counts.machine_cost:
-        text += f"; machine busy {counts.busy_seconds:.2f} s = ${counts.machine_cost:.6f}"
-    return text
-
-
-def _estimate_notes(report: CostReport) -> list[str]:
-    found = []
-    data = report._estimate_dict()
     if data["ratio"] is not None:
         found.append(
             f"guided calls cost {data['ratio']:.0%} of teacher only (estimated); "
@@ -208,133 +199,49 @@ def _estimate_notes(report: CostReport) -> list[str]:
     return found
 
 
-def text(report: CostReport) -> str:
-    """Return the table as text: drawn by rich at a terminal, plain elsewhere.
+def budget_note(budget: Mapping[str, Any]) -> str:
+    """Return what of a budget is spent.
 
     Args:
-        report: The report.
+        budget: ``budget`` of the report as data.
 
     Returns:
-        Lines, without colour codes.
+        A sentence.
     """
-    stdout: Any = sys.stdout
-    if stdout is not None and getattr(stdout, "isatty", lambda: False)():
-        try:
-            from rich.console import Console
-        except ImportError:
-            return plain(report)
-        console = Console(file=io.StringIO(), width=Console().width, color_system=None)
-        console.print(rich_table(report))
-        drawn: Any = console.file
-        return str(drawn.getvalue()).rstrip()
-    return plain(report)
-
-
-def plain(report: CostReport) -> str:
-    """Return the table as plain text.
-
-    Args:
-        report: The report.
-
-    Returns:
-        Lines.
-    """
-    lines = aligned([HEAD, *(row.cells() for row in rows(report))])
-    return "\n".join([*lines, *notes(report)])
-
-
-def aligned(table: Sequence[Sequence[str]]) -> list[str]:
-    """Align a table's cells: the first column at the left, the others at the right.
-
-    Args:
-        table: Rows of cells, the head first.
-
-    Returns:
-        A line for each row.
-    """
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return [
-        "  ".join(
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ).rstrip()
-        for cells in table
-    ]
-
-
-def rich_table(report: CostReport) -> Any:
-    """Return the table as something a rich console prints.
-
-    Args:
-        report: The report.
-
-    Returns:
-        A renderable.
-
-    Raises:
-        ImportError: If rich is missing.
-    """
-    try:
-        from rich.console import Group
-        from rich.table import Table
-        from rich.text import Text
-    except ImportError as error:
-        raise _missing_extra("rich") from error
-    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
-    for i, title in enumerate(HEAD):
-        table.add_column(title, justify="right" if i else "left", no_wrap=not i)
-    for row in rows(report):
-        style = "bold" if row.role == "total" else "italic" if row.kind == "estimated" else ""
-        table.add_row(*map(Text, row.cells()), style=style)
-    return Group(table, *(Text(note, style="dim") for note in notes(report)))
-
-
-_STYLE = """
-.gkt-costs{color:inherit;font-variant-numeric:tabular-nums}
-.gkt-costs table{border-collapse:collapse;background:transparent;color:inherit}
-.gkt-costs th,.gkt-costs td{padding:.25em .7em;text-align:right;background:transparent;
-color:inherit;border:0;border-bottom:1px solid rgba(128,128,128,.3);white-space:nowrap}
-.gkt-costs th:first-child,.gkt-costs td:first-child{text-align:left}
-.gkt-costs tr.gkt-total td{font-weight:600;border-top:2px solid rgba(128,128,128,.6)}
-.gkt-costs tr.gkt-estimated td{font-style:italic;opacity:.8}
-.gkt-costs td.gkt-model{padding-left:1.8em}
-.gkt-costs ul{margin:.6em 0 0;padding-left:1.2em;opacity:.8;font-size:.9em}
-"""
-
-
-def html(report: CostReport) -> str:
-    """Return the table as HTML that takes the page's own colours.
-
-    Args:
-        report: The report.
-
-    Returns:
-        An element.
-    """
-    body = []
-    for row in rows(report):
-        css = "gkt-total" if row.role == "total" else f"gkt-{row.kind}"
-        first, *rest = (escape(cell.strip()) for cell in row.cells())
-        name = f'<td class="gkt-model">{first}</td>' if row.name[0] == " " else f"<td>{first}</td>"
-        cells = "".join(f"<td>{cell}</td>" for cell in rest)
-        body.append(f'<tr class="{css}">{name}{cells}</tr>')
-    head = "".join(f'<th scope="col">{escape(title)}</th>' for title in HEAD)
-    said = "".join(f"<li>{escape(note)}</li>" for note in notes(report))
+    limits = [f"{k}={budget[k]}" for k in ("usd", "per_call_usd", "tokens") if budget[k]]
     return (
-        f'<div class="gkt-costs"><style>{_STYLE}</style><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(body)}</tbody></table><ul>{said}</ul></div>"
+        f"budget {', '.join(limits)}: ${budget['spent_usd']} and {budget['spent_tokens']:,} "
+        f"teacher tokens spent, {budget['refused_calls']} call(s) refused"
     )
 
 
-def frame(report: CostReport) -> pandas.DataFrame:
-    """Return the table as a DataFrame; see `CostReport.to_frame`."""
+def table(rows: Sequence[ReportRow], notes: Sequence[str]) -> Table:
+    """Return a report as a table.
+
+    Args:
+        rows: Its rows.
+        notes: What they cannot say.
+
+    Returns:
+        The table, without a title.
+    """
+    return Table(
+        head=_HEAD,
+        rows=[row.cells() for row in rows],
+        notes=notes,
+        styles=[row.style for row in rows],
+    )
+
+
+def frame(rows: Sequence[ReportRow]) -> pandas.DataFrame:
+    """Return a report as a DataFrame; see `CostReport.to_frame`."""
     try:
         import pandas
     except ImportError as error:
-        raise _missing_extra("pandas") from error
+        raise missing_extra("pandas") from error
     lines = []
-    for row in rows(report):
-        values = row.counts.to_dict()
+    for row in rows:
+        values = row.totals.to_dict()
         unreported = values.pop("unreported")
         values["unreported_cost"] = unreported["cost"]
         for name, value in values.items():
@@ -344,5 +251,66 @@ def frame(report: CostReport) -> pandas.DataFrame:
     return pandas.DataFrame(lines).set_index(["role", "model"])
 
 
-def _missing_extra(package: str) -> ImportError:
-    return ImportError(f'{package} is not installed: pip install "langchain-gkt[report]"')
+def chart(
+    roles: Mapping[str, UsageTotals],
+    estimate: Estimate,
+    comparison: Comparison | None,
+    ratio: float | None,
+) -> Figure:
+    """Draw what was paid and what would have been; see `CostReport.plot`.
+
+    Args:
+        roles: As for `report_rows`.
+        estimate: The teacher-only estimate.
+        comparison: What was measured, if anything was.
+        ratio: Estimated cost of guided calls over teacher-only ones, if known.
+
+    Returns:
+        A figure with one chart. If money is unknown it shows tokens.
+    """
+    priced = roles["total"].complete and not estimate.counts.unpriced_calls
+
+    def bar(name: str, totals: UsageTotals, student: UsageTotals, kind: str) -> StackedBar:
+        parts = _money_parts(totals, student) if priced else _token_parts(totals, student)
+        return StackedBar(name=f"{name}\n({kind})", parts=parts, estimated=kind == "estimated")
+
+    none = UsageTotals()
+    bars = [bar("paid in all", roles["teacher"], roles["student"], "measured")]
+    if estimate.calls:
+        # Both models' tokens are summed there, so the student's money shows as completion.
+        if estimate.guided.calls != roles["total"].calls:
+            bars.append(bar(f"{estimate.calls} guided calls", estimate.guided, none, "measured"))
+        bars.append(bar("the same, teacher only", estimate.counts, none, "estimated"))
+    if comparison:
+        for mode in ("guided", "teacher"):
+            name = f"{comparison.questions} compared: {mode}"
+            bars.append(bar(name, comparison.counts[mode], none, "measured"))
+    return stacked_bars(
+        bars,
+        series=_SERIES,
+        xlabel="US dollars" if priced else "teacher and student tokens (money not known)",
+        value_format="${:.3g}" if priced else "{:,.0f}",
+        title=_chart_title(comparison, ratio),
+    )
+
+
+def _money_parts(teacher: UsageTotals, student: UsageTotals) -> list[float]:
+    local = student.known_cost + teacher.machine_cost
+    return [float(teacher.prompt_cost), float(teacher.completion_cost), float(local)]
+
+
+def _token_parts(teacher: UsageTotals, student: UsageTotals) -> list[float]:
+    local = student.prompt_tokens + student.completion_tokens
+    return [float(teacher.prompt_tokens), float(teacher.completion_tokens), float(local)]
+
+
+def _chart_title(comparison: Comparison | None, ratio: float | None) -> str:
+    if comparison:
+        text = f"Guided answers cost {comparison.ratio:.0%} of teacher only"
+        if comparison.interval:
+            low, high = comparison.interval
+            text += f" ({comparison.confidence:.0%} interval {low:.0%} to {high:.0%})"
+        return f"{text},\nmeasured on {comparison.questions} questions"
+    if ratio is not None:
+        return f"Guided answers cost {ratio:.0%} of teacher only (estimated)"
+    return "What the answers took"

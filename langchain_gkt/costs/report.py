@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from langchain_gkt.costs import rendering as views
-from langchain_gkt.costs.compare import Comparison
-from langchain_gkt.costs.estimate import METHODS
-from langchain_gkt.costs.totals import Counts, Estimate, amount
+from langchain_gkt.costs import rendering
+from langchain_gkt.costs.comparison import Comparison
+from langchain_gkt.costs.estimate import ESTIMATE_METHODS
+from langchain_gkt.costs.totals import Estimate, UsageTotals, amount
+from langchain_gkt.reporting.table import Table
 
 if TYPE_CHECKING:
     import pandas
@@ -36,31 +37,31 @@ class CostReport:
         running: Calls that had not ended when the report was made.
     """
 
-    models: dict[tuple[str, str], Counts] = field(default_factory=dict)
+    models: dict[tuple[str, str], UsageTotals] = field(default_factory=dict)
     estimate: Estimate = field(default_factory=Estimate)
     comparison: Comparison | None = None
-    compared: Counts = field(default_factory=Counts)
+    compared: UsageTotals = field(default_factory=UsageTotals)
     budget: dict[str, Any] | None = None
     hidden_retries: tuple[str, ...] = ()
     running: int = 0
 
     @property
-    def teacher(self) -> Counts:
+    def teacher(self) -> UsageTotals:
         """Sums of the teacher's calls, in every mode."""
         return self._sum("teacher")
 
     @property
-    def student(self) -> Counts:
+    def student(self) -> UsageTotals:
         """Sums of the student's calls, in every mode."""
         return self._sum("student")
 
     @property
-    def total(self) -> Counts:
+    def total(self) -> UsageTotals:
         """Sums of all calls."""
         return self._sum("teacher", "student")
 
-    def _sum(self, *roles: str) -> Counts:
-        total = Counts()
+    def _sum(self, *roles: str) -> UsageTotals:
+        total = UsageTotals()
         for (role, _), counts in self.models.items():
             if role in roles:
                 total.add(counts)
@@ -80,11 +81,11 @@ class CostReport:
         """Return plain values that JSON can hold.
 
         Returns:
-            ``schema_version``; ``teacher`` and ``student`` (see `Counts`; ``cost`` is None where
+            ``schema_version``; ``teacher`` and ``student`` (see `UsageTotals`; ``cost`` is None if
             it would leave calls out, ``known_cost`` never is, ``unreported`` is estimated, and
             ``models`` holds the same for each model); ``total``; ``teacher_only_estimate``;
             ``comparison`` (see `Comparison`, None where nothing was compared);
-            ``compared_cost``; ``budget``; ``notes``; ``running``. Money is a decimal string in
+            ``compared_cost``; ``budget``; ``notes``; ``running``. CallCost is a decimal string in
             US dollars. Times are seconds.
         """
         roles = {}
@@ -103,7 +104,7 @@ class CostReport:
             "comparison": self.comparison.to_dict() if self.comparison else None,
             "compared_cost": amount(self.compared.known_cost),
             "budget": self.budget,
-            "notes": views.notes(self),
+            "notes": self.notes(),
             "running": self.running,
         }
 
@@ -119,7 +120,8 @@ class CostReport:
             "calls": self.estimate.calls,
             "not_estimated_calls": self.estimate.not_estimated_calls,
             "methods": dict(self.estimate.methods),
-            "method": "; ".join(METHODS[name] for name in sorted(self.estimate.methods)) or None,
+            "method": "; ".join(ESTIMATE_METHODS[name] for name in sorted(self.estimate.methods))
+            or None,
             "prompt_tokens": alone.prompt_tokens,
             "completion_tokens": alone.completion_tokens,
             # Nothing estimated is not an estimate of nothing.
@@ -152,14 +154,14 @@ class CostReport:
 
         Returns:
             A row for each role, each model, the total, and the teacher-only estimate and
-            measurement where there are such, indexed by ``role`` and ``model``. Money is
+            measurement where there are such, indexed by ``role`` and ``model``. CallCost is
             Decimal, None where it would leave calls out; ``kind`` says whether a row is
             ``measured`` or ``estimated``.
 
         Raises:
             ImportError: If pandas is missing.
         """
-        return views.frame(self)
+        return rendering.frame(self._rows())
 
     def plot(self) -> Figure:
         """Draw what was paid, what would have been paid, and which of it is measured.
@@ -170,24 +172,51 @@ class CostReport:
         Raises:
             ImportError: If matplotlib is missing.
         """
-        from langchain_gkt.costs.chart import draw
+        return rendering.chart(self._roles(), self.estimate, self.comparison, self.ratio)
 
-        return draw(self)
+    def notes(self) -> list[str]:
+        """Return what the table cannot say, in sentences."""
+        notes = [
+            *rendering.role_notes("teacher", self.teacher),
+            *rendering.role_notes("student", self.student),
+            *rendering.estimate_notes(self._estimate_dict()),
+        ]
+        if self.comparison:
+            notes.append(str(self.comparison))
+        if self.budget:
+            notes.append(rendering.budget_note(self.budget))
+        if self.hidden_retries:
+            notes.append(
+                f"not seen: retries inside the client of {', '.join(self.hidden_retries)}; set "
+                "its max_retries=0 and use with_retry() to have them counted"
+            )
+        if self.running:
+            notes.append(f"{self.running} call(s) still running, not counted")
+        return notes
+
+    def _roles(self) -> dict[str, UsageTotals]:
+        return {"teacher": self.teacher, "student": self.student, "total": self.total}
+
+    def _rows(self) -> list[rendering.ReportRow]:
+        return rendering.report_rows(self._roles(), self.models, self.estimate, self.comparison)
+
+    def _table(self) -> Table:
+        return rendering.table(self._rows(), self.notes())
 
     def __str__(self) -> str:
         """Return a table with what is measured, what is estimated, and what is not known."""
-        return views.text(self)
+        return self._table().terminal_text()
 
     def __rich__(self) -> Any:
         """Return the table for a rich console."""
-        return views.rich_table(self)
+        return self._table().rich()
 
     def _repr_html_(self) -> str:
         """Return the table for a notebook, in the notebook's own colours."""
-        return views.html(self)
+        return self._table().notebook_html()
 
 
-def _unpriced(counts: Counts) -> bool:
+def _unpriced(counts: UsageTotals) -> bool:
     return bool(counts.unpriced_calls or counts.unreported_unpriced_calls)
 
 

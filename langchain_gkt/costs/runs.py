@@ -1,4 +1,4 @@
-"""What a tracker remembers of runs and calls until they end."""
+"""What the listener knows of a run of a chat model, of its end, and of a call of the chain."""
 
 from __future__ import annotations
 
@@ -6,77 +6,67 @@ import asyncio
 import re
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
+from langchain_core.messages import AIMessage
 from langchain_core.messages.ai import UsageMetadata
 
-from langchain_gkt.costs.totals import Counts
+from langchain_gkt.completion_limits import LIMIT_FIELDS
+from langchain_gkt.metadata import Mode, Role
 
-_RETRY = re.compile(r"retry:attempt:([2-9]|\d\d)")
-_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "num_predict")
+CHAIN_PROVIDER = "langchain-gkt"
+"""``ls_provider`` of the guided chain's own runs."""
+
+_RETRY_TAG = re.compile(r"retry:attempt:([2-9]|\d\d)")
 # These clients retry by themselves unless told otherwise.
-_RETRYING = {"openai", "azure", "anthropic", "groq", "mistralai", "together", "fireworks"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class CallRecord:
-    """One model call, kept where ``keep_calls`` is set.
-
-    Attributes:
-        role: ``teacher`` or ``student``.
-        model: The model's name as it was asked for.
-        call_id: The chain call it belongs to.
-        mode: The chain's mode in that call.
-        usage: Usage metadata, or None where none was reported.
-        seconds: Time between start and end.
-        first_token_seconds: Time to the first streamed token, or None.
-        error: What it failed with, or None.
-        retry: Whether it repeats a failed attempt.
-        counts: Its own tokens and money.
-    """
-
-    role: str
-    model: str
-    call_id: str
-    mode: str
-    usage: UsageMetadata | None
-    seconds: float
-    first_token_seconds: float | None = None
-    error: str | None = None
-    retry: bool = False
-    counts: Counts = field(default_factory=Counts)
+_RETRYING_PROVIDERS = {
+    "openai",
+    "azure",
+    "anthropic",
+    "groq",
+    "mistralai",
+    "together",
+    "fireworks",
+}
 
 
 @dataclass(kw_only=True)
-class OpenRun:
-    """A teacher's or student's run that has not ended.
+class ModelRun:
+    """A run of the teacher, of the student, or of the chain itself.
 
     Attributes:
-        role: ``teacher`` or ``student``.
-        call_id: The chain call it belongs to.
+        run_id: The run's id.
+        parent_id: The run it is inside of, wrappers such as ``with_retry`` left out.
+        role: ``teacher`` or ``student``; None for a chain that is nobody's teacher.
+        is_chain: Whether it is a run of the chain: its usage is the sum of its models' runs.
+        call_id: The chain call it belongs to; the text ``None`` if its metadata names none.
         mode: The chain's mode in that call.
+        metadata: The run's metadata.
         provider: The provider's id.
         model: The model's name as it was asked for.
         base_url: The server's address, if known.
         limit: Most completion tokens it was asked for, if known.
         prompt_chars: Characters of its prompt.
         retry: Whether it repeats a failed attempt.
-        retries_inside: Whether its client may retry where no callback sees it.
-        compared: Whether it belongs to a measured comparison, not to the bill.
-        started: When it started, in seconds of `time.perf_counter`.
-        first: When its first token came, if it streams.
-        mark: What the machine's clock said at its start.
-        answered: The model's name as the response gave it.
+        retries_inside: Whether its client may retry without telling its callbacks.
+        started_at: When it started, in seconds of `time.perf_counter`.
+        first_chunk_at: When its first chunk came, if it streams; it may be empty.
+        first_token_at: When the first chunk with text or a tool call came.
+        response_model: The model's name as the response gave it.
         tier: The service tier the response names.
     """
 
-    role: str
+    run_id: UUID
+    parent_id: UUID | None = None
+    role: Role | None
+    is_chain: bool = False
     call_id: str
-    mode: str
+    mode: Mode
+    metadata: Mapping[str, Any]
     provider: str | None
     model: str
     base_url: str | None
@@ -84,49 +74,72 @@ class OpenRun:
     prompt_chars: int
     retry: bool
     retries_inside: bool
-    compared: bool = False
-    started: float = field(default_factory=time.perf_counter)
-    first: float | None = None
-    mark: float = 0.0
-    answered: str | None = None
+    started_at: float = field(default_factory=time.perf_counter)
+    first_chunk_at: float | None = None
+    first_token_at: float | None = None
+    response_model: str | None = None
     tier: str | None = None
 
 
-@dataclass(kw_only=True)
-class OpenCall:
-    """What the models' runs of one chain call came to, until the chain's run ends.
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """How a run ended.
 
     Attributes:
-        mode: The chain's mode.
-        spent: Sums of the runs that ended.
-        teacher: The last teacher run that ended.
-        root: The chain's run; None where the teacher was asked outside of one.
-        inside: Runs of wrappers, such as ``with_retry``, within the call.
+        message: The reply; a partial one, or None, after an error.
+        usage: Its usage metadata, or None if none was reported.
+        seconds: Time between start and end.
+        error: What ended it early, or None.
     """
 
-    mode: str
-    spent: Counts = field(default_factory=Counts)
-    teacher: OpenRun | None = None
+    message: AIMessage | None
+    usage: UsageMetadata | None
+    seconds: float
+    error: BaseException | None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the model failed: a reader that left or a cancelled task is no failure."""
+        return isinstance(self.error, Exception)
+
+
+@dataclass(kw_only=True, eq=False)
+class ChainCall:
+    """One call of the chain, until the chain's run ends.
+
+    Attributes:
+        call_id: Its id.
+        mode: The chain's mode.
+        root: The chain's run; None if the teacher was asked outside of one.
+        wrappers: Open runs of wrappers, such as ``with_retry``, within the call.
+    """
+
+    call_id: str
+    mode: Mode
     root: UUID | None = None
-    inside: set[UUID] = field(default_factory=set)
+    wrappers: set[UUID] = field(default_factory=set)
 
 
-def open_run(
-    role: str,
+def read_run(
+    role: Role | None,
     serialized: dict[str, Any] | None,
-    metadata: dict[str, Any],
+    metadata: Mapping[str, Any],
     *,
     prompt_chars: int,
+    run_id: UUID | None = None,
+    parent_id: UUID | None = None,
     tags: Sequence[str] = (),
     params: dict[str, Any] | None = None,
-) -> OpenRun:
+) -> ModelRun:
     """Read what a start event tells of a run.
 
     Args:
-        role: ``teacher`` or ``student``.
-        serialized: The model as langchain-core wrote it down.
+        role: ``teacher`` or ``student``; None for a chain that is nobody's teacher.
+        serialized: The model as langchain-core serialized it.
         metadata: The run's metadata.
         prompt_chars: Characters of its prompt.
+        run_id: The run's id; None for a run that is only thought of.
+        parent_id: The run it is inside of.
         tags: The run's tags.
         params: The arguments the model is called with.
 
@@ -135,43 +148,48 @@ def open_run(
     """
     params, given = params or {}, (serialized or {}).get("kwargs") or {}
     base_url = given.get("openai_api_base") or given.get("base_url") or params.get("base_url")
-    limits = [params.get(name) for name in _LIMITS] + [metadata.get("ls_max_tokens")]
+    limits = [params.get(name) for name in LIMIT_FIELDS] + [metadata.get("ls_max_tokens")]
     provider = metadata.get("ls_provider")
-    return OpenRun(
+    return ModelRun(
+        run_id=run_id or uuid4(),
+        parent_id=parent_id,
         role=role,
+        is_chain=provider == CHAIN_PROVIDER,
         call_id=str(metadata.get("gkt_call_id")),
         mode=metadata.get("gkt_mode", "guided"),
+        metadata=metadata,
         provider=provider,
         model=metadata.get("ls_model_name") or "unknown",
         base_url=base_url if isinstance(base_url, str) else None,
         limit=next((limit for limit in limits if isinstance(limit, int)), None),
         prompt_chars=prompt_chars,
-        retry=any(_RETRY.fullmatch(tag) for tag in tags),
-        retries_inside=provider in _RETRYING and given.get("max_retries") != 0,
+        retry=any(_RETRY_TAG.fullmatch(tag) for tag in tags),
+        retries_inside=provider in _RETRYING_PROVIDERS and given.get("max_retries") != 0,
     )
 
 
-class TaskWatch:
+class CancelledTaskMonitor:
     """Notices what an asyncio task left open when it ended, as a cancelled one does.
 
-    langchain-core sends no event for a cancelled ``ainvoke``. One callback for a task, however
-    much it opens, so that a task that lives long holds nothing of what it has closed.
+    langchain-core sends no event for a cancelled ``ainvoke``. A task gets one callback, however
+    much is opened in it, so that a long-lived task holds nothing of what was closed.
     """
 
     def __init__(
-        self, lost: Callable[[UUID | str], None], lock: AbstractContextManager[Any]
+        self, on_left_open: Callable[[UUID | str, bool], None], lock: AbstractContextManager[Any]
     ) -> None:
-        """Remember whom to tell.
+        """Watch nothing yet.
 
         Args:
-            lost: Called with each run (its id) and each chain call (a string) left open.
+            on_left_open: Called with each run (its id) and each chain call (a string) that a
+                task left open, and with whether the task was cancelled.
             lock: The owner's lock, which it holds around `start` and `end`.
         """
-        self._lost, self._lock = lost, lock
-        self._tasks: weakref.WeakKeyDictionary[asyncio.Task[Any], set[UUID | str]] = (
+        self._on_left_open, self._lock = on_left_open, lock
+        self._keys_of: weakref.WeakKeyDictionary[asyncio.Task[Any], set[UUID | str]] = (
             weakref.WeakKeyDictionary()
         )
-        self._left: dict[UUID | str, weakref.ref[asyncio.Task[Any]]] = {}
+        self._task_of: dict[UUID | str, weakref.ref[asyncio.Task[Any]]] = {}
 
     def start(self, key: UUID | str) -> None:
         """Watch what is opened in the current task, if there is one."""
@@ -181,25 +199,27 @@ class TaskWatch:
             return
         if task is None:
             return
-        if task not in self._tasks:
-            self._tasks[task] = set()
+        if task not in self._keys_of:
+            self._keys_of[task] = set()
             task.add_done_callback(self._done)
-        self._tasks[task].add(key)
-        self._left[key] = weakref.ref(task)
+        self._keys_of[task].add(key)
+        self._task_of[key] = weakref.ref(task)
 
     def end(self, key: UUID | str) -> None:
         """Forget what was closed."""
-        ref = self._left.pop(key, None)
+        ref = self._task_of.pop(key, None)
         task = ref() if ref else None
-        if task is not None and task in self._tasks:
-            self._tasks[task].discard(key)
+        if task is not None and task in self._keys_of:
+            self._keys_of[task].discard(key)
+
+    def __len__(self) -> int:
+        """Return how many runs and calls are watched."""
+        return len(self._task_of)
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         with self._lock:
-            keys = self._tasks.pop(task, set())
+            keys = self._keys_of.pop(task, set())
             for key in keys:
-                self._left.pop(key, None)
+                self._task_of.pop(key, None)
         for key in sorted(keys, key=lambda key: isinstance(key, str)):  # runs before their calls
-            # A chain call is begun in a task of its own and ended by the one that waits for it.
-            if not isinstance(key, str) or task.cancelled():
-                self._lost(key)
+            self._on_left_open(key, task.cancelled())

@@ -6,14 +6,16 @@ from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from typing import Any
 
-from langchain_gkt.costs.prices import Money
+from langchain_core.messages.ai import UsageMetadata
+
+from langchain_gkt.costs.prices import CallCost
 from langchain_gkt.costs.usage import Tokens
 
 _ZERO = Decimal(0)
 
 
 @dataclass(kw_only=True)
-class Counts:
+class UsageTotals:
     """Sums over calls. Tokens and money are measured; `unreported_*` ones are estimated.
 
     Attributes:
@@ -86,18 +88,18 @@ class Counts:
         return self.unreported_prompt_cost + self.unreported_completion_cost
 
     @property
-    def whole(self) -> bool:
+    def complete(self) -> bool:
         """Whether the money covers every call."""
         return not self.unpriced_calls and not self.unreported_calls
 
-    def add(self, other: Counts) -> None:
+    def add(self, other: UsageTotals) -> None:
         """Add other sums to these."""
         for name in _NAMES:
             if value := getattr(other, name):
                 setattr(self, name, getattr(self, name) + value)
         self.sources |= other.sources
 
-    def measured(self, tokens: Tokens, money: Money) -> None:
+    def add_measured(self, tokens: Tokens, money: CallCost) -> None:
         """Add one call whose usage was reported.
 
         Args:
@@ -119,7 +121,7 @@ class Counts:
         else:
             self.prompt_cost_if_cached += money.prompt_if_cached
 
-    def unreported(self, tokens: Tokens, limit: int | None, money: Money) -> None:
+    def add_unreported(self, tokens: Tokens, limit: int | None, money: CallCost) -> None:
         """Add one call that may have been billed without the client being told.
 
         Args:
@@ -145,7 +147,7 @@ class Counts:
         """Return plain values; money as decimal strings, None where it leaves calls out."""
         some = bool(self.unreported_calls)
         estimable = some and not self.unreported_unpriced_calls
-        cacheable = self.whole and not self.uncacheable_calls
+        cacheable = self.complete and not self.uncacheable_calls
         return {
             "calls": self.calls,
             "failed_calls": self.failed_calls,
@@ -164,11 +166,11 @@ class Counts:
                 if self.first_token_calls
                 else None
             ),
-            # Money that leaves calls out would look like the whole bill.
-            "prompt_cost": amount(self.prompt_cost) if self.whole else None,
-            "completion_cost": amount(self.completion_cost) if self.whole else None,
+            # CallCost that leaves calls out would look like the whole bill.
+            "prompt_cost": amount(self.prompt_cost) if self.complete else None,
+            "completion_cost": amount(self.completion_cost) if self.complete else None,
             "machine_cost": amount(self.machine_cost),
-            "cost": amount(self.known_cost) if self.whole else None,
+            "cost": amount(self.known_cost) if self.complete else None,
             "known_prompt_cost": amount(self.prompt_cost),
             "known_completion_cost": amount(self.completion_cost),
             "known_cost": amount(self.known_cost),
@@ -187,7 +189,7 @@ class Counts:
         }
 
 
-_NAMES = tuple(one.name for one in fields(Counts) if one.name != "sources")
+_NAMES = tuple(one.name for one in fields(UsageTotals) if one.name != "sources")
 
 
 def amount(money: Decimal) -> str:
@@ -210,8 +212,37 @@ class Estimate:
     calls: int = 0
     not_estimated_calls: int = 0
     methods: dict[str, int] = field(default_factory=dict)
-    counts: Counts = field(default_factory=Counts)
-    guided: Counts = field(default_factory=Counts)
+    counts: UsageTotals = field(default_factory=UsageTotals)
+    guided: UsageTotals = field(default_factory=UsageTotals)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallRecord:
+    """One model call, kept if ``keep_calls`` is set.
+
+    Attributes:
+        role: ``teacher`` or ``student``.
+        model: The model's name as it was asked for.
+        call_id: The chain call it belongs to.
+        mode: The chain's mode in that call.
+        usage: Usage metadata, or None if none was reported.
+        seconds: Time between start and end.
+        first_token_seconds: Time to the first streamed token, or None.
+        error: What it failed with, or None.
+        retry: Whether it repeats a failed attempt.
+        counts: Its own tokens and money.
+    """
+
+    role: str
+    model: str
+    call_id: str
+    mode: str
+    usage: UsageMetadata | None
+    seconds: float
+    first_token_seconds: float | None = None
+    error: str | None = None
+    retry: bool = False
+    counts: UsageTotals = field(default_factory=UsageTotals)
 
 
 class BusyClock:

@@ -185,7 +185,7 @@ def text_length(messages: list[BaseMessage]) -> int:
 
 
 @dataclass(kw_only=True)
-class Density:
+class TokenRate:
     """How many tokens one model makes of a text, learned from the calls that report usage.
 
     Attributes:
@@ -193,14 +193,14 @@ class Density:
         prompt_tokens: Tokens they were billed as, what the provider adds included.
         text_chars: Characters of answers.
         text_tokens: Visible tokens they were billed as.
-        densest: Most tokens a character of any prompt came to; 0 before the first.
+        max_prompt_rate: Most tokens a character of any prompt came to; 0 before the first.
     """
 
     prompt_chars: int = 0
     prompt_tokens: int = 0
     text_chars: int = 0
     text_tokens: int = 0
-    densest: float = 0.0
+    max_prompt_rate: float = 0.0
 
     def learn(self, tokens: Tokens, *, prompt_chars: int, text_chars: int) -> None:
         """Take in one call.
@@ -213,7 +213,7 @@ class Density:
         if prompt_chars:
             self.prompt_chars += prompt_chars
             self.prompt_tokens += tokens.prompt
-            self.densest = max(self.densest, tokens.prompt / prompt_chars)
+            self.max_prompt_rate = max(self.max_prompt_rate, tokens.prompt / prompt_chars)
         if text_chars and tokens.completion > tokens.reasoning:
             self.text_chars += text_chars
             self.text_tokens += tokens.completion - tokens.reasoning

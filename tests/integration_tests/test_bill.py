@@ -12,6 +12,7 @@ from langchain_core.caches import InMemoryCache
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel
 from support.billing_server import BillingServer, Plan
+from support.runs import left_open
 
 from langchain_gkt import (
     CostTracker,
@@ -52,11 +53,6 @@ def counted(costs: CostTracker) -> tuple[int, int, int, int]:
     return tuple(data[name] for name in names)
 
 
-def left_over(costs: CostTracker) -> list:
-    tracker = costs
-    return [tracker._open, tracker._calls, tracker._roots, tracker._wrappers, tracker._tasks._left]
-
-
 async def run(chain, how: str) -> None:
     if how == "invoke":
         chain.invoke(QUESTION)
@@ -93,7 +89,7 @@ async def test_every_door_equals_the_ledger(server, student, how, mode) -> None:
     prompt, cached, completion, _ = server.sums()
     paid = (prompt - cached) * 2 + cached * Decimal("0.5") + completion * 10
     assert Decimal(data["cost"]) == paid / 1_000_000
-    assert not any(left_over(costs))
+    assert not left_open(costs)
 
 
 async def test_an_agent_and_structured_output(server) -> None:
@@ -136,7 +132,7 @@ async def test_a_retry_after_an_http_error_costs_once(server, student, how) -> N
     assert data["unreported"]["calls"] == 0
     assert data["cost"] is not None
     assert costs.report().estimate.calls == 1
-    assert not any(left_over(costs))
+    assert not left_open(costs)
 
 
 @pytest.mark.parametrize("how", ["invoke", "ainvoke", "stream", "astream"])
@@ -217,7 +213,7 @@ async def test_a_stream_closed_early_is_unreported(server, student, asynchronous
     assert (data["failed_calls"], missing["calls"]) == (0, 1)
     assert missing["prompt_tokens"] == lost[0]
     assert 0 < missing["completion_tokens"] <= lost[2] <= missing["most_completion_tokens"]
-    assert not any(left_over(costs))
+    assert not left_open(costs)
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
@@ -234,7 +230,7 @@ async def test_a_stream_cut_by_the_server_is_unreported(server, student, asynchr
     assert (data["failed_calls"], missing["calls"]) == (1, 1)
     assert missing["prompt_tokens"] == lost[0]
     assert 0 < missing["completion_tokens"] <= lost[2] <= missing["most_completion_tokens"]
-    assert not any(left_over(costs))
+    assert not left_open(costs)
 
 
 async def test_a_cancelled_call_is_counted_when_its_task_ends(server, student) -> None:
@@ -264,7 +260,7 @@ async def test_a_cancelled_call_is_counted_when_its_task_ends(server, student) -
     lost = teacher.unreported_prompt_tokens
     assert teacher.prompt_tokens + lost >= billed[0]
     assert teacher.completion_tokens + teacher.unreported_completion_tokens >= billed[2]
-    assert not any(left_over(costs))
+    assert not left_open(costs)
 
 
 @pytest.mark.parametrize("how", ["invoke", "stream"])
@@ -315,4 +311,4 @@ def test_a_teacher_that_was_never_reached_costs_nothing(student) -> None:
         make_chain(teacher, student).invoke(QUESTION)
     data = costs.report().to_dict()["teacher"]
     assert (data["failed_calls"], data["unreported"]["calls"], data["cost"]) == (1, 0, "0")
-    assert not any(left_over(costs))
+    assert not left_open(costs)

@@ -20,6 +20,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 from support.fakes import WordTeacher
+from support.runs import left_open
 
 from langchain_gkt import GuidedKnowledgeTransferChain, Price, TeacherError
 from langchain_gkt.telemetry import OpenTelemetryHandler
@@ -64,7 +65,7 @@ class Seen:
 
     def check_tree(self, calls: int, parent=None) -> None:
         """Each call is one workflow span with a teacher's and a student's inside."""
-        assert not (self.handler._open or self.handler._wrappers)
+        assert not left_open(self.handler)
         assert calls * 3 == self.starts.count - bool(parent)
         flows = {s.context.span_id: s for s in self.spans(name=WORKFLOW)}
         assert len(flows) == calls
@@ -189,7 +190,7 @@ def test_errors_are_marked_and_retries_told_apart(student, problem) -> None:
     assert {s.status.status_code for s in (flow, *tries)} == {StatusCode.ERROR}
     labels = {"error.type": "ConnectionError"}
     assert [p.count for p in seen.points("gen_ai.client.operation.duration", labels)] == [2]
-    assert not (seen.handler._open or seen.handler._wrappers)
+    assert not left_open(seen.handler)
 
 
 async def test_a_closed_stream_is_no_error(chain, problem) -> None:
@@ -225,7 +226,7 @@ async def test_a_cancelled_call_is_closed_though_its_task_lives_on(student, prob
     await asyncio.sleep(0.01)
     (flow,), (big,) = seen.spans(name=WORKFLOW), seen.spans("teacher")
     assert flow.attributes["gkt.closed_early"] and big.attributes["gkt.closed_early"]
-    assert not seen.handler._open
+    assert not left_open(seen.handler)
 
 
 def test_threads_lose_nothing_and_two_ears_hear_once(chain, problem) -> None:

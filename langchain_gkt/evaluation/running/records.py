@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from langchain_gkt.costs.runs import CallRecord
+from langchain_gkt.costs.totals import CallRecord
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.messages import AIMessage
 from support.fakes import WordTeacher
+from support.runs import left_open
 
 from langchain_gkt import CostTracker, GuidedKnowledgeTransferChain, Price, track_costs
 
@@ -27,13 +28,6 @@ def counted(tracker: CostTracker, role: str = "teacher") -> tuple[int, int, int]
     return data["calls"], data["prompt_tokens"], data["completion_tokens"]
 
 
-def nothing_open(tracker: CostTracker) -> bool:
-    tasks = tracker._tasks
-    return not (
-        tracker._open or tracker._calls or tracker._roots or tracker._wrappers or tasks._left
-    )
-
-
 async def test_counts_through_every_door(chain, problem) -> None:
     tracker, question = CostTracker(), problem.question
     config = {"callbacks": [tracker]}
@@ -46,7 +40,7 @@ async def test_counts_through_every_door(chain, problem) -> None:
     message = chain.invoke(question)
     usage = message.response_metadata["gkt"]["student_usage"]
     assert counted(tracker, "student") == (6, 6 * usage["input_tokens"], 6 * usage["output_tokens"])
-    assert nothing_open(tracker)
+    assert not left_open(tracker)
 
 
 def test_blocks_nest_and_nothing_counts_twice(chain, problem) -> None:
@@ -71,7 +65,7 @@ async def test_threads_and_tasks_lose_nothing(chain, problem) -> None:
     )
     assert counted(tracker)[0] == 25
     assert len([call for call in tracker.calls if call.role == "teacher"]) == 25
-    assert nothing_open(tracker)
+    assert not left_open(tracker)
 
 
 def test_prices_are_exact(chain, problem) -> None:
@@ -160,7 +154,7 @@ def test_failures_and_retries_are_counted_in_their_call(student, problem) -> Non
     data = costs.report().to_dict()
     assert (data["teacher"]["calls"], data["teacher"]["failed_calls"]) == (3, 2)
     assert data["teacher_only_estimate"]["calls"] == 1
-    assert nothing_open(costs)
+    assert not left_open(costs)
 
 
 def test_a_stream_closed_early_was_paid_for(chain, problem) -> None:
@@ -172,7 +166,7 @@ def test_a_stream_closed_early_was_paid_for(chain, problem) -> None:
     assert data["teacher"]["completion_tokens"] == chain.guidance_tokens
     assert (data["student"]["failed_calls"], data["student"]["unreported_calls"]) == (0, 1)
     assert data["teacher_only_estimate"]["not_estimated_calls"] == 1
-    assert nothing_open(costs)
+    assert not left_open(costs)
 
 
 def test_a_chain_that_teaches_another_counts_once(chain, student, problem) -> None:
@@ -180,7 +174,7 @@ def test_a_chain_that_teaches_another_counts_once(chain, student, problem) -> No
     with track_costs() as costs:
         outer.invoke(problem.question)
     assert counted(costs) == (1, 7, chain.guidance_tokens)
-    assert nothing_open(costs)
+    assert not left_open(costs)
 
 
 def test_answers_from_a_cache_are_free(teacher, student, problem) -> None:

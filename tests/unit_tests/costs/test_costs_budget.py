@@ -67,7 +67,7 @@ async def test_the_student_goes_on_alone(chain, problem) -> None:
     assert all(m.response_metadata["gkt"]["fallback"].startswith("BudgetExc") for m in alone)
     assert "".join(chunk.text for chunk in streamed) == alone[0].text
     assert not costs._calls
-    assert not costs._accounts.ledger._claims
+    assert not costs._aggregator.ledger._reservations
 
 
 def test_a_budget_of_the_chain_itself(teacher, student, problem) -> None:
@@ -137,7 +137,7 @@ def test_64_threads_never_overspend(student, problem, limits) -> None:
     assert 0 < sum(one is None for one in fallbacks) < 64
     assert tokens > limits.get("tokens", 0) / 2
     assert usd > Decimal(limits.get("usd", "0")) / 2
-    assert not costs._accounts.ledger._claims
+    assert not costs._aggregator.ledger._reservations
 
 
 async def test_concurrent_tasks_never_overspend(chain, problem) -> None:
@@ -157,7 +157,7 @@ def test_a_reservation_ends_with_a_call_that_another_budget_refused(chain, probl
 
     with track_costs(budget=Budget(tokens=10_000)) as costs, pytest.raises(BudgetExceeded):
         chain.invoke(problem.question, {"callbacks": [Refuses()]})
-    assert not costs._accounts.ledger._claims
+    assert not costs._aggregator.ledger._reservations
     assert not costs._calls
 
 

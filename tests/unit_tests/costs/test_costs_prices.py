@@ -10,7 +10,7 @@ from langchain_openai.chat_models.base import OpenAIConnectionError
 
 from langchain_gkt import CostTracker, MachineTime, Price, track_costs
 from langchain_gkt.costs.prices import price_call
-from langchain_gkt.costs.usage import Density, Tokens, may_have_billed, read_tokens
+from langchain_gkt.costs.usage import TokenRate, Tokens, may_have_billed, read_tokens
 
 OPENAI = "https://api.openai.com/v1"
 
@@ -150,7 +150,7 @@ def test_which_failures_may_have_been_billed() -> None:
 
 
 def test_density_learns_from_what_was_reported() -> None:
-    density = Density()
-    assert (density.prompt(400), density.completion(400)) == (100, 100)
-    density.learn(Tokens(prompt=50, completion=30, reasoning=10), prompt_chars=100, text_chars=100)
-    assert (density.prompt(400), density.completion(400)) == (200, 80)
+    rate = TokenRate()
+    assert (rate.prompt(400), rate.completion(400)) == (100, 100)
+    rate.learn(Tokens(prompt=50, completion=30, reasoning=10), prompt_chars=100, text_chars=100)
+    assert (rate.prompt(400), rate.completion(400)) == (200, 80)

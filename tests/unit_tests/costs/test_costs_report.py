@@ -33,7 +33,8 @@ def chain(teacher) -> GuidedKnowledgeTransferChain:
 def costs(chain, problem) -> CostTracker:
     with track_costs(teacher_price=PRICE) as tracker:
         chain.invoke(problem.question)
-        tracker.compare(chain, [problem.question, "And you?", "Why?"], sample=3)
+        with pytest.warns(DeprecationWarning, match=r"use langchain_gkt\.evaluation\.compare"):
+            tracker.compare(chain, [problem.question, "And you?", "Why?"], sample=3)
     return tracker
 
 

@@ -10,60 +10,23 @@ from typing import Any
 
 import pytest
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
-from langchain_core.messages import AIMessage, HumanMessage
-from langchain_core.outputs import ChatGeneration, LLMResult
+from langchain_core.messages import AIMessage
 from support.fakes import WordTeacher
+from support.runs import PROMPT, guided_call, left_open, result
 
 from langchain_gkt import CostTracker, GuidedKnowledgeTransferChain, Price, track_costs
 from langchain_gkt.costs.totals import BusyClock
 
 PRICE = Price("2", "10")
-PROMPT = [[HumanMessage("How many?")]]
-
-
-def result(usage: tuple[int, int] | None, **metadata: Any) -> LLMResult:
-    counted: Any = usage and {
-        "input_tokens": usage[0],
-        "output_tokens": usage[1],
-        "total_tokens": sum(usage),
-    }
-    message = AIMessage("Ten.", usage_metadata=counted, response_metadata=metadata)
-    return LLMResult(generations=[[ChatGeneration(message=message)]])
-
-
-def one_call(tracker: CostTracker, *, end: bool = True) -> None:
-    """Tell a tracker what langchain-core tells of one guided call."""
-    root, call_id = uuid.uuid4(), str(uuid.uuid4())
-    for role, usage in (("teacher", (9, 4)), ("student", (13, 5))):
-        run_id = uuid.uuid4()
-        metadata = {
-            "gkt_role": role,
-            "gkt_call_id": call_id,
-            "gkt_mode": "guided",
-            "ls_model_name": role,
-            "ls_provider": "p",
-        }
-        tracker.on_chat_model_start(
-            {}, PROMPT, run_id=run_id, parent_run_id=root, metadata=metadata
-        )
-        tracker.on_llm_end(result(usage), run_id=run_id)
-    if end:
-        gkt = {
-            "call_id": call_id,
-            "finished_by": "student",
-            "teacher_usage": {"input_tokens": 9, "output_tokens": 4, "total_tokens": 13},
-            "written_chars": 4,
-        }
-        tracker.on_llm_end(result((22, 9), gkt=gkt), run_id=root)
 
 
 def test_memory_stays_flat_and_every_call_is_counted() -> None:
     tracker = CostTracker(teacher_price=PRICE)
     for _ in range(500):
-        one_call(tracker)
+        guided_call(tracker)
     tracemalloc.start()
     for _ in range(3000):
-        one_call(tracker)
+        guided_call(tracker)
     grown, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert grown < 60_000
@@ -74,7 +37,7 @@ def test_memory_stays_flat_and_every_call_is_counted() -> None:
 
 
 def test_calls_that_never_end_are_bounded_and_not_lost(monkeypatch) -> None:
-    monkeypatch.setattr("langchain_gkt.costs.tracker._MOST_OPEN", 50)
+    monkeypatch.setattr("langchain_gkt.costs.run_listener._MAX_OPEN", 50)
     tracker = CostTracker(teacher_price=PRICE)
     for i in range(120):
         metadata = {"gkt_role": "teacher", "gkt_call_id": str(i), "ls_model_name": "m"}
@@ -85,7 +48,7 @@ def test_calls_that_never_end_are_bounded_and_not_lost(monkeypatch) -> None:
     assert report.running <= 50
     assert report.running + report.teacher.unreported_calls == 120
     for _ in range(120):
-        one_call(tracker, end=False)
+        guided_call(tracker, end=False)
     assert len(tracker._calls) <= 50
     assert len(tracker._roots) <= 50
 
@@ -104,7 +67,7 @@ async def test_a_thousand_calls_at_once(problem) -> None:
     report = costs.report()
     assert (report.teacher.calls, report.teacher.completion_tokens) == (1000, 20_000)
     assert (report.student.calls, report.estimate.calls, report.running) == (1000, 1000, 0)
-    assert not (costs._open or costs._calls or costs._roots or costs._tasks._left)
+    assert not left_open(costs)
     # Side by side they share the machine's time: no more than the wall shows.
     assert report.student.busy_seconds < report.student.seconds / 10
 
@@ -187,7 +150,7 @@ def test_guide_and_its_retries_leave_nothing_behind(student, problem) -> None:
     report = costs.report()
     assert (report.teacher.calls, report.teacher.failed_calls, report.teacher.retries) == (2, 1, 1)
     assert report.estimate.not_estimated_calls == 0
-    assert not (costs._open or costs._calls or costs._roots or costs._wrappers)
+    assert not left_open(costs)
 
 
 def test_a_block_closed_in_another_context(problem) -> None:

@@ -1,0 +1,274 @@
+"""RunListener: follows LangChain's callbacks and tells a subscriber of guided calls' runs."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, get_args
+from uuid import UUID
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.outputs import LLMResult
+from typing_extensions import Self
+
+from langchain_gkt.costs.runs import (
+    CHAIN_PROVIDER,
+    CancelledTaskMonitor,
+    ChainCall,
+    ModelRun,
+    RunResult,
+    read_run,
+)
+from langchain_gkt.costs.usage import message_of, text_length, usage_of
+from langchain_gkt.metadata import Role
+
+_ROLES = get_args(Role)
+_MAX_OPEN = 40_000
+"""Most open runs, and calls, to remember; beyond it the oldest are taken for lost."""
+
+
+class RunSubscriber(Protocol):
+    """What hears of runs; it may be called from any thread."""
+
+    def run_started(self, run: ModelRun, messages: Sequence[BaseMessage]) -> None:
+        """Hear of a run that starts.
+
+        Args:
+            run: The run of a model or of the chain.
+            messages: Its prompt.
+        """
+
+    def run_ended(self, run: ModelRun, result: RunResult, call: ChainCall | None) -> None:
+        """Hear of a run that ended. Every run that started ends, once.
+
+        Args:
+            run: The run.
+            result: How it ended.
+            call: The chain call it belongs to, if that has not ended.
+        """
+
+    def call_ended(self, call: ChainCall, message: AIMessage | None) -> None:
+        """Hear of a chain call that ended.
+
+        Args:
+            call: The call.
+            message: Its answer, or None if it has none.
+        """
+
+
+class _Wrapper(NamedTuple):
+    call_id: str
+    parent_id: UUID | None
+
+
+class RunListener(BaseCallbackHandler):
+    """A callback handler that follows the runs of guided calls for a subscriber.
+
+    A run's role is only in its start event, so it is kept until the run ends. A run or call
+    whose asyncio task was cancelled ends without an event; it is ended here with its task.
+    """
+
+    run_inline = True  # the caller's context is known only in its own thread and task
+    gkt_children = True
+
+    def __init__(self, subscriber: RunSubscriber, lock: threading.RLock | None = None) -> None:
+        """Listen for one subscriber.
+
+        Args:
+            subscriber: What to tell.
+            lock: A lock that it shares with the listener, if any.
+        """
+        self._subscriber = subscriber
+        # Collecting a forgotten stream ends its run, perhaps in a thread that holds the lock.
+        self._lock = lock or threading.RLock()
+        self._open: OrderedDict[UUID, ModelRun] = OrderedDict()
+        self._calls: OrderedDict[str, ChainCall] = OrderedDict()
+        self._roots: dict[UUID, str] = {}
+        self._wrappers: dict[UUID, _Wrapper] = {}
+        self._tasks = CancelledTaskMonitor(self._left_open, self._lock)
+
+    # Handlers are given to models, which may be deep-copied: all copies listen together.
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return this very handler."""
+        return self
+
+    def on_chain_start(
+        self,
+        serialized: dict[str, Any],
+        inputs: Any,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Remember a wrapper, such as ``with_retry``, that a model's run will be inside of."""
+        if metadata and metadata.get("gkt_role") in _ROLES:
+            with self._lock:
+                call = self._call_of(metadata, parent_run_id)
+                call.wrappers.add(run_id)
+                self._wrappers[run_id] = _Wrapper(call.call_id, parent_run_id)
+
+    def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """Forget a wrapper."""
+        with self._lock:
+            wrapper = self._wrappers.pop(run_id, None)
+            call = self._calls.get(wrapper.call_id) if wrapper else None
+            if call:
+                call.wrappers.discard(run_id)
+                self._drop_if_rootless(call)
+
+    def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """Forget a wrapper that failed."""
+        self.on_chain_end(None, run_id=run_id)
+
+    def on_chat_model_start(
+        self,
+        serialized: dict[str, Any],
+        messages: list[list[BaseMessage]],
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: Sequence[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Open a run of a teacher, a student or a chain; other runs are ignored."""
+        metadata = metadata or {}
+        role = metadata.get("gkt_role")
+        if role not in _ROLES:
+            role = None
+            if metadata.get("ls_provider") != CHAIN_PROVIDER:
+                return
+        run = read_run(
+            role,
+            serialized,
+            metadata,
+            prompt_chars=sum(map(text_length, messages)),
+            run_id=run_id,
+            tags=tags or (),
+            params=kwargs.get("invocation_params"),
+        )
+        with self._lock:
+            if run_id in self._open:  # heard twice: from the config and from a block
+                return
+            run.parent_id = parent_run_id
+            while run.parent_id in self._wrappers:
+                run.parent_id = self._wrappers[run.parent_id].parent_id
+            if not run.is_chain:  # a chain's call is told by its models' runs
+                self._call_of(metadata, parent_run_id)
+            self._open[run_id] = run
+            self._tasks.start(run_id)
+            lost = next(iter(self._open)) if len(self._open) > _MAX_OPEN else None
+        self._subscriber.run_started(run, messages[0] if messages else [])
+        if lost:
+            self._lose(lost, GeneratorExit())
+
+    def on_llm_new_token(self, token: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """Note when a stream's first chunk and first token came."""
+        run = self._open.get(run_id)
+        if run is None or run.first_token_at is not None:
+            return
+        now = time.perf_counter()
+        if run.first_chunk_at is None:
+            run.first_chunk_at = now
+        message = getattr(kwargs.get("chunk"), "message", None)
+        if token or getattr(message, "tool_call_chunks", None):
+            run.first_token_at = now
+
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
+        """End a run that ended well, and with the chain's run its call."""
+        self._end(run_id, response, None)
+
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """End a run that failed, or whose reader left."""
+        self._end(run_id, kwargs.get("response"), error)
+
+    def _end(self, run_id: UUID, response: Any, error: BaseException | None) -> None:
+        ended_at = time.perf_counter()
+        message = message_of(response)
+        with self._lock:
+            run = self._open.pop(run_id, None)
+            self._tasks.end(run_id)
+            call_id = self._roots.get(run_id)
+            call = self._calls.get(run.call_id) if run else None
+        if run is not None:
+            if message is not None:
+                said, llm_output = message.response_metadata, response.llm_output or {}
+                run.response_model = said.get("model_name") or said.get("model") or None
+                run.tier = said.get("service_tier") or llm_output.get("service_tier")
+            result = RunResult(
+                message=message,
+                usage=usage_of(response, message) if isinstance(response, LLMResult) else None,
+                seconds=ended_at - run.started_at,
+                error=error,
+            )
+            self._subscriber.run_ended(run, result, None if run.is_chain else call)
+        if error is None and message and call_id is None and (run is None or run.is_chain):
+            # An answer from the cache carries the id of the call that once made it.
+            call_id = (message.response_metadata.get("gkt") or {}).get("call_id")
+        if call_id is not None:
+            self._end_call(call_id, None if error else message)
+        elif call is not None:
+            with self._lock:
+                self._drop_if_rootless(call)
+
+    def _call_of(self, metadata: Mapping[str, Any], parent: UUID | None) -> ChainCall:
+        """Return the chain call a run belongs to. The caller holds the lock."""
+        call_id = str(metadata.get("gkt_call_id"))
+        call = self._calls.get(call_id)
+        if call is None:
+            call = ChainCall(call_id=call_id, mode=metadata.get("gkt_mode", "guided"))
+            self._calls[call_id] = call
+            self._tasks.start(call_id)
+            if len(self._calls) > _MAX_OPEN:
+                self._end_call(next(iter(self._calls)), None)
+        if parent is not None and call.root is None and parent not in call.wrappers:
+            call.root = parent
+            self._roots[parent] = call_id
+        return call
+
+    def _drop_if_rootless(self, call: ChainCall) -> None:
+        """Forget what ``guide()`` left: the teacher was asked alone, no answer will come."""
+        if call.root is None and not call.wrappers and self._calls.get(call.call_id) is call:
+            del self._calls[call.call_id]
+            self._tasks.end(call.call_id)
+
+    def _end_call(self, call_id: str, message: AIMessage | None) -> None:
+        with self._lock:
+            call = self._calls.pop(call_id, None)
+            self._tasks.end(call_id)
+            if call is None:  # no model was asked, or this end is heard twice
+                return
+            if call.root is not None:
+                self._roots.pop(call.root, None)
+            for wrapper in call.wrappers:
+                self._wrappers.pop(wrapper, None)
+        self._subscriber.call_ended(call, message)
+
+    def _left_open(self, key: UUID | str, cancelled: bool) -> None:
+        """End what an asyncio task left open, if nobody else can end it."""
+        if isinstance(key, str):
+            # A chain call is opened in a task of its own and ended by the one that awaits it.
+            if cancelled:
+                self._end_call(key, None)
+            return
+        run = self._open.get(key)
+        # A stream that has begun may be read on in another task.
+        if run is not None and (cancelled or run.first_chunk_at is None):
+            self._lose(key, asyncio.CancelledError())
+            parent = self._open.get(run.parent_id) if cancelled and run.parent_id else None
+            if parent is not None:  # so was the chain, whose task may live on
+                self._left_open(parent.run_id, True)
+
+    def _lose(self, run_id: UUID, error: BaseException) -> None:
+        """End a run that nobody will end: what it was billed is not known."""
+        run = self._open.get(run_id)
+        if run is not None:
+            self._end(run_id, None, error)
+            if not run.is_chain:
+                self._end_call(run.call_id, None)

@@ -1,0 +1,132 @@
+"""measure_costs(): what guidance saves, by really asking the teacher alone as well."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from importlib.util import find_spec
+from typing import Any, get_args
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.runnables import Runnable
+
+from langchain_gkt.costs.comparison import Comparison
+from langchain_gkt.costs.prices import MachineTime, Prices
+from langchain_gkt.costs.totals import UsageTotals
+from langchain_gkt.costs.tracker import CostTracker
+from langchain_gkt.evaluation.results.ratio import bootstrap_ratio
+from langchain_gkt.metadata import Mode
+
+
+def measure_costs(
+    chain: Runnable[Any, Any],
+    inputs: Sequence[Any],
+    *,
+    teacher_price: Prices = None,
+    student_price: Prices | MachineTime = None,
+    teacher_tokenizer: Callable[[str], int] | None = None,
+    sample: int = 30,
+    seed: int = 0,
+    student: bool = True,
+    confidence: float = 0.95,
+    config: Mapping[str, Any] | None = None,
+) -> Comparison:
+    """Ask a sample of questions in each mode and compare the bills.
+
+    It spends real money. The modes of a question follow each other in a seeded random order,
+    because a provider's prompt cache makes the later ones cheaper. Answers are not judged; see
+    `langchain_gkt.evaluation.compare` for accuracy and cost together.
+
+    Args:
+        chain: The chain, or a runnable that takes its ``mode``.
+        inputs: Questions to draw from.
+        teacher_price: As for `CostTracker`.
+        student_price: As for `CostTracker`.
+        teacher_tokenizer: As for `CostTracker`.
+        sample: How many to draw; all if there are fewer.
+        seed: Seed of the draw, of the order of modes and of the bootstrap.
+        student: Whether to ask the student alone too.
+        confidence: Level of the intervals.
+        config: Callbacks (a list) and metadata to give to each call.
+
+    Returns:
+        The bills, with the ratio of guided to teacher-only and its bootstrap interval.
+
+    Raises:
+        ImportError: If scipy is missing.
+        ValueError: If there is no question, a model is unpriced, usage is missing, or answers
+            come from a cache.
+    """
+    if find_spec("scipy") is None:  # before anything is paid for
+        raise ImportError(
+            'compare() needs scipy for its interval: pip install "langchain-gkt[report]"'
+        )
+    if not inputs:
+        raise ValueError("inputs hold no question; give at least one")
+    if sample < 1:
+        raise ValueError(f"sample must be 1 or more, not {sample}")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be between 0 and 1, not {confidence}")
+    rng = random.Random(seed)
+    drawn = rng.sample(range(len(inputs)), min(sample, len(inputs)))
+    modes: list[Mode] = [mode for mode in get_args(Mode) if student or mode != "student"]
+    sums = {mode: UsageTotals() for mode in modes}
+    costs: list[tuple[float, float]] = []
+    tokens: list[tuple[float, float]] = []
+    estimated = measured = 0
+    given = dict(config or {})
+    listeners: list[BaseCallbackHandler] = given.pop("callbacks", [])
+    for index in drawn:
+        bills: dict[Mode, tuple[Decimal, int]] = {}
+        guess: int | None = None
+        for mode in rng.sample(modes, len(modes)):
+            tracker = CostTracker(
+                teacher_price=teacher_price,
+                student_price=student_price,
+                teacher_tokenizer=teacher_tokenizer,
+            )
+            one: Any = {**given, "callbacks": [*listeners, tracker]}
+            chain.invoke(inputs[index], one, mode=mode)
+            report = tracker.report()
+            _check(report.total, mode)
+            sums[mode].add(report.total)
+            bills[mode] = (report.total.known_cost, report.teacher.completion_tokens)
+            if mode == "guided" and report.estimate.calls:
+                guess = report.estimate.counts.completion_tokens
+        (guided_cost, guided_tokens), (teacher_cost, teacher_tokens) = (
+            bills["guided"],
+            bills["teacher"],
+        )
+        costs.append((float(guided_cost), float(teacher_cost)))
+        tokens.append((float(guided_tokens), float(teacher_tokens)))
+        if guess is not None:
+            estimated, measured = estimated + guess, measured + teacher_tokens
+    if not sum(alone for _, alone in costs):
+        raise ValueError("teacher only cost nothing, so there is no ratio; check teacher_price")
+    cost_ratio = bootstrap_ratio(costs, confidence=confidence, seed=seed)
+    token_ratio = bootstrap_ratio(tokens, confidence=confidence, seed=seed)
+    return Comparison(
+        questions=len(costs),
+        seed=seed,
+        confidence=confidence,
+        counts={str(mode): totals for mode, totals in sums.items()},
+        ratio=cost_ratio.value,
+        interval=cost_ratio.interval,
+        completion_ratio=token_ratio.value,
+        completion_interval=token_ratio.interval,
+        estimated_completion_tokens=estimated,
+        measured_completion_tokens=measured,
+    )
+
+
+def _check(totals: UsageTotals, mode: str) -> None:
+    if totals.unpriced_calls:
+        sources = "; ".join(sorted(totals.sources))
+        raise ValueError(f"compare needs every price: {sources}; give teacher_price=")
+    if totals.unreported_calls:
+        raise ValueError(f"a {mode} answer came without usage; compare needs it from both models")
+    if totals.cache_hits or not totals.calls:
+        raise ValueError(
+            f"a {mode} answer came from a cache and shows no cost; compare with cache=False"
+        )
