@@ -74,7 +74,7 @@ class ModelRun:
     prompt_chars: int
     retry: bool
     retries_inside: bool
-    started_at: float = field(default_factory=time.perf_counter)
+    started_at: float
     first_chunk_at: float | None = None
     first_token_at: float | None = None
     response_model: str | None = None
@@ -164,6 +164,7 @@ def read_run(
         limit=next((limit for limit in limits if isinstance(limit, int)), None),
         prompt_chars=prompt_chars,
         retry=any(_RETRY_TAG.fullmatch(tag) for tag in tags),
+        started_at=time.perf_counter(),
         retries_inside=provider in _RETRYING_PROVIDERS and given.get("max_retries") != 0,
     )
 

@@ -22,7 +22,13 @@ from opentelemetry.trace import SpanKind, StatusCode
 from support.fakes import WordTeacher
 from support.runs import left_open
 
-from langchain_gkt import GuidedKnowledgeTransferChain, Price, TeacherError
+from langchain_gkt import (
+    CostTracker,
+    GuidedKnowledgeTransferChain,
+    MachineTime,
+    Price,
+    TeacherError,
+)
 from langchain_gkt.telemetry import OpenTelemetryHandler
 
 PRICE = Price("2", "10", source="list")
@@ -177,6 +183,32 @@ async def test_streams_time_their_first_chunk(student, problem) -> None:
     assert span.attributes["gkt.cost.usd"] == pytest.approx((200 * 2 + 800 + 30 * 10) / 1e6)
 
 
+class FlexTeacher(WordTeacher):
+    """Answers as OpenAI's o4-mini does in its flex tier."""
+
+    def _get_ls_params(self, stop=None, **kwargs):
+        return {"ls_provider": "openai", "ls_model_name": "o4-mini", "ls_model_type": "chat"}
+
+    def _generate(self, *args, **kwargs):
+        result = super()._generate(*args, **kwargs)
+        result.generations[0].message.response_metadata["service_tier"] = "flex"
+        return result
+
+
+@pytest.mark.parametrize("price", [None, {"o4-mini": Price("3", "7")}, {"other": PRICE}])
+def test_a_span_costs_what_the_tracker_counts(student, problem, price) -> None:
+    teacher = FlexTeacher(answer=problem.solution, asked=[])
+    chain = GuidedKnowledgeTransferChain(teacher=teacher, student=student, guidance_tokens=30)
+    seen, tracker = Seen(teacher_price=price), CostTracker(teacher_price=price)
+    chain.invoke(problem.question, {"callbacks": [seen.handler, tracker]})
+    (span,) = seen.spans("teacher")
+    own = isinstance(price, dict) and "o4-mini" in price
+    rates = (3, 7) if own else (0.55, 2.2)  # half of the standard tier's 1.10 and 4.40
+    assert span.attributes["gkt.cost.usd"] == pytest.approx((7 * rates[0] + 30 * rates[1]) / 1e6)
+    assert span.attributes["gkt.cost.usd"] == float(tracker.report().teacher.known_cost)
+    assert (span.attributes["gkt.cost.source"],) == tuple(tracker.report().teacher.sources)
+
+
 def test_errors_are_marked_and_retries_told_apart(student, problem) -> None:
     broken = WordTeacher(fails_with=ConnectionError("no route"), asked=[])
     teacher = broken.with_retry(stop_after_attempt=2, wait_exponential_jitter=False)
@@ -312,6 +344,14 @@ import langchain_gkt.telemetry
     assert run.stderr.endswith('missing: pip install "langchain-gkt[otel]"\n'), run.stderr
 
 
+def test_its_former_home_still_works() -> None:
+    from langchain_gkt.costs.telemetry import OpenTelemetryHandler as former
+
+    assert former is OpenTelemetryHandler
+
+
 def test_refuses_what_is_no_price() -> None:
     with pytest.raises(TypeError, match="teacher_price must be a Price"):
         OpenTelemetryHandler(teacher_price=0.15)
+    with pytest.raises(TypeError, match="student_price must be a Price"):
+        OpenTelemetryHandler(student_price=MachineTime(usd_per_hour=1))

@@ -7,7 +7,6 @@ from decimal import Decimal
 
 import pytest
 from langchain_core.caches import InMemoryCache
-from langchain_core.messages import AIMessage
 from support.fakes import WordTeacher
 from support.runs import left_open
 
@@ -41,18 +40,6 @@ async def test_counts_through_every_door(chain, problem) -> None:
     usage = message.response_metadata["gkt"]["student_usage"]
     assert counted(tracker, "student") == (6, 6 * usage["input_tokens"], 6 * usage["output_tokens"])
     assert not left_open(tracker)
-
-
-def test_blocks_nest_and_nothing_counts_twice(chain, problem) -> None:
-    mine = CostTracker()
-    owned = chain.model_copy(update={"callbacks": [mine]})
-    with track_costs() as outer:
-        with track_costs() as inner:
-            owned.invoke(problem.question, {"callbacks": [mine, inner]})
-        owned.invoke(problem.question)
-    owned.invoke(problem.question)
-    assert [counted(t)[0] for t in (mine, outer, inner)] == [3, 2, 1]
-    assert [t.report().to_dict()["teacher_only_estimate"]["calls"] for t in (mine, outer)] == [3, 2]
 
 
 async def test_threads_and_tasks_lose_nothing(chain, problem) -> None:
@@ -216,21 +203,6 @@ def test_cached_and_reasoning_tokens_stand_apart(student, problem) -> None:
     assert Decimal(data["prompt_cost"]) == Decimal("0.0011")
 
 
-@pytest.mark.parametrize(
-    ("make", "kind", "says"),
-    [
-        (lambda: Price(0.15, 1), TypeError, r"Price\.input_mtok .* not float"),
-        (lambda: Price(1, -2), ValueError, r"Price\.output_mtok must be 0 or more"),
-        (lambda: Price("cheap", 1), ValueError, "is not a number"),
-        (lambda: Price(1, 1, "nan"), ValueError, "cached_input_mtok"),
-        (lambda: CostTracker(teacher_price=0.1), TypeError, "teacher_price must be a Price"),
-    ],
-)
-def test_bad_prices_are_named(make, kind, says) -> None:
-    with pytest.raises(kind, match=says):
-        make()
-
-
 def test_the_table_says_what_is_what(chain, problem) -> None:
     with track_costs(teacher_price=PRICE) as costs:
         chain.invoke(problem.question)
@@ -259,6 +231,5 @@ def test_a_report_can_be_made_while_calls_run(student, problem) -> None:
     tracker = CostTracker()
     teacher = Peeking(answer="A b c.", asked=[])
     chain = GuidedKnowledgeTransferChain(teacher=teacher, student=student)
-    message = chain.invoke(problem.question, {"callbacks": [tracker]})
-    assert isinstance(message, AIMessage)
+    chain.invoke(problem.question, {"callbacks": [tracker]})
     assert (seen, tracker.report().running) == ([1], 0)

@@ -4,11 +4,11 @@ import builtins
 import io
 import json
 import re
+import sys
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from langchain_core.caches import InMemoryCache
 from rich.console import Console
 from support.fakes import WordTeacher
 
@@ -54,24 +54,14 @@ def test_a_comparison_is_measured_kept_apart_and_repeats(costs, chain, problem) 
     assert data["modes"]["student"]["cost"] == "0"
     assert data["estimated"] is False
     assert json.loads(report.to_json())["comparison"] == data
-    again = CostTracker.compare  # on the class: prices are looked up, and there is none
-    with pytest.raises(ValueError, match=r"needs every price.*teacher_price="):
-        again(chain, [problem.question])
 
 
-def test_comparisons_that_mean_nothing_are_refused(chain, problem) -> None:
-    tracker = CostTracker(teacher_price=PRICE)
-    with pytest.raises(ValueError, match="inputs hold no question"):
-        tracker.compare(chain, [])
-    with pytest.raises(ValueError, match="sample must be 1 or more"):
-        tracker.compare(chain, ["a"], sample=0)
-    with pytest.raises(ValueError, match="confidence must be between"):
-        tracker.compare(chain, ["a"], confidence=95)
-    cached = chain.model_copy(update={"cache": InMemoryCache()})
-    cached.invoke(problem.question, mode="teacher")
-    with pytest.raises(ValueError, match="cache"):
-        tracker.compare(cached, [problem.question], sample=1)
-    assert tracker.compare(chain, ["a"], student=False).interval is None
+def test_compare_on_the_class_looks_prices_up(chain, problem) -> None:
+    with (
+        pytest.warns(DeprecationWarning, match="CostTracker.compare is deprecated"),
+        pytest.raises(ValueError, match=r"needs every price.*teacher_price="),
+    ):
+        CostTracker.compare(chain, [problem.question])
 
 
 def test_the_frame_tells_measured_from_estimated(costs) -> None:
@@ -117,6 +107,14 @@ def test_the_chart_shows_paid_estimated_and_measured(costs, chain, problem, monk
     (axes,) = unpriced.report().plot().axes
     assert "money not known" in axes.get_xlabel()
     CostTracker().report().plot()  # nothing yet
+
+
+def test_without_jinja_the_text_is_still_there(costs, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    report = costs.report()
+    assert "teacher only (estimated)" in str(report)
+    with pytest.raises(ImportError, match=r"jinja2 is not .*langchain-gkt\[report\]"):
+        report._repr_html_()
 
 
 @pytest.mark.parametrize("package", ["pandas", "matplotlib"])

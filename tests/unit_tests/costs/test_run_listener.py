@@ -1,23 +1,23 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import subprocess
 import sys
+import time
 import tracemalloc
 import uuid
 from typing import Any
 
-import pytest
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.outputs import ChatGenerationChunk
 from support.fakes import WordTeacher
-from support.runs import PROMPT, guided_call, left_open, result
+from support.runs import PROMPT, guided_call, left_open, result, start
 
 from langchain_gkt import CostTracker, GuidedKnowledgeTransferChain, Price, track_costs
-from langchain_gkt.costs.totals import BusyClock
 
 PRICE = Price("2", "10")
+CALL = {"name": "add", "args": "", "id": "c1", "index": 0}
 
 
 def test_memory_stays_flat_and_every_call_is_counted() -> None:
@@ -99,6 +99,36 @@ def test_models_first_tokens_and_two_chains_at_once(student, problem) -> None:
     assert "0.001407 + ?" in str(costs.report())
 
 
+def test_the_first_token_is_the_first_chunk_that_says_something(monkeypatch) -> None:
+    clock = iter(range(100))
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(clock)))
+    tracker, said = CostTracker(keep_calls=True), AIMessageChunk("")
+    for first in (AIMessageChunk("Ten"), AIMessageChunk("", tool_call_chunks=[CALL])):
+        run_id = start(tracker, "teacher")  # a second passes with each look at the clock
+        for chunk in (said, said, first, AIMessageChunk(".")):
+            tracker.on_llm_new_token(
+                chunk.text, run_id=run_id, chunk=ChatGenerationChunk(message=chunk)
+            )
+        tracker.on_llm_end(result((9, 4)), run_id=run_id)
+    assert [call.first_token_seconds for call in tracker.calls] == [3.0, 3.0]
+    silent = start(tracker, "teacher")
+    tracker.on_llm_new_token("", run_id=silent)
+    tracker.on_llm_end(result((9, 0)), run_id=silent)
+    assert tracker.calls[-1].first_token_seconds is None
+
+
+async def test_a_stream_that_moves_to_another_task_is_one_call(problem, teacher, student) -> None:
+    chain = GuidedKnowledgeTransferChain(teacher=teacher, student=student, guidance_tokens=9)
+    with track_costs(teacher_price=PRICE) as costs:
+        stream = chain.astream(problem.question)
+        while await asyncio.create_task(anext(stream, None)):
+            pass
+    report = costs.report()
+    assert (report.student.calls, report.student.unreported_calls) == (1, 0)
+    assert (report.teacher.calls, report.estimate.calls) == (1, 1)
+    assert not left_open(costs)
+
+
 def test_usage_that_comes_in_the_last_chunk_or_not_at_all(problem) -> None:
     usage = {"input_tokens": 8, "output_tokens": 3, "total_tokens": 11}
     told = AIMessage("Six and two.", usage_metadata=usage)
@@ -151,25 +181,6 @@ def test_guide_and_its_retries_leave_nothing_behind(student, problem) -> None:
     assert (report.teacher.calls, report.teacher.failed_calls, report.teacher.retries) == (2, 1, 1)
     assert report.estimate.not_estimated_calls == 0
     assert not left_open(costs)
-
-
-def test_a_block_closed_in_another_context(problem) -> None:
-    block = track_costs()
-    inside = contextvars.copy_context()
-    tracker = inside.run(block.__enter__)
-    block.__exit__(None, None, None)  # here, where it was never entered
-    assert isinstance(tracker, CostTracker)
-
-
-def test_a_machine_is_busy_once_however_many_run() -> None:
-    clock = BusyClock()
-    a = clock.start(0.0)
-    b = clock.start(1.0)
-    shares = [clock.end(3.0, a)]
-    shares.append(clock.end(4.0, b))
-    c = clock.start(10.0)
-    shares.append(clock.end(11.0, c))
-    assert shares == pytest.approx([2.0, 2.0, 1.0])
 
 
 def test_importing_costs_is_light() -> None:

@@ -7,6 +7,7 @@ from decimal import Decimal
 
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import HumanMessage
 from support.fakes import WordTeacher
 
 from langchain_gkt import (
@@ -17,6 +18,8 @@ from langchain_gkt import (
     Price,
     track_costs,
 )
+from langchain_gkt.costs.budget import max_prompt_tokens
+from langchain_gkt.costs.usage import TokenRate, Tokens
 
 PRICE = Price("2", "10")
 MTOK = Decimal(1_000_000)
@@ -138,6 +141,16 @@ def test_64_threads_never_overspend(student, problem, limits) -> None:
     assert tokens > limits.get("tokens", 0) / 2
     assert usd > Decimal(limits.get("usd", "0")) / 2
     assert not costs._aggregator.ledger._reservations
+
+
+@pytest.mark.parametrize("seen", [0, 50, 200])
+def test_a_prompt_denser_than_any_before_is_within_its_reservation(seen) -> None:
+    rate = TokenRate()
+    if seen:
+        rate.learn(Tokens(prompt=seen, completion=0), prompt_chars=200, text_chars=0)
+    prompt = [HumanMessage("x" * 200)]
+    billed = 1.2 * seen or 100  # a token for every two characters, if nothing is known
+    assert billed <= max_prompt_tokens(prompt, 200, rate) <= 2 * billed + 8
 
 
 async def test_concurrent_tasks_never_overspend(chain, problem) -> None:
