@@ -189,8 +189,8 @@ class OpenTelemetryHandler(RunListener):
 
     Give it as ``config={"callbacks": [handler]}`` or to the chain's constructor. Spans:
 
-    - ``invoke_workflow langchain-gkt`` (INTERNAL) for the chain's run, inside the span active
-      where the chain is called. It carries no usage, so that sums count nothing twice.
+    - ``invoke_workflow langchain-gkt`` (INTERNAL) for the chain's run, inside the span that is
+      active when the chain is called. It carries no usage, so that sums count nothing twice.
     - ``chat {model}`` for each run of a model: CLIENT, or INTERNAL for a `HuggingFaceStudent`.
       Own attributes: ``gkt.role``, ``gkt.call_id``, ``gkt.mode``, ``gkt.cost.usd`` (double),
       ``gkt.cost.source``, ``gkt.cache_hit``, ``gkt.closed_early`` (no error: the reader left).
@@ -236,7 +236,7 @@ def _set(span: trace.Span, attributes: dict[str, Any]) -> None:
 
 
 def _server(base_url: str | None) -> dict[str, Any]:
-    """Return the server's address and port, where the client was given a URL."""
+    """Return the server's address and port, if the client was given a URL."""
     try:
         url = urlsplit(base_url or "")
         port = url.port or (80 if url.scheme == "http" else 443)

@@ -1,4 +1,4 @@
-"""Budget: a limit that is checked before the teacher is asked, not after it was paid."""
+"""Budget: a limit that is checked before the teacher is asked."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from langchain_gkt.costs.usage import TokenRate
 from langchain_gkt.errors import BudgetExceeded
 
 DEFAULT_COMPLETION_LIMIT = 4096
-"""Completion tokens to reserve for a call that no limit holds."""
+"""Completion tokens to reserve for a call without a limit."""
 
 _PROMPT_MARGIN = 1.25
 _TOKENS_PER_MESSAGE = 8
@@ -75,7 +75,7 @@ class Reservation:
 
     Attributes:
         tokens: Prompt and completion tokens.
-        usd: US dollars; None where the budget is not in money.
+        usd: US dollars; None if the budget is not in money.
     """
 
     tokens: int
@@ -83,7 +83,7 @@ class Reservation:
 
 
 class Ledger:
-    """What of a budget is spent and what is reserved. Its owner holds a lock around each call."""
+    """What is spent and reserved of a budget. Its owner holds a lock around each call."""
 
     def __init__(self, budget: Budget) -> None:
         """Start with nothing spent.
@@ -200,7 +200,7 @@ def highest_cost(found: Sequence[tuple[str, CallCost]]) -> Decimal:
         US dollars.
 
     Raises:
-        BudgetExceeded: If one of them is unpriced: no budget in money can be held then.
+        BudgetExceeded: If one of them is unpriced: a budget in money cannot be kept then.
     """
     most = Decimal(0)
     for model, money in found:

@@ -1,4 +1,4 @@
-"""What teacher-only would have cost: the whole answer, in the teacher's own tokens."""
+"""Estimates what the teacher alone would have used for a whole answer, in its own tokens."""
 
 from __future__ import annotations
 
@@ -39,34 +39,34 @@ def estimate_teacher_only(
         gkt: ``message.response_metadata["gkt"]`` of a guided answer.
         usage: The teacher's usage for its guidance.
         answer: The whole answer.
-        count: The teacher's tokenizer: tokens of a text; or None where it is not known.
+        count: The teacher's tokenizer: tokens of a text; or None if it is not known.
 
     Returns:
-        Usage metadata and a key of `ESTIMATE_METHODS`, or None where there is nothing to go by.
+        Usage metadata and a key of `ESTIMATE_METHODS`, or None if nothing allows an estimate.
     """
     if gkt.get("finished_by") == "teacher":
         return usage, "finished by the teacher"
     tokens = read_tokens(usage)
     visible = tokens.completion - tokens.reasoning
     if count is not None:
-        said, method = count(answer), "teacher's tokenizer"
+        answer_tokens, method = count(answer), "teacher's tokenizer"
     elif visible > 0 and gkt.get("written_chars"):
-        said = round(len(answer) * visible / gkt["written_chars"])
+        answer_tokens = round(len(answer) * visible / gkt["written_chars"])
         method = "characters per token"
     else:
         return None
-    completion = tokens.reasoning + said
-    whole: Any = {
+    completion = tokens.reasoning + answer_tokens
+    usage_alone: Any = {
         **usage,
         "output_tokens": completion,
         "total_tokens": tokens.prompt + completion,
     }
-    return whole, method
+    return usage_alone, method
 
 
 @lru_cache(maxsize=64)
 def offline_tokenizer(model: str) -> Callable[[str], int] | None:
-    """Return an OpenAI model's tokenizer where tiktoken has its file already.
+    """Return an OpenAI model's tokenizer, if tiktoken has its file already.
 
     tiktoken would fetch a missing file from the network; a bill must not.
 

@@ -1,4 +1,4 @@
-"""Turns usage into Decimal money: the user's price, else genai-prices, else unpriced."""
+"""Prices usage in Decimal US dollars: the user's price, else genai-prices, else unpriced."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class CallCost:
         completion: Of the completion tokens; None if unpriced.
         source: Where the price comes from with its date, or why there is none.
         prompt_if_cached: Of the prompt tokens had the provider read all of them from its
-            cache; None where no price of that is known.
+            cache; None if no price for that is known.
     """
 
     prompt: Decimal | None
@@ -144,16 +144,16 @@ def price_call(
     Args:
         price: The user's price; or a model that genai-prices knows, such as
             ``openai:gpt-4o-mini``; or None to look the called model up there, by the server's
-            address first and by the provider's id where the address says nothing.
+            address first then by the provider's id.
         usage: The call's usage metadata.
         provider: The called provider's id.
         model: The model's name as the response gave it.
         base_url: The called server's address, if known.
         tier: The service tier the response names. A user's price holds for every tier.
-        requested_model: The model's name as it was asked for, tried where the other is unknown.
+        requested_model: The model's name as it was asked for, tried if the other is unknown.
 
     Returns:
-        The money, or None amounts with the reason where the model has no known price.
+        The cost; its amounts are None, with the reason, if the model has no known price.
     """
     tokens = read_tokens(usage, tier)
     if isinstance(price, Price):
@@ -213,7 +213,7 @@ def _places(
 def _look_up(
     tokens: Tokens, model: str, place: Mapping[str, str | None], how: str
 ) -> CallCost | None:
-    """Ask genai-prices; None where it knows no price that covers these tokens."""
+    """Ask genai-prices; None if it knows no price that covers these tokens."""
     from genai_prices import Usage, calc_price
 
     calc: Any = calc_price  # its overloads cannot be met by a mapping

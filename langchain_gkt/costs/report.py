@@ -33,7 +33,7 @@ class CostReport:
         comparison: What `CostTracker.compare` measured, if it was called.
         compared: What that comparison spent; not in the other sums.
         budget: The budget with what of it is spent, if there is one.
-        hidden_retries: Models whose clients may retry where no callback sees it.
+        hidden_retries: Models whose clients may retry unseen by any callback.
         running: Calls that had not ended when the report was made.
     """
 
@@ -84,8 +84,8 @@ class CostReport:
             ``schema_version``; ``teacher`` and ``student`` (see `UsageTotals`; ``cost`` is None if
             it would leave calls out, ``known_cost`` never is, ``unreported`` is estimated, and
             ``models`` holds the same for each model); ``total``; ``teacher_only_estimate``;
-            ``comparison`` (see `Comparison`, None where nothing was compared);
-            ``compared_cost``; ``budget``; ``notes``; ``running``. CallCost is a decimal string in
+            ``comparison`` (see `Comparison`, None if nothing was compared);
+            ``compared_cost``; ``budget``; ``notes``; ``running``. Money is a decimal string in
             US dollars. Times are seconds.
         """
         roles = {}
@@ -154,8 +154,8 @@ class CostReport:
 
         Returns:
             A row for each role, each model, the total, and the teacher-only estimate and
-            measurement where there are such, indexed by ``role`` and ``model``. CallCost is
-            Decimal, None where it would leave calls out; ``kind`` says whether a row is
+            measurement if there are any, indexed by ``role`` and ``model``. Money is
+            Decimal, None if it would leave calls out; ``kind`` says whether a row is
             ``measured`` or ``estimated``.
 
         Raises:
@@ -167,7 +167,7 @@ class CostReport:
         """Draw what was paid, what would have been paid, and which of it is measured.
 
         Returns:
-            A matplotlib figure, one chart. Where money is unknown it shows tokens.
+            A matplotlib figure, one chart. If money is unknown it shows tokens.
 
         Raises:
             ImportError: If matplotlib is missing.

@@ -19,7 +19,7 @@ class UsageTotals:
     """Sums over calls. Tokens and money are measured; `unreported_*` ones are estimated.
 
     Attributes:
-        calls: Calls made, whatever became of them; each attempt of ``with_retry`` is one.
+        calls: Calls made, however they ended; each attempt of ``with_retry`` is one.
         failed_calls: Calls that ended in an error.
         retries: Calls that repeat a failed one.
         cache_hits: Calls answered from LangChain's cache; they cost nothing.
@@ -30,7 +30,7 @@ class UsageTotals:
         completion_tokens: Completion tokens, reasoning tokens included.
         reasoning_tokens: Completion tokens spent on hidden reasoning.
         seconds: Time between start and end, summed over calls.
-        busy_seconds: The same, where calls side by side share the time between them.
+        busy_seconds: The same, but calls that run at the same time share it.
         first_token_calls: Calls that streamed.
         first_token_seconds: Time to their first token, summed.
         prompt_cost: US dollars for prompt tokens.
@@ -42,7 +42,7 @@ class UsageTotals:
         unreported_prompt_tokens: Estimate for the unreported calls.
         unreported_completion_tokens: Estimate for the unreported calls.
         unreported_completion_limit: Most completion tokens they can have been billed.
-        unlimited_calls: Unreported calls that no limit held.
+        unlimited_calls: Unreported calls without a limit.
         unreported_prompt_cost: Estimate for the unreported calls, in US dollars.
         unreported_completion_cost: Estimate for the unreported calls, in US dollars.
         unreported_unpriced_calls: Unreported calls whose model has no known price.
@@ -144,7 +144,7 @@ class UsageTotals:
             self.unreported_completion_cost += money.completion
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values; money as decimal strings, None where it leaves calls out."""
+        """Return plain values; money as decimal strings, None if it leaves calls out."""
         some = bool(self.unreported_calls)
         estimable = some and not self.unreported_unpriced_calls
         cacheable = self.complete and not self.uncacheable_calls
@@ -166,7 +166,7 @@ class UsageTotals:
                 if self.first_token_calls
                 else None
             ),
-            # CallCost that leaves calls out would look like the whole bill.
+            # Money that leaves calls out would look like the whole bill.
             "prompt_cost": amount(self.prompt_cost) if self.complete else None,
             "completion_cost": amount(self.completion_cost) if self.complete else None,
             "machine_cost": amount(self.machine_cost),

@@ -11,7 +11,7 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, LLMResult
 
 CHARS_PER_TOKEN = 4.0
-"""Used where a model's own texts have not been measured yet; as langchain-core counts."""
+"""Used until a model's own texts have been measured; as langchain-core counts."""
 
 # No request reached the provider: nothing can have been billed.
 _NEVER_SENT = {
@@ -88,7 +88,7 @@ def _detail(details: Mapping[str, Any], name: str) -> int:
 
 
 def usage_of(response: LLMResult, message: AIMessage | None) -> UsageMetadata | None:
-    """Return a result's usage, or None where it reports none that can be read.
+    """Return a result's usage, or None if it reports none that can be read.
 
     Args:
         response: What the run ended with.
@@ -109,9 +109,9 @@ def usage_of(response: LLMResult, message: AIMessage | None) -> UsageMetadata | 
     counts = (usage.get("input_tokens"), usage.get("output_tokens"))
     if not all(isinstance(count, int) and count >= 0 for count in counts):
         return None
-    # Integrations write zeros where their provider reported nothing: no prompt is empty.
-    whole: Any = {"total_tokens": sum(counts), **usage}
-    return None if counts == (0, 0) else whole
+    # Integrations write zeros if their provider reported nothing: no prompt is empty.
+    usage_with_total: Any = {"total_tokens": sum(counts), **usage}
+    return None if counts == (0, 0) else usage_with_total
 
 
 def message_of(response: object) -> AIMessage | None:
@@ -151,8 +151,8 @@ def may_have_billed(error: BaseException) -> bool:
         error: What the call failed with.
 
     Returns:
-        False where the provider answered with an HTTP error, or was never reached; True for
-        a connection that broke, a timeout, and a reader that went away.
+        False if the provider answered with an HTTP error, or was never reached; True for
+        a connection that broke, a timeout, and a reader that left.
     """
     seen: set[int] = set()
     one: BaseException | None = error
