@@ -11,6 +11,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import LLMResult
 
+from langchain_gkt._langchain_compat import tracing_params
 from langchain_gkt.costs.budget import (
     UNLIMITED_COMPLETION,
     Budget,
@@ -221,7 +222,7 @@ class Accounts:
         found, most = [], 0
         for model in models:
             serialized = {"kwargs": {"base_url": _address(model)}}
-            run = open_run("teacher", serialized, model._get_ls_params(), prompt_chars=chars)
+            run = open_run("teacher", serialized, tracing_params(model), prompt_chars=chars)
             with self._lock:
                 density = self._density.get(("teacher", run.model))
             prompt = most_prompt_tokens(messages, chars, density)

@@ -6,7 +6,7 @@ import pytest
 from langchain_core.messages import AIMessage
 
 from langchain_gkt import Guidance, GuidancePolicy, TeacherError
-from langchain_gkt.teachers.settings import read
+from langchain_gkt.teachers.replies import read
 
 
 @pytest.mark.parametrize(

@@ -259,9 +259,9 @@ async def test_models_of_init_chat_model(student) -> None:
         "openai:gpt-4o-mini", api_key="k", configurable_fields=("model", "base_url")
     )
     chain = make(open_.with_retry(), student)
-    one = chain._configured({"configurable": {"model": "gpt-4o"}})
+    one = chain._for_config({"configurable": {"model": "gpt-4o"}})
     assert one.teacher.bound.model_name == "gpt-4o"
-    assert one._get_llm_string() != chain._configured(None)._get_llm_string()
+    assert one._get_llm_string() != chain._for_config(None)._get_llm_string()
 
 
 async def test_the_tool_returns_text(teacher, student, problem) -> None:
