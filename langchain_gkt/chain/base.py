@@ -11,7 +11,6 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
-from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from langchain_gkt._langchain_compat import to_messages
@@ -25,8 +24,8 @@ from langchain_gkt.chain.settings import (
     GuidanceTokens,
     MaxTokens,
     Temperature,
-    bound_tool_arguments,
     checked_fields,
+    tool_binding,
 )
 from langchain_gkt.chain.structured import with_schema
 from langchain_gkt.chain.teacher_step import TeacherStep
@@ -314,8 +313,7 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
         """
         if tools and self.mode != "student" and not is_configurable(self.teacher):
             require_tools(self.teacher)
-        formatted = [convert_to_openai_tool(tool) for tool in tools]
-        return self.bind(tools=formatted, **bound_tool_arguments(kwargs, tool_choice))
+        return self.bind(**tool_binding(tools, tool_choice, kwargs))
 
     def with_structured_output(
         self,

@@ -293,20 +293,24 @@ class CallSettings:
             warnings.warn(message, UserWarning, stacklevel=2)
 
 
-def bound_tool_arguments(arguments: dict[str, Any], tool_choice: Any) -> dict[str, Any]:
-    """Sort the arguments of ``bind_tools``.
+def tool_binding(
+    tools: Sequence[Any], tool_choice: Any, arguments: dict[str, Any]
+) -> dict[str, Any]:
+    """Turn the arguments of ``bind_tools`` into arguments of each call.
 
     Args:
-        arguments: Its keyword arguments.
-        tool_choice: Its ``tool_choice``.
+        tools: Tools in any form LangChain knows.
+        tool_choice: The ``tool_choice``, or None.
+        arguments: The keyword arguments: of the chain's calls, or of the teacher's ``bind_tools``.
 
     Returns:
-        Arguments of the chain's calls; those of the teacher's ``bind_tools`` among them.
+        Arguments to bind to the chain.
     """
     rest = dict(arguments)
     # LangChain's note for traces is the chain's, not the teacher's.
     notes = {key: rest.pop(key) for key in ("ls_structured_output_format",) if key in rest}
     bound = {key: rest.pop(key) for key in CALL_ARGUMENTS if key in rest}
+    bound["tools"] = [convert_to_openai_tool(tool) for tool in tools]
     if tool_choice is not None:
         bound["tool_choice"] = tool_choice
     if notes:
