@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
@@ -46,16 +45,16 @@ def with_schema(
         raise ValueError(
             f"method must be 'json_schema', 'json_mode' or 'function_calling', not {method!r}"
         )
-    local = _is_local(student)
+    enforces = getattr(student, "enforces_schema", False)
     if method is None:
-        able = local and importlib.util.find_spec("llguidance")
+        able = enforces and importlib.util.find_spec("llguidance")
         method = "json_schema" if able and _can_be_enforced(schema) else "function_calling"
     if method == "function_calling":
         # The arguments are fields, too; langchain-core's method takes none for its calls.
         refuse_unknown(arguments, type(chain).model_fields, "with_structured_output")
         changed = chain.model_copy(update=arguments) if arguments else chain
         return BaseChatModel.with_structured_output(changed, schema, include_raw=include_raw)
-    if not local:
+    if not enforces:
         raise TypeError(
             f"method={method!r} needs a HuggingFaceStudent, which can be held to a schema; "
             f"with a {type(student).__name__} use method='function_calling'"
@@ -65,12 +64,6 @@ def with_schema(
     bound = binding(schema, method)
     json_grammar(schema_in(bound["response_format"]))  # refuses now what would fail later
     return structured(chain.bind(**bound, **arguments), schema, include_raw=include_raw)
-
-
-def _is_local(student: BaseChatModel) -> bool:
-    # Importing the student's module would import torch; if nobody did, this is none of its kind.
-    module: Any = sys.modules.get("langchain_gkt.students.huggingface")
-    return module is not None and isinstance(student, module.HuggingFaceStudent)
 
 
 def _can_be_enforced(schema: dict[str, Any] | type) -> bool:

@@ -1,10 +1,11 @@
+"""Teachers limited to a number of tokens, by whatever name they know the limit."""
+
 from __future__ import annotations
 
 import warnings
 
 import pytest
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
-from langchain_core.runnables import RunnableLambda
 from langchain_huggingface import ChatHuggingFace, HuggingFacePipeline
 from langchain_openai import ChatOpenAI
 from support.fakes import MODELS, WordTeacher
@@ -97,11 +98,6 @@ async def test_chat_huggingface_on_a_pipeline_is_held(student, problem) -> None:
     assert chain.guide(problem.question).written == pipeline.pipeline.tokenizer.decode(tokens)
     message = await chain.ainvoke(problem.question)
     assert message.response_metadata["gkt"]["teacher_usage"] is None  # it reports none
-
-
-def test_what_is_no_chat_model_is_refused() -> None:
-    with pytest.raises(TypeError, match="not RunnableLambda"):
-        list(models_of(RunnableLambda(str)))
 
 
 def test_only_teachers_that_say_so_stream_their_usage() -> None:
