@@ -60,7 +60,7 @@ def _describe(value: Any) -> Any:
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
     if isinstance(value, BaseModel):
         fields = type(value).model_fields
-        # Fields that a class keeps out of exports are clients and the like.
+        # Fields that a class keeps out of exports are clients and other live objects.
         names = [n for n, f in fields.items() if n not in _NO_IDENTITY and not f.exclude]
         return {"class": kind, **{name: _describe(getattr(value, name, None)) for name in names}}
     if isinstance(value, type) or callable(value):
