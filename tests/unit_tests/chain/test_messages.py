@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from support.fakes import MODELS, make
+from transformers import AutoTokenizer
 
 from langchain_gkt import HuggingFaceStudent
+from langchain_gkt.students.prompting import PromptBuilder
 
 
 def test_a_conversation_that_ends_in_an_answer_is_continued(teacher, student, problem) -> None:
@@ -45,24 +47,33 @@ def test_images_are_refused_by_place(teacher, student) -> None:
     assert not teacher.asked
 
 
-def test_a_long_conversation_is_shortened_where_that_is_wanted(teacher, student) -> None:
+def test_a_long_conversation_is_shortened_where_that_is_wanted(
+    teacher, student, monkeypatch
+) -> None:
     turns: list[Any] = [SystemMessage("Keep this.")]
     for number in range(60):
         turns += [HumanMessage(f"What is {number} plus {number}?"), AIMessage(f"{number + number}")]
     turns.append(HumanMessage("What is 3 plus 4?"))
     with pytest.raises(ValueError, match=r"prompt of \d+ tokens.*holds 512.*on_long_prompt"):
         student.invoke(turns)
+    build, built = PromptBuilder.build, []
+    monkeypatch.setattr(
+        PromptBuilder, "build", lambda *args: built.append(build(*args)) or built[-1]
+    )
+    tokenizer = AutoTokenizer.from_pretrained(MODELS / "student")
     forgetful = HuggingFaceStudent(model=MODELS / "student", on_long_prompt="truncate")
-    prompt, prefill = forgetful._fitting([*turns, AIMessage("The sum")], None, 64)
-    text = forgetful._engine.tokenizer.decode(prompt)
+    reply = forgetful.invoke([*turns, AIMessage("The sum")], max_tokens=64)
+    prompt, prefill = built[-1]
+    text = tokenizer.decode(prompt)
+    assert reply.usage_metadata["input_tokens"] == len(prompt) + len(prefill)
     assert len(prompt) + len(prefill) <= 512 - 64
     assert len(prompt) + len(prefill) > 512 - 64 - 40  # no more is forgotten than must be
     assert text.startswith("<|system|>Keep this.<|end|><|user|>What is")
     assert text.endswith("<|user|>What is 3 plus 4?<|end|><|assistant|>")
     huge = HumanMessage("old words " * 400 + "the end of it?")
-    prompt, _ = forgetful._fitting([huge], None, 64)
-    assert len(prompt) <= 512 - 64
-    assert "the end of it?" in forgetful._engine.tokenizer.decode(prompt)
+    reply = forgetful.invoke([huge], max_tokens=64)
+    assert reply.usage_metadata["input_tokens"] <= 512 - 64
+    assert "the end of it?" in tokenizer.decode(built[-1][0])
     chain = make(teacher, str(MODELS / "student"), student_kwargs={"on_long_prompt": "truncate"})
     assert chain.invoke(turns).text
 
