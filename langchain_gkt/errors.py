@@ -1,11 +1,13 @@
-"""Errors of the package, and the check that names a mistyped argument."""
+"""Errors of the package, and checks of arguments that name the field and the mend."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from langchain_core.messages import BaseMessage
+from pydantic import ValidationError
 
 
 class TeacherError(RuntimeError):
@@ -38,7 +40,7 @@ class BudgetExceeded(RuntimeError):
 
 
 def refuse_empty(messages: Sequence[BaseMessage]) -> None:
-    """Refuse what no model can answer before a teacher is paid for it.
+    """Refuse an empty prompt before a teacher is paid for it.
 
     Args:
         messages: The conversation.
@@ -54,13 +56,13 @@ def refuse_empty(messages: Sequence[BaseMessage]) -> None:
 
 
 def teacher_error(error: Exception) -> Exception:
-    """Say what failed, and what can be done about it.
+    """Make the error to raise for a failed teacher call.
 
     Args:
         error: What the provider raised.
 
     Returns:
-        The error to raise; those of the package as they are.
+        An error that says what failed and what can be done; those of the package as they are.
     """
     if isinstance(error, TeacherError | BudgetExceeded):
         return error
@@ -88,3 +90,43 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str], owner: str) -> No
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it takes: {', '.join(known)}."
             raise TypeError(f"{owner} got an unknown argument {name!r}; {hint}")
+
+
+def whole_number(name: str, value: Any, *, least: int, meaning: str = "") -> int:
+    """Check that a value is a whole number and not too small.
+
+    Args:
+        name: The field's name, for the message.
+        value: The value.
+        least: The smallest value allowed.
+        meaning: What the smallest value means, for the message.
+
+    Returns:
+        The value.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{name} must be a whole number, not {value!r}")
+    if value < least:
+        bound = f"{least} ({meaning}) or more" if meaning else f"a whole number, {least} or more"
+        raise ValueError(f"{name} must be {bound}, not {value}")
+    return value
+
+
+def explain(error: ValidationError) -> str:
+    """Put pydantic's findings into one line, without its links.
+
+    Args:
+        error: What pydantic raised.
+
+    Returns:
+        The messages, each of which names a field.
+    """
+    found = []
+    for one in error.errors(include_url=False):
+        cause = one.get("ctx", {}).get("error")
+        place = ".".join(map(str, one["loc"]))
+        found.append(str(cause) if cause else f"{place}: {one['msg']}")
+    return "; ".join(found)

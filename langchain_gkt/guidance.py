@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
+from langchain_core.messages import BaseMessage
 from langchain_core.messages.ai import UsageMetadata
+from pydantic import BeforeValidator, ValidationError, model_validator
+from pydantic.dataclasses import dataclass as checked_dataclass
+from pydantic_core import ArgsKwargs
 
-from langchain_gkt.errors import refuse_unknown
+from langchain_gkt.errors import explain, refuse_unknown, whole_number
 
 Cut = Literal["word", "sentence", "none"]
-Ask = Literal["always", "never"] | float
+AskWhen = Literal["always", "never"] | int | float
 
 # Scripts that set no blanks between words: each of their characters may end a word.
 _UNSPACED = "\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef"
@@ -23,7 +28,28 @@ _WHOLE_WORDS = re.compile(rf".*(?:(?=\s)|(?<=[{_UNSPACED}])(?=.))", re.DOTALL)
 _WHOLE_SENTENCES = re.compile(r".*(?:[.!?][\"')\]]*(?=\s)|[。！？]|\n)", re.DOTALL)  # noqa: RUF001
 
 
-@dataclass(frozen=True, kw_only=True)
+def _check_tokens(value: Any) -> int | None:
+    check = partial(whole_number, "GuidancePolicy.tokens", least=0, meaning="student only")
+    return None if value is None else check(value)
+
+
+def _check_cut(value: Any) -> Any:
+    if value not in ("word", "sentence", "none"):
+        raise ValueError(f"GuidancePolicy.cut must be 'word', 'sentence' or 'none', not {value!r}")
+    return value
+
+
+def _check_ask(value: Any) -> Any:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value not in ("always", "never") and not (number and 0 <= value <= 1):
+        raise ValueError(
+            "GuidancePolicy.ask must be 'always', 'never' or a confidence between 0 and 1 "
+            f"below which the teacher is asked, not {value!r}"
+        )
+    return value
+
+
+@checked_dataclass(frozen=True, kw_only=True)
 class GuidancePolicy:
     """Whether the teacher is asked, how many tokens it writes, and where its text is cut.
 
@@ -33,53 +59,36 @@ class GuidancePolicy:
         cut: Where guidance that stopped at the limit is cut back to before the student
             reads it. ``word``: to the last whole word, without trailing blanks: half a word
             is tokenised in a way the student has never seen. ``sentence``: to the last whole
-            sentence, or word where no sentence is complete. ``none``: not at all. An answer
-            the teacher finished by itself is never cut.
+            sentence, or word if no sentence is complete. ``none``: not at all. An answer
+            that the teacher finished by itself is never cut.
         ask: ``always``, ``never``, or a number between 0 and 1: the teacher is asked only
-            where the student's confidence is below it. Calls with tools always ask.
-        probe_tokens: How many of its own first tokens the student's confidence is taken over:
-            the geometric mean of the probabilities it gives them. 1 is known from prefilling
-            the prompt alone; each more costs one decoding step of the student.
+            if the student's confidence is below it. Calls with tools always ask.
+        probe_tokens: How many of the student's own first tokens its confidence is measured
+            on: the geometric mean of their probabilities. 1 is known from prefilling the
+            prompt alone; each more costs one decoding step of the student.
+
+    Raises:
+        ValueError: If a value makes no sense; the message names the field and what it takes.
+        TypeError: If a field is unknown; the message names the nearest known one.
     """
 
-    tokens: int | None = None
-    cut: Cut = "word"
-    ask: Ask = "always"
-    probe_tokens: int = 1
+    tokens: Annotated[int | None, BeforeValidator(_check_tokens)] = None
+    cut: Annotated[Cut, BeforeValidator(_check_cut)] = "word"
+    ask: Annotated[AskWhen, BeforeValidator(_check_ask)] = "always"
+    probe_tokens: Annotated[
+        int, BeforeValidator(partial(whole_number, "GuidancePolicy.probe_tokens", least=1))
+    ] = 1
 
-    def __post_init__(self) -> None:
-        """Refuse values that mean nothing.
-
-        Raises:
-            ValueError: If ``tokens`` is negative, ``cut`` or ``ask`` unknown, or
-                ``probe_tokens`` below 1.
-        """
-        for name in ("tokens", "probe_tokens"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | None):
-                raise ValueError(f"GuidancePolicy.{name} must be a whole number, not {value!r}")
-        if self.tokens is not None and self.tokens < 0:
-            raise ValueError(
-                f"GuidancePolicy.tokens must be 0 (student only) or more, not {self.tokens}"
-            )
-        if self.cut not in ("word", "sentence", "none"):
-            raise ValueError(
-                f"GuidancePolicy.cut must be 'word', 'sentence' or 'none', not {self.cut!r}"
-            )
-        number = isinstance(self.ask, int | float) and not isinstance(self.ask, bool)
-        if self.ask not in ("always", "never") and not (number and 0 <= float(self.ask) <= 1):
-            raise ValueError(
-                "GuidancePolicy.ask must be 'always', 'never' or a confidence between 0 and 1 "
-                f"below which the teacher is asked, not {self.ask!r}"
-            )
-        if self.probe_tokens is None or self.probe_tokens < 1:
-            raise ValueError(
-                f"GuidancePolicy.probe_tokens must be 1 or more, not {self.probe_tokens}"
-            )
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_fields(cls, values: Any) -> Any:
+        given = values.kwargs if isinstance(values, ArgsKwargs) else values
+        refuse_unknown(given or (), cls.__dataclass_fields__, cls.__name__)
+        return values
 
     @property
     def threshold(self) -> float | None:
-        """The confidence below which the teacher is asked; None where it plays no part."""
+        """The confidence below which the teacher is asked; None if it plays no part."""
         return None if isinstance(self.ask, str) else self.ask
 
     def save(self, path: str | Path) -> None:
@@ -88,7 +97,7 @@ class GuidancePolicy:
         Args:
             path: The file; an existing one is replaced.
         """
-        Path(path).write_text(json.dumps(asdict(self), indent=2) + "\n")
+        Path(path).write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> GuidancePolicy:
@@ -108,16 +117,16 @@ class GuidancePolicy:
             values: Any = json.loads(Path(path).read_text())
             if not isinstance(values, dict):
                 raise ValueError(f"it holds a {type(values).__name__}, not an object")
-            refuse_unknown(values, [field.name for field in fields(cls)], "GuidancePolicy")
             return cls(**values)
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{path} does not hold a GuidancePolicy: {error}") from error
+            reason = explain(error) if isinstance(error, ValidationError) else error
+            raise ValueError(f"{path} does not hold a GuidancePolicy: {reason}") from error
 
     def trim(self, text: str) -> str:
         """Cut text that stopped at the token limit back to a clean edge.
 
         The result for a longer text always begins with the result for a shorter one, so
-        that it can be shown while the teacher still writes.
+        that it can be shown while the teacher is still writing.
 
         Args:
             text: What the teacher has written so far.
@@ -163,48 +172,65 @@ def as_policy(
     return given
 
 
+@runtime_checkable
+class SupportsConfidence(Protocol):
+    """A student that can say how confident it is; see `HuggingFaceStudent.probe`."""
+
+    def probe(self, messages: list[BaseMessage], *, tokens: int = 1) -> list[float]:
+        """Return the probabilities of the first tokens of its own answer."""
+        ...
+
+    async def aprobe(self, messages: list[BaseMessage], *, tokens: int = 1) -> list[float]:
+        """Do the same, on the event loop."""
+        ...
+
+
+def require_confidence(student: object, policy: GuidancePolicy) -> SupportsConfidence:
+    """Refuse a student that cannot say how confident it is.
+
+    Args:
+        student: The student.
+        policy: A policy that asks the teacher by the student's confidence.
+
+    Returns:
+        The student.
+
+    Raises:
+        ValueError: If it cannot.
+    """
+    if not isinstance(student, SupportsConfidence):
+        raise ValueError(
+            f"guidance.ask={policy.ask} goes by the student's confidence, which a "
+            f"{type(student).__name__} does not tell; use a HuggingFaceStudent or ask='always'"
+        )
+    return student
+
+
 def confidence(probabilities: Sequence[float]) -> float:
     """Return a student's confidence in the answer it would begin by itself.
 
     Args:
-        probabilities: What it gives its own first tokens.
+        probabilities: The probabilities of its own first tokens.
 
     Returns:
-        Their geometric mean, between 0 and 1; 1 where there are none.
+        Their geometric mean, between 0 and 1; 1 if there are none.
     """
     if not probabilities or min(probabilities) <= 0:
         return 1.0 if not probabilities else 0.0
     return statistics.geometric_mean(probabilities)
 
 
-def before_stop(text: str, stop: Sequence[str] | None) -> str:
-    """Return what of a growing text is certain to come before a stop string.
-
-    Args:
-        text: The text so far.
-        stop: Stop strings, or None.
-
-    Returns:
-        The text up to the first of them, or without an end that may grow into one.
-    """
-    ends = [end for end in stop or () if end]
-    if found := [text.find(end) for end in ends if end in text]:
-        return text[: min(found)]
-    held = (size for end in ends for size in range(1, len(end)) if text.endswith(end[:size]))
-    return text[: len(text) - max(held, default=0)]
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Guidance:
     """What the teacher gave for one question.
 
     Attributes:
         text: The part the student continues: the teacher's text, cut by the policy.
-        token_count: Completion tokens the teacher wrote, as it reported them; estimated
-            from the text's length where it reported none. What was cut away is included:
-            it was paid for.
+        token_count: Completion tokens of the teacher, as it reported them; estimated from
+            the text's length if it reported none. What was cut away is included: it was
+            paid for.
         finish_reason: The provider's own word for why it stopped, or None.
-        usage: The teacher's usage metadata, or None where it reported none.
+        usage: The teacher's usage metadata, or None if it reported none.
         complete: Whether the teacher finished its answer inside the limit.
         written: All the teacher wrote, before cutting.
     """

@@ -1,4 +1,4 @@
-"""The words that a guided call leaves behind: its mode, the roles, and what "gkt" holds."""
+"""What a guided call says about itself: its mode, the roles, and the fields of "gkt"."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class GKTMetadata(TypedDict):
         guidance: The teacher's text that the student continued; empty without a teacher.
         guidance_tokens: Completion tokens of the teacher, what was cut away included.
         finished_by: Which model wrote the end of the answer.
-        teacher_usage: The teacher's usage; None where it reported none or was not asked.
+        teacher_usage: The teacher's usage; None if it reported none or was not asked.
         teacher_calls: How often the teacher was asked.
-        student_usage: The student's usage; None where it wrote nothing.
-        fallback: Why the student answered alone; None where it did not have to.
-        confidence: The student's confidence that decided about asking; None where it played
+        student_usage: The student's usage; None if it wrote nothing.
+        fallback: Why the student answered alone; None if it did not have to.
+        confidence: The student's confidence that decided about asking; None if it played
             no part.
         written_chars: Characters that the teacher wrote, before cutting.
         mode: The mode of the call.

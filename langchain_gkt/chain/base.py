@@ -2,42 +2,48 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.callbacks.manager import BaseRunManager
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.outputs import ChatResult
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.runnables.config import merge_configs
 from langchain_core.tools import BaseTool
-from langchain_core.utils.function_calling import convert_to_openai_tool
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
-from langchain_gkt.chain.call import Call
-from langchain_gkt.chain.callbacks import open_run
-from langchain_gkt.chain.model import CALL_ARGUMENTS, GuidedModel
+from langchain_gkt._langchain_compat import to_messages
+from langchain_gkt.chain.call import GuidedCall
+from langchain_gkt.chain.callbacks import prepare_run
+from langchain_gkt.chain.identity import answer_key, known_identity, traced_params
+from langchain_gkt.chain.messages import join_chunks
+from langchain_gkt.chain.settings import (
+    CallSettings,
+    CheckedMode,
+    GuidanceTokens,
+    MaxTokens,
+    Temperature,
+    checked_fields,
+    tool_binding,
+)
+from langchain_gkt.chain.structured import with_schema
+from langchain_gkt.chain.teacher_step import TeacherStep
 from langchain_gkt.chain.tool import answering_tool
-from langchain_gkt.errors import refuse_unknown
-from langchain_gkt.guidance import Guidance
-from langchain_gkt.structured_output.schema import Method, binding, schema_in, structured
-from langchain_gkt.teachers import settings as teachers
+from langchain_gkt.guidance import Guidance, GuidancePolicy
+from langchain_gkt.structured_output.schema import Method
+from langchain_gkt.teachers.pickling import dump_teacher, load_teacher
+from langchain_gkt.teachers.settings import require_tools
+from langchain_gkt.teachers.wrappers import is_configurable, models_of, resolve
 
 
-class GuidedKnowledgeTransferChain(GuidedModel):
+class GuidedKnowledgeTransferChain(BaseChatModel):
     """A chat model whose answers are begun by a teacher and finished by a local student.
 
     The teacher writes at most ``guidance_tokens`` tokens; the student reads the conversation
     with that guidance as the beginning of its own answer and writes the rest (Yao, Li & Zhao,
     "GKT", Findings of ACL 2024, section 3). No fine-tuning, no shared vocabulary.
-
-    ``message.response_metadata["gkt"]`` of an answer holds ``guidance`` (text),
-    ``guidance_tokens`` (the teacher's completion tokens, what was cut away included),
-    ``finished_by``, ``teacher_usage``, ``student_usage``, ``fallback``, ``mode`` and
-    ``call_id``.
+    ``message.response_metadata["gkt"]`` of an answer is a `langchain_gkt.metadata.GKTMetadata`.
 
     Example:
         >>> chain = GuidedKnowledgeTransferChain(  # doctest: +SKIP
@@ -52,36 +58,162 @@ class GuidedKnowledgeTransferChain(GuidedModel):
         ValueError: If a value makes no sense.
     """
 
-    # --- the doors ---
+    model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    def _for_one_call(self, run: BaseRunManager | None) -> GuidedKnowledgeTransferChain:
-        """Return a copy that remembers the run it serves; it shares both models."""
+    teacher: Any = Field(repr=False)
+    """Any LangChain chat model, or one wrapped by bind, with_retry or with_fallbacks."""
+    student: Any
+    """Whatever `as_student` takes."""
+    guidance_tokens: GuidanceTokens = 40
+    """Most completion tokens the teacher may write. 0 asks no teacher."""
+    guidance: GuidancePolicy | None = None
+    """How guidance is measured and cut, and when it is asked for; None for whole words, always.
+    A JSON file that `GuidancePolicy.save` wrote may be named instead."""
+    mode: CheckedMode = "guided"
+    """``teacher`` and ``student`` are the single-model baselines."""
+    max_tokens: MaxTokens = None
+    """Most tokens of a whole answer, guidance included; None for the models' own limits."""
+    temperature: Temperature = None
+    """Sampling temperature of both models; None for their own."""
+    stop: list[str] | None = None
+    """Strings that end an answer, unless a call names its own."""
+    student_kwargs: dict[str, Any] = Field(default_factory=dict, repr=False)
+    """Fields of `HuggingFaceStudent`, for a student that is yet to be loaded."""
+    on_teacher_error: Literal["raise", "student"] = "raise"
+    """Whether a failing teacher fails the call or leaves it to the student."""
+    teacher_limit_param: str | None = None
+    """The teacher's name for its completion limit, if it is not a usual one."""
+    budget: Any = Field(default=None, repr=False)
+    """A `Budget` of this chain's own, or None; copies of the chain share it."""
+    streaming: bool | None = None
+    """True has ``invoke`` hand tokens to listening handlers; False keeps ``stream`` from it."""
+
+    _known_teacher: tuple[Any, str] | None = PrivateAttr(default=None)
+    # Of the copy that serves one call: the chain's run, and the chunks being produced.
+    _run: BaseRunManager | None = PrivateAttr(default=None)
+    _chunks: Any = PrivateAttr(default=None)
+    _warned: set[str] = PrivateAttr(default_factory=set)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_arguments(cls, values: Any) -> Any:
+        return checked_fields(values, cls.model_fields, cls.__name__)
+
+    # --- names, copies and pickles ---
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Note the identity of the teacher before it changes with use."""
+        super().model_post_init(context)
+        self._known_teacher = known_identity(self._known_teacher, self.teacher)
+
+    @property
+    def _llm_type(self) -> str:
+        return "langchain-gkt"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        return traced_params(self)
+
+    def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
+        self._known_teacher = known_identity(self._known_teacher, self.teacher)
+        return answer_key(self, self._known_teacher[1], stop, kwargs)
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> Any:
+        params = super()._get_ls_params(stop=stop, **kwargs)
+        params["ls_provider"] = "langchain-gkt"
+        params["ls_model_name"] = kwargs.get("model", "langchain-gkt")
+        return params
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """Pickle what can be rebuilt: clients and locks of a teacher are made anew."""
+        state = super().__getstate__()
+        fields = {**state["__dict__"], "teacher": dump_teacher(self.teacher)}
+        empty = {"_run": None, "_chunks": None, "_known_teacher": None}
+        private = {**(state["__pydantic_private__"] or {}), **empty}
+        return {**state, "__dict__": fields, "__pydantic_private__": private}
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        """Undo `__getstate__`."""
+        fields = {**state["__dict__"], "teacher": load_teacher(state["__dict__"]["teacher"])}
+        super().__setstate__({**state, "__dict__": fields})
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> GuidedKnowledgeTransferChain:
+        """Copy the settings; the teacher, which calls never change, and the weights are shared."""
+        memo = {} if memo is None else memo
+        memo[id(self.teacher)] = self.teacher
+        return super().__deepcopy__(memo)
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """Tokenise a text as the student does; in mode ``teacher`` as the teacher does."""
+        if self.custom_get_token_ids is not None:
+            return self.custom_get_token_ids(text)
+        if self.mode == "teacher":
+            return next(models_of(resolve(self.teacher, None))).get_token_ids(text)
+        return self.student.get_token_ids(text)  # type: ignore[no-any-return]
+
+    # --- one call ---
+
+    def _for_config(self, config: RunnableConfig | None) -> GuidedKnowledgeTransferChain:
+        """Return the chain with the teacher that a config asks for."""
+        if not is_configurable(self.teacher):
+            return self
+        return self.model_copy(update={"teacher": resolve(self.teacher, config)})
+
+    def _for_run(self, run: BaseRunManager | None) -> GuidedKnowledgeTransferChain:
+        """Return a copy that serves one call and knows its run."""
         copy = self.model_copy()
         copy._run = run
         return copy
 
-    def _configured(self, config: RunnableConfig | None) -> GuidedKnowledgeTransferChain:
-        """Return the chain with the teacher that a config asks for."""
-        if not teachers.is_configurable(self.teacher):
-            return self
-        return self.model_copy(update={"teacher": teachers.resolved(self.teacher, config)})
+    def _for_streaming(
+        self, config: RunnableConfig | None, *, asynchronous: bool
+    ) -> tuple[RunnableConfig, GuidedKnowledgeTransferChain]:
+        config, run = prepare_run(config, asynchronous=asynchronous)
+        return config, self._for_config(config)._for_run(run)
+
+    def _settings(self, stop: list[str] | None, run: Any, arguments: Any) -> CallSettings:
+        return CallSettings.of(self, stop, run or self._run, arguments, self._warned)
+
+    def _generate(
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
+    ) -> ChatResult:
+        call = GuidedCall(self._settings(stop, run_manager, kwargs))
+        return join_chunks(list(call.run(messages, streaming=False)))
+
+    async def _agenerate(
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
+    ) -> ChatResult:
+        call = GuidedCall(self._settings(stop, run_manager, kwargs))
+        return join_chunks([chunk async for chunk in call.arun(messages, streaming=False)])
+
+    def _stream(
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
+    ) -> Iterator[ChatGenerationChunk]:
+        call = GuidedCall(self._settings(stop, run_manager, kwargs))
+        self._chunks = call.run(messages, streaming=True)
+        yield from self._chunks
+
+    async def _astream(
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        call = GuidedCall(self._settings(stop, run_manager, kwargs))
+        self._chunks = call.arun(messages, streaming=True)
+        async for chunk in self._chunks:
+            yield chunk
+
+    # --- entry points: each gives the child runs their parent; see `callbacks` ---
 
     def invoke(
-        self,
-        input: LanguageModelInput,
-        config: RunnableConfig | None = None,
-        *,
-        stop: list[str] | None = None,
-        **kwargs: Any,
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AIMessage:
         """Answer a prompt.
 
         Args:
             input: A prompt, messages or a prompt value.
             config: Runnable config; ``configurable`` reaches a configurable teacher.
-            stop: Strings that end the answer.
-            **kwargs: Call-time ``guidance_tokens``, ``guidance``, ``mode``, ``max_tokens``,
-                ``temperature``, or ``model``: the teacher's model for this call alone.
+            **kwargs: ``stop``: strings that end the answer. Call-time ``guidance_tokens``,
+                ``guidance``, ``mode``, ``max_tokens``, ``temperature``, or ``model``: the
+                teacher's model for this call alone.
 
         Returns:
             The answer.
@@ -91,125 +223,66 @@ class GuidedKnowledgeTransferChain(GuidedModel):
             StudentError: If the student cannot continue.
             ValueError: If the messages are empty, too long, or hold more than text.
         """
-        one = self._configured(config)
-        return BaseChatModel.invoke(one, input, config, stop=stop, **kwargs)
+        return BaseChatModel.invoke(self._for_config(config), input, config, **kwargs)
 
     async def ainvoke(
-        self,
-        input: LanguageModelInput,
-        config: RunnableConfig | None = None,
-        *,
-        stop: list[str] | None = None,
-        **kwargs: Any,
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AIMessage:
-        """Answer a prompt asynchronously; see `invoke`.
-
-        Args:
-            input: A prompt, messages or a prompt value.
-            config: Runnable config.
-            stop: Strings that end the answer.
-            **kwargs: As for `invoke`.
-
-        Returns:
-            The answer.
-        """
-        one = self._configured(config)
-        return await BaseChatModel.ainvoke(one, input, config, stop=stop, **kwargs)
+        """Do what `invoke` does, on the event loop."""
+        return await BaseChatModel.ainvoke(self._for_config(config), input, config, **kwargs)
 
     def stream(
-        self,
-        input: LanguageModelInput,
-        config: RunnableConfig | None = None,
-        *,
-        stop: list[str] | None = None,
-        **kwargs: Any,
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> Iterator[AIMessageChunk]:
         """Stream an answer: the guidance word by word, then the student's tokens.
 
         Args:
             input: A prompt, messages or a prompt value.
             config: Runnable config.
-            stop: Strings that end the answer.
             **kwargs: As for `invoke`.
 
         Yields:
-            Message chunks; their joined text is the answer ``invoke`` gives.
+            Message chunks; their joined text is the answer that ``invoke`` gives.
         """
-        config, run = open_run(config, asynchronous=False)
-        one = self._configured(config)._for_one_call(run)
-        chunks: Any = BaseChatModel.stream(one, input, config, stop=stop, **kwargs)
+        config, one = self._for_streaming(config, asynchronous=False)
+        chunks: Any = BaseChatModel.stream(one, input, config, **kwargs)
         try:
             yield from chunks
         finally:
-            if one._producer is not None:
-                one._producer.close()  # ends the children's runs now, not when collected
+            if one._chunks is not None:
+                one._chunks.close()  # ends the children's runs now, not when collected
 
     async def astream(
-        self,
-        input: LanguageModelInput,
-        config: RunnableConfig | None = None,
-        *,
-        stop: list[str] | None = None,
-        **kwargs: Any,
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[AIMessageChunk]:
-        """Stream an answer asynchronously; see `stream`.
-
-        Args:
-            input: A prompt, messages or a prompt value.
-            config: Runnable config.
-            stop: Strings that end the answer.
-            **kwargs: As for `invoke`.
-
-        Yields:
-            Message chunks; their joined text is the answer ``ainvoke`` gives.
-        """
-        config, run = open_run(config, asynchronous=True)
-        one = self._configured(config)._for_one_call(run)
-        chunks: Any = BaseChatModel.astream(one, input, config, stop=stop, **kwargs)
+        """Do what `stream` does, on the event loop."""
+        config, one = self._for_streaming(config, asynchronous=True)
+        chunks: Any = BaseChatModel.astream(one, input, config, **kwargs)
         try:
             async for chunk in chunks:
                 yield chunk
         finally:
-            if one._producer is not None:
-                await one._producer.aclose()  # the children's runs end before their parent's
+            if one._chunks is not None:
+                await one._chunks.aclose()  # the children's runs end before their parent's
             await chunks.aclose()
 
-    # What `stream_events(version="v3")` is made of.
-    def _chat_model_stream_v3(
-        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
-    ) -> Any:
-        config, run = open_run(config, asynchronous=False)
-        one = self._configured(config)._for_one_call(run)
+    def _chat_model_stream_v3(self, input: Any, config: Any = None, **kwargs: Any) -> Any:
+        config, one = self._for_streaming(config, asynchronous=False)
         return BaseChatModel._chat_model_stream_v3(one, input, config, **kwargs)
 
-    async def _achat_model_stream_v3(
-        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
-    ) -> Any:
-        config, run = open_run(config, asynchronous=True)
-        one = self._configured(config)._for_one_call(run)
+    async def _achat_model_stream_v3(self, input: Any, config: Any = None, **kwargs: Any) -> Any:
+        config, one = self._for_streaming(config, asynchronous=True)
         return await BaseChatModel._achat_model_stream_v3(one, input, config, **kwargs)
 
-    def _generate_with_cache(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        one = self._for_one_call(run_manager)
-        return BaseChatModel._generate_with_cache(one, messages, stop, run_manager, **kwargs)
+    def _generate_with_cache(self, messages: Any, *args: Any, **kwargs: Any) -> ChatResult:
+        one = self._for_run(kwargs.get("run_manager"))
+        return BaseChatModel._generate_with_cache(one, messages, *args, **kwargs)
 
-    async def _agenerate_with_cache(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        one = self._for_one_call(run_manager)
-        return await BaseChatModel._agenerate_with_cache(one, messages, stop, run_manager, **kwargs)
+    async def _agenerate_with_cache(self, messages: Any, *args: Any, **kwargs: Any) -> ChatResult:
+        one = self._for_run(kwargs.get("run_manager"))
+        return await BaseChatModel._agenerate_with_cache(one, messages, *args, **kwargs)
 
-    # --- tools and schemas ---
+    # --- tools, schemas, guidance ---
 
     def bind_tools(
         self,
@@ -218,12 +291,12 @@ class GuidedKnowledgeTransferChain(GuidedModel):
         tool_choice: str | bool | dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """Let the teacher call tools; answers in text are guided as ever.
+        """Let the teacher call tools; answers in text are guided as usual.
 
-        A tool call is the teacher's own, whole and unchanged: one that runs into the limit
-        of the guidance is asked for once more without it, and where a tool must be called
-        there is no limit from the start. A student whose chat template knows tools gets
-        them, and calls them where it finishes an answer.
+        A tool call is the teacher's own, whole and unchanged: one that is cut by the limit of
+        the guidance is asked for once more without it, and if a tool must be called there is
+        no limit from the start. A student whose chat template knows tools gets them, too, and
+        may call them when it finishes an answer.
 
         Args:
             tools: Tools in any form LangChain knows.
@@ -238,19 +311,9 @@ class GuidedKnowledgeTransferChain(GuidedModel):
         Raises:
             NotImplementedError: If the teacher takes no tools.
         """
-        if tools and self.mode != "student" and not teachers.is_configurable(self.teacher):
-            teachers.refuse_toolless(self.teacher)
-        formatted = [convert_to_openai_tool(tool) for tool in tools]
-        # What LangChain notes for traces is the chain's, not the teacher's.
-        notes = {key: kwargs.pop(key) for key in ("ls_structured_output_format",) if key in kwargs}
-        own = {key: kwargs.pop(key) for key in CALL_ARGUMENTS if key in kwargs}
-        if tool_choice is not None:
-            own["tool_choice"] = tool_choice
-        if notes:
-            own["quiet"] = True
-        if kwargs:
-            own["tool_arguments"] = kwargs
-        return self.bind(tools=formatted, **own, **notes)
+        if tools and self.mode != "student" and not is_configurable(self.teacher):
+            require_tools(self.teacher)
+        return self.bind(**tool_binding(tools, tool_choice, kwargs))
 
     def with_structured_output(
         self,
@@ -270,7 +333,7 @@ class GuidedKnowledgeTransferChain(GuidedModel):
                 begins the JSON object, the student finishes it, held to the schema token by
                 token. ``function_calling``: the teacher alone writes it, as a tool call. None
                 takes the first, unless llguidance (extra ``structured``) is missing, the student
-                is not a `HuggingFaceStudent`, or the schema is one it cannot be held to.
+                is not a `HuggingFaceStudent`, or the schema cannot be enforced.
             strict: Taken for compatibility; the student always keeps to the schema.
             **kwargs: Further arguments of each call.
 
@@ -282,31 +345,9 @@ class GuidedKnowledgeTransferChain(GuidedModel):
             ValueError: If the schema cannot be enforced.
             TypeError: If ``method`` needs a `HuggingFaceStudent` and there is none.
         """
-        from langchain_gkt.students.huggingface import HuggingFaceStudent
-
-        local = isinstance(self.student, HuggingFaceStudent)
-        if method not in (None, "json_schema", "json_mode", "function_calling"):
-            raise ValueError(
-                f"method must be 'json_schema', 'json_mode' or 'function_calling', not {method!r}"
-            )
-        if method is None:
-            able = local and importlib.util.find_spec("llguidance")
-            method = "json_schema" if able and _can_be_held(schema) else "function_calling"
-        if method == "function_calling":
-            # The arguments are fields too; langchain-core's method takes none for its calls.
-            refuse_unknown(kwargs, type(self).model_fields, "with_structured_output")
-            one = self.model_copy(update=kwargs) if kwargs else self
-            return BaseChatModel.with_structured_output(one, schema, include_raw=include_raw)
-        if not local:
-            raise TypeError(
-                f"method={method!r} needs a HuggingFaceStudent, which can be held to a schema; "
-                f"with a {type(self.student).__name__} use method='function_calling'"
-            )
-        from langchain_gkt.structured_output.grammar import json_grammar
-
-        bound = binding(schema, method)
-        json_grammar(schema_in(bound["response_format"]))  # refuses now what fails later
-        return structured(self.bind(**bound, **kwargs), schema, include_raw=include_raw)
+        return with_schema(
+            self, self.student, schema, include_raw=include_raw, method=method, arguments=kwargs
+        )
 
     def as_tool(
         self,
@@ -322,7 +363,7 @@ class GuidedKnowledgeTransferChain(GuidedModel):
             args_schema: Arguments of the tool; None for one, ``question``. The value of a
                 single argument is the prompt; several are written as ``name: value`` lines.
             name: The tool's name; None for ``answer``.
-            description: What the calling model is told of it.
+            description: What the calling model is told about it.
             arg_types: Names and types of the arguments, in place of ``args_schema``.
 
         Returns:
@@ -332,57 +373,26 @@ class GuidedKnowledgeTransferChain(GuidedModel):
             self, args_schema, name=name, description=description, arg_types=arg_types
         )
 
-    # --- guidance alone ---
-
-    def _guide_call(
-        self, messages: LanguageModelInput, config: RunnableConfig | None
-    ) -> tuple[Call, list[BaseMessage], RunnableConfig]:
-        call = self._configured(config)._settings(None, None, {})
-        if not call.asks_teacher:
-            raise ValueError(
-                "guide() asks the teacher; use mode='guided' and guidance_tokens of 1 or more"
-            )
-        merged = merge_configs(config, call.child("teacher"))
-        return call, self._convert_input(messages).to_messages(), merged
-
     def guide(self, messages: LanguageModelInput, config: RunnableConfig | None = None) -> Guidance:
         """Ask the teacher for guidance and nothing else.
 
         Args:
             messages: A prompt, messages or a prompt value.
-            config: Runnable config; the teacher's run is a run of its own here.
+            config: Runnable config; the teacher's run has no parent of the chain's here.
 
         Returns:
-            The guidance the student would continue.
+            The guidance that the student would continue.
 
         Raises:
             ValueError: If the chain asks no teacher (mode ``student``, or 0 tokens).
             TeacherError: If the teacher fails or writes nothing.
         """
-        call, prompt, config = self._guide_call(messages, config)
-        return call.guide(prompt, config)
+        step = TeacherStep(self._for_config(config)._settings(None, None, {}))
+        return step.guide(to_messages(self, messages), config)
 
     async def aguide(
         self, messages: LanguageModelInput, config: RunnableConfig | None = None
     ) -> Guidance:
-        """Ask the teacher for guidance asynchronously; see `guide`.
-
-        Args:
-            messages: A prompt, messages or a prompt value.
-            config: Runnable config.
-
-        Returns:
-            The guidance the student would continue.
-        """
-        call, prompt, config = self._guide_call(messages, config)
-        return await call.aguide(prompt, config)
-
-
-def _can_be_held(schema: dict[str, Any] | type) -> bool:
-    from langchain_gkt.structured_output.grammar import json_grammar
-
-    try:
-        json_grammar(schema_in(binding(schema, "json_schema")["response_format"]))
-    except ValueError:
-        return False
-    return True
+        """Do what `guide` does, on the event loop."""
+        step = TeacherStep(self._for_config(config)._settings(None, None, {}))
+        return await step.aguide(to_messages(self, messages), config)

@@ -1,15 +1,15 @@
 """Makes the teacher's and the student's runs children of the chain's run.
 
 ``BaseChatModel`` gives ``_stream`` no run manager when it is reached through ``stream``,
-``astream`` or a streaming callback handler (langchain-core 1.7). So the chain opens those
-runs itself: it configures the callback manager once, fixes the run id, and remembers both
-on a copy of itself that serves this one call.
+``astream`` or a streaming callback handler. So the chain prepares those runs itself: it
+configures the callback manager once, chooses the run id, and keeps both on a copy of itself
+that serves this one call.
 """
 
 from __future__ import annotations
 
 import uuid
-from typing import Any, Literal
+from typing import Any
 
 from langchain_core.callbacks import (
     AsyncCallbackManager,
@@ -21,13 +21,13 @@ from langchain_core.callbacks import (
 )
 from langchain_core.callbacks.manager import BaseRunManager
 from langchain_core.runnables.config import RunnableConfig, ensure_config, merge_configs
-from langchain_core.tracers._streaming import _StreamingCallbackHandler
 from langchain_core.tracers.base import BaseTracer
 
-Role = Literal["teacher", "student"]
+from langchain_gkt._langchain_compat import StreamingCallbackHandler
+from langchain_gkt.metadata import Role
 
 
-def open_run(
+def prepare_run(
     config: RunnableConfig | None, *, asynchronous: bool
 ) -> tuple[RunnableConfig, BaseRunManager]:
     """Prepare a run that ``BaseChatModel.stream`` will start, and the parent it will be.
@@ -69,9 +69,9 @@ def child_config(
     """Build the config of a child run.
 
     Args:
-        parent: The chain's run, or None where nobody listens.
+        parent: The chain's run, or None if nobody listens.
         role: Which of the two models the run is of; becomes its name.
-        own_callbacks: Handlers given to the chain's constructor; they hear the children too.
+        own_callbacks: Handlers given to the chain's constructor; they hear the children, too.
         metadata: Inheritable metadata of the child, added to ``gkt_role``.
         quiet: Whether only handlers that follow runs hear the child: tracers, event streams,
             and those with a true attribute ``gkt_children``. LangChain's standard tests want
@@ -80,7 +80,7 @@ def child_config(
     Returns:
         A config for the child's ``invoke``, ``stream`` or their asynchronous twins.
     """
-    # A child that began as a chat model of its own must not carry the chain's ls_* labels.
+    # The chain's ls_* labels describe the chain; a child has its own.
     inherited = {
         key: value
         for key, value in (parent.inheritable_metadata if parent else {}).items()
@@ -109,15 +109,35 @@ def child_config(
 
 
 def _follows_runs(handler: BaseCallbackHandler) -> bool:
-    return isinstance(handler, BaseTracer | _StreamingCallbackHandler) or bool(
+    return isinstance(handler, BaseTracer | StreamingCallbackHandler) or bool(
         getattr(handler, "gkt_children", False)
     )
+
+
+def with_budget(callbacks: Callbacks, budget: Any) -> Callbacks:
+    """Add the tracker that keeps a chain's budget to the chain's own handlers.
+
+    Args:
+        callbacks: The handlers given to the chain.
+        budget: A `Budget`.
+
+    Returns:
+        The handlers with the tracker; what was given is left as it is.
+    """
+    from langchain_gkt.costs import CostTracker  # only a chain with a budget needs it
+
+    tracker = CostTracker(budget=budget)
+    if isinstance(callbacks, BaseCallbackManager):
+        manager = callbacks.copy()
+        manager.add_handler(tracker)
+        return manager
+    return [*(callbacks or []), tracker]
 
 
 def wide_configs(
     config: RunnableConfig | list[RunnableConfig] | None, count: int, most: int
 ) -> list[RunnableConfig]:
-    """Give a batch as many threads as fill a student's batch, unless the caller says otherwise.
+    """Give a batch as many threads as fill a student's batch, unless the caller set a number.
 
     Args:
         config: The caller's config, or one per input.

@@ -1,8 +1,8 @@
-"""Carries out a call that is written once, with an event loop or without.
+"""Drives a call that is written once, as a generator, with an event loop or without.
 
-A script is a generator. It yields chunks to show, and requests: `Ask` to run a model, `MORE`
-for the next chunk of the one it streams (None when there is none), `Do` for work that would
-hold an event loop up. It is sent the reply, or thrown what was raised.
+The generator yields chunks to show, and requests: a `ModelCall` to run a model, `NEXT_CHUNK`
+for the next chunk of the model that streams (None when there is no more), `BlockingWork` for
+work that would block an event loop. It is sent the result, or the exception is thrown into it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from langchain_core.runnables.config import run_in_executor
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ask:
+class ModelCall:
     """A request to run a model.
 
     Attributes:
@@ -39,15 +39,33 @@ class Ask:
     streams: bool = False
     has_async: bool = True
 
+    def run(self) -> Any:
+        """Return the model's whole reply."""
+        return self.model.invoke(self.messages, self.config, **self.arguments)
+
+    async def arun(self) -> Any:
+        """Return the model's whole reply; from a thread if the model cannot be awaited."""
+        if self.has_async:
+            return await self.model.ainvoke(self.messages, self.config, **self.arguments)
+        return await run_in_executor(None, self.run)
+
+    def stream(self) -> Any:
+        """Return an iterator over the chunks of the model's reply."""
+        return self.model.stream(self.messages, self.config, **self.arguments)
+
+    def astream(self) -> Any:
+        """Return an asynchronous iterator over the chunks of the model's reply."""
+        return self.model.astream(self.messages, self.config, **self.arguments)
+
 
 @dataclass(frozen=True)
-class Do:
+class BlockingWork:
     """A request to do some work.
 
     Attributes:
         work: The work.
         awork: The same for an event loop; None to do the work in a thread.
-        undo: Frees what the work has made, where nobody waits for it any more.
+        undo: Frees the result of the work if its task was cancelled meanwhile.
     """
 
     work: Callable[[], Any]
@@ -55,125 +73,110 @@ class Do:
     undo: Callable[[Any], None] | None = None
 
 
-MORE = object()
+NEXT_CHUNK = object()
 """Asks for the next chunk of the model that streams."""
 
-Script = Generator[Any, Any, None]
+CallSteps = Generator[Any, Any, None]
+"""The generator of one call."""
 
 
-def carry_out(script: Script) -> Iterator[ChatGenerationChunk]:
-    """Run a script.
+def run_sync(steps: CallSteps) -> Iterator[ChatGenerationChunk]:
+    """Run a call without an event loop.
 
     Args:
-        script: The script.
+        steps: The call.
 
     Yields:
-        The chunks it yields. Closing the iterator closes the model that streams.
+        The chunks to show. Closing the iterator closes the model that streams.
     """
     stream: Any = None
     try:
-        step = next(script)
+        step = next(steps)
         while True:
             if isinstance(step, ChatGenerationChunk):
                 yield step
-                step = script.send(None)
+                step = steps.send(None)
                 continue
             try:
-                if isinstance(step, Do):
-                    got = step.work()
-                elif isinstance(step, Ask) and not step.streams:
-                    got = step.model.invoke(step.messages, step.config, **step.arguments)
+                if isinstance(step, BlockingWork):
+                    result = step.work()
+                elif isinstance(step, ModelCall) and not step.streams:
+                    result = step.run()
                 else:
-                    if isinstance(step, Ask):
-                        stream = step.model.stream(step.messages, step.config, **step.arguments)
-                    got = next(stream, None)
-            except Exception as error:  # noqa: BLE001  the script decides what it means
-                step = script.throw(error)
+                    if isinstance(step, ModelCall):
+                        stream = step.stream()
+                    result = next(stream, None)
+            except Exception as error:  # noqa: BLE001  the call decides what it means
+                step = steps.throw(error)
             else:
-                step = script.send(got)
+                step = steps.send(result)
     except StopIteration:
         return
     finally:
         if stream is not None:
             stream.close()
-        script.close()
+        steps.close()
 
 
-async def acarry_out(script: Script) -> AsyncIterator[ChatGenerationChunk]:
-    """Run a script on the event loop; see `carry_out`.
+async def run_async(steps: CallSteps) -> AsyncIterator[ChatGenerationChunk]:
+    """Run a call on the event loop; see `run_sync`.
 
     Args:
-        script: The script.
+        steps: The call.
 
     Yields:
-        The chunks it yields.
+        The chunks to show.
     """
     stream: Any = None
     try:
-        step = next(script)
+        step = next(steps)
         while True:
             if isinstance(step, ChatGenerationChunk):
                 yield step
-                step = script.send(None)
+                step = steps.send(None)
                 continue
             try:
-                if isinstance(step, Do) and step.awork is not None:
-                    got = await step.awork()
-                elif isinstance(step, Do):
-                    got = await _in_thread(step)
-                elif isinstance(step, Ask) and not step.streams:
-                    got = await ask_async(step)
+                if isinstance(step, BlockingWork):
+                    result = await (step.awork() if step.awork else _in_thread(step))
+                elif isinstance(step, ModelCall) and not step.streams:
+                    result = await step.arun()
                 else:
-                    if isinstance(step, Ask):
-                        stream = step.model.astream(step.messages, step.config, **step.arguments)
-                    got = await anext(stream, None)
-            except Exception as error:  # noqa: BLE001  the script decides what it means
-                step = script.throw(error)
+                    if isinstance(step, ModelCall):
+                        stream = step.astream()
+                    result = await anext(stream, None)
+            except Exception as error:  # noqa: BLE001  the call decides what it means
+                step = steps.throw(error)
             else:
-                step = script.send(got)
+                step = steps.send(result)
     except StopIteration:
         return
     finally:
         if stream is not None:
             await stream.aclose()
-        script.close()
+        steps.close()
 
 
-async def _in_thread(step: Do) -> Any:
-    """Do work in a thread; what it makes is undone if its task is cancelled meanwhile."""
-    made: list[Any] = []
+async def _in_thread(request: BlockingWork) -> Any:
+    """Do work in a thread; its result is undone if the task is cancelled meanwhile."""
+    results: list[Any] = []
     cancelled, lock = False, threading.Lock()
 
     def work() -> Any:
-        got = step.work()
+        result = request.work()
         with lock:
             if not cancelled:
-                made.append(got)
-                return got
-        if step.undo:
-            step.undo(got)
-        return got
+                results.append(result)
+                return result
+        if request.undo:
+            request.undo(result)
+        return result
 
     try:
         return await run_in_executor(None, work)
-    except (asyncio.CancelledError, GeneratorExit):  # the latter where a loop is abandoned
+    except (asyncio.CancelledError, GeneratorExit):  # the latter if the loop was abandoned
         with lock:
             cancelled = True
-        for got in made:  # it came, but not to its task
-            if step.undo:
-                step.undo(got)
+        for result in results:  # it was ready, but its task was gone
+            if request.undo:
+                request.undo(result)
         raise
-
-
-async def ask_async(ask: Ask) -> Any:
-    """Run a model on the event loop, or in a thread where it cannot be awaited.
-
-    Args:
-        ask: The request.
-
-    Returns:
-        The model's reply.
-    """
-    if ask.has_async:
-        return await ask.model.ainvoke(ask.messages, ask.config, **ask.arguments)
-    return await run_in_executor(None, ask.model.invoke, ask.messages, ask.config, **ask.arguments)

@@ -1,4 +1,4 @@
-"""Turns the models' replies into chunks of the chain's own answer."""
+"""Turns the models' replies into chunks of the chain's own answer, and joins them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,15 @@ def text_chunk(text: str) -> ChatGenerationChunk:
 
 
 def rest_of(reply: AIMessage, shown: str) -> Any:
-    """Return what of a reply's content has not been shown."""
+    """Return the part of a reply's content that has not been shown.
+
+    Args:
+        reply: The reply.
+        shown: The text of it that has been shown.
+
+    Returns:
+        Text, or content blocks if the reply had blocks.
+    """
     if not shown:
         return reply.content
     text = str(reply.text)[len(shown) :]
@@ -27,18 +35,26 @@ def rest_of(reply: AIMessage, shown: str) -> Any:
     return [*([text] if text else []), *other]
 
 
-def following(said: str, reply: AIMessage) -> AIMessage:
-    """Make a second reply follow the text of the first, which has been shown."""
+def continue_after(shown: str, reply: AIMessage) -> AIMessage:
+    """Make a second reply begin with the text of the first, which has been shown.
+
+    Args:
+        shown: The text of the first reply.
+        reply: The second reply.
+
+    Returns:
+        A reply whose text begins with ``shown``.
+    """
     text = str(reply.text)
-    if text.startswith(said):
+    if text.startswith(shown):
         return reply
     if reply.tool_calls or reply.invalid_tool_calls or not text:
-        return reply.model_copy(update={"content": said})
-    return reply.model_copy(update={"content": f"{said}\n\n{text}"})
+        return reply.model_copy(update={"content": shown})
+    return reply.model_copy(update={"content": f"{shown}\n\n{text}"})
 
 
-def tool_calls(reply: AIMessage, content: Any) -> ChatGenerationChunk:
-    """Pass tool calls on as they came; a broken one never becomes a whole one.
+def tool_call_chunk_of(reply: AIMessage, content: Any) -> ChatGenerationChunk:
+    """Make a chunk of a reply's tool calls, unchanged; a broken one never becomes a whole one.
 
     Args:
         reply: A reply with tool calls, whole or joined from chunks.
@@ -65,7 +81,7 @@ def tool_calls(reply: AIMessage, content: Any) -> ChatGenerationChunk:
 
 
 def _strict(chunk: ToolCallChunk) -> ToolCallChunk:
-    """Keep langchain-core from completing arguments that were cut off: an agent would act."""
+    """Keep langchain-core from completing arguments that were cut off: an agent would run them."""
     arguments = chunk["args"]
     if not arguments:
         return chunk
@@ -81,12 +97,12 @@ def _strict(chunk: ToolCallChunk) -> ToolCallChunk:
 
 
 def provider_of(reply: AIMessage | None) -> str:
-    """Return who knows how to read the content: the teacher, where it gave blocks of its own."""
+    """Return the provider whose format the content has: the teacher's if it holds blocks."""
     own = reply.response_metadata.get("model_provider") if reply else None
     return str(own) if own and reply and isinstance(reply.content, list) else "langchain-gkt"
 
 
-def joined(chunks: list[ChatGenerationChunk]) -> ChatResult:
+def join_chunks(chunks: list[ChatGenerationChunk]) -> ChatResult:
     """Join the chunks of a call into one message.
 
     Args:

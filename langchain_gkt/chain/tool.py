@@ -14,7 +14,7 @@ _DESCRIPTION = "Answers a question in text. The question must say all that is ne
 
 
 class Question(BaseModel):
-    """The arguments of a tool that was given none."""
+    """The arguments of a tool that was made without a schema of its own."""
 
     question: str = Field(description="The whole question, with everything needed to answer it")
 
@@ -33,7 +33,7 @@ def answering_tool(
         model: The model.
         args_schema: The tool's arguments.
         name: The tool's name.
-        description: What the calling model is told of it.
+        description: What the calling model is told about it.
         arg_types: The arguments, in place of ``args_schema``.
 
     Returns:

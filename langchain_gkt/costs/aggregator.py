@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 
+from langchain_gkt._langchain_compat import tracing_params
 from langchain_gkt.costs.budget import (
     DEFAULT_COMPLETION_LIMIT,
     Budget,
@@ -161,7 +162,7 @@ class CostAggregator:
         costs, tokens = [], 0
         for model in models:
             serialized = {"kwargs": {"base_url": _base_url(model)}}
-            run = read_run("teacher", serialized, model._get_ls_params(), prompt_chars=chars)
+            run = read_run("teacher", serialized, tracing_params(model), prompt_chars=chars)
             with self._lock:
                 rate = self._rates.get(("teacher", run.model))
             prompt = max_prompt_tokens(messages, chars, rate)

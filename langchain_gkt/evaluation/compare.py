@@ -9,7 +9,6 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
-from langchain_gkt.chain.call import Mode
 from langchain_gkt.costs.prices import MachineTime, Prices
 from langchain_gkt.evaluation.results.run import Run, dollars, percent, share, span
 from langchain_gkt.evaluation.results.summary import Paired, Summary, paired, summarise
@@ -18,6 +17,7 @@ from langchain_gkt.evaluation.running.run_store import RunFolder
 from langchain_gkt.evaluation.running.runner import Desk, settings_of
 from langchain_gkt.evaluation.running.waiting import waited_for
 from langchain_gkt.evaluation.tasks.task import Task
+from langchain_gkt.metadata import Mode
 from langchain_gkt.reporting.table import Table
 
 if TYPE_CHECKING:

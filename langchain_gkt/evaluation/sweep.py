@@ -9,10 +9,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from langchain_core.runnables.base import RunnableBindingBase
-
+from langchain_gkt._langchain_compat import RunnableBindingBase
 from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
-from langchain_gkt.chain.call import KnowsConfidence
 from langchain_gkt.costs.prices import MachineTime, Prices
 from langchain_gkt.evaluation.results.sweep_result import PROBED, Sweep
 from langchain_gkt.evaluation.running.progress import Bar
@@ -22,8 +20,8 @@ from langchain_gkt.evaluation.running.run_store import RunFolder
 from langchain_gkt.evaluation.running.runner import Desk, Job, settings_of
 from langchain_gkt.evaluation.running.waiting import waited_for
 from langchain_gkt.evaluation.tasks.task import Task
-from langchain_gkt.guidance import GuidancePolicy
-from langchain_gkt.teachers import settings as teachers
+from langchain_gkt.guidance import GuidancePolicy, SupportsConfidence
+from langchain_gkt.teachers.wrappers import models_of, resolve
 
 _POINTS = 12
 _TRIES = 3
@@ -121,7 +119,7 @@ def _tokenizer(given: Any, teacher: Any) -> Tokenizer | None:
         from langchain_gkt.students.huggingface import HuggingFaceStudent  # imports torch
 
         # A local teacher brings its own.
-        first, *others = teachers.models_of(teachers.resolved(teacher, None))
+        first, *others = models_of(resolve(teacher, None))
         if isinstance(first, HuggingFaceStudent) and not others:
             given = first._load()[1].tokenizer
     if given is None:
@@ -164,7 +162,7 @@ class _Sweeper:
         """Have the student answer alone, and say how likely its first tokens are."""
         desk, student = self._desk, self._desk.chain.student
         answer = await desk.answer(index, mode, desk.chain, lambda reply: None)
-        if isinstance(student, KnowsConfidence):
+        if isinstance(student, SupportsConfidence):
             probabilities = await student.aprobe(desk.prompts[index], tokens=PROBED)
             answer = replace(answer, probabilities=probabilities)
         desk.keep(answer)

@@ -54,6 +54,9 @@ class HuggingFaceStudent(ToolsAndSchemas):
 
     model_config = ConfigDict(arbitrary_types_allowed=True, protected_namespaces=())
     names_weights: ClassVar[bool] = True
+    """Whether LangChain's cache tells two sets of weights apart."""
+    enforces_schema: ClassVar[bool] = True
+    """Whether an answer with a ``response_format`` always keeps to its schema."""
 
     model: Any
     """A folder, a hub id, or a loaded transformers model (then ``tokenizer`` is needed)."""

@@ -1,4 +1,4 @@
-"""Pickles teachers: chat models hold clients and locks, which are made anew."""
+"""Pickles teachers: chat models hold clients and locks, which are made anew when loaded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from langchain_core.language_models import BaseChatModel
 
 
-def dumped(teacher: Any) -> bytes:
+def dump_teacher(teacher: Any) -> bytes:
     """Pickle a teacher.
 
     Args:
@@ -26,7 +26,7 @@ def dumped(teacher: Any) -> bytes:
     except (TypeError, AttributeError, pickle.PicklingError):
         buffer = io.BytesIO()
     try:
-        _Pickler(buffer).dump(teacher)
+        _TeacherPickler(buffer).dump(teacher)
     except (TypeError, AttributeError, pickle.PicklingError) as error:
         raise TypeError(
             f"teacher cannot be pickled ({error}); leave out what is tied to this process, such "
@@ -35,8 +35,8 @@ def dumped(teacher: Any) -> bytes:
     return buffer.getvalue()
 
 
-def loaded(data: bytes) -> Any:
-    """Undo `dumped`.
+def load_teacher(data: bytes) -> Any:
+    """Load what `dump_teacher` made.
 
     Args:
         data: The pickle.
@@ -47,7 +47,9 @@ def loaded(data: bytes) -> Any:
     return pickle.loads(data)
 
 
-class _Pickler(pickle.Pickler):
+class _TeacherPickler(pickle.Pickler):
+    """Replaces each chat model by its class and the settings given to it."""
+
     def reducer_override(self, obj: Any) -> Any:
         if not isinstance(obj, BaseChatModel):
             return NotImplemented
@@ -58,8 +60,8 @@ class _Pickler(pickle.Pickler):
             for name in obj.model_fields_set & fields.keys()
             if name in BaseChatModel.model_fields or not fields[name].exclude
         }
-        return _rebuilt, (type(obj), given)
+        return _rebuild, (type(obj), given)
 
 
-def _rebuilt(kind: type[BaseChatModel], given: dict[str, Any]) -> BaseChatModel:
+def _rebuild(kind: type[BaseChatModel], given: dict[str, Any]) -> BaseChatModel:
     return kind.model_validate(given, by_alias=True, by_name=True)

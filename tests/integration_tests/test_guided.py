@@ -5,6 +5,7 @@ import sys
 
 import pytest
 from langchain_openai import ChatOpenAI
+from support.entry_points import ENTRY_POINTS, answer
 from support.fakes import Recorder
 
 from langchain_gkt import GuidedKnowledgeTransferChain, TeacherError, track_costs
@@ -24,28 +25,16 @@ def chain(cloud, student) -> GuidedKnowledgeTransferChain:
     )
 
 
-async def test_every_door_gives_the_same_answer_and_bill(chain, problem) -> None:
+async def test_every_entry_point_gives_the_same_answer_and_bill(chain, problem) -> None:
     answers, bills = [], []
-    for how in ("invoke", "stream", "batch", "ainvoke", "astream", "abatch"):
+    for how in ENTRY_POINTS:
         with track_costs() as costs:
-            if how == "invoke":
-                text = chain.invoke(problem.question).text
-            elif how == "stream":
-                text = "".join(chunk.text for chunk in chain.stream(problem.question))
-            elif how == "batch":
-                text = chain.batch([problem.question])[0].text
-            elif how == "ainvoke":
-                text = (await chain.ainvoke(problem.question)).text
-            elif how == "astream":
-                text = "".join([chunk.text async for chunk in chain.astream(problem.question)])
-            else:
-                text = (await chain.abatch([problem.question]))[0].text
+            answers.append((await answer(chain, how, problem.question)).text)
         data = costs.report().to_dict()
         counted = ("calls", "prompt_tokens", "completion_tokens")
         bills.append([[data[role][key] for key in counted] for role in ("teacher", "student")])
-        answers.append(text)
-    assert answers == [problem.solution] * 6
-    assert bills == [bills[0]] * 6
+    assert answers == [problem.solution] * len(ENTRY_POINTS)
+    assert bills == [bills[0]] * len(ENTRY_POINTS)
     assert bills[0][0][0] == 1
     assert bills[0][0][2] == 18
 

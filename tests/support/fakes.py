@@ -1,4 +1,4 @@
-"""A teacher that costs nothing, and a handler that remembers."""
+"""A teacher that costs nothing, a handler that remembers, and chains made of them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,19 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 
 import langchain_gkt
+from langchain_gkt import GuidedKnowledgeTransferChain
 
 MODELS = Path(langchain_gkt.__file__).parent / "demo" / "models"
+
+
+def make(teacher: Any, student: Any, **fields: Any) -> GuidedKnowledgeTransferChain:
+    return GuidedKnowledgeTransferChain(teacher=teacher, student=student, **fields)
+
+
+def limit_inside(plan: str, solution: str) -> int:
+    """A limit, in characters, that stops three characters into the step after the plan."""
+    assert solution[: len(plan)] == plan
+    return len(plan) + 3
 
 
 class WordTeacher(BaseChatModel):

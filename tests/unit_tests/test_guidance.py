@@ -1,12 +1,15 @@
+"""GuidancePolicy: its bounds, its file, and where it cuts."""
+
 from __future__ import annotations
 
 import dataclasses
+import pickle
 
 import pytest
-from langchain_core.messages import AIMessage
+from support.exam import pair
 
-from langchain_gkt import Guidance, GuidancePolicy, TeacherError
-from langchain_gkt.teachers.settings import read
+from langchain_gkt import Guidance, GuidancePolicy
+from langchain_gkt.guidance import confidence
 
 
 @pytest.mark.parametrize(
@@ -50,51 +53,81 @@ def test_policies_are_checked_and_frozen() -> None:
         Guidance(text="x", token_count=1).text = "y"
 
 
-def message(text: str, output: int | None = None, reasoning: int = 0, **metadata) -> AIMessage:
-    usage = None
-    if output is not None:
-        details = {"reasoning": reasoning}
-        usage = {
-            "input_tokens": 1,
-            "output_tokens": output,
-            "total_tokens": 1 + output,
-            "output_token_details": details,
-        }
-    return AIMessage(text, usage_metadata=usage, response_metadata=metadata)
+def test_policies_are_dataclasses_all_the_same() -> None:
+    policy = GuidancePolicy(tokens=12, ask=1)
+    assert dataclasses.asdict(policy) == {
+        "tokens": 12,
+        "cut": "word",
+        "ask": 1,
+        "probe_tokens": 1,
+    }
+    other = dataclasses.replace(policy, ask=0.5)
+    assert (other.tokens, other.ask, other.threshold) == (12, 0.5, 0.5)
+    assert {policy, GuidancePolicy(tokens=12, ask=1), other} == {policy, other}
+    assert pickle.loads(pickle.dumps(other)) == other
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        dataclasses.replace(policy, ask=2)
+
+
+def test_unknown_fields_are_refused_with_the_nearest_name() -> None:
+    with pytest.raises(TypeError, match="unknown argument 'probe_token'; did you mean 'probe_to"):
+        GuidancePolicy(probe_token=3)
+
+
+def test_a_bad_file_is_explained_in_one_line(tmp_path) -> None:
+    file = tmp_path / "policy.json"
+    file.write_text('{"tokens": -1, "cut": "letter"}')
+    with pytest.raises(ValueError, match="does not hold a GuidancePolicy") as caught:
+        GuidancePolicy.load(file)
+    assert str(caught.value) == (
+        f"{file} does not hold a GuidancePolicy: GuidancePolicy.tokens must be 0 (student only) "
+        "or more, not -1; GuidancePolicy.cut must be 'word', 'sentence' or 'none', not 'letter'"
+    )
+
+
+def test_a_policy_travels_as_a_file(tmp_path) -> None:
+    policy = GuidancePolicy(tokens=12, cut="sentence", ask=0.75, probe_tokens=4)
+    policy.save(tmp_path / "policy.json")
+    assert GuidancePolicy.load(tmp_path / "policy.json") == policy
+    for given in (tmp_path / "policy.json", str(tmp_path / "policy.json"), {"tokens": 12}):
+        chain = pair(guidance=given, guidance_tokens=12)
+        assert chain.guidance_tokens == 12
+    assert pair(guidance=tmp_path / "policy.json", guidance_tokens=12).guidance.ask == 0.75
 
 
 @pytest.mark.parametrize(
-    ("reply", "complete"),
+    ("text", "said"),
     [
-        (message("a b", 2, finish_reason="stop"), True),
-        (message("a b", 4, finish_reason="length"), False),
-        (message("a b", 4, stop_reason="end_turn"), True),
-        (message("a b", 4, stop_reason="max_tokens"), False),
-        (message("a b", 4, finish_reason="MAX_TOKENS"), False),
-        (message("a b", 4, done_reason="length"), False),
-        (message("a b", 2), True),
-        (message("a b", 4), False),
-        (message("a b"), False),
+        ("{", "does not hold a GuidancePolicy"),
+        ("[1]", "holds a list"),
+        ('{"token": 3}', "did you mean 'tokens'"),
+        ('{"ask": 2}', "between 0 and 1"),
+        ('{"ask": true}', "between 0 and 1"),
+        ('{"probe_tokens": 0}', "1 or more"),
+        ('{"probe_tokens": 2.5}', "GuidancePolicy.probe_tokens must be a whole number"),
+        ('{"tokens": "18"}', "GuidancePolicy.tokens must be a whole number"),
     ],
 )
-def test_whether_the_teacher_finished(reply, complete) -> None:
-    guidance = read(reply, 4, GuidancePolicy(), None)
-    assert guidance.complete is complete
-    assert guidance.text == ("a b" if complete else "a")
+def test_a_bad_policy_file_is_named(tmp_path, text, said) -> None:
+    file = tmp_path / "policy.json"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=said) as caught:
+        GuidancePolicy.load(file)
+    assert str(file) in str(caught.value)
 
 
-def test_a_limit_that_was_ignored_is_cut_to() -> None:
-    guidance = read(message("ab " * 10, 30, finish_reason="stop"), 10, GuidancePolicy(), None)
-    assert guidance.text == "ab ab ab"
-    assert not guidance.complete
-    assert guidance.token_count == 30
+def test_bad_policies_are_refused(tmp_path) -> None:
+    with pytest.raises(ValueError, match="'always', 'never' or a confidence"):
+        GuidancePolicy(ask="sometimes")
+    with pytest.raises(FileNotFoundError):
+        pair(guidance=tmp_path / "none.json")
+    with pytest.raises(TypeError, match="guidance must be a GuidancePolicy"):
+        pair(guidance=3)
 
 
-def test_hidden_reasoning_that_eats_the_limit_is_explained() -> None:
-    with pytest.raises(TeacherError, match=r"40 hidden reasoning tokens.*raise guidance_tokens"):
-        read(message("", 40, reasoning=40, finish_reason="length"), 40, GuidancePolicy(), None)
-
-
-def test_text_is_cut_at_a_stop_string_the_teacher_overran() -> None:
-    guidance = read(message("yes\nQ: more", 9), 9, GuidancePolicy(), ["\nQ:"])
-    assert (guidance.text, guidance.complete) == ("yes", True)
+@pytest.mark.parametrize(
+    ("probabilities", "mean"),
+    [([], 1.0), ([0.25, 1.0], 0.5), ([0.0, 1.0], 0.0), ([1e-30] * 40, 1e-30)],
+)
+def test_confidence_is_a_geometric_mean(probabilities, mean) -> None:
+    assert confidence(probabilities) == pytest.approx(mean)

@@ -15,8 +15,12 @@ from uuid import UUID
 
 from langchain_core.messages import AIMessageChunk
 from langchain_core.outputs import LLMResult
-from langchain_core.runnables.base import RunnableBindingBase
 
+from langchain_gkt._langchain_compat import (
+    RunnableBindingBase,
+    identifying_params,
+    tracing_params,
+)
 from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
 from langchain_gkt.costs import CostTracker, MachineTime
 from langchain_gkt.costs.prices import Prices, refuse_unlisted
@@ -27,7 +31,8 @@ from langchain_gkt.evaluation.running.records import Answer, Reply, part_of
 from langchain_gkt.evaluation.running.replay import RecordedTeacher, Script, logprob_pieces
 from langchain_gkt.evaluation.running.run_store import RunFolder
 from langchain_gkt.evaluation.tasks.task import Task
-from langchain_gkt.teachers import settings as teachers
+from langchain_gkt.teachers.replies import finish_reason
+from langchain_gkt.teachers.wrappers import models_of, resolve
 
 _HOPELESS = 10
 """So many questions may fail before one succeeds; then something is wrong with all of them."""
@@ -65,7 +70,7 @@ class _Tape(CostTracker):
         self.heard = Reply(
             text=str(message.text),
             usage=usage,
-            finish_reason=teachers.finish_reason(message),
+            finish_reason=finish_reason(message),
             pieces=logprob_pieces(message),
             part=part_of(self.calls, "teacher"),
         )
@@ -361,7 +366,7 @@ def settings_of(desk: Desk) -> dict[str, Any]:
         Plain values.
     """
     chain, task = desk.chain, desk.task
-    teacher = teachers.resolved(chain.teacher, None)
+    teacher = resolve(chain.teacher, None)
     student: Any = chain.student
     return {
         "task": {
@@ -370,11 +375,11 @@ def settings_of(desk: Desk) -> dict[str, Any]:
             "shots": len(task.examples),
             "metrics": ["answer", *task.more_metrics],
         },
-        "teacher": [_named(model) for model in teachers.models_of(teacher)],
+        "teacher": [_named(model) for model in models_of(teacher)],
         "teacher_bound": _bound(teacher),
         "student": {
             **_named(student),
-            "weights": student._identifying_params.get("weights"),
+            "weights": identifying_params(student).get("weights"),
             "dtype": getattr(student, "dtype", None),
         },
         "chain": {
@@ -394,13 +399,13 @@ def settings_of(desk: Desk) -> dict[str, Any]:
 
 def _named(model: Any) -> dict[str, Any]:
     """Name a model by what LangChain's traces say of it."""
-    params = model._get_ls_params()
+    params = tracing_params(model)
     return {
         "class": type(model).__name__,
         "provider": params.get("ls_provider"),
         "model": params.get("ls_model_name"),
         "temperature": params.get("ls_temperature"),
-        "params": _plain(model._identifying_params),
+        "params": _plain(identifying_params(model)),
         # Without its port: a server of one's own seldom keeps it.
         "host": urlsplit(str(getattr(model, "openai_api_base", None) or "")).hostname,
     }

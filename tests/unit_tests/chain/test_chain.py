@@ -1,126 +1,21 @@
+"""What the chain takes and refuses, and what it answers in each mode."""
+
 from __future__ import annotations
 
+import copy
+import pickle
 import subprocess
 import sys
-import time
 from typing import Any
 
 import pytest
-from langchain_core.caches import InMemoryCache
-from langchain_core.output_parsers import StrOutputParser
-from langchain_core.prompts import ChatPromptTemplate
-from langchain_core.runnables import RunnableLambda
-from support.fakes import MODELS, Recorder, WordTeacher
+from langchain_core.rate_limiters import InMemoryRateLimiter
+from langchain_core.runnables import RunnableParallel
+from langchain_openai import ChatOpenAI
+from pydantic import SecretStr
+from support.fakes import MODELS, Recorder, WordTeacher, limit_inside, make
 
-from langchain_gkt import (
-    Guidance,
-    GuidancePolicy,
-    GuidedKnowledgeTransferChain,
-    HuggingFaceStudent,
-    TeacherError,
-)
-
-
-def make(teacher: Any, student: Any, **kwargs: Any) -> GuidedKnowledgeTransferChain:
-    return GuidedKnowledgeTransferChain(teacher=teacher, student=student, **kwargs)
-
-
-def limit_inside(plan: str, solution: str) -> int:
-    """A limit, in characters, that stops three characters into the step after the plan."""
-    assert solution[: len(plan)] == plan
-    return len(plan) + 3
-
-
-async def run(chain: Any, how: str, question: str, config: dict[str, Any]) -> str:
-    if how == "invoke":
-        return chain.invoke(question, config).text
-    if how == "ainvoke":
-        return (await chain.ainvoke(question, config)).text
-    if how == "stream":
-        return "".join(chunk.text for chunk in chain.stream(question, config))
-    if how == "astream":
-        return "".join([chunk.text async for chunk in chain.astream(question, config)])
-    if how == "batch":
-        return chain.batch([question], config)[0].text
-    if how == "abatch":
-        return (await chain.abatch([question], config))[0].text
-    if how == "astream_events":
-        events = [e async for e in chain.astream_events(question, config, version="v2")]
-        return next(e for e in events if e["event"] == "on_chat_model_end" and not e["parent_ids"])[
-            "data"
-        ]["output"].text
-    prompt = ChatPromptTemplate.from_messages([("human", "{question}")])
-    return (prompt | chain | StrOutputParser()).invoke({"question": question}, config)
-
-
-HOWS = ["invoke", "ainvoke", "stream", "astream", "batch", "abatch", "astream_events", "lcel"]
-
-
-@pytest.mark.parametrize("how", HOWS)
-async def test_both_models_run_under_the_chain(how, teacher, student, problem) -> None:
-    chain = make(teacher, student, guidance_tokens=limit_inside(problem.plan, problem.solution))
-    recorder = Recorder()
-    config = {"callbacks": [recorder], "tags": ["mine"], "metadata": {"user": "x"}}
-    assert await run(chain, how, problem.question, config) == problem.solution
-    assert len(recorder.runs) == 3
-    (own,), (taught,), (learned,) = map(recorder.by_role, (None, "teacher", "student"))
-    for child, role in ((taught, "teacher"), (learned, "student")):
-        assert child["parent"] == own["id"]
-        assert child["name"] == role
-        assert {"nostream", f"gkt:{role}", "mine"} <= set(child["tags"])
-        assert child["metadata"]["user"] == "x"
-        assert child["metadata"]["ls_model_name" if role == "student" else "gkt_mode"]
-        assert child["end"] == "ok"
-    assert taught["metadata"]["gkt_call_id"] == learned["metadata"]["gkt_call_id"]
-    assert taught["usage"]["output_tokens"] == chain.guidance_tokens
-    assert own["usage"]["output_tokens"] == (
-        taught["usage"]["output_tokens"] + learned["usage"]["output_tokens"]
-    )
-    assert recorder.ended[-1] == own["id"]
-
-
-@pytest.mark.parametrize("how", ["stream", "astream"])
-async def test_closing_a_stream_ends_every_run(how, teacher, student, problem) -> None:
-    chain, recorder = make(teacher, student, guidance_tokens=30), Recorder()
-    config = {"callbacks": [recorder]}
-    if how == "stream":
-        stream = chain.stream(problem.question, config)
-        next(stream), next(stream)
-        stream.close()
-    else:
-        astream = chain.astream(problem.question, config)
-        await anext(astream), await anext(astream)
-        await astream.aclose()
-    assert [run["end"] for run in recorder.runs.values()] == [
-        "GeneratorExit",
-        "ok",
-        "GeneratorExit",
-    ]
-
-
-async def test_nested_in_another_runnable_the_chain_keeps_its_parent(
-    teacher, student, problem
-) -> None:
-    chain, recorder = make(teacher, student), Recorder()
-    outer = RunnableLambda(lambda q, config: "".join(c.text for c in chain.stream(q, config)))
-    outer.invoke(problem.question, {"callbacks": [recorder]})
-    (own,) = recorder.by_role(None)
-    assert own["parent"] is not None
-    assert {r["parent"] for r in recorder.runs.values()} == {own["parent"], own["id"]}
-
-
-def test_metadata_says_what_happened(teacher, student, problem) -> None:
-    limit = limit_inside(problem.plan, problem.solution)
-    message = make(teacher, student, guidance_tokens=limit).invoke(problem.question)
-    gkt = message.response_metadata["gkt"]
-    assert gkt["guidance"] == problem.plan
-    assert gkt["guidance_tokens"] == limit  # what was cut away was paid for
-    assert gkt["finished_by"] == "student"
-    assert gkt["fallback"] is None
-    assert gkt["teacher_usage"]["output_tokens"] == limit
-    assert gkt["student_usage"]["output_tokens"] > 0
-    assert message.response_metadata["model_name"] == "langchain-gkt"
-    assert message.usage_metadata["output_tokens"] == limit + gkt["student_usage"]["output_tokens"]
+from langchain_gkt import Guidance, GuidancePolicy, GuidedKnowledgeTransferChain
 
 
 def test_guidance_changes_the_answer(teacher, student, problem) -> None:
@@ -157,6 +52,18 @@ def test_modes(teacher, student, problem) -> None:
         assert len(teacher.asked) == count
 
 
+def test_the_three_modes_side_by_side(teacher, student, problem) -> None:
+    chain = make(teacher, student, guidance_tokens=len(problem.plan) + 3)
+    modes = ("guided", "teacher", "student")
+    answers = RunnableParallel({mode: chain.bind(mode=mode) for mode in modes}).invoke(
+        problem.question
+    )
+    assert answers["guided"].text == answers["teacher"].text == problem.solution
+    assert answers["student"].text != problem.solution
+    gkt = {mode: answers[mode].response_metadata["gkt"]["mode"] for mode in modes}
+    assert gkt == {mode: mode for mode in modes}
+
+
 def test_guide_gives_the_guidance_alone(teacher, student, problem) -> None:
     chain = make(teacher, student, guidance_tokens=limit_inside(problem.plan, problem.solution))
     guidance = chain.guide(problem.question)
@@ -171,54 +78,6 @@ def test_guide_gives_the_guidance_alone(teacher, student, problem) -> None:
 async def test_aguide_is_guide(teacher, student, problem) -> None:
     chain = make(teacher, student)
     assert await chain.aguide(problem.question) == chain.guide(problem.question)
-
-
-def test_max_tokens_bounds_the_whole_answer(teacher, student, problem) -> None:
-    chain = make(teacher, student, guidance_tokens=20, max_tokens=26)
-    gkt = chain.invoke(problem.question).response_metadata["gkt"]
-    assert gkt["student_usage"]["output_tokens"] == 6
-    chain.invoke(problem.question, max_tokens=5)
-    assert teacher.asked[-1]["limit"] == 5
-
-
-def test_stop_reaches_both(teacher, student, problem) -> None:
-    chain = make(teacher, student, guidance_tokens=len(problem.plan) + 3, stop=[" The answer"])
-    assert chain.invoke(problem.question).text == problem.solution.split(" The answer")[0]
-    early = make(teacher, student, guidance_tokens=len(problem.plan))
-    message = early.invoke(problem.question, stop=["lan"])
-    assert message.text == "P"
-    assert message.response_metadata["gkt"]["finished_by"] == "teacher"
-
-
-def test_a_failing_teacher_is_named(student, problem) -> None:
-    teacher = WordTeacher(answer="x", asked=[], fails_with=ConnectionError("refused"))
-    with pytest.raises(TeacherError, match=r"ConnectionError: refused.*on_teacher_error") as caught:
-        make(teacher, student).invoke(problem.question)
-    assert isinstance(caught.value.__cause__, ConnectionError)
-    chain = make(teacher, student, on_teacher_error="student")
-    gkt = chain.invoke(problem.question).response_metadata["gkt"]
-    assert gkt["fallback"] == "ConnectionError: refused"
-    assert gkt["finished_by"] == "student"
-
-
-def test_one_failing_row_loses_no_other(teacher, student, problem) -> None:
-    chain = make(teacher, student, guidance_tokens=len(problem.plan) + 3)
-    good, bad = chain.batch([problem.question, ""], return_exceptions=True)
-    assert good.text == problem.solution
-    assert isinstance(bad, ValueError)
-
-
-@pytest.mark.parametrize("how", HOWS[:-1])
-async def test_an_empty_prompt_is_refused_before_anything_is_paid(how, teacher, student) -> None:
-    with pytest.raises(ValueError, match="prompt is empty"):
-        await run(make(teacher, student), how, "  ", {})
-    assert not teacher.asked
-
-
-def test_a_silent_teacher_is_refused(student, problem) -> None:
-    teacher = WordTeacher(answer="", asked=[])
-    with pytest.raises(TeacherError, match=r"returned no text.*on_teacher_error='student'"):
-        make(teacher, student).invoke(problem.question)
 
 
 @pytest.mark.parametrize(
@@ -239,85 +98,68 @@ def test_bad_arguments_are_named(arguments, says, teacher, student) -> None:
         GuidedKnowledgeTransferChain(**{"teacher": teacher, "student": student, **arguments})
 
 
-def test_bad_call_time_arguments_are_named(teacher, student, problem) -> None:
-    chain = make(teacher, student)
-    with pytest.raises(TypeError, match="did you mean 'guidance_tokens'"):
-        chain.invoke(problem.question, guidance_toks=3)
-    with pytest.raises(ValueError, match="guidance_tokens must be 0"):
-        chain.invoke(problem.question, guidance_tokens=-3)
-
-
-def test_the_cache_tells_chains_apart(teacher, student, problem) -> None:
-    cache = InMemoryCache()
-    chain = make(teacher, student, cache=cache)
-    other = make(WordTeacher(answer="Other.", asked=[]), student, guidance_tokens=500, cache=cache)
-    same_policy = make(teacher, student, guidance_tokens=9, cache=cache)
-    first = chain.invoke(problem.question)
-    asked = len(teacher.asked)
-    assert chain.invoke(problem.question).text == first.text
-    assert len(teacher.asked) == asked
-    assert other.invoke(problem.question).text == "Other."
-    same_policy.invoke(problem.question)
-    assert len(teacher.asked) == asked + 1
-
-
 def test_student_by_path_takes_student_kwargs(teacher) -> None:
     chain = make(teacher, str(MODELS / "student"), student_kwargs={"max_tokens": 9})
     assert chain.student.max_tokens == 9
     assert "WordTeacher" not in repr(chain)
 
 
-def test_importing_the_package_imports_no_torch() -> None:
-    code = "import sys, langchain_gkt, langchain_gkt.costs; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+WITHOUT_TORCH = """
+import sys
+from langchain_core.language_models import FakeListChatModel
+import langchain_gkt.costs
+from langchain_gkt import GuidedKnowledgeTransferChain
+
+teacher = FakeListChatModel(responses=["a b c d e f g h"])
+chain = GuidedKnowledgeTransferChain.model_construct(
+    teacher=teacher, student=FakeListChatModel(responses=["the rest"]), mode="student"
+)
+assert chain.invoke("x").text == "the rest"
+try:
+    chain.with_structured_output({"title": "A"}, method="json_schema")
+except TypeError as error:
+    assert "needs a HuggingFaceStudent" in str(error)
+sys.exit("torch" in sys.modules)
+"""
 
 
-class SlowTeacher(WordTeacher):
-    """Waits for the student's reading to begin before it answers."""
-
-    student: Any = None
-    seen: list[int] = []
-
-    def _generate(self, *args: Any, **kwargs: Any) -> Any:
-        worker = self.student._engine.worker
-        for _ in range(500):
-            if worker.stats()["prefix_bytes"]:
-                break
-            time.sleep(0.01)
-        self.seen.append(worker.stats()["prefix_bytes"])
-        return super()._generate(*args, **kwargs)
+def test_a_chain_of_ready_chat_models_imports_no_torch() -> None:
+    assert subprocess.run([sys.executable, "-c", WITHOUT_TORCH], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("how", ["invoke", "ainvoke", "stream", "astream"])
-async def test_the_student_reads_while_the_teacher_writes(how, problem) -> None:
-    student = HuggingFaceStudent(model=MODELS / "student")
-    answer, limit = problem.solution, limit_inside(problem.plan, problem.solution)
-    teacher = SlowTeacher(answer=answer, asked=[], student=student, seen=[])
-    fed: list[int] = []
-    forward = student._engine.worker.forward
-    prefill = forward.prefill
-    forward.prefill = lambda held, ids: fed.append(len(ids)) or prefill(held, ids)
-    chain = make(teacher, student, guidance_tokens=limit)
-    assert await run(chain, how, problem.question, {}) == answer
-    assert teacher.seen[0] > 0
-    assert len(fed) == 2 and fed[1] < fed[0]  # the prompt first, then the guidance alone
-    student.close()
+def test_tokens_are_counted_by_the_students_tokenizer(teacher, student) -> None:
+    ids = student._engine.tokenizer("What is 3 plus 4?", add_special_tokens=False)["input_ids"]
+    assert student.get_token_ids("What is 3 plus 4?") == ids
+    assert make(teacher, student).get_num_tokens("What is 3 plus 4?") == len(ids)
 
 
-@pytest.mark.parametrize("how", ["invoke", "ainvoke"])
-async def test_what_the_student_read_for_nothing_is_freed(how, problem) -> None:
-    student = HuggingFaceStudent(model=MODELS / "student")
-    worker = student._engine.worker
-    fails = SlowTeacher(answer="", asked=[], student=student, seen=[], fails_with=OSError("gone"))
-    with pytest.raises(TeacherError):
-        await run(make(fails, student, guidance_tokens=5), how, problem.question, {})
-    finishes = SlowTeacher(answer="12.", asked=[], student=student, seen=[])
-    chain = make(finishes, student, guidance_tokens=50)
-    assert await run(chain, how, problem.question, {}) == "12."
-    assert fails.seen[0] > 0 and finishes.seen[0] > 0
-    for _ in range(500):
-        if not worker.stats()["prefix_bytes"]:
-            break
-        time.sleep(0.01)
-    assert worker.stats()["prefix_bytes"] == 0
-    student.close()
+def test_repr_is_short_and_tells_no_secret(student) -> None:
+    for text in (repr(make(openai(), student)), str(make(openai(), student).to_json())):
+        assert len(text) < 900
+        assert "sk-secret" not in text
+        assert "tensor" not in text.lower()
+
+
+def test_copies_and_pickles(problem) -> None:
+    limiter = InMemoryRateLimiter(requests_per_second=1)
+    teachers = [
+        openai(temperature=0.3, max_retries=7).with_retry(),
+        openai().bind(user="me").with_fallbacks([openai(model="n")]),
+        WordTeacher(answer=problem.solution),
+    ]
+    for teacher in teachers:
+        chain = make(teacher, str(MODELS / "student"), guidance_tokens=len(problem.plan) + 3)
+        for again in (copy.deepcopy(chain), pickle.loads(pickle.dumps(chain)), copy.copy(chain)):
+            assert again._get_llm_string() == chain._get_llm_string()
+            assert again.guidance_tokens == chain.guidance_tokens
+    assert again.invoke(problem.question).text == problem.solution
+    assert len(pickle.dumps(chain)) < 20_000
+    first = pickle.loads(pickle.dumps(make(teachers[0], str(MODELS / "student"))))
+    assert first.teacher.bound.openai_api_key.get_secret_value() == "sk-secret"
+    with pytest.raises(TypeError, match=r"teacher cannot be pickled.*rate limiters"):
+        pickle.dumps(make(openai(rate_limiter=limiter), str(MODELS / "student")))
+    copy.deepcopy(make(openai(rate_limiter=limiter), str(MODELS / "student")))
+
+
+def openai(**kwargs: Any) -> ChatOpenAI:
+    return ChatOpenAI(**{"model": "m", "api_key": SecretStr("sk-secret"), **kwargs})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from langchain_core.messages import HumanMessage
+from support.entry_points import ENTRY_POINTS, answer
 from support.exam import pair, solution
 from support.fakes import WordTeacher
 
@@ -15,42 +16,27 @@ EVEN, ODD = "What is one more than 10?", "What is one more than 11?"
 GATE = GuidancePolicy(ask=0.5, probe_tokens=8)
 
 
-async def every_door(chain, question):
-    yield chain.invoke(question)
-    yield await chain.ainvoke(question)
-    yield sum_of(chain.stream(question))
-    yield sum_of([chunk async for chunk in chain.astream(question)])
-    yield chain.batch([question])[0]
-
-
-def sum_of(chunks):
-    whole = None
-    for chunk in chunks:
-        whole = chunk if whole is None else whole + chunk
-    return whole
-
-
-async def test_a_sure_student_is_not_helped() -> None:
+@pytest.mark.parametrize("how", ENTRY_POINTS)
+async def test_a_sure_student_is_not_helped(how) -> None:
     asked = []
-    chain = pair(teacher={"diary": asked}, guidance=GATE)
-    async for message in every_door(chain, EVEN):
-        gkt = message.response_metadata["gkt"]
-        assert message.text == solution(10)
-        assert gkt["finished_by"] == "student"
-        assert gkt["teacher_usage"] is None
-        assert gkt["guidance"] == ""
-        assert gkt["confidence"] == pytest.approx((0.9**2 * 0.99**6) ** (1 / 8))
+    message = await answer(pair(teacher={"diary": asked}, guidance=GATE), how, EVEN)
+    gkt = message.response_metadata["gkt"]
+    assert message.text == solution(10)
+    assert gkt["finished_by"] == "student"
+    assert gkt["teacher_usage"] is None
+    assert gkt["guidance"] == ""
+    assert gkt["confidence"] == pytest.approx((0.9**2 * 0.99**6) ** (1 / 8))
     assert asked == []
 
 
-async def test_an_unsure_student_is_helped() -> None:
+@pytest.mark.parametrize("how", ENTRY_POINTS)
+async def test_an_unsure_student_is_helped(how) -> None:
     asked = []
-    chain = pair(teacher={"diary": asked}, guidance=GATE)
-    async for message in every_door(chain, ODD):
-        assert message.text == solution(11)
-        assert message.response_metadata["gkt"]["guidance"] == "Plan: take 11 and add"
-        assert message.response_metadata["gkt"]["confidence"] < 0.5
-    assert len(asked) == 5
+    message = await answer(pair(teacher={"diary": asked}, guidance=GATE), how, ODD)
+    assert message.text == solution(11)
+    assert message.response_metadata["gkt"]["guidance"] == "Plan: take 11 and add"
+    assert message.response_metadata["gkt"]["confidence"] < 0.5
+    assert len(asked) == 1
 
 
 def test_one_token_is_too_few_to_tell_here() -> None:
@@ -74,13 +60,12 @@ def test_never_means_never_and_the_baselines_do_not_care() -> None:
     )
 
 
-def test_no_teacher_call_costs_nothing() -> None:
+def test_a_call_without_the_teacher_is_counted_for_the_student_alone() -> None:
     chain = pair(guidance=GATE)
     with track_costs() as costs:
         chain.invoke(EVEN)
     data = costs.report().to_dict()
     assert (data["teacher"]["calls"], data["student"]["calls"]) == (0, 1)
-    assert data["total"]["cost"] == "0"
 
 
 def test_a_student_that_tells_nothing_is_refused_at_once(teacher) -> None:
@@ -104,57 +89,9 @@ def test_tools_and_schemas_always_ask() -> None:
     assert pair(guidance=GATE)._settings(None, None, {}).gated
 
 
-def test_a_policy_travels_as_a_file(tmp_path) -> None:
-    policy = GuidancePolicy(tokens=12, cut="sentence", ask=0.75, probe_tokens=4)
-    policy.save(tmp_path / "policy.json")
-    assert GuidancePolicy.load(tmp_path / "policy.json") == policy
-    for given in (tmp_path / "policy.json", str(tmp_path / "policy.json"), {"tokens": 12}):
-        chain = pair(guidance=given, guidance_tokens=12)
-        assert chain.guidance_tokens == 12
-    assert pair(guidance=tmp_path / "policy.json", guidance_tokens=12).guidance.ask == 0.75
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("{", "does not hold a GuidancePolicy"),
-        ("[1]", "holds a list"),
-        ('{"token": 3}', "did you mean 'tokens'"),
-        ('{"ask": 2}', "between 0 and 1"),
-        ('{"ask": true}', "between 0 and 1"),
-        ('{"probe_tokens": 0}', "1 or more"),
-        ('{"probe_tokens": 2.5}', "GuidancePolicy.probe_tokens must be a whole number"),
-        ('{"tokens": "18"}', "GuidancePolicy.tokens must be a whole number"),
-    ],
-)
-def test_a_bad_policy_file_is_named(tmp_path, text, said) -> None:
-    file = tmp_path / "policy.json"
-    file.write_text(text)
-    with pytest.raises(ValueError, match=said) as caught:
-        GuidancePolicy.load(file)
-    assert str(file) in str(caught.value)
-
-
-def test_bad_policies_are_refused(tmp_path) -> None:
-    with pytest.raises(ValueError, match="'always', 'never' or a confidence"):
-        GuidancePolicy(ask="sometimes")
-    with pytest.raises(FileNotFoundError):
-        pair(guidance=tmp_path / "none.json")
-    with pytest.raises(TypeError, match="guidance must be a GuidancePolicy"):
-        pair(guidance=3)
-
-
 def test_two_gates_never_share_a_cache_entry() -> None:
     one, other = pair(guidance=GATE), pair(guidance=GuidancePolicy(ask=0.6, probe_tokens=8))
     assert one._get_llm_string() != other._get_llm_string()
-
-
-@pytest.mark.parametrize(
-    ("probabilities", "mean"),
-    [([], 1.0), ([0.25, 1.0], 0.5), ([0.0, 1.0], 0.0), ([1e-30] * 40, 1e-30)],
-)
-def test_confidence_is_a_geometric_mean(probabilities, mean) -> None:
-    assert confidence(probabilities) == pytest.approx(mean)
 
 
 async def test_a_local_student_tells_what_its_model_says(student, problem) -> None:

@@ -20,7 +20,7 @@ from langchain_gkt import (
     HuggingFaceStudent,
     StudentError,
 )
-from langchain_gkt.chain.drivers import Do, _in_thread
+from langchain_gkt.chain.drivers import BlockingWork, _in_thread
 from langchain_gkt.students import loading
 from langchain_gkt.students.engine.engine import Request
 
@@ -201,7 +201,7 @@ def test_work_is_undone_once_wherever_its_task_is_cancelled() -> None:
             return "made"
 
         async def one() -> str:
-            return await _in_thread(Do(work, undo=undone.append))
+            return await _in_thread(BlockingWork(work, undo=undone.append))
 
         task = asyncio.create_task(one())
         await asyncio.sleep(0)
@@ -234,7 +234,7 @@ async def test_work_of_an_abandoned_loop_is_undone() -> None:
         assert gate.wait(10)
         return "made"
 
-    waiting = _in_thread(Do(work, undo=undone.append))
+    waiting = _in_thread(BlockingWork(work, undo=undone.append))
     waiting.send(None)
     waiting.close()
     gate.set()

@@ -1,0 +1,142 @@
+"""Every private name of LangChain, and of transformers' pipelines, that this package leans on.
+
+Private names may change in any release. Each one has a contract test
+(``tests/unit_tests/test_langchain_compat.py``) that fails when it does, and says what breaks.
+Names without an underscore that LangChain exports from no public place are kept here too.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.messages import BaseMessage
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.base import RunnableBindingBase
+from langchain_core.runnables.configurable import DynamicRunnable
+from langchain_core.runnables.retry import RunnableRetry
+from langchain_core.tracers._streaming import _StreamingCallbackHandler
+
+__all__ = [
+    "OVERRIDDEN_BY_CHAIN",
+    "DynamicRunnable",
+    "RunnableBindingBase",
+    "RunnableRetry",
+    "StreamingCallbackHandler",
+    "cache_key",
+    "configured_model",
+    "forget_serialized",
+    "identifying_params",
+    "is_from_init_chat_model",
+    "pipeline_generation_settings",
+    "to_messages",
+    "tracing_params",
+]
+
+StreamingCallbackHandler = _StreamingCallbackHandler
+"""What the handlers behind ``astream_events`` are; LangGraph leans on it too."""
+
+OVERRIDDEN_BY_CHAIN = (
+    "_generate_with_cache",
+    "_agenerate_with_cache",
+    "_chat_model_stream_v3",
+    "_achat_model_stream_v3",
+    "_get_llm_string",
+    "_get_ls_params",
+)
+"""Methods of ``BaseChatModel`` that the chain overrides; core calls them by these names."""
+
+
+def tracing_params(model: BaseChatModel) -> dict[str, Any]:
+    """Return what traces say of a model: ``ls_provider``, ``ls_model_name`` and so on.
+
+    Args:
+        model: The model.
+
+    Returns:
+        The parameters.
+    """
+    return dict(model._get_ls_params())
+
+
+def identifying_params(model: BaseChatModel) -> dict[str, Any]:
+    """Return the parameters by which a model class tells its instances apart.
+
+    Args:
+        model: The model.
+
+    Returns:
+        The parameters.
+    """
+    return dict(model._identifying_params)
+
+
+def cache_key(model: BaseChatModel) -> str:
+    """Return the string under which LangChain's cache keeps a model's answers.
+
+    Args:
+        model: The model.
+
+    Returns:
+        The key.
+    """
+    return model._get_llm_string()
+
+
+def forget_serialized(model: BaseChatModel) -> None:
+    """Drop the serialised form that a copied model inherited, so that it is made anew.
+
+    Args:
+        model: A copy with other fields than the original.
+    """
+    model.__dict__.pop("_serialized", None)
+
+
+def to_messages(model: BaseChatModel, given: LanguageModelInput) -> list[BaseMessage]:
+    """Turn whatever a chat model accepts into messages.
+
+    Args:
+        model: The model.
+        given: A prompt, messages or a prompt value.
+
+    Returns:
+        The messages.
+    """
+    return model._convert_input(given).to_messages()
+
+
+def is_from_init_chat_model(model: object) -> bool:
+    """Whether this is a configurable model that ``langchain.chat_models.init_chat_model`` made.
+
+    Args:
+        model: Anything. The package ``langchain`` need not be installed.
+
+    Returns:
+        True for an instance of its private class.
+    """
+    return type(model).__name__ == "_ConfigurableModel" and hasattr(model, "_model")
+
+
+def configured_model(model: Any, config: RunnableConfig) -> Any:
+    """Return the chat model that a config asks a configurable model for.
+
+    Args:
+        model: One for which `is_from_init_chat_model` is true.
+        config: The config.
+
+    Returns:
+        The chat model.
+    """
+    return model._model(config)
+
+
+def pipeline_generation_settings(pipeline: object) -> dict[str, Any]:
+    """Return the generation settings that a transformers pipeline was made with.
+
+    Args:
+        pipeline: The pipeline; transformers 5 tells them in no public place.
+
+    Returns:
+        The settings; empty when there are none.
+    """
+    return dict(getattr(pipeline, "_generate_kwargs", None) or {})

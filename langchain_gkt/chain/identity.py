@@ -1,0 +1,79 @@
+"""What names a chain: in traces, and as the key of LangChain's cache."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from langchain_gkt._langchain_compat import cache_key, identifying_params
+from langchain_gkt.chain.settings import ChainFields
+from langchain_gkt.teachers.identity import identity
+from langchain_gkt.teachers.wrappers import models_of, resolve
+
+_NAMED_FIELDS = (
+    "guidance_tokens",
+    "guidance",
+    "mode",
+    "max_tokens",
+    "temperature",
+    "stop",
+    "on_teacher_error",
+    "teacher_limit_param",
+)
+
+
+def known_identity(known: tuple[Any, str] | None, teacher: Any) -> tuple[Any, str]:
+    """Take the identity of a teacher once: some models count their calls in fields of their own.
+
+    Args:
+        known: What this returned for the chain before, or None.
+        teacher: The chain's teacher now.
+
+    Returns:
+        The teacher and its identity.
+    """
+    if known is not None and known[0] is teacher:
+        return known
+    return teacher, repr(identity(teacher))
+
+
+def traced_params(chain: ChainFields) -> dict[str, Any]:
+    """Return what traces say of a chain.
+
+    Args:
+        chain: The chain.
+
+    Returns:
+        Its settings, and what its models say of themselves.
+    """
+
+    def describe(model: Any) -> dict[str, Any]:
+        return {"class": type(model).__name__, **identifying_params(model)}
+
+    return {
+        # Vendors' model ids stay out of the field by which agents choose strategies.
+        "model_name": "langchain-gkt",
+        "teacher": [describe(model) for model in models_of(resolve(chain.teacher, None))],
+        "student": describe(chain.student),
+        **{name: getattr(chain, name) for name in _NAMED_FIELDS},
+    }
+
+
+def answer_key(
+    chain: ChainFields, teacher_identity: str, stop: list[str] | None, arguments: dict[str, Any]
+) -> str:
+    """Name everything that an answer depends on.
+
+    Args:
+        chain: The chain.
+        teacher_identity: What tells its teacher from others; see `teachers.identity`.
+        stop: Stop strings of the call.
+        arguments: The arguments of the call.
+
+    Returns:
+        The key of LangChain's cache: a digest, because a teacher's settings may hold what a
+        cache should not.
+    """
+    student = cache_key(chain.student) if chain.mode != "teacher" else None
+    parts = (traced_params(chain), teacher_identity, student, stop, sorted(arguments.items()))
+    return f"langchain-gkt:{hashlib.sha256(repr(parts).encode()).hexdigest()}"

@@ -1,0 +1,320 @@
+"""The settings of one call: a chain's fields and the arguments of the call, checked."""
+
+from __future__ import annotations
+
+import os
+import uuid
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Protocol, get_args
+
+from langchain_core.callbacks import Callbacks
+from langchain_core.callbacks.manager import BaseRunManager
+from langchain_core.language_models import BaseChatModel
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.utils.function_calling import convert_to_openai_tool
+from pydantic import AfterValidator, BeforeValidator
+
+from langchain_gkt.chain.callbacks import child_config, with_budget
+from langchain_gkt.errors import refuse_unknown, whole_number
+from langchain_gkt.guidance import GuidancePolicy, as_policy, require_confidence
+from langchain_gkt.metadata import Mode, Role
+from langchain_gkt.structured_output.schema import schema_in
+from langchain_gkt.students.conversion import STUDENT_VARIABLE, as_student
+from langchain_gkt.teachers.wrappers import is_configurable, models_of, resolve
+
+_FIELDS = ("guidance_tokens", "guidance", "mode", "max_tokens", "temperature")
+_TOOL_ARGUMENTS = ("tool_choice", "parallel_tool_calls", "strict")
+_INTERNAL = ("tool_arguments", "quiet")  # set by bind_tools
+CALL_ARGUMENTS = (*_FIELDS, "model", "tools", *_TOOL_ARGUMENTS, "response_format")
+"""Arguments of a call, as users give them."""
+
+
+# --- bounds: the same for fields and for call-time arguments ---
+
+
+def _check_guidance_tokens(value: Any) -> int:
+    return whole_number("guidance_tokens", value, least=0, meaning="student only")
+
+
+def _check_max_tokens(value: Any) -> int | None:
+    return None if value is None else whole_number("max_tokens", value, least=1)
+
+
+def _check_temperature(value: Any) -> float | None:
+    if value is None or (isinstance(value, int | float) and value >= 0):
+        return value
+    raise ValueError(f"temperature must be a number, 0 or more, not {value!r}")
+
+
+def _check_mode(value: Any) -> Mode:
+    if value not in get_args(Mode):
+        raise ValueError(f"mode must be 'guided', 'teacher' or 'student', not {value!r}")
+    mode: Mode = value
+    return mode
+
+
+GuidanceTokens = Annotated[int, AfterValidator(_check_guidance_tokens)]
+MaxTokens = Annotated[int | None, AfterValidator(_check_max_tokens)]
+Temperature = Annotated[float | None, AfterValidator(_check_temperature)]
+CheckedMode = Annotated[Mode, BeforeValidator(_check_mode)]
+
+
+def checked_fields(values: dict[str, Any], known: Iterable[str], owner: str) -> dict[str, Any]:
+    """Check what several arguments of a chain's constructor say together, and load its student.
+
+    Args:
+        values: The arguments.
+        known: Names of the chain's fields.
+        owner: The chain's class, for messages.
+
+    Returns:
+        The values of the fields.
+
+    Raises:
+        TypeError: If an argument is unknown, or teacher or student are of no known kind.
+        ValueError: If there is no student, or arguments do not fit together.
+    """
+    refuse_unknown(values, known, owner)
+    student = values.get("student", os.environ.get(STUDENT_VARIABLE))
+    if student is None:
+        raise ValueError(
+            "student is missing: give a folder, a hub id or a loaded model, or set the "
+            f"environment variable {STUDENT_VARIABLE}"
+        )
+    if "teacher" in values and not is_configurable(values["teacher"]):
+        list(models_of(values["teacher"]))  # refuses what is no chat model
+    loaded = as_student(student, **(values.get("student_kwargs") or {}))
+    policy = as_policy(values.get("guidance"))
+    values = {**values, "student": loaded, "student_kwargs": {}, "guidance": policy}
+    if policy is not None and policy.threshold is not None:
+        require_confidence(loaded, policy)
+    if policy is not None and policy.tokens is not None:
+        tokens = values.get("guidance_tokens")
+        if tokens not in (None, policy.tokens):
+            raise ValueError(
+                f"guidance_tokens={tokens} and guidance.tokens={policy.tokens} disagree; "
+                "give one of them"
+            )
+        # One place for the number, so that configurable_fields can change it.
+        values["guidance_tokens"] = policy.tokens
+        values["guidance"] = replace(policy, tokens=None)
+    if (budget := values.get("budget")) is not None:
+        values["callbacks"] = with_budget(values.get("callbacks"), budget)
+    return values
+
+
+class ChainFields(Protocol):
+    """The fields of a chain that a call depends on; see `GuidedKnowledgeTransferChain`."""
+
+    teacher: Any
+    student: Any
+    guidance_tokens: int
+    guidance: GuidancePolicy | None
+    mode: Mode
+    max_tokens: int | None
+    temperature: float | None
+    stop: list[str] | None
+    on_teacher_error: Any
+    teacher_limit_param: str | None
+    callbacks: Callbacks
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallSettings:
+    """The models and the checked settings of one call.
+
+    Attributes:
+        teacher: A chat model, wrapped or not, with nothing left to configure.
+        student: A chat model that continues a trailing AIMessage.
+        call_id: The id of the call, in the metadata of both child runs.
+        mode: Which of the models answer.
+        policy: Where guidance is cut, and when it is asked for.
+        limit: Most completion tokens of the teacher; None for its own limit.
+        limit_param: The teacher's own name for that limit, if it is not a usual one.
+        max_tokens: Most tokens of the whole answer; None for the models' own limits.
+        temperature: Sampling temperature of both models; None for their own.
+        stop: Strings that end the answer.
+        fall_back: Whether the student answers alone if the teacher fails.
+        parent: The chain's run, or None if nobody listens.
+        callbacks: Handlers given to the chain's constructor.
+        model: The teacher's model for this call alone, or None for its own.
+        tools: Tools in OpenAI's form.
+        tool_arguments: Further arguments of the teacher's ``bind_tools``.
+        response_format: Asks for JSON of a schema; see `structured_output.schema.schema_in`.
+        quiet: Whether only handlers that follow runs hear the children; see `child_config`.
+        warned: Warnings that the chain has already given.
+    """
+
+    teacher: Runnable[Any, Any]
+    student: BaseChatModel
+    call_id: str
+    mode: Mode
+    policy: GuidancePolicy
+    limit: int | None
+    limit_param: str | None
+    max_tokens: int | None
+    temperature: float | None
+    stop: list[str] | None
+    fall_back: bool
+    parent: BaseRunManager | None
+    callbacks: Callbacks
+    model: str | None = None
+    tools: Sequence[dict[str, Any]] = ()
+    tool_arguments: dict[str, Any] = field(default_factory=dict)
+    response_format: dict[str, Any] | None = None
+    quiet: bool = False
+    warned: set[str] = field(default_factory=set)
+
+    @classmethod
+    def of(
+        cls,
+        chain: ChainFields,
+        stop: list[str] | None,
+        parent: BaseRunManager | None,
+        arguments: dict[str, Any],
+        warned: set[str],
+    ) -> CallSettings:
+        """Check the settings of one call.
+
+        Args:
+            chain: The chain.
+            stop: Stop strings of the call; None for the chain's.
+            parent: The chain's run.
+            arguments: The arguments of the call, which win over the chain's fields.
+            warned: Warnings that the chain has already given.
+
+        Returns:
+            The settings.
+
+        Raises:
+            TypeError: If an argument is unknown.
+            ValueError: If a value makes no sense.
+        """
+        owner = f"a call of {type(chain).__name__}"
+        refuse_unknown(arguments.keys() - set(_INTERNAL), CALL_ARGUMENTS, owner)
+        given = {name: arguments.get(name, getattr(chain, name)) for name in _FIELDS}
+        mode = _check_mode(given["mode"])
+        policy = as_policy(given["guidance"]) or GuidancePolicy()
+        # Only a policy given for this call names a number; see GuidedKnowledgeTransferChain.
+        limit = policy.tokens
+        if limit is None or "guidance_tokens" in arguments:
+            limit = _check_guidance_tokens(given["guidance_tokens"])
+        max_tokens = _check_max_tokens(given["max_tokens"])
+        if mode == "teacher":
+            limit = max_tokens
+        elif max_tokens is not None:
+            limit = min(limit, max_tokens)
+        if response_format := arguments.get("response_format"):
+            schema_in(response_format)
+        return cls(
+            teacher=resolve(chain.teacher, None),
+            student=chain.student,
+            call_id=str(uuid.uuid4()),
+            mode=mode,
+            policy=policy,
+            limit=limit,
+            limit_param=chain.teacher_limit_param,
+            max_tokens=max_tokens,
+            temperature=_check_temperature(given["temperature"]),
+            stop=stop if stop is not None else chain.stop,
+            fall_back=chain.on_teacher_error == "student",
+            parent=parent,
+            callbacks=chain.callbacks,
+            model=arguments.get("model"),
+            tools=[convert_to_openai_tool(tool) for tool in arguments.get("tools") or ()],
+            tool_arguments={
+                **(arguments.get("tool_arguments") or {}),
+                **{name: arguments[name] for name in _TOOL_ARGUMENTS if name in arguments},
+            },
+            response_format=response_format,
+            quiet=bool(arguments.get("quiet") or response_format),
+            warned=warned,
+        )
+
+    @property
+    def asks_teacher(self) -> bool:
+        """Whether the teacher may be called at all."""
+        if self.mode == "guided" and self.policy.ask == "never":
+            return False
+        return self.mode != "student" and self.limit != 0
+
+    @property
+    def gated(self) -> bool:
+        """Whether the student's confidence decides if the teacher is called."""
+        # Tool calls are the teacher's, and the first tokens of an object are its braces.
+        plain = not self.tools and not self.response_format
+        return self.mode == "guided" and plain and self.policy.threshold is not None
+
+    @property
+    def forces_tool(self) -> bool:
+        """Whether the caller wants a tool to be called."""
+        choice = self.tool_arguments.get("tool_choice")
+        return bool(self.tools) and choice not in (None, False, "auto", "none")
+
+    @property
+    def model_name(self) -> str:
+        """The chain's name in metadata: never a vendor's, unless the caller named a model."""
+        return f"langchain-gkt/{self.model}" if self.model else "langchain-gkt"
+
+    @property
+    def stop_arguments(self) -> dict[str, Any]:
+        """The ``stop`` argument of the models' calls; left out if there is none."""
+        # None would hide what is bound to a model.
+        return {} if self.stop is None else {"stop": self.stop}
+
+    def child(self, role: Role) -> RunnableConfig:
+        """Return the config of one model's run.
+
+        Args:
+            role: The model.
+
+        Returns:
+            The config.
+        """
+        return child_config(
+            self.parent,
+            role,
+            own_callbacks=self.callbacks,
+            metadata={"gkt_call_id": self.call_id, "gkt_mode": self.mode},
+            quiet=self.quiet,
+        )
+
+    def warn_once(self, key: str, message: str) -> None:
+        """Warn the user, once for a chain and all its calls.
+
+        Args:
+            key: Names the warning.
+            message: What is wrong and what to do.
+        """
+        if key not in self.warned:
+            self.warned.add(key)
+            warnings.warn(message, UserWarning, stacklevel=2)
+
+
+def tool_binding(
+    tools: Sequence[Any], tool_choice: Any, arguments: dict[str, Any]
+) -> dict[str, Any]:
+    """Turn the arguments of ``bind_tools`` into arguments of each call.
+
+    Args:
+        tools: Tools in any form LangChain knows.
+        tool_choice: The ``tool_choice``, or None.
+        arguments: The keyword arguments: of the chain's calls, or of the teacher's ``bind_tools``.
+
+    Returns:
+        Arguments to bind to the chain.
+    """
+    rest = dict(arguments)
+    # LangChain's note for traces is the chain's, not the teacher's.
+    notes = {key: rest.pop(key) for key in ("ls_structured_output_format",) if key in rest}
+    bound = {key: rest.pop(key) for key in CALL_ARGUMENTS if key in rest}
+    bound["tools"] = [convert_to_openai_tool(tool) for tool in tools]
+    if tool_choice is not None:
+        bound["tool_choice"] = tool_choice
+    if notes:
+        bound["quiet"] = True
+    if rest:
+        bound["tool_arguments"] = rest
+    return {**bound, **notes}

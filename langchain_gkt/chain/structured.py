@@ -1,0 +1,76 @@
+"""The chain's ``with_structured_output``: which method is used, and what is refused early."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.runnables import Runnable
+
+from langchain_gkt.errors import refuse_unknown
+from langchain_gkt.structured_output.schema import Method, binding, schema_in, structured
+
+_METHODS = ("json_schema", "json_mode", "function_calling")
+
+
+def with_schema(
+    chain: BaseChatModel,
+    student: BaseChatModel,
+    schema: dict[str, Any] | type,
+    *,
+    include_raw: bool,
+    method: Method | None,
+    arguments: dict[str, Any],
+) -> Runnable[LanguageModelInput, Any]:
+    """Make a chain answer with objects of a schema.
+
+    Args:
+        chain: The chain.
+        student: Its student.
+        schema: A pydantic class, a TypedDict class or a JSON schema.
+        include_raw: Whether to return ``raw``, ``parsed`` and ``parsing_error``.
+        method: See `GuidedKnowledgeTransferChain.with_structured_output`.
+        arguments: Further arguments of each call.
+
+    Returns:
+        A runnable giving objects of the schema.
+
+    Raises:
+        ImportError: If ``method`` needs llguidance and it is missing.
+        ValueError: If the method is unknown or the schema cannot be enforced.
+        TypeError: If ``method`` needs a `HuggingFaceStudent` and there is none.
+    """
+    if method not in (None, *_METHODS):
+        raise ValueError(
+            f"method must be 'json_schema', 'json_mode' or 'function_calling', not {method!r}"
+        )
+    enforces = getattr(student, "enforces_schema", False)
+    if method is None:
+        able = enforces and importlib.util.find_spec("llguidance")
+        method = "json_schema" if able and _can_be_enforced(schema) else "function_calling"
+    if method == "function_calling":
+        # The arguments are fields, too; langchain-core's method takes none for its calls.
+        refuse_unknown(arguments, type(chain).model_fields, "with_structured_output")
+        changed = chain.model_copy(update=arguments) if arguments else chain
+        return BaseChatModel.with_structured_output(changed, schema, include_raw=include_raw)
+    if not enforces:
+        raise TypeError(
+            f"method={method!r} needs a HuggingFaceStudent, which can be held to a schema; "
+            f"with a {type(student).__name__} use method='function_calling'"
+        )
+    from langchain_gkt.structured_output.grammar import json_grammar  # needs an extra
+
+    bound = binding(schema, method)
+    json_grammar(schema_in(bound["response_format"]))  # refuses now what would fail later
+    return structured(chain.bind(**bound, **arguments), schema, include_raw=include_raw)
+
+
+def _can_be_enforced(schema: dict[str, Any] | type) -> bool:
+    from langchain_gkt.structured_output.grammar import json_grammar  # needs an extra
+
+    try:
+        json_grammar(schema_in(binding(schema, "json_schema")["response_format"]))
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,180 @@
+"""The student's step of a call: let it read ahead, and have it finish the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.runnables import Runnable
+
+from langchain_gkt.chain.drivers import NEXT_CHUNK, BlockingWork, ModelCall
+from langchain_gkt.chain.messages import text_chunk, tool_call_chunk_of
+from langchain_gkt.chain.settings import CallSettings
+from langchain_gkt.guidance import Guidance, require_confidence
+
+
+@dataclass(frozen=True)
+class StudentStep:
+    """Has the student finish an answer.
+
+    Attributes:
+        settings: The settings of the call.
+    """
+
+    settings: CallSettings
+
+    @property
+    def tools(self) -> Sequence[dict[str, Any]] | None:
+        """The tools of the call, if the student knows how to call tools."""
+        tools = self.settings.tools
+        return tools if tools and _knows_tools(self.settings.student) else None
+
+    def probe(self, messages: list[BaseMessage]) -> BlockingWork:
+        """Ask how confident the student is.
+
+        Args:
+            messages: The conversation.
+
+        Returns:
+            The request; its result is the probabilities of the student's first tokens.
+        """
+        policy = self.settings.policy
+        student, tokens = require_confidence(self.settings.student, policy), policy.probe_tokens
+        return BlockingWork(
+            partial(student.probe, messages, tokens=tokens),
+            partial(student.aprobe, messages, tokens=tokens),
+        )
+
+    def prepare(self, messages: list[BaseMessage], *, asks_teacher: bool) -> BlockingWork | None:
+        """Check the prompt before a teacher is paid, and let the student read ahead.
+
+        Args:
+            messages: The conversation.
+            asks_teacher: Whether the teacher will be asked.
+
+        Returns:
+            The request, or None if the student has no part. Its result is the number of tokens
+            that the student needs at least, and a context that frees the prompt's KV cache.
+        """
+        if self.settings.mode == "teacher" or not hasattr(self.settings.student, "check"):
+            return None
+        return BlockingWork(
+            partial(self._prepare, messages, asks_teacher),
+            undo=lambda result: result[1].__exit__(None, None, None),
+        )
+
+    def _prepare(
+        self, messages: list[BaseMessage], asks_teacher: bool
+    ) -> tuple[int, AbstractContextManager[Any]]:
+        settings = self.settings
+        student: Any = settings.student
+        arguments = {"tools": self.tools, "response_format": settings.response_format}
+        guidance_room = settings.limit or 0 if asks_teacher else 0
+        reserved = student.check(messages, reserve=guidance_room, **arguments)
+        if settings.max_tokens is not None and reserved > settings.max_tokens:
+            raise ValueError(
+                f"max_tokens={settings.max_tokens} cannot hold an answer of this schema, whose "
+                f"shortest takes {reserved} tokens; raise max_tokens"
+            )
+        if not asks_teacher or not hasattr(student, "prefill"):
+            return reserved, nullcontext()
+        return reserved, student.prefill(messages, **arguments)
+
+    def model_call(
+        self,
+        messages: list[BaseMessage],
+        guidance: Guidance | None,
+        teacher_tokens: int,
+        *,
+        streaming: bool,
+    ) -> ModelCall | None:
+        """Make the request that has the student finish an answer.
+
+        Args:
+            messages: The conversation.
+            guidance: The beginning of the answer, or None.
+            teacher_tokens: Tokens of ``max_tokens`` that the teacher has used.
+            streaming: Whether the student's text is shown while it is written.
+
+        Returns:
+            The request, or None if nothing is left to write.
+        """
+        settings = self.settings
+        if settings.mode == "teacher" or (guidance and guidance.complete):
+            return None
+        arguments = settings.stop_arguments
+        if settings.temperature is not None:
+            arguments["temperature"] = settings.temperature
+        if settings.max_tokens is not None:
+            left = max(0, settings.max_tokens - teacher_tokens)
+            if not left and not settings.response_format:  # an object must be finished
+                return None
+            arguments["max_tokens"] = left
+        if settings.response_format:
+            arguments["response_format"] = settings.response_format
+        if guidance and guidance.text:
+            begun = guidance.text
+            if messages and isinstance(messages[-1], AIMessage):
+                begun, messages = f"{messages[-1].text}{begun}", messages[:-1]
+            messages = [*messages, AIMessage(begun)]
+        return ModelCall(
+            model=self._model(guidance),
+            messages=messages,
+            config=settings.child("student"),
+            arguments=arguments,
+            streams=streaming,
+        )
+
+    def _model(self, guidance: Guidance | None) -> Runnable[Any, Any]:
+        """Return the student, with the tools of the call if it knows tools."""
+        settings = self.settings
+        model: Any = settings.student
+        if not getattr(model, "names_weights", False) and model.cache is None:
+            # Others may look alike to LangChain's cache; the chain's own entry is enough.
+            model = model.model_copy(update={"cache": False})
+        if tools := self.tools:
+            # The choice was the teacher's: begun text is no tool call that could be forced.
+            choice = None if guidance else settings.tool_arguments.get("tool_choice")
+            model = model.bind_tools(tools, tool_choice=choice)
+        elif settings.tools and guidance is None and not settings.asks_teacher:
+            raise NotImplementedError(
+                "without a teacher (mode='student', guidance_tokens=0) tools need a student "
+                "whose chat template knows tools"
+            )
+        return model  # type: ignore[no-any-return]
+
+    def write(self, call: ModelCall) -> Generator[Any, Any, AIMessage]:
+        """Have the student write, and show what it writes.
+
+        Args:
+            call: The request.
+
+        Returns:
+            The student's whole reply.
+        """
+        reply = yield call
+        if call.streams:
+            chunk, reply = reply, None
+            while chunk is not None:
+                reply = chunk if reply is None else reply + chunk
+                if chunk.text:
+                    yield text_chunk(str(chunk.text))
+                chunk = yield NEXT_CHUNK
+        elif reply.text:
+            yield text_chunk(str(reply.text))
+        if reply.tool_calls or reply.invalid_tool_calls:
+            yield tool_call_chunk_of(reply, "")
+        answer: AIMessage = reply
+        return answer
+
+
+def _knows_tools(student: BaseChatModel) -> bool:
+    known = getattr(student, "knows_tools", None)
+    if known is not None:
+        return bool(known)
+    return type(student).bind_tools is not BaseChatModel.bind_tools

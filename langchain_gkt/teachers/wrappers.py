@@ -1,0 +1,101 @@
+"""Looks through what LangChain wraps around chat models: bindings, retries, fallbacks, configs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.runnables import RunnableConfig, RunnableWithFallbacks
+from langchain_core.runnables.config import ensure_config, merge_configs
+
+from langchain_gkt._langchain_compat import (
+    DynamicRunnable,
+    RunnableBindingBase,
+    RunnableRetry,
+    configured_model,
+    is_from_init_chat_model,
+)
+
+
+def is_configurable(teacher: object) -> bool:
+    """Whether something is a chat model only once a config is known.
+
+    Args:
+        teacher: Anything.
+
+    Returns:
+        True for what ``configurable_fields``, ``configurable_alternatives`` and a configurable
+        ``init_chat_model`` give, also inside bindings, retries and fallbacks.
+    """
+    if isinstance(teacher, RunnableBindingBase):
+        return is_configurable(teacher.bound)
+    if isinstance(teacher, RunnableWithFallbacks):
+        return any(map(is_configurable, teacher.runnables))
+    return isinstance(teacher, DynamicRunnable) or is_from_init_chat_model(teacher)
+
+
+def resolve(teacher: Any, config: RunnableConfig | None) -> Any:
+    """Choose the chat model that a config asks for.
+
+    Args:
+        teacher: A chat model, wrapped or not, configurable or not.
+        config: The caller's config; its ``configurable`` decides.
+
+    Returns:
+        The teacher without anything left to configure.
+    """
+    config = ensure_config(config)
+    if isinstance(teacher, RunnableBindingBase):
+        inner = merge_configs(config, teacher.config)
+        return teacher.model_copy(update={"bound": resolve(teacher.bound, inner)})
+    if isinstance(teacher, RunnableWithFallbacks):
+        first, *rest = (resolve(runnable, config) for runnable in teacher.runnables)
+        return teacher.model_copy(update={"runnable": first, "fallbacks": rest})
+    if isinstance(teacher, DynamicRunnable):
+        return resolve(teacher.prepare(config)[0], config)
+    if is_from_init_chat_model(teacher):
+        return resolve(configured_model(teacher, config), config)
+    return teacher
+
+
+def models_of(teacher: object) -> Iterator[BaseChatModel]:
+    """Yield the chat models inside bindings, retries and fallbacks.
+
+    Args:
+        teacher: A chat model, or one wrapped by ``bind``, ``with_config``, ``with_retry`` or
+            ``with_fallbacks``, with nothing left to configure.
+
+    Yields:
+        Every chat model that a call may reach, the main one first.
+
+    Raises:
+        TypeError: If something else is found.
+    """
+    if isinstance(teacher, BaseChatModel):
+        yield teacher
+    elif isinstance(teacher, RunnableBindingBase):
+        yield from models_of(teacher.bound)
+    elif isinstance(teacher, RunnableWithFallbacks):
+        for runnable in teacher.runnables:
+            yield from models_of(runnable)
+    else:
+        raise TypeError(
+            "teacher must be a LangChain chat model, or one wrapped with bind, with_config, "
+            "with_retry, with_fallbacks or configurable_fields, or made by init_chat_model; not "
+            f"{type(teacher).__name__}"
+        )
+
+
+def is_guarded(teacher: object) -> bool:
+    """Whether a failed call is repeated, or made to another model, by a wrapper.
+
+    Args:
+        teacher: A chat model, wrapped or not.
+
+    Returns:
+        True for retries and fallbacks.
+    """
+    if isinstance(teacher, RunnableRetry | RunnableWithFallbacks):
+        return True
+    return isinstance(teacher, RunnableBindingBase) and is_guarded(teacher.bound)

@@ -1,0 +1,63 @@
+"""The student reads while the teacher writes, and what it read is freed."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from support.entry_points import answer
+from support.fakes import MODELS, WordTeacher, limit_inside, make
+
+from langchain_gkt import HuggingFaceStudent, TeacherError
+
+
+class SlowTeacher(WordTeacher):
+    """Waits for the student's reading to begin before it answers."""
+
+    student: Any = None
+    seen: list[int] = []
+
+    def _generate(self, *args: Any, **kwargs: Any) -> Any:
+        worker = self.student._engine.worker
+        for _ in range(500):
+            if worker.stats()["prefix_bytes"]:
+                break
+            time.sleep(0.01)
+        self.seen.append(worker.stats()["prefix_bytes"])
+        return super()._generate(*args, **kwargs)
+
+
+@pytest.mark.parametrize("how", ["invoke", "ainvoke", "stream", "astream"])
+async def test_the_student_reads_while_the_teacher_writes(how, problem) -> None:
+    student = HuggingFaceStudent(model=MODELS / "student")
+    solution, limit = problem.solution, limit_inside(problem.plan, problem.solution)
+    teacher = SlowTeacher(answer=solution, asked=[], student=student, seen=[])
+    fed: list[int] = []
+    forward = student._engine.worker.forward
+    prefill = forward.prefill
+    forward.prefill = lambda held, ids: fed.append(len(ids)) or prefill(held, ids)
+    chain = make(teacher, student, guidance_tokens=limit)
+    assert (await answer(chain, how, problem.question)).text == solution
+    assert teacher.seen[0] > 0
+    assert len(fed) == 2 and fed[1] < fed[0]  # the prompt first, then the guidance alone
+    student.close()
+
+
+@pytest.mark.parametrize("how", ["invoke", "ainvoke"])
+async def test_what_the_student_read_for_nothing_is_freed(how, problem) -> None:
+    student = HuggingFaceStudent(model=MODELS / "student")
+    worker = student._engine.worker
+    fails = SlowTeacher(answer="", asked=[], student=student, seen=[], fails_with=OSError("gone"))
+    with pytest.raises(TeacherError):
+        await answer(make(fails, student, guidance_tokens=5), how, problem.question)
+    finishes = SlowTeacher(answer="12.", asked=[], student=student, seen=[])
+    chain = make(finishes, student, guidance_tokens=50)
+    assert (await answer(chain, how, problem.question)).text == "12."
+    assert fails.seen[0] > 0 and finishes.seen[0] > 0
+    for _ in range(500):
+        if not worker.stats()["prefix_bytes"]:
+            break
+        time.sleep(0.01)
+    assert worker.stats()["prefix_bytes"] == 0
+    student.close()
