@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any, Literal
 
-from langchain_core.language_models import LanguageModelInput
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import BaseMessage, SystemMessage
 from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
@@ -161,3 +161,29 @@ def binding(schema: Any, method: Method) -> dict[str, Any]:
         },
         "ls_structured_output_format": {"kwargs": {"method": method}, "schema": wanted},
     }
+
+
+def bind_schema(
+    model: BaseChatModel, schema: Any, *, method: Method, include_raw: bool, **kwargs: Any
+) -> Runnable[LanguageModelInput, Any]:
+    """Have a model of ours answer with objects of a schema.
+
+    Args:
+        model: A model that takes a ``response_format`` and keeps to it.
+        schema: A pydantic class, a TypedDict class or a JSON schema.
+        method: The method, for traces.
+        include_raw: Whether to return ``raw``, ``parsed`` and ``parsing_error``.
+        **kwargs: Further arguments of each call.
+
+    Returns:
+        A runnable giving objects of the schema.
+
+    Raises:
+        ImportError: If llguidance (extra ``structured``) is missing.
+        ValueError: If the schema cannot be enforced; now, not at the first call.
+    """
+    from langchain_gkt.structured_output.grammar import json_grammar
+
+    bound = binding(schema, method)
+    json_grammar(schema_in(bound["response_format"]))
+    return structured(model.bind(**bound, **kwargs), schema, include_raw=include_raw)

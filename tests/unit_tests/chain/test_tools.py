@@ -18,7 +18,7 @@ from langchain_gkt import (
     track_costs,
 )
 from langchain_gkt.students.prompting import PromptBuilder
-from langchain_gkt.students.tool_parsing import HermesParser, TemplateParser
+from langchain_gkt.students.tool_parsing import HermesToolParser, ResponseTemplateParser
 
 
 @tool
@@ -226,8 +226,8 @@ CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": 2}}\n</tool_call
 @pytest.mark.parametrize("size", [1, 3, 7, 1000])
 def test_hermes_calls_are_read_however_they_are_split(size) -> None:
     want = ("add", '{"a": 1, "b": 2}')
-    assert parsed(HermesParser(), f"I see.\n{CALL}\n{CALL}", size) == ("I see.\n", [want, want])
-    assert parsed(HermesParser(), "1 <too 2 <tool", size) == ("1 <too 2 <tool", [])
+    assert parsed(HermesToolParser(), f"I see.\n{CALL}\n{CALL}", size) == ("I see.\n", [want, want])
+    assert parsed(HermesToolParser(), "1 <too 2 <tool", size) == ("1 <too 2 <tool", [])
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_hermes_calls_are_read_however_they_are_split(size) -> None:
     ['{"name": "add", "arguments": {"a": 1', '{"name": 3, "arguments": {}}', "[]", '{"name": "f"'],
 )
 def test_malformed_calls_are_invalid_and_whole(body) -> None:
-    _, ((name, raw),) = parsed(HermesParser(), f"<tool_call>{body}", 4)
+    _, ((name, raw),) = parsed(HermesToolParser(), f"<tool_call>{body}", 4)
     assert name == ""
     chunk = AIMessageChunk(
         "", tool_call_chunks=[{"name": name, "args": raw, "id": "x", "index": None}]
@@ -267,8 +267,8 @@ def test_a_tokenizers_own_template_is_used(size) -> None:
     tokenizer.chat_template, tokenizer.response_template = TOOL_TEMPLATE, TEMPLATE
     prompt, _ = PromptBuilder(tokenizer).build([HumanMessage("x")])
 
-    def parser() -> TemplateParser:
-        return TemplateParser(tokenizer, prompt, [])
+    def parser() -> ResponseTemplateParser:
+        return ResponseTemplateParser(tokenizer, prompt, [])
 
     text = '<think>hm</think>I see.[CALL]{"name": "add", "arguments": {"a": 1}}[/CALL]'
     assert parsed(parser(), text, size) == ("I see.", [("add", '{"a": 1}')])

@@ -127,7 +127,7 @@ def test_close_reaches_students_that_calls_named(own_student, other) -> None:
         QUESTION, model=other, max_tokens=400, temperature=9.0, stop=["never"]
     )
     next(stream)
-    worker = own_student._others[other]._engine.worker
+    worker = own_student._loader.others[other]._engine.worker
     own_student.close()
     assert worker.closed
     with pytest.raises(StudentError, match="closed before the answer was finished"):
@@ -152,7 +152,7 @@ def test_close_reaches_a_student_that_is_being_loaded(own_student, other, loads)
         loads.gate.set()
         with pytest.raises(StudentError, match="the student is closed"):
             answer.result()
-    assert own_student._others[other]._engine.worker.closed
+    assert own_student._loader.others[other]._engine.worker.closed
 
 
 # --- reading ahead ---
