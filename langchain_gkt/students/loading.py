@@ -110,7 +110,7 @@ def load_or_use(model: Any, tokenizer: Any, device: str | None, dtype: str) -> t
 
     Args:
         model: A folder, a hub id or a loaded model.
-        tokenizer: Its tokenizer, which a loaded model needs.
+        tokenizer: Its tokenizer; a loaded model needs one.
         device: Where to load the model; None for the CPU.
         dtype: As for `from_path`.
 
@@ -134,7 +134,7 @@ def from_path(path: str, tokenizer: Any, device: str | None, dtype: str) -> tupl
 
     Args:
         path: The folder or hub id.
-        tokenizer: A tokenizer to take instead, or None.
+        tokenizer: A tokenizer to use instead, or None.
         device: Where to put the model; None for the CPU.
         dtype: ``auto``, ``int8``, or the name of a torch type.
 
