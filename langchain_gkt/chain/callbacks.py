@@ -20,7 +20,7 @@ from langchain_core.callbacks import (
     ParentRunManager,
 )
 from langchain_core.callbacks.manager import BaseRunManager
-from langchain_core.runnables.config import RunnableConfig, ensure_config, merge_configs
+from langchain_core.runnables.config import RunnableConfig, ensure_config
 from langchain_core.tracers.base import BaseTracer
 
 from langchain_gkt._langchain_compat import StreamingCallbackHandler
@@ -132,23 +132,3 @@ def with_budget(callbacks: Callbacks, budget: Any) -> Callbacks:
         manager.add_handler(tracker)
         return manager
     return [*(callbacks or []), tracker]
-
-
-def wide_configs(
-    config: RunnableConfig | list[RunnableConfig] | None, count: int, most: int
-) -> list[RunnableConfig]:
-    """Give a batch as many threads as fill a student's batch, unless the caller set a number.
-
-    Args:
-        config: The caller's config, or one per input.
-        count: Number of inputs.
-        most: Most threads.
-
-    Returns:
-        A config per input.
-    """
-    wide = RunnableConfig(max_concurrency=max(1, min(count, most)))
-    given = config if isinstance(config, list) else [config or RunnableConfig()] * count
-    return [
-        merge_configs(wide, one) if one.get("max_concurrency") is None else one for one in given
-    ]

@@ -8,7 +8,7 @@ from typing import Any
 from langchain_gkt.structured_output.grammar import json_grammar, valid_prefix
 from langchain_gkt.structured_output.schema import in_order, json_edge
 
-_MOST_BRACES = 16
+_MAX_BRACES = 16
 
 
 def begun_json(written: str, schema: dict[str, Any]) -> tuple[str, bool]:
@@ -22,26 +22,26 @@ def begun_json(written: str, schema: dict[str, Any]) -> tuple[str, bool]:
         That part, cut to a clean edge, and whether it is the whole answer.
     """
     grammar, longest = json_grammar(schema), ""
-    for at in _braces(written):  # fences and greetings are no part of the answer
+    for at in _braces(written):  # skips code fences and greetings
         text, complete = valid_prefix(written[at:], grammar)
         if complete:
             return text, True
-        if ":" in text:  # beyond its first name this is the object, come what may
+        if ":" in text:  # it has a name that the schema knows, so this is the object
             return json_edge(text), False
         longest = max(longest, text, key=len)
     return json_edge(longest), False
 
 
 def whole_json(written: str, schema: dict[str, Any], shown: str) -> str | None:
-    """Return a whole answer in its schema's form, where the teacher wrote it in another.
+    """Return a whole answer in its schema's form, if the teacher wrote it in another form.
 
     Args:
         written: What the teacher has written.
         schema: The schema of the answer.
-        shown: What of it has been shown, and must stay.
+        shown: The part of it that was shown to the user already, and must stay.
 
     Returns:
-        The answer, or None where there is none that begins with ``shown``.
+        The answer, or None if there is none that begins with ``shown``.
     """
     for at in _braces(written):
         try:
@@ -55,5 +55,5 @@ def whole_json(written: str, schema: dict[str, Any], shown: str) -> str | None:
 
 
 def _braces(text: str) -> list[int]:
-    """Return where an object may begin; the first few places are enough."""
-    return [at for at, character in enumerate(text) if character == "{"][:_MOST_BRACES]
+    """Return the positions at which an object may begin, the first few of them."""
+    return [at for at, character in enumerate(text) if character == "{"][:_MAX_BRACES]

@@ -1,4 +1,4 @@
-"""Structured output: what both models are told of a schema, and how the answer is read."""
+"""Structured output: the instruction both models get, and how the answer is parsed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any, Literal
 
-from langchain_core.language_models import LanguageModelInput
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import BaseMessage, SystemMessage
 from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
@@ -17,7 +17,7 @@ from langchain_core.utils.pydantic import is_basemodel_subclass
 
 Method = Literal["json_schema", "json_mode", "function_calling"]
 
-# Inside a JSON text a seam is clean behind a mark or in front of a blank.
+# A JSON text may be cut after a punctuation mark or before a blank.
 _JSON_EDGE = re.compile(r".*(?:(?=\s)|(?<=[,:{}\[\]\"]))", re.DOTALL)
 
 
@@ -47,14 +47,14 @@ def schema_in(response_format: Any) -> dict[str, Any]:
 
 
 def with_instruction(messages: Sequence[BaseMessage], schema: dict[str, Any]) -> list[BaseMessage]:
-    """Add the request for JSON of a schema, as every provider understands it.
+    """Ask for JSON of a schema in words, which every provider understands.
 
     Args:
         messages: A conversation.
         schema: The JSON schema of the answer.
 
     Returns:
-        The conversation with one more system message, behind those it begins with.
+        The conversation; the system messages it begins with are joined with the request.
     """
     text = "Answer with one JSON object and nothing else"
     if schema != {"type": "object"}:
@@ -70,7 +70,7 @@ def with_instruction(messages: Sequence[BaseMessage], schema: dict[str, Any]) ->
 
 
 def in_order(value: Any, schema: Any, root: dict[str, Any]) -> Any:
-    """Put a value's properties in the order of its schema, and whole numbers where it wants them.
+    """Put properties in the order of their schema, and turn floats into integers if it says so.
 
     Args:
         value: A JSON value.
@@ -78,7 +78,7 @@ def in_order(value: Any, schema: Any, root: dict[str, Any]) -> Any:
         root: The schema that ``$ref`` points into.
 
     Returns:
-        The value; unlike the schema's form where it does not have that form.
+        The value; parts that do not have the schema's form stay as they are.
     """
     if not isinstance(schema, dict):
         return value
@@ -101,13 +101,13 @@ def in_order(value: Any, schema: Any, root: dict[str, Any]) -> Any:
 
 
 def json_edge(text: str) -> str:
-    """Cut a growing JSON text behind its last mark or whole word, without trailing blanks.
+    """Cut a growing JSON text after its last mark or whole word, without trailing blanks.
 
     Args:
         text: The JSON text so far.
 
     Returns:
-        A part of it that every longer text's result begins with.
+        A part of it; the result for any longer text begins with it.
     """
     edge = _JSON_EDGE.match(text)
     return edge[0].rstrip() if edge else ""
@@ -116,7 +116,7 @@ def json_edge(text: str) -> str:
 def structured(
     llm: Runnable[LanguageModelInput, Any], schema: Any, *, include_raw: bool
 ) -> Runnable[LanguageModelInput, Any]:
-    """Put the parser of a schema behind a model that writes JSON.
+    """Append the parser of a schema to a model that writes JSON.
 
     Args:
         llm: A model bound to the schema's ``response_format``.
@@ -161,3 +161,29 @@ def binding(schema: Any, method: Method) -> dict[str, Any]:
         },
         "ls_structured_output_format": {"kwargs": {"method": method}, "schema": wanted},
     }
+
+
+def bind_schema(
+    model: BaseChatModel, schema: Any, *, method: Method, include_raw: bool, **kwargs: Any
+) -> Runnable[LanguageModelInput, Any]:
+    """Have a model of ours answer with objects of a schema.
+
+    Args:
+        model: A model that takes a ``response_format`` and keeps to it.
+        schema: A pydantic class, a TypedDict class or a JSON schema.
+        method: The method, for traces.
+        include_raw: Whether to return ``raw``, ``parsed`` and ``parsing_error``.
+        **kwargs: Further arguments of each call.
+
+    Returns:
+        A runnable giving objects of the schema.
+
+    Raises:
+        ImportError: If llguidance (extra ``structured``) is missing.
+        ValueError: If the schema cannot be enforced; now, not at the first call.
+    """
+    from langchain_gkt.structured_output.grammar import json_grammar
+
+    bound = binding(schema, method)
+    json_grammar(schema_in(bound["response_format"]))
+    return structured(model.bind(**bound, **kwargs), schema, include_raw=include_raw)

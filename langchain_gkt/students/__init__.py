@@ -1,4 +1,4 @@
-"""Students: local models that continue an answer somebody else began."""
+"""Students: local models that continue an answer that another model began."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["STUDENT_VARIABLE", "HuggingFaceStudent", "as_student"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the torch side only when it is asked for."""
+    """Import `HuggingFaceStudent`, and with it torch, on first use."""
     if name == "HuggingFaceStudent":
         from langchain_gkt.students.huggingface import HuggingFaceStudent
 

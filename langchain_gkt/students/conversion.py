@@ -1,4 +1,4 @@
-"""as_student: makes a student of whatever holds a local model."""
+"""as_student: makes a student of anything that holds a local model."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 
-STUDENT_VARIABLE = "GKT_STUDENT"
-"""Environment variable with the folder or hub id of a student that is named nowhere else."""
+from langchain_gkt.students.settings import STUDENT_VARIABLE
+
+__all__ = ["STUDENT_VARIABLE", "as_student"]
 
 _ACCEPTED = (
     "a folder or hub id, a (model, tokenizer) pair, a transformers text-generation pipeline, "
@@ -17,10 +18,10 @@ _ACCEPTED = (
     "that continues a trailing AIMessage"
 )
 
-# Fields of ChatHuggingFace that have a twin of the same name here.
+# Fields of ChatHuggingFace that have the same name here.
 _CHAT_FIELDS = ("temperature", "top_p", "max_tokens", "stop", "seed")
-# Settings of a pipeline that are carried over in another way or change no text.
-_MEANT_OTHERWISE = {
+# Settings of a pipeline that are read in another way, or do not change the text.
+_HANDLED_OR_HARMLESS = {
     "do_sample",
     "stop_strings",
     "stop_sequence",
@@ -40,7 +41,7 @@ _MEANT_OTHERWISE = {
 
 
 def as_student(obj: Any, **kwargs: Any) -> BaseChatModel:
-    """Make a student of whatever holds a local model.
+    """Make a student of anything that holds a local model.
 
     Args:
         obj: A folder or hub id, a ``(model, tokenizer)`` pair, a transformers pipeline, a
@@ -56,12 +57,10 @@ def as_student(obj: Any, **kwargs: Any) -> BaseChatModel:
         TypeError: If ``obj`` is none of these, or ``kwargs`` do not apply to it.
         FileNotFoundError: If a folder holds no model or no tokenizer.
     """
-    from langchain_gkt.students.huggingface import HuggingFaceStudent
-
     if isinstance(obj, str | Path):
-        return HuggingFaceStudent(model=obj, **kwargs)
+        return _make(model=obj, **kwargs)
     if isinstance(obj, tuple) and len(obj) == 2:
-        return HuggingFaceStudent(model=obj[0], tokenizer=obj[1], **kwargs)
+        return _make(model=obj[0], tokenizer=obj[1], **kwargs)
     inner, given = getattr(obj, "llm", None), {}
     if type(obj).__name__ == "ChatHuggingFace" and hasattr(inner, "pipeline"):
         given = {name: getattr(obj, name, None) for name in _CHAT_FIELDS}
@@ -69,13 +68,13 @@ def as_student(obj: Any, **kwargs: Any) -> BaseChatModel:
     pipeline = getattr(obj, "pipeline", obj)
     if hasattr(pipeline, "model") and hasattr(pipeline, "tokenizer") and hasattr(pipeline, "task"):
         generation = {
-            # Where transformers 5 keeps what pipeline() was given; nothing public tells it.
+            # transformers 5 keeps the arguments of pipeline() here, and nowhere public.
             **(getattr(pipeline, "_generate_kwargs", None) or {}),
             **(getattr(obj, "pipeline_kwargs", None) or {}),
         }
         given = {name: value for name, value in given.items() if value is not None}
         settings = {**_from_generation(generation), **given, **kwargs}
-        return HuggingFaceStudent(model=pipeline.model, tokenizer=pipeline.tokenizer, **settings)
+        return _make(model=pipeline.model, tokenizer=pipeline.tokenizer, **settings)
     if isinstance(obj, BaseChatModel):
         if kwargs:
             raise TypeError(
@@ -84,6 +83,13 @@ def as_student(obj: Any, **kwargs: Any) -> BaseChatModel:
             )
         return obj
     raise TypeError(f"student must be {_ACCEPTED}; not {type(obj).__name__}")
+
+
+def _make(**fields: Any) -> BaseChatModel:
+    # A ready chat model needs no torch, so it is imported only here.
+    from langchain_gkt.students.huggingface import HuggingFaceStudent
+
+    return HuggingFaceStudent(**fields)
 
 
 def _from_generation(given: dict[str, Any]) -> dict[str, Any]:
@@ -96,7 +102,7 @@ def _from_generation(given: dict[str, Any]) -> dict[str, Any]:
         settings["temperature"] = 0.0
     if stop := given.get("stop_strings") or given.get("stop_sequence"):
         settings["stop"] = [stop] if isinstance(stop, str) else list(stop)
-    left = sorted(given.keys() - names.keys() - _MEANT_OTHERWISE)
+    left = sorted(given.keys() - names.keys() - _HANDLED_OR_HARMLESS)
     if left:
         warnings.warn(
             f"the student does not carry over the pipeline's {', '.join(left)}; it knows "

@@ -2,46 +2,39 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import aclosing, closing
+from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import LanguageModelInput
-from langchain_core.language_models.chat_models import (
-    agenerate_from_stream,
-    generate_from_stream,
-)
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable
 from langchain_core.runnables.config import RunnableConfig, run_in_executor
+from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
-from langchain_gkt.chain.callbacks import wide_configs
-from langchain_gkt.errors import StudentError, refuse_unknown
-from langchain_gkt.structured_output.schema import schema_in, with_instruction
-from langchain_gkt.students.abilities import ToolsAndSchemas
-from langchain_gkt.students.conversion import STUDENT_VARIABLE
-from langchain_gkt.students.engine.engine import Engine, Limits, Piece, Prefill, Request
-from langchain_gkt.students.loading import LOADING, taken
-from langchain_gkt.students.prompting import PromptBuilder, is_begun
+from langchain_gkt.errors import refuse_unknown
+from langchain_gkt.structured_output.schema import Method, bind_schema
+from langchain_gkt.students.batching import with_max_concurrency
+from langchain_gkt.students.engine.engine import Engine, Limits, Prefill, Request
+from langchain_gkt.students.generation import Generation, aprobe, probe
+from langchain_gkt.students.loading import StudentLoader
+from langchain_gkt.students.prompting import PromptBuilder
+from langchain_gkt.students.settings import SAMPLING, GenerationSettings, OnLongPrompt, model_or_env
 
-if TYPE_CHECKING:
-    from langchain_gkt.structured_output.grammar import Vocabulary
-
-_SAMPLING = ("max_tokens", "temperature", "top_p", "seed")
-_CALL_ARGUMENTS = (*_SAMPLING, "tools", "tool_choice", "response_format")
+_ENGINE = ("max_batch_size", "max_queue", "kv_tokens", "prefix_cache_bytes", "prompt_lookup")
 
 
-class HuggingFaceStudent(ToolsAndSchemas):
+class HuggingFaceStudent(BaseChatModel):
     """A local Hugging Face model that continues answers.
 
     A trailing AIMessage is the beginning of the model's own answer; only what follows is
     returned. Decoder-only and encoder-decoder models work, with a chat template or without
-    (then the last message is the prompt as written, and several become Q/A text).
+    (then one message is the prompt as written, and several become Q/A text).
 
     Example:
         >>> student = HuggingFaceStudent(model="path/or/repo-id")  # doctest: +SKIP
@@ -61,7 +54,7 @@ class HuggingFaceStudent(ToolsAndSchemas):
     model: Any
     """A folder, a hub id, or a loaded transformers model (then ``tokenizer`` is needed)."""
     tokenizer: Any = Field(default=None, repr=False)
-    """A tokenizer, where it is not beside the model."""
+    """A tokenizer, if it is not beside the model."""
     max_tokens: int = Field(default=512, ge=0)
     """Most tokens to generate for one answer."""
     temperature: float = Field(default=0.0, ge=0)
@@ -88,35 +81,27 @@ class HuggingFaceStudent(ToolsAndSchemas):
     """Most bytes of KV cache kept of prompts for those that begin alike; 0 for none."""
     prompt_lookup: int = Field(default=0, ge=0)
     """Most tokens guessed from the text so far while one greedy answer is written alone; about
-    8 where answers copy from their prompt, 0 for none."""
+    8 if answers copy from their prompt, 0 for none."""
 
     streaming: bool | None = None
     """True has ``invoke`` hand tokens to listening handlers; False keeps ``stream`` from it."""
-    on_long_prompt: Literal["raise", "truncate"] = "raise"
-    """What to do with a prompt that leaves the context no room: an error, or forget the oldest
-    turns, then the beginning of the oldest text. System messages and the last turn stay."""
+    on_long_prompt: OnLongPrompt = "raise"
+    """For a prompt that leaves the context no room: an error, or forget the oldest turns, then
+    the beginning of the oldest text. System messages and the last turn stay."""
 
-    _engine: Engine | None = PrivateAttr(default=None)
-    _prompts: PromptBuilder | None = PrivateAttr(default=None)
-    _vocabulary: Vocabulary | None = PrivateAttr(default=None)
-    _others: dict[str, HuggingFaceStudent] = PrivateAttr(default_factory=dict)
+    _loader: StudentLoader = PrivateAttr()
 
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown(cls, values: Any) -> Any:
-        known = {*cls.model_fields, "callback_manager"}
-        refuse_unknown(values, known, cls.__name__)
-        model = values.get("model", os.environ.get(STUDENT_VARIABLE))
-        if model is None:
-            raise ValueError(
-                "model is missing: give a folder, a hub id or a loaded model, or set the "
-                f"environment variable {STUDENT_VARIABLE}"
-            )
-        return {**values, "model": str(model) if isinstance(model, Path) else model}
+        refuse_unknown(values, {*cls.model_fields, "callback_manager"}, cls.__name__)
+        return {**values, "model": model_or_env(values)}
 
     def model_post_init(self, context: Any, /) -> None:
         """Load the model, so that a wrong path fails here and not at the first question."""
         super().model_post_init(context)
+        limits = Limits(**{name: getattr(self, name) for name in _ENGINE})
+        self._loader = StudentLoader(self.model, self.tokenizer, self.device, self.dtype, limits)
         self._load()
 
     @property
@@ -124,7 +109,7 @@ class HuggingFaceStudent(ToolsAndSchemas):
         return "gkt-student"
 
     @property
-    def name_for_people(self) -> str:
+    def display_name(self) -> str:
         """The model's folder, hub id or class."""
         if isinstance(self.model, str):
             return Path(self.model).name
@@ -132,36 +117,28 @@ class HuggingFaceStudent(ToolsAndSchemas):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        fields = (*_SAMPLING, "stop", "dtype", "on_long_prompt")
+        fields = (*SAMPLING, "stop", "dtype", "on_long_prompt")
         # Neither a path nor a name says which weights are there: a cache may outlive them.
         return {
-            "model": self.name_for_people,
+            "model": self.display_name,
             "weights": self._load()[0].fingerprint,
             **{name: getattr(self, name) for name in fields},
         }
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
-        """Name the weights in LangChain's cache, and not only where they lay."""
+        """Name the weights themselves in LangChain's cache, not only their path."""
         return f"{self._identifying_params}---{sorted({**kwargs, 'stop': stop}.items())}"
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> Any:
-        params = super()._get_ls_params(stop=stop, **kwargs)
-        params["ls_provider"] = "huggingface-local"
-        params["ls_model_name"] = kwargs.get("model") or self.name_for_people
-        return params
+        name = kwargs.get("model") or self.display_name
+        named = {"ls_provider": "huggingface-local", "ls_model_name": name}
+        return {**super()._get_ls_params(stop=stop, **kwargs), **named}
 
     def __repr_args__(self) -> Any:
-        """Name the model; never its weights."""
-        return [("model", self.name_for_people), ("max_tokens", self.max_tokens)]
+        """Show the model's name; never its weights."""
+        return [("model", self.display_name), ("max_tokens", self.max_tokens)]
 
-    def __getstate__(self) -> dict[Any, Any]:
-        """Pickle the settings alone; the weights are loaded again from their path."""
-        state = super().__getstate__()
-        empty: dict[str, Any] = {"_vocabulary": None, "_others": {}}
-        if isinstance(self.model, str):
-            empty |= {"_engine": None, "_prompts": None}
-        private = {**(state.get("__pydantic_private__") or {}), **empty}
-        return {**state, "__pydantic_private__": private}
+    # --- loading and closing ---
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> HuggingFaceStudent:
         """Copy the settings; weights and tokenizer are shared."""
@@ -170,24 +147,29 @@ class HuggingFaceStudent(ToolsAndSchemas):
         return super().__deepcopy__(memo)
 
     def _load(self) -> tuple[Engine, PromptBuilder]:
-        if self._engine is not None and self._prompts is not None:
-            return self._engine, self._prompts
-        with LOADING:
-            if self._engine is not None and self._prompts is not None:
-                return self._engine, self._prompts
-            model, tokenizer = taken(self.model, self.tokenizer, self.device, self.dtype)
-            limits = Limits(
-                max_batch_size=self.max_batch_size,
-                max_queue=self.max_queue,
-                kv_tokens=self.kv_tokens,
-                prefix_cache_bytes=self.prefix_cache_bytes,
-                prompt_lookup=self.prompt_lookup,
-            )
-            self._prompts = PromptBuilder(tokenizer)
-            self._engine = Engine(model, tokenizer, limits)
-        return self._engine, self._prompts
+        requests = self._loader.load()
+        return requests.engine, requests.prompts
 
-    # --- one call ---
+    @property
+    def _engine(self) -> Engine:
+        return self._loader.load().engine
+
+    def _student_for(self, kwargs: dict[str, Any]) -> HuggingFaceStudent:
+        """Return the student a call names with ``model``: this one, or another, kept loaded."""
+        name = kwargs.pop("model", None)
+        if name is None or str(name) == self.model:
+            return self
+        given = {field: getattr(self, field) for field in self.model_fields_set}
+        given |= {"model": name, "tokenizer": None}  # the other settings are this one's
+        other: HuggingFaceStudent = self._loader.other(name, lambda: type(self)(**given))
+        return other
+
+    def close(self) -> None:
+        """End the student's thread and free its KV cache; later calls are refused.
+
+        This closes its copies too, and the students that calls named by ``model``.
+        """
+        self._loader.close()
 
     def check(
         self,
@@ -203,7 +185,7 @@ class HuggingFaceStudent(ToolsAndSchemas):
             messages: The conversation.
             tools: Tools in OpenAI's form.
             response_format: The form the answer must have, if any.
-            reserve: Tokens that another will write of the answer's beginning.
+            reserve: Tokens that another model will write as the answer's beginning.
 
         Returns:
             Tokens that the shortest answer of that form takes; 0 without a form.
@@ -211,14 +193,10 @@ class HuggingFaceStudent(ToolsAndSchemas):
         Raises:
             ValueError: If it is empty, leaves the context no room, or holds more than text.
         """
-        if response_format:
-            messages = with_instruction(messages, schema_in(response_format))
-        self._fitting(messages, tools, self.max_tokens, reserve)
-        if not response_format:
-            return 0
-        from langchain_gkt.structured_output.grammar import json_grammar, shortest_answer
-
-        return shortest_answer(self._load_vocabulary(), json_grammar(schema_in(response_format)))
+        settings = GenerationSettings.of_call(self, tools=tools, response_format=response_format)
+        requests = self._loader.load()
+        requests.tokenize(messages, settings, reserve=reserve)
+        return requests.constraints.shortest_answer(response_format) if response_format else 0
 
     def prefill(
         self,
@@ -229,18 +207,112 @@ class HuggingFaceStudent(ToolsAndSchemas):
     ) -> Prefill:
         """Prefill a prompt while the beginning of its answer is still being written.
 
-        Args:
-            messages: The conversation, without the beginning of the answer.
-            tools: Tools in OpenAI's form.
-            response_format: The form the answer must have, if any.
+        The arguments are those of `check`, the messages without the beginning of the answer.
 
         Returns:
-            A context manager; leaving it frees what no call with this prompt has taken over.
+            A context manager; leaving it frees the KV cache, unless a call with this prompt
+            has taken it over.
         """
-        if response_format:
-            messages = with_instruction(messages, schema_in(response_format))
-        prompt, _ = self._fitting(messages, tools, self.max_tokens)
-        return self._load()[0].prefill(prompt)
+        settings = GenerationSettings.of_call(self, tools=tools, response_format=response_format)
+        prompt, _ = self._loader.load().tokenize(messages, settings)
+        return self._engine.prefill(prompt)
+
+    def probe(self, messages: list[BaseMessage], *, tokens: int = 1) -> list[float]:
+        """Return how likely the first tokens of the model's own answer are.
+
+        Args:
+            messages: The conversation.
+            tokens: How many tokens, greedily chosen. The first is known once the prompt is
+                prefilled, whose KV cache is kept for the answer; each more is a decoding step.
+
+        Returns:
+            Their probabilities; fewer if the answer ends before.
+        """
+        return probe(*self._greedy_request(messages, tokens))
+
+    async def aprobe(self, messages: list[BaseMessage], *, tokens: int = 1) -> list[float]:
+        """Do what `probe` does, on the event loop."""
+        return await aprobe(*await run_in_executor(None, self._greedy_request, messages, tokens))
+
+    def _greedy_request(self, messages: list[BaseMessage], tokens: int) -> tuple[Engine, Request]:
+        return self._request(messages, None, {"max_tokens": tokens, "temperature": 0.0})
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """Tokenise a text with the model's own tokenizer, without special tokens."""
+        if self.custom_get_token_ids is not None:
+            return self.custom_get_token_ids(text)
+        return list(self._load()[1].tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    # --- tools and schemas ---
+
+    @property
+    def knows_tools(self) -> bool:
+        """Whether the chat template has a place for tools."""
+        return self._load()[1].knows_tools
+
+    def bind_tools(
+        self,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        *,
+        tool_choice: str | bool | dict[str, Any] | None = None,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Let the model call tools, in the format of its chat template.
+
+        Args:
+            tools: Tools in any form LangChain knows.
+            tool_choice: ``auto``, ``none``, ``any`` (or ``required``, True), or a tool's name.
+                A tool that must be called is held to its schema (extra ``structured``).
+            strict: Accepted for compatibility; ``tool_choice`` decides.
+            **kwargs: Further arguments of each call.
+
+        Returns:
+            The model with the tools bound.
+
+        Raises:
+            NotImplementedError: If the chat template has no place for tools.
+        """
+        if not self.knows_tools:
+            raise NotImplementedError(
+                f"the chat template of student {self.display_name!r} has no place for tools; "
+                "use a model that was trained to call them, or leave the calls to the teacher"
+            )
+        formatted = [convert_to_openai_tool(tool) for tool in tools]
+        chosen = {} if tool_choice is None else {"tool_choice": tool_choice}
+        return self.bind(tools=formatted, **chosen, **kwargs)
+
+    def with_structured_output(
+        self,
+        schema: dict[str, Any] | type,
+        *,
+        include_raw: bool = False,
+        method: Method = "json_schema",
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, Any]:
+        """Answer with an object of a schema; every answer is held to it, token by token.
+
+        Args:
+            schema: A pydantic class, a TypedDict class or a JSON schema.
+            include_raw: Whether to return ``raw``, ``parsed`` and ``parsing_error``.
+            method: ``json_schema`` or ``json_mode``, which are the same here, or
+                ``function_calling``, for a template that knows tools.
+            strict: Accepted for compatibility; the answer always keeps to the schema.
+            **kwargs: Further arguments of each call.
+
+        Returns:
+            A runnable giving objects of the schema.
+
+        Raises:
+            ImportError: If llguidance (extra ``structured``) is missing.
+            ValueError: If the schema cannot be enforced.
+        """
+        if method == "function_calling":
+            return super().with_structured_output(schema, include_raw=include_raw, **kwargs)
+        return bind_schema(self, schema, method=method, include_raw=include_raw, **kwargs)
+
+    # --- calls ---
 
     def batch(
         self,
@@ -250,13 +322,12 @@ class HuggingFaceStudent(ToolsAndSchemas):
         return_exceptions: bool = False,
         **kwargs: Any,
     ) -> list[AIMessage]:
-        """Answer several inputs together, see `Runnable.batch`.
+        """Answer several inputs together; as many threads as fill the engine's batch.
 
-        Unless ``max_concurrency`` says otherwise there are as many threads as fill the batch;
-        the usual number depends on the machine's cores, and would leave most of it empty.
+        A config's ``max_concurrency`` takes precedence over this number.
         """
-        most = min(2 * self.max_batch_size, self.max_queue)
-        configs = wide_configs(config, len(inputs), most)
+        limit = min(2 * self.max_batch_size, self.max_queue)
+        configs = with_max_concurrency(config, len(inputs), limit)
         return super().batch(inputs, configs, return_exceptions=return_exceptions, **kwargs)
 
     async def abatch(
@@ -268,115 +339,23 @@ class HuggingFaceStudent(ToolsAndSchemas):
         **kwargs: Any,
     ) -> list[AIMessage]:
         """Do what `batch` does, on the event loop; no more wait than the queue holds."""
-        configs = wide_configs(config, len(inputs), self.max_queue)
+        configs = with_max_concurrency(config, len(inputs), self.max_queue)
         return await super().abatch(inputs, configs, return_exceptions=return_exceptions, **kwargs)
-
-    def close(self) -> None:
-        """End the student's thread and free its KV cache; later calls are refused.
-
-        Copies share the thread, and are closed too; so are students that calls named by
-        ``model``.
-        """
-        if self._engine is not None:
-            self._engine.close()
-        for other in list(self._others.values()):
-            other.close()
-
-    def get_token_ids(self, text: str) -> list[int]:
-        """Tokenise a text with the model's own tokenizer.
-
-        Args:
-            text: The text.
-
-        Returns:
-            Its ids, without special tokens.
-        """
-        if self.custom_get_token_ids is not None:
-            return self.custom_get_token_ids(text)
-        return list(self._load()[1].tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def _for_call(self, kwargs: dict[str, Any]) -> HuggingFaceStudent:
-        """Return the student a call names with ``model``: this one, or another, kept loaded."""
-        name = kwargs.pop("model", None)
-        if name is None or str(name) == self.model:
-            return self
-        if name not in self._others:
-            with LOADING:
-                if name not in self._others and not self._is_closed():
-                    # The settings are this one's; tokenizer and weights are the other's.
-                    given = {field: getattr(self, field) for field in self.model_fields_set}
-                    self._others[name] = type(self)(**{**given, "model": name, "tokenizer": None})
-        if self._is_closed():  # perhaps while the other was loaded, where close() missed it
-            self.close()
-            raise StudentError("the student is closed; make a new one")
-        return self._others[name]
-
-    def _is_closed(self) -> bool:
-        return self._engine is not None and self._engine.worker.closed
 
     def _request(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
     ) -> tuple[Engine, Request]:
-        refuse_unknown(kwargs, _CALL_ARGUMENTS, f"a call of {type(self).__name__}")
-        engine, prompts = self._load()
-        given: dict[str, Any] = {
-            name: getattr(self, name, None) if kwargs.get(name) is None else kwargs[name]
-            for name in _CALL_ARGUMENTS
-        }
-        if given["response_format"]:
-            messages = with_instruction(messages, schema_in(given["response_format"]))
-        tools = given["tools"] if given["tool_choice"] != "none" else None
-        prompt, prefill = self._fitting(messages, tools, given["max_tokens"])
-        room = given["max_tokens"]
-        if engine.context is not None:
-            room = min(room, engine.context - engine.used(prompt, prefill))
-        constraint = None
-        if grammar := self._grammar(given):
-            begun = str(messages[-1].text).lstrip() if is_begun(messages[-1]) else ""
-            constraint = self._constraint(grammar, begun=begun, max_tokens=room)
-            room = constraint.max_tokens
-        request = Request(
-            prompt=prompt,
-            prefill=prefill,
-            # A grammar says where its text ends, and stop strings never cut a tool call.
-            stop=()
-            if constraint or tools
-            else tuple(stop if stop is not None else self.stop or ()),
-            constraint=constraint,
-            keep_special=bool(tools and getattr(prompts.tokenizer, "response_template", None)),
-            **{**{name: given[name] for name in _SAMPLING}, "max_tokens": room},
+        requests = self._loader.load()
+        return requests.engine, requests.build(
+            messages, GenerationSettings.of_call(self, stop, **kwargs)
         )
-        return engine, request
 
-    def _fitting(
-        self,
-        messages: list[BaseMessage],
-        tools: Sequence[dict[str, Any]] | None,
-        max_tokens: int,
-        reserve: int = 0,
-    ) -> tuple[list[int], list[int]]:
-        """Tokenise messages, shortened if they do not fit and the user wants that."""
-        engine, prompts = self._load()
-        prompt, prefill = prompts.build(messages, tools)
-        if engine.context is not None and self.on_long_prompt == "truncate":
-            most = engine.context - min(max_tokens, engine.context // 4)
-            if engine.is_encoder_decoder:  # the encoder's context is the prompt's alone
-                most = engine.context + len(prefill)
-            if len(prompt) + len(prefill) > most:
-                prompt, prefill = prompts.shortened(messages, tools, most)
-            reserve = 0
-        engine.refuse_long(prompt, prefill, reserve)
-        return prompt, prefill
-
-    def _prepared(
+    def _generation(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
-    ) -> tuple[Engine, Request, Callable[[Piece], ChatGenerationChunk]]:
-        one, tools = self._for_call(kwargs), kwargs.get("tools")
-        if kwargs.get("tool_choice") == "none":
-            tools = None
-        engine, request = one._request(messages, stop, kwargs)
-        stops = tuple(stop if stop is not None else one.stop or ())
-        return engine, request, one._readers(request, stops, tools)
+    ) -> Generation:
+        student = self._student_for(kwargs)
+        settings = GenerationSettings.of_call(student, stop, **kwargs)
+        return student._loader.load().generation(messages, settings, student.display_name)
 
     def _stream(
         self,
@@ -385,13 +364,7 @@ class HuggingFaceStudent(ToolsAndSchemas):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        engine, request, chunk = self._prepared(messages, stop, kwargs)
-        with closing(engine.generate(request, threading.Event())) as pieces:
-            for piece in pieces:
-                made = chunk(piece)
-                yield made
-                if _is_last(made):
-                    return
+        yield from self._generation(messages, stop, kwargs).stream()
 
     def _generate(
         self,
@@ -400,11 +373,7 @@ class HuggingFaceStudent(ToolsAndSchemas):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        if kwargs.get("tools"):  # its text may end before the model does
-            return generate_from_stream(self._stream(messages, stop, **kwargs))
-        engine, request, chunk = self._prepared(messages, stop, kwargs)
-        pieces = engine.generate(request, threading.Event(), whole=True)
-        return generate_from_stream(map(chunk, pieces))
+        return self._generation(messages, stop, kwargs).result()
 
     async def _astream(
         self,
@@ -413,13 +382,10 @@ class HuggingFaceStudent(ToolsAndSchemas):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        engine, request, chunk = await run_in_executor(None, self._prepared, messages, stop, kwargs)
-        async with aclosing(engine.agenerate(request)) as pieces:
-            async for piece in pieces:
-                made = chunk(piece)
-                yield made
-                if _is_last(made):
-                    return
+        generation = await run_in_executor(None, self._generation, messages, stop, kwargs)
+        async with aclosing(generation.astream()) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     async def _agenerate(
         self,
@@ -428,12 +394,5 @@ class HuggingFaceStudent(ToolsAndSchemas):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        if kwargs.get("tools"):
-            return await agenerate_from_stream(self._astream(messages, stop, **kwargs))
-        engine, request, chunk = await run_in_executor(None, self._prepared, messages, stop, kwargs)
-        pieces = engine.agenerate(request, whole=True)
-        return await agenerate_from_stream(chunk(piece) async for piece in pieces)
-
-
-def _is_last(chunk: ChatGenerationChunk) -> bool:
-    return "finish_reason" in chunk.message.response_metadata
+        generation = await run_in_executor(None, self._generation, messages, stop, kwargs)
+        return await generation.aresult()

@@ -1,28 +1,116 @@
-"""Loads a student's model and tokenizer."""
+"""Loads a student's model and tokenizer, once."""
 
 from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from langchain_gkt.errors import StudentError
+from langchain_gkt.students.engine.engine import Engine, Limits
 from langchain_gkt.students.engine.int8 import quantize
+from langchain_gkt.students.prompting import PromptBuilder
+from langchain_gkt.students.request_builder import RequestBuilder
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 
 LOADING = threading.RLock()
-"""Held while a model is loaded: transformers leaves weights empty where two loads overlap."""
+"""Held while a model is loaded: transformers leaves weights empty if two loads overlap."""
 
 
-def taken(model: Any, tokenizer: Any, device: str | None, dtype: str) -> tuple[Any, Any]:
-    """Take a loaded model as it is, or load one; hold `LOADING` meanwhile.
+class StudentLoader:
+    """Loads what a student needs when it is first needed, and keeps it.
+
+    Copies of a student share it. It is pickled without the weights if they can be loaded
+    again from a path.
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: Any, device: str | None, dtype: str, limits: Limits
+    ) -> None:
+        """Prepare, without loading; the first four are as for `load_or_use`."""
+        self._given = model, tokenizer, device, dtype
+        self._limits = limits
+        self._loaded: RequestBuilder | None = None
+        self.others: dict[str, Any] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what was given; a model that was given loaded goes with its engine."""
+        loaded = None if isinstance(self._given[0], str) else self._loaded
+        return _restored, (*self._given, self._limits, loaded)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> StudentLoader:
+        """Share it: copies of a student differ in settings alone."""
+        return self
+
+    def load(self) -> RequestBuilder:
+        """Return what builds the student's requests; the first call loads the model.
+
+        Raises:
+            FileNotFoundError: If a folder does not exist or holds no model or no tokenizer.
+            StudentError: If the model cannot be loaded.
+        """
+        if self._loaded is not None:
+            return self._loaded
+        with LOADING:
+            if self._loaded is None:
+                model, tokenizer = load_or_use(*self._given)
+                engine = Engine(model, tokenizer, self._limits)
+                self._loaded = RequestBuilder(engine, PromptBuilder(tokenizer))
+            return self._loaded
+
+    def other(self, name: str, make: Callable[[], Any]) -> Any:
+        """Return the student that calls name, made once.
+
+        Args:
+            name: Its folder or hub id.
+            make: Makes it.
+
+        Raises:
+            StudentError: If this student is closed, also if that happens meanwhile.
+        """
+        if name not in self.others:
+            with LOADING:
+                if name not in self.others and not self._is_closed():
+                    self.others[name] = make()
+        if self._is_closed():  # perhaps while the other was loaded, so close() missed it
+            self.close()
+            raise StudentError("the student is closed; make a new one")
+        return self.others[name]
+
+    def _is_closed(self) -> bool:
+        return self._loaded is not None and self._loaded.engine.worker.closed
+
+    def close(self) -> None:
+        """Close the engine if it was loaded, and the students that calls named."""
+        if self._loaded is not None:
+            self._loaded.engine.close()
+        for other in list(self.others.values()):
+            other.close()
+
+
+def _restored(
+    model: Any,
+    tokenizer: Any,
+    device: str | None,
+    dtype: str,
+    limits: Limits,
+    loaded: RequestBuilder | None,
+) -> StudentLoader:
+    loader = StudentLoader(model, tokenizer, device, dtype, limits)
+    loader._loaded = loaded
+    return loader
+
+
+def load_or_use(model: Any, tokenizer: Any, device: str | None, dtype: str) -> tuple[Any, Any]:
+    """Use a loaded model as it is, or load one; hold `LOADING` meanwhile.
 
     Args:
         model: A folder, a hub id or a loaded model.
-        tokenizer: Its tokenizer, which a loaded model needs.
+        tokenizer: Its tokenizer; a loaded model needs one.
         device: Where to load the model; None for the CPU.
         dtype: As for `from_path`.
 
@@ -46,7 +134,7 @@ def from_path(path: str, tokenizer: Any, device: str | None, dtype: str) -> tupl
 
     Args:
         path: The folder or hub id.
-        tokenizer: A tokenizer to take instead, or None.
+        tokenizer: A tokenizer to use instead, or None.
         device: Where to put the model; None for the CPU.
         dtype: ``auto``, ``int8``, or the name of a torch type.
 

@@ -1,4 +1,4 @@
-"""Messages and the beginning of an answer -> token ids, safe against control tokens."""
+"""Messages and the beginning of an answer -> token ids; control tokens in them stay text."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from langchain_core.messages.utils import convert_to_openai_messages, merge_mess
 class PromptBuilder:
     """Turns conversations into ids for one tokenizer.
 
-    The conversation and the beginning of the answer are tokenised apart and joined as ids:
-    chat templates that continue a last message trim it or add to it.
+    The conversation and the beginning of the answer are tokenised separately and joined as
+    ids, because chat templates that continue a last message trim it or add to it.
     """
 
     def __init__(self, tokenizer: Any) -> None:
-        """Prepare a second tokenizer that knows no control tokens.
+        """Prepare a second tokenizer that reads control tokens as plain text.
 
         Args:
             tokenizer: A Hugging Face tokenizer.
         """
         self.tokenizer = tokenizer
-        # A second object, because the switch is shared state of the first one.
+        # A copy, because the switch would change the first one for all its users.
         self._plain = copy.deepcopy(tokenizer)
         self._plain.split_special_tokens = True
 
@@ -62,14 +62,14 @@ class PromptBuilder:
             ValueError: If there is nothing to answer, or a message holds more than text.
         """
         conversation, prefill = list(messages), ""
-        if messages and is_begun(messages[-1]):
+        if messages and is_answer_prefix(messages[-1]):
             prefill = str(conversation.pop().text)
         for position, message in enumerate(messages):
             _refuse_media(message, position)
         if not any(str(message.text).strip() for message in conversation):
             raise ValueError("messages must hold some text to answer; the prompt is empty")
         if self.tokenizer.chat_template:
-            turns = _as_dicts(conversation if self.knows_tools else _spell_out_tools(conversation))
+            turns = _as_dicts(conversation if self.knows_tools else _tools_as_text(conversation))
             ids = self.tokenizer.apply_chat_template(
                 turns,
                 tools=list(tools) if tools and self.knows_tools else None,
@@ -79,48 +79,48 @@ class PromptBuilder:
                 sanitize_control_tokens=True,
             )["input_ids"]
             return list(ids), self._ids(prefill)
-        text = _plain_text(_spell_out_tools(conversation))
+        text = _plain_text(_tools_as_text(conversation))
         if prefill and text[-1:].strip():
-            # "A:" is followed by a blank; a question by a new line.
+            # After "A:" comes a blank, after a question a new line.
             prefill = (" " if text.endswith(":") else "\n") + prefill
         return list(self.tokenizer(text)["input_ids"]), self._ids(prefill)
 
-    def shortened(
+    def build_truncated(
         self,
         messages: Sequence[BaseMessage],
         tools: Sequence[dict[str, Any]] | None,
-        most: int,
+        limit: int,
     ) -> tuple[list[int], list[int]]:
         """Tokenise a conversation without its oldest turns, so that it fits.
 
-        System messages and the last turn stay; if they alone are too long, the beginning of
-        the last turn's text goes too.
+        System messages and the last turn stay; if they alone are too long, the last turn's text
+        loses its beginning.
 
         Args:
             messages: As for `build`.
             tools: As for `build`.
-            most: Most ids of prompt and beginning together.
+            limit: Most ids of prompt and beginning together.
 
         Returns:
-            As `build`; still too long where system messages and beginning alone are.
+            As for `build`; still too long if system messages and beginning alone are.
         """
         system = [m for m in messages if isinstance(m, SystemMessage)]
         turns = [m for m in messages if not isinstance(m, SystemMessage)]
-        begun = [turns.pop()] if turns and is_begun(turns[-1]) else []
+        begun = [turns.pop()] if turns and is_answer_prefix(turns[-1]) else []
 
         def size(kept: Sequence[BaseMessage]) -> int:
             return sum(map(len, self.build([*system, *kept, *begun], tools)))
 
-        while len(turns) > 1 and size(turns) > most:
+        while len(turns) > 1 and size(turns) > limit:
             del turns[0]
             # A conversation begins with a question, not with an answer or a tool's result.
             while len(turns) > 1 and not isinstance(turns[0], HumanMessage):
                 del turns[0]
         text = str(turns[-1].text)
-        if size(turns) > most:
+        if size(turns) > limit:
             lengths = range(len(text))
             cut = bisect_left(
-                lengths, True, key=lambda n: size([_with_text(turns[-1], text[n:] or ".")]) <= most
+                lengths, True, key=lambda n: size([_with_text(turns[-1], text[n:] or ".")]) <= limit
             )
             turns = [_with_text(turns[-1], text[cut:] or ".")]
         return self.build([*system, *turns, *begun], tools)
@@ -131,7 +131,7 @@ class PromptBuilder:
         return list(self._plain(text, add_special_tokens=False)["input_ids"])
 
 
-def is_begun(message: BaseMessage) -> bool:
+def is_answer_prefix(message: BaseMessage) -> bool:
     """Whether a last message is the beginning of the answer rather than a turn of its own."""
     return isinstance(message, AIMessage) and not (message.tool_calls or message.invalid_tool_calls)
 
@@ -141,7 +141,7 @@ def _with_text(message: BaseMessage, text: str) -> BaseMessage:
 
 
 def _as_dicts(conversation: Sequence[BaseMessage]) -> list[dict[str, Any]]:
-    """Turn messages into what chat templates read: texts, and tool arguments as objects."""
+    """Make the dicts that chat templates read: texts, and tool arguments as objects."""
     plain = [_with_text(message, str(message.text)) for message in conversation]
     turns: Any = convert_to_openai_messages(plain)
     for turn in turns:
@@ -150,8 +150,8 @@ def _as_dicts(conversation: Sequence[BaseMessage]) -> list[dict[str, Any]]:
     return list(turns)
 
 
-def _spell_out_tools(conversation: Sequence[BaseMessage]) -> list[BaseMessage]:
-    """Write tool calls and their results as text, for a template that has no place for them."""
+def _tools_as_text(conversation: Sequence[BaseMessage]) -> list[BaseMessage]:
+    """Write tool calls and results as text, for a template that has no place for them."""
     if not any(isinstance(m, ToolMessage) or getattr(m, "tool_calls", None) for m in conversation):
         return list(conversation)
     names: dict[str | None, str] = {}
@@ -179,13 +179,13 @@ def _plain_text(conversation: Sequence[BaseMessage]) -> str:
     system = [str(m.text).strip() for m in conversation if isinstance(m, SystemMessage)]
     turns = [m for m in conversation if not isinstance(m, SystemMessage)]
     if len(turns) == 1:
-        # One message is a prompt the user has already written out.
+        # A single message is a prompt that the user has already written out.
         return "\n\n".join([*system, str(turns[0].text)])
     spoken = [f"{'A' if isinstance(m, AIMessage) else 'Q'}: {str(m.text).strip()}" for m in turns]
     return "\n\n".join(system) + ("\n\n" if system else "") + "\n".join(spoken) + "\nA:"
 
 
-# Blocks that are text, or whose text or tool call is read elsewhere.
+# Content blocks that are text, or whose text or tool call is read elsewhere.
 _READABLE = {
     "text",
     "reasoning",

@@ -1,4 +1,4 @@
-"""Tool calls a student writes: out of its text, as the text comes."""
+"""Reads tool calls out of a student's text, while the text is generated."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any
 
 from langchain_core.messages.tool import ToolCallChunk, tool_call_chunk
 
-from langchain_gkt.students.engine.request import StopFilter
+from langchain_gkt.stop_strings import StopStringFilter
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 _CALL = re.compile(rf"{OPEN}(.*?)(?:{CLOSE}|\Z)", re.DOTALL)
 
 
-class HermesParser:
+class HermesToolParser:
     """Reads ``<tool_call>{"name": ..., "arguments": {...}}</tool_call>``.
 
-    The format of Hermes and Qwen models, and the default where a tokenizer carries no
+    The format of Hermes and Qwen models. It is the default for a tokenizer without a
     ``response_template`` of its own.
     """
 
     def __init__(self) -> None:
-        """Begin with no text."""
-        self._text = StopFilter((OPEN,))
+        """Start with no text."""
+        self._text = StopStringFilter((OPEN,))
         self._seen, self._shown = "", 0
         self._opened = False
 
@@ -48,8 +48,8 @@ class HermesParser:
         """End the text.
 
         Returns:
-            Text that was held back, and the tool calls. The arguments of a malformed one are
-            the text as it was written, which no JSON parser takes for arguments.
+            Text that was held back, and the tool calls. A malformed call has its whole text as
+            arguments, which are no JSON, so that LangChain reports it as an invalid call.
         """
         if not self._opened:
             return self._text.flush(), []
@@ -57,11 +57,11 @@ class HermesParser:
         return _CALL.sub("", rest).rstrip(), [_read_call(body) for body in _CALL.findall(rest)]
 
 
-class TemplateParser:
-    """Reads whatever format a tokenizer's ``response_template`` describes, by transformers."""
+class ResponseTemplateParser:
+    """Reads the format that a tokenizer's ``response_template`` describes, with transformers."""
 
     def __init__(self, tokenizer: Any, prompt: list[int], tools: list[dict[str, Any]]) -> None:
-        """Begin where a prompt ends.
+        """Start at the end of a prompt.
 
         Args:
             tokenizer: A tokenizer with a ``response_template``.
@@ -72,20 +72,20 @@ class TemplateParser:
         self._raw, self._broken = "", False
 
     def feed(self, text: str) -> str:
-        """Take new text, control tokens included; see `HermesParser.feed`."""
+        """Take new text, control tokens included; see `HermesToolParser.feed`."""
         self._raw += text
         if self._broken:
             return ""
         shown = ""
         try:
-            for character in text:  # so that a call that fails loses no text before it
+            for character in text:  # one by one: text before a malformed call is kept
                 shown += _content(self._parser.feed(character))
-        except ValueError:  # a call that the template's own parser cannot read
+        except ValueError:  # a call that the parser cannot read
             self._broken = True
         return shown
 
     def finish(self) -> tuple[str, list[ToolCallChunk]]:
-        """End the text; see `HermesParser.finish`."""
+        """End the text; see `HermesToolParser.finish`."""
         if self._broken:
             return "", [_chunk("", self._raw)]
         try:
@@ -96,7 +96,7 @@ class TemplateParser:
         return _content(events), [_call_of(call) for call in calls]
 
 
-class CallReader:
+class AnswerParser:
     """Reads one answer: its text up to a stop string, and its tool calls."""
 
     def __init__(
@@ -106,7 +106,7 @@ class CallReader:
         tools: list[dict[str, Any]],
         stop: tuple[str, ...],
     ) -> None:
-        """Choose the format by the tokenizer.
+        """Choose the tool parser that fits the tokenizer.
 
         Args:
             tokenizer: The student's tokenizer.
@@ -114,10 +114,10 @@ class CallReader:
             tools: The tools, in OpenAI's form.
             stop: Strings that end the text.
         """
-        self._parser: HermesParser | TemplateParser = HermesParser()
+        self._parser: HermesToolParser | ResponseTemplateParser = HermesToolParser()
         if getattr(tokenizer, "response_template", None):
-            self._parser = TemplateParser(tokenizer, prompt, tools)
-        self._stop = StopFilter(stop)
+            self._parser = ResponseTemplateParser(tokenizer, prompt, tools)
+        self._stop = StopStringFilter(stop)
 
     def read(self, text: str, *, last: bool) -> tuple[str, list[ToolCallChunk], bool]:
         """Take new text.

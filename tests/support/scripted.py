@@ -12,6 +12,7 @@ from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.tools import tool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from transformers import (
     AutoConfig,
@@ -34,6 +35,18 @@ TOOL_TEMPLATE = r"""
 {{- '\n<tool_call>\n{"name": "' ~ call.function.name ~ '", "arguments": ' }}
 {{- (call.function.arguments | tojson) ~ '}\n</tool_call>' }}{% endfor %}<|end|>{% endfor %}
 {%- if add_generation_prompt %}<|assistant|>{% endif %}"""
+
+
+@tool
+def note(words: str) -> str:
+    """Write words down."""
+    return f"noted {words}"
+
+
+@tool
+def add(a: int, b: int) -> int:
+    """Add two numbers."""
+    return a + b
 
 
 def arguments_for(schema: dict[str, Any], question: str) -> dict[str, Any]:

@@ -150,8 +150,8 @@ def test_a_call_in_full(chain, problem, student) -> None:
     used = gkt["student_usage"]
     for kind in ("input", "output"):
         assert small.attributes[f"gen_ai.usage.{kind}_tokens"] == used[f"{kind}_tokens"]
-    assert small.attributes["gen_ai.request.model"] == student.name_for_people
-    assert small.attributes["gen_ai.response.model"] == student.name_for_people
+    assert small.attributes["gen_ai.request.model"] == student.display_name
+    assert small.attributes["gen_ai.response.model"] == student.display_name
     (point,) = seen.points("gen_ai.client.token.usage", {**TEACHER, "gen_ai.token.type": "output"})
     assert (point.count, point.sum) == (1, tokens)
     assert point.explicit_bounds[:4] == (1, 4, 16, 64) and point.explicit_bounds[-1] == 67108864

@@ -1,15 +1,21 @@
+"""Tools bound to a chain: the calls are the teacher's, or a student's that knows tools."""
+
 from __future__ import annotations
 
 import json
 from typing import Any
 
 import pytest
-from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, ToolMessage
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    HumanMessage,
+    ToolMessage,
+)
 from langchain_core.outputs import ChatGenerationChunk
-from langchain_core.tools import tool
-from support.fakes import MODELS, Recorder, WordTeacher
-from support.scripted import TOOL_TEMPLATE, ToolTeacher, save_scripted
-from transformers import AutoTokenizer
+from support.entry_points import ENTRY_POINTS, answer, joined
+from support.fakes import Recorder, WordTeacher
+from support.scripted import ToolTeacher, add, note, save_scripted
 
 from langchain_gkt import (
     GuidedKnowledgeTransferChain,
@@ -18,20 +24,6 @@ from langchain_gkt import (
     track_costs,
 )
 from langchain_gkt.students.prompting import PromptBuilder
-from langchain_gkt.students.tool_parsing import HermesParser, TemplateParser
-
-
-@tool
-def note(words: str) -> str:
-    """Write words down."""
-    return f"noted {words}"
-
-
-@tool
-def add(a: int, b: int) -> int:
-    """Add two numbers."""
-    return a + b
-
 
 LONG = "Please note 'a rather long line of words that no small limit could ever hold, ä and 你'"
 
@@ -46,27 +38,7 @@ def make(teacher: Any, student: Any, **kwargs: Any) -> GuidedKnowledgeTransferCh
     return GuidedKnowledgeTransferChain(teacher=teacher, student=student, **kwargs)
 
 
-def whole(chunks: Any) -> AIMessageChunk:
-    total = None
-    for chunk in chunks:
-        total = chunk if total is None else total + chunk
-    return total
-
-
-async def answer(runnable: Any, how: str, asked: Any, config: Any = None) -> AIMessage:
-    if how == "invoke":
-        return runnable.invoke(asked, config)
-    if how == "ainvoke":
-        return await runnable.ainvoke(asked, config)
-    if how == "stream":
-        return whole(runnable.stream(asked, config))
-    return whole([chunk async for chunk in runnable.astream(asked, config)])
-
-
-HOWS = ["invoke", "ainvoke", "stream", "astream"]
-
-
-@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("how", ENTRY_POINTS[:4])
 async def test_a_tool_call_inside_the_limit_is_the_teachers_own(how, student) -> None:
     teacher, recorder = ToolTeacher(log=[]), Recorder()
     chain = make(teacher, student, guidance_tokens=40).bind_tools([add])
@@ -81,7 +53,7 @@ async def test_a_tool_call_inside_the_limit_is_the_teachers_own(how, student) ->
 
 
 @pytest.mark.parametrize("preamble", ["", "Let me write that down for you first of all. "])
-@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("how", ENTRY_POINTS[:4])
 async def test_a_truncated_tool_call_is_asked_for_once_more(how, preamble, student) -> None:
     teacher, recorder = ToolTeacher(log=[], preamble=preamble), Recorder()
     chain = make(teacher, student, guidance_tokens=14).bind_tools([note])
@@ -101,7 +73,7 @@ async def test_a_truncated_tool_call_is_asked_for_once_more(how, preamble, stude
     assert (billed["calls"], billed["completion_tokens"]) == (2, spent)
 
 
-@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("how", ENTRY_POINTS[:4])
 async def test_a_tool_that_must_be_called_has_no_limit(how, student) -> None:
     teacher = ToolTeacher(log=[])
     chain = make(teacher, student, guidance_tokens=4).bind_tools([add, note], tool_choice="note")
@@ -110,7 +82,7 @@ async def test_a_tool_that_must_be_called_has_no_limit(how, student) -> None:
     assert [(a["limit"], a["tool_choice"]) for a in teacher.log] == [(None, "note")]
 
 
-@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("how", ENTRY_POINTS[:4])
 async def test_text_is_guided_with_tools_bound(how, student) -> None:
     teacher = ToolTeacher(log=[])
     chain = make(teacher, student, guidance_tokens=5, max_tokens=20).bind_tools([add])
@@ -154,7 +126,7 @@ def test_a_tool_call_keeps_its_spelling_and_its_company(student) -> None:
     message = chain.invoke("add")
     assert message.tool_calls[0]["args"] == {"a": 1.5, "b": "ä"}
     assert message.content == OddTeacher()._reply(None, None, None).content
-    streamed = whole(chain.stream("add"))
+    streamed = joined(chain.stream("add"))
     assert streamed.tool_call_chunks[0]["args"] == OddTeacher().raw
     assert streamed.tool_calls == message.tool_calls
 
@@ -187,101 +159,17 @@ def test_a_student_that_knows_tools_gets_them_and_calls_them(caller) -> None:
         make(teacher, caller).bind_tools([add])
 
 
-def test_a_student_without_place_for_tools_says_so(student) -> None:
-    assert not student.knows_tools
-    with pytest.raises(NotImplementedError, match="no place for tools"):
-        student.bind_tools([add])
+def test_without_a_teacher_tools_need_a_student_that_knows_them(student) -> None:
     alone = make(ToolTeacher(), student, mode="student").bind_tools([add])
     with pytest.raises(NotImplementedError, match="chat template knows tools"):
         alone.invoke("add 2 and 3")
-
-
-async def test_the_students_call_streams_as_it_is_invoked(caller) -> None:
-    bound = caller.bind_tools([note])
-    results = [await answer(bound, how, LONG) for how in HOWS]
-    assert {json.dumps(r.tool_calls[0]["args"]) for r in results} == {
-        json.dumps({"words": LONG.split("'")[1]})
-    }
-    assert {r.text for r in results} == {""}
-    assert all(call["id"].startswith("call_") for r in results for call in r.tool_calls)
-
-
-def test_tool_choice_holds_the_student_to_the_tool(caller) -> None:
-    forced = caller.bind_tools([add, note], tool_choice="note").invoke("Hello")
-    assert forced.tool_calls[0]["name"] == "note"
-    assert not caller.bind_tools([add], tool_choice="none").invoke("add 2 and 3").tool_calls
-    with pytest.raises(ValueError, match=r"'nte' is none of the bound tools \(add, note\)"):
-        caller.bind_tools([add, note], tool_choice="nte").invoke("Hello")
-
-
-def parsed(parser: Any, text: str, size: int) -> tuple[str, list[tuple[str, Any]]]:
-    shown = "".join(parser.feed(text[at : at + size]) for at in range(0, len(text), size))
-    rest, calls = parser.finish()
-    return shown + rest, [(call["name"], call["args"]) for call in calls]
-
-
-CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": 2}}\n</tool_call>'
-
-
-@pytest.mark.parametrize("size", [1, 3, 7, 1000])
-def test_hermes_calls_are_read_however_they_are_split(size) -> None:
-    want = ("add", '{"a": 1, "b": 2}')
-    assert parsed(HermesParser(), f"I see.\n{CALL}\n{CALL}", size) == ("I see.\n", [want, want])
-    assert parsed(HermesParser(), "1 <too 2 <tool", size) == ("1 <too 2 <tool", [])
-
-
-@pytest.mark.parametrize(
-    "body",
-    ['{"name": "add", "arguments": {"a": 1', '{"name": 3, "arguments": {}}', "[]", '{"name": "f"'],
-)
-def test_malformed_calls_are_invalid_and_whole(body) -> None:
-    _, ((name, raw),) = parsed(HermesParser(), f"<tool_call>{body}", 4)
-    assert name == ""
-    chunk = AIMessageChunk(
-        "", tool_call_chunks=[{"name": name, "args": raw, "id": "x", "index": None}]
-    )
-    assert not chunk.tool_calls
-    assert "".join(body.split()) in "".join(chunk.invalid_tool_calls[0]["args"].split())
-
-
-TEMPLATE = {
-    "defaults": {"role": "assistant"},
-    "start_anchor": "<|assistant|>",
-    "fields": {
-        "thinking": {"open": "<think>", "close": "</think>"},
-        "content": {},
-        "tool_calls": {
-            "open": "[CALL]",
-            "close": "[/CALL]",
-            "content": "json",
-            "repeats": True,
-            "transform": {"type": "function", "function": "{content}"},
-        },
-    },
-}
-
-
-@pytest.mark.parametrize("size", [1, 5, 1000])
-def test_a_tokenizers_own_template_is_used(size) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(MODELS / "student")
-    tokenizer.chat_template, tokenizer.response_template = TOOL_TEMPLATE, TEMPLATE
-    prompt, _ = PromptBuilder(tokenizer).build([HumanMessage("x")])
-
-    def parser() -> TemplateParser:
-        return TemplateParser(tokenizer, prompt, [])
-
-    text = '<think>hm</think>I see.[CALL]{"name": "add", "arguments": {"a": 1}}[/CALL]'
-    assert parsed(parser(), text, size) == ("I see.", [("add", '{"a": 1}')])
-    shown, ((name, raw),) = parsed(parser(), 'No.[CALL]{"name": [/CALL]', size)
-    assert (shown, name) == ("No.", "")
-    assert '{"name": [/CALL]' in raw
 
 
 @pytest.mark.parametrize("streams", [False, True])
 def test_a_call_cut_by_the_users_own_limit_stays_invalid(streams, student) -> None:
     teacher = ToolTeacher(stream_usage=streams, max_tokens=9)
     chain = make(teacher, student, max_tokens=3).bind_tools([add])
-    for message in (chain.invoke("add 2 and 13"), whole(chain.stream("add 2 and 13"))):
+    for message in (chain.invoke("add 2 and 13"), joined(chain.stream("add 2 and 13"))):
         assert not message.tool_calls
         assert message.invalid_tool_calls[0]["name"] == "add"
 
@@ -298,7 +186,7 @@ class Breaking(ToolTeacher):
 
 def test_the_student_goes_on_from_what_was_shown(student) -> None:
     chain = make(Breaking(), student, on_teacher_error="student", max_tokens=30)
-    message = whole(chain.stream("Hello"))
+    message = joined(chain.stream("Hello"))
     gkt = message.response_metadata["gkt"]
     assert gkt["guidance"] == "Hello there, and"
     assert message.text.startswith(gkt["guidance"])
@@ -331,24 +219,3 @@ def test_tools_can_be_bound_by_hand(student) -> None:
     assert teacher.log[0]["limit"] is None
     with pytest.raises(TypeError, match=r"it takes: (?!.*quiet)"):
         chain.invoke("x", something_else=1)
-
-
-def test_stop_strings_end_text_and_never_a_call(caller) -> None:
-    bound = caller.bind_tools([add])
-    for stop in (["\n"], ["arguments"], ["}"]):
-        message = bound.invoke("add 2 and 3", stop=stop)
-        assert message.tool_calls[0]["args"] == {"a": 2, "b": 3}
-    stopped = bound.invoke("Hello", stop=["well met"])
-    assert stopped.text == "Hello there, and "
-    assert stopped.response_metadata["finish_reason"] == "stop"
-    chunks = list(bound.stream("Hello", stop=["well met"]))
-    assert "".join(chunk.text for chunk in chunks) == stopped.text
-    schema = {"title": "A", "type": "object", "properties": {"age": {"type": "integer"}}}
-    held = caller.with_structured_output(schema | {"required": ["age"]})
-    assert set(held.invoke("x", stop=["age"])) == {"age"}
-
-
-def test_a_call_that_is_cut_says_so(caller) -> None:
-    message = caller.bind_tools([add]).invoke("add 2 and 3", max_tokens=10)
-    assert message.response_metadata["finish_reason"] == "length"
-    assert not message.tool_calls

@@ -1,55 +1,25 @@
+"""Objects of a schema, begun by a teacher and finished by a student."""
+
 from __future__ import annotations
 
 import json
-from enum import Enum
 from typing import Any
 
-import jsonschema
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from langchain_core.messages import HumanMessage, SystemMessage
-from pydantic import BaseModel, Field
+from langchain_core.messages import (
+    HumanMessage,
+    SystemMessage,
+)
+from support.entry_points import joined
 from support.fakes import WordTeacher
 from support.scripted import ToolTeacher, save_scripted
-from typing_extensions import TypedDict
+from support.work import TEXT, Work, WorkDict
 
-from langchain_gkt import GuidedKnowledgeTransferChain, HuggingFaceStudent
-from langchain_gkt.structured_output.grammar import json_grammar, valid_prefix
-from langchain_gkt.structured_output.schema import binding, json_edge, with_instruction
-
-
-class Kind(str, Enum):
-    """Kinds of steps."""
-
-    plus = "plus"
-    minus = "minus"
-
-
-class Step(BaseModel):
-    """One step."""
-
-    kind: Kind
-    amount: int = Field(ge=0, le=99)
-    note: str | None = None
-
-
-class Work(BaseModel):
-    """A worked answer."""
-
-    name: str
-    steps: list[Step]
-    answer: int
-
-
-class WorkDict(TypedDict):
-    """A worked answer."""
-
-    name: str
-    answer: int
-
-
-TEXT = '{"name": "Tom", "steps": [{"kind": "plus", "amount": 12}], "answer": 30}'
+from langchain_gkt import (
+    GuidedKnowledgeTransferChain,
+    HuggingFaceStudent,
+)
+from langchain_gkt.structured_output.schema import binding, with_instruction
 
 
 def make(teacher: Any, student: Any, **kwargs: Any) -> GuidedKnowledgeTransferChain:
@@ -153,16 +123,9 @@ def test_the_student_alone_and_the_teacher_alone(writer) -> None:
 def test_a_whole_answer_of_the_teacher_is_kept(said, how, writer) -> None:
     teacher = WordTeacher(answer=said, asked=[])
     bound = make(teacher, writer, guidance_tokens=400).bind(**binding(Work, "json_schema"))
-    got = bound.invoke("Tom?") if how == "invoke" else sum_of(bound.stream("Tom?"))
+    got = bound.invoke("Tom?") if how == "invoke" else joined(bound.stream("Tom?"))
     assert json.loads(got.text) == json.loads(TEXT)
     assert got.response_metadata["gkt"]["finished_by"] == "teacher"
-
-
-def sum_of(chunks: Any) -> Any:
-    whole = next(chunks)
-    for chunk in chunks:
-        whole = whole + chunk
-    return whole
 
 
 @pytest.mark.parametrize("most", [60, 70, 90])
@@ -190,87 +153,6 @@ def test_function_calling_is_the_teachers(writer) -> None:
     result = bound.invoke("Tom and 4")
     assert result["parsed"]["answer"] == 4
     assert result["raw"].response_metadata["gkt"]["finished_by"] == "teacher"
-
-
-LEAF = st.sampled_from(
-    [
-        {"type": "string"},
-        {"type": "string", "minLength": 2, "maxLength": 9},
-        {"type": "string", "pattern": "^[a-c]{2}-[0-9]+$"},
-        {"type": "integer"},
-        {"type": "integer", "minimum": 5, "maximum": 70},
-        {"type": "number"},
-        {"type": "boolean"},
-        {"type": "null"},
-        {"enum": ["one", "two words", 3, None]},
-        {"anyOf": [{"type": "string"}, {"type": "null"}]},
-    ]
-)
-NAMES = st.sampled_from(["a", "be", "some name", "ü", "x-y", 'quo"te'])
-
-
-def an_object(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
-    def build(properties: dict[str, Any], optional: int) -> dict[str, Any]:
-        required = sorted(properties)[optional:]
-        return {"type": "object", "properties": properties, "required": required}
-
-    return st.builds(
-        build, st.dictionaries(NAMES, inner, min_size=1, max_size=4), st.integers(0, 2)
-    )
-
-
-SCHEMAS = an_object(
-    st.recursive(
-        LEAF,
-        lambda inner: st.one_of(
-            an_object(inner),
-            st.builds(lambda i: {"type": "array", "items": i, "minItems": 1}, inner),
-        ),
-        max_leaves=5,
-    )
-)
-
-
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(schema=SCHEMAS, seed=st.integers(0, 99), heat=st.sampled_from([0.7, 5.0, 50.0]))
-def test_a_sampled_answer_always_fits_its_schema(schema, seed, heat, student) -> None:
-    format_ = {"type": "json_schema", "json_schema": {"schema": schema}}
-    try:
-        message = student.invoke(
-            "Make one.", response_format=format_, temperature=heat, seed=seed, max_tokens=90
-        )
-    except ValueError as error:  # said before anything is generated
-        assert "raise max_tokens" in str(error) or "context holds" in str(error)
-        return
-    jsonschema.validate(json.loads(message.text), schema)
-    assert message.usage_metadata["output_tokens"] <= 90
-
-
-def test_a_recursive_schema_ends_in_time(student) -> None:
-    node = {
-        "type": "object",
-        "properties": {"children": {"type": "array", "items": {"$ref": "#/$defs/node"}}},
-        "required": ["children"],
-    }
-    schema = {"$ref": "#/$defs/node", "$defs": {"node": node}}
-    format_ = {"type": "json_schema", "json_schema": {"schema": schema}}
-    for seed in range(5):
-        message = student.invoke(
-            "A tree.", response_format=format_, temperature=9.0, seed=seed, max_tokens=120
-        )
-        jsonschema.validate(json.loads(message.text), schema)
-
-
-def test_prefixes() -> None:
-    grammar = json_grammar(Work.model_json_schema())
-    assert valid_prefix(TEXT, grammar) == (TEXT, True)
-    assert valid_prefix(TEXT + " bye", grammar) == (TEXT, True)
-    assert valid_prefix(TEXT[:40], grammar) == (TEXT[:40], False)
-    for size in range(len(TEXT)):
-        assert TEXT.startswith(json_edge(TEXT[:size]))
-        assert json_edge(TEXT).startswith(json_edge(TEXT[:size]))
 
 
 @pytest.mark.parametrize(

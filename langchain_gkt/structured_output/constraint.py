@@ -1,0 +1,169 @@
+"""Holds an answer to a grammar, token by token, and to its maximum number of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import llguidance.hf
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from langchain_gkt.structured_output.closing import ClosingOrder
+from langchain_gkt.structured_output.grammar import valid_prefix
+
+# A text that takes more tokens to end than this is taken to have no end.
+_MAX_CLOSING_TOKENS = 4096
+
+
+class GrammarTokenizer:
+    """What the grammar engine knows of one tokenizer; costly to make, so made once."""
+
+    def __init__(self, tokenizer: Any, end_ids: set[int], size: int) -> None:
+        """Read a tokenizer.
+
+        Args:
+            tokenizer: A fast Hugging Face tokenizer.
+            end_ids: Ids that end an answer.
+            size: Length of the model's logits.
+
+        Raises:
+            ValueError: If the grammar engine cannot read the tokenizer, or there is no end id.
+        """
+        if not end_ids:
+            raise ValueError("the student has no end token; structured output needs one")
+        try:
+            self.tokens = llguidance.hf.from_tokenizer(
+                tokenizer, n_vocab=size, eos_token=sorted(end_ids)
+            )
+        except ValueError as error:
+            raise ValueError(
+                f"the student's tokenizer cannot be held to a grammar: {error}"
+            ) from error
+        self.end_ids = end_ids
+        self._closing = ClosingOrder(self.tokens, end_ids, size)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> GrammarTokenizer:
+        """Share it: it never changes."""
+        return self
+
+    def matcher(self, grammar: str) -> llguidance.LLMatcher:
+        """Return the state of a text that has not begun."""
+        return llguidance.LLMatcher(self.tokens, grammar)
+
+    def shortest_end(self, matcher: llguidance.LLMatcher) -> list[int] | None:
+        """Return tokens that bring a text to its end, few rather than many.
+
+        Args:
+            matcher: The text's state; it is not changed.
+
+        Returns:
+            Token ids, or None if no end was found in 4,096 steps.
+        """
+        trial = matcher.deep_copy()
+        path: list[int] = []
+        while not (trial.is_accepting() or trial.is_stopped()):
+            allowed = allowed_tokens(trial)
+            if len(path) == _MAX_CLOSING_TOKENS or not allowed.any():
+                return None
+            path.append(self._closing.first(allowed))
+            trial.consume_token(path[-1])
+        return path
+
+
+def allowed_tokens(matcher: llguidance.LLMatcher) -> npt.NDArray[np.bool_]:
+    """Return for each token of the vocabulary whether it may come next."""
+    # One byte per token. llguidance.torch would compile its kernel at the first call, for 20 s.
+    bias: npt.NDArray[np.uint8] = np.frombuffer(matcher.compute_logit_bias(), dtype=np.uint8)
+    return bias.astype(bool)
+
+
+@lru_cache(maxsize=256)
+def shortest_answer(tokenizer: GrammarTokenizer, grammar: str) -> int:
+    """Return how many tokens the shortest text of a grammar takes; 0 if that is not known.
+
+    Args:
+        tokenizer: The student's.
+        grammar: A compiled grammar.
+    """
+    return len(tokenizer.shortest_end(tokenizer.matcher(grammar)) or ())
+
+
+class GrammarConstraint:
+    """Holds one answer to a grammar, and makes it end within its tokens."""
+
+    def __init__(
+        self, tokenizer: GrammarTokenizer, grammar: str, *, begun: str, max_tokens: int
+    ) -> None:
+        """Start at the end of a prefix.
+
+        Args:
+            tokenizer: The student's.
+            grammar: A compiled grammar.
+            begun: The part of the answer that is already written.
+            max_tokens: Tokens that are left for the rest. If ``begun`` cannot be finished with
+                them, it gets as many as it needs: see the attribute of that name.
+
+        Raises:
+            ValueError: If the prefix breaks the grammar, or no whole answer fits.
+        """
+        self._tokenizer = tokenizer
+        self._matcher = tokenizer.matcher(grammar)
+        if error := self._matcher.get_error():
+            raise ValueError(f"the grammar cannot be used: {error}")
+        ids = tokenizer.tokens.tokenize_bytes(begun.encode())
+        if self._matcher.try_consume_tokens(ids) != len(ids):
+            fits, _ = valid_prefix(begun, grammar)
+            raise ValueError(
+                f"the answer's beginning breaks the schema after {fits[-30:]!r}; it begins "
+                f"{begun[:60]!r}"
+            )
+        needed = len(tokenizer.shortest_end(self._matcher) or ())
+        if needed > max_tokens and not begun:
+            raise ValueError(
+                f"max_tokens leaves {max_tokens} tokens, but the shortest answer of this schema "
+                f"takes {needed} more; raise max_tokens"
+            )
+        # A teacher was paid for the prefix: a few tokens too many are better than half an object.
+        self.max_tokens = self._left = max(max_tokens, needed)
+        self._needed_at_most = needed
+        # One token opens at most what the grammar itself spells out.
+        self._growth = len(tokenizer.tokens.tokenize_str(grammar))
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing can follow."""
+        return bool(self._matcher.is_stopped())
+
+    def choose(self, logits: torch.Tensor, pick: Callable[[torch.Tensor], int]) -> int:
+        """Choose the next token among those the grammar allows.
+
+        Args:
+            logits: Shape (vocabulary,).
+            pick: The sampler.
+
+        Returns:
+            The sampler's token; or, if that would leave too few tokens to end the answer, the
+            next token on the shortest way to the end.
+        """
+        forbidden = torch.from_numpy(~allowed_tokens(self._matcher)).to(logits.device)
+        token = pick(logits.masked_fill(forbidden, -torch.inf))
+        self._left -= 1
+        self._needed_at_most += self._growth
+        if self._needed_at_most > self._left:
+            token = self._keep_room_to_end(token)
+        self._matcher.consume_token(token)
+        return token
+
+    def _keep_room_to_end(self, token: int) -> int:
+        """Return the token if the answer can still end in time after it, else one that ends."""
+        trial = self._matcher.deep_copy()
+        trial.consume_token(token)
+        end = self._tokenizer.shortest_end(trial)
+        if end is not None and len(end) > self._left:
+            way = self._tokenizer.shortest_end(self._matcher)
+            token, *end = way or [min(self._tokenizer.end_ids)]
+        self._needed_at_most = len(end or ())
+        return token

@@ -1,0 +1,88 @@
+"""Which grammar the answer of a call is held to, if to any.
+
+The grammar engine is an extra of this package, so it is imported when a call needs it.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from langchain_gkt.structured_output.schema import schema_in
+from langchain_gkt.students.engine.engine import Engine
+from langchain_gkt.students.settings import GenerationSettings
+
+if TYPE_CHECKING:
+    from langchain_gkt.structured_output.constraint import GrammarConstraint, GrammarTokenizer
+
+
+class DecodingConstraints:
+    """Makes the constraints of the answers of one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Prepare, without loading the grammar engine.
+
+        Args:
+            engine: The student's engine.
+        """
+        self._engine = engine
+
+    @cached_property
+    def _tokenizer(self) -> GrammarTokenizer:
+        from langchain_gkt.structured_output.constraint import GrammarTokenizer
+
+        engine = self._engine
+        return GrammarTokenizer(engine.tokenizer, engine.end_ids, engine.vocabulary)
+
+    def for_call(
+        self, settings: GenerationSettings, *, begun: str, max_tokens: int
+    ) -> GrammarConstraint | None:
+        """Return the constraint of one answer.
+
+        Args:
+            settings: The settings of the call.
+            begun: The part of the answer that is already written.
+            max_tokens: Tokens that are left for the rest.
+
+        Returns:
+            A constraint that serves this answer alone, or None if any text will do.
+
+        Raises:
+            ImportError: If llguidance (extra ``structured``) is missing.
+            ValueError: If the schema or a tool's parameters cannot be enforced.
+        """
+        grammar = self._grammar(settings)
+        if grammar is None:
+            return None
+        from langchain_gkt.structured_output.constraint import GrammarConstraint
+
+        return GrammarConstraint(self._tokenizer, grammar, begun=begun, max_tokens=max_tokens)
+
+    def shortest_answer(self, response_format: dict[str, Any]) -> int:
+        """Return how many tokens the shortest answer of a form takes; 0 if it is not known.
+
+        Args:
+            response_format: The form the answer must have.
+        """
+        grammar = _json_grammar(response_format)  # says so if the extra is missing
+        from langchain_gkt.structured_output.constraint import shortest_answer
+
+        return shortest_answer(self._tokenizer, grammar)
+
+    def _grammar(self, settings: GenerationSettings) -> str | None:
+        if (tool := settings.required_tool) is not None:
+            from langchain_gkt.structured_output.grammar import tool_grammar
+
+            if getattr(self._engine.tokenizer, "response_template", None):
+                raise ValueError(
+                    f"tool_choice={tool!r} needs a student that calls tools in the Hermes "
+                    "format; this one's response_template has a format of its own"
+                )
+            return tool_grammar(settings.tools or (), None if tool == "any" else tool)
+        return _json_grammar(settings.response_format) if settings.response_format else None
+
+
+def _json_grammar(response_format: dict[str, Any]) -> str:
+    from langchain_gkt.structured_output.grammar import json_grammar
+
+    return json_grammar(schema_in(response_format))

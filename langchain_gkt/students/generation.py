@@ -1,0 +1,129 @@
+"""One answer: the engine's text as LangChain's message chunks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, closing
+from dataclasses import replace
+
+from langchain_core.language_models.chat_models import agenerate_from_stream, generate_from_stream
+from langchain_core.messages import AIMessageChunk
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.messages.tool import ToolCallChunk
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
+
+from langchain_gkt.students.engine.confidence import Probe
+from langchain_gkt.students.engine.engine import Engine, Piece, Request
+from langchain_gkt.students.tool_parsing import AnswerParser
+
+
+class Generation:
+    """Generates one answer, streamed or at once, on the event loop or off it."""
+
+    def __init__(
+        self, engine: Engine, request: Request, parser: AnswerParser | None, *, model_name: str
+    ) -> None:
+        """Prepare, without sending the request.
+
+        Args:
+            engine: The student's engine.
+            request: The request.
+            parser: Tells tool calls from text; None if no tools are offered.
+            model_name: The student's name in the metadata of the message.
+        """
+        self._engine, self._request, self._parser = engine, request, parser
+        self._model_name = model_name
+
+    def stream(self) -> Iterator[ChatGenerationChunk]:
+        """Generate the answer token by token; closing the iterator stops it."""
+        with closing(self._engine.generate(self._request, threading.Event())) as pieces:
+            for piece in pieces:
+                chunk = self._chunk(piece)
+                yield chunk
+                if _is_last(chunk):
+                    return
+
+    async def astream(self) -> AsyncGenerator[ChatGenerationChunk, None]:
+        """Do what `stream` does, on the event loop."""
+        async with aclosing(self._engine.agenerate(self._request)) as pieces:
+            async for piece in pieces:
+                chunk = self._chunk(piece)
+                yield chunk
+                if _is_last(chunk):
+                    return
+
+    def result(self) -> ChatResult:
+        """Generate the whole answer."""
+        if self._parser is not None:  # a stop string may end the text before the engine does
+            return generate_from_stream(self.stream())
+        pieces = self._engine.generate(self._request, threading.Event(), whole=True)
+        return generate_from_stream(map(self._chunk, pieces))
+
+    async def aresult(self) -> ChatResult:
+        """Do what `result` does, on the event loop."""
+        if self._parser is not None:
+            return await agenerate_from_stream(self.astream())
+        pieces = self._engine.agenerate(self._request, whole=True)
+        return await agenerate_from_stream(self._chunk(piece) async for piece in pieces)
+
+    def _chunk(self, piece: Piece) -> ChatGenerationChunk:
+        calls: list[ToolCallChunk] = []
+        if self._parser is not None:
+            text, calls, stopped = self._parser.read(piece.text, last=bool(piece.finish_reason))
+            reason = "stop" if stopped else piece.finish_reason
+            if calls and reason == "stop":
+                reason = "tool_calls"
+            piece = replace(piece, text=text, finish_reason=reason)
+        if piece.finish_reason is None:
+            return ChatGenerationChunk(message=AIMessageChunk(content=piece.text))
+        prompt_tokens = len(self._request.prompt) + len(self._request.prefill)
+        return ChatGenerationChunk(
+            message=AIMessageChunk(
+                content=piece.text,
+                tool_call_chunks=calls,
+                usage_metadata=UsageMetadata(
+                    input_tokens=prompt_tokens,
+                    output_tokens=piece.tokens,
+                    total_tokens=prompt_tokens + piece.tokens,
+                ),
+                response_metadata={
+                    "finish_reason": piece.finish_reason,
+                    "model_name": self._model_name,
+                    "model_provider": "huggingface-local",
+                },
+                chunk_position="last",
+            )
+        )
+
+
+def probe(engine: Engine, request: Request) -> list[float]:
+    """Return how likely each token of an answer was.
+
+    Args:
+        engine: The student's engine.
+        request: A request; its constraint and stop strings are ignored.
+
+    Returns:
+        One probability per token.
+    """
+    noted = Probe()
+    for _ in engine.generate(_noted(request, noted), threading.Event(), whole=True):
+        pass
+    return noted.probabilities
+
+
+async def aprobe(engine: Engine, request: Request) -> list[float]:
+    """Do what `probe` does, on the event loop."""
+    noted = Probe()
+    async for _ in engine.agenerate(_noted(request, noted), whole=True):
+        pass
+    return noted.probabilities
+
+
+def _noted(request: Request, probe: Probe) -> Request:
+    return replace(request, constraint=probe, stop=())
+
+
+def _is_last(chunk: ChatGenerationChunk) -> bool:
+    return "finish_reason" in chunk.message.response_metadata

@@ -1,0 +1,123 @@
+"""Messages and the settings of a call -> a request of the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_core.messages import BaseMessage
+
+from langchain_gkt.structured_output.schema import schema_in, with_instruction
+from langchain_gkt.students.decoding_constraints import DecodingConstraints
+from langchain_gkt.students.engine.engine import Engine, Request
+from langchain_gkt.students.generation import Generation
+from langchain_gkt.students.prompting import PromptBuilder, is_answer_prefix
+from langchain_gkt.students.settings import GenerationSettings
+from langchain_gkt.students.tool_parsing import AnswerParser
+
+
+class RequestBuilder:
+    """Builds the requests of one loaded student."""
+
+    def __init__(self, engine: Engine, prompts: PromptBuilder) -> None:
+        """Serve a loaded student.
+
+        Args:
+            engine: Its engine.
+            prompts: Tokenises its conversations.
+        """
+        self.engine, self.prompts = engine, prompts
+        self.constraints = DecodingConstraints(engine)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle without what the grammar engine knows; it is made again when needed."""
+        return type(self), (self.engine, self.prompts)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RequestBuilder:
+        """Share it: it holds nothing of a single call."""
+        return self
+
+    def build(self, messages: Sequence[BaseMessage], settings: GenerationSettings) -> Request:
+        """Build the request of one call.
+
+        Args:
+            messages: The conversation; a trailing AIMessage is the beginning of the answer.
+            settings: The settings of the call.
+
+        Returns:
+            A request for the engine.
+
+        Raises:
+            ValueError: If the model cannot answer, or cannot keep to the form asked for.
+        """
+        prompt, prefill = self.tokenize(messages, settings)
+        max_tokens, engine = settings.max_tokens, self.engine
+        if engine.context is not None:
+            max_tokens = min(max_tokens, engine.context - engine.used(prompt, prefill))
+        begun = str(messages[-1].text).lstrip() if is_answer_prefix(messages[-1]) else ""
+        constraint = self.constraints.for_call(settings, begun=begun, max_tokens=max_tokens)
+        if constraint is not None:
+            max_tokens = constraint.max_tokens
+        tools = settings.offered_tools
+        has_template = getattr(engine.tokenizer, "response_template", None)
+        return Request(
+            prompt=prompt,
+            prefill=prefill,
+            max_tokens=max_tokens,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            seed=settings.seed,
+            # A grammar ends its text itself, and a stop string must not cut a tool call.
+            stop=() if constraint or tools else settings.stop,
+            constraint=constraint,
+            keep_special=bool(tools and has_template),
+        )
+
+    def generation(
+        self, messages: Sequence[BaseMessage], settings: GenerationSettings, model_name: str
+    ) -> Generation:
+        """Build the request of one call, and what turns its answer into message chunks.
+
+        Args:
+            messages: As for `build`.
+            settings: The settings of the call.
+            model_name: The student's name in the metadata of the message.
+
+        Returns:
+            What generates the answer.
+        """
+        request, parser = self.build(messages, settings), None
+        if tools := settings.offered_tools:
+            begun = [*request.prompt, *request.prefill]
+            parser = AnswerParser(self.engine.tokenizer, begun, list(tools), settings.stop)
+        return Generation(self.engine, request, parser, model_name=model_name)
+
+    def tokenize(
+        self, messages: Sequence[BaseMessage], settings: GenerationSettings, *, reserve: int = 0
+    ) -> tuple[list[int], list[int]]:
+        """Tokenise a conversation, truncated if it is too long and the settings allow it.
+
+        Args:
+            messages: The conversation.
+            settings: The settings of the call.
+            reserve: Tokens that will be added to the beginning of the answer.
+
+        Returns:
+            Ids of the prompt, and ids of the beginning of the answer.
+
+        Raises:
+            ValueError: If it is empty, leaves the context no room, or holds more than text.
+        """
+        if settings.response_format:
+            messages = with_instruction(messages, schema_in(settings.response_format))
+        engine, tools = self.engine, settings.offered_tools
+        prompt, prefill = self.prompts.build(messages, tools)
+        if engine.context is not None and settings.on_long_prompt == "truncate":
+            limit = engine.context - min(settings.max_tokens, engine.context // 4)
+            if engine.is_encoder_decoder:  # the encoder has a context for the prompt alone
+                limit = engine.context + len(prefill)
+            if len(prompt) + len(prefill) > limit:
+                prompt, prefill = self.prompts.build_truncated(messages, tools, limit)
+            reserve = 0
+        engine.refuse_long(prompt, prefill, reserve)
+        return prompt, prefill

@@ -1,0 +1,104 @@
+"""The settings of one call of a student: its fields and the call's arguments taken together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from langchain_gkt.errors import refuse_unknown
+
+STUDENT_VARIABLE = "GKT_STUDENT"
+"""Environment variable with the folder or hub id of a student that is named nowhere else."""
+
+SAMPLING = ("max_tokens", "temperature", "top_p", "seed")
+"""Fields of a student that a call may replace."""
+_CALL_ONLY = ("tools", "tool_choice", "response_format")
+OnLongPrompt = Literal["raise", "truncate"]
+"""What to do with a prompt that leaves the context no room."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationSettings:
+    """How one answer is generated.
+
+    Attributes:
+        max_tokens: Most tokens to generate.
+        temperature: 0 for greedy decoding.
+        top_p: Nucleus sampling threshold.
+        seed: Seed of the call's own generator; None for a random one.
+        stop: Strings that end the answer's text.
+        tools: Tools in OpenAI's form, or None.
+        tool_choice: As for `HuggingFaceStudent.bind_tools`.
+        response_format: The form the answer must have, or None.
+        on_long_prompt: What to do with a prompt that leaves the context no room.
+    """
+
+    max_tokens: int
+    temperature: float
+    top_p: float
+    seed: int | None
+    stop: tuple[str, ...]
+    tools: Sequence[dict[str, Any]] | None
+    tool_choice: str | bool | dict[str, Any] | None
+    response_format: dict[str, Any] | None
+    on_long_prompt: OnLongPrompt
+
+    @classmethod
+    def of_call(
+        cls, student: Any, stop: Sequence[str] | None = None, **arguments: Any
+    ) -> GenerationSettings:
+        """Take a student's fields and a call's arguments together.
+
+        Args:
+            student: The `HuggingFaceStudent` that is called.
+            stop: The call's stop strings; None for the student's own.
+            **arguments: The call's other arguments; None stands for the student's own.
+
+        Raises:
+            TypeError: If an argument is unknown.
+        """
+        owner = f"a call of {type(student).__name__}"
+        refuse_unknown(arguments, (*SAMPLING, *_CALL_ONLY), owner)
+        given = {name: arguments.get(name) for name in (*SAMPLING, *_CALL_ONLY)}
+        fields = {name: getattr(student, name) for name in SAMPLING if given[name] is None}
+        return cls(
+            **{**given, **fields},
+            stop=tuple(stop if stop is not None else student.stop or ()),
+            on_long_prompt=student.on_long_prompt,
+        )
+
+    @property
+    def offered_tools(self) -> Sequence[dict[str, Any]] | None:
+        """The tools that the model is told of; None if it is to call none."""
+        return (self.tools or None) if self.tool_choice != "none" else None
+
+    @property
+    def required_tool(self) -> str | None:
+        """The name of the tool that must be called, ``any`` for any of them, None for no must."""
+        choice = self.tool_choice
+        if isinstance(choice, dict):
+            choice = choice.get("function", {}).get("name") or choice.get("type", "auto")
+        if not self.offered_tools or choice in (None, False, "auto", "none"):
+            return None
+        return "any" if choice in (True, "required") else str(choice)
+
+
+def model_or_env(fields: Mapping[str, Any]) -> Any:
+    """Return the model that a student's fields name, or the one of the environment.
+
+    Args:
+        fields: The arguments of `HuggingFaceStudent`.
+
+    Raises:
+        ValueError: If neither names one.
+    """
+    model = fields.get("model", os.environ.get(STUDENT_VARIABLE))
+    if model is None:
+        raise ValueError(
+            "model is missing: give a folder, a hub id or a loaded model, or set the "
+            f"environment variable {STUDENT_VARIABLE}"
+        )
+    return str(model) if isinstance(model, Path) else model

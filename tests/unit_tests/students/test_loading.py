@@ -1,0 +1,146 @@
+"""Students are loaded once, one at a time, and closed together."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from support.fakes import MODELS
+from support.tiny import wait_until
+
+from langchain_gkt import (
+    HuggingFaceStudent,
+    StudentError,
+)
+from langchain_gkt.students import loading
+
+QUESTION = "What is 3 plus 4?"
+
+
+@pytest.fixture
+def other(tmp_path) -> str:
+    """The folder of another model."""
+    (tmp_path / "other").symlink_to(MODELS / "student")
+    return str(tmp_path / "other")
+
+
+class Loads:
+    """Stands for `from_path`, and looks at who is in it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.paths: list[str] = []
+        self.now = self.most = 0
+        self.gate = threading.Event()
+        self.gate.set()
+        self._lock, self._load = threading.Lock(), loading.from_path
+        monkeypatch.setattr(loading, "from_path", self)
+
+    def __call__(self, path: str, *rest: Any) -> Any:
+        with self._lock:
+            self.paths.append(path)
+            self.now += 1
+            self.most = max(self.most, self.now)
+        try:
+            time.sleep(0.1)  # long enough for every other thread to come here, if it may
+            assert self.gate.wait(10)
+            with self._lock:
+                return self._load(path, *rest)
+        finally:
+            self.now -= 1
+
+
+@pytest.fixture
+def loads(own_student, monkeypatch) -> Loads:
+    return Loads(monkeypatch)
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_an_unpickled_student_is_loaded_once(copied, own_student, loads) -> None:
+    again = pickle.loads(pickle.dumps(own_student))
+    if copied:
+        again = copy.deepcopy(again)
+    answers = again.batch([QUESTION] * 4)
+    assert len(loads.paths) == 1
+    assert {answer.text for answer in answers} == {own_student.invoke(QUESTION).text}
+    assert again._engine is not own_student._engine
+    again.close()
+
+
+def test_students_are_not_loaded_at_the_same_time(own_student, loads) -> None:
+    students = [pickle.loads(pickle.dumps(own_student)) for _ in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        texts = list(pool.map(lambda one: one.invoke(QUESTION).text, students))
+    assert (len(loads.paths), loads.most) == (3, 1)
+    assert set(texts) == {own_student.invoke(QUESTION).text}
+    for one in students:
+        one.close()
+
+
+def test_a_student_can_be_copied_and_used_while_another_is_loaded(own_student, loads) -> None:
+    again = pickle.loads(pickle.dumps(own_student))
+    loads.gate.clear()
+    with ThreadPoolExecutor(2) as pool:
+        answer = pool.submit(again.invoke, QUESTION)
+        wait_until(lambda: loads.now)
+        try:
+            assert pickle.loads(pickle.dumps(again)).model == copy.deepcopy(again).model
+            # In a thread of its own: this one must not wait for a lock that is never let go.
+            used = pool.submit(own_student.invoke, QUESTION).result(5)
+        finally:
+            loads.gate.set()
+        assert answer.result().text == used.text
+    again.close()
+
+
+def test_a_student_named_by_calls_is_loaded_once(own_student, other, loads) -> None:
+    answers = own_student.batch([QUESTION] * 4, model=other)
+    assert loads.paths == [other]
+    assert {answer.text for answer in answers} == {own_student.invoke(QUESTION).text}
+
+
+def test_close_reaches_students_that_calls_named(own_student, other) -> None:
+    stream = own_student.stream(
+        QUESTION, model=other, max_tokens=400, temperature=9.0, stop=["never"]
+    )
+    next(stream)
+    worker = own_student._loader.others[other]._engine.worker
+    own_student.close()
+    assert worker.closed
+    with pytest.raises(StudentError, match="closed before the answer was finished"):
+        list(stream)
+    with pytest.raises(StudentError, match="the student is closed"):
+        own_student.invoke(QUESTION, model=other)
+
+
+def test_a_closed_student_loads_no_other(own_student, other, loads) -> None:
+    own_student.close()
+    with pytest.raises(StudentError, match="the student is closed"):
+        own_student.invoke(QUESTION, model=other)
+    assert loads.paths == []
+
+
+def test_close_reaches_a_student_that_is_being_loaded(own_student, other, loads) -> None:
+    loads.gate.clear()
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(own_student.invoke, QUESTION, model=other)
+        wait_until(lambda: loads.now)
+        own_student.close()
+        loads.gate.set()
+        with pytest.raises(StudentError, match="the student is closed"):
+            answer.result()
+    assert own_student._loader.others[other]._engine.worker.closed
+
+
+def test_int8_students_answer_and_are_told_apart(student, problem) -> None:
+    small = HuggingFaceStudent(model=MODELS / "student", dtype="int8")
+    message = small.invoke([("human", problem.question), ("ai", problem.plan)])
+    assert message.text
+    assert small._get_llm_string() != student._get_llm_string()
+    held = small.with_structured_output({"title": "A", "type": "object", "properties": {}})
+    assert held.invoke("An empty one.") == {}
+    small.close()

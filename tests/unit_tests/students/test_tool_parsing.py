@@ -1,0 +1,82 @@
+"""Tool calls are read from text, however it is split."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from langchain_core.messages import (
+    AIMessageChunk,
+    HumanMessage,
+)
+from support.fakes import MODELS
+from support.scripted import TOOL_TEMPLATE
+from transformers import (
+    AutoTokenizer,
+)
+
+from langchain_gkt.students.prompting import PromptBuilder
+from langchain_gkt.students.tool_parsing import HermesToolParser, ResponseTemplateParser
+
+
+def parsed(parser: Any, text: str, size: int) -> tuple[str, list[tuple[str, Any]]]:
+    shown = "".join(parser.feed(text[at : at + size]) for at in range(0, len(text), size))
+    rest, calls = parser.finish()
+    return shown + rest, [(call["name"], call["args"]) for call in calls]
+
+
+CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": 2}}\n</tool_call>'
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 1000])
+def test_hermes_calls_are_read_however_they_are_split(size) -> None:
+    want = ("add", '{"a": 1, "b": 2}')
+    assert parsed(HermesToolParser(), f"I see.\n{CALL}\n{CALL}", size) == ("I see.\n", [want, want])
+    assert parsed(HermesToolParser(), "1 <too 2 <tool", size) == ("1 <too 2 <tool", [])
+
+
+@pytest.mark.parametrize(
+    "body",
+    ['{"name": "add", "arguments": {"a": 1', '{"name": 3, "arguments": {}}', "[]", '{"name": "f"'],
+)
+def test_malformed_calls_are_invalid_and_whole(body) -> None:
+    _, ((name, raw),) = parsed(HermesToolParser(), f"<tool_call>{body}", 4)
+    assert name == ""
+    chunk = AIMessageChunk(
+        "", tool_call_chunks=[{"name": name, "args": raw, "id": "x", "index": None}]
+    )
+    assert not chunk.tool_calls
+    assert "".join(body.split()) in "".join(chunk.invalid_tool_calls[0]["args"].split())
+
+
+TEMPLATE = {
+    "defaults": {"role": "assistant"},
+    "start_anchor": "<|assistant|>",
+    "fields": {
+        "thinking": {"open": "<think>", "close": "</think>"},
+        "content": {},
+        "tool_calls": {
+            "open": "[CALL]",
+            "close": "[/CALL]",
+            "content": "json",
+            "repeats": True,
+            "transform": {"type": "function", "function": "{content}"},
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("size", [1, 5, 1000])
+def test_a_tokenizers_own_template_is_used(size) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(MODELS / "student")
+    tokenizer.chat_template, tokenizer.response_template = TOOL_TEMPLATE, TEMPLATE
+    prompt, _ = PromptBuilder(tokenizer).build([HumanMessage("x")])
+
+    def parser() -> ResponseTemplateParser:
+        return ResponseTemplateParser(tokenizer, prompt, [])
+
+    text = '<think>hm</think>I see.[CALL]{"name": "add", "arguments": {"a": 1}}[/CALL]'
+    assert parsed(parser(), text, size) == ("I see.", [("add", '{"a": 1}')])
+    shown, ((name, raw),) = parsed(parser(), 'No.[CALL]{"name": [/CALL]', size)
+    assert (shown, name) == ("No.", "")
+    assert '{"name": [/CALL]' in raw
