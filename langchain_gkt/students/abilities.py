@@ -18,8 +18,8 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import PrivateAttr
 
 from langchain_gkt.structured_output.schema import Method, binding, schema_in, structured
-from langchain_gkt.students.engine.confidence import Probe
-from langchain_gkt.students.engine.engine import Engine, Piece, Request
+from langchain_gkt.students.engine.engine import Engine, Request, TokenChunk
+from langchain_gkt.students.engine.sampling import TokenProbabilityRecorder
 from langchain_gkt.students.prompting import PromptBuilder
 from langchain_gkt.students.tool_parsing import CallReader
 
@@ -59,7 +59,7 @@ class ToolsAndSchemas(BaseChatModel):
             Their probabilities; fewer where the answer ends before.
         """
         engine, request, noted = self._probe(messages, tokens)
-        for _ in engine.generate(request, threading.Event(), whole=True):
+        for _ in engine.generate(request, threading.Event(), stream=False):
             pass
         return noted.probabilities
 
@@ -74,14 +74,16 @@ class ToolsAndSchemas(BaseChatModel):
             Their probabilities.
         """
         engine, request, noted = await run_in_executor(None, self._probe, messages, tokens)
-        async for _ in engine.agenerate(request, whole=True):
+        async for _ in engine.agenerate(request, stream=False):
             pass
         return noted.probabilities
 
-    def _probe(self, messages: list[BaseMessage], tokens: int) -> tuple[Engine, Request, Probe]:
+    def _probe(
+        self, messages: list[BaseMessage], tokens: int
+    ) -> tuple[Engine, Request, TokenProbabilityRecorder]:
         sampling = {"max_tokens": tokens, "temperature": 0.0}
         engine, request = self._request(messages, None, sampling)
-        noted = Probe()
+        noted = TokenProbabilityRecorder()
         return engine, replace(request, constraint=noted, stop=()), noted
 
     @property
@@ -191,7 +193,7 @@ class ToolsAndSchemas(BaseChatModel):
             return json_grammar(schema_in(given["response_format"]))
         return None
 
-    def _chunk(self, piece: Piece, request: Request) -> ChatGenerationChunk:
+    def _chunk(self, piece: TokenChunk, request: Request) -> ChatGenerationChunk:
         if piece.finish_reason is None:
             return ChatGenerationChunk(message=AIMessageChunk(content=piece.text))
         prompt_tokens = len(request.prompt) + len(request.prefill)
@@ -215,14 +217,14 @@ class ToolsAndSchemas(BaseChatModel):
 
     def _readers(
         self, request: Request, stop: tuple[str, ...], tools: Sequence[dict[str, Any]] | None
-    ) -> Callable[[Piece], ChatGenerationChunk]:
+    ) -> Callable[[TokenChunk], ChatGenerationChunk]:
         """Return what turns pieces into chunks: with tools, text and tool calls apart."""
         if not tools:
             return lambda piece: self._chunk(piece, request)
         begun = [*request.prompt, *request.prefill]
         reader = CallReader(self._load()[1].tokenizer, begun, list(tools), stop)
 
-        def chunk(piece: Piece) -> ChatGenerationChunk:
+        def chunk(piece: TokenChunk) -> ChatGenerationChunk:
             text, calls, stopped = reader.read(piece.text, last=bool(piece.finish_reason))
             reason = "stop" if stopped else piece.finish_reason
             made = self._chunk(replace(piece, text=text, finish_reason=reason), request)

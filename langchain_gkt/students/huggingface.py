@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, closing
 from pathlib import Path
@@ -25,7 +26,7 @@ from langchain_gkt.errors import StudentError, refuse_unknown
 from langchain_gkt.structured_output.schema import schema_in, with_instruction
 from langchain_gkt.students.abilities import ToolsAndSchemas
 from langchain_gkt.students.conversion import STUDENT_VARIABLE
-from langchain_gkt.students.engine.engine import Engine, Limits, Piece, Prefill, Request
+from langchain_gkt.students.engine.engine import Engine, EngineConfig, Prefill, Request, TokenChunk
 from langchain_gkt.students.loading import LOADING, taken
 from langchain_gkt.students.prompting import PromptBuilder, is_begun
 
@@ -84,8 +85,7 @@ class HuggingFaceStudent(ToolsAndSchemas):
     prefix_cache_bytes: int = Field(default=256 * 2**20, ge=0)
     """Most bytes of KV cache kept of prompts for those that begin alike; 0 for none."""
     prompt_lookup: int = Field(default=0, ge=0)
-    """Most tokens guessed from the text so far while one greedy answer is written alone; about
-    8 where answers copy from their prompt, 0 for none."""
+    """Deprecated: has no effect any more."""
 
     streaming: bool | None = None
     """True has ``invoke`` hand tokens to listening handlers; False keeps ``stream`` from it."""
@@ -114,6 +114,12 @@ class HuggingFaceStudent(ToolsAndSchemas):
     def model_post_init(self, context: Any, /) -> None:
         """Load the model, so that a wrong path fails here and not at the first question."""
         super().model_post_init(context)
+        if self.prompt_lookup:
+            warnings.warn(
+                "prompt_lookup is deprecated and has no effect any more; leave it out",
+                DeprecationWarning,
+                stacklevel=2,
+            )
         self._load()
 
     @property
@@ -173,15 +179,14 @@ class HuggingFaceStudent(ToolsAndSchemas):
             if self._engine is not None and self._prompts is not None:
                 return self._engine, self._prompts
             model, tokenizer = taken(self.model, self.tokenizer, self.device, self.dtype)
-            limits = Limits(
+            config = EngineConfig(
                 max_batch_size=self.max_batch_size,
                 max_queue=self.max_queue,
                 kv_tokens=self.kv_tokens,
                 prefix_cache_bytes=self.prefix_cache_bytes,
-                prompt_lookup=self.prompt_lookup,
             )
             self._prompts = PromptBuilder(tokenizer)
-            self._engine = Engine(model, tokenizer, limits)
+            self._engine = Engine(model, tokenizer, config)
         return self._engine, self._prompts
 
     # --- one call ---
@@ -309,7 +314,7 @@ class HuggingFaceStudent(ToolsAndSchemas):
         return self._others[name]
 
     def _is_closed(self) -> bool:
-        return self._engine is not None and self._engine.worker.closed
+        return self._engine is not None and self._engine.closed
 
     def _request(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
@@ -367,7 +372,7 @@ class HuggingFaceStudent(ToolsAndSchemas):
 
     def _prepared(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
-    ) -> tuple[Engine, Request, Callable[[Piece], ChatGenerationChunk]]:
+    ) -> tuple[Engine, Request, Callable[[TokenChunk], ChatGenerationChunk]]:
         one, tools = self._for_call(kwargs), kwargs.get("tools")
         if kwargs.get("tool_choice") == "none":
             tools = None
@@ -400,7 +405,7 @@ class HuggingFaceStudent(ToolsAndSchemas):
         if kwargs.get("tools"):  # its text may end before the model does
             return generate_from_stream(self._stream(messages, stop, **kwargs))
         engine, request, chunk = self._prepared(messages, stop, kwargs)
-        pieces = engine.generate(request, threading.Event(), whole=True)
+        pieces = engine.generate(request, threading.Event(), stream=False)
         return generate_from_stream(map(chunk, pieces))
 
     async def _astream(
@@ -428,7 +433,7 @@ class HuggingFaceStudent(ToolsAndSchemas):
         if kwargs.get("tools"):
             return await agenerate_from_stream(self._astream(messages, stop, **kwargs))
         engine, request, chunk = await run_in_executor(None, self._prepared, messages, stop, kwargs)
-        pieces = engine.agenerate(request, whole=True)
+        pieces = engine.agenerate(request, stream=False)
         return await agenerate_from_stream(chunk(piece) async for piece in pieces)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from langchain_core.messages.tool import ToolCallChunk, tool_call_chunk
 
-from langchain_gkt.students.engine.request import StopFilter
+from langchain_gkt.stop_strings import StopStringFilter
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 _CALL = re.compile(rf"{OPEN}(.*?)(?:{CLOSE}|\Z)", re.DOTALL)
@@ -24,7 +24,7 @@ class HermesParser:
 
     def __init__(self) -> None:
         """Begin with no text."""
-        self._text = StopFilter((OPEN,))
+        self._text = StopStringFilter((OPEN,))
         self._seen, self._shown = "", 0
         self._opened = False
 
@@ -117,7 +117,7 @@ class CallReader:
         self._parser: HermesParser | TemplateParser = HermesParser()
         if getattr(tokenizer, "response_template", None):
             self._parser = TemplateParser(tokenizer, prompt, tools)
-        self._stop = StopFilter(stop)
+        self._stop = StopStringFilter(stop)
 
     def read(self, text: str, *, last: bool) -> tuple[str, list[ToolCallChunk], bool]:
         """Take new text.

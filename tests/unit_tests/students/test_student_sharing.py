@@ -127,9 +127,9 @@ def test_close_reaches_students_that_calls_named(own_student, other) -> None:
         QUESTION, model=other, max_tokens=400, temperature=9.0, stop=["never"]
     )
     next(stream)
-    worker = own_student._others[other]._engine.worker
+    scheduler = own_student._others[other]._engine.scheduler
     own_student.close()
-    assert worker.closed
+    assert scheduler.queue.closed
     with pytest.raises(StudentError, match="closed before the answer was finished"):
         list(stream)
     with pytest.raises(StudentError, match="the student is closed"):
@@ -152,7 +152,7 @@ def test_close_reaches_a_student_that_is_being_loaded(own_student, other, loads)
         loads.gate.set()
         with pytest.raises(StudentError, match="the student is closed"):
             answer.result()
-    assert own_student._others[other]._engine.worker.closed
+    assert own_student._others[other]._engine.closed
 
 
 # --- reading ahead ---
@@ -167,7 +167,7 @@ async def test_a_cancelled_call_reads_nothing_ahead(ask, own_student, monkeypatc
         guidance_tokens=5,
         guidance=GuidancePolicy(ask=ask),
     )
-    worker = own_student._engine.worker
+    scheduler = own_student._engine.scheduler
     begun, gate, made = threading.Event(), threading.Event(), []
     prefill = HuggingFaceStudent.prefill
 
@@ -185,8 +185,8 @@ async def test_a_cancelled_call_reads_nothing_ahead(ask, own_student, monkeypatc
         await task
     assert not made
     gate.set()
-    wait_until(lambda: made and made[-1]._ahead.taken)  # not freed by the event loop
-    assert worker._ahead == []
+    wait_until(lambda: made and made[-1]._ticket.claimed)  # not freed by the event loop
+    assert scheduler.queue.tickets == []
     assert asked == []
 
 
@@ -263,9 +263,12 @@ def test_threads_of_a_batch_wait_for_room_in_the_queue(monkeypatch) -> None:
         model=MODELS / "student", max_queue=1, max_batch_size=16, max_tokens=3
     )
     with ThreadPoolExecutor(1) as pool:
-        turn, gate = student._engine.worker._turn, threading.Event()
-        # The worker looks at its queue only now and then, as it does in a long step.
-        monkeypatch.setattr(student._engine.worker, "_turn", lambda: gate.wait(0.2) and turn())
+        turn, gate = student._engine.scheduler._run_step, threading.Event()
+        # The scheduler looks at its queue only now and then, as it does in a long step.
+        scheduler = student._engine.scheduler
+            turn, gate = scheduler._run_step, threading.Event()
+            # The scheduler looks at its queue only now and then, as it does in a long step.
+            monkeypatch.setattr(scheduler, "_run_step", lambda: gate.wait(0.2) and turn())
         answers = pool.submit(student.batch, [QUESTION] * 8, return_exceptions=True)
         time.sleep(0.3)
         gate.set()
@@ -278,23 +281,23 @@ def test_threads_of_a_batch_wait_for_room_in_the_queue(monkeypatch) -> None:
 
 async def test_a_closed_stream_stops_within_a_step(problem) -> None:
     student = HuggingFaceStudent(model=MODELS / "student")
-    worker = student._engine.worker
+    scheduler = student._engine.scheduler
 
     async def ends_soon(made: int) -> None:
         await asyncio.sleep(0.2)
-        assert worker.steps <= made + 1
-        assert worker.stats()["rows"] == worker.stats()["kv_tokens"] == 0
+        assert scheduler.steps <= made + 1
+        assert scheduler.stats()["rows"] == scheduler.stats()["kv_tokens"] == 0
 
     stream = student.stream(problem.question)
     next(stream)
     stream.close()
-    made = worker.steps
+    made = scheduler.steps
     assert made < 20
     await ends_soon(made)
     astream = student.astream(problem.question)
     await anext(astream)
     await astream.aclose()
-    await ends_soon(worker.steps)
+    await ends_soon(scheduler.steps)
 
 
 def test_a_cancelled_request_yields_nothing_more(student) -> None:

@@ -34,7 +34,8 @@ from langchain_gkt import (
     StudentError,
     as_student,
 )
-from langchain_gkt.students.engine.engine import Engine, Request, StopFilter
+from langchain_gkt.stop_strings import StopStringFilter
+from langchain_gkt.students.engine.engine import Engine, Request
 from langchain_gkt.students.prompting import PromptBuilder
 
 
@@ -148,7 +149,7 @@ def test_stop_strings_are_trimmed_wherever_tokens_split(stop, student, problem) 
 
 
 def test_stop_filter_gives_back_what_did_not_become_a_stop() -> None:
-    stop = StopFilter(("abc",))
+    stop = StopStringFilter(("abc",))
     assert [stop.feed(part) for part in ("xa", "b", "d", "ab")] == [
         ("x", False),
         ("", False),
