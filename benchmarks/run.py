@@ -73,17 +73,15 @@ def compare(
     questions = make_questions(tokenizer, count, shared=shared)
     questions = with_endings(engine, tokenizer, questions, shortest=60, longest=200)
     engine.close()
-    results = {
-        name: baselines.Times() for name in ("paper", "generate", "stock", "float32", "int8")
-    }
+    names = ("paper", "generate", "stock", "float32", "int8")
+    results = {name: baselines.Times() for name in names}
+    paper, generate = baselines.paper(model, tokenizer), baselines.generate(model, tokenizer)
     for repeat in range(repeats):
         few = questions[4 * repeat :][:4]
         # A cold engine each time: the first question pays for the shared prefix.
         engines = {"float32": make_engine(model, tokenizer), "int8": make_engine(small, tokenizer)}
-        baselines.measure(results["paper"], baselines.paper(model, tokenizer), few[:1], exact=True)
-        baselines.measure(
-            results["generate"], baselines.generate(model, tokenizer), few, exact=True
-        )
+        baselines.measure(results["paper"], paper, few[:1], exact=True)
+        baselines.measure(results["generate"], generate, few, exact=True)
         if repeat == 0:
             stock = baselines.stock(model, tokenizer)
             baselines.measure(results["stock"], stock, questions[:16], exact=True)

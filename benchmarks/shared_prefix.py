@@ -13,6 +13,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from rich.console import Console
 from transformers import AutoModelForCausalLM
 
 from benchmarks.workloads import SHARED_TOKENS, STUDENT, make_model
@@ -67,6 +68,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
     torch.set_num_threads(1)
+    console = Console()
     dtype = getattr(torch, args.dtype)
     model: Any = make_model(VOCABULARY, **STUDENT).to(dtype)
     if args.model:
@@ -82,11 +84,10 @@ def main() -> None:
                 for share in (True, False) if repeat % 2 else (False, True):
                     seconds[share].append(decode_seconds(runner, users, share=share))
             ratios = [a / b for a, b in zip(seconds[False], seconds[True], strict=True)]
-            print(
-                f"{users} users: {users * STEPS / median(seconds[False]):.0f} tokens/s without, "
-                f"{users * STEPS / median(seconds[True]):.0f} with; "
-                f"{median(ratios):.2f}x ({min(ratios):.2f}-{max(ratios):.2f})",
-                flush=True,
+            without, shared = (users * STEPS / median(seconds[share]) for share in (False, True))
+            console.print(
+                f"{users} users: {without:.0f} tokens/s without, {shared:.0f} with; "
+                f"{median(ratios):.2f}x ({min(ratios):.2f}-{max(ratios):.2f})"
             )
 
 
