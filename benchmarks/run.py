@@ -25,9 +25,11 @@ from rich.console import Console
 from rich.table import Table
 from transformers.utils import logging as transformers_logging
 
-from benchmarks import ways
-from benchmarks.setting import (
+from benchmarks import baselines
+from benchmarks.workloads import (
     GUIDANCE_TOKENS,
+    STUDENT,
+    TEACHER,
     Question,
     make_engine,
     make_model,
@@ -43,8 +45,6 @@ from langchain_gkt.evaluation.tasks.word_problems import sample
 from langchain_gkt.students.engine.engine import Engine, Request
 from langchain_gkt.students.engine.int8 import quantize
 
-STUDENT = {"layers": 12, "width": 512, "inner": 1408}
-TEACHER = {"layers": 22, "width": 1280, "inner": 3456}
 TARGETS = {
     ("zero-shot", "float32"): 10.0,
     ("few-shot", "float32"): 10.0,
@@ -56,7 +56,7 @@ TARGETS = {
 def compare(
     model: Any, small: Any, tokenizer: Any, *, shared: bool, count: int, repeats: int
 ) -> tuple[dict[str, Any], list[Question]]:
-    """Compare the ways on the same questions, interleaved.
+    """Compare ours with the baselines on the same questions, interleaved.
 
     Args:
         model: The student.
@@ -73,20 +73,22 @@ def compare(
     questions = make_questions(tokenizer, count, shared=shared)
     questions = with_endings(engine, tokenizer, questions, shortest=60, longest=200)
     engine.close()
-    results = {name: ways.Times() for name in ("paper", "generate", "stock", "float32", "int8")}
+    names = ("paper", "generate", "stock", "float32", "int8")
+    results = {name: baselines.Times() for name in names}
+    paper, generate = baselines.paper(model, tokenizer), baselines.generate(model, tokenizer)
     for repeat in range(repeats):
         few = questions[4 * repeat :][:4]
         # A cold engine each time: the first question pays for the shared prefix.
         engines = {"float32": make_engine(model, tokenizer), "int8": make_engine(small, tokenizer)}
-        ways.measure(results["paper"], ways.paper(model, tokenizer), few[:1], exact=True)
-        ways.measure(results["generate"], ways.generate(model, tokenizer), few, exact=True)
+        baselines.measure(results["paper"], paper, few[:1], exact=True)
+        baselines.measure(results["generate"], generate, few, exact=True)
         if repeat == 0:
-            stock = ways.stock(model, tokenizer)
-            ways.measure(results["stock"], stock, questions[:16], exact=True)
+            stock = baselines.stock(model, tokenizer)
+            baselines.measure(results["stock"], stock, questions[:16], exact=True)
         for name, engine in engines.items():
             exact = name == "float32"
-            way = ways.ours(engine, told=not exact)
-            ways.measure(results[name], way, questions, exact=exact)
+            answer = baselines.ours(engine, fixed_length=not exact)
+            baselines.measure(results[name], answer, questions, exact=exact)
             engine.close()
     base = median(results["paper"].cpu)
     return {
@@ -95,33 +97,33 @@ def compare(
     } | {"mean_answer_tokens": sum(q.length for q in questions) / count}, questions
 
 
-def growth(model: Any, tokenizer: Any, questions: list[Question]) -> dict[str, Any]:
+def users_at_once(model: Any, tokenizer: Any, questions: list[Question]) -> dict[str, Any]:
     """Measure throughput and memory with 1, 4, 16 and 64 users, each asking once."""
     found = {}
     for users in (1, 4, 16, 64):
         engine = make_engine(model, tokenizer, users)
         asked = [questions[i % len(questions)] for i in range(users)]
-        most = {"kv_bytes": 0, "rss": 0}
+        peak = {"kv_bytes": 0, "rss": 0}
         ended = threading.Event()
 
-        def watch(engine: Engine, most: dict[str, int], ended: threading.Event) -> None:
+        def watch(engine: Engine, peak: dict[str, int], ended: threading.Event) -> None:
             while not ended.wait(0.05):
-                most["kv_bytes"] = max(most["kv_bytes"], engine.worker.stats()["kv_bytes"])
-                most["rss"] = max(most["rss"], ways.resident_bytes())
+                peak["kv_bytes"] = max(peak["kv_bytes"], engine.scheduler.stats()["kv_bytes"])
+                peak["rss"] = max(peak["rss"], baselines.resident_bytes())
 
-        watcher = threading.Thread(target=watch, args=(engine, most, ended))
-        before = ways.resident_bytes()
+        watcher = threading.Thread(target=watch, args=(engine, peak, ended))
+        before = baselines.resident_bytes()
         watcher.start()
         start = time.perf_counter()
-        ways.measure(ways.Times(), ways.ours(engine), asked, exact=True)
+        baselines.measure(baselines.Times(), baselines.ours(engine), asked, exact=True)
         seconds = time.perf_counter() - start
         ended.set()
         watcher.join()
         engine.close()
         found[str(users)] = {
             "tokens_per_s": sum(q.length for q in asked) / seconds,
-            "kv_mib": most["kv_bytes"] / 2**20,
-            "memory_growth_mib": max(0, most["rss"] - before) / 2**20,
+            "kv_mib": peak["kv_bytes"] / 2**20,
+            "memory_growth_mib": max(0, peak["rss"] - before) / 2**20,
         }
     return found
 
@@ -136,10 +138,10 @@ def first_token(model: Any, tokenizer: Any, questions: list[Question]) -> dict[s
 
     def seconds(engine: Engine, question: Question) -> float:
         start = time.perf_counter()
-        pieces = engine.generate(question.request, threading.Event())
-        next(pieces)
+        chunks = engine.generate(question.request, threading.Event())
+        next(chunks)
         took = time.perf_counter() - start
-        pieces.close()
+        chunks.close()
         return took
 
     found: dict[str, list[float]] = {"cold": [], "prefix known": [], "prefilled ahead": []}
@@ -156,7 +158,7 @@ def first_token(model: Any, tokenizer: Any, questions: list[Question]) -> dict[s
     return {name: median(values) for name, values in found.items()}
 
 
-class Instant(BaseChatModel):
+class InstantModel(BaseChatModel):
     """A model that costs no time."""
 
     text: str
@@ -178,9 +180,9 @@ class Instant(BaseChatModel):
         return self._generate([])
 
 
-def overhead() -> dict[str, float]:
+def chain_overhead() -> dict[str, float]:
     """Measure milliseconds per call of a chain around two instant models, by users at once."""
-    teacher, student = Instant(text="Two and two"), Instant(text=" make four.")
+    teacher, student = InstantModel(text="Two and two"), InstantModel(text=" make four.")
     chain = GuidedKnowledgeTransferChain(teacher=teacher, student=student, teacher_limit_param=None)
     found = {}
     # What torch has loaded is no garbage of the chain's; scanning it would be counted per call.
@@ -201,7 +203,7 @@ def overhead() -> dict[str, float]:
     return found
 
 
-def accuracy(count: int) -> dict[str, Any]:
+def embedded_accuracy(count: int) -> dict[str, Any]:
     """Measure the embedded student alone and after a guidance of a few words, by type."""
     problems = sample(5, count)
     found = {}
@@ -227,7 +229,9 @@ def accuracy(count: int) -> dict[str, Any]:
     return found
 
 
-def headline(student_model: Any, tokenizer: Any, question: Question, tokens: int) -> dict[str, Any]:
+def guided_over_teacher(
+    student_model: Any, tokenizer: Any, question: Question, tokens: int
+) -> dict[str, Any]:
     """Time guided answers against a teacher ten times the student's size, alone."""
     big = make_model(len(tokenizer), **TEACHER)
     teacher = HuggingFaceStudent(model=big, tokenizer=tokenizer, prefix_cache_bytes=0)
@@ -265,9 +269,9 @@ def table(results: dict[str, Any]) -> Table:
         shown.add_column(name, justify="right" if name == "result" else "left")
     for setting in ("zero-shot", "few-shot"):
         found = results[setting]
-        for way in ("paper", "generate", "stock", "float32", "int8"):
-            one, target = found[way], TARGETS.get((setting, way))
-            label = {"float32": "ours, 16 rows", "int8": "ours, 16 rows, int8"}.get(way, way)
+        for name in ("paper", "generate", "stock", "float32", "int8"):
+            one, target = found[name], TARGETS.get((setting, name))
+            label = {"float32": "ours, 16 rows", "int8": "ours, 16 rows, int8"}.get(name, name)
             cpu = one["cpu_s"]
             shown.add_row(
                 setting,
@@ -308,13 +312,13 @@ def one_row(model: Any, tokenizer: Any, questions: list[Question], repeats: int)
     """Return how many times as long `generate` takes for one row."""
     engine = Engine(model, tokenizer)
     warm_up(engine)
-    theirs, own = ways.Times(), ways.Times()
+    generate, ours = baselines.Times(), baselines.Times()
     for at in range(repeats):
         question = sorted(questions, key=lambda q: q.length)[at]  # short ones: more pairs
-        ways.measure(theirs, ways.generate(model, tokenizer), [question], exact=True)
-        ways.measure(own, ways.ours(engine), [question], exact=True)
+        baselines.measure(generate, baselines.generate(model, tokenizer), [question], exact=True)
+        baselines.measure(ours, baselines.ours(engine), [question], exact=True)
     engine.close()
-    return median(a / b for a, b in zip(theirs.cpu, own.cpu, strict=True))
+    return median(a / b for a, b in zip(generate.cpu, ours.cpu, strict=True))
 
 
 def main() -> None:
@@ -348,12 +352,12 @@ def main() -> None:
         if name == "zero-shot":
             results["one_row_over_generate"] = one_row(model, tokenizer, questions, 9)
     console.log("users, overhead and accuracy")
-    results["growth"] = growth(model, tokenizer, questions)
-    results["chain_overhead_ms"] = overhead()
-    results["embedded_accuracy"] = accuracy(200)
+    results["growth"] = users_at_once(model, tokenizer, questions)
+    results["chain_overhead_ms"] = chain_overhead()
+    results["embedded_accuracy"] = embedded_accuracy(200)
     if not args.no_teacher:
         console.log("a teacher ten times as big")
-        results["headline"] = headline(model, tokenizer, questions[0], tokens=140)
+        results["headline"] = guided_over_teacher(model, tokenizer, questions[0], tokens=140)
     results["peak_memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     console.print(table(results))
     args.json.parent.mkdir(parents=True, exist_ok=True)

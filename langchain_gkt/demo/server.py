@@ -32,7 +32,7 @@ from langchain_core.messages import convert_to_messages
 from pydantic import BaseModel, Field, model_validator
 from starlette.concurrency import run_in_threadpool
 
-from langchain_gkt.students.engine.engine import Engine, Piece
+from langchain_gkt.students.engine.engine import Engine, TokenChunk
 from langchain_gkt.students.engine.engine import Request as Generation
 from langchain_gkt.students.huggingface import HuggingFaceStudent
 
@@ -112,7 +112,7 @@ class Chat:
         stop = [body.stop] if isinstance(body.stop, str) else body.stop
         return self.model._request(messages, stop, {"max_tokens": limit, **arguments})
 
-    async def pieces(self, engine: Engine, generation: Generation) -> AsyncIterator[Piece]:
+    async def pieces(self, engine: Engine, generation: Generation) -> AsyncIterator[TokenChunk]:
         """Generate; closing the iterator stops within one step."""
         self.active += 1
         try:
@@ -124,12 +124,14 @@ class Chat:
         finally:
             self.active -= 1
 
-    async def whole(self, engine: Engine, generation: Generation, request: Request) -> list[Piece]:
+    async def whole(
+        self, engine: Engine, generation: Generation, request: Request
+    ) -> list[TokenChunk]:
         """Generate everything, unless the client goes away."""
 
-        async def work() -> list[Piece]:
+        async def work() -> list[TokenChunk]:
             await asyncio.sleep(self.latency)
-            return [piece async for piece in engine.agenerate(generation, whole=True)]
+            return [piece async for piece in engine.agenerate(generation, stream=False)]
 
         self.active += 1
         working = asyncio.create_task(work())
@@ -142,7 +144,7 @@ class Chat:
             working.cancel()
             self.active -= 1
 
-    def usage(self, generation: Generation, piece: Piece) -> dict[str, Any]:
+    def usage(self, generation: Generation, piece: TokenChunk) -> dict[str, Any]:
         """Return the usage of a finished request, as the API words it."""
         prompt = len(generation.prompt) + len(generation.prefill)
         return {

@@ -8,6 +8,7 @@ from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 
+from langchain_gkt._langchain_compat import pipeline_generation_settings
 from langchain_gkt.students.settings import STUDENT_VARIABLE
 
 __all__ = ["STUDENT_VARIABLE", "as_student"]
@@ -69,7 +70,7 @@ def as_student(obj: Any, **kwargs: Any) -> BaseChatModel:
     if hasattr(pipeline, "model") and hasattr(pipeline, "tokenizer") and hasattr(pipeline, "task"):
         generation = {
             # transformers 5 keeps the arguments of pipeline() here, and nowhere public.
-            **(getattr(pipeline, "_generate_kwargs", None) or {}),
+            **pipeline_generation_settings(pipeline),
             **(getattr(obj, "pipeline_kwargs", None) or {}),
         }
         given = {name: value for name, value in given.items() if value is not None}

@@ -13,8 +13,8 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.messages.tool import ToolCallChunk
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
-from langchain_gkt.students.engine.confidence import Probe
-from langchain_gkt.students.engine.engine import Engine, Piece, Request
+from langchain_gkt.students.engine.engine import Engine, Request, TokenChunk
+from langchain_gkt.students.engine.sampling import TokenProbabilityRecorder
 from langchain_gkt.students.tool_parsing import AnswerParser
 
 
@@ -57,17 +57,17 @@ class Generation:
         """Generate the whole answer."""
         if self._parser is not None:  # a stop string may end the text before the engine does
             return generate_from_stream(self.stream())
-        pieces = self._engine.generate(self._request, threading.Event(), whole=True)
+        pieces = self._engine.generate(self._request, threading.Event(), stream=False)
         return generate_from_stream(map(self._chunk, pieces))
 
     async def aresult(self) -> ChatResult:
         """Do what `result` does, on the event loop."""
         if self._parser is not None:
             return await agenerate_from_stream(self.astream())
-        pieces = self._engine.agenerate(self._request, whole=True)
+        pieces = self._engine.agenerate(self._request, stream=False)
         return await agenerate_from_stream(self._chunk(piece) async for piece in pieces)
 
-    def _chunk(self, piece: Piece) -> ChatGenerationChunk:
+    def _chunk(self, piece: TokenChunk) -> ChatGenerationChunk:
         calls: list[ToolCallChunk] = []
         if self._parser is not None:
             text, calls, stopped = self._parser.read(piece.text, last=bool(piece.finish_reason))
@@ -107,21 +107,21 @@ def probe(engine: Engine, request: Request) -> list[float]:
     Returns:
         One probability per token.
     """
-    noted = Probe()
-    for _ in engine.generate(_noted(request, noted), threading.Event(), whole=True):
+    noted = TokenProbabilityRecorder()
+    for _ in engine.generate(_noted(request, noted), threading.Event(), stream=False):
         pass
     return noted.probabilities
 
 
 async def aprobe(engine: Engine, request: Request) -> list[float]:
     """Do what `probe` does, on the event loop."""
-    noted = Probe()
-    async for _ in engine.agenerate(_noted(request, noted), whole=True):
+    noted = TokenProbabilityRecorder()
+    async for _ in engine.agenerate(_noted(request, noted), stream=False):
         pass
     return noted.probabilities
 
 
-def _noted(request: Request, probe: Probe) -> Request:
+def _noted(request: Request, probe: TokenProbabilityRecorder) -> Request:
     return replace(request, constraint=probe, stop=())
 
 

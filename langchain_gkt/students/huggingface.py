@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -20,13 +21,13 @@ from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 from langchain_gkt.errors import refuse_unknown
 from langchain_gkt.structured_output.schema import Method, bind_schema
 from langchain_gkt.students.batching import with_max_concurrency
-from langchain_gkt.students.engine.engine import Engine, Limits, Prefill, Request
+from langchain_gkt.students.engine.engine import Engine, EngineConfig, Prefill, Request
 from langchain_gkt.students.generation import Generation, aprobe, probe
 from langchain_gkt.students.loading import StudentLoader
 from langchain_gkt.students.prompting import PromptBuilder
 from langchain_gkt.students.settings import SAMPLING, GenerationSettings, OnLongPrompt, model_or_env
 
-_ENGINE = ("max_batch_size", "max_queue", "kv_tokens", "prefix_cache_bytes", "prompt_lookup")
+_ENGINE = ("max_batch_size", "max_queue", "kv_tokens", "prefix_cache_bytes")
 
 
 class HuggingFaceStudent(BaseChatModel):
@@ -80,8 +81,7 @@ class HuggingFaceStudent(BaseChatModel):
     prefix_cache_bytes: int = Field(default=256 * 2**20, ge=0)
     """Most bytes of KV cache kept of prompts for those that begin alike; 0 for none."""
     prompt_lookup: int = Field(default=0, ge=0)
-    """Most tokens guessed from the text so far while one greedy answer is written alone; about
-    8 if answers copy from their prompt, 0 for none."""
+    """Deprecated: has no effect any more."""
 
     streaming: bool | None = None
     """True has ``invoke`` hand tokens to listening handlers; False keeps ``stream`` from it."""
@@ -100,8 +100,14 @@ class HuggingFaceStudent(BaseChatModel):
     def model_post_init(self, context: Any, /) -> None:
         """Load the model, so that a wrong path fails here and not at the first question."""
         super().model_post_init(context)
-        limits = Limits(**{name: getattr(self, name) for name in _ENGINE})
-        self._loader = StudentLoader(self.model, self.tokenizer, self.device, self.dtype, limits)
+        if self.prompt_lookup:
+            warnings.warn(
+                "prompt_lookup is deprecated and has no effect any more; leave it out",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+        config = EngineConfig(**{name: getattr(self, name) for name in _ENGINE})
+        self._loader = StudentLoader(self.model, self.tokenizer, self.device, self.dtype, config)
         self._load()
 
     @property

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from langchain_gkt.errors import StudentError
-from langchain_gkt.students.engine.engine import Engine, Limits
+from langchain_gkt.students.engine.engine import Engine, EngineConfig
 from langchain_gkt.students.engine.int8 import quantize
 from langchain_gkt.students.prompting import PromptBuilder
 from langchain_gkt.students.request_builder import RequestBuilder
@@ -29,18 +29,18 @@ class StudentLoader:
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, device: str | None, dtype: str, limits: Limits
+        self, model: Any, tokenizer: Any, device: str | None, dtype: str, config: EngineConfig
     ) -> None:
         """Prepare, without loading; the first four are as for `load_or_use`."""
         self._given = model, tokenizer, device, dtype
-        self._limits = limits
+        self._config = config
         self._loaded: RequestBuilder | None = None
         self.others: dict[str, Any] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle what was given; a model that was given loaded goes with its engine."""
         loaded = None if isinstance(self._given[0], str) else self._loaded
-        return _restored, (*self._given, self._limits, loaded)
+        return _restored, (*self._given, self._config, loaded)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> StudentLoader:
         """Share it: copies of a student differ in settings alone."""
@@ -58,7 +58,7 @@ class StudentLoader:
         with LOADING:
             if self._loaded is None:
                 model, tokenizer = load_or_use(*self._given)
-                engine = Engine(model, tokenizer, self._limits)
+                engine = Engine(model, tokenizer, self._config)
                 self._loaded = RequestBuilder(engine, PromptBuilder(tokenizer))
             return self._loaded
 
@@ -82,7 +82,7 @@ class StudentLoader:
         return self.others[name]
 
     def _is_closed(self) -> bool:
-        return self._loaded is not None and self._loaded.engine.worker.closed
+        return self._loaded is not None and self._loaded.engine.closed
 
     def close(self) -> None:
         """Close the engine if it was loaded, and the students that calls named."""
@@ -97,10 +97,10 @@ def _restored(
     tokenizer: Any,
     device: str | None,
     dtype: str,
-    limits: Limits,
+    config: EngineConfig,
     loaded: RequestBuilder | None,
 ) -> StudentLoader:
-    loader = StudentLoader(model, tokenizer, device, dtype, limits)
+    loader = StudentLoader(model, tokenizer, device, dtype, config)
     loader._loaded = loaded
     return loader
 

@@ -26,7 +26,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from langchain_gkt.students.engine.engine import Engine, Piece, Request
+from langchain_gkt.students.engine.engine import Engine, Request, TokenChunk
 from support.fakes import MODELS
 
 TOKENIZER = AutoTokenizer.from_pretrained(MODELS / "student")
@@ -109,7 +109,7 @@ def make_model(kind: str):
     return model
 
 
-def run(engine: Engine, request: Request, **options) -> list[Piece]:
+def run(engine: Engine, request: Request, **options) -> list[TokenChunk]:
     return list(engine.generate(request, threading.Event(), **options))
 
 

@@ -1,8 +1,8 @@
-"""The torch side of a student: one model, its worker, and the ways to ask it.
+"""The torch side of a student: one model, its scheduler, and the calls that use it.
 
-Requests of any number of threads and event loops are decoded together by the worker.
-Encoder-decoder students, and models without a KV cache of the usual kind, take the simple
-path: their rows run one after the other, step by step, and share no prefixes.
+Requests of any number of threads and event loops are decoded together by the scheduler.
+Requests to encoder-decoder students, and to models without a KV cache of the usual kind, run
+unbatched: they take turns, step by step, and share no prefixes.
 """
 
 from __future__ import annotations
@@ -18,18 +18,14 @@ from typing import Any
 import torch
 
 from langchain_gkt.errors import StudentError
-from langchain_gkt.students.engine.model_runner import Forward
-from langchain_gkt.students.engine.request import (
-    Constraint,
-    Limits,
-    Piece,
-    Request,
-    Row,
-    StopFilter,
-)
-from langchain_gkt.students.engine.scheduler import Worker
+from langchain_gkt.students.engine.config import EngineConfig
+from langchain_gkt.students.engine.detokenizer import Detokenizer
+from langchain_gkt.students.engine.model_runner import ModelRunner
+from langchain_gkt.students.engine.request import Constraint, Request, TokenChunk
+from langchain_gkt.students.engine.request_state import Deliver, RequestState
+from langchain_gkt.students.engine.scheduler import Scheduler
 
-__all__ = ["Constraint", "Engine", "Limits", "Piece", "Prefill", "Request", "StopFilter"]
+__all__ = ["Constraint", "Engine", "EngineConfig", "Prefill", "Request", "TokenChunk"]
 
 _TRUNCATE = ", or set on_long_prompt='truncate' (student_kwargs of a chain)"
 
@@ -37,27 +33,27 @@ _TRUNCATE = ", or set on_long_prompt='truncate' (student_kwargs of a chain)"
 class Prefill:
     """A prompt that is being prefilled ahead of its request.
 
-    As a context manager it frees what no request has taken over.
+    As a context manager it frees the KV cache on leaving, unless a request uses it.
     """
 
-    def __init__(self, worker: Worker, ids: list[int]) -> None:
-        """Start.
+    def __init__(self, scheduler: Scheduler, ids: list[int]) -> None:
+        """Start prefilling.
 
         Args:
-            worker: The worker of the model.
+            scheduler: The model's scheduler.
             ids: Ids of the prompt.
         """
-        self._worker = worker
-        self._ahead = worker.prefill_ahead(ids)
+        self._scheduler = scheduler
+        self._ticket = scheduler.prefill_ahead(ids)
 
     @property
     def done(self) -> bool:
         """Whether nothing is left to prefill."""
-        return self._ahead.done
+        return self._ticket.done
 
     def close(self) -> None:
-        """Stop, and free the KV cache; a request that has taken it over keeps it."""
-        self._worker.forget(self._ahead)
+        """Stop, and free the KV cache unless a request uses it."""
+        self._scheduler.discard(self._ticket)
 
     def __enter__(self) -> Prefill:
         """Return itself."""
@@ -71,13 +67,13 @@ class Prefill:
 class Engine:
     """A loaded model and its tokenizer."""
 
-    def __init__(self, model: Any, tokenizer: Any, limits: Limits | None = None) -> None:
-        """Take a model for inference.
+    def __init__(self, model: Any, tokenizer: Any, config: EngineConfig | None = None) -> None:
+        """Prepare a model for inference.
 
         Args:
             model: A transformers model with a language-modelling head.
             tokenizer: Its tokenizer, of the fast kind.
-            limits: How many requests and how much memory; None for the usual.
+            config: How many requests and how much memory; None for the defaults.
 
         Raises:
             StudentError: If the tokenizer is not a fast one.
@@ -92,22 +88,26 @@ class Engine:
         ends = getattr(model.generation_config, "eos_token_id", None)
         ends = ends if isinstance(ends, list) else [ends]
         self.end_ids = {end for end in [*ends, tokenizer.eos_token_id] if end is not None}
-        config = model.config.get_text_config()
         self.is_encoder_decoder = bool(model.config.is_encoder_decoder)
         # T5-type models have relative positions and no hard limit of their own.
-        self.context: int | None = getattr(config, "max_position_embeddings", None)
-        self.limits = limits or Limits()
-        self.worker = Worker(
-            Forward(model, is_encoder_decoder=self.is_encoder_decoder),
-            limits=self.limits,
+        text_config = model.config.get_text_config()
+        self.context: int | None = getattr(text_config, "max_position_embeddings", None)
+        self.config = config or EngineConfig()
+        self.scheduler = Scheduler(
+            ModelRunner(model, is_encoder_decoder=self.is_encoder_decoder),
+            config=self.config,
             context=self.context,
             end_ids=self.end_ids,
-            backend_tokenizer=tokenizer.backend_tokenizer,
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle and copy the model and the limits; the worker starts anew."""
-        return type(self), (self.model, self.tokenizer, self.limits)
+        """Pickle the model and the settings; the copy starts a scheduler of its own."""
+        return type(self), (self.model, self.tokenizer, self.config)
+
+    @property
+    def closed(self) -> bool:
+        """Whether requests are refused, because `close` was called."""
+        return self.scheduler.queue.closed
 
     @cached_property
     def vocabulary(self) -> int:
@@ -119,7 +119,7 @@ class Engine:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A digest that two sets of weights or tokenizers do not share."""
+        """A digest that differs between two sets of weights or two tokenizers."""
         digest = hashlib.sha256(self.tokenizer.backend_tokenizer.to_str().encode())
         digest.update(str(self.tokenizer.chat_template).encode())
         for name, weights in self.model.state_dict().items():
@@ -132,35 +132,36 @@ class Engine:
         return self
 
     def close(self) -> None:
-        """End the worker and free its memory; whoever still waits gets a StudentError."""
-        self.worker.close()
+        """End the thread and free its memory; requests that still run get a StudentError."""
+        self.scheduler.close()
 
     def prefill(self, prompt: list[int]) -> Prefill:
         """Prefill a prompt while something else is being waited for.
 
-        The request with the same prompt takes the result over. Encoder-decoder students
-        have nothing to prefill, and ignore it.
+        The request with the same prompt uses the result. Encoder-decoder students have nothing
+        to prefill, and ignore it.
 
         Args:
             prompt: Ids of the conversation, with the header of the answer.
 
         Returns:
-            A handle; closing it frees what no request has taken over.
+            A handle; closing it frees the KV cache, unless a request uses it.
         """
-        return Prefill(self.worker, prompt)
+        return Prefill(self.scheduler, prompt)
 
     def generate(
-        self, request: Request, cancelled: threading.Event, *, whole: bool = False
-    ) -> Generator[Piece, None, None]:
+        self, request: Request, cancelled: threading.Event, *, stream: bool = True
+    ) -> Generator[TokenChunk, None, None]:
         """Generate one answer, token by token.
 
         Args:
             request: What to continue, and how.
             cancelled: Ends the generation within one step when set.
-            whole: Whether to give the text in one piece, at the end; this is quicker.
+            stream: Whether to give text as soon as it is certain, or once, at the end; the latter
+                is quicker.
 
         Yields:
-            Pieces with text as soon as it is certain; the last one has a finish reason
+            TokenChunks with text as soon as it is certain; the last one has a finish reason
             unless the request was cancelled.
 
         Raises:
@@ -169,68 +170,68 @@ class Engine:
         """
         if cancelled.is_set():
             return
-        pieces: queue.SimpleQueue[Piece | Exception | None] = queue.SimpleQueue()
-        row = self._row(request, pieces.put, cancelled, whole)
+        chunks: queue.SimpleQueue[TokenChunk | Exception | None] = queue.SimpleQueue()
+        state = self._submit(request, chunks.put, cancelled, stream)
         try:
-            while (piece := pieces.get()) is not None:
-                if isinstance(piece, Exception):
-                    raise piece
-                yield piece
-                if piece.finish_reason is not None:
+            while (chunk := chunks.get()) is not None:
+                if isinstance(chunk, Exception):
+                    raise chunk
+                yield chunk
+                if chunk.finish_reason is not None:
                     return
         finally:
-            row.closed = True
+            state.closed = True
 
     async def agenerate(
-        self, request: Request, *, whole: bool = False
-    ) -> AsyncGenerator[Piece, None]:
+        self, request: Request, *, stream: bool = True
+    ) -> AsyncGenerator[TokenChunk, None]:
         """Do what `generate` does, on the event loop and without a thread per request.
 
         Args:
             request: What to continue, and how.
-            whole: Whether to give the text in one piece, at the end.
+            stream: Whether to give text as soon as it is certain, or once, at the end.
 
         Yields:
-            Pieces, as `generate` does. Closing the iterator stops within one step.
+            TokenChunks, as `generate` does. Closing the iterator stops within one step.
 
         Raises:
             StudentError: As `generate` does.
         """
         loop = asyncio.get_running_loop()
-        pieces: asyncio.Queue[Piece | Exception | None] = asyncio.Queue()
+        chunks: asyncio.Queue[TokenChunk | Exception | None] = asyncio.Queue()
         cancelled = threading.Event()
 
-        def deliver(piece: Piece | Exception | None) -> None:
+        def deliver(chunk: TokenChunk | Exception | None) -> None:
             try:
-                loop.call_soon_threadsafe(pieces.put_nowait, piece)
-            except RuntimeError:  # the loop is closed, and nobody waits
+                loop.call_soon_threadsafe(chunks.put_nowait, chunk)
+            except RuntimeError:  # the event loop is closed: nobody waits
                 cancelled.set()
 
-        self._row(request, deliver, cancelled, whole)
+        self._submit(request, deliver, cancelled, stream)
         try:
-            while (piece := await pieces.get()) is not None:
-                if isinstance(piece, Exception):
-                    raise piece
-                yield piece
-                if piece.finish_reason is not None:
+            while (chunk := await chunks.get()) is not None:
+                if isinstance(chunk, Exception):
+                    raise chunk
+                yield chunk
+                if chunk.finish_reason is not None:
                     return
         finally:
             cancelled.set()
 
     def used(self, prompt: list[int], prefill: list[int]) -> int:
-        """Return how much of the context an answer finds taken.
+        """Return how much of the context is used before the answer goes on.
 
         Args:
             prompt: Ids of the conversation; an encoder reads them in a context of its own.
             prefill: Ids of the answer's beginning.
 
         Returns:
-            Tokens; a decoder behind an encoder begins with one that says so.
+            Tokens; the decoder of an encoder-decoder model begins with a start token.
         """
         return len(prefill) + (1 if self.is_encoder_decoder else len(prompt))
 
     def refuse_long(self, prompt: list[int], prefill: list[int], reserve: int = 0) -> None:
-        """Refuse what leaves an answer no room in the context.
+        """Refuse messages that leave an answer no room in the context.
 
         Args:
             prompt: Ids of the conversation.
@@ -250,7 +251,7 @@ class Engine:
             return
         what = "an answer's beginning" if self.is_encoder_decoder else "a prompt"
         more = f" and {reserve} more are kept for guidance" if reserve else ""
-        # Oldest turns that are forgotten make no room behind an encoder.
+        # Dropping the oldest turns makes no room in an encoder-decoder model's decoder.
         hint = "" if self.is_encoder_decoder else _TRUNCATE
         raise ValueError(
             f"messages make {what} of {used} tokens{more}, but the student's context holds "
@@ -265,7 +266,9 @@ class Engine:
                 f"context{_TRUNCATE}"
             )
 
-    def _row(self, request: Request, deliver: Any, cancelled: threading.Event, whole: bool) -> Row:
+    def _submit(
+        self, request: Request, deliver: Deliver, cancelled: threading.Event, stream: bool
+    ) -> RequestState:
         """Check a request and queue it."""
         ids = [*request.prompt, *request.prefill]
         if not request.prompt:
@@ -282,12 +285,19 @@ class Engine:
                 f"{request.max_tokens}), but the student's context holds {self.context}; "
                 "shorten the messages or lower max_tokens"
             )
-        row = Row(request, ids, deliver, cancelled, whole)
+        state = RequestState(
+            request=request,
+            ids=ids,
+            deliver=deliver,
+            cancelled=cancelled,
+            detokenizer=Detokenizer(self.tokenizer.backend_tokenizer, request),
+            stream=stream,
+        )
         if request.max_tokens < 1:
-            deliver(Piece(text="", tokens=0, finish_reason="length"))
+            deliver(TokenChunk(text="", tokens=0, finish_reason="length"))
         else:
-            self.worker.submit(row)
-        return row
+            self.scheduler.submit(state)
+        return state
 
 
 def _sample(weights: Any) -> str:

@@ -1,68 +1,68 @@
-"""Prefilling one row at a time, from what is already known of its ids."""
+"""Prefilling one request at a time, starting from what is already known of its ids."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-from langchain_gkt.students.engine.kv_cache import KeyValues
-from langchain_gkt.students.engine.model_runner import Forward
-from langchain_gkt.students.engine.prefix_cache import PrefixCache, common
+from langchain_gkt.students.engine.kv.kv_cache import KVCache
+from langchain_gkt.students.engine.kv.prefix_cache import PrefixCache, SharedNodes, common_length
+from langchain_gkt.students.engine.model_runner import ModelRunner
 
-# Columns to spare for a longer row after this one.
-_ROOM = 128
+# Spare columns for the next request, which may be longer.
+_SPARE_COLUMNS = 128
 
 
 @dataclass(eq=False)
-class Ahead:
+class PrefillTicket:
     """A prompt that is prefilled before its request comes.
 
     Attributes:
         ids: The prompt.
         done: Whether nothing is left to prefill.
-        taken: Whether its request has come, or never will.
+        claimed: Whether its request has come, or never will.
     """
 
     ids: list[int]
     done: bool = False
-    taken: bool = False
+    claimed: bool = False
 
 
 @dataclass(frozen=True, eq=False)
-class Filling:
-    """A row that is being prefilled.
+class PrefillState:
+    """Ids that are being prefilled.
 
     Attributes:
-        ids: What is to be prefilled.
-        held: Its keys and values so far.
-        shared: The part of them that other prompts begin with too, for `PrefixCache.trunk`.
+        ids: All of them.
+        cache: Their keys and values so far.
+        shared_nodes: The part of them that other prompts begin with too, for
+            `PrefixCache.shared_prefix`.
     """
 
     ids: list[int]
-    held: KeyValues
-    shared: tuple[Any, ...]
+    cache: KVCache
+    shared_nodes: SharedNodes
 
     @property
     def complete(self) -> bool:
         """Whether all ids are in the cache."""
-        return self.held.window.end >= len(self.ids)
+        return self.cache.window.end >= len(self.ids)
 
 
-class Filler:
-    """Prefills rows in one buffer, one row after the other."""
+class Prefiller:
+    """Prefills requests one after the other, in one buffer."""
 
-    def __init__(self, forward: Forward, prefixes: PrefixCache) -> None:
-        """Begin without a buffer.
+    def __init__(self, model_runner: ModelRunner, prefix_cache: PrefixCache) -> None:
+        """Start without a buffer.
 
         Args:
-            forward: The model.
-            prefixes: What is known of earlier prompts.
+            model_runner: Runs the model.
+            prefix_cache: What is known of earlier prompts.
         """
-        self._forward, self._prefixes = forward, prefixes
-        self._buffer: KeyValues | None = None
-        self._ids: list[int] = []
+        self._model_runner, self._prefix_cache = model_runner, prefix_cache
+        self._buffer: KVCache | None = None
+        self._buffered_ids: list[int] = []
 
     @property
     def nbytes(self) -> int:
@@ -70,65 +70,66 @@ class Filler:
         return self._buffer.nbytes if self._buffer is not None else 0
 
     def free(self) -> None:
-        """Let go of the buffer."""
-        self._buffer, self._ids = None, []
+        """Free the buffer."""
+        self._buffer, self._buffered_ids = None, []
 
-    def begin(self, ids: list[int]) -> Filling:
-        """Load what is known of some ids. The row begun before must have joined or left.
+    def start(self, ids: list[int]) -> PrefillState:
+        """Load what is known of some ids. This overwrites the ids that were started before.
 
         Args:
             ids: What is to be prefilled.
 
         Returns:
-            The row, for `feed`.
+            The state, for `advance`.
         """
-        match = self._prefixes.match(ids)
-        held = self._buffer
-        if held is None or held.columns < len(ids):
-            held = self._buffer = KeyValues(self._forward.layers, len(ids) + _ROOM)
-            self._ids = []
-        # The row before often began alike: then that part is in the buffer already.
-        known = common(self._ids, ids[:-1]) if self._prefixes.max_bytes else 0
-        held.window.end = known
-        at = 0
+        match = self._prefix_cache.match(ids)
+        cache = self._buffer
+        if cache is None or cache.columns < len(ids):
+            cache = self._buffer = KVCache(self._model_runner.layers, len(ids) + _SPARE_COLUMNS)
+            self._buffered_ids = []
+        # The ids before often began alike: that part is in the buffer already.
+        reuse = self._prefix_cache.max_bytes > 0
+        known = common_length(self._buffered_ids, ids[:-1]) if reuse else 0
+        cache.window.end = known
+        position = 0
         for segment in match.segments:
-            skip, at = max(0, known - at), at + segment[0][0].shape[1]
-            if at > known:
-                held.load([(keys[:, skip:], values[:, skip:]) for keys, values in segment])
-        self._ids = ids[: held.window.end]
-        return Filling(ids, held, match.shared if self._forward.shares else ())
+            skip, position = max(0, known - position), position + segment[0][0].shape[1]
+            if position > known:
+                cache.load([(keys[:, skip:], values[:, skip:]) for keys, values in segment])
+        self._buffered_ids = ids[: cache.window.end]
+        return PrefillState(ids, cache, match.shared_nodes)
 
-    def feed(self, filling: Filling, most: int) -> tuple[int, torch.Tensor]:
-        """Prefill the next ids of a row.
+    def advance(self, state: PrefillState, max_tokens: int) -> tuple[int, torch.Tensor]:
+        """Prefill the next ids.
 
         Args:
-            filling: The row.
-            most: How many ids, at most.
+            state: What `start` returned last.
+            max_tokens: Most ids to prefill.
 
         Returns:
-            How many it were, and the last one's logits, shape (vocabulary,).
+            How many were prefilled, and the last one's logits, shape (vocabulary,).
         """
-        chunk = filling.ids[filling.held.window.end :][:most]
-        logits = self._forward.prefill(filling.held, chunk)
-        self._ids = filling.ids[: filling.held.window.end]
+        chunk = state.ids[state.cache.window.end :][:max_tokens]
+        logits = self._model_runner.prefill(state.cache, chunk)
+        self._buffered_ids = state.ids[: state.cache.window.end]
         return len(chunk), logits
 
-    def work_ahead(self, ahead: Ahead, most: int) -> None:
+    def advance_ticket(self, ticket: PrefillTicket, max_tokens: int) -> None:
         """Prefill the next ids of a prompt into the prefix cache.
 
         Args:
-            ahead: The prompt.
-            most: How many ids, at most.
+            ticket: The prompt.
+            max_tokens: Most ids to prefill.
         """
-        size = len(ahead.ids) * self._forward.bytes_per_token
-        if not self._forward.batches or size > self._prefixes.max_bytes:
-            ahead.done = True  # it could not be kept until its request comes
+        size = len(ticket.ids) * self._model_runner.bytes_per_token
+        if not self._model_runner.can_batch or size > self._prefix_cache.max_bytes:
+            ticket.done = True  # it could not be kept until its request comes
             return
         try:
-            filling = self.begin(ahead.ids)
-            self.feed(filling, most)
-            known = ahead.ids[: filling.held.window.end]
-            self._prefixes.insert(known, filling.held, ahead=True)
-            ahead.done = filling.complete
-        except Exception:  # noqa: BLE001  its request will meet the same, and say so
-            ahead.done = True
+            state = self.start(ticket.ids)
+            self.advance(state, max_tokens)
+            known = ticket.ids[: state.cache.window.end]
+            self._prefix_cache.insert(known, state.cache, ahead=True)
+            ticket.done = state.complete
+        except Exception:  # noqa: BLE001  its request will meet the same error, and report it
+            ticket.done = True

@@ -1,142 +1,184 @@
-"""The front of a student's worker: what any thread may ask of it."""
+"""The queue in front of a scheduler, and the thread that serves it."""
 
 from __future__ import annotations
 
-import os
 import threading
+import time
 import weakref
-from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Callable
 
 from langchain_gkt.errors import StudentError
-from langchain_gkt.students.engine.prefill import Ahead
-from langchain_gkt.students.engine.request import Limits, Row
+from langchain_gkt.students.engine.prefill import PrefillTicket
+from langchain_gkt.students.engine.request_state import RequestState
 
 _THREAD = "gkt-student"
+# How long the thread waits for more work, and how often it looks whether the program ends.
+_LINGER_SECONDS, _POLL_SECONDS = 2.0, 0.05
 
 
-class Desk(ABC):
-    """Takes requests from any thread, and keeps one thread of its own that serves them."""
+class RequestQueue:
+    """Takes requests from any thread, and keeps one thread of its own that serves them.
 
-    def __init__(self, limits: Limits, context: int | None) -> None:
+    The thread starts with the first request. It ends some time after the last one, when the
+    queue is closed, or with the program.
+
+    Attributes:
+        lock: Guards everything below; callers may hold it over several calls.
+        waiting: Requests that nobody has begun, the oldest first.
+        tickets: Prompts to prefill ahead of their requests, the oldest first.
+        discarded: Prompts that were prefilled ahead, and whose requests will not come.
+        closed: Whether the queue takes no more requests.
+        thread: The thread, while it runs.
+    """
+
+    def __init__(self, max_queue: int, serve: Callable[[], None]) -> None:
         """Prepare, without starting a thread.
 
         Args:
-            limits: What may be used.
-            context: The model's context in tokens, if it has one.
+            max_queue: Most requests that wait.
+            serve: Serves the queue on its thread, until `wait_for_work` returns False.
         """
-        self.limits, self.context = limits, context
+        self._max_queue = max_queue
+        # Weak, because a cycle would keep the weights until the garbage collector runs.
+        self._serve = weakref.WeakMethod(serve)
         self.closed = False
-        self._reset()
-        _desks.add(self)
+        self.reset()
 
-    def _reset(self) -> None:
-        """Begin without requests, without a thread and with a lock of our own."""
-        self._wake = threading.Condition()
-        self._thread: threading.Thread | None = None
-        self._waiting: deque[Row] = deque()
-        self._ahead: list[Ahead] = []
-        self._unwanted: list[list[int]] = []
+    def reset(self) -> None:
+        """Start over without requests and without a thread, with a lock of its own."""
+        self.lock = threading.Condition()
+        self.waiting: deque[RequestState] = deque()
+        self.tickets: list[PrefillTicket] = []
+        self.discarded: list[list[int]] = []
+        self.thread: threading.Thread | None = None
 
-    def submit(self, row: Row) -> None:
-        """Queue a row.
+    def submit(self, state: RequestState) -> None:
+        """Queue a request.
 
         Args:
-            row: The row.
+            state: The request.
 
         Raises:
             StudentError: If the student is closed, or too many requests wait already.
         """
-        with self._wake:
+        with self.lock:
             if self.closed:
                 raise StudentError("the student is closed; make a new one")
-            if len(self._waiting) >= self.limits.max_queue:
+            if len(self.waiting) >= self._max_queue:
                 raise StudentError(
-                    f"{len(self._waiting)} requests already wait for the student, and max_queue="
-                    f"{self.limits.max_queue}; send fewer at once, or raise max_queue"
+                    f"{len(self.waiting)} requests already wait for the student, and max_queue="
+                    f"{self._max_queue}; send fewer at once, or raise max_queue"
                 )
-            self._start()  # first: where no thread can be had, nothing is left behind
-            self._waiting.append(row)
+            self._wake()  # first: if no thread can be started, no request is left behind
+            self.waiting.append(state)
 
-    def prefill_ahead(self, ids: list[int]) -> Ahead:
-        """Queue a prompt whose request will come later.
+    def submit_ticket(self, ticket: PrefillTicket) -> None:
+        """Queue a prompt whose request will come later; a closed queue ignores it.
 
         Args:
-            ids: The prompt.
+            ticket: The prompt.
+        """
+        with self.lock:
+            if not self.closed:
+                self._wake()
+                self.tickets.append(ticket)
+
+    def claim_tickets(self, prompt: list[int]) -> None:
+        """Remove the tickets of a prompt, because its request has come.
+
+        Args:
+            prompt: The prompt.
+        """
+        with self.lock:
+            for ticket in [t for t in self.tickets if t.ids == prompt]:
+                ticket.claimed = True
+                self.tickets.remove(ticket)
+
+    def discard_ticket(self, ticket: PrefillTicket) -> None:
+        """Have a prompt's KV cache freed, unless its request has come.
+
+        Args:
+            ticket: What was given to `submit_ticket`.
+        """
+        with self.lock:
+            if ticket.claimed or self.closed:
+                return
+            ticket.claimed = True
+            if ticket in self.tickets:
+                self.tickets.remove(ticket)
+            self.discarded.append(ticket.ids)
+            self._wake()  # only the scheduler's thread may touch its caches
+
+    def pending_ticket(self) -> PrefillTicket | None:
+        """Return the first prompt that is not wholly prefilled."""
+        with self.lock:
+            return next((ticket for ticket in self.tickets if not ticket.done), None)
+
+    def pop_discarded(self) -> list[list[int]]:
+        """Return the prompts to free, and forget them."""
+        with self.lock:
+            discarded, self.discarded = self.discarded, []
+        return discarded
+
+    def pop_cancelled(self) -> list[RequestState]:
+        """Remove waiting requests that were cancelled, and return them."""
+        with self.lock:
+            cancelled = [state for state in self.waiting if state.is_cancelled]
+            for state in cancelled:
+                self.waiting.remove(state)
+        return cancelled
+
+    @property
+    def has_work(self) -> bool:
+        """Whether anything waits in the queue."""
+        return bool(self.waiting or self.discarded or not all(t.done for t in self.tickets))
+
+    def wait_for_work(self, *, busy: bool) -> bool:
+        """Wait until there is something to do; called by the queue's thread, with the lock.
+
+        Args:
+            busy: Whether the thread has work of its own.
 
         Returns:
-            A handle for `forget`.
+            False if the thread has to end: another may then be started.
         """
-        # What cannot become a request is left for the request to say.
-        bounds = (self.context, self.limits.kv_tokens)
-        fits = all(bound is None or len(ids) < bound for bound in bounds)
-        fits = fits and self.limits.prefix_cache_bytes > 0
-        ahead = Ahead(ids, done=not fits, taken=not fits)
-        with self._wake:
-            if fits and not self.closed:
-                self._start()
-                self._ahead.append(ahead)
-        return ahead
+        deadline = time.monotonic() + _LINGER_SECONDS
+        while not (busy or self.has_work) and self.is_serving and time.monotonic() < deadline:
+            self.lock.wait(_POLL_SECONDS)
+        if (busy or self.has_work) and self.is_serving:
+            return True
+        self.thread = None
+        return False
 
-    def forget(self, ahead: Ahead) -> None:
-        """Free a prompt prefilled ahead, unless its request has come.
-
-        Args:
-            ahead: What `prefill_ahead` returned.
-        """
-        with self._wake:
-            if ahead.taken or self.closed:
-                return
-            ahead.taken = True
-            if ahead in self._ahead:
-                self._ahead.remove(ahead)
-            self._unwanted.append(ahead.ids)
-            self._start()  # only the worker's thread touches what it holds
-
-    def close(self) -> None:
-        """End the thread; whoever still waits gets a StudentError."""
-        with self._wake:
-            self.closed = True
-            thread = self._thread
-            self._wake.notify_all()
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
-        with self._wake:
-            self._ahead.clear()
-            self._unwanted.clear()
-
-    def _start(self) -> None:
-        if self._thread is None:
-            # No daemon, whoever asks: a daemon would be torn down in the middle of a step.
-            thread = threading.Thread(target=self._run, name=_THREAD, daemon=False)
-            thread.start()
-            self._thread = thread
-        self._wake.notify_all()
-
-    def _wanted(self) -> bool:
-        """Whether somebody may still ask: the desk is open and the program goes on."""
+    @property
+    def is_serving(self) -> bool:
+        """Whether requests may still come: the queue is open, and the program runs."""
         if self.closed or threading.main_thread().is_alive():
             return not self.closed
-        # The interpreter waits for every thread that is no daemon, and so for us; those of the
-        # user's own may go on asking when the main one has ended.
+        # The interpreter waits for every thread that is no daemon, and so for this one; the
+        # user's own threads may send requests after the main one has ended.
         return any(
             not thread.daemon and thread.name != _THREAD and thread is not threading.main_thread()
             for thread in threading.enumerate()
         )
 
-    @abstractmethod
-    def _run(self) -> None:
-        """Serve until there is nothing left to do; runs on the desk's own thread."""
+    def close(self) -> None:
+        """Refuse further requests, and wait for the thread to end."""
+        with self.lock:
+            self.closed = True
+            thread = self.thread
+            self.lock.notify_all()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+        with self.lock:
+            self.tickets.clear()
+            self.discarded.clear()
 
-
-_desks: weakref.WeakSet[Desk] = weakref.WeakSet()
-
-
-def _forget_threads() -> None:
-    """Begin anew in a forked child: the thread and whatever it held stayed with the parent."""
-    for desk in list(_desks):
-        desk._reset()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_threads)
+    def _wake(self) -> None:
+        if self.thread is None:
+            # Not a daemon, even if a daemon asks: it would be torn down in the middle of a step.
+            thread = threading.Thread(target=self._serve(), name=_THREAD, daemon=False)
+            thread.start()
+            self.thread = thread
+        self.lock.notify_all()

@@ -2,20 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 
 from langchain_gkt.errors import StudentError
-from langchain_gkt.students.engine.request import Request, Row
+from langchain_gkt.students.engine.request import Request
+from langchain_gkt.students.engine.request_state import RequestState
 
 # Dividing by less overflows, and the draw is the likeliest token anyway.
-_COLDEST = 1e-4
+_MIN_TEMPERATURE = 1e-4
+
+
+@dataclass
+class TokenProbabilityRecorder:
+    """A constraint that forbids nothing, and records how likely every chosen token was.
+
+    Attributes:
+        probabilities: One for each token chosen, between 0 and 1.
+    """
+
+    probabilities: list[float] = field(default_factory=list)
+    done = False
+
+    def choose(self, logits: torch.Tensor, pick: Callable[[torch.Tensor], int]) -> int:
+        """Let the request's sampler choose.
+
+        Args:
+            logits: Float32 logits of the next token, shape (vocabulary,).
+            pick: The request's sampler.
+
+        Returns:
+            The token's id.
+        """
+        token = pick(logits)
+        self.probabilities.append(float(torch.softmax(logits, dim=-1)[token]))
+        return token
 
 
 def make_generator(request: Request, device: torch.device) -> torch.Generator | None:
-    """Return the request's own source of chance, or None for a greedy one."""
-    if request.temperature <= _COLDEST:
+    """Return the request's own source of randomness, or None for greedy decoding."""
+    if request.temperature <= _MIN_TEMPERATURE:
         return None
     generator = torch.Generator(device=device)
     if request.seed is None:
@@ -25,53 +53,53 @@ def make_generator(request: Request, device: torch.device) -> torch.Generator | 
     return generator
 
 
-def choose(logits: torch.Tensor, rows: Sequence[Row]) -> list[int | Exception]:
-    """Choose one token per row.
+def sample(logits: torch.Tensor, states: Sequence[RequestState]) -> list[int | Exception]:
+    """Choose one token per request.
 
-    Each row draws from its own generator, so that its neighbours have no say.
+    Each request draws from its own generator, so its neighbours do not change its tokens.
 
     Args:
-        logits: Shape (rows, vocabulary).
-        rows: What each row asks for.
+        logits: Shape (requests, vocabulary).
+        states: The requests.
 
     Returns:
-        A token id for each row, or the exception that ends this row alone.
+        A token id for each request, or the exception that ends this request alone.
     """
     best = logits.argmax(dim=-1, keepdim=True)
     # A NaN wins every argmax, so looking at the winners is looking at all.
-    sound = torch.isfinite(logits.gather(-1, best)).flatten().tolist()
+    finite = torch.isfinite(logits.gather(-1, best)).flatten().tolist()
     chosen: list[int | Exception] = list(best.flatten().tolist())
-    for at, row in enumerate(rows):
-        if not sound[at]:
-            chosen[at] = StudentError(
+    for row, state in enumerate(states):
+        if not finite[row]:
+            chosen[row] = StudentError(
                 "the student's logits are not numbers; check its weights and dtype"
             )
-        elif row.generator is not None or row.request.constraint is not None:
+        elif state.generator is not None or state.request.constraint is not None:
             try:
-                chosen[at] = _choose_one(logits[at].float(), row)
+                chosen[row] = _sample_one(logits[row].float(), state)
             except Exception as error:  # noqa: BLE001  a constraint may raise anything
-                chosen[at] = error
+                chosen[row] = error
     return chosen
 
 
-def _choose_one(logits: torch.Tensor, row: Row) -> int:
-    if row.request.constraint is None:
-        return _draw(logits, row)
-    return row.request.constraint.choose(logits, lambda allowed: _draw(allowed, row))
+def _sample_one(logits: torch.Tensor, state: RequestState) -> int:
+    if state.request.constraint is None:
+        return _draw(logits, state)
+    return state.request.constraint.choose(logits, lambda allowed: _draw(allowed, state))
 
 
-def _draw(logits: torch.Tensor, row: Row) -> int:
-    request = row.request
+def _draw(logits: torch.Tensor, state: RequestState) -> int:
+    request = state.request
     if not torch.isfinite(logits).any():
         raise StudentError(
             "the constraint on the answer forbids every token the student has; the "
             "student's vocabulary cannot write what is asked for"
         )
-    if row.generator is None:
+    if state.generator is None:
         return int(logits.argmax())
     probabilities = torch.softmax(logits / request.temperature, dim=-1)
     if request.top_p < 1:
         ordered, order = probabilities.sort(descending=True)
         beyond = ordered.cumsum(-1) - ordered >= request.top_p
         probabilities = probabilities.index_fill(0, order[beyond], 0.0)
-    return int(torch.multinomial(probabilities, 1, generator=row.generator))
+    return int(torch.multinomial(probabilities, 1, generator=state.generator))

@@ -1,353 +1,373 @@
-"""The worker of a loaded student: one thread that decodes all requests together.
+"""The scheduler of a student: one thread that decodes all requests together.
 
-Continuous batching: rows join between two steps and leave when they are finished, so that
-nobody waits for a neighbour's whole answer. The thread starts with the first request and ends
-when there has been nothing to do for a while.
+Continuous batching: requests join the batch between two steps and leave it when they are
+finished, so no request waits for another's whole answer.
 """
 
 from __future__ import annotations
 
-import time
-from typing import Any
+import os
+import weakref
 
 import torch
 
 from langchain_gkt.errors import StudentError
-from langchain_gkt.students.engine.kv_cache import Batch
-from langchain_gkt.students.engine.lookup import Lookup
-from langchain_gkt.students.engine.model_runner import Apart, Forward
-from langchain_gkt.students.engine.prefill import Filler, Filling
-from langchain_gkt.students.engine.prefix_cache import PrefixCache
-from langchain_gkt.students.engine.request import Limits, Row
-from langchain_gkt.students.engine.request_queue import Desk
-from langchain_gkt.students.engine.sampling import choose, make_generator
+from langchain_gkt.students.engine.config import EngineConfig
+from langchain_gkt.students.engine.kv.kv_cache import BatchKVCache
+from langchain_gkt.students.engine.kv.prefix_cache import PrefixCache
+from langchain_gkt.students.engine.model_runner import ModelRunner
+from langchain_gkt.students.engine.prefill import Prefiller, PrefillTicket
+from langchain_gkt.students.engine.request_queue import RequestQueue
+from langchain_gkt.students.engine.request_state import RequestState
+from langchain_gkt.students.engine.sampling import make_generator, sample
 
-# Ids prefilled between two steps of rows that are already decoding.
+# Ids prefilled between two steps of requests that are already decoding.
 _CHUNK = 512
 # Attention over more shared prefixes at once costs more calls than it saves reading.
-_MOST_TRUNKS = 4
-# The KV cache of a worker that was given no limit.
+_MAX_SHARED_PREFIXES = 4
+# The KV cache of a scheduler that was given no limit.
 _DEFAULT_KV_BYTES = 2 * 2**30
-# How long the thread waits for more work, and how often it looks whether the program ends.
-_LINGER_SECONDS, _LOOK_SECONDS = 2.0, 0.05
 
 
-class Worker(Desk):
-    """Decodes what the desk has taken; all methods but `stats` belong to its thread."""
+class Scheduler:
+    """Admits, prefills and decodes the requests of one model.
+
+    `submit`, `prefill_ahead`, `discard`, `stats` and `close` may be called from any thread; all
+    else belongs to the queue's thread.
+    """
 
     def __init__(
         self,
-        forward: Forward,
+        model_runner: ModelRunner,
         *,
-        limits: Limits,
+        config: EngineConfig,
         context: int | None,
         end_ids: set[int],
-        backend_tokenizer: Any,
     ) -> None:
         """Prepare, without starting a thread.
 
         Args:
-            forward: The model.
-            limits: What may be used.
+            model_runner: Runs the model.
+            config: How many requests and how much memory.
             context: The model's context in tokens, if it has one.
             end_ids: Ids that end an answer.
-            backend_tokenizer: Turns ids into text.
         """
-        self.forward = forward
-        self._end_ids, self._backend_tokenizer = end_ids, backend_tokenizer
+        self.model_runner, self.config, self._context = model_runner, config, context
+        self._end_ids = end_ids
         self.steps = 0
-        super().__init__(limits, context)
+        self.queue = RequestQueue(config.max_queue, self._serve)
+        self._reset()
+        _schedulers.add(self)
 
     def _reset(self) -> None:
-        super()._reset()
-        self._filling: Row | None = None
-        self._rows: list[Row] = []
-        self._apart: list[Row] = []
-        self._batch: Batch | None = None
-        self.prefixes = PrefixCache(self.limits.prefix_cache_bytes)
-        self._filler = Filler(self.forward, self.prefixes)
+        self._prefilling: RequestState | None = None
+        self._decoding: list[RequestState] = []
+        self._unbatched: list[RequestState] = []
+        self._batch: BatchKVCache | None = None
+        self.prefix_cache = PrefixCache(self.config.prefix_cache_bytes)
+        self._prefiller = Prefiller(self.model_runner, self.prefix_cache)
+
+    def reset(self) -> None:
+        """Start over without requests, without a thread and without caches."""
+        self.queue.reset()
+        self._reset()
+
+    def submit(self, state: RequestState) -> None:
+        """Queue a request.
+
+        Args:
+            state: The request.
+
+        Raises:
+            StudentError: If the student is closed, or too many requests wait already.
+        """
+        self.queue.submit(state)
+
+    def prefill_ahead(self, ids: list[int]) -> PrefillTicket:
+        """Queue a prompt whose request will come later.
+
+        Args:
+            ids: The prompt.
+
+        Returns:
+            A handle for `discard`.
+        """
+        # A prompt that is too long is ignored here: its request will raise the error.
+        limits = (self._context, self.config.kv_tokens)
+        fits = all(limit is None or len(ids) < limit for limit in limits)
+        fits = fits and self.config.prefix_cache_bytes > 0
+        ticket = PrefillTicket(ids, done=not fits, claimed=not fits)
+        if fits:
+            self.queue.submit_ticket(ticket)
+        return ticket
+
+    def discard(self, ticket: PrefillTicket) -> None:
+        """Free a prompt that was prefilled ahead, unless its request has come.
+
+        Args:
+            ticket: What `prefill_ahead` returned.
+        """
+        self.queue.discard_ticket(ticket)
 
     def close(self) -> None:
-        """End the thread, and forget the prompts seen."""
-        super().close()
-        self.prefixes.clear()
+        """End the thread and free the caches; requests that still run get a StudentError."""
+        self.queue.close()
+        self.prefix_cache.clear()
 
     def stats(self) -> dict[str, int]:
-        """Return what is in use, to be looked at while nothing else depends on it.
+        """Return what is in use; the numbers may be a step apart from each other.
 
         Returns:
             ``rows`` and ``waiting`` requests, ``kv_tokens`` held for them, ``kv_bytes``
-            allocated (kept for a moment after the last row), ``prefix_bytes`` of prompts seen
-            or prefilled ahead, and ``steps`` made so far.
+            allocated (kept for a moment after the last request), ``prefix_bytes`` of prompts
+            seen or prefilled ahead, and ``steps`` made so far.
         """
         batch = self._batch
-        filling = [self._filling] if self._filling else []
-        rows = [*self._rows, *self._apart, *filling]
+        states = self._running
         return {
-            "rows": len(rows),
-            "waiting": len(self._waiting),
-            "kv_tokens": sum(len(row.ids) + row.count for row in rows),
-            "kv_bytes": (batch.nbytes if batch is not None else 0) + self._filler.nbytes,
-            "prefix_bytes": self.prefixes.nbytes,
+            "rows": len(states),
+            "waiting": len(self.queue.waiting),
+            "kv_tokens": sum(len(state.ids) + state.count for state in states),
+            "kv_bytes": (batch.nbytes if batch is not None else 0) + self._prefiller.nbytes,
+            "prefix_bytes": self.prefix_cache.nbytes,
             "steps": self.steps,
         }
 
-    def _run(self) -> None:
+    @property
+    def _running(self) -> list[RequestState]:
+        prefilling = [self._prefilling] if self._prefilling else []
+        return [*self._decoding, *self._unbatched, *prefilling]
+
+    def _serve(self) -> None:
         torch.get_num_threads()  # makes a new thread take over the number the user has set
         with torch.inference_mode():
-            while self._next():
+            while self._wait_for_work():
                 try:
-                    self._turn()
-                except Exception as error:  # noqa: BLE001  nobody may be left waiting
-                    with self._wake:
-                        stranded = self._take_all()
-                    _fail(stranded, error)
+                    self._run_step()
+                except Exception as error:  # noqa: BLE001  no request may be left waiting
+                    with self.queue.lock:
+                        states = self._remove_all()
+                    _fail(states, error)
 
-    def _next(self) -> bool:
-        """Wait for work; return False, with no thread left, where the worker is to end."""
-        with self._wake:
-            last = time.monotonic() + _LINGER_SECONDS
-            while not self._busy() and self._wanted() and time.monotonic() < last:
-                self._wake.wait(_LOOK_SECONDS)
-            if self._busy() and self._wanted():
+    def _wait_for_work(self) -> bool:
+        with self.queue.lock:
+            if self.queue.wait_for_work(busy=bool(self._running)):
                 return True
-            self._thread = None
-            stranded = self._take_all()
-        _fail(stranded, StudentError("the student was closed before the answer was finished"))
+            states = self._remove_all()
+        _fail(states, StudentError("the student was closed before the answer was finished"))
         return False
 
-    def _busy(self) -> bool:
-        return bool(
-            self._waiting
-            or self._filling
-            or self._rows
-            or self._apart
-            or self._unwanted
-            or not all(ahead.done for ahead in self._ahead)
-        )
-
-    def _take_all(self) -> list[Row]:
-        rows = [*self._rows, *self._apart, *self._waiting]
-        rows += [self._filling] if self._filling else []
-        self._rows, self._apart, self._filling = [], [], None
+    def _remove_all(self) -> list[RequestState]:
+        states = [*self._running, *self.queue.waiting]
+        self._decoding, self._unbatched, self._prefilling = [], [], None
         self._batch = None
-        self._filler.free()
-        self._waiting.clear()
-        return rows
+        self._prefiller.free()
+        self.queue.waiting.clear()
+        return states
 
-    def _turn(self) -> None:
-        """Drop who has left, let some in, and make a step."""
-        self.forward.try_out()
-        self._drop()
+    def _run_step(self) -> None:
+        """Remove cancelled requests, admit new ones, and give each running one a token."""
+        self.model_runner.detect_capabilities()
+        self._remove_cancelled()
         self._admit()
-        if self._rows:
-            self._step()
-        for row in list(self._apart):
-            self._step_apart(row)
+        if self._decoding:
+            self._decode()
+        for state in list(self._unbatched):
+            self._step_unbatched(state)
 
-    def _drop(self) -> None:
-        with self._wake:
-            gone = [row for row in self._waiting if row.dropped]
-            for row in gone:
-                self._waiting.remove(row)
-            unwanted, self._unwanted = self._unwanted, []
-        for ids in unwanted:
-            self.prefixes.remove(ids)
-        if self._filling and self._filling.dropped:
-            gone.append(self._filling)
-            self._filling = None
-        for row in [row for row in self._apart if row.dropped]:
-            self._apart.remove(row)
-            gone.append(row)
-        for slot in reversed(range(len(self._rows))):
-            if self._rows[slot].dropped:
-                gone.append(self._leave(slot))
-        for row in gone:
-            row.deliver(None)
+    def _remove_cancelled(self) -> None:
+        cancelled = self.queue.pop_cancelled()
+        for ids in self.queue.pop_discarded():
+            self.prefix_cache.remove(ids)
+        if self._prefilling and self._prefilling.is_cancelled:
+            cancelled.append(self._prefilling)
+            self._prefilling = None
+        for state in [state for state in self._unbatched if state.is_cancelled]:
+            self._unbatched.remove(state)
+            cancelled.append(state)
+        for slot in reversed(range(len(self._decoding))):
+            if self._decoding[slot].is_cancelled:
+                cancelled.append(self._remove_row(slot))
+        for state in cancelled:
+            state.deliver(None)
 
-    def _leave(self, slot: int) -> Row:
+    def _remove_row(self, slot: int) -> RequestState:
         assert self._batch is not None
-        row, last = self._rows[slot], self._rows.pop()
-        if slot < len(self._rows):
-            self._rows[slot] = last
-        self._batch.leave(slot)
-        return row
+        state, last = self._decoding[slot], self._decoding.pop()
+        if slot < len(self._decoding):
+            self._decoding[slot] = last
+        self._batch.remove(slot)
+        return state
 
     def _admit(self) -> None:
-        """Prefill waiting rows, as long as those that decode are not kept waiting."""
+        """Prefill waiting requests, a chunk at most while others decode."""
         left = _CHUNK
-        while left > 0 and self._wanted():
-            row = self._filling or self._next_waiting()
-            if row is None:
+        while left > 0 and self.queue.is_serving:
+            state = self._prefilling or self._next_waiting()
+            if state is None:
                 break
-            if row.dropped:
-                self._filling = None
-                row.deliver(None)
+            if state.is_cancelled:
+                self._prefilling = None
+                state.deliver(None)
                 continue
-            self._filling = row
-            left -= self._prefill(row, left)
-            if not self._rows and not self._apart:
+            self._prefilling = state
+            left -= self._prefill(state, left)
+            if not self._decoding and not self._unbatched:
                 left = _CHUNK
-        if self._filling is None:
-            with self._wake:
-                ahead = next((a for a in self._ahead if not a.done), None)
-            if ahead is not None:
-                self._filler.work_ahead(ahead, max(left, 1))
+        if self._prefilling is None and (ticket := self.queue.pending_ticket()) is not None:
+            self._prefiller.advance_ticket(ticket, max(left, 1))
 
-    def _next_waiting(self) -> Row | None:
-        """Take the first waiting row if it fits; the others stay behind it."""
-        most, running = self.kv_tokens, [*self._rows, *self._apart]
+    def _next_waiting(self) -> RequestState | None:
+        """Take the first waiting request if it fits; the others stay behind it."""
+        limit, running = self.kv_tokens, [*self._decoding, *self._unbatched]
         while True:
-            with self._wake:
-                if not self._waiting:
+            with self.queue.lock:
+                if not self.queue.waiting:
                     return None
-                row = self._waiting[0]
-                fits = row.length <= most
+                state = self.queue.waiting[0]
+                fits = state.max_length <= limit
                 if fits and running:
-                    longest = max(other.length for other in [row, *running])
+                    longest = max(other.max_length for other in [state, *running])
                     if (
-                        len(running) >= self.limits.max_batch_size
-                        or (len(running) + 1) * longest > most
+                        len(running) >= self.config.max_batch_size
+                        or (len(running) + 1) * longest > limit
                     ):
                         return None
-                self._waiting.popleft()
+                self.queue.waiting.popleft()
             if fits:
-                return row
-            row.deliver(
+                return state
+            state.deliver(
                 StudentError(
-                    f"the request needs up to {row.length} tokens of KV cache ({len(row.ids)} of "
-                    f"text and max_tokens={row.request.max_tokens}), but kv_tokens allows {most}; "
-                    "shorten the messages, lower max_tokens or raise kv_tokens"
+                    f"the request needs up to {state.max_length} tokens of KV cache "
+                    f"({len(state.ids)} of text and max_tokens={state.request.max_tokens}), but "
+                    f"kv_tokens allows {limit}; shorten the messages, lower max_tokens or raise "
+                    "kv_tokens"
                 )
             )
 
     @property
     def kv_tokens(self) -> int:
         """Most tokens of KV cache, padding included."""
-        if self.limits.kv_tokens is not None:
-            return self.limits.kv_tokens
-        fitting = _DEFAULT_KV_BYTES // max(1, self.forward.bytes_per_token)
-        return max(fitting, self.context or 0)
+        if self.config.kv_tokens is not None:
+            return self.config.kv_tokens
+        fitting = _DEFAULT_KV_BYTES // max(1, self.model_runner.bytes_per_token)
+        return max(fitting, self._context or 0)
 
-    def _prefill(self, row: Row, most: int) -> int:
-        """Prefill up to so many ids of a row; return how many."""
+    def _prefill(self, state: RequestState, max_tokens: int) -> int:
+        """Prefill up to so many ids of a request; return how many."""
         try:
-            if row.generator is None:
-                row.generator = make_generator(row.request, self.forward.device)
-            if not self.forward.batches:
-                row.state = self.forward.begin_apart(row)
-                self._filling = None
-                self._apart.append(row)
-                self._step_apart(row)
-                return len(row.ids)
-            filling: Filling = row.state or self._begin(row)
-            count, logits = self._filler.feed(filling, most)
-            if not filling.complete:
+            if state.generator is None:
+                state.generator = make_generator(state.request, self.model_runner.device)
+            if not self.model_runner.can_batch:
+                state.unbatched = self.model_runner.start_unbatched(state.request)
+                self._prefilling = None
+                self._unbatched.append(state)
+                self._step_unbatched(state)
+                return len(state.ids)
+            if state.prefill is None:
+                self.queue.claim_tickets(state.request.prompt)
+                state.prefill = self._prefiller.start(state.ids)
+            count, logits = self._prefiller.advance(state.prefill, max_tokens)
+            if not state.prefill.complete:
                 return count
         except Exception as error:  # noqa: BLE001  whatever a model raises
-            self._filling = None
-            row.deliver(_wrapped(error))
+            self._prefilling = None
+            state.deliver(_as_student_error(error))
             return 0
-        self._filling = None
-        if self.limits.prompt_lookup and not row.generator and not row.request.constraint:
-            row.lookup = Lookup(row.ids)
-        chosen = choose(logits[None], [row])[0]
-        if not self._take(row, chosen):
-            if self._batch is None:
-                self._batch = Batch(self.forward.layers, self.forward.device)
-            trunk = None
-            if self._rows or self._waiting:  # alone, one piece is quicker
-                few = len(self._batch.trunks) < _MOST_TRUNKS
-                trunk = self.prefixes.trunk(filling.shared, make=few)
-            longest = max(other.length for other in [row, *self._rows])
-            expected = min(
-                len(self._rows) + len(self._waiting) + 1,
-                self.limits.max_batch_size,
-                self.kv_tokens // longest,
-            )
-            self._batch.join(filling.held, trunk, expected=expected)
-            self._rows.append(row)
-        if isinstance(chosen, int):  # else the keys and values are no numbers
-            self.prefixes.insert(row.request.prompt, filling.held)
-        row.state = None
+        self._prefilling = None
+        chosen = sample(logits[None], [state])[0]
+        cache = state.prefill.cache
+        if not self._append(state, chosen):
+            self._add_row(state)
+        if isinstance(chosen, int):  # else the keys and values are not numbers
+            self.prefix_cache.insert(state.request.prompt, cache)
+        state.prefill = None
         return count
 
-    def _begin(self, row: Row) -> Filling:
-        with self._wake:
-            for ahead in [a for a in self._ahead if a.ids == row.request.prompt]:
-                ahead.taken = True
-                self._ahead.remove(ahead)
-        row.state = filling = self._filler.begin(row.ids)
-        return filling
+    def _add_row(self, state: RequestState) -> None:
+        """Add a prefilled request to the batch."""
+        assert state.prefill is not None
+        if self._batch is None:
+            self._batch = BatchKVCache(self.model_runner.layers, self.model_runner.device)
+        shared_prefix = None
+        others = self._decoding or self.queue.waiting  # a single row is quicker without
+        if others and self.model_runner.can_share_prefixes:
+            shared_prefix = self.prefix_cache.shared_prefix(
+                state.prefill.shared_nodes,
+                create=len(self._batch.shared_prefixes) < _MAX_SHARED_PREFIXES,
+            )
+        longest = max(other.max_length for other in [state, *self._decoding])
+        expected = min(
+            len(self._decoding) + len(self.queue.waiting) + 1,
+            self.config.max_batch_size,
+            self.kv_tokens // longest,
+        )
+        self._batch.add(state.prefill.cache, shared_prefix, expected=expected)
+        self._decoding.append(state)
 
-    def _step(self) -> None:
-        """Give every row of the batch one more token."""
+    def _decode(self) -> None:
+        """Give every request of the batch one more token."""
         assert self._batch is not None
         try:
-            if len(self._rows) == 1 and self._step_by_guessing(self._rows[0], self._batch):
-                return
-            logits = self.forward.decode(self._batch, [row.token for row in self._rows])
+            tokens = [state.token for state in self._decoding]
+            logits = self.model_runner.decode(self._batch, tokens)
         except Exception as error:  # noqa: BLE001  the batch cannot be trusted any more
-            rows, self._rows, self._batch = self._rows, [], None
-            _fail(rows, error)
+            states, self._decoding, self._batch = self._decoding, [], None
+            _fail(states, error)
             return
         self.steps += 1
-        chosen = choose(logits, self._rows)
-        for slot in reversed(range(len(self._rows))):
-            if self._take(self._rows[slot], chosen[slot]):
+        chosen = sample(logits, self._decoding)
+        for slot in reversed(range(len(self._decoding))):
+            if self._append(self._decoding[slot], chosen[slot]):
                 if not isinstance(chosen[slot], int):
-                    self._batch.scrub(slot)
-                self._leave(slot)
+                    self._batch.clear_row(slot)
+                self._remove_row(slot)
 
-    def _step_by_guessing(self, row: Row, batch: Batch) -> bool:
-        """Give the only row several tokens at once; return False where nothing is guessed."""
-        most = min(self.limits.prompt_lookup, row.request.max_tokens - row.count - 1)
-        guess = row.lookup.guess(most) if row.lookup is not None and not batch.trunks else []
-        if not guess:
-            return False
-        chosen = choose(self.forward.check(batch, [row.token, *guess]), [row] * (len(guess) + 1))
-        self.steps += 1
-        for kept, token in enumerate(chosen, 1):
-            finished = self._take(row, token)
-            if finished or token != [*guess, None][kept - 1]:
-                break
-        batch.end_step(kept)
-        if finished:
-            self._leave(0)
-        return True
-
-    def _step_apart(self, row: Row) -> None:
-        state: Apart = row.state
+    def _step_unbatched(self, state: RequestState) -> None:
+        assert state.unbatched is not None
         try:
-            logits = self.forward.step_apart(state)
+            logits = self.model_runner.step_unbatched(state.unbatched)
             self.steps += 1
-            finished = self._take(row, choose(logits[None], [row])[0])
-            state.pending = [row.token]
+            finished = self._append(state, sample(logits[None], [state])[0])
+            state.unbatched.pending = [state.token]
         except Exception as error:  # noqa: BLE001  whatever a model raises
-            row.deliver(_wrapped(error))
+            state.deliver(_as_student_error(error))
             finished = True
         if finished:
-            self._apart.remove(row)
+            self._unbatched.remove(state)
 
-    def _take(self, row: Row, chosen: int | Exception) -> bool:
-        """Give a row its token; return whether it ends with it."""
+    def _append(self, state: RequestState, chosen: int | Exception) -> bool:
+        """Append a request's token; return whether the request ends with it."""
         if isinstance(chosen, int):
             try:
-                return row.take(chosen, self._end_ids, self._backend_tokenizer)
+                return state.append(chosen, self._end_ids)
             except Exception as error:  # noqa: BLE001  a constraint may raise anything
                 chosen = error
-        row.deliver(_wrapped(chosen))
+        state.deliver(_as_student_error(chosen))
         return True
 
 
-def _fail(rows: list[Row], error: Exception) -> None:
-    for row in rows:
-        row.deliver(_wrapped(error))
+def _fail(states: list[RequestState], error: Exception) -> None:
+    for state in states:
+        state.deliver(_as_student_error(error))
 
 
-def _wrapped(error: Exception) -> StudentError:
+def _as_student_error(error: Exception) -> StudentError:
     if isinstance(error, StudentError):
         return error
     wrapped = StudentError(f"the student failed: {type(error).__name__}: {error}")
     wrapped.__cause__ = error
     return wrapped
+
+
+_schedulers: weakref.WeakSet[Scheduler] = weakref.WeakSet()
+
+
+def _reset_after_fork() -> None:
+    """Start over in a forked child: the thread, and what it held, stayed with the parent."""
+    for scheduler in list(_schedulers):
+        scheduler.reset()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reset_after_fork)

@@ -38,7 +38,7 @@ async def test_a_cancelled_call_reads_nothing_ahead(ask, own_student, monkeypatc
         guidance_tokens=5,
         guidance=GuidancePolicy(ask=ask),
     )
-    worker = own_student._engine.worker
+    scheduler = own_student._engine.scheduler
     begun, gate, made = threading.Event(), threading.Event(), []
     prefill = HuggingFaceStudent.prefill
 
@@ -56,8 +56,8 @@ async def test_a_cancelled_call_reads_nothing_ahead(ask, own_student, monkeypatc
         await task
     assert not made
     gate.set()
-    wait_until(lambda: made and made[-1]._ahead.taken)  # not freed by the event loop
-    assert worker._ahead == []
+    wait_until(lambda: made and made[-1]._ticket.claimed)  # not freed by the event loop
+    assert scheduler.queue.tickets == []
     assert asked == []
 
 

@@ -19,12 +19,12 @@ class SlowTeacher(WordTeacher):
     seen: list[int] = []
 
     def _generate(self, *args: Any, **kwargs: Any) -> Any:
-        worker = self.student._engine.worker
+        scheduler = self.student._engine.scheduler
         for _ in range(500):
-            if worker.stats()["prefix_bytes"]:
+            if scheduler.stats()["prefix_bytes"]:
                 break
             time.sleep(0.01)
-        self.seen.append(worker.stats()["prefix_bytes"])
+        self.seen.append(scheduler.stats()["prefix_bytes"])
         return super()._generate(*args, **kwargs)
 
 
@@ -34,7 +34,7 @@ async def test_the_student_reads_while_the_teacher_writes(how, problem) -> None:
     solution, limit = problem.solution, limit_inside(problem.plan, problem.solution)
     teacher = SlowTeacher(answer=solution, asked=[], student=student, seen=[])
     fed: list[int] = []
-    forward = student._engine.worker.forward
+    forward = student._engine.scheduler.model_runner
     prefill = forward.prefill
     forward.prefill = lambda held, ids: fed.append(len(ids)) or prefill(held, ids)
     chain = make(teacher, student, guidance_tokens=limit)
@@ -47,7 +47,7 @@ async def test_the_student_reads_while_the_teacher_writes(how, problem) -> None:
 @pytest.mark.parametrize("how", ["invoke", "ainvoke"])
 async def test_what_the_student_read_for_nothing_is_freed(how, problem) -> None:
     student = HuggingFaceStudent(model=MODELS / "student")
-    worker = student._engine.worker
+    scheduler = student._engine.scheduler
     fails = SlowTeacher(answer="", asked=[], student=student, seen=[], fails_with=OSError("gone"))
     with pytest.raises(TeacherError):
         await answer(make(fails, student, guidance_tokens=5), how, problem.question)
@@ -56,8 +56,8 @@ async def test_what_the_student_read_for_nothing_is_freed(how, problem) -> None:
     assert (await answer(chain, how, problem.question)).text == "12."
     assert fails.seen[0] > 0 and finishes.seen[0] > 0
     for _ in range(500):
-        if not worker.stats()["prefix_bytes"]:
+        if not scheduler.stats()["prefix_bytes"]:
             break
         time.sleep(0.01)
-    assert worker.stats()["prefix_bytes"] == 0
+    assert scheduler.stats()["prefix_bytes"] == 0
     student.close()

@@ -36,9 +36,10 @@ def test_threads_of_a_batch_wait_for_room_in_the_queue(monkeypatch) -> None:
         model=MODELS / "student", max_queue=1, max_batch_size=16, max_tokens=3
     )
     with ThreadPoolExecutor(1) as pool:
-        turn, gate = student._engine.worker._turn, threading.Event()
-        # The worker looks at its queue only now and then, as it does in a long step.
-        monkeypatch.setattr(student._engine.worker, "_turn", lambda: gate.wait(0.2) and turn())
+        scheduler = student._engine.scheduler
+        turn, gate = scheduler._run_step, threading.Event()
+        # The scheduler looks at its queue only now and then, as it does in a long step.
+        monkeypatch.setattr(scheduler, "_run_step", lambda: gate.wait(0.2) and turn())
         answers = pool.submit(student.batch, [QUESTION] * 8, return_exceptions=True)
         time.sleep(0.3)
         gate.set()

@@ -145,23 +145,23 @@ async def test_async_is_sync(student, problem) -> None:
 
 async def test_a_closed_stream_stops_within_a_step(problem) -> None:
     student = HuggingFaceStudent(model=MODELS / "student")
-    worker = student._engine.worker
+    scheduler = student._engine.scheduler
 
     async def ends_soon(made: int) -> None:
         await asyncio.sleep(0.2)
-        assert worker.steps <= made + 1
-        assert worker.stats()["rows"] == worker.stats()["kv_tokens"] == 0
+        assert scheduler.steps <= made + 1
+        assert scheduler.stats()["rows"] == scheduler.stats()["kv_tokens"] == 0
 
     stream = student.stream(problem.question)
     next(stream)
     stream.close()
-    made = worker.steps
+    made = scheduler.steps
     assert made < 20
     await ends_soon(made)
     astream = student.astream(problem.question)
     await anext(astream)
     await astream.aclose()
-    await ends_soon(worker.steps)
+    await ends_soon(scheduler.steps)
 
 
 def test_a_cancelled_request_yields_nothing_more(student) -> None:

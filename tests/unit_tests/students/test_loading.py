@@ -108,9 +108,9 @@ def test_close_reaches_students_that_calls_named(own_student, other) -> None:
         QUESTION, model=other, max_tokens=400, temperature=9.0, stop=["never"]
     )
     next(stream)
-    worker = own_student._loader.others[other]._engine.worker
+    scheduler = own_student._loader.others[other]._engine.scheduler
     own_student.close()
-    assert worker.closed
+    assert scheduler.queue.closed
     with pytest.raises(StudentError, match="closed before the answer was finished"):
         list(stream)
     with pytest.raises(StudentError, match="the student is closed"):
@@ -133,7 +133,7 @@ def test_close_reaches_a_student_that_is_being_loaded(own_student, other, loads)
         loads.gate.set()
         with pytest.raises(StudentError, match="the student is closed"):
             answer.result()
-    assert own_student._loader.others[other]._engine.worker.closed
+    assert own_student._loader.others[other]._engine.scheduler.queue.closed
 
 
 def test_int8_students_answer_and_are_told_apart(student, problem) -> None:

@@ -24,12 +24,11 @@ from support.tiny import (
 )
 
 from langchain_gkt import StudentError
-from langchain_gkt.students.engine.engine import Engine, Limits, Request
-from langchain_gkt.students.engine.kv_cache import Batch, KeyValues
-from langchain_gkt.students.engine.lookup import Lookup
-from langchain_gkt.students.engine.model_runner import Forward
-from langchain_gkt.students.engine.prefill import Filler
-from langchain_gkt.students.engine.prefix_cache import PrefixCache
+from langchain_gkt.students.engine.engine import Engine, EngineConfig, Request
+from langchain_gkt.students.engine.kv.kv_cache import BatchKVCache, KVCache
+from langchain_gkt.students.engine.kv.prefix_cache import PrefixCache
+from langchain_gkt.students.engine.model_runner import ModelRunner
+from langchain_gkt.students.engine.prefill import Prefiller
 
 ROWS = st.lists(
     st.fixed_dictionaries(
@@ -52,7 +51,7 @@ ROWS = st.lists(
 @given(rows=ROWS, batch=st.integers(1, 5), prefix_bytes=st.sampled_from([0, 20_000, 10**7]))
 def test_neighbours_change_no_token(kind, rows, batch, prefix_bytes, models) -> None:
     model = models(kind)
-    limits = Limits(max_batch_size=batch, prefix_cache_bytes=prefix_bytes)
+    limits = EngineConfig(max_batch_size=batch, prefix_cache_bytes=prefix_bytes)
     engine = Engine(model, TOKENIZER, limits)
     requests = [
         Request(
@@ -70,13 +69,13 @@ def test_neighbours_change_no_token(kind, rows, batch, prefix_bytes, models) -> 
     with ThreadPoolExecutor(len(rows)) as pool:
         got = list(pool.map(one, range(len(rows))))
     assert got == [reference(model, request) for request in requests]
-    stats = engine.worker.stats()
+    stats = engine.scheduler.stats()
     assert stats["rows"] == stats["waiting"] == stats["kv_tokens"] == 0
     assert stats["prefix_bytes"] <= prefix_bytes
     engine.close()
-    stats = engine.worker.stats()
+    stats = engine.scheduler.stats()
     assert stats["kv_bytes"] == stats["prefix_bytes"] == 0
-    assert engine.worker._thread is None
+    assert engine.scheduler.queue.thread is None
 
 
 @pytest.mark.parametrize(
@@ -94,7 +93,10 @@ def test_neighbours_change_no_token(kind, rows, batch, prefix_bytes, models) -> 
 def test_models_take_the_path_they_can(kind, batches, shares, models) -> None:
     engine = Engine(models(kind), TOKENIZER)
     run(engine, Request(prompt=[5], prefill=[], max_tokens=1))
-    assert (engine.worker.forward.batches, engine.worker.forward.shares) == (batches, shares)
+    assert (
+        engine.scheduler.model_runner.can_batch,
+        engine.scheduler.model_runner.can_share_prefixes,
+    ) == (batches, shares)
     engine.close()
 
 
@@ -102,16 +104,16 @@ def test_rows_are_decoded_together(engine) -> None:
     requests = [Request(prompt=ids(i, 9), prefill=[], max_tokens=30) for i in range(8)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda request: run(engine, request), requests))
-    assert engine.worker.steps < 3 * 30
+    assert engine.scheduler.steps < 3 * 30
 
 
 def test_a_shared_beginning_is_computed_once(engine, monkeypatch) -> None:
     fed = []
-    prefill = engine.worker.forward.prefill
+    prefill = engine.scheduler.model_runner.prefill
     monkeypatch.setattr(
-        engine.worker.forward,
+        engine.scheduler.model_runner,
         "prefill",
-        lambda held, chunk: fed.append(len(chunk)) or prefill(held, chunk),
+        lambda cache, chunk: fed.append(len(chunk)) or prefill(cache, chunk),
     )
     head = ids(0, 80)
     for i in range(3):
@@ -121,13 +123,13 @@ def test_a_shared_beginning_is_computed_once(engine, monkeypatch) -> None:
 
 def test_prompts_are_forgotten_least_recently_used_first(engine, models) -> None:
     per_token = 2 * 2 * 2 * 8 * 4  # layers, keys and values, heads, head size, bytes
-    engine = Engine(models("grouped"), TOKENIZER, Limits(prefix_cache_bytes=50 * per_token))
-    worker = engine.worker
+    engine = Engine(models("grouped"), TOKENIZER, EngineConfig(prefix_cache_bytes=50 * per_token))
+    scheduler = engine.scheduler
     for seed in (1, 2, 1, 3):  # 3 has room only without 2
         run(engine, Request(prompt=ids(seed, 20), prefill=[], max_tokens=1))
-    wait_until(lambda: worker.prefixes.match([*ids(3, 20), 9]).length)
-    assert worker.stats()["prefix_bytes"] == 40 * per_token
-    known = {seed: worker.prefixes.match([*ids(seed, 20), 9]).length for seed in (1, 2, 3)}
+    wait_until(lambda: scheduler.prefix_cache.match([*ids(3, 20), 9]).length)
+    assert scheduler.stats()["prefix_bytes"] == 40 * per_token
+    known = {seed: scheduler.prefix_cache.match([*ids(seed, 20), 9]).length for seed in (1, 2, 3)}
     assert known == {1: 20, 2: 0, 3: 20}
     engine.close()
 
@@ -135,79 +137,37 @@ def test_prompts_are_forgotten_least_recently_used_first(engine, models) -> None
 def test_a_prompt_is_prefilled_ahead_of_its_guidance(engine, monkeypatch) -> None:
     prompt = ids(1, 60)
     with engine.prefill(prompt):
-        wait_until(lambda: engine.worker.stats()["prefix_bytes"] > 0)
+        wait_until(lambda: engine.scheduler.stats()["prefix_bytes"] > 0)
         fed = []
-        prefill = engine.worker.forward.prefill
+        prefill = engine.scheduler.model_runner.prefill
         monkeypatch.setattr(
-            engine.worker.forward,
+            engine.scheduler.model_runner,
             "prefill",
-            lambda held, chunk: fed.append(len(chunk)) or prefill(held, chunk),
+            lambda cache, chunk: fed.append(len(chunk)) or prefill(cache, chunk),
         )
         request = Request(prompt=prompt, prefill=ids(2, 4), max_tokens=5)
         assert tokens_of(engine, request) == reference(engine.model, request)
     assert fed == [4]
-    assert engine.worker.stats()["prefix_bytes"] > 0  # its request has come
+    assert engine.scheduler.stats()["prefix_bytes"] > 0  # its request has come
 
 
 @pytest.mark.parametrize("when", ["at once", "later"])
 def test_a_prompt_prefilled_for_nothing_is_freed(when, engine) -> None:
     ahead = engine.prefill(ids(1, 60))
     if when == "later":
-        wait_until(lambda: engine.worker.stats()["prefix_bytes"] > 0)
+        wait_until(lambda: engine.scheduler.stats()["prefix_bytes"] > 0)
     ahead.close()
     ahead.close()
-    wait_until(lambda: not engine.worker._busy())
-    assert engine.worker.stats()["prefix_bytes"] == 0
+    wait_until(lambda: not engine.scheduler.queue.has_work)
+    assert engine.scheduler.stats()["prefix_bytes"] == 0
 
 
 def test_guidance_does_not_wait_for_a_neighbours_whole_answer(engine) -> None:
     long = engine.generate(Request(prompt=[5], prefill=[], max_tokens=200), threading.Event())
     next(long)
     run(engine, Request(prompt=[6], prefill=[], max_tokens=3))
-    assert engine.worker.stats()["rows"] == 1
+    assert engine.scheduler.stats()["rows"] == 1
     long.close()
-
-
-@pytest.mark.parametrize("kind", ["grouped", "gpt2", "sliding"])
-def test_guessing_from_the_text_changes_nothing_but_the_steps(kind) -> None:
-    model = make_model(kind)
-    for name, weight in model.named_parameters():
-        if "attn" in name and ("o_proj.weight" in name or "c_proj.weight" in name):
-            weight.data *= 0.1  # what comes next is mostly up to the last token,
-    model.get_output_embeddings().weight.data[45:] = 0  # and there are few: it goes round
-    plain = Engine(model, TOKENIZER)
-    guessing = Engine(model, TOKENIZER, Limits(prompt_lookup=8))
-    ends, steps = set(), {plain: 0, guessing: 0}
-    for seed in range(6):
-        request = Request(prompt=ids(seed, 9), prefill=[], max_tokens=70 if seed else 1)
-        # The prompt holds the answer to its last words, so that some of it is guessed.
-        answer = tokens_of(plain, request)
-        request = dataclasses.replace(request, prompt=[*request.prompt, *answer, *request.prompt])
-        text = "".join(piece.text for piece in run(plain, request))
-        if seed % 2:
-            request = dataclasses.replace(request, stop=(text[len(text) // 2 :][:3],))
-        last = {}
-        for engine in (plain, guessing):
-            before = engine.worker.steps
-            last[engine] = run(engine, request, whole=True)
-            steps[engine] += engine.worker.steps - before
-        assert last[plain] == last[guessing]
-        ends.add(last[plain][0].finish_reason)
-    assert ends == {"stop", "length"}
-    assert steps[guessing] < steps[plain]
-    plain.close()
-    guessing.close()
-
-
-def test_a_run_that_occurred_before_is_continued_as_before() -> None:
-    lookup = Lookup([1, 2, 3, 4, 5, 6, 1, 2])
-    assert lookup.guess(4) == []
-    lookup.add(3)
-    assert lookup.guess(4) == [4, 5, 6, 1]
-    assert lookup.guess(2) == [4, 5]
-    assert lookup.guess(0) == []
-    lookup.add(9)
-    assert lookup.guess(4) == []
 
 
 def test_seeds_belong_to_rows(engine) -> None:
@@ -268,7 +228,7 @@ def test_what_a_model_raises_reaches_its_callers_and_no_later_one(engine, monkey
     want = tokens_of(engine, request)
     for name in ("prefill", "decode"):
         with monkeypatch.context() as patch:
-            patch.setattr(engine.worker.forward, name, fail)
+            patch.setattr(engine.scheduler.model_runner, name, fail)
             with pytest.raises(StudentError, match=r"RuntimeError: out of memory") as caught:
                 run(engine, request)
             assert isinstance(caught.value.__cause__, RuntimeError)
@@ -276,41 +236,41 @@ def test_what_a_model_raises_reaches_its_callers_and_no_later_one(engine, monkey
 
 
 def test_a_rows_broken_numbers_do_not_reach_the_next_one_in_its_place(models) -> None:
-    forward = Forward(models("grouped"), is_encoder_decoder=False)
+    runner = ModelRunner(models("grouped"), is_encoder_decoder=False)
     with torch.inference_mode():
-        forward.try_out()
-        long, short = KeyValues(2, 20), KeyValues(2, 20)
-        forward.prefill(long, ids(1, 12))
-        forward.prefill(short, ids(2, 3))
-        batch = Batch(2, torch.device("cpu"))
-        batch.join(long)
-        batch.join(long)
+        runner.detect_capabilities()
+        long, short = KVCache(2, 20), KVCache(2, 20)
+        runner.prefill(long, ids(1, 12))
+        runner.prefill(short, ids(2, 3))
+        batch = BatchKVCache(2, torch.device("cpu"))
+        batch.add(long)
+        batch.add(long)
         for layer in batch.layers:
             layer.keys[1], layer.values[1] = float("nan"), float("nan")
-        batch.scrub(1)
-        batch.leave(1)
-        batch.join(short)
-        got = forward.decode(batch, [7, 8])
-        alone = Batch(2, torch.device("cpu"))
-        alone.join(short)
-        assert torch.allclose(got[1], forward.decode(alone, [8])[0], atol=1e-4)
+        batch.clear_row(1)
+        batch.remove(1)
+        batch.add(short)
+        got = runner.decode(batch, [7, 8])
+        alone = BatchKVCache(2, torch.device("cpu"))
+        alone.add(short)
+        assert torch.allclose(got[1], runner.decode(alone, [8])[0], atol=1e-4)
 
 
 def test_a_buffer_that_holds_a_part_is_filled_up_from_the_prefix_cache(models) -> None:
-    forward = Forward(models("grouped"), is_encoder_decoder=False)
+    runner = ModelRunner(models("grouped"), is_encoder_decoder=False)
     known = ids(1, 40)
     with torch.inference_mode():
-        forward.try_out()
-        prefixes = PrefixCache(10**6)
-        filler = Filler(forward, prefixes)
-        cold = filler.begin(known)
-        filler.feed(cold, 99)
-        prefixes.insert(known, cold.held)
-        filler.feed(filler.begin([*known[:10], 7, 8]), 99)  # and this is not inserted
-        warm = filler.begin([*known, 9])
-        assert warm.held.window.end == 40
-        fresh = KeyValues(2, 40)
-        forward.prefill(fresh, known)
-        for got, want in zip(warm.held.segment(0, 40), fresh.segment(0, 40), strict=True):
+        runner.detect_capabilities()
+        prefix_cache = PrefixCache(10**6)
+        prefiller = Prefiller(runner, prefix_cache)
+        cold = prefiller.start(known)
+        prefiller.advance(cold, 99)
+        prefix_cache.insert(known, cold.cache)
+        prefiller.advance(prefiller.start([*known[:10], 7, 8]), 99)  # and this is not inserted
+        warm = prefiller.start([*known, 9])
+        assert warm.cache.window.end == 40
+        fresh = KVCache(2, 40)
+        runner.prefill(fresh, known)
+        for got, want in zip(warm.cache.segment(0, 40), fresh.segment(0, 40), strict=True):
             assert torch.allclose(got[0], want[0], atol=1e-5)
             assert torch.allclose(got[1], want[1], atol=1e-5)

@@ -38,7 +38,7 @@ from transformers import (
 
 from langchain_gkt import HuggingFaceStudent, StudentError
 from langchain_gkt.students.engine import request_queue as desks
-from langchain_gkt.students.engine.engine import Engine, Limits, Request
+from langchain_gkt.students.engine.engine import Engine, EngineConfig, Request
 
 
 @pytest.fixture(scope="module")
@@ -56,22 +56,22 @@ def asked(seed: int, length: int, tokens: int) -> Request:
 
 
 def test_buffers_do_not_keep_room_for_rows_that_left(long) -> None:
-    engine = Engine(long, TOKENIZER, Limits(kv_tokens=2048, prefix_cache_bytes=0))
+    engine = Engine(long, TOKENIZER, EngineConfig(kv_tokens=2048, prefix_cache_bytes=0))
     most = 0
-    step = engine.worker._step
+    step = engine.scheduler._decode
 
     def noting() -> None:
         nonlocal most
         step()
-        most = max(most, engine.worker.stats()["kv_bytes"])
+        most = max(most, engine.scheduler.stats()["kv_bytes"])
 
-    engine.worker._step = noting
+    engine.scheduler._decode = noting
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda i: run(engine, asked(i, 10, 40)), range(16)))
     run(engine, asked(99, 10, 1000))
     engine.close()
     # Slack is 128 columns for each of 16 rows, more where they come one by one.
-    assert most / engine.worker.forward.bytes_per_token < 2 * 2048
+    assert most / engine.scheduler.model_runner.bytes_per_token < 2 * 2048
 
 
 def test_a_buffer_that_grows_with_several_rows_changes_no_token(long) -> None:
@@ -81,7 +81,7 @@ def test_a_buffer_that_grows_with_several_rows_changes_no_token(long) -> None:
         together = list(pool.map(lambda request: tokens_of(engine, request), requests))
     engine.close()
     assert together == [reference(long, request) for request in requests]
-    assert engine.worker.forward.batches  # else nothing has grown
+    assert engine.scheduler.model_runner.can_batch  # else nothing has grown
 
 
 def test_prompts_of_several_chunks_change_no_token(long) -> None:
@@ -99,42 +99,42 @@ def test_what_was_read_ahead_for_nothing_is_freed(long, length) -> None:
     engine = Engine(long, TOKENIZER)
     ahead = engine.prefill(ids(3, length))
     wait_until(lambda: ahead.done)
-    assert engine.worker.prefixes.nbytes > 0
+    assert engine.scheduler.prefix_cache.nbytes > 0
     ahead.close()
-    wait_until(lambda: engine.worker.prefixes.nbytes == 0)
+    wait_until(lambda: engine.scheduler.prefix_cache.nbytes == 0)
     engine.close()
 
 
 def test_what_a_request_has_left_stays_when_it_was_read_ahead_again(long) -> None:
     engine = Engine(long, TOKENIZER)
     run(engine, asked(3, 700, 1))
-    wait_until(lambda: engine.worker.prefixes.nbytes > 0)  # after the answer is delivered
-    held = engine.worker.prefixes.nbytes
+    wait_until(lambda: engine.scheduler.prefix_cache.nbytes > 0)  # after the answer is delivered
+    held = engine.scheduler.prefix_cache.nbytes
     ahead = engine.prefill(ids(3, 700))
     wait_until(lambda: ahead.done)
     ahead.close()
-    wait_until(lambda: not engine.worker._unwanted)
+    wait_until(lambda: not engine.scheduler.queue.discarded)
     time.sleep(0.1)
-    assert engine.worker.prefixes.nbytes == held > 0
+    assert engine.scheduler.prefix_cache.nbytes == held > 0
     engine.close()
 
 
 def test_reading_ahead_keeps_to_the_budget(long) -> None:
-    engine = Engine(long, TOKENIZER, Limits(kv_tokens=100))
+    engine = Engine(long, TOKENIZER, EngineConfig(kv_tokens=100))
     assert engine.prefill(ids(3, 400)).done
-    assert engine.worker.stats()["kv_bytes"] == 0
+    assert engine.scheduler.stats()["kv_bytes"] == 0
     engine.close()
 
 
 def test_closing_does_not_wait_for_a_whole_prefill(long) -> None:
     engine = Engine(long, TOKENIZER)
-    feed = engine.worker._filler.feed
+    feed = engine.scheduler._prefiller.advance
 
     def slow(filling, most):
         time.sleep(0.1)
         return feed(filling, 64)
 
-    engine.worker._filler.feed = slow
+    engine.scheduler._prefiller.advance = slow
     errors = []
 
     def ask() -> None:
@@ -145,7 +145,7 @@ def test_closing_does_not_wait_for_a_whole_prefill(long) -> None:
 
     thread = threading.Thread(target=ask)
     thread.start()
-    wait_until(lambda: engine.worker.stats()["rows"] == 1)
+    wait_until(lambda: engine.scheduler.stats()["rows"] == 1)
     began = time.monotonic()
     engine.close()
     assert time.monotonic() - began < 5  # the prefill alone would sleep for 12.5
@@ -154,13 +154,13 @@ def test_closing_does_not_wait_for_a_whole_prefill(long) -> None:
 
 
 def test_many_requests_that_never_fit_are_refused_one_by_one(long) -> None:
-    engine = Engine(long, TOKENIZER, Limits(kv_tokens=300, max_queue=2000))
+    engine = Engine(long, TOKENIZER, EngineConfig(kv_tokens=300, max_queue=2000))
     blocker = engine.generate(asked(1, 5, 290), threading.Event())
     next(blocker)
 
     async def everybody():
         async def one(request):
-            return [piece async for piece in engine.agenerate(request, whole=True)]
+            return [piece async for piece in engine.agenerate(request, stream=False)]
 
         # The first one fits, but not beside the blocker: all the others queue up behind it.
         requests = [asked(0, 3, 200), *(asked(i, 1, 400) for i in range(1100))]
@@ -186,19 +186,19 @@ def test_a_machine_out_of_threads_strands_nobody(long, monkeypatch) -> None:
     monkeypatch.setattr(desks.threading, "Thread", NoThread)
     with pytest.raises(RuntimeError, match="can't start new thread"):
         run(engine, asked(1, 4, 2))
-    assert engine.worker._thread is None
-    assert engine.worker.stats()["waiting"] == 0
+    assert engine.scheduler.queue.thread is None
+    assert engine.scheduler.stats()["waiting"] == 0
     monkeypatch.undo()
     assert run(engine, asked(1, 4, 2))[-1].tokens == 2
     engine.close()
 
 
-def test_the_worker_is_no_daemon_whoever_asks_first(long) -> None:
+def test_the_thread_is_no_daemon_whoever_asks_first(long) -> None:
     engine = Engine(long, TOKENIZER)
     asker = threading.Thread(target=run, args=(engine, asked(1, 4, 2)), daemon=True)
     asker.start()
     asker.join(30)
-    assert engine.worker._thread.daemon is False  # it lingers
+    assert engine.scheduler.queue.thread.daemon is False  # it lingers
     engine.close()
 
 

@@ -4,8 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from langchain_gkt.students.engine.kv_cache import KeyValues
-from langchain_gkt.students.engine.prefix_cache import PrefixCache, common
+from langchain_gkt.students.engine.kv.kv_cache import KVCache
+from langchain_gkt.students.engine.kv.prefix_cache import PrefixCache, common_length
 
 # Few ids and a long common start make the tree branch, split and share.
 IDS = st.tuples(
@@ -15,9 +15,9 @@ IDS = st.tuples(
 BYTES_PER_ID = 2 * 4
 
 
-def held(ids: list[int]) -> KeyValues:
+def cached(ids: list[int]) -> KVCache:
     """Keys that are the ids, and values that are the keys before them."""
-    made = KeyValues(1, len(ids))
+    made = KVCache(1, len(ids))
     keys = torch.tensor(ids, dtype=torch.float32).reshape(1, -1, 1)
     made.load([(keys, keys.cumsum(1))])
     return made
@@ -34,11 +34,11 @@ def check(cache: PrefixCache, ids: list[int], want: int | None) -> None:
         assert torch.equal(got, keys[: match.length])
         sums = torch.cat([v for _, v in parts], 1).flatten()
         assert torch.equal(sums, keys.cumsum(0)[: match.length])
-    trunk = cache.trunk(match.shared)
-    if trunk is not None:
-        assert 32 <= trunk.length <= match.length
-        assert torch.equal(trunk.layers[0][0].flatten(), keys[: trunk.length])
-        assert cache.trunk(match.shared, make=False) is trunk
+    prefix = cache.shared_prefix(match.shared_nodes)
+    if prefix is not None:
+        assert 32 <= prefix.length <= match.length
+        assert torch.equal(prefix.layers[0][0].flatten(), keys[: prefix.length])
+        assert cache.shared_prefix(match.shared_nodes, create=False) is prefix
 
 
 @settings(deadline=None, max_examples=150)
@@ -46,9 +46,9 @@ def check(cache: PrefixCache, ids: list[int], want: int | None) -> None:
 def test_the_longest_beginning_is_found_and_held_once(seen, asked) -> None:
     cache = PrefixCache(10**6)
     for ids in seen:
-        cache.insert(ids, held(ids))
+        cache.insert(ids, cached(ids))
     for ids in [*asked, *asked]:  # looking up may split a branch, and must lose nothing
-        check(cache, ids, max((common(ids[:-1], other) for other in seen), default=0))
+        check(cache, ids, max((common_length(ids[:-1], other) for other in seen), default=0))
     beginnings = {tuple(ids[:n]) for ids in seen for n in range(1, len(ids) + 1)}
     assert cache.nbytes == BYTES_PER_ID * len(beginnings)
 
@@ -59,7 +59,7 @@ def test_bytes_are_bounded_and_what_is_found_is_right(seen, room) -> None:
     cache = PrefixCache(room * BYTES_PER_ID)
     for ids, forgotten in seen:
         check(cache, ids, None)
-        cache.insert(ids, held(ids))
+        cache.insert(ids, cached(ids))
         assert 0 <= cache.nbytes <= cache.max_bytes
         check(cache, [*ids, 1], None)
         if forgotten:
@@ -71,13 +71,16 @@ def test_bytes_are_bounded_and_what_is_found_is_right(seen, room) -> None:
     assert cache.match([1, 1, 1]).length == 0
 
 
-def test_only_what_others_begin_with_is_a_trunk() -> None:
+def test_only_what_others_begin_with_is_a_shared_prefix() -> None:
     cache, head = PrefixCache(10**6), [1] * 40
     first, second = [*head, *[2] * 35], [*head, *[3] * 35]
-    assert cache.match(first).shared == ()
-    cache.insert(first, held(first))
-    assert cache.match([*first, 9]).shared == ()  # its own prompt, read ahead
-    assert cache.trunk(cache.match(second).shared).length == 40
-    cache.insert(second, held(second))
-    trunks = {cache.trunk(cache.match([*ids, 9]).shared) for ids in (first, second, [*head, 4])}
-    assert [trunk.length for trunk in trunks] == [40]
+    assert cache.match(first).shared_nodes == ()
+    cache.insert(first, cached(first))
+    assert cache.match([*first, 9]).shared_nodes == ()  # its own prompt, read ahead
+    assert cache.shared_prefix(cache.match(second).shared_nodes).length == 40
+    cache.insert(second, cached(second))
+    prefixes = {
+        cache.shared_prefix(cache.match([*ids, 9]).shared_nodes)
+        for ids in (first, second, [*head, 4])
+    }
+    assert [prefix.length for prefix in prefixes] == [40]

@@ -21,7 +21,7 @@ from support.tiny import (
 )
 
 from langchain_gkt import HuggingFaceStudent, StudentError
-from langchain_gkt.students.engine.engine import Engine, Limits, Request
+from langchain_gkt.students.engine.engine import Engine, EngineConfig, Request
 
 
 def test_cancelling_stops_within_a_step_and_frees(engine) -> None:
@@ -29,10 +29,10 @@ def test_cancelling_stops_within_a_step_and_frees(engine) -> None:
     pieces = engine.generate(Request(prompt=[5], prefill=[], max_tokens=240), cancelled)
     next(pieces)
     cancelled.set()
-    made = engine.worker.steps
+    made = engine.scheduler.steps
     assert all(piece.finish_reason is None for piece in pieces)
-    assert engine.worker.steps <= made + 1
-    assert engine.worker.stats()["kv_tokens"] == 0
+    assert engine.scheduler.steps <= made + 1
+    assert engine.scheduler.stats()["kv_tokens"] == 0
 
 
 async def test_a_hundred_users_need_no_threads(engine) -> None:
@@ -63,14 +63,14 @@ async def test_a_cancelled_task_frees_its_row(engine) -> None:
 
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(one(), 0.03)
-    made = engine.worker.steps
+    made = engine.scheduler.steps
     await asyncio.sleep(0.1)
-    assert engine.worker.steps <= made + 1
-    assert engine.worker.stats()["kv_tokens"] == 0
+    assert engine.scheduler.steps <= made + 1
+    assert engine.scheduler.stats()["kv_tokens"] == 0
 
 
 def test_a_full_queue_refuses_and_order_is_kept(models) -> None:
-    engine = Engine(models("llama"), TOKENIZER, Limits(max_batch_size=1, max_queue=2))
+    engine = Engine(models("llama"), TOKENIZER, EngineConfig(max_batch_size=1, max_queue=2))
     first = engine.generate(Request(prompt=[5], prefill=[], max_tokens=240), threading.Event())
     next(first)
     ended = []
@@ -83,7 +83,7 @@ def test_a_full_queue_refuses_and_order_is_kept(models) -> None:
     for name in ("second", "third"):
         threads.append(threading.Thread(target=wait, args=(name,)))
         threads[-1].start()
-        wait_until(lambda: engine.worker.stats()["waiting"] == len(threads))
+        wait_until(lambda: engine.scheduler.stats()["waiting"] == len(threads))
     with pytest.raises(StudentError, match=r"2 requests already wait .* max_queue=2"):
         run(engine, Request(prompt=[6], prefill=[], max_tokens=20))
     first.close()
@@ -94,16 +94,16 @@ def test_a_full_queue_refuses_and_order_is_kept(models) -> None:
 
 
 def test_memory_bounds_who_runs(models) -> None:
-    engine = Engine(models("llama"), TOKENIZER, Limits(kv_tokens=60))
+    engine = Engine(models("llama"), TOKENIZER, EngineConfig(kv_tokens=60))
     most = 0
-    step = engine.worker._step
+    step = engine.scheduler._decode
 
     def counted() -> None:
         nonlocal most
-        most = max(most, engine.worker.stats()["rows"])
+        most = max(most, engine.scheduler.stats()["rows"])
         step()
 
-    engine.worker._step = counted
+    engine.scheduler._decode = counted
     requests = [Request(prompt=ids(i, 10), prefill=[], max_tokens=15) for i in range(6)]
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(lambda request: run(engine, request), requests))
@@ -119,14 +119,14 @@ def test_a_closed_student_says_so() -> None:
     student = HuggingFaceStudent(model=MODELS / "student")
     stream = student.stream("What is 3 plus 4?", max_tokens=400, stop=["never"], temperature=9.0)
     next(stream)
-    thread = student._engine.worker._thread
+    thread = student._engine.scheduler.queue.thread
     student.close()
     assert not thread.is_alive()
     with pytest.raises(StudentError, match="closed"):
         list(stream)
     with pytest.raises(StudentError, match="closed"):
         student.invoke("What is 3 plus 4?")
-    assert student._engine.worker._thread is None
+    assert student._engine.scheduler.queue.thread is None
 
 
 def test_a_pickled_or_forked_engine_starts_anew(engine) -> None:
@@ -136,7 +136,7 @@ def test_a_pickled_or_forked_engine_starts_anew(engine) -> None:
     assert tokens_of(again, request) == want
     again.close()
     child = os.fork()
-    if child == 0:  # while the parent's worker thread lingers
+    if child == 0:  # while the parent's thread lingers
         os._exit(0 if tokens_of(engine, request) == want else 1)
     assert os.waitpid(child, 0)[1] == 0
 
@@ -171,4 +171,4 @@ def test_a_model_without_cache_is_named_once(models) -> None:
 )
 def test_bad_limits_are_named(limits, says) -> None:
     with pytest.raises(ValueError, match=says):
-        Limits(**limits)
+        EngineConfig(**limits)

@@ -1,7 +1,7 @@
-"""The KV cache of a batch: buffers that rows join and leave between steps.
+"""The KV cache of a batch: buffers to which rows are added and removed between steps.
 
 Rows are aligned at the right: every row's newest token is in the same column, so that a step
-writes one column. What is left of a row's first column is masked.
+writes one column. Columns before a row's first token are masked.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from langchain_gkt.students.engine.shared_prefix import Trunk, TrunkKeys
+from langchain_gkt.students.engine.kv.shared_prefix import SharedPrefix, SharedPrefixKeys
 
 Segment = list[tuple[torch.Tensor, torch.Tensor]]
 """Keys and values of a run of tokens: per layer, shape (heads, tokens, head size)."""
 
-# Columns a buffer has to spare: it is moved or grown once in so many steps.
+# Spare columns of a buffer: it is moved or grown only once in so many steps.
 _SLACK = 128
 
 
@@ -28,22 +28,22 @@ class Window:
     rows: int = 1
     start: int = 0
     end: int = 0
-    trunks: list[tuple[torch.Tensor | None, Trunk]] = field(default_factory=list)
+    shared_prefixes: list[tuple[torch.Tensor | None, SharedPrefix]] = field(default_factory=list)
 
 
 class BufferLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     """One layer's keys and values, written in place."""
 
-    is_sliding = False  # everything is kept; the model's own mask narrows the view
+    is_sliding = False  # all tokens are kept; the model's own mask applies the sliding window
 
     def __init__(self, index: int, window: Window, slots: int, columns: int) -> None:
-        """Take the sizes; the tensors are made when the first keys show their shape."""
+        """Store the sizes; the buffers are made when the first keys show their shape."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.index, self.window, self.slots, self.columns = index, window, slots, columns
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Allocate the buffers in the shape of the first keys and values."""
-        # Zeros, because what is masked must still be a number: see scrub.
+        # Zeros, because what is masked must still be a number: see clear_row.
         self.keys, self.values = (
             states.new_zeros(self.slots, states.shape[1], self.columns, states.shape[3])
             for states in (key_states, value_states)
@@ -62,8 +62,8 @@ class BufferLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         self.keys[: window.rows, :, window.end : end] = key_states
         self.values[: window.rows, :, window.end : end] = value_states
         keys = self.keys[: window.rows, :, window.start : end]
-        if window.trunks:
-            keys = TrunkKeys.wrap(keys, window.trunks, self.index)
+        if window.shared_prefixes:
+            keys = SharedPrefixKeys.wrap(keys, window.shared_prefixes, self.index)
         return keys, self.values[: window.rows, :, window.start : end]
 
     def get_seq_length(self) -> int:
@@ -75,20 +75,20 @@ class BufferLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         return self.get_seq_length() + query_length, 0
 
     def get_max_length(self) -> int:
-        """Say that there is no limit: the owner sees to the room."""
+        """Return -1, for no limit: the owner makes room."""
         return -1
 
 
-class KeyValues:
+class KVCache:
     """The KV cache of one row, while its ids are being prefilled."""
 
     def __init__(self, layers: int, columns: int, slots: int = 1) -> None:
-        """Take the sizes.
+        """Store the sizes; the buffers are made with the first keys.
 
         Args:
-            layers: Layers of the model.
-            columns: Tokens there is room for.
-            slots: Rows there is room for.
+            layers: How many layers the model has.
+            columns: How many tokens there is room for.
+            slots: How many rows there is room for.
         """
         self.window = Window()
         self.columns, self.slots = columns, slots
@@ -120,7 +120,7 @@ class KeyValues:
             if layer.keys is not None and layer.values is not None
         ]
 
-    def resized(self, slots: int, columns: int, end: int) -> None:
+    def resize(self, slots: int, columns: int, end: int) -> None:
         """Move what is in use to new buffers, so that it ends in column ``end``."""
         window, width = self.window, self.window.end - self.window.start
         self.slots, self.columns = slots, columns
@@ -136,14 +136,14 @@ class KeyValues:
         window.start, window.end = end - width, end
 
 
-class Batch(KeyValues):
+class BatchKVCache(KVCache):
     """The KV cache of all rows that decode together."""
 
     def __init__(self, layers: int, device: torch.device) -> None:
-        """Begin without rows and without memory.
+        """Start without rows and without memory.
 
         Args:
-            layers: Layers of the model.
+            layers: How many layers the model has.
             device: Where the model is.
         """
         super().__init__(layers, columns=0, slots=0)
@@ -151,7 +151,7 @@ class Batch(KeyValues):
         self._device = device
         self._starts: list[int] = []
         self._lengths: list[int] = []
-        self._trunks: list[Trunk | None] = []
+        self._shared_prefixes: list[SharedPrefix | None] = []
         self._mask: torch.Tensor | None = None
         self._positions = torch.zeros(0, 1, dtype=torch.long, device=device)
 
@@ -160,20 +160,22 @@ class Batch(KeyValues):
         return self.window.rows
 
     @property
-    def trunks(self) -> set[Trunk]:
-        """The runs of tokens that rows hold in common."""
-        return {trunk for trunk in self._trunks if trunk is not None}
+    def shared_prefixes(self) -> set[SharedPrefix]:
+        """The prefixes that rows share."""
+        return {prefix for prefix in self._shared_prefixes if prefix is not None}
 
-    def join(self, row: KeyValues, trunk: Trunk | None = None, *, expected: int = 1) -> None:
+    def add(
+        self, row: KVCache, shared_prefix: SharedPrefix | None = None, *, expected: int = 1
+    ) -> None:
         """Add a row.
 
         Args:
             row: Its keys and values, from its first token on.
-            trunk: The part of them that it shares with other rows and need not be held here.
+            shared_prefix: The part of them that other rows share, and that is not copied.
             expected: Rows there will soon be; room is made for all of them at once.
         """
         window = self.window
-        skip = trunk.length if trunk else 0
+        skip = shared_prefix.length if shared_prefix else 0
         width = row.window.end - skip
         if not window.rows:
             window.start = window.end = min(width, self.columns)
@@ -181,22 +183,22 @@ class Batch(KeyValues):
             longest = max(width, window.end - window.start if window.rows else 0)
             slots = max(expected, window.rows + 1)
             self._move(slots, longest + _SLACK, longest)
-        slot, at = window.rows, window.end - width
+        slot, start = window.rows, window.end - width
         for layer, (keys, values) in zip(
             self.layers, row.segment(skip, row.window.end), strict=True
         ):
             if not layer.is_initialized:
                 layer.lazy_initialization(keys[None], values[None])
             assert layer.keys is not None and layer.values is not None
-            layer.keys[slot, :, at : window.end] = keys
-            layer.values[slot, :, at : window.end] = values
+            layer.keys[slot, :, start : window.end] = keys
+            layer.values[slot, :, start : window.end] = values
         window.rows += 1
-        self._starts.append(at)
+        self._starts.append(start)
         self._lengths.append(row.window.end)
-        self._trunks.append(trunk)
+        self._shared_prefixes.append(shared_prefix)
         self._rows_changed()
 
-    def leave(self, slot: int) -> None:
+    def remove(self, slot: int) -> None:
         """Remove a row; the last one takes its slot.
 
         Args:
@@ -210,83 +212,74 @@ class Batch(KeyValues):
                 assert tensor is not None
                 if slot != last:
                     tensor[slot, :, used] = tensor[last, :, used]
-        columns: tuple[list[Any], ...] = (self._starts, self._lengths, self._trunks)
+        columns: tuple[list[Any], ...] = (self._starts, self._lengths, self._shared_prefixes)
         for column in columns:
             column[slot] = column[last]
             column.pop()
         window.rows = last
         self._rows_changed()
 
-    def scrub(self, slot: int) -> None:
-        """Make a row's keys and values numbers again.
+    def clear_row(self, slot: int) -> None:
+        """Set a row's keys and values to zero, when they are not numbers.
 
         Args:
-            slot: Which row; it is about to leave.
+            slot: Which row; it is about to be removed.
         """
-        # A masked column takes part as 0 times its value, and 0 times NaN is NaN.
+        # The next row may use this slot: a masked value counts 0 times, and 0 times NaN is NaN.
         for layer in self.layers:
             assert layer.keys is not None and layer.values is not None
             layer.keys[slot], layer.values[slot] = 0, 0
 
-    def begin_step(self, count: int = 1) -> dict[str, Any]:
-        """Make room for more tokens per row.
-
-        Args:
-            count: How many; more than one only while there is one row.
+    def begin_step(self) -> dict[str, Any]:
+        """Make room for one more token per row.
 
         Returns:
             The model's arguments beside the tokens.
         """
         window = self.window
-        if window.end + count > self.columns:
+        if window.end == self.columns:
             width = window.end - window.start
-            # Only for who is here: slots of rows that have left would grow with the others.
-            self._move(window.rows, width + max(_SLACK, count) + width // 8, width)
+            # Only for the rows that are left: unused slots would grow with the others.
+            self._move(window.rows, width + _SLACK + width // 8, width)
         arguments: dict[str, Any] = {
             "past_key_values": self.cache,
-            "position_ids": self._positions
-            if count == 1
-            else self._positions + torch.arange(count, device=self._device),
+            "position_ids": self._positions,
             "use_cache": True,
         }
         if self._mask is not None:
             arguments["attention_mask"] = self._mask[:, window.start : window.end + 1]
         return arguments
 
-    def end_step(self, count: int = 1) -> None:
-        """Count the tokens that the model has written for every row.
-
-        Args:
-            count: How many are kept of those written.
-        """
-        self.window.end += count
+    def end_step(self) -> None:
+        """Count the token that the model has written for every row."""
+        self.window.end += 1
         # Not in place: the model may have kept a view.
-        self._positions = self._positions + count
-        self._lengths = [length + count for length in self._lengths]
+        self._positions = self._positions + 1
+        self._lengths = [length + 1 for length in self._lengths]
 
     def _move(self, slots: int, columns: int, end: int) -> None:
         before = self.window.start
-        self.resized(slots, columns, end)
-        self._starts = [at + self.window.start - before for at in self._starts]
+        self.resize(slots, columns, end)
+        self._starts = [start + self.window.start - before for start in self._starts]
         self._rows_changed()
 
     def _rows_changed(self) -> None:
-        """Work out what is the same at every step until a row joins or leaves."""
+        """Compute what stays the same at every step until a row is added or removed."""
         window = self.window
-        window.trunks = []
+        window.shared_prefixes = []
         if not window.rows:
-            return  # a first row is about to join
+            return  # a first row is about to be added
         window.start = min(self._starts)
         self._positions = torch.tensor([[n] for n in self._lengths], device=self._device)
-        starts = torch.tensor([[at] for at in self._starts], device=self._device)
+        starts = torch.tensor([[start] for start in self._starts], device=self._device)
         columns = torch.arange(self.columns, device=self._device)[None]
         # Without padding the model needs no mask, and is quicker.
         uneven = min(self._starts) != max(self._starts)
         self._mask = columns >= starts if uneven else None
-        for trunk in dict.fromkeys(self._trunks):
-            if trunk is None:
+        for prefix in dict.fromkeys(self._shared_prefixes):
+            if prefix is None:
                 continue
-            which = [i for i, other in enumerate(self._trunks) if other is trunk]
-            everyone = len(which) == window.rows
-            rows = None if everyone else torch.tensor(which, device=self._device)
-            window.trunks.append((rows, trunk))
+            which = [i for i, other in enumerate(self._shared_prefixes) if other is prefix]
+            all_rows = len(which) == window.rows
+            rows = None if all_rows else torch.tensor(which, device=self._device)
+            window.shared_prefixes.append((rows, prefix))

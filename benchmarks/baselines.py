@@ -1,4 +1,4 @@
-"""The ways to serve a student that are compared, each in our own words."""
+"""The ways to run a student that are compared: the paper's, transformers', LangChain's, ours."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from langchain_huggingface import HuggingFacePipeline
 from transformers import pipeline
 
-from benchmarks.setting import PADDED, STUDENT_TOKENS, Question, answer_all
+from benchmarks.workloads import PADDED, STUDENT_TOKENS, Question, answer_all
 from langchain_gkt.students.engine.engine import Engine
 
 
@@ -43,23 +43,23 @@ class Times:
         } | {"texts_agree": self.agreed, "texts": self.answered}
 
 
-Way = Callable[[Sequence[Question]], list[str]]
+Answer = Callable[[Sequence[Question]], list[str]]
 
 
-def measure(times: Times, way: Way, questions: Sequence[Question], *, exact: bool) -> None:
-    """Run a way once.
+def measure(times: Times, answer: Answer, questions: Sequence[Question], *, exact: bool) -> None:
+    """Answer the questions once, and measure.
 
     Args:
         times: Where the result goes.
-        way: Answers the questions.
+        answer: Answers the questions.
         questions: The questions.
         exact: Whether a text that differs from the reference is an error.
 
     Raises:
-        AssertionError: If it is one.
+        AssertionError: If ``exact`` is set and a text differs.
     """
     wall, cpu = time.perf_counter(), time.process_time()
-    texts = way(questions)
+    texts = answer(questions)
     times.cpu.append((time.process_time() - cpu) / len(questions))
     times.wall.append((time.perf_counter() - wall) / len(questions))
     for text, question in zip(texts, questions, strict=True):
@@ -69,10 +69,10 @@ def measure(times: Times, way: Way, questions: Sequence[Question], *, exact: boo
             raise AssertionError(f"texts differ: {text[:300]!r} is not {question.answer[:300]!r}")
 
 
-def paper(model: Any, tokenizer: Any) -> Way:
+def paper(model: Any, tokenizer: Any) -> Answer:
     """Stage 2 as the paper runs it: one by one, padded to 1,024, always to the last token."""
 
-    def way(questions: Sequence[Question]) -> list[str]:
+    def answer(questions: Sequence[Question]) -> list[str]:
         texts = []
         for question in questions:
             ids = [*question.request.prompt, *question.request.prefill]
@@ -87,13 +87,13 @@ def paper(model: Any, tokenizer: Any) -> Way:
             texts.append(tokenizer.decode(out[0, PADDED:]))
         return texts
 
-    return way
+    return answer
 
 
-def generate(model: Any, tokenizer: Any) -> Way:
+def generate(model: Any, tokenizer: Any) -> Answer:
     """Call transformers' `generate` in a loop: no padding, and told the length beforehand."""
 
-    def way(questions: Sequence[Question]) -> list[str]:
+    def answer(questions: Sequence[Question]) -> list[str]:
         texts = []
         for question in questions:
             ids = [*question.request.prompt, *question.request.prefill]
@@ -106,16 +106,16 @@ def generate(model: Any, tokenizer: Any) -> Way:
             texts.append(tokenizer.decode(out[0, len(ids) :]))
         return texts
 
-    return way
+    return answer
 
 
-def stock(model: Any, tokenizer: Any) -> Way:
+def stock(model: Any, tokenizer: Any) -> Answer:
     """HuggingFacePipeline by hand, a thread per user, told the longest length beforehand."""
     wrapped = HuggingFacePipeline(
         pipeline=pipeline("text-generation", model=model, tokenizer=tokenizer)
     )
 
-    def way(questions: Sequence[Question]) -> list[str]:
+    def answer(questions: Sequence[Question]) -> list[str]:
         def one(question: Question) -> str:
             arguments = {"max_new_tokens": question.length, "do_sample": False, "pad_token_id": 0}
             # At the call, because it ignores its own field of that name.
@@ -125,28 +125,28 @@ def stock(model: Any, tokenizer: Any) -> Way:
         with ThreadPoolExecutor(len(questions)) as pool:
             return list(pool.map(one, questions))
 
-    return way
+    return answer
 
 
-def ours(engine: Engine, *, told: bool = False) -> Way:
+def ours(engine: Engine, *, fixed_length: bool = False) -> Answer:
     """Ask the engine everything at once.
 
     Args:
         engine: The engine.
-        told: Whether to name the lengths and no stop: other weights may write other texts, and
-            are to write as much.
+        fixed_length: Whether to give the lengths instead of stop strings: other weights may
+            write other texts, but must write as much.
 
     Returns:
-        The way.
+        What answers questions.
     """
 
-    def way(questions: Sequence[Question]) -> list[str]:
+    def answer(questions: Sequence[Question]) -> list[str]:
         requests = [question.request for question in questions]
-        if told:
+        if fixed_length:
             requests = [replace(q.request, stop=(), max_tokens=q.length) for q in questions]
         return asyncio.run(answer_all(engine, requests))
 
-    return way
+    return answer
 
 
 def resident_bytes() -> int:

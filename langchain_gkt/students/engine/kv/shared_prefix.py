@@ -1,9 +1,9 @@
-"""Attention over a prefix that rows share: its keys and values are read once for all of them.
+"""Cascade attention: the keys and values of a prefix that rows share are read once for all.
 
-Reading keys and values is what limits decoding once several rows share the weights' reading.
-The model is not changed: the keys that the cache returns are a tensor that knows the shared
-part, and answer the one call of scaled dot product attention themselves. This is the cascade
-attention of serving systems, by the usual merging of softmaxes through their log-sum-exps.
+With several rows in a batch, reading keys and values is most of the work of a decoding step.
+The model is not changed: the keys that the KV cache returns are a tensor subclass that holds
+the shared keys and values too, and that computes scaled dot product attention itself. The parts
+are merged by the log-sum-exps of their softmaxes. docs/performance.md says what it brings.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 
-class TrunkError(RuntimeError):
+class SharedPrefixError(RuntimeError):
     """A model treats its keys in a way that shared prefixes do not support."""
 
 
 @dataclass(frozen=True, eq=False)
-class Trunk:
+class SharedPrefix:
     """Keys and values that several rows begin with.
 
     Attributes:
@@ -33,29 +33,29 @@ class Trunk:
     layers: list[tuple[torch.Tensor, torch.Tensor]]
 
 
-Group = tuple[torch.Tensor | None, Trunk]
-"""Which rows begin with a trunk (None for all), and the trunk."""
+Group = tuple[torch.Tensor | None, SharedPrefix]
+"""Which rows begin with a prefix (None for all), and the prefix."""
 
 
-class TrunkKeys(torch.Tensor):
-    """The rows' own keys, which bring the shared ones along."""
+class SharedPrefixKeys(torch.Tensor):
+    """The rows' own keys, with the shared prefixes attached."""
 
     _groups: list[tuple[torch.Tensor | None, torch.Tensor, torch.Tensor]]
 
     @classmethod
-    def wrap(cls, keys: torch.Tensor, groups: list[Group], layer: int) -> TrunkKeys:
-        """Attach the shared part.
+    def wrap(cls, keys: torch.Tensor, groups: list[Group], layer: int) -> SharedPrefixKeys:
+        """Attach shared prefixes.
 
         Args:
             keys: The rows' own keys, shape (rows, heads, columns, head size).
-            groups: The trunks and their rows.
-            layer: Which of the trunks' layers this is.
+            groups: The prefixes and their rows.
+            layer: Which of the model's layers this is.
 
         Returns:
             A view of the keys.
         """
         wrapped = keys.as_subclass(cls)
-        wrapped._groups = [(rows, *trunk.layers[layer]) for rows, trunk in groups]
+        wrapped._groups = [(rows, *prefix.layers[layer]) for rows, prefix in groups]
         return wrapped
 
     @classmethod
@@ -66,20 +66,20 @@ class TrunkKeys(torch.Tensor):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Answer attention; allow questions about the shape; refuse the rest."""
+        """Compute attention; allow reading the shape; refuse everything else."""
         kwargs = kwargs or {}
         with torch._C.DisableTorchFunctionSubclass():
             if func is scaled_dot_product_attention:
                 return _attend(*args, **kwargs)
             if getattr(func, "__name__", "") in ("__get__", "size", "dim", "is_contiguous"):
                 return func(*args, **kwargs)
-        # Anything else would go on without the shared part, and be silently wrong.
-        raise TrunkError(f"{func} is not known to work on a shared prefix")
+        # Anything else would leave the shared part out, and be silently wrong.
+        raise SharedPrefixError(f"{func} is not known to work on a shared prefix")
 
 
 def _attend(
     query: torch.Tensor,
-    key: TrunkKeys,
+    key: SharedPrefixKeys,
     value: torch.Tensor,
     attn_mask: torch.Tensor | None = None,
     dropout_p: float = 0.0,
@@ -87,22 +87,22 @@ def _attend(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> torch.Tensor:
-    """Attend to the rows' own columns and to their trunks; one new token per row."""
+    """Attend to the rows' own columns and to their prefixes; one new token per row."""
     rows, heads, queries, size = query.shape
     kv_heads = key.shape[1]
     if (queries != 1 and heads != kv_heads) or (is_causal and queries != 1) or dropout_p:
-        raise TrunkError("a shared prefix supports steps of one token")
+        raise SharedPrefixError("a shared prefix supports steps of one token")
     scale = size**-0.5 if scale is None else scale
     # Query heads that read the same key head become queries of that head.
     grouped = query.reshape(rows, kv_heads, -1, size)
     own = key.as_subclass(torch.Tensor)
     out, total = _part(grouped, own, value, scale, attn_mask)
-    for which, trunk_keys, trunk_values in key._groups:
+    for which, prefix_keys, prefix_values in key._groups:
         asking = grouped if which is None else grouped[which]
         count, _, each, _ = asking.shape
         # One matrix product per head, for all rows at once.
         stacked = asking.transpose(0, 1).reshape(1, kv_heads, count * each, size)
-        part, part_total = _part(stacked, trunk_keys[None], trunk_values[None], scale, None)
+        part, part_total = _part(stacked, prefix_keys[None], prefix_values[None], scale, None)
         part = part.view(kv_heads, count, each, -1).transpose(0, 1)
         part_total = part_total.view(kv_heads, count, each, 1).transpose(0, 1)
         if which is None:
@@ -124,7 +124,8 @@ def _part(
     if mask is not None and mask.dtype == torch.bool:
         mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill_(~mask, float("-inf"))
     if query.device.type == "cpu":
-        # The kernel behind the usual call, which alone gives the denominator too.
+        # The kernel behind torch's function, because only it returns the denominator too. It is
+        # private to torch: if it changes, ModelRunner finds out and shares no prefixes.
         if mask is not None:
             mask = mask.expand(-1, -1, query.shape[2], -1)
         out, total = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(

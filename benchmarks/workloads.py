@@ -16,9 +16,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from langchain_gkt.evaluation.tasks.word_problems import sample
-from langchain_gkt.students.engine.engine import Engine, Limits, Request
+from langchain_gkt.students.engine.engine import Engine, EngineConfig, Request
 from langchain_gkt.students.prompting import PromptBuilder
 
+STUDENT = {"layers": 12, "width": 512, "inner": 1408}
+TEACHER = {"layers": 22, "width": 1280, "inner": 3456}
+"""Sizes for `make_model`: 47M and 457M weights."""
 GUIDANCE_TOKENS = 40
 """The paper's limit for GSM8K, as is the next."""
 STUDENT_TOKENS = 300
@@ -131,7 +134,7 @@ def with_endings(
     Returns:
         The questions, each with its stop string, length and answer.
     """
-    recorders = [_Recorder() for _ in questions]
+    recorders = [_TokenRecorder() for _ in questions]
     requests = [
         replace(question.request, max_tokens=longest, constraint=recorder)
         for question, recorder in zip(questions, recorders, strict=True)
@@ -158,7 +161,7 @@ def _ending(tokenizer: Any, tokens: list[int], length: int) -> tuple[str, int]:
     raise AssertionError("the answer runs in circles from its first token on")
 
 
-class _Recorder:
+class _TokenRecorder:
     def __init__(self) -> None:
         self.tokens: list[int] = []
 
@@ -173,11 +176,11 @@ async def answer_all(engine: Engine, requests: list[Request]) -> list[str]:
     """Ask an engine everything at once."""
 
     async def one(request: Request) -> str:
-        return "".join([piece.text async for piece in engine.agenerate(request, whole=True)])
+        return "".join([chunk.text async for chunk in engine.agenerate(request, stream=False)])
 
     return await asyncio.gather(*map(one, requests))
 
 
 def make_engine(model: Any, tokenizer: Any, users: int = 16) -> Engine:
     """Make an engine that decodes so many rows at once."""
-    return Engine(model, tokenizer, Limits(max_batch_size=users))
+    return Engine(model, tokenizer, EngineConfig(max_batch_size=users))

@@ -1,7 +1,7 @@
-"""Keys and values of prompts that have been seen, for those that begin alike.
+"""Keys and values of earlier prompts, for prompts that begin alike.
 
-A radix tree over token ids: what prompts share is held once. Not safe for several threads;
-the worker owns it.
+A radix tree over token ids: what prompts share is held once. It belongs to the scheduler's
+thread, and is not safe for several.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from weakref import WeakValueDictionary
 
 import torch
 
-from langchain_gkt.students.engine.kv_cache import KeyValues, Segment
-from langchain_gkt.students.engine.shared_prefix import Trunk
+from langchain_gkt.students.engine.kv.kv_cache import KVCache, Segment
+from langchain_gkt.students.engine.kv.shared_prefix import SharedPrefix
 
-# Shorter runs are not worth a branch of their own, nor an attention call of their own.
-_WORTH_SHARING = 32
+# Shorter runs are not worth a node of their own, nor an attention call of their own.
+_MIN_SHARED = 32
 
 
 @dataclass(eq=False)
@@ -34,6 +34,10 @@ class _Node:
         return sum(keys.nbytes + values.nbytes for keys, values in self.segment)
 
 
+SharedNodes = tuple[_Node, ...]
+"""The nodes at the front of a prompt's path that other prompts begin with too."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Match:
     """The longest known beginning of some ids.
@@ -41,19 +45,19 @@ class Match:
     Attributes:
         length: How many of the ids are known.
         segments: Their keys and values, one after the other.
-        shared: The branches at the front that other prompts begin with too, for `trunk`.
+        shared_nodes: Its front that other prompts begin with too, for `shared_prefix`.
     """
 
     length: int
     segments: list[Segment]
-    shared: tuple[_Node, ...]
+    shared_nodes: SharedNodes
 
 
 class PrefixCache:
-    """Keys and values by token ids; least recently used out."""
+    """Keys and values by token ids; the least recently used are dropped first."""
 
     def __init__(self, max_bytes: int) -> None:
-        """Begin empty.
+        """Start empty.
 
         Args:
             max_bytes: Most bytes of keys and values to hold; 0 to hold none.
@@ -62,23 +66,23 @@ class PrefixCache:
         self.nbytes = 0
         self._root = _Node(ids=(), segment=[], parent=None)
         self._clock = itertools.count(1)
-        self._trunks: WeakValueDictionary[_Node, Trunk] = WeakValueDictionary()
+        self._shared_prefixes: WeakValueDictionary[_Node, SharedPrefix] = WeakValueDictionary()
 
     def match(self, ids: Sequence[int]) -> Match:
-        """Look ids up.
+        """Find the longest known beginning of some ids.
 
         Args:
             ids: A prompt, with the beginning of the answer if there is one.
 
         Returns:
-            What is known of all but the last id, whose logits are wanted anyway.
+            What is known of all but the last id, whose logits must be computed anyway.
         """
         ids = tuple(ids[:-1])
         length, segments, path = 0, [], []
         node = self._root
         while child := node.children.get(ids[length]) if length < len(ids) else None:
-            same = common(child.ids, ids[length:])
-            if same < len(child.ids) and same >= _WORTH_SHARING:
+            same = common_length(child.ids, ids[length:])
+            if same < len(child.ids) and same >= _MIN_SHARED:
                 child = self._split(child, same)
             child.used = next(self._clock)
             segments.append([(k[:, :same], v[:, :same]) for k, v in child.segment])
@@ -87,19 +91,19 @@ class PrefixCache:
                 break
             path.append(child)
             node = child
-        return Match(length=length, segments=segments, shared=_shared(path))
+        return Match(length=length, segments=segments, shared_nodes=_shared_nodes(path))
 
-    def insert(self, ids: Sequence[int], held: KeyValues, *, ahead: bool = False) -> None:
-        """Remember ids.
+    def insert(self, ids: Sequence[int], cache: KVCache, *, ahead: bool = False) -> None:
+        """Store the keys and values of some ids.
 
         Args:
             ids: A prompt.
-            held: Keys and values of at least these ids.
-            ahead: Whether no request has come yet: then `remove` frees what is new of them.
+            cache: Keys and values of at least these ids.
+            ahead: Whether their request has not come yet; then `remove` frees what is new.
         """
         node, at = self._root, 0
         while child := node.children.get(ids[at]) if at < len(ids) else None:
-            same = common(child.ids, ids[at:])
+            same = common_length(child.ids, ids[at:])
             if same < len(child.ids):
                 if at + same == len(ids):
                     return
@@ -110,7 +114,7 @@ class PrefixCache:
             node = child
         if at == len(ids):
             return
-        segment = held.segment(at, len(ids))
+        segment = cache.segment(at, len(ids))
         nbytes = sum(keys.nbytes + values.nbytes for keys, values in segment)
         if nbytes > self.max_bytes:
             return
@@ -120,14 +124,14 @@ class PrefixCache:
         self._evict()
 
     def remove(self, ids: Sequence[int]) -> None:
-        """Forget what was remembered ahead for these ids, and what nobody else has needed of it.
+        """Drop what was stored ahead for these ids, except what a request has used since.
 
         Args:
             ids: A prompt, or the beginning of one.
         """
         path, node, at = list[_Node](), self._root, 0
         while child := node.children.get(ids[at]) if at < len(ids) else None:
-            if common(child.ids, ids[at:]) < len(child.ids):
+            if common_length(child.ids, ids[at:]) < len(child.ids):
                 break
             at += len(child.ids)
             node = child
@@ -138,14 +142,14 @@ class PrefixCache:
             self._drop(node)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Drop everything."""
         self._root = _Node(ids=(), segment=[], parent=None)
         self.nbytes = 0
 
     def _split(self, node: _Node, at: int) -> _Node:
-        """Cut a node in two and return the upper part."""
+        """Split a node in two and return the upper part."""
         assert node.parent is not None
-        # Copies, because a view would keep the whole of it in memory.
+        # Copies, because views would keep the whole tensor in memory.
         upper = _Node(
             ids=node.ids[:at],
             segment=_copied([(k[:, :at], v[:, :at]) for k, v in node.segment]),
@@ -157,7 +161,7 @@ class PrefixCache:
         node.segment = _copied([(k[:, at:], v[:, at:]) for k, v in node.segment])
         node.ids, node.parent = node.ids[at:], upper
         upper.children[node.ids[0]] = node
-        self._trunks.pop(node, None)
+        self._shared_prefixes.pop(node, None)
         return upper
 
     def _evict(self) -> None:
@@ -176,35 +180,35 @@ class PrefixCache:
             else:
                 yield child
 
-    def trunk(self, shared: tuple[_Node, ...], *, make: bool = True) -> Trunk | None:
-        """Return the front of a match as one piece, the same one for all rows that have it.
+    def shared_prefix(self, nodes: SharedNodes, *, create: bool = True) -> SharedPrefix | None:
+        """Return the front of a match in one piece, the same object for all that begin with it.
 
         Args:
-            shared: The match's.
-            make: Whether to make it where no row has it yet.
+            nodes: The match's shared nodes.
+            create: Whether to make it if no running request has it yet.
 
         Returns:
-            The piece, or None where there is none.
+            The prefix, or None.
         """
-        trunk = self._trunks.get(shared[-1]) if shared else None
-        if trunk is None and shared and make:
-            segment: Segment = shared[0].segment
-            if len(shared) > 1:
+        prefix = self._shared_prefixes.get(nodes[-1]) if nodes else None
+        if prefix is None and nodes and create:
+            segment: Segment = nodes[0].segment
+            if len(nodes) > 1:
                 segment = [
                     (torch.cat([k for k, _ in layer], 1), torch.cat([v for _, v in layer], 1))
-                    for layer in zip(*(node.segment for node in shared), strict=True)
+                    for layer in zip(*(node.segment for node in nodes), strict=True)
                 ]
-            trunk = Trunk(sum(len(node.ids) for node in shared), segment)
-            self._trunks[shared[-1]] = trunk
-        return trunk
+            prefix = SharedPrefix(sum(len(node.ids) for node in nodes), segment)
+            self._shared_prefixes[nodes[-1]] = prefix
+        return prefix
 
 
-def _shared(path: list[_Node]) -> tuple[_Node, ...]:
-    """Return the branches that lead to a fork: the prompt's own last ones are nobody else's."""
+def _shared_nodes(path: list[_Node]) -> SharedNodes:
+    """Return the nodes up to the last fork: those behind it belong to this prompt alone."""
     for size in range(len(path), 0, -1):
         node = path[size - 1]
         forks = 1 if size == len(path) else 2  # the prompt leaves the last one by a new branch
-        if len(node.children) >= forks and len(node.ids) >= _WORTH_SHARING:
+        if len(node.children) >= forks and len(node.ids) >= _MIN_SHARED:
             return tuple(path[:size])
     return ()
 
@@ -213,7 +217,7 @@ def _copied(segment: Segment) -> Segment:
     return [(keys.clone(), values.clone()) for keys, values in segment]
 
 
-def common(left: Sequence[int], right: Sequence[int]) -> int:
+def common_length(left: Sequence[int], right: Sequence[int]) -> int:
     """Count the ids that two runs begin with in common.
 
     Args:

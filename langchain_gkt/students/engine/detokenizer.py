@@ -1,0 +1,63 @@
+"""The text of one answer: token ids become text, which ends at the first stop string."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tokenizers.decoders import DecodeStream
+
+from langchain_gkt.stop_strings import StopStringFilter
+from langchain_gkt.students.engine.request import Request
+
+_REPLACEMENT = "\ufffd"
+"""What a tokenizer shows in place of an incomplete character."""
+
+
+class Detokenizer:
+    """Turns the tokens of one answer into text, as soon as the text is certain."""
+
+    def __init__(self, backend_tokenizer: Any, request: Request) -> None:
+        """Prepare for an answer.
+
+        Args:
+            backend_tokenizer: The tokenizer of the ``tokenizers`` library.
+            request: Whose answer it is.
+        """
+        self._tokenizer, self._prefill = backend_tokenizer, request.prefill
+        self._skip_special = not request.keep_special
+        self._stream: DecodeStream | None = None
+        self._pending: list[int] = []
+        self._stop = StopStringFilter(request.stop)
+
+    def add(self, token: int) -> tuple[str, bool]:
+        """Add a token.
+
+        Args:
+            token: Its id.
+
+        Returns:
+            Text that is certain now, and whether a stop string was reached.
+        """
+        if self._stream is None:
+            self._stream = self._open_stream()
+        text = self._stream.step(self._tokenizer, token) or ""
+        self._pending = [] if text else [*self._pending, token]
+        return self._stop.feed(text)
+
+    def flush(self) -> str:
+        """Return the text held back as part of a stop string or of a character."""
+        if not self._pending:
+            return self._stop.flush()
+        tail = self._tokenizer.decode(self._pending, skip_special_tokens=self._skip_special)
+        text, stopped = self._stop.feed(tail.rstrip(_REPLACEMENT))
+        return text if stopped else text + self._stop.flush()
+
+    def _open_stream(self) -> DecodeStream:
+        # The beginning of the answer comes first in the stream: a tokenizer that writes its
+        # blanks in front of words then knows whether the next word needs one.
+        ids = list(self._prefill)
+        if self._tokenizer.decode(ids, skip_special_tokens=self._skip_special).endswith(
+            _REPLACEMENT
+        ):
+            ids = []  # the stream would wait for the rest of the character, and repeat the text
+        return DecodeStream(ids=ids, skip_special_tokens=self._skip_special)

@@ -1,0 +1,93 @@
+"""What the engine knows of a request while its answer is generated."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from langchain_gkt.students.engine.detokenizer import Detokenizer
+from langchain_gkt.students.engine.model_runner import UnbatchedState
+from langchain_gkt.students.engine.prefill import PrefillState
+from langchain_gkt.students.engine.request import Request, TokenChunk
+
+Deliver = Callable[[TokenChunk | Exception | None], None]
+"""Takes the chunks of an answer; an exception if it failed, None if it was cancelled."""
+
+
+@dataclass(eq=False, kw_only=True)
+class RequestState:
+    """One request, from the queue to its last token.
+
+    Attributes:
+        request: What is asked.
+        ids: Ids to prefill: the prompt and the beginning of the answer.
+        deliver: Takes the chunks; called on the scheduler's thread.
+        cancelled: Ends the request within one step when set.
+        detokenizer: Makes the text.
+        stream: Whether text is delivered as soon as it is certain, or once, at the end.
+        closed: Whether the caller reads no more chunks.
+        token: The token chosen last.
+        count: Tokens generated.
+        generator: Source of randomness; None for greedy decoding.
+        prefill: What is known while the ids are being prefilled.
+        unbatched: The model's cache, if the request runs outside the batch.
+    """
+
+    request: Request
+    ids: list[int]
+    deliver: Deliver
+    cancelled: threading.Event
+    detokenizer: Detokenizer
+    stream: bool = True
+    closed: bool = False
+    token: int = -1
+    count: int = 0
+    generator: torch.Generator | None = None
+    prefill: PrefillState | None = None
+    unbatched: UnbatchedState | None = None
+    _texts: list[str] = field(default_factory=list)
+
+    @property
+    def max_length(self) -> int:
+        """Most tokens the request may hold in the KV cache."""
+        return len(self.ids) + self.request.max_tokens
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether nobody waits for the answer any more."""
+        return self.closed or self.cancelled.is_set()
+
+    def append(self, token: int, end_ids: set[int]) -> bool:
+        """Append a chosen token to the answer and deliver the text it makes certain.
+
+        Args:
+            token: Its id.
+            end_ids: Ids that end an answer.
+
+        Returns:
+            Whether the answer is finished; its last chunk has then been delivered.
+        """
+        self.token = token
+        self.count += 1
+        if token in end_ids:
+            return self._finish(self.detokenizer.flush(), "stop")
+        text, stopped = self.detokenizer.add(token)
+        if stopped:
+            return self._finish(text, "stop")
+        if self.request.constraint is not None and self.request.constraint.done:
+            return self._finish(text + self.detokenizer.flush(), "stop")
+        if self.count >= self.request.max_tokens:
+            return self._finish(text + self.detokenizer.flush(), "length")
+        if text and self.stream:
+            self.deliver(TokenChunk(text=text, tokens=self.count))
+        elif text:
+            self._texts.append(text)
+        return False
+
+    def _finish(self, text: str, reason: str) -> bool:
+        text = "".join([*self._texts, text])
+        self.deliver(TokenChunk(text=text, tokens=self.count, finish_reason=reason))
+        return True
