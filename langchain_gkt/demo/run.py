@@ -1,8 +1,7 @@
-"""The demo: three ways to answer, side by side, over a real HTTP API."""
+"""The demo: teacher, student and guided answers, side by side, over a real HTTP API."""
 
 from __future__ import annotations
 
-from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +19,7 @@ from langchain_gkt.evaluation import Comparison, Task, compare, load_task
 from langchain_gkt.evaluation.results import charts as pictures
 
 
-def demo(args: Namespace) -> None:
-    """Run the demo as the command line asks for it.
-
-    Args:
-        args: The command's arguments.
-    """
-    run(rows=args.rows, guidance_tokens=args.guidance_tokens, seed=args.seed, out=args.out)
-
-
-def run(*, rows: int, guidance_tokens: int, seed: int, out: Path) -> Comparison:
+def run_demo(*, rows: int, guidance_tokens: int, seed: int, out: Path) -> Comparison:
     """Run the demo and print what came out.
 
     Args:
