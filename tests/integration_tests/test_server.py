@@ -137,9 +137,9 @@ def test_closing_a_stream_stops_the_work(client, cloud) -> None:
         with urllib.request.urlopen(cloud.base_url.removesuffix("/v1") + "/health") as reply:
             return json.load(reply)
 
-    before = health()["streamed_pieces"]
+    before = health()["streamed_chunks"]
     whole = len(list(ask(client, stream=True)))
-    made = health()["streamed_pieces"]
+    made = health()["streamed_chunks"]
     assert made - before >= whole - 1 > 30
     stream = ask(client, stream=True)
     next(iter(stream))
@@ -149,7 +149,7 @@ def test_closing_a_stream_stops_the_work(client, cloud) -> None:
             break
         time.sleep(0.05)
     assert health()["active"] == 0
-    assert health()["streamed_pieces"] - made < whole - 5
+    assert health()["streamed_chunks"] - made < whole - 5
 
 
 def test_the_server_ends_with_its_block() -> None:
