@@ -125,7 +125,7 @@ def compare(
     modes: Annotated[
         str, typer.Option(metavar="LIST", help="Which modes, separated by commas.")
     ] = "teacher,student,guided",
-    models: options.RepeatableModelOptions,
+    models: options.EvaluationModelOptions,
     task: options.TaskOptions,
     out: options.Out = Path("runs/compare"),
     concurrency: options.Concurrency = 8,
@@ -144,7 +144,7 @@ def compare(
 @options.grouped
 def sweep(
     lengths: options.SweepOptions,
-    models: options.RepeatableModelOptions,
+    models: options.EvaluationModelOptions,
     task: options.TaskOptions,
     out: options.Out = Path("runs/sweep"),
     concurrency: options.Concurrency = 8,

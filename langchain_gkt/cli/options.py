@@ -164,7 +164,7 @@ class ModelOptions:
 
 
 @dataclass(frozen=True)
-class RepeatableModelOptions(ModelOptions):
+class EvaluationModelOptions(ModelOptions):
     """Model options of an evaluation, whose answers are to come out the same each time."""
 
     temperature: Temperature = "0"

@@ -147,15 +147,3 @@ def test_errors_name_the_fault_and_show_no_traceback(
     assert "Traceback" not in told.err
     assert told.out == ""
     assert not Path("runs").exists()
-
-
-@pytest.mark.parametrize("command", ["", "demo", "answer", "compare", "sweep", "report"])
-def test_help_reads_well(capsys, command, monkeypatch) -> None:
-    monkeypatch.setenv("COLUMNS", "100")
-    with pytest.raises(SystemExit) as ended:
-        main([*command.split(), "--help"])
-    assert ended.value.code == 0
-    text = capsys.readouterr().out
-    assert "usage: langchain-gkt" in text
-    undocumented = re.findall(r"^  (--[\w-]+)(?: [A-Z_]+)?$\n(?!\s{10})", text, re.MULTILINE)
-    assert undocumented == []
