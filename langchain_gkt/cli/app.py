@@ -49,9 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         raise SystemExit(ended.exit_code) from None
     except typer.TyperException as error:
         command = _command(context)
-        # typer lets words of pydantic through, and ends some messages with a full stop.
-        message = error.format_message().replace("Value error, ", "").rstrip(".")
-        sys.stderr.write(f"{command}: {message}. See {command} --help.\n")
+        sys.stderr.write(f"{command}: error: {_reason(error)}. See {command} --help.\n")
         raise SystemExit(2) from None
     except _EXPECTED as error:
         if traceback:
@@ -59,6 +57,14 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.write(f"{_command(context)}: {error}\n")
         return 1
     return 0
+
+
+def _reason(error: typer.TyperException) -> str:
+    """Say in one line which argument is wrong, and why."""
+    if isinstance(error, typer.BadParameter) and error.param and error.message:
+        # typer lets a prefix of pydantic's through.
+        return f"argument {error.param.opts[0]}: {error.message.removeprefix('Value error, ')}"
+    return error.format_message().rstrip(".")
 
 
 def _command(context: Any) -> str:

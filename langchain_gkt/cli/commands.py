@@ -25,7 +25,8 @@ def answer(question: str, models: ModelOptions, *, mode: Mode) -> None:
     """
     if question == "-":
         question = sys.stdin.read()
-    with open_chain(models) as chain, track_costs(**prices(models)) as costs:
+    given_prices = prices(models)
+    with open_chain(models) as chain, track_costs(**given_prices) as costs:
         gkt: dict[str, Any] = {}
         for chunk in chain.stream(question, mode=mode):
             sys.stdout.write(str(chunk.text))
@@ -49,11 +50,11 @@ def compare(
         out: Folder of the run.
         concurrency: Questions at the same time.
     """
-    loaded = _load_task(task)
+    loaded, given_prices = _load_task(task), prices(models)
     chosen: Any = [mode.strip() for mode in modes.split(",") if mode.strip()]
     with open_chain(models, task_guidance_tokens=loaded.guidance_tokens) as chain:
         comparison = evaluation.compare(
-            chain, loaded, modes=chosen, out=out, concurrency=concurrency, **prices(models)
+            chain, loaded, modes=chosen, out=out, concurrency=concurrency, **given_prices
         )
     _save_and_print(comparison)
 
@@ -70,7 +71,7 @@ def sweep(
         out: Folder of the run.
         concurrency: Questions at the same time.
     """
-    loaded, tokenizer = _load_task(task), None
+    loaded, given_prices, tokenizer = _load_task(task), prices(models), None
     lengths = _numbers(options.lengths, "--lengths") if options.lengths else None
     if options.teacher_tokenizer or models.teacher == "demo":
         from transformers import AutoTokenizer
@@ -85,7 +86,7 @@ def sweep(
             check_lengths=_numbers(options.check_lengths, "--check-lengths"),
             out=out,
             concurrency=concurrency,
-            **prices(models),
+            **given_prices,
         )
     result = replace(result, max_loss=options.max_loss)
     _save_and_print(result)

@@ -21,6 +21,7 @@ def here(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_sweep_compare_and_report(here, capsys) -> None:
     command = ["sweep", "--rows", "12", "--lengths", "8,18", "--check-lengths", "18"]
     assert main([*command, "--out", "runs/s", "--max-loss", "0.05"]) == 0
@@ -48,6 +49,7 @@ def test_sweep_compare_and_report(here, capsys) -> None:
     assert Path("elsewhere/accuracy.svg").exists()
 
 
+@pytest.mark.slow
 def test_too_few_rows_to_choose_are_said_to_be(here, capsys) -> None:
     assert main(["sweep", "--rows", "2", "--lengths", "8,18"]) == 0
     assert "choosing takes 4 rows or more" in capsys.readouterr().out
@@ -121,6 +123,7 @@ def test_one_answer(here, capsys, cloud, monkeypatch) -> None:
     assert "guidance (" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "said"),
     [

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import get_args
 
 import pytest
 import typer
+from support.processes import run_python
 
 from langchain_gkt import __main__ as program
 from langchain_gkt.cli import app, commands, options
@@ -74,22 +73,22 @@ def test_every_option_arrives(called) -> None:
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ("", "langchain-gkt: Missing command"),
-        ("none", "langchain-gkt: No such command 'none'"),
-        ("--none", "langchain-gkt: No such option: --none"),
+        ("", "langchain-gkt: error: Missing command"),
+        ("none", "langchain-gkt: error: No such command 'none'"),
+        ("--none", "langchain-gkt: error: No such option: --none"),
         ("compare --row 3", "--rows"),
-        ("compare --rows 0", "langchain-gkt compare: Invalid value for '--rows': must be 1 or more"),
-        ("compare --rows x", "'--rows': must be 1 or more, not x"),
-        ("compare --rows", "langchain-gkt compare: Option '--rows' requires an argument"),
-        ("compare --shots -1", "'--shots': must be 0 or more, not -1"),
-        ("sweep --max-loss 2", "'--max-loss': must be a share such as 0.02, not 2"),
-        ("sweep --style verse", "'--style': 'verse' is not one of 'chat', 'text'"),
-        ("answer", "Missing argument 'QUESTION'"),
+        ("compare --rows 0", "compare: error: argument --rows: must be 1 or more, not 0."),
+        ("compare --rows x", "argument --rows: must be 1 or more, not x."),
+        ("compare --rows", "langchain-gkt compare: error: Option '--rows' requires an argument."),
+        ("compare --shots -1", "argument --shots: must be 0 or more, not -1."),
+        ("sweep --max-loss 2", "argument --max-loss: must be a share such as 0.02, not 2."),
+        ("sweep --style verse", "argument --style: 'verse' is not one of 'chat', 'text'."),
+        ("answer", "Missing argument 'QUESTION'."),
         ("answer two words", "unexpected extra argument"),
-        ("answer x --mode both", "'--mode': 'both' is not one of 'guided', 'teacher', 'student'"),
-        ("report", "Missing argument 'RUN'"),
-        ("report run --format pdf", "'--format': 'pdf' is not one of 'text', 'markdown', 'html'"),
-        ("demo --seed x", "'--seed'"),
+        ("answer x --mode y", "argument --mode: 'y' is not one of 'guided', 'teacher', 'student'."),
+        ("report", "Missing argument 'RUN'."),
+        ("report r --format x", "argument --format: 'x' is not one of 'text', 'markdown', 'html'."),
+        ("demo --seed x", "argument --seed: "),
     ],
 )
 def test_a_usage_error_is_one_line(called, capsys, command, said, monkeypatch) -> None:
@@ -160,7 +159,7 @@ def test_ctrl_c_ends_quietly(capsys, monkeypatch) -> None:
 def test_a_missing_package_is_named_with_its_extra(missing, command, said) -> None:
     code = f"import sys; sys.modules[{missing!r}] = None\n"
     code += f"from langchain_gkt.__main__ import main; sys.exit(main({command}))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = run_python("-c", code)
     assert done.returncode == 1
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
@@ -169,13 +168,7 @@ def test_a_missing_package_is_named_with_its_extra(missing, command, said) -> No
 def test_help_is_the_same_as_a_module_and_in_process(capsys) -> None:
     with pytest.raises(SystemExit):
         program.main(["--help"])
-    done = subprocess.run(
-        [sys.executable, "-m", "langchain_gkt", "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "NO_COLOR": "1"},
-    )
+    done = run_python("-m", "langchain_gkt", "--help", env={**os.environ, "NO_COLOR": "1"})
     assert done.stdout == capsys.readouterr().out
 
 
