@@ -4,9 +4,27 @@ from __future__ import annotations
 
 import sys
 
-from langchain_gkt.cli.app import main
 
-__all__ = ["main"]
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line, or say what it needs.
+
+    Args:
+        argv: The arguments, without the program's name; None for those of the process.
+
+    Returns:
+        The exit status.
+    """
+    try:
+        from langchain_gkt.cli import app
+    except ModuleNotFoundError as error:
+        if error.name != "typer":
+            raise
+        sys.stderr.write(
+            'langchain-gkt: the command line needs typer: pip install "langchain-gkt[cli]"\n'
+        )
+        return 1
+    return app.main(argv)
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,282 +1,188 @@
-"""The command line: ``python -m langchain_gkt`` or ``langchain-gkt``."""
+"""The command line: ``python -m langchain_gkt`` or ``langchain-gkt``.
+
+Each command imports what it needs when it runs, so that ``--help`` loads no model library.
+"""
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from langchain_gkt.errors import BudgetExceeded, StudentError, TeacherError
+import typer
 
-_EXPECTED = (
-    BudgetExceeded,
-    ImportError,
-    OSError,
-    RuntimeError,
-    StudentError,
-    TeacherError,
-    TypeError,
-    ValueError,
+from langchain_gkt.cli import options
+
+_PROGRAM = "langchain-gkt"
+_EXPECTED = (ImportError, OSError, RuntimeError, TypeError, ValueError)
+"""Errors that are told without a traceback; those of the package are RuntimeErrors."""
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Read the command line and run what it asks for.
+    """Read the command line and run its command.
 
     Args:
         argv: The arguments, without the program's name; None for those of the process.
 
     Returns:
         The exit status.
+
+    Raises:
+        SystemExit: After ``--help``, and with status 2 after a usage error.
     """
-    args = _parser().parse_args(argv)
+    group = typer.main.get_command(app)
+    words = sys.argv[1:] if argv is None else [*argv]
+    context, traceback = None, False
     try:
-        _handler(args.command)(args)
+        with group.make_context(_PROGRAM, words) as context:
+            traceback = context.params["traceback"]
+            group.invoke(context)
     except KeyboardInterrupt:
         return 130
+    except typer.Exit as ended:
+        raise SystemExit(ended.exit_code) from None
+    except typer.TyperException as error:
+        command = _command(context)
+        sys.stderr.write(f"{command}: error: {_reason(error)}. See {command} --help.\n")
+        raise SystemExit(2) from None
     except _EXPECTED as error:
-        if args.traceback:
+        if traceback:
             raise
-        sys.stderr.write(f"langchain-gkt {args.command}: {error}\n")
+        sys.stderr.write(f"{_command(context)}: {error}\n")
         return 1
     return 0
 
 
-def _handler(command: str) -> Callable[[Any], None]:
-    if command == "demo":
-        try:
-            from langchain_gkt.demo.show import demo
-        except ImportError as error:
-            raise ImportError(
-                f'{error}\nThe demo needs more: pip install "langchain-gkt[demo]"'
-            ) from error
-        chosen: Callable[[Any], None] = demo
-        return chosen
+def _reason(error: typer.TyperException) -> str:
+    """Say in one line which argument is wrong, and why."""
+    if isinstance(error, typer.BadParameter) and error.param and error.message:
+        # typer lets a prefix of pydantic's through.
+        return f"argument {error.param.opts[0]}: {error.message.removeprefix('Value error, ')}"
+    return error.format_message().rstrip(".")
+
+
+def _command(context: Any) -> str:
+    """Name the program and, if it was read already, its command."""
+    name = context and context.invoked_subcommand
+    return f"{_PROGRAM} {name}" if name else _PROGRAM
+
+
+@app.callback()
+def _program(
+    traceback: Annotated[
+        bool, typer.Option("--traceback", help="Show where an error comes from in full.")
+    ] = False,
+) -> None:
+    """A big teacher begins each answer, a small local student finishes it."""
+
+
+@app.command(short_help="Compare teacher, student and guided on the two embedded models.")
+def demo(
+    rows: Annotated[
+        int,
+        typer.Option(parser=options.positive, metavar="N", help="How many problems to answer."),
+    ] = 60,
+    guidance_tokens: Annotated[
+        int,
+        typer.Option(parser=options.positive, metavar="N", help="Most tokens the teacher writes."),
+    ] = 18,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the problems.")] = 7,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of the chart.")] = Path(
+        "demo_output"
+    ),
+) -> None:
+    """Compare teacher, student and guided on the two embedded models."""
+    try:
+        from langchain_gkt.demo.run import run_demo
+    except ImportError as error:
+        raise ImportError(
+            f'{error}. The demo needs more: pip install "langchain-gkt[demo]"'
+        ) from error
+    run_demo(rows=rows, guidance_tokens=guidance_tokens, seed=seed, out=out)
+
+
+@app.command(short_help="Answer one question and say what it cost.")
+@options.grouped
+def answer(
+    question: Annotated[
+        str,
+        typer.Argument(metavar="QUESTION", help="The question; - to read it from standard input."),
+    ],
+    *,
+    mode: Annotated[options.Mode, typer.Option(help="Which models answer.")] = "guided",
+    models: options.ModelOptions,
+) -> None:
+    """Answer one question with a guided pair, and say what it cost."""
     from langchain_gkt.cli import commands
 
-    handler: Callable[[Any], None] = getattr(commands, command)
-    return handler
+    commands.answer(question, models, mode=mode)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="langchain-gkt",
-        description="A big teacher begins each answer, a small local student finishes it.",
-    )
-    parser.add_argument(
-        "--traceback", action="store_true", help="show where an error comes from in full"
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_demo(commands)
-    answer = commands.add_parser(
-        "answer",
-        help="answer one question and say what it cost",
-        description="Answer one question with a guided pair, and say what it cost.",
-    )
-    answer.add_argument("question", help="the question; - to read it from standard input")
-    answer.add_argument(
-        "--mode",
-        choices=("guided", "teacher", "student"),
-        default="guided",
-        help="who answers (default: %(default)s)",
-    )
-    _add_models(answer, temperature=None)
-    compare = commands.add_parser(
-        "compare",
-        help="teacher, student and guided answers to the same questions, side by side",
-        description="Answer the questions of a task with the teacher alone, the student alone and "
-        "the guided pair, and compare accuracy, cost and speed. Ended at any moment, the same "
-        "command goes on where it was.",
-    )
-    compare.add_argument(
-        "--modes",
-        default="teacher,student,guided",
-        metavar="LIST",
-        help="which of them, separated by commas (default: %(default)s)",
-    )
-    _add_models(compare, temperature="0")
-    _add_task(compare, out="runs/compare")
-    sweep = commands.add_parser(
-        "sweep",
-        help="accuracy and cost over the guidance length, from one teacher-only run",
-        description="Find out how many guidance tokens to use: the teacher answers each question "
-        "once, and every shorter guidance is cut from that. Writes the choice to policy.json. "
-        "Ended at any moment, the same command goes on where it was.",
-    )
-    sweep.add_argument(
-        "--lengths",
-        metavar="LIST",
-        help="guidance lengths, such as 8,16,24, or one number for all up to it "
-        "(default: a dozen up to --guidance-tokens)",
-    )
-    sweep.add_argument(
-        "--check-lengths",
-        metavar="LIST",
-        default="",
-        help="lengths at which the teacher is really asked again for some rows, at its price, to "
-        "check the cut (default: none)",
-    )
-    sweep.add_argument(
-        "--teacher-tokenizer",
-        metavar="PATH",
-        help="folder or hub id of the teacher's tokenizer, where its API tells no tokens",
-    )
-    _add_max_loss(sweep)
-    _add_models(sweep, temperature="0")
-    _add_task(sweep, out="runs/sweep")
-    report = commands.add_parser(
-        "report",
-        help="rebuild the tables and pictures of a run without calling any model",
-        description="Rebuild the tables and pictures of a run: report.txt, report.md, report.html "
-        "and the pictures as PNG and SVG. No model is called.",
-    )
-    report.add_argument("run", type=Path, help="the run's folder, as --out named it")
-    report.add_argument(
-        "--format",
-        choices=("text", "markdown", "html"),
-        default="text",
-        help="what to print (default: %(default)s)",
-    )
-    _add_max_loss(report)
-    report.add_argument("--out", type=Path, help="folder for the files (default: the run's own)")
-    return parser
+@app.command(short_help="Teacher, student and guided answers to the same questions, side by side.")
+@options.grouped
+def compare(
+    *,
+    modes: Annotated[
+        str, typer.Option(metavar="LIST", help="Which modes, separated by commas.")
+    ] = "teacher,student,guided",
+    models: options.EvaluationModelOptions,
+    task: options.TaskOptions,
+    out: options.Out = Path("runs/compare"),
+    concurrency: options.Concurrency = 8,
+) -> None:
+    """Answer the questions of a task in several modes, and compare them.
+
+    The teacher alone, the student alone and the guided pair are compared in accuracy, cost and
+    speed. A run that was interrupted is continued by the same command.
+    """
+    from langchain_gkt.cli import commands
+
+    commands.compare(models, task, modes=modes, out=out, concurrency=concurrency)
 
 
-def _add_max_loss(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--max-loss",
-        type=_share,
-        default=0.02,
-        help="accuracy that a sweep's choice may give up against the best length "
-        "(default: %(default)s)",
-    )
+@app.command(short_help="Accuracy and cost over the guidance length, from one teacher-only run.")
+@options.grouped
+def sweep(
+    lengths: options.SweepOptions,
+    models: options.EvaluationModelOptions,
+    task: options.TaskOptions,
+    out: options.Out = Path("runs/sweep"),
+    concurrency: options.Concurrency = 8,
+) -> None:
+    """Find out how many guidance tokens to use.
+
+    The teacher answers each question once, and every shorter guidance is cut from that. The
+    choice is written to policy.json. A run that was interrupted is continued by the same command.
+    """
+    from langchain_gkt.cli import commands
+
+    commands.sweep(lengths, models, task, out=out, concurrency=concurrency)
 
 
-def _add_demo(commands: Any) -> None:
-    demo = commands.add_parser(
-        "demo", help="compare teacher, student and guided on the two embedded models"
-    )
-    demo.add_argument(
-        "--rows", type=_positive, default=60, help="problems to answer (default: %(default)s)"
-    )
-    demo.add_argument(
-        "--guidance-tokens",
-        type=_positive,
-        default=18,
-        help="tokens the teacher writes (default: %(default)s)",
-    )
-    demo.add_argument("--seed", type=int, default=7, help="of the problems (default: %(default)s)")
-    demo.add_argument(
-        "--out",
-        type=Path,
-        default=Path("demo_output"),
-        help="folder of the chart (default: %(default)s)",
-    )
+@app.command(short_help="Rebuild the tables and pictures of a run without calling any model.")
+def report(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="The run's folder, as --out named it.")
+    ],
+    format: Annotated[
+        Literal["text", "markdown", "html"], typer.Option(help="What to print.")
+    ] = "text",
+    max_loss: options.MaxLoss = 0.02,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", show_default="the run's own", help="Folder for the files."),
+    ] = None,
+) -> None:
+    """Rebuild the tables and pictures of a run; no model is called.
 
+    It writes report.txt, report.md, report.html and the pictures as PNG and SVG.
+    """
+    from langchain_gkt.cli import commands
 
-def _add_models(parser: argparse.ArgumentParser, *, temperature: str | None) -> None:
-    models = parser.add_argument_group("models")
-    models.add_argument(
-        "--teacher",
-        default="demo",
-        help="a model such as openai:gpt-4o-mini (see LangChain's init_chat_model), a folder with "
-        "a local model, or demo (default: %(default)s)",
-    )
-    models.add_argument("--base-url", help="address of an OpenAI-compatible server")
-    models.add_argument(
-        "--student",
-        default="demo",
-        help="a folder or hub id of a Hugging Face model, or demo (default: %(default)s)",
-    )
-    models.add_argument("--device", help="where the student runs, such as cuda")
-    models.add_argument("--dtype", default="auto", help="the student's, such as bfloat16 or int8")
-    models.add_argument(
-        "--guidance-tokens",
-        type=_whole,
-        help="most tokens the teacher writes (default: the task's)",
-    )
-    models.add_argument(
-        "--guidance",
-        type=Path,
-        metavar="FILE",
-        help="a policy that sweep wrote, such as policy.json",
-    )
-    models.add_argument("--max-tokens", type=_positive, help="most tokens of a whole answer")
-    models.add_argument(
-        "--temperature",
-        default=temperature,
-        help="of both models; own for their own"
-        + (f" (default: {temperature})" if temperature else ""),
-    )
-    models.add_argument(
-        "--teacher-price",
-        metavar="PRICE",
-        help="US dollars per million prompt and completion tokens, such as 0.15,0.60, or a model "
-        "of the price list such as openai:gpt-4o-mini (default: that of the teacher)",
-    )
-    models.add_argument(
-        "--student-price", metavar="PRICE", help="the same for the student (default: free)"
-    )
-
-
-def _add_task(parser: argparse.ArgumentParser, *, out: str) -> None:
-    task = parser.add_argument_group("task")
-    task.add_argument(
-        "--task",
-        default="word_problems",
-        help="gsm8k, csqa, aqua or word_problems (default: %(default)s)",
-    )
-    task.add_argument(
-        "--data", type=Path, metavar="FILE", help="JSON lines as the publisher offers them"
-    )
-    task.add_argument("--rows", type=_positive, help="how many questions (default: all)")
-    task.add_argument("--seed", type=int, help="draw the questions by it (default: the first ones)")
-    task.add_argument("--shots", type=_whole, help="worked examples (default: the task's)")
-    task.add_argument(
-        "--style",
-        choices=("chat", "text"),
-        default="chat",
-        help="examples as chat turns or as one text (default: %(default)s)",
-    )
-    task.add_argument("--exemplars", type=Path, metavar="FILE", help="worked examples of your own")
-    task.add_argument(
-        "--reference", action="store_true", help="also score as the paper's code does"
-    )
-    run = parser.add_argument_group("run")
-    run.add_argument(
-        "--out", type=Path, default=Path(out), help="the run's folder (default: %(default)s)"
-    )
-    run.add_argument(
-        "--concurrency",
-        type=_positive,
-        default=8,
-        help="questions at the same time (default: %(default)s)",
-    )
-
-
-def _whole(text: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = -1
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"must be 0 or more, not {text}")
-    return number
-
-
-def _share(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number < 1:
-        raise argparse.ArgumentTypeError(f"must be a share such as 0.02, not {text}")
-    return number
-
-
-def _positive(text: str) -> int:
-    if (number := _whole(text)) < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, not {text}")
-    return number
+    commands.report(run, format=format, max_loss=max_loss, out=out)

@@ -1,34 +1,34 @@
-"""What the command line's words mean: models, tasks and runs made of its arguments."""
+"""What each command does, once its options are read."""
 
 from __future__ import annotations
 
-import os
 import sys
-from argparse import Namespace
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from transformers.utils import logging as transformers_logging
-
-from langchain_gkt import GuidedKnowledgeTransferChain, Price, track_costs
-from langchain_gkt import evaluation as evaluations
+from langchain_gkt import evaluation, track_costs
+from langchain_gkt.cli.models import open_chain, prices
+from langchain_gkt.cli.options import ModelOptions, SweepOptions, TaskOptions
 from langchain_gkt.demo import pair
 from langchain_gkt.evaluation.results.run import Run
+from langchain_gkt.metadata import Mode
 
 
-def answer(args: Namespace) -> None:
-    """Answer one question.
+def answer(question: str, models: ModelOptions, *, mode: Mode) -> None:
+    """Answer one question, and print the answer and its costs.
 
     Args:
-        args: The command's arguments.
+        question: The question; ``-`` to read it from standard input.
+        models: Which models answer.
+        mode: Whether both answer or one of them.
     """
-    question = sys.stdin.read() if args.question == "-" else args.question
-    with _chain(args, None) as chain, track_costs(**_prices(args)) as costs:
+    if question == "-":
+        question = sys.stdin.read()
+    given_prices = prices(models)
+    with open_chain(models) as chain, track_costs(**given_prices) as costs:
         gkt: dict[str, Any] = {}
-        for chunk in chain.stream(question, mode=args.mode):
+        for chunk in chain.stream(question, mode=mode):
             sys.stdout.write(str(chunk.text))
             sys.stdout.flush()
             gkt = chunk.response_metadata.get("gkt", gkt)
@@ -38,118 +38,98 @@ def answer(args: Namespace) -> None:
     sys.stdout.write(f"{costs.report()}\n")
 
 
-def compare(args: Namespace) -> None:
-    """Run a comparison and write its report.
+def compare(
+    models: ModelOptions, task: TaskOptions, *, modes: str, out: Path, concurrency: int
+) -> None:
+    """Run a comparison, print its report and write it.
 
     Args:
-        args: The command's arguments.
+        models: Which models answer.
+        task: Which questions are asked.
+        modes: The modes to compare, separated by commas.
+        out: Folder of the run.
+        concurrency: Questions at the same time.
     """
-    task = _task(args)
-    modes: Any = [mode.strip() for mode in args.modes.split(",") if mode.strip()]
-    with _chain(args, task) as chain:
-        found = evaluations.compare(
-            chain,
-            task,
-            modes=modes,
-            out=args.out,
-            concurrency=args.concurrency,
-            **_prices(args),
+    loaded, given_prices = _load_task(task), prices(models)
+    chosen: Any = [mode.strip() for mode in modes.split(",") if mode.strip()]
+    with open_chain(models, task_guidance_tokens=loaded.guidance_tokens) as chain:
+        comparison = evaluation.compare(
+            chain, loaded, modes=chosen, out=out, concurrency=concurrency, **given_prices
         )
-    _show(found)
+    _save_and_print(comparison)
 
 
-def sweep(args: Namespace) -> None:
-    """Run a sweep, write its report, and the choice as a policy.
+def sweep(
+    options: SweepOptions, models: ModelOptions, task: TaskOptions, *, out: Path, concurrency: int
+) -> None:
+    """Run a sweep, print its report, and write it and its choices as policies.
 
     Args:
-        args: The command's arguments.
+        options: Which guidance lengths are tried.
+        models: Which models answer.
+        task: Which questions are asked.
+        out: Folder of the run.
+        concurrency: Questions at the same time.
     """
-    task, tokenizer = _task(args), None
-    lengths = _numbers(args.lengths, "--lengths") if args.lengths else None
-    if args.teacher_tokenizer or args.teacher == "demo":
+    loaded, given_prices, tokenizer = _load_task(task), prices(models), None
+    lengths = _numbers(options.lengths, "--lengths") if options.lengths else None
+    if options.teacher_tokenizer or models.teacher == "demo":
         from transformers import AutoTokenizer
 
-        place = args.teacher_tokenizer or pair.TEACHER
-        tokenizer = AutoTokenizer.from_pretrained(place)
-    with _chain(args, task) as chain:
-        found = evaluations.sweep(
+        tokenizer = AutoTokenizer.from_pretrained(options.teacher_tokenizer or pair.TEACHER)
+    with open_chain(models, task_guidance_tokens=loaded.guidance_tokens) as chain:
+        result = evaluation.sweep(
             chain,
-            task,
+            loaded,
             lengths=lengths[0] if lengths and len(lengths) == 1 else lengths,
             teacher_tokenizer=tokenizer,
-            check_lengths=_numbers(args.check_lengths, "--check-lengths"),
-            out=args.out,
-            concurrency=args.concurrency,
-            **_prices(args),
+            check_lengths=_numbers(options.check_lengths, "--check-lengths"),
+            out=out,
+            concurrency=concurrency,
+            **given_prices,
         )
-    found = replace(found, max_loss=args.max_loss)
-    _show(found)
-    choices = found.choices()
+    result = replace(result, max_loss=options.max_loss)
+    _save_and_print(result)
+    choices = result.choices()
     if not choices:
         sys.stdout.write("\nNo policy was written: choosing takes 4 rows or more.\n")
     for name, choice in choices.items():
-        file = args.out / ("policy.json" if name == "fixed length" else "policy-gated.json")
+        file = out / ("policy.json" if name == "fixed length" else "policy-gated.json")
         choice.policy.save(file)
         sys.stdout.write(f"\n{file}: {choice}\n")
 
 
-def report(args: Namespace) -> None:
-    """Rebuild a run's report.
+def report(run: Path, *, format: str, max_loss: float, out: Path | None) -> None:
+    """Rebuild the report of a run, and print it.
 
     Args:
-        args: The command's arguments.
+        run: Folder of the run.
+        format: ``text``, ``markdown`` or ``html``.
+        max_loss: Accuracy that a sweep's choice may give up.
+        out: Folder for the files; None for that of the run.
     """
-    found = evaluations.load_run(args.run)
-    if isinstance(found, evaluations.Sweep):
-        found = replace(found, max_loss=args.max_loss)
-    files = found.save(args.out)
-    if args.format == "html":
-        text = next(file for file in files if file.suffix == ".html").read_text(encoding="utf-8")
+    result = evaluation.load_run(str(run))
+    if isinstance(result, evaluation.Sweep):
+        result = replace(result, max_loss=max_loss)
+    files = result.save(out)
+    if format == "html":
+        text = _html_page(files).read_text(encoding="utf-8")
     else:
-        text = found.markdown() if args.format == "markdown" else str(found)
+        text = result.markdown() if format == "markdown" else str(result)
     sys.stdout.write(f"{text}\n")
 
 
-def _show(run: Run) -> None:
-    files = run.save()
-    page = next(file for file in files if file.suffix == ".html")
-    sys.stdout.write(f"{run}\n\nReport: {page}\n")
+def _save_and_print(run: Run) -> None:
+    sys.stdout.write(f"{run}\n\nReport: {_html_page(run.save())}\n")
 
 
-def _task(args: Namespace) -> evaluations.Task:
-    return evaluations.load_task(
-        args.task,
-        data=args.data,
-        rows=args.rows,
-        seed=args.seed,
-        shots=args.shots,
-        style=args.style,
-        exemplars=args.exemplars,
-        reference=args.reference,
-    )
+def _html_page(files: list[Path]) -> Path:
+    return next(file for file in files if file.suffix == ".html")
 
 
-def _prices(args: Namespace) -> dict[str, Any]:
-    teacher = _price(args.teacher_price, "--teacher-price")
-    if teacher is None and args.teacher == "demo":
-        teacher = pair.PRICE
-    return {
-        "teacher_price": teacher,
-        "student_price": _price(args.student_price, "--student-price"),
-    }
-
-
-def _price(text: str | None, name: str) -> Price | str | None:
-    if text is None or "," not in text:
-        return text
-    try:
-        prompt, completion = text.split(",")
-        return Price(input_mtok=prompt.strip(), output_mtok=completion.strip())  # type: ignore[arg-type]
-    except ValueError as error:
-        raise ValueError(
-            f"{name} must be two amounts such as 0.15,0.60 or a model such as openai:gpt-4o-mini, "
-            f"not {text!r}"
-        ) from error
+def _load_task(options: TaskOptions) -> evaluation.Task:
+    given = asdict(options)
+    return evaluation.load_task(given.pop("task"), **given)
 
 
 def _numbers(text: str, name: str) -> list[int]:
@@ -157,82 +137,3 @@ def _numbers(text: str, name: str) -> list[int]:
         return [int(part) for part in text.split(",") if part.strip()]
     except ValueError as error:
         raise ValueError(f"{name} must be numbers such as 8,16,24, not {text!r}") from error
-
-
-@contextmanager
-def _chain(
-    args: Namespace, task: evaluations.Task | None
-) -> Iterator[GuidedKnowledgeTransferChain]:
-    """Make the guided pair, with the embedded teacher's server where that is wanted."""
-    hush: Any = transformers_logging.disable_progress_bar
-    hush()
-    if args.temperature in (None, "own"):
-        temperature = None
-    else:
-        try:
-            temperature = float(args.temperature)
-        except ValueError as error:
-            raise ValueError(
-                f"--temperature must be a number or own, not {args.temperature!r}"
-            ) from error
-    given: dict[str, Any] = {}
-    if args.guidance is not None:
-        given["guidance"] = args.guidance
-    if args.guidance_tokens is not None:
-        given["guidance_tokens"] = args.guidance_tokens
-    elif task is not None and args.guidance is None:
-        given["guidance_tokens"] = task.guidance_tokens
-    student = pair.STUDENT if args.student == "demo" else args.student
-    settings = {"dtype": args.dtype, **({"device": args.device} if args.device else {})}
-    with _teacher(args) as teacher:
-        chain = GuidedKnowledgeTransferChain(
-            teacher=teacher,
-            student=student,
-            student_kwargs=settings,
-            temperature=temperature,
-            max_tokens=args.max_tokens,
-            **given,
-        )
-        try:
-            yield chain
-        finally:
-            chain.student.close()
-
-
-@contextmanager
-def _teacher(args: Namespace) -> Iterator[Any]:
-    if args.teacher == "demo":
-        with pair.demo_teacher() as served:
-            yield served
-        return
-    if Path(args.teacher).is_dir():
-        from langchain_gkt.students.huggingface import HuggingFaceStudent
-
-        teacher = HuggingFaceStudent(model=args.teacher, device=args.device)
-        try:
-            yield teacher
-        finally:
-            teacher.close()
-        return
-    try:
-        from langchain.chat_models import init_chat_model
-    except ImportError as error:
-        raise ImportError(
-            f'--teacher {args.teacher} needs langchain: pip install "langchain-gkt[cli]"'
-        ) from error
-    settings: dict[str, Any] = {}
-    if args.base_url:
-        # Servers of one's own seldom want a key, but the client does.
-        key = os.environ.get("OPENAI_API_KEY") or "none"
-        settings = {"base_url": args.base_url, "api_key": key, "stream_usage": True}
-    try:
-        teacher = init_chat_model(args.teacher, **settings)
-    except ImportError:
-        raise  # says what to install
-    except Exception as error:  # whatever a provider's client raises
-        raise ValueError(
-            f"--teacher {args.teacher} cannot be used: {error} Set the provider's key in its "
-            "environment variable (such as OPENAI_API_KEY), or give --base-url for a server of "
-            "your own."
-        ) from error
-    yield teacher

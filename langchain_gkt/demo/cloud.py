@@ -1,4 +1,4 @@
-"""LocalCloud: the demo's server as a child process that never outlives its parent."""
+"""`LocalCloud`: runs the demo's server in a child process."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-_PATIENCE = 60.0
-"""Seconds the server has to become healthy."""
+_START_TIMEOUT = 60.0
+"""Seconds within which the server must become healthy."""
 
 
 class LocalCloud:
     """An OpenAI-compatible server for one local model, as a context manager.
+
+    The server ends with the ``with`` block, and with this process in any case.
 
     Example:
         >>> with LocalCloud("path/to/model", name="demo-teacher") as cloud:  # doctest: +SKIP
@@ -35,7 +37,7 @@ class LocalCloud:
         Args:
             folder: Folder of a model with its tokenizer.
             name: What requests call the model.
-            latency_ms: Milliseconds each request waits first, as a network would make it.
+            latency_ms: Milliseconds that each request waits first, as a network would make it.
 
         Raises:
             FileNotFoundError: If there is no such folder.
@@ -77,7 +79,7 @@ class LocalCloud:
             This object.
 
         Raises:
-            RuntimeError: If it runs already, ends early or does not become healthy.
+            RuntimeError: If it runs already, ends at once or does not become healthy.
         """
         if self._process:
             raise RuntimeError("the server is running already; stop() it first")
@@ -86,26 +88,26 @@ class LocalCloud:
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed by stop()
         self._process = subprocess.Popen(
             command,
-            stdin=subprocess.PIPE,  # its end tells the server that we are gone
+            stdin=subprocess.PIPE,  # the server exits when this pipe closes
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
             env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-            start_new_session=True,  # Ctrl-C is ours to handle, not the server's
+            start_new_session=True,  # so that Ctrl-C reaches this process alone
         )
         atexit.register(self.stop)
         try:
-            self._wait()
+            self._wait_until_healthy()
         except BaseException:
             self.stop()
             raise
         return self
 
-    def _wait(self) -> None:
+    def _wait_until_healthy(self) -> None:
         process: Any = self._process
-        first = process.stdout.readline()  # ends at once where the process does
+        first = process.stdout.readline()  # empty if the process has ended
         self._root = first.rpartition(" ")[2].strip()
-        until = time.monotonic() + _PATIENCE
+        until = time.monotonic() + _START_TIMEOUT
         while self._root and process.poll() is None and time.monotonic() < until:
             try:
                 with urllib.request.urlopen(f"{self._root}/health", timeout=5) as reply:
@@ -119,7 +121,7 @@ class LocalCloud:
         raise RuntimeError(f"the demo's server did not start:\n{tail}")
 
     def stop(self) -> None:
-        """Stop the server; does nothing where it does not run."""
+        """Stop the server, if it runs."""
         process, self._process = self._process, None
         if process is None:
             return

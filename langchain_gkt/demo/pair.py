@@ -1,4 +1,4 @@
-"""The two embedded models: where they lie, and the teacher behind a server of its own."""
+"""The two embedded models: their folders, and the teacher behind an HTTP server."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 TEACHER = Path(__file__).parent / "models" / "teacher"
 STUDENT = Path(__file__).parent / "models" / "student"
 PRICE = "openai:gpt-4o-mini"
-"""Price list entry the toy teacher is billed at, as if it were that model."""
+"""Entry of the price list at which the toy teacher is billed, as if it were that model."""
 
 
 @contextmanager
 def demo_teacher() -> Iterator[ChatOpenAI]:
-    """Serve the embedded teacher over HTTP, as long as it is needed.
+    """Serve the embedded teacher over HTTP during the ``with`` block.
 
     Yields:
-        A client of it.
+        A client of that server.
 
     Raises:
         ImportError: If langchain-openai or the server's packages are not installed.
@@ -32,8 +32,8 @@ def demo_teacher() -> Iterator[ChatOpenAI]:
     from langchain_openai import ChatOpenAI
     from pydantic import SecretStr
 
-    # No connection is kept: the server goes away before the client does.
-    once = httpx.Limits(max_keepalive_connections=0)
+    # Keep no connection open: the server ends before the client does.
+    no_keepalive = httpx.Limits(max_keepalive_connections=0)
     with LocalCloud(TEACHER) as cloud:
         yield ChatOpenAI(
             base_url=cloud.base_url,
@@ -41,5 +41,5 @@ def demo_teacher() -> Iterator[ChatOpenAI]:
             model=cloud.name,
             temperature=0,
             stream_usage=True,
-            http_async_client=httpx.AsyncClient(limits=once),
+            http_async_client=httpx.AsyncClient(limits=no_keepalive),
         )

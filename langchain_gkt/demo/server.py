@@ -2,10 +2,10 @@
 
     python -m langchain_gkt.demo.server FOLDER --name NAME
 
-It prints one line with its address and ends when its standard input does, so that it never
-outlives the process that started it. Where a request names no temperature it decodes
-greedily, so that the demo repeats; ``completion_tokens`` counts every token sampled, the
-end-of-turn token included.
+It prints one line with its address. It ends when its standard input ends, so that it never
+outlives the process that started it. A request without a temperature is decoded greedily, so
+that the demo gives the same answers each time. ``completion_tokens`` counts every token sampled,
+the end-of-turn token included.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from pydantic import BaseModel, Field, model_validator
 from starlette.concurrency import run_in_threadpool
 
 from langchain_gkt.students.engine.engine import Engine, TokenChunk
-from langchain_gkt.students.engine.engine import Request as Generation
+from langchain_gkt.students.engine.engine import Request as EngineRequest
 from langchain_gkt.students.huggingface import HuggingFaceStudent
 
 
 class StreamOptions(BaseModel):
-    """What to add to a stream."""
+    """What a stream holds besides the text."""
 
     include_usage: bool = False
 
 
-class Body(BaseModel):
-    """The part of the chat completions request that the server knows; the rest is ignored."""
+class ChatCompletionRequest(BaseModel):
+    """The fields of a chat completions request that the server knows; others are ignored."""
 
     messages: list[dict[str, Any]] = Field(min_length=1)
     model: str
@@ -68,8 +68,8 @@ class Body(BaseModel):
         return {name: value for name, value in values.items() if value is not None}
 
 
-class Chat:
-    """Answers requests with one model."""
+class ChatCompletionService:
+    """Answers chat completions requests with one model."""
 
     def __init__(self, model: HuggingFaceStudent, name: str, latency: float) -> None:
         """Take a loaded model.
@@ -77,20 +77,20 @@ class Chat:
         Args:
             model: The model.
             name: What requests call it.
-            latency: Seconds each request waits first: a stand-in for a network.
+            latency: Seconds that each request waits first, as a network would make it.
         """
         self.model, self.name, self.latency = model, name, latency
-        self.active = 0
-        self.generated = 0
+        self.active_requests = 0
+        self.streamed_chunks = 0
 
-    def prepare(self, body: Body) -> tuple[Engine, Generation]:
-        """Tokenise a request.
+    def tokenize(self, body: ChatCompletionRequest) -> tuple[Engine, EngineRequest]:
+        """Check a request and tokenize it.
 
         Args:
             body: The request.
 
         Returns:
-            The engine and what it is to generate.
+            The engine, and the request in its form.
 
         Raises:
             ValueError: If the request cannot be answered; the message says why.
@@ -112,50 +112,50 @@ class Chat:
         stop = [body.stop] if isinstance(body.stop, str) else body.stop
         return self.model._request(messages, stop, {"max_tokens": limit, **arguments})
 
-    async def pieces(self, engine: Engine, generation: Generation) -> AsyncIterator[TokenChunk]:
-        """Generate; closing the iterator stops within one step."""
-        self.active += 1
+    async def stream(self, engine: Engine, request: EngineRequest) -> AsyncIterator[TokenChunk]:
+        """Generate chunk by chunk; closing the iterator stops the generation in one step."""
+        self.active_requests += 1
         try:
             await asyncio.sleep(self.latency)
-            async with aclosing(engine.agenerate(generation)) as produced:
-                async for piece in produced:
-                    self.generated += 1
-                    yield piece
+            async with aclosing(engine.agenerate(request)) as produced:
+                async for chunk in produced:
+                    self.streamed_chunks += 1
+                    yield chunk
         finally:
-            self.active -= 1
+            self.active_requests -= 1
 
-    async def whole(
-        self, engine: Engine, generation: Generation, request: Request
+    async def generate(
+        self, engine: Engine, request: EngineRequest, connection: Request
     ) -> list[TokenChunk]:
-        """Generate everything, unless the client goes away."""
+        """Generate the whole answer; return nothing if the client disconnects before its end."""
 
         async def work() -> list[TokenChunk]:
             await asyncio.sleep(self.latency)
-            return [piece async for piece in engine.agenerate(generation, stream=False)]
+            return [chunk async for chunk in engine.agenerate(request, stream=False)]
 
-        self.active += 1
+        self.active_requests += 1
         working = asyncio.create_task(work())
         try:
             while not (await asyncio.wait([working], timeout=0.1))[0]:
-                if await request.is_disconnected():
+                if await connection.is_disconnected():
                     return []
             return await working
         finally:
             working.cancel()
-            self.active -= 1
+            self.active_requests -= 1
 
-    def usage(self, generation: Generation, piece: TokenChunk) -> dict[str, Any]:
-        """Return the usage of a finished request, as the API words it."""
-        prompt = len(generation.prompt) + len(generation.prefill)
+    def usage(self, request: EngineRequest, last: TokenChunk) -> dict[str, Any]:
+        """Return the usage of a finished request, in the fields of the API."""
+        prompt = len(request.prompt) + len(request.prefill)
         return {
             "prompt_tokens": prompt,
-            "completion_tokens": piece.tokens,
-            "total_tokens": prompt + piece.tokens,
+            "completion_tokens": last.tokens,
+            "total_tokens": prompt + last.tokens,
             "prompt_tokens_details": {"cached_tokens": 0},
         }
 
-    def envelope(self, kind: str) -> dict[str, Any]:
-        """Return the fields that every reply carries."""
+    def common_fields(self, kind: str) -> dict[str, Any]:
+        """Return the fields that every response has."""
         created = int(time.time())
         return {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
@@ -164,17 +164,17 @@ class Chat:
             "model": self.name,
         }
 
-    async def events(
-        self, engine: Engine, generation: Generation, body: Body
+    async def stream_events(
+        self, engine: Engine, request: EngineRequest, body: ChatCompletionRequest
     ) -> AsyncIterator[str]:
-        """Yield the server-sent events of a stream."""
-        base, usage = self.envelope("chat.completion.chunk"), None
+        """Yield the server-sent events of a streamed response."""
+        base, usage = self.common_fields("chat.completion.chunk"), None
         delta: dict[str, Any] = {"role": "assistant"}
-        async for piece in self.pieces(engine, generation):
-            delta["content"] = piece.text
-            choice = {"index": 0, "delta": delta, "finish_reason": piece.finish_reason}
+        async for chunk in self.stream(engine, request):
+            delta["content"] = chunk.text
+            choice = {"index": 0, "delta": delta, "finish_reason": chunk.finish_reason}
             yield _event({**base, "choices": [choice]})
-            delta, usage = {}, self.usage(generation, piece)
+            delta, usage = {}, self.usage(request, chunk)
         if body.stream_options.include_usage:
             yield _event({**base, "choices": [], "usage": usage})
         yield "data: [DONE]\n\n"
@@ -184,16 +184,16 @@ def _event(data: dict[str, Any]) -> str:
     return f"data: {json.dumps(data)}\n\n"
 
 
-def _refuse(message: str) -> JSONResponse:
+def _bad_request(message: str) -> JSONResponse:
     error = {"message": message, "type": "invalid_request_error", "code": None}
     return JSONResponse({"error": error}, status_code=400)
 
 
-def make_app(chat: Chat) -> FastAPI:
-    """Build the app.
+def build_app(service: ChatCompletionService) -> FastAPI:
+    """Build the web application.
 
     Args:
-        chat: What answers.
+        service: What answers the requests.
 
     Returns:
         An ASGI application.
@@ -202,42 +202,48 @@ def make_app(chat: Chat) -> FastAPI:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return _refuse(
+        return _bad_request(
             "; ".join(f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors())
         )
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
-        return {"status": "ok", "active": chat.active, "streamed_pieces": chat.generated}
+        return {
+            "status": "ok",
+            "active": service.active_requests,
+            "streamed_chunks": service.streamed_chunks,
+        }
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [{"id": chat.name, "object": "model"}]}
+        return {"object": "list", "data": [{"id": service.name, "object": "model"}]}
 
     @app.post("/v1/chat/completions", response_model=None)
-    async def complete(body: Body, request: Request) -> dict[str, Any] | Any:
+    async def chat_completions(
+        body: ChatCompletionRequest, connection: Request
+    ) -> dict[str, Any] | Any:
         try:
-            engine, generation = await run_in_threadpool(chat.prepare, body)
+            engine, request = await run_in_threadpool(service.tokenize, body)
         except (ValueError, NotImplementedError) as error:
-            return _refuse(str(error))
+            return _bad_request(str(error))
         if body.stream:
-            events = chat.events(engine, generation, body)
+            events = service.stream_events(engine, request, body)
             return StreamingResponse(events, media_type="text/event-stream")
-        pieces = await chat.whole(engine, generation, request)
-        if not pieces or pieces[-1].finish_reason is None:
-            return _refuse("the client went away")
-        last = pieces[-1]
-        message = {"role": "assistant", "content": "".join(piece.text for piece in pieces)}
+        chunks = await service.generate(engine, request, connection)
+        if not chunks or chunks[-1].finish_reason is None:
+            return _bad_request("the client went away")
+        last = chunks[-1]
+        message = {"role": "assistant", "content": "".join(chunk.text for chunk in chunks)}
         choice = {"index": 0, "message": message, "finish_reason": last.finish_reason}
-        usage = chat.usage(generation, last)
-        return {**chat.envelope("chat.completion"), "choices": [choice], "usage": usage}
+        usage = service.usage(request, last)
+        return {**service.common_fields("chat.completion"), "choices": [choice], "usage": usage}
 
     return app
 
 
-def _end_with_parent() -> None:
+def _exit_with_parent() -> None:
     sys.stdin.read()
-    os._exit(0)  # whatever is running: nobody is left to read it
+    os._exit(0)  # whatever still runs: nobody will read it
 
 
 def main() -> None:
@@ -250,14 +256,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="torch threads")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    chat = Chat(
+    service = ChatCompletionService(
         HuggingFaceStudent(model=args.folder, dtype="float32"), args.name, args.latency_ms / 1000
     )
     listener = socket.socket()
     listener.bind(("127.0.0.1", args.port))
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     print(f"listening on http://127.0.0.1:{listener.getsockname()[1]}", flush=True)  # noqa: T201
-    server = uvicorn.Server(uvicorn.Config(make_app(chat), log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(build_app(service), log_level="warning"))
     server.run(sockets=[listener])
 
 

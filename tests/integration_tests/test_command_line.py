@@ -21,6 +21,7 @@ def here(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_sweep_compare_and_report(here, capsys) -> None:
     command = ["sweep", "--rows", "12", "--lengths", "8,18", "--check-lengths", "18"]
     assert main([*command, "--out", "runs/s", "--max-loss", "0.05"]) == 0
@@ -48,6 +49,7 @@ def test_sweep_compare_and_report(here, capsys) -> None:
     assert Path("elsewhere/accuracy.svg").exists()
 
 
+@pytest.mark.slow
 def test_too_few_rows_to_choose_are_said_to_be(here, capsys) -> None:
     assert main(["sweep", "--rows", "2", "--lengths", "8,18"]) == 0
     assert "choosing takes 4 rows or more" in capsys.readouterr().out
@@ -121,6 +123,7 @@ def test_one_answer(here, capsys, cloud, monkeypatch) -> None:
     assert "guidance (" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "said"),
     [
@@ -147,15 +150,3 @@ def test_errors_name_the_fault_and_show_no_traceback(
     assert "Traceback" not in told.err
     assert told.out == ""
     assert not Path("runs").exists()
-
-
-@pytest.mark.parametrize("command", ["", "demo", "answer", "compare", "sweep", "report"])
-def test_help_reads_well(capsys, command, monkeypatch) -> None:
-    monkeypatch.setenv("COLUMNS", "100")
-    with pytest.raises(SystemExit) as ended:
-        main([*command.split(), "--help"])
-    assert ended.value.code == 0
-    text = capsys.readouterr().out
-    assert "usage: langchain-gkt" in text
-    undocumented = re.findall(r"^  (--[\w-]+)(?: [A-Z_]+)?$\n(?!\s{10})", text, re.MULTILINE)
-    assert undocumented == []

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage
-from support.rules_server import rules_server
+from support.completions_server import completions_server
 from support.scripted import save_scripted
 
 from langchain_gkt import GuidancePolicy
@@ -25,23 +25,29 @@ def blocks(page: Path) -> list[str]:
     ]
 
 
+def run_page(name: str, *, at_least: int = 1) -> dict[str, Any]:
+    """Run the Python blocks of a page as one program, and return its variables."""
+    page = DOCS / name
+    found = blocks(page)
+    assert len(found) >= at_least
+    space: dict[str, Any] = {"__name__": "docs"}
+    for block in found:
+        exec(compile(block, page, "exec"), space)
+    return space
+
+
 @pytest.fixture
 def world(tmp_path, monkeypatch) -> Any:
     """What a reader of the pages has: a key, a provider and a local model."""
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     monkeypatch.setenv("GKT_STUDENT", save_scripted(tmp_path / "student"))
-    with rules_server() as url:
+    with completions_server() as url:
         monkeypatch.setenv("OPENAI_BASE_URL", url)
         yield
 
 
 def test_use_in_langchain(world, capsys) -> None:
-    page = DOCS / "use-in-langchain.md"
-    found = blocks(page)
-    assert len(found) >= 12
-    space: dict[str, Any] = {"__name__": "docs"}
-    for block in found:
-        exec(compile(block, page, "exec"), space)
+    space = run_page("use-in-langchain.md", at_least=12)
     printed = capsys.readouterr().out
     assert "the answer to this is: 5" in printed  # the agent's sum
     assert space["answer"]["structured_response"].score == 7
@@ -51,24 +57,17 @@ def test_use_in_langchain(world, capsys) -> None:
 
 
 def test_costs(world, capsys) -> None:
-    page = DOCS / "costs.md"
-    space: dict[str, Any] = {"__name__": "docs"}
-    for block in blocks(page):
-        exec(compile(block, page, "exec"), space)
+    space = run_page("costs.md")
     printed = capsys.readouterr().out
     assert space["measured"].questions == 2
     assert space["answer"].response_metadata["gkt"]["fallback"].startswith("BudgetExceeded")
     assert "per_call_usd" in printed
 
 
+@pytest.mark.slow
 def test_evaluate(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
-    page = DOCS / "evaluate.md"
-    found = blocks(page)
-    assert len(found) >= 7
-    space: dict[str, Any] = {"__name__": "docs"}
-    for block in found:
-        exec(compile(block, page, "exec"), space)
+    space = run_page("evaluate.md", at_least=7)
     printed = capsys.readouterr().out
     assert "McNemar" in printed
     assert "8 of 8 guidances" in str(space["found"])

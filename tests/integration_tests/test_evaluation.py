@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from langchain_core.messages import convert_to_messages
 from langchain_openai import ChatOpenAI
+from support.completions_server import completions_server
 from support.exam import Knowing, Needy, task
 from support.fakes import MODELS
-from support.rules_server import rules_server
 from transformers import AutoTokenizer
 
 from langchain_gkt import GuidancePolicy, GuidedKnowledgeTransferChain, HuggingFaceStudent
@@ -53,7 +53,7 @@ def chain(url: str, **fields) -> GuidedKnowledgeTransferChain:
 
 def test_a_provider_that_tells_its_tokens_is_cut_exactly() -> None:
     provider = Provider()
-    with rules_server(provider) as url:
+    with completions_server(provider) as url:
         found = sweep(chain(url), task(5), lengths=[2, 6, 12], check_lengths=(2, 6, 12))
         assert dict(found.methods) == {"logprobs": 5}
         assert "15 of 15 guidances" in str(found)
@@ -67,7 +67,7 @@ def test_a_provider_that_tells_its_tokens_is_cut_exactly() -> None:
 
 def test_a_provider_that_refuses_to_is_asked_without() -> None:
     provider = Provider(tells_tokens=False)
-    with rules_server(provider) as url:
+    with completions_server(provider) as url:
         found = sweep(chain(url), task(5), lengths=[6])
     assert dict(found.methods) == {"approximate": 5}
     assert len(provider.requests) == 6  # the refused one costs nothing

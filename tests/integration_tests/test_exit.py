@@ -1,9 +1,12 @@
+"""A program ends when its main thread does, whatever a student is doing."""
+
 from __future__ import annotations
 
-import subprocess
-import sys
-
+import pytest
 from support.fakes import MODELS
+from support.processes import run_python
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_program_ends_although_an_answer_is_being_written() -> None:
@@ -17,9 +20,8 @@ next(stream)
 keep = [stream]
 print("end of main")
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
-    )
+    done = run_python("-c", code)
+    assert done.returncode == 0, done.stderr
     assert done.stdout == "end of main\n"
 
 
@@ -35,7 +37,6 @@ def work():
     print(student.invoke("What is 3 plus 4?").text)
 threading.Thread(target=work).start()
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
-    )
+    done = run_python("-c", code)
+    assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Plan: 3"), done.stderr

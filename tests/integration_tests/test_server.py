@@ -1,7 +1,8 @@
+"""The demo's server, asked with the OpenAI client."""
+
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import openai
 import pytest
 from support.fakes import MODELS
+from support.processes import ends
 
 from langchain_gkt.demo.cloud import LocalCloud
 
@@ -28,19 +30,6 @@ def client(cloud):
 def ask(client, content=QUESTION, **kwargs):
     messages = kwargs.pop("messages", [{"role": "user", "content": content}])
     return client.chat.completions.create(model="demo-teacher", messages=messages, **kwargs)
-
-
-def gone(pid: int) -> bool:
-    for _ in range(100):
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return True
-        with open(f"/proc/{pid}/stat") as stat:  # a zombie is gone, but not yet waited for
-            if stat.read().rpartition(")")[2].split()[0] == "Z":
-                return True
-        time.sleep(0.1)
-    return False
 
 
 def test_an_answer_and_its_usage(client) -> None:
@@ -137,9 +126,9 @@ def test_closing_a_stream_stops_the_work(client, cloud) -> None:
         with urllib.request.urlopen(cloud.base_url.removesuffix("/v1") + "/health") as reply:
             return json.load(reply)
 
-    before = health()["streamed_pieces"]
+    before = health()["streamed_chunks"]
     whole = len(list(ask(client, stream=True)))
-    made = health()["streamed_pieces"]
+    made = health()["streamed_chunks"]
     assert made - before >= whole - 1 > 30
     stream = ask(client, stream=True)
     next(iter(stream))
@@ -149,18 +138,20 @@ def test_closing_a_stream_stops_the_work(client, cloud) -> None:
             break
         time.sleep(0.05)
     assert health()["active"] == 0
-    assert health()["streamed_pieces"] - made < whole - 5
+    assert health()["streamed_chunks"] - made < whole - 5
 
 
+@pytest.mark.slow
 def test_the_server_ends_with_its_block() -> None:
     with pytest.raises(KeyboardInterrupt), LocalCloud(MODELS / "teacher") as cloud:
         pid = cloud.pid
         raise KeyboardInterrupt
-    assert gone(pid)
+    assert ends(pid)
     with pytest.raises(RuntimeError, match="with statement"):
         cloud.base_url  # noqa: B018
 
 
+@pytest.mark.slow
 def test_the_server_ends_with_a_killed_parent() -> None:
     code = (
         "import sys, time; from langchain_gkt.demo.cloud import LocalCloud\n"
@@ -170,9 +161,10 @@ def test_the_server_ends_with_a_killed_parent() -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         pid = int(parent.stdout.readline())
         parent.send_signal(signal.SIGKILL)
-    assert gone(pid)
+    assert ends(pid)
 
 
+@pytest.mark.slow
 def test_a_server_that_cannot_start_says_why(tmp_path) -> None:
     with pytest.raises(FileNotFoundError, match="folder="):
         LocalCloud(tmp_path / "none")

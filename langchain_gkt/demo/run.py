@@ -1,14 +1,13 @@
-"""The demo: three ways to answer, side by side, over a real HTTP API."""
+"""The demo: teacher, student and guided answers, side by side, over a real HTTP API."""
 
 from __future__ import annotations
 
-from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 
-matplotlib.use("Agg")  # the demo only saves its chart
+matplotlib.use("Agg")  # the chart is saved, not shown
 import torch
 from rich.console import Console
 from rich.text import Text
@@ -20,17 +19,8 @@ from langchain_gkt.evaluation import Comparison, Task, compare, load_task
 from langchain_gkt.evaluation.results import charts as pictures
 
 
-def demo(args: Namespace) -> None:
-    """Run the demo as the command line asks for it.
-
-    Args:
-        args: The command's arguments.
-    """
-    run(rows=args.rows, guidance_tokens=args.guidance_tokens, seed=args.seed, out=args.out)
-
-
-def run(*, rows: int, guidance_tokens: int, seed: int, out: Path) -> Comparison:
-    """Run the demo and print what came out.
+def run_demo(*, rows: int, guidance_tokens: int, seed: int, out: Path) -> Comparison:
+    """Run the demo and print its results.
 
     Args:
         rows: How many problems to answer in each mode.
@@ -39,12 +29,12 @@ def run(*, rows: int, guidance_tokens: int, seed: int, out: Path) -> Comparison:
         out: Folder to save the chart in.
 
     Returns:
-        The three modes' answers.
+        The comparison of the three modes.
     """
     console = Console()
     hush: Any = transformers_logging.disable_progress_bar
     hush()
-    torch.set_num_threads(1)  # the other core is the server's
+    torch.set_num_threads(1)  # leaves the other core to the server
     task = load_task("word_problems", rows=rows, seed=seed)
     with demo_teacher() as teacher:
         console.print(
@@ -70,25 +60,25 @@ def run(*, rows: int, guidance_tokens: int, seed: int, out: Path) -> Comparison:
 
 
 def _example(task: Task, found: Comparison) -> Text:
-    """Show one problem that guidance turned, with the guidance marked."""
+    """Show a problem that the student solves with guidance alone, and mark the guidance."""
     by_mode = {
         mode: {a.row: a for a in found.answers if a.mode == mode} for mode in ("student", "guided")
     }
     keys = [task.row_key(i) for i in range(len(task.rows))]
-    turned = (
+    solved = (
         i
         for i, key in enumerate(keys)
         if by_mode["guided"][key].right and not by_mode["student"][key].right
     )
-    i = next(turned, 0)
-    alone, led = by_mode["student"][keys[i]], by_mode["guided"][keys[i]]
+    i = next(solved, 0)
+    alone, guided = by_mode["student"][keys[i]], by_mode["guided"][keys[i]]
     return Text.assemble(
         ("\nQuestion  ", "bold"),
         str(task.rows[i]["question"]),
         ("\nAlone     ", "bold"),
         alone.text,
         ("\nGuided    ", "bold"),
-        ("[" + led.guidance + "]", "bold green"),
-        led.text[len(led.guidance) :],
+        ("[" + guided.guidance + "]", "bold green"),
+        guided.text[len(guided.guidance) :],
         ("   ([...] is the teacher's guidance)\n", "dim"),
     )

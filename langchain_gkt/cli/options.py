@@ -1,0 +1,239 @@
+"""The options of the command line: their types, their help and what they accept.
+
+Options that several commands share are fields of a dataclass; `grouped` lets a command take
+such a dataclass as one parameter.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+import typer
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command take dataclasses of options.
+
+    Args:
+        command: A function with keyword parameters; some may be annotated with a dataclass
+            whose fields are annotated as options.
+
+    Returns:
+        The same command as typer wants it: each field is an option of its own.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        if name in groups:
+            types = get_type_hints(groups[name], include_extras=True)
+            parameters += [
+                inspect.Parameter(
+                    field.name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=field.default,
+                    annotation=types[field.name],
+                )
+                for field in fields(groups[name])
+            ]
+        else:
+            parameters.append(
+                parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name])
+            )
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        for name, group in groups.items():
+            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
+        command(**given)
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+def _at_least(minimum: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = minimum - 1
+        if number < minimum:
+            raise typer.BadParameter(f"must be {minimum} or more, not {text}")
+        return number
+
+    return parse
+
+
+def _share(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < 1:
+        raise typer.BadParameter(f"must be a share such as 0.02, not {text}")
+    return number
+
+
+positive, not_negative = _at_least(1), _at_least(0)
+
+# The same as langchain_gkt.metadata.Mode, whose import would load LangChain for --help.
+Mode = Literal["guided", "teacher", "student"]
+
+Concurrency = Annotated[
+    int,
+    typer.Option(parser=positive, metavar="N", help="How many questions at the same time."),
+]
+MaxLoss = Annotated[
+    float,
+    typer.Option(
+        parser=_share,
+        metavar="SHARE",
+        help="Accuracy that a sweep's choice may give up against the best length.",
+    ),
+]
+Out = Annotated[Path, typer.Option(metavar="FOLDER", help="The run's folder.")]
+Temperature = Annotated[
+    str | None,
+    typer.Option(metavar="NUMBER", help="Of both models; own for each model's own."),
+]
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which models answer, and on what terms."""
+
+    teacher: Annotated[
+        str,
+        typer.Option(
+            metavar="MODEL",
+            help="A model such as openai:gpt-4o-mini (see LangChain's init_chat_model), a folder "
+            "with a local model, or demo.",
+        ),
+    ] = "demo"
+    base_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Address of an OpenAI-compatible server.")
+    ] = None
+    student: Annotated[
+        str,
+        typer.Option(metavar="MODEL", help="A folder or hub id of a Hugging Face model, or demo."),
+    ] = "demo"
+    device: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Where the student runs, such as cuda.")
+    ] = None
+    dtype: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Number type of the student, such as bfloat16 or int8."),
+    ] = "auto"
+    guidance_tokens: Annotated[
+        int | None,
+        typer.Option(
+            parser=not_negative,
+            metavar="N",
+            show_default="the task's",
+            help="Most tokens the teacher writes.",
+        ),
+    ] = None
+    guidance: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A policy that sweep wrote, such as policy.json."),
+    ] = None
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(parser=positive, metavar="N", help="Most tokens of a whole answer."),
+    ] = None
+    temperature: Temperature = None
+    teacher_price: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PRICE",
+            show_default="that of the teacher",
+            help="US dollars per million prompt and completion tokens, such as 0.15,0.60, or a "
+            "model of the price list such as openai:gpt-4o-mini.",
+        ),
+    ] = None
+    student_price: Annotated[
+        str | None,
+        typer.Option(metavar="PRICE", show_default="free", help="The same for the student."),
+    ] = None
+
+
+@dataclass(frozen=True)
+class EvaluationModelOptions(ModelOptions):
+    """Model options of an evaluation, whose answers are to come out the same each time."""
+
+    temperature: Temperature = "0"
+
+
+@dataclass(frozen=True)
+class TaskOptions:
+    """Which questions are asked, and how."""
+
+    task: Annotated[
+        str, typer.Option(metavar="NAME", help="gsm8k, csqa, aqua or word_problems.")
+    ] = "word_problems"
+    data: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="JSON lines as the publisher offers them.")
+    ] = None
+    rows: Annotated[
+        int | None,
+        typer.Option(parser=positive, metavar="N", show_default="all", help="How many questions."),
+    ] = None
+    seed: Annotated[
+        int | None,
+        typer.Option(metavar="N", show_default="the first ones", help="Draw the questions by it."),
+    ] = None
+    shots: Annotated[
+        int | None,
+        typer.Option(
+            parser=not_negative,
+            metavar="N",
+            show_default="the task's",
+            help="How many worked examples.",
+        ),
+    ] = None
+    style: Annotated[
+        Literal["chat", "text"], typer.Option(help="Examples as chat turns or as one text.")
+    ] = "chat"
+    exemplars: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Worked examples of your own.")
+    ] = None
+    reference: Annotated[
+        bool, typer.Option("--reference", help="Also score as the paper's code does.")
+    ] = False
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """What a sweep tries, and what its choice may cost."""
+
+    lengths: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            show_default="a dozen up to --guidance-tokens",
+            help="Guidance lengths, such as 8,16,24, or one number for all up to it.",
+        ),
+    ] = None
+    check_lengths: Annotated[
+        str,
+        typer.Option(
+            metavar="LIST",
+            show_default="none",
+            help="Lengths at which the teacher is really asked again for some rows, at its "
+            "price, to check the cut.",
+        ),
+    ] = ""
+    teacher_tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="Folder or hub id of the teacher's tokenizer, if its API reports no tokens.",
+        ),
+    ] = None
+    max_loss: MaxLoss = 0.02

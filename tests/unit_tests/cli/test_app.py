@@ -1,0 +1,176 @@
+"""The command line's options, help and errors; no model is loaded."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import typer
+from support.processes import run_python
+
+from langchain_gkt import __main__ as program
+from langchain_gkt.cli import app, commands, options
+from langchain_gkt.metadata import Mode
+
+COMMANDS = ("demo", "answer", "compare", "sweep", "report")
+
+
+@pytest.fixture
+def called(monkeypatch) -> list:
+    """Record what each command would do, and do nothing."""
+    calls: list = []
+    for name in ("answer", "compare", "sweep", "report"):
+        monkeypatch.setattr(
+            commands, name, lambda *args, name=name, **given: calls.append((name, args, given))
+        )
+    return calls
+
+
+def test_defaults(called) -> None:
+    assert program.main(["answer", "x"]) == 0
+    assert program.main(["compare"]) == 0
+    assert program.main(["sweep"]) == 0
+    assert program.main(["report", "run"]) == 0
+    assert called == [
+        ("answer", ("x", options.ModelOptions()), {"mode": "guided"}),
+        (
+            "compare",
+            (options.EvaluationModelOptions(), options.TaskOptions()),
+            {"modes": "teacher,student,guided", "out": Path("runs/compare"), "concurrency": 8},
+        ),
+        (
+            "sweep",
+            (options.SweepOptions(), options.EvaluationModelOptions(), options.TaskOptions()),
+            {"out": Path("runs/sweep"), "concurrency": 8},
+        ),
+        ("report", (Path("run"),), {"format": "text", "max_loss": 0.02, "out": None}),
+    ]
+    assert options.ModelOptions().temperature is None
+    assert options.EvaluationModelOptions().temperature == "0"
+
+
+def test_every_option_arrives(called) -> None:
+    models = "--teacher t --base-url u --student s --device cuda --dtype int8 --guidance-tokens 0 "
+    models += "--guidance g.json --max-tokens 9 --temperature -1 --teacher-price 1,2 "
+    models += "--student-price 3,4"
+    task = "--task aqua --data d --rows 5 --seed -2 --shots 0 --style text --exemplars e "
+    task += "--reference --out o --concurrency 2"
+    own = "--lengths 1,2 --check-lengths 2 --teacher-tokenizer k --max-loss 0"
+    assert program.main(["sweep", *f"{own} {models} {task}".split()]) == 0
+    [(_, args, given)] = called
+    assert args == (
+        options.SweepOptions("1,2", "2", "k", 0.0),
+        options.EvaluationModelOptions(
+            *("t", "u", "s", "cuda", "int8", 0, Path("g.json"), 9, "-1", "1,2", "3,4")
+        ),
+        options.TaskOptions("aqua", Path("d"), 5, -2, 0, "text", Path("e"), True),
+    )
+    assert given == {"out": Path("o"), "concurrency": 2}
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("", "langchain-gkt: error: Missing command"),
+        ("none", "langchain-gkt: error: No such command 'none'"),
+        ("--none", "langchain-gkt: error: No such option: --none"),
+        ("compare --row 3", "--rows"),
+        ("compare --rows 0", "compare: error: argument --rows: must be 1 or more, not 0."),
+        ("compare --rows x", "argument --rows: must be 1 or more, not x."),
+        ("compare --rows", "langchain-gkt compare: error: Option '--rows' requires an argument."),
+        ("compare --shots -1", "argument --shots: must be 0 or more, not -1."),
+        ("sweep --max-loss 2", "argument --max-loss: must be a share such as 0.02, not 2."),
+        ("sweep --style verse", "argument --style: 'verse' is not one of 'chat', 'text'."),
+        ("answer", "Missing argument 'QUESTION'."),
+        ("answer two words", "unexpected extra argument"),
+        ("answer x --mode y", "argument --mode: 'y' is not one of 'guided', 'teacher', 'student'."),
+        ("report", "Missing argument 'RUN'."),
+        ("report r --format x", "argument --format: 'x' is not one of 'text', 'markdown', 'html'."),
+        ("demo --seed x", "argument --seed: "),
+    ],
+)
+def test_a_usage_error_is_one_line(called, capsys, command, said, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    with pytest.raises(SystemExit) as ended:
+        program.main(command.split())
+    assert ended.value.code == 2
+    told = capsys.readouterr()
+    assert said in told.err
+    assert told.err.count("\n") == 1
+    assert told.err.endswith(" --help.\n")
+    assert told.out == ""
+    assert called == []
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_names_and_explains_every_option(capsys, command, flag, monkeypatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with pytest.raises(SystemExit) as ended:
+        program.main([*command.split(), flag])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert "Usage: langchain-gkt" in text
+    assert "\x1b" not in text
+    group = typer.main.get_command(app.app)
+    parameters = (group.commands[command] if command else group).params
+    assert parameters
+    for parameter in parameters:
+        assert parameter.help, parameter.name
+        assert all(name in text for name in parameter.opts if name.startswith("-"))
+
+
+@pytest.mark.parametrize("error", [ValueError, OSError, RuntimeError, ImportError, TypeError])
+def test_an_expected_error_is_told_without_a_traceback(capsys, monkeypatch, error) -> None:
+    def fail(*args, **given):
+        raise error("rows= must be more")
+
+    monkeypatch.setattr(commands, "compare", fail)
+    assert program.main(["compare"]) == 1
+    assert capsys.readouterr().err == "langchain-gkt compare: rows= must be more\n"
+    with pytest.raises(error, match="must be more"):
+        program.main(["--traceback", "compare"])
+
+
+def test_other_errors_are_not_hidden(monkeypatch) -> None:
+    monkeypatch.setattr(commands, "compare", lambda *args, **given: {}["none"])
+    with pytest.raises(KeyError):
+        program.main(["compare"])
+
+
+def test_ctrl_c_ends_quietly(capsys, monkeypatch) -> None:
+    def interrupt(*args, **given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "compare", interrupt)
+    assert program.main(["compare"]) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("missing", "command", "said"),
+    [
+        ("typer", [], 'pip install "langchain-gkt[cli]"'),
+        ("matplotlib", ["demo"], 'The demo needs more: pip install "langchain-gkt[demo]"'),
+    ],
+)
+def test_a_missing_package_is_named_with_its_extra(missing, command, said) -> None:
+    code = f"import sys; sys.modules[{missing!r}] = None\n"
+    code += f"from langchain_gkt.__main__ import main; sys.exit(main({command}))"
+    done = run_python("-c", code)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_help_is_the_same_as_a_module_and_in_process(capsys) -> None:
+    with pytest.raises(SystemExit):
+        program.main(["--help"])
+    done = run_python("-m", "langchain_gkt", "--help", env={**os.environ, "NO_COLOR": "1"})
+    assert done.stdout == capsys.readouterr().out
+
+
+def test_the_modes_are_those_of_the_chain() -> None:
+    assert get_args(options.Mode) == get_args(Mode)
