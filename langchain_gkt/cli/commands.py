@@ -16,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 from langchain_gkt import GuidedKnowledgeTransferChain, Price, track_costs
 from langchain_gkt import evaluation as evaluations
 from langchain_gkt.demo import pair
-from langchain_gkt.evaluation.results.run import Run
+from langchain_gkt.evaluation.results.base import EvaluationResult
 
 
 def answer(args: Namespace) -> None:
@@ -110,7 +110,7 @@ def report(args: Namespace) -> None:
     sys.stdout.write(f"{text}\n")
 
 
-def _show(run: Run) -> None:
+def _show(run: EvaluationResult) -> None:
     files = run.save()
     page = next(file for file in files if file.suffix == ".html")
     sys.stdout.write(f"{run}\n\nReport: {page}\n")

@@ -17,7 +17,7 @@ from support.exam import PRICE, Needy, diary_lines, pair, rows, solution, task, 
 
 from langchain_gkt import GuidancePolicy, Price, track_costs
 from langchain_gkt.evaluation import Task, acompare, compare, load_run, load_task
-from langchain_gkt.evaluation.running.run_store import LINES, MANIFEST, RunFolder
+from langchain_gkt.evaluation.running.run_store import LINES, MANIFEST, RunStore
 
 TIMES = ("wall time", "tokens per second", "seconds per answer", "time to first token")
 
@@ -326,9 +326,9 @@ def test_bad_folders_are_named(tmp_path) -> None:
 
 def test_two_processes_never_write_one_run(tmp_path) -> None:
     with (
-        RunFolder(tmp_path).writing("compare", {}, {}, {}),
+        RunStore(tmp_path).writing("compare", {}, {}, {}),
         pytest.raises(RuntimeError, match="being written by another process"),
-        RunFolder(tmp_path).writing("compare", {}, {}, {}),
+        RunStore(tmp_path).writing("compare", {}, {}, {}),
     ):
         pass
 

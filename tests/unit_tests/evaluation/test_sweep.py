@@ -15,9 +15,15 @@ from test_compare_modes import killed
 
 from langchain_gkt import GuidancePolicy, TeacherError
 from langchain_gkt.evaluation import Task, compare, load_run, sweep
-from langchain_gkt.evaluation.results.frontier import Ways, _Outcome, auc, choose_among, frontiers
-from langchain_gkt.evaluation.running.records import Reply
-from langchain_gkt.evaluation.running.replay import RecordedTeacher, Script, pieces_by
+from langchain_gkt.evaluation.results.frontier import (
+    LengthOutcomes,
+    OutcomeMatrix,
+    choose_among,
+    frontiers,
+)
+from langchain_gkt.evaluation.results.statistics import auc
+from langchain_gkt.evaluation.running.records import TeacherReply
+from langchain_gkt.evaluation.running.replay import RecordedTeacher, ReplayedReply, token_splitter
 
 LENGTHS = [1, 2, 3, 5, 6, 8, 12, 14, 15, 16, 17, 30]
 
@@ -299,16 +305,18 @@ def test_choose_refuses_what_it_cannot_do() -> None:
     assert "gated" not in frontiers(blind)
 
 
-def made_ways(seed: int, count: int, priced: bool = True) -> Ways:
+def made_outcomes(seed: int, count: int, priced: bool = True) -> OutcomeMatrix:
     chance = random.Random(seed)
     outcomes = {}
     for length in (0, 5, 10, -1):
         hits = [
             chance.random() < 0.3 + 0.06 * (length if length >= 0 else 11) for _ in range(count)
         ]
-        outcomes[length] = _Outcome(right=hits, cost=[float(length if length >= 0 else 30)] * count)
+        outcomes[length] = LengthOutcomes(
+            right=hits, cost=[float(length if length >= 0 else 30)] * count
+        )
     sure = [[chance.random() for _ in range(32)] for _ in range(count)]
-    return Ways(
+    return OutcomeMatrix(
         rows=[f"{i:04d}" for i in range(count)],
         outcomes=outcomes,
         probabilities=sure,
@@ -319,7 +327,7 @@ def made_ways(seed: int, count: int, priced: bool = True) -> Ways:
 @given(st.integers(0, 10_000), st.integers(4, 60), st.sampled_from([0.0, 0.05, 0.3]))
 @settings(max_examples=40, deadline=None)
 def test_a_choice_keeps_its_word_on_the_rows_it_saw(seed, count, loss) -> None:
-    ways = made_ways(seed, count)
+    ways = made_outcomes(seed, count)
     for gate in (False, True):
         choice = choose_among(ways, max_loss=loss, gate=gate, seed=seed)
         assert choice.seen_rows + choice.unseen_rows == count
@@ -330,13 +338,13 @@ def test_a_choice_keeps_its_word_on_the_rows_it_saw(seed, count, loss) -> None:
 
 
 def test_the_unseen_rows_have_no_say_in_the_choice() -> None:
-    ways = made_ways(3, 40)
+    ways = made_outcomes(3, 40)
     before = choose_among(ways, max_loss=0.02, gate=True, seed=5)
     order = sorted(range(40), key=lambda i: ways.rows[i])
     random.Random(5).shuffle(order)
     unseen = set(order[20:])
     spoiled = {
-        length: _Outcome(
+        length: LengthOutcomes(
             right=[r if i not in unseen else not r for i, r in enumerate(o.right)], cost=o.cost
         )
         for length, o in ways.outcomes.items()
@@ -374,13 +382,13 @@ def reply(text: str, tokens: list[str] | None, *, reported: int | None = None, r
             "output_token_details": {"reasoning": reasoning},
         }
     pieces = None if tokens is None else [token.encode().hex() for token in tokens]
-    return Reply(text=text, usage=usage, finish_reason="stop", pieces=pieces)
+    return TeacherReply(text=text, usage=usage, finish_reason="stop", pieces=pieces)
 
 
 @given(st.lists(st.text(min_size=1, max_size=4), min_size=1, max_size=12), st.integers(0, 20))
 def test_told_tokens_are_cut_exactly(tokens, limit) -> None:
-    script = Script(reply("".join(tokens), tokens, reported=len(tokens) + 1))
-    text, used, whole = script.cut(limit)
+    replayed = ReplayedReply(reply("".join(tokens), tokens, reported=len(tokens) + 1))
+    text, used, whole = replayed.cut(limit)
     assert text == "".join(tokens[:limit])
     assert whole is (limit > len(tokens))
     assert used == min(limit, len(tokens) + 1)
@@ -388,37 +396,37 @@ def test_told_tokens_are_cut_exactly(tokens, limit) -> None:
 
 def test_half_a_character_is_left_out() -> None:
     euro = "€".encode()
-    told = Reply(
+    told = TeacherReply(
         text="5 €",
         usage={"input_tokens": 1, "output_tokens": 4, "total_tokens": 5},
         pieces=[b"5 ".hex(), euro[:1].hex(), euro[1:].hex()],
     )
-    assert [Script(told).cut(n)[0] for n in (1, 2, 3)] == ["5 ", "5 ", "5 €"]
+    assert [ReplayedReply(told).cut(n)[0] for n in (1, 2, 3)] == ["5 ", "5 ", "5 €"]
 
 
 def test_tokens_that_are_not_the_text_are_not_believed() -> None:
-    assert Script(reply("a b", ["a"], reported=3)).method == "approximate"
-    assert Script(reply("a b", ["a"], reported=3), words).method == "tokenizer"
-    assert Script(reply("a b", None, reported=3), lambda text: ["x"]).method == "approximate"
-    assert Script(reply("abcdef", None, reported=3)).cut(1)[0] == "ab"
+    assert ReplayedReply(reply("a b", ["a"], reported=3)).method == "approximate"
+    assert ReplayedReply(reply("a b", ["a"], reported=3), words).method == "tokenizer"
+    assert ReplayedReply(reply("a b", None, reported=3), lambda text: ["x"]).method == "approximate"
+    assert ReplayedReply(reply("abcdef", None, reported=3)).cut(1)[0] == "ab"
 
 
 def test_providers_that_do_not_count_the_end_token() -> None:
-    script = Script(reply("a b c", ["a", " b", " c"], reported=3))
-    assert script.cut(3) == ("a b c", 3, True)
-    assert script.cut(2) == ("a b", 2, False)
+    replayed = ReplayedReply(reply("a b c", ["a", " b", " c"], reported=3))
+    assert replayed.cut(3) == ("a b c", 3, True)
+    assert replayed.cut(2) == ("a b", 2, False)
 
 
 def test_hidden_reasoning_comes_first() -> None:
-    script = Script(reply("a b", ["a", " b"], reported=7, reasoning=4))
-    assert [script.cut(n)[0] for n in (4, 5, 6)] == ["", "a", "a b"]
-    chain = pair().model_copy(update={"teacher": RecordedTeacher(script=script)})
+    replayed = ReplayedReply(reply("a b", ["a", " b"], reported=7, reasoning=4))
+    assert [replayed.cut(n)[0] for n in (4, 5, 6)] == ["", "a", "a b"]
+    chain = pair().model_copy(update={"teacher": RecordedTeacher(reply=replayed)})
     with pytest.raises(TeacherError, match="spent 4 hidden reasoning tokens"):
         chain.invoke("What is one more than 1?", guidance_tokens=4)
 
 
 def test_a_tokenizers_pieces_are_the_text(student) -> None:
-    cut = pieces_by(student._load()[1].tokenizer)
+    cut = token_splitter(student._load()[1].tokenizer)
     for text in (solution(12), "  two blanks", "5 € for it\nnew line", "Zoë 数"):
         pieces = cut(text)
         assert "".join(pieces) == text or pieces == []
@@ -436,4 +444,4 @@ def test_a_recorded_teacher_costs_nothing_of_its_own(tmp_path) -> None:
 
 def test_several_metrics_have_their_columns() -> None:
     mine = Task("mine", rows(4), judge, more_metrics={"lenient": lambda text, row: True})
-    assert "lenient" in sweep(pair(), mine, lengths=[6]).grid().head
+    assert "lenient" in sweep(pair(), mine, lengths=[6]).table().head
