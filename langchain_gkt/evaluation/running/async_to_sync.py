@@ -67,12 +67,18 @@ def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         tasks.append(loop.create_task(work()))
         tasks[0].add_done_callback(end)
 
-    # In the caller's context, where `track_costs` may have set a tracker.
-    loop.call_soon_threadsafe(begin, context=copy_context())
+    def cancel() -> None:
+        if tasks:
+            tasks[0].cancel()
+        else:  # interrupted before it was begun
+            done.set_exception(CancelledError())
+
     try:
+        # In the caller's context, where `track_costs` may have set a tracker.
+        loop.call_soon_threadsafe(begin, context=copy_context())
         return done.result()
     except KeyboardInterrupt:
-        loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
+        loop.call_soon_threadsafe(cancel)
         wait([done])  # until the run store is closed
         raise
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from langchain_gkt.evaluation.results.statistics import (
+    auc,
     covered,
     mcnemar,
     paired_test,
@@ -84,3 +85,19 @@ def test_answers_travel_through_json() -> None:
         "a", None, teacher=AnswerPart(calls=1, prompt_cost=None), probabilities=[0.5], length=3
     )
     assert Answer.from_dict(one.to_dict()) == one
+
+
+def test_auc() -> None:
+    assert auc([0.9, 0.8, 0.1], [True, True, False]) == 1.0
+    assert auc([0.1, 0.9], [True, False]) == 0.0
+    assert auc([0.5, 0.5], [True, False]) == 0.5
+    assert auc([0.5], [True]) == 0.5
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=30))
+def test_auc_counts_pairs(answers) -> None:
+    good = [score for score, right in answers if right]
+    bad = [score for score, right in answers if not right]
+    pairs = [(a > b) + (a == b) / 2 for a in good for b in bad]
+    scores, right = [score for score, _ in answers], [right for _, right in answers]
+    assert auc(scores, right) == pytest.approx(sum(pairs) / len(pairs) if pairs else 0.5)

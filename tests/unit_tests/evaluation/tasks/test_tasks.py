@@ -190,6 +190,7 @@ def test_keys_do_not_change() -> None:
         task.row_key(2)
 
 
+@pytest.mark.slow
 def test_keys_are_the_same_in_another_process() -> None:
     code = (
         "from langchain_core.messages import HumanMessage\n"
