@@ -15,6 +15,7 @@ from langchain_gkt.evaluation.results.base import (
     percent,
     share,
 )
+from langchain_gkt.evaluation.results.ratio import Ratio, bootstrap_ratio
 from langchain_gkt.evaluation.results.statistics import PairedTest, paired_test
 from langchain_gkt.evaluation.results.summary import Summary, summarise
 from langchain_gkt.evaluation.running.run_store import RunStore
@@ -108,6 +109,31 @@ class Comparison(EvaluationResult):
             rows=[[name, *cells] for name, cells in lines] if found else [],
             notes=[*map(str, self.pairs), *self.notes(), *self._about_costs()],
         )
+
+    def cost_ratio(self, *, confidence: float = 0.95, seed: int = 0) -> Ratio | None:
+        """Return the cost of the guided answers over that of the teacher's own.
+
+        Args:
+            confidence: Level of the interval.
+            seed: Seed of the bootstrap over questions.
+
+        Returns:
+            The ratio with its interval; None if one of the modes is missing, a cost is unknown,
+            or the teacher cost nothing.
+        """
+        costs = {
+            mode: {a.row: a.cost for a in self.answers if a.mode == mode and a.row in self.common}
+            for mode in ("guided", "teacher")
+        }
+        pairs = [
+            (float(guided), float(teacher))
+            for row, guided in costs["guided"].items()
+            if guided is not None and (teacher := costs["teacher"].get(row)) is not None
+        ]
+        complete = len(pairs) == len(costs["guided"]) == len(costs["teacher"])
+        if not complete or not sum(teacher for _, teacher in pairs):
+            return None
+        return bootstrap_ratio(pairs, confidence=confidence, seed=seed)
 
     def _about_costs(self) -> list[str]:
         if not any(one.cost is None for one in self.summaries.values()):

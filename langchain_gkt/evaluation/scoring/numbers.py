@@ -174,7 +174,7 @@ def number_matches(answer_text: str, gold: str | int | float | Decimal) -> bool:
 
 
 def states_number(guidance: str, gold: str | int | float | Decimal, question: str = "") -> bool:
-    """Say whether a guidance states the right number or names it where the question does not."""
+    """Say whether a guidance states the right number or names it while the question does not."""
     value = exact_number(gold)
     mentioned = value in numbers_in(guidance) and value not in numbers_in(question)
     return mentioned or extract_number(guidance, "strict") == value

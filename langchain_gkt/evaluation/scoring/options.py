@@ -71,7 +71,7 @@ def _standing(text: str) -> list[str]:
 
 
 def _letter_at(text: str, start: int, trigger: str) -> str | None:
-    """Return the letter right after a trigger; "" where there are two."""
+    """Return the letter right after a trigger; "" if there are two."""
     if (found := _LETTER.match(text, start)) is None:
         return None
     article = found["alone"] == "A" and _ARTICLE.match(text, found.end("alone"))
@@ -82,7 +82,7 @@ def _letter_at(text: str, start: int, trigger: str) -> str | None:
 
 
 def _stated_option(text: str, options: str) -> str | None:
-    """Return the letter of the first statement; "" where it is none of the options."""
+    """Return the letter of the first statement; "" if it is none of the options."""
     known, statements = {*options, *"ABCDE"}, list(find_statements(text))
     for trigger, start, _ in [*statements, *find_statements(text, LABEL)]:
         letter = _letter_at(text, start, trigger)
@@ -109,7 +109,7 @@ def _last_option(text: str, how: str, options: str) -> str | None:
 
 
 def extract_option(text: str, how: ExtractionRule = "answer", options: str = "ABCDE") -> str | None:
-    """Return the letter of the option that an answer picks, or None where it picks none or two.
+    """Return the letter of the option that an answer picks, or None if it picks none or two.
 
     Args:
         text: The answer as a model wrote it.
@@ -147,7 +147,7 @@ def option_matches(answer_text: str, gold: str) -> bool:
 def states_option(guidance: str, gold: str, choices: Mapping[str, str]) -> bool:
     """Say whether a guidance gives the right option away.
 
-    It does where it states the letter, or brackets it without listing all letters, or names the
+    It does if it states the letter, or brackets it without listing all letters, or names the
     right choice's text as whole words and no other's. A text inside a longer named one ("store"
     in "department store") is not named.
 

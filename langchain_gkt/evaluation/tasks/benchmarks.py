@@ -31,7 +31,7 @@ class Benchmark:
         shots: Worked examples in the prompt, as in the paper.
         guidance_tokens: How much the teacher writes, as in the paper.
         max_tokens: That, and what the paper's student writes at most.
-        zero_shot: The instruction where no examples show the form of an answer.
+        zero_shot: The instruction if no examples show the form of an answer.
     """
 
     hub: tuple[str, str | None, str]
@@ -113,7 +113,7 @@ def aqua_row(published: PublishedRow) -> dict[str, Any]:
 
     Args:
         published: ``question``, ``options`` such as ``A)21``, ``correct``, and ``rationale``
-            where there is one.
+            if there is one.
 
     Returns:
         The row of a task; ``choices`` maps each letter to its text.

@@ -210,7 +210,7 @@ class Task:
             row: The row it belongs to.
 
         Returns:
-            Whether it does; never where there is no guidance.
+            Whether it does; False if there is no guidance.
 
         Raises:
             TypeError: If ``leaks`` (or ``metric`` in its place) returns no verdict.

@@ -39,6 +39,28 @@ def test_the_table_is_what_was_done() -> None:
     assert f"{0.22 / (0.1 + 0.02 * (tokens + 1)):.1%}" in text
 
 
+def test_the_ratio_of_the_bills_has_an_interval() -> None:
+    # The second half of the questions costs the teacher alone twice as much.
+    class Wordy(type(pair().teacher)):
+        def _generate(self, messages, stop=None, run_manager=None, **kwargs):
+            result = super()._generate(messages, stop, run_manager, **kwargs)
+            usage = result.generations[0].message.usage_metadata
+            if self.max_tokens is None and int(words(messages[-1].text)[-1].strip(" ?")) >= 15:
+                usage["output_tokens"] *= 2
+            return result
+
+    found = compare(pair().model_copy(update={"teacher": Wordy()}), task(10), teacher_price=PRICE)
+    ratio = found.cost_ratio()
+    assert ratio is not None
+    guided, teacher = found.summaries["guided"].cost, found.summaries["teacher"].cost
+    assert ratio.value == pytest.approx(float(guided / teacher))
+    low, high = ratio.interval
+    assert low < ratio.value < high
+    assert ratio == found.cost_ratio(seed=0)
+    assert compare(pair(), task(2), modes=["guided"], teacher_price=PRICE).cost_ratio() is None
+    assert compare(pair(), task(2)).cost_ratio() is None  # no price is known
+
+
 def test_leaks_and_unparsed_answers_are_counted() -> None:
     found = compare(pair(guidance_tokens=15), task(4), modes=["guided"])
     assert found.summaries["guided"].leaked == 0.0

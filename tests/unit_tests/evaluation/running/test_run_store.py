@@ -103,6 +103,16 @@ def test_text_of_any_kind_is_written_down(tmp_path) -> None:
         (LINES, '{"a": 1}\n', "line 1 of .* is damaged"),
         (LINES, '{"type": "answer", "answer": {"row": "x"}}\n', "line 1 of .* is damaged"),
         (LINES, "[]\n", "line 1 of .* is damaged"),
+        (
+            LINES,
+            '{"type": "answer", "answer": {"row": 1, "x": 2}}\n',
+            r"is damaged: ValueError: Answer\.",
+        ),
+        (
+            MANIFEST,
+            '{"schema_version": 1, "kind": 1}',
+            r"is damaged: manifest\.kind must be a text",
+        ),
     ],
 )
 def test_damage_is_named(tmp_path, file, text, said) -> None:
