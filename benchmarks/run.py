@@ -40,7 +40,7 @@ from benchmarks.workloads import (
 )
 from langchain_gkt import GuidedKnowledgeTransferChain, HuggingFaceStudent
 from langchain_gkt.demo.pair import STUDENT as EMBEDDED
-from langchain_gkt.evaluation.scoring.answers import extract_number
+from langchain_gkt.evaluation.scoring import extract_number
 from langchain_gkt.evaluation.tasks.word_problems import sample
 from langchain_gkt.students.engine.engine import Engine, Request
 from langchain_gkt.students.engine.int8 import quantize

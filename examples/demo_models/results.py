@@ -160,7 +160,7 @@ def write(
     docs: Path, found: Sweep, choices: dict[str, Choice], modes: Comparison, seed: int
 ) -> None:
     """Write the page and its pictures."""
-    lengths, frontier, prices, choice = found.grids()
+    lengths, frontier, prices, choice = found.tables()
     page = PAGE.format(
         weights="1.4 M and 0.4 M",
         command="python examples/demo_models/results.py",

@@ -11,7 +11,7 @@ from langchain_gkt import evaluation, track_costs
 from langchain_gkt.cli.models import open_chain, prices
 from langchain_gkt.cli.options import ModelOptions, SweepOptions, TaskOptions
 from langchain_gkt.demo import pair
-from langchain_gkt.evaluation.results.run import Run
+from langchain_gkt.evaluation.results.base import EvaluationResult
 from langchain_gkt.metadata import Mode
 
 
@@ -41,7 +41,7 @@ def answer(question: str, models: ModelOptions, *, mode: Mode) -> None:
 def compare(
     models: ModelOptions, task: TaskOptions, *, modes: str, out: Path, concurrency: int
 ) -> None:
-    """Run a comparison, print its report and write it.
+    """EvaluationResult a comparison, print its report and write it.
 
     Args:
         models: Which models answer.
@@ -62,7 +62,7 @@ def compare(
 def sweep(
     options: SweepOptions, models: ModelOptions, task: TaskOptions, *, out: Path, concurrency: int
 ) -> None:
-    """Run a sweep, print its report, and write it and its choices as policies.
+    """EvaluationResult a sweep, print its report, and write it and its choices as policies.
 
     Args:
         options: Which guidance lengths are tried.
@@ -119,7 +119,7 @@ def report(run: Path, *, format: str, max_loss: float, out: Path | None) -> None
     sys.stdout.write(f"{text}\n")
 
 
-def _save_and_print(run: Run) -> None:
+def _save_and_print(run: EvaluationResult) -> None:
     sys.stdout.write(f"{run}\n\nReport: {_html_page(run.save())}\n")
 
 

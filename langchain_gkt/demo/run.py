@@ -16,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 from langchain_gkt import GuidedKnowledgeTransferChain
 from langchain_gkt.demo.pair import PRICE, STUDENT, demo_teacher
 from langchain_gkt.evaluation import Comparison, Task, compare, load_task
-from langchain_gkt.evaluation.results import charts as pictures
+from langchain_gkt.evaluation.results import charts
 
 
 def run_demo(*, rows: int, guidance_tokens: int, seed: int, out: Path) -> Comparison:
@@ -44,9 +44,9 @@ def run_demo(*, rows: int, guidance_tokens: int, seed: int, out: Path) -> Compar
             teacher=teacher, student=STUDENT, guidance_tokens=guidance_tokens
         )
         found = compare(chain, task, teacher_price=PRICE, concurrency=2)
-    console.print(found.grid().text(), highlight=False, soft_wrap=True)
+    console.print(found.table().text(), highlight=False, soft_wrap=True)
     console.print(_example(task, found))
-    files = pictures.save({"demo": found.figures()["modes"]}, out)
+    files = charts.save_figures({"demo": found.figures()["modes"]}, out)
     paid, alone = found.summaries["guided"], found.summaries["teacher"]
     tokens = paid.teacher.completion_tokens / alone.teacher.completion_tokens
     console.print(

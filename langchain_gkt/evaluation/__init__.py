@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from langchain_gkt.evaluation.compare import Comparison, acompare, compare
+from langchain_gkt.evaluation.compare import acompare, compare
+from langchain_gkt.evaluation.results.comparison import Comparison
 from langchain_gkt.evaluation.results.frontier import Choice
 from langchain_gkt.evaluation.results.sweep_result import Sweep
-from langchain_gkt.evaluation.running.run_store import RunFolder
+from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.evaluation.sweep import asweep, sweep
-from langchain_gkt.evaluation.tasks.task import Example, Task, load_task
+from langchain_gkt.evaluation.tasks.loading import load_task
+from langchain_gkt.evaluation.tasks.task import Example, Task
 
 __all__ = [
     "Choice",
@@ -25,17 +27,17 @@ __all__ = [
 
 
 def load_run(folder: str) -> Comparison | Sweep:
-    """Read a run's folder; no model is called.
+    """Read the folder of a run; no model is called.
 
     Args:
         folder: What ``out=`` named.
 
     Returns:
-        What `compare` or `sweep` returned, or as much of it as is there.
+        What `compare` or `sweep` returned; of an interrupted run, what it has so far.
 
     Raises:
         FileNotFoundError: If it is not the folder of a run.
         ValueError: If its files are damaged, or it holds too little.
     """
-    read = RunFolder(folder).read()
+    read = RunStore(folder).read()
     return Comparison.of(read) if read.manifest["kind"] == "compare" else Sweep.of(read)

@@ -161,3 +161,9 @@ def pair(*, teacher: dict[str, Any] | None = None, student: dict[str, Any] | Non
 
 def diary_lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
+
+
+def lasting_lines(table: object) -> list[str]:
+    """The lines of a comparison's table without those that differ from run to run."""
+    times = ("wall time", "tokens per second", "seconds per answer", "time to first token")
+    return [line for line in str(table).splitlines() if not line.startswith(times)]

@@ -1,1 +1,1 @@
-"""What a run shows: sums, curves, choices, tables and charts."""
+"""What a run found: sums, statistics, choices, tables, charts and reports."""

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation, as matplotlib figures."""
+"""Charts of an evaluation, as matplotlib figures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from langchain_gkt.evaluation.results.frontier import Point
+from langchain_gkt.evaluation.results.frontier import OperatingPoint
 from langchain_gkt.evaluation.results.summary import Summary
 
 if TYPE_CHECKING:
@@ -64,15 +64,15 @@ def accuracy_by_length(by_length: Mapping[int, Summary], teacher: Summary) -> Fi
     axes.set_title(f"Accuracy by guidance length, {teacher.rows} questions", loc="left")
     _percent(axes)
     _legend(figure, axes, 3)
-    return _made(figure)
+    return figure
 
 
-def frontier(kinds: Mapping[str, Sequence[Point]], price: str) -> Figure:
+def frontier(kinds: Mapping[str, Sequence[OperatingPoint]], price: str) -> Figure:
     """Draw accuracy against cost.
 
     Args:
-        kinds: Points by kind, from cheap to dear.
-        price: What costs are counted in.
+        kinds: Points by kind, the cheapest first.
+        price: The unit of the costs.
 
     Returns:
         A figure.
@@ -95,11 +95,11 @@ def frontier(kinds: Mapping[str, Sequence[Point]], price: str) -> Figure:
     axes.set_title("Accuracy for its cost", loc="left")
     _percent(axes)
     _legend(figure, axes, 5)
-    return _made(figure)
+    return figure
 
 
 def modes(summaries: Sequence[Summary]) -> Figure:
-    """Draw the modes' accuracy, and the teacher's price of an answer with its prompt apart.
+    """Draw the modes' accuracy, and what the teacher costs per answer, its prompts apart.
 
     Args:
         summaries: The modes' sums.
@@ -108,6 +108,7 @@ def modes(summaries: Sequence[Summary]) -> Figure:
         A figure.
     """
     pyplot = _pyplot()
+    figure: Figure
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(8, 3.4), layout="constrained")
     pyplot.close(figure)
     names = [one.mode for one in summaries]
@@ -121,19 +122,19 @@ def modes(summaries: Sequence[Summary]) -> Figure:
     left.set_title(f"Accuracy, {summaries[0].rows} questions (95%)", loc="left", fontsize=11)
     _percent(left)
     priced = all(one.teacher.cost is not None for one in summaries)
-    for part, begin, alpha in _money(summaries, priced):
+    for part, begin, alpha in _cost_bars(summaries, priced):
         right.bar(names, part, bottom=begin, color=colours, alpha=alpha)
     right.set_ylabel("$ per 1,000 answers" if priced else "teacher tokens per answer")
     right.set_title("The teacher's price (pale: its prompts)", loc="left", fontsize=11)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
-    return _made(figure)
+    return figure
 
 
-def _money(
+def _cost_bars(
     summaries: Sequence[Summary], priced: bool
 ) -> list[tuple[list[float], list[float], float]]:
-    """Return the heights of the prompts' bars and of the completions' upon them."""
+    """Return heights, bottoms and opacity of the prompts' bars and of the completions'."""
     prompts, completions = [], []
     for one in summaries:
         teacher = one.teacher
@@ -178,15 +179,15 @@ def time_split(times: Mapping[str, Mapping[str, float]]) -> Figure:
 
     handles = [Patch(color=colours[name], label=labels[name]) for name in colours]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
-    return _made(figure)
+    return figure
 
 
-def save(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
+def save_figures(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
     """Save figures as PNG and SVG.
 
     Args:
         figures: Figures by file name.
-        folder: Where to; made where it does not exist.
+        folder: Where to; made if it does not exist.
 
     Returns:
         The files.
@@ -196,18 +197,18 @@ def save(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
     for name, figure in figures.items():
         for suffix in ("png", "svg"):
             file = folder / f"{name}.{suffix}"
-            write(figure, file, name, suffix)
+            write_figure(figure, file, name, suffix)
             files.append(file)
     return files
 
 
-def write(figure: Figure, file: Any, name: str, suffix: str) -> None:
+def write_figure(figure: Figure, file: Any, name: str, suffix: str) -> None:
     """Write a figure, the same bytes for the same figure.
 
     Args:
         figure: The figure.
         file: A path or a text stream.
-        name: What tells it from others on one page.
+        name: Its name, different for each figure of one page.
         suffix: ``png`` or ``svg``.
     """
     import matplotlib
@@ -217,7 +218,7 @@ def write(figure: Figure, file: Any, name: str, suffix: str) -> None:
         figure.savefig(file, format=suffix, dpi=150, metadata=metadata)
 
 
-def _figure(height: float = 4.2) -> tuple[Any, Any]:
+def _figure(height: float = 4.2) -> tuple[Figure, Any]:
     pyplot = _pyplot()
     figure, axes = pyplot.subplots(figsize=(8, height), layout="constrained")
     pyplot.close(figure)  # so that a notebook shows it once
@@ -233,11 +234,6 @@ def _pyplot() -> Any:
             'matplotlib is not installed: pip install "langchain-gkt[report]"'
         ) from error
     return pyplot
-
-
-def _made(figure: Any) -> Figure:
-    done: Figure = figure
-    return done
 
 
 def _percent(axes: Any) -> None:

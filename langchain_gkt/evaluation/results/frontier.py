@@ -1,4 +1,4 @@
-"""Choosing how much guidance to ask for, and when: points, frontiers, and a tested choice."""
+"""Choosing how much guidance to ask for, and when: frontiers, and a choice that is tested."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
-from langchain_gkt.evaluation.results.summary import Paired, paired_right, wilson
+from langchain_gkt.evaluation.results.statistics import auc, wilson
 from langchain_gkt.evaluation.running.records import Answer
 from langchain_gkt.guidance import Cut, GuidancePolicy, confidence
 
@@ -16,16 +16,16 @@ PROBES = (1, 2, 4, 8, 16, 32)
 """Numbers of first tokens that confidence is tried over."""
 _QUANTILES = tuple(i / 20 for i in range(1, 20))
 _FEWEST = 4
-WHOLE = -1
-"""Stands for a teacher that answers whole."""
+TEACHER_ALONE = -1
+"""The length that stands for a teacher that answers alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Point:
-    """One way to answer, and what it comes to.
+class OperatingPoint:
+    """A guidance length, with or without a gate, and what it gives.
 
     Attributes:
-        length: Guidance tokens; 0 for the student alone, `WHOLE` for the teacher alone.
+        length: Guidance tokens; 0 for the student alone, `TEACHER_ALONE` for the teacher alone.
         ask: The confidence below which the teacher is asked; None for always.
         probe_tokens: How many tokens the confidence is taken over.
         right: How many answers are right.
@@ -57,7 +57,7 @@ class Point:
     @property
     def guidance(self) -> str:
         """How much the teacher writes, in words."""
-        names = {0: "none", WHOLE: "whole answer"}
+        names = {0: "none", TEACHER_ALONE: "whole answer"}
         return names.get(self.length, f"{self.length} tokens")
 
     @property
@@ -67,26 +67,31 @@ class Point:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Outcome:
-    """Who is right at what price, row by row."""
+class LengthOutcomes:
+    """Which rows one guidance length gets right, and at what price.
+
+    Attributes:
+        right: Row by row.
+        cost: Likewise.
+    """
 
     right: Sequence[bool]
     cost: Sequence[float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ways:
-    """The same rows answered in many ways.
+class OutcomeMatrix:
+    """The same rows answered with every guidance length: a matrix of outcomes by length and row.
 
     Attributes:
         rows: Their keys.
-        outcomes: By guidance length, with 0 and `WHOLE`.
+        outcomes: By guidance length, with 0 and `TEACHER_ALONE`.
         probabilities: What the student gives its own first tokens, row by row; or None.
         priced: Whether the costs are US dollars; else they are the teacher's tokens.
     """
 
     rows: Sequence[str]
-    outcomes: Mapping[int, _Outcome]
+    outcomes: Mapping[int, LengthOutcomes]
     probabilities: Sequence[Sequence[float]] | None
     priced: bool
 
@@ -96,8 +101,8 @@ class Ways:
         teacher: Sequence[Answer],
         student: Sequence[Answer],
         guided: Mapping[int, Sequence[Answer]],
-    ) -> Ways:
-        """Line answers up.
+    ) -> OutcomeMatrix:
+        """Make it from answers.
 
         Args:
             teacher: The teacher's whole answers.
@@ -105,9 +110,9 @@ class Ways:
             guided: Guided answers by length, likewise.
 
         Returns:
-            The ways.
+            The matrix.
         """
-        every = {0: student, **guided, WHOLE: teacher}
+        every = {0: student, **guided, TEACHER_ALONE: teacher}
         priced = all(a.cost is not None for answers in every.values() for a in answers)
 
         def price(answer: Answer) -> float:
@@ -119,7 +124,9 @@ class Ways:
         return cls(
             rows=[answer.row for answer in student],
             outcomes={
-                length: _Outcome(right=[a.right for a in found], cost=[price(a) for a in found])
+                length: LengthOutcomes(
+                    right=[a.right for a in found], cost=[price(a) for a in found]
+                )
                 for length, found in every.items()
             },
             probabilities=None if None in probed else [p for p in probed if p is not None],
@@ -128,7 +135,7 @@ class Ways:
 
     @property
     def tells_confidence(self) -> bool:
-        """Whether the student said how sure it was."""
+        """Whether the student reported how sure it was."""
         return self.probabilities is not None
 
     @property
@@ -143,7 +150,7 @@ class Ways:
     @property
     def lengths(self) -> list[int]:
         """The guidance lengths, 0 included."""
-        return [length for length in self.outcomes if length != WHOLE]
+        return [length for length in self.outcomes if length != TEACHER_ALONE]
 
     @cached_property
     def confidences(self) -> dict[int, list[float]]:
@@ -158,11 +165,11 @@ class Ways:
         probe_tokens: int = 1,
         *,
         only: Sequence[int] | None = None,
-    ) -> Point:
-        """Work out what one way comes to.
+    ) -> OperatingPoint:
+        """Work out what a length, with or without a gate, gives.
 
         Args:
-            length: Guidance tokens, 0 or `WHOLE`.
+            length: Guidance tokens, 0 or `TEACHER_ALONE`.
             ask: The confidence below which the teacher is asked; None for always.
             probe_tokens: How many tokens the confidence is taken over.
             only: Numbers of the rows to look at; None for all.
@@ -171,9 +178,9 @@ class Ways:
             The point.
         """
         rows = range(len(self.rows)) if only is None else only
-        right, cost, asked = self._taken(length, ask, probe_tokens, rows)
+        right, cost, asked = self._outcomes_of(length, ask, probe_tokens, rows)
         count, mean = len(rows), sum(cost) / len(rows)
-        return Point(
+        return OperatingPoint(
             length=length,
             ask=ask,
             probe_tokens=probe_tokens,
@@ -184,7 +191,7 @@ class Ways:
             asked=asked / count,
         )
 
-    def _taken(
+    def _outcomes_of(
         self, length: int, ask: float | None, probe_tokens: int, rows: Iterable[int]
     ) -> tuple[list[bool], list[float], int]:
         sure = self.confidences[probe_tokens] if ask is not None else []
@@ -198,17 +205,17 @@ class Ways:
         return right, cost, asked
 
     def gates(self, rows: Sequence[int]) -> tuple[int, list[float]]:
-        """Find what to measure confidence over, and where thresholds can be.
+        """Find over how many tokens to measure confidence, and which thresholds to try.
 
-        One number of tokens is taken, and not the best of all for every threshold: with more to
-        choose from, a choice fits the rows it has seen and no others.
+        One number of tokens is used for all thresholds: with more to choose from, a choice
+        would fit the rows it has seen and no others.
 
         Args:
             rows: Numbers of the rows to go by.
 
         Returns:
             The number of first tokens whose confidence best tells the student's right answers
-            from its wrong ones, and thresholds that part the rows into twentieths.
+            from its wrong ones, and thresholds that divide the rows into twentieths.
         """
         right = [self.outcomes[0].right[row] for row in rows]
         best = max(
@@ -219,32 +226,14 @@ class Ways:
         return best, sorted({known[int(q * len(known))] for q in _QUANTILES})
 
 
-def auc(scores: Sequence[float], right: Sequence[bool]) -> float:
-    """Return how often a right answer's score is above a wrong one's; ties count half.
+def frontiers(ways: OutcomeMatrix) -> dict[str, list[OperatingPoint]]:
+    """Return each kind's points that no cheaper one of the kind beats; see `Sweep.frontiers`.
 
     Args:
-        scores: One for each answer.
-        right: Which of them are right.
+        ways: The outcomes.
 
     Returns:
-        The area under the ROC curve; 0.5 where there is nothing to tell apart.
-    """
-    good = [score for score, is_right in zip(scores, right, strict=True) if is_right]
-    bad = [score for score, is_right in zip(scores, right, strict=True) if not is_right]
-    if not good or not bad:
-        return 0.5
-    above = sum((one > other) + (one == other) / 2 for one in good for other in bad)
-    return above / len(good) / len(bad)
-
-
-def frontiers(ways: Ways) -> dict[str, list[Point]]:
-    """Return each kind's points that no other of its kind beats; see `Sweep.frontiers`.
-
-    Args:
-        ways: The ways.
-
-    Returns:
-        Points by kind, from cheap to dear.
+        Points by kind, the cheapest first.
     """
     rows = range(len(ways.rows))
     found = {
@@ -253,16 +242,16 @@ def frontiers(ways: Ways) -> dict[str, list[Point]]:
     }
     if ways.tells_confidence:
         probe, thresholds = ways.gates(rows)
-        found["gated"] = _unbeaten([ways.point(WHOLE, ask, probe) for ask in thresholds])
+        found["gated"] = _unbeaten([ways.point(TEACHER_ALONE, ask, probe) for ask in thresholds])
         found["both"] = _unbeaten(
             [ways.point(n, ask, probe) for n in ways.lengths if n for ask in thresholds]
         )
-    return {**found, "teacher only": [ways.point(WHOLE)]}
+    return {**found, "teacher only": [ways.point(TEACHER_ALONE)]}
 
 
-def _unbeaten(points: Sequence[Point]) -> list[Point]:
+def _unbeaten(points: Sequence[OperatingPoint]) -> list[OperatingPoint]:
     """Keep the points that are more accurate than every cheaper one."""
-    found: list[Point] = []
+    found: list[OperatingPoint] = []
     for point in sorted(points, key=lambda p: (p.cost, -p.accuracy)):
         if not found or point.accuracy > found[-1].accuracy:
             found.append(point)
@@ -271,25 +260,23 @@ def _unbeaten(points: Sequence[Point]) -> list[Point]:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The cheapest way within a stated loss, and what it comes to on unseen rows.
+    """The cheapest way to answer within a stated loss, and what it gives on unseen rows.
 
     Attributes:
         policy: What a chain takes as ``guidance``.
         max_loss: Accuracy that could be given up.
-        chosen: The way, and what it comes to on the rows it was chosen by.
-        unseen: The way on the other rows.
+        chosen: The way that was chosen, on the rows it was chosen by.
+        unseen: The same way on the other rows.
         best: The length that was most accurate on the seen rows, on the unseen ones.
-        against_best: The way held against that length on the unseen rows.
         seen_rows: How many rows it was chosen by.
         unseen_rows: How many it was tested on.
     """
 
     policy: GuidancePolicy
     max_loss: float
-    chosen: Point
-    unseen: Point
-    best: Point
-    against_best: Paired
+    chosen: OperatingPoint
+    unseen: OperatingPoint
+    best: OperatingPoint
     seen_rows: int
     unseen_rows: int
 
@@ -312,15 +299,15 @@ class Choice:
 
 
 def choose_among(
-    ways: Ways, *, max_loss: float, gate: bool, seed: int, cut: Cut | Any = "word"
+    ways: OutcomeMatrix, *, max_loss: float, gate: bool, seed: int, cut: Cut | Any = "word"
 ) -> Choice:
     """Choose; see `Sweep.choose`.
 
     Args:
-        ways: The ways.
+        ways: The outcomes.
         max_loss: Accuracy that may be given up.
         gate: Whether the teacher may be left unasked.
-        seed: Of the split.
+        seed: Seed of the split into seen and unseen rows.
         cut: Where the chain cuts guidance.
 
     Returns:
@@ -341,7 +328,7 @@ def choose_among(
             "gate=True goes by the student's confidence, which this student does not tell; use a "
             "HuggingFaceStudent or gate=False"
         )
-    # By key, so that rows added later do not move all the others.
+    # By key, so that rows added later do not move all others.
     order = sorted(range(len(ways.rows)), key=lambda i: ways.rows[i])
     random.Random(seed).shuffle(order)
     seen, unseen = order[: len(order) // 2], order[len(order) // 2 :]
@@ -356,10 +343,6 @@ def choose_among(
         ]
     enough = [p for p in candidates if p.accuracy >= best.accuracy - max_loss]
     chosen = min(enough, key=lambda p: (p.cost, -p.accuracy))
-    over = {
-        name: ways._taken(p.length, p.ask, p.probe_tokens, unseen)[0]
-        for name, p in (("chosen", chosen), ("best", best))
-    }
     return Choice(
         policy=GuidancePolicy(
             tokens=chosen.length,
@@ -371,7 +354,6 @@ def choose_among(
         chosen=chosen,
         unseen=ways.point(chosen.length, chosen.ask, chosen.probe_tokens, only=unseen),
         best=ways.point(best.length, only=unseen),
-        against_best=paired_right(over["chosen"], over["best"], ("chosen", "best length")),
         seen_rows=len(seen),
         unseen_rows=len(unseen),
     )

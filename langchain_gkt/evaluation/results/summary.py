@@ -1,4 +1,4 @@
-"""Sums and statistics over answers: accuracy with its interval, tokens, money, time."""
+"""Sums over answers: accuracy with its interval, tokens, costs, time."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from statistics import median
-from typing import Any
 
-from langchain_gkt.evaluation.running.records import Answer, Part
+from langchain_gkt.evaluation.results.statistics import covered, wilson
+from langchain_gkt.evaluation.running.records import Answer, AnswerPart
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What one way to answer came to, over all its rows.
+    """The sums over all answers of one mode and length.
 
     Attributes:
         mode: ``teacher``, ``student`` or ``guided``.
@@ -25,12 +25,11 @@ class Summary:
         unparsed: Share of answers in which the main metric found none; they count as wrong.
         leaked: Share of rows whose guidance alone contains the answer.
         asked: Share of rows in which the teacher was asked.
-        fallbacks: Answers that had to do without guidance.
         teacher: Sums of the teacher's part.
         student: Sums of the student's part.
-        wall_seconds: Time in which at least one of the answers was in the making.
+        wall_seconds: Time during which at least one of the questions was being answered.
         seconds: Median time of an answer.
-        first_token_seconds: Median time to an answer's first text; None where not measured.
+        first_token_seconds: Median time to an answer's first text; None if not measured.
     """
 
     mode: str
@@ -42,16 +41,15 @@ class Summary:
     unparsed: float
     leaked: float
     asked: float
-    fallbacks: int
-    teacher: Part
-    student: Part
+    teacher: AnswerPart
+    student: AnswerPart
     wall_seconds: float
     seconds: float
     first_token_seconds: float | None
 
     @property
     def cost(self) -> Decimal | None:
-        """US dollars of both models, or None where they are unknown."""
+        """US dollars of both models, or None if they are unknown."""
         teacher, student = self.teacher.cost, self.student.cost
         return None if teacher is None or student is None else teacher + student
 
@@ -84,7 +82,6 @@ def summarise(answers: Sequence[Answer]) -> Summary:
         unparsed=sum(a.verdicts["answer"] is None for a in answers) / count,
         leaked=sum(a.leaked for a in answers) / count,
         asked=sum(a.teacher.calls > 0 for a in answers) / count,
-        fallbacks=sum(a.fallback is not None for a in answers),
         teacher=add_parts([a.teacher for a in answers]),
         student=add_parts([a.student for a in answers]),
         wall_seconds=covered([(a.started, a.started + a.seconds) for a in answers]),
@@ -93,8 +90,8 @@ def summarise(answers: Sequence[Answer]) -> Summary:
     )
 
 
-def add_parts(parts: Sequence[Part]) -> Part:
-    """Add up; money that is unknown for one is unknown for all.
+def add_parts(parts: Sequence[AnswerPart]) -> AnswerPart:
+    """Add up; a cost that is unknown for one is unknown for all.
 
     Args:
         parts: The parts.
@@ -104,128 +101,17 @@ def add_parts(parts: Sequence[Part]) -> Part:
     """
     first = [p.first_token_seconds for p in parts if p.first_token_seconds is not None]
 
-    def money(costs: Sequence[str | None]) -> str | None:
+    def total(costs: Sequence[str | None]) -> str | None:
         known = [Decimal(cost) for cost in costs if cost is not None]
         return str(sum(known, Decimal(0))) if len(known) == len(costs) else None
 
-    return Part(
+    return AnswerPart(
         calls=sum(p.calls for p in parts),
         prompt_tokens=sum(p.prompt_tokens for p in parts),
         completion_tokens=sum(p.completion_tokens for p in parts),
-        prompt_cost=money([p.prompt_cost for p in parts]),
-        completion_cost=money([p.completion_cost for p in parts]),
+        prompt_cost=total([p.prompt_cost for p in parts]),
+        completion_cost=total([p.completion_cost for p in parts]),
         seconds=sum(p.seconds for p in parts),
         first_token_seconds=sum(first) / len(first) if first else None,
         unreported=sum(p.unreported for p in parts),
     )
-
-
-def wilson(right: int, count: int) -> tuple[float, float]:
-    """Return the Wilson score interval of a share, at 95%.
-
-    Args:
-        right: How many.
-        count: Of how many.
-
-    Returns:
-        Its ends.
-    """
-    found: Any = _binomtest()(right, count).proportion_ci(method="wilson")
-    return float(found.low), float(found.high)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Paired:
-    """Two ways to answer the same rows, held against each other.
-
-    Attributes:
-        first: Name of one.
-        second: Name of the other.
-        difference: Accuracy of the first less that of the second.
-        only_first: Rows that only the first got right.
-        only_second: Rows that only the second got right.
-        p_value: Of McNemar's exact test, two-sided: how often as large a difference would come
-            from two equally good ways.
-    """
-
-    first: str
-    second: str
-    difference: float
-    only_first: int
-    only_second: int
-    p_value: float
-
-    def __str__(self) -> str:
-        """Return the result in a sentence."""
-        return (
-            f"{self.first} against {self.second}: {self.difference * 100:+.1f} points; right "
-            f"alone {self.only_first} and {self.only_second} times; McNemar p = {self.p_value:.2g}"
-        )
-
-
-def paired(first: Sequence[Answer], second: Sequence[Answer], names: tuple[str, str]) -> Paired:
-    """Compare two ways on the rows that both have answered.
-
-    Args:
-        first: Answers of one.
-        second: Answers of the other.
-        names: What they are called.
-
-    Returns:
-        The comparison.
-    """
-    theirs = {answer.row: answer.right for answer in second}
-    both = [(answer.right, theirs[answer.row]) for answer in first if answer.row in theirs]
-    return paired_right([one for one, _ in both], [other for _, other in both], names)
-
-
-def paired_right(first: Sequence[bool], second: Sequence[bool], names: tuple[str, str]) -> Paired:
-    """Compare two ways row by row.
-
-    Args:
-        first: Which rows one got right.
-        second: Which of the same rows the other did.
-        names: What they are called.
-
-    Returns:
-        The comparison.
-    """
-    ahead = sum(one and not other for one, other in zip(first, second, strict=True))
-    behind = sum(other and not one for one, other in zip(first, second, strict=True))
-    p_value = 1.0
-    if ahead + behind:
-        p_value = float(_binomtest()(min(ahead, behind), ahead + behind, 0.5).pvalue)
-    return Paired(
-        first=names[0],
-        second=names[1],
-        difference=(ahead - behind) / max(1, len(first)),
-        only_first=ahead,
-        only_second=behind,
-        p_value=p_value,
-    )
-
-
-def covered(spans: Sequence[tuple[float, float]]) -> float:
-    """Return the length of a union of intervals.
-
-    Args:
-        spans: Their beginnings and ends.
-
-    Returns:
-        The time that at least one of them covers.
-    """
-    total, reached = 0.0, float("-inf")
-    for begin, end in sorted(spans):
-        total += max(0.0, end - max(begin, reached))
-        reached = max(reached, end)
-    return total
-
-
-def _binomtest() -> Any:
-    try:
-        from scipy.stats import binomtest
-    except ImportError as error:
-        raise ImportError(
-            'the intervals need scipy: pip install "langchain-gkt[report]"'
-        ) from error
-    return binomtest

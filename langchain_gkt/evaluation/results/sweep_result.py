@@ -9,42 +9,39 @@ from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from langchain_gkt.evaluation.results import charts
+from langchain_gkt.evaluation.results.base import EvaluationResult, per_thousand, percent, share
 from langchain_gkt.evaluation.results.frontier import (
     Choice,
-    Point,
-    Ways,
-    auc,
+    OperatingPoint,
+    OutcomeMatrix,
     choose_among,
     frontiers,
 )
-from langchain_gkt.evaluation.results.run import Run, per_thousand, percent, share
+from langchain_gkt.evaluation.results.statistics import auc
 from langchain_gkt.evaluation.results.summary import Summary, summarise
-from langchain_gkt.evaluation.running.replay import METHODS
-from langchain_gkt.evaluation.running.run_store import RunFolder
+from langchain_gkt.evaluation.running.replay import CUT_METHODS
+from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.reporting.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PROBED = 32
-"""How many of its own first tokens a student's confidence is known for after a sweep."""
-
-
-_MOST_POINTS = 8
+_SHOWN_POINTS = 8
 _KINDS = ("fixed length", "gated", "both")
 _GOALS = (0.25, 0.5, 0.75, 0.9, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sweep(Run):
+class Sweep(EvaluationResult):
     """What `sweep` found; ``print`` shows the tables.
 
     Attributes:
-        teacher: Sums of the teacher alone, over the rows that every way has answered.
+        teacher: Sums of the teacher alone, over the rows that are answered in every way.
         student: Sums of the student alone.
         by_length: Sums of guided answers by guidance length, 0 (the student alone) included.
-        ways: The same rows one by one, for choosing.
-        methods: How many teacher answers are cut in which way; see `METHODS`.
+        ways: The same answers row by row, for choosing.
+        methods: How many teacher answers are cut in which way; see `CUT_METHODS`.
         checks: Guidances that the teacher was really asked for again, and whether they were the
             ones that had been cut.
         max_loss: Accuracy that the report's choice may give up; see `choose`.
@@ -53,14 +50,14 @@ class Sweep(Run):
     teacher: Summary
     student: Summary
     by_length: dict[int, Summary]
-    ways: Ways
+    ways: OutcomeMatrix
     methods: Mapping[str, int] = field(default_factory=dict)
     checks: tuple[dict[str, Any], ...] = ()
     max_loss: float = 0.02
 
     @classmethod
-    def of(cls, folder: RunFolder) -> Sweep:
-        """Make it from what a run wrote down; no model is called.
+    def of(cls, folder: RunStore) -> Sweep:
+        """Make a sweep from what a run wrote down; no model is called.
 
         Args:
             folder: The run's folder.
@@ -77,7 +74,7 @@ class Sweep(Run):
         for answer in answers:
             way = answer.length if answer.mode == "guided" else answer.mode
             by_way.setdefault(way, {})[answer.row] = answer
-        # A length at which everything fails must not take the others away.
+        # A length at which everything fails must not leave the others without rows.
         ways = ["teacher", "student", *lengths]
         rows = [
             row
@@ -99,22 +96,24 @@ class Sweep(Run):
             teacher=summarise(found["teacher"]),
             student=student,
             by_length={0: student, **{n: summarise(found[n]) for n in lengths}},
-            ways=Ways.of(found["teacher"], found["student"], {n: found[n] for n in lengths}),
+            ways=OutcomeMatrix.of(
+                found["teacher"], found["student"], {n: found[n] for n in lengths}
+            ),
             methods=Counter(cuts.values()),
             checks=tuple(line for line in folder.lines if line["type"] == "check"),
         )
 
     def choose(self, *, max_loss: float = 0.02, gate: bool = False, seed: int = 0) -> Choice:
-        """Name the cheapest way that is good enough, and test it on rows it was not chosen by.
+        """Choose the cheapest guidance that is good enough, and test it on unseen rows.
 
-        The rows are parted in two by the seed. On one half the cheapest guidance length (with
-        ``gate``: length and confidence threshold) is sought whose accuracy is at most
-        ``max_loss`` below the best length's; the other half says what that comes to.
+        The rows are split in two halves, by the seed. The first half chooses: the cheapest
+        guidance length (with ``gate``: length and confidence threshold) whose accuracy is at
+        most ``max_loss`` below the best length's. The second half tests that choice.
 
         Args:
             max_loss: Accuracy that may be given up, such as 0.02 for two points.
-            gate: Whether the teacher may be left unasked where the student is sure.
-            seed: Of the split.
+            gate: Whether the teacher may be left out if the student is sure.
+            seed: Seed of the split.
 
         Returns:
             The choice; ``choice.policy.save("policy.json")`` writes it for a chain.
@@ -128,23 +127,23 @@ class Sweep(Run):
             self.ways, max_loss=max_loss, gate=gate, seed=seed, cut=cut.get("cut", "word")
         )
 
-    def frontiers(self) -> dict[str, list[Point]]:
-        """Return what is the most accurate for its cost, over all rows.
+    def frontiers(self) -> dict[str, list[OperatingPoint]]:
+        """Return the points that no cheaper one is as accurate as, over all rows.
 
         Returns:
-            Points by kind: ``fixed length``; ``gated`` (the teacher answers whole, where the
-            student is unsure); ``both`` (guidance of some length, where the student is unsure);
-            ``teacher only`` and ``student only``. The last two of one point each.
+            Points by kind: ``fixed length``; ``gated`` (the teacher's whole answer if the student
+            is unsure); ``both`` (guidance of some length if the student is unsure);
+            ``teacher only`` and ``student only``, which have one point each.
         """
         return self._frontiers
 
     @cached_property
-    def _frontiers(self) -> dict[str, list[Point]]:
+    def _frontiers(self) -> dict[str, list[OperatingPoint]]:
         return frontiers(self.ways)
 
     # --- tables ---
 
-    def grid(self) -> Table:
+    def table(self) -> Table:
         """Return accuracy and cost by length."""
         metrics = list(self.student.metrics)
         lines = []
@@ -164,14 +163,14 @@ class Sweep(Run):
                 "of teacher: share of their cost, prompts included; $ per 1,000: answers",
                 "seconds: of an answer, median; the teacher's share of them is estimated from "
                 "its whole answer",
-                *(f"cut: {count} answers, {METHODS[m]}" for m, count in self.methods.items()),
+                *(f"cut: {count} answers, {CUT_METHODS[m]}" for m, count in self.methods.items()),
                 *self._check_notes(),
                 *self.notes(),
             ],
         )
 
     def _line(self, name: str, one: Summary, metrics: Sequence[str]) -> list[str]:
-        tokens, whole = one.teacher.completion_tokens, self.teacher.teacher.completion_tokens
+        tokens, full = one.teacher.completion_tokens, self.teacher.teacher.completion_tokens
         against = "?"
         if one.cost is not None and self.teacher.cost:
             against = percent(float(one.cost / self.teacher.cost))
@@ -181,14 +180,14 @@ class Sweep(Run):
             *(percent(one.metrics[metric]) for metric in metrics),
             percent(one.unparsed),
             percent(one.leaked) if one.mode == "guided" else "-",
-            percent(tokens / whole) if whole else "?",
+            percent(tokens / full) if full else "?",
             per_thousand(one),
             against,
             f"{one.seconds:.2f}",
         ]
 
     def notes(self) -> list[str]:
-        """Return what the tables' numbers leave out."""
+        """Return what the tables' numbers do not include."""
         found, total = super().notes(), len(self.manifest["rows"])
         if self.student.rows < total:
             found.append(f"{self.student.rows} of {total} rows are answered in every way")
@@ -206,10 +205,10 @@ class Sweep(Run):
         ]
 
     def choices(self) -> dict[str, Choice]:
-        """Return what `choose` finds without a gate and, where the student tells it, with one.
+        """Return what `choose` finds without a gate, and with one if there are confidences.
 
         Returns:
-            Choices by ``fixed length`` and ``gated length``; none where rows are too few.
+            Choices by ``fixed length`` and ``gated length``; none if there are too few rows.
         """
         if self.student.rows < 4:
             return {}
@@ -218,30 +217,30 @@ class Sweep(Run):
             found["gated length"] = self.choose(max_loss=self.max_loss, gate=True)
         return found
 
-    def grids(self) -> list[Table]:
+    def tables(self) -> list[Table]:
         """Return accuracy by length, the frontier, and the choice."""
-        return [self.grid(), self._frontier_grid(), self._price_grid(), *self._choice_grid()]
+        return [self.table(), self._frontier_table(), self._price_table(), *self._choice_table()]
 
     def price_of(self, accuracy: float, kind: str) -> float | None:
-        """Return the least that an accuracy costs, over all rows.
+        """Return the lowest price of an accuracy, over all rows.
 
         Args:
             accuracy: A share of right answers.
             kind: A key of `frontiers`.
 
         Returns:
-            The price, in what the tables name; None where this kind never comes so far.
+            The price, in the unit of the tables; None if this kind never gets so accurate.
         """
         enough = [one.cost for one in self.frontiers().get(kind, ()) if one.accuracy >= accuracy]
         return min(enough, default=None)
 
     def goals(self) -> list[float]:
-        """Return accuracies between the student's and the best that guidance reaches."""
+        """Return some accuracies between the student's and the best that guidance reaches."""
         low = self.student.accuracy
         high = max(one.accuracy for one in self.by_length.values())
         return sorted({low + (high - low) * part for part in _GOALS}) if high > low else []
 
-    def _price_grid(self) -> Table:
+    def _price_table(self) -> Table:
         kinds = [kind for kind in self.frontiers() if kind in _KINDS]
         found = {goal: [self.price_of(goal, kind) for kind in kinds] for goal in self.goals()}
         return Table(
@@ -254,7 +253,7 @@ class Sweep(Run):
             notes=["the cheapest of each kind, picked by looking at all rows"],
         )
 
-    def _frontier_grid(self) -> Table:
+    def _frontier_table(self) -> Table:
         lines = [
             [
                 kind,
@@ -265,13 +264,13 @@ class Sweep(Run):
                 point.price,
             ]
             for kind, points in self.frontiers().items()
-            for point in _some(points)
+            for point in _thinned(points)
         ]
         notes = [
             "fixed length: guidance for every question; gated: the whole answer from the teacher, "
             "where the student is unsure; both: guidance, where the student is unsure",
             "the points that no cheaper one of their kind beats, at most "
-            f"{_MOST_POINTS} of each; picked by looking at all rows, so a little too good",
+            f"{_SHOWN_POINTS} of each; picked by looking at all rows, so a little too good",
             *self._confidence_notes(),
         ]
         return Table(
@@ -296,7 +295,7 @@ class Sweep(Run):
             f"wrong one (0.5 is chance), by the number of first tokens it is taken over: {found}",
         ]
 
-    def _choice_grid(self) -> list[Table]:
+    def _choice_table(self) -> list[Table]:
         found = self.choices()
         if not found:
             return []
@@ -341,17 +340,15 @@ class Sweep(Run):
         Raises:
             ImportError: If matplotlib is missing.
         """
-        from langchain_gkt.evaluation.results import charts as pictures
-
         return {
-            "accuracy": pictures.accuracy_by_length(self.by_length, self.teacher),
-            "frontier": pictures.frontier(self.frontiers(), self.ways.price_name),
+            "accuracy": charts.accuracy_by_length(self.by_length, self.teacher),
+            "frontier": charts.frontier(self.frontiers(), self.ways.price_name),
         }
 
 
-def _some(points: Sequence[Point]) -> Sequence[Point]:
-    """Thin out a long row of points, keeping its ends."""
-    if len(points) <= _MOST_POINTS:
+def _thinned(points: Sequence[OperatingPoint]) -> Sequence[OperatingPoint]:
+    """Return a few of many points, the first and the last among them."""
+    if len(points) <= _SHOWN_POINTS:
         return points
-    last = _MOST_POINTS - 1
-    return [points[round(i * (len(points) - 1) / last)] for i in range(_MOST_POINTS)]
+    last = _SHOWN_POINTS - 1
+    return [points[round(i * (len(points) - 1) / last)] for i in range(_SHOWN_POINTS)]

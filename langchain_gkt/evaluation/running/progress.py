@@ -9,21 +9,21 @@ from types import TracebackType
 from typing import Any
 
 
-class Bar:
+class ProgressBar:
     """One line per phase on standard error; a context manager."""
 
     def __init__(self, shown: bool | None) -> None:
         """Set it up.
 
         Args:
-            shown: Whether to show it; None for where standard error is a terminal.
+            shown: Whether to show it; None to show it if standard error is a terminal.
         """
         self._progress: Any = None
         self._task: Any = None
         if sys.stderr.isatty() if shown is None else shown:
             self._progress = _make()
 
-    def __enter__(self) -> Bar:
+    def __enter__(self) -> ProgressBar:
         """Start drawing."""
         if self._progress is not None:
             self._progress.start()

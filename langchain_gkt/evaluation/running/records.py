@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from langchain_gkt.costs.totals import CallRecord
+from langchain_gkt.evaluation.validation import plain_error
+
+T = TypeVar("T")
+
+AnswerKey: TypeAlias = tuple[str, str, int | None]
+"""Names an answer: its row, mode and length."""
+
+_KNOWN_FIELDS = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Part:
+@dataclass(frozen=True, kw_only=True, config=_KNOWN_FIELDS)
+class AnswerPart:
     """One model's part of an answer.
 
     Attributes:
         calls: Calls made, failed ones included.
         prompt_tokens: Prompt tokens.
         completion_tokens: Completion tokens.
-        prompt_cost: US dollars for prompt tokens as a decimal string; None where unknown.
-        completion_cost: US dollars for the rest; None where unknown.
+        prompt_cost: US dollars for prompt tokens as a decimal string; None if unknown.
+        completion_cost: US dollars for the rest; None if unknown.
         seconds: Time its calls took.
         first_token_seconds: Time to its first streamed token, or None.
-        unreported: Calls beside others that failed or told no usage, and may have been billed:
-            the money is then the least it can be.
+        unreported: Calls that failed or reported no usage, and may have been billed: the costs
+            are then the least that they can be.
     """
 
     calls: int = 0
@@ -37,13 +48,13 @@ class Part:
 
     @property
     def cost(self) -> Decimal | None:
-        """US dollars, or None where they are unknown."""
+        """US dollars, or None if they are unknown."""
         if self.prompt_cost is None or self.completion_cost is None:
             return None
         return Decimal(self.prompt_cost) + Decimal(self.completion_cost)
 
 
-def part_of(calls: Sequence[CallRecord], role: str) -> Part:
+def part_of(calls: Sequence[CallRecord], role: str) -> AnswerPart:
     """Sum up one model's calls.
 
     Args:
@@ -56,33 +67,33 @@ def part_of(calls: Sequence[CallRecord], role: str) -> Part:
     mine = [call for call in calls if call.role == role]
     unreported = sum(call.counts.unreported_calls for call in mine)
     priced = not any(call.counts.unpriced_calls for call in mine)
-    # Where no call at all told its usage, nothing is known, not even the least.
-    whole = priced and (not unreported or unreported < len(mine))
+    # If no call at all reported its usage, nothing is known, not even the least.
+    known = priced and (not unreported or unreported < len(mine))
     machine = sum((call.counts.machine_cost for call in mine), Decimal(0))
     prompt = sum((call.counts.prompt_cost for call in mine), Decimal(0))
     completion = sum((call.counts.completion_cost for call in mine), machine)
-    return Part(
+    return AnswerPart(
         calls=len(mine),
         prompt_tokens=sum(call.counts.prompt_tokens for call in mine),
         completion_tokens=sum(call.counts.completion_tokens for call in mine),
-        prompt_cost=str(prompt) if whole else None,
-        completion_cost=str(completion) if whole else None,
+        prompt_cost=str(prompt) if known else None,
+        completion_cost=str(completion) if known else None,
         seconds=sum(call.seconds for call in mine),
         first_token_seconds=mine[-1].first_token_seconds if mine else None,
         unreported=unreported,
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Reply:
-    """What the teacher really wrote and was paid for.
+@dataclass(frozen=True, kw_only=True, config=_KNOWN_FIELDS)
+class TeacherReply:
+    """One reply of the teacher, as it was written and paid for.
 
     Attributes:
         text: Its text.
         usage: Its usage metadata, or None.
         finish_reason: The provider's word for why it stopped, or None.
-        pieces: The text token by token, each as hexadecimal UTF-8 bytes, where the provider
-            tells them (``logprobs``); a token may be part of a character.
+        pieces: The text token by token, each as hexadecimal UTF-8 bytes, if the provider reports
+            them (``logprobs``); a token may be part of a character.
         part: Its tokens, money and time.
     """
 
@@ -90,15 +101,19 @@ class Reply:
     usage: dict[str, Any] | None = None
     finish_reason: str | None = None
     pieces: list[str] | None = None
-    part: Part = field(default_factory=Part)
+    part: AnswerPart = field(default_factory=AnswerPart)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Reply:
-        """Undo `dataclasses.asdict`."""
-        return cls(**{**data, "part": Part(**data["part"])})
+    def from_dict(cls, data: Mapping[str, Any]) -> TeacherReply:
+        """Undo `dataclasses.asdict`.
+
+        Raises:
+            ValueError: If a field is missing, unknown or of the wrong type.
+        """
+        return _read(_REPLY, data, "TeacherReply")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=_KNOWN_FIELDS)
 class Answer:
     """One finished answer.
 
@@ -118,8 +133,8 @@ class Answer:
         finish_reason: Why it ended.
         finished_by: ``teacher`` or ``student``.
         fallback: Why the student answered without guidance it should have had, or None.
-        confidence: The student's, where the policy went by it.
-        probabilities: What the student gives its own first tokens; where it was asked.
+        confidence: The student's, if the policy depended on it.
+        probabilities: Those that the student gives its own first tokens, if it was asked.
         replayed: Whether the teacher's part comes from a reply that was already paid for.
     """
 
@@ -130,8 +145,8 @@ class Answer:
     guidance: str = ""
     verdicts: dict[str, bool | None]
     leaked: bool = False
-    teacher: Part = field(default_factory=Part)
-    student: Part = field(default_factory=Part)
+    teacher: AnswerPart = field(default_factory=AnswerPart)
+    student: AnswerPart = field(default_factory=AnswerPart)
     seconds: float = 0.0
     first_token_seconds: float | None = None
     started: float = 0.0
@@ -148,13 +163,13 @@ class Answer:
         return self.verdicts["answer"] is True
 
     @property
-    def key(self) -> tuple[str, str, int | None]:
-        """What tells it from the others of a run."""
+    def key(self) -> AnswerKey:
+        """The name that no other answer of its run has."""
         return self.row, self.mode, self.length
 
     @property
     def cost(self) -> Decimal | None:
-        """US dollars of both models, or None where they are unknown."""
+        """US dollars of both models, or None if they are unknown."""
         teacher, student = self.teacher.cost, self.student.cost
         return None if teacher is None or student is None else teacher + student
 
@@ -164,6 +179,19 @@ class Answer:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Answer:
-        """Undo `to_dict`."""
-        parts = {name: Part(**data[name]) for name in ("teacher", "student")}
-        return cls(**{**data, **parts})
+        """Undo `to_dict`.
+
+        Raises:
+            ValueError: If a field is missing, unknown or of the wrong type.
+        """
+        return _read(_ANSWER, data, "Answer")
+
+
+_REPLY, _ANSWER = TypeAdapter(TeacherReply), TypeAdapter(Answer)
+
+
+def _read(adapter: TypeAdapter[T], data: Any, name: str) -> T:
+    try:
+        return adapter.validate_python(data)
+    except ValidationError as error:
+        raise ValueError(str(plain_error(error, name))) from None

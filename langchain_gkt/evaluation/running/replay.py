@@ -1,4 +1,4 @@
-"""A teacher that repeats what it was recorded to say, up to any number of its own tokens."""
+"""A teacher that repeats a recorded reply, up to any number of its own tokens."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from langchain_core.messages.utils import count_tokens_approximately
 from langchain_core.outputs import ChatGeneration, ChatResult
 from pydantic import Field
 
-from langchain_gkt.evaluation.running.records import Reply
+from langchain_gkt.evaluation.running.records import TeacherReply
 
-Tokenizer = Callable[[str], list[str]]
-"""Cuts a text into the teacher's tokens; joined they are the text."""
+TokenSplitter = Callable[[str], list[str]]
+"""Splits a text into the teacher's tokens; joined they are the text."""
 
-METHODS = {
+CUT_METHODS = {
     "logprobs": "exact: the provider told the tokens it wrote (logprobs)",
     "tokenizer": "the teacher's tokenizer, over the whole text: exact where the model writes as "
     "its tokenizer cuts",
@@ -27,28 +27,28 @@ METHODS = {
     "guessed": "guessed at four characters a token, because the teacher told neither its tokens "
     "nor how many there were; give teacher_tokenizer=",
 }
-"""How a recorded answer can be cut, in words."""
+"""How the tokens of a recorded reply were found, in words."""
 
 
-class Script:
+class ReplayedReply:
     """A recorded reply that can be cut after any number of tokens."""
 
-    def __init__(self, reply: Reply, tokenizer: Tokenizer | None = None) -> None:
+    def __init__(self, recorded: TeacherReply, splitter: TokenSplitter | None = None) -> None:
         """Find the tokens' ends.
 
         Args:
-            reply: The reply.
-            tokenizer: The teacher's, where the reply does not hold its tokens.
+            recorded: The reply.
+            splitter: Finds the tokens if the reply does not hold them.
         """
-        self.reply = reply
-        text = reply.text.encode()
-        usage: Any = reply.usage or {}
+        self.recorded = recorded
+        text = recorded.text.encode()
+        usage: Any = recorded.usage or {}
         self.reasoning = (usage.get("output_token_details") or {}).get("reasoning") or 0
         # Bytes that are not the text's, such as behind a removed blank, say nothing about it.
-        pieces = [bytes.fromhex(piece) for piece in reply.pieces or ()]
+        pieces = [bytes.fromhex(piece) for piece in recorded.pieces or ()]
         self.method = "logprobs"
         if b"".join(pieces) != text or not pieces:
-            pieces = [piece.encode() for piece in tokenizer(reply.text)] if tokenizer else []
+            pieces = [piece.encode() for piece in splitter(recorded.text)] if splitter else []
             self.method = "tokenizer"
         if b"".join(pieces) != text or not pieces:
             self.method = "approximate" if usage.get("output_tokens") else "guessed"
@@ -56,12 +56,14 @@ class Script:
         self._pieces = pieces
         reported = usage.get("output_tokens") or 0
         # Providers differ in whether they count the token that ends the answer.
-        # Where nobody tells, a token is taken for four characters, as the chain does.
-        told = len(pieces) or count_tokens_approximately([reply.text], extra_tokens_per_message=0)
-        self.tokens = reported or told + 1
+        # If neither reports them, four characters count as one token, as in the chain.
+        count = len(pieces) or count_tokens_approximately(
+            [recorded.text], extra_tokens_per_message=0
+        )
+        self.tokens = reported or count + 1
 
     def cut(self, limit: int) -> tuple[str, int, bool]:
-        """Cut as the provider would have done with a limit.
+        """Cut the reply where a limit would have made the provider stop.
 
         Args:
             limit: Most completion tokens.
@@ -70,21 +72,21 @@ class Script:
             The text, its completion tokens, and whether it is the whole reply.
         """
         if limit >= self.tokens:
-            return self.reply.text, self.tokens, True
+            return self.recorded.text, self.tokens, True
         visible = max(0, limit - self.reasoning)
         if self._pieces:
             text = b"".join(self._pieces[:visible]).decode(errors="ignore")
         else:
-            most = max(1, self.tokens - self.reasoning)
-            text = self.reply.text[: len(self.reply.text) * visible // most]
+            all_visible = max(1, self.tokens - self.reasoning)
+            text = self.recorded.text[: len(self.recorded.text) * visible // all_visible]
         return text, limit, False
 
 
 class RecordedTeacher(BaseChatModel):
-    """A chat model that gives a recorded reply; one for each question."""
+    """A chat model that gives a recorded reply; one model for each question."""
 
-    script: Any = Field(repr=False)
-    """The `Script` of the reply."""
+    reply: Any = Field(repr=False)
+    """The `ReplayedReply`."""
     max_tokens: int | None = None
     """Most completion tokens, as the chain sets it."""
 
@@ -99,19 +101,19 @@ class RecordedTeacher(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        reply: Reply = self.script.reply
-        limit = self.script.tokens if self.max_tokens is None else self.max_tokens
-        text, tokens, whole = self.script.cut(limit)
-        usage: Any = dict(reply.usage or {"input_tokens": reply.part.prompt_tokens})
-        if not whole or not reply.usage:
+        recorded: TeacherReply = self.reply.recorded
+        limit = self.reply.tokens if self.max_tokens is None else self.max_tokens
+        text, tokens, complete = self.reply.cut(limit)
+        usage: Any = dict(recorded.usage or {"input_tokens": recorded.part.prompt_tokens})
+        if not complete or not recorded.usage:
             usage |= {"output_tokens": tokens, "total_tokens": usage["input_tokens"] + tokens}
-            if self.script.reasoning:
-                hidden = min(tokens, self.script.reasoning)
+            if self.reply.reasoning:
+                hidden = min(tokens, self.reply.reasoning)
                 usage["output_token_details"] = {"reasoning": hidden}
         message = AIMessage(
             text,
             usage_metadata=usage,
-            response_metadata={"finish_reason": reply.finish_reason if whole else "length"},
+            response_metadata={"finish_reason": recorded.finish_reason if complete else "length"},
         )
         return ChatResult(generations=[ChatGeneration(message=message)])
 
@@ -126,7 +128,7 @@ class RecordedTeacher(BaseChatModel):
 
 
 def logprob_pieces(message: AIMessage) -> list[str] | None:
-    """Read the tokens of a reply where its provider tells them, as OpenAI's ``logprobs`` does.
+    """Read the tokens of a reply if its provider reports them, as OpenAI's ``logprobs`` does.
 
     Args:
         message: The reply.
@@ -134,8 +136,8 @@ def logprob_pieces(message: AIMessage) -> list[str] | None:
     Returns:
         Each token's bytes in hexadecimal, or None.
     """
-    told = message.response_metadata.get("logprobs")
-    content = told.get("content") if isinstance(told, dict) else None
+    logprobs = message.response_metadata.get("logprobs")
+    content = logprobs.get("content") if isinstance(logprobs, dict) else None
     if not content:
         return None
     return [
@@ -144,26 +146,26 @@ def logprob_pieces(message: AIMessage) -> list[str] | None:
     ]
 
 
-def pieces_by(tokenizer: Any) -> Tokenizer:
-    """Make a function that cuts texts with a Hugging Face tokenizer.
+def token_splitter(tokenizer: Any) -> TokenSplitter:
+    """Make a function that splits texts with a Hugging Face tokenizer.
 
     Args:
         tokenizer: A fast tokenizer of transformers.
 
     Returns:
-        The function. Tokens inside one character come out as an empty piece and the character;
-        a text that the tokenizer does not give back unchanged as no pieces at all.
+        The function. Of tokens that share one character, the last one is that character and the
+        others are empty. A text that the tokenizer does not restore unchanged gives no tokens.
     """
 
-    def cut(text: str) -> list[str]:
+    def split(text: str) -> list[str]:
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        # Not the tokens' offsets: many tokenizers leave a word's leading blank out of them.
-        grown = [""]
+        # Not by offsets: many tokenizers leave a word's leading blank out of them.
+        prefixes = [""]
         for size in range(1, len(ids) + 1):
             seen = tokenizer.decode(ids[:size], clean_up_tokenization_spaces=False)
-            grown.append(seen.rstrip("\ufffd"))  # half a character
-        if grown[-1] != text or not all(map(text.startswith, grown)):
+            prefixes.append(seen.rstrip("\ufffd"))  # half a character
+        if prefixes[-1] != text or not all(map(text.startswith, prefixes)):
             return []
-        return [after[len(before) :] for before, after in itertools.pairwise(grown)]
+        return [after[len(before) :] for before, after in itertools.pairwise(prefixes)]
 
-    return cut
+    return split

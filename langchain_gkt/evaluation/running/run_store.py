@@ -1,4 +1,4 @@
-"""A run's folder: a manifest, and one line for each thing that is finished."""
+"""The folder of an evaluation run: a manifest, and one line for each thing that is finished."""
 
 from __future__ import annotations
 
@@ -11,25 +11,54 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
+from langchain_gkt.evaluation.validation import plain_error
+
 SCHEMA_VERSION = 1
 """Grows when a field of a line or of the manifest is renamed or removed."""
 
 MANIFEST, LINES = "manifest.json", "lines.jsonl"
-_NEEDED = ("kind", "settings", "rows", "questions", "sittings")
 _PACKAGES = ("langchain-gkt", "langchain-core", "langchain-openai", "transformers", "torch")
 
 
-class RunFolder:
-    """Lines of JSON that are appended at once, and survive the end of the process.
+class Manifest(TypedDict):
+    """What is needed of a manifest; it may hold more.
 
-    A line that was cut off by a sudden end is dropped when the folder is opened again.
+    Attributes:
+        schema_version: `SCHEMA_VERSION` when it was written.
+        kind: ``compare`` or ``sweep``.
+        settings: What all sittings of the run agree in.
+        rows: The rows' keys.
+        questions: Their questions, in the same order.
+        sittings: When, with which versions and options each sitting began.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    schema_version: int
+    kind: str
+    settings: dict[str, Any]
+    rows: list[str]
+    questions: list[str]
+    sittings: list[dict[str, Any]]
+
+
+_MANIFEST = TypeAdapter(Manifest)
+
+
+class RunStore:
+    """Lines of JSON that are on the disk as soon as they are appended.
+
+    A line that was cut off because the process died is dropped when the folder is opened again.
     """
 
     def __init__(self, path: str | Path | None) -> None:
         """Name a folder.
 
         Args:
-            path: The folder, made where it does not exist; None to keep all in memory.
+            path: The folder, made if it does not exist; None to keep everything in memory.
         """
         self.path = None if path is None else Path(path)
         self.manifest: dict[str, Any] = {}
@@ -44,13 +73,13 @@ class RunFolder:
         rows: Mapping[str, str],
         about: Mapping[str, Any],
     ) -> Iterator[None]:
-        """Open the folder for one process, to begin a run or to go on with it.
+        """Open the folder for one process, to begin a run or to continue it.
 
         Args:
             kind: ``compare`` or ``sweep``.
-            settings: What two sittings of one run must agree in.
+            settings: What all sittings of one run must agree in.
             rows: The rows' keys with their questions; a later sitting may add some.
-            about: What else is to be known of this sitting.
+            about: What else to write down about this sitting.
 
         Raises:
             ValueError: If the folder holds another run.
@@ -94,14 +123,14 @@ class RunFolder:
 
     def _write_manifest(self) -> None:
         assert self.path is not None
-        # By way of another name, so that a sudden end leaves the old one or the new one.
+        # Under another name first, so that a crash leaves either the old one or the new one.
         draft = self.path / f".{MANIFEST}"
-        # ASCII, because text that a model wrote may hold what no encoding takes.
+        # ASCII, because a model may write characters that no encoding can hold.
         draft.write_text(json.dumps(self.manifest, indent=1) + "\n", encoding="utf-8")
         os.replace(draft, self.path / MANIFEST)
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Write one line down, for good.
+        """Write one line, and wait until it is on the disk.
 
         Args:
             line: What JSON can hold.
@@ -112,11 +141,11 @@ class RunFolder:
             self._file.flush()
             os.fsync(self._file.fileno())
 
-    def read(self, *, mend: bool = False) -> RunFolder:
-        """Read what is there, up to a last line that was cut off.
+    def read(self, *, mend: bool = False) -> RunStore:
+        """Read what is there, without a last line that was cut off.
 
         Args:
-            mend: Whether to cut such a line away, so that others can follow.
+            mend: Whether to cut such a line away in the file, so that others can follow.
 
         Returns:
             This object.
@@ -140,8 +169,14 @@ class RunFolder:
             raise ValueError(
                 f"{file} has schema_version {found}; this release reads {SCHEMA_VERSION}"
             )
-        if missing := [name for name in _NEEDED if name not in self.manifest]:
-            raise ValueError(f"{file} is damaged: it has no {missing[0]!r}")
+        try:
+            _MANIFEST.validate_python(self.manifest)
+        except ValidationError as error:
+            first = error.errors()[0]
+            problem = str(plain_error(error, "manifest"))
+            if first["type"] == "missing":
+                problem = f"it has no {first['loc'][0]!r}"
+            raise ValueError(f"{file} is damaged: {problem}") from None
         file = self.path / LINES
         data = file.read_bytes() if file.exists() else b""
         if data and not data.endswith(b"\n"):
@@ -180,7 +215,7 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def _refuse_other(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Refuse to go on with a run of other settings, naming the first that differs."""
+    """Refuse to continue a run of other settings, naming the first that differs."""
     advice = "; give the same, or another folder"
     if old["kind"] != new["kind"]:
         raise ValueError(f"out={str(path)!r} holds a {old['kind']}, not a {new['kind']}{advice}")

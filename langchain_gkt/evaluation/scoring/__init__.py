@@ -1,14 +1,16 @@
 """Whether a written-out answer is right: a number, or an option's letter."""
 
-from langchain_gkt.evaluation.scoring.answers import (
+from langchain_gkt.evaluation.scoring.numbers import (
     exact_number,
-    exact_option,
     extract_number,
-    extract_option,
     number_matches,
     numbers_in,
-    option_matches,
     states_number,
+)
+from langchain_gkt.evaluation.scoring.options import (
+    exact_option,
+    extract_option,
+    option_matches,
     states_option,
 )
 

@@ -1,14 +1,14 @@
-"""Scores answers as the public code of the GKT paper does, faults and all.
+"""Scores answers as the public code of the GKT paper does, with its faults.
 
 Only for setting our numbers beside the paper's; `scoring` is what to trust. The faults kept here:
 
 - An answer in which none is found is drawn at random (0 to 100, or a letter), so that some wrong
   answers count as right. For CommonsenseQA the letter is drawn from A to D: never E.
 - Numbers: commas and blanks are deleted before digits are searched, so neighbours melt together
-  ("3, 15" is 315). Signs and decimal points are ignored ("-3" is 3; "3.5" is 5, or 3 where the
+  ("3, 15" is 315). Signs and decimal points are ignored ("-3" is 3; "3.5" is 5, or 3 if the
   first digits count).
 - Without "the answer is" in the output, the last digits of question and output count: a number
-  of the question where the output has none.
+  of the question if the output has none.
 - Options: only "The answer is B", in this spelling, is found. "The answer is (B)" is not, and
   "The answer is Bank" is B.
 """
@@ -19,7 +19,8 @@ import random
 import re
 from decimal import Decimal
 
-from langchain_gkt.evaluation.scoring.answers import exact_number, exact_option
+from langchain_gkt.evaluation.scoring.numbers import exact_number
+from langchain_gkt.evaluation.scoring.options import exact_option
 
 _PHRASE = "the answer is"
 _LETTER = re.compile(r"The answer is ([A-Z])")
@@ -35,7 +36,7 @@ def reference_number(
         text: The output, guidance included.
         gold: The right number, as `scoring.exact_number` reads it.
         question: The prompt, whose numbers and statements count too.
-        seed: Seeds the draw where no digit is found, together with the text: the same text is
+        seed: Seeds the draw if no digit is found, together with the text: the same text is
             always scored alike.
 
     Returns:

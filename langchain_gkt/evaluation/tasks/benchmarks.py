@@ -7,21 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any
 
-from langchain_gkt.evaluation.scoring.answers import (
-    extract_number,
-    extract_option,
-    states_number,
-    states_option,
-)
+from langchain_gkt.evaluation.scoring.numbers import extract_number, states_number
+from langchain_gkt.evaluation.scoring.options import extract_option, states_option
 from langchain_gkt.evaluation.scoring.reference import reference_number, reference_option
-from langchain_gkt.evaluation.tasks.loading import Record
-
-if TYPE_CHECKING:
-    from langchain_gkt.evaluation.tasks.task import Metric, Row
-
-How: TypeAlias = Literal["answer", "strict", "flexible"]
+from langchain_gkt.evaluation.scoring.statements import ExtractionRule
+from langchain_gkt.evaluation.tasks.readers import PublishedRow
+from langchain_gkt.evaluation.tasks.task import Metric, Row
 
 _LETTERED = re.compile(r"\s*\(?([A-Z])\s*[).:]\s*(?:\1\)\s*)?(.*\S)", re.DOTALL)  # some: A)A)59
 
@@ -38,11 +31,11 @@ class Benchmark:
         shots: Worked examples in the prompt, as in the paper.
         guidance_tokens: How much the teacher writes, as in the paper.
         max_tokens: That, and what the paper's student writes at most.
-        zero_shot: The instruction where no examples show the form of an answer.
+        zero_shot: The instruction if no examples show the form of an answer.
     """
 
     hub: tuple[str, str | None, str]
-    read: Callable[[Record], dict[str, Any]]
+    read: Callable[[PublishedRow], dict[str, Any]]
     metrics: Mapping[str, Metric]
     leaks: Callable[[str, Row], bool]
     shots: int
@@ -51,11 +44,11 @@ class Benchmark:
     zero_shot: str
 
 
-def gsm8k_row(record: Record) -> dict[str, Any]:
+def gsm8k_row(published: PublishedRow) -> dict[str, Any]:
     """Turn a row of GSM8K into question, gold number as text, and solution.
 
     Args:
-        record: ``question``, and ``answer`` ending in ``#### N``.
+        published: ``question``, and ``answer`` ending in ``#### N``.
 
     Returns:
         The row of a task.
@@ -63,22 +56,22 @@ def gsm8k_row(record: Record) -> dict[str, Any]:
     Raises:
         ValueError: If a field is missing or the answer states no number.
     """
-    solution, mark, gold = record.text("answer").rpartition("####")
+    solution, mark, gold = published.text("answer").rpartition("####")
     gold = gold.strip().replace(",", "")
     try:
         stated = bool(mark) and Decimal(gold).is_finite()
     except InvalidOperation:
         stated = False
     if not stated:
-        raise record.error("answer", "must end in '#### ' and a number")
-    return {"question": record.text("question"), "answer": gold, "solution": solution.strip()}
+        raise published.error("answer", "must end in '#### ' and a number")
+    return {"question": published.text("question"), "answer": gold, "solution": solution.strip()}
 
 
-def csqa_row(record: Record) -> dict[str, Any]:
+def csqa_row(published: PublishedRow) -> dict[str, Any]:
     """Turn a row of CommonsenseQA into question with choices, gold letter and choices.
 
     Args:
-        record: The publisher's form (``question.stem``, ``question.choices``,
+        published: The publisher's form (``question.stem``, ``question.choices``,
             ``answerKey``) or the hub's (``question``, ``choices.label``, ``choices.text``).
 
     Returns:
@@ -87,15 +80,15 @@ def csqa_row(record: Record) -> dict[str, Any]:
     Raises:
         ValueError: If a field is missing, or the row has no answer key.
     """
-    nested = record.need("question")
+    nested = published.need("question")
     if isinstance(nested, Mapping):
-        asked = Record(record.where, nested, "question.")
+        asked = PublishedRow(published.where, nested, "question.")
         stem = asked.text("stem")
     else:
-        asked, stem = record, record.text("question")
+        asked, stem = published, published.text("question")
     listed = asked.need("choices")
     if isinstance(listed, Mapping):
-        form = Record(asked.where, listed, f"{asked.inside}choices.")
+        form = PublishedRow(asked.where, listed, f"{asked.inside}choices.")
         labels, texts = form.need("label"), form.need("text")
         if not isinstance(labels, Sequence) or not isinstance(texts, Sequence):
             raise asked.error("choices", "must hold two lists, label and text")
@@ -104,23 +97,23 @@ def csqa_row(record: Record) -> dict[str, Any]:
         listed = [{"label": a, "text": b} for a, b in zip(labels, texts, strict=True)]
     if not isinstance(listed, Sequence) or not all(isinstance(one, Mapping) for one in listed):
         raise asked.error("choices", "must be a list of objects with label and text")
-    parts = [Record(asked.where, one, f"{asked.inside}choices.") for one in listed]
+    parts = [PublishedRow(asked.where, one, f"{asked.inside}choices.") for one in listed]
     pairs = [(part.text("label").upper(), part.text("text")) for part in parts]
-    if not record.fields.get("answerKey"):
-        raise record.error(
+    if not published.fields.get("answerKey"):
+        raise published.error(
             "answerKey",
             "is missing or empty: the publisher hides the answers of its test split. "
             "Use the validation split (the publisher's dev file).",
         )
-    return _choice_row(record, stem, pairs, asked, "choices", "answerKey")
+    return _choice_row(published, stem, pairs, asked, "choices", "answerKey")
 
 
-def aqua_row(record: Record) -> dict[str, Any]:
+def aqua_row(published: PublishedRow) -> dict[str, Any]:
     """Turn a row of AQuA-RAT into question with options, gold letter, choices and solution.
 
     Args:
-        record: ``question``, ``options`` such as ``A)21``, ``correct``, and ``rationale``
-            where there is one.
+        published: ``question``, ``options`` such as ``A)21``, ``correct``, and ``rationale``
+            if there is one.
 
     Returns:
         The row of a task; ``choices`` maps each letter to its text.
@@ -128,33 +121,38 @@ def aqua_row(record: Record) -> dict[str, Any]:
     Raises:
         ValueError: If a field is missing or an option has no letter.
     """
-    options = record.need("options")
+    options = published.need("options")
     if isinstance(options, str) or not isinstance(options, Sequence):
-        raise record.error("options", f"must be a list, not {type(options).__name__}")
+        raise published.error("options", f"must be a list, not {type(options).__name__}")
     pairs = []
     for i, option in enumerate(options):
         match = _LETTERED.fullmatch(option.rstrip()) if isinstance(option, str) else None
         if match is None:
-            raise record.error(f"options[{i}]", f"must look like 'A)21', not {option!r}")
+            raise published.error(f"options[{i}]", f"must look like 'A)21', not {option!r}")
         pairs.append((match[1], match[2]))
-    row = _choice_row(record, record.text("question"), pairs, record, "options", "correct")
-    return row | {"solution": record.fields.get("rationale") or ""}
+    row = _choice_row(published, published.text("question"), pairs, published, "options", "correct")
+    return row | {"solution": published.fields.get("rationale") or ""}
 
 
 def _choice_row(
-    record: Record, stem: str, pairs: list[tuple[str, str]], asked: Record, field: str, key: str
+    published: PublishedRow,
+    stem: str,
+    pairs: list[tuple[str, str]],
+    asked: PublishedRow,
+    field: str,
+    key: str,
 ) -> dict[str, Any]:
     choices = dict(pairs)
     if len(choices) < 2 or len(choices) < len(pairs) or not choices.keys() <= {*"ABCDE"}:
         raise asked.error(field, "must have two or more different letters from A to E")
-    gold = record.text(key).upper()
+    gold = published.text(key).upper()
     if gold not in choices:
-        raise record.error(key, f"must be one of {', '.join(choices)}, not {gold!r}")
+        raise published.error(key, f"must be one of {', '.join(choices)}, not {gold!r}")
     shown = ", ".join(f"({letter}) {text}" for letter, text in pairs)
     return {"question": f"{stem} Answer choices: {shown}", "answer": gold, "choices": choices}
 
 
-def number_metric(how: How) -> Metric:
+def number_metric(how: ExtractionRule) -> Metric:
     """Return a metric for rows whose ``answer`` is a number.
 
     Args:
@@ -166,7 +164,7 @@ def number_metric(how: How) -> Metric:
     return _metric(partial(extract_number, how=how), Decimal)
 
 
-def option_metric(how: How) -> Metric:
+def option_metric(how: ExtractionRule) -> Metric:
     """Return a metric for rows whose ``answer`` is a letter.
 
     Args:

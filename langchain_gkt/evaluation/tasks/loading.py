@@ -1,244 +1,136 @@
-"""Readers of benchmark rows and few-shot exemplars: files, the hub, and our own exemplars."""
+"""load_task(): the tasks that this package knows by name."""
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib import import_module, resources
+import difflib
+import random
 from os import PathLike
-from pathlib import Path
-from typing import Any
 
-_MARK = re.compile(r"\s*(Q|Question|A|Answer)\s*:[ \t]*")
+from pydantic import TypeAdapter
 
+from langchain_gkt.evaluation.tasks import readers
+from langchain_gkt.evaluation.tasks.benchmarks import (
+    BENCHMARKS,
+    leaks_number,
+    number_metric,
+    paper_number,
+)
+from langchain_gkt.evaluation.tasks.task import Count, Example, Natural, Style, Task
+from langchain_gkt.evaluation.tasks.word_problems import sample
+from langchain_gkt.evaluation.validation import check
 
-@dataclass(frozen=True)
-class Record:
-    """One row as its publisher wrote it.
-
-    Attributes:
-        where: File and line, or whatever else finds the row again; begins every error.
-        fields: The row.
-        inside: What to put before a field's name in errors, such as ``question.``.
-    """
-
-    where: str
-    fields: Mapping[str, Any]
-    inside: str = ""
-
-    def error(self, field: str, problem: str) -> ValueError:
-        """Return an error that names the row and the field.
-
-        Args:
-            field: The field's name.
-            problem: What is wrong with it, as the rest of the sentence.
-
-        Returns:
-            The error to raise.
-        """
-        return ValueError(f"{self.where}: field '{self.inside}{field}' {problem}")
-
-    def need(self, field: str) -> Any:
-        """Return a field that must be there.
-
-        Args:
-            field: The field's name.
-
-        Returns:
-            Its value.
-
-        Raises:
-            ValueError: If there is none.
-        """
-        if field not in self.fields:
-            has = ", ".join(map(str, self.fields)) or "nothing"
-            raise self.error(field, f"is missing; the row has: {has}")
-        return self.fields[field]
-
-    def text(self, field: str) -> str:
-        """Return a field that must hold text, without the blanks around it.
-
-        Args:
-            field: The field's name.
-
-        Returns:
-            The text.
-
-        Raises:
-            ValueError: If it is missing, no text or blank.
-        """
-        value = self.need(field)
-        if not isinstance(value, str):
-            raise self.error(field, f"must be a text, not {type(value).__name__}")
-        if not value.strip():
-            raise self.error(field, "is empty")
-        return value.strip()
+_STYLE: TypeAdapter[Style] = TypeAdapter(Style)
+_COUNT, _NATURAL = TypeAdapter(Count), TypeAdapter(Natural)
+_STOP: dict[Style, tuple[str, ...]] = {"chat": (), "text": ("\nQ:",)}
 
 
-def read_records(path: str | PathLike[str], argument: str = "data") -> list[Record]:
-    """Read JSON lines, or one JSON list of objects.
+def load_task(
+    name: str,
+    *,
+    data: str | PathLike[str] | None = None,
+    rows: int | None = None,
+    seed: int | None = None,
+    shots: int | None = None,
+    style: Style = "chat",
+    exemplars: str | PathLike[str] | None = None,
+    reference: bool = False,
+) -> Task:
+    """Load a known task.
 
     Args:
-        path: The file. Whether it is a list is seen from its first character.
-        argument: The argument that named the file, for errors.
+        name: ``gsm8k``, ``csqa``, ``aqua`` or ``word_problems``.
+        data: A file in the publisher's format: JSON lines, or a JSON list. None: the
+            ``datasets`` package downloads the usual test rows.
+        rows: Most rows to take; None for all of them (of ``word_problems``: 500).
+        seed: Take a random sample, always the same for the same seed, in the order of the
+            file. None: the first rows. Of ``word_problems`` it is the seed of the stream.
+        shots: How many worked examples to show. None: 8 (``gsm8k``), 7 (``csqa``) or 4
+            (``aqua``), as in the paper. With 0, an instruction names the form of the answer.
+        style: ``chat`` or ``text``; see `Task`.
+        exemplars: A file of worked examples to show instead of the package's own: see
+            `langchain_gkt.evaluation.tasks.readers.read_exemplars`.
+        reference: Whether to judge as the paper's code does too, under ``reference``. Of
+            options it finds only "The answer is B", the form of the package's own examples.
 
     Returns:
-        Its rows, in order. Blank lines are skipped.
+        The task.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        TypeError: If ``path`` is no path.
-        ValueError: If it is no UTF-8 text, holds no rows, or a row is no JSON object.
+        FileNotFoundError: If a file does not exist.
+        ImportError: If ``data`` is None and the ``datasets`` package is missing.
+        OSError: If ``data`` is None and the hub cannot deliver.
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument or a row has a value that means nothing.
     """
-    file, text = _read(path, argument)
-    found: list[tuple[str, Any]]
-    if text.lstrip().startswith("["):
-        listed = _decode(text, file.name, 0)
-        found = [(f"{file.name}, row {i}", row) for i, row in enumerate(listed, 1)]
-    else:
-        # Only a line feed ends a row: JSON text may hold the other line ends of Unicode.
-        lines = [(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
-        found = [(f"{file.name}, line {i}", _decode(line, file.name, i)) for i, line in lines]
-    if not found:
-        raise ValueError(f"{argument}={file.name!r} holds no rows")
-    for where, row in found:
-        if not isinstance(row, dict):
-            raise ValueError(f"{where}: must be a JSON object, not {type(row).__name__}")
-    return [Record(where, row) for where, row in found]
+    known = [*BENCHMARKS, "word_problems"]
+    wanted = str(name).strip().lower().replace("-", "_")
+    if wanted not in known:
+        near = difflib.get_close_matches(wanted, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"there is no task {name!r} among {', '.join(known)}{hint}")
+    check(_STYLE, style, "style")
+    if rows is not None:
+        check(_COUNT, rows, "rows")
+    if shots is not None:
+        check(_NATURAL, shots, "shots")
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+        raise TypeError(f"seed must be an int or None, not {type(seed).__name__}")
+    if wanted == "word_problems":
+        for given, value in (("data", data), ("exemplars", exemplars), ("shots", shots or None)):
+            if value is not None:
+                raise ValueError(
+                    f"word_problems makes its rows and shows no examples: drop {given}"
+                )
+        return _word_problems(rows or 500, 20271 if seed is None else seed, style, reference)
+    benchmark = BENCHMARKS[wanted]
+    pairs = (
+        readers.own_exemplars(wanted) if exemplars is None else readers.read_exemplars(exemplars)
+    )
+    shots = benchmark.shots if shots is None else shots
+    if shots > len(pairs):
+        source = "the package brings" if exemplars is None else "the file of exemplars holds"
+        raise ValueError(
+            f"shots={shots} is too many: {source} {len(pairs)}; give shots={len(pairs)}"
+        )
+    published = readers.hub_rows(*benchmark.hub) if data is None else readers.read_rows(data)
+    found = [benchmark.read(row) for row in published]
+    if rows is not None and rows < len(found):
+        every = range(len(found))
+        chosen = every[:rows] if seed is None else sorted(random.Random(seed).sample(every, rows))
+        found = [found[i] for i in chosen]
+    others = ("strict", "flexible", "reference") if reference else ("strict", "flexible")
+    return Task(
+        wanted,
+        found,
+        benchmark.metrics["answer"],
+        more_metrics={other: benchmark.metrics[other] for other in others},
+        leaks=benchmark.leaks,
+        examples=[Example(*pair) for pair in pairs[:shots]],
+        style=style,
+        instruction=None if shots else benchmark.zero_shot,
+        guidance_tokens=benchmark.guidance_tokens,
+        max_tokens=benchmark.max_tokens,
+        stop=_STOP[style],
+        source={
+            "data": "hub" if data is None else str(data),
+            "rows": rows,
+            "seed": seed,
+            "exemplars": None if exemplars is None else str(exemplars),
+        },
+    )
 
 
-def hub_records(repo: str, config: str | None, split: str) -> list[Record]:
-    """Download rows with the ``datasets`` package.
-
-    Args:
-        repo: The dataset's id on the hub.
-        config: Its configuration, or None for the default one.
-        split: Which split to take.
-
-    Returns:
-        Its rows, in order.
-
-    Raises:
-        ImportError: If the package is missing.
-        OSError: If it cannot deliver the rows.
-    """
-    instead = "or give data= the path of a file in the publisher's format"
-    try:
-        datasets = import_module("datasets")  # heavy, and only this needs it
-    except ImportError as error:
-        raise ImportError(
-            f"{repo} is read with the datasets package: pip install datasets, {instead}."
-        ) from error
-    try:
-        rows = list(datasets.load_dataset(repo, name=config, split=split))
-    except Exception as error:
-        raise OSError(
-            f"the datasets package could not deliver {repo} ({split}): "
-            f"{type(error).__name__}: {error} Check that the hub is reachable, {instead}."
-        ) from error
-    return [Record(f"{repo} ({split}), row {i}", row) for i, row in enumerate(rows, 1)]
-
-
-def read_exemplars(path: str | PathLike[str]) -> list[tuple[str, str]]:
-    """Read few-shot exemplars.
-
-    Args:
-        path: ``.json`` (a list) or ``.jsonl`` of objects with ``question`` and ``answer`` or
-            ``target``; or ``.txt`` of blocks ``Q: ...`` / ``A: ...`` (``Question:`` and
-            ``Answer:`` too) with a blank line between them.
-
-    Returns:
-        Question and answer of each, in order.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        TypeError: If ``path`` is no path.
-        ValueError: If its name or content has another form.
-    """
-    kind = _path(path, "exemplars").suffix.lower()
-    if kind == ".txt":
-        return _text_exemplars(path)
-    if kind not in (".json", ".jsonl"):
-        raise ValueError(f"exemplars={str(path)!r} must be a .json, .jsonl or .txt file")
-    found = []
-    for record in read_records(path, "exemplars"):
-        names = [name for name in ("answer", "target") if name in record.fields]
-        if not names:
-            raise record.error("answer", "is missing, and so is 'target'")
-        found.append((record.text("question"), record.text(names[0])))
-    return found
-
-
-def own_exemplars(name: str) -> list[tuple[str, str]]:
-    """Return the exemplars this package brings for a task.
-
-    Args:
-        name: ``gsm8k``, ``csqa`` or ``aqua``.
-
-    Returns:
-        Question and answer of each.
-    """
-    file = resources.files("langchain_gkt.evaluation.tasks") / "exemplars" / f"{name}.json"
-    return [(one["question"], one["answer"]) for one in json.loads(file.read_text("utf-8"))]
-
-
-def _text_exemplars(path: str | PathLike[str]) -> list[tuple[str, str]]:
-    file, text = _read(path, "exemplars")
-    blocks: list[tuple[int, list[str], list[str]]] = []  # line, question, answer
-    after_blank = True
-    for i, line in enumerate(text.split("\n"), 1):
-        mark = _MARK.match(line)
-        if not line.strip():
-            after_blank = True
-            continue
-        if mark and mark[1].startswith("Q"):
-            blocks.append((i, [line[mark.end() :]], []))
-        elif mark and blocks and not blocks[-1][2]:
-            blocks[-1][2].append(line[mark.end() :])
-        elif not blocks or after_blank:
-            raise ValueError(
-                f"{file.name}, line {i}: a block must begin with 'Q:' and go on with 'A:'; "
-                "only between blocks is there a blank line"
-            )
-        else:
-            (blocks[-1][2] or blocks[-1][1]).append(line)
-        after_blank = False
-    found = []
-    for i, *parts in blocks:
-        question, answer = ("\n".join(map(str.rstrip, part)).strip() for part in parts)
-        if not question or not answer:
-            missing = "answer ('A:')" if question else "text after 'Q:'"
-            raise ValueError(f"{file.name}, line {i}: the question has no {missing}")
-        found.append((question, answer))
-    if not found:
-        raise ValueError(f"exemplars={file.name!r} holds no 'Q:' blocks")
-    return found
-
-
-def _path(path: str | PathLike[str], argument: str) -> Path:
-    if not isinstance(path, str | PathLike):
-        raise TypeError(f"{argument} must be the path of a file, not {type(path).__name__}")
-    return Path(path).expanduser()
-
-
-def _read(path: str | PathLike[str], argument: str) -> tuple[Path, str]:
-    file = _path(path, argument)
-    try:
-        # utf-8-sig: some editors write a byte order mark.
-        return file, file.read_text("utf-8-sig")
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{argument}={str(path)!r}: there is no such file") from error
-    except IsADirectoryError as error:
-        raise ValueError(f"{argument}={str(path)!r} is a folder; name the file in it") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{argument}={str(path)!r} is no UTF-8 text: {error}") from error
-
-
-def _decode(text: str, name: str, line: int) -> Any:
-    """Decode JSON; ``line`` 0 stands for a text of many lines."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{name}, line {line or error.lineno}: no valid JSON: {error}") from error
+def _word_problems(count: int, seed: int, style: Style, reference: bool) -> Task:
+    made = sample(seed, count)
+    return Task(
+        "word_problems",
+        [{"question": p.question, "answer": p.answer, "solution": p.solution} for p in made],
+        number_metric("strict"),
+        more_metrics={"reference": paper_number} if reference else {},
+        leaks=leaks_number,
+        style=style,
+        guidance_tokens=18,
+        max_tokens=120,
+        stop=_STOP[style],
+        source={"rows": count, "seed": seed},
+    )

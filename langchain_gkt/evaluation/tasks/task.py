@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
-import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, field
 from inspect import iscoroutinefunction
 from numbers import Integral
-from os import PathLike
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SkipValidation
+from pydantic.dataclasses import dataclass
 
-from langchain_gkt.evaluation.tasks import benchmarks, loading, word_problems
+from langchain_gkt.evaluation.validation import plain_errors, wrong_type
+
+T = TypeVar("T")
 
 Row: TypeAlias = Mapping[str, Any]
 """One question: at least ``question``, a text or a list of LangChain messages."""
@@ -26,40 +27,93 @@ Metric: TypeAlias = Callable[[str, Row], "bool | None"]
 Style = Literal["chat", "text"]
 
 
-@dataclass(frozen=True)
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be blank")
+    return text
+
+
+def _not_async(function: T) -> T:
+    if iscoroutinefunction(function):
+        raise wrong_type("must be a plain function, not an async one")
+    return function
+
+
+def _kept(what: str) -> BeforeValidator:
+    """Keep a list as a tuple, so that nobody adds to it later."""
+
+    def kept(value: Any) -> tuple[Any, ...]:
+        if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
+            raise wrong_type(f"must be a list of {what}, not {type(value).__name__}")
+        return tuple(value)
+
+    return BeforeValidator(kept)
+
+
+def _copied(value: Any) -> dict[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise wrong_type("must map a name to each metric")
+    return dict(value)
+
+
+def _must_be(kind: type, what: str) -> BeforeValidator:
+    def checked(value: Any) -> Any:
+        if not isinstance(value, kind):
+            raise wrong_type(f"must be {what}, not {type(value).__name__}")
+        return value
+
+    return BeforeValidator(checked)
+
+
+def _not_empty(value: Any) -> Any:
+    if not isinstance(value, str) or not value:
+        raise wrong_type(f"must be a text that is not empty, not {value!r}")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_not_blank)]
+Natural = Annotated[int, Field(strict=True, ge=0)]
+Count = Annotated[int, Field(strict=True, ge=1)]
+_Metric = Annotated[Metric, AfterValidator(_not_async)]
+_Row = Annotated[SkipValidation[Row], _must_be(Mapping, "a mapping")]
+_ROWS = "mappings such as {'question': '2 + 2?', 'answer': '4'}"
+_STRICT = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+@plain_errors
+@dataclass(frozen=True, config=_STRICT)
 class Example:
     """One worked example of a few-shot prompt.
 
     Attributes:
         question: As a row would put it.
         answer: As a model should write it.
+
+    Raises:
+        TypeError: If one is no text.
+        ValueError: If one is blank.
     """
 
-    question: str
-    answer: str
-
-    def __post_init__(self) -> None:
-        """Refuse what would leave a gap in a prompt.
-
-        Raises:
-            TypeError: If a part is no text.
-            ValueError: If a part is blank.
-        """
-        for name in ("question", "answer"):
-            _check_text(getattr(self, name), f"Example.{name}")
+    question: Text
+    answer: Text
 
 
-@dataclass(frozen=True)
+_Example = Annotated[SkipValidation[Example], _must_be(Example, "Example(question, answer)")]
+
+
+@plain_errors
+@dataclass(frozen=True, config=_STRICT)
 class Task:
     """Questions, the prompt of each, and what makes an answer right.
+
+    What could only fail later, in the middle of a paid run, is refused at once.
 
     Attributes:
         name: What reports call it.
         rows: The questions, with whatever the metrics need to judge an answer.
-        metric: Whether an answer is right; None where no answer could be read.
+        metric: Whether an answer is right; None if no answer could be read.
         more_metrics: Other metrics by name, shown beside the main one.
-        leaks: Whether guidance alone already contains a row's answer; None: where ``metric``
-            holds for the guidance.
+        leaks: Whether guidance alone already contains a row's answer; None to ask ``metric``.
         examples: Few-shot turns in front of every question.
         style: ``chat`` for messages in turns; ``text`` for one message of ``Q:`` and ``A:``
             lines, which base models continue.
@@ -68,61 +122,38 @@ class Task:
         max_tokens: Most tokens of a whole answer, guidance included; None for no limit.
         stop: Strings that end an answer.
         source: Where the rows come from, for the manifests of runs.
+
+    Raises:
+        TypeError: If a field or a row has the wrong type.
+        ValueError: If a field or a row has a value that means nothing.
     """
 
-    name: str
-    rows: Sequence[Row] = field(repr=False)
-    metric: Metric
+    name: Text
+    rows: Annotated[Sequence[_Row], _kept(_ROWS)] = field(repr=False)
+    metric: _Metric
     _: KW_ONLY
-    more_metrics: Mapping[str, Metric] = field(default_factory=dict)
-    leaks: Callable[[str, Row], bool] | None = None
-    examples: Sequence[Example] = field(default=(), repr=False)
+    more_metrics: Annotated[Mapping[Text, _Metric], BeforeValidator(_copied)] = field(
+        default_factory=dict
+    )
+    leaks: Annotated[Callable[[str, Row], bool], AfterValidator(_not_async)] | None = None
+    examples: Annotated[Sequence[_Example], _kept("Example(question, answer)")] = field(
+        default=(), repr=False
+    )
     style: Style = "chat"
-    instruction: str | None = None
-    guidance_tokens: int = 40
-    max_tokens: int | None = None
-    stop: Sequence[str] = ()
-    source: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    instruction: Text | None = None
+    guidance_tokens: Natural = 40
+    max_tokens: Count | None = None
+    stop: Annotated[Sequence[Annotated[str, BeforeValidator(_not_empty)]], _kept("texts")] = ()
+    source: SkipValidation[Mapping[str, Any]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        """Refuse what could only fail later, in the middle of a paid run.
-
-        Raises:
-            TypeError: If a field or a row has the wrong type.
-            ValueError: If a field or a row has a value that means nothing.
-        """
-        _check_text(self.name, "Task.name")
-        _check_style(self.style, "Task.style")
-        self._hold("rows", "mappings such as {'question': '2 + 2?', 'answer': '4'}")
-        self._hold("examples", "Example(question, answer)")
-        self._hold("stop", "texts")
+        """Refuse what only fields together show to be wrong."""
         if not self.rows:
             raise ValueError("Task.rows is empty; give at least one row")
         for i, row in enumerate(self.rows):
-            self._check_row(row, f"Task.rows[{i}]")
-        for i, example in enumerate(self.examples):
-            if not isinstance(example, Example):
-                kind = type(example).__name__
-                raise TypeError(f"Task.examples[{i}] must be Example(question, answer), not {kind}")
-        for i, end in enumerate(self.stop):
-            if not isinstance(end, str) or not end:
-                raise TypeError(f"Task.stop[{i}] must be a text that is not empty, not {end!r}")
-        if not isinstance(self.more_metrics, Mapping):
-            raise TypeError("Task.more_metrics must map a name to each metric")
-        object.__setattr__(self, "more_metrics", dict(self.more_metrics))
-        _check_function(self.metric, "Task.metric")
-        for name, metric in self.more_metrics.items():
-            _check_text(name, "a name in Task.more_metrics")
-            _check_function(metric, f"Task.more_metrics[{name!r}]")
+            self._check_question(row, f"Task.rows[{i}]")
         if "answer" in self.more_metrics:
             raise ValueError("Task.more_metrics: 'answer' is the name of the main metric")
-        if self.leaks is not None:
-            _check_function(self.leaks, "Task.leaks")
-        if self.instruction is not None:
-            _check_text(self.instruction, "Task.instruction")
-        _check_count(self.guidance_tokens, "Task.guidance_tokens", 0)
-        if self.max_tokens is not None:
-            _check_count(self.max_tokens, "Task.max_tokens", 1)
 
     def prompt(self, row: Row) -> list[BaseMessage]:
         """Return what a model is asked for a row.
@@ -179,7 +210,7 @@ class Task:
             row: The row it belongs to.
 
         Returns:
-            Whether it does; never where there is no guidance.
+            Whether it does; False if there is no guidance.
 
         Raises:
             TypeError: If ``leaks`` (or ``metric`` in its place) returns no verdict.
@@ -209,171 +240,22 @@ class Task:
         plain = json.dumps([_plain(self.prompt(row)), _plain(row)], sort_keys=True)
         return hashlib.sha256(plain.encode()).hexdigest()
 
-    def _hold(self, name: str, what: str) -> None:
-        """Keep a list as a tuple, so that nobody adds to it later."""
-        value = getattr(self, name)
-        if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
-            raise TypeError(f"Task.{name} must be a list of {what}, not {type(value).__name__}")
-        object.__setattr__(self, name, tuple(value))
-
-    def _check_row(self, row: Any, where: str) -> None:
-        if not isinstance(row, Mapping):
-            raise TypeError(f"{where} must be a mapping, not {type(row).__name__}")
+    def _check_question(self, row: Row, name: str) -> None:
         if "question" not in row:
-            raise ValueError(f"{where} has no 'question'; it has: {', '.join(map(str, row))}")
+            raise ValueError(f"{name} has no 'question'; it has: {', '.join(map(str, row))}")
         question = row["question"]
-        where += "['question']"
+        name += "['question']"
         if isinstance(question, str):
-            _check_text(question, where)
+            if not question.strip():
+                raise ValueError(f"{name} must not be blank")
         elif self.style == "text":
-            raise ValueError(f"{where} must be a text; for messages give style='chat'")
+            raise ValueError(f"{name} must be a text; for messages give style='chat'")
         elif not isinstance(question, list | tuple) or not all(
             isinstance(message, BaseMessage) for message in question
         ):
-            raise TypeError(f"{where} must be a text or a list of LangChain messages")
+            raise TypeError(f"{name} must be a text or a list of LangChain messages")
         elif not question:
-            raise ValueError(f"{where} is empty")
-
-
-def load_task(
-    name: str,
-    *,
-    data: str | PathLike[str] | None = None,
-    rows: int | None = None,
-    seed: int | None = None,
-    shots: int | None = None,
-    style: Style = "chat",
-    exemplars: str | PathLike[str] | None = None,
-    reference: bool = False,
-) -> Task:
-    """Load a known task.
-
-    Args:
-        name: ``gsm8k``, ``csqa``, ``aqua`` or ``word_problems``.
-        data: A file in the publisher's format: JSON lines, or a JSON list. None: the
-            ``datasets`` package downloads the usual test rows.
-        rows: Most rows to take; None for all of them (of ``word_problems``: 500).
-        seed: Take a random sample, always the same for the same seed, in the order of the
-            file. None: the first rows. Of ``word_problems`` it is the seed of the stream.
-        shots: How many worked examples to show. None: 8 (``gsm8k``), 7 (``csqa``) or 4
-            (``aqua``), as in the paper. With 0, an instruction names the form of the answer.
-        style: ``chat`` or ``text``; see `Task`.
-        exemplars: A file of worked examples to show instead of the package's own: see
-            `langchain_gkt.evaluation.tasks.loading.read_exemplars`.
-        reference: Whether to judge as the paper's code does too, under ``reference``. Of
-            options it finds only "The answer is B", the form of the package's own examples.
-
-    Returns:
-        The task.
-
-    Raises:
-        FileNotFoundError: If a file does not exist.
-        ImportError: If ``data`` is None and the ``datasets`` package is missing.
-        OSError: If ``data`` is None and the hub cannot deliver.
-        TypeError: If an argument has the wrong type.
-        ValueError: If an argument or a row has a value that means nothing.
-    """
-    known = [*benchmarks.BENCHMARKS, "word_problems"]
-    wanted = str(name).strip().lower().replace("-", "_")
-    if wanted not in known:
-        near = difflib.get_close_matches(wanted, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"there is no task {name!r} among {', '.join(known)}{hint}")
-    _check_style(style, "style")
-    if rows is not None:
-        _check_count(rows, "rows", 1)
-    if shots is not None:
-        _check_count(shots, "shots", 0)
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
-        raise TypeError(f"seed must be an int or None, not {type(seed).__name__}")
-    if wanted == "word_problems":
-        for given, value in (("data", data), ("exemplars", exemplars), ("shots", shots or None)):
-            if value is not None:
-                raise ValueError(
-                    f"word_problems makes its rows and shows no examples: drop {given}"
-                )
-        return _word_problems(rows or 500, 20271 if seed is None else seed, style, reference)
-    known_task = benchmarks.BENCHMARKS[wanted]
-    pairs = (
-        loading.own_exemplars(wanted) if exemplars is None else loading.read_exemplars(exemplars)
-    )
-    shots = known_task.shots if shots is None else shots
-    if shots > len(pairs):
-        source = "the package brings" if exemplars is None else "the file of exemplars holds"
-        raise ValueError(
-            f"shots={shots} is too many: {source} {len(pairs)}; give shots={len(pairs)}"
-        )
-    records = loading.hub_records(*known_task.hub) if data is None else loading.read_records(data)
-    found = [known_task.read(record) for record in records]
-    if rows is not None and rows < len(found):
-        every = range(len(found))
-        chosen = every[:rows] if seed is None else sorted(random.Random(seed).sample(every, rows))
-        found = [found[i] for i in chosen]
-    others = ("strict", "flexible", "reference") if reference else ("strict", "flexible")
-    return Task(
-        wanted,
-        found,
-        known_task.metrics["answer"],
-        more_metrics={other: known_task.metrics[other] for other in others},
-        leaks=known_task.leaks,
-        examples=[Example(*pair) for pair in pairs[:shots]],
-        style=style,
-        instruction=None if shots else known_task.zero_shot,
-        guidance_tokens=known_task.guidance_tokens,
-        max_tokens=known_task.max_tokens,
-        stop=_STOP[style],
-        source={
-            "data": "hub" if data is None else str(data),
-            "rows": rows,
-            "seed": seed,
-            "exemplars": None if exemplars is None else str(exemplars),
-        },
-    )
-
-
-_STOP: dict[str, tuple[str, ...]] = {"chat": (), "text": ("\nQ:",)}
-
-
-def _word_problems(count: int, seed: int, style: Style, reference: bool) -> Task:
-    made = word_problems.sample(seed, count)
-    return Task(
-        "word_problems",
-        [{"question": p.question, "answer": p.answer, "solution": p.solution} for p in made],
-        benchmarks.number_metric("strict"),
-        more_metrics={"reference": benchmarks.paper_number} if reference else {},
-        leaks=benchmarks.leaks_number,
-        style=style,
-        guidance_tokens=18,
-        max_tokens=120,
-        stop=_STOP[style],
-        source={"rows": count, "seed": seed},
-    )
-
-
-def _check_text(value: object, where: str) -> None:
-    if not isinstance(value, str):
-        raise TypeError(f"{where} must be a text, not {type(value).__name__}")
-    if not value.strip():
-        raise ValueError(f"{where} must not be blank")
-
-
-def _check_style(value: object, where: str) -> None:
-    if value not in ("chat", "text"):
-        raise ValueError(f"{where} must be 'chat' or 'text', not {value!r}")
-
-
-def _check_count(value: object, where: str, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{where} must be an int, not {type(value).__name__}")
-    if value < least:
-        raise ValueError(f"{where} must be {least} or more, not {value}")
-
-
-def _check_function(value: object, where: str) -> None:
-    if not callable(value):
-        raise TypeError(f"{where} must be a function of text and row, not {type(value).__name__}")
-    if iscoroutinefunction(value):
-        raise TypeError(f"{where} must be a plain function, not an async one")
+            raise ValueError(f"{name} is empty")
 
 
 def _verdict(value: Any, what: str) -> bool | None:

@@ -1,23 +1,14 @@
-"""sweep(): one teacher pass stands for all lengths, and the choice holds on unseen rows."""
+"""sweep(): one reply of the teacher stands for all guidance lengths."""
 
 from __future__ import annotations
 
-import random
-from dataclasses import replace
-from decimal import Decimal
 from typing import ClassVar
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from support.exam import PRICE, diary_lines, judge, pair, rows, solution, task, words
-from test_compare_modes import killed
+from support.exam import PRICE, judge, pair, rows, task, words
 
-from langchain_gkt import GuidancePolicy, TeacherError
-from langchain_gkt.evaluation import Task, compare, load_run, sweep
-from langchain_gkt.evaluation.results.frontier import Ways, _Outcome, auc, choose_among, frontiers
-from langchain_gkt.evaluation.running.records import Reply
-from langchain_gkt.evaluation.running.replay import RecordedTeacher, Script, pieces_by
+from langchain_gkt import GuidancePolicy
+from langchain_gkt.evaluation import Task, compare, sweep
 
 LENGTHS = [1, 2, 3, 5, 6, 8, 12, 14, 15, 16, 17, 30]
 
@@ -220,22 +211,6 @@ def test_lengths_can_be_a_number_or_left_out() -> None:
         sweep(pair(), task(2), teacher_tokenizer=3)
 
 
-def test_a_sweep_survives_kill_9(tmp_path) -> None:
-    call = "sweep(chain, task(6), lengths=[2, 6, 12], out=sys.argv[1], concurrency=1)"
-    printed = killed(tmp_path, call, 4, 5, 3)
-    assert len(diary_lines(tmp_path / "run.diary")) == 6
-    whole = sweep(pair(), task(6), lengths=[2, 6, 12])
-    seconds = slice(-6, None)  # the last column
-
-    def lines(text: str) -> list[str]:
-        return [line[: seconds.start] for line in text.splitlines()]
-
-    assert lines(printed.rstrip()) == lines(str(whole))
-    more = sweep(pair(), task(6), lengths=[2, 8], out=tmp_path / "run")
-    assert list(more.by_length) == [0, 2, 6, 8, 12]
-    assert str(load_run(tmp_path / "run")) == str(more)
-
-
 def test_a_run_without_a_whole_row_says_how_to_go_on(tmp_path) -> None:
     chain = pair(student={"needs": 5})
     compare(chain, task(2), out=tmp_path / "other")
@@ -243,197 +218,6 @@ def test_a_run_without_a_whole_row_says_how_to_go_on(tmp_path) -> None:
         sweep(chain, task(2), out=tmp_path / "other")
 
 
-# --- choosing ---
-
-
-def test_choose_finds_the_length_that_is_enough(tmp_path) -> None:
-    found = sweep(pair(), task(40), lengths=[2, 4, 5, 6, 7, 9, 12], teacher_price=PRICE)
-    choice = found.choose(max_loss=0.0)
-    # One token more than the student needs: the last word is cut away.
-    assert choice.policy == GuidancePolicy(tokens=6)
-    assert (choice.seen_rows, choice.unseen_rows) == (20, 20)
-    assert choice.unseen.accuracy == 1.0
-    assert choice.unseen.cost == pytest.approx(1000 * (0.01 + 6 * 0.002))
-    assert found.choose(max_loss=0.9).policy.tokens == 0
-    choice.policy.save(tmp_path / "policy.json")
-    chain = pair(guidance=tmp_path / "policy.json")
-    assert chain.guidance_tokens == 6
-    again = compare(chain, task(40), modes=["guided"], teacher_price=PRICE)
-    assert again.summaries["guided"].accuracy == 1.0
-
-
-def test_choose_with_a_gate_leaves_the_sure_ones_alone() -> None:
-    found = sweep(pair(), task(40), lengths=[6], teacher_price=PRICE)
-    choice = found.choose(max_loss=0.0, gate=True)
-    assert choice.policy.tokens == 6
-    assert choice.policy.probe_tokens >= 4  # before that the student does not know either
-    assert choice.unseen.accuracy == 1.0
-    assert choice.unseen.cost == pytest.approx(choice.unseen.asked * 1000 * 0.022)
-    assert choice.unseen.asked < 0.75
-    chain = pair(guidance=choice.policy, guidance_tokens=6)
-    real = compare(chain, task(40), modes=["guided"], teacher_price=PRICE)
-    assert real.summaries["guided"].accuracy == 1.0
-    assert real.summaries["guided"].asked == 0.5
-    kinds = found.frontiers()
-    assert set(kinds) == {"student only", "fixed length", "gated", "both", "teacher only"}
-    cheapest = {
-        kind: min(p.cost for p in ps if p.accuracy == 1.0)
-        for kind, ps in kinds.items()
-        if kind != "student only"
-    }
-    assert cheapest["both"] < cheapest["gated"] < cheapest["teacher only"]
-    assert cheapest["both"] < cheapest["fixed length"]
-
-
-def test_choose_refuses_what_it_cannot_do() -> None:
-    found = sweep(pair(), task(3), lengths=[6])
-    with pytest.raises(ValueError, match="needs 4 rows"):
-        found.choose()
-    assert found.choices() == {}
-    found = sweep(pair(), task(6), lengths=[6])
-    with pytest.raises(ValueError, match="max_loss must be a share"):
-        found.choose(max_loss=2)
-    blind = replace(found.ways, probabilities=None)
-    with pytest.raises(ValueError, match="gate=True goes by the student's confidence"):
-        choose_among(blind, max_loss=0.02, gate=True, seed=0)
-    assert "gated" not in frontiers(blind)
-
-
-def made_ways(seed: int, count: int, priced: bool = True) -> Ways:
-    chance = random.Random(seed)
-    outcomes = {}
-    for length in (0, 5, 10, -1):
-        hits = [
-            chance.random() < 0.3 + 0.06 * (length if length >= 0 else 11) for _ in range(count)
-        ]
-        outcomes[length] = _Outcome(right=hits, cost=[float(length if length >= 0 else 30)] * count)
-    sure = [[chance.random() for _ in range(32)] for _ in range(count)]
-    return Ways(
-        rows=[f"{i:04d}" for i in range(count)],
-        outcomes=outcomes,
-        probabilities=sure,
-        priced=priced,
-    )
-
-
-@given(st.integers(0, 10_000), st.integers(4, 60), st.sampled_from([0.0, 0.05, 0.3]))
-@settings(max_examples=40, deadline=None)
-def test_a_choice_keeps_its_word_on_the_rows_it_saw(seed, count, loss) -> None:
-    ways = made_ways(seed, count)
-    for gate in (False, True):
-        choice = choose_among(ways, max_loss=loss, gate=gate, seed=seed)
-        assert choice.seen_rows + choice.unseen_rows == count
-        assert abs(choice.seen_rows - choice.unseen_rows) <= 1
-        assert choice == choose_among(ways, max_loss=loss, gate=gate, seed=seed)
-        free = choose_among(ways, max_loss=0.99, gate=gate, seed=seed)
-        assert free.chosen.cost <= choice.chosen.cost
-
-
-def test_the_unseen_rows_have_no_say_in_the_choice() -> None:
-    ways = made_ways(3, 40)
-    before = choose_among(ways, max_loss=0.02, gate=True, seed=5)
-    order = sorted(range(40), key=lambda i: ways.rows[i])
-    random.Random(5).shuffle(order)
-    unseen = set(order[20:])
-    spoiled = {
-        length: _Outcome(
-            right=[r if i not in unseen else not r for i, r in enumerate(o.right)], cost=o.cost
-        )
-        for length, o in ways.outcomes.items()
-    }
-    after = choose_among(replace(ways, outcomes=spoiled), max_loss=0.02, gate=True, seed=5)
-    assert (after.policy, after.chosen) == (before.policy, before.chosen)
-    assert after.unseen.accuracy == pytest.approx(1 - before.unseen.accuracy)
-
-
-def test_without_prices_tokens_are_counted() -> None:
-    found = sweep(pair(), task(6), lengths=[6])
-    assert found.by_length[6].cost is None
-    assert found.ways.price_name == "teacher tokens per answer"
-    assert found.choose(max_loss=0.0).unseen.cost == 16.0
-    assert "unknown" in str(found)
-
-
-def test_auc() -> None:
-    assert auc([0.9, 0.8, 0.1], [True, True, False]) == 1.0
-    assert auc([0.1, 0.9], [True, False]) == 0.0
-    assert auc([0.5, 0.5], [True, False]) == 0.5
-    assert auc([0.5], [True]) == 0.5
-
-
-# --- cutting ---
-
-
-def reply(text: str, tokens: list[str] | None, *, reported: int | None = None, reasoning: int = 0):
-    usage = None
-    if reported is not None:
-        usage = {
-            "input_tokens": 3,
-            "output_tokens": reported,
-            "total_tokens": 3 + reported,
-            "output_token_details": {"reasoning": reasoning},
-        }
-    pieces = None if tokens is None else [token.encode().hex() for token in tokens]
-    return Reply(text=text, usage=usage, finish_reason="stop", pieces=pieces)
-
-
-@given(st.lists(st.text(min_size=1, max_size=4), min_size=1, max_size=12), st.integers(0, 20))
-def test_told_tokens_are_cut_exactly(tokens, limit) -> None:
-    script = Script(reply("".join(tokens), tokens, reported=len(tokens) + 1))
-    text, used, whole = script.cut(limit)
-    assert text == "".join(tokens[:limit])
-    assert whole is (limit > len(tokens))
-    assert used == min(limit, len(tokens) + 1)
-
-
-def test_half_a_character_is_left_out() -> None:
-    euro = "€".encode()
-    told = Reply(
-        text="5 €",
-        usage={"input_tokens": 1, "output_tokens": 4, "total_tokens": 5},
-        pieces=[b"5 ".hex(), euro[:1].hex(), euro[1:].hex()],
-    )
-    assert [Script(told).cut(n)[0] for n in (1, 2, 3)] == ["5 ", "5 ", "5 €"]
-
-
-def test_tokens_that_are_not_the_text_are_not_believed() -> None:
-    assert Script(reply("a b", ["a"], reported=3)).method == "approximate"
-    assert Script(reply("a b", ["a"], reported=3), words).method == "tokenizer"
-    assert Script(reply("a b", None, reported=3), lambda text: ["x"]).method == "approximate"
-    assert Script(reply("abcdef", None, reported=3)).cut(1)[0] == "ab"
-
-
-def test_providers_that_do_not_count_the_end_token() -> None:
-    script = Script(reply("a b c", ["a", " b", " c"], reported=3))
-    assert script.cut(3) == ("a b c", 3, True)
-    assert script.cut(2) == ("a b", 2, False)
-
-
-def test_hidden_reasoning_comes_first() -> None:
-    script = Script(reply("a b", ["a", " b"], reported=7, reasoning=4))
-    assert [script.cut(n)[0] for n in (4, 5, 6)] == ["", "a", "a b"]
-    chain = pair().model_copy(update={"teacher": RecordedTeacher(script=script)})
-    with pytest.raises(TeacherError, match="spent 4 hidden reasoning tokens"):
-        chain.invoke("What is one more than 1?", guidance_tokens=4)
-
-
-def test_a_tokenizers_pieces_are_the_text(student) -> None:
-    cut = pieces_by(student._load()[1].tokenizer)
-    for text in (solution(12), "  two blanks", "5 € for it\nnew line", "Zoë 数"):
-        pieces = cut(text)
-        assert "".join(pieces) == text or pieces == []
-    assert cut(solution(12))
-
-
-def test_a_recorded_teacher_costs_nothing_of_its_own(tmp_path) -> None:
-    found = sweep(pair(), task(2), lengths=[6], teacher_price=PRICE, out=tmp_path)
-    spent = sum(
-        (a.teacher.cost or Decimal(0) for a in found.answers if a.mode == "teacher"), Decimal(0)
-    )
-    assert found.teacher.cost == spent
-    assert {a.replayed for a in found.answers if a.mode == "guided"} == {True}
-
-
 def test_several_metrics_have_their_columns() -> None:
     mine = Task("mine", rows(4), judge, more_metrics={"lenient": lambda text, row: True})
-    assert "lenient" in sweep(pair(), mine, lengths=[6]).grid().head
+    assert "lenient" in sweep(pair(), mine, lengths=[6]).table().head

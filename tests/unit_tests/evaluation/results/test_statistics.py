@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_gkt.evaluation.results.summary import (
-    add_parts,
+from langchain_gkt.evaluation.results.statistics import (
+    auc,
     covered,
-    paired,
-    paired_right,
-    summarise,
+    mcnemar,
+    paired_test,
     wilson,
 )
-from langchain_gkt.evaluation.running.records import Answer, Part
+from langchain_gkt.evaluation.results.summary import add_parts, summarise
+from langchain_gkt.evaluation.running.records import Answer, AnswerPart
 
 
 def test_wilsons_interval() -> None:
@@ -32,7 +32,7 @@ def test_wilsons_interval() -> None:
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30))
 def test_mcnemars_test_is_the_binomial_one(rights) -> None:
-    found = paired_right([a for a, _ in rights], [b for _, b in rights], ("a", "b"))
+    found = mcnemar([a for a, _ in rights], [b for _, b in rights], ("a", "b"))
     ahead = sum(a and not b for a, b in rights)
     behind = sum(b and not a for a, b in rights)
     assert (found.only_first, found.only_second) == (ahead, behind)
@@ -51,7 +51,7 @@ def answer(row: str, right: bool | None, **fields) -> Answer:
 def test_only_rows_that_both_answered_are_paired() -> None:
     first = [answer("a", True), answer("b", False), answer("c", True)]
     second = [answer("c", False), answer("a", True)]
-    found = paired(first, second, ("one", "other"))
+    found = paired_test(first, second, ("one", "other"))
     assert (found.only_first, found.only_second, found.difference) == (1, 0, 0.5)
     assert "one against other: +50.0 points" in str(found)
 
@@ -69,14 +69,35 @@ def test_time_that_several_answers_share_counts_once() -> None:
 
 
 def test_unknown_money_is_unknown_in_every_sum() -> None:
-    known, unknown = Part(prompt_cost="0.1", completion_cost="0.2"), Part(prompt_cost=None)
+    known, unknown = (
+        AnswerPart(prompt_cost="0.1", completion_cost="0.2"),
+        AnswerPart(prompt_cost=None),
+    )
     assert add_parts([known, known]).cost is not None
     assert str(add_parts([known, known]).cost) == "0.6"
     assert add_parts([known, unknown]).cost is None
-    assert add_parts([known, Part(first_token_seconds=2.0)]).first_token_seconds == 2.0
+    assert add_parts([known, AnswerPart(first_token_seconds=2.0)]).first_token_seconds == 2.0
     assert summarise([answer("a", True, teacher=unknown)]).cost is None
 
 
 def test_answers_travel_through_json() -> None:
-    one = answer("a", None, teacher=Part(calls=1, prompt_cost=None), probabilities=[0.5], length=3)
+    one = answer(
+        "a", None, teacher=AnswerPart(calls=1, prompt_cost=None), probabilities=[0.5], length=3
+    )
     assert Answer.from_dict(one.to_dict()) == one
+
+
+def test_auc() -> None:
+    assert auc([0.9, 0.8, 0.1], [True, True, False]) == 1.0
+    assert auc([0.1, 0.9], [True, False]) == 0.0
+    assert auc([0.5, 0.5], [True, False]) == 0.5
+    assert auc([0.5], [True]) == 0.5
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=30))
+def test_auc_counts_pairs(answers) -> None:
+    good = [score for score, right in answers if right]
+    bad = [score for score, right in answers if not right]
+    pairs = [(a > b) + (a == b) / 2 for a in good for b in bad]
+    scores, right = [score for score, _ in answers], [right for _, right in answers]
+    assert auc(scores, right) == pytest.approx(sum(pairs) / len(pairs) if pairs else 0.5)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_gkt.evaluation.scoring.answers import (
+from langchain_gkt.evaluation.scoring import (
     exact_number,
     extract_number,
     extract_option,

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from langchain_gkt.evaluation.tasks.loading import own_exemplars, read_exemplars
-from langchain_gkt.evaluation.tasks.task import Example, load_task
+from langchain_gkt.evaluation.tasks import Example, load_task
+from langchain_gkt.evaluation.tasks.readers import own_exemplars, read_exemplars
 
 # What the questions of our exemplars ask for, worked out apart from their answers.
 GOLD: dict[str, list[Any]] = {

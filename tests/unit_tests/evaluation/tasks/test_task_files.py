@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from langchain_core.messages import HumanMessage
 
-from langchain_gkt.evaluation.tasks.task import Example, load_task
+from langchain_gkt.evaluation.tasks import Example, load_task
 
 GSM8K = [
     {"question": "A crate of 9 figs and 4 more?", "answer": "9+4=<<9+4=13>>13 figs\n#### 13"},

@@ -190,6 +190,7 @@ def test_keys_do_not_change() -> None:
         task.row_key(2)
 
 
+@pytest.mark.slow
 def test_keys_are_the_same_in_another_process() -> None:
     code = (
         "from langchain_core.messages import HumanMessage\n"
@@ -241,3 +242,12 @@ def test_keys_follow_the_prompt() -> None:
         Task("mine", ROWS, contains, examples=[Example("1 + 1?", "2.")]),
     ]
     assert len({task.row_key(0) for task in tasks}) == len(tasks)
+
+
+def test_fields_without_names_are_named_too() -> None:
+    with pytest.raises(TypeError, match=r"^Task.rows\[1\] must be a mapping, not str$"):
+        Task("mine", [ROWS[0], "2 + 2?"], contains)  # type: ignore[list-item]
+    with pytest.raises(TypeError, match=r"^Task.metric is missing$"):
+        Task("mine", ROWS)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"^Task.metrics is not a field of Task$"):
+        Task("mine", ROWS, contains, metrics={})  # type: ignore[call-arg]

@@ -1,4 +1,4 @@
-"""Waits for asynchronous work, wherever it is asked for."""
+"""Runs a coroutine from synchronous code, also while an event loop runs, as in a notebook."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def waited_for(work: Callable[P, Coroutine[Any, Any, T]], name: str) -> Callable[P, T]:
-    """Make the synchronous twin of an asynchronous function.
+def async_to_sync(work: Callable[P, Coroutine[Any, Any, T]], name: str) -> Callable[P, T]:
+    """Make the synchronous version of an asynchronous function.
 
     Args:
         work: The function.
-        name: The twin's name.
+        name: The new function's name.
 
     Returns:
-        A function that does the same and waits for it; see `run_now`.
+        A function that does the same and returns when it is done; see `_run`.
     """
 
     @wraps(work)
-    def twin(*args: P.args, **kwargs: P.kwargs) -> T:
-        return run_now(lambda: work(*args, **kwargs))
+    def version(*args: P.args, **kwargs: P.kwargs) -> T:
+        return _run(lambda: work(*args, **kwargs))
 
-    twin.__name__ = twin.__qualname__ = name
-    twin.__doc__ = (
-        f"{work.__doc__}\n    `{name}` waits for the end, also where an event loop runs already; "
-        f"`{work.__name__}` is to be awaited.\n    "
+    version.__name__ = version.__qualname__ = name
+    version.__doc__ = (
+        f"{work.__doc__}\n    `{name}` blocks until the end and may be called while an event loop "
+        f"runs; `{work.__name__}` is to be awaited.\n    "
     )
-    return twin
+    return version
 
 
-def run_now(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run a coroutine to its end, also where an event loop runs already, as in a notebook.
+def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run a coroutine to its end in a thread of its own.
 
-    All calls share one loop: a model's HTTP client keeps connections, and they belong to the
-    loop they were opened in.
+    All calls share one event loop: a model's HTTP client keeps connections, and they belong to
+    the loop in which they were opened.
 
     Args:
         work: Makes the coroutine.
@@ -67,13 +67,19 @@ def run_now(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         tasks.append(loop.create_task(work()))
         tasks[0].add_done_callback(end)
 
-    # With the caller's context, in which `track_costs` may listen.
-    loop.call_soon_threadsafe(begin, context=copy_context())
+    def cancel() -> None:
+        if tasks:
+            tasks[0].cancel()
+        else:  # interrupted before it was begun
+            done.set_exception(CancelledError())
+
     try:
+        # In the caller's context, where `track_costs` may have set a tracker.
+        loop.call_soon_threadsafe(begin, context=copy_context())
         return done.result()
     except KeyboardInterrupt:
-        loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
-        wait([done])  # until the folder is closed
+        loop.call_soon_threadsafe(cancel)
+        wait([done])  # until the run store is closed
         raise
 
 

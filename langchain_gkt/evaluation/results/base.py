@@ -1,4 +1,4 @@
-"""What a comparison and a sweep have in common: answers, tables, pictures, reports."""
+"""What a comparison and a sweep have in common: answers, tables, charts, reports."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from langchain_gkt.evaluation.results import html_report
+from langchain_gkt.evaluation.results.charts import save_figures
 from langchain_gkt.evaluation.results.summary import Summary
-from langchain_gkt.evaluation.running.records import Answer
-from langchain_gkt.evaluation.running.run_store import RunFolder
+from langchain_gkt.evaluation.running.records import Answer, AnswerKey
+from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.reporting.table import Table
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
-Key = tuple[str, str, int | None]
-
 
 @dataclass(frozen=True, kw_only=True)
-class Run(ABC):
-    """Answers that were written down, and what is made of them.
+class EvaluationResult(ABC):
+    """Answers that were written down, and what they show.
 
     Attributes:
         folder: The run's folder.
         answers: Every finished answer.
-        failures: Messages of what failed and has not been made good since.
+        failures: Messages of what failed and has not succeeded since.
     """
 
-    folder: RunFolder
+    folder: RunStore
     answers: tuple[Answer, ...] = ()
-    failures: Mapping[Key, str] = field(default_factory=dict)
+    failures: Mapping[AnswerKey, str] = field(default_factory=dict)
 
     @staticmethod
-    def read(folder: RunFolder) -> tuple[list[Answer], dict[Key, str]]:
+    def read(folder: RunStore) -> tuple[list[Answer], dict[AnswerKey, str]]:
         """Read a folder's lines.
 
         Args:
@@ -49,8 +49,8 @@ class Run(ABC):
             ValueError: If a line is damaged.
         """
         order = {row: at for at, row in enumerate(folder.manifest["rows"])}
-        answers: dict[Key, Answer] = {}
-        failures: dict[Key, str] = {}
+        answers: dict[AnswerKey, Answer] = {}
+        failures: dict[AnswerKey, str] = {}
         for number, line in enumerate(folder.lines, 1):
             try:
                 if line["type"] == "answer":
@@ -61,7 +61,7 @@ class Run(ABC):
                     failures.pop((line["row"], "check", line["length"]), None)
                 elif line["type"] == "failure":
                     failures[line["row"], line["mode"], line["length"]] = line["error"]
-            except (KeyError, TypeError, AttributeError) as error:
+            except (KeyError, TypeError, AttributeError, ValueError) as error:
                 raise ValueError(
                     f"line {number} of {folder.path} is damaged: {type(error).__name__}: {error}"
                 ) from error
@@ -80,19 +80,19 @@ class Run(ABC):
         return str(self.manifest["settings"]["task"]["name"])
 
     @abstractmethod
-    def grid(self) -> Table:
-        """Return the table."""
+    def table(self) -> Table:
+        """Return the main table."""
 
     @abstractmethod
     def figures(self) -> dict[str, Figure]:
-        """Draw what there is to see; figures by file name."""
+        """Draw the charts; figures by file name."""
 
-    def grids(self) -> list[Table]:
+    def tables(self) -> list[Table]:
         """Return all tables, the main one first."""
-        return [self.grid()]
+        return [self.table()]
 
     def notes(self) -> list[str]:
-        """Return what the table's numbers leave out."""
+        """Return what the table's numbers do not include."""
         found = []
         for mode in dict.fromkeys(mode for _, mode, _ in self.failures):
             errors = [error for (_, m, _), error in self.failures.items() if m == mode]
@@ -112,22 +112,22 @@ class Run(ABC):
 
     def __str__(self) -> str:
         """Return the tables as text."""
-        return "\n\n".join(grid.text() for grid in self.grids())
+        return "\n\n".join(table.text() for table in self.tables())
 
     def markdown(self) -> str:
         """Return the tables as Markdown."""
-        return "\n\n".join(grid.markdown() for grid in self.grids())
+        return "\n\n".join(table.markdown() for table in self.tables())
 
     def _repr_html_(self) -> str:
         """Return the tables for a notebook."""
-        return "".join(grid.html() for grid in self.grids())
+        return "".join(table.html() for table in self.tables())
 
     def to_frame(self) -> pandas.DataFrame:
         """Return the answers as a pandas DataFrame, one line each.
 
         Returns:
-            Fields of `Answer`; the parts' fields behind ``teacher_`` and ``student_``, the
-            metrics behind ``is_``.
+            Fields of `Answer`; the parts' fields with ``teacher_`` and ``student_`` in front, the
+            metrics with ``is_``.
 
         Raises:
             ImportError: If pandas is missing.
@@ -151,7 +151,7 @@ class Run(ABC):
         return pandas.DataFrame(lines)
 
     def save(self, folder: str | Path | None = None) -> list[Path]:
-        """Write report.txt, report.md, report.html and the pictures as PNG and SVG.
+        """Write report.txt, report.md, report.html and the charts as PNG and SVG.
 
         Args:
             folder: Where to; None for the run's own folder.
@@ -161,37 +161,45 @@ class Run(ABC):
 
         Raises:
             ValueError: If the run has no folder and none is given.
-            ImportError: If matplotlib is missing.
+            ImportError: If matplotlib or jinja2 is missing.
         """
-        from langchain_gkt.evaluation.results.html_report import save
-
-        where = folder if folder is not None else self.folder.path
-        if where is None:
+        target = folder if folder is not None else self.folder.path
+        if target is None:
             raise ValueError("folder is missing: this run was made without out=")
-        return save(self, Path(where))
+        target, figures = Path(target), self.figures()
+        files = save_figures(figures, target)
+        images = "\n\n".join(f"![{name}]({name}.svg)" for name in figures)
+        for name, text in (
+            ("report.txt", f"{self}\n"),
+            ("report.md", f"{self.markdown()}\n\n{images}\n"),
+            ("report.html", html_report.page(self.manifest, self.tables(), figures, self.answers)),
+        ):
+            (target / name).write_text(text, encoding="utf-8")
+            files.append(target / name)
+        return files
 
 
 def percent(value: float) -> str:
-    """Write a share in per cent."""
+    """Format a share in per cent."""
     return f"{value * 100:.1f}%"
 
 
 def share(value: float, interval: tuple[float, float]) -> str:
-    """Write a share with its interval."""
+    """Format a share with its interval."""
     low, high = (round(100 * end) for end in interval)
     return f"{value * 100:.1f}% ({low}-{high})"
 
 
 def dollars(cost: Decimal | str | None) -> str:
-    """Write US dollars, or that they are not known."""
+    """Format US dollars, or say that they are unknown."""
     return "unknown" if cost is None else f"${Decimal(cost):.6f}"
 
 
 def per_thousand(summary: Summary) -> str:
-    """Write the cost of a thousand answers, or that it is not known."""
+    """Format the cost of a thousand answers, or say that it is unknown."""
     return "unknown" if summary.cost is None else f"{summary.cost * 1000 / summary.rows:.4f}"
 
 
-def span(seconds: float | None) -> str:
-    """Write seconds, or that they were not measured."""
+def duration(seconds: float | None) -> str:
+    """Format seconds, or say that they were not measured."""
     return "-" if seconds is None else f"{seconds:.2f}"

@@ -1,0 +1,106 @@
+"""What a run is made with, in plain values: the settings in which all its sittings must agree."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+from urllib.parse import urlsplit
+
+from langchain_gkt._langchain_compat import (
+    RunnableBindingBase,
+    identifying_params,
+    tracing_params,
+)
+from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
+from langchain_gkt.costs import MachineTime
+from langchain_gkt.costs.prices import Prices
+from langchain_gkt.evaluation.tasks.task import Task
+from langchain_gkt.teachers.wrappers import models_of, resolve
+
+
+def run_settings(
+    chain: GuidedKnowledgeTransferChain,
+    task: Task,
+    teacher_price: Prices,
+    student_price: Prices | MachineTime,
+) -> dict[str, Any]:
+    """Describe what a run is made with, the same in every process, without keys and addresses.
+
+    Args:
+        chain: The chain that is asked.
+        task: The questions.
+        teacher_price: As for `CostTracker`.
+        student_price: As for `CostTracker`.
+
+    Returns:
+        Plain values.
+    """
+    teacher = resolve(chain.teacher, None)
+    student: Any = chain.student
+    return {
+        "task": {
+            "name": task.name,
+            "style": task.style,
+            "shots": len(task.examples),
+            "metrics": ["answer", *task.more_metrics],
+        },
+        "teacher": [_model(model) for model in models_of(teacher)],
+        "teacher_bound": _bound_arguments(teacher),
+        "student": {
+            **_model(student),
+            "weights": identifying_params(student).get("weights"),
+            "dtype": getattr(student, "dtype", None),
+        },
+        "chain": {
+            "guidance_tokens": chain.guidance_tokens,
+            "guidance": None if chain.guidance is None else asdict(chain.guidance),
+            "max_tokens": chain.max_tokens,
+            "temperature": chain.temperature,
+            "stop": chain.stop,
+            "on_teacher_error": chain.on_teacher_error,
+        },
+        "prices": {"teacher": _price(teacher_price), "student": _price(student_price)},
+    }
+
+
+def _model(model: Any) -> dict[str, Any]:
+    """Describe a model by what LangChain's traces say of it."""
+    params = tracing_params(model)
+    return {
+        "class": type(model).__name__,
+        "provider": params.get("ls_provider"),
+        "model": params.get("ls_model_name"),
+        "temperature": params.get("ls_temperature"),
+        "params": _plain(identifying_params(model)),
+        # Without its port: a local server often gets another one.
+        "host": urlsplit(str(getattr(model, "openai_api_base", None) or "")).hostname,
+    }
+
+
+def _plain(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep what reads the same in every process."""
+    kept = {}
+    for name, value in params.items():
+        try:
+            kept[str(name)] = json.loads(json.dumps(value))
+        except (TypeError, ValueError):  # clients, functions and the like
+            continue
+    return kept
+
+
+def _bound_arguments(teacher: Any) -> list[dict[str, Any]]:
+    """Return the arguments that wrappers of a teacher add to its calls, the outermost first."""
+    if not isinstance(teacher, RunnableBindingBase):
+        return []
+    return [_plain(teacher.kwargs), *_bound_arguments(teacher.bound)]
+
+
+def _price(price: Any) -> Any:
+    """Describe a price without the day on which it was looked up: a run may take several."""
+    if price is None or isinstance(price, str):
+        return price
+    if isinstance(price, dict):
+        return {name: _price(one) for name, one in price.items()}
+    return {name: str(value) for name, value in asdict(price).items() if name != "as_of"}

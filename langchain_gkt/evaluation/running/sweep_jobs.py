@@ -1,0 +1,200 @@
+"""The jobs of a sweep: every guidance length from one recorded reply of the teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+from langchain_gkt._langchain_compat import RunnableBindingBase
+from langchain_gkt.evaluation.running.records import Answer, AnswerPart
+from langchain_gkt.evaluation.running.replay import RecordedTeacher, ReplayedReply, TokenSplitter
+from langchain_gkt.evaluation.running.runner import EvaluationRunner, Job
+from langchain_gkt.guidance import GuidancePolicy, SupportsConfidence
+
+PROBED = 32
+"""Of how many of its own first tokens a sweep asks the student for the probabilities."""
+
+_TRIES = 3
+
+
+class SweepJobs:
+    """What a sweep has to do: the teacher's whole answers, the student's, and every length."""
+
+    def __init__(
+        self,
+        runner: EvaluationRunner,
+        lengths: Sequence[int],
+        splitter: TokenSplitter | None,
+    ) -> None:
+        """Set it up.
+
+        Args:
+            runner: The run's runner, with what earlier sittings have finished.
+            lengths: Guidance lengths.
+            splitter: Finds the tokens of replies that do not hold them.
+        """
+        self._runner, self._lengths, self._splitter = runner, lengths, splitter
+
+    async def teacher_jobs(self) -> list[Job]:
+        """Return a job for each whole answer of the teacher.
+
+        It is asked for its tokens (``logprobs``) if it takes that, which is found out with the
+        first questions; they are answered here.
+        """
+        runner = self._runner
+        jobs = runner.missing("teacher")
+        teacher = _with_logprobs(runner.chain.teacher)
+        if teacher is None or not jobs:
+            return jobs
+        without = runner.chain
+        with_logprobs = runner.chain.model_copy(update={"teacher": teacher})
+        for at, (_, job) in enumerate(jobs[:_TRIES]):
+            for runner.chain in (with_logprobs, without):
+                # What fails both ways has another cause, and shows when it is tried again.
+                with suppress(Exception):
+                    await job()
+                    return jobs[:at] + jobs[at + 1 :]
+        runner.chain = with_logprobs
+        return jobs
+
+    async def ask_student(self, index: int, mode: str) -> Answer:
+        """Have the student answer alone, and report the probabilities of its first tokens."""
+        runner, student = self._runner, self._runner.chain.student
+        answer = await runner.answer(index, mode, runner.chain)
+        if isinstance(student, SupportsConfidence):
+            probabilities = await student.aprobe(runner.prompts[index], tokens=PROBED)
+            answer = replace(answer, probabilities=probabilities)
+        runner.keep(answer)
+        return answer
+
+    def guided_jobs(self) -> list[Job]:
+        """Return a job for each row: its lengths one after the other, the shortest first."""
+        runner, found = self._runner, list[Job]()
+        for index, row in enumerate(runner.keys):
+            missing = [n for n in self._lengths if n and (row, "guided", n) not in runner.answers]
+            if (
+                missing
+                and (row, "teacher") in runner.replies
+                and (row, "student", None) in runner.answers
+            ):
+                found.append(((row, "guided", missing[0]), self._guided(index, missing)))
+        return found
+
+    def _guided(self, index: int, lengths: Sequence[int]) -> Any:
+        runner, row = self._runner, self._runner.keys[index]
+
+        async def work() -> None:
+            reply = ReplayedReply(runner.replies[row, "teacher"], self._splitter)
+            chain = runner.chain.model_copy(update={"teacher": RecordedTeacher(reply=reply)})
+            alone = runner.answers[row, "student", None]
+            last = replace(alone, mode="guided", probabilities=None, replayed=True)
+            runner.folder.append({"type": "cut", "row": row, "method": reply.method})
+            for length in lengths:
+                answer = self._unchanged(last, reply, length)
+                try:
+                    if answer is None:
+                        answer = await runner.answer(index, "guided", chain, length=length)
+                except Exception as error:  # noqa: BLE001  a length must not lose the others
+                    runner.fail((row, "guided", length), error)
+                    continue
+                part = _up_to(reply, length)
+                last = replace(
+                    answer,
+                    length=length,
+                    teacher=part,
+                    seconds=answer.student.seconds + part.seconds,
+                    first_token_seconds=None,
+                )
+                runner.keep(last)
+
+        return work
+
+    def _unchanged(self, last: Answer, reply: ReplayedReply, length: int) -> Answer | None:
+        """Return the last length's answer if this length's guidance is the same text.
+
+        This holds only for greedy answers, and only for those that ended before their limit:
+        the others depend on how many tokens the guidance left to the student.
+        """
+        chain = self._runner.chain
+        temperature = chain.temperature
+        if temperature is None:
+            temperature = getattr(chain.student, "temperature", None)
+        text, _, complete = reply.cut(length)
+        # A length without guidance tells nothing about the next one.
+        if last.fallback is not None or not text.strip():
+            return None
+        if temperature != 0 or last.finish_reason == "length":
+            return None
+        if complete:
+            return last if last.finished_by == "teacher" else None
+        policy = chain.guidance or GuidancePolicy()
+        if last.finished_by == "teacher" or policy.trim(text) != last.guidance:
+            return None
+        left = None if chain.max_tokens is None else chain.max_tokens - length
+        if left is not None and last.student.completion_tokens >= left:
+            return None
+        return last
+
+    def check_jobs(self, lengths: Sequence[int], rows: int) -> list[Job]:
+        """Return a job for each guidance for which the teacher is really asked again."""
+        runner, found = self._runner, list[Job]()
+        done = {
+            (one["row"], one["length"]) for one in runner.folder.lines if one["type"] == "check"
+        }
+        for index, row in enumerate(runner.keys[:rows]):
+            if (row, "teacher") not in runner.replies:
+                continue
+            for length in lengths:
+                if (row, length) not in done:
+                    found.append(((row, "check", length), self._check(index, length)))
+        return found
+
+    def _check(self, index: int, length: int) -> Any:
+        runner, row = self._runner, self._runner.keys[index]
+
+        async def work() -> None:
+            recorder = runner.recorder()
+            reply = ReplayedReply(runner.replies[row, "teacher"], self._splitter)
+            chain = runner.chain.model_copy(update={"guidance_tokens": length})
+            asked = await chain.aguide(runner.prompts[index], {"callbacks": [recorder]})
+            recorded = chain.model_copy(update={"teacher": RecordedTeacher(reply=reply)})
+            cut = await recorded.aguide(runner.prompts[index])
+            cost = recorder.report().teacher.known_cost
+            line = {"type": "check", "row": row, "length": length, "method": reply.method}
+            same = (asked.text, asked.complete) == (cut.text, cut.complete)
+            runner.folder.append({**line, "same": same, "cost": str(cost)})
+            runner.spent += cost
+
+        return work
+
+
+def _up_to(reply: ReplayedReply, length: int) -> AnswerPart:
+    """Return the teacher's part of an answer if it stops at a length.
+
+    Prices are per token, so costs follow the tokens; the time is an estimate that does too.
+    """
+    part = reply.recorded.part
+    tokens = min(length, reply.tokens)
+    share = Decimal(tokens) / Decimal(max(1, reply.tokens))
+    cost = part.completion_cost
+    return replace(
+        part,
+        completion_tokens=tokens,
+        completion_cost=None if cost is None else str(Decimal(cost) * share),
+        seconds=part.seconds * float(share),
+        first_token_seconds=None,
+    )
+
+
+def _with_logprobs(teacher: Any) -> Any:
+    """Return the teacher with logprobs switched on, or None if it cannot be or is set already."""
+    if isinstance(teacher, RunnableBindingBase):  # bind, with_config, with_retry
+        inner = _with_logprobs(teacher.bound)
+        return None if inner is None else teacher.model_copy(update={"bound": inner})
+    fields = getattr(type(teacher), "model_fields", {})
+    if "logprobs" not in fields or getattr(teacher, "logprobs", None) is not None:
+        return None
+    return teacher.model_copy(update={"logprobs": True})

@@ -1,0 +1,49 @@
+"""Programs that are interrupted while an evaluation runs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+_TESTS = str(Path(__file__).parents[1])
+_IMPORTS = f"""
+import os, signal, sys
+sys.path[:0] = [{_TESTS!r}]
+from support.exam import PRICE, Needy, pair, task
+from langchain_gkt.evaluation import compare, sweep
+import langchain_gkt.students.huggingface
+"""
+_KILLED = """
+for dies_at in [*map(int, sys.argv[2:]), None]:
+    process = os.fork()  # imports are slow, so they are shared
+    if not process:
+        teacher, student = {{"diary": sys.argv[1] + ".diary"}}, {{"asked": [], "dies_at": dies_at}}
+        chain = pair(teacher=teacher, student=student)
+        print({call}, flush=True)
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    assert code == (-signal.SIGKILL if dies_at else 0), code
+"""
+
+
+def run_program(code: str, *arguments: str) -> str:
+    """Run a program that may use `pair`, `task`, `compare` and `sweep`; return what it prints."""
+    command = [sys.executable, "-c", _IMPORTS + code, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def run_killed(folder: Path, call: str, *deaths: int) -> str:
+    """Run a call in processes that are killed at the given calls of the student, then to the end.
+
+    Args:
+        folder: The run's folder.
+        call: What to run, with a ``chain`` that is there and the folder as ``sys.argv[1]``.
+        deaths: At which call of the student each process is killed.
+
+    Returns:
+        What the last one prints.
+    """
+    return run_program(_KILLED.format(call=call), str(folder), *map(str, deaths))
