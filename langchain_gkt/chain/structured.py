@@ -9,7 +9,7 @@ from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.runnables import Runnable
 
 from langchain_gkt.errors import refuse_unknown
-from langchain_gkt.structured_output.schema import Method, binding, schema_in, structured
+from langchain_gkt.structured_output.schema import Method, bind_schema, binding, schema_in
 
 _METHODS = ("json_schema", "json_mode", "function_calling")
 
@@ -59,11 +59,7 @@ def with_schema(
             f"method={method!r} needs a HuggingFaceStudent, which can be held to a schema; "
             f"with a {type(student).__name__} use method='function_calling'"
         )
-    from langchain_gkt.structured_output.grammar import json_grammar  # needs an extra
-
-    bound = binding(schema, method)
-    json_grammar(schema_in(bound["response_format"]))  # refuses now what would fail later
-    return structured(chain.bind(**bound, **arguments), schema, include_raw=include_raw)
+    return bind_schema(chain, schema, method=method, include_raw=include_raw, **arguments)
 
 
 def _can_be_enforced(schema: dict[str, Any] | type) -> bool:

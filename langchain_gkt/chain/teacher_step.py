@@ -250,10 +250,13 @@ class TeacherStep:
         self, guidance: Guidance, schema: dict[str, Any], outcome: TeacherOutcome
     ) -> Guidance:
         """Keep the part of the guidance that begins an object of the schema."""
-        from langchain_gkt.structured_output.begun_json import begun_json, whole_json  # extra
+        from langchain_gkt.structured_output.partial_json import (  # needs an extra
+            complete_json,
+            json_prefix,
+        )
 
-        text, complete = begun_json(guidance.written, schema)
-        if not complete and (whole := whole_json(guidance.written, schema, outcome.shown)):
+        text, complete = json_prefix(guidance.written, schema)
+        if not complete and (whole := complete_json(guidance.written, schema, outcome.shown)):
             text, complete = whole, True
         if not complete and self.settings.mode != "guided":
             return guidance
@@ -271,7 +274,7 @@ class TeacherStep:
             written = written[: 4 * limit]
         if not settings.response_format:
             return settings.policy.trim(written)
-        from langchain_gkt.structured_output.begun_json import begun_json  # needs an extra
+        from langchain_gkt.structured_output.partial_json import json_prefix  # needs an extra
 
-        text = begun_json(written, schema_in(settings.response_format))[0]
+        text = json_prefix(written, schema_in(settings.response_format))[0]
         return text if ":" in text else ""

@@ -113,7 +113,7 @@ def json_edge(text: str) -> str:
     return edge[0].rstrip() if edge else ""
 
 
-def structured(
+def _parsed(
     llm: Runnable[LanguageModelInput, Any], schema: Any, *, include_raw: bool
 ) -> Runnable[LanguageModelInput, Any]:
     """Append the parser of a schema to a model that writes JSON.
@@ -186,4 +186,4 @@ def bind_schema(
 
     bound = binding(schema, method)
     json_grammar(schema_in(bound["response_format"]))
-    return structured(model.bind(**bound, **kwargs), schema, include_raw=include_raw)
+    return _parsed(model.bind(**bound, **kwargs), schema, include_raw=include_raw)

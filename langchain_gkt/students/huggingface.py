@@ -27,8 +27,6 @@ from langchain_gkt.students.loading import StudentLoader
 from langchain_gkt.students.prompting import PromptBuilder
 from langchain_gkt.students.settings import SAMPLING, GenerationSettings, OnLongPrompt, model_or_env
 
-_ENGINE = ("max_batch_size", "max_queue", "kv_tokens", "prefix_cache_bytes")
-
 
 class HuggingFaceStudent(BaseChatModel):
     """A local Hugging Face model that continues answers.
@@ -101,12 +99,9 @@ class HuggingFaceStudent(BaseChatModel):
         """Load the model, so that a wrong path fails here and not at the first question."""
         super().model_post_init(context)
         if self.prompt_lookup:
-            warnings.warn(
-                "prompt_lookup is deprecated and has no effect any more; leave it out",
-                DeprecationWarning,
-                stacklevel=2,
-            )
-        config = EngineConfig(**{name: getattr(self, name) for name in _ENGINE})
+            text = "prompt_lookup is deprecated and has no effect any more; leave it out"
+            warnings.warn(text, DeprecationWarning, stacklevel=2)
+        config = EngineConfig(**{name: getattr(self, name) for name in EngineConfig.model_fields})
         self._loader = StudentLoader(self.model, self.tokenizer, self.device, self.dtype, config)
         self._load()
 

@@ -150,7 +150,7 @@ def test_a_ready_chat_model_needs_no_torch() -> None:
 import sys
 from langchain_core.language_models import FakeListChatModel
 from langchain_gkt import as_student
-from langchain_gkt.structured_output import begun_json, grammar, schema
+from langchain_gkt.structured_output import grammar, partial_json, schema
 model = FakeListChatModel(responses=["x"])
 assert as_student(model) is model
 print("torch" in sys.modules)

@@ -59,6 +59,7 @@ def test_models_without_a_template(name, plain_folders) -> None:
     assert got.usage_metadata["input_tokens"] == len(prompt) + len(prefill)
 
 
+@pytest.mark.slow
 def test_the_seam_loses_and_repeats_nothing(student, problem) -> None:
     whole = student.invoke([("human", problem.question), ("ai", problem.plan)]).text
     assert problem.plan + whole == problem.solution

@@ -11,7 +11,7 @@ from langchain_gkt.structured_output.schema import in_order, json_edge
 _MAX_BRACES = 16
 
 
-def begun_json(written: str, schema: dict[str, Any]) -> tuple[str, bool]:
+def json_prefix(written: str, schema: dict[str, Any]) -> tuple[str, bool]:
     """Return the part of a teacher's text that begins an answer of a schema.
 
     Args:
@@ -32,7 +32,7 @@ def begun_json(written: str, schema: dict[str, Any]) -> tuple[str, bool]:
     return json_edge(longest), False
 
 
-def whole_json(written: str, schema: dict[str, Any], shown: str) -> str | None:
+def complete_json(written: str, schema: dict[str, Any], shown: str) -> str | None:
     """Return a whole answer in its schema's form, if the teacher wrote it in another form.
 
     Args:
