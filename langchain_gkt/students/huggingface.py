@@ -27,8 +27,6 @@ from langchain_gkt.students.loading import StudentLoader
 from langchain_gkt.students.prompting import PromptBuilder
 from langchain_gkt.students.settings import SAMPLING, GenerationSettings, OnLongPrompt, model_or_env
 
-_ENGINE = ("max_batch_size", "max_queue", "kv_tokens", "prefix_cache_bytes")
-
 
 class HuggingFaceStudent(BaseChatModel):
     """A local Hugging Face model that continues answers.
@@ -106,7 +104,7 @@ class HuggingFaceStudent(BaseChatModel):
                 DeprecationWarning,
                 stacklevel=2,
             )
-        config = EngineConfig(**{name: getattr(self, name) for name in _ENGINE})
+        config = EngineConfig(**{name: getattr(self, name) for name in EngineConfig.model_fields})
         self._loader = StudentLoader(self.model, self.tokenizer, self.device, self.dtype, config)
         self._load()
 
