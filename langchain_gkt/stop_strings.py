@@ -56,6 +56,8 @@ class StopStringFilter:
         Returns:
             Text that can be shown, and whether a stop string was reached.
         """
+        if not self._stop:  # the usual case, once a token
+            return text, False
         self._held += text
         shown = before_stop(self._held, self._stop)
         stopped = find_stop(self._held, self._stop) is not None

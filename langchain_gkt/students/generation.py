@@ -37,18 +37,18 @@ class Generation:
 
     def stream(self) -> Iterator[ChatGenerationChunk]:
         """Generate the answer token by token; closing the iterator stops it."""
-        with closing(self._engine.generate(self._request, threading.Event())) as pieces:
-            for piece in pieces:
-                chunk = self._chunk(piece)
+        with closing(self._engine.generate(self._request, threading.Event())) as parts:
+            for part in parts:
+                chunk = self._chunk(part)
                 yield chunk
                 if _is_last(chunk):
                     return
 
     async def astream(self) -> AsyncGenerator[ChatGenerationChunk, None]:
         """Do what `stream` does, on the event loop."""
-        async with aclosing(self._engine.agenerate(self._request)) as pieces:
-            async for piece in pieces:
-                chunk = self._chunk(piece)
+        async with aclosing(self._engine.agenerate(self._request)) as parts:
+            async for part in parts:
+                chunk = self._chunk(part)
                 yield chunk
                 if _is_last(chunk):
                     return
@@ -57,38 +57,38 @@ class Generation:
         """Generate the whole answer."""
         if self._parser is not None:  # a stop string may end the text before the engine does
             return generate_from_stream(self.stream())
-        pieces = self._engine.generate(self._request, threading.Event(), stream=False)
-        return generate_from_stream(map(self._chunk, pieces))
+        parts = self._engine.generate(self._request, threading.Event(), stream=False)
+        return generate_from_stream(map(self._chunk, parts))
 
     async def aresult(self) -> ChatResult:
         """Do what `result` does, on the event loop."""
         if self._parser is not None:
             return await agenerate_from_stream(self.astream())
-        pieces = self._engine.agenerate(self._request, stream=False)
-        return await agenerate_from_stream(self._chunk(piece) async for piece in pieces)
+        parts = self._engine.agenerate(self._request, stream=False)
+        return await agenerate_from_stream(self._chunk(part) async for part in parts)
 
-    def _chunk(self, piece: TokenChunk) -> ChatGenerationChunk:
+    def _chunk(self, part: TokenChunk) -> ChatGenerationChunk:
         calls: list[ToolCallChunk] = []
         if self._parser is not None:
-            text, calls, stopped = self._parser.read(piece.text, last=bool(piece.finish_reason))
-            reason = "stop" if stopped else piece.finish_reason
+            text, calls, stopped = self._parser.read(part.text, last=bool(part.finish_reason))
+            reason = "stop" if stopped else part.finish_reason
             if calls and reason == "stop":
                 reason = "tool_calls"
-            piece = replace(piece, text=text, finish_reason=reason)
-        if piece.finish_reason is None:
-            return ChatGenerationChunk(message=AIMessageChunk(content=piece.text))
+            part = replace(part, text=text, finish_reason=reason)
+        if part.finish_reason is None:
+            return ChatGenerationChunk(message=AIMessageChunk(content=part.text))
         prompt_tokens = len(self._request.prompt) + len(self._request.prefill)
         return ChatGenerationChunk(
             message=AIMessageChunk(
-                content=piece.text,
+                content=part.text,
                 tool_call_chunks=calls,
                 usage_metadata=UsageMetadata(
                     input_tokens=prompt_tokens,
-                    output_tokens=piece.tokens,
-                    total_tokens=prompt_tokens + piece.tokens,
+                    output_tokens=part.tokens,
+                    total_tokens=prompt_tokens + part.tokens,
                 ),
                 response_metadata={
-                    "finish_reason": piece.finish_reason,
+                    "finish_reason": part.finish_reason,
                     "model_name": self._model_name,
                     "model_provider": "huggingface-local",
                 },
@@ -107,22 +107,22 @@ def probe(engine: Engine, request: Request) -> list[float]:
     Returns:
         One probability per token.
     """
-    noted = TokenProbabilityRecorder()
-    for _ in engine.generate(_noted(request, noted), threading.Event(), stream=False):
+    recorder = TokenProbabilityRecorder()
+    for _ in engine.generate(_with_recorder(request, recorder), threading.Event(), stream=False):
         pass
-    return noted.probabilities
+    return recorder.probabilities
 
 
 async def aprobe(engine: Engine, request: Request) -> list[float]:
     """Do what `probe` does, on the event loop."""
-    noted = TokenProbabilityRecorder()
-    async for _ in engine.agenerate(_noted(request, noted), stream=False):
+    recorder = TokenProbabilityRecorder()
+    async for _ in engine.agenerate(_with_recorder(request, recorder), stream=False):
         pass
-    return noted.probabilities
+    return recorder.probabilities
 
 
-def _noted(request: Request, probe: TokenProbabilityRecorder) -> Request:
-    return replace(request, constraint=probe, stop=())
+def _with_recorder(request: Request, recorder: TokenProbabilityRecorder) -> Request:
+    return replace(request, constraint=recorder, stop=())
 
 
 def _is_last(chunk: ChatGenerationChunk) -> bool:

@@ -151,7 +151,8 @@ class Scheduler:
 
     def _wait_for_work(self) -> bool:
         with self.queue.lock:
-            if self.queue.wait_for_work(busy=bool(self._running)):
+            busy = bool(self._decoding or self._prefilling or self._unbatched)
+            if self.queue.wait_for_work(busy=busy):
                 return True
             states = self._remove_all()
         _fail(states, StudentError("the student was closed before the answer was finished"))

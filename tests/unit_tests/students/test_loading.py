@@ -133,7 +133,7 @@ def test_close_reaches_a_student_that_is_being_loaded(own_student, other, loads)
         loads.gate.set()
         with pytest.raises(StudentError, match="the student is closed"):
             answer.result()
-    assert own_student._loader.others[other]._engine.scheduler.queue.closed
+    assert own_student._loader.others[other]._engine.closed
 
 
 def test_int8_students_answer_and_are_told_apart(student, problem) -> None:

@@ -1,4 +1,4 @@
-"""The engine: whatever runs beside a row, it gets the tokens it gets alone."""
+"""The engine: a request gets the same tokens beside others as alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What bounds the engine: memory, time to end, contexts, and requests that nobody waits for."""
+"""The engine's limits: memory, time to end, contexts, and requests that nobody waits for."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from transformers import (
 )
 
 from langchain_gkt import HuggingFaceStudent, StudentError
-from langchain_gkt.students.engine import request_queue as desks
+from langchain_gkt.students.engine import request_queue
 from langchain_gkt.students.engine.engine import Engine, EngineConfig, Request
 
 
@@ -183,7 +183,7 @@ def test_a_machine_out_of_threads_strands_nobody(long, monkeypatch) -> None:
         def start(self) -> None:
             raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(desks.threading, "Thread", NoThread)
+    monkeypatch.setattr(request_queue.threading, "Thread", NoThread)
     with pytest.raises(RuntimeError, match="can't start new thread"):
         run(engine, asked(1, 4, 2))
     assert engine.scheduler.queue.thread is None

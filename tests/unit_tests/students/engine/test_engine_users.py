@@ -162,13 +162,18 @@ def test_a_model_without_cache_is_named_once(models) -> None:
 
 
 @pytest.mark.parametrize(
-    ("limits", "says"),
+    ("settings", "says"),
     [
         ({"max_batch_size": 0}, "max_batch_size=0 must be at least 1"),
         ({"kv_tokens": 0}, "kv_tokens=0 must be at least 1, or None"),
         ({"prefix_cache_bytes": -1}, "prefix_cache_bytes=-1"),
     ],
 )
-def test_bad_limits_are_named(limits, says) -> None:
+def test_bad_settings_are_named(settings, says) -> None:
     with pytest.raises(ValueError, match=says):
-        EngineConfig(**limits)
+        EngineConfig(**settings)
+
+
+def test_prompt_lookup_is_deprecated() -> None:
+    with pytest.warns(DeprecationWarning, match="prompt_lookup is deprecated and has no effect"):
+        HuggingFaceStudent(model=MODELS / "student", prompt_lookup=8).close()
