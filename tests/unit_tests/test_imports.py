@@ -1,0 +1,55 @@
+"""What importing the package loads, and that no module imports itself in a circle."""
+
+from __future__ import annotations
+
+import graphlib
+
+import grimp
+import pytest
+from support.processes import run_python
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "langchain_gkt",
+        "langchain_gkt.__main__",
+        "langchain_gkt.chain",
+        "langchain_gkt.cli.app",
+        "langchain_gkt.costs",
+        "langchain_gkt.errors",
+        "langchain_gkt.evaluation",
+        "langchain_gkt.guidance",
+        "langchain_gkt.metadata",
+        "langchain_gkt.reporting.table",
+        "langchain_gkt.telemetry",
+    ],
+)
+def test_importing_loads_no_model_library(module) -> None:
+    code = f"import sys, {module}\n"
+    code += "print(*{'torch', 'transformers', 'matplotlib', 'pandas'} & sys.modules.keys())"
+    done = run_python("-c", code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
+
+
+def test_help_loads_neither_langchain_nor_a_model_library() -> None:
+    code = "import sys\nfrom langchain_gkt.__main__ import main\ntry: main(['compare', '--help'])\n"
+    code += "except SystemExit: pass\n"
+    code += (
+        "print(*{'torch', 'transformers', 'langchain_core'} & sys.modules.keys(), file=sys.stderr)"
+    )
+    done = run_python("-c", code)
+    assert "Usage: langchain-gkt compare" in done.stdout
+    assert done.stderr.split() == []
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    """Imports for typing and inside functions count."""
+    graph = grimp.build_graph("langchain_gkt", cache_dir=None)
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    assert len(imports) > 50
+    try:
+        graphlib.TopologicalSorter(imports).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
