@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx
 import pytest
 from langchain_core.messages import convert_to_messages
 from langchain_openai import ChatOpenAI
@@ -44,8 +45,17 @@ class Provider:
         }
 
 
+def client(url: str, model: str, **fields) -> ChatOpenAI:
+    # A connection kept open would outlive its event loop and warn when it is collected.
+    no_keepalive = httpx.Limits(max_keepalive_connections=0)
+    asynchronous = httpx.AsyncClient(limits=no_keepalive)
+    return ChatOpenAI(
+        base_url=url, api_key="k", model=model, http_async_client=asynchronous, **fields
+    )
+
+
 def chain(url: str, **fields) -> GuidedKnowledgeTransferChain:
-    teacher = ChatOpenAI(base_url=url, api_key="k", model="m", stream_usage=True, max_retries=0)
+    teacher = client(url, "m", stream_usage=True, max_retries=0)
     return GuidedKnowledgeTransferChain(
         teacher=teacher, student=Needy(), **{"guidance_tokens": 6, "temperature": 0, **fields}
     )
@@ -75,7 +85,7 @@ def test_a_provider_that_refuses_to_is_asked_without() -> None:
 
 @pytest.mark.parametrize("length", [6, 14, 18])
 def test_cut_is_what_asking_gives_on_real_models(cloud, student, length) -> None:
-    teacher = ChatOpenAI(base_url=cloud.base_url, api_key="k", model=cloud.name, temperature=0)
+    teacher = client(cloud.base_url, cloud.name, temperature=0)
     questions = load_task("word_problems", rows=12, seed=3)
     fields = {"teacher": teacher, "student": student, "guidance_tokens": length}
     pair = GuidedKnowledgeTransferChain(**fields)
@@ -90,7 +100,7 @@ def test_cut_is_what_asking_gives_on_real_models(cloud, student, length) -> None
 
 def test_a_gate_does_in_a_chain_what_the_sweep_said(cloud) -> None:
     student = HuggingFaceStudent(model=MODELS / "student")
-    teacher = ChatOpenAI(base_url=cloud.base_url, api_key="k", model=cloud.name, temperature=0)
+    teacher = client(cloud.base_url, cloud.name, temperature=0)
     questions = load_task("word_problems", rows=24, seed=9)
     pair = GuidedKnowledgeTransferChain(teacher=teacher, student=student, guidance_tokens=18)
     found = sweep(
