@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from transformers import DynamicCache, EncoderDecoderCache
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 
 from langchain_gkt.students.engine.int8 import Int8Linear
 from langchain_gkt.students.engine.kv.kv_cache import BatchKVCache, KVCache
@@ -27,6 +27,9 @@ _log = logging.getLogger(__name__)
 # Logits of the same tokens may differ by this share of their spread. Quantized weights need more,
 # because activations are rounded with their neighbours'; a wrong result is off by over 1.
 _EXACT, _ROUNDED = 1e-3, 0.5
+
+# What models call the argument that takes a KV cache: since transformers 5.24, and before.
+_CACHE_NAMES = ("cache", "past_key_values")
 
 
 @dataclass
@@ -57,7 +60,7 @@ class ModelRunner:
         self.model = model
         self.is_encoder_decoder = is_encoder_decoder
         parameters = inspect.signature(model.forward).parameters
-        self.has_cache = "past_key_values" in parameters
+        self._cache_name = next((name for name in _CACHE_NAMES if name in parameters), None)
         if not self.has_cache:
             warnings.warn(
                 f"the student ({type(model).__name__}) has no KV cache; every token costs "
@@ -70,6 +73,11 @@ class ModelRunner:
         self._detected = False
         self.can_batch = self.can_share_prefixes = False
         self.layers = self.bytes_per_token = 0
+
+    @property
+    def has_cache(self) -> bool:
+        """Whether the model can keep keys and values between passes."""
+        return self._cache_name is not None
 
     @property
     def device(self) -> torch.device:
@@ -141,8 +149,7 @@ class ModelRunner:
         out = self.model(
             input_ids=self._tensor(ids),
             position_ids=positions,
-            past_key_values=cache.cache,
-            use_cache=True,
+            **self._cached(cache.cache),
             **(self._last_only if last_only else {}),
         )
         cache.window.end += len(ids)
@@ -172,7 +179,7 @@ class ModelRunner:
             Logits, shape (rows, vocabulary).
         """
         ids = torch.tensor(tokens, device=self.device)[:, None]
-        out = self.model(input_ids=ids, **batch.begin_step())
+        out = self.model(input_ids=ids, **batch.begin_step(), **self._cached(batch.cache))
         batch.end_step()
         logits: torch.Tensor = out.logits[:, -1]
         return logits
@@ -191,14 +198,13 @@ class ModelRunner:
             ids = [*request.prompt, *request.prefill]
             if not self.has_cache:
                 return UnbatchedState({}, seen=[], pending=ids)
-            own = {"past_key_values": DynamicCache(config=config), "use_cache": True}
-            return UnbatchedState(own, pending=ids)
+            return UnbatchedState(self._cached(DynamicCache(config=config)), pending=ids)
         cache = EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config))
         encoded = self.model.get_encoder()(self._tensor(request.prompt))
         start = self.model.generation_config.decoder_start_token_id
         if start is None:
             start = config.decoder_start_token_id
-        arguments = {"past_key_values": cache, "encoder_outputs": encoded, "use_cache": True}
+        arguments = {**self._cached(cache), "encoder_outputs": encoded}
         return UnbatchedState(arguments, pending=[start, *request.prefill])
 
     def step_unbatched(self, state: UnbatchedState) -> torch.Tensor:
@@ -219,6 +225,10 @@ class ModelRunner:
             **{name: self._tensor(ids)}, **state.arguments, **self._last_only
         ).logits[0, -1]
         return logits
+
+    def _cached(self, cache: Cache) -> dict[str, Any]:
+        assert self._cache_name is not None
+        return {self._cache_name: cache, "use_cache": True}
 
     def _tensor(self, ids: list[int]) -> torch.Tensor:
         return torch.tensor([ids], device=self.device)

@@ -230,22 +230,18 @@ class BatchKVCache(KVCache):
             assert layer.keys is not None and layer.values is not None
             layer.keys[slot], layer.values[slot] = 0, 0
 
-    def begin_step(self) -> dict[str, Any]:
+    def begin_step(self) -> dict[str, torch.Tensor]:
         """Make room for one more token per row.
 
         Returns:
-            The model's arguments beside the tokens.
+            The model's arguments beside the tokens and the cache.
         """
         window = self.window
         if window.end == self.columns:
             width = window.end - window.start
             # Only for the rows that are left: unused slots would grow with the others.
             self._move(window.rows, width + _SLACK + width // 8, width)
-        arguments: dict[str, Any] = {
-            "past_key_values": self.cache,
-            "position_ids": self._positions,
-            "use_cache": True,
-        }
+        arguments = {"position_ids": self._positions}
         if self._mask is not None:
             arguments["attention_mask"] = self._mask[:, window.start : window.end + 1]
         return arguments

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import random
 import threading
 import time
@@ -202,19 +203,49 @@ def test_the_thread_is_no_daemon_whoever_asks_first(long) -> None:
     engine.close()
 
 
+# What transformers calls the argument that takes a KV cache: before version 5.24, and since.
+OLD, NEW = "past_key_values", "cache"
+OWN = NEW if NEW in inspect.signature(GPT2LMHeadModel.forward).parameters else OLD
+
+
+class OldName(GPT2LMHeadModel):
+    def forward(self, *args, past_key_values=None, **kwargs):
+        return super().forward(*args, **{OWN: past_key_values}, **kwargs)
+
+
+class NewName(GPT2LMHeadModel):
+    def forward(self, *args, cache=None, **kwargs):
+        return super().forward(*args, **{OWN: cache}, **kwargs)
+
+
+def small_gpt(kind: type[GPT2LMHeadModel]) -> GPT2LMHeadModel:
+    torch.manual_seed(7)
+    model = kind(GPT2Config(**GPT, initializer_range=0.3)).eval()
+    model.generation_config.eos_token_id = None
+    return model
+
+
+@pytest.mark.parametrize("kind", [OldName, NewName])
+def test_the_cache_is_found_by_either_name(kind) -> None:
+    engine = Engine(small_gpt(kind), TOKENIZER)
+    want = reference(small_gpt(GPT2LMHeadModel), asked(1, 6, 4))
+    assert tokens_of(engine, asked(1, 6, 4)) == want
+    assert engine.scheduler.model_runner.can_batch
+    engine.close()
+
+
 @pytest.mark.parametrize("refusal", [AssertionError, KeyError, NotImplementedError])
 def test_a_model_may_refuse_a_foreign_cache_in_any_way(refusal) -> None:
-    class Picky(GPT2LMHeadModel):
+    class Picky(OldName):
         def forward(self, *args, past_key_values=None, **kwargs):
             if type(past_key_values).__name__ == "Cache":
                 raise refusal("not mine")
             return super().forward(*args, past_key_values=past_key_values, **kwargs)
 
-    torch.manual_seed(7)
-    model = Picky(GPT2Config(**GPT, initializer_range=0.3)).eval()
-    model.generation_config.eos_token_id = None
-    engine = Engine(model, TOKENIZER)
-    assert tokens_of(engine, asked(1, 6, 4)) == reference(model, asked(1, 6, 4))
+    engine = Engine(small_gpt(Picky), TOKENIZER)
+    want = reference(small_gpt(GPT2LMHeadModel), asked(1, 6, 4))
+    assert tokens_of(engine, asked(1, 6, 4)) == want
+    assert not engine.scheduler.model_runner.can_batch
     engine.close()
 
 
