@@ -70,13 +70,13 @@ class HuggingFaceStudent(BaseChatModel):
     """Weights' type: ``auto`` as saved (float16 becomes float32 on a CPU), a torch name, or
     ``int8`` for a CPU, which is quicker and a little less exact."""
 
-    max_batch_size: int = Field(default=16, ge=1)
+    max_batch_size: int = 16
     """Most answers that are written at the same time; more wait in order."""
-    max_queue: int = Field(default=1024, ge=1)
+    max_queue: int = 1024
     """Most requests that wait; one more is refused with a StudentError."""
-    kv_tokens: int | None = Field(default=None, ge=1)
+    kv_tokens: int | None = None
     """Most tokens of KV cache, padding included; None for 2 GiB of them (at least a context)."""
-    prefix_cache_bytes: int = Field(default=256 * 2**20, ge=0)
+    prefix_cache_bytes: int = 256 * 2**20
     """Most bytes of KV cache kept of prompts for those that begin alike; 0 for none."""
     prompt_lookup: int = Field(default=0, ge=0)
     """Deprecated: has no effect any more."""
