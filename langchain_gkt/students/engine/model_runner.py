@@ -188,7 +188,7 @@ class ModelRunner:
         """
         config = self.model.config
         if not self.is_encoder_decoder:
-            ids = [*request.prompt, *request.prefill]
+            ids = [*request.prompt, *request.kept]
             if not self.has_cache:
                 return UnbatchedState({}, seen=[], pending=ids)
             own = {"past_key_values": DynamicCache(config=config), "use_cache": True}
@@ -199,7 +199,7 @@ class ModelRunner:
         if start is None:
             start = config.decoder_start_token_id
         arguments = {"past_key_values": cache, "encoder_outputs": encoded, "use_cache": True}
-        return UnbatchedState(arguments, pending=[start, *request.prefill])
+        return UnbatchedState(arguments, pending=[start, *request.kept])
 
     def step_unbatched(self, state: UnbatchedState) -> torch.Tensor:
         """Feed a request's pending ids.
