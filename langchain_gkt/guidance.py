@@ -22,10 +22,27 @@ from langchain_gkt.errors import explain, refuse_unknown, whole_number
 Cut = Literal["word", "sentence", "none"]
 AskWhen = Literal["always", "never"] | int | float
 
-# Scripts that set no blanks between words: each of their characters may end a word.
-_UNSPACED = "\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef"
-_WHOLE_WORDS = re.compile(rf".*(?:(?=\s)|(?<=[{_UNSPACED}])(?=.))", re.DOTALL)
-_WHOLE_SENTENCES = re.compile(r".*(?:[.!?][\"')\]]*(?=\s)|[。！？]|\n)", re.DOTALL)  # noqa: RUF001
+# Scripts that set no blanks between words: most of their characters may end a word.
+_UNSPACED = (
+    "\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef"  # CJK
+    "\u0e01-\u0e3a\u0e45-\u0e5b"  # Thai, without the vowels that come before their consonant
+    "\u0e81-\u0ebf\u0ec5-\u0eff"  # Lao, likewise
+    "\u1000-\u1038\u103a-\u109f"  # Myanmar, without the sign that stacks consonants
+    "\u1780-\u17d1\u17d3-\u17ff"  # Khmer, likewise
+    "\u2600-\u27bf\ufe0f\U0001f000-\U0001faff"  # emoji
+)
+# What belongs to the character before it: combining marks, joiners, skin tones, flags' letters.
+_ATTACHED = (
+    "\u0300-\u036f\u0e30-\u0e3a\u0e45-\u0e4e\u0eb0-\u0ebd\u0ec6-\u0ece\u102b-\u103e"
+    "\u1056-\u1060\u1062-\u1064\u1067-\u106d\u1071-\u1074\u1082-\u108d\u108f\u109a-\u109d"
+    "\u17b4-\u17d3\u17dd\u200d\u20d0-\u20ff\u3099\u309a\ufe00-\ufe0f"
+    "\U0001f1e6-\U0001f1ff\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f\U000e0100-\U000e01ef"
+)
+_WHOLE_WORDS = re.compile(rf"\s*\S.*(?:(?=\s)|(?<=[{_UNSPACED}])(?=[^{_ATTACHED}]))\s*", re.DOTALL)
+_WHOLE_SENTENCES = re.compile(
+    r"\s*\S.*(?:[.!?][\"')\]]*(?=\s)|[。！？]|\n)\s*",  # noqa: RUF001
+    re.DOTALL,
+)
 
 
 def _check_tokens(value: Any) -> int | None:
@@ -57,10 +74,10 @@ class GuidancePolicy:
         tokens: Most completion tokens the teacher may write, or None to use the chain's
             ``guidance_tokens``. 0 asks no teacher at all.
         cut: Where guidance that stopped at the limit is cut back to before the student
-            reads it. ``word``: to the last whole word, without trailing blanks: half a word
-            is tokenised in a way the student has never seen. ``sentence``: to the last whole
-            sentence, or word if no sentence is complete. ``none``: not at all. An answer
-            that the teacher finished by itself is never cut.
+            reads it. ``word``: to the last whole word with the blanks behind it, which say
+            that the word is finished; text without any edge of a word is kept whole.
+            ``sentence``: to the last whole sentence, or word if no sentence is complete.
+            ``none``: not at all. An answer that the teacher finished by itself is never cut.
         ask: ``always``, ``never``, or a number between 0 and 1: the teacher is asked only
             if the student's confidence is below it. Calls with tools always ask.
         probe_tokens: How many of the student's own first tokens its confidence is measured
@@ -136,12 +153,11 @@ class GuidancePolicy:
         """
         if self.cut == "none":
             return text
-        if self.cut == "sentence":
-            sentences = _WHOLE_SENTENCES.match(text)
-            if sentences and sentences[0].strip():
-                return sentences[0].rstrip()
+        text = text.rstrip("\ufffd")  # half a character
+        if self.cut == "sentence" and (sentences := _WHOLE_SENTENCES.match(text)):
+            return sentences[0]
         words = _WHOLE_WORDS.match(text)
-        return words[0].rstrip() if words else ""
+        return words[0] if words else text
 
 
 def as_policy(

@@ -121,7 +121,9 @@ class GuidedCall:
         if guidance and (new := guidance.text[len(outcome.shown) :]):
             yield text_chunk(new)
         call = self.student.model_call(messages, guidance, outcome.tokens, streaming=streaming)
-        return (yield from self.student.write(call)) if call else None
+        if call is None:
+            return None
+        return (yield from self.student.write(call, guidance.text if guidance else ""))
 
     def _last_chunk(
         self,

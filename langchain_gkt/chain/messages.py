@@ -16,6 +16,36 @@ def text_chunk(text: str) -> ChatGenerationChunk:
     return ChatGenerationChunk(message=AIMessageChunk(content=text))
 
 
+class RepeatedBlank:
+    """Drops the blank that a reply begins with if it has been shown already."""
+
+    def __init__(self, blank: str) -> None:
+        """Prepare for one reply.
+
+        Args:
+            blank: The blank at the end of what was shown, which the model was not given.
+        """
+        self._blank, self._held = blank, ""
+
+    def drop(self, text: str, *, last: bool = False) -> str:
+        """Return what is new of the next part of the reply.
+
+        Args:
+            text: The part.
+            last: Whether nothing follows.
+
+        Returns:
+            Text that is certain now; blanks are held until it is known how many there are.
+        """
+        self._held += text
+        if not last and not self._held.strip() and len(self._held) < len(self._blank):
+            return ""
+        while not self._held.startswith(self._blank):
+            self._blank = self._blank[1:]
+        new, self._held, self._blank = self._held[len(self._blank) :], "", ""
+        return new
+
+
 def rest_of(reply: AIMessage, shown: str) -> Any:
     """Return the part of a reply's content that has not been shown.
 

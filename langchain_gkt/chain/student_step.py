@@ -13,7 +13,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import Runnable
 
 from langchain_gkt.chain.drivers import NEXT_CHUNK, BlockingWork, ModelCall
-from langchain_gkt.chain.messages import text_chunk, tool_call_chunk_of
+from langchain_gkt.chain.messages import RepeatedBlank, text_chunk, tool_call_chunk_of
 from langchain_gkt.chain.settings import CallSettings
 from langchain_gkt.guidance import Guidance, require_confidence
 
@@ -121,6 +121,8 @@ class StudentStep:
             begun = guidance.text
             if messages and isinstance(messages[-1], AIMessage):
                 begun, messages = f"{messages[-1].text}{begun}", messages[:-1]
+            if not self._continues_blanks:
+                begun = begun.rstrip() or begun
             messages = [*messages, AIMessage(begun)]
         return ModelCall(
             model=self._model(guidance),
@@ -129,6 +131,11 @@ class StudentStep:
             arguments=arguments,
             streams=streaming,
         )
+
+    @property
+    def _continues_blanks(self) -> bool:
+        """Whether the student goes on well behind a blank; many models do not."""
+        return bool(getattr(self.settings.student, "continues_blanks", False))
 
     def _model(self, guidance: Guidance | None) -> Runnable[Any, Any]:
         """Return the student, with the tools of the call if it knows tools."""
@@ -148,25 +155,31 @@ class StudentStep:
             )
         return model  # type: ignore[no-any-return]
 
-    def write(self, call: ModelCall) -> Generator[Any, Any, AIMessage]:
+    def write(self, call: ModelCall, begun: str) -> Generator[Any, Any, AIMessage]:
         """Have the student write, and show what it writes.
 
         Args:
             call: The request.
+            begun: The guidance, which has been shown.
 
         Returns:
             The student's whole reply.
         """
+        blank = "" if self._continues_blanks else begun[len(begun.rstrip()) :]
+        repeated = RepeatedBlank(blank)
         reply = yield call
         if call.streams:
             chunk, reply = reply, None
             while chunk is not None:
                 reply = chunk if reply is None else reply + chunk
-                if chunk.text:
-                    yield text_chunk(str(chunk.text))
+                if new := repeated.drop(str(chunk.text)):
+                    yield text_chunk(new)
                 chunk = yield NEXT_CHUNK
-        elif reply.text:
-            yield text_chunk(str(reply.text))
+            text = ""
+        else:
+            text = str(reply.text)
+        if new := repeated.drop(text, last=True):
+            yield text_chunk(new)
         if reply.tool_calls or reply.invalid_tool_calls:
             yield tool_call_chunk_of(reply, "")
         answer: AIMessage = reply

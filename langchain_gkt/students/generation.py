@@ -102,7 +102,7 @@ def probe(engine: Engine, request: Request) -> list[float]:
 
     Args:
         engine: The student's engine.
-        request: A request; its constraint and stop strings are ignored.
+        request: A request; its constraint, stop strings and seam are ignored.
 
     Returns:
         One probability per token.
@@ -122,7 +122,7 @@ async def aprobe(engine: Engine, request: Request) -> list[float]:
 
 
 def _with_recorder(request: Request, recorder: TokenProbabilityRecorder) -> Request:
-    return replace(request, constraint=recorder, stop=())
+    return replace(request, constraint=recorder, stop=(), seam=None)
 
 
 def _is_last(chunk: ChatGenerationChunk) -> bool:

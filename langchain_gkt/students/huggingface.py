@@ -139,8 +139,6 @@ class HuggingFaceStudent(BaseChatModel):
         """Show the model's name; never its weights."""
         return [("model", self.display_name), ("max_tokens", self.max_tokens)]
 
-    # --- loading and closing ---
-
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> HuggingFaceStudent:
         """Copy the settings; weights and tokenizer are shared."""
         memo = {} if memo is None else memo
@@ -244,7 +242,10 @@ class HuggingFaceStudent(BaseChatModel):
             return self.custom_get_token_ids(text)
         return list(self._load()[1].tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    # --- tools and schemas ---
+    @property
+    def continues_blanks(self) -> bool:
+        """Whether text that ends in a blank is continued well: the blank may become another."""
+        return self._engine.spelling.is_known
 
     @property
     def knows_tools(self) -> bool:

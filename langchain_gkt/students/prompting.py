@@ -82,7 +82,10 @@ class PromptBuilder:
         text = _plain_text(_tools_as_text(conversation))
         if prefill and text[-1:].strip():
             # After "A:" comes a blank, after a question a new line.
-            prefill = (" " if text.endswith(":") else "\n") + prefill
+            if not text.endswith(":"):
+                prefill = prefill if prefill.startswith("\n") else f"\n{prefill}"
+            elif prefill[0].strip():
+                prefill = f" {prefill}"
         return list(self.tokenizer(text)["input_ids"]), self._ids(prefill)
 
     def build_truncated(
@@ -124,6 +127,16 @@ class PromptBuilder:
             )
             turns = [_with_text(turns[-1], text[cut:] or ".")]
         return self.build([*system, *turns, *begun], tools)
+
+    def writes_frame(self, messages: Sequence[BaseMessage]) -> bool:
+        """Whether a conversation is written as questions and answers, for want of a template.
+
+        Args:
+            messages: The conversation.
+        """
+        begun = bool(messages) and is_answer_prefix(messages[-1])
+        turns = [m for m in messages[: -1 if begun else None] if not isinstance(m, SystemMessage)]
+        return not self.tokenizer.chat_template and len(turns) > 1
 
     def _ids(self, text: str) -> list[int]:
         if not text:

@@ -60,6 +60,9 @@ class RequestBuilder:
             max_tokens = constraint.max_tokens
         tools = settings.offered_tools
         has_template = getattr(engine.tokenizer, "response_template", None)
+        stop = settings.stop
+        if self.prompts.writes_frame(messages):
+            stop = (*stop, "\nQ:")  # the next question is not the student's to ask
         return Request(
             prompt=prompt,
             prefill=prefill,
@@ -68,9 +71,11 @@ class RequestBuilder:
             top_p=settings.top_p,
             seed=settings.seed,
             # A grammar ends its text itself, and a stop string must not cut a tool call.
-            stop=() if constraint or tools else settings.stop,
+            stop=() if constraint or tools else stop,
             constraint=constraint,
             keep_special=bool(tools and has_template),
+            # What a grammar has read is not opened again.
+            seam=None if constraint else engine.spelling.seam(prefill) if prefill else None,
         )
 
     def generation(

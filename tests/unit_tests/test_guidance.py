@@ -15,16 +15,25 @@ from langchain_gkt.guidance import confidence
 @pytest.mark.parametrize(
     ("cut", "written", "kept"),
     [
-        ("word", "Plan: 14 plu", "Plan: 14"),
-        ("word", "Plan: 14 ", "Plan: 14"),
-        ("word", "one\n\ntw", "one"),
-        ("word", "unbroken", ""),
+        ("word", "Plan: 14 plu", "Plan: 14 "),
+        ("word", "Plan: 14 ", "Plan: 14 "),
+        ("word", "one\n\ntw", "one\n\n"),
+        ("word", "def f():\n    ret", "def f():\n    "),
+        ("word", "unbroken", "unbroken"),
+        ("word", "\nunbroken", "\nunbroken"),
+        ("word", "a,b,c\nd,e", "a,b,c\n"),
         ("word", "", ""),
         ("word", "我们先算一", "我们先算"),
-        ("sentence", "It rains. So he sta", "It rains."),
-        ("sentence", 'He said "no!" and wen', 'He said "no!"'),
-        ("sentence", "No end in sigh", "No end in"),
-        ("sentence", "It costs 3.5 dollars. Ye", "It costs 3.5 dollars."),
+        ("word", "漢\ufffd", "漢"),
+        ("word", "สวัสดีครับเพื่อน", "สวัสดีครับเพื่อ"),
+        ("word", "ทำไม่", "ทำ"),  # neither between a vowel and its consonant nor before a mark
+        ("word", "👍🏽👩\u200d👧", "👍🏽"),
+        ("word", "🇫🇷🇩🇪", "🇫🇷🇩🇪"),
+        ("sentence", "It rains. So he sta", "It rains. "),
+        ("sentence", 'He said "no!" and wen', 'He said "no!" '),
+        ("sentence", "No end in sigh", "No end in "),
+        ("sentence", "It costs 3.5 dollars. Ye", "It costs 3.5 dollars. "),
+        ("sentence", "unbroken", "unbroken"),
         ("none", "Plan: 14 plu ", "Plan: 14 plu "),
     ],
 )
@@ -35,6 +44,7 @@ def test_where_guidance_is_cut(cut, written, kept) -> None:
 @pytest.mark.parametrize("cut", ["word", "sentence", "none"])
 def test_what_can_be_shown_only_grows(cut) -> None:
     text = 'He has 3.5 apples. "Why?" 我们 先算。 Then\nhe eats 2, and so on. End'
+    text += " ครับ👨\u200d👩🇫🇷 a,b\n\n c"
     policy = GuidancePolicy(cut=cut)
     for size in range(len(text)):
         shorter, longer = policy.trim(text[:size]), policy.trim(text[: size + 1])

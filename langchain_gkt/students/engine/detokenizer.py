@@ -23,7 +23,8 @@ class Detokenizer:
             backend_tokenizer: The tokenizer of the ``tokenizers`` library.
             request: Whose answer it is.
         """
-        self._tokenizer, self._prefill = backend_tokenizer, request.prefill
+        self._tokenizer, self._prefill = backend_tokenizer, request.kept
+        self._shown = request.seam.shown if request.seam else 0
         self._skip_special = not request.keep_special
         self._stream: DecodeStream | None = None
         self._pending: list[int] = []
@@ -42,15 +43,21 @@ class Detokenizer:
             self._stream = self._open_stream()
         text = self._stream.step(self._tokenizer, token) or ""
         self._pending = [] if text else [*self._pending, token]
-        return self._stop.feed(text)
+        return self._stop.feed(self._unseen(text))
 
     def flush(self) -> str:
         """Return the text held back as part of a stop string or of a character."""
         if not self._pending:
             return self._stop.flush()
         tail = self._tokenizer.decode(self._pending, skip_special_tokens=self._skip_special)
-        text, stopped = self._stop.feed(tail.rstrip(_REPLACEMENT))
+        text, stopped = self._stop.feed(self._unseen(tail.rstrip(_REPLACEMENT)))
         return text if stopped else text + self._stop.flush()
+
+    def _unseen(self, text: str) -> str:
+        """Drop what was shown before: the end of the beginning, spelled again."""
+        seen = min(self._shown, len(text))
+        self._shown -= seen
+        return text[seen:]
 
     def _open_stream(self) -> DecodeStream:
         # The beginning of the answer comes first in the stream: a tokenizer that writes its

@@ -24,6 +24,7 @@ from langchain_gkt.students.engine.model_runner import ModelRunner
 from langchain_gkt.students.engine.request import Constraint, Request, TokenChunk
 from langchain_gkt.students.engine.request_state import Deliver, RequestState
 from langchain_gkt.students.engine.scheduler import Scheduler
+from langchain_gkt.students.engine.token_healing import Healing, TokenSpelling
 
 __all__ = ["Constraint", "Engine", "EngineConfig", "Prefill", "Request", "TokenChunk"]
 
@@ -118,6 +119,11 @@ class Engine:
         return int(size)
 
     @cached_property
+    def spelling(self) -> TokenSpelling:
+        """What its tokens spell; read from the vocabulary at first use, in up to a second."""
+        return TokenSpelling(self.tokenizer, self.vocabulary)
+
+    @cached_property
     def fingerprint(self) -> str:
         """A digest that differs between two sets of weights or two tokenizers."""
         digest = hashlib.sha256(self.tokenizer.backend_tokenizer.to_str().encode())
@@ -147,7 +153,9 @@ class Engine:
         Returns:
             A handle; closing it frees the KV cache, unless a request uses it.
         """
-        return Prefill(self.scheduler, prompt)
+        prefill = Prefill(self.scheduler, prompt)
+        _ = self.spelling  # there is time now, and it will be needed where text is begun
+        return prefill
 
     def generate(
         self, request: Request, cancelled: threading.Event, *, stream: bool = True
@@ -270,7 +278,7 @@ class Engine:
         self, request: Request, deliver: Deliver, cancelled: threading.Event, stream: bool
     ) -> RequestState:
         """Check a request and queue it."""
-        ids = [*request.prompt, *request.prefill]
+        ids = [*request.prompt, *request.kept]
         if not request.prompt:
             raise StudentError("the request has no prompt; there is nothing to continue")
         used = self.used(request.prompt, request.prefill)
@@ -292,6 +300,7 @@ class Engine:
             cancelled=cancelled,
             detokenizer=Detokenizer(self.tokenizer.backend_tokenizer, request),
             stream=stream,
+            healing=Healing(self.spelling, request.seam) if request.seam else None,
         )
         if request.max_tokens < 1:
             deliver(TokenChunk(text="", tokens=0, finish_reason="length"))

@@ -195,7 +195,7 @@ class ModelRunner:
         """
         config = self.model.config
         if not self.is_encoder_decoder:
-            ids = [*request.prompt, *request.prefill]
+            ids = [*request.prompt, *request.kept]
             if not self.has_cache:
                 return UnbatchedState({}, seen=[], pending=ids)
             return UnbatchedState(self._cached(DynamicCache(config=config)), pending=ids)
@@ -205,7 +205,7 @@ class ModelRunner:
         if start is None:
             start = config.decoder_start_token_id
         arguments = {**self._cached(cache), "encoder_outputs": encoded}
-        return UnbatchedState(arguments, pending=[start, *request.prefill])
+        return UnbatchedState(arguments, pending=[start, *request.kept])
 
     def step_unbatched(self, state: UnbatchedState) -> torch.Tensor:
         """Feed a request's pending ids.

@@ -8,6 +8,8 @@ from typing import Protocol
 
 import torch
 
+from langchain_gkt.students.engine.token_healing import Seam
+
 
 class Constraint(Protocol):
     """Chooses every token of one answer, with the request's own sampler.
@@ -48,6 +50,8 @@ class Request:
         constraint: What the answer may look like; None for anything. It holds the state of
             one answer, so every request needs its own.
         keep_special: Whether control tokens stay in the text.
+        seam: How the end of ``prefill`` is written again by the model; None to keep it as it
+            is. What is written again is neither shown nor counted.
     """
 
     prompt: list[int]
@@ -59,6 +63,12 @@ class Request:
     stop: tuple[str, ...] = ()
     constraint: Constraint | None = None
     keep_special: bool = False
+    seam: Seam | None = None
+
+    @property
+    def kept(self) -> list[int]:
+        """Ids of the beginning that the model reads and does not write again."""
+        return self.prefill if self.seam is None else self.seam.kept
 
 
 @dataclass(frozen=True, kw_only=True)

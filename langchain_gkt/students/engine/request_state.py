@@ -12,6 +12,7 @@ from langchain_gkt.students.engine.detokenizer import Detokenizer
 from langchain_gkt.students.engine.model_runner import UnbatchedState
 from langchain_gkt.students.engine.prefill import PrefillState
 from langchain_gkt.students.engine.request import Request, TokenChunk
+from langchain_gkt.students.engine.token_healing import Healing
 
 Deliver = Callable[[TokenChunk | Exception | None], None]
 """Takes the chunks of an answer; an exception if it failed, None if it was cancelled."""
@@ -31,6 +32,8 @@ class RequestState:
         closed: Whether the caller reads no more chunks.
         token: The token chosen last.
         count: Tokens generated.
+        repeated: How many of them only spell the end of the beginning again.
+        healing: Holds the first tokens to that end; None if it stays as it is.
         generator: Source of randomness; None for greedy decoding.
         prefill: What is known while the ids are being prefilled.
         unbatched: The model's cache, if the request runs outside the batch.
@@ -45,6 +48,8 @@ class RequestState:
     closed: bool = False
     token: int = -1
     count: int = 0
+    repeated: int = 0
+    healing: Healing | None = None
     generator: torch.Generator | None = None
     prefill: PrefillState | None = None
     unbatched: UnbatchedState | None = None
@@ -53,7 +58,12 @@ class RequestState:
     @property
     def max_length(self) -> int:
         """Most tokens the request may hold in the KV cache."""
-        return len(self.ids) + self.request.max_tokens
+        return len(self.request.prompt) + len(self.request.prefill) + self.request.max_tokens
+
+    @property
+    def new_tokens(self) -> int:
+        """Tokens that the answer has grown by."""
+        return self.count - self.repeated
 
     @property
     def is_cancelled(self) -> bool:
@@ -72,6 +82,8 @@ class RequestState:
         """
         self.token = token
         self.count += 1
+        if self.healing is not None and self.healing.take(token):
+            self.repeated += 1
         if token in end_ids:
             return self._finish(self.detokenizer.flush(), "stop")
         text, stopped = self.detokenizer.add(token)
@@ -79,15 +91,21 @@ class RequestState:
             return self._finish(text, "stop")
         if self.request.constraint is not None and self.request.constraint.done:
             return self._finish(text + self.detokenizer.flush(), "stop")
-        if self.count >= self.request.max_tokens:
+        if self._is_at_limit:
             return self._finish(text + self.detokenizer.flush(), "length")
         if text and self.stream:
-            self.deliver(TokenChunk(text=text, tokens=self.count))
+            self.deliver(TokenChunk(text=text, tokens=self.new_tokens))
         elif text:
             self._texts.append(text)
         return False
 
+    @property
+    def _is_at_limit(self) -> bool:
+        # An end spelled with more tokens than before must not outgrow the KV cache.
+        full = len(self.request.prompt) + len(self.request.kept) + self.count >= self.max_length
+        return full or self.new_tokens >= self.request.max_tokens
+
     def _finish(self, text: str, reason: str) -> bool:
         text = "".join([*self._texts, text])
-        self.deliver(TokenChunk(text=text, tokens=self.count, finish_reason=reason))
+        self.deliver(TokenChunk(text=text, tokens=self.new_tokens, finish_reason=reason))
         return True

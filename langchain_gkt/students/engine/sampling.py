@@ -74,7 +74,11 @@ def sample(logits: torch.Tensor, states: Sequence[RequestState]) -> list[int | E
             chosen[row] = StudentError(
                 "the student's logits are not numbers; check its weights and dtype"
             )
-        elif state.generator is not None or state.request.constraint is not None:
+        elif (
+            state.generator is not None
+            or state.request.constraint is not None
+            or state.healing is not None
+        ):
             try:
                 chosen[row] = _sample_one(logits[row].float(), state)
             except Exception as error:  # noqa: BLE001  a constraint may raise anything
@@ -83,6 +87,8 @@ def sample(logits: torch.Tensor, states: Sequence[RequestState]) -> list[int | E
 
 
 def _sample_one(logits: torch.Tensor, state: RequestState) -> int:
+    if state.healing is not None:
+        logits = state.healing.hold(logits)
     if state.request.constraint is None:
         return _draw(logits, state)
     return state.request.constraint.choose(logits, lambda allowed: _draw(allowed, state))

@@ -21,7 +21,7 @@ def test_metadata_says_what_happened(teacher, student, problem) -> None:
     limit = limit_inside(problem.plan, problem.solution)
     message = make(teacher, student, guidance_tokens=limit).invoke(problem.question)
     gkt = message.response_metadata["gkt"]
-    assert gkt["guidance"] == problem.plan
+    assert gkt["guidance"] == problem.plan + " "
     assert gkt["guidance_tokens"] == limit  # what was cut away was paid for
     assert gkt["finished_by"] == "student"
     assert gkt["fallback"] is None

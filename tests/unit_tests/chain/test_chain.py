@@ -68,7 +68,7 @@ def test_guide_gives_the_guidance_alone(teacher, student, problem) -> None:
     chain = make(teacher, student, guidance_tokens=limit_inside(problem.plan, problem.solution))
     guidance = chain.guide(problem.question)
     assert isinstance(guidance, Guidance)
-    assert guidance.text == problem.plan
+    assert guidance.text == problem.plan + " "
     assert guidance.written == problem.solution[: chain.guidance_tokens]
     assert not guidance.complete
     with pytest.raises(ValueError, match="guidance_tokens of 1 or more"):

@@ -34,7 +34,7 @@ async def test_an_unsure_student_is_helped(how) -> None:
     asked = []
     message = await answer(pair(teacher={"diary": asked}, guidance=GATE), how, ODD)
     assert message.text == solution(11)
-    assert message.response_metadata["gkt"]["guidance"] == "Plan: take 11 and add"
+    assert message.response_metadata["gkt"]["guidance"] == "Plan: take 11 and add "
     assert message.response_metadata["gkt"]["confidence"] < 0.5
     assert len(asked) == 1
 

@@ -6,7 +6,10 @@ import time
 from typing import Any
 
 import pytest
-from support.entry_points import answer
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from support.entry_points import ENTRY_POINTS, answer
 from support.fakes import MODELS, WordTeacher, limit_inside, make
 
 from langchain_gkt import HuggingFaceStudent, TeacherError
@@ -61,3 +64,52 @@ async def test_what_the_student_read_for_nothing_is_freed(how, problem) -> None:
         time.sleep(0.01)
     assert scheduler.stats()["prefix_bytes"] == 0
     student.close()
+
+
+class Echo(BaseChatModel):
+    """A student that is no local model: it has an answer ready, and notes what it was given."""
+
+    reply: str
+    given: list[Any] = []
+
+    def _generate(
+        self, messages: list[Any], stop: Any = None, run_manager: Any = None, **kwargs: Any
+    ) -> ChatResult:
+        self.given.append(messages[-1].text)
+        return ChatResult(generations=[ChatGeneration(message=AIMessage(self.reply))])
+
+    def _stream(
+        self, messages: list[Any], stop: Any = None, run_manager: Any = None, **kwargs: Any
+    ) -> Any:
+        self.given.append(messages[-1].text)
+        for character in self.reply:
+            yield ChatGenerationChunk(message=AIMessageChunk(content=character))
+
+    @property
+    def _llm_type(self) -> str:
+        return "echo"
+
+
+@pytest.mark.parametrize("how", ENTRY_POINTS)
+@pytest.mark.parametrize(
+    ("written", "reply", "whole"),
+    [
+        ("It is 21 deg", "degrees.", "It is 21 degrees."),
+        ("It is 21 deg", " degrees.", "It is 21 degrees."),
+        ("def f():\n    ret", "\n    return", "def f():\n    return"),
+        ("def f():\n    ret", "return", "def f():\n    return"),
+        ("def f():\n    ret", "    return", "def f():\n    return"),
+        ("a\n", "\n\nb", "a\n\nb"),
+        ("It is 21 deg", " ", "It is 21 "),
+        ("It is\n\n21", "\n", "It is\n\n"),
+        ("unbro", "ken", "unbroken"),
+    ],
+)
+async def test_other_students_get_no_blank_and_none_is_lost(how, written, reply, whole) -> None:
+    student = Echo(reply=reply, given=[])
+    teacher = WordTeacher(answer=written + "..", asked=[])
+    message = await answer(make(teacher, student, guidance_tokens=len(written)), how, "Q")
+    guidance = message.response_metadata["gkt"]["guidance"]
+    assert message.text == whole
+    assert message.text.startswith(guidance)
+    assert student.given == [guidance.rstrip()]

@@ -89,7 +89,7 @@ async def test_text_is_guided_with_tools_bound(how, student) -> None:
     message = await answer(chain, how, "Hello")
     gkt = message.response_metadata["gkt"]
     assert (gkt["finished_by"], gkt["teacher_calls"]) == ("student", 1)
-    assert gkt["guidance"] == "Hello there, and"
+    assert gkt["guidance"] == "Hello there, and "
     assert message.text.startswith(gkt["guidance"])
     assert teacher.log[0]["tools"][0]["function"]["name"] == "add"
 
@@ -188,7 +188,7 @@ def test_the_student_goes_on_from_what_was_shown(student) -> None:
     chain = make(Breaking(), student, on_teacher_error="student", max_tokens=30)
     message = joined(chain.stream("Hello"))
     gkt = message.response_metadata["gkt"]
-    assert gkt["guidance"] == "Hello there, and"
+    assert gkt["guidance"] == "Hello there, and "
     assert message.text.startswith(gkt["guidance"])
     assert gkt["fallback"] == "ConnectionError: gone"
     assert gkt["teacher_calls"] == 1

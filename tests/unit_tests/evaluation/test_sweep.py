@@ -61,7 +61,7 @@ def test_a_provider_that_refuses_logprobs_is_cut_otherwise() -> None:
     assert "approximate: in proportion" in str(found)
     found = sweep(chain, task(3), lengths=[6], teacher_tokenizer=words)
     assert dict(found.methods) == {"tokenizer": 3}
-    assert next(a.guidance for a in found.answers if a.length == 6) == "Plan: take 10 and add"
+    assert next(a.guidance for a in found.answers if a.length == 6) == "Plan: take 10 and add "
 
 
 @pytest.mark.parametrize("wrap", ["retry", "bind"])
@@ -96,7 +96,7 @@ def test_the_same_guidance_is_not_continued_twice() -> None:
     chain = pair(student={"asked": asked}, guidance=GuidancePolicy(cut="sentence"))
     found = sweep(chain, task(2), lengths=16)
     assert len(found.by_length) == 17
-    texts = {(number, begun) for number, begun in asked}
+    texts = {(a.row, a.guidance) for a in found.answers if a.finished_by == "student"}
     assert len(asked) == len(texts)
     warm = pair(student={"asked": asked}, temperature=0.7)
     asked.clear()
@@ -117,7 +117,7 @@ def test_lengths_spent_on_reasoning_are_wrong_answers() -> None:
     # Lengths that are spent on hidden reasoning are paid for, and right on nothing.
     assert list(found.by_length) == [0, 2, 3, 9]
     assert [one.accuracy for one in found.by_length.values()] == [0.5, 0.0, 0.0, 1.0]
-    assert next(a.guidance for a in found.answers if a.length == 9) == "Plan: take 10 and add"
+    assert next(a.guidance for a in found.answers if a.length == 9) == "Plan: take 10 and add "
 
 
 def test_a_teacher_that_tells_no_usage_is_cut_at_a_guess() -> None:

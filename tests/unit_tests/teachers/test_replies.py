@@ -39,12 +39,12 @@ def message(text: str, output: int | None = None, reasoning: int = 0, **metadata
 def test_whether_the_teacher_finished(reply, complete) -> None:
     guidance = read(reply, 4, GuidancePolicy(), None)
     assert guidance.complete is complete
-    assert guidance.text == ("a b" if complete else "a")
+    assert guidance.text == ("a b" if complete else "a ")
 
 
 def test_a_limit_that_was_ignored_is_cut_to() -> None:
     guidance = read(message("ab " * 10, 30, finish_reason="stop"), 10, GuidancePolicy(), None)
-    assert guidance.text == "ab ab ab"
+    assert guidance.text == "ab ab ab "
     assert not guidance.complete
     assert guidance.token_count == 30
 

@@ -18,7 +18,7 @@ def test_a_page_shows_tables_charts_answers_and_settings(tmp_path) -> None:
     assert "<caption>exam: 4 questions</caption>" in page
     # First a question that only guidance gets right.
     assert page.index("one more than 11?") < page.index("one more than 10?")
-    assert "<mark>Plan: take 11 and add</mark> one. 11 + 1 = 12." in page
+    assert "<mark>Plan: take 11 and add </mark>one. 11 + 1 = 12." in page
     assert '<span class="right">(right, 6 tokens)</span>' in page
     assert "&#34;schema_version&#34;: 1" in page
 

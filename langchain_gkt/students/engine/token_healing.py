@@ -1,0 +1,220 @@
+r"""Token healing: continue a text as if the student had written its end with its own tokens.
+
+A text that somebody else began ends wherever it was cut. Its last token is often one that the
+student would not have written there: ":" where it knows ":\n", "hel" where it knows "hello".
+So the last token is left out of the prompt, and the first new tokens are held to spell it, and
+the blanks behind it, again; they may go on from there. (The idea is that of the Guidance
+project: github.com/guidance-ai/guidance.)
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
+_LAST = b"\xff"
+# A longer end is mostly blanks; spelling it again would cost more than the seam is worth.
+_MAX_SPELLED = 200
+
+
+@dataclass(frozen=True)
+class Seam:
+    """Where a begun text ends and the student goes on.
+
+    Attributes:
+        kept: Ids of the begun text without its end.
+        spelled: The end, in bytes; the first new tokens spell it.
+        shown: Characters that the tokenizer decodes the end to; they are not shown again.
+    """
+
+    kept: list[int]
+    spelled: bytes
+    shown: int
+
+
+class TokenSpelling:
+    """The bytes that every token of a vocabulary stands for."""
+
+    def __init__(self, tokenizer: Any, size: int) -> None:
+        """Read a vocabulary; takes up to a second for 260,000 tokens.
+
+        Args:
+            tokenizer: A fast Hugging Face tokenizer.
+            size: Length of the model's logits.
+        """
+        self._backend = tokenizer.backend_tokenizer
+        self._bytes = _spelling(tokenizer, size)
+        # Text is never spelled with "<tool_call>" and the like, which are more than text.
+        self._marks = {t for t in tokenizer.added_tokens_decoder if self.of(t).strip()}
+        self._by_bytes: dict[bytes, list[int]] = defaultdict(list)
+        for token, data in enumerate(self._bytes):
+            if data and token not in self._marks:
+                self._by_bytes[data].append(token)
+        self._sorted = sorted(self._by_bytes)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TokenSpelling:
+        """Share what never changes."""
+        return self
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the tokenizer is of a kind whose tokens can be spelled."""
+        return bool(self._sorted)
+
+    def of(self, token: int) -> bytes:
+        """Return the bytes of a token; none for control tokens and unknown ids."""
+        return self._bytes[token] if token < len(self._bytes) else b""
+
+    def seam(self, ids: Sequence[int]) -> Seam | None:
+        """Find where a begun text has to be opened again.
+
+        Args:
+            ids: Ids of the text, blanks at its end included.
+
+        Returns:
+            The text without its last token that is not blank, and without what follows; None
+            if it has to stay as it is.
+        """
+        at, blank = len(ids), True
+        while at and self._opens(ids[at - 1]) and (blank or self._splits_character(ids[:at])):
+            at -= 1
+            blank = not self.of(ids[at]).strip()
+        spelled = b"".join(map(self.of, ids[at:]))
+        if not 0 < len(spelled) <= _MAX_SPELLED:
+            return None
+        if self._splits_character(ids[:at]) or not _is_text(spelled):
+            return None  # bytes that are no character cannot be shown again
+        kept, text = self._backend.decode(list(ids[:at])), self._backend.decode(list(ids))
+        if not text.startswith(kept):
+            return None
+        return Seam(list(ids[:at]), spelled, len(text) - len(kept))
+
+    def _opens(self, token: int) -> bool:
+        return bool(self.of(token)) and token not in self._marks
+
+    def _splits_character(self, ids: Sequence[int]) -> bool:
+        tail = b"".join(map(self.of, ids[-4:]))
+        return bool(tail) and not _is_text(tail[_character_start(tail) :])
+
+    def candidates(self, spelled: bytes) -> list[int]:
+        """Return the tokens that begin to spell some bytes.
+
+        Args:
+            spelled: The bytes.
+
+        Returns:
+            Tokens that begin with all of them, and tokens that are a beginning of them whose
+            rest can be spelled too.
+        """
+        possible = [True] * (len(spelled) + 1)
+        for start in range(len(spelled) - 1, -1, -1):
+            rest = spelled[start:]
+            at = bisect_left(self._sorted, rest)
+            extended = at < len(self._sorted) and self._sorted[at].startswith(rest)
+            possible[start] = extended or any(
+                possible[start + size] and rest[:size] in self._by_bytes
+                for size in range(1, len(rest))
+            )
+        shorter = (spelled[:size] for size in range(1, len(spelled)) if possible[size])
+        words = [*(part for part in shorter if part in self._by_bytes)]
+        return [
+            t for word in [*words, *self._beginning_with(spelled)] for t in self._by_bytes[word]
+        ]
+
+    def _beginning_with(self, data: bytes) -> list[bytes]:
+        start = bisect_left(self._sorted, data)
+        end = bisect_left(self._sorted, data + _LAST * 8, lo=start)
+        return self._sorted[start:end]
+
+
+class Healing:
+    """Holds the first tokens of one answer to the end of the text that was begun."""
+
+    def __init__(self, spelling: TokenSpelling, seam: Seam) -> None:
+        """Start before the first token.
+
+        Args:
+            spelling: The vocabulary.
+            seam: Where the begun text ends.
+        """
+        self._spelling, self._rest = spelling, seam.spelled
+
+    def hold(self, logits: torch.Tensor) -> torch.Tensor:
+        """Forbid every token that does not spell the end.
+
+        Args:
+            logits: Logits of the next token, shape (vocabulary,); not changed.
+
+        Returns:
+            Logits with forbidden tokens at minus infinity.
+        """
+        if not self._rest:
+            return logits
+        allowed = torch.tensor(self._spelling.candidates(self._rest), device=logits.device)
+        held = torch.full_like(logits, -torch.inf)
+        held[allowed] = logits[allowed]
+        return held
+
+    def take(self, token: int) -> bool:
+        """Go on by one token.
+
+        Args:
+            token: Its id.
+
+        Returns:
+            Whether it only spells what was there before.
+        """
+        if not self._rest:
+            return False
+        size, left = len(self._spelling.of(token)), len(self._rest)
+        self._rest = self._rest[size:]
+        return size <= left
+
+
+def _spelling(tokenizer: Any, size: int) -> list[bytes]:
+    """Return the bytes of every token; empty for control tokens and for kinds we do not know."""
+    spelled = [b""] * size
+    decoder = json.dumps(json.loads(tokenizer.backend_tokenizer.to_str()).get("decoder"))
+    known_bytes: dict[int, str] = bytes_to_unicode()  # type: ignore[no-untyped-call]
+    byte_of = {character: byte for byte, character in known_bytes.items()}
+    added = {token.content: token for token in tokenizer.added_tokens_decoder.values()}
+    if "ByteLevel" not in decoder and "\\u2581" not in decoder:
+        return spelled
+    for word, token in tokenizer.get_vocab().items():
+        if token >= size or (word in added and added[word].special):
+            continue
+        if word in added:
+            spelled[token] = word.encode()
+        elif "ByteLevel" in decoder:
+            known = all(character in byte_of for character in word)
+            spelled[token] = bytes(byte_of[c] for c in word) if known else b""
+        elif byte := _BYTE_TOKEN.fullmatch(word):
+            spelled[token] = bytes([int(byte[1], 16)])
+        else:
+            spelled[token] = word.replace("\u2581", " ").encode()
+    return spelled
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _character_start(data: bytes) -> int:
+    """Return where the last character begins: behind the bytes that only continue one."""
+    at = len(data) - 1
+    while at > 0 and data[at] & 0b1100_0000 == 0b1000_0000:
+        at -= 1
+    return at
