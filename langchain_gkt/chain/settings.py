@@ -16,7 +16,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import AfterValidator, BeforeValidator
 
-from langchain_gkt.chain.callbacks import child_config, with_budget
+from langchain_gkt.chain.callbacks import child_config, is_quiet, with_budget
 from langchain_gkt.errors import refuse_unknown, whole_number
 from langchain_gkt.guidance import GuidancePolicy, as_policy, require_confidence
 from langchain_gkt.metadata import Mode, Role
@@ -229,7 +229,7 @@ class CallSettings:
                 **{name: arguments[name] for name in _TOOL_ARGUMENTS if name in arguments},
             },
             response_format=response_format,
-            quiet=bool(arguments.get("quiet") or response_format),
+            quiet=is_quiet(arguments),
             warned=warned,
         )
 
