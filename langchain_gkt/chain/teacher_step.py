@@ -232,7 +232,8 @@ class TeacherStep:
         # Nothing is cut if nobody continues.
         is_last = settings.mode != "guided" or (limit is not None and limit == settings.max_tokens)
         policy = GuidancePolicy(cut="none") if is_last else settings.policy
-        guidance = replies.read(message, limit, policy, settings.stop)
+        keep = settings.mode == "teacher"  # its answer is its own
+        guidance = replies.read(message, limit, policy, settings.stop, keep_reasoning=keep)
         if limit is not None and guidance.usage and guidance.token_count > limit:
             settings.warn_once(
                 "ignored-limit",
@@ -255,8 +256,9 @@ class TeacherStep:
             json_prefix,
         )
 
-        text, complete = json_prefix(guidance.written, schema)
-        if not complete and (whole := complete_json(guidance.written, schema, outcome.shown)):
+        written = replies.without_reasoning(guidance.written)
+        text, complete = json_prefix(written, schema)
+        if not complete and (whole := complete_json(written, schema, outcome.shown)):
             text, complete = whole, True
         if not complete and self.settings.mode != "guided":
             return guidance
@@ -266,12 +268,12 @@ class TeacherStep:
     def _showable(self, written: str, limit: int | None) -> str:
         """Return the part of a growing reply that can be shown: its last word may be cut."""
         settings = self.settings
-        written = before_stop(written, settings.stop)
         if settings.mode != "guided":
-            return "" if settings.response_format else written
+            return "" if settings.response_format else before_stop(written, settings.stop)
         if limit is not None:
             # A server may ignore the limit; how much is too much is known only at the end.
             written = written[: 4 * limit]
+        written = before_stop(replies.without_reasoning(written), settings.stop)
         if not settings.response_format:
             return settings.policy.trim(written)
         from langchain_gkt.structured_output.partial_json import json_prefix  # needs an extra
