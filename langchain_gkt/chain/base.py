@@ -83,6 +83,8 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
     """Whether a failing teacher fails the call or leaves it to the student."""
     teacher_limit_param: str | None = None
     """The teacher's name for its completion limit, if it is not a usual one."""
+    teacher_prefill: bool | None = None
+    """False if the teacher refuses a conversation ending in an AIMessage; None goes by its model."""
     budget: Any = Field(default=None, repr=False)
     """A `Budget` of this chain's own, or None; copies of the chain share it."""
     streaming: bool | None = None
@@ -302,9 +304,8 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
         Args:
             tools: Tools in any form LangChain knows.
             tool_choice: As the teacher's ``bind_tools`` takes it.
-            **kwargs: Further arguments of the teacher's ``bind_tools``, or of each call: give
-                ``guidance_tokens`` here so that it holds a whole tool call, and the words that
-                your teacher puts in front of one.
+            **kwargs: Further arguments of the teacher's ``bind_tools``, or of each call: let
+                ``guidance_tokens`` hold a whole tool call and the words in front of it.
 
         Returns:
             The chain with the tools bound.
