@@ -126,7 +126,15 @@ def configured_model(model: Any, config: RunnableConfig) -> Any:
 
     Returns:
         The chat model.
+
+    Raises:
+        ValueError: If neither it nor the config names a model.
     """
+    if not {**model._default_config, **model._model_params(config)}.get("model"):
+        raise ValueError(
+            "teacher names no model: give one to init_chat_model, or to the call as "
+            f"config={{'configurable': {{'{model._config_prefix}model': 'provider:name'}}}}"
+        )
     return model._model(config)
 
 

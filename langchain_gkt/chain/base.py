@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any, Literal
 
+from langchain_core.callbacks import Callbacks
 from langchain_core.callbacks.manager import BaseRunManager
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from langchain_gkt._langchain_compat import to_messages
 from langchain_gkt.chain.call import GuidedCall
-from langchain_gkt.chain.callbacks import prepare_run
+from langchain_gkt.chain.callbacks import prepare_run, without_usage
 from langchain_gkt.chain.identity import answer_key, known_identity, traced_params
 from langchain_gkt.chain.messages import join_chunks
 from langchain_gkt.chain.settings import (
@@ -32,7 +33,7 @@ from langchain_gkt.chain.teacher_step import TeacherStep
 from langchain_gkt.chain.tool import answering_tool
 from langchain_gkt.guidance import Guidance, GuidancePolicy
 from langchain_gkt.structured_output.schema import Method
-from langchain_gkt.teachers.pickling import dump_teacher, load_teacher
+from langchain_gkt.teachers.pickling import dump_state, load_state
 from langchain_gkt.teachers.settings import require_tools
 from langchain_gkt.teachers.wrappers import is_configurable, models_of, resolve
 
@@ -67,8 +68,7 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
     guidance_tokens: GuidanceTokens = 40
     """Most completion tokens the teacher may write. 0 asks no teacher."""
     guidance: GuidancePolicy | None = None
-    """How guidance is measured and cut, and when it is asked for; None for whole words, always.
-    A JSON file that `GuidancePolicy.save` wrote may be named instead."""
+    """Where guidance is cut and when it is asked for, or a JSON file; None: whole words, always."""
     mode: CheckedMode = "guided"
     """``teacher`` and ``student`` are the single-model baselines."""
     max_tokens: MaxTokens = None
@@ -83,6 +83,8 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
     """Whether a failing teacher fails the call or leaves it to the student."""
     teacher_limit_param: str | None = None
     """The teacher's name for its completion limit, if it is not a usual one."""
+    teacher_prefill: bool | None = None
+    """False if the teacher refuses a conversation ending in an AIMessage; None goes by its model."""
     budget: Any = Field(default=None, repr=False)
     """A `Budget` of this chain's own, or None; copies of the chain share it."""
     streaming: bool | None = None
@@ -98,8 +100,6 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
     @classmethod
     def _check_arguments(cls, values: Any) -> Any:
         return checked_fields(values, cls.model_fields, cls.__name__)
-
-    # --- names, copies and pickles ---
 
     def model_post_init(self, context: Any, /) -> None:
         """Note the identity of the teacher before it changes with use."""
@@ -126,16 +126,11 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
 
     def __getstate__(self) -> dict[Any, Any]:
         """Pickle what can be rebuilt: clients and locks of a teacher are made anew."""
-        state = super().__getstate__()
-        fields = {**state["__dict__"], "teacher": dump_teacher(self.teacher)}
-        empty = {"_run": None, "_chunks": None, "_known_teacher": None}
-        private = {**(state["__pydantic_private__"] or {}), **empty}
-        return {**state, "__dict__": fields, "__pydantic_private__": private}
+        return dump_state(super().__getstate__(), empty=("_run", "_chunks", "_known_teacher"))
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
         """Undo `__getstate__`."""
-        fields = {**state["__dict__"], "teacher": load_teacher(state["__dict__"]["teacher"])}
-        super().__setstate__({**state, "__dict__": fields})
+        super().__setstate__(load_state(state))
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> GuidedKnowledgeTransferChain:
         """Copy the settings; the teacher, which calls never change, and the weights are shared."""
@@ -151,8 +146,6 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
             return next(models_of(resolve(self.teacher, None))).get_token_ids(text)
         return self.student.get_token_ids(text)  # type: ignore[no-any-return]
 
-    # --- one call ---
-
     def _for_config(self, config: RunnableConfig | None) -> GuidedKnowledgeTransferChain:
         """Return the chain with the teacher that a config asks for."""
         if not is_configurable(self.teacher):
@@ -166,9 +159,9 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
         return copy
 
     def _for_streaming(
-        self, config: RunnableConfig | None, *, asynchronous: bool
+        self, config: RunnableConfig | None, arguments: dict[str, Any], *, asynchronous: bool
     ) -> tuple[RunnableConfig, GuidedKnowledgeTransferChain]:
-        config, run = prepare_run(config, asynchronous=asynchronous)
+        config, run = prepare_run(config, self.callbacks, arguments, asynchronous=asynchronous)
         return config, self._for_config(config)._for_run(run)
 
     def _settings(self, stop: list[str] | None, run: Any, arguments: Any) -> CallSettings:
@@ -201,8 +194,7 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
         async for chunk in self._chunks:
             yield chunk
 
-    # --- entry points: each gives the child runs their parent; see `callbacks` ---
-
+    # Entry points: each gives the child runs their parent; see `callbacks`.
     def invoke(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AIMessage:
@@ -244,10 +236,9 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
         Yields:
             Message chunks; their joined text is the answer that ``invoke`` gives.
         """
-        config, one = self._for_streaming(config, asynchronous=False)
-        chunks: Any = BaseChatModel.stream(one, input, config, **kwargs)
+        config, one = self._for_streaming(config, kwargs, asynchronous=False)
         try:
-            yield from chunks
+            yield from BaseChatModel.stream(one, input, config, **kwargs)
         finally:
             if one._chunks is not None:
                 one._chunks.close()  # ends the children's runs now, not when collected
@@ -256,7 +247,7 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[AIMessageChunk]:
         """Do what `stream` does, on the event loop."""
-        config, one = self._for_streaming(config, asynchronous=True)
+        config, one = self._for_streaming(config, kwargs, asynchronous=True)
         chunks: Any = BaseChatModel.astream(one, input, config, **kwargs)
         try:
             async for chunk in chunks:
@@ -267,12 +258,26 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
             await chunks.aclose()
 
     def _chat_model_stream_v3(self, input: Any, config: Any = None, **kwargs: Any) -> Any:
-        config, one = self._for_streaming(config, asynchronous=False)
+        config, one = self._for_streaming(config, kwargs, asynchronous=False)
         return BaseChatModel._chat_model_stream_v3(one, input, config, **kwargs)
 
     async def _achat_model_stream_v3(self, input: Any, config: Any = None, **kwargs: Any) -> Any:
-        config, one = self._for_streaming(config, asynchronous=True)
+        config, one = self._for_streaming(config, kwargs, asynchronous=True)
         return await BaseChatModel._achat_model_stream_v3(one, input, config, **kwargs)
+
+    def generate(
+        self, messages: Any, stop: Any = None, callbacks: Callbacks = None, **kwargs: Any
+    ) -> LLMResult:
+        """Answer several conversations."""
+        callbacks = without_usage(callbacks, self.callbacks, kwargs)
+        return BaseChatModel.generate(self, messages, stop, callbacks, **kwargs)
+
+    async def agenerate(
+        self, messages: Any, stop: Any = None, callbacks: Callbacks = None, **kwargs: Any
+    ) -> LLMResult:
+        """Do what `generate` does, on the event loop."""
+        callbacks = without_usage(callbacks, self.callbacks, kwargs)
+        return await BaseChatModel.agenerate(self, messages, stop, callbacks, **kwargs)
 
     def _generate_with_cache(self, messages: Any, *args: Any, **kwargs: Any) -> ChatResult:
         one = self._for_run(kwargs.get("run_manager"))
@@ -281,8 +286,6 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
     async def _agenerate_with_cache(self, messages: Any, *args: Any, **kwargs: Any) -> ChatResult:
         one = self._for_run(kwargs.get("run_manager"))
         return await BaseChatModel._agenerate_with_cache(one, messages, *args, **kwargs)
-
-    # --- tools, schemas, guidance ---
 
     def bind_tools(
         self,
@@ -301,9 +304,8 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
         Args:
             tools: Tools in any form LangChain knows.
             tool_choice: As the teacher's ``bind_tools`` takes it.
-            **kwargs: Further arguments of the teacher's ``bind_tools``, or of each call: give
-                ``guidance_tokens`` here so that it holds a whole tool call, and the words that
-                your teacher puts in front of one.
+            **kwargs: Further arguments of the teacher's ``bind_tools``, or of each call: let
+                ``guidance_tokens`` hold a whole tool call and the words in front of it.
 
         Returns:
             The chain with the tools bound.
@@ -360,8 +362,8 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
         """Make a tool that answers questions, for an agent; it returns text.
 
         Args:
-            args_schema: Arguments of the tool; None for one, ``question``. The value of a
-                single argument is the prompt; several are written as ``name: value`` lines.
+            args_schema: Arguments of the tool; None for one, ``question``. The value of one
+                argument is the prompt; several are written as ``name: value`` lines.
             name: The tool's name; None for ``answer``.
             description: What the calling model is told about it.
             arg_types: Names and types of the arguments, in place of ``args_schema``.
@@ -378,7 +380,7 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
 
         Args:
             messages: A prompt, messages or a prompt value.
-            config: Runnable config; the teacher's run has no parent of the chain's here.
+            config: Runnable config; the teacher's run has no parent of the chain's.
 
         Returns:
             The guidance that the student would continue.

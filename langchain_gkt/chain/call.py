@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.messages.ai import UsageMetadata, add_usage
 from langchain_core.outputs import ChatGenerationChunk
 
 from langchain_gkt.chain.drivers import CallSteps, run_async, run_sync
@@ -20,6 +19,7 @@ from langchain_gkt.chain.messages import provider_of, rest_of, text_chunk, tool_
 from langchain_gkt.chain.settings import CallSettings
 from langchain_gkt.chain.student_step import StudentStep
 from langchain_gkt.chain.teacher_step import TeacherOutcome, TeacherStep
+from langchain_gkt.chain.usage import usage_of_answer
 from langchain_gkt.errors import BudgetExceeded, refuse_empty, teacher_error
 from langchain_gkt.guidance import confidence
 from langchain_gkt.metadata import GKTMetadata
@@ -134,9 +134,6 @@ class GuidedCall:
     ) -> ChatGenerationChunk:
         """Make the chunk that carries usage and metadata, and no text."""
         student_usage = reply.usage_metadata if reply else None
-        usage: UsageMetadata | None = None
-        for part in filter(None, (outcome.usage, student_usage)):
-            usage = add_usage(usage, part)
         guidance, reason = outcome.guidance, None
         if reply:
             reason = reply.response_metadata.get("finish_reason")
@@ -160,7 +157,7 @@ class GuidedCall:
         return ChatGenerationChunk(
             message=AIMessageChunk(
                 content="",
-                usage_metadata=usage,
+                usage_metadata=usage_of_answer(guidance, outcome.tool_reply, reply),
                 response_metadata={
                     "model_name": self.settings.model_name,
                     "model_provider": provider_of(outcome.tool_reply),

@@ -9,6 +9,7 @@ that serves this one call.
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from langchain_core.callbacks import (
@@ -24,16 +25,23 @@ from langchain_core.runnables.config import RunnableConfig, ensure_config
 from langchain_core.tracers.base import BaseTracer
 
 from langchain_gkt._langchain_compat import StreamingCallbackHandler
+from langchain_gkt.chain.usage import HideUsage, SumUsage
 from langchain_gkt.metadata import Role
 
 
 def prepare_run(
-    config: RunnableConfig | None, *, asynchronous: bool
+    config: RunnableConfig | None,
+    own_callbacks: Callbacks,
+    arguments: Mapping[str, Any],
+    *,
+    asynchronous: bool,
 ) -> tuple[RunnableConfig, BaseRunManager]:
     """Prepare a run that ``BaseChatModel.stream`` will start, and the parent it will be.
 
     Args:
         config: The caller's config.
+        own_callbacks: Handlers given to the chain's constructor.
+        arguments: The arguments of the call.
         asynchronous: Whether ``astream`` will start the run.
 
     Returns:
@@ -47,7 +55,7 @@ def prepare_run(
         inheritable_metadata=config.get("metadata"),
     )
     run_id = config.get("run_id") or uuid.uuid4()
-    config["callbacks"] = manager
+    config["callbacks"] = without_usage(manager, own_callbacks, arguments)
     config["run_id"] = run_id
     return config, ParentRunManager(
         run_id=run_id,
@@ -56,6 +64,44 @@ def prepare_run(
         inheritable_tags=manager.inheritable_tags,
         inheritable_metadata=manager.inheritable_metadata,
     )
+
+
+def is_quiet(arguments: Mapping[str, Any]) -> bool:
+    """Whether only handlers that follow runs hear the models of a call; see `child_config`.
+
+    Args:
+        arguments: The arguments of the call.
+
+    Returns:
+        True for structured answers.
+    """
+    return bool(arguments.get("quiet") or arguments.get("response_format"))
+
+
+def without_usage(
+    callbacks: Callbacks, own_callbacks: Callbacks, arguments: Mapping[str, Any]
+) -> CallbackManager:
+    """Have the listeners of the chain's run count no token that its models' runs tell of.
+
+    Args:
+        callbacks: The handlers given to the call, or their manager.
+        own_callbacks: Handlers given to the chain's constructor.
+        arguments: The arguments of the call.
+
+    Returns:
+        A manager to pass on, with an event loop or without. What is given is left as it is.
+    """
+    # Configured here, so that the handlers of the environment are in their places, too.
+    manager = CallbackManager.configure(callbacks, own_callbacks)
+    rest: list[BaseCallbackHandler] = []
+    if is_quiet(arguments):
+        everywhere = CallbackManager.configure().handlers  # the models' runs get these, too
+        rest = [h for h in manager.handlers if not _follows_runs(h) and h not in everywhere]
+    follow = [handler for handler in manager.handlers if handler not in rest]
+    # The handlers are called one after the other with the same result; on an event loop those
+    # that are not inline come last.
+    manager.handlers = [HideUsage(), *follow, *([SumUsage()] if rest else []), *rest]
+    return manager
 
 
 def child_config(

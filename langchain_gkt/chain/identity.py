@@ -19,6 +19,7 @@ _NAMED_FIELDS = (
     "stop",
     "on_teacher_error",
     "teacher_limit_param",
+    "teacher_prefill",
 )
 
 

@@ -16,12 +16,13 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import AfterValidator, BeforeValidator
 
-from langchain_gkt.chain.callbacks import child_config, with_budget
+from langchain_gkt.chain.callbacks import child_config, is_quiet, with_budget
 from langchain_gkt.errors import refuse_unknown, whole_number
 from langchain_gkt.guidance import GuidancePolicy, as_policy, require_confidence
 from langchain_gkt.metadata import Mode, Role
 from langchain_gkt.structured_output.schema import schema_in
 from langchain_gkt.students.conversion import STUDENT_VARIABLE, as_student
+from langchain_gkt.teachers.prefill import accepts_prefill
 from langchain_gkt.teachers.wrappers import is_configurable, models_of, resolve
 
 _FIELDS = ("guidance_tokens", "guidance", "mode", "max_tokens", "temperature")
@@ -118,6 +119,7 @@ class ChainFields(Protocol):
     stop: list[str] | None
     on_teacher_error: Any
     teacher_limit_param: str | None
+    teacher_prefill: bool | None
     callbacks: Callbacks
 
 
@@ -139,6 +141,7 @@ class CallSettings:
         fall_back: Whether the student answers alone if the teacher fails.
         parent: The chain's run, or None if nobody listens.
         callbacks: Handlers given to the chain's constructor.
+        prefill: Whether the teacher continues a begun answer; None to go by its model.
         model: The teacher's model for this call alone, or None for its own.
         tools: Tools in OpenAI's form.
         tool_arguments: Further arguments of the teacher's ``bind_tools``.
@@ -160,6 +163,7 @@ class CallSettings:
     fall_back: bool
     parent: BaseRunManager | None
     callbacks: Callbacks
+    prefill: bool | None = None
     model: str | None = None
     tools: Sequence[dict[str, Any]] = ()
     tool_arguments: dict[str, Any] = field(default_factory=dict)
@@ -222,6 +226,7 @@ class CallSettings:
             fall_back=chain.on_teacher_error == "student",
             parent=parent,
             callbacks=chain.callbacks,
+            prefill=chain.teacher_prefill,
             model=arguments.get("model"),
             tools=[convert_to_openai_tool(tool) for tool in arguments.get("tools") or ()],
             tool_arguments={
@@ -229,7 +234,7 @@ class CallSettings:
                 **{name: arguments[name] for name in _TOOL_ARGUMENTS if name in arguments},
             },
             response_format=response_format,
-            quiet=bool(arguments.get("quiet") or response_format),
+            quiet=is_quiet(arguments),
             warned=warned,
         )
 
@@ -239,6 +244,13 @@ class CallSettings:
         if self.mode == "guided" and self.policy.ask == "never":
             return False
         return self.mode != "student" and self.limit != 0
+
+    @property
+    def teacher_continues(self) -> bool:
+        """Whether the teacher takes a conversation that ends in a begun answer."""
+        if self.prefill is None:
+            return accepts_prefill(self.teacher, self.model)
+        return self.prefill
 
     @property
     def gated(self) -> bool:

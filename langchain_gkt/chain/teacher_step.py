@@ -19,6 +19,7 @@ from langchain_gkt.stop_strings import before_stop
 from langchain_gkt.structured_output.schema import schema_in, with_instruction
 from langchain_gkt.teachers import replies
 from langchain_gkt.teachers import settings as teachers
+from langchain_gkt.teachers.prefill import as_instruction, begun_text, without_repetition
 from langchain_gkt.teachers.wrappers import models_of
 
 
@@ -102,6 +103,7 @@ class TeacherStep:
                     yield text_chunk(new)
                 chunk = yield NEXT_CHUNK
         outcome.count(reply)
+        reply = self._following(messages, reply)
         is_cut = replies.is_cut_tool_call(reply, limit, had_tools=bool(settings.tools))
         if is_cut and limit != settings.max_tokens:
             first_text, limit = str(reply.text), settings.max_tokens
@@ -109,6 +111,7 @@ class TeacherStep:
             outcome.calls += 1
             reply = yield call
             outcome.count(reply)
+            reply = self._following(messages, reply)
             if outcome.shown:
                 reply = continue_after(first_text, reply)
         if reply.tool_calls or reply.invalid_tool_calls:
@@ -132,8 +135,10 @@ class TeacherStep:
         """
         config = self._guide_config(config)
         try:
-            reply = self._model_call(messages, self.settings.limit, config, streaming=False).run()
-            return self._read(reply, self.settings.limit, TeacherOutcome())
+            call = self._model_call(messages, self.settings.limit, config, streaming=False)
+            return self._read(
+                self._following(messages, call.run()), self.settings.limit, TeacherOutcome()
+            )
         except Exception as error:
             raise teacher_error(error) from error
 
@@ -142,7 +147,8 @@ class TeacherStep:
         config = self._guide_config(config)
         try:
             call = self._model_call(messages, self.settings.limit, config, streaming=False)
-            return self._read(await call.arun(), self.settings.limit, TeacherOutcome())
+            reply = self._following(messages, await call.arun())
+            return self._read(reply, self.settings.limit, TeacherOutcome())
         except Exception as error:
             raise teacher_error(error) from error
 
@@ -176,6 +182,9 @@ class TeacherStep:
             and teachers.streams_usage(settings.teacher)
             and "ignored-limit" not in settings.warned
         )
+        if begun_text(messages) is not None and not settings.teacher_continues:
+            # Whether the reply repeats the begun text is known only when it is whole.
+            messages, streams = as_instruction(messages), False
         if settings.response_format:
             messages = with_instruction(messages, schema_in(settings.response_format))
         self._admit(messages, limit, config)
@@ -190,6 +199,13 @@ class TeacherStep:
             streams=streams,
             has_async=teachers.has_async(settings.teacher),
         )
+
+    def _following(self, messages: list[BaseMessage], reply: AIMessage) -> AIMessage:
+        """Have a reply follow the begun answer that a conversation ends in."""
+        begun = begun_text(messages)
+        if begun is None or self.settings.teacher_continues:
+            return reply
+        return without_repetition(begun, reply)
 
     def _limited_teacher(self, limit: int | None, *, stream: bool) -> Runnable[Any, Any]:
         settings = self.settings
@@ -232,7 +248,8 @@ class TeacherStep:
         # Nothing is cut if nobody continues.
         is_last = settings.mode != "guided" or (limit is not None and limit == settings.max_tokens)
         policy = GuidancePolicy(cut="none") if is_last else settings.policy
-        guidance = replies.read(message, limit, policy, settings.stop)
+        keep = settings.mode == "teacher"  # its answer is its own
+        guidance = replies.read(message, limit, policy, settings.stop, keep_reasoning=keep)
         if limit is not None and guidance.usage and guidance.token_count > limit:
             settings.warn_once(
                 "ignored-limit",
@@ -255,8 +272,9 @@ class TeacherStep:
             json_prefix,
         )
 
-        text, complete = json_prefix(guidance.written, schema)
-        if not complete and (whole := complete_json(guidance.written, schema, outcome.shown)):
+        written = replies.without_reasoning(guidance.written)
+        text, complete = json_prefix(written, schema)
+        if not complete and (whole := complete_json(written, schema, outcome.shown)):
             text, complete = whole, True
         if not complete and self.settings.mode != "guided":
             return guidance
@@ -266,12 +284,12 @@ class TeacherStep:
     def _showable(self, written: str, limit: int | None) -> str:
         """Return the part of a growing reply that can be shown: its last word may be cut."""
         settings = self.settings
-        written = before_stop(written, settings.stop)
         if settings.mode != "guided":
-            return "" if settings.response_format else written
+            return "" if settings.response_format else before_stop(written, settings.stop)
         if limit is not None:
             # A server may ignore the limit; how much is too much is known only at the end.
             written = written[: 4 * limit]
+        written = before_stop(replies.without_reasoning(written), settings.stop)
         if not settings.response_format:
             return settings.policy.trim(written)
         from langchain_gkt.structured_output.partial_json import json_prefix  # needs an extra

@@ -14,7 +14,7 @@ from langchain_gkt.students.engine.int8 import quantize
 from langchain_gkt.students.prompting import PromptBuilder
 from langchain_gkt.students.request_builder import RequestBuilder
 
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")  # "./name" is a folder
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 
 LOADING = threading.RLock()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+from collections.abc import Sequence
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
@@ -45,6 +46,34 @@ def load_teacher(data: bytes) -> Any:
         The teacher.
     """
     return pickle.loads(data)
+
+
+def dump_state(state: dict[Any, Any], *, empty: Sequence[str]) -> dict[Any, Any]:
+    """Pickle the teacher in the state of a pydantic model.
+
+    Args:
+        state: What pydantic's ``__getstate__`` returned, with a field ``teacher``.
+        empty: Names of private attributes to leave out.
+
+    Returns:
+        The state to pickle.
+    """
+    fields = {**state["__dict__"], "teacher": dump_teacher(state["__dict__"]["teacher"])}
+    private = {**(state["__pydantic_private__"] or {}), **dict.fromkeys(empty)}
+    return {**state, "__dict__": fields, "__pydantic_private__": private}
+
+
+def load_state(state: dict[Any, Any]) -> dict[Any, Any]:
+    """Undo `dump_state`.
+
+    Args:
+        state: What it returned.
+
+    Returns:
+        The state for pydantic's ``__setstate__``.
+    """
+    fields = {**state["__dict__"], "teacher": load_teacher(state["__dict__"]["teacher"])}
+    return {**state, "__dict__": fields}
 
 
 class _TeacherPickler(pickle.Pickler):

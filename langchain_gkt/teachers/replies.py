@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
@@ -12,6 +13,8 @@ from langchain_gkt.guidance import Guidance, GuidancePolicy
 from langchain_gkt.stop_strings import find_stop
 
 _STOPPED_AT_LIMIT = {"length", "max_tokens", "max_output_tokens", "model_length", "max_length"}
+_REASONING_TAGS = ("think", "thinking", "thought", "reasoning")
+_REASONING = re.compile(rf"\s*<({'|'.join(_REASONING_TAGS)})>.*?(</\1>\s*|\Z)", re.DOTALL)
 _REASON_KEYS = ("finish_reason", "stop_reason", "done_reason")
 
 
@@ -63,8 +66,33 @@ def is_cut_tool_call(reply: AIMessage, limit: int | None, *, had_tools: bool) ->
     return at_limit and bool(calls or (had_tools and not str(reply.text).strip()))
 
 
+def without_reasoning(written: str) -> str:
+    """Leave out the reasoning that some models write at the beginning, between ``<think>`` tags.
+
+    The result for a longer text begins with the result for a shorter one.
+
+    Args:
+        written: A reply, or what there is of it so far.
+
+    Returns:
+        The text after it; empty if the reasoning has not ended.
+    """
+    text = written
+    while block := _REASONING.match(text):
+        text = text[block.end() :]
+    begun = text.strip()  # a tag may be cut in its middle
+    if any(f"<{tag}>".startswith(begun) for tag in _REASONING_TAGS):
+        return ""
+    return text
+
+
 def read(
-    message: BaseMessage, limit: int | None, policy: GuidancePolicy, stop: list[str] | None
+    message: BaseMessage,
+    limit: int | None,
+    policy: GuidancePolicy,
+    stop: list[str] | None,
+    *,
+    keep_reasoning: bool = False,
 ) -> Guidance:
     """Read a teacher's reply as guidance.
 
@@ -73,6 +101,7 @@ def read(
         limit: The limit of the call, in the teacher's tokens; None for a whole answer.
         policy: Where to cut.
         stop: Stop strings of the call; text from the first one on is dropped.
+        keep_reasoning: Whether `without_reasoning` is left undone.
 
     Returns:
         The guidance.
@@ -92,6 +121,14 @@ def read(
     # An estimated count is too rough to cut by if the provider says why it stopped.
     if limit is not None and count > limit and (usage or reason is None):
         text, complete = text[: len(text) * limit // count], False
+    if not keep_reasoning:
+        visible = without_reasoning(text)
+        if text.strip() and not visible.strip():
+            raise TeacherError(
+                f"the teacher wrote nothing but reasoning (<think>) inside a limit of {limit} "
+                "tokens; raise guidance_tokens, or turn the teacher's reasoning off"
+            )
+        text = visible
     if (end := find_stop(text, stop)) is not None:
         text, complete = text[:end], True
     return Guidance(

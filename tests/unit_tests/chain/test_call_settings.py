@@ -108,3 +108,12 @@ async def test_models_of_init_chat_model(student) -> None:
     one = chain._for_config({"configurable": {"model": "gpt-4o"}})
     assert one.teacher.bound.model_name == "gpt-4o"
     assert one._get_llm_string() != chain._for_config(None)._get_llm_string()
+
+
+def test_a_configurable_model_that_names_none_says_what_is_missing(student) -> None:
+    from langchain.chat_models import init_chat_model
+
+    teacher = init_chat_model(configurable_fields="any", config_prefix="big", api_key="k")
+    chain = make(teacher, student)
+    with pytest.raises(ValueError, match=r"teacher names no model.*'big_model': 'provider:name'"):
+        chain.invoke("Hello")

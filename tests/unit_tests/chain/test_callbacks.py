@@ -25,9 +25,8 @@ async def test_both_models_run_under_the_chain(how, teacher, student, problem) -
         assert child["end"] == "ok"
     assert taught["metadata"]["gkt_call_id"] == learned["metadata"]["gkt_call_id"]
     assert taught["usage"]["output_tokens"] == chain.guidance_tokens
-    assert own["usage"]["output_tokens"] == (
-        taught["usage"]["output_tokens"] + learned["usage"]["output_tokens"]
-    )
+    assert learned["usage"]["output_tokens"] > 0
+    assert own["usage"]["output_tokens"] == 0  # sums over all runs count nothing twice
     assert recorder.ended[-1] == own["id"]
 
 

@@ -144,3 +144,9 @@ def test_int8_students_answer_and_are_told_apart(student, problem) -> None:
     held = small.with_structured_output({"title": "A", "type": "object", "properties": {}})
     assert held.invoke("An empty one.") == {}
     small.close()
+
+
+@pytest.mark.parametrize("name", ["./nope", "../nope", "./no/where", "~/nope"])
+def test_a_missing_folder_is_not_looked_for_on_the_hub(name) -> None:
+    with pytest.raises(FileNotFoundError, match="is not a folder"):
+        HuggingFaceStudent(model=name).invoke("Hello")

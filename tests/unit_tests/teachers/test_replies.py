@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from langchain_core.messages import AIMessage
 
 from langchain_gkt import GuidancePolicy, TeacherError
-from langchain_gkt.teachers.replies import read
+from langchain_gkt.teachers.replies import read, without_reasoning
 
 
 def message(text: str, output: int | None = None, reasoning: int = 0, **metadata) -> AIMessage:
@@ -57,3 +59,26 @@ def test_hidden_reasoning_that_eats_the_limit_is_explained() -> None:
 def test_text_is_cut_at_a_stop_string_the_teacher_overran() -> None:
     guidance = read(message("yes\nQ: more", 9), 9, GuidancePolicy(), ["\nQ:"])
     assert (guidance.text, guidance.complete) == ("yes", True)
+
+
+THOUGHTS = "\n<think>\nThey want 5.\n</think>\n\nThe answer is 5, because"
+
+
+def test_reasoning_in_the_text_is_no_guidance() -> None:
+    cut = message(THOUGHTS, 20, finish_reason="length")
+    assert read(cut, 20, GuidancePolicy(), None).text.strip() == "The answer is 5,"
+    whole = read(cut, 20, GuidancePolicy(), None, keep_reasoning=True)
+    assert whole.text.startswith("\n<think>")
+    for end in (3, 10, len("\n<think>\nThey want 5.\n</thi")):
+        unclosed = message(THOUGHTS[:end], 20, finish_reason="length")
+        with pytest.raises(TeacherError, match=r"nothing but reasoning.*raise guidance_tokens"):
+            read(unclosed, 20, GuidancePolicy(), None)
+    plain = " <thinner> is no tag, <think> further on is none either"
+    assert without_reasoning(plain) == plain
+
+
+def test_streams_show_no_reasoning() -> None:
+    shown = [without_reasoning(THOUGHTS[:end]) for end in range(len(THOUGHTS) + 1)]
+    assert all(longer.startswith(one) for one, longer in itertools.pairwise(shown))
+    assert shown[-1] == "The answer is 5, because"
+    assert not any("<" in one or "want" in one for one in (text.strip() for text in shown))

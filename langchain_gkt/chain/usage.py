@@ -1,0 +1,118 @@
+"""Keeps sums of usage true: the models' runs carry what was paid, the chain's own run nothing.
+
+Tracers and usage callbacks add up the usage of all runs of chat models. The chain's run and
+those of its two models are such runs, so its own would be counted a second time. The answer
+that the caller gets still has ``usage_metadata``: only what listeners are handed at the end
+of the chain's run is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import AIMessage
+from langchain_core.messages.ai import UsageMetadata, add_usage
+from langchain_core.outputs import ChatGeneration, LLMResult
+
+from langchain_gkt.guidance import Guidance
+
+_COUNTS = (
+    "input_tokens",
+    "output_tokens",
+    "total_tokens",
+    "input_token_details",
+    "output_token_details",
+)
+
+
+def usage_of_answer(
+    guidance: Guidance | None, tool_reply: AIMessage | None, reply: AIMessage | None
+) -> UsageMetadata | None:
+    """Describe an answer: the tokens of its conversation, and its own.
+
+    Args:
+        guidance: The beginning of the answer, or None.
+        tool_reply: The teacher's tool call, or None.
+        reply: The student's reply, or None if the teacher finished the answer.
+
+    Returns:
+        What a single model would have reported; None if the model that ended the answer
+        reported nothing. What was paid is in ``"gkt"``.
+    """
+    if reply is None:
+        taught = tool_reply.usage_metadata if tool_reply else guidance and guidance.usage
+        return _counts(taught) if taught else None
+    usage = reply.usage_metadata
+    if not usage or not guidance:
+        return _counts(usage) if usage else None
+    # The student read the guidance as part of its prompt, but it is part of the answer.
+    total = usage["input_tokens"] + usage["output_tokens"]
+    output = min(total, usage["output_tokens"] + _kept_tokens(guidance))
+    return UsageMetadata(input_tokens=total - output, output_tokens=output, total_tokens=total)
+
+
+def _kept_tokens(guidance: Guidance) -> int:
+    """Return how many of the teacher's tokens are in the answer; some were hidden or cut away."""
+    details: Mapping[str, Any] = (guidance.usage or {}).get("output_token_details") or {}
+    visible = max(0, guidance.token_count - (details.get("reasoning") or 0))
+    return round(visible * min(1.0, len(guidance.text) / max(1, len(guidance.written))))
+
+
+def _counts(usage: Mapping[str, Any]) -> UsageMetadata:
+    """Leave out costs: langchain-core marks answers from its cache by them."""
+    counts: Any = {key: usage[key] for key in _COUNTS if key in usage}
+    return counts  # type: ignore[no-any-return]
+
+
+class _ChangesUsage(BaseCallbackHandler):
+    """Changes the usage in the result of the chain's run for the handlers that come after it."""
+
+    run_inline = True  # handlers of an event loop otherwise run all at once
+
+    def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
+        """Change the result of a run that ended well."""
+        for generations in response.generations:  # the run's own lists: the answer is another
+            for index, generation in enumerate(generations):
+                if isinstance(generation, ChatGeneration) and (
+                    isinstance(message := generation.message, AIMessage) and message.usage_metadata
+                ):
+                    update = {"usage_metadata": self._usage(message)}
+                    changed = message.model_copy(update=update)
+                    generations[index] = generation.model_copy(update={"message": changed})
+
+    def on_llm_error(self, error: BaseException, **kwargs: Any) -> None:
+        """Change what was written before an error."""
+        if isinstance(response := kwargs.get("response"), LLMResult):
+            self.on_llm_end(response)
+
+    def _usage(self, message: AIMessage) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+class HideUsage(_ChangesUsage):
+    """Says that the chain itself used no tokens; its models' runs say what they used.
+
+    Zeros are handed on, because LangSmith estimates the tokens of runs that report none.
+    """
+
+    def _usage(self, message: AIMessage) -> dict[str, Any]:
+        used: dict[str, Any] = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
+        if (message.usage_metadata or {}).get("total_cost") == 0:  # an answer from the cache
+            used["total_cost"] = 0
+        return used
+
+
+class SumUsage(_ChangesUsage):
+    """Says what both models used, to handlers that do not hear their runs."""
+
+    def _usage(self, message: AIMessage) -> dict[str, Any]:
+        hidden: dict[str, Any] = {**(message.usage_metadata or {})}
+        if hidden.get("total_cost") == 0:
+            return hidden
+        gkt: dict[str, Any] = message.response_metadata.get("gkt") or {}
+        paid: UsageMetadata | None = None
+        for usage in filter(None, (gkt.get("teacher_usage"), gkt.get("student_usage"))):
+            paid = add_usage(paid, _counts(usage))
+        return {**paid} if paid else hidden

@@ -1,0 +1,126 @@
+"""Asks teachers that refuse a conversation ending in their own begun answer to go on from it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+
+from langchain_gkt.teachers.wrappers import models_of
+
+# Claude 4.6 and later answer such a conversation with an error, at every provider.
+_CLAUDE = re.compile(r"claude-[a-z]+-(\d{1,2})(?!\d)(?:[-.](\d{1,2})(?!\d))?")
+_REFUSES_SINCE = (4, 6)
+_MODEL_FIELDS = ("model", "model_name", "model_id")
+_LEAST_OVERLAP = 12
+"""Fewest characters in which a reply's beginning is taken for a repetition."""
+
+_INSTRUCTION = """\
+Your answer to this has been begun already. This is its beginning:
+
+{begun}
+
+Write only what follows it. Go on exactly where it ends, in the middle of the sentence if it ends
+there. Do not repeat it, and do not comment on it."""
+
+
+def accepts_prefill(teacher: object, model: str | None = None) -> bool:
+    """Whether a teacher continues a conversation that ends in an AIMessage.
+
+    Args:
+        teacher: A chat model, wrapped or not.
+        model: The model's name for this call alone, or None.
+
+    Returns:
+        False if a model that the call may reach is known to refuse it.
+    """
+    names = [
+        str(getattr(one, field, None) or "")
+        for one in models_of(teacher)
+        for field in _MODEL_FIELDS
+    ]
+    return not any(map(_refuses, [model] if model else names))
+
+
+def _refuses(name: str) -> bool:
+    found = _CLAUDE.search(name.lower())
+    return bool(found) and (int(found[1]), int(found[2] or 0)) >= _REFUSES_SINCE
+
+
+def begun_text(messages: Sequence[BaseMessage]) -> str | None:
+    """Return the text of the begun answer that a conversation ends in, or None.
+
+    Args:
+        messages: The conversation.
+
+    Returns:
+        The text.
+    """
+    last = messages[-1] if messages else None
+    return str(last.text) if isinstance(last, AIMessage) and not last.tool_calls else None
+
+
+def as_instruction(messages: list[BaseMessage]) -> list[BaseMessage]:
+    """Turn a begun answer at the end of a conversation into an instruction to go on from it.
+
+    Args:
+        messages: The conversation.
+
+    Returns:
+        One that ends in a message of the user; the same if there is no begun answer.
+    """
+    begun = begun_text(messages)
+    if begun is None:
+        return messages
+    earlier = messages[:-1]
+    if not begun.strip():
+        return earlier
+    instruction = _INSTRUCTION.format(begun=begun)
+    asked = earlier[-1] if earlier else None
+    if isinstance(asked, HumanMessage) and isinstance(asked.content, str):
+        # Two messages of the user in a row are refused by some chat templates.
+        joined = asked.model_copy(update={"content": f"{asked.content}\n\n{instruction}"})
+        return [*earlier[:-1], joined]
+    return [*earlier, HumanMessage(instruction)]
+
+
+def without_repetition(begun: str, reply: AIMessage) -> AIMessage:
+    """Make a reply to `as_instruction` follow the begun text.
+
+    Args:
+        begun: The begun text.
+        reply: The teacher's reply.
+
+    Returns:
+        The reply without a repeated beginning, with a blank if two words would run together.
+    """
+    text = str(reply.text)
+    if reply.tool_calls or reply.invalid_tool_calls or not begun.strip() or not text.strip():
+        return reply
+    rest = _after(begun, text)
+    repeated = rest != text
+    if (
+        not repeated
+        and re.search(r"[A-Za-z0-9,.;:!?)]\Z", begun)
+        and re.match(r"[A-Za-z0-9(]", rest)
+    ):
+        rest = f" {rest}"
+    update: dict[str, Any] = {"content": rest}
+    return reply.model_copy(update=update)
+
+
+def _after(begun: str, text: str) -> str:
+    """Return what of a text comes after the longest end of ``begun`` that it repeats."""
+    told, written = begun.strip(), text.lstrip()
+    if written.startswith(told):
+        # Its own blank, or none, is right only if it repeated the text as it was.
+        return written[len(told) :].lstrip() if begun[-1:].isspace() else written[len(told) :]
+    for size in range(min(len(told), len(written)), _LEAST_OVERLAP - 1, -1):
+        starts_word = (
+            size == len(told) or not told[-size - 1].isalnum() or not told[-size].isalnum()
+        )
+        if starts_word and told.endswith(written[:size]):
+            return written[size:]
+    return text
