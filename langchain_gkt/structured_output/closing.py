@@ -52,8 +52,9 @@ def _rank(data: bytes) -> tuple[int, int]:
         return (6, 0)
     if not data.strip(b'"}]'):
         return (0 if data[:1] in b"}]" else 1, -len(data))
-    if not data.strip(b'"}],:'):
+    if not data.strip(b'"}]:'):
         return (2, -len(data))
+    # A comma opens one more item: taken over and over where it may be left out, it has no end.
     if b"{" in data or b"[" in data or b"," in data:
         return (5, len(data))
     # Text that the schema prescribes: names of properties, values of an enum.

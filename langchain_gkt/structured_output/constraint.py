@@ -51,7 +51,13 @@ class GrammarTokenizer:
 
     def matcher(self, grammar: str) -> llguidance.LLMatcher:
         """Return the state of a text that has not begun."""
-        return llguidance.LLMatcher(self.tokens, grammar)
+        # Errors are asked for with get_error(); the engine would print them on stderr, too.
+        return llguidance.LLMatcher(self.tokens, grammar, log_level=0)
+
+    def is_added(self, text: str) -> bool:
+        """Whether a text is one added token of the vocabulary, which no bytes can spell."""
+        ids = self.tokens.tokenize_str(text)
+        return len(ids) == 1 and bool(self.tokens.is_special_token(ids[0]))
 
     def shortest_end(self, matcher: llguidance.LLMatcher) -> list[int] | None:
         """Return tokens that bring a text to its end, few rather than many.

@@ -7,7 +7,7 @@ from another model's tokenizer can be the beginning of an answer.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -65,12 +65,16 @@ def _closed(schema: Any) -> Any:
     return closed
 
 
-def tool_grammar(tools: Sequence[dict[str, Any]], name: str | None) -> str:
+def tool_grammar(
+    tools: Sequence[dict[str, Any]], name: str | None, *, single_tokens: Collection[str] = ()
+) -> str:
     """Compile the grammar of one tool call in the Hermes format.
 
     Args:
         tools: Tools in OpenAI's form.
         name: The tool that must be called, or None for any of them.
+        single_tokens: Those of the marks ``<tool_call>`` and ``</tool_call>`` that are one added
+            token each in the student's vocabulary, as in Qwen's; others are spelled as text.
 
     Returns:
         A grammar.
@@ -100,9 +104,17 @@ def tool_grammar(tools: Sequence[dict[str, Any]], name: str | None) -> str:
     objects = [json.dumps({**call, "x-guidance": _COMPACT}) for call in calls]
     rules = [f"call{i}: %json {text}" for i, text in enumerate(objects)]
     either = " | ".join(f"call{i}" for i in range(len(rules)))
-    start = 'start: "<tool_call>\\n" call "\\n</tool_call>"'
-    lark = "\n".join([start, f"call: {either}", *rules])
-    return _checked(llguidance.LLMatcher.grammar_from_lark(lark), "tools")
+    rules.append(f"call: {either}")
+    spelled = _call_grammar(['"<tool_call>"', '"</tool_call>"'], rules)
+    _checked(spelled, "tools")  # added tokens are unknown to the byte tokenizer that checks
+    marks = [m if m in single_tokens else f'"{m}"' for m in ("<tool_call>", "</tool_call>")]
+    return _call_grammar(marks, rules)
+
+
+def _call_grammar(marks: Sequence[str], rules: Sequence[str]) -> str:
+    start = rf'start: {marks[0]} "\n" call "\n" {marks[1]}'
+    grammar: str = llguidance.LLMatcher.grammar_from_lark("\n".join([start, *rules]))
+    return grammar
 
 
 def _checked(grammar: str, field: str) -> str:
@@ -125,7 +137,7 @@ def valid_prefix(text: str, grammar: str) -> tuple[str, bool]:
     Returns:
         That beginning, and whether it is a whole text of the grammar.
     """
-    matcher = llguidance.LLMatcher(_BYTES, grammar)
+    matcher = llguidance.LLMatcher(_BYTES, grammar, log_level=0)
     data = text.encode()
     count = matcher.try_consume_tokens(list(data))
     return data[:count].decode(errors="ignore"), bool(matcher.is_accepting())

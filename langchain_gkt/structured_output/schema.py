@@ -14,6 +14,7 @@ from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
 from langchain_core.utils.function_calling import convert_to_json_schema
 from langchain_core.utils.pydantic import is_basemodel_subclass
+from pydantic import BaseModel
 
 Method = Literal["json_schema", "json_mode", "function_calling"]
 
@@ -82,11 +83,10 @@ def in_order(value: Any, schema: Any, root: dict[str, Any]) -> Any:
     """
     if not isinstance(schema, dict):
         return value
+    if schema.get("$ref") == "#":
+        return in_order(value, root, root)
     if str(schema.get("$ref", "")).startswith("#/"):
-        target: Any = root
-        for step in schema["$ref"][2:].split("/"):
-            target = target.get(step, {}) if isinstance(target, dict) else {}
-        return in_order(value, target, root)
+        return in_order(value, _target(schema["$ref"], root), root)
     if isinstance(value, list):
         return [in_order(item, schema.get("items"), root) for item in value]
     if isinstance(value, float) and schema.get("type") == "integer" and value.is_integer():
@@ -140,6 +140,40 @@ def _parsed(
     return raw | parsed.with_fallbacks([failed], exception_key="parsing_error")
 
 
+def _recursive(schema: Any) -> dict[str, Any] | None:
+    """Return a schema's own JSON schema if it refers to itself; LangChain would lose the inner."""
+    own = schema
+    if isinstance(schema, type) and issubclass(schema, BaseModel):
+        own = schema.model_json_schema()
+    if not isinstance(own, dict) or not _refers_to_itself(own, own, ()):
+        return None
+    target = own
+    if str(own.get("$ref", "")).startswith("#/"):
+        target = _target(own["$ref"], own)
+    return {"title": target.get("title", "answer"), **own}
+
+
+def _refers_to_itself(schema: Any, root: dict[str, Any], open_refs: tuple[str, ...]) -> bool:
+    if isinstance(schema, list):
+        return any(_refers_to_itself(item, root, open_refs) for item in schema)
+    if not isinstance(schema, dict):
+        return False
+    ref = schema.get("$ref")
+    if ref == "#" or ref in open_refs:
+        return True
+    if isinstance(ref, str) and ref.startswith("#/"):
+        return _refers_to_itself(_target(ref, root), root, (*open_refs, ref))
+    inner = (value for key, value in schema.items() if key not in ("$defs", "definitions"))
+    return any(_refers_to_itself(value, root, open_refs) for value in inner)
+
+
+def _target(ref: str, root: dict[str, Any]) -> Any:
+    target: Any = root
+    for step in ref[2:].split("/"):
+        target = target.get(step, {}) if isinstance(target, dict) else {}
+    return target
+
+
 def binding(schema: Any, method: Method) -> dict[str, Any]:
     """Return the call arguments that ask a model of ours for a schema.
 
@@ -152,7 +186,7 @@ def binding(schema: Any, method: Method) -> dict[str, Any]:
     """
     if isinstance(schema, dict) and not {"title", "name", "function"} & schema.keys():
         schema = {"title": "answer", **schema}
-    wanted = convert_to_json_schema(schema)
+    wanted = _recursive(schema) or convert_to_json_schema(schema)
     name = wanted.get("title", "answer")
     return {
         "response_format": {

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_gkt.structured_output.schema import schema_in
 from langchain_gkt.students.engine.engine import Engine
 from langchain_gkt.students.settings import GenerationSettings
+from langchain_gkt.students.tool_parsing import CLOSE, OPEN
 
 if TYPE_CHECKING:
     from langchain_gkt.structured_output.constraint import GrammarConstraint, GrammarTokenizer
@@ -78,7 +79,9 @@ class DecodingConstraints:
                     f"tool_choice={tool!r} needs a student that calls tools in the Hermes "
                     "format; this one's response_template has a format of its own"
                 )
-            return tool_grammar(settings.tools or (), None if tool == "any" else tool)
+            added = [mark for mark in (OPEN, CLOSE) if self._tokenizer.is_added(mark)]
+            name = None if tool == "any" else tool
+            return tool_grammar(settings.tools or (), name, single_tokens=added)
         return _json_grammar(settings.response_format) if settings.response_format else None
 
 
