@@ -84,7 +84,7 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
     teacher_limit_param: str | None = None
     """The teacher's name for its completion limit, if it is not a usual one."""
     teacher_prefill: bool | None = None
-    """False if the teacher refuses to continue an AIMessage; None goes by its model."""
+    """False if the teacher refuses a conversation ending in an AIMessage; None to go by model."""
     budget: Any = Field(default=None, repr=False)
     """A `Budget` of this chain's own, or None; copies of the chain share it."""
     streaming: bool | None = None

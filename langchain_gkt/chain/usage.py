@@ -55,9 +55,8 @@ def usage_of_answer(
 
 def _kept_tokens(guidance: Guidance) -> int:
     """Return how many of the teacher's tokens are in the answer; some were hidden or cut away."""
-    usage: Any = guidance.usage or {}
-    details: Mapping[str, Any] = usage.get("output_token_details") or {}
-    visible = max(0, guidance.token_count - (details.get("reasoning") or 0))
+    details = guidance.usage.get("output_token_details") if guidance.usage else None
+    visible = max(0, guidance.token_count - ((details or {}).get("reasoning") or 0))
     return round(visible * min(1.0, len(guidance.text) / max(1, len(guidance.written))))
 
 
@@ -99,9 +98,9 @@ class HideUsage(_ChangesUsage):
     """
 
     def _usage(self, message: AIMessage) -> dict[str, Any]:
+        given: dict[str, Any] = {**(message.usage_metadata or {})}
         used: dict[str, Any] = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
-        reported: Any = message.usage_metadata or {}
-        if reported.get("total_cost") == 0:  # an answer from the cache
+        if given.get("total_cost") == 0:  # an answer from the cache
             used["total_cost"] = 0
         return used
 

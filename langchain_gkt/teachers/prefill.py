@@ -46,7 +46,7 @@ def accepts_prefill(teacher: object, model: str | None = None) -> bool:
 
 def _refuses(name: str) -> bool:
     found = _CLAUDE.search(name.lower())
-    return bool(found) and (int(found[1]), int(found[2] or 0)) >= _REFUSES_SINCE
+    return found is not None and (int(found[1]), int(found[2] or 0)) >= _REFUSES_SINCE
 
 
 def begun_text(messages: Sequence[BaseMessage]) -> str | None:
@@ -107,6 +107,8 @@ def without_repetition(begun: str, reply: AIMessage) -> AIMessage:
         and re.match(r"[A-Za-z0-9(]", rest)
     ):
         rest = f" {rest}"
+    if begun[-1].isspace():
+        rest = rest.lstrip(" ")
     update: dict[str, Any] = {"content": rest}
     return reply.model_copy(update=update)
 
@@ -115,8 +117,7 @@ def _after(begun: str, text: str) -> str:
     """Return what of a text comes after the longest end of ``begun`` that it repeats."""
     told, written = begun.strip(), text.lstrip()
     if written.startswith(told):
-        # Its own blank, or none, is right only if it repeated the text as it was.
-        return written[len(told) :].lstrip() if begun[-1:].isspace() else written[len(told) :]
+        return written[len(told) :]
     for size in range(min(len(told), len(written)), _LEAST_OVERLAP - 1, -1):
         starts_word = (
             size == len(told) or not told[-size - 1].isalnum() or not told[-size].isalnum()

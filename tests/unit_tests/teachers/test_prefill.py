@@ -59,8 +59,8 @@ async def test_a_begun_answer_is_gone_on_with(how, written, student) -> None:
 async def test_the_student_continues_both_and_any_teacher_can_be_told_so(student) -> None:
     teacher = WordTeacher(answer="30, because of what was bought.", asked=[])
     chain = make(teacher, student, guidance_tokens=12, teacher_prefill=False)
-    assert chain.invoke(BEGUN).response_metadata["gkt"]["guidance"] == " 30, because"
-    assert chain.guide(BEGUN).text == (await chain.aguide(BEGUN)).text == " 30, because"
+    assert chain.invoke(BEGUN).response_metadata["gkt"]["guidance"] == " 30, because "
+    assert chain.guide(BEGUN).text == (await chain.aguide(BEGUN)).text == " 30, because "
     assert all(asked["messages"][-1].type == "human" for asked in teacher.asked)
     assert chain.invoke("How many?").text  # nothing is begun
     assert teacher.asked[-1]["messages"][-1].text == "How many?"
