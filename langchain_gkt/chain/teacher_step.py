@@ -21,6 +21,7 @@ from langchain_gkt.teachers import replies
 from langchain_gkt.teachers import settings as teachers
 from langchain_gkt.teachers.prefill import as_instruction, begun_text, without_repetition
 from langchain_gkt.teachers.wrappers import models_of
+from langchain_gkt.tool_text import may_be_call
 
 
 @dataclass(kw_only=True)
@@ -94,17 +95,21 @@ class TeacherStep:
         call = self._model_call(messages, limit, settings.child("teacher"), streaming=streaming)
         outcome.calls += 1
         reply = yield call
+        # A provider's own tools (web search) have no function.
+        names = [str(tool.get("function", tool).get("name")) for tool in settings.tools or ()]
         if call.streams:
             chunk, reply = reply, None
             while chunk is not None:
                 reply = chunk if reply is None else reply + chunk
-                if new := self._showable(str(reply.text), limit)[len(outcome.shown) :]:
+                text = str(reply.text)
+                new = self._showable(text, limit)[len(outcome.shown) :]
+                if new and not may_be_call(text, names):  # a call is no text to show
                     outcome.shown += new
                     yield text_chunk(new)
                 chunk = yield NEXT_CHUNK
         outcome.count(reply)
         reply = self._following(messages, reply)
-        is_cut = replies.is_cut_tool_call(reply, limit, had_tools=bool(settings.tools))
+        is_cut = replies.is_cut_tool_call(reply, limit, tools=names)
         if is_cut and limit != settings.max_tokens:
             first_text, limit = str(reply.text), settings.max_tokens
             call = self._model_call(messages, limit, settings.child("teacher"), streaming=False)

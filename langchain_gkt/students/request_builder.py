@@ -94,7 +94,13 @@ class RequestBuilder:
         request, parser = self.build(messages, settings), None
         if tools := settings.offered_tools:
             begun = [*request.prompt, *request.prefill]
-            parser = AnswerParser(self.engine.tokenizer, begun, list(tools), settings.stop)
+            parser = AnswerParser(
+                self.engine.tokenizer,
+                begun,
+                list(tools),
+                settings.stop,
+                has_begun=bool(request.prefill),
+            )
         return Generation(self.engine, request, parser, model_name=model_name)
 
     def tokenize(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 import uuid
+from collections.abc import Collection
 from typing import Any
 
 from langchain_core.messages.tool import ToolCallChunk, tool_call_chunk
 
 from langchain_gkt.stop_strings import StopStringFilter
+from langchain_gkt.tool_text import may_be_call, whole_call
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 _CALL = re.compile(rf"{OPEN}(.*?)(?:{CLOSE}|\Z)", re.DOTALL)
@@ -19,11 +21,17 @@ class HermesToolParser:
     """Reads ``<tool_call>{"name": ..., "arguments": {...}}</tool_call>``.
 
     The format of Hermes and Qwen models. It is the default for a tokenizer without a
-    ``response_template`` of its own.
+    ``response_template`` of its own. Small models leave the tags out: a whole answer that is
+    such an object, bare or in a code fence, is a call, too.
     """
 
-    def __init__(self) -> None:
-        """Start with no text."""
+    def __init__(self, names: Collection[str] = ()) -> None:
+        """Start with no text.
+
+        Args:
+            names: Tools that may be called without the tags; none if the answer has begun.
+        """
+        self._names, self._held = names, ""
         self._text = StopStringFilter((OPEN,))
         self._seen, self._shown = "", 0
         self._opened = False
@@ -37,6 +45,11 @@ class HermesToolParser:
         Returns:
             The part that is certain to be no tool call.
         """
+        if self._names:
+            self._held += text
+            if may_be_call(self._held, self._names):
+                return ""
+            text, self._held, self._names = self._held, "", ()
         self._seen += text
         if self._opened:
             return ""
@@ -51,6 +64,14 @@ class HermesToolParser:
             Text that was held back, and the tool calls. A malformed call has its whole text as
             arguments, which are no JSON, so that LangChain reports it as an invalid call.
         """
+        if self._held:
+            if call := whole_call(self._held, self._names):
+                return "", [_call_of(call)]
+            self._names, held = (), self._held
+            self._held = ""
+            shown = self.feed(held)
+            rest, calls = self.finish()
+            return shown + rest, calls
         if not self._opened:
             return self._text.flush(), []
         rest = self._seen[self._shown :]
@@ -105,6 +126,8 @@ class AnswerParser:
         prompt: list[int],
         tools: list[dict[str, Any]],
         stop: tuple[str, ...],
+        *,
+        has_begun: bool = False,
     ) -> None:
         """Choose the tool parser that fits the tokenizer.
 
@@ -113,8 +136,10 @@ class AnswerParser:
             prompt: Ids of the prompt and of the answer's beginning.
             tools: The tools, in OpenAI's form.
             stop: Strings that end the text.
+            has_begun: Whether the answer's beginning is written already.
         """
-        self._parser: HermesToolParser | ResponseTemplateParser = HermesToolParser()
+        names = () if has_begun else [tool["function"]["name"] for tool in tools]
+        self._parser: HermesToolParser | ResponseTemplateParser = HermesToolParser(names)
         if getattr(tokenizer, "response_template", None):
             self._parser = ResponseTemplateParser(tokenizer, prompt, tools)
         self._stop = StopStringFilter(stop)

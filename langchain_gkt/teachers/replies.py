@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
@@ -11,6 +12,7 @@ from langchain_core.messages.utils import count_tokens_approximately
 from langchain_gkt.errors import TeacherError
 from langchain_gkt.guidance import Guidance, GuidancePolicy
 from langchain_gkt.stop_strings import find_stop
+from langchain_gkt.tool_text import begins_call
 
 _STOPPED_AT_LIMIT = {"length", "max_tokens", "max_output_tokens", "model_length", "max_length"}
 _REASONING_TAGS = ("think", "thinking", "thought", "reasoning")
@@ -46,24 +48,26 @@ def completion_tokens(reply: BaseMessage) -> int:
     return max(1, count_tokens_approximately([reply], extra_tokens_per_message=0))
 
 
-def is_cut_tool_call(reply: AIMessage, limit: int | None, *, had_tools: bool) -> bool:
+def is_cut_tool_call(reply: AIMessage, limit: int | None, *, tools: Collection[str]) -> bool:
     """Say whether a reply's tool call was cut, or may have been cut, by its limit.
 
     Args:
         reply: The teacher's reply.
         limit: The limit of the call; None for none.
-        had_tools: Whether the call offered tools.
+        tools: Names of the tools that the call offered.
 
     Returns:
         True if the limit ended a reply that holds a tool call, or one that had tools and holds
-        no text: some providers drop the call that they could not finish.
+        no text: some providers drop the call that they could not finish. So does the text of
+        a small teacher that writes its calls as plain JSON.
     """
     reason = finish_reason(reply)
     at_limit = limit is not None and (
         reason.lower() in _STOPPED_AT_LIMIT if reason else completion_tokens(reply) >= limit
     )
     calls = reply.tool_calls or reply.invalid_tool_calls
-    return at_limit and bool(calls or (had_tools and not str(reply.text).strip()))
+    text = str(reply.text).strip()
+    return at_limit and bool(calls or (tools and (not text or begins_call(text, tools))))
 
 
 def without_reasoning(written: str) -> str:

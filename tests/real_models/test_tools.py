@@ -41,3 +41,10 @@ def test_objects_by_function_calling(qwen: HuggingFaceStudent) -> None:
         "Tom is 30 years old."
     )
     assert made == Person(name="Tom", age=30)
+
+
+def test_a_call_without_tags_is_read(qwen: HuggingFaceStudent) -> None:
+    message = qwen.bind_tools([get_weather]).invoke("Use the tool: weather in Rome")
+    assert [call["args"] for call in message.tool_calls] == [{"city": "Rome"}]
+    assert message.text == ""
+    assert message.response_metadata["finish_reason"] == "tool_calls"

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from langchain_core.messages import (
+    AIMessage,
     AIMessageChunk,
     HumanMessage,
 )
@@ -17,6 +18,7 @@ from transformers import (
 
 from langchain_gkt.students.prompting import PromptBuilder
 from langchain_gkt.students.tool_parsing import HermesToolParser, ResponseTemplateParser
+from langchain_gkt.teachers.replies import is_cut_tool_call
 
 
 def parsed(parser: Any, text: str, size: int) -> tuple[str, list[tuple[str, Any]]]:
@@ -80,3 +82,54 @@ def test_a_tokenizers_own_template_is_used(size) -> None:
     shown, ((name, raw),) = parsed(parser(), 'No.[CALL]{"name": [/CALL]', size)
     assert (shown, name) == ("No.", "")
     assert '{"name": [/CALL]' in raw
+
+
+BARE = '{"name": "add", "arguments": {"a": 1}}'
+
+
+@pytest.mark.parametrize("size", [1, 4, 1000])
+@pytest.mark.parametrize(
+    "text", [BARE, f"```json\n{BARE}\n```\n", f"```\n{BARE}```", f"\n {BARE} "]
+)
+def test_a_whole_answer_of_plain_json_is_a_call(text, size) -> None:
+    assert parsed(HermesToolParser(["add"]), text, size) == ("", [("add", '{"a": 1}')])
+
+
+@pytest.mark.parametrize("size", [1, 4, 1000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"So: {BARE}",
+        f"{BARE} and more",
+        f"```json\n{BARE}\n```\nThere.",
+        BARE.replace("add", "sub"),
+        BARE[:-2],
+        '{"name": "add"}',
+        '{"name": "add", "arguments": [1]}',
+        '{"name": "Tom", "age": 3}',
+    ],
+)
+def test_other_json_stays_text(text, size) -> None:
+    assert parsed(HermesToolParser(["add"]), text, size) == (text, [])
+
+
+def test_tags_are_read_after_held_text_too() -> None:
+    text = '{"name": "add"} ' + CALL
+    shown, calls = parsed(HermesToolParser(["add"]), text, 3)
+    assert (shown.strip(), [name for name, _ in calls]) == ('{"name": "add"}', ["add"])
+
+
+@pytest.mark.parametrize(
+    ("text", "cut"),
+    [
+        ('```json\n{"name": "ad', True),
+        ('{"name": "add", "arguments": {"a"', True),
+        ("<tool_call>\n{", True),
+        ('{"name": "Tom", "a', False),
+        ('I will use {"name": "add"', False),
+    ],
+)
+def test_guidance_that_ends_inside_a_call_is_a_broken_off_call(text, cut) -> None:
+    reply = AIMessage(text, response_metadata={"finish_reason": "length"})
+    assert is_cut_tool_call(reply, 10, tools=["add"]) is cut
+    assert not is_cut_tool_call(reply, 10, tools=[])
