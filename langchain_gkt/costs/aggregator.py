@@ -25,7 +25,7 @@ from langchain_gkt.costs.budget import (
 )
 from langchain_gkt.costs.estimate import estimate_teacher_only, offline_tokenizer
 from langchain_gkt.costs.prices import MachineTime, RolePrices
-from langchain_gkt.costs.runs import ChainCall, ModelRun, RunResult, read_run
+from langchain_gkt.costs.runs.model_runs import ChainCall, ModelRun, RunResult, read_run
 from langchain_gkt.costs.totals import BusyClock, CallRecord, Estimate, UsageTotals
 from langchain_gkt.costs.usage import (
     TokenRate,

@@ -14,7 +14,7 @@ from langchain_core.messages.ai import UsageMetadata
 from pydantic import ConfigDict, PlainValidator, ValidationInfo
 from pydantic.dataclasses import dataclass
 
-from langchain_gkt.costs.runs import ModelRun
+from langchain_gkt.costs.runs.model_runs import ModelRun
 from langchain_gkt.costs.usage import Tokens, read_tokens
 from langchain_gkt.metadata import Role
 

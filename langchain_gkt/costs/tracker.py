@@ -19,7 +19,7 @@ from langchain_gkt.costs.budget import Budget
 from langchain_gkt.costs.comparison import Comparison
 from langchain_gkt.costs.prices import MachineTime, Prices, RolePrices, check_price
 from langchain_gkt.costs.report import CostReport
-from langchain_gkt.costs.run_listener import RunListener
+from langchain_gkt.costs.runs.listener import RunListener
 from langchain_gkt.costs.totals import CallRecord
 from langchain_gkt.metadata import Mode
 

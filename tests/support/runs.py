@@ -8,7 +8,7 @@ from typing import Any
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 
-from langchain_gkt.costs.run_listener import RunListener
+from langchain_gkt.costs.runs.listener import RunListener
 
 PROMPT = [[HumanMessage("How many?")]]
 

@@ -15,7 +15,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import LLMResult
 from typing_extensions import Self
 
-from langchain_gkt.costs.runs import (
+from langchain_gkt.costs.runs.model_runs import (
     CHAIN_PROVIDER,
     CancelledTaskMonitor,
     ChainCall,

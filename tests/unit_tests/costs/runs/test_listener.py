@@ -37,7 +37,7 @@ def test_memory_stays_flat_and_every_call_is_counted() -> None:
 
 
 def test_calls_that_never_end_are_bounded_and_not_lost(monkeypatch) -> None:
-    monkeypatch.setattr("langchain_gkt.costs.run_listener._MAX_OPEN", 50)
+    monkeypatch.setattr("langchain_gkt.costs.runs.listener._MAX_OPEN", 50)
     tracker = CostTracker(teacher_price=PRICE)
     for i in range(120):
         metadata = {"gkt_role": "teacher", "gkt_call_id": str(i), "ls_model_name": "m"}
