@@ -67,7 +67,7 @@ def test_the_page_needs_nothing_else(here, capsys) -> None:
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len([i for i in ids if i.startswith(("m", "p"))]) > 0
     assert "What is one more than 11?" in page
-    assert "<mark>Plan: take 11 and add</mark>" in page
+    assert "<mark>Plan: take 11 and add </mark>" in page
     assert "Needy" in page
 
 
