@@ -117,12 +117,17 @@ class HuggingFaceStudent(BaseChatModel):
         return str(getattr(self.model, "name_or_path", "") or type(self.model).__name__)
 
     @property
+    def repeatable(self) -> str:
+        """When greedy answers to one prompt are equal: ``always``, or if asked ``alone``."""
+        return self._engine.repeatable
+
+    @property
     def _identifying_params(self) -> dict[str, Any]:
         fields = (*SAMPLING, "stop", "dtype", "on_long_prompt")
         # Neither a path nor a name says which weights are there: a cache may outlive them.
         return {
             "model": self.display_name,
-            "weights": self._load()[0].fingerprint,
+            "weights": self._engine.fingerprint,
             **{name: getattr(self, name) for name in fields},
         }
 
@@ -146,8 +151,7 @@ class HuggingFaceStudent(BaseChatModel):
         return super().__deepcopy__(memo)
 
     def _load(self) -> tuple[Engine, PromptBuilder]:
-        requests = self._loader.load()
-        return requests.engine, requests.prompts
+        return self._engine, self._loader.load().prompts
 
     @property
     def _engine(self) -> Engine:
@@ -314,8 +318,6 @@ class HuggingFaceStudent(BaseChatModel):
             return super().with_structured_output(schema, include_raw=include_raw, **kwargs)
         return bind_schema(self, schema, method=method, include_raw=include_raw, **kwargs)
 
-    # --- calls ---
-
     def batch(
         self,
         inputs: list[LanguageModelInput],
@@ -347,10 +349,8 @@ class HuggingFaceStudent(BaseChatModel):
     def _request(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
     ) -> tuple[Engine, Request]:
-        requests = self._loader.load()
-        return requests.engine, requests.build(
-            messages, GenerationSettings.of_call(self, stop, **kwargs)
-        )
+        settings = GenerationSettings.of_call(self, stop, **kwargs)
+        return self._engine, self._loader.load().build(messages, settings)
 
     def _generation(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]

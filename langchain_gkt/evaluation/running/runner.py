@@ -99,7 +99,11 @@ class EvaluationRunner:
     @property
     def about(self) -> dict[str, Any]:
         """What the manifest says of this sitting."""
-        return {"concurrency": self.concurrency, "rows_from": dict(self.task.source)}
+        return {
+            "concurrency": self.concurrency,
+            "repeatable": getattr(self.chain.student, "repeatable", None),
+            "rows_from": dict(self.task.source),
+        }
 
     def _judge_again(self) -> None:
         """Judge the answers that are written down by the metrics as they are now, for free."""

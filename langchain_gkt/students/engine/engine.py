@@ -13,7 +13,7 @@ import queue
 import threading
 from collections.abc import AsyncGenerator, Generator
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -122,6 +122,16 @@ class Engine:
     def spelling(self) -> TokenSpelling:
         """What its tokens spell; read from the vocabulary at first use, in up to a second."""
         return TokenSpelling(self.tokenizer, self.vocabulary)
+
+    @property
+    def repeatable(self) -> Literal["always", "alone"]:
+        """When greedy answers to one prompt are equal.
+
+        ``always`` in float32, whatever runs beside them. In bfloat16, float16 and int8 only if
+        both are asked ``alone``, while the prefix cache keeps the prompt: in a batch the last
+        digits of the logits depend on the neighbours.
+        """
+        return "always" if self.scheduler.model_runner.is_exact else "alone"
 
     @cached_property
     def fingerprint(self) -> str:

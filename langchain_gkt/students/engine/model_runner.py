@@ -7,6 +7,7 @@ cache of its own.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
 import warnings
@@ -129,13 +130,17 @@ class ModelRunner:
             return False
         want = alone[[4, 2, 3]].float()
         off = float((got.float() - want).square().mean().sqrt() / want.std())
-        if not off <= (_EXACT if self._is_exact() else _ROUNDED):
+        if not off <= (_EXACT if self.is_exact else _ROUNDED):
             _log.info("requests run unbatched, or share no prefixes: logits are off by %.3g", off)
             return False
         return True
 
-    def _is_exact(self) -> bool:
-        """Whether the model computes in float32 or better throughout."""
+    @functools.cached_property
+    def is_exact(self) -> bool:
+        """Whether the model computes in float32 or better throughout.
+
+        Then texts do not depend on how ids are parted into passes, nor on other requests.
+        """
         return all(p.dtype in (torch.float32, torch.float64) for p in self.model.parameters()) and (
             not any(
                 isinstance(module, Int8Linear) or "quant" in type(module).__module__

@@ -1,4 +1,9 @@
-"""Prefilling one request at a time, starting from what is already known of its ids."""
+"""Prefilling one request at a time, starting from what is already known of its ids.
+
+In bfloat16 and int8, logits depend a little on how many ids a pass has. So that a prompt that is
+asked again gets the same ones, its last id and all that follows are never taken from a cache, and
+go through the model in a pass of their own: the same pass, whether the rest was known or not.
+"""
 
 from __future__ import annotations
 
@@ -36,11 +41,13 @@ class PrefillState:
     Attributes:
         ids: All of them.
         cache: Their keys and values so far.
+        reusable: How many of them, from the first on, a cache may hold.
         shared_nodes: The part of them that other prompts begin with too, for
             `PrefixCache.shared_prefix`.
     """
 
     ids: list[int]
+    reusable: int
     cache: KVCache
     shared_nodes: SharedNodes
 
@@ -73,23 +80,25 @@ class Prefiller:
         """Free the buffer."""
         self._buffer, self._buffered_ids = None, []
 
-    def start(self, ids: list[int]) -> PrefillState:
+    def start(self, ids: list[int], prompt: int) -> PrefillState:
         """Load what is known of some ids. This overwrites the ids that were started before.
 
         Args:
             ids: What is to be prefilled.
+            prompt: How many of them are the prompt; a begun answer follows.
 
         Returns:
             The state, for `advance`.
         """
-        match = self._prefix_cache.match(ids)
+        reusable = max(0, prompt - 1)
+        match = self._prefix_cache.match(ids[:prompt])
         cache = self._buffer
         if cache is None or cache.columns < len(ids):
             cache = self._buffer = KVCache(self._model_runner.layers, len(ids) + _SPARE_COLUMNS)
             self._buffered_ids = []
         # The ids before often began alike: that part is in the buffer already.
         reuse = self._prefix_cache.max_bytes > 0
-        known = common_length(self._buffered_ids, ids[:-1]) if reuse else 0
+        known = common_length(self._buffered_ids, ids[:reusable]) if reuse else 0
         cache.window.end = known
         position = 0
         for segment in match.segments:
@@ -97,21 +106,27 @@ class Prefiller:
             if position > known:
                 cache.load([(keys[:, skip:], values[:, skip:]) for keys, values in segment])
         self._buffered_ids = ids[: cache.window.end]
-        return PrefillState(ids, cache, match.shared_nodes)
+        return PrefillState(ids, reusable, cache, match.shared_nodes)
 
-    def advance(self, state: PrefillState, max_tokens: int) -> tuple[int, torch.Tensor]:
+    def advance(
+        self, state: PrefillState, max_tokens: int, *, split: bool = False
+    ) -> tuple[int, torch.Tensor]:
         """Prefill the next ids.
 
         Args:
             state: What `start` returned last.
             max_tokens: Most ids to prefill.
+            split: Whether to end the pass where the reusable ids end.
 
         Returns:
             How many were prefilled, and the last one's logits, shape (vocabulary,).
         """
-        chunk = state.ids[state.cache.window.end :][:max_tokens]
+        start, end = state.cache.window.end, len(state.ids)
+        if split and start < state.reusable:
+            end = state.reusable
+        chunk = state.ids[start : min(end, start + max_tokens)]
         logits = self._model_runner.prefill(state.cache, chunk)
-        self._buffered_ids = state.ids[: state.cache.window.end]
+        self._buffered_ids = state.ids[: min(state.cache.window.end, state.reusable)]
         return len(chunk), logits
 
     def advance_ticket(self, ticket: PrefillTicket, max_tokens: int) -> None:
@@ -121,15 +136,16 @@ class Prefiller:
             ticket: The prompt.
             max_tokens: Most ids to prefill.
         """
-        size = len(ticket.ids) * self._model_runner.bytes_per_token
-        if not self._model_runner.can_batch or size > self._prefix_cache.max_bytes:
+        ids = ticket.ids[:-1]  # the last one is prefilled with its request
+        size = len(ids) * self._model_runner.bytes_per_token
+        if not ids or not self._model_runner.can_batch or size > self._prefix_cache.max_bytes:
             ticket.done = True  # it could not be kept until its request comes
             return
         try:
-            state = self.start(ticket.ids)
-            self.advance(state, max_tokens)
-            known = ticket.ids[: state.cache.window.end]
+            state = self.start(ticket.ids, len(ticket.ids))
+            self.advance(state, max_tokens, split=True)
+            known = ids[: state.cache.window.end]
             self._prefix_cache.insert(known, state.cache, ahead=True)
-            ticket.done = state.complete
+            ticket.done = len(known) == len(ids)
         except Exception:  # noqa: BLE001  its request will meet the same error, and report it
             ticket.done = True

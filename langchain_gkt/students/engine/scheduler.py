@@ -267,8 +267,10 @@ class Scheduler:
                 return len(state.ids)
             if state.prefill is None:
                 self.queue.claim_tickets(state.request.prompt)
-                state.prefill = self._prefiller.start(state.ids)
-            count, logits = self._prefiller.advance(state.prefill, max_tokens)
+                state.prefill = self._prefiller.start(state.ids, len(state.request.prompt))
+            # In company logits differ anyway, and a second pass would slow down the others.
+            split = not (self.model_runner.is_exact or self._decoding or self.queue.waiting)
+            count, logits = self._prefiller.advance(state.prefill, max_tokens, split=split)
             if not state.prefill.complete:
                 return count
         except Exception as error:  # noqa: BLE001  whatever a model raises
@@ -281,7 +283,7 @@ class Scheduler:
         if not self._append(state, chosen):
             self._add_row(state)
         if isinstance(chosen, int):  # else the keys and values are not numbers
-            self.prefix_cache.insert(state.request.prompt, cache)
+            self.prefix_cache.insert(state.request.prompt[:-1], cache)
         state.prefill = None
         return count
 

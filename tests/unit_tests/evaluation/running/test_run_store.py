@@ -86,6 +86,7 @@ def test_the_manifest_names_seed_data_and_load(tmp_path) -> None:
     (sitting,) = found.manifest["sittings"]
     assert sitting["rows_from"]["seed"] == 5
     assert sitting["concurrency"] == 3
+    assert sitting["repeatable"] is None  # a scripted student says nothing of it
 
 
 def test_text_of_any_kind_is_written_down(tmp_path) -> None:

@@ -131,9 +131,9 @@ def test_closing_does_not_wait_for_a_whole_prefill(long) -> None:
     engine = Engine(long, TOKENIZER)
     feed = engine.scheduler._prefiller.advance
 
-    def slow(filling, most):
+    def slow(filling, most, split):
         time.sleep(0.1)
-        return feed(filling, 64)
+        return feed(filling, 64, split=split)
 
     engine.scheduler._prefiller.advance = slow
     errors = []

@@ -15,6 +15,7 @@ from support.tiny import (
     TOKENIZER,
     Recorder,
     ids,
+    make_model,
     run,
     tokens_of,
     wait_until,
@@ -177,3 +178,27 @@ def test_bad_settings_are_named(settings, says) -> None:
 def test_prompt_lookup_is_deprecated() -> None:
     with pytest.warns(DeprecationWarning, match="prompt_lookup is deprecated and has no effect"):
         HuggingFaceStudent(model=MODELS / "student", prompt_lookup=8).close()
+
+
+def test_a_prompt_that_is_asked_again_alone_runs_through_the_same_last_pass(monkeypatch) -> None:
+    engine = Engine(make_model("llama").to(torch.bfloat16), TOKENIZER)
+    assert engine.repeatable == "alone"
+    passes: list[int] = []
+    feed = engine.scheduler.model_runner.prefill
+    monkeypatch.setattr(
+        engine.scheduler.model_runner,
+        "prefill",
+        lambda cache, chunk: passes.append(len(chunk)) or feed(cache, chunk),
+    )
+    prompt = ids(1, 70)
+    first = Request(prompt=prompt, prefill=[], max_tokens=4)
+    begun = Request(prompt=prompt, prefill=ids(2, 6), max_tokens=4)
+    longer = Request(prompt=[*prompt, *ids(3, 9)], prefill=[], max_tokens=4)
+    last: dict[int, set[int]] = {}
+    for request in (first, begun, longer, first, begun, longer, begun, first):
+        run(engine, request)
+        last.setdefault(id(request), set()).add(passes[-1])
+    assert last == {id(first): {1}, id(begun): {1 + 6}, id(longer): {1}}
+    assert passes[:4] == [69, 1, 7, 9]  # what is before the last pass is computed once
+    engine.close()
+    assert Engine(make_model("llama"), TOKENIZER).repeatable == "always"
