@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     )
     from langchain_gkt.errors import BudgetExceeded, StudentError, TeacherError
     from langchain_gkt.guidance import Guidance, GuidancePolicy
+    from langchain_gkt.metadata import GKTMetadata
     from langchain_gkt.students import as_student
     from langchain_gkt.students.huggingface import HuggingFaceStudent
 
@@ -28,6 +29,7 @@ _HOMES = {
     "BudgetExceeded": "errors",
     "CostReport": "costs",
     "CostTracker": "costs",
+    "GKTMetadata": "metadata",
     "Guidance": "guidance",
     "GuidancePolicy": "guidance",
     "GuidedKnowledgeTransferChain": "chain",
@@ -45,6 +47,7 @@ __all__ = [
     "BudgetExceeded",
     "CostReport",
     "CostTracker",
+    "GKTMetadata",
     "Guidance",
     "GuidancePolicy",
     "GuidedKnowledgeTransferChain",
