@@ -22,7 +22,8 @@ _START_TIMEOUT = 60.0
 class LocalCloud:
     """An OpenAI-compatible server for one local model, as a context manager.
 
-    The server ends with the ``with`` block, and with this process in any case.
+    The server ends with the ``with`` block, and with this process in any case. Tools are called if
+    the model's chat template has a place for them, and refused if not.
 
     Example:
         >>> with LocalCloud("path/to/model", name="demo-teacher") as cloud:  # doctest: +SKIP
@@ -30,7 +31,12 @@ class LocalCloud:
     """
 
     def __init__(
-        self, folder: str | Path, *, name: str = "demo-teacher", latency_ms: float = 0.0
+        self,
+        folder: str | Path,
+        *,
+        name: str = "demo-teacher",
+        latency_ms: float = 0.0,
+        dtype: str = "float32",
     ) -> None:
         """Remember what to serve.
 
@@ -38,6 +44,7 @@ class LocalCloud:
             folder: Folder of a model with its tokenizer.
             name: What requests call the model.
             latency_ms: Milliseconds that each request waits first, as a network would make it.
+            dtype: The weights' type, as for `HuggingFaceStudent`.
 
         Raises:
             FileNotFoundError: If there is no such folder.
@@ -51,7 +58,8 @@ class LocalCloud:
                 f"the demo's server needs {' and '.join(missing)}: "
                 'pip install "langchain-gkt[demo]"'
             )
-        self.folder, self.name, self.latency_ms = Path(folder), name, latency_ms
+        self.folder, self.name = Path(folder), name
+        self.latency_ms, self.dtype = latency_ms, dtype
         self._process: subprocess.Popen[str] | None = None
         self._errors: IO[str] | None = None
         self._root = ""
@@ -85,6 +93,7 @@ class LocalCloud:
             raise RuntimeError("the server is running already; stop() it first")
         command = [sys.executable, "-m", "langchain_gkt.demo.server", str(self.folder)]
         command += ["--name", self.name, "--latency-ms", str(self.latency_ms)]
+        command += ["--dtype", self.dtype]
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed by stop()
         self._process = subprocess.Popen(
             command,

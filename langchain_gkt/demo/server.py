@@ -28,12 +28,12 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
-from langchain_core.messages import convert_to_messages
+from langchain_core.messages import AIMessage, AIMessageChunk, convert_to_messages
+from langchain_core.messages.ai import UsageMetadata
 from pydantic import BaseModel, Field, model_validator
 from starlette.concurrency import run_in_threadpool
 
-from langchain_gkt.students.engine.engine import Engine, TokenChunk
-from langchain_gkt.students.engine.engine import Request as EngineRequest
+from langchain_gkt.students.generation import Generation
 from langchain_gkt.students.huggingface import HuggingFaceStudent
 
 
@@ -58,6 +58,8 @@ class ChatCompletionRequest(BaseModel):
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
     continue_final_message: bool = False
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -83,17 +85,18 @@ class ChatCompletionService:
         self.active_requests = 0
         self.streamed_chunks = 0
 
-    def tokenize(self, body: ChatCompletionRequest) -> tuple[Engine, EngineRequest]:
+    def prepare(self, body: ChatCompletionRequest) -> Generation:
         """Check a request and tokenize it.
 
         Args:
             body: The request.
 
         Returns:
-            The engine, and the request in its form.
+            What generates the answer.
 
         Raises:
             ValueError: If the request cannot be answered; the message says why.
+            NotImplementedError: If it offers tools that the model's template has no place for.
         """
         if body.model != self.name:
             raise ValueError(f"model {body.model!r} does not exist; this server has {self.name!r}")
@@ -107,52 +110,53 @@ class ChatCompletionService:
             )
         if body.continue_final_message and messages[-1].type != "ai":
             raise ValueError("continue_final_message needs messages that end with an assistant's")
-        limit = body.max_completion_tokens or body.max_tokens
-        arguments = {"temperature": body.temperature, "top_p": body.top_p, "seed": body.seed}
+        if body.tools and not self.model.knows_tools:
+            raise NotImplementedError(
+                f"tools: the chat template of model {self.name!r} has no place for them; "
+                "leave them out, or serve a model that was trained to call tools"
+            )
+        arguments = {
+            "max_tokens": body.max_completion_tokens or body.max_tokens,
+            "temperature": body.temperature,
+            "top_p": body.top_p,
+            "seed": body.seed,
+            "tools": body.tools,
+            "tool_choice": body.tool_choice,
+        }
         stop = [body.stop] if isinstance(body.stop, str) else body.stop
-        return self.model._request(messages, stop, {"max_tokens": limit, **arguments})
+        return self.model._generation(messages, stop, arguments)
 
-    async def stream(self, engine: Engine, request: EngineRequest) -> AsyncIterator[TokenChunk]:
+    async def stream(self, generation: Generation) -> AsyncIterator[AIMessageChunk]:
         """Generate chunk by chunk; closing the iterator stops the generation in one step."""
         self.active_requests += 1
         try:
             await asyncio.sleep(self.latency)
-            async with aclosing(engine.agenerate(request)) as produced:
+            async with aclosing(generation.astream()) as produced:
                 async for chunk in produced:
                     self.streamed_chunks += 1
-                    yield chunk
+                    assert isinstance(chunk.message, AIMessageChunk)
+                    yield chunk.message
         finally:
             self.active_requests -= 1
 
-    async def generate(
-        self, engine: Engine, request: EngineRequest, connection: Request
-    ) -> list[TokenChunk]:
+    async def generate(self, generation: Generation, connection: Request) -> AIMessage | None:
         """Generate the whole answer; return nothing if the client disconnects before its end."""
 
-        async def work() -> list[TokenChunk]:
+        async def work() -> Any:
             await asyncio.sleep(self.latency)
-            return [chunk async for chunk in engine.agenerate(request, stream=False)]
+            return (await generation.aresult()).generations[0].message
 
         self.active_requests += 1
         working = asyncio.create_task(work())
         try:
             while not (await asyncio.wait([working], timeout=0.1))[0]:
                 if await connection.is_disconnected():
-                    return []
-            return await working
+                    return None
+            answer: AIMessage = await working
+            return answer
         finally:
             working.cancel()
             self.active_requests -= 1
-
-    def usage(self, request: EngineRequest, last: TokenChunk) -> dict[str, Any]:
-        """Return the usage of a finished request, in the fields of the API."""
-        prompt = len(request.prompt) + len(request.prefill)
-        return {
-            "prompt_tokens": prompt,
-            "completion_tokens": last.tokens,
-            "total_tokens": prompt + last.tokens,
-            "prompt_tokens_details": {"cached_tokens": 0},
-        }
 
     def common_fields(self, kind: str) -> dict[str, Any]:
         """Return the fields that every response has."""
@@ -165,19 +169,46 @@ class ChatCompletionService:
         }
 
     async def stream_events(
-        self, engine: Engine, request: EngineRequest, body: ChatCompletionRequest
+        self, generation: Generation, body: ChatCompletionRequest
     ) -> AsyncIterator[str]:
         """Yield the server-sent events of a streamed response."""
         base, usage = self.common_fields("chat.completion.chunk"), None
         delta: dict[str, Any] = {"role": "assistant"}
-        async for chunk in self.stream(engine, request):
+        async for chunk in self.stream(generation):
             delta["content"] = chunk.text
-            choice = {"index": 0, "delta": delta, "finish_reason": chunk.finish_reason}
+            if chunk.tool_call_chunks:
+                delta["tool_calls"] = [
+                    {"index": index, **_tool_call(call["id"], call["name"], call["args"])}
+                    for index, call in enumerate(chunk.tool_call_chunks)
+                ]
+            reason = chunk.response_metadata.get("finish_reason")
+            choice = {"index": 0, "delta": delta, "finish_reason": reason}
             yield _event({**base, "choices": [choice]})
-            delta, usage = {}, self.usage(request, chunk)
-        if body.stream_options.include_usage:
-            yield _event({**base, "choices": [], "usage": usage})
+            delta, usage = {}, chunk.usage_metadata
+        if body.stream_options.include_usage and usage:
+            yield _event({**base, "choices": [], "usage": _usage(usage)})
         yield "data: [DONE]\n\n"
+
+
+def _usage(usage: UsageMetadata) -> dict[str, Any]:
+    return {
+        "prompt_tokens": usage["input_tokens"],
+        "completion_tokens": usage["output_tokens"],
+        "total_tokens": usage["total_tokens"],
+        "prompt_tokens_details": {"cached_tokens": 0},
+    }
+
+
+def _tool_call(call_id: str | None, name: str | None, arguments: str | None) -> dict[str, Any]:
+    function = {"name": name, "arguments": arguments}
+    return {"id": call_id, "type": "function", "function": function}
+
+
+def _assistant(answer: AIMessage) -> dict[str, Any]:
+    calls = [_tool_call(c["id"], c["name"], json.dumps(c["args"])) for c in answer.tool_calls]
+    calls += [_tool_call(c["id"], c["name"], c["args"]) for c in answer.invalid_tool_calls]
+    message = {"role": "assistant", "content": str(answer.text) or (None if calls else "")}
+    return {**message, "tool_calls": calls} if calls else message
 
 
 def _event(data: dict[str, Any]) -> str:
@@ -223,20 +254,19 @@ def build_app(service: ChatCompletionService) -> FastAPI:
         body: ChatCompletionRequest, connection: Request
     ) -> dict[str, Any] | Any:
         try:
-            engine, request = await run_in_threadpool(service.tokenize, body)
+            generation = await run_in_threadpool(service.prepare, body)
         except (ValueError, NotImplementedError) as error:
             return _bad_request(str(error))
         if body.stream:
-            events = service.stream_events(engine, request, body)
+            events = service.stream_events(generation, body)
             return StreamingResponse(events, media_type="text/event-stream")
-        chunks = await service.generate(engine, request, connection)
-        if not chunks or chunks[-1].finish_reason is None:
+        answer = await service.generate(generation, connection)
+        if answer is None or answer.usage_metadata is None:
             return _bad_request("the client went away")
-        last = chunks[-1]
-        message = {"role": "assistant", "content": "".join(chunk.text for chunk in chunks)}
-        choice = {"index": 0, "message": message, "finish_reason": last.finish_reason}
-        usage = service.usage(request, last)
-        return {**service.common_fields("chat.completion"), "choices": [choice], "usage": usage}
+        reason = answer.response_metadata["finish_reason"]
+        choice = {"index": 0, "message": _assistant(answer), "finish_reason": reason}
+        common = service.common_fields("chat.completion")
+        return {**common, "choices": [choice], "usage": _usage(answer.usage_metadata)}
 
     return app
 
@@ -253,11 +283,12 @@ def main() -> None:
     parser.add_argument("--name", default="demo-teacher")
     parser.add_argument("--port", type=int, default=0, help="0 for any free one")
     parser.add_argument("--latency-ms", type=float, default=0.0)
+    parser.add_argument("--dtype", default="float32", help="as for HuggingFaceStudent")
     parser.add_argument("--threads", type=int, default=1, help="torch threads")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     service = ChatCompletionService(
-        HuggingFaceStudent(model=args.folder, dtype="float32"), args.name, args.latency_ms / 1000
+        HuggingFaceStudent(model=args.folder, dtype=args.dtype), args.name, args.latency_ms / 1000
     )
     listener = socket.socket()
     listener.bind(("127.0.0.1", args.port))

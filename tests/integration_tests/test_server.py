@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import json
+import operator
 import signal
 import subprocess
 import sys
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from functools import reduce
 
 import openai
 import pytest
+from fastapi.testclient import TestClient
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langchain_openai import ChatOpenAI
 from support.fakes import MODELS
 from support.processes import ends
+from support.scripted import add, save_scripted
 
+from langchain_gkt import HuggingFaceStudent
 from langchain_gkt.demo.cloud import LocalCloud
+from langchain_gkt.demo.server import ChatCompletionService, build_app
 
 QUESTION = "Ben has 29 shells. He wins 15. He doubles them. How many shells does Ben have now?"
 ANSWER = "Plan: 29 plus 15, times 2. 29 + 15 = 44. 44 * 2 = 88. The answer is 88."
@@ -170,3 +178,55 @@ def test_a_server_that_cannot_start_says_why(tmp_path) -> None:
         LocalCloud(tmp_path / "none")
     with pytest.raises(RuntimeError, match=r"no config\.json"):
         LocalCloud(tmp_path).start()
+
+
+def test_weights_are_loaded_in_the_type_asked_for() -> None:
+    with LocalCloud(MODELS / "teacher", dtype="bfloat16") as cloud:
+        assert chat(cloud.base_url, name=cloud.name).invoke(QUESTION).text
+    with (
+        pytest.raises(RuntimeError, match=r"torch\.int7"),
+        LocalCloud(MODELS / "teacher", dtype="int7"),
+    ):
+        pass
+
+
+@pytest.fixture(scope="module")
+def tool_model(tmp_path_factory):
+    """A server in this process, because its model's class is known only here."""
+    student = HuggingFaceStudent(model=save_scripted(tmp_path_factory.mktemp("scripted")))
+    with TestClient(build_app(ChatCompletionService(student, "demo-teacher", 0.0))) as http:
+        yield chat("http://testserver/v1", http_client=http)
+    student.close()
+
+
+def chat(base_url: str, name: str = "demo-teacher", **options) -> ChatOpenAI:
+    return ChatOpenAI(
+        base_url=base_url, api_key="local", model=name, stream_usage=True, max_retries=0, **options
+    )
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_tools_are_called_and_their_results_read(tool_model, streamed) -> None:
+    bound = tool_model.bind_tools([add])
+
+    def ask_it(messages) -> AIMessage:
+        if not streamed:
+            return bound.invoke(messages)
+        chunks = list(bound.stream(messages))
+        return reduce(operator.add, chunks[1:], chunks[0])
+
+    question = HumanMessage("please add 3 and 4")
+    asked = ask_it([question])
+    (call,) = asked.tool_calls
+    assert (call["name"], call["args"]) == ("add", {"a": 3, "b": 4})
+    assert asked.response_metadata["finish_reason"] == "tool_calls"
+    assert asked.usage_metadata["output_tokens"] > 5
+    answer = ask_it([question, asked, ToolMessage("7", tool_call_id=call["id"])])
+    assert "7" in answer.text
+    assert not answer.tool_calls
+    assert "Hello" in ask_it([HumanMessage("Hello you")]).text
+
+
+def test_tools_that_the_template_does_not_know_are_refused(cloud) -> None:
+    with pytest.raises(openai.BadRequestError, match=r"tools: the chat template .* no place"):
+        chat(cloud.base_url).bind_tools([add]).invoke("please add 3 and 4")
