@@ -77,7 +77,9 @@ def test_a_full_queue_refuses_and_order_is_kept(models) -> None:
     ended = []
 
     def wait(name: str) -> None:
-        run(engine, Request(prompt=[6], prefill=[], max_tokens=20))
+        # The third takes much longer, so that its thread cannot overtake the second's.
+        tokens = {"second": 20, "third": 240}[name]
+        run(engine, Request(prompt=[6], prefill=[], max_tokens=tokens))
         ended.append(name)
 
     threads = []
