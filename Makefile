@@ -16,10 +16,13 @@ test: $(VENV)/.installed lint
 test-fast: $(VENV)/.installed
 	$(BIN)/python -m pytest tests/unit_tests -m "not slow"
 
-# The standard suites and the contract tests, with the lowest and the newest versions we declare.
+# The wheel, the standard suites and the contract tests, with the lowest and the newest versions
+# that we declare.
 test-versions: $(VENV)-lowest/.installed $(VENV)-newest/.installed
 	for which in lowest newest; do \
+		$(VENV)-$$which/bin/python -m pip install --quiet --no-deps --force-reinstall . && \
 		$(VENV)-$$which/bin/python -m pip check && \
+		$(VENV)-$$which/bin/python tests/support/installed.py && \
 		$(VENV)-$$which/bin/python -m pytest -q $(VERSION_TESTS) || exit 1; \
 	done
 
@@ -52,7 +55,7 @@ $(VENV)/.real: $(VENV)/.installed
 $(VENV)-%/.installed: pyproject.toml constraints-%.txt
 	$(PYTHON) -m venv $(VENV)-$*
 	$(VENV)-$*/bin/python -m pip install --quiet torch -c constraints-$*.txt
-	$(VENV)-$*/bin/python -m pip install --quiet -e ".[test]" -c constraints-$*.txt
+	$(VENV)-$*/bin/python -m pip install --quiet ".[test]" -c constraints-$*.txt
 	touch $@
 
 clean:

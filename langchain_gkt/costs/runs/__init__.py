@@ -1,0 +1,1 @@
+"""One listener that follows the runs of guided calls, and what it knows of them."""
