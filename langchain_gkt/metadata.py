@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from langchain_core.messages.ai import UsageMetadata
 from typing_extensions import TypedDict
 
-Mode = Literal["guided", "teacher", "student"]
-"""Which models answer: both, or one of the two baselines."""
+from langchain_gkt.modes import Mode, Role
 
-Role = Literal["teacher", "student"]
-"""Which of the two models a run is of; ``gkt_role`` in the metadata of its run."""
+__all__ = ["GKTMetadata", "Mode", "Role"]
 
 
 class GKTMetadata(TypedDict):

@@ -18,13 +18,7 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 
 from langchain_gkt.guidance import Guidance
 
-_COUNTS = (
-    "input_tokens",
-    "output_tokens",
-    "total_tokens",
-    "input_token_details",
-    "output_token_details",
-)
+_COUNTS = tuple(UsageMetadata.__annotations__)
 
 
 def usage_of_answer(

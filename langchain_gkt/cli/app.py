@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from langchain_gkt.cli import options
+from langchain_gkt.modes import Mode
 
 _PROGRAM = "langchain-gkt"
 _EXPECTED = (ImportError, OSError, RuntimeError, TypeError, ValueError)
@@ -115,7 +116,7 @@ def answer(
         typer.Argument(metavar="QUESTION", help="The question; - to read it from standard input."),
     ],
     *,
-    mode: Annotated[options.Mode, typer.Option(help="Which models answer.")] = "guided",
+    mode: Annotated[Mode, typer.Option(help="Which models answer.")] = "guided",
     models: options.ModelOptions,
 ) -> None:
     """Answer one question with a guided pair, and say what it cost."""

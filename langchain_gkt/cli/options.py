@@ -82,9 +82,6 @@ def _share(text: str) -> float:
 
 positive, not_negative = _at_least(1), _at_least(0)
 
-# The same as langchain_gkt.metadata.Mode, whose import would load LangChain for --help.
-Mode = Literal["guided", "teacher", "student"]
-
 Concurrency = Annotated[
     int,
     typer.Option(parser=positive, metavar="N", help="How many questions at the same time."),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import typer
@@ -12,7 +11,6 @@ from support.processes import run_python
 
 from langchain_gkt import __main__ as program
 from langchain_gkt.cli import app, commands, options
-from langchain_gkt.metadata import Mode
 
 COMMANDS = ("demo", "answer", "compare", "sweep", "report")
 
@@ -170,7 +168,3 @@ def test_help_is_the_same_as_a_module_and_in_process(capsys) -> None:
         program.main(["--help"])
     done = run_python("-m", "langchain_gkt", "--help", env={**os.environ, "NO_COLOR": "1"})
     assert done.stdout == capsys.readouterr().out
-
-
-def test_the_modes_are_those_of_the_chain() -> None:
-    assert get_args(options.Mode) == get_args(Mode)
