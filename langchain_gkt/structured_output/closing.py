@@ -52,9 +52,10 @@ def _rank(data: bytes) -> tuple[int, int]:
         return (6, 0)
     if not data.strip(b'"}]'):
         return (0 if data[:1] in b"}]" else 1, -len(data))
-    if not data.strip(b'"}]:'):
+    # A comma alone is only reached where nothing may be closed yet: it ends a number.
+    if data == b"," or not data.strip(b'"}]:'):
         return (2, -len(data))
-    # A comma opens one more item: taken over and over where it may be left out, it has no end.
+    # Any other opens one more item: taken over and over where it may be left out, it has no end.
     if b"{" in data or b"[" in data or b"," in data:
         return (5, len(data))
     # Text that the schema prescribes: names of properties, values of an enum.

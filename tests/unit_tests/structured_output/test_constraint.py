@@ -9,6 +9,7 @@ import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from langchain_core.messages import HumanMessage
 
 LEAF = st.sampled_from(
     [
@@ -67,6 +68,22 @@ def test_a_sampled_answer_always_fits_its_schema(schema, seed, heat, student) ->
         return
     jsonschema.validate(json.loads(message.text), schema)
     assert message.usage_metadata["output_tokens"] <= 90
+
+
+@pytest.mark.parametrize("kind", ["integer", "number"])
+def test_a_number_before_another_property_has_an_end(kind, student) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"first": {"type": kind}, "second": {"type": kind}},
+        "required": ["first", "second"],
+    }
+    format_ = {"type": "json_schema", "json_schema": {"schema": schema}}
+    assert 0 < student.check([HumanMessage("Two numbers.")], response_format=format_) < 40
+    for seed in range(5):
+        message = student.invoke(
+            "Two numbers.", response_format=format_, temperature=50.0, seed=seed, max_tokens=40
+        )
+        jsonschema.validate(json.loads(message.text), schema)
 
 
 def test_a_recursive_schema_ends_in_time(student) -> None:
