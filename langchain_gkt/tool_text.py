@@ -7,6 +7,9 @@ import re
 from collections.abc import Collection
 from typing import Any
 
+OPEN, CLOSE = "<tool_call>", "</tool_call>"
+"""The marks of a tool call in the format of Hermes and Qwen."""
+
 _FENCED = re.compile(r"```(?:json)?\s*(.*?)\s*```", re.DOTALL)
 
 
@@ -29,7 +32,7 @@ def begins_call(text: str, names: Collection[str]) -> bool:
         text: The beginning of an answer.
         names: Names of the tools that may be called.
     """
-    if text.lstrip().startswith("<tool_call>"):
+    if text.lstrip().startswith(OPEN):
         return True
     return '{"' in "".join(text.split()) and may_be_call(text, names)
 

@@ -12,6 +12,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import Runnable
 
+from langchain_gkt.begun_answer import begun_text
 from langchain_gkt.chain.drivers import NEXT_CHUNK, BlockingWork, ModelCall
 from langchain_gkt.chain.messages import RepeatedBlank, text_chunk, tool_call_chunk_of
 from langchain_gkt.chain.settings import CallSettings
@@ -119,8 +120,8 @@ class StudentStep:
             arguments["response_format"] = settings.response_format
         if guidance and guidance.text:
             begun = guidance.text
-            if messages and isinstance(messages[-1], AIMessage):
-                begun, messages = f"{messages[-1].text}{begun}", messages[:-1]
+            if (earlier := begun_text(messages)) is not None:
+                begun, messages = f"{earlier}{begun}", messages[:-1]
             if not self._continues_blanks:
                 begun = begun.rstrip() or begun
             messages = [*messages, AIMessage(begun)]

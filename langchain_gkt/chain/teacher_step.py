@@ -10,6 +10,7 @@ from langchain_core.messages.ai import UsageMetadata, add_usage
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import get_callback_manager_for_config, merge_configs
 
+from langchain_gkt.begun_answer import begun_text
 from langchain_gkt.chain.drivers import NEXT_CHUNK, CallSteps, ModelCall
 from langchain_gkt.chain.messages import continue_after, text_chunk
 from langchain_gkt.chain.settings import CallSettings
@@ -19,7 +20,7 @@ from langchain_gkt.stop_strings import before_stop
 from langchain_gkt.structured_output.schema import schema_in, with_instruction
 from langchain_gkt.teachers import replies
 from langchain_gkt.teachers import settings as teachers
-from langchain_gkt.teachers.prefill import as_instruction, begun_text, without_repetition
+from langchain_gkt.teachers.prefill import as_instruction, without_repetition
 from langchain_gkt.teachers.wrappers import models_of
 from langchain_gkt.tool_text import may_be_call
 
@@ -141,9 +142,7 @@ class TeacherStep:
         config = self._guide_config(config)
         try:
             call = self._model_call(messages, self.settings.limit, config, streaming=False)
-            return self._read(
-                self._following(messages, call.run()), self.settings.limit, TeacherOutcome()
-            )
+            return self._read_alone(messages, call.run())
         except Exception as error:
             raise teacher_error(error) from error
 
@@ -152,8 +151,7 @@ class TeacherStep:
         config = self._guide_config(config)
         try:
             call = self._model_call(messages, self.settings.limit, config, streaming=False)
-            reply = self._following(messages, await call.arun())
-            return self._read(reply, self.settings.limit, TeacherOutcome())
+            return self._read_alone(messages, await call.arun())
         except Exception as error:
             raise teacher_error(error) from error
 
@@ -163,6 +161,10 @@ class TeacherStep:
                 "guide() asks the teacher; use mode='guided' and guidance_tokens of 1 or more"
             )
         return merge_configs(config, self.settings.child("teacher"))
+
+    def _read_alone(self, messages: list[BaseMessage], reply: AIMessage) -> Guidance:
+        """Read the reply of a call that has no answer to go on with."""
+        return self._read(self._following(messages, reply), self.settings.limit, TeacherOutcome())
 
     def _first_limit(self, reserved: int) -> int | None:
         """Return the limit of the first reply; a tool call that is required has no limit."""

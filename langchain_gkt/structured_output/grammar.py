@@ -11,6 +11,8 @@ from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import Any
 
+from langchain_gkt.tool_text import CLOSE, OPEN
+
 try:
     import llguidance
 except ImportError as missing:
@@ -105,9 +107,9 @@ def tool_grammar(
     rules = [f"call{i}: %json {text}" for i, text in enumerate(objects)]
     either = " | ".join(f"call{i}" for i in range(len(rules)))
     rules.append(f"call: {either}")
-    spelled = _call_grammar(['"<tool_call>"', '"</tool_call>"'], rules)
+    spelled = _call_grammar([f'"{OPEN}"', f'"{CLOSE}"'], rules)
     _checked(spelled, "tools")  # added tokens are unknown to the byte tokenizer that checks
-    marks = [m if m in single_tokens else f'"{m}"' for m in ("<tool_call>", "</tool_call>")]
+    marks = [m if m in single_tokens else f'"{m}"' for m in (OPEN, CLOSE)]
     return _call_grammar(marks, rules)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_gkt.structured_output.schema import schema_in
 from langchain_gkt.students.engine.engine import Engine
 from langchain_gkt.students.settings import GenerationSettings
-from langchain_gkt.students.tool_parsing import CLOSE, OPEN
+from langchain_gkt.tool_text import CLOSE, OPEN
 
 if TYPE_CHECKING:
     from langchain_gkt.structured_output.constraint import GrammarConstraint, GrammarTokenizer

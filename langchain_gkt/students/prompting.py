@@ -19,6 +19,8 @@ from langchain_core.messages import (
 )
 from langchain_core.messages.utils import convert_to_openai_messages, merge_message_runs
 
+from langchain_gkt.begun_answer import begun_text, is_begun_answer
+
 
 class PromptBuilder:
     """Turns conversations into ids for one tokenizer.
@@ -62,7 +64,7 @@ class PromptBuilder:
             ValueError: If there is nothing to answer, or a message holds more than text.
         """
         conversation, prefill = list(messages), ""
-        if messages and is_answer_prefix(messages[-1]):
+        if messages and is_begun_answer(messages[-1]):
             prefill = str(conversation.pop().text)
         for position, message in enumerate(messages):
             _refuse_media(message, position)
@@ -109,7 +111,7 @@ class PromptBuilder:
         """
         system = [m for m in messages if isinstance(m, SystemMessage)]
         turns = [m for m in messages if not isinstance(m, SystemMessage)]
-        begun = [turns.pop()] if turns and is_answer_prefix(turns[-1]) else []
+        begun = [turns.pop()] if turns and is_begun_answer(turns[-1]) else []
 
         def size(kept: Sequence[BaseMessage]) -> int:
             return sum(map(len, self.build([*system, *kept, *begun], tools)))
@@ -134,7 +136,7 @@ class PromptBuilder:
         Args:
             messages: The conversation.
         """
-        begun = bool(messages) and is_answer_prefix(messages[-1])
+        begun = begun_text(messages) is not None
         turns = [m for m in messages[: -1 if begun else None] if not isinstance(m, SystemMessage)]
         return not self.tokenizer.chat_template and len(turns) > 1
 
@@ -142,11 +144,6 @@ class PromptBuilder:
         if not text:
             return []
         return list(self._plain(text, add_special_tokens=False)["input_ids"])
-
-
-def is_answer_prefix(message: BaseMessage) -> bool:
-    """Whether a last message is the beginning of the answer rather than a turn of its own."""
-    return isinstance(message, AIMessage) and not (message.tool_calls or message.invalid_tool_calls)
 
 
 def _with_text(message: BaseMessage, text: str) -> BaseMessage:

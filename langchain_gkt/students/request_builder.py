@@ -7,11 +7,12 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage
 
+from langchain_gkt.begun_answer import begun_text
 from langchain_gkt.structured_output.schema import schema_in, with_instruction
 from langchain_gkt.students.decoding_constraints import DecodingConstraints
 from langchain_gkt.students.engine.engine import Engine, Request
 from langchain_gkt.students.generation import Generation
-from langchain_gkt.students.prompting import PromptBuilder, is_answer_prefix
+from langchain_gkt.students.prompting import PromptBuilder
 from langchain_gkt.students.settings import GenerationSettings
 from langchain_gkt.students.tool_parsing import AnswerParser
 
@@ -54,7 +55,7 @@ class RequestBuilder:
         max_tokens, engine = settings.max_tokens, self.engine
         if engine.context is not None:
             max_tokens = min(max_tokens, engine.context - engine.used(prompt, prefill))
-        begun = str(messages[-1].text).lstrip() if is_answer_prefix(messages[-1]) else ""
+        begun = (begun_text(messages) or "").lstrip()
         constraint = self.constraints.for_call(settings, begun=begun, max_tokens=max_tokens)
         if constraint is not None:
             max_tokens = constraint.max_tokens

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
+from langchain_gkt.begun_answer import begun_text
 from langchain_gkt.teachers.wrappers import models_of
 
 # Claude 4.6 and later answer such a conversation with an error, at every provider.
@@ -47,19 +47,6 @@ def accepts_prefill(teacher: object, model: str | None = None) -> bool:
 def _refuses(name: str) -> bool:
     found = _CLAUDE.search(name.lower())
     return found is not None and (int(found[1]), int(found[2] or 0)) >= _REFUSES_SINCE
-
-
-def begun_text(messages: Sequence[BaseMessage]) -> str | None:
-    """Return the text of the begun answer that a conversation ends in, or None.
-
-    Args:
-        messages: The conversation.
-
-    Returns:
-        The text.
-    """
-    last = messages[-1] if messages else None
-    return str(last.text) if isinstance(last, AIMessage) and not last.tool_calls else None
 
 
 def as_instruction(messages: list[BaseMessage]) -> list[BaseMessage]:
