@@ -90,15 +90,17 @@ class Prefiller:
         Returns:
             The state, for `advance`.
         """
-        reusable = max(0, prompt - 1)
-        match = self._prefix_cache.match(ids[:prompt])
+        # The last id's logits are wanted, so it is never known.
+        reusable = len(ids) if self._model_runner.is_exact else prompt - 1
+        limit = max(0, min(reusable, len(ids) - 1))
+        match = self._prefix_cache.match(ids[: limit + 1])
         cache = self._buffer
         if cache is None or cache.columns < len(ids):
             cache = self._buffer = KVCache(self._model_runner.layers, len(ids) + _SPARE_COLUMNS)
             self._buffered_ids = []
         # The ids before often began alike: that part is in the buffer already.
         reuse = self._prefix_cache.max_bytes > 0
-        known = common_length(self._buffered_ids, ids[:reusable]) if reuse else 0
+        known = common_length(self._buffered_ids, ids[:limit]) if reuse else 0
         cache.window.end = known
         position = 0
         for segment in match.segments:
@@ -136,7 +138,8 @@ class Prefiller:
             ticket: The prompt.
             max_tokens: Most ids to prefill.
         """
-        ids = ticket.ids[:-1]  # the last one is prefilled with its request
+        # In low precision the last one is prefilled with its request.
+        ids = ticket.ids if self._model_runner.is_exact else ticket.ids[:-1]
         size = len(ids) * self._model_runner.bytes_per_token
         if not ids or not self._model_runner.can_batch or size > self._prefix_cache.max_bytes:
             ticket.done = True  # it could not be kept until its request comes

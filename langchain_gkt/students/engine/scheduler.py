@@ -283,7 +283,8 @@ class Scheduler:
         if not self._append(state, chosen):
             self._add_row(state)
         if isinstance(chosen, int):  # else the keys and values are not numbers
-            self.prefix_cache.insert(state.request.prompt[:-1], cache)
+            known = state.request.prompt[: state.prefill.reusable]
+            self.prefix_cache.insert(known, cache)
         state.prefill = None
         return count
 
