@@ -93,6 +93,8 @@ def without_usage(
     """
     # Configured here, so that the handlers of the environment are in their places, too.
     manager = CallbackManager.configure(callbacks, own_callbacks)
+    if not manager.handlers:  # nobody listens
+        return manager
     rest: list[BaseCallbackHandler] = []
     if is_quiet(arguments):
         everywhere = CallbackManager.configure().handlers  # the models' runs get these, too
