@@ -99,7 +99,7 @@ def compare(
     Returns:
         The counts of all prompts and cuts together.
     """
-    builder = student._load()[1]
+    builder = student._loader.load().prompts
     tokenizer, policy, counts = builder.tokenizer, GuidancePolicy(), Counts()
     chat = bool(tokenizer.chat_template)
     questions = [[HumanMessage(p if chat else f"Q: {p}\nA:")] for p in prompts]

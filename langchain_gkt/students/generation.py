@@ -13,8 +13,8 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.messages.tool import ToolCallChunk
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
-from langchain_gkt.students.engine.engine import Engine, Request, TokenChunk
-from langchain_gkt.students.engine.sampling import TokenProbabilityRecorder
+from langchain_gkt.students.backends.protocol import Backend
+from langchain_gkt.students.engine.request import Request, TokenChunk
 from langchain_gkt.students.tool_parsing import AnswerParser
 
 
@@ -22,7 +22,7 @@ class Generation:
     """Generates one answer, streamed or at once, on the event loop or off it."""
 
     def __init__(
-        self, engine: Engine, request: Request, parser: AnswerParser | None, *, model_name: str
+        self, engine: Backend, request: Request, parser: AnswerParser | None, *, model_name: str
     ) -> None:
         """Prepare, without sending the request.
 
@@ -95,34 +95,6 @@ class Generation:
                 chunk_position="last",
             )
         )
-
-
-def probe(engine: Engine, request: Request) -> list[float]:
-    """Return how likely each token of an answer was.
-
-    Args:
-        engine: The student's engine.
-        request: A request; its constraint, stop strings and seam are ignored.
-
-    Returns:
-        One probability per token.
-    """
-    recorder = TokenProbabilityRecorder()
-    for _ in engine.generate(_with_recorder(request, recorder), threading.Event(), stream=False):
-        pass
-    return recorder.probabilities
-
-
-async def aprobe(engine: Engine, request: Request) -> list[float]:
-    """Do what `probe` does, on the event loop."""
-    recorder = TokenProbabilityRecorder()
-    async for _ in engine.agenerate(_with_recorder(request, recorder), stream=False):
-        pass
-    return recorder.probabilities
-
-
-def _with_recorder(request: Request, recorder: TokenProbabilityRecorder) -> Request:
-    return replace(request, constraint=recorder, stop=(), seam=None)
 
 
 def _is_last(chunk: ChatGenerationChunk) -> bool:

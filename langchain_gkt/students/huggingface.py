@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
-from pathlib import Path
 from typing import Any, ClassVar
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -20,11 +19,13 @@ from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from langchain_gkt.errors import refuse_unknown
 from langchain_gkt.structured_output.schema import Method, bind_schema
+from langchain_gkt.students.backends.choosing import BackendName
+from langchain_gkt.students.backends.protocol import Backend, PrefillHandle
 from langchain_gkt.students.batching import with_max_concurrency
-from langchain_gkt.students.engine.engine import Engine, EngineConfig, Prefill, Request
-from langchain_gkt.students.generation import Generation, aprobe, probe
-from langchain_gkt.students.loading import StudentLoader
-from langchain_gkt.students.prompting import PromptBuilder
+from langchain_gkt.students.engine.config import EngineConfig
+from langchain_gkt.students.engine.request import Request
+from langchain_gkt.students.generation import Generation
+from langchain_gkt.students.loading import StudentLoader, name_of
 from langchain_gkt.students.settings import SAMPLING, GenerationSettings, OnLongPrompt, model_or_env
 
 
@@ -70,6 +71,9 @@ class HuggingFaceStudent(BaseChatModel):
     """Weights' type: ``auto`` as saved (float16 becomes float32 on a CPU), a torch name, or
     ``int8`` for a CPU, which is quicker and a little less exact."""
 
+    backend: BackendName = "auto"
+    """The engine that runs the model; ``auto`` becomes the one that was chosen."""
+
     max_batch_size: int = 16
     """Most answers that are written at the same time; more wait in order."""
     max_queue: int = 1024
@@ -102,8 +106,10 @@ class HuggingFaceStudent(BaseChatModel):
             text = "prompt_lookup is deprecated and has no effect any more; leave it out"
             warnings.warn(text, DeprecationWarning, stacklevel=2)
         config = EngineConfig(**{name: getattr(self, name) for name in EngineConfig.model_fields})
-        self._loader = StudentLoader(self.model, self.tokenizer, self.device, self.dtype, config)
-        self._load()
+        given = (self.model, self.tokenizer, self.device, self.dtype, self.backend)
+        self._loader = StudentLoader(*given, config)
+        self.backend = self._loader.choice.name
+        self._loader.load()
 
     @property
     def _llm_type(self) -> str:
@@ -112,9 +118,12 @@ class HuggingFaceStudent(BaseChatModel):
     @property
     def display_name(self) -> str:
         """The model's folder, hub id or class."""
-        if isinstance(self.model, str):
-            return Path(self.model).name
-        return str(getattr(self.model, "name_or_path", "") or type(self.model).__name__)
+        return name_of(self.model)
+
+    @property
+    def backend_reason(self) -> str:
+        """What runs the model and why, such as ``torch 2.13, bfloat16, cpu: the model ...``."""
+        return f"{self._engine.description}: {self._loader.choice.reason}"
 
     @property
     def repeatable(self) -> str:
@@ -150,11 +159,8 @@ class HuggingFaceStudent(BaseChatModel):
         memo |= {id(shared): shared for shared in (self.model, self.tokenizer)}
         return super().__deepcopy__(memo)
 
-    def _load(self) -> tuple[Engine, PromptBuilder]:
-        return self._engine, self._loader.load().prompts
-
     @property
-    def _engine(self) -> Engine:
+    def _engine(self) -> Backend:
         return self._loader.load().engine
 
     def _student_for(self, kwargs: dict[str, Any]) -> HuggingFaceStudent:
@@ -163,7 +169,8 @@ class HuggingFaceStudent(BaseChatModel):
         if name is None or str(name) == self.model:
             return self
         given = {field: getattr(self, field) for field in self.model_fields_set}
-        given |= {"model": name, "tokenizer": None}  # the other settings are this one's
+        # The other settings are this one's.
+        given |= {"model": name, "tokenizer": None, "backend": self._loader.backend}
         other: HuggingFaceStudent = self._loader.other(name, lambda: type(self)(**given))
         return other
 
@@ -207,7 +214,7 @@ class HuggingFaceStudent(BaseChatModel):
         *,
         tools: Sequence[dict[str, Any]] | None = None,
         response_format: dict[str, Any] | None = None,
-    ) -> Prefill:
+    ) -> PrefillHandle:
         """Prefill a prompt while the beginning of its answer is still being written.
 
         The arguments are those of `check`, the messages without the beginning of the answer.
@@ -231,20 +238,24 @@ class HuggingFaceStudent(BaseChatModel):
         Returns:
             Their probabilities; fewer if the answer ends before.
         """
-        return probe(*self._greedy_request(messages, tokens))
+        return self._engine.probe(self._greedy_request(messages, tokens))
 
     async def aprobe(self, messages: list[BaseMessage], *, tokens: int = 1) -> list[float]:
         """Do what `probe` does, on the event loop."""
-        return await aprobe(*await run_in_executor(None, self._greedy_request, messages, tokens))
+        request = await run_in_executor(None, self._greedy_request, messages, tokens)
+        return await self._engine.aprobe(request)
 
-    def _greedy_request(self, messages: list[BaseMessage], tokens: int) -> tuple[Engine, Request]:
-        return self._request(messages, None, {"max_tokens": tokens, "temperature": 0.0})
+    def _greedy_request(self, messages: list[BaseMessage], tokens: int) -> Request:
+        greedy = GenerationSettings.of_call(self, max_tokens=tokens, temperature=0.0)
+        return self._loader.load().build_probe(messages, greedy)
 
     def get_token_ids(self, text: str) -> list[int]:
         """Tokenise a text with the model's own tokenizer, without special tokens."""
         if self.custom_get_token_ids is not None:
             return self.custom_get_token_ids(text)
-        return list(self._load()[1].tokenizer(text, add_special_tokens=False)["input_ids"])
+        return list(
+            self._loader.load().prompts.tokenizer(text, add_special_tokens=False)["input_ids"]
+        )
 
     @property
     def continues_blanks(self) -> bool:
@@ -254,7 +265,7 @@ class HuggingFaceStudent(BaseChatModel):
     @property
     def knows_tools(self) -> bool:
         """Whether the chat template has a place for tools."""
-        return self._load()[1].knows_tools
+        return self._loader.load().prompts.knows_tools
 
     def bind_tools(
         self,
@@ -345,12 +356,6 @@ class HuggingFaceStudent(BaseChatModel):
         """Do what `batch` does, on the event loop; no more wait than the queue holds."""
         configs = with_max_concurrency(config, len(inputs), self.max_queue)
         return await super().abatch(inputs, configs, return_exceptions=return_exceptions, **kwargs)
-
-    def _request(
-        self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
-    ) -> tuple[Engine, Request]:
-        settings = GenerationSettings.of_call(self, stop, **kwargs)
-        return self._engine, self._loader.load().build(messages, settings)
 
     def _generation(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from langchain_gkt.errors import StudentError
+from langchain_gkt.students.backends.choosing import choose_backend
+from langchain_gkt.students.backends.protocol import Backend
 from langchain_gkt.students.engine.engine import Engine, EngineConfig
 from langchain_gkt.students.engine.int8 import quantize
 from langchain_gkt.students.prompting import PromptBuilder
@@ -21,6 +23,17 @@ LOADING = threading.RLock()
 """Held while a model is loaded: transformers leaves weights empty if two loads overlap."""
 
 
+def name_of(model: Any) -> str:
+    """Return a short name of a model: its folder, file, hub id or class.
+
+    Args:
+        model: A folder, a hub id, a file or a loaded model.
+    """
+    if isinstance(model, str):
+        return Path(model).name
+    return str(getattr(model, "name_or_path", "") or type(model).__name__)
+
+
 class StudentLoader:
     """Loads what a student needs when it is first needed, and keeps it.
 
@@ -29,10 +42,22 @@ class StudentLoader:
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, device: str | None, dtype: str, config: EngineConfig
+        self,
+        model: Any,
+        tokenizer: Any,
+        device: str | None,
+        dtype: str,
+        backend: str,
+        config: EngineConfig,
     ) -> None:
-        """Prepare, without loading; the first four are as for `load_or_use`."""
-        self._given = model, tokenizer, device, dtype
+        """Choose the engine, without loading; the first four are as for `load_or_use`.
+
+        Raises:
+            ValueError: If there is no such engine, or it cannot run such a model.
+            ImportError: If the engine that the user chose is not installed.
+        """
+        self._given = model, tokenizer, device, dtype, backend
+        self.backend, self.choice = backend, choose_backend(model, backend)
         self._config = config
         self._loaded: RequestBuilder | None = None
         self.others: dict[str, Any] = {}
@@ -57,10 +82,13 @@ class StudentLoader:
             return self._loaded
         with LOADING:
             if self._loaded is None:
-                model, tokenizer = load_or_use(*self._given)
-                engine = Engine(model, tokenizer, self._config)
-                self._loaded = RequestBuilder(engine, PromptBuilder(tokenizer))
+                engine = self._make()
+                self._loaded = RequestBuilder(engine, PromptBuilder(engine.tokenizer))
             return self._loaded
+
+    def _make(self) -> Backend:
+        model, tokenizer, device, dtype, _ = self._given
+        return Engine(*load_or_use(model, tokenizer, device, dtype), self._config)
 
     def other(self, name: str, make: Callable[[], Any]) -> Any:
         """Return the student that calls name, made once.
@@ -97,10 +125,11 @@ def _restored(
     tokenizer: Any,
     device: str | None,
     dtype: str,
+    backend: str,
     config: EngineConfig,
     loaded: RequestBuilder | None,
 ) -> StudentLoader:
-    loader = StudentLoader(model, tokenizer, device, dtype, config)
+    loader = StudentLoader(model, tokenizer, device, dtype, backend, config)
     loader._loaded = loaded
     return loader
 

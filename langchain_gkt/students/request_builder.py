@@ -9,8 +9,9 @@ from langchain_core.messages import BaseMessage
 
 from langchain_gkt.begun_answer import begun_text
 from langchain_gkt.structured_output.schema import schema_in, with_instruction
+from langchain_gkt.students.backends.protocol import Backend, refuse_unsupported
 from langchain_gkt.students.decoding_constraints import DecodingConstraints
-from langchain_gkt.students.engine.engine import Engine, Request
+from langchain_gkt.students.engine.request import Request
 from langchain_gkt.students.generation import Generation
 from langchain_gkt.students.prompting import PromptBuilder
 from langchain_gkt.students.settings import GenerationSettings
@@ -20,7 +21,7 @@ from langchain_gkt.students.tool_parsing import AnswerParser
 class RequestBuilder:
     """Builds the requests of one loaded student."""
 
-    def __init__(self, engine: Engine, prompts: PromptBuilder) -> None:
+    def __init__(self, engine: Backend, prompts: PromptBuilder) -> None:
         """Serve a loaded student.
 
         Args:
@@ -53,8 +54,8 @@ class RequestBuilder:
         """
         prompt, prefill = self.tokenize(messages, settings)
         max_tokens, engine = settings.max_tokens, self.engine
-        if engine.context is not None:
-            max_tokens = min(max_tokens, engine.context - engine.used(prompt, prefill))
+        if (context := engine.window.size) is not None:
+            max_tokens = min(max_tokens, context - engine.window.used(prompt, prefill))
         begun = (begun_text(messages) or "").lstrip()
         constraint = self.constraints.for_call(settings, begun=begun, max_tokens=max_tokens)
         if constraint is not None:
@@ -78,6 +79,15 @@ class RequestBuilder:
             # What a grammar has read is not opened again.
             seam=None if constraint else engine.spelling.seam(prefill) if prefill else None,
         )
+
+    def build_probe(self, messages: Sequence[BaseMessage], settings: GenerationSettings) -> Request:
+        """Build a request whose tokens' probabilities are wanted; the arguments are `build`'s.
+
+        Raises:
+            ValueError: If the engine cannot tell them.
+        """
+        refuse_unsupported(self.engine, "probe", None)
+        return self.build(messages, settings)
 
     def generation(
         self, messages: Sequence[BaseMessage], settings: GenerationSettings, model_name: str
@@ -122,14 +132,16 @@ class RequestBuilder:
         """
         if settings.response_format:
             messages = with_instruction(messages, schema_in(settings.response_format))
-        engine, tools = self.engine, settings.offered_tools
+        if settings.seed is not None:
+            refuse_unsupported(self.engine, "seed", settings.seed)
+        window, tools = self.engine.window, settings.offered_tools
         prompt, prefill = self.prompts.build(messages, tools)
-        if engine.context is not None and settings.on_long_prompt == "truncate":
-            limit = engine.context - min(settings.max_tokens, engine.context // 4)
-            if engine.is_encoder_decoder:  # the encoder has a context for the prompt alone
-                limit = engine.context + len(prefill)
+        if window.size is not None and settings.on_long_prompt == "truncate":
+            limit = window.size - min(settings.max_tokens, window.size // 4)
+            if window.is_encoder_decoder:  # the encoder has a context for the prompt alone
+                limit = window.size + len(prefill)
             if len(prompt) + len(prefill) > limit:
                 prompt, prefill = self.prompts.build_truncated(messages, tools, limit)
             reserve = 0
-        engine.refuse_long(prompt, prefill, reserve)
+        window.refuse_long(prompt, prefill, reserve)
         return prompt, prefill
