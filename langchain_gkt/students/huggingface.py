@@ -22,10 +22,9 @@ from langchain_gkt.structured_output.schema import Method, bind_schema
 from langchain_gkt.students.backends.choosing import BackendName
 from langchain_gkt.students.backends.protocol import Backend, PrefillHandle
 from langchain_gkt.students.batching import with_max_concurrency
-from langchain_gkt.students.engine.config import EngineConfig
 from langchain_gkt.students.engine.request import Request
 from langchain_gkt.students.generation import Generation
-from langchain_gkt.students.loading import StudentLoader, name_of
+from langchain_gkt.students.loading import ModelSource, StudentLoader, name_of
 from langchain_gkt.students.settings import SAMPLING, GenerationSettings, OnLongPrompt, model_or_env
 
 
@@ -105,9 +104,7 @@ class HuggingFaceStudent(BaseChatModel):
         if self.prompt_lookup:
             text = "prompt_lookup is deprecated and has no effect any more; leave it out"
             warnings.warn(text, DeprecationWarning, stacklevel=2)
-        config = EngineConfig(**{name: getattr(self, name) for name in EngineConfig.model_fields})
-        given = (self.model, self.tokenizer, self.device, self.dtype, self.backend)
-        self._loader = StudentLoader(*given, config)
+        self._loader = StudentLoader(ModelSource.of(self))
         self.backend = self._loader.choice.name
         self._loader.load()
 
@@ -132,7 +129,7 @@ class HuggingFaceStudent(BaseChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        fields = (*SAMPLING, "stop", "dtype", "on_long_prompt")
+        fields = (*SAMPLING, "stop", "dtype", "backend", "on_long_prompt")
         # Neither a path nor a name says which weights are there: a cache may outlive them.
         return {
             "model": self.display_name,
@@ -170,7 +167,7 @@ class HuggingFaceStudent(BaseChatModel):
             return self
         given = {field: getattr(self, field) for field in self.model_fields_set}
         # The other settings are this one's.
-        given |= {"model": name, "tokenizer": None, "backend": self._loader.backend}
+        given |= {"model": name, "tokenizer": None, "backend": self._loader.source.backend}
         other: HuggingFaceStudent = self._loader.other(name, lambda: type(self)(**given))
         return other
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from langchain_gkt.students.request_builder import RequestBuilder
 
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")  # "./name" is a folder
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+
+_GIVEN = ("model", "tokenizer", "device", "dtype", "backend")
 
 LOADING = threading.RLock()
 """Held while a model is loaded: transformers leaves weights empty if two loads overlap."""
@@ -34,6 +37,38 @@ def name_of(model: Any) -> str:
     return str(getattr(model, "name_or_path", "") or type(model).__name__)
 
 
+@dataclass(frozen=True)
+class ModelSource:
+    """What a student is loaded from.
+
+    Attributes:
+        model: A folder, a hub id, a GGUF file or a loaded transformers model.
+        tokenizer: Its tokenizer, if it is not beside the model.
+        device: Where to load it; None for the CPU.
+        dtype: As for `from_path`.
+        backend: The engine that was asked for, or ``auto``.
+        config: How many requests and how much memory.
+    """
+
+    model: Any
+    tokenizer: Any
+    device: str | None
+    dtype: str
+    backend: str
+    config: EngineConfig
+
+    @classmethod
+    def of(cls, student: Any) -> ModelSource:
+        """Take a student's fields.
+
+        Args:
+            student: The `HuggingFaceStudent`.
+        """
+        config = {name: getattr(student, name) for name in EngineConfig.model_fields}
+        given = {name: getattr(student, name) for name in _GIVEN}
+        return cls(**given, config=EngineConfig(**config))
+
+
 class StudentLoader:
     """Loads what a student needs when it is first needed, and keeps it.
 
@@ -41,31 +76,25 @@ class StudentLoader:
     again from a path.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        tokenizer: Any,
-        device: str | None,
-        dtype: str,
-        backend: str,
-        config: EngineConfig,
-    ) -> None:
-        """Choose the engine, without loading; the first four are as for `load_or_use`.
+    def __init__(self, source: ModelSource, loaded: RequestBuilder | None = None) -> None:
+        """Choose the engine, without loading.
+
+        Args:
+            source: What to load.
+            loaded: What was made of it already, if anything.
 
         Raises:
             ValueError: If there is no such engine, or it cannot run such a model.
             ImportError: If the engine that the user chose is not installed.
         """
-        self._given = model, tokenizer, device, dtype, backend
-        self.backend, self.choice = backend, choose_backend(model, backend)
-        self._config = config
-        self._loaded: RequestBuilder | None = None
+        self.source, self._loaded = source, loaded
+        self.choice = choose_backend(source.model, source.backend)
         self.others: dict[str, Any] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle what was given; a model that was given loaded goes with its engine."""
-        loaded = None if isinstance(self._given[0], str) else self._loaded
-        return _restored, (*self._given, self._config, loaded)
+        loaded = None if isinstance(self.source.model, str) else self._loaded
+        return type(self), (self.source, loaded)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> StudentLoader:
         """Share it: copies of a student differ in settings alone."""
@@ -87,8 +116,9 @@ class StudentLoader:
             return self._loaded
 
     def _make(self) -> Backend:
-        model, tokenizer, device, dtype, _ = self._given
-        return Engine(*load_or_use(model, tokenizer, device, dtype), self._config)
+        source = self.source
+        model, tokenizer = load_or_use(source.model, source.tokenizer, source.device, source.dtype)
+        return Engine(model, tokenizer, source.config)
 
     def other(self, name: str, make: Callable[[], Any]) -> Any:
         """Return the student that calls name, made once.
@@ -118,20 +148,6 @@ class StudentLoader:
             self._loaded.engine.close()
         for other in list(self.others.values()):
             other.close()
-
-
-def _restored(
-    model: Any,
-    tokenizer: Any,
-    device: str | None,
-    dtype: str,
-    backend: str,
-    config: EngineConfig,
-    loaded: RequestBuilder | None,
-) -> StudentLoader:
-    loader = StudentLoader(model, tokenizer, device, dtype, backend, config)
-    loader._loaded = loaded
-    return loader
 
 
 def load_or_use(model: Any, tokenizer: Any, device: str | None, dtype: str) -> tuple[Any, Any]:
