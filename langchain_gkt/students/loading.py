@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from langchain_gkt.errors import StudentError
-from langchain_gkt.students.backends.choosing import choose_backend
+from langchain_gkt.students.backends.choosing import choose_backend, gguf_source
+from langchain_gkt.students.backends.gguf import load_tokenizer, local_file, read_header
 from langchain_gkt.students.backends.protocol import Backend
 from langchain_gkt.students.engine.engine import Engine, EngineConfig
 from langchain_gkt.students.engine.int8 import quantize
@@ -117,6 +118,8 @@ class StudentLoader:
 
     def _make(self) -> Backend:
         source = self.source
+        if self.choice.name == "llamacpp":
+            return _with_llamacpp(source)
         model, tokenizer = load_or_use(source.model, source.tokenizer, source.device, source.dtype)
         return Engine(model, tokenizer, source.config)
 
@@ -150,6 +153,22 @@ class StudentLoader:
             other.close()
 
 
+def _with_llamacpp(source: ModelSource) -> Backend:
+    """Load a GGUF file with llama.cpp."""
+    found = gguf_source(source.model)
+    assert found is not None
+    if source.dtype != "auto":
+        raise ValueError(
+            f"dtype={source.dtype!r} cannot be had of llama.cpp, which runs a .gguf file in its "
+            "own types; leave dtype out, or use backend='torch'"
+        )
+    header = read_header(local_file(found))
+    tokenizer = source.tokenizer or load_tokenizer(header.path)
+    from langchain_gkt.students.backends.llamacpp import LlamaCppBackend  # an extra
+
+    return LlamaCppBackend(header, tokenizer, source.config, source.device)
+
+
 def load_or_use(model: Any, tokenizer: Any, device: str | None, dtype: str) -> tuple[Any, Any]:
     """Use a loaded model as it is, or load one; hold `LOADING` meanwhile.
 
@@ -165,6 +184,8 @@ def load_or_use(model: Any, tokenizer: Any, device: str | None, dtype: str) -> t
     Raises:
         ValueError: If a loaded model lacks its tokenizer, or is to become ``int8``.
     """
+    if (found := gguf_source(model)) is not None:
+        return from_gguf(local_file(found), tokenizer, device, dtype)
     if isinstance(model, str):
         return from_path(model, tokenizer, device, dtype)
     if dtype == "int8":
@@ -172,6 +193,34 @@ def load_or_use(model: Any, tokenizer: Any, device: str | None, dtype: str) -> t
     if tokenizer is None:
         raise ValueError("student needs tokenizer= beside a loaded model")
     return model, tokenizer
+
+
+def from_gguf(path: str, tokenizer: Any, device: str | None, dtype: str) -> tuple[Any, Any]:
+    """Unpack a GGUF file to weights that torch runs; the arguments are those of `from_path`.
+
+    Raises:
+        ImportError: If the package gguf is missing.
+        StudentError: If the file cannot be loaded.
+    """
+    from transformers import AutoModelForCausalLM, GgufConfig
+
+    header = read_header(path)
+    tokenizer = tokenizer or load_tokenizer(path)
+    file, saved = Path(path), {"auto": "bfloat16", "int8": "float32"}.get(dtype, dtype)
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            str(file.parent),
+            gguf_file=file.name,
+            dtype=saved,
+            quantization_config=GgufConfig(dequantize=True),
+        )
+    except (OSError, ValueError, KeyError, NotImplementedError) as error:
+        raise StudentError(
+            f"student={path!r} (architecture {header.architecture}) could not be loaded ({error}); "
+            'install llama.cpp, which may know it: pip install "langchain-gkt[llamacpp]"'
+        ) from error
+    model = model.to(device or "cpu")
+    return quantize(model) if dtype == "int8" else model, tokenizer
 
 
 def from_path(path: str, tokenizer: Any, device: str | None, dtype: str) -> tuple[Any, Any]:
