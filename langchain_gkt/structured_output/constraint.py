@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from langchain_gkt.structured_output.closing import ClosingOrder
-from langchain_gkt.structured_output.grammar import valid_prefix
+from langchain_gkt.structured_output.grammar import lark_source, valid_prefix
 
 # A text that takes more tokens to end than this is taken to have no end.
 _MAX_CLOSING_TOKENS = 4096
@@ -58,6 +58,11 @@ class GrammarTokenizer:
         """Whether a text is one added token of the vocabulary, which no bytes can spell."""
         ids = self.tokens.tokenize_str(text)
         return len(ids) == 1 and bool(self.tokens.is_special_token(ids[0]))
+
+    def text(self, ids: list[int]) -> str:
+        """Return the text of tokens, without the marks of an answer's end."""
+        kept = [token for token in ids if token not in self.end_ids]
+        return str(self.tokens.decode_str(kept))
 
     def shortest_end(self, matcher: llguidance.LLMatcher) -> list[int] | None:
         """Return tokens that bring a text to its end, few rather than many.
@@ -115,7 +120,8 @@ class GrammarConstraint:
         Raises:
             ValueError: If the prefix breaks the grammar, or no whole answer fits.
         """
-        self._tokenizer = tokenizer
+        self._tokenizer, self.begun = tokenizer, begun
+        self.grammar = grammar
         self._matcher = tokenizer.matcher(grammar)
         if error := self._matcher.get_error():
             raise ValueError(f"the grammar cannot be used: {error}")
@@ -162,6 +168,41 @@ class GrammarConstraint:
             token = self._keep_room_to_end(token)
         self._matcher.consume_token(token)
         return token
+
+    @property
+    def source(self) -> str:
+        """The grammar as text, for an engine that holds answers to it by itself."""
+        return lark_source(self.grammar)
+
+    def follow(self, text: str, tokens: int) -> str | None:
+        """Read text that such an engine has written.
+
+        Args:
+            text: The text behind what was read before.
+            tokens: Tokens of the whole answer so far.
+
+        Returns:
+            None if the answer may go on behind it; else the text that ends the answer in time,
+            in place of what was just read.
+
+        Raises:
+            ValueError: If the text breaks the grammar.
+        """
+        before = self._matcher.deep_copy()
+        ids = self._tokenizer.tokens.tokenize_str(text)
+        if self._matcher.try_consume_tokens(ids) != len(ids):
+            raise ValueError(f"the engine has left the grammar of the answer with {text!r}")
+        written = tokens - (self.max_tokens - self._left)
+        self._left -= written
+        self._needed_at_most += self._growth * written
+        if self._needed_at_most <= self._left or self.done:
+            return None
+        end = self._tokenizer.shortest_end(self._matcher)
+        self._needed_at_most = len(end or ())
+        if end is None or len(end) <= self._left:
+            return None
+        way = self._tokenizer.shortest_end(before) or []
+        return self._tokenizer.text(way)
 
     def _keep_room_to_end(self, token: int) -> int:
         """Return the token if the answer can still end in time after it, else one that ends."""

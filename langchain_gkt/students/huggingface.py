@@ -25,7 +25,13 @@ from langchain_gkt.students.batching import with_max_concurrency
 from langchain_gkt.students.engine.request import Request
 from langchain_gkt.students.generation import Generation
 from langchain_gkt.students.loading import ModelSource, StudentLoader, name_of
-from langchain_gkt.students.settings import SAMPLING, GenerationSettings, OnLongPrompt, model_or_env
+from langchain_gkt.students.settings import (
+    PROMPT_LOOKUP_IS_OVER,
+    SAMPLING,
+    GenerationSettings,
+    OnLongPrompt,
+    model_or_env,
+)
 
 
 class HuggingFaceStudent(BaseChatModel):
@@ -51,7 +57,8 @@ class HuggingFaceStudent(BaseChatModel):
     """Whether an answer with a ``response_format`` always keeps to its schema."""
 
     model: Any
-    """A folder, a hub id, or a loaded transformers model (then ``tokenizer`` is needed)."""
+    """A folder, a hub id, a ``.gguf`` file (``owner/repo:file.gguf`` on the hub), or a loaded
+    transformers model (then ``tokenizer`` is needed)."""
     tokenizer: Any = Field(default=None, repr=False)
     """A tokenizer, if it is not beside the model."""
     max_tokens: int = Field(default=512, ge=0)
@@ -102,8 +109,7 @@ class HuggingFaceStudent(BaseChatModel):
         """Load the model, so that a wrong path fails here and not at the first question."""
         super().model_post_init(context)
         if self.prompt_lookup:
-            text = "prompt_lookup is deprecated and has no effect any more; leave it out"
-            warnings.warn(text, DeprecationWarning, stacklevel=2)
+            warnings.warn(PROMPT_LOOKUP_IS_OVER, DeprecationWarning, stacklevel=2)
         self._loader = StudentLoader(ModelSource.of(self))
         self.backend = self._loader.choice.name
         self._loader.load()
@@ -143,8 +149,8 @@ class HuggingFaceStudent(BaseChatModel):
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> Any:
         name = kwargs.get("model") or self.display_name
-        named = {"ls_provider": "huggingface-local", "ls_model_name": name}
-        return {**super()._get_ls_params(stop=stop, **kwargs), **named}
+        found = super()._get_ls_params(stop=stop, **kwargs)
+        return {**found, "ls_provider": "huggingface-local", "ls_model_name": name}
 
     def __repr_args__(self) -> Any:
         """Show the model's name; never its weights."""
@@ -166,7 +172,6 @@ class HuggingFaceStudent(BaseChatModel):
         if name is None or str(name) == self.model:
             return self
         given = {field: getattr(self, field) for field in self.model_fields_set}
-        # The other settings are this one's.
         given |= {"model": name, "tokenizer": None, "backend": self._loader.source.backend}
         other: HuggingFaceStudent = self._loader.other(name, lambda: type(self)(**given))
         return other

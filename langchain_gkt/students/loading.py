@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,11 @@ def from_gguf(path: str, tokenizer: Any, device: str | None, dtype: str) -> tupl
     """
     from transformers import AutoModelForCausalLM, GgufConfig
 
+    if not all(map(find_spec, ("accelerate", "gguf"))):
+        raise ImportError(
+            "a .gguf file needs the packages accelerate and gguf to be run by torch; install "
+            'them with: pip install "langchain-gkt[gguf]"'
+        )
     header = read_header(path)
     tokenizer = tokenizer or load_tokenizer(path)
     file, saved = Path(path), {"auto": "bfloat16", "int8": "float32"}.get(dtype, dtype)

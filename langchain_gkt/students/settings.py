@@ -15,6 +15,7 @@ STUDENT_VARIABLE = "GKT_STUDENT"
 
 SAMPLING = ("max_tokens", "temperature", "top_p", "seed")
 """Fields of a student that a call may replace."""
+PROMPT_LOOKUP_IS_OVER = "prompt_lookup is deprecated and has no effect any more; leave it out"
 _CALL_ONLY = ("tools", "tool_choice", "response_format")
 OnLongPrompt = Literal["raise", "truncate"]
 """What to do with a prompt that leaves the context no room."""

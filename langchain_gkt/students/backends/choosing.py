@@ -29,7 +29,7 @@ class BackendChoice:
         reason: Why it was chosen, to follow "because".
     """
 
-    name: str
+    name: BackendName
     reason: str
 
 

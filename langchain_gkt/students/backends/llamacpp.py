@@ -12,7 +12,6 @@ import ctypes
 import logging
 import math
 import os
-import secrets
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
@@ -24,12 +23,12 @@ from importlib.metadata import version
 from types import MappingProxyType
 from typing import Any, Literal
 
-import torch
 import xllamacpp
 
 from langchain_gkt.errors import StudentError
 from langchain_gkt.students.backends.gguf import GGUFHeader
 from langchain_gkt.students.backends.llamacpp_answer import AnswerText, completion_request
+from langchain_gkt.students.backends.llamacpp_server import capacity, server_parameters
 from langchain_gkt.students.backends.slots import Job, Slots
 from langchain_gkt.students.engine.config import EngineConfig
 from langchain_gkt.students.engine.context_window import ContextWindow
@@ -39,12 +38,6 @@ from langchain_gkt.students.engine.token_healing import TokenSpelling
 
 _log = logging.getLogger(__name__)
 
-_DEFAULT_KV_BYTES = 2 * 2**30
-# With fewer slots of a whole context each, all slots share one pool instead, which is slower.
-_FEWEST_OWN_SLOTS = 4
-_QUIET, _ALL_LAYERS = -1, 999
-# Ids of a prompt that are read at once; a request can be cancelled between two such parts.
-_PROMPT_PART = 512
 _CANNOT_FORK = (
     "a student run by llama.cpp cannot work in a forked process; make children with the start "
     "method 'spawn', or use backend='torch'"
@@ -57,12 +50,7 @@ class LlamaCppBackend:
     """A GGUF file that llama.cpp has loaded; the backend named ``llamacpp``."""
 
     name = "llamacpp"
-    cannot: Mapping[Any, str] = MappingProxyType(
-        {
-            "response_format": "the grammar of a begun answer needs every logit; use "
-            "method='function_calling', which has the teacher write it, or backend='torch'"
-        }
-    )
+    cannot: Mapping[Any, str] = MappingProxyType({})
 
     def __init__(
         self, header: GGUFHeader, tokenizer: Any, config: EngineConfig, device: str | None
@@ -83,9 +71,9 @@ class LlamaCppBackend:
             raise StudentError(_CANNOT_FORK)
         self._header, self.tokenizer, self._device = header, tokenizer, device or "cpu"
         self.end_ids = {end for end in [tokenizer.eos_token_id] if end is not None}
-        rows, tokens, unified = _capacity(header, config)
+        rows, tokens, unified = capacity(header, config)
         self.window = ContextWindow(min(header.context or tokens, tokens))
-        parameters = _parameters(header.path, rows, tokens, unified, self._device)
+        parameters = server_parameters(header.path, rows, tokens, unified, self._device)
         _started_in[:] = [os.getpid()]
         try:
             self._server: Any = xllamacpp.Server(parameters)
@@ -358,46 +346,6 @@ class PromptPrefill:
     def __exit__(self, *exception: object) -> None:
         """Close."""
         self.close()
-
-
-def _capacity(header: GGUFHeader, config: EngineConfig) -> tuple[int, int, bool]:
-    """Return how many slots there are, the tokens of each, and whether they share one pool."""
-    context = header.context or 1
-    default = max(_DEFAULT_KV_BYTES // header.kv_bytes_per_token, context)
-    pool = default if config.kv_tokens is None else config.kv_tokens
-    own = min(pool // context, config.max_batch_size)
-    if own >= min(_FEWEST_OWN_SLOTS, config.max_batch_size):
-        return own, context, False
-    return config.max_batch_size, pool, True
-
-
-def _parameters(path: str, rows: int, tokens: int, unified: bool, device: str) -> Any:
-    parameters = xllamacpp.CommonParams()
-    parameters.model.path = path
-    parameters.n_parallel = rows
-    parameters.kv_unified = unified
-    parameters.n_ctx = tokens if unified else tokens * rows
-    parameters.n_batch = _PROMPT_PART
-    parameters.fit_params = False
-    parameters.cpuparams.n_threads = torch.get_num_threads()
-    parameters.cpuparams_batch.n_threads = torch.get_num_threads()
-    parameters.verbosity = _QUIET
-    # The server opens a port of this machine, which nobody else is to use.
-    parameters.hostnames, parameters.port = ["127.0.0.1"], 0
-    parameters.api_keys = [secrets.token_hex()]
-    parameters.ui = parameters.endpoint_slots = False
-    kind, _, number = device.partition(":")
-    if kind == "cpu":
-        parameters.n_gpu_layers = 0
-        return parameters
-    kinds = {str(found["type"]) for found in xllamacpp.get_device_info()}
-    if not any("GPU" in found for found in kinds):
-        raise ValueError(
-            f"device={device!r} needs a build of xllamacpp for that device, and this one has none; "
-            "install such a wheel (its README names the index), or leave device out"
-        )
-    parameters.n_gpu_layers, parameters.main_gpu = _ALL_LAYERS, int(number or 0)
-    return parameters
 
 
 def _as_student_error(error: Exception) -> StudentError:

@@ -48,8 +48,6 @@ class Backend(Protocol):
 
     name: str
     """Its name as a value of the field ``backend``."""
-    description: str
-    """What runs the model, for people: engine, version, weights' type, device."""
     cannot: Mapping[Feature, str]
     """What a call may not ask for, each with the reason and the mend."""
     tokenizer: Any
@@ -58,6 +56,11 @@ class Backend(Protocol):
     """Ids that end an answer."""
     window: ContextWindow
     """How many tokens the model reads and writes."""
+
+    @property
+    def description(self) -> str:
+        """What runs the model, for people: engine, version, weights' type, device."""
+        ...
 
     @property
     def closed(self) -> bool:

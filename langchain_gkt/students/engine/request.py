@@ -12,10 +12,30 @@ from langchain_gkt.students.engine.token_healing import Seam
 
 
 class Constraint(Protocol):
-    """Chooses every token of one answer, with the request's own sampler.
+    """What one answer may look like; called in order, on one thread at a time.
 
-    It is called on the engine's own thread, in order, for one answer only.
+    An engine whose logits can be masked has it `choose` every token with the request's own
+    sampler. One with llguidance of its own is given ``source`` and ``begun``, and what it
+    writes is to be given to `follow`.
     """
+
+    @property
+    def source(self) -> str:
+        """The grammar, in the Lark form of llguidance."""
+        ...
+
+    @property
+    def begun(self) -> str:
+        """The part of the answer that the grammar has read already."""
+        ...
+
+    def follow(self, text: str, tokens: int) -> str | None:
+        """Read text of the answer, with the tokens so far.
+
+        Returns:
+            None if the answer may go on; else the text that ends it, in place of this.
+        """
+        ...
 
     @property
     def done(self) -> bool:
