@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from langchain_gkt.structured_output.closing import ClosingOrder
-from langchain_gkt.structured_output.grammar import lark_source, valid_prefix
+from langchain_gkt.structured_output.grammar import valid_prefix
 
 # A text that takes more tokens to end than this is taken to have no end.
 _MAX_CLOSING_TOKENS = 4096
@@ -120,8 +120,7 @@ class GrammarConstraint:
         Raises:
             ValueError: If the prefix breaks the grammar, or no whole answer fits.
         """
-        self._tokenizer, self.begun = tokenizer, begun
-        self.grammar = grammar
+        self._tokenizer = tokenizer
         self._matcher = tokenizer.matcher(grammar)
         if error := self._matcher.get_error():
             raise ValueError(f"the grammar cannot be used: {error}")
@@ -169,13 +168,27 @@ class GrammarConstraint:
         self._matcher.consume_token(token)
         return token
 
+    def accepts(self, text: str) -> bool:
+        """Whether a text may come next.
+
+        Args:
+            text: Text that an engine has written without knowing of the grammar.
+        """
+        ids = self._tokenizer.tokens.tokenize_str(text)
+        return bool(self._matcher.validate_tokens(ids) == len(ids))
+
     @property
-    def source(self) -> str:
-        """The grammar as text, for an engine that holds answers to it by itself."""
-        return lark_source(self.grammar)
+    def allowed(self) -> list[int]:
+        """The tokens that may come next."""
+        return [int(token) for token in np.flatnonzero(allowed_tokens(self._matcher))]
+
+    @property
+    def may_end(self) -> bool:
+        """Whether what is written is a whole answer."""
+        return bool(self._matcher.is_accepting())
 
     def follow(self, text: str, tokens: int) -> str | None:
-        """Read text that such an engine has written.
+        """Read text that an engine has written, and that may come next.
 
         Args:
             text: The text behind what was read before.
@@ -184,14 +197,9 @@ class GrammarConstraint:
         Returns:
             None if the answer may go on behind it; else the text that ends the answer in time,
             in place of what was just read.
-
-        Raises:
-            ValueError: If the text breaks the grammar.
         """
         before = self._matcher.deep_copy()
-        ids = self._tokenizer.tokens.tokenize_str(text)
-        if self._matcher.try_consume_tokens(ids) != len(ids):
-            raise ValueError(f"the engine has left the grammar of the answer with {text!r}")
+        self._matcher.try_consume_tokens(self._tokenizer.tokens.tokenize_str(text))
         written = tokens - (self.max_tokens - self._left)
         self._left -= written
         self._needed_at_most += self._growth * written

@@ -119,18 +119,6 @@ def _call_grammar(marks: Sequence[str], rules: Sequence[str]) -> str:
     return grammar
 
 
-def lark_source(grammar: str) -> str:
-    """Return a grammar as text for an engine with llguidance of its own.
-
-    Args:
-        grammar: A grammar of `json_grammar` or `tool_grammar`.
-    """
-    if not grammar.startswith("{"):
-        return grammar
-    (compiled,) = json.loads(grammar)["grammars"]
-    return f"start: %json {json.dumps(compiled['json_schema'])}"
-
-
 def _checked(grammar: str, field: str) -> str:
     invalid, messages = llguidance.LLMatcher.validate_grammar_with_warnings(grammar, _BYTES)
     if invalid:

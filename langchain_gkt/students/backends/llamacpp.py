@@ -28,12 +28,13 @@ import xllamacpp
 from langchain_gkt.errors import StudentError
 from langchain_gkt.students.backends.gguf import GGUFHeader
 from langchain_gkt.students.backends.llamacpp_answer import AnswerText, completion_request
+from langchain_gkt.students.backends.llamacpp_grammar import ConstrainedAnswer
 from langchain_gkt.students.backends.llamacpp_server import capacity, server_parameters
 from langchain_gkt.students.backends.slots import Job, Slots
 from langchain_gkt.students.engine.config import EngineConfig
 from langchain_gkt.students.engine.context_window import ContextWindow
 from langchain_gkt.students.engine.delivery import Deliver, areceive, receive
-from langchain_gkt.students.engine.request import Request, TokenChunk
+from langchain_gkt.students.engine.request import Request, TextConstraint, TokenChunk
 from langchain_gkt.students.engine.token_healing import TokenSpelling
 
 _log = logging.getLogger(__name__)
@@ -204,7 +205,18 @@ class LlamaCppBackend:
         closed: threading.Event,
     ) -> TokenChunk | None:
         """Have llama.cpp write an answer; return the last chunk, or None if it was cancelled."""
-        answer, last = AnswerText(request, stream=stream), None
+        body, last = completion_request(request, self._marks), None
+        if isinstance(request.constraint, TextConstraint):
+            parts: list[str] = []
+            last = ConstrainedAnswer(self._complete, self.spelling, self._encode).write(
+                body,
+                request.constraint,
+                request.max_tokens,
+                deliver if stream else lambda part: parts.append(part.text),
+                lambda: cancelled.is_set() or closed.is_set(),
+            )
+            return last and replace(last, text="".join([*parts, last.text]))
+        answer = AnswerText(request, stream=stream)
 
         def take(chunk: dict[str, Any]) -> bool:
             nonlocal last
@@ -217,7 +229,7 @@ class LlamaCppBackend:
                 last = part
             return last is not None
 
-        self._complete(completion_request(request, self._marks), take)
+        self._complete(body, take)
         return last
 
     def _complete(
@@ -241,6 +253,9 @@ class LlamaCppBackend:
         self._server.handle_completions(body, guarded)
         if failures:
             raise failures[0]
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     @cached_property
     def _marks(self) -> list[tuple[int, str]]:

@@ -38,10 +38,6 @@ def completion_request(request: Request, marks: Sequence[tuple[int, str]]) -> di
     }
     if request.seed is not None:
         body["seed"] = request.seed % _MAX_SEED
-    if request.constraint is not None:
-        body["grammar"] = f"%llguidance {{}}\n{request.constraint.source}"
-        # Only a grammar of this type reads the beginning that is given with it.
-        body["grammar_type"], body["generation_prompt"] = "tool_calls", request.constraint.begun
     if request.keep_special:
         body["preserved_tokens"] = [text for _, text in marks]
     if request.seam is not None:
@@ -73,7 +69,7 @@ class AnswerText:
         """
         self._request, self._stream = request, stream
         self._unseen = len(request.seam.spelled.decode()) if request.seam else 0
-        self._repeated = self._tokens = self._written = 0
+        self._repeated = self._tokens = 0
         self._stop = StopStringFilter(request.stop)
         self._texts: list[str] = []
 
@@ -97,14 +93,6 @@ class AnswerText:
         self._unseen -= hidden
         if hidden and hidden == len(new):
             self._repeated = self._tokens
-        constraint = self._request.constraint
-        if constraint is not None and new:
-            before, self._written = self._written, self._tokens
-            if (end := constraint.follow(new, self._tokens)) is not None:
-                self._tokens = before + 1  # what ends it is ours; it took one step at least
-                return self._last(end, "stop")
-            if constraint.done:
-                return self._last(new, "stop")
         text, stopped = self._stop.feed(new[hidden:])
         if stopped:
             return self._last(text, "stop")

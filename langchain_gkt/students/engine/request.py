@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -12,30 +12,10 @@ from langchain_gkt.students.engine.token_healing import Seam
 
 
 class Constraint(Protocol):
-    """What one answer may look like; called in order, on one thread at a time.
+    """Chooses every token of one answer, with the request's own sampler.
 
-    An engine whose logits can be masked has it `choose` every token with the request's own
-    sampler. One with llguidance of its own is given ``source`` and ``begun``, and what it
-    writes is to be given to `follow`.
+    It is called on the engine's own thread, in order, for one answer only.
     """
-
-    @property
-    def source(self) -> str:
-        """The grammar, in the Lark form of llguidance."""
-        ...
-
-    @property
-    def begun(self) -> str:
-        """The part of the answer that the grammar has read already."""
-        ...
-
-    def follow(self, text: str, tokens: int) -> str | None:
-        """Read text of the answer, with the tokens so far.
-
-        Returns:
-            None if the answer may go on; else the text that ends it, in place of this.
-        """
-        ...
 
     @property
     def done(self) -> bool:
@@ -51,6 +31,45 @@ class Constraint(Protocol):
 
         Returns:
             The token's id; an end token if the answer may end here.
+        """
+        ...
+
+
+@runtime_checkable
+class TextConstraint(Constraint, Protocol):
+    """A constraint for engines whose logits cannot be masked, too.
+
+    Such an engine writes freely, asks whether it `accepts` the text, chooses again among the
+    ``allowed`` tokens if not, and has it `follow` what is written.
+    """
+
+    @property
+    def allowed(self) -> list[int]:
+        """The tokens that may come next."""
+        ...
+
+    @property
+    def may_end(self) -> bool:
+        """Whether what is written is a whole answer."""
+        ...
+
+    def accepts(self, text: str) -> bool:
+        """Whether a text may come next.
+
+        Args:
+            text: The text behind what was followed before.
+        """
+        ...
+
+    def follow(self, text: str, tokens: int) -> str | None:
+        """Read text that may come next.
+
+        Args:
+            text: The text behind what was followed before.
+            tokens: Tokens of the whole answer so far.
+
+        Returns:
+            None if the answer may go on; else the text that ends it in time, in place of this.
         """
         ...
 
