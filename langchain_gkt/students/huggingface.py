@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
@@ -26,11 +25,12 @@ from langchain_gkt.students.engine.request import Request
 from langchain_gkt.students.generation import Generation
 from langchain_gkt.students.loading import ModelSource, StudentLoader, name_of
 from langchain_gkt.students.settings import (
-    PROMPT_LOOKUP_IS_OVER,
+    NO_PLACE_FOR_TOOLS,
     SAMPLING,
     GenerationSettings,
     OnLongPrompt,
     model_or_env,
+    warn_deprecated,
 )
 
 
@@ -108,8 +108,7 @@ class HuggingFaceStudent(BaseChatModel):
     def model_post_init(self, context: Any, /) -> None:
         """Load the model, so that a wrong path fails here and not at the first question."""
         super().model_post_init(context)
-        if self.prompt_lookup:
-            warnings.warn(PROMPT_LOOKUP_IS_OVER, DeprecationWarning, stacklevel=2)
+        warn_deprecated(self.prompt_lookup)
         self._loader = StudentLoader(ModelSource.of(self))
         self.backend = self._loader.choice.name
         self._loader.load()
@@ -171,10 +170,7 @@ class HuggingFaceStudent(BaseChatModel):
         name = kwargs.pop("model", None)
         if name is None or str(name) == self.model:
             return self
-        given = {field: getattr(self, field) for field in self.model_fields_set}
-        given |= {"model": name, "tokenizer": None, "backend": self._loader.source.backend}
-        other: HuggingFaceStudent = self._loader.other(name, lambda: type(self)(**given))
-        return other
+        return cast(HuggingFaceStudent, self._loader.other(name, self))
 
     def close(self) -> None:
         """End the student's thread and free its KV cache; later calls are refused.
@@ -293,10 +289,7 @@ class HuggingFaceStudent(BaseChatModel):
             NotImplementedError: If the chat template has no place for tools.
         """
         if not self.knows_tools:
-            raise NotImplementedError(
-                f"the chat template of student {self.display_name!r} has no place for tools; "
-                "use a model that was trained to call them, or leave the calls to the teacher"
-            )
+            raise NotImplementedError(NO_PLACE_FOR_TOOLS.format(self.display_name))
         formatted = [convert_to_openai_tool(tool) for tool in tools]
         chosen = {} if tool_choice is None else {"tool_choice": tool_choice}
         return self.bind(tools=formatted, **chosen, **kwargs)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -124,12 +123,12 @@ class StudentLoader:
         model, tokenizer = load_or_use(source.model, source.tokenizer, source.device, source.dtype)
         return Engine(model, tokenizer, source.config)
 
-    def other(self, name: str, make: Callable[[], Any]) -> Any:
+    def other(self, name: str, student: Any) -> Any:
         """Return the student that calls name, made once.
 
         Args:
             name: Its folder or hub id.
-            make: Makes it.
+            student: The student that is called; the other has its settings.
 
         Raises:
             StudentError: If this student is closed, also if that happens meanwhile.
@@ -137,7 +136,9 @@ class StudentLoader:
         if name not in self.others:
             with LOADING:
                 if name not in self.others and not self._is_closed():
-                    self.others[name] = make()
+                    given = {field: getattr(student, field) for field in student.model_fields_set}
+                    given |= {"model": name, "tokenizer": None, "backend": self.source.backend}
+                    self.others[name] = type(student)(**given)
         if self._is_closed():  # perhaps while the other was loaded, so close() missed it
             self.close()
             raise StudentError("the student is closed; make a new one")
