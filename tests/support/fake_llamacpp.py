@@ -50,7 +50,11 @@ class FakeServer:
             return callback(error) and None if callback else error
         probabilities, tokens = [], []
         shown = 0
-        if body.get("return_progress") and callback({"prompt_progress": {}, "choices": []}):
+        if (
+            callback
+            and body.get("return_progress")
+            and callback({"prompt_progress": {}, "choices": []})
+        ):
             return None
         for token, probability, text in self._tokens(body):
             assert self.gate.wait(10)

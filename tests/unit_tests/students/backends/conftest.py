@@ -51,7 +51,7 @@ def gguf(tmp_path, pair):
 
 @pytest.fixture(params=["torch", "llamacpp"])
 def backend(request, pair, gguf):
-    config = EngineConfig(max_batch_size=3, max_queue=4)
+    config = EngineConfig(max_batch_size=3, max_queue=8)
     if request.param == "torch":
         made = Engine(*pair, config)
     else:
