@@ -59,11 +59,6 @@ class GrammarTokenizer:
         ids = self.tokens.tokenize_str(text)
         return len(ids) == 1 and bool(self.tokens.is_special_token(ids[0]))
 
-    def text(self, ids: list[int]) -> str:
-        """Return the text of tokens, without the marks of an answer's end."""
-        kept = [token for token in ids if token not in self.end_ids]
-        return str(self.tokens.decode_str(kept))
-
     def shortest_end(self, matcher: llguidance.LLMatcher) -> list[int] | None:
         """Return tokens that bring a text to its end, few rather than many.
 
@@ -187,7 +182,7 @@ class GrammarConstraint:
         """Whether what is written is a whole answer."""
         return bool(self._matcher.is_accepting())
 
-    def follow(self, text: str, tokens: int) -> str | None:
+    def follow(self, text: str, tokens: int) -> int | None:
         """Read text that an engine has written, and that may come next.
 
         Args:
@@ -195,8 +190,8 @@ class GrammarConstraint:
             tokens: Tokens of the whole answer so far.
 
         Returns:
-            None if the answer may go on behind it; else the text that ends the answer in time,
-            in place of what was just read.
+            None if the answer may go on behind it; else the token on the shortest way to the
+            end, which stands in its place.
         """
         before = self._matcher.deep_copy()
         self._matcher.try_consume_tokens(self._tokenizer.tokens.tokenize_str(text))
@@ -209,8 +204,12 @@ class GrammarConstraint:
         self._needed_at_most = len(end or ())
         if end is None or len(end) <= self._left:
             return None
-        way = self._tokenizer.shortest_end(before) or []
-        return self._tokenizer.text(way)
+        forced, *rest = self._tokenizer.shortest_end(before) or [min(self._tokenizer.end_ids)]
+        self._matcher = before
+        self._matcher.consume_token(forced)
+        self._left += written - 1
+        self._needed_at_most = len(rest)
+        return forced
 
     def _keep_room_to_end(self, token: int) -> int:
         """Return the token if the answer can still end in time after it, else one that ends."""

@@ -79,18 +79,21 @@ class ConstrainedAnswer:
                 refused = True
                 return True
             if text:
-                end = constraint.follow(text, written)
-                if end is not None:
-                    count = self._tokens + len(self._encode(end))
-                    last = TokenChunk(text=end, tokens=count, finish_reason="stop")
-                    return True
-                self._tokens = written
-                known = told.get("tokens") or []
-                self._ids += known if self._spells(known, text) else self._encode(text)
+                forced = constraint.follow(text, written)
+                if forced is None:
+                    self._tokens = written
+                    known = told.get("tokens") or []
+                    self._ids += known if self._spells(known, text) else self._encode(text)
+                else:
+                    self._tokens += 1
+                    self._ids.append(forced)
+                    text = self._spelling.of(forced).decode()
                 if constraint.done:
-                    last = TokenChunk(text=text, tokens=written, finish_reason="stop")
+                    last = TokenChunk(text=text, tokens=self._tokens, finish_reason="stop")
                     return True
-                show(TokenChunk(text=text, tokens=written))
+                show(TokenChunk(text=text, tokens=self._tokens))
+                if forced is not None:
+                    return True
             if reason == "stop" and not constraint.may_end:
                 refused = True
                 return True

@@ -61,7 +61,7 @@ class TextConstraint(Constraint, Protocol):
         """
         ...
 
-    def follow(self, text: str, tokens: int) -> str | None:
+    def follow(self, text: str, tokens: int) -> int | None:
         """Read text that may come next.
 
         Args:
@@ -69,7 +69,8 @@ class TextConstraint(Constraint, Protocol):
             tokens: Tokens of the whole answer so far.
 
         Returns:
-            None if the answer may go on; else the text that ends it in time, in place of this.
+            None if the answer may go on; else the token that stands in place of the text, so
+            that the answer ends in time.
         """
         ...
 
