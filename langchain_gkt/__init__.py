@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from langchain_gkt.errors import BudgetExceeded, StudentError, TeacherError
     from langchain_gkt.guidance import Guidance, GuidancePolicy
     from langchain_gkt.metadata import GKTMetadata
-    from langchain_gkt.students import as_student
+    from langchain_gkt.students import as_student, remote_student
     from langchain_gkt.students.huggingface import HuggingFaceStudent
 
 _HOMES = {
@@ -39,6 +39,7 @@ _HOMES = {
     "StudentError": "errors",
     "TeacherError": "errors",
     "as_student": "students",
+    "remote_student": "students",
     "track_costs": "costs",
 }
 
@@ -57,6 +58,7 @@ __all__ = [
     "StudentError",
     "TeacherError",
     "as_student",
+    "remote_student",
     "track_costs",
 ]
 
