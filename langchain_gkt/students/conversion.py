@@ -14,7 +14,8 @@ from langchain_gkt.students.settings import STUDENT_VARIABLE
 __all__ = ["STUDENT_VARIABLE", "as_student"]
 
 _ACCEPTED = (
-    "a folder, a hub id or a .gguf file, a (model, tokenizer) pair, a transformers text-generation pipeline, "
+    "a folder, a hub id or a .gguf file, a (model, tokenizer) pair, a transformers "
+    "text-generation pipeline, "
     "HuggingFacePipeline, ChatHuggingFace, HuggingFaceStudent, or another LangChain chat model "
     "that continues a trailing AIMessage"
 )
@@ -46,8 +47,9 @@ def as_student(obj: Any, **kwargs: Any) -> BaseChatModel:
 
     Args:
         obj: A folder, a hub id, a ``.gguf`` file, a ``(model, tokenizer)`` pair, a transformers
-            pipeline, a ``HuggingFacePipeline``, a ``ChatHuggingFace`` over one, a `HuggingFaceStudent`, or
-            any other LangChain chat model that continues a trailing AIMessage.
+            pipeline, a ``HuggingFacePipeline``, a ``ChatHuggingFace`` over one, a
+            `HuggingFaceStudent`, or any other LangChain chat model that continues a trailing
+            AIMessage.
         **kwargs: Fields of `HuggingFaceStudent`, such as ``max_tokens`` or ``device``; not for
             a chat model that is taken as it is.
 

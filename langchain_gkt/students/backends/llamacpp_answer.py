@@ -36,6 +36,8 @@ def completion_request(request: Request, marks: Sequence[tuple[int, str]]) -> di
         "return_progress": True,  # a prompt can be cancelled between two parts of it
         "cache_prompt": True,
     }
+    if request.temperature == 0:
+        body |= {"top_k": 1, "samplers": ["top_k"]}  # no probabilities of a whole vocabulary
     if request.seed is not None:
         body["seed"] = request.seed % _MAX_SEED
     if request.keep_special:
