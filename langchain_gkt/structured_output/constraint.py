@@ -54,25 +54,30 @@ class GrammarTokenizer:
         # Errors are asked for with get_error(); the engine would print them on stderr, too.
         return llguidance.LLMatcher(self.tokens, grammar, log_level=0)
 
+    def spell(self, data: bytes) -> list[int]:
+        """Return tokens that spell some bytes."""
+        return list(self.tokens.tokenize_bytes(data))
+
     def is_added(self, text: str) -> bool:
         """Whether a text is one added token of the vocabulary, which no bytes can spell."""
         ids = self.tokens.tokenize_str(text)
         return len(ids) == 1 and bool(self.tokens.is_special_token(ids[0]))
 
-    def shortest_end(self, matcher: llguidance.LLMatcher) -> list[int] | None:
+    def shortest_end(self, matcher: llguidance.LLMatcher, rest: bytes = b"") -> list[int] | None:
         """Return tokens that bring a text to its end, few rather than many.
 
         Args:
             matcher: The text's state; it is not changed.
+            rest: Bytes that the grammar allows next, and that come first.
 
         Returns:
             Token ids, or None if no end was found in 4,096 steps.
         """
-        trial = matcher.deep_copy()
-        path: list[int] = []
+        trial, path = matcher.deep_copy(), self.spell(rest)
+        trial.consume_tokens(path)
         while not (trial.is_accepting() or trial.is_stopped()):
             allowed = allowed_tokens(trial)
-            if len(path) == _MAX_CLOSING_TOKENS or not allowed.any():
+            if len(path) >= _MAX_CLOSING_TOKENS or not allowed.any():
                 return None
             path.append(self._closing.first(allowed))
             trial.consume_token(path[-1])
@@ -101,7 +106,14 @@ class GrammarConstraint:
     """Holds one answer to a grammar, and makes it end within its tokens."""
 
     def __init__(
-        self, tokenizer: GrammarTokenizer, grammar: str, *, begun: str, max_tokens: int
+        self,
+        tokenizer: GrammarTokenizer,
+        grammar: str,
+        *,
+        begun: str,
+        max_tokens: int,
+        spelled: bytes = b"",
+        spelled_tokens: int = 0,
     ) -> None:
         """Start at the end of a prefix.
 
@@ -111,6 +123,9 @@ class GrammarConstraint:
             begun: The part of the answer that is already written.
             max_tokens: Tokens that are left for the rest. If ``begun`` cannot be finished with
                 them, it gets as many as it needs: see the attribute of that name.
+            spelled: The end of ``begun``, in bytes, if the first tokens spell it again; the
+                logits then leave them no choice but that.
+            spelled_tokens: Tokens there are for that, beside ``max_tokens``.
 
         Raises:
             ValueError: If the prefix breaks the grammar, or no whole answer fits.
@@ -119,21 +134,26 @@ class GrammarConstraint:
         self._matcher = tokenizer.matcher(grammar)
         if error := self._matcher.get_error():
             raise ValueError(f"the grammar cannot be used: {error}")
-        ids = tokenizer.tokens.tokenize_bytes(begun.encode())
-        if self._matcher.try_consume_tokens(ids) != len(ids):
+        data = begun.encode()
+        ids, whole = tokenizer.spell(data), self._matcher.deep_copy()
+        if whole.try_consume_tokens(ids) != len(ids):
             fits, _ = valid_prefix(begun, grammar)
             raise ValueError(
                 f"the answer's beginning breaks the schema after {fits[-30:]!r}; it begins "
                 f"{begun[:60]!r}"
             )
-        needed = len(tokenizer.shortest_end(self._matcher) or ())
+        needed = len(tokenizer.shortest_end(whole) or ())
         if needed > max_tokens and not begun:
             raise ValueError(
                 f"max_tokens leaves {max_tokens} tokens, but the shortest answer of this schema "
                 f"takes {needed} more; raise max_tokens"
             )
+        self._matcher.consume_tokens(tokenizer.spell(data[: len(data) - len(spelled)]))
+        self._rest = spelled
+        longer = max(0, len(tokenizer.spell(spelled)) - spelled_tokens)
         # A teacher was paid for the prefix: a few tokens too many are better than half an object.
-        self.max_tokens = self._left = max(max_tokens, needed)
+        self.max_tokens = max(max_tokens, needed + longer)
+        self._left = self.max_tokens + spelled_tokens
         self._needed_at_most = needed
         # One token opens at most what the grammar itself spells out.
         self._growth = len(tokenizer.tokens.tokenize_str(grammar))
@@ -158,7 +178,7 @@ class GrammarConstraint:
         token = pick(logits.masked_fill(forbidden, -torch.inf))
         self._left -= 1
         self._needed_at_most += self._growth
-        if self._needed_at_most > self._left:
+        if self._rest or self._needed_at_most > self._left:
             token = self._keep_room_to_end(token)
         self._matcher.consume_token(token)
         return token
@@ -167,9 +187,21 @@ class GrammarConstraint:
         """Return the token if the answer can still end in time after it, else one that ends."""
         trial = self._matcher.deep_copy()
         trial.consume_token(token)
-        end = self._tokenizer.shortest_end(trial)
-        if end is not None and len(end) > self._left:
-            way = self._tokenizer.shortest_end(self._matcher)
+        rest, left = self._after(token)
+        end = self._tokenizer.shortest_end(trial, rest)
+        if end is not None and len(end) > left:
+            way = self._tokenizer.shortest_end(self._matcher, self._rest)
             token, *end = way or [min(self._tokenizer.end_ids)]
-        self._needed_at_most = len(end or ())
+            rest, left = self._after(token)
+        self._rest, self._left, self._needed_at_most = rest, left, len(end or ())
         return token
+
+    def _after(self, token: int) -> tuple[bytes, int]:
+        """Return what has to be spelled after a token, and how many tokens are left then."""
+        if not self._rest:
+            return b"", self._left
+        data = self._tokenizer.tokens.decode_bytes([token])
+        if rest := self._rest[len(data) :]:
+            return rest, self._left
+        is_new = len(data) > len(self._rest)
+        return b"", min(self._left, self.max_tokens - is_new)

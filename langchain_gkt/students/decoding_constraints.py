@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_gkt.structured_output.schema import schema_in
 from langchain_gkt.students.engine.engine import Engine
+from langchain_gkt.students.engine.token_healing import Seam
 from langchain_gkt.students.settings import GenerationSettings
 from langchain_gkt.tool_text import CLOSE, OPEN
 
@@ -36,7 +37,12 @@ class DecodingConstraints:
         return GrammarTokenizer(engine.tokenizer, engine.end_ids, engine.vocabulary)
 
     def for_call(
-        self, settings: GenerationSettings, *, begun: str, max_tokens: int
+        self,
+        settings: GenerationSettings,
+        *,
+        begun: str,
+        max_tokens: int,
+        seam: Seam | None = None,
     ) -> GrammarConstraint | None:
         """Return the constraint of one answer.
 
@@ -44,6 +50,7 @@ class DecodingConstraints:
             settings: The settings of the call.
             begun: The part of the answer that is already written.
             max_tokens: Tokens that are left for the rest.
+            seam: How the end of ``begun`` is spelled again, if it is.
 
         Returns:
             A constraint that serves this answer alone, or None if any text will do.
@@ -57,7 +64,14 @@ class DecodingConstraints:
             return None
         from langchain_gkt.structured_output.constraint import GrammarConstraint
 
-        return GrammarConstraint(self._tokenizer, grammar, begun=begun, max_tokens=max_tokens)
+        return GrammarConstraint(
+            self._tokenizer,
+            grammar,
+            begun=begun,
+            max_tokens=max_tokens,
+            spelled=seam.spelled if seam else b"",
+            spelled_tokens=seam.opened if seam else 0,
+        )
 
     def shortest_answer(self, response_format: dict[str, Any]) -> int:
         """Return how many tokens the shortest answer of a form takes; 0 if it is not known.

@@ -38,12 +38,19 @@ class RequestBuilder:
         """Share it: it holds nothing of a single call."""
         return self
 
-    def build(self, messages: Sequence[BaseMessage], settings: GenerationSettings) -> Request:
+    def build(
+        self,
+        messages: Sequence[BaseMessage],
+        settings: GenerationSettings,
+        *,
+        heal: bool = True,
+    ) -> Request:
         """Build the request of one call.
 
         Args:
             messages: The conversation; a trailing AIMessage is the beginning of the answer.
             settings: The settings of the call.
+            heal: Whether the model spells the end of that beginning again.
 
         Returns:
             A request for the engine.
@@ -56,7 +63,13 @@ class RequestBuilder:
         if engine.context is not None:
             max_tokens = min(max_tokens, engine.context - engine.used(prompt, prefill))
         begun = (begun_text(messages) or "").lstrip()
-        constraint = self.constraints.for_call(settings, begun=begun, max_tokens=max_tokens)
+        seam = engine.spelling.seam(prefill) if prefill and heal else None
+        held = settings.response_format or settings.required_tool
+        if held and seam and not begun.encode().endswith(seam.spelled):
+            seam = None  # it opens blanks before the answer, which no grammar knows
+        constraint = self.constraints.for_call(
+            settings, begun=begun, max_tokens=max_tokens, seam=seam
+        )
         if constraint is not None:
             max_tokens = constraint.max_tokens
         tools = settings.offered_tools
@@ -75,8 +88,7 @@ class RequestBuilder:
             stop=() if constraint or tools else stop,
             constraint=constraint,
             keep_special=bool(tools and has_template),
-            # What a grammar has read is not opened again.
-            seam=None if constraint else engine.spelling.seam(prefill) if prefill else None,
+            seam=seam,
         )
 
     def generation(
