@@ -38,7 +38,9 @@ _ATTACHED = (
     "\u17b4-\u17d3\u17dd\u200d\u20d0-\u20ff\u3099\u309a\ufe00-\ufe0f"
     "\U0001f1e6-\U0001f1ff\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f\U000e0100-\U000e01ef"
 )
-_WHOLE_WORDS = re.compile(rf"\s*\S.*(?:(?=\s)|(?<=[{_UNSPACED}])(?=[^{_ATTACHED}]))\s*", re.DOTALL)
+WORD_EDGE = rf"(?=\s)|(?<=[{_UNSPACED}])(?=[^{_ATTACHED}])"
+"""Where a text may be cut, as a regular expression: before a blank, or in scripts without them."""
+_WHOLE_WORDS = re.compile(rf"\s*\S.*(?:{WORD_EDGE})\s*", re.DOTALL)
 _WHOLE_SENTENCES = re.compile(
     r"\s*\S.*(?:[.!?][\"')\]]*(?=\s)|[。！？]|\n)\s*",  # noqa: RUF001
     re.DOTALL,

@@ -11,6 +11,7 @@ from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
 from langchain_gkt.costs.prices import MachineTime, Prices
 from langchain_gkt.evaluation.results.sweep_result import Sweep
 from langchain_gkt.evaluation.running.async_to_sync import async_to_sync
+from langchain_gkt.evaluation.running.earlier_cuts import forget_other_cuts
 from langchain_gkt.evaluation.running.progress import ProgressBar
 from langchain_gkt.evaluation.running.replay import TokenSplitter, token_splitter
 from langchain_gkt.evaluation.running.run_store import RunStore
@@ -93,6 +94,10 @@ async def asweep(
         jobs = SweepJobs(runner, sorted(known.union(chosen)), splitter)
         await runner.run("teacher", await jobs.teacher_jobs(), bar)
         await runner.run("student", runner.missing("student", ask=jobs.ask_student), bar)
+        if jobs.guided_jobs():
+            old = await forget_other_cuts(runner, splitter)
+            # First, so that a run that is interrupted here still misses the others.
+            await runner.run("guided", jobs.guided_jobs(old), bar)
         await runner.run("guided", jobs.guided_jobs(), bar)
         if checks := jobs.check_jobs(check_lengths, check_rows):
             await runner.run("check", checks, bar, gives_up=False)

@@ -16,10 +16,11 @@ from langchain_core.utils.function_calling import convert_to_json_schema
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel
 
+from langchain_gkt.guidance import WORD_EDGE
+
 Method = Literal["json_schema", "json_mode", "function_calling"]
 
-# A JSON text may be cut after a punctuation mark or before a blank.
-_JSON_EDGE = re.compile(r".*(?:(?=\s)|(?<=[,:{}\[\]\"]))", re.DOTALL)
+_JSON_EDGE = re.compile(rf".*(?:{WORD_EDGE}|(?<=[,:{{}}\[\]\"]))\s*", re.DOTALL)
 
 
 def schema_in(response_format: Any) -> dict[str, Any]:
@@ -101,7 +102,7 @@ def in_order(value: Any, schema: Any, root: dict[str, Any]) -> Any:
 
 
 def json_edge(text: str) -> str:
-    """Cut a growing JSON text after its last mark or whole word, without trailing blanks.
+    """Cut a growing JSON text after its last mark or whole word, and the blanks behind it.
 
     Args:
         text: The JSON text so far.
@@ -110,7 +111,7 @@ def json_edge(text: str) -> str:
         A part of it; the result for any longer text begins with it.
     """
     edge = _JSON_EDGE.match(text)
-    return edge[0].rstrip() if edge else ""
+    return edge[0] if edge else ""
 
 
 def _parsed(

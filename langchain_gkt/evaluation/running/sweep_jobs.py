@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 from langchain_gkt._langchain_compat import RunnableBindingBase
-from langchain_gkt.evaluation.running.records import Answer, AnswerPart
+from langchain_gkt.evaluation.running.records import Answer, AnswerKey, AnswerPart
 from langchain_gkt.evaluation.running.replay import RecordedTeacher, ReplayedReply, TokenSplitter
 from langchain_gkt.evaluation.running.runner import EvaluationRunner, Job
 from langchain_gkt.guidance import GuidancePolicy, SupportsConfidence
@@ -70,11 +70,20 @@ class SweepJobs:
         runner.keep(answer)
         return answer
 
-    def guided_jobs(self) -> list[Job]:
-        """Return a job for each row: its lengths one after the other, the shortest first."""
+    def guided_jobs(self, only: Collection[AnswerKey] | None = None) -> list[Job]:
+        """Return a job for each row: its lengths one after the other, the shortest first.
+
+        Args:
+            only: The answers to make; None for all that are missing.
+        """
         runner, found = self._runner, list[Job]()
         for index, row in enumerate(runner.keys):
-            missing = [n for n in self._lengths if n and (row, "guided", n) not in runner.answers]
+            keys = {n: (row, "guided", n) for n in self._lengths if n}
+            missing = [
+                n
+                for n, key in keys.items()
+                if key not in runner.answers and (only is None or key in only)
+            ]
             if (
                 missing
                 and (row, "teacher") in runner.replies
