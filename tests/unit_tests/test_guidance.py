@@ -52,6 +52,27 @@ def test_what_can_be_shown_only_grows(cut) -> None:
         assert text.startswith(longer)
 
 
+@pytest.mark.parametrize("cut", ["word", "sentence", "none"])
+@pytest.mark.parametrize(
+    ("text", "lost"),
+    [
+        ("อาหารไทยมีรสเผ็ดเปรี้ยวหวานเค็ม", 4),
+        ("機械学習はデータから規則を見つける技術", 2),
+        ("机器学习是一种让计算机从数据中学习的方法", 1),
+        ("🎉🎂🎈👨\u200d👩\u200d👧🇫🇷👍🏽🥳", 6),
+        ("name,age,city,31,Paris,42,Rome", 0),
+        ("https://docs.python.org/3/library/asyncio.html", 0),
+    ],
+)
+def test_text_without_blanks_is_never_thrown_away(cut, text, lost) -> None:
+    policy = GuidancePolicy(cut=cut)
+    for size in range(1, len(text) + 1):
+        kept = policy.trim(text[:size])
+        assert kept
+        assert text.startswith(kept)
+        assert size - len(kept) <= (0 if cut == "none" else lost)
+
+
 def test_policies_are_checked_and_frozen() -> None:
     with pytest.raises(ValueError, match=r"GuidancePolicy\.tokens must be 0"):
         GuidancePolicy(tokens=-1)
