@@ -59,7 +59,7 @@ def test_what_can_be_shown_only_grows(cut) -> None:
         ("อาหารไทยมีรสเผ็ดเปรี้ยวหวานเค็ม", 4),
         ("機械学習はデータから規則を見つける技術", 2),
         ("机器学习是一种让计算机从数据中学习的方法", 1),
-        ("🎉🎂🎈👨\u200d👩\u200d👧🇫🇷👍🏽🥳", 6),
+        ("🎉🎂🎈👨\u200d👩\u200d👧🇫🇷👍🏽🥳", 8),
         ("name,age,city,31,Paris,42,Rome", 0),
         ("https://docs.python.org/3/library/asyncio.html", 0),
     ],
