@@ -11,6 +11,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import get_callback_manager_for_config, merge_configs
 
 from langchain_gkt.begun_answer import begun_text
+from langchain_gkt.chain.callbacks import with_costs
 from langchain_gkt.chain.drivers import NEXT_CHUNK, CallSteps, ModelCall
 from langchain_gkt.chain.messages import continue_after, text_chunk
 from langchain_gkt.chain.settings import CallSettings
@@ -160,7 +161,9 @@ class TeacherStep:
             raise ValueError(
                 "guide() asks the teacher; use mode='guided' and guidance_tokens of 1 or more"
             )
-        return merge_configs(config, self.settings.child("teacher"))
+        config = merge_configs(config, self.settings.child("teacher"))
+        config["callbacks"] = with_costs(config["callbacks"])
+        return config
 
     def _read_alone(self, messages: list[BaseMessage], reply: AIMessage) -> Guidance:
         """Read the reply of a call that has no answer to go on with."""
