@@ -88,13 +88,27 @@ def allowed_tokens(matcher: llguidance.LLMatcher) -> npt.NDArray[np.bool_]:
 
 @lru_cache(maxsize=256)
 def shortest_answer(tokenizer: GrammarTokenizer, grammar: str) -> int:
-    """Return how many tokens the shortest text of a grammar takes; 0 if that is not known.
+    """Return how many tokens the shortest text of a grammar takes.
 
     Args:
         tokenizer: The student's.
         grammar: A compiled grammar.
+
+    Raises:
+        ValueError: If no text of it was found that ends.
     """
-    return len(tokenizer.shortest_end(tokenizer.matcher(grammar)) or ())
+    return len(_found(tokenizer.shortest_end(tokenizer.matcher(grammar))))
+
+
+def _found(end: list[int] | None) -> list[int]:
+    if end is None:
+        raise ValueError(
+            "response_format or a tool's parameters cannot be enforced: no answer was found that "
+            f"ends within {_MAX_CLOSING_TOKENS} tokens. Lower minItems or minLength, give what "
+            "refers to itself an end (null, an empty list, a property that may be left out), or "
+            "have the teacher alone write the answer: method='function_calling'"
+        )
+    return end
 
 
 class GrammarConstraint:
@@ -113,7 +127,7 @@ class GrammarConstraint:
                 them, it gets as many as it needs: see the attribute of that name.
 
         Raises:
-            ValueError: If the prefix breaks the grammar, or no whole answer fits.
+            ValueError: If the prefix breaks the grammar, or no whole answer fits or ends.
         """
         self._tokenizer = tokenizer
         self._matcher = tokenizer.matcher(grammar)
@@ -126,7 +140,7 @@ class GrammarConstraint:
                 f"the answer's beginning breaks the schema after {fits[-30:]!r}; it begins "
                 f"{begun[:60]!r}"
             )
-        needed = len(tokenizer.shortest_end(self._matcher) or ())
+        needed = len(_found(tokenizer.shortest_end(self._matcher)))
         if needed > max_tokens and not begun:
             raise ValueError(
                 f"max_tokens leaves {max_tokens} tokens, but the shortest answer of this schema "
@@ -168,8 +182,8 @@ class GrammarConstraint:
         trial = self._matcher.deep_copy()
         trial.consume_token(token)
         end = self._tokenizer.shortest_end(trial)
-        if end is not None and len(end) > self._left:
-            way = self._tokenizer.shortest_end(self._matcher)
+        if end is None or len(end) > self._left:
+            way = _found(self._tokenizer.shortest_end(self._matcher))
             token, *end = way or [min(self._tokenizer.end_ids)]
-        self._needed_at_most = len(end or ())
+        self._needed_at_most = len(end)
         return token
