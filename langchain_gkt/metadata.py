@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from langchain_core.messages.ai import UsageMetadata
 from typing_extensions import TypedDict
 
 from langchain_gkt.modes import Mode, Role
 
-__all__ = ["GKTMetadata", "Mode", "Role"]
+__all__ = ["GKTMetadata", "Mode", "Role", "from_cache"]
+
+
+def from_cache(usage: Any) -> bool:
+    """Whether usage is that of an answer from LangChain's cache.
+
+    Args:
+        usage: Usage metadata or None.
+
+    Returns:
+        Whether langchain-core marked it so (``_convert_cached_generations``): with a total of 0
+        alone, which a model that is free does not have.
+    """
+    return bool(usage) and usage.get("total_cost") == 0 and "input_cost" not in usage
 
 
 class GKTMetadata(TypedDict):

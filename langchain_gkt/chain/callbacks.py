@@ -25,6 +25,7 @@ from langchain_core.runnables.config import RunnableConfig, ensure_config
 from langchain_core.tracers.base import BaseTracer
 
 from langchain_gkt._langchain_compat import StreamingCallbackHandler
+from langchain_gkt.chain.tracers import priced
 from langchain_gkt.chain.usage import HideUsage, SumUsage
 from langchain_gkt.metadata import Role
 
@@ -147,6 +148,7 @@ def child_config(
     if quiet:
         manager.handlers = list(filter(_follows_runs, manager.handlers))
         manager.inheritable_handlers = list(filter(_follows_runs, manager.inheritable_handlers))
+    manager.set_handlers(priced(manager.handlers))
     return {
         "callbacks": manager,
         "run_name": role,
@@ -154,6 +156,20 @@ def child_config(
         "tags": [f"gkt:{role}", "nostream"],
         "metadata": {**inherited, **metadata, "gkt_role": role},
     }
+
+
+def with_costs(callbacks: Callbacks) -> CallbackManager:
+    """Have the tracers of a model's run that has no chain's run around it hear what it costs.
+
+    Args:
+        callbacks: The handlers given to the call, or their manager.
+
+    Returns:
+        A manager to pass on; what is given is left as it is.
+    """
+    manager = CallbackManager.configure(callbacks)
+    manager.set_handlers(priced(manager.handlers))
+    return manager
 
 
 def _follows_runs(handler: BaseCallbackHandler) -> bool:

@@ -13,7 +13,6 @@ from langchain_core.callbacks import Callbacks
 from langchain_core.callbacks.manager import BaseRunManager
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import AfterValidator, BeforeValidator
 
 from langchain_gkt.chain.callbacks import child_config, is_quiet, with_budget
@@ -21,6 +20,7 @@ from langchain_gkt.errors import refuse_unknown, whole_number
 from langchain_gkt.guidance import GuidancePolicy, as_policy, require_confidence
 from langchain_gkt.metadata import Mode, Role
 from langchain_gkt.structured_output.schema import schema_in
+from langchain_gkt.structured_output.tools import in_openai_form
 from langchain_gkt.students.conversion import STUDENT_VARIABLE, as_student
 from langchain_gkt.teachers.prefill import accepts_prefill
 from langchain_gkt.teachers.wrappers import is_configurable, models_of, resolve
@@ -228,7 +228,7 @@ class CallSettings:
             callbacks=chain.callbacks,
             prefill=chain.teacher_prefill,
             model=arguments.get("model"),
-            tools=[convert_to_openai_tool(tool) for tool in arguments.get("tools") or ()],
+            tools=[in_openai_form(tool) for tool in arguments.get("tools") or ()],
             tool_arguments={
                 **(arguments.get("tool_arguments") or {}),
                 **{name: arguments[name] for name in _TOOL_ARGUMENTS if name in arguments},
@@ -322,7 +322,7 @@ def tool_binding(
     # LangChain's note for traces is the chain's, not the teacher's.
     notes = {key: rest.pop(key) for key in ("ls_structured_output_format",) if key in rest}
     bound = {key: rest.pop(key) for key in CALL_ARGUMENTS if key in rest}
-    bound["tools"] = [convert_to_openai_tool(tool) for tool in tools]
+    bound["tools"] = [in_openai_form(tool) for tool in tools]
     if tool_choice is not None:
         bound["tool_choice"] = tool_choice
     if notes:

@@ -76,7 +76,12 @@ class StudentStep:
         student: Any = settings.student
         arguments = {"tools": self.tools, "response_format": settings.response_format}
         guidance_room = settings.limit or 0 if asks_teacher else 0
-        reserved = student.check(messages, reserve=guidance_room, **arguments)
+        forced: dict[str, Any] = {}
+        if self.tools and settings.forces_tool and (settings.fall_back or not asks_teacher):
+            forced["tool_choice"] = settings.tool_arguments["tool_choice"]
+        reserved = student.check(messages, reserve=guidance_room, **arguments, **forced)
+        if forced:  # only if no teacher makes the call it takes the student's tokens
+            reserved = 0
         if settings.max_tokens is not None and reserved > settings.max_tokens:
             raise ValueError(
                 f"max_tokens={settings.max_tokens} cannot hold an answer of this schema, whose "

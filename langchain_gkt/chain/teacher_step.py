@@ -11,6 +11,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import get_callback_manager_for_config, merge_configs
 
 from langchain_gkt.begun_answer import begun_text
+from langchain_gkt.chain.callbacks import with_costs
 from langchain_gkt.chain.drivers import NEXT_CHUNK, CallSteps, ModelCall
 from langchain_gkt.chain.messages import continue_after, text_chunk
 from langchain_gkt.chain.settings import CallSettings
@@ -103,7 +104,10 @@ class TeacherStep:
             while chunk is not None:
                 reply = chunk if reply is None else reply + chunk
                 text = str(reply.text)
-                new = self._showable(text, limit)[len(outcome.shown) :]
+                visible = self._showable(text, limit)
+                # What was shown may turn out to be reasoning.
+                new = visible.removeprefix(outcome.shown)
+                new = new if visible.startswith(outcome.shown) else ""
                 if new and not may_be_call(text, names):  # a call is no text to show
                     outcome.shown += new
                     yield text_chunk(new)
@@ -160,7 +164,9 @@ class TeacherStep:
             raise ValueError(
                 "guide() asks the teacher; use mode='guided' and guidance_tokens of 1 or more"
             )
-        return merge_configs(config, self.settings.child("teacher"))
+        config = merge_configs(config, self.settings.child("teacher"))
+        config["callbacks"] = with_costs(config["callbacks"])
+        return config
 
     def _read_alone(self, messages: list[BaseMessage], reply: AIMessage) -> Guidance:
         """Read the reply of a call that has no answer to go on with."""
@@ -187,7 +193,7 @@ class TeacherStep:
         streams = (
             streaming
             and teachers.streams_usage(settings.teacher)
-            and "ignored-limit" not in settings.warned
+            and not {"ignored-limit", "shown-reasoning"} & settings.warned
         )
         if begun_text(messages) is not None and not settings.teacher_continues:
             # Whether the reply repeats the begun text is known only when it is whole.
@@ -264,6 +270,15 @@ class TeacherStep:
                 f"most {limit}; they are paid for. Its server may know the limit by another "
                 "name: see teacher_limit_param.",
             )
+        visible = replies.without_reasoning(guidance.written)
+        if not (keep or settings.response_format) and not visible.startswith(outcome.shown):
+            settings.warn_once(
+                "shown-reasoning",
+                "the teacher's reasoning was shown as text, because only its end is marked "
+                "(</think>); from now on its text is shown when it is whole. Turn its reasoning "
+                "off, or have its server leave reasoning out of the text.",
+            )
+            guidance = replies.read(message, limit, policy, settings.stop, keep_reasoning=True)
         if settings.response_format:
             guidance = self._read_json(guidance, schema_in(settings.response_format), outcome)
         if len(outcome.shown) > len(guidance.text):  # what was shown cannot be taken back

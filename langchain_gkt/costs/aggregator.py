@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -30,11 +31,14 @@ from langchain_gkt.costs.totals import BusyClock, CallRecord, Estimate, UsageTot
 from langchain_gkt.costs.usage import (
     TokenRate,
     Tokens,
-    from_cache,
     may_have_billed,
     read_tokens,
     text_length,
 )
+from langchain_gkt.metadata import from_cache
+
+# A tracer asks right after the end of a run.
+_MAX_LAST_COSTS = 1000
 
 
 @dataclass(kw_only=True)
@@ -75,6 +79,7 @@ class CostAggregator:
         self.hidden_retries: set[str] = set()
         self.running = 0
         self.ledger = Ledger(budget) if budget else None
+        self.last_costs: OrderedDict[UUID, dict[str, float]] = OrderedDict()
         self._records = records
         self._rates: dict[tuple[str, str], TokenRate] = {}
         self._calls: WeakKeyDictionary[ChainCall, _CallSums] = WeakKeyDictionary()
@@ -215,6 +220,11 @@ class CostAggregator:
         price = self.prices.of(run.role)
         if isinstance(price, MachineTime):
             totals.machine_cost = price.cost(totals.busy_seconds)
+        if usage and not totals.cache_hits and not totals.unpriced_calls:
+            with self._lock:
+                self.last_costs[run.run_id] = _as_costs(totals)
+                if len(self.last_costs) > _MAX_LAST_COSTS:
+                    self.last_costs.popitem(last=False)
 
     def _add_estimate(self, run: ModelRun, totals: UsageTotals, tokens: Tokens) -> None:
         totals.add_unreported(tokens, run.limit, self.prices.cost(run, _as_usage(tokens)))
@@ -248,6 +258,15 @@ class CostAggregator:
         alone = UsageTotals(calls=1)
         alone.add_measured(read_tokens(found[0], run.tier), self.prices.cost(run, found[0]))
         return alone, found[1]
+
+
+def _as_costs(totals: UsageTotals) -> dict[str, float]:
+    """Return a run's money as LangSmith reads it: the total is the sum of the other two."""
+    return {
+        "input_cost": float(totals.prompt_cost),
+        "output_cost": float(totals.completion_cost + totals.machine_cost),
+        "total_cost": float(totals.known_cost),
+    }
 
 
 def _record(run: ModelRun, result: RunResult, totals: UsageTotals) -> CallRecord:

@@ -93,13 +93,27 @@ def allowed_tokens(matcher: llguidance.LLMatcher) -> npt.NDArray[np.bool_]:
 
 @lru_cache(maxsize=256)
 def shortest_answer(tokenizer: GrammarTokenizer, grammar: str) -> int:
-    """Return how many tokens the shortest text of a grammar takes; 0 if that is not known.
+    """Return how many tokens the shortest text of a grammar takes.
 
     Args:
         tokenizer: The student's.
         grammar: A compiled grammar.
+
+    Raises:
+        ValueError: If no text of it was found that ends.
     """
-    return len(tokenizer.shortest_end(tokenizer.matcher(grammar)) or ())
+    return len(_found(tokenizer.shortest_end(tokenizer.matcher(grammar))))
+
+
+def _found(end: list[int] | None) -> list[int]:
+    if end is None:
+        raise ValueError(
+            "response_format or a tool's parameters cannot be enforced: no answer was found that "
+            f"ends within {_MAX_CLOSING_TOKENS} tokens. Lower minItems or minLength, give what "
+            "refers to itself an end (null, an empty list, a property that may be left out), or "
+            "have the teacher alone write the answer: method='function_calling'"
+        )
+    return end
 
 
 class GrammarConstraint:
@@ -128,7 +142,7 @@ class GrammarConstraint:
             spelled_tokens: Tokens there are for that, beside ``max_tokens``.
 
         Raises:
-            ValueError: If the prefix breaks the grammar, or no whole answer fits.
+            ValueError: If the prefix breaks the grammar, or no whole answer fits or ends.
         """
         self._tokenizer = tokenizer
         self._matcher = tokenizer.matcher(grammar)
@@ -142,7 +156,7 @@ class GrammarConstraint:
                 f"the answer's beginning breaks the schema after {fits[-30:]!r}; it begins "
                 f"{begun[:60]!r}"
             )
-        needed = len(tokenizer.shortest_end(whole) or ())
+        needed = len(_found(tokenizer.shortest_end(whole)))
         if needed > max_tokens and not begun:
             raise ValueError(
                 f"max_tokens leaves {max_tokens} tokens, but the shortest answer of this schema "
@@ -189,11 +203,11 @@ class GrammarConstraint:
         trial.consume_token(token)
         rest, left = self._after(token)
         end = self._tokenizer.shortest_end(trial, rest)
-        if end is not None and len(end) > left:
-            way = self._tokenizer.shortest_end(self._matcher, self._rest)
+        if end is None or len(end) > left:
+            way = _found(self._tokenizer.shortest_end(self._matcher, self._rest))
             token, *end = way or [min(self._tokenizer.end_ids)]
             rest, left = self._after(token)
-        self._rest, self._left, self._needed_at_most = rest, left, len(end or ())
+        self._rest, self._left, self._needed_at_most = rest, left, len(end)
         return token
 
     def _after(self, token: int) -> tuple[bytes, int]:

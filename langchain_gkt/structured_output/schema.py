@@ -87,7 +87,7 @@ def in_order(value: Any, schema: Any, root: dict[str, Any]) -> Any:
     if schema.get("$ref") == "#":
         return in_order(value, root, root)
     if str(schema.get("$ref", "")).startswith("#/"):
-        return in_order(value, _target(schema["$ref"], root), root)
+        return in_order(value, target_of(schema["$ref"], root), root)
     if isinstance(value, list):
         return [in_order(item, schema.get("items"), root) for item in value]
     if isinstance(value, float) and schema.get("type") == "integer" and value.is_integer():
@@ -146,29 +146,42 @@ def _recursive(schema: Any) -> dict[str, Any] | None:
     own = schema
     if isinstance(schema, type) and issubclass(schema, BaseModel):
         own = schema.model_json_schema()
-    if not isinstance(own, dict) or not _refers_to_itself(own, own, ()):
+    if not isinstance(own, dict) or not refers_to_itself(own, own):
         return None
     target = own
     if str(own.get("$ref", "")).startswith("#/"):
-        target = _target(own["$ref"], own)
+        target = target_of(own["$ref"], own)
     return {"title": target.get("title", "answer"), **own}
 
 
-def _refers_to_itself(schema: Any, root: dict[str, Any], open_refs: tuple[str, ...]) -> bool:
+def refers_to_itself(schema: Any, root: dict[str, Any], open_refs: tuple[str, ...] = ()) -> bool:
+    """Whether a schema refers to itself, at any depth.
+
+    Args:
+        schema: A JSON schema, or a part of one.
+        root: The schema that ``$ref`` points into.
+        open_refs: The references that led to this part.
+    """
     if isinstance(schema, list):
-        return any(_refers_to_itself(item, root, open_refs) for item in schema)
+        return any(refers_to_itself(item, root, open_refs) for item in schema)
     if not isinstance(schema, dict):
         return False
     ref = schema.get("$ref")
     if ref == "#" or ref in open_refs:
         return True
     if isinstance(ref, str) and ref.startswith("#/"):
-        return _refers_to_itself(_target(ref, root), root, (*open_refs, ref))
+        return refers_to_itself(target_of(ref, root), root, (*open_refs, ref))
     inner = (value for key, value in schema.items() if key not in ("$defs", "definitions"))
-    return any(_refers_to_itself(value, root, open_refs) for value in inner)
+    return any(refers_to_itself(value, root, open_refs) for value in inner)
 
 
-def _target(ref: str, root: dict[str, Any]) -> Any:
+def target_of(ref: str, root: dict[str, Any]) -> Any:
+    """Return what a reference such as ``#/$defs/Node`` points to.
+
+    Args:
+        ref: The reference.
+        root: The schema it points into.
+    """
     target: Any = root
     for step in ref[2:].split("/"):
         target = target.get(step, {}) if isinstance(target, dict) else {}

@@ -73,13 +73,19 @@ class DecodingConstraints:
             spelled_tokens=seam.opened if seam else 0,
         )
 
-    def shortest_answer(self, response_format: dict[str, Any]) -> int:
-        """Return how many tokens the shortest answer of a form takes; 0 if it is not known.
+    def shortest_answer(self, settings: GenerationSettings) -> int:
+        """Return how many tokens the shortest answer of a call takes; 0 if any text will do.
 
         Args:
-            response_format: The form the answer must have.
+            settings: The settings of the call.
+
+        Raises:
+            ImportError: If llguidance (extra ``structured``) is missing.
+            ValueError: If the schema, the tool choice or a tool's parameters cannot be enforced.
         """
-        grammar = _json_grammar(response_format)  # says so if the extra is missing
+        grammar = self._grammar(settings)
+        if grammar is None:
+            return 0
         from langchain_gkt.structured_output.constraint import shortest_answer
 
         return shortest_answer(self._tokenizer, grammar)
@@ -91,7 +97,8 @@ class DecodingConstraints:
             if getattr(self._engine.tokenizer, "response_template", None):
                 raise ValueError(
                     f"tool_choice={tool!r} needs a student that calls tools in the Hermes "
-                    "format; this one's response_template has a format of its own"
+                    "format; this one's response_template has a format of its own. Leave "
+                    "tool_choice out, or the call to a teacher (on_teacher_error='raise')"
                 )
             added = [mark for mark in (OPEN, CLOSE) if self._tokenizer.is_added(mark)]
             name = None if tool == "any" else tool

@@ -15,11 +15,11 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.runnables.config import RunnableConfig, run_in_executor
 from langchain_core.tools import BaseTool
-from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from langchain_gkt.errors import refuse_unknown
 from langchain_gkt.structured_output.schema import Method, bind_schema
+from langchain_gkt.structured_output.tools import in_openai_form
 from langchain_gkt.students.batching import with_max_concurrency
 from langchain_gkt.students.engine.engine import Engine, EngineConfig, Prefill, Request
 from langchain_gkt.students.generation import Generation, aprobe, probe
@@ -159,8 +159,7 @@ class HuggingFaceStudent(BaseChatModel):
 
     def _student_for(self, kwargs: dict[str, Any]) -> HuggingFaceStudent:
         """Return the student a call names with ``model``: this one, or another, kept loaded."""
-        name = kwargs.pop("model", None)
-        if name is None or str(name) == self.model:
+        if (name := kwargs.pop("model", None)) is None or str(name) == self.model:
             return self
         given = {field: getattr(self, field) for field in self.model_fields_set}
         given |= {"model": name, "tokenizer": None}  # the other settings are this one's
@@ -179,6 +178,7 @@ class HuggingFaceStudent(BaseChatModel):
         messages: list[BaseMessage],
         *,
         tools: Sequence[dict[str, Any]] | None = None,
+        tool_choice: str | bool | dict[str, Any] | None = None,
         response_format: dict[str, Any] | None = None,
         reserve: int = 0,
     ) -> int:
@@ -187,6 +187,7 @@ class HuggingFaceStudent(BaseChatModel):
         Args:
             messages: The conversation.
             tools: Tools in OpenAI's form.
+            tool_choice: As for `bind_tools`.
             response_format: The form the answer must have, if any.
             reserve: Tokens that another model will write as the answer's beginning.
 
@@ -194,12 +195,12 @@ class HuggingFaceStudent(BaseChatModel):
             Tokens that the shortest answer of that form takes; 0 without a form.
 
         Raises:
-            ValueError: If it is empty, leaves the context no room, or holds more than text.
+            ValueError: If it is empty, too long or more than text, or its form cannot be kept.
         """
-        settings = GenerationSettings.of_call(self, tools=tools, response_format=response_format)
-        requests = self._loader.load()
-        requests.tokenize(messages, settings, reserve=reserve)
-        return requests.constraints.shortest_answer(response_format) if response_format else 0
+        settings = GenerationSettings.of_call(
+            self, tools=tools, tool_choice=tool_choice, response_format=response_format
+        )
+        return self._loader.load().check(messages, settings, reserve=reserve)
 
     def prefill(
         self,
@@ -284,9 +285,8 @@ class HuggingFaceStudent(BaseChatModel):
                 f"the chat template of student {self.display_name!r} has no place for tools; "
                 "use a model that was trained to call them, or leave the calls to the teacher"
             )
-        formatted = [convert_to_openai_tool(tool) for tool in tools]
         chosen = {} if tool_choice is None else {"tool_choice": tool_choice}
-        return self.bind(tools=formatted, **chosen, **kwargs)
+        return self.bind(tools=[in_openai_form(tool) for tool in tools], **chosen, **kwargs)
 
     def with_structured_output(
         self,

@@ -38,6 +38,13 @@ class RequestBuilder:
         """Share it: it holds nothing of a single call."""
         return self
 
+    def check(
+        self, messages: Sequence[BaseMessage], settings: GenerationSettings, *, reserve: int
+    ) -> int:
+        """Refuse what the model cannot answer; see `HuggingFaceStudent.check`."""
+        self.tokenize(messages, settings, reserve=reserve)
+        return self.constraints.shortest_answer(settings)
+
     def build(
         self,
         messages: Sequence[BaseMessage],

