@@ -171,7 +171,7 @@ def from_path(path: str, tokenizer: Any, device: str | None, dtype: str) -> tupl
         config = AutoConfig.from_pretrained(source)
         kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         tokenizer = AutoTokenizer.from_pretrained(source) if tokenizer is None else tokenizer
-        saved = "float32" if dtype == "int8" else dtype
+        saved = "auto" if dtype == "int8" else dtype
         model: Any = kind.from_pretrained(source, dtype=saved)
     except (OSError, ValueError) as error:
         raise StudentError(
