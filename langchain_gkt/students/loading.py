@@ -11,6 +11,7 @@ from typing import Any
 from langchain_gkt.errors import StudentError
 from langchain_gkt.students.engine.engine import Engine, EngineConfig
 from langchain_gkt.students.engine.int8 import quantize
+from langchain_gkt.students.engine.layers.widening import has_bfloat16, widen_linears
 from langchain_gkt.students.prompting import PromptBuilder
 from langchain_gkt.students.request_builder import RequestBuilder
 
@@ -181,6 +182,8 @@ def from_path(path: str, tokenizer: Any, device: str | None, dtype: str) -> tupl
     model = model.to(device or "cpu")
     if dtype == "int8":
         model = quantize(model)
+    elif model.device.type == "cpu" and not has_bfloat16():
+        widen_linears(model)
     if dtype == "auto" and model.dtype == torch.float16 and model.device.type == "cpu":
         model = model.float()  # CPUs compute float16 slowly
     return model, tokenizer
