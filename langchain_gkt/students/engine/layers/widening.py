@@ -38,8 +38,8 @@ class WideningLinear(torch.nn.Linear):
 
 
 def has_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 itself, or is of a kind we have not measured."""
-    found = getattr(torch.cpu, "get_capabilities", dict)()
+    """Whether this CPU multiplies bfloat16 itself, or is of a kind that was not measured."""
+    found: Any = getattr(torch.cpu, "get_capabilities", dict)()
     if found.get("architecture") != "x86_64":
         return True
     return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
