@@ -28,6 +28,9 @@ from langchain_gkt.students.engine.token_healing import Healing, TokenSpelling
 
 __all__ = ["Constraint", "Engine", "EngineConfig", "Prefill", "Request", "TokenChunk"]
 
+# Ordinary text for finding out how a model can be run.
+_TRIAL_TEXT = "Tom had 17 apples and bought 5 more. How many does he have? He has 17 + 5 = 22."
+
 _TRUNCATE = ", or set on_long_prompt='truncate' (student_kwargs of a chain)"
 
 
@@ -95,7 +98,11 @@ class Engine:
         self.context: int | None = getattr(text_config, "max_position_embeddings", None)
         self.config = config or EngineConfig()
         self.scheduler = Scheduler(
-            ModelRunner(model, is_encoder_decoder=self.is_encoder_decoder),
+            ModelRunner(
+                model,
+                is_encoder_decoder=self.is_encoder_decoder,
+                trial_ids=tokenizer(_TRIAL_TEXT, add_special_tokens=False)["input_ids"],
+            ),
             config=self.config,
             context=self.context,
             end_ids=self.end_ids,
