@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any, Literal
 
-from langchain_core.callbacks import Callbacks
 from langchain_core.callbacks.manager import BaseRunManager
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from langchain_gkt._langchain_compat import to_messages
 from langchain_gkt.chain.call import GuidedCall
-from langchain_gkt.chain.callbacks import prepare_run, without_usage
+from langchain_gkt.chain.callbacks import hide_usage, prepare_run
 from langchain_gkt.chain.identity import answer_key, known_identity, traced_params
 from langchain_gkt.chain.messages import join_chunks
 from langchain_gkt.chain.settings import (
@@ -265,26 +264,12 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
         config, one = self._for_streaming(config, kwargs, asynchronous=True)
         return await BaseChatModel._achat_model_stream_v3(one, input, config, **kwargs)
 
-    def generate(
-        self, messages: Any, stop: Any = None, callbacks: Callbacks = None, **kwargs: Any
-    ) -> LLMResult:
-        """Answer several conversations."""
-        callbacks = without_usage(callbacks, self.callbacks, kwargs)
-        return BaseChatModel.generate(self, messages, stop, callbacks, **kwargs)
-
-    async def agenerate(
-        self, messages: Any, stop: Any = None, callbacks: Callbacks = None, **kwargs: Any
-    ) -> LLMResult:
-        """Do what `generate` does, on the event loop."""
-        callbacks = without_usage(callbacks, self.callbacks, kwargs)
-        return await BaseChatModel.agenerate(self, messages, stop, callbacks, **kwargs)
-
     def _generate_with_cache(self, messages: Any, *args: Any, **kwargs: Any) -> ChatResult:
-        one = self._for_run(kwargs.get("run_manager"))
+        one = self._for_run(hide_usage(kwargs.get("run_manager"), kwargs))
         return BaseChatModel._generate_with_cache(one, messages, *args, **kwargs)
 
     async def _agenerate_with_cache(self, messages: Any, *args: Any, **kwargs: Any) -> ChatResult:
-        one = self._for_run(kwargs.get("run_manager"))
+        one = self._for_run(hide_usage(kwargs.get("run_manager"), kwargs))
         return await BaseChatModel._agenerate_with_cache(one, messages, *args, **kwargs)
 
     def bind_tools(
