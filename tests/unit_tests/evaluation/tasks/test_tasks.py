@@ -117,7 +117,8 @@ def test_a_question_may_be_messages_in_chat_style_only() -> None:
     talk = [HumanMessage("2 + 2?"), AIMessage("5."), HumanMessage("Really?")]
     row = {"question": talk, "answer": "4"}
     task = Task("mine", [row], contains, examples=[Example("1 + 1?", "2.")])
-    assert task.prompt(row) == [HumanMessage("1 + 1?"), AIMessage("2."), *talk]
+    examples = mark_exemplars([HumanMessage("1 + 1?"), AIMessage("2.")])
+    assert task.prompt(row) == [*examples, *talk]
     with pytest.raises(ValueError, match=r"Task.rows\[1\]\['question'\].*style='chat'"):
         Task("mine", [ROWS[0], row], contains, style="text")
     with pytest.raises(ValueError, match=r"row\['question'\].*style='chat'"):
