@@ -140,6 +140,15 @@ class ModelOptions:
         Path | None,
         typer.Option(metavar="FILE", help="A policy that sweep wrote, such as policy.json."),
     ] = None
+    teacher_prompt: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            show_default="the whole conversation",
+            help="What the teacher is shown: without_exemplars, last_turns, instruct_teacher or "
+            "summarize_older, or several joined by +.",
+        ),
+    ] = None
     max_tokens: Annotated[
         int | None,
         typer.Option(parser=positive, metavar="N", help="Most tokens of a whole answer."),
@@ -231,6 +240,14 @@ class SweepOptions:
         typer.Option(
             metavar="PATH",
             help="Folder or hub id of the teacher's tokenizer, if its API reports no tokens.",
+        ),
+    ] = None
+    policies: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Policies to compare: a JSON object that maps a name to the fields of each, such "
+            'as {"whole": {}, "short": {"teacher_prompt": [{"prompt": "without_exemplars"}]}}.',
         ),
     ] = None
     max_loss: MaxLoss = 0.02
