@@ -140,15 +140,6 @@ class ModelOptions:
         Path | None,
         typer.Option(metavar="FILE", help="A policy that sweep wrote, such as policy.json."),
     ] = None
-    teacher_prompt: Annotated[
-        str | None,
-        typer.Option(
-            metavar="LIST",
-            show_default="the whole conversation",
-            help="What the teacher is shown: without_exemplars, last_turns, instruct_teacher or "
-            "summarize_older, or several joined by +.",
-        ),
-    ] = None
     max_tokens: Annotated[
         int | None,
         typer.Option(parser=positive, metavar="N", help="Most tokens of a whole answer."),
@@ -166,6 +157,15 @@ class ModelOptions:
     student_price: Annotated[
         str | None,
         typer.Option(metavar="PRICE", show_default="free", help="The same for the student."),
+    ] = None
+    teacher_prompt: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            show_default="the whole conversation",
+            help="What the teacher is shown: without_exemplars, last_turns, instruct_teacher or "
+            "summarize_older, or several joined by +.",
+        ),
     ] = None
 
 
@@ -242,6 +242,7 @@ class SweepOptions:
             help="Folder or hub id of the teacher's tokenizer, if its API reports no tokens.",
         ),
     ] = None
+    max_loss: MaxLoss = 0.02
     policies: Annotated[
         Path | None,
         typer.Option(
@@ -250,4 +251,3 @@ class SweepOptions:
             'as {"whole": {}, "short": {"teacher_prompt": [{"prompt": "without_exemplars"}]}}.',
         ),
     ] = None
-    max_loss: MaxLoss = 0.02

@@ -7,7 +7,13 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from operator import and_
 
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    HumanMessage,
+    MessageLikeRepresentation,
+    convert_to_messages,
+)
 
 from langchain_gkt.prompts.conversation import leading_system, turns
 from langchain_gkt.texts.edges import sentences
@@ -26,11 +32,12 @@ _EQUATION = re.compile(
 _MARKUP = re.compile(r"\\[(\[]|\$\$|\*\*|^#|^\s*[-*]\s|```", re.MULTILINE)
 
 
-def mark_exemplars(messages: Iterable[BaseMessage]) -> list[BaseMessage]:
+def mark_exemplars(messages: Iterable[MessageLikeRepresentation]) -> list[BaseMessage]:
     """Mark messages as worked examples, so that `WithoutExemplars` can leave them out.
 
     Args:
-        messages: Questions and their answers, such as a `FewShotChatMessagePromptTemplate` makes.
+        messages: Questions and their answers, such as a `FewShotChatMessagePromptTemplate` makes,
+            in any form that LangChain knows.
 
     Returns:
         Copies with ``additional_kwargs["example"] = True``, which no provider is sent.
@@ -39,7 +46,7 @@ def mark_exemplars(messages: Iterable[BaseMessage]) -> list[BaseMessage]:
         message.model_copy(
             update={"additional_kwargs": {**message.additional_kwargs, EXAMPLE_MARK: True}}
         )
-        for message in messages
+        for message in convert_to_messages(list(messages))
     ]
 
 
