@@ -20,10 +20,13 @@ from langchain_gkt.prompts.exemplars import describe_style, exemplars, without_e
 Style = Literal["describe", "example", "none"]
 
 INSTRUCTION = (
-    "Only the first {tokens} tokens of your answer are used; a smaller model writes the rest. "
-    "Begin at once with the plan and the equations, without an introduction."
+    "Work it out step by step, with an equation in each step. A smaller model continues your first "
+    "{tokens} tokens, so begin with the first step at once, without an introduction."
 )
-"""What `InstructTeacher` says unless it is given another text."""
+"""What `InstructTeacher` says unless it is given another text.
+
+Told that only its first tokens are used, a small teacher wrote a bare answer without any step.
+"""
 
 _TOOLS = "A tool call is used whole: if one is needed, make it at once."
 _SUMMARY_REQUEST = (

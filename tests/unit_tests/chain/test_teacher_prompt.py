@@ -106,15 +106,15 @@ async def test_every_entry_point_shows_the_teacher_its_prompt(
 async def test_the_number_of_tokens_is_that_of_the_call(teacher, taught, student) -> None:
     chain = make(teacher, student, guidance_tokens=9, teacher_prompt=SHORT)
     chain.invoke(ASKED, guidance_tokens=5)
-    assert "the first 5 tokens" in shown(taught)[0]
+    assert "your first 5 tokens" in shown(taught)[0]
     chain.invoke(ASKED, guidance=GuidancePolicy(tokens=6, teacher_prompt=LastTurns()))
     assert shown(taught) == ["3 + 4?"]
     chain.invoke(ASKED, teacher_prompt=None)
     assert len(shown(taught)) == 3
     chain.guide(ASKED)
-    assert "the first 9 tokens" in shown(taught)[0]
+    assert "your first 9 tokens" in shown(taught)[0]
     await chain.aguide(ASKED)
-    assert "the first 9 tokens" in shown(taught)[0]
+    assert "your first 9 tokens" in shown(taught)[0]
 
 
 def test_modes(teacher, taught, student) -> None:
@@ -123,7 +123,7 @@ def test_modes(teacher, taught, student) -> None:
     assert len(shown(taught)) == 3  # the baseline reads the whole conversation
     assert whole.response_metadata["gkt"]["teacher_prompt_share"] is None
     own = chain.invoke(ASKED, mode="teacher", teacher_prompt=SHORT)
-    assert "the first 9 tokens" in shown(taught)[0]
+    assert "your first 9 tokens" in shown(taught)[0]
     assert own.response_metadata["gkt"]["teacher_prompt_share"] is not None
     taught.clear()
     chain.invoke(ASKED, mode="student")
@@ -135,7 +135,7 @@ def test_a_policy_brings_its_prompt(teacher, taught, student, tmp_path) -> None:
     chain = make(teacher, student, guidance=str(tmp_path / "policy.json"))
     assert chain.teacher_prompt == SHORT
     chain.invoke(ASKED)
-    assert "the first 9 tokens" in shown(taught)[0]
+    assert "your first 9 tokens" in shown(taught)[0]
     with pytest.raises(ValueError, match=r"teacher_prompt and guidance\.teacher_prompt disagree"):
         make(teacher, student, guidance=tmp_path / "policy.json", teacher_prompt=LastTurns())
 

@@ -116,7 +116,7 @@ def test_the_teacher_is_told_how_much_and_in_which_style() -> None:
     both = WithoutExemplars() | InstructTeacher()
     told, asked = texts(both, CHAT, guidance_tokens=12)
     assert asked == "3 + 4?"
-    assert "the first 12 tokens" in told
+    assert "your first 12 tokens" in told
     assert "one paragraph of 2 to 3 short sentences" in told
     assert "no headings, lists, LaTeX or code" in told
     assert "equations written as 1 + 1 = 2" in told
