@@ -41,6 +41,8 @@ class GKTMetadata(TypedDict):
         written_chars: Characters that the teacher wrote, before cutting.
         mode: The mode of the call.
         call_id: The id of the call; ``gkt_call_id`` in the metadata of both child runs.
+        teacher_prompt_share: About how long the prompt that the teacher was shown is, as a share
+            of the whole conversation (estimated by characters); None if it was shown the whole.
     """
 
     guidance: str
@@ -54,3 +56,4 @@ class GKTMetadata(TypedDict):
     written_chars: int
     mode: Mode
     call_id: str
+    teacher_prompt_share: float | None

@@ -68,8 +68,10 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
     """Most completion tokens the teacher may write. 0 asks no teacher."""
     guidance: GuidancePolicy | None = None
     """Where guidance is cut and when it is asked for, or a JSON file; None: whole words, always."""
+    teacher_prompt: Any = None
+    """What of the conversation the teacher sees; None: all of it. See `GuidancePolicy`."""
     mode: CheckedMode = "guided"
-    """``teacher`` and ``student`` are the single-model baselines."""
+    """``teacher`` (on the whole conversation) and ``student`` are the single-model baselines."""
     max_tokens: MaxTokens = None
     """Most tokens of a whole answer, guidance included; None for the models' own limits."""
     temperature: Temperature = None
@@ -202,9 +204,8 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
         Args:
             input: A prompt, messages or a prompt value.
             config: Runnable config; ``configurable`` reaches a configurable teacher.
-            **kwargs: ``stop``: strings that end the answer. Call-time ``guidance_tokens``,
-                ``guidance``, ``mode``, ``max_tokens``, ``temperature``, or ``model``: the
-                teacher's model for this call alone.
+            **kwargs: ``stop``; ``guidance_tokens``, ``guidance``, ``teacher_prompt``, ``mode``,
+                ``max_tokens``, ``temperature``; ``model``: the teacher's for this call alone.
 
         Returns:
             The answer.
@@ -356,9 +357,8 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
         Returns:
             The tool. Its runs have the chain's run as their child.
         """
-        return answering_tool(
-            self, args_schema, name=name, description=description, arg_types=arg_types
-        )
+        given: Any = dict(name=name, description=description, arg_types=arg_types)
+        return answering_tool(self, args_schema, **given)
 
     def guide(self, messages: LanguageModelInput, config: RunnableConfig | None = None) -> Guidance:
         """Ask the teacher for guidance and nothing else.

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages.ai import UsageMetadata, add_usage
 from langchain_core.outputs import ChatGenerationChunk
 
 from langchain_gkt.chain.drivers import CallSteps, run_async, run_sync
@@ -19,7 +20,7 @@ from langchain_gkt.chain.messages import provider_of, rest_of, text_chunk, tool_
 from langchain_gkt.chain.settings import CallSettings
 from langchain_gkt.chain.student_step import StudentStep
 from langchain_gkt.chain.teacher_step import TeacherOutcome, TeacherStep
-from langchain_gkt.chain.usage import usage_of_answer
+from langchain_gkt.chain.usage import prompt_share, usage_of_answer
 from langchain_gkt.errors import BudgetExceeded, refuse_empty, teacher_error
 from langchain_gkt.guidance import confidence
 from langchain_gkt.metadata import GKTMetadata
@@ -82,19 +83,22 @@ class GuidedCall:
             asks = sureness < (settings.policy.threshold or 0.0)
         if work := self.student.prepare(messages, asks_teacher=asks):
             reserved, prefilled = yield work
+        context = self.teacher.prompt_context(messages)
         with prefilled:
             outcome, error = TeacherOutcome(), None
             if asks:
+                prompt = yield self.teacher.prepare(messages, context)
+                outcome.prompt_share = prompt_share(messages, prompt)
                 try:
                     yield from self.teacher.run(
-                        messages, outcome, streaming=streaming, reserved=reserved
+                        prompt, outcome, streaming=streaming, reserved=reserved
                     )
                 except Exception as caught:  # noqa: BLE001  whatever a provider raises
                     error = caught
                     outcome.keep_shown()
             fallback = self._fallback(error) or outcome.fallback
             reply = yield from self._finish(messages, outcome, streaming=streaming)
-            yield self._last_chunk(outcome, reply, fallback, sureness)
+            yield self._last_chunk(outcome, reply, fallback, sureness, context.student_usage)
 
     def _fallback(self, error: Exception | None) -> str | None:
         """Return why the student answers alone, or raise the error of the teacher's call."""
@@ -120,7 +124,8 @@ class GuidedCall:
         guidance = outcome.guidance
         if guidance and (new := guidance.text[len(outcome.shown) :]):
             yield text_chunk(new)
-        call = self.student.model_call(messages, guidance, outcome.tokens, streaming=streaming)
+        in_answer = outcome.tokens if guidance is None or guidance.dropped is None else 0
+        call = self.student.model_call(messages, guidance, in_answer, streaming=streaming)
         if call is None:
             return None
         return (yield from self.student.write(call, guidance.text if guidance else ""))
@@ -131,9 +136,11 @@ class GuidedCall:
         reply: AIMessage | None,
         fallback: str | None,
         sureness: float | None,
+        student_usage: UsageMetadata | None,
     ) -> ChatGenerationChunk:
         """Make the chunk that carries usage and metadata, and no text."""
-        student_usage = reply.usage_metadata if reply else None
+        if reply and reply.usage_metadata:
+            student_usage = add_usage(student_usage, reply.usage_metadata)
         guidance, reason = outcome.guidance, None
         if reply:
             reason = reply.response_metadata.get("finish_reason")
@@ -153,6 +160,7 @@ class GuidedCall:
             written_chars=len(guidance.written) if guidance else 0,
             mode=self.settings.mode,
             call_id=self.settings.call_id,
+            teacher_prompt_share=outcome.prompt_share,
         )
         return ChatGenerationChunk(
             message=AIMessageChunk(

@@ -8,16 +8,18 @@ of a run is changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.messages.ai import UsageMetadata, add_usage
+from langchain_core.messages.utils import count_tokens_approximately
 from langchain_core.outputs import ChatGeneration, LLMResult
 
 from langchain_gkt.guidance import Guidance
 from langchain_gkt.metadata import from_cache
+from langchain_gkt.prompts.base import PreparedPrompt
 
 _COUNTS = tuple(UsageMetadata.__annotations__)
 NO_TOKENS = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
@@ -47,15 +49,24 @@ def usage_of_answer(
         return _counts(usage) if usage else None
     # The student read the guidance as part of its prompt, but it is part of the answer.
     total = usage["input_tokens"] + usage["output_tokens"]
-    output = min(total, usage["output_tokens"] + _kept_tokens(guidance))
+    output = min(total, usage["output_tokens"] + guidance.kept_tokens)
     return UsageMetadata(input_tokens=total - output, output_tokens=output, total_tokens=total)
 
 
-def _kept_tokens(guidance: Guidance) -> int:
-    """Return how many of the teacher's tokens are in the answer; some were hidden or cut away."""
-    details = guidance.usage.get("output_token_details") if guidance.usage else None
-    visible = max(0, guidance.token_count - ((details or {}).get("reasoning") or 0))
-    return round(visible * min(1.0, len(guidance.text) / max(1, len(guidance.written))))
+def prompt_share(messages: Sequence[BaseMessage], prompt: PreparedPrompt) -> float | None:
+    """Estimate how long the teacher's prompt is against the whole conversation.
+
+    Args:
+        messages: The whole conversation.
+        prompt: What the teacher is shown.
+
+    Returns:
+        The share, in tokens of about four characters; None if it is shown the whole.
+    """
+    if list(prompt.messages) == list(messages):
+        return None
+    whole, own = (count_tokens_approximately(found) for found in (messages, prompt.messages))
+    return own / max(1, whole)
 
 
 def _counts(usage: Mapping[str, Any]) -> UsageMetadata:

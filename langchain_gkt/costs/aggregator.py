@@ -24,7 +24,11 @@ from langchain_gkt.costs.budget import (
     highest_cost,
     max_prompt_tokens,
 )
-from langchain_gkt.costs.estimate import estimate_teacher_only, offline_tokenizer
+from langchain_gkt.costs.estimate import (
+    estimate_teacher_only,
+    offline_tokenizer,
+    on_whole_prompt,
+)
 from langchain_gkt.costs.prices import MachineTime, RolePrices
 from langchain_gkt.costs.runs.model_runs import ChainCall, ModelRun, RunResult, read_run
 from langchain_gkt.costs.totals import BusyClock, CallRecord, Estimate, UsageTotals
@@ -140,10 +144,12 @@ class CostAggregator:
             if found is None:
                 self.estimate.not_estimated_calls += 1
                 return
-            alone, method = found
+            whole, own, method = found
             self.estimate.calls += 1
             self.estimate.methods[method] = self.estimate.methods.get(method, 0) + 1
-            self.estimate.counts.add(alone)
+            self.estimate.counts.add(whole)
+            self.estimate.own_prompt.add(own)
+            self.estimate.own_prompt_calls += whole is not own
             self.estimate.guided.add(sums.spent)
 
     def reservation(
@@ -246,7 +252,10 @@ class CostAggregator:
         """Whether a run belongs to this tracker's measured comparison, not to its bill."""
         return run.metadata.get("gkt_compared") == self.id
 
-    def _teacher_only(self, sums: _CallSums, message: AIMessage) -> tuple[UsageTotals, str] | None:
+    def _teacher_only(
+        self, sums: _CallSums, message: AIMessage
+    ) -> tuple[UsageTotals, UsageTotals, str] | None:
+        """Estimate the teacher alone: on the whole conversation, and on what it was shown."""
         gkt: dict[str, Any] = message.response_metadata["gkt"]
         usage, run = gkt.get("teacher_usage"), sums.teacher
         if not usage or run is None or from_cache(usage) or sums.spent.cache_hits:
@@ -255,9 +264,15 @@ class CostAggregator:
         found = estimate_teacher_only(gkt, usage, str(message.text), count)
         if found is None:
             return None
+        own = whole = self._alone(run, found[0])
+        if share := gkt.get("teacher_prompt_share"):
+            whole = self._alone(run, on_whole_prompt(found[0], share))
+        return whole, own, found[1]
+
+    def _alone(self, run: ModelRun, usage: UsageMetadata) -> UsageTotals:
         alone = UsageTotals(calls=1)
-        alone.add_measured(read_tokens(found[0], run.tier), self.prices.cost(run, found[0]))
-        return alone, found[1]
+        alone.add_measured(read_tokens(usage, run.tier), self.prices.cost(run, usage))
+        return alone
 
 
 def _as_costs(totals: UsageTotals) -> dict[str, float]:

@@ -9,14 +9,15 @@ from operator import itemgetter
 from typing import Any, Literal
 
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
-from langchain_core.messages import BaseMessage, SystemMessage
+from langchain_core.messages import BaseMessage
 from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
 from langchain_core.utils.function_calling import convert_to_json_schema
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel
 
-from langchain_gkt.guidance import WORD_EDGE
+from langchain_gkt.prompts.conversation import with_system_text
+from langchain_gkt.texts.edges import WORD_EDGE
 
 Method = Literal["json_schema", "json_mode", "function_calling"]
 
@@ -62,13 +63,7 @@ def with_instruction(messages: Sequence[BaseMessage], schema: dict[str, Any]) ->
     if schema != {"type": "object"}:
         wanted = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
         text += f", properties in the order of this JSON schema:\n{wanted}"
-    found = next((i for i, m in enumerate(messages) if not isinstance(m, SystemMessage)), 0)
-    if found:
-        # Many templates take one system message only.
-        first = SystemMessage("\n\n".join([*(str(m.text) for m in messages[:found]), text]))
-    else:
-        first = SystemMessage(text)
-    return [first, *messages[found:]]
+    return with_system_text(messages, text)
 
 
 def in_order(value: Any, schema: Any, root: dict[str, Any]) -> Any:

@@ -76,7 +76,7 @@ def test_text_without_blanks_is_never_thrown_away(cut, text, lost) -> None:
 def test_policies_are_checked_and_frozen() -> None:
     with pytest.raises(ValueError, match=r"GuidancePolicy\.tokens must be 0"):
         GuidancePolicy(tokens=-1)
-    with pytest.raises(ValueError, match="'word', 'sentence' or 'none'"):
+    with pytest.raises(ValueError, match="'word', 'sentence', 'step' or 'none'"):
         GuidancePolicy(cut="letter")
     with pytest.raises(dataclasses.FrozenInstanceError):
         GuidancePolicy().tokens = 3
@@ -91,6 +91,8 @@ def test_policies_are_dataclasses_all_the_same() -> None:
         "cut": "word",
         "ask": 1,
         "probe_tokens": 1,
+        "min_tokens": 0,
+        "teacher_prompt": None,
     }
     other = dataclasses.replace(policy, ask=0.5)
     assert (other.tokens, other.ask, other.threshold) == (12, 0.5, 0.5)
@@ -112,7 +114,8 @@ def test_a_bad_file_is_explained_in_one_line(tmp_path) -> None:
         GuidancePolicy.load(file)
     assert str(caught.value) == (
         f"{file} does not hold a GuidancePolicy: GuidancePolicy.tokens must be 0 (student only) "
-        "or more, not -1; GuidancePolicy.cut must be 'word', 'sentence' or 'none', not 'letter'"
+        "or more, not -1; GuidancePolicy.cut must be 'word', 'sentence', 'step' or 'none', "
+        "not 'letter'"
     )
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from langchain_gkt.evaluation.results.statistics import auc
 from langchain_gkt.evaluation.results.summary import Summary, summarise
 from langchain_gkt.evaluation.running.replay import CUT_METHODS
 from langchain_gkt.evaluation.running.run_store import RunStore
+from langchain_gkt.prompts.plain_data import from_data
 from langchain_gkt.reporting.table import Table
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class Sweep(EvaluationResult):
         checks: Guidances that the teacher was really asked for again, and whether they were the
             ones that had been cut.
         max_loss: Accuracy that the report's choice may give up; see `choose`.
+        teacher_prompt: What of the conversation the teacher was shown; None for all of it, and
+            for a function in a run that is read from its folder.
     """
 
     teacher: Summary
@@ -54,13 +57,15 @@ class Sweep(EvaluationResult):
     methods: Mapping[str, int] = field(default_factory=dict)
     checks: tuple[dict[str, Any], ...] = ()
     max_loss: float = 0.02
+    teacher_prompt: Any = None
 
     @classmethod
-    def of(cls, folder: RunStore) -> Sweep:
+    def of(cls, folder: RunStore, *, only: Collection[str] | None = None) -> Sweep:
         """Make a sweep from what a run wrote down; no model is called.
 
         Args:
             folder: The run's folder.
+            only: Keys of the rows to look at; None for all.
 
         Returns:
             The sweep.
@@ -79,7 +84,7 @@ class Sweep(EvaluationResult):
         rows = [
             row
             for row in folder.manifest["rows"]
-            if all(row in by_way.get(way, {}) for way in ways)
+            if all(row in by_way.get(way, {}) for way in ways) and (only is None or row in only)
         ]
         if not rows:
             raise ValueError(
@@ -101,6 +106,7 @@ class Sweep(EvaluationResult):
             ),
             methods=Counter(cuts.values()),
             checks=tuple(line for line in folder.lines if line["type"] == "check"),
+            teacher_prompt=_prompt_in(folder.manifest),
         )
 
     def choose(self, *, max_loss: float = 0.02, gate: bool = False, seed: int = 0) -> Choice:
@@ -122,10 +128,15 @@ class Sweep(EvaluationResult):
             ValueError: If there are too few rows, ``max_loss`` makes no sense, or ``gate`` is
                 wanted and the student does not tell its confidence.
         """
-        cut = self.manifest["settings"]["chain"]["guidance"] or {}
-        return choose_among(
-            self.ways, max_loss=max_loss, gate=gate, seed=seed, cut=cut.get("cut", "word")
+        swept = self.manifest["settings"]["chain"]["guidance"] or {}
+        choice = choose_among(
+            self.ways, max_loss=max_loss, gate=gate, seed=seed, cut=swept.get("cut", "word")
         )
+        same = {
+            "min_tokens": swept.get("min_tokens", 0),
+            "teacher_prompt": self.teacher_prompt,
+        }
+        return replace(choice, policy=replace(choice.policy, **same))
 
     def frontiers(self) -> dict[str, list[OperatingPoint]]:
         """Return the points that no cheaper one is as accurate as, over all rows.
@@ -191,6 +202,17 @@ class Sweep(EvaluationResult):
         found, total = super().notes(), len(self.manifest["rows"])
         if self.student.rows < total:
             found.append(f"{self.student.rows} of {total} rows are answered in every way")
+        if prompt := self.manifest["settings"]["chain"].get("teacher_prompt"):
+            names = [step if isinstance(step, str) else step["prompt"] for step in prompt]
+            found.append(
+                f"the teacher was shown a prompt of its own ({', '.join(names)}), also where it "
+                "answers alone: shares of its bill are of that prompt's"
+            )
+            if _is_named(prompt) and self.teacher_prompt is None:
+                found.append(
+                    "a file cannot hold that prompt: the policies of this report go without it, so "
+                    "give the chain teacher_prompt="
+                )
         return found
 
     def _check_notes(self) -> list[str]:
@@ -344,6 +366,16 @@ class Sweep(EvaluationResult):
             "accuracy": charts.accuracy_by_length(self.by_length, self.teacher),
             "frontier": charts.frontier(self.frontiers(), self.ways.price_name),
         }
+
+
+def _prompt_in(manifest: Mapping[str, Any]) -> Any:
+    """Return the teacher prompt of a run, unless it was none that a file can hold."""
+    data = manifest["settings"]["chain"].get("teacher_prompt")
+    return None if _is_named(data) else from_data(data)
+
+
+def _is_named(data: Any) -> bool:
+    return bool(data) and any(isinstance(step, str) for step in data)
 
 
 def _thinned(points: Sequence[OperatingPoint]) -> Sequence[OperatingPoint]:

@@ -42,6 +42,8 @@ class EvaluationRunner:
         teacher_price: As for `CostTracker`.
         student_price: As for `CostTracker`.
         concurrency: Most questions at the same time.
+        own_prompt: Whether the teacher alone is shown the chain's teacher prompt, too; if not,
+            it reads the whole conversation.
         answers: Finished answers by key, those of earlier sittings included; see `load`.
         replies: The teacher's replies by row and mode, likewise.
         spent: US dollars of the run so far, as far as they are known.
@@ -53,6 +55,7 @@ class EvaluationRunner:
     teacher_price: Prices
     student_price: Prices | MachineTime
     concurrency: int
+    own_prompt: bool = False
 
     def __post_init__(self) -> None:
         """Name the rows, and take the task's limits if the chain has none of its own."""
@@ -90,6 +93,26 @@ class EvaluationRunner:
         }
         parts = [reply.part for reply in self.replies.values()] + [a.student for a in found]
         self.spent = sum((part.cost or Decimal(0) for part in parts), Decimal(0))
+
+    def adopt(self, other: RunStore, *, mode: str) -> None:
+        """Take over what another run has of a mode, and write it down as this run's own.
+
+        Args:
+            other: The other run, of the same questions and models.
+            mode: ``teacher`` or ``student``.
+        """
+        keys = set(self.keys)
+        for line in other.lines:
+            key = (line.get("row"), mode)
+            if line["type"] == "reply" and line["mode"] == mode and key[0] in keys:
+                if key not in self.replies:
+                    self.replies[line["row"], mode] = TeacherReply.from_dict(line["reply"])
+                    self.folder.append(line)
+            elif line["type"] == "answer" and line["answer"]["mode"] == mode:
+                answer = Answer.from_dict(line["answer"])
+                if answer.row in keys and answer.key not in self.answers:
+                    self.answers[answer.key] = answer
+                    self.folder.append(line)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -204,6 +227,8 @@ class EvaluationRunner:
             settings["guidance_tokens"] = length
         elif mode == "guided":
             length = chain.guidance_tokens
+        if mode == "teacher" and self.own_prompt:
+            settings["teacher_prompt"] = chain.teacher_prompt
         config: Any = {"callbacks": [recorder]}
         message: AIMessageChunk | None = None
         first, started, begun = None, time.time(), time.perf_counter()

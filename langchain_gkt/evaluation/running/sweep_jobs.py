@@ -140,6 +140,8 @@ class SweepJobs:
         if complete:
             return last if last.finished_by == "teacher" else None
         policy = chain.guidance or GuidancePolicy()
+        if policy.min_tokens:  # the same text may be of another number of tokens
+            return None
         if last.finished_by == "teacher" or policy.trim(text) != last.guidance:
             return None
         left = None if chain.max_tokens is None else chain.max_tokens - length
