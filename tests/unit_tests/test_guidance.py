@@ -70,6 +70,7 @@ def test_policies_are_dataclasses_all_the_same() -> None:
         "cut": "word",
         "ask": 1,
         "probe_tokens": 1,
+        "predictor": None,
     }
     other = dataclasses.replace(policy, ask=0.5)
     assert (other.tokens, other.ask, other.threshold) == (12, 0.5, 0.5)
