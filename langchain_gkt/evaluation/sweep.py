@@ -73,9 +73,10 @@ async def asweep(
     chosen = _lengths(lengths, chain.guidance_tokens)
     if bad := [length for length in check_lengths if length < 1]:
         raise ValueError(f"check_lengths must be 1 or more, not {bad[0]}")
-    if chain.guidance is not None and chain.guidance.ask != "always":
+    if chain.guidance is not None and (chain.guidance.gated or chain.guidance.ask != "always"):
         # Whether to ask is what the sweep finds out.
-        chain = chain.model_copy(update={"guidance": replace(chain.guidance, ask="always")})
+        always = replace(chain.guidance, ask="always", predictor=None)
+        chain = chain.model_copy(update={"guidance": always})
     folder = RunStore(out)
     # Replies that are not streamed report their tokens more reliably.
     chain = chain.model_copy(update={"disable_streaming": True})
@@ -93,6 +94,8 @@ async def asweep(
         jobs = SweepJobs(runner, sorted(known.union(chosen)), splitter)
         await runner.run("teacher", await jobs.teacher_jobs(), bar)
         await runner.run("student", runner.missing("student", ask=jobs.ask_student), bar)
+        if older := jobs.first_token_jobs():
+            await runner.run("first tokens", older, bar)
         await runner.run("guided", jobs.guided_jobs(), bar)
         if checks := jobs.check_jobs(check_lengths, check_rows):
             await runner.run("check", checks, bar, gives_up=False)

@@ -18,6 +18,12 @@ from langchain_gkt.evaluation.results.frontier import (
     choose_among,
     frontiers,
 )
+from langchain_gkt.evaluation.results.per_question.choice import (
+    Goal,
+    PerQuestionChoice,
+    choose_per_question,
+)
+from langchain_gkt.evaluation.results.per_question.tables import tables as per_question_tables
 from langchain_gkt.evaluation.results.statistics import auc
 from langchain_gkt.evaluation.results.summary import Summary, summarise
 from langchain_gkt.evaluation.running.replay import CUT_METHODS
@@ -97,35 +103,65 @@ class Sweep(EvaluationResult):
             student=student,
             by_length={0: student, **{n: summarise(found[n]) for n in lengths}},
             ways=OutcomeMatrix.of(
-                found["teacher"], found["student"], {n: found[n] for n in lengths}
+                found["teacher"],
+                found["student"],
+                {n: found[n] for n in lengths},
+                dict(zip(folder.manifest["rows"], folder.manifest["questions"], strict=True)),
             ),
             methods=Counter(cuts.values()),
             checks=tuple(line for line in folder.lines if line["type"] == "check"),
         )
 
-    def choose(self, *, max_loss: float = 0.02, gate: bool = False, seed: int = 0) -> Choice:
+    def choose(
+        self,
+        *,
+        max_loss: float = 0.02,
+        gate: bool = False,
+        predictor: bool = False,
+        price_per_point: float | None = None,
+        share: float | None = None,
+        seed: int = 0,
+    ) -> Choice:
         """Choose the cheapest guidance that is good enough, and test it on unseen rows.
 
         The rows are split in two halves, by the seed. The first half chooses: the cheapest
         guidance length (with ``gate``: length and confidence threshold) whose accuracy is at
         most ``max_loss`` below the best length's. The second half tests that choice.
 
+        With ``predictor`` the rows are split in three: from the first a `Predictor` is learned,
+        the second chooses its length and its price, the third tests it beside fixed length,
+        gate, cascade and a random router. Each question then gets no tokens, some, or all.
+
         Args:
-            max_loss: Accuracy that may be given up, such as 0.02 for two points.
+            max_loss: Accuracy that may be given up, such as 0.02 for two points; with
+                ``predictor`` against the best length or the teacher alone.
             gate: Whether the teacher may be left out if the student is sure.
+            predictor: Whether to learn how much guidance each question needs.
+            price_per_point: With ``predictor``: what a point of accuracy is worth, in the unit of
+                the tables; it takes the place of ``max_loss``.
+            share: With ``predictor``: in how many of the questions to ask, from 0 to 1;
+                `GuidancePolicy.calibrate` takes it again of your own questions.
             seed: Seed of the split.
 
         Returns:
-            The choice; ``choice.policy.save("policy.json")`` writes it for a chain.
+            The choice; ``choice.policy.save("policy.json")`` writes it for a chain. With
+            ``predictor`` it is a `PerQuestionChoice`, whose rivals are in the sweep's tables.
 
         Raises:
-            ValueError: If there are too few rows, ``max_loss`` makes no sense, or ``gate`` is
+            ValueError: If there are too few rows, an argument makes no sense, or ``gate`` is
                 wanted and the student does not tell its confidence.
+            ImportError: If ``predictor`` is wanted and scikit-learn is missing.
         """
-        cut = self.manifest["settings"]["chain"]["guidance"] or {}
-        return choose_among(
-            self.ways, max_loss=max_loss, gate=gate, seed=seed, cut=cut.get("cut", "word")
-        )
+        cut = (self.manifest["settings"]["chain"]["guidance"] or {}).get("cut", "word")
+        if not predictor:
+            for name, value in (("price_per_point", price_per_point), ("share", share)):
+                if value is not None:
+                    raise ValueError(f"{name} is for choose(predictor=True); give both, or neither")
+            return choose_among(self.ways, max_loss=max_loss, gate=gate, seed=seed, cut=cut)
+        if gate:
+            raise ValueError("gate and predictor both say when to ask; give one of them")
+        goal = Goal(max_loss=max_loss, price_per_point=price_per_point, share=share)
+        return choose_per_question(self.ways, goal, seed=seed, cut=cut)
 
     def frontiers(self) -> dict[str, list[OperatingPoint]]:
         """Return the points that no cheaper one is as accurate as, over all rows.
@@ -217,9 +253,20 @@ class Sweep(EvaluationResult):
             found["gated length"] = self.choose(max_loss=self.max_loss, gate=True)
         return found
 
+    @cached_property
+    def per_question(self) -> PerQuestionChoice | str:
+        """What `choose` finds with a predictor, or why it finds nothing."""
+        try:
+            return choose_per_question(self.ways, Goal(max_loss=self.max_loss))
+        except (ValueError, ImportError) as error:
+            return str(error)
+
     def tables(self) -> list[Table]:
-        """Return accuracy by length, the frontier, and the choice."""
-        return [self.table(), self._frontier_table(), self._price_table(), *self._choice_table()]
+        """Return accuracy by length, the frontier, and the choices."""
+        found = [self.table(), self._frontier_table(), self._price_table(), *self._choice_table()]
+        if isinstance(self.per_question, PerQuestionChoice):
+            found += per_question_tables(self.per_question)
+        return found
 
     def price_of(self, accuracy: float, kind: str) -> float | None:
         """Return the lowest price of an accuracy, over all rows.
@@ -272,6 +319,7 @@ class Sweep(EvaluationResult):
             "the points that no cheaper one of their kind beats, at most "
             f"{_SHOWN_POINTS} of each; picked by looking at all rows, so a little too good",
             *self._confidence_notes(),
+            *self._predictor_notes(),
         ]
         return Table(
             title="Accuracy for its cost",
@@ -294,6 +342,17 @@ class Sweep(EvaluationResult):
             "confidence: how often the student is surer of a right answer of its own than of a "
             f"wrong one (0.5 is chance), by the number of first tokens it is taken over: {found}",
         ]
+
+    def _predictor_notes(self) -> list[str]:
+        found = self.per_question
+        if isinstance(found, str):
+            return [f"no predictor: {found}"]
+        if self.ways.tells_confidence and self.ways.entropies is None:
+            return [
+                "the predictor does without the entropies of the student's first tokens, which an "
+                "older release did not record; sweep() with the same out= adds them for free"
+            ]
+        return []
 
     def _choice_table(self) -> list[Table]:
         found = self.choices()
