@@ -5,6 +5,7 @@ from __future__ import annotations
 from langchain_gkt.evaluation.compare import acompare, compare
 from langchain_gkt.evaluation.results.comparison import Comparison
 from langchain_gkt.evaluation.results.frontier import Choice
+from langchain_gkt.evaluation.results.per_question.choice import PerQuestionChoice
 from langchain_gkt.evaluation.results.sweep_result import Sweep
 from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.evaluation.sweep import asweep, sweep
@@ -15,6 +16,7 @@ __all__ = [
     "Choice",
     "Comparison",
     "Example",
+    "PerQuestionChoice",
     "Sweep",
     "Task",
     "acompare",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_gkt.evaluation.results import charts
 from langchain_gkt.evaluation.results.base import EvaluationResult, per_thousand, percent, share
+from langchain_gkt.evaluation.results.choice_table import choice_tables
 from langchain_gkt.evaluation.results.frontier import (
     Choice,
     OperatingPoint,
@@ -263,7 +264,12 @@ class Sweep(EvaluationResult):
 
     def tables(self) -> list[Table]:
         """Return accuracy by length, the frontier, and the choices."""
-        found = [self.table(), self._frontier_table(), self._price_table(), *self._choice_table()]
+        found = [
+            self.table(),
+            self._frontier_table(),
+            self._price_table(),
+            *choice_tables(self.choices(), self.max_loss),
+        ]
         if isinstance(self.per_question, PerQuestionChoice):
             found += per_question_tables(self.per_question)
         return found
@@ -353,42 +359,6 @@ class Sweep(EvaluationResult):
                 "older release did not record; sweep() with the same out= adds them for free"
             ]
         return []
-
-    def _choice_table(self) -> list[Table]:
-        found = self.choices()
-        if not found:
-            return []
-        return [
-            Table(
-                title=f"The cheapest within {100 * self.max_loss:g} points of the best length",
-                head=[
-                    "kind",
-                    "guidance",
-                    "asks below",
-                    "seen",
-                    "unseen (95%)",
-                    "best length",
-                    "of cost",
-                ],
-                rows=[
-                    [
-                        kind,
-                        one.chosen.guidance,
-                        one.chosen.gate,
-                        percent(one.chosen.accuracy),
-                        share(one.unseen.accuracy, one.unseen.interval),
-                        share(one.best.accuracy, one.best.interval),
-                        percent(one.unseen.cost / one.best.cost) if one.best.cost else "?",
-                    ]
-                    for kind, one in found.items()
-                ],
-                notes=[
-                    f"chosen on {next(iter(found.values())).seen_rows} rows (seen), tested on the "
-                    "others (unseen); best length: what was most accurate on the seen rows, on the "
-                    "unseen ones; of cost: of that length's",
-                ],
-            )
-        ]
 
     def figures(self) -> dict[str, Figure]:
         """Draw accuracy by guidance length, and accuracy for its cost.

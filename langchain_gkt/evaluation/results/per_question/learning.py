@@ -22,7 +22,7 @@ from langchain_gkt.predictor import (
 FEWEST_ROWS = 60
 """With fewer, a part of the rows holds too few to learn from, to choose by or to test on."""
 _FEWEST_HELPED = 5
-_STRENGTHS = (1e-4, 1e-2, 1e-1, 1.0)
+_STRENGTHS = (1e-4, 0.03, 0.3)
 """Inverse strengths of regularization; the first one leaves nearly a constant."""
 _QUANTILES = tuple(i / 12 for i in range(13))
 
@@ -201,7 +201,7 @@ def _fit(
         share = (sum(right) + 1) / (len(right) + 2)
         bias = math.log(share / (1 - share))
         return Expectation(weights=(0.0,) * len(values[0]), bias=bias, cost=cost)
-    weights, bias = _logistic_regression(values, right, folds=min(5, rare))
+    weights, bias = _logistic_regression(values, right, folds=min(4, rare))
     return Expectation(weights=weights, bias=bias, cost=cost)
 
 
@@ -216,8 +216,7 @@ def _logistic_regression(
         from sklearn.preprocessing import StandardScaler
     except ImportError as error:
         raise ImportError(
-            "a predictor is learned with scikit-learn: "
-            'pip install "langchain-gkt[predictor,report]"'
+            'a predictor is learned with scikit-learn: pip install "langchain-gkt[predictor]"'
         ) from error
     search = GridSearchCV(
         make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
