@@ -58,7 +58,7 @@ def test_features_go_by_what_a_student_tells() -> None:
 def test_the_question_is_the_last_message_that_is_no_begun_answer() -> None:
     messages = [
         SystemMessage("Be short."),
-        HumanMessage("One?"),
+        HumanMessage("1?"),
         AIMessage("1"),
         HumanMessage("2?"),
     ]

@@ -140,7 +140,7 @@ def test_a_student_that_cannot_give_the_features_is_refused_before_the_teacher_i
     with pytest.raises(ValueError, match="use a HuggingFaceStudent, or learn a predictor from"):
         chain.invoke("Hello", guidance=policy)
     entropies = GuidancePolicy(predictor=by_confidence(feature="first_entropy"))
-    with pytest.raises(ValueError, match="the entropies of the student's .* which a Needy"):
+    with pytest.raises(ValueError, match=r"the entropies of the student's .* which a Needy"):
         pair(guidance=entropies)
     assert teacher.asked == []
     # The text alone asks nothing of a student.
