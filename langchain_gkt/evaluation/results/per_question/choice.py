@@ -194,6 +194,11 @@ def _refuse_poor(ways: OutcomeMatrix) -> None:
             f"predictor=True needs {FEWEST_ROWS} rows, a third each to learn from, to choose by "
             f"and to test on, and there are {len(ways.rows)}; sweep over more"
         )
+    if not any(ways.lengths):
+        raise ValueError(
+            "predictor=True needs guidance of some length, and only 0 was answered in every row; "
+            "give sweep() lengths of 1 or more, or call it again with the same out= to go on"
+        )
     if not ways.questions:
         raise ValueError(
             "predictor=True needs the questions of the rows, which these outcomes do not hold; "

@@ -164,6 +164,9 @@ def test_too_few_rows_are_refused_with_how_many_are_needed() -> None:
         choose_per_question(made(1, 59), Goal())
     with pytest.raises(ValueError, match="needs the questions of the rows"):
         choose_per_question(replace(made(1, 60), questions=()), Goal())
+    ends = {n: PARTED[n] for n in (0, TEACHER_ALONE)}
+    with pytest.raises(ValueError, match="needs guidance of some length, and only 0 was answered"):
+        choose_per_question(made(1, 60, ends), Goal())
     easy = {n: (1.0, 1.0) for n in COSTS}
     with pytest.raises(ValueError, match=r"of the 20 rows to learn from these are 0; it needs 5"):
         choose_per_question(made(1, 60, easy), Goal())
