@@ -5,18 +5,28 @@ from __future__ import annotations
 import dataclasses
 import json
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, get_args, runtime_checkable
 
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from pydantic import BeforeValidator, ValidationError, model_validator
 from pydantic.dataclasses import dataclass as checked_dataclass
 from pydantic_core import ArgsKwargs
 
+from langchain_gkt._langchain_compat import to_messages
 from langchain_gkt.errors import explain, refuse_unknown, whole_number
+from langchain_gkt.predictor import (
+    Predictor,
+    SupportsFirstTokens,
+    check_share,
+    question_of,
+    threshold_for,
+)
 from langchain_gkt.prompts.base import check_teacher_prompt
 from langchain_gkt.prompts.plain_data import from_data, name_prompt, to_data
 from langchain_gkt.texts import edges
@@ -85,6 +95,9 @@ class GuidancePolicy:
             finished is never dropped. Guidance is then shown only when it is complete.
         teacher_prompt: What of the conversation the teacher is shown: a `TeacherPrompt`, or any
             Runnable or function from the messages to those it sees; None to use the chain's.
+        predictor: Chooses for each question whether the teacher writes nothing, ``tokens``, or
+            the whole answer; learned by `Sweep.choose`. It looks at first tokens of its own
+            number. Calls with tools or a schema get ``tokens``, as without it.
 
     Raises:
         ValueError: If a value makes no sense; the message names the field and what it takes.
@@ -101,6 +114,7 @@ class GuidancePolicy:
         int, BeforeValidator(partial(whole_number, "GuidancePolicy.min_tokens", least=0))
     ] = 0
     teacher_prompt: Annotated[Any, BeforeValidator(_check_prompt)] = None
+    predictor: Predictor | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -109,10 +123,71 @@ class GuidancePolicy:
         refuse_unknown(given or (), cls.__dataclass_fields__, cls.__name__)
         return values
 
+    @model_validator(mode="after")
+    def _refuse_two_judges(self) -> GuidancePolicy:
+        if self.predictor is not None and self.ask != "always":
+            raise ValueError(
+                f"GuidancePolicy.ask={self.ask!r} and GuidancePolicy.predictor both say when the "
+                "teacher is asked; leave ask at 'always', or set predictor=None"
+            )
+        return self
+
+    @property
+    def gated(self) -> bool:
+        """Whether it depends on the question if the teacher is asked."""
+        return self.predictor is not None or self.threshold is not None
+
+    @property
+    def probed(self) -> int:
+        """How many of the student's own first tokens are looked at; 0 for none."""
+        if self.predictor is not None:
+            return self.predictor.probe_tokens
+        return 0 if self.threshold is None else self.probe_tokens
+
     @property
     def threshold(self) -> float | None:
         """The confidence below which the teacher is asked; None if it plays no part."""
         return None if isinstance(self.ask, str) else self.ask
+
+    def calibrate(
+        self, student: BaseChatModel, questions: Sequence[LanguageModelInput], *, share: float
+    ) -> GuidancePolicy:
+        """Have the predictor ask for a share of the questions, going by examples of them.
+
+        The student looks at each question; no answer need be known and no teacher is asked.
+
+        Args:
+            student: The student, such as a chain's ``student``.
+            questions: What a chain will be asked, exemplars included.
+            share: From 0 to 1, such as 0.3 to ask the teacher in 30% of the questions.
+
+        Returns:
+            The policy with another threshold.
+
+        Raises:
+            ValueError: If there is no predictor, the share makes no sense, the student does not
+                tell what the predictor looks at, or there are too few questions.
+        """
+        check_share(share)
+        if self.predictor is None:
+            raise ValueError(
+                "calibrate() sets the threshold of GuidancePolicy.predictor, and there is none; "
+                "make one with choose(predictor=True)"
+            )
+        require_confidence(student, self)
+        asked = [to_messages(student, question) for question in questions]
+
+        def score(messages: list[BaseMessage]) -> float:
+            assert self.predictor is not None
+            first = first_token_calls(student, messages, self)[0]() if self.probed else ()
+            return self.predictor.predict(question_of(messages), first).score
+
+        with ThreadPoolExecutor() as pool:  # the student batches them
+            scores = list(pool.map(score, asked))
+        threshold = threshold_for(scores, share)
+        return dataclasses.replace(
+            self, predictor=dataclasses.replace(self.predictor, threshold=threshold)
+        )
 
     def save(self, path: str | Path) -> None:
         """Write the policy to a JSON file, which a chain takes as ``guidance="file.json"``.
@@ -223,25 +298,57 @@ class SupportsConfidence(Protocol):
         ...
 
 
-def require_confidence(student: object, policy: GuidancePolicy) -> SupportsConfidence:
-    """Refuse a student that cannot say how confident it is.
+def require_confidence(student: object, policy: GuidancePolicy) -> None:
+    """Refuse a student that cannot say what a policy decides by.
 
     Args:
         student: The student.
-        policy: A policy that asks the teacher by the student's confidence.
-
-    Returns:
-        The student.
+        policy: Any policy.
 
     Raises:
         ValueError: If it cannot.
     """
-    if not isinstance(student, SupportsConfidence):
+    name, predictor = type(student).__name__, policy.predictor
+    if policy.threshold is not None and not isinstance(student, SupportsConfidence):
         raise ValueError(
             f"guidance.ask={policy.ask} goes by the student's confidence, which a "
-            f"{type(student).__name__} does not tell; use a HuggingFaceStudent or ask='always'"
+            f"{name} does not tell; use a HuggingFaceStudent or ask='always'"
         )
-    return student
+    if predictor is None or not predictor.probe_tokens:
+        return
+    if predictor.needs_entropies and not isinstance(student, SupportsFirstTokens):
+        what = "entropies"
+    elif not isinstance(student, SupportsConfidence | SupportsFirstTokens):
+        what = "probabilities"
+    else:
+        return
+    raise ValueError(
+        f"guidance.predictor goes by the {what} of the student's first {predictor.probe_tokens} "
+        f"tokens, which a {name} does not tell; use a HuggingFaceStudent, or learn a predictor "
+        "from a sweep with this student"
+    )
+
+
+def first_token_calls(
+    student: Any, messages: list[BaseMessage], policy: GuidancePolicy
+) -> tuple[Callable[[], Any], Callable[[], Awaitable[Any]]]:
+    """Return the calls that ask a student for the first tokens a policy looks at.
+
+    Args:
+        student: A student that `require_confidence` accepts.
+        messages: The conversation.
+        policy: The policy.
+
+    Returns:
+        A call, and the same for an event loop; both give tokens, or their probabilities alone.
+    """
+    if policy.predictor is not None and isinstance(student, SupportsFirstTokens):
+        call, acall = student.first_tokens, student.afirst_tokens
+    else:
+        call, acall = student.probe, student.aprobe
+    return partial(call, messages, tokens=policy.probed), partial(
+        acall, messages, tokens=policy.probed
+    )
 
 
 def confidence(probabilities: Sequence[float]) -> float:

@@ -8,6 +8,7 @@ from langchain_core.messages.ai import UsageMetadata
 from typing_extensions import TypedDict
 
 from langchain_gkt.modes import Mode, Role
+from langchain_gkt.predictor import Amount
 
 __all__ = ["GKTMetadata", "Mode", "Role", "from_cache"]
 
@@ -38,6 +39,9 @@ class GKTMetadata(TypedDict):
         fallback: Why the student answered alone; None if it did not have to.
         confidence: The student's confidence that decided about asking; None if it played
             no part.
+        amount: How much the policy's predictor had the teacher write: ``none``, ``some`` (the
+            policy's ``tokens``) or ``all``; None without a predictor.
+        predicted: Share of right answers that it expects of each amount; None without one.
         written_chars: Characters that the teacher wrote, before cutting.
         mode: The mode of the call.
         call_id: The id of the call; ``gkt_call_id`` in the metadata of both child runs.
@@ -53,6 +57,8 @@ class GKTMetadata(TypedDict):
     student_usage: UsageMetadata | None
     fallback: str | None
     confidence: float | None
+    amount: Amount | None
+    predicted: dict[Amount, float] | None
     written_chars: int
     mode: Mode
     call_id: str

@@ -7,8 +7,8 @@ without.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Generator, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
@@ -24,7 +24,17 @@ from langchain_gkt.chain.usage import prompt_share, usage_of_answer
 from langchain_gkt.errors import BudgetExceeded, refuse_empty, teacher_error
 from langchain_gkt.guidance import confidence
 from langchain_gkt.metadata import GKTMetadata
+from langchain_gkt.predictor import Amount, Prediction, probability_of, question_of
 from langchain_gkt.teachers.replies import finish_reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Decision:
+    """How much the teacher writes in one call, and what that was decided by."""
+
+    amount: Amount
+    confidence: float | None = None
+    prediction: Prediction | None = None
 
 
 @dataclass(frozen=True)
@@ -75,18 +85,38 @@ class GuidedCall:
 
     def _steps(self, messages: list[BaseMessage], *, streaming: bool) -> CallSteps:
         refuse_empty(messages)
-        settings, reserved, sureness = self.settings, 0, None
-        prefilled: AbstractContextManager[Any] = nullcontext()
-        asks = settings.asks_teacher
-        if asks and settings.gated:
-            sureness = confidence((yield self.student.probe(messages)))
-            asks = sureness < (settings.policy.threshold or 0.0)
-        if work := self.student.prepare(messages, asks_teacher=asks):
+        decision, call = (yield from self._decide(messages)), self
+        if decision.amount == "all":
+            call = GuidedCall(replace(self.settings, limit=self.settings.max_tokens))
+        yield from call._answer(messages, decision, streaming=streaming)
+
+    def _decide(self, messages: list[BaseMessage]) -> Generator[Any, Any, _Decision]:
+        """Decide how much the teacher writes, by the student's first tokens if need be."""
+        settings, policy, first = self.settings, self.settings.policy, []
+        if not settings.asks_teacher:
+            return _Decision(amount="none")
+        if not settings.gated:
+            return _Decision(amount="some")
+        if policy.probed:
+            first = yield self.student.probe(messages)
+        sureness = confidence([probability_of(one) for one in first]) if first else None
+        if policy.predictor is not None:
+            found = policy.predictor.predict(question_of(messages), first)
+            return _Decision(amount=found.amount, confidence=sureness, prediction=found)
+        unsure = (1.0 if sureness is None else sureness) < (policy.threshold or 0.0)
+        return _Decision(amount="some" if unsure else "none", confidence=sureness)
+
+    def _answer(
+        self, messages: list[BaseMessage], decision: _Decision, *, streaming: bool
+    ) -> CallSteps:
+        reserved, prefilled = 0, nullcontext[Any]()
+        # Behind the teacher's whole answer nothing is left to the student.
+        if work := self.student.prepare(messages, asks_teacher=decision.amount == "some"):
             reserved, prefilled = yield work
         context = self.teacher.prompt_context(messages)
         with prefilled:
             outcome, error = TeacherOutcome(), None
-            if asks:
+            if decision.amount != "none":
                 prompt = yield self.teacher.prepare(messages, context)
                 outcome.prompt_share = prompt_share(messages, prompt)
                 try:
@@ -98,7 +128,7 @@ class GuidedCall:
                     outcome.keep_shown()
             fallback = self._fallback(error) or outcome.fallback
             reply = yield from self._finish(messages, outcome, streaming=streaming)
-            yield self._last_chunk(outcome, reply, fallback, sureness, context.student_usage)
+            yield self._last_chunk(outcome, reply, fallback, decision, context.student_usage)
 
     def _fallback(self, error: Exception | None) -> str | None:
         """Return why the student answers alone, or raise the error of the teacher's call."""
@@ -135,7 +165,7 @@ class GuidedCall:
         outcome: TeacherOutcome,
         reply: AIMessage | None,
         fallback: str | None,
-        sureness: float | None,
+        decision: _Decision,
         student_usage: UsageMetadata | None,
     ) -> ChatGenerationChunk:
         """Make the chunk that carries usage and metadata, and no text."""
@@ -156,7 +186,9 @@ class GuidedCall:
             teacher_calls=outcome.calls,
             student_usage=student_usage,
             fallback=fallback,
-            confidence=sureness,
+            confidence=decision.confidence,
+            amount=decision.amount if decision.prediction else None,
+            predicted=dict(decision.prediction.accuracy) if decision.prediction else None,
             written_chars=len(guidance.written) if guidance else 0,
             mode=self.settings.mode,
             call_id=self.settings.call_id,

@@ -91,7 +91,7 @@ def checked_fields(values: dict[str, Any], known: Iterable[str], owner: str) -> 
     loaded = as_student(student, **(values.get("student_kwargs") or {}))
     policy = as_policy(values.get("guidance"))
     values = {**values, "student": loaded, "student_kwargs": {}, "guidance": policy}
-    if policy is not None and policy.threshold is not None:
+    if policy is not None:
         require_confidence(loaded, policy)
     if policy is not None and policy.tokens is not None:
         tokens = values.get("guidance_tokens")
@@ -272,10 +272,10 @@ class CallSettings:
 
     @property
     def gated(self) -> bool:
-        """Whether the student's confidence decides if the teacher is called."""
+        """Whether the policy decides by the question if the teacher is called."""
         # Tool calls are the teacher's, and the first tokens of an object are its braces.
         plain = not self.tools and not self.response_format
-        return self.mode == "guided" and plain and self.policy.threshold is not None
+        return self.mode == "guided" and plain and self.policy.gated
 
     @property
     def forces_tool(self) -> bool:

@@ -16,7 +16,7 @@ from langchain_gkt.begun_answer import begun_text
 from langchain_gkt.chain.drivers import NEXT_CHUNK, BlockingWork, ModelCall
 from langchain_gkt.chain.messages import RepeatedBlank, text_chunk, tool_call_chunk_of
 from langchain_gkt.chain.settings import CallSettings
-from langchain_gkt.guidance import Guidance, require_confidence
+from langchain_gkt.guidance import Guidance, first_token_calls, require_confidence
 
 
 @dataclass(frozen=True)
@@ -36,20 +36,17 @@ class StudentStep:
         return tools if tools and _knows_tools(self.settings.student) else None
 
     def probe(self, messages: list[BaseMessage]) -> BlockingWork:
-        """Ask how confident the student is.
+        """Ask how sure the student is.
 
         Args:
             messages: The conversation.
 
         Returns:
-            The request; its result is the probabilities of the student's first tokens.
+            The request; its result is the student's first tokens, or their probabilities.
         """
-        policy = self.settings.policy
-        student, tokens = require_confidence(self.settings.student, policy), policy.probe_tokens
-        return BlockingWork(
-            partial(student.probe, messages, tokens=tokens),
-            partial(student.aprobe, messages, tokens=tokens),
-        )
+        policy, student = self.settings.policy, self.settings.student
+        require_confidence(student, policy)
+        return BlockingWork(*first_token_calls(student, messages, policy))
 
     def prepare(self, messages: list[BaseMessage], *, asks_teacher: bool) -> BlockingWork | None:
         """Check the prompt before a teacher is paid, and let the student read ahead.

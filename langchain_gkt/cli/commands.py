@@ -100,10 +100,13 @@ def sweep(
     choices = result.choices()
     if not choices:
         sys.stdout.write("\nNo policy was written: choosing takes 4 rows or more.\n")
-    for name, choice in choices.items():
-        file = out / ("policy.json" if name == "fixed length" else "policy-gated.json")
-        choice.policy.save(file)
-        sys.stdout.write(f"\n{file}: {choice}\n")
+    files = {"fixed length": "policy.json", "gated length": "policy-gated.json"}
+    found = {files[name]: choice for name, choice in choices.items()}
+    if isinstance(result, evaluation.Sweep) and not isinstance(result.per_question, str):
+        found["policy-predictor.json"] = result.per_question
+    for name, choice in found.items():
+        choice.policy.save(out / name)
+        sys.stdout.write(f"\n{out / name}: {choice}\n")
 
 
 def report(run: Path, *, format: str, max_loss: float, out: Path | None) -> None:

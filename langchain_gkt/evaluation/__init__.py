@@ -7,6 +7,7 @@ from typing import Any
 from langchain_gkt.evaluation.compare import acompare, compare
 from langchain_gkt.evaluation.results.comparison import Comparison
 from langchain_gkt.evaluation.results.frontier import Choice
+from langchain_gkt.evaluation.results.per_question.choice import PerQuestionChoice
 from langchain_gkt.evaluation.results.policy_sweep import PolicyChoice, PolicySweep
 from langchain_gkt.evaluation.results.sweep_result import Sweep
 from langchain_gkt.evaluation.running.run_store import RunStore
@@ -19,6 +20,7 @@ __all__ = [
     "Choice",
     "Comparison",
     "Example",
+    "PerQuestionChoice",
     "PolicyChoice",
     "PolicySweep",
     "Sweep",

@@ -159,6 +159,8 @@ async def sweep_from(
         jobs = SweepJobs(runner, sorted(known.union(chosen)), splitter)
         await runner.run("teacher", await jobs.teacher_jobs(), bar)
         await runner.run("student", runner.missing("student", ask=jobs.ask_student), bar)
+        if older := jobs.first_token_jobs():
+            await runner.run("first tokens", older, bar)
         if jobs.guided_jobs():
             old = await forget_other_cuts(runner, splitter)
             # First, so that a run that is interrupted here still misses the others.
@@ -180,7 +182,9 @@ def _to_sweep(
     if chain.guidance is not None:
         prompt = chain.guidance.teacher_prompt or prompt
         # Whether to ask is what the sweep finds out.
-        update["guidance"] = replace(chain.guidance, ask="always", teacher_prompt=None)
+        update["guidance"] = replace(
+            chain.guidance, ask="always", predictor=None, teacher_prompt=None
+        )
     update["teacher_prompt"] = for_tokens(prompt, chain.guidance_tokens or max(1, *lengths))
     return chain.model_copy(update=update)
 

@@ -169,3 +169,16 @@ def _mark(step: Any) -> str:
     except TypeError:  # it takes no weak reference: each look-up gets another mark
         return mark
     return mark
+
+
+def kept_prompt(data: Any) -> Any:
+    """Make a prompt again from a run's folder, which holds functions by their names only.
+
+    Args:
+        data: What the folder holds.
+
+    Returns:
+        The prompt; None if there was none, or one that no file can hold.
+    """
+    is_named = bool(data) and any(isinstance(step, str) for step in data)
+    return None if is_named else from_data(data)

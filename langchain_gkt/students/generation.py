@@ -6,6 +6,7 @@ import threading
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, closing
 from dataclasses import replace
+from typing import Any
 
 from langchain_core.language_models.chat_models import agenerate_from_stream, generate_from_stream
 from langchain_core.messages import AIMessageChunk
@@ -13,6 +14,7 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.messages.tool import ToolCallChunk
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
+from langchain_gkt.predictor import FirstToken
 from langchain_gkt.students.engine.engine import Engine, Request, TokenChunk
 from langchain_gkt.students.engine.sampling import TokenProbabilityRecorder
 from langchain_gkt.students.tool_parsing import AnswerParser
@@ -97,28 +99,33 @@ class Generation:
         )
 
 
-def probe(engine: Engine, request: Request) -> list[float]:
-    """Return how likely each token of an answer was.
+def greedy(tokens: int) -> dict[str, Any]:
+    """Return the settings that make an answer of so many tokens, each the likeliest."""
+    return {"max_tokens": tokens, "temperature": 0.0}
+
+
+def first_tokens(engine: Engine, request: Request) -> list[FirstToken]:
+    """Return how likely each token of an answer was, and of how many it could have been.
 
     Args:
         engine: The student's engine.
         request: A request; its constraint, stop strings and seam are ignored.
 
     Returns:
-        One probability per token.
+        The tokens.
     """
     recorder = TokenProbabilityRecorder()
     for _ in engine.generate(_with_recorder(request, recorder), threading.Event(), stream=False):
         pass
-    return recorder.probabilities
+    return recorder.tokens
 
 
-async def aprobe(engine: Engine, request: Request) -> list[float]:
-    """Do what `probe` does, on the event loop."""
+async def afirst_tokens(engine: Engine, request: Request) -> list[FirstToken]:
+    """Do what `first_tokens` does, on the event loop."""
     recorder = TokenProbabilityRecorder()
     async for _ in engine.agenerate(_with_recorder(request, recorder), stream=False):
         pass
-    return recorder.probabilities
+    return recorder.tokens
 
 
 def _with_recorder(request: Request, recorder: TokenProbabilityRecorder) -> Request:

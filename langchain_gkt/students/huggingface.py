@@ -18,11 +18,12 @@ from langchain_core.tools import BaseTool
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from langchain_gkt.errors import refuse_unknown
+from langchain_gkt.predictor import FirstToken
 from langchain_gkt.structured_output.schema import Method, bind_schema
 from langchain_gkt.structured_output.tools import in_openai_form
 from langchain_gkt.students.batching import with_max_concurrency
 from langchain_gkt.students.engine.engine import Engine, EngineConfig, Prefill, Request
-from langchain_gkt.students.generation import Generation, aprobe, probe
+from langchain_gkt.students.generation import Generation, afirst_tokens, first_tokens, greedy
 from langchain_gkt.students.loading import StudentLoader
 from langchain_gkt.students.prompting import PromptBuilder
 from langchain_gkt.students.settings import SAMPLING, GenerationSettings, OnLongPrompt, model_or_env
@@ -212,34 +213,33 @@ class HuggingFaceStudent(BaseChatModel):
         """Prefill a prompt while the beginning of its answer is still being written.
 
         The arguments are those of `check`, the messages without the beginning of the answer.
-
-        Returns:
-            A context manager; leaving it frees the KV cache, unless a call with this prompt
-            has taken it over.
+        Leaving the returned context frees the KV cache, unless a call with this prompt took it.
         """
         settings = GenerationSettings.of_call(self, tools=tools, response_format=response_format)
         prompt, _ = self._loader.load().tokenize(messages, settings)
         return self._engine.prefill(prompt)
 
     def probe(self, messages: list[BaseMessage], *, tokens: int = 1) -> list[float]:
-        """Return how likely the first tokens of the model's own answer are.
-
-        Args:
-            messages: The conversation.
-            tokens: How many tokens, greedily chosen. The first is known once the prompt is
-                prefilled, whose KV cache is kept for the answer; each more is a decoding step.
-
-        Returns:
-            Their probabilities; fewer if the answer ends before.
-        """
-        return probe(*self._greedy_request(messages, tokens))
+        """Return the probabilities alone of `first_tokens`."""
+        return [one.probability for one in self.first_tokens(messages, tokens=tokens)]
 
     async def aprobe(self, messages: list[BaseMessage], *, tokens: int = 1) -> list[float]:
         """Do what `probe` does, on the event loop."""
-        return await aprobe(*await run_in_executor(None, self._greedy_request, messages, tokens))
+        return [one.probability for one in await self.afirst_tokens(messages, tokens=tokens)]
 
-    def _greedy_request(self, messages: list[BaseMessage], tokens: int) -> tuple[Engine, Request]:
-        return self._request(messages, None, {"max_tokens": tokens, "temperature": 0.0})
+    def first_tokens(self, messages: list[BaseMessage], *, tokens: int = 1) -> list[FirstToken]:
+        """Return how sure the model is of its own, greedy answer's first tokens, if it has so many.
+
+        The first is known once the prompt is prefilled; each more is a decoding step.
+        """
+        return first_tokens(*self._request(messages, None, greedy(tokens)))
+
+    async def afirst_tokens(
+        self, messages: list[BaseMessage], *, tokens: int = 1
+    ) -> list[FirstToken]:
+        """Do what `first_tokens` does, on the event loop."""
+        request = await run_in_executor(None, self._request, messages, None, greedy(tokens))
+        return await afirst_tokens(*request)
 
     def get_token_ids(self, text: str) -> list[int]:
         """Tokenise a text with the model's own tokenizer, without special tokens."""

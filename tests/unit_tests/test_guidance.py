@@ -93,6 +93,7 @@ def test_policies_are_dataclasses_all_the_same() -> None:
         "probe_tokens": 1,
         "min_tokens": 0,
         "teacher_prompt": None,
+        "predictor": None,
     }
     other = dataclasses.replace(policy, ask=0.5)
     assert (other.tokens, other.ask, other.threshold) == (12, 0.5, 0.5)

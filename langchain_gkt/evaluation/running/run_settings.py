@@ -70,7 +70,7 @@ def run_settings(
 
 def _policy(policy: GuidancePolicy) -> dict[str, Any]:
     """Describe a policy without what older runs know nothing of, if it plays no part."""
-    later = {"min_tokens": 0, "teacher_prompt": None}
+    later = {"min_tokens": 0, "teacher_prompt": None, "predictor": None}
     return {
         name: value
         for name, value in policy.to_dict().items()

@@ -23,6 +23,7 @@ from langchain_gkt.evaluation.running.reply_recorder import ReplyRecorder
 from langchain_gkt.evaluation.running.run_settings import run_settings
 from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.evaluation.tasks.task import Task
+from langchain_gkt.predictor import question_of
 
 _MOST_FAILURES = 10
 """If this many questions fail before one succeeds, something is wrong with all of them."""
@@ -67,7 +68,7 @@ class EvaluationRunner:
         rows = range(len(self.task.rows))
         self.keys = [self.task.row_key(i) for i in rows]
         self.prompts = [self.task.prompt(row) for row in self.task.rows]
-        asked = [str(prompt[-1].text) for prompt in self.prompts]
+        asked = [question_of(prompt) for prompt in self.prompts]
         self.questions = dict(zip(self.keys, asked, strict=True))
         given = self.chain
         stop = given.stop if given.stop is not None else list(self.task.stop) or None

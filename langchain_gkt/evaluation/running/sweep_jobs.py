@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from langchain_gkt._langchain_compat import RunnableBindingBase
@@ -13,6 +14,7 @@ from langchain_gkt.evaluation.running.records import Answer, AnswerKey, AnswerPa
 from langchain_gkt.evaluation.running.replay import RecordedTeacher, ReplayedReply, TokenSplitter
 from langchain_gkt.evaluation.running.runner import EvaluationRunner, Job
 from langchain_gkt.guidance import GuidancePolicy, SupportsConfidence
+from langchain_gkt.predictor import SupportsFirstTokens
 
 PROBED = 32
 """Of how many of its own first tokens a sweep asks the student for the probabilities."""
@@ -62,13 +64,43 @@ class SweepJobs:
 
     async def ask_student(self, index: int, mode: str) -> Answer:
         """Have the student answer alone, and report the probabilities of its first tokens."""
-        runner, student = self._runner, self._runner.chain.student
+        runner = self._runner
         answer = await runner.answer(index, mode, runner.chain)
-        if isinstance(student, SupportsConfidence):
-            probabilities = await student.aprobe(runner.prompts[index], tokens=PROBED)
-            answer = replace(answer, probabilities=probabilities)
+        answer = await self._with_first_tokens(index, answer)
         runner.keep(answer)
         return answer
+
+    async def _with_first_tokens(self, index: int, answer: Answer) -> Answer:
+        prompt, student = self._runner.prompts[index], self._runner.chain.student
+        if isinstance(student, SupportsFirstTokens):
+            first = await student.afirst_tokens(prompt, tokens=PROBED)
+            known = [token.entropy for token in first if token.entropy is not None]
+            return replace(
+                answer,
+                probabilities=[token.probability for token in first],
+                entropies=known if len(known) == len(first) else None,
+            )
+        if isinstance(student, SupportsConfidence):
+            return replace(answer, probabilities=await student.aprobe(prompt, tokens=PROBED))
+        return answer
+
+    def first_token_jobs(self) -> list[Job]:
+        """Return a job for each answer of an older release, which did not record entropies."""
+        runner = self._runner
+        if not isinstance(runner.chain.student, SupportsFirstTokens):
+            return []
+
+        async def work(index: int, answer: Answer) -> None:
+            answer = await self._with_first_tokens(index, answer)
+            runner.answers[answer.key] = answer
+            runner.folder.append({"type": "answer", "answer": answer.to_dict()})
+
+        known = {row: runner.answers.get((row, "student", None)) for row in runner.keys}
+        return [
+            (answer.key, partial(work, index, answer))
+            for index, answer in enumerate(known.values())
+            if answer is not None and answer.entropies is None
+        ]
 
     def guided_jobs(self, only: Collection[AnswerKey] | None = None) -> list[Job]:
         """Return a job for each row: its lengths one after the other, the shortest first.
@@ -99,7 +131,7 @@ class SweepJobs:
             reply = ReplayedReply(runner.replies[row, "teacher"], self._splitter)
             chain = runner.chain.model_copy(update={"teacher": RecordedTeacher(reply=reply)})
             alone = runner.answers[row, "student", None]
-            last = replace(alone, mode="guided", probabilities=None, replayed=True)
+            last = replace(alone, mode="guided", probabilities=None, entropies=None, replayed=True)
             runner.folder.append({"type": "cut", "row": row, "method": reply.method})
             for length in lengths:
                 answer = self._unchanged(last, reply, length)
