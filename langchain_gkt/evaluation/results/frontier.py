@@ -19,6 +19,9 @@ _FEWEST = 4
 TEACHER_ALONE = -1
 """The length that stands for a teacher that answers alone."""
 
+SHOWN_POINTS = 8
+"""How many points of each kind a table of the frontier shows."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class OperatingPoint:
@@ -371,3 +374,11 @@ def choose_among(
         seen_rows=len(seen),
         unseen_rows=len(unseen),
     )
+
+
+def thinned(points: Sequence[OperatingPoint]) -> Sequence[OperatingPoint]:
+    """Return `SHOWN_POINTS` of many points, the first and the last among them."""
+    if len(points) <= SHOWN_POINTS:
+        return points
+    last = SHOWN_POINTS - 1
+    return [points[round(i * (len(points) - 1) / last)] for i in range(SHOWN_POINTS)]

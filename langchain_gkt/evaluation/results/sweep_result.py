@@ -13,11 +13,13 @@ from langchain_gkt.evaluation.results import charts
 from langchain_gkt.evaluation.results.base import EvaluationResult, per_thousand, percent, share
 from langchain_gkt.evaluation.results.choice_table import choice_tables
 from langchain_gkt.evaluation.results.frontier import (
+    SHOWN_POINTS,
     Choice,
     OperatingPoint,
     OutcomeMatrix,
     choose_among,
     frontiers,
+    thinned,
 )
 from langchain_gkt.evaluation.results.per_question.choice import (
     Goal,
@@ -35,7 +37,6 @@ from langchain_gkt.reporting.table import Table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_SHOWN_POINTS = 8
 _KINDS = ("fixed length", "gated", "both")
 _GOALS = (0.25, 0.5, 0.75, 0.9, 1.0)
 
@@ -247,7 +248,7 @@ class Sweep(EvaluationResult):
                 f"the teacher was shown a prompt of its own ({', '.join(names)}), also where it "
                 "answers alone: shares of its bill are of that prompt's"
             )
-            if _is_named(prompt) and self.teacher_prompt is None:
+            if kept_prompt(prompt) is None and self.teacher_prompt is None:
                 found.append(
                     "a file cannot hold that prompt: the policies of this report go without it, so "
                     "give the chain teacher_prompt="
@@ -341,13 +342,13 @@ class Sweep(EvaluationResult):
                 point.price,
             ]
             for kind, points in self.frontiers().items()
-            for point in _thinned(points)
+            for point in thinned(points)
         ]
         notes = [
             "fixed length: guidance for every question; gated: the whole answer from the teacher, "
             "where the student is unsure; both: guidance, where the student is unsure",
             "the points that no cheaper one of their kind beats, at most "
-            f"{_SHOWN_POINTS} of each; picked by looking at all rows, so a little too good",
+            f"{SHOWN_POINTS} of each; picked by looking at all rows, so a little too good",
             *self._confidence_notes(),
             *self._predictor_notes(),
         ]
@@ -397,11 +398,3 @@ class Sweep(EvaluationResult):
             "accuracy": charts.accuracy_by_length(self.by_length, self.teacher),
             "frontier": charts.frontier(self.frontiers(), self.ways.price_name),
         }
-
-
-def _thinned(points: Sequence[OperatingPoint]) -> Sequence[OperatingPoint]:
-    """Return a few of many points, the first and the last among them."""
-    if len(points) <= _SHOWN_POINTS:
-        return points
-    last = _SHOWN_POINTS - 1
-    return [points[round(i * (len(points) - 1) / last)] for i in range(_SHOWN_POINTS)]
