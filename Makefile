@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 VERSION_TESTS := tests/unit_tests/test_langchain_compat.py tests/integration_tests/test_standard_chain.py \
 	tests/integration_tests/test_standard_student.py tests/integration_tests/test_agents.py
 
-.PHONY: demo test test-fast test-versions test-real lint bench results clean
+.PHONY: demo test test-fast test-versions test-real lint bench results results-real clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m langchain_gkt demo
@@ -44,6 +44,11 @@ bench: $(VENV)/.installed
 
 results: $(VENV)/.installed
 	$(BIN)/python examples/demo_models/results.py
+
+# make results-real MODELS="--teacher FOLDER --student FOLDER --gsm8k FILE"; without MODELS the page
+# is written again from the runs that are there.
+results-real: $(VENV)/.installed
+	$(BIN)/python examples/real_models/results.py $(MODELS)
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
