@@ -21,6 +21,15 @@ if TYPE_CHECKING:
     from langchain_gkt.errors import BudgetExceeded, StudentError, TeacherError
     from langchain_gkt.guidance import Guidance, GuidancePolicy
     from langchain_gkt.metadata import GKTMetadata
+    from langchain_gkt.prompts import (
+        InstructTeacher,
+        LastTurns,
+        PreparedPrompt,
+        SummarizeOlder,
+        TeacherPrompt,
+        WithoutExemplars,
+        mark_exemplars,
+    )
     from langchain_gkt.students import as_student, remote_student
     from langchain_gkt.students.huggingface import HuggingFaceStudent
 
@@ -34,11 +43,18 @@ _HOMES = {
     "GuidancePolicy": "guidance",
     "GuidedKnowledgeTransferChain": "chain",
     "HuggingFaceStudent": "students.huggingface",
+    "InstructTeacher": "prompts",
+    "LastTurns": "prompts",
     "MachineTime": "costs",
+    "PreparedPrompt": "prompts",
     "Price": "costs",
     "StudentError": "errors",
+    "SummarizeOlder": "prompts",
     "TeacherError": "errors",
+    "TeacherPrompt": "prompts",
+    "WithoutExemplars": "prompts",
     "as_student": "students",
+    "mark_exemplars": "prompts",
     "remote_student": "students",
     "track_costs": "costs",
 }
@@ -53,11 +69,18 @@ __all__ = [
     "GuidancePolicy",
     "GuidedKnowledgeTransferChain",
     "HuggingFaceStudent",
+    "InstructTeacher",
+    "LastTurns",
     "MachineTime",
+    "PreparedPrompt",
     "Price",
     "StudentError",
+    "SummarizeOlder",
     "TeacherError",
+    "TeacherPrompt",
+    "WithoutExemplars",
     "as_student",
+    "mark_exemplars",
     "remote_student",
     "track_costs",
 ]

@@ -4,45 +4,43 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, get_args, runtime_checkable
 
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from pydantic import BeforeValidator, ValidationError, model_validator
 from pydantic.dataclasses import dataclass as checked_dataclass
 from pydantic_core import ArgsKwargs
 
+from langchain_gkt._langchain_compat import to_messages
 from langchain_gkt.errors import explain, refuse_unknown, whole_number
+from langchain_gkt.predictor import (
+    Predictor,
+    SupportsFirstTokens,
+    check_share,
+    question_of,
+    threshold_for,
+)
+from langchain_gkt.prompts.base import check_teacher_prompt
+from langchain_gkt.prompts.plain_data import from_data, name_prompt, to_data
+from langchain_gkt.texts import edges
 
-Cut = Literal["word", "sentence", "none"]
+Cut = Literal["word", "sentence", "step", "none"]
 AskWhen = Literal["always", "never"] | int | float
 
-# Scripts that set no blanks between words: most of their characters may end a word.
-_UNSPACED = (
-    "\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef"  # CJK
-    "\u0e01-\u0e3a\u0e45-\u0e5b"  # Thai, without the vowels that come before their consonant
-    "\u0e81-\u0ebf\u0ec5-\u0eff"  # Lao, likewise
-    "\u1000-\u1038\u103a-\u109f"  # Myanmar, without the sign that stacks consonants
-    "\u1780-\u17d1\u17d3-\u17ff"  # Khmer, likewise
-    "\u2600-\u27bf\ufe0f\U0001f000-\U0001faff"  # emoji
-)
-# What belongs to the character before it: combining marks, joiners, skin tones, flags' letters.
-_ATTACHED = (
-    "\u0300-\u036f\u0e30-\u0e3a\u0e45-\u0e4e\u0eb0-\u0ebd\u0ec6-\u0ece\u102b-\u103e"
-    "\u1056-\u1060\u1062-\u1064\u1067-\u106d\u1071-\u1074\u1082-\u108d\u108f\u109a-\u109d"
-    "\u17b4-\u17d3\u17dd\u200d\u20d0-\u20ff\u3099\u309a\ufe00-\ufe0f"
-    "\U0001f1e6-\U0001f1ff\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f\U000e0100-\U000e01ef"
-)
-_WHOLE_WORDS = re.compile(rf"\s*\S.*(?:(?=\s)|(?<=[{_UNSPACED}])(?=[^{_ATTACHED}]))\s*", re.DOTALL)
-_WHOLE_SENTENCES = re.compile(
-    r"\s*\S.*(?:[.!?][\"')\]]*(?=\s)|[。！？]|\n)\s*",  # noqa: RUF001
-    re.DOTALL,
-)
+FILE_VERSION = 2
+"""Grows when a policy's file gets fields that must not be left out; 1 had no version."""
+
+_WHOLE: dict[str, Callable[[str], str | None]] = {
+    "sentence": edges.whole_sentences,
+    "step": edges.whole_steps,
+}
 
 
 def _check_tokens(value: Any) -> int | None:
@@ -51,9 +49,16 @@ def _check_tokens(value: Any) -> int | None:
 
 
 def _check_cut(value: Any) -> Any:
-    if value not in ("word", "sentence", "none"):
-        raise ValueError(f"GuidancePolicy.cut must be 'word', 'sentence' or 'none', not {value!r}")
+    if value not in get_args(Cut):
+        raise ValueError(
+            f"GuidancePolicy.cut must be 'word', 'sentence', 'step' or 'none', not {value!r}"
+        )
     return value
+
+
+def _check_prompt(value: Any) -> Any:
+    is_data = isinstance(value, Mapping | list)
+    return from_data(value) if is_data else check_teacher_prompt(value)
 
 
 def _check_ask(value: Any) -> Any:
@@ -77,12 +82,22 @@ class GuidancePolicy:
             reads it. ``word``: to the last whole word with the blanks behind it, which say
             that the word is finished; text without any edge of a word is kept whole.
             ``sentence``: to the last whole sentence, or word if no sentence is complete.
+            ``step``: to the last whole step of a worked answer (a line, a sentence, or an
+            equation up to its result; see `texts.edges.whole_steps`), or word likewise.
             ``none``: not at all. An answer that the teacher finished by itself is never cut.
         ask: ``always``, ``never``, or a number between 0 and 1: the teacher is asked only
             if the student's confidence is below it. Calls with tools always ask.
         probe_tokens: How many of the student's own first tokens its confidence is measured
             on: the geometric mean of their probabilities. 1 is known from prefilling the
             prompt alone; each more costs one decoding step of the student.
+        min_tokens: Guidance of which fewer tokens are left after cutting is dropped, and the
+            student answers alone; the teacher is paid all the same. An answer that the teacher
+            finished is never dropped. Guidance is then shown only when it is complete.
+        teacher_prompt: What of the conversation the teacher is shown: a `TeacherPrompt`, or any
+            Runnable or function from the messages to those it sees; None to use the chain's.
+        predictor: Chooses for each question whether the teacher writes nothing, ``tokens``, or
+            the whole answer; learned by `Sweep.choose`. It looks at first tokens of its own
+            number. Calls with tools or a schema get ``tokens``, as without it.
 
     Raises:
         ValueError: If a value makes no sense; the message names the field and what it takes.
@@ -95,6 +110,11 @@ class GuidancePolicy:
     probe_tokens: Annotated[
         int, BeforeValidator(partial(whole_number, "GuidancePolicy.probe_tokens", least=1))
     ] = 1
+    min_tokens: Annotated[
+        int, BeforeValidator(partial(whole_number, "GuidancePolicy.min_tokens", least=0))
+    ] = 0
+    teacher_prompt: Annotated[Any, BeforeValidator(_check_prompt)] = None
+    predictor: Predictor | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -103,18 +123,89 @@ class GuidancePolicy:
         refuse_unknown(given or (), cls.__dataclass_fields__, cls.__name__)
         return values
 
+    @model_validator(mode="after")
+    def _refuse_two_judges(self) -> GuidancePolicy:
+        if self.predictor is not None and self.ask != "always":
+            raise ValueError(
+                f"GuidancePolicy.ask={self.ask!r} and GuidancePolicy.predictor both say when the "
+                "teacher is asked; leave ask at 'always', or set predictor=None"
+            )
+        return self
+
+    @property
+    def gated(self) -> bool:
+        """Whether it depends on the question if the teacher is asked."""
+        return self.predictor is not None or self.threshold is not None
+
+    @property
+    def probed(self) -> int:
+        """How many of the student's own first tokens are looked at; 0 for none."""
+        if self.predictor is not None:
+            return self.predictor.probe_tokens
+        return 0 if self.threshold is None else self.probe_tokens
+
     @property
     def threshold(self) -> float | None:
         """The confidence below which the teacher is asked; None if it plays no part."""
         return None if isinstance(self.ask, str) else self.ask
+
+    def calibrate(
+        self, student: BaseChatModel, questions: Sequence[LanguageModelInput], *, share: float
+    ) -> GuidancePolicy:
+        """Have the predictor ask for a share of the questions, going by examples of them.
+
+        The student looks at each question; no answer need be known and no teacher is asked.
+
+        Args:
+            student: The student, such as a chain's ``student``.
+            questions: What a chain will be asked, exemplars included.
+            share: From 0 to 1, such as 0.3 to ask the teacher in 30% of the questions.
+
+        Returns:
+            The policy with another threshold.
+
+        Raises:
+            ValueError: If there is no predictor, the share makes no sense, the student does not
+                tell what the predictor looks at, or there are too few questions.
+        """
+        check_share(share)
+        if self.predictor is None:
+            raise ValueError(
+                "calibrate() sets the threshold of GuidancePolicy.predictor, and there is none; "
+                "make one with choose(predictor=True)"
+            )
+        require_confidence(student, self)
+        asked = [to_messages(student, question) for question in questions]
+
+        def score(messages: list[BaseMessage]) -> float:
+            assert self.predictor is not None
+            first = first_token_calls(student, messages, self)[0]() if self.probed else ()
+            return self.predictor.predict(question_of(messages), first).score
+
+        with ThreadPoolExecutor() as pool:  # the student batches them
+            scores = list(pool.map(score, asked))
+        threshold = threshold_for(scores, share)
+        return dataclasses.replace(
+            self, predictor=dataclasses.replace(self.predictor, threshold=threshold)
+        )
 
     def save(self, path: str | Path) -> None:
         """Write the policy to a JSON file, which a chain takes as ``guidance="file.json"``.
 
         Args:
             path: The file; an existing one is replaced.
+
+        Raises:
+            ValueError: If ``teacher_prompt`` is not made of ready-made prompts.
         """
-        Path(path).write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        data = {**self.to_dict(), "teacher_prompt": to_data(self.teacher_prompt)}
+        text = json.dumps({"schema_version": FILE_VERSION, **data}, indent=2)
+        Path(path).write_text(f"{text}\n")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the policy as plain values; a prompt that is no data is there by its name."""
+        values = dataclasses.asdict(dataclasses.replace(self, teacher_prompt=None))
+        return {**values, "teacher_prompt": name_prompt(self.teacher_prompt)}
 
     @classmethod
     def load(cls, path: str | Path) -> GuidancePolicy:
@@ -134,6 +225,12 @@ class GuidancePolicy:
             values: Any = json.loads(Path(path).read_text())
             if not isinstance(values, dict):
                 raise ValueError(f"it holds a {type(values).__name__}, not an object")
+            version = values.pop("schema_version", 1)
+            if not isinstance(version, int) or not 1 <= version <= FILE_VERSION:
+                raise ValueError(
+                    f"it has schema_version {version!r}, and this release reads 1 to "
+                    f"{FILE_VERSION}; upgrade langchain-gkt, or let sweep write the file again"
+                )
             return cls(**values)
         except (ValueError, TypeError) as error:
             reason = explain(error) if isinstance(error, ValidationError) else error
@@ -154,10 +251,10 @@ class GuidancePolicy:
         if self.cut == "none":
             return text
         text = text.rstrip("\ufffd")  # half a character
-        if self.cut == "sentence" and (sentences := _WHOLE_SENTENCES.match(text)):
-            return sentences[0]
-        words = _WHOLE_WORDS.match(text)
-        return words[0] if words else text
+        whole = _WHOLE[self.cut](text) if self.cut in _WHOLE else None
+        if whole is None:
+            whole = edges.whole_words(text)
+        return text if whole is None else whole
 
 
 def as_policy(
@@ -201,25 +298,57 @@ class SupportsConfidence(Protocol):
         ...
 
 
-def require_confidence(student: object, policy: GuidancePolicy) -> SupportsConfidence:
-    """Refuse a student that cannot say how confident it is.
+def require_confidence(student: object, policy: GuidancePolicy) -> None:
+    """Refuse a student that cannot say what a policy decides by.
 
     Args:
         student: The student.
-        policy: A policy that asks the teacher by the student's confidence.
-
-    Returns:
-        The student.
+        policy: Any policy.
 
     Raises:
         ValueError: If it cannot.
     """
-    if not isinstance(student, SupportsConfidence):
+    name, predictor = type(student).__name__, policy.predictor
+    if policy.threshold is not None and not isinstance(student, SupportsConfidence):
         raise ValueError(
             f"guidance.ask={policy.ask} goes by the student's confidence, which a "
-            f"{type(student).__name__} does not tell; use a HuggingFaceStudent or ask='always'"
+            f"{name} does not tell; use a HuggingFaceStudent or ask='always'"
         )
-    return student
+    if predictor is None or not predictor.probe_tokens:
+        return
+    if predictor.needs_entropies and not isinstance(student, SupportsFirstTokens):
+        what = "entropies"
+    elif not isinstance(student, SupportsConfidence | SupportsFirstTokens):
+        what = "probabilities"
+    else:
+        return
+    raise ValueError(
+        f"guidance.predictor goes by the {what} of the student's first {predictor.probe_tokens} "
+        f"tokens, which a {name} does not tell; use a HuggingFaceStudent, or learn a predictor "
+        "from a sweep with this student"
+    )
+
+
+def first_token_calls(
+    student: Any, messages: list[BaseMessage], policy: GuidancePolicy
+) -> tuple[Callable[[], Any], Callable[[], Awaitable[Any]]]:
+    """Return the calls that ask a student for the first tokens a policy looks at.
+
+    Args:
+        student: A student that `require_confidence` accepts.
+        messages: The conversation.
+        policy: The policy.
+
+    Returns:
+        A call, and the same for an event loop; both give tokens, or their probabilities alone.
+    """
+    if policy.predictor is not None and isinstance(student, SupportsFirstTokens):
+        call, acall = student.first_tokens, student.afirst_tokens
+    else:
+        call, acall = student.probe, student.aprobe
+    return partial(call, messages, tokens=policy.probed), partial(
+        acall, messages, tokens=policy.probed
+    )
 
 
 def confidence(probabilities: Sequence[float]) -> float:
@@ -249,6 +378,8 @@ class Guidance:
         usage: The teacher's usage metadata, or None if it reported none.
         complete: Whether the teacher finished its answer inside the limit.
         written: All the teacher wrote, before cutting.
+        dropped: How many tokens were left after cutting if they were too few to help, and the
+            text is empty for that; None otherwise.
     """
 
     text: str
@@ -257,3 +388,11 @@ class Guidance:
     usage: UsageMetadata | None = None
     complete: bool = False
     written: str = ""
+    dropped: int | None = None
+
+    @property
+    def kept_tokens(self) -> int:
+        """How many of the teacher's tokens are in the text; some are hidden or cut away."""
+        details = self.usage.get("output_token_details") if self.usage else None
+        visible = max(0, self.token_count - ((details or {}).get("reasoning") or 0))
+        return round(visible * min(1.0, len(self.text) / max(1, len(self.written))))

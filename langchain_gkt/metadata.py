@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from langchain_core.messages.ai import UsageMetadata
 from typing_extensions import TypedDict
 
 from langchain_gkt.modes import Mode, Role
+from langchain_gkt.predictor import Amount
 
-__all__ = ["GKTMetadata", "Mode", "Role"]
+__all__ = ["GKTMetadata", "Mode", "Role", "from_cache"]
+
+
+def from_cache(usage: Any) -> bool:
+    """Whether usage is that of an answer from LangChain's cache.
+
+    Args:
+        usage: Usage metadata or None.
+
+    Returns:
+        Whether langchain-core marked it so (``_convert_cached_generations``): with a total of 0
+        alone, which a model that is free does not have.
+    """
+    return bool(usage) and usage.get("total_cost") == 0 and "input_cost" not in usage
 
 
 class GKTMetadata(TypedDict):
@@ -23,9 +39,14 @@ class GKTMetadata(TypedDict):
         fallback: Why the student answered alone; None if it did not have to.
         confidence: The student's confidence that decided about asking; None if it played
             no part.
+        amount: How much the policy's predictor had the teacher write: ``none``, ``some`` (the
+            policy's ``tokens``) or ``all``; None without a predictor.
+        predicted: Share of right answers that it expects of each amount; None without one.
         written_chars: Characters that the teacher wrote, before cutting.
         mode: The mode of the call.
         call_id: The id of the call; ``gkt_call_id`` in the metadata of both child runs.
+        teacher_prompt_share: About how long the prompt that the teacher was shown is, as a share
+            of the whole conversation (estimated by characters); None if it was shown the whole.
     """
 
     guidance: str
@@ -36,6 +57,9 @@ class GKTMetadata(TypedDict):
     student_usage: UsageMetadata | None
     fallback: str | None
     confidence: float | None
+    amount: Amount | None
+    predicted: dict[Amount, float] | None
     written_chars: int
     mode: Mode
     call_id: str
+    teacher_prompt_share: float | None

@@ -18,7 +18,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_gkt.costs.prices import Prices, RolePrices, check_price
 from langchain_gkt.costs.runs.listener import RunListener
 from langchain_gkt.costs.runs.model_runs import CHAIN_PROVIDER, ChainCall, ModelRun, RunResult
-from langchain_gkt.costs.usage import from_cache
+from langchain_gkt.metadata import from_cache
 
 try:
     from opentelemetry import metrics, trace

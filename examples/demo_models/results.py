@@ -31,8 +31,8 @@ PAGE = """# Results
 
 **These are toys.** The two models that come with the package have {weights} weights, know one
 synthetic family of word problems, and show the *mechanism*. Nothing here says what guidance does on
-GSM8K or with your models: `langchain-gkt sweep` does, see [Evaluate](evaluate.md). The paper's own
-figures are at the end, apart.
+GSM8K or with your models: [Results on real models](results-real.md) and `langchain-gkt sweep` do,
+see [Evaluate](evaluate.md). The paper's own figures are at the end, apart.
 
 Made by `{command}` from problems of a seed that was not looked at
 while designing ({seed}). Greedy. Teacher over HTTP on the same machine, billed as if it were

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any, Literal
 
-from langchain_core.callbacks import Callbacks
 from langchain_core.callbacks.manager import BaseRunManager
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from langchain_gkt._langchain_compat import to_messages
 from langchain_gkt.chain.call import GuidedCall
-from langchain_gkt.chain.callbacks import prepare_run, without_usage
+from langchain_gkt.chain.callbacks import hide_usage, prepare_run
 from langchain_gkt.chain.identity import answer_key, known_identity, traced_params
 from langchain_gkt.chain.messages import join_chunks
 from langchain_gkt.chain.settings import (
@@ -69,8 +68,10 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
     """Most completion tokens the teacher may write. 0 asks no teacher."""
     guidance: GuidancePolicy | None = None
     """Where guidance is cut and when it is asked for, or a JSON file; None: whole words, always."""
+    teacher_prompt: Any = None
+    """What of the conversation the teacher sees; None: all of it. See `GuidancePolicy`."""
     mode: CheckedMode = "guided"
-    """``teacher`` and ``student`` are the single-model baselines."""
+    """``teacher`` (on the whole conversation) and ``student`` are the single-model baselines."""
     max_tokens: MaxTokens = None
     """Most tokens of a whole answer, guidance included; None for the models' own limits."""
     temperature: Temperature = None
@@ -203,9 +204,8 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
         Args:
             input: A prompt, messages or a prompt value.
             config: Runnable config; ``configurable`` reaches a configurable teacher.
-            **kwargs: ``stop``: strings that end the answer. Call-time ``guidance_tokens``,
-                ``guidance``, ``mode``, ``max_tokens``, ``temperature``, or ``model``: the
-                teacher's model for this call alone.
+            **kwargs: ``stop``; ``guidance_tokens``, ``guidance``, ``teacher_prompt``, ``mode``,
+                ``max_tokens``, ``temperature``; ``model``: the teacher's for this call alone.
 
         Returns:
             The answer.
@@ -265,26 +265,12 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
         config, one = self._for_streaming(config, kwargs, asynchronous=True)
         return await BaseChatModel._achat_model_stream_v3(one, input, config, **kwargs)
 
-    def generate(
-        self, messages: Any, stop: Any = None, callbacks: Callbacks = None, **kwargs: Any
-    ) -> LLMResult:
-        """Answer several conversations."""
-        callbacks = without_usage(callbacks, self.callbacks, kwargs)
-        return BaseChatModel.generate(self, messages, stop, callbacks, **kwargs)
-
-    async def agenerate(
-        self, messages: Any, stop: Any = None, callbacks: Callbacks = None, **kwargs: Any
-    ) -> LLMResult:
-        """Do what `generate` does, on the event loop."""
-        callbacks = without_usage(callbacks, self.callbacks, kwargs)
-        return await BaseChatModel.agenerate(self, messages, stop, callbacks, **kwargs)
-
     def _generate_with_cache(self, messages: Any, *args: Any, **kwargs: Any) -> ChatResult:
-        one = self._for_run(kwargs.get("run_manager"))
+        one = self._for_run(hide_usage(kwargs.get("run_manager"), kwargs))
         return BaseChatModel._generate_with_cache(one, messages, *args, **kwargs)
 
     async def _agenerate_with_cache(self, messages: Any, *args: Any, **kwargs: Any) -> ChatResult:
-        one = self._for_run(kwargs.get("run_manager"))
+        one = self._for_run(hide_usage(kwargs.get("run_manager"), kwargs))
         return await BaseChatModel._agenerate_with_cache(one, messages, *args, **kwargs)
 
     def bind_tools(
@@ -371,9 +357,8 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
         Returns:
             The tool. Its runs have the chain's run as their child.
         """
-        return answering_tool(
-            self, args_schema, name=name, description=description, arg_types=arg_types
-        )
+        given: Any = dict(name=name, description=description, arg_types=arg_types)
+        return answering_tool(self, args_schema, **given)
 
     def guide(self, messages: LanguageModelInput, config: RunnableConfig | None = None) -> Guidance:
         """Ask the teacher for guidance and nothing else.

@@ -7,11 +7,12 @@ without.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Generator, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages.ai import UsageMetadata, add_usage
 from langchain_core.outputs import ChatGenerationChunk
 
 from langchain_gkt.chain.drivers import CallSteps, run_async, run_sync
@@ -19,11 +20,21 @@ from langchain_gkt.chain.messages import provider_of, rest_of, text_chunk, tool_
 from langchain_gkt.chain.settings import CallSettings
 from langchain_gkt.chain.student_step import StudentStep
 from langchain_gkt.chain.teacher_step import TeacherOutcome, TeacherStep
-from langchain_gkt.chain.usage import usage_of_answer
+from langchain_gkt.chain.usage import prompt_share, usage_of_answer
 from langchain_gkt.errors import BudgetExceeded, refuse_empty, teacher_error
 from langchain_gkt.guidance import confidence
 from langchain_gkt.metadata import GKTMetadata
+from langchain_gkt.predictor import Amount, Prediction, probability_of, question_of
 from langchain_gkt.teachers.replies import finish_reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Decision:
+    """How much the teacher writes in one call, and what that was decided by."""
+
+    amount: Amount
+    confidence: float | None = None
+    prediction: Prediction | None = None
 
 
 @dataclass(frozen=True)
@@ -74,27 +85,50 @@ class GuidedCall:
 
     def _steps(self, messages: list[BaseMessage], *, streaming: bool) -> CallSteps:
         refuse_empty(messages)
-        settings, reserved, sureness = self.settings, 0, None
-        prefilled: AbstractContextManager[Any] = nullcontext()
-        asks = settings.asks_teacher
-        if asks and settings.gated:
-            sureness = confidence((yield self.student.probe(messages)))
-            asks = sureness < (settings.policy.threshold or 0.0)
-        if work := self.student.prepare(messages, asks_teacher=asks):
+        decision, call = (yield from self._decide(messages)), self
+        if decision.amount == "all":
+            call = GuidedCall(replace(self.settings, limit=self.settings.max_tokens))
+        yield from call._answer(messages, decision, streaming=streaming)
+
+    def _decide(self, messages: list[BaseMessage]) -> Generator[Any, Any, _Decision]:
+        """Decide how much the teacher writes, by the student's first tokens if need be."""
+        settings, policy, first = self.settings, self.settings.policy, []
+        if not settings.asks_teacher:
+            return _Decision(amount="none")
+        if not settings.gated:
+            return _Decision(amount="some")
+        if policy.probed:
+            first = yield self.student.probe(messages)
+        sureness = confidence([probability_of(one) for one in first]) if first else None
+        if policy.predictor is not None:
+            found = policy.predictor.predict(question_of(messages), first)
+            return _Decision(amount=found.amount, confidence=sureness, prediction=found)
+        unsure = (1.0 if sureness is None else sureness) < (policy.threshold or 0.0)
+        return _Decision(amount="some" if unsure else "none", confidence=sureness)
+
+    def _answer(
+        self, messages: list[BaseMessage], decision: _Decision, *, streaming: bool
+    ) -> CallSteps:
+        reserved, prefilled = 0, nullcontext[Any]()
+        # Behind the teacher's whole answer nothing is left to the student.
+        if work := self.student.prepare(messages, asks_teacher=decision.amount == "some"):
             reserved, prefilled = yield work
+        context = self.teacher.prompt_context(messages)
         with prefilled:
             outcome, error = TeacherOutcome(), None
-            if asks:
+            if decision.amount != "none":
+                prompt = yield self.teacher.prepare(messages, context)
+                outcome.prompt_share = prompt_share(messages, prompt)
                 try:
                     yield from self.teacher.run(
-                        messages, outcome, streaming=streaming, reserved=reserved
+                        prompt, outcome, streaming=streaming, reserved=reserved
                     )
                 except Exception as caught:  # noqa: BLE001  whatever a provider raises
                     error = caught
                     outcome.keep_shown()
             fallback = self._fallback(error) or outcome.fallback
             reply = yield from self._finish(messages, outcome, streaming=streaming)
-            yield self._last_chunk(outcome, reply, fallback, sureness)
+            yield self._last_chunk(outcome, reply, fallback, decision, context.student_usage)
 
     def _fallback(self, error: Exception | None) -> str | None:
         """Return why the student answers alone, or raise the error of the teacher's call."""
@@ -120,7 +154,8 @@ class GuidedCall:
         guidance = outcome.guidance
         if guidance and (new := guidance.text[len(outcome.shown) :]):
             yield text_chunk(new)
-        call = self.student.model_call(messages, guidance, outcome.tokens, streaming=streaming)
+        in_answer = outcome.tokens if guidance is None or guidance.dropped is None else 0
+        call = self.student.model_call(messages, guidance, in_answer, streaming=streaming)
         if call is None:
             return None
         return (yield from self.student.write(call, guidance.text if guidance else ""))
@@ -130,10 +165,12 @@ class GuidedCall:
         outcome: TeacherOutcome,
         reply: AIMessage | None,
         fallback: str | None,
-        sureness: float | None,
+        decision: _Decision,
+        student_usage: UsageMetadata | None,
     ) -> ChatGenerationChunk:
         """Make the chunk that carries usage and metadata, and no text."""
-        student_usage = reply.usage_metadata if reply else None
+        if reply and reply.usage_metadata:
+            student_usage = add_usage(student_usage, reply.usage_metadata)
         guidance, reason = outcome.guidance, None
         if reply:
             reason = reply.response_metadata.get("finish_reason")
@@ -149,10 +186,13 @@ class GuidedCall:
             teacher_calls=outcome.calls,
             student_usage=student_usage,
             fallback=fallback,
-            confidence=sureness,
+            confidence=decision.confidence,
+            amount=decision.amount if decision.prediction else None,
+            predicted=dict(decision.prediction.accuracy) if decision.prediction else None,
             written_chars=len(guidance.written) if guidance else 0,
             mode=self.settings.mode,
             call_id=self.settings.call_id,
+            teacher_prompt_share=outcome.prompt_share,
         )
         return ChatGenerationChunk(
             message=AIMessageChunk(

@@ -25,6 +25,7 @@ from langchain_core.runnables.config import RunnableConfig, ensure_config
 from langchain_core.tracers.base import BaseTracer
 
 from langchain_gkt._langchain_compat import StreamingCallbackHandler
+from langchain_gkt.chain.tracers import priced
 from langchain_gkt.chain.usage import HideUsage, SumUsage
 from langchain_gkt.metadata import Role
 
@@ -55,7 +56,10 @@ def prepare_run(
         inheritable_metadata=config.get("metadata"),
     )
     run_id = config.get("run_id") or uuid.uuid4()
-    config["callbacks"] = without_usage(manager, own_callbacks, arguments)
+    # Configured here, so that the handlers of the environment are in their places, too.
+    heard = CallbackManager.configure(manager, own_callbacks)
+    heard.handlers = _without_usage(heard.handlers, arguments)
+    config["callbacks"] = heard
     config["run_id"] = run_id
     return config, ParentRunManager(
         run_id=run_id,
@@ -78,32 +82,34 @@ def is_quiet(arguments: Mapping[str, Any]) -> bool:
     return bool(arguments.get("quiet") or arguments.get("response_format"))
 
 
-def without_usage(
-    callbacks: Callbacks, own_callbacks: Callbacks, arguments: Mapping[str, Any]
-) -> CallbackManager:
+def hide_usage(run: BaseRunManager | None, arguments: Mapping[str, Any]) -> BaseRunManager | None:
     """Have the listeners of the chain's run count no token that its models' runs tell of.
 
     Args:
-        callbacks: The handlers given to the call, or their manager.
-        own_callbacks: Handlers given to the chain's constructor.
+        run: The chain's run, before its end; None if nobody listens.
         arguments: The arguments of the call.
 
     Returns:
-        A manager to pass on, with an event loop or without. What is given is left as it is.
+        The same run.
     """
-    # Configured here, so that the handlers of the environment are in their places, too.
-    manager = CallbackManager.configure(callbacks, own_callbacks)
-    if not manager.handlers:  # nobody listens
-        return manager
+    if run and run.handlers:
+        run.handlers = _without_usage(run.handlers, arguments)
+    return run
+
+
+def _without_usage(
+    handlers: list[BaseCallbackHandler], arguments: Mapping[str, Any]
+) -> list[BaseCallbackHandler]:
+    if not handlers or isinstance(handlers[0], HideUsage):  # nobody listens, or done already
+        return handlers
     rest: list[BaseCallbackHandler] = []
     if is_quiet(arguments):
         everywhere = CallbackManager.configure().handlers  # the models' runs get these, too
-        rest = [h for h in manager.handlers if not _follows_runs(h) and h not in everywhere]
-    follow = [handler for handler in manager.handlers if handler not in rest]
+        rest = [h for h in handlers if not _follows_runs(h) and h not in everywhere]
+    follow = [handler for handler in handlers if handler not in rest]
     # The handlers are called one after the other with the same result; on an event loop those
     # that are not inline come last.
-    manager.handlers = [HideUsage(), *follow, *([SumUsage()] if rest else []), *rest]
-    return manager
+    return [HideUsage(), *follow, *([SumUsage()] if rest else []), *rest]
 
 
 def child_config(
@@ -147,6 +153,7 @@ def child_config(
     if quiet:
         manager.handlers = list(filter(_follows_runs, manager.handlers))
         manager.inheritable_handlers = list(filter(_follows_runs, manager.inheritable_handlers))
+    manager.set_handlers(priced(manager.handlers))
     return {
         "callbacks": manager,
         "run_name": role,
@@ -154,6 +161,20 @@ def child_config(
         "tags": [f"gkt:{role}", "nostream"],
         "metadata": {**inherited, **metadata, "gkt_role": role},
     }
+
+
+def with_costs(callbacks: Callbacks) -> CallbackManager:
+    """Have the tracers of a model's run that has no chain's run around it hear what it costs.
+
+    Args:
+        callbacks: The handlers given to the call, or their manager.
+
+    Returns:
+        A manager to pass on; what is given is left as it is.
+    """
+    manager = CallbackManager.configure(callbacks)
+    manager.set_handlers(priced(manager.handlers))
+    return manager
 
 
 def _follows_runs(handler: BaseCallbackHandler) -> bool:

@@ -10,13 +10,18 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.runnables.config import run_in_executor
+from langchain_core.runnables.config import (
+    patch_config,
+    run_in_executor,
+    var_child_runnable_config,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,15 +44,35 @@ class ModelCall:
     streams: bool = False
     has_async: bool = True
 
+    @contextmanager
+    def in_context(self) -> Iterator[None]:
+        """Give what runs inside the config of the model's run as its surrounding one.
+
+        A wrapper of the model otherwise adds the handlers of the run around the chain's, whose
+        tracers are others than those of the chain's run: they would trace the model twice.
+        """
+        handlers: Any = self.config.get("callbacks")
+        inner = patch_config(self.config, callbacks=handlers)
+        token = var_child_runnable_config.set(inner)
+        try:
+            yield
+        finally:
+            var_child_runnable_config.reset(token)
+
     def run(self) -> Any:
         """Return the model's whole reply."""
+        with self.in_context():
+            return self._run()
+
+    def _run(self) -> Any:
         return self.model.invoke(self.messages, self.config, **self.arguments)
 
     async def arun(self) -> Any:
         """Return the model's whole reply; from a thread if the model cannot be awaited."""
-        if self.has_async:
-            return await self.model.ainvoke(self.messages, self.config, **self.arguments)
-        return await run_in_executor(None, self.run)
+        with self.in_context():
+            if self.has_async:
+                return await self.model.ainvoke(self.messages, self.config, **self.arguments)
+            return await run_in_executor(None, self._run)
 
     def stream(self) -> Any:
         """Return an iterator over the chunks of the model's reply."""
@@ -102,9 +127,11 @@ def run_sync(steps: CallSteps) -> Iterator[ChatGenerationChunk]:
                     result = step.work()
                 elif isinstance(step, ModelCall) and not step.streams:
                     result = step.run()
-                else:
-                    if isinstance(step, ModelCall):
+                elif isinstance(step, ModelCall):
+                    with step.in_context():
                         stream = step.stream()
+                        result = next(stream, None)
+                else:
                     result = next(stream, None)
             except Exception as error:  # noqa: BLE001  the call decides what it means
                 step = steps.throw(error)
@@ -140,9 +167,11 @@ async def run_async(steps: CallSteps) -> AsyncIterator[ChatGenerationChunk]:
                     result = await (step.awork() if step.awork else _in_thread(step))
                 elif isinstance(step, ModelCall) and not step.streams:
                     result = await step.arun()
-                else:
-                    if isinstance(step, ModelCall):
+                elif isinstance(step, ModelCall):
+                    with step.in_context():
                         stream = step.astream()
+                        result = await anext(stream, None)
+                else:
                     result = await anext(stream, None)
             except Exception as error:  # noqa: BLE001  the call decides what it means
                 step = steps.throw(error)

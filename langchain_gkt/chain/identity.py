@@ -7,6 +7,8 @@ from typing import Any
 
 from langchain_gkt._langchain_compat import cache_key, identifying_params
 from langchain_gkt.chain.settings import ChainFields
+from langchain_gkt.guidance import GuidancePolicy
+from langchain_gkt.prompts.plain_data import describe_prompt, name_prompt
 from langchain_gkt.teachers.identity import identity
 from langchain_gkt.teachers.wrappers import models_of, resolve
 
@@ -57,6 +59,7 @@ def traced_params(chain: ChainFields) -> dict[str, Any]:
         "teacher": [describe(model) for model in models_of(resolve(chain.teacher, None))],
         "student": describe(chain.student),
         **{name: getattr(chain, name) for name in _NAMED_FIELDS},
+        "teacher_prompt": name_prompt(chain.teacher_prompt),
     }
 
 
@@ -76,5 +79,15 @@ def answer_key(
         cache should not.
     """
     student = cache_key(chain.student) if chain.mode != "teacher" else None
-    parts = (traced_params(chain), teacher_identity, student, stop, sorted(arguments.items()))
+    policies = (chain.guidance, arguments.get("guidance"))
+    prompts = [
+        describe_prompt(prompt)
+        for prompt in (
+            chain.teacher_prompt,
+            arguments.get("teacher_prompt"),
+            *(one.teacher_prompt for one in policies if isinstance(one, GuidancePolicy)),
+        )
+    ]
+    given = sorted(arguments.items())
+    parts = (traced_params(chain), teacher_identity, student, stop, given, prompts)
     return f"langchain-gkt:{hashlib.sha256(repr(parts).encode()).hexdigest()}"

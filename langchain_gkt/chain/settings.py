@@ -13,19 +13,20 @@ from langchain_core.callbacks import Callbacks
 from langchain_core.callbacks.manager import BaseRunManager
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import AfterValidator, BeforeValidator
 
 from langchain_gkt.chain.callbacks import child_config, is_quiet, with_budget
 from langchain_gkt.errors import refuse_unknown, whole_number
 from langchain_gkt.guidance import GuidancePolicy, as_policy, require_confidence
 from langchain_gkt.metadata import Mode, Role
+from langchain_gkt.prompts.base import check_teacher_prompt
 from langchain_gkt.structured_output.schema import schema_in
+from langchain_gkt.structured_output.tools import in_openai_form
 from langchain_gkt.students.conversion import STUDENT_VARIABLE, as_student
 from langchain_gkt.teachers.prefill import accepts_prefill
 from langchain_gkt.teachers.wrappers import is_configurable, models_of, resolve
 
-_FIELDS = ("guidance_tokens", "guidance", "mode", "max_tokens", "temperature")
+_FIELDS = ("guidance_tokens", "guidance", "mode", "max_tokens", "temperature", "teacher_prompt")
 _TOOL_ARGUMENTS = ("tool_choice", "parallel_tool_calls", "strict")
 _INTERNAL = ("tool_arguments", "quiet")  # set by bind_tools
 CALL_ARGUMENTS = (*_FIELDS, "model", "tools", *_TOOL_ARGUMENTS, "response_format")
@@ -86,10 +87,11 @@ def checked_fields(values: dict[str, Any], known: Iterable[str], owner: str) -> 
         )
     if "teacher" in values and not is_configurable(values["teacher"]):
         list(models_of(values["teacher"]))  # refuses what is no chat model
+    check_teacher_prompt(values.get("teacher_prompt"))
     loaded = as_student(student, **(values.get("student_kwargs") or {}))
     policy = as_policy(values.get("guidance"))
     values = {**values, "student": loaded, "student_kwargs": {}, "guidance": policy}
-    if policy is not None and policy.threshold is not None:
+    if policy is not None:
         require_confidence(loaded, policy)
     if policy is not None and policy.tokens is not None:
         tokens = values.get("guidance_tokens")
@@ -100,7 +102,15 @@ def checked_fields(values: dict[str, Any], known: Iterable[str], owner: str) -> 
             )
         # One place for the number, so that configurable_fields can change it.
         values["guidance_tokens"] = policy.tokens
-        values["guidance"] = replace(policy, tokens=None)
+        policy = values["guidance"] = replace(policy, tokens=None)
+    if policy is not None and policy.teacher_prompt is not None:
+        prompt = values.get("teacher_prompt")
+        if prompt is not None and prompt != policy.teacher_prompt:
+            raise ValueError(
+                "teacher_prompt and guidance.teacher_prompt disagree; give one of them"
+            )
+        values["teacher_prompt"] = policy.teacher_prompt
+        values["guidance"] = replace(policy, teacher_prompt=None)
     if (budget := values.get("budget")) is not None:
         values["callbacks"] = with_budget(values.get("callbacks"), budget)
     return values
@@ -114,6 +124,7 @@ class ChainFields(Protocol):
     guidance_tokens: int
     guidance: GuidancePolicy | None
     mode: Mode
+    teacher_prompt: Any
     max_tokens: int | None
     temperature: float | None
     stop: list[str] | None
@@ -141,6 +152,8 @@ class CallSettings:
         fall_back: Whether the student answers alone if the teacher fails.
         parent: The chain's run, or None if nobody listens.
         callbacks: Handlers given to the chain's constructor.
+        teacher_prompt: What of the conversation the teacher is shown; None for all of it.
+        guidance_tokens: How many tokens of the teacher's answer a teacher prompt speaks of.
         prefill: Whether the teacher continues a begun answer; None to go by its model.
         model: The teacher's model for this call alone, or None for its own.
         tools: Tools in OpenAI's form.
@@ -163,6 +176,8 @@ class CallSettings:
     fall_back: bool
     parent: BaseRunManager | None
     callbacks: Callbacks
+    teacher_prompt: Any = None
+    guidance_tokens: int | None = None
     prefill: bool | None = None
     model: str | None = None
     tools: Sequence[dict[str, Any]] = ()
@@ -205,6 +220,7 @@ class CallSettings:
         limit = policy.tokens
         if limit is None or "guidance_tokens" in arguments:
             limit = _check_guidance_tokens(given["guidance_tokens"])
+        guidance_tokens = limit
         max_tokens = _check_max_tokens(given["max_tokens"])
         if mode == "teacher":
             limit = max_tokens
@@ -226,9 +242,11 @@ class CallSettings:
             fall_back=chain.on_teacher_error == "student",
             parent=parent,
             callbacks=chain.callbacks,
+            teacher_prompt=_prompt_of(chain, policy, mode, arguments),
+            guidance_tokens=guidance_tokens,
             prefill=chain.teacher_prefill,
             model=arguments.get("model"),
-            tools=[convert_to_openai_tool(tool) for tool in arguments.get("tools") or ()],
+            tools=[in_openai_form(tool) for tool in arguments.get("tools") or ()],
             tool_arguments={
                 **(arguments.get("tool_arguments") or {}),
                 **{name: arguments[name] for name in _TOOL_ARGUMENTS if name in arguments},
@@ -254,10 +272,10 @@ class CallSettings:
 
     @property
     def gated(self) -> bool:
-        """Whether the student's confidence decides if the teacher is called."""
+        """Whether the policy decides by the question if the teacher is called."""
         # Tool calls are the teacher's, and the first tokens of an object are its braces.
         plain = not self.tools and not self.response_format
-        return self.mode == "guided" and plain and self.policy.threshold is not None
+        return self.mode == "guided" and plain and self.policy.gated
 
     @property
     def forces_tool(self) -> bool:
@@ -305,6 +323,17 @@ class CallSettings:
             warnings.warn(message, UserWarning, stacklevel=2)
 
 
+def _prompt_of(
+    chain: ChainFields, policy: GuidancePolicy, mode: Mode, arguments: dict[str, Any]
+) -> Any:
+    """Return the teacher prompt of a call: its own, else that of its policy or of the chain."""
+    if "teacher_prompt" in arguments:
+        return check_teacher_prompt(arguments["teacher_prompt"])
+    if mode == "teacher":  # the baseline: the teacher in the place of the whole chain
+        return None
+    return chain.teacher_prompt if policy.teacher_prompt is None else policy.teacher_prompt
+
+
 def tool_binding(
     tools: Sequence[Any], tool_choice: Any, arguments: dict[str, Any]
 ) -> dict[str, Any]:
@@ -322,7 +351,7 @@ def tool_binding(
     # LangChain's note for traces is the chain's, not the teacher's.
     notes = {key: rest.pop(key) for key in ("ls_structured_output_format",) if key in rest}
     bound = {key: rest.pop(key) for key in CALL_ARGUMENTS if key in rest}
-    bound["tools"] = [convert_to_openai_tool(tool) for tool in tools]
+    bound["tools"] = [in_openai_form(tool) for tool in tools]
     if tool_choice is not None:
         bound["tool_choice"] = tool_choice
     if notes:

@@ -16,7 +16,7 @@ from langchain_gkt.begun_answer import begun_text
 from langchain_gkt.chain.drivers import NEXT_CHUNK, BlockingWork, ModelCall
 from langchain_gkt.chain.messages import RepeatedBlank, text_chunk, tool_call_chunk_of
 from langchain_gkt.chain.settings import CallSettings
-from langchain_gkt.guidance import Guidance, require_confidence
+from langchain_gkt.guidance import Guidance, first_token_calls, require_confidence
 
 
 @dataclass(frozen=True)
@@ -36,20 +36,17 @@ class StudentStep:
         return tools if tools and _knows_tools(self.settings.student) else None
 
     def probe(self, messages: list[BaseMessage]) -> BlockingWork:
-        """Ask how confident the student is.
+        """Ask how sure the student is.
 
         Args:
             messages: The conversation.
 
         Returns:
-            The request; its result is the probabilities of the student's first tokens.
+            The request; its result is the student's first tokens, or their probabilities.
         """
-        policy = self.settings.policy
-        student, tokens = require_confidence(self.settings.student, policy), policy.probe_tokens
-        return BlockingWork(
-            partial(student.probe, messages, tokens=tokens),
-            partial(student.aprobe, messages, tokens=tokens),
-        )
+        policy, student = self.settings.policy, self.settings.student
+        require_confidence(student, policy)
+        return BlockingWork(*first_token_calls(student, messages, policy))
 
     def prepare(self, messages: list[BaseMessage], *, asks_teacher: bool) -> BlockingWork | None:
         """Check the prompt before a teacher is paid, and let the student read ahead.
@@ -76,7 +73,12 @@ class StudentStep:
         student: Any = settings.student
         arguments = {"tools": self.tools, "response_format": settings.response_format}
         guidance_room = settings.limit or 0 if asks_teacher else 0
-        reserved = student.check(messages, reserve=guidance_room, **arguments)
+        forced: dict[str, Any] = {}
+        if self.tools and settings.forces_tool and (settings.fall_back or not asks_teacher):
+            forced["tool_choice"] = settings.tool_arguments["tool_choice"]
+        reserved = student.check(messages, reserve=guidance_room, **arguments, **forced)
+        if forced:  # only if no teacher makes the call it takes the student's tokens
+            reserved = 0
         if settings.max_tokens is not None and reserved > settings.max_tokens:
             raise ValueError(
                 f"max_tokens={settings.max_tokens} cannot hold an answer of this schema, whose "

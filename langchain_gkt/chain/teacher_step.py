@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
@@ -11,11 +12,13 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import get_callback_manager_for_config, merge_configs
 
 from langchain_gkt.begun_answer import begun_text
-from langchain_gkt.chain.drivers import NEXT_CHUNK, CallSteps, ModelCall
+from langchain_gkt.chain.callbacks import with_costs
+from langchain_gkt.chain.drivers import NEXT_CHUNK, BlockingWork, CallSteps, ModelCall
 from langchain_gkt.chain.messages import continue_after, text_chunk
 from langchain_gkt.chain.settings import CallSettings
 from langchain_gkt.errors import teacher_error
 from langchain_gkt.guidance import Guidance, GuidancePolicy
+from langchain_gkt.prompts.base import PreparedPrompt, PromptContext, aprepare, prepare
 from langchain_gkt.stop_strings import before_stop
 from langchain_gkt.structured_output.schema import schema_in, with_instruction
 from langchain_gkt.teachers import replies
@@ -37,6 +40,8 @@ class TeacherOutcome:
         usage: Its usage; None if it reported none.
         shown: The text that has already been shown to the caller.
         fallback: Why the student had to answer without guidance, or None.
+        prompt_share: About how long the teacher's prompt was, as a share of the whole
+            conversation; None if it was shown the whole.
     """
 
     guidance: Guidance | None = None
@@ -46,6 +51,7 @@ class TeacherOutcome:
     usage: UsageMetadata | None = None
     shown: str = ""
     fallback: str | None = None
+    prompt_share: float | None = None
 
     def count(self, reply: AIMessage) -> None:
         """Add the tokens of a reply.
@@ -75,9 +81,49 @@ class TeacherStep:
 
     settings: CallSettings
 
+    def prompt_context(self, messages: list[BaseMessage]) -> PromptContext:
+        """Return what a teacher prompt may go by.
+
+        Args:
+            messages: The conversation.
+        """
+        settings = self.settings
+        if settings.teacher_prompt is None:
+            return PromptContext(conversation=messages)
+        warm = settings.temperature is not None
+        child = settings.child("student")
+        metadata = {k: v for k, v in child["metadata"].items() if k != "gkt_role"}
+        own_run: RunnableConfig = {**child, "run_name": "teacher_prompt", "metadata": metadata}
+        return PromptContext(
+            conversation=messages,
+            guidance_tokens=settings.guidance_tokens,
+            whole_reply=settings.forces_tool or settings.response_format is not None,
+            has_tools=bool(settings.tools),
+            student=settings.student,
+            student_config={**child, "run_name": "summary"},
+            student_arguments={"temperature": settings.temperature} if warm else {},
+            config={**own_run, "tags": ["nostream"]},
+        )
+
+    def prepare(self, messages: list[BaseMessage], context: PromptContext) -> BlockingWork:
+        """Make what the teacher is shown of a conversation.
+
+        Args:
+            messages: The conversation.
+            context: What `prompt_context` returned.
+
+        Returns:
+            The request; its result is a `PreparedPrompt`.
+        """
+        prompt = self.settings.teacher_prompt
+        return BlockingWork(
+            partial(prepare, prompt, messages, context),
+            partial(aprepare, prompt, messages, context),
+        )
+
     def run(
         self,
-        messages: list[BaseMessage],
+        prompt: PreparedPrompt,
         outcome: TeacherOutcome,
         *,
         streaming: bool,
@@ -86,13 +132,13 @@ class TeacherStep:
         """Ask the teacher; a second time if a tool call was cut by the limit.
 
         Args:
-            messages: The conversation.
+            prompt: What it is shown.
             outcome: Filled with what the teacher gives.
             streaming: Whether its text is shown while it is written.
             reserved: Tokens of the answer that the student needs at least.
         """
         settings = self.settings
-        limit = self._first_limit(reserved)
+        limit, messages = self._first_limit(reserved), list(prompt.messages)
         call = self._model_call(messages, limit, settings.child("teacher"), streaming=streaming)
         outcome.calls += 1
         reply = yield call
@@ -103,13 +149,16 @@ class TeacherStep:
             while chunk is not None:
                 reply = chunk if reply is None else reply + chunk
                 text = str(reply.text)
-                new = self._showable(text, limit)[len(outcome.shown) :]
+                visible = self._showable(text, limit, prompt)
+                # What was shown may turn out to be reasoning.
+                new = visible.removeprefix(outcome.shown)
+                new = new if visible.startswith(outcome.shown) else ""
                 if new and not may_be_call(text, names):  # a call is no text to show
                     outcome.shown += new
                     yield text_chunk(new)
                 chunk = yield NEXT_CHUNK
         outcome.count(reply)
-        reply = self._following(messages, reply)
+        reply = self._following(prompt, reply)
         is_cut = replies.is_cut_tool_call(reply, limit, tools=names)
         if is_cut and limit != settings.max_tokens:
             first_text, limit = str(reply.text), settings.max_tokens
@@ -117,7 +166,7 @@ class TeacherStep:
             outcome.calls += 1
             reply = yield call
             outcome.count(reply)
-            reply = self._following(messages, reply)
+            reply = self._following(prompt, reply)
             if outcome.shown:
                 reply = continue_after(first_text, reply)
         if reply.tool_calls or reply.invalid_tool_calls:
@@ -140,18 +189,25 @@ class TeacherStep:
             TeacherError: If the teacher fails or writes nothing.
         """
         config = self._guide_config(config)
+        prompt = prepare(self.settings.teacher_prompt, messages, self.prompt_context(messages))
         try:
-            call = self._model_call(messages, self.settings.limit, config, streaming=False)
-            return self._read_alone(messages, call.run())
+            call = self._model_call(
+                list(prompt.messages), self.settings.limit, config, streaming=False
+            )
+            return self._read_alone(prompt, call.run())
         except Exception as error:
             raise teacher_error(error) from error
 
     async def aguide(self, messages: list[BaseMessage], config: RunnableConfig | None) -> Guidance:
         """Do what `guide` does, on the event loop."""
         config = self._guide_config(config)
+        context = self.prompt_context(messages)
+        prompt = await aprepare(self.settings.teacher_prompt, messages, context)
         try:
-            call = self._model_call(messages, self.settings.limit, config, streaming=False)
-            return self._read_alone(messages, await call.arun())
+            call = self._model_call(
+                list(prompt.messages), self.settings.limit, config, streaming=False
+            )
+            return self._read_alone(prompt, await call.arun())
         except Exception as error:
             raise teacher_error(error) from error
 
@@ -160,11 +216,13 @@ class TeacherStep:
             raise ValueError(
                 "guide() asks the teacher; use mode='guided' and guidance_tokens of 1 or more"
             )
-        return merge_configs(config, self.settings.child("teacher"))
+        config = merge_configs(config, self.settings.child("teacher"))
+        config["callbacks"] = with_costs(config["callbacks"])
+        return config
 
-    def _read_alone(self, messages: list[BaseMessage], reply: AIMessage) -> Guidance:
+    def _read_alone(self, prompt: PreparedPrompt, reply: AIMessage) -> Guidance:
         """Read the reply of a call that has no answer to go on with."""
-        return self._read(self._following(messages, reply), self.settings.limit, TeacherOutcome())
+        return self._read(self._following(prompt, reply), self.settings.limit, TeacherOutcome())
 
     def _first_limit(self, reserved: int) -> int | None:
         """Return the limit of the first reply; a tool call that is required has no limit."""
@@ -187,7 +245,7 @@ class TeacherStep:
         streams = (
             streaming
             and teachers.streams_usage(settings.teacher)
-            and "ignored-limit" not in settings.warned
+            and not {"ignored-limit", "shown-reasoning"} & settings.warned
         )
         if begun_text(messages) is not None and not settings.teacher_continues:
             # Whether the reply repeats the begun text is known only when it is whole.
@@ -207,12 +265,12 @@ class TeacherStep:
             has_async=teachers.has_async(settings.teacher),
         )
 
-    def _following(self, messages: list[BaseMessage], reply: AIMessage) -> AIMessage:
-        """Have a reply follow the begun answer that a conversation ends in."""
-        begun = begun_text(messages)
-        if begun is None or self.settings.teacher_continues:
-            return reply
-        return without_repetition(begun, reply)
+    def _following(self, prompt: PreparedPrompt, reply: AIMessage) -> AIMessage:
+        """Have a reply follow the begun answer that a prompt ends in, and speak as the caller."""
+        begun = begun_text(prompt.messages)
+        if begun is not None and not self.settings.teacher_continues:
+            reply = without_repetition(begun, reply)
+        return prompt.restored(reply)
 
     def _limited_teacher(self, limit: int | None, *, stream: bool) -> Runnable[Any, Any]:
         settings = self.settings
@@ -264,8 +322,23 @@ class TeacherStep:
                 f"most {limit}; they are paid for. Its server may know the limit by another "
                 "name: see teacher_limit_param.",
             )
+        visible = replies.without_reasoning(guidance.written)
+        if not (keep or settings.response_format) and not visible.startswith(outcome.shown):
+            settings.warn_once(
+                "shown-reasoning",
+                "the teacher's reasoning was shown as text, because only its end is marked "
+                "(</think>); from now on its text is shown when it is whole. Turn its reasoning "
+                "off, or have its server leave reasoning out of the text.",
+            )
+            guidance = replies.read(message, limit, policy, settings.stop, keep_reasoning=True)
         if settings.response_format:
             guidance = self._read_json(guidance, schema_in(settings.response_format), outcome)
+        elif not is_last and not guidance.complete and guidance.kept_tokens < policy.min_tokens:
+            outcome.fallback = (
+                f"the guidance was dropped: {guidance.kept_tokens} of its {guidance.token_count} "
+                f"tokens were left, fewer than min_tokens={policy.min_tokens}"
+            )
+            return replace(guidance, text="", dropped=guidance.kept_tokens)
         if len(outcome.shown) > len(guidance.text):  # what was shown cannot be taken back
             return replace(guidance, text=outcome.shown)
         return guidance
@@ -288,14 +361,18 @@ class TeacherStep:
         outcome.fallback = None if text else "the teacher wrote no JSON of the schema"
         return replace(guidance, text=text, complete=complete)
 
-    def _showable(self, written: str, limit: int | None) -> str:
+    def _showable(self, written: str, limit: int | None, prompt: PreparedPrompt) -> str:
         """Return the part of a growing reply that can be shown: its last word may be cut."""
         settings = self.settings
+        if prompt.restore is not None:
+            written = prompt.restore(written)
         if settings.mode != "guided":
             return "" if settings.response_format else before_stop(written, settings.stop)
         if limit is not None:
             # A server may ignore the limit; how much is too much is known only at the end.
             written = written[: 4 * limit]
+        if settings.policy.min_tokens:  # whether enough is left is known at the end
+            return ""
         written = before_stop(replies.without_reasoning(written), settings.stop)
         if not settings.response_format:
             return settings.policy.trim(written)

@@ -3,22 +3,28 @@
 Tracers and usage callbacks add up the usage of all runs of chat models. The chain's run and
 those of its two models are such runs, so its own would be counted a second time. The answer
 that the caller gets still has ``usage_metadata``: only what listeners are handed at the end
-of the chain's run is changed.
+of a run is changed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.messages.ai import UsageMetadata, add_usage
+from langchain_core.messages.utils import count_tokens_approximately
 from langchain_core.outputs import ChatGeneration, LLMResult
 
 from langchain_gkt.guidance import Guidance
+from langchain_gkt.metadata import from_cache
+from langchain_gkt.prompts.base import PreparedPrompt
 
 _COUNTS = tuple(UsageMetadata.__annotations__)
+NO_TOKENS = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
+CACHED = {**NO_TOKENS, "total_cost": 0}
+"""What an answer from LangChain's cache used; see `langchain_gkt.metadata.from_cache`."""
 
 
 def usage_of_answer(
@@ -43,15 +49,24 @@ def usage_of_answer(
         return _counts(usage) if usage else None
     # The student read the guidance as part of its prompt, but it is part of the answer.
     total = usage["input_tokens"] + usage["output_tokens"]
-    output = min(total, usage["output_tokens"] + _kept_tokens(guidance))
+    output = min(total, usage["output_tokens"] + guidance.kept_tokens)
     return UsageMetadata(input_tokens=total - output, output_tokens=output, total_tokens=total)
 
 
-def _kept_tokens(guidance: Guidance) -> int:
-    """Return how many of the teacher's tokens are in the answer; some were hidden or cut away."""
-    details = guidance.usage.get("output_token_details") if guidance.usage else None
-    visible = max(0, guidance.token_count - ((details or {}).get("reasoning") or 0))
-    return round(visible * min(1.0, len(guidance.text) / max(1, len(guidance.written))))
+def prompt_share(messages: Sequence[BaseMessage], prompt: PreparedPrompt) -> float | None:
+    """Estimate how long the teacher's prompt is against the whole conversation.
+
+    Args:
+        messages: The whole conversation.
+        prompt: What the teacher is shown.
+
+    Returns:
+        The share, in tokens of about four characters; None if it is shown the whole.
+    """
+    if list(prompt.messages) == list(messages):
+        return None
+    whole, own = (count_tokens_approximately(found) for found in (messages, prompt.messages))
+    return own / max(1, whole)
 
 
 def _counts(usage: Mapping[str, Any]) -> UsageMetadata:
@@ -61,28 +76,37 @@ def _counts(usage: Mapping[str, Any]) -> UsageMetadata:
 
 
 class _ChangesUsage(BaseCallbackHandler):
-    """Changes the usage in the result of the chain's run for the handlers that come after it."""
+    """Changes the usage in the result of a run for the handlers that come after it."""
 
     run_inline = True  # handlers of an event loop otherwise run all at once
 
     def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
         """Change the result of a run that ended well."""
-        for generations in response.generations:  # the run's own lists: the answer is another
-            for index, generation in enumerate(generations):
-                if isinstance(generation, ChatGeneration) and (
-                    isinstance(message := generation.message, AIMessage) and message.usage_metadata
-                ):
-                    update = {"usage_metadata": self._usage(message)}
-                    changed = message.model_copy(update=update)
-                    generations[index] = generation.model_copy(update={"message": changed})
+        change_usage(response, self._usage)
 
     def on_llm_error(self, error: BaseException, **kwargs: Any) -> None:
         """Change what was written before an error."""
         if isinstance(response := kwargs.get("response"), LLMResult):
             self.on_llm_end(response)
 
-    def _usage(self, message: AIMessage) -> dict[str, Any]:
+    def _usage(self, message: AIMessage) -> Mapping[str, Any]:
         raise NotImplementedError
+
+
+def change_usage(response: LLMResult, usage_of: Callable[[AIMessage], Mapping[str, Any]]) -> None:
+    """Replace the messages of a result by copies with other usage.
+
+    Args:
+        response: The result. Its messages, which others hold, are left as they are.
+        usage_of: Gives the usage of a message that has some.
+    """
+    for generations in response.generations:  # the run's own lists: the answer is another
+        for index, generation in enumerate(generations):
+            if isinstance(generation, ChatGeneration) and (
+                isinstance(message := generation.message, AIMessage) and message.usage_metadata
+            ):
+                changed = message.model_copy(update={"usage_metadata": {**usage_of(message)}})
+                generations[index] = generation.model_copy(update={"message": changed})
 
 
 class HideUsage(_ChangesUsage):
@@ -91,23 +115,19 @@ class HideUsage(_ChangesUsage):
     Zeros are handed on, because LangSmith estimates the tokens of runs that report none.
     """
 
-    def _usage(self, message: AIMessage) -> dict[str, Any]:
-        given: dict[str, Any] = {**(message.usage_metadata or {})}
-        used: dict[str, Any] = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
-        if given.get("total_cost") == 0:  # an answer from the cache
-            used["total_cost"] = 0
-        return used
+    def _usage(self, message: AIMessage) -> Mapping[str, Any]:
+        return CACHED if from_cache(message.usage_metadata) else NO_TOKENS
 
 
 class SumUsage(_ChangesUsage):
     """Says what both models used, to handlers that do not hear their runs."""
 
-    def _usage(self, message: AIMessage) -> dict[str, Any]:
-        hidden: dict[str, Any] = {**(message.usage_metadata or {})}
-        if hidden.get("total_cost") == 0:
+    def _usage(self, message: AIMessage) -> Mapping[str, Any]:
+        hidden: Mapping[str, Any] = message.usage_metadata or NO_TOKENS
+        if from_cache(hidden):
             return hidden
         gkt: dict[str, Any] = message.response_metadata.get("gkt") or {}
         paid: UsageMetadata | None = None
         for usage in filter(None, (gkt.get("teacher_usage"), gkt.get("student_usage"))):
             paid = add_usage(paid, _counts(usage))
-        return {**paid} if paid else hidden
+        return paid or hidden

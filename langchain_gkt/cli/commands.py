@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -77,26 +78,35 @@ def sweep(
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(options.teacher_tokenizer or pair.TEACHER)
+    policies = _policies(options.policies) if options.policies else None
+    if policies is not None and (models.guidance or models.teacher_prompt):
+        raise ValueError("--policies takes the place of --guidance and --teacher-prompt; drop them")
+    arguments: dict[str, Any] = {
+        "lengths": lengths[0] if lengths and len(lengths) == 1 else lengths,
+        "teacher_tokenizer": tokenizer,
+        "check_lengths": _numbers(options.check_lengths, "--check-lengths"),
+        "out": out,
+        "concurrency": concurrency,
+        **given_prices,
+    }
+    result: evaluation.Sweep | evaluation.PolicySweep
     with open_chain(models, task_guidance_tokens=loaded.guidance_tokens) as chain:
-        result = evaluation.sweep(
-            chain,
-            loaded,
-            lengths=lengths[0] if lengths and len(lengths) == 1 else lengths,
-            teacher_tokenizer=tokenizer,
-            check_lengths=_numbers(options.check_lengths, "--check-lengths"),
-            out=out,
-            concurrency=concurrency,
-            **given_prices,
-        )
+        if policies is None:
+            result = evaluation.sweep(chain, loaded, **arguments)
+        else:
+            result = evaluation.sweep_policies(chain, loaded, policies, **arguments)
     result = replace(result, max_loss=options.max_loss)
     _save_and_print(result)
     choices = result.choices()
     if not choices:
         sys.stdout.write("\nNo policy was written: choosing takes 4 rows or more.\n")
-    for name, choice in choices.items():
-        file = out / ("policy.json" if name == "fixed length" else "policy-gated.json")
-        choice.policy.save(file)
-        sys.stdout.write(f"\n{file}: {choice}\n")
+    files = {"fixed length": "policy.json", "gated length": "policy-gated.json"}
+    found = {files[name]: choice for name, choice in choices.items()}
+    if isinstance(result, evaluation.Sweep) and not isinstance(result.per_question, str):
+        found["policy-predictor.json"] = result.per_question
+    for name, choice in found.items():
+        choice.policy.save(out / name)
+        sys.stdout.write(f"\n{out / name}: {choice}\n")
 
 
 def report(run: Path, *, format: str, max_loss: float, out: Path | None) -> None:
@@ -109,7 +119,7 @@ def report(run: Path, *, format: str, max_loss: float, out: Path | None) -> None
         out: Folder for the files; None for that of the run.
     """
     result = evaluation.load_run(str(run))
-    if isinstance(result, evaluation.Sweep):
+    if isinstance(result, evaluation.Sweep | evaluation.PolicySweep):
         result = replace(result, max_loss=max_loss)
     files = result.save(out)
     if format == "html":
@@ -130,6 +140,16 @@ def _html_page(files: list[Path]) -> Path:
 def _load_task(options: TaskOptions) -> evaluation.Task:
     given = asdict(options)
     return evaluation.load_task(given.pop("task"), **given)
+
+
+def _policies(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"--policies {file} is no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"--policies {file} must hold an object that maps names to policies")
+    return found
 
 
 def _numbers(text: str, name: str) -> list[int]:

@@ -13,6 +13,7 @@ from transformers.utils import logging as transformers_logging
 from langchain_gkt import GuidedKnowledgeTransferChain, Price
 from langchain_gkt.cli.options import ModelOptions
 from langchain_gkt.demo import pair
+from langchain_gkt.prompts.plain_data import from_data
 
 
 @contextmanager
@@ -41,6 +42,8 @@ def open_chain(
         tokens = task_guidance_tokens
     if tokens is not None:
         policy["guidance_tokens"] = tokens
+    if options.teacher_prompt:
+        policy["teacher_prompt"] = _teacher_prompt(options.teacher_prompt)
     temperature = _temperature(options.temperature)
     with _open_teacher(options) as teacher:
         chain = GuidedKnowledgeTransferChain(
@@ -92,6 +95,13 @@ def _price(text: str | None, name: str) -> Price | str | None:
             f"{name} must be two amounts such as 0.15,0.60 or a model such as openai:gpt-4o-mini, "
             f"not {text!r}"
         ) from error
+
+
+def _teacher_prompt(text: str) -> Any:
+    try:
+        return from_data([{"prompt": name.strip().replace("-", "_")} for name in text.split("+")])
+    except ValueError as error:
+        raise ValueError(f"--teacher-prompt {text}: {error}") from error
 
 
 def _temperature(text: str | None) -> float | None:

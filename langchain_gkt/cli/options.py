@@ -158,6 +158,15 @@ class ModelOptions:
         str | None,
         typer.Option(metavar="PRICE", show_default="free", help="The same for the student."),
     ] = None
+    teacher_prompt: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            show_default="the whole conversation",
+            help="What the teacher is shown: without_exemplars, last_turns, instruct_teacher or "
+            "summarize_older, or several joined by +.",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -234,3 +243,11 @@ class SweepOptions:
         ),
     ] = None
     max_loss: MaxLoss = 0.02
+    policies: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Policies to compare: a JSON object that maps a name to the fields of each, such "
+            'as {"whole": {}, "short": {"teacher_prompt": [{"prompt": "without_exemplars"}]}}.',
+        ),
+    ] = None

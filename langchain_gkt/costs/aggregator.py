@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -23,18 +24,25 @@ from langchain_gkt.costs.budget import (
     highest_cost,
     max_prompt_tokens,
 )
-from langchain_gkt.costs.estimate import estimate_teacher_only, offline_tokenizer
+from langchain_gkt.costs.estimate import (
+    estimate_teacher_only,
+    offline_tokenizer,
+    on_whole_prompt,
+)
 from langchain_gkt.costs.prices import MachineTime, RolePrices
 from langchain_gkt.costs.runs.model_runs import ChainCall, ModelRun, RunResult, read_run
 from langchain_gkt.costs.totals import BusyClock, CallRecord, Estimate, UsageTotals
 from langchain_gkt.costs.usage import (
     TokenRate,
     Tokens,
-    from_cache,
     may_have_billed,
     read_tokens,
     text_length,
 )
+from langchain_gkt.metadata import from_cache
+
+# A tracer asks right after the end of a run.
+_MAX_LAST_COSTS = 1000
 
 
 @dataclass(kw_only=True)
@@ -75,6 +83,7 @@ class CostAggregator:
         self.hidden_retries: set[str] = set()
         self.running = 0
         self.ledger = Ledger(budget) if budget else None
+        self.last_costs: OrderedDict[UUID, dict[str, float]] = OrderedDict()
         self._records = records
         self._rates: dict[tuple[str, str], TokenRate] = {}
         self._calls: WeakKeyDictionary[ChainCall, _CallSums] = WeakKeyDictionary()
@@ -135,10 +144,12 @@ class CostAggregator:
             if found is None:
                 self.estimate.not_estimated_calls += 1
                 return
-            alone, method = found
+            whole, own, method = found
             self.estimate.calls += 1
             self.estimate.methods[method] = self.estimate.methods.get(method, 0) + 1
-            self.estimate.counts.add(alone)
+            self.estimate.counts.add(whole)
+            self.estimate.own_prompt.add(own)
+            self.estimate.own_prompt_calls += whole is not own
             self.estimate.guided.add(sums.spent)
 
     def reservation(
@@ -215,6 +226,11 @@ class CostAggregator:
         price = self.prices.of(run.role)
         if isinstance(price, MachineTime):
             totals.machine_cost = price.cost(totals.busy_seconds)
+        if usage and not totals.cache_hits and not totals.unpriced_calls:
+            with self._lock:
+                self.last_costs[run.run_id] = _as_costs(totals)
+                if len(self.last_costs) > _MAX_LAST_COSTS:
+                    self.last_costs.popitem(last=False)
 
     def _add_estimate(self, run: ModelRun, totals: UsageTotals, tokens: Tokens) -> None:
         totals.add_unreported(tokens, run.limit, self.prices.cost(run, _as_usage(tokens)))
@@ -236,7 +252,10 @@ class CostAggregator:
         """Whether a run belongs to this tracker's measured comparison, not to its bill."""
         return run.metadata.get("gkt_compared") == self.id
 
-    def _teacher_only(self, sums: _CallSums, message: AIMessage) -> tuple[UsageTotals, str] | None:
+    def _teacher_only(
+        self, sums: _CallSums, message: AIMessage
+    ) -> tuple[UsageTotals, UsageTotals, str] | None:
+        """Estimate the teacher alone: on the whole conversation, and on what it was shown."""
         gkt: dict[str, Any] = message.response_metadata["gkt"]
         usage, run = gkt.get("teacher_usage"), sums.teacher
         if not usage or run is None or from_cache(usage) or sums.spent.cache_hits:
@@ -245,9 +264,24 @@ class CostAggregator:
         found = estimate_teacher_only(gkt, usage, str(message.text), count)
         if found is None:
             return None
+        own = whole = self._alone(run, found[0])
+        if share := gkt.get("teacher_prompt_share"):
+            whole = self._alone(run, on_whole_prompt(found[0], share))
+        return whole, own, found[1]
+
+    def _alone(self, run: ModelRun, usage: UsageMetadata) -> UsageTotals:
         alone = UsageTotals(calls=1)
-        alone.add_measured(read_tokens(found[0], run.tier), self.prices.cost(run, found[0]))
-        return alone, found[1]
+        alone.add_measured(read_tokens(usage, run.tier), self.prices.cost(run, usage))
+        return alone
+
+
+def _as_costs(totals: UsageTotals) -> dict[str, float]:
+    """Return a run's money as LangSmith reads it: the total is the sum of the other two."""
+    return {
+        "input_cost": float(totals.prompt_cost),
+        "output_cost": float(totals.completion_cost + totals.machine_cost),
+        "total_cost": float(totals.known_cost),
+    }
 
 
 def _record(run: ModelRun, result: RunResult, totals: UsageTotals) -> CallRecord:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -40,6 +40,11 @@ class _FanOut(BaseCallbackHandler):
     on_llm_end = _to_all("on_llm_end")
     on_llm_error = _to_all("on_llm_error")
     admit_teacher = _to_all("admit_teacher")
+
+    def end_run(self, *args: Any) -> Mapping[str, float] | None:
+        """Let every tracker count a run that ends; the innermost that knows a price says it."""
+        costs = [tracker.end_run(*args) for tracker in self.trackers]
+        return next((one for one in reversed(costs) if one is not None), None)
 
 
 _active: ContextVar[_FanOut | None] = ContextVar("langchain_gkt_costs", default=None)

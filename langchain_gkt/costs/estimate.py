@@ -64,6 +64,29 @@ def estimate_teacher_only(
     return usage_alone, method
 
 
+def on_whole_prompt(usage: UsageMetadata, share: float) -> UsageMetadata:
+    """Estimate what a teacher that was shown a prompt of its own would use on the whole one.
+
+    Args:
+        usage: Its usage on its own prompt.
+        share: ``teacher_prompt_share`` of the answer's ``"gkt"``.
+
+    Returns:
+        Usage with as many more prompt tokens as the whole conversation is longer; those that were
+        read from the provider's cache in the same proportion.
+    """
+
+    def grown(tokens: int) -> int:
+        return round(tokens / share)
+
+    prompt = grown(usage["input_tokens"])
+    whole: Any = {**usage, "input_tokens": prompt, "total_tokens": prompt + usage["output_tokens"]}
+    if details := usage.get("input_token_details"):
+        given: Mapping[str, Any] = details
+        whole["input_token_details"] = {name: grown(tokens or 0) for name, tokens in given.items()}
+    return whole  # type: ignore[no-any-return]
+
+
 @lru_cache(maxsize=64)
 def offline_tokenizer(model: str) -> Callable[[str], int] | None:
     """Return an OpenAI model's tokenizer, if tiktoken has its file already.

@@ -192,6 +192,17 @@ def estimate_notes(data: Mapping[str, Any]) -> list[str]:
                 f"${Decimal(cached['guided_cost']):.6f}, teacher only "
                 f"${Decimal(cached['cost']):.6f} (estimated)"
             )
+    if own := data["own_prompt"]:
+        text = (
+            f"{own['calls']} guided call(s) showed the teacher a prompt of its own; teacher only "
+            "is estimated on the whole conversation, its prompt tokens by characters"
+        )
+        if own["ratio"] is not None:
+            text += (
+                f"; of teacher only on what it was shown, guided calls cost {own['ratio']:.0%} "
+                "(estimated)"
+            )
+        found.append(text)
     if data["calls"]:
         found.append(f"estimate: {data['method']}")
     if data["not_estimated_calls"]:

@@ -143,6 +143,22 @@ class CostReport:
                 if cached
                 else None
             ),
+            "against": "the teacher alone on the whole conversation",
+            "own_prompt": self._own_prompt_dict(spent if paid else None),
+        }
+
+    def _own_prompt_dict(self, spent: Decimal | None) -> dict[str, Any] | None:
+        """Return the estimate for a teacher alone that is shown its own prompt, if it has one."""
+        own = self.estimate.own_prompt
+        if not self.estimate.own_prompt_calls:
+            return None
+        known = not _unpriced(own)
+        return {
+            "calls": self.estimate.own_prompt_calls,
+            "prompt_tokens": own.prompt_tokens,
+            "completion_tokens": own.completion_tokens,
+            "cost": amount(own.known_cost) if known else None,
+            "ratio": None if spent is None or not known else _share(spent, own.known_cost),
         }
 
     def to_json(self) -> str:

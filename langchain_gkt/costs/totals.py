@@ -205,8 +205,10 @@ class Estimate:
         calls: Guided calls in the estimate.
         not_estimated_calls: Guided calls that gave nothing to estimate from.
         methods: How many calls were estimated by which method.
-        counts: Tokens and money of the imagined teacher-only calls.
+        counts: Tokens and money of the imagined teacher-only calls, on the whole conversation.
         guided: The same calls as they really were, both models.
+        own_prompt_calls: How many of them showed the teacher a prompt of its own.
+        own_prompt: As ``counts``, with the teacher shown what it was really shown.
     """
 
     calls: int = 0
@@ -214,6 +216,8 @@ class Estimate:
     methods: dict[str, int] = field(default_factory=dict)
     counts: UsageTotals = field(default_factory=UsageTotals)
     guided: UsageTotals = field(default_factory=UsageTotals)
+    own_prompt_calls: int = 0
+    own_prompt: UsageTotals = field(default_factory=UsageTotals)
 
 
 @dataclass(frozen=True, kw_only=True)

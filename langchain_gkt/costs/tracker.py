@@ -6,7 +6,7 @@ import copy
 import importlib
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -177,6 +177,25 @@ class CostTracker(RunListener):
             self._aggregator.reserve(call_id, self._calls.get(call_id), most)
             if root is not None:
                 self._call_of({"gkt_call_id": call_id, "gkt_mode": mode}, root)
+
+    def end_run(
+        self, run_id: UUID, response: Any, error: BaseException | None = None
+    ) -> Mapping[str, float] | None:
+        """Count a run that ends now, unless LangChain has told of its end, and say what it cost.
+
+        Args:
+            run_id: The run.
+            response: What it ended with; a partial one, or None, after an error.
+            error: What ended it early, or None.
+
+        Returns:
+            ``input_cost``, ``output_cost`` and ``total_cost`` in US dollars, as LangSmith reads
+            them in usage metadata, of one of the latest thousand runs; None if nothing was
+            reported or the model is unpriced.
+        """
+        self._end(run_id, response, error)
+        with self._lock:
+            return self._aggregator.last_costs.get(run_id)
 
     def report(self) -> CostReport:
         """Return what was counted so far; calls may still be running."""

@@ -10,6 +10,8 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, LLMResult
 
+from langchain_gkt.metadata import from_cache
+
 CHARS_PER_TOKEN = 4.0
 """Used until a model's own texts have been measured; as langchain-core counts."""
 
@@ -130,18 +132,6 @@ def message_of(response: object) -> AIMessage | None:
             if isinstance(generation, ChatGeneration) and isinstance(generation.message, AIMessage):
                 return generation.message
     return None
-
-
-def from_cache(usage: Any) -> bool:
-    """Whether usage is that of an answer from LangChain's cache.
-
-    Args:
-        usage: Usage metadata or None.
-
-    Returns:
-        Whether langchain-core marked it so (``_convert_cached_generations``).
-    """
-    return bool(usage) and usage.get("total_cost") == 0
 
 
 def may_have_billed(error: BaseException) -> bool:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from langchain_gkt.evaluation.compare import acompare, compare
 from langchain_gkt.evaluation.results.comparison import Comparison
 from langchain_gkt.evaluation.results.frontier import Choice
+from langchain_gkt.evaluation.results.per_question.choice import PerQuestionChoice
+from langchain_gkt.evaluation.results.policy_sweep import PolicyChoice, PolicySweep
 from langchain_gkt.evaluation.results.sweep_result import Sweep
 from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.evaluation.sweep import asweep, sweep
+from langchain_gkt.evaluation.sweep_policies import asweep_policies, sweep_policies
 from langchain_gkt.evaluation.tasks.loading import load_task
 from langchain_gkt.evaluation.tasks.task import Example, Task
 
@@ -15,29 +20,37 @@ __all__ = [
     "Choice",
     "Comparison",
     "Example",
+    "PerQuestionChoice",
+    "PolicyChoice",
+    "PolicySweep",
     "Sweep",
     "Task",
     "acompare",
     "asweep",
+    "asweep_policies",
     "compare",
     "load_run",
     "load_task",
     "sweep",
+    "sweep_policies",
 ]
 
 
-def load_run(folder: str) -> Comparison | Sweep:
+def load_run(folder: str) -> Comparison | Sweep | PolicySweep:
     """Read the folder of a run; no model is called.
 
     Args:
         folder: What ``out=`` named.
 
     Returns:
-        What `compare` or `sweep` returned; of an interrupted run, what it has so far.
+        What `compare`, `sweep` or `sweep_policies` returned; of an interrupted run, what it has
+        so far.
 
     Raises:
         FileNotFoundError: If it is not the folder of a run.
         ValueError: If its files are damaged, or it holds too little.
     """
     read = RunStore(folder).read()
-    return Comparison.of(read) if read.manifest["kind"] == "compare" else Sweep.of(read)
+    kinds: dict[str, Any] = {"compare": Comparison, "policies": PolicySweep}
+    found: Comparison | Sweep | PolicySweep = kinds.get(read.manifest["kind"], Sweep).of(read)
+    return found

@@ -10,6 +10,7 @@ from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
 from langchain_gkt.costs.prices import MachineTime, Prices
 from langchain_gkt.evaluation.results.comparison import Comparison
 from langchain_gkt.evaluation.running.async_to_sync import async_to_sync
+from langchain_gkt.evaluation.running.earlier_cuts import forget_other_cuts
 from langchain_gkt.evaluation.running.progress import ProgressBar
 from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.evaluation.running.runner import EvaluationRunner
@@ -64,6 +65,10 @@ async def acompare(
     ):
         runner.load()
         for mode in modes:
+            if mode == "guided" and runner.missing(mode):
+                old = await forget_other_cuts(runner)
+                # First, so that a run that is interrupted here still misses the others.
+                await runner.run(mode, [job for job in runner.missing(mode) if job[0] in old], bar)
             await runner.run(mode, runner.missing(mode), bar)
     return Comparison.of(folder)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,44 @@ from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
 from langchain_gkt.costs.prices import MachineTime, Prices
 from langchain_gkt.evaluation.results.sweep_result import Sweep
 from langchain_gkt.evaluation.running.async_to_sync import async_to_sync
+from langchain_gkt.evaluation.running.earlier_cuts import forget_other_cuts
 from langchain_gkt.evaluation.running.progress import ProgressBar
 from langchain_gkt.evaluation.running.replay import TokenSplitter, token_splitter
 from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.evaluation.running.runner import EvaluationRunner
 from langchain_gkt.evaluation.running.sweep_jobs import SweepJobs
 from langchain_gkt.evaluation.tasks.task import Task
+from langchain_gkt.prompts.base import for_tokens
 from langchain_gkt.teachers.wrappers import models_of, resolve
 
 _DEFAULT_LENGTHS = 12
+
+
+@dataclass(frozen=True)
+class Donor:
+    """A sweep whose answers another one takes over.
+
+    Attributes:
+        folder: What it wrote down.
+        modes: Of which modes: ``student``, and ``teacher`` if it was shown the same prompt.
+    """
+
+    folder: RunStore
+    modes: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepSettings:
+    """Arguments of `asweep` that several sweeps may share; see there."""
+
+    lengths: Sequence[int] | int | None = None
+    teacher_price: Prices = None
+    student_price: Prices | MachineTime = None
+    teacher_tokenizer: Any = None
+    check_lengths: Sequence[int] = ()
+    check_rows: int = 20
+    concurrency: int = 8
+    progress: bool | None = None
 
 
 async def asweep(
@@ -43,6 +72,9 @@ async def asweep(
     and the student's time. The tokens are those that the provider reports (``logprobs``), else
     those of the teacher's tokenizer, else approximate; the result says which. A cut guidance is
     what the teacher would write if asked again only if it repeats itself: at temperature 0.
+
+    The teacher is shown the chain's ``teacher_prompt``, also where it answers alone. If that
+    prompt speaks of a number of tokens, it is the chain's ``guidance_tokens`` for all lengths.
 
     If a sweep was interrupted, even by ``kill -9``, the same call continues it.
 
@@ -70,33 +102,91 @@ async def asweep(
         ValueError: If an argument makes no sense, or ``out`` holds a run of other settings.
         RuntimeError: If every question fails, or another process writes to ``out``.
     """
-    chosen = _lengths(lengths, chain.guidance_tokens)
-    if bad := [length for length in check_lengths if length < 1]:
+    settings = SweepSettings(
+        lengths=lengths,
+        teacher_price=teacher_price,
+        student_price=student_price,
+        teacher_tokenizer=teacher_tokenizer,
+        check_lengths=check_lengths,
+        check_rows=check_rows,
+        concurrency=concurrency,
+        progress=progress,
+    )
+    return await sweep_from((), chain, task, out, settings)
+
+
+async def sweep_from(
+    donors: Sequence[Donor],
+    chain: GuidedKnowledgeTransferChain,
+    task: Task,
+    out: str | Path | None,
+    settings: SweepSettings,
+) -> Sweep:
+    """Do what `asweep` does, and take over answers that other sweeps have already.
+
+    Args:
+        donors: Sweeps of the same questions and models.
+        chain: As for `asweep`.
+        task: As for `asweep`.
+        out: As for `asweep`.
+        settings: Its other arguments.
+
+    Returns:
+        The sweep.
+    """
+    chosen = _lengths(settings.lengths, chain.guidance_tokens)
+    if bad := [length for length in settings.check_lengths if length < 1]:
         raise ValueError(f"check_lengths must be 1 or more, not {bad[0]}")
-    if chain.guidance is not None and chain.guidance.ask != "always":
-        # Whether to ask is what the sweep finds out.
-        chain = chain.model_copy(update={"guidance": replace(chain.guidance, ask="always")})
+    chain = _to_sweep(chain, chosen)
     folder = RunStore(out)
     # Replies that are not streamed report their tokens more reliably.
     chain = chain.model_copy(update={"disable_streaming": True})
-    runner = EvaluationRunner(chain, task, folder, teacher_price, student_price, concurrency)
-    settings = runner.settings
-    settings["chain"].pop("guidance_tokens")  # that is what a sweep varies
-    splitter = _splitter(teacher_tokenizer, chain.teacher)
+    prices = settings.teacher_price, settings.student_price
+    runner = EvaluationRunner(chain, task, folder, *prices, settings.concurrency, own_prompt=True)
+    made_with = runner.settings
+    made_with["chain"].pop("guidance_tokens")  # that is what a sweep varies
+    splitter = _splitter(settings.teacher_tokenizer, chain.teacher)
     with (
-        folder.writing("sweep", settings, runner.questions, runner.about),
-        ProgressBar(progress) as bar,
+        folder.writing("sweep", made_with, runner.questions, runner.about),
+        ProgressBar(settings.progress) as bar,
     ):
         runner.load()
+        for donor in donors:
+            for mode in donor.modes:
+                runner.adopt(donor.folder, mode=mode)
         # Rows that are new to the run get the lengths that the others have.
         known = {length for _, mode, length in runner.answers if mode == "guided" and length}
         jobs = SweepJobs(runner, sorted(known.union(chosen)), splitter)
         await runner.run("teacher", await jobs.teacher_jobs(), bar)
         await runner.run("student", runner.missing("student", ask=jobs.ask_student), bar)
+        if older := jobs.first_token_jobs():
+            await runner.run("first tokens", older, bar)
+        if jobs.guided_jobs():
+            old = await forget_other_cuts(runner, splitter)
+            # First, so that a run that is interrupted here still misses the others.
+            await runner.run("guided", jobs.guided_jobs(old), bar)
         await runner.run("guided", jobs.guided_jobs(), bar)
-        if checks := jobs.check_jobs(check_lengths, check_rows):
+        if checks := jobs.check_jobs(settings.check_lengths, settings.check_rows):
             await runner.run("check", checks, bar, gives_up=False)
-    return Sweep.of(folder)
+    return replace(Sweep.of(folder), teacher_prompt=chain.teacher_prompt)
+
+
+def _to_sweep(
+    chain: GuidedKnowledgeTransferChain, lengths: Sequence[int]
+) -> GuidedKnowledgeTransferChain:
+    """Have a chain always ask, and its teacher prompt speak of one number of tokens.
+
+    One reply stands for all lengths, so the number cannot be that of each.
+    """
+    prompt, update = chain.teacher_prompt, dict[str, Any]()
+    if chain.guidance is not None:
+        prompt = chain.guidance.teacher_prompt or prompt
+        # Whether to ask is what the sweep finds out.
+        update["guidance"] = replace(
+            chain.guidance, ask="always", predictor=None, teacher_prompt=None
+        )
+    update["teacher_prompt"] = for_tokens(prompt, chain.guidance_tokens or max(1, *lengths))
+    return chain.model_copy(update=update)
 
 
 def _lengths(given: Sequence[int] | int | None, longest: int) -> list[int]:

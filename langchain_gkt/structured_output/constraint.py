@@ -54,25 +54,30 @@ class GrammarTokenizer:
         # Errors are asked for with get_error(); the engine would print them on stderr, too.
         return llguidance.LLMatcher(self.tokens, grammar, log_level=0)
 
+    def spell(self, data: bytes) -> list[int]:
+        """Return tokens that spell some bytes."""
+        return list(self.tokens.tokenize_bytes(data))
+
     def is_added(self, text: str) -> bool:
         """Whether a text is one added token of the vocabulary, which no bytes can spell."""
         ids = self.tokens.tokenize_str(text)
         return len(ids) == 1 and bool(self.tokens.is_special_token(ids[0]))
 
-    def shortest_end(self, matcher: llguidance.LLMatcher) -> list[int] | None:
+    def shortest_end(self, matcher: llguidance.LLMatcher, rest: bytes = b"") -> list[int] | None:
         """Return tokens that bring a text to its end, few rather than many.
 
         Args:
             matcher: The text's state; it is not changed.
+            rest: Bytes that the grammar allows next, and that come first.
 
         Returns:
             Token ids, or None if no end was found in 4,096 steps.
         """
-        trial = matcher.deep_copy()
-        path: list[int] = []
+        trial, path = matcher.deep_copy(), self.spell(rest)
+        trial.consume_tokens(path)
         while not (trial.is_accepting() or trial.is_stopped()):
             allowed = allowed_tokens(trial)
-            if len(path) == _MAX_CLOSING_TOKENS or not allowed.any():
+            if len(path) >= _MAX_CLOSING_TOKENS or not allowed.any():
                 return None
             path.append(self._closing.first(allowed))
             trial.consume_token(path[-1])
@@ -88,20 +93,41 @@ def allowed_tokens(matcher: llguidance.LLMatcher) -> npt.NDArray[np.bool_]:
 
 @lru_cache(maxsize=256)
 def shortest_answer(tokenizer: GrammarTokenizer, grammar: str) -> int:
-    """Return how many tokens the shortest text of a grammar takes; 0 if that is not known.
+    """Return how many tokens the shortest text of a grammar takes.
 
     Args:
         tokenizer: The student's.
         grammar: A compiled grammar.
+
+    Raises:
+        ValueError: If no text of it was found that ends.
     """
-    return len(tokenizer.shortest_end(tokenizer.matcher(grammar)) or ())
+    return len(_found(tokenizer.shortest_end(tokenizer.matcher(grammar))))
+
+
+def _found(end: list[int] | None) -> list[int]:
+    if end is None:
+        raise ValueError(
+            "response_format or a tool's parameters cannot be enforced: no answer was found that "
+            f"ends within {_MAX_CLOSING_TOKENS} tokens. Lower minItems or minLength, give what "
+            "refers to itself an end (null, an empty list, a property that may be left out), or "
+            "have the teacher alone write the answer: method='function_calling'"
+        )
+    return end
 
 
 class GrammarConstraint:
     """Holds one answer to a grammar, and makes it end within its tokens."""
 
     def __init__(
-        self, tokenizer: GrammarTokenizer, grammar: str, *, begun: str, max_tokens: int
+        self,
+        tokenizer: GrammarTokenizer,
+        grammar: str,
+        *,
+        begun: str,
+        max_tokens: int,
+        spelled: bytes = b"",
+        spelled_tokens: int = 0,
     ) -> None:
         """Start at the end of a prefix.
 
@@ -111,29 +137,37 @@ class GrammarConstraint:
             begun: The part of the answer that is already written.
             max_tokens: Tokens that are left for the rest. If ``begun`` cannot be finished with
                 them, it gets as many as it needs: see the attribute of that name.
+            spelled: The end of ``begun``, in bytes, if the first tokens spell it again; the
+                logits then leave them no choice but that.
+            spelled_tokens: Tokens there are for that, beside ``max_tokens``.
 
         Raises:
-            ValueError: If the prefix breaks the grammar, or no whole answer fits.
+            ValueError: If the prefix breaks the grammar, or no whole answer fits or ends.
         """
         self._tokenizer = tokenizer
         self._matcher = tokenizer.matcher(grammar)
         if error := self._matcher.get_error():
             raise ValueError(f"the grammar cannot be used: {error}")
-        ids = tokenizer.tokens.tokenize_bytes(begun.encode())
-        if self._matcher.try_consume_tokens(ids) != len(ids):
+        data = begun.encode()
+        ids, whole = tokenizer.spell(data), self._matcher.deep_copy()
+        if whole.try_consume_tokens(ids) != len(ids):
             fits, _ = valid_prefix(begun, grammar)
             raise ValueError(
                 f"the answer's beginning breaks the schema after {fits[-30:]!r}; it begins "
                 f"{begun[:60]!r}"
             )
-        needed = len(tokenizer.shortest_end(self._matcher) or ())
+        needed = len(_found(tokenizer.shortest_end(whole)))
         if needed > max_tokens and not begun:
             raise ValueError(
                 f"max_tokens leaves {max_tokens} tokens, but the shortest answer of this schema "
                 f"takes {needed} more; raise max_tokens"
             )
+        self._matcher.consume_tokens(tokenizer.spell(data[: len(data) - len(spelled)]))
+        self._rest = spelled
+        longer = max(0, len(tokenizer.spell(spelled)) - spelled_tokens)
         # A teacher was paid for the prefix: a few tokens too many are better than half an object.
-        self.max_tokens = self._left = max(max_tokens, needed)
+        self.max_tokens = max(max_tokens, needed + longer)
+        self._left = self.max_tokens + spelled_tokens
         self._needed_at_most = needed
         # One token opens at most what the grammar itself spells out.
         self._growth = len(tokenizer.tokens.tokenize_str(grammar))
@@ -155,22 +189,7 @@ class GrammarConstraint:
             next token on the shortest way to the end.
         """
         forbidden = torch.from_numpy(~allowed_tokens(self._matcher)).to(logits.device)
-        token = pick(logits.masked_fill(forbidden, -torch.inf))
-        self._left -= 1
-        self._needed_at_most += self._growth
-        if self._needed_at_most > self._left:
-            token = self._keep_room_to_end(token)
-        self._matcher.consume_token(token)
-        return token
-
-    def accepts(self, text: str) -> bool:
-        """Whether a text may come next.
-
-        Args:
-            text: Text that an engine has written without knowing of the grammar.
-        """
-        ids = self._tokenizer.tokens.tokenize_str(text)
-        return bool(self._matcher.validate_tokens(ids) == len(ids))
+        return self.take(pick(logits.masked_fill(forbidden, -torch.inf)))
 
     @property
     def allowed(self) -> list[int]:
@@ -180,44 +199,52 @@ class GrammarConstraint:
     @property
     def may_end(self) -> bool:
         """Whether what is written is a whole answer."""
-        return bool(self._matcher.is_accepting())
+        return not self._rest and bool(self._matcher.is_accepting())
 
-    def follow(self, text: str, tokens: int) -> int | None:
-        """Read text that an engine has written, and that may come next.
+    def accepts(self, tokens: list[int]) -> bool:
+        """Whether tokens may come next.
 
         Args:
-            text: The text behind what was read before.
-            tokens: Tokens of the whole answer so far.
+            tokens: Their ids.
+        """
+        return bool(self._matcher.validate_tokens(tokens) == len(tokens))
+
+    def take(self, token: int) -> int:
+        """Go on by a token that may come next.
+
+        Args:
+            token: Its id.
 
         Returns:
-            None if the answer may go on behind it; else the token on the shortest way to the
-            end, which stands in its place.
+            The token; or, if it would leave too few tokens to end the answer, the next one on
+            the shortest way to the end, which stands in its place.
         """
-        before = self._matcher.deep_copy()
-        self._matcher.try_consume_tokens(self._tokenizer.tokens.tokenize_str(text))
-        written = tokens - (self.max_tokens - self._left)
-        self._left -= written
-        self._needed_at_most += self._growth * written
-        if self._needed_at_most <= self._left or self.done:
-            return None
-        end = self._tokenizer.shortest_end(self._matcher)
-        self._needed_at_most = len(end or ())
-        if end is None or len(end) <= self._left:
-            return None
-        forced, *rest = self._tokenizer.shortest_end(before) or [min(self._tokenizer.end_ids)]
-        self._matcher = before
-        self._matcher.consume_token(forced)
-        self._left += written - 1
-        self._needed_at_most = len(rest)
-        return forced
+        self._left -= 1
+        self._needed_at_most += self._growth
+        if self._rest or self._needed_at_most > self._left:
+            token = self._keep_room_to_end(token)
+        self._matcher.consume_token(token)
+        return token
 
     def _keep_room_to_end(self, token: int) -> int:
         """Return the token if the answer can still end in time after it, else one that ends."""
         trial = self._matcher.deep_copy()
         trial.consume_token(token)
-        end = self._tokenizer.shortest_end(trial)
-        if end is not None and len(end) > self._left:
-            way = self._tokenizer.shortest_end(self._matcher)
+        rest, left = self._after(token)
+        end = self._tokenizer.shortest_end(trial, rest)
+        if end is None or len(end) > left:
+            way = _found(self._tokenizer.shortest_end(self._matcher, self._rest))
             token, *end = way or [min(self._tokenizer.end_ids)]
-        self._needed_at_most = len(end or ())
+            rest, left = self._after(token)
+        self._rest, self._left, self._needed_at_most = rest, left, len(end)
         return token
+
+    def _after(self, token: int) -> tuple[bytes, int]:
+        """Return what has to be spelled after a token, and how many tokens are left then."""
+        if not self._rest:
+            return b"", self._left
+        data = self._tokenizer.tokens.decode_bytes([token])
+        if rest := self._rest[len(data) :]:
+            return rest, self._left
+        is_new = len(data) > len(self._rest)
+        return b"", min(self._left, self.max_tokens - is_new)

@@ -67,6 +67,18 @@ def _closed(schema: Any) -> Any:
     return closed
 
 
+def _moved(schema: Any, place: str) -> Any:
+    """Have the references of a schema point to where it is a part of another."""
+    if isinstance(schema, list):
+        return [_moved(item, place) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    moved = {key: _moved(value, place) for key, value in schema.items()}
+    if isinstance(ref := schema.get("$ref"), str) and ref.startswith("#"):
+        moved["$ref"] = place + ref[1:]
+    return moved
+
+
 def tool_grammar(
     tools: Sequence[dict[str, Any]], name: str | None, *, single_tokens: Collection[str] = ()
 ) -> str:
@@ -84,18 +96,22 @@ def tool_grammar(
     Raises:
         ValueError: If there is no such tool, or its parameters cannot be enforced.
     """
-    functions = [tool["function"] for tool in tools]
+    functions = [tool["function"] for tool in tools if "function" in tool]
     chosen = [function for function in functions if name in (None, function["name"])]
     if not chosen:
         known = ", ".join(function["name"] for function in functions)
-        raise ValueError(f"tool_choice={name!r} is none of the bound tools ({known})")
+        raise ValueError(
+            f"tool_choice={name or 'any'!r} is none of the bound tools ({known}) that the student "
+            "can call; name one of them"
+        )
     calls = [
         {
             "type": "object",
             "properties": {
                 "name": {"const": function["name"]},
-                "arguments": _closed(
-                    function.get("parameters") or {"type": "object", "properties": {}}
+                "arguments": _moved(
+                    _closed(function.get("parameters") or {"type": "object", "properties": {}}),
+                    "#/properties/arguments",
                 ),
             },
             "required": ["name", "arguments"],

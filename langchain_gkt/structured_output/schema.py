@@ -9,17 +9,19 @@ from operator import itemgetter
 from typing import Any, Literal
 
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
-from langchain_core.messages import BaseMessage, SystemMessage
+from langchain_core.messages import BaseMessage
 from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
 from langchain_core.utils.function_calling import convert_to_json_schema
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel
 
+from langchain_gkt.prompts.conversation import with_system_text
+from langchain_gkt.texts.edges import WORD_EDGE
+
 Method = Literal["json_schema", "json_mode", "function_calling"]
 
-# A JSON text may be cut after a punctuation mark or before a blank.
-_JSON_EDGE = re.compile(r".*(?:(?=\s)|(?<=[,:{}\[\]\"]))", re.DOTALL)
+_JSON_EDGE = re.compile(rf".*(?:{WORD_EDGE}|(?<=[,:{{}}\[\]\"]))\s*", re.DOTALL)
 
 
 def schema_in(response_format: Any) -> dict[str, Any]:
@@ -61,13 +63,7 @@ def with_instruction(messages: Sequence[BaseMessage], schema: dict[str, Any]) ->
     if schema != {"type": "object"}:
         wanted = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
         text += f", properties in the order of this JSON schema:\n{wanted}"
-    found = next((i for i, m in enumerate(messages) if not isinstance(m, SystemMessage)), 0)
-    if found:
-        # Many templates take one system message only.
-        first = SystemMessage("\n\n".join([*(str(m.text) for m in messages[:found]), text]))
-    else:
-        first = SystemMessage(text)
-    return [first, *messages[found:]]
+    return with_system_text(messages, text)
 
 
 def in_order(value: Any, schema: Any, root: dict[str, Any]) -> Any:
@@ -86,7 +82,7 @@ def in_order(value: Any, schema: Any, root: dict[str, Any]) -> Any:
     if schema.get("$ref") == "#":
         return in_order(value, root, root)
     if str(schema.get("$ref", "")).startswith("#/"):
-        return in_order(value, _target(schema["$ref"], root), root)
+        return in_order(value, target_of(schema["$ref"], root), root)
     if isinstance(value, list):
         return [in_order(item, schema.get("items"), root) for item in value]
     if isinstance(value, float) and schema.get("type") == "integer" and value.is_integer():
@@ -101,7 +97,7 @@ def in_order(value: Any, schema: Any, root: dict[str, Any]) -> Any:
 
 
 def json_edge(text: str) -> str:
-    """Cut a growing JSON text after its last mark or whole word, without trailing blanks.
+    """Cut a growing JSON text after its last mark or whole word, and the blanks behind it.
 
     Args:
         text: The JSON text so far.
@@ -110,7 +106,7 @@ def json_edge(text: str) -> str:
         A part of it; the result for any longer text begins with it.
     """
     edge = _JSON_EDGE.match(text)
-    return edge[0].rstrip() if edge else ""
+    return edge[0] if edge else ""
 
 
 def _parsed(
@@ -145,29 +141,42 @@ def _recursive(schema: Any) -> dict[str, Any] | None:
     own = schema
     if isinstance(schema, type) and issubclass(schema, BaseModel):
         own = schema.model_json_schema()
-    if not isinstance(own, dict) or not _refers_to_itself(own, own, ()):
+    if not isinstance(own, dict) or not refers_to_itself(own, own):
         return None
     target = own
     if str(own.get("$ref", "")).startswith("#/"):
-        target = _target(own["$ref"], own)
+        target = target_of(own["$ref"], own)
     return {"title": target.get("title", "answer"), **own}
 
 
-def _refers_to_itself(schema: Any, root: dict[str, Any], open_refs: tuple[str, ...]) -> bool:
+def refers_to_itself(schema: Any, root: dict[str, Any], open_refs: tuple[str, ...] = ()) -> bool:
+    """Whether a schema refers to itself, at any depth.
+
+    Args:
+        schema: A JSON schema, or a part of one.
+        root: The schema that ``$ref`` points into.
+        open_refs: The references that led to this part.
+    """
     if isinstance(schema, list):
-        return any(_refers_to_itself(item, root, open_refs) for item in schema)
+        return any(refers_to_itself(item, root, open_refs) for item in schema)
     if not isinstance(schema, dict):
         return False
     ref = schema.get("$ref")
     if ref == "#" or ref in open_refs:
         return True
     if isinstance(ref, str) and ref.startswith("#/"):
-        return _refers_to_itself(_target(ref, root), root, (*open_refs, ref))
+        return refers_to_itself(target_of(ref, root), root, (*open_refs, ref))
     inner = (value for key, value in schema.items() if key not in ("$defs", "definitions"))
-    return any(_refers_to_itself(value, root, open_refs) for value in inner)
+    return any(refers_to_itself(value, root, open_refs) for value in inner)
 
 
-def _target(ref: str, root: dict[str, Any]) -> Any:
+def target_of(ref: str, root: dict[str, Any]) -> Any:
+    """Return what a reference such as ``#/$defs/Node`` points to.
+
+    Args:
+        ref: The reference.
+        root: The schema it points into.
+    """
     target: Any = root
     for step in ref[2:].split("/"):
         target = target.get(step, {}) if isinstance(target, dict) else {}

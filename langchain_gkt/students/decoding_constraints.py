@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_gkt.structured_output.schema import schema_in
 from langchain_gkt.students.backends.protocol import Backend, refuse_unsupported
+from langchain_gkt.students.engine.token_healing import Seam
 from langchain_gkt.students.settings import GenerationSettings
 from langchain_gkt.tool_text import CLOSE, OPEN
 
@@ -36,7 +37,12 @@ class DecodingConstraints:
         return GrammarTokenizer(engine.tokenizer, engine.end_ids, engine.vocabulary)
 
     def for_call(
-        self, settings: GenerationSettings, *, begun: str, max_tokens: int
+        self,
+        settings: GenerationSettings,
+        *,
+        begun: str,
+        max_tokens: int,
+        seam: Seam | None = None,
     ) -> GrammarConstraint | None:
         """Return the constraint of one answer.
 
@@ -44,6 +50,7 @@ class DecodingConstraints:
             settings: The settings of the call.
             begun: The part of the answer that is already written.
             max_tokens: Tokens that are left for the rest.
+            seam: How the end of ``begun`` is spelled again, if it is.
 
         Returns:
             A constraint that serves this answer alone, or None if any text will do.
@@ -57,16 +64,28 @@ class DecodingConstraints:
             return None
         from langchain_gkt.structured_output.constraint import GrammarConstraint
 
-        return GrammarConstraint(self._tokenizer, grammar, begun=begun, max_tokens=max_tokens)
+        return GrammarConstraint(
+            self._tokenizer,
+            grammar,
+            begun=begun,
+            max_tokens=max_tokens,
+            spelled=seam.spelled if seam else b"",
+            spelled_tokens=seam.opened if seam else 0,
+        )
 
-    def shortest_answer(self, response_format: dict[str, Any]) -> int:
-        """Return how many tokens the shortest answer of a form takes; 0 if it is not known.
+    def shortest_answer(self, settings: GenerationSettings) -> int:
+        """Return how many tokens the shortest answer of a call takes; 0 if any text will do.
 
         Args:
-            response_format: The form the answer must have.
+            settings: The settings of the call.
+
+        Raises:
+            ImportError: If llguidance (extra ``structured``) is missing.
+            ValueError: If the schema, the tool choice or a tool's parameters cannot be enforced.
         """
-        refuse_unsupported(self._engine, "response_format", None)
-        grammar = _json_grammar(response_format)  # says so if the extra is missing
+        grammar = self._grammar(settings)
+        if grammar is None:
+            return 0
         from langchain_gkt.structured_output.constraint import shortest_answer
 
         return shortest_answer(self._tokenizer, grammar)
@@ -80,7 +99,8 @@ class DecodingConstraints:
             if getattr(self._engine.tokenizer, "response_template", None):
                 raise ValueError(
                     f"tool_choice={tool!r} needs a student that calls tools in the Hermes "
-                    "format; this one's response_template has a format of its own"
+                    "format; this one's response_template has a format of its own. Leave "
+                    "tool_choice out, or the call to a teacher (on_teacher_error='raise')"
                 )
             added = [mark for mark in (OPEN, CLOSE) if self._tokenizer.is_added(mark)]
             name = None if tool == "any" else tool

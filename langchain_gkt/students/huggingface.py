@@ -13,15 +13,15 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.runnables.config import RunnableConfig, run_in_executor
 from langchain_core.tools import BaseTool
-from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from langchain_gkt.errors import refuse_unknown
+from langchain_gkt.predictor import FirstToken
 from langchain_gkt.structured_output.schema import Method, bind_schema
+from langchain_gkt.structured_output.tools import in_openai_form
 from langchain_gkt.students.backends.choosing import BackendName
 from langchain_gkt.students.backends.protocol import Backend, PrefillHandle
 from langchain_gkt.students.batching import with_max_concurrency
-from langchain_gkt.students.engine.request import Request
 from langchain_gkt.students.generation import Generation
 from langchain_gkt.students.loading import ModelSource, StudentLoader, name_of
 from langchain_gkt.students.settings import (
@@ -167,8 +167,7 @@ class HuggingFaceStudent(BaseChatModel):
 
     def _student_for(self, kwargs: dict[str, Any]) -> HuggingFaceStudent:
         """Return the student a call names with ``model``: this one, or another, kept loaded."""
-        name = kwargs.pop("model", None)
-        if name is None or str(name) == self.model:
+        if (name := kwargs.pop("model", None)) is None or str(name) == self.model:
             return self
         return cast(HuggingFaceStudent, self._loader.other(name, self))
 
@@ -184,6 +183,7 @@ class HuggingFaceStudent(BaseChatModel):
         messages: list[BaseMessage],
         *,
         tools: Sequence[dict[str, Any]] | None = None,
+        tool_choice: str | bool | dict[str, Any] | None = None,
         response_format: dict[str, Any] | None = None,
         reserve: int = 0,
     ) -> int:
@@ -192,6 +192,7 @@ class HuggingFaceStudent(BaseChatModel):
         Args:
             messages: The conversation.
             tools: Tools in OpenAI's form.
+            tool_choice: As for `bind_tools`.
             response_format: The form the answer must have, if any.
             reserve: Tokens that another model will write as the answer's beginning.
 
@@ -199,12 +200,12 @@ class HuggingFaceStudent(BaseChatModel):
             Tokens that the shortest answer of that form takes; 0 without a form.
 
         Raises:
-            ValueError: If it is empty, leaves the context no room, or holds more than text.
+            ValueError: If it is empty, too long or more than text, or its form cannot be kept.
         """
-        settings = GenerationSettings.of_call(self, tools=tools, response_format=response_format)
-        requests = self._loader.load()
-        requests.tokenize(messages, settings, reserve=reserve)
-        return requests.constraints.shortest_answer(response_format) if response_format else 0
+        settings = GenerationSettings.of_call(
+            self, tools=tools, tool_choice=tool_choice, response_format=response_format
+        )
+        return self._loader.load().check(messages, settings, reserve=reserve)
 
     def prefill(
         self,
@@ -216,36 +217,34 @@ class HuggingFaceStudent(BaseChatModel):
         """Prefill a prompt while the beginning of its answer is still being written.
 
         The arguments are those of `check`, the messages without the beginning of the answer.
-
-        Returns:
-            A context manager; leaving it frees the KV cache, unless a call with this prompt
-            has taken it over.
+        Leaving the returned context frees the KV cache, unless a call with this prompt took it.
         """
         settings = GenerationSettings.of_call(self, tools=tools, response_format=response_format)
         prompt, _ = self._loader.load().tokenize(messages, settings)
         return self._engine.prefill(prompt)
 
     def probe(self, messages: list[BaseMessage], *, tokens: int = 1) -> list[float]:
-        """Return how likely the first tokens of the model's own answer are.
-
-        Args:
-            messages: The conversation.
-            tokens: How many tokens, greedily chosen. The first is known once the prompt is
-                prefilled, whose KV cache is kept for the answer; each more is a decoding step.
-
-        Returns:
-            Their probabilities; fewer if the answer ends before.
-        """
-        return self._engine.probe(self._greedy_request(messages, tokens))
+        """Return the probabilities alone of `first_tokens`."""
+        return [one.probability for one in self.first_tokens(messages, tokens=tokens)]
 
     async def aprobe(self, messages: list[BaseMessage], *, tokens: int = 1) -> list[float]:
         """Do what `probe` does, on the event loop."""
-        request = await run_in_executor(None, self._greedy_request, messages, tokens)
-        return await self._engine.aprobe(request)
+        return [one.probability for one in await self.afirst_tokens(messages, tokens=tokens)]
 
-    def _greedy_request(self, messages: list[BaseMessage], tokens: int) -> Request:
-        greedy = GenerationSettings.of_call(self, max_tokens=tokens, temperature=0.0)
-        return self._loader.load().build_probe(messages, greedy)
+    def first_tokens(self, messages: list[BaseMessage], *, tokens: int = 1) -> list[FirstToken]:
+        """Return how sure the model is of its own, greedy answer's first tokens, if it has so many.
+
+        The first is known once the prompt is prefilled; each more is a decoding step.
+        """
+        return self._engine.first_tokens(self._loader.load().build_probe(self, messages, tokens))
+
+    async def afirst_tokens(
+        self, messages: list[BaseMessage], *, tokens: int = 1
+    ) -> list[FirstToken]:
+        """Do what `first_tokens` does, on the event loop."""
+        build = self._loader.load().build_probe
+        request = await run_in_executor(None, build, self, messages, tokens)
+        return await self._engine.afirst_tokens(request)
 
     def get_token_ids(self, text: str) -> list[int]:
         """Tokenise a text with the model's own tokenizer, without special tokens."""
@@ -290,9 +289,8 @@ class HuggingFaceStudent(BaseChatModel):
         """
         if not self.knows_tools:
             raise NotImplementedError(NO_PLACE_FOR_TOOLS.format(self.display_name))
-        formatted = [convert_to_openai_tool(tool) for tool in tools]
         chosen = {} if tool_choice is None else {"tool_choice": tool_choice}
-        return self.bind(tools=formatted, **chosen, **kwargs)
+        return self.bind(tools=[in_openai_form(tool) for tool in tools], **chosen, **kwargs)
 
     def with_structured_output(
         self,

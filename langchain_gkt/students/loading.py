@@ -15,6 +15,7 @@ from langchain_gkt.students.backends.gguf import load_tokenizer, local_file, rea
 from langchain_gkt.students.backends.protocol import Backend
 from langchain_gkt.students.engine.engine import Engine, EngineConfig
 from langchain_gkt.students.engine.int8 import quantize
+from langchain_gkt.students.engine.layers.widening import has_bfloat16, widen_linears
 from langchain_gkt.students.prompting import PromptBuilder
 from langchain_gkt.students.request_builder import RequestBuilder
 
@@ -272,7 +273,7 @@ def from_path(path: str, tokenizer: Any, device: str | None, dtype: str) -> tupl
         config = AutoConfig.from_pretrained(source)
         kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         tokenizer = AutoTokenizer.from_pretrained(source) if tokenizer is None else tokenizer
-        saved = "float32" if dtype == "int8" else dtype
+        saved = "auto" if dtype == "int8" else dtype
         model: Any = kind.from_pretrained(source, dtype=saved)
     except (OSError, ValueError) as error:
         raise StudentError(
@@ -282,6 +283,8 @@ def from_path(path: str, tokenizer: Any, device: str | None, dtype: str) -> tupl
     model = model.to(device or "cpu")
     if dtype == "int8":
         model = quantize(model)
+    elif model.device.type == "cpu" and not has_bfloat16():
+        widen_linears(model)
     if dtype == "auto" and model.dtype == torch.float16 and model.device.type == "cpu":
         model = model.float()  # CPUs compute float16 slowly
     return model, tokenizer

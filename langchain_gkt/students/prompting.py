@@ -61,7 +61,8 @@ class PromptBuilder:
             Ids of the prompt, and ids of the beginning of the answer (may be empty).
 
         Raises:
-            ValueError: If there is nothing to answer, or a message holds more than text.
+            ValueError: If there is nothing to answer, a message holds more than text, or the
+                tokenizer cannot spell the beginning of the answer.
         """
         conversation, prefill = list(messages), ""
         if messages and is_begun_answer(messages[-1]):
@@ -143,7 +144,16 @@ class PromptBuilder:
     def _ids(self, text: str) -> list[int]:
         if not text:
             return []
-        return list(self._plain(text, add_special_tokens=False)["input_ids"])
+        encoded = self._plain(text, add_special_tokens=False, return_offsets_mapping=True)
+        ids, unknown = list(encoded["input_ids"]), self._plain.unk_token_id
+        if unknown is not None and unknown in ids:
+            start, end = encoded["offset_mapping"][ids.index(unknown)]
+            raise ValueError(
+                f"the beginning of the answer (messages[-1], or the guidance) holds "
+                f"{text[start:end][:20]!r}, which the student's tokenizer cannot spell; leave it "
+                "out, or use a student whose tokenizer can write any text (byte-level ones can)"
+            )
+        return ids
 
 
 def _with_text(message: BaseMessage, text: str) -> BaseMessage:

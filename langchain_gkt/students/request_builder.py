@@ -39,12 +39,26 @@ class RequestBuilder:
         """Share it: it holds nothing of a single call."""
         return self
 
-    def build(self, messages: Sequence[BaseMessage], settings: GenerationSettings) -> Request:
+    def check(
+        self, messages: Sequence[BaseMessage], settings: GenerationSettings, *, reserve: int
+    ) -> int:
+        """Refuse what the model cannot answer; see `HuggingFaceStudent.check`."""
+        self.tokenize(messages, settings, reserve=reserve)
+        return self.constraints.shortest_answer(settings)
+
+    def build(
+        self,
+        messages: Sequence[BaseMessage],
+        settings: GenerationSettings,
+        *,
+        heal: bool = True,
+    ) -> Request:
         """Build the request of one call.
 
         Args:
             messages: The conversation; a trailing AIMessage is the beginning of the answer.
             settings: The settings of the call.
+            heal: Whether the model spells the end of that beginning again.
 
         Returns:
             A request for the engine.
@@ -57,7 +71,13 @@ class RequestBuilder:
         if (context := engine.window.size) is not None:
             max_tokens = min(max_tokens, context - engine.window.used(prompt, prefill))
         begun = (begun_text(messages) or "").lstrip()
-        constraint = self.constraints.for_call(settings, begun=begun, max_tokens=max_tokens)
+        seam = engine.spelling.seam(prefill) if prefill and heal else None
+        held = settings.response_format or settings.required_tool
+        if held and seam and not begun.encode().endswith(seam.spelled):
+            seam = None  # it opens blanks before the answer, which no grammar knows
+        constraint = self.constraints.for_call(
+            settings, begun=begun, max_tokens=max_tokens, seam=seam
+        )
         if constraint is not None:
             max_tokens = constraint.max_tokens
         tools = settings.offered_tools
@@ -76,18 +96,23 @@ class RequestBuilder:
             stop=() if constraint or tools else stop,
             constraint=constraint,
             keep_special=bool(tools and has_template),
-            # What a grammar has read is not opened again.
-            seam=None if constraint else engine.spelling.seam(prefill) if prefill else None,
+            seam=seam,
         )
 
-    def build_probe(self, messages: Sequence[BaseMessage], settings: GenerationSettings) -> Request:
-        """Build a request whose tokens' probabilities are wanted; the arguments are `build`'s.
+    def build_probe(self, student: Any, messages: Sequence[BaseMessage], tokens: int) -> Request:
+        """Build the request of an answer's first tokens, each the likeliest.
+
+        Args:
+            student: The `HuggingFaceStudent` that is called.
+            messages: The conversation.
+            tokens: How many tokens.
 
         Raises:
-            ValueError: If the engine cannot tell them.
+            ValueError: If the engine cannot tell how likely they are.
         """
         refuse_unsupported(self.engine, "probe", None)
-        return self.build(messages, settings)
+        greedy = GenerationSettings.of_call(student, max_tokens=tokens, temperature=0.0)
+        return self.build(messages, greedy)
 
     def generation(
         self, messages: Sequence[BaseMessage], settings: GenerationSettings, model_name: str

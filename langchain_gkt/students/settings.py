@@ -85,7 +85,8 @@ class GenerationSettings:
         """The name of the tool that must be called, ``any`` for any of them, None for no must."""
         choice = self.tool_choice
         if isinstance(choice, dict):
-            choice = choice.get("function", {}).get("name") or choice.get("type", "auto")
+            named = choice.get("function", choice)  # of OpenAI, or of Anthropic
+            choice = named.get("name") or choice.get("type", "auto")
         if not self.offered_tools or choice in (None, False, "auto", "none"):
             return None
         return "any" if choice in (True, "required") else str(choice)

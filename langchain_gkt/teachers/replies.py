@@ -17,6 +17,11 @@ from langchain_gkt.tool_text import begins_call
 _STOPPED_AT_LIMIT = {"length", "max_tokens", "max_output_tokens", "model_length", "max_length"}
 _REASONING_TAGS = ("think", "thinking", "thought", "reasoning")
 _REASONING = re.compile(rf"\s*<({'|'.join(_REASONING_TAGS)})>.*?(</\1>\s*|\Z)", re.DOTALL)
+# Some templates open the block in the prompt. A tag in the midst of a line is a quotation.
+_CLOSED_REASONING = re.compile(
+    rf"(?:(?!<({'|'.join(_REASONING_TAGS)})>).)*?(?:\A|\n)\s*</({'|'.join(_REASONING_TAGS)})>\s*",
+    re.DOTALL,
+)
 _REASON_KEYS = ("finish_reason", "stop_reason", "done_reason")
 
 
@@ -73,7 +78,8 @@ def is_cut_tool_call(reply: AIMessage, limit: int | None, *, tools: Collection[s
 def without_reasoning(written: str) -> str:
     """Leave out the reasoning that some models write at the beginning, between ``<think>`` tags.
 
-    The result for a longer text begins with the result for a shorter one.
+    A closing tag alone at the beginning of a line ends such a block, too. But for that, the
+    result for a longer text begins with the result for a shorter one.
 
     Args:
         written: A reply, or what there is of it so far.
@@ -81,7 +87,8 @@ def without_reasoning(written: str) -> str:
     Returns:
         The text after it; empty if the reasoning has not ended.
     """
-    text = written
+    closed = _CLOSED_REASONING.match(written)
+    text = written[closed.end() :] if closed else written
     while block := _REASONING.match(text):
         text = text[block.end() :]
     begun = text.strip()  # a tag may be cut in its middle

@@ -9,9 +9,11 @@ from decimal import Decimal
 import pytest
 from langchain.agents import create_agent
 from langchain_core.caches import InMemoryCache
+from langchain_core.callbacks import get_usage_metadata_callback
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel
 from support.billing_server import BillingServer, Plan
+from support.langsmith import make_tracer
 from support.runs import left_open
 
 from langchain_gkt import (
@@ -53,7 +55,8 @@ def counted(costs: CostTracker) -> tuple[int, int, int, int]:
     return tuple(data[name] for name in names)
 
 
-async def run(chain, how: str) -> None:
+async def run(chain, how: str, *callbacks) -> None:
+    chain = chain.with_config(callbacks=list(callbacks)) if callbacks else chain
     if how == "invoke":
         chain.invoke(QUESTION)
     elif how == "ainvoke":
@@ -78,8 +81,9 @@ DOORS = ("invoke", "ainvoke", "stream", "astream", "batch", "abatch", "astream_e
 async def test_every_door_equals_the_ledger(server, student, how, mode) -> None:
     chain = make_chain(openai(server), student, mode=mode)
     server.reset(always=Plan(cached=5, reasoning=2))
-    with track_costs(teacher_price=PRICE) as costs:
-        await run(chain, how)
+    client, tracer = make_tracer()
+    with track_costs(teacher_price=PRICE) as costs, get_usage_metadata_callback() as counted_too:
+        await run(chain, how, tracer)
     asked = 3 if "batch" in how else 1
     data = costs.report().to_dict()["teacher"]
     server.settle()  # it bills a stream when it is through with it, which the client cannot see
@@ -90,6 +94,12 @@ async def test_every_door_equals_the_ledger(server, student, how, mode) -> None:
     paid = (prompt - cached) * 2 + cached * Decimal("0.5") + completion * 10
     assert Decimal(data["cost"]) == paid / 1_000_000
     assert not left_open(costs)
+    total = costs.report().to_dict()["total"]
+    assert client.total() == (total["prompt_tokens"], total["completion_tokens"])
+    assert client.dollars()["total_cost"] == pytest.approx(float(total["cost"]), rel=1e-12)
+    assert client.dollars()["output_cost"] == pytest.approx(float(total["completion_cost"]))
+    every = counted_too.usage_metadata.values()  # fails on any cost among the counts
+    assert sum(one["total_tokens"] for one in every) == sum(client.total())
 
 
 async def test_an_agent_and_structured_output(server) -> None:

@@ -50,6 +50,24 @@ def test_sweep_compare_and_report(here, capsys) -> None:
 
 
 @pytest.mark.slow
+def test_policies_and_teacher_prompts(here, capsys) -> None:
+    own = {"whole": {}, "told": {"teacher_prompt": {"prompt": "instruct_teacher"}, "cut": "step"}}
+    Path("policies.json").write_text(json.dumps(own))
+    command = ["sweep", "--rows", "4", "--lengths", "18", "--policies", "policies.json"]
+    assert main([*command, "--out", "runs/p"]) == 0
+    printed = capsys.readouterr().out
+    assert "policy.json: whole: " in printed or "policy.json: told: " in printed
+    assert list(load_run("runs/p").sweeps) == ["whole", "told"]
+    assert main(["report", "runs/p"]) == 0
+    assert capsys.readouterr().out.strip() == str(load_run("runs/p")).strip()
+    told = ["compare", "--rows", "2", "--teacher-prompt", "last-turns+instruct_teacher"]
+    assert main([*told, "--out", "runs/c"]) == 0
+    assert "guided: the teacher was shown a prompt of its own" in capsys.readouterr().out
+    settings = load_run("runs/c").manifest["settings"]["chain"]["teacher_prompt"]
+    assert [step["prompt"] for step in settings] == ["last_turns", "instruct_teacher"]
+
+
+@pytest.mark.slow
 def test_too_few_rows_to_choose_are_said_to_be(here, capsys) -> None:
     assert main(["sweep", "--rows", "2", "--lengths", "8,18"]) == 0
     assert "choosing takes 4 rows or more" in capsys.readouterr().out
@@ -132,6 +150,8 @@ def test_one_answer(here, capsys, cloud, monkeypatch) -> None:
         (["compare", "--modes", "guide"], "modes must be some of"),
         (["compare", "--teacher-price", "1,x"], "--teacher-price must be two amounts"),
         (["compare", "--temperature", "hot"], "--temperature must be a number"),
+        (["answer", "x", "--teacher-prompt", "last_turn"], "did you mean 'last_turns'"),
+        (["sweep", "--policies", "none.json"], "none.json"),
         (["sweep", "--lengths", "a,b"], "--lengths must be numbers"),
         (["answer", "x", "--student", "/none"], "/none"),
         (["answer", "x", "--guidance", "none.json"], "none.json"),

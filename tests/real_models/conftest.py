@@ -41,6 +41,21 @@ def qwen(qwen_folder: Path) -> Iterator[HuggingFaceStudent]:
     yield from _student(qwen_folder)
 
 
+@pytest.fixture(scope="session")
+def gemma() -> Iterator[HuggingFaceStudent]:
+    try:
+        folder = real_models.gemma()
+    except real_models.NotAvailable as reason:
+        pytest.skip(str(reason))
+    yield from _student(folder)
+
+
+@pytest.fixture(scope="session", params=["smollm2", "qwen", "gemma"])
+def seam_student(request: pytest.FixtureRequest) -> HuggingFaceStudent:
+    student: HuggingFaceStudent = request.getfixturevalue(request.param)
+    return student
+
+
 @pytest.fixture(scope="session", params=["smollm2", "qwen"])
 def real(request: pytest.FixtureRequest) -> HuggingFaceStudent:
     student: HuggingFaceStudent = request.getfixturevalue(request.param)

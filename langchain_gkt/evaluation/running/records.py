@@ -135,6 +135,7 @@ class Answer:
         fallback: Why the student answered without guidance it should have had, or None.
         confidence: The student's, if the policy depended on it.
         probabilities: Those that the student gives its own first tokens, if it was asked.
+        entropies: Those of the distributions that these tokens were chosen from, likewise.
         replayed: Whether the teacher's part comes from a reply that was already paid for.
     """
 
@@ -155,6 +156,7 @@ class Answer:
     fallback: str | None = None
     confidence: float | None = None
     probabilities: list[float] | None = None
+    entropies: list[float] | None = None
     replayed: bool = False
 
     @property

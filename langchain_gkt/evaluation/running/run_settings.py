@@ -17,6 +17,8 @@ from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
 from langchain_gkt.costs import MachineTime
 from langchain_gkt.costs.prices import Prices
 from langchain_gkt.evaluation.tasks.task import Task
+from langchain_gkt.guidance import GuidancePolicy
+from langchain_gkt.prompts.plain_data import name_prompt
 from langchain_gkt.teachers.wrappers import models_of, resolve
 
 
@@ -55,13 +57,24 @@ def run_settings(
         },
         "chain": {
             "guidance_tokens": chain.guidance_tokens,
-            "guidance": None if chain.guidance is None else asdict(chain.guidance),
+            "guidance": None if chain.guidance is None else _policy(chain.guidance),
+            "teacher_prompt": name_prompt(chain.teacher_prompt),
             "max_tokens": chain.max_tokens,
             "temperature": chain.temperature,
             "stop": chain.stop,
             "on_teacher_error": chain.on_teacher_error,
         },
         "prices": {"teacher": _price(teacher_price), "student": _price(student_price)},
+    }
+
+
+def _policy(policy: GuidancePolicy) -> dict[str, Any]:
+    """Describe a policy without what older runs know nothing of, if it plays no part."""
+    later = {"min_tokens": 0, "teacher_prompt": None, "predictor": None}
+    return {
+        name: value
+        for name, value in policy.to_dict().items()
+        if name not in later or later[name] != value
     }
 
 

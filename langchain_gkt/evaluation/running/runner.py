@@ -23,6 +23,7 @@ from langchain_gkt.evaluation.running.reply_recorder import ReplyRecorder
 from langchain_gkt.evaluation.running.run_settings import run_settings
 from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.evaluation.tasks.task import Task
+from langchain_gkt.predictor import question_of
 
 _MOST_FAILURES = 10
 """If this many questions fail before one succeeds, something is wrong with all of them."""
@@ -42,6 +43,8 @@ class EvaluationRunner:
         teacher_price: As for `CostTracker`.
         student_price: As for `CostTracker`.
         concurrency: Most questions at the same time.
+        own_prompt: Whether the teacher alone is shown the chain's teacher prompt, too; if not,
+            it reads the whole conversation.
         answers: Finished answers by key, those of earlier sittings included; see `load`.
         replies: The teacher's replies by row and mode, likewise.
         spent: US dollars of the run so far, as far as they are known.
@@ -53,6 +56,7 @@ class EvaluationRunner:
     teacher_price: Prices
     student_price: Prices | MachineTime
     concurrency: int
+    own_prompt: bool = False
 
     def __post_init__(self) -> None:
         """Name the rows, and take the task's limits if the chain has none of its own."""
@@ -64,7 +68,7 @@ class EvaluationRunner:
         rows = range(len(self.task.rows))
         self.keys = [self.task.row_key(i) for i in rows]
         self.prompts = [self.task.prompt(row) for row in self.task.rows]
-        asked = [str(prompt[-1].text) for prompt in self.prompts]
+        asked = [question_of(prompt) for prompt in self.prompts]
         self.questions = dict(zip(self.keys, asked, strict=True))
         given = self.chain
         stop = given.stop if given.stop is not None else list(self.task.stop) or None
@@ -90,6 +94,26 @@ class EvaluationRunner:
         }
         parts = [reply.part for reply in self.replies.values()] + [a.student for a in found]
         self.spent = sum((part.cost or Decimal(0) for part in parts), Decimal(0))
+
+    def adopt(self, other: RunStore, *, mode: str) -> None:
+        """Take over what another run has of a mode, and write it down as this run's own.
+
+        Args:
+            other: The other run, of the same questions and models.
+            mode: ``teacher`` or ``student``.
+        """
+        keys = set(self.keys)
+        for line in other.lines:
+            key = (line.get("row"), mode)
+            if line["type"] == "reply" and line["mode"] == mode and key[0] in keys:
+                if key not in self.replies:
+                    self.replies[line["row"], mode] = TeacherReply.from_dict(line["reply"])
+                    self.folder.append(line)
+            elif line["type"] == "answer" and line["answer"]["mode"] == mode:
+                answer = Answer.from_dict(line["answer"])
+                if answer.row in keys and answer.key not in self.answers:
+                    self.answers[answer.key] = answer
+                    self.folder.append(line)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -204,6 +228,8 @@ class EvaluationRunner:
             settings["guidance_tokens"] = length
         elif mode == "guided":
             length = chain.guidance_tokens
+        if mode == "teacher" and self.own_prompt:
+            settings["teacher_prompt"] = chain.teacher_prompt
         config: Any = {"callbacks": [recorder]}
         message: AIMessageChunk | None = None
         first, started, begun = None, time.time(), time.perf_counter()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from langchain_gkt._langchain_compat import RunnableBindingBase
-from langchain_gkt.evaluation.running.records import Answer, AnswerPart
+from langchain_gkt.evaluation.running.records import Answer, AnswerKey, AnswerPart
 from langchain_gkt.evaluation.running.replay import RecordedTeacher, ReplayedReply, TokenSplitter
 from langchain_gkt.evaluation.running.runner import EvaluationRunner, Job
 from langchain_gkt.guidance import GuidancePolicy, SupportsConfidence
+from langchain_gkt.predictor import SupportsFirstTokens
 
 PROBED = 32
 """Of how many of its own first tokens a sweep asks the student for the probabilities."""
@@ -62,19 +64,58 @@ class SweepJobs:
 
     async def ask_student(self, index: int, mode: str) -> Answer:
         """Have the student answer alone, and report the probabilities of its first tokens."""
-        runner, student = self._runner, self._runner.chain.student
+        runner = self._runner
         answer = await runner.answer(index, mode, runner.chain)
-        if isinstance(student, SupportsConfidence):
-            probabilities = await student.aprobe(runner.prompts[index], tokens=PROBED)
-            answer = replace(answer, probabilities=probabilities)
+        answer = await self._with_first_tokens(index, answer)
         runner.keep(answer)
         return answer
 
-    def guided_jobs(self) -> list[Job]:
-        """Return a job for each row: its lengths one after the other, the shortest first."""
+    async def _with_first_tokens(self, index: int, answer: Answer) -> Answer:
+        prompt, student = self._runner.prompts[index], self._runner.chain.student
+        if isinstance(student, SupportsFirstTokens):
+            first = await student.afirst_tokens(prompt, tokens=PROBED)
+            known = [token.entropy for token in first if token.entropy is not None]
+            return replace(
+                answer,
+                probabilities=[token.probability for token in first],
+                entropies=known if len(known) == len(first) else None,
+            )
+        if isinstance(student, SupportsConfidence):
+            return replace(answer, probabilities=await student.aprobe(prompt, tokens=PROBED))
+        return answer
+
+    def first_token_jobs(self) -> list[Job]:
+        """Return a job for each answer of an older release, which did not record entropies."""
+        runner = self._runner
+        if not isinstance(runner.chain.student, SupportsFirstTokens):
+            return []
+
+        async def work(index: int, answer: Answer) -> None:
+            answer = await self._with_first_tokens(index, answer)
+            runner.answers[answer.key] = answer
+            runner.folder.append({"type": "answer", "answer": answer.to_dict()})
+
+        known = {row: runner.answers.get((row, "student", None)) for row in runner.keys}
+        return [
+            (answer.key, partial(work, index, answer))
+            for index, answer in enumerate(known.values())
+            if answer is not None and answer.entropies is None
+        ]
+
+    def guided_jobs(self, only: Collection[AnswerKey] | None = None) -> list[Job]:
+        """Return a job for each row: its lengths one after the other, the shortest first.
+
+        Args:
+            only: The answers to make; None for all that are missing.
+        """
         runner, found = self._runner, list[Job]()
         for index, row in enumerate(runner.keys):
-            missing = [n for n in self._lengths if n and (row, "guided", n) not in runner.answers]
+            keys = {n: (row, "guided", n) for n in self._lengths if n}
+            missing = [
+                n
+                for n, key in keys.items()
+                if key not in runner.answers and (only is None or key in only)
+            ]
             if (
                 missing
                 and (row, "teacher") in runner.replies
@@ -90,7 +131,7 @@ class SweepJobs:
             reply = ReplayedReply(runner.replies[row, "teacher"], self._splitter)
             chain = runner.chain.model_copy(update={"teacher": RecordedTeacher(reply=reply)})
             alone = runner.answers[row, "student", None]
-            last = replace(alone, mode="guided", probabilities=None, replayed=True)
+            last = replace(alone, mode="guided", probabilities=None, entropies=None, replayed=True)
             runner.folder.append({"type": "cut", "row": row, "method": reply.method})
             for length in lengths:
                 answer = self._unchanged(last, reply, length)
@@ -131,6 +172,8 @@ class SweepJobs:
         if complete:
             return last if last.finished_by == "teacher" else None
         policy = chain.guidance or GuidancePolicy()
+        if policy.min_tokens:  # the same text may be of another number of tokens
+            return None
         if last.finished_by == "teacher" or policy.trim(text) != last.guidance:
             return None
         left = None if chain.max_tokens is None else chain.max_tokens - length

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SkipVal
 from pydantic.dataclasses import dataclass
 
 from langchain_gkt.evaluation.validation import plain_errors, wrong_type
+from langchain_gkt.prompts.exemplars import mark_exemplars
 
 T = TypeVar("T")
 
@@ -162,7 +163,8 @@ class Task:
             row: One of ``rows``, or another of the same form.
 
         Returns:
-            ``chat``: instruction, examples in turns, question. ``text``: one message.
+            ``chat``: instruction, examples in turns (marked; see `prompts.mark_exemplars`),
+            question. ``text``: one message.
 
         Raises:
             ValueError: If the question is messages and the style is ``text``.
@@ -181,7 +183,7 @@ class Task:
         if self.instruction is not None:
             turns.append(SystemMessage(self.instruction))
         for one in self.examples:
-            turns += [HumanMessage(one.question), AIMessage(one.answer)]
+            turns += mark_exemplars([HumanMessage(one.question), AIMessage(one.answer)])
         return [*turns, *([HumanMessage(question)] if isinstance(question, str) else question)]
 
     def judge(self, text: str, row: Row) -> dict[str, bool | None]:

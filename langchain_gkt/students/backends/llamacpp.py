@@ -26,6 +26,7 @@ from typing import Any, Literal
 import xllamacpp
 
 from langchain_gkt.errors import StudentError
+from langchain_gkt.predictor import FirstToken
 from langchain_gkt.students.backends.gguf import GGUFHeader
 from langchain_gkt.students.backends.llamacpp_answer import AnswerText, completion_request
 from langchain_gkt.students.backends.llamacpp_grammar import ConstrainedAnswer
@@ -152,12 +153,12 @@ class LlamaCppBackend:
             async for chunk in chunks:
                 yield chunk
 
-    def probe(self, request: Request) -> list[float]:
-        """Return how likely each token of an answer was; see `Backend.probe`."""
+    def first_tokens(self, request: Request) -> list[FirstToken]:
+        """Return how likely each token of an answer was; its entropy is not known."""
         return self._probed(request).result()
 
-    async def aprobe(self, request: Request) -> list[float]:
-        """Do what `probe` does, on the event loop."""
+    async def afirst_tokens(self, request: Request) -> list[FirstToken]:
+        """Do what `first_tokens` does, on the event loop."""
         return await asyncio.wrap_future(self._probed(request))
 
     def close(self) -> None:
@@ -208,10 +209,15 @@ class LlamaCppBackend:
         body, last = completion_request(request, self._marks), None
         if isinstance(request.constraint, TextConstraint):
             parts: list[str] = []
-            last = ConstrainedAnswer(self._complete, self.spelling, self._encode).write(
-                body,
+            constrained = ConstrainedAnswer(
+                request,
                 request.constraint,
-                request.max_tokens,
+                complete=self._complete,
+                spelling=self.spelling,
+                encode=self._encode,
+            )
+            last = constrained.write(
+                body,
                 deliver if stream else lambda part: parts.append(part.text),
                 lambda: cancelled.is_set() or closed.is_set(),
             )
@@ -262,10 +268,10 @@ class LlamaCppBackend:
         added = self.tokenizer.added_tokens_decoder
         return [(token, mark.content) for token, mark in added.items() if mark.content.strip()]
 
-    def _probed(self, request: Request) -> Future[list[float]]:
+    def _probed(self, request: Request) -> Future[list[FirstToken]]:
         self._check()
         self.window.refuse_request(request)
-        found: Future[list[float]] = Future()
+        found: Future[list[FirstToken]] = Future()
 
         def run() -> None:
             try:
@@ -277,15 +283,15 @@ class LlamaCppBackend:
         self._slots.submit(Job(run, found.set_exception))
         return found
 
-    def _probabilities(self, request: Request) -> list[float]:
-        likely: list[float] = []
+    def _probabilities(self, request: Request) -> list[FirstToken]:
+        likely: list[FirstToken] = []
         body = completion_request(replace(request, seam=None), self._marks)
         # All at once: a stream leaves tokens out that make half a character.
         reply = self._server.handle_completions({**body, "stream": False, "n_probs": 1})
         if "error" in reply:
             raise StudentError(f"llama.cpp refused: {reply['error'].get('message')}")
         for token in (reply["choices"][0]["logprobs"] or {}).get("content", ()):
-            likely.append(math.exp(token["logprob"]))
+            likely.append(FirstToken(math.exp(token["logprob"])))
         return likely
 
     def _await_prefill(self, prompt: list[int]) -> None:

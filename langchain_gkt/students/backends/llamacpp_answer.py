@@ -42,7 +42,7 @@ def completion_request(request: Request, marks: Sequence[tuple[int, str]]) -> di
         body["seed"] = request.seed % _MAX_SEED
     if request.keep_special:
         body["preserved_tokens"] = [text for _, text in marks]
-    if request.seam is not None:
+    if request.seam is not None and request.constraint is None:
         text = request.seam.spelled.decode()
         body["grammar"] = f"root ::= {_literal(text)} [^\\x00]*"
         body["logit_bias"] = [

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 from langchain_gkt.errors import StudentError
-from langchain_gkt.students.engine.request import TextConstraint, TokenChunk
+from langchain_gkt.students.engine.request import Request, TextConstraint, TokenChunk
 from langchain_gkt.students.engine.token_healing import TokenSpelling
 
 Take = Callable[[dict[str, Any]], bool]
 Complete = Callable[[dict[str, Any], Take], None]
-"""Has llama.cpp complete a body, and stops it when its chunks have been enough."""
+"""Has llama.cpp complete a body; it stops when its chunks have been enough."""
 
 # More than any two logits differ by; few enough that their differences keep their digits.
 _LIFT = 500.0
@@ -27,24 +27,34 @@ class ConstrainedAnswer:
     """Writes one answer that is held to a constraint."""
 
     def __init__(
-        self, complete: Complete, spelling: TokenSpelling, encode: Callable[[str], list[int]]
+        self,
+        request: Request,
+        constraint: TextConstraint,
+        *,
+        complete: Complete,
+        spelling: TokenSpelling,
+        encode: Callable[[str], list[int]],
     ) -> None:
-        """Prepare.
+        """Start before the first token.
 
         Args:
+            request: What is asked.
+            constraint: What the answer may look like: the request's.
             complete: Has llama.cpp complete a body.
             spelling: The bytes of its tokens.
             encode: Tokenises text of the answer.
         """
+        self._request, self._constraint = request, constraint
         self._complete, self._spelling, self._encode = complete, spelling, encode
-        self._tokens = 0
+        self._rest = request.seam.spelled if request.seam else b""
+        self._repeated = 0
         self._ids: list[int] = []
+        self._choose_again = False
+        self._last: TokenChunk | None = None
 
     def write(
         self,
         body: dict[str, Any],
-        constraint: TextConstraint,
-        max_tokens: int,
         show: Callable[[TokenChunk], None],
         is_cancelled: Callable[[], bool],
     ) -> TokenChunk | None:
@@ -52,8 +62,6 @@ class ConstrainedAnswer:
 
         Args:
             body: The request to llama.cpp.
-            constraint: What the answer may look like.
-            max_tokens: Most tokens.
             show: Takes text that is certain.
             is_cancelled: Whether nobody waits any more.
 
@@ -63,69 +71,95 @@ class ConstrainedAnswer:
         Raises:
             StudentError: If the constraint allows nothing that the student can write.
         """
-        last: TokenChunk | None = None
-        refused = False
-
-        def take(chunk: dict[str, Any]) -> bool:
-            nonlocal last, refused
-            if is_cancelled():
-                return True
-            if "prompt_progress" in chunk:
-                return False
-            text, told = chunk["choices"][0]["text"], chunk.get("__verbose", {})
-            reason = chunk["choices"][0]["finish_reason"]
-            written = begun_at + told.get("tokens_predicted", 0)
-            if text and not constraint.accepts(text):
-                refused = True
-                return True
-            if text:
-                forced = constraint.follow(text, written)
-                if forced is None:
-                    self._tokens = written
-                    known = told.get("tokens") or []
-                    self._ids += known if self._spells(known, text) else self._encode(text)
-                else:
-                    self._tokens += 1
-                    self._ids.append(forced)
-                    text = self._spelling.of(forced).decode()
-                if constraint.done:
-                    last = TokenChunk(text=text, tokens=self._tokens, finish_reason="stop")
-                    return True
-                show(TokenChunk(text=text, tokens=self._tokens))
-                if forced is not None:
-                    return True
-            if reason == "stop" and not constraint.may_end:
-                refused = True
-                return True
-            if reason is not None:
-                last = TokenChunk(text="", tokens=self._tokens, finish_reason=reason)
-            return last is not None
-
-        while last is None and not is_cancelled():
-            begun_at, refused_before, refused = self._tokens, refused, False
-            left = max_tokens - self._tokens
+        opened = self._request.seam.opened if self._request.seam else 0
+        while self._last is None and not is_cancelled():
+            left = self._request.max_tokens + opened - len(self._ids)
             if left < 1:
-                return TokenChunk(text="", tokens=self._tokens, finish_reason="length")
+                return self._end("", "length")
             step = {**body, "prompt": [*body["prompt"], *self._ids], "n_predict": left}
-            if refused_before:
-                step |= {"n_predict": 1, "logit_bias": self._bias(constraint)}
-            self._complete(step, take)
-            if refused_before and refused:
+            chosen_for = len(self._ids)
+            one = self._choose_again or bool(self._rest)
+            if one:
+                step |= {"n_predict": 1, "logit_bias": self._bias()}
+            self._choose_again = False
+            self._complete(
+                step, lambda chunk, one=one: is_cancelled() or self._read(chunk, show, one)
+            )
+            if one and self._last is None and len(self._ids) == chosen_for and not is_cancelled():
                 raise StudentError(
                     "the constraint on the answer forbids every token the student has; the "
                     "student's vocabulary cannot write what is asked for"
                 )
-            if last is not None and refused_before and last.finish_reason == "length":
-                last = None  # it was asked for this token alone
-        return last
+        return self._last
 
-    def _spells(self, ids: list[int], text: str) -> bool:
-        return b"".join(map(self._spelling.of, ids)) == text.encode()
+    def _read(
+        self,
+        one: bool,
+        show: Callable[[TokenChunk], None],
+        is_cancelled: Callable[[], bool],
+        chunk: dict[str, Any],
+    ) -> bool:
+        """Take a chunk of llama.cpp; return whether it is to stop."""
+        if is_cancelled():
+            return True
+        if "prompt_progress" in chunk:
+            return False
+        choice = chunk["choices"][0]
+        text, reason = choice["text"], choice["finish_reason"]
+        if text:
+            tokens = self._tokens_of(chunk, text)
+            if not self._constraint.accepts(tokens):
+                self._choose_again = True
+                return True
+            taken = [self._constraint.take(token) for token in tokens[:1]]
+            while len(taken) < len(tokens) and taken[-1] == tokens[len(taken) - 1]:
+                taken.append(self._constraint.take(tokens[len(taken)]))
+            new = self._append(taken)
+            if self._constraint.done:
+                self._end(new, "stop")
+                return True
+            if new:
+                show(TokenChunk(text=new, tokens=len(self._ids) - self._repeated))
+            return taken != tokens
+        if reason == "stop" and not self._constraint.may_end:
+            self._choose_again = True
+        elif reason == "stop":
+            self._end("", "stop", ends=1)
+        elif reason is not None and not one:
+            self._end("", reason)
+        return self._last is not None
 
-    def _bias(self, constraint: TextConstraint) -> list[list[Any]]:
+    def _tokens_of(self, chunk: dict[str, Any], text: str) -> list[int]:
+        known = chunk.get("__verbose", {}).get("tokens") or []
+        # llama.cpp leaves the first tokens of a character out.
+        whole = b"".join(map(self._spelling.of, known)) == text.encode()
+        return list(known) if whole else self._encode(text)
+
+    def _append(self, tokens: list[int]) -> str:
+        """Append tokens to the answer; return their text that was not there before."""
+        data = b"".join(map(self._spelling.of, tokens))
+        self._ids += tokens
+        if self._rest:
+            if len(data) <= len(self._rest):
+                self._repeated += len(tokens)
+            new = data[len(self._rest) :]
+            self._rest = self._rest[len(data) :]
+            data = new
+        return data.decode(errors="ignore")
+
+    def _end(self, text: str, reason: str, *, ends: int = 0) -> TokenChunk:
+        count = len(self._ids) - self._repeated + ends
+        self._last = TokenChunk(text=text, tokens=count, finish_reason=reason)
+        return self._last
+
+    def _bias(self) -> list[list[Any]]:
+        """Lift the tokens that may come next above all others."""
+        allowed = self._constraint.allowed
+        if self._rest:
+            spells = set(self._spelling.candidates(self._rest))
+            allowed = [token for token in allowed if token in spells]
         # Half a character could not be told from the next request's text.
-        whole = [t for t in constraint.allowed if self._is_text(t)]
-        return [[token, _LIFT] for token in whole]
+        return [[token, _LIFT] for token in allowed if self._is_text(token)]
 
     def _is_text(self, token: int) -> bool:
         try:

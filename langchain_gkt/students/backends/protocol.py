@@ -10,6 +10,7 @@ import threading
 from collections.abc import AsyncGenerator, Generator, Mapping
 from typing import Any, Literal, Protocol
 
+from langchain_gkt.predictor import FirstToken
 from langchain_gkt.students.engine.context_window import ContextWindow
 from langchain_gkt.students.engine.request import Request, TokenChunk
 from langchain_gkt.students.engine.token_healing import TokenSpelling
@@ -126,19 +127,19 @@ class Backend(Protocol):
         """Do what `generate` does, on the event loop."""
         ...
 
-    def probe(self, request: Request) -> list[float]:
-        """Return how likely each token of an answer was, among all tokens.
+    def first_tokens(self, request: Request) -> list[FirstToken]:
+        """Return how likely each token of an answer was, and of how many it could have been.
 
         Args:
             request: A request; its constraint, stop strings and seam are ignored.
 
         Returns:
-            One probability per token, the end token's included.
+            The tokens, the end token included.
         """
         ...
 
-    async def aprobe(self, request: Request) -> list[float]:
-        """Do what `probe` does, on the event loop."""
+    async def afirst_tokens(self, request: Request) -> list[FirstToken]:
+        """Do what `first_tokens` does, on the event loop."""
         ...
 
     def close(self) -> None:

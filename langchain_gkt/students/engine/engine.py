@@ -19,6 +19,7 @@ from typing import Any, Literal
 import torch
 
 from langchain_gkt.errors import StudentError
+from langchain_gkt.predictor import FirstToken
 from langchain_gkt.students.engine.config import EngineConfig
 from langchain_gkt.students.engine.context_window import ContextWindow
 from langchain_gkt.students.engine.delivery import Deliver, areceive, receive
@@ -32,6 +33,9 @@ from langchain_gkt.students.engine.scheduler import Scheduler
 from langchain_gkt.students.engine.token_healing import Healing, TokenSpelling
 
 __all__ = ["Constraint", "Engine", "EngineConfig", "Prefill", "Request", "TokenChunk"]
+
+# Ordinary text for finding out how a model can be run.
+_TRIAL_TEXT = "Tom had 17 apples and bought 5 more. How many does he have? He has 17 + 5 = 22."
 
 
 class Prefill:
@@ -101,7 +105,11 @@ class Engine:
         self.window = ContextWindow(context, bool(model.config.is_encoder_decoder))
         self.config = config or EngineConfig()
         self.scheduler = Scheduler(
-            ModelRunner(model, is_encoder_decoder=self.window.is_encoder_decoder),
+            ModelRunner(
+                model,
+                is_encoder_decoder=self.window.is_encoder_decoder,
+                trial_ids=tokenizer(_TRIAL_TEXT, add_special_tokens=False)["input_ids"],
+            ),
             config=self.config,
             context=self.window.size,
             end_ids=self.end_ids,
@@ -226,26 +234,26 @@ class Engine:
             async for chunk in chunks:
                 yield chunk
 
-    def probe(self, request: Request) -> list[float]:
-        """Return how likely each token of an answer was.
+    def first_tokens(self, request: Request) -> list[FirstToken]:
+        """Return how likely each token of an answer was, and of how many it could have been.
 
         Args:
             request: A request; its constraint, stop strings and seam are ignored.
 
         Returns:
-            One probability per token.
+            The tokens.
         """
         recorder = TokenProbabilityRecorder()
         for _ in self.generate(_recorded(request, recorder), threading.Event(), stream=False):
             pass
-        return recorder.probabilities
+        return recorder.tokens
 
-    async def aprobe(self, request: Request) -> list[float]:
-        """Do what `probe` does, on the event loop."""
+    async def afirst_tokens(self, request: Request) -> list[FirstToken]:
+        """Do what `first_tokens` does, on the event loop."""
         recorder = TokenProbabilityRecorder()
         async for _ in self.agenerate(_recorded(request, recorder), stream=False):
             pass
-        return recorder.probabilities
+        return recorder.tokens
 
     def _submit(
         self, request: Request, deliver: Deliver, cancelled: threading.Event, stream: bool

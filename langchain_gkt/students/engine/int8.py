@@ -9,36 +9,59 @@ import torch
 
 from langchain_gkt.errors import StudentError
 
+# Activations are rounded to so many steps on either side of 0. Of the larger number, products of
+# large weights may overflow in the int8 instructions of older CPUs.
+_LEVELS = (127, 63)
+_SMALLEST = 1e-30  # keeps a row of zeros from being divided by zero
+
 
 class Int8Linear(torch.nn.Module):
     """A linear layer with int8 weights; activations are rounded to int8 at every call.
 
-    Weights have one scale per output, activations one per call.
+    Weights have one scale per output, activations one per row (a token): one for all rows
+    would be the outliers' of the first token, and would round the others away.
     """
 
     def __init__(self, linear: torch.nn.Linear) -> None:
         """Quantize a layer.
 
         Args:
-            linear: A float32 layer on the CPU; it is not changed.
+            linear: A layer on the CPU; it is not changed.
         """
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        weight = linear.weight.detach()
+        weight = linear.weight.detach().float()
         largest = torch.maximum(-weight.amin(1), weight.amax(1)).clamp(min=0)
         scales = (largest / 127.5).clamp(min=torch.finfo(torch.float32).eps)
         # Multiplied, not divided, as torch's own quantizer does: some weights differ otherwise.
         quantized = (weight * (1 / scales)[:, None]).round_().clamp_(-128, 127).to(torch.int8)
-        bias = None if linear.bias is None else linear.bias.detach()
-        self._packed = _pack(quantized, scales.double(), bias)
+        self._bias = None if linear.bias is None else linear.bias.detach().float()
+        self._packed = _pack(quantized, scales.double())
+        self._levels = min(_LEVELS, key=lambda levels: self._error(weight, levels))
+
+    def _error(self, weight: torch.Tensor, levels: int) -> float:
+        """Return how far off products of random activations are."""
+        inputs = torch.randn(8, self.in_features, generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            return float((self._product(inputs, levels) - inputs @ weight.T).square().mean())
+
+    def _product(self, inputs: torch.Tensor, levels: int) -> torch.Tensor:
+        scales = inputs.abs().amax(-1, keepdim=True).clamp_(min=_SMALLEST)
+        outputs: torch.Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
+            inputs / scales, 1 / levels, levels + 1, self._packed
+        )
+        return outputs.mul_(scales)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Apply the layer."""
-        # With the range reduced, products of older CPUs' int8 instructions cannot overflow.
-        outputs: torch.Tensor = torch.ops.quantized.linear_dynamic(
-            inputs, self._packed, reduce_range=True
-        )
-        return outputs
+        """Apply the layer to float32 activations."""
+        if inputs.numel() == self.in_features:
+            # One row has one scale anyway, and torch finds it more quickly.
+            outputs: torch.Tensor = torch.ops.quantized.linear_dynamic(
+                inputs, self._packed, reduce_range=self._levels < 127
+            )
+        else:
+            outputs = self._product(inputs, self._levels)
+        return outputs if self._bias is None else outputs.add_(self._bias)
 
     def weight(self) -> torch.Tensor:
         """Return the int8 weights.
@@ -51,9 +74,9 @@ class Int8Linear(torch.nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle and copy plain tensors instead of the packed ones."""
-        weight, bias = torch.ops.quantized.linear_unpack(self._packed)
+        weight, _ = torch.ops.quantized.linear_unpack(self._packed)
         state = {name: value for name, value in self.__dict__.items() if name != "_packed"}
-        return {**state, "unpacked": (weight.int_repr(), weight.q_per_channel_scales(), bias)}
+        return {**state, "unpacked": (weight.int_repr(), weight.q_per_channel_scales())}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Pack the tensors again."""
@@ -63,30 +86,30 @@ class Int8Linear(torch.nn.Module):
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        weight, scales, bias = self.__getstate__()["unpacked"]
+        weight, scales = self.__getstate__()["unpacked"]
         destination |= {f"{prefix}weight": weight, f"{prefix}scales": scales}
-        if bias is not None:
-            destination[f"{prefix}bias"] = bias
+        if self._bias is not None:
+            destination[f"{prefix}bias"] = self._bias
 
 
-def _pack(weight: torch.Tensor, scales: torch.Tensor, bias: torch.Tensor | None) -> Any:
+def _pack(weight: torch.Tensor, scales: torch.Tensor) -> Any:
     zeros = torch.zeros(len(scales), dtype=torch.int64)
     with warnings.catch_warnings():
         # The kernel takes its weights as a tensor of a deprecated type, and this type alone.
-        # Its successor (onednn.qlinear_pointwise) took 1.1 to 1.25 times as long.
+        # docs/performance.md says how its successors did.
         warnings.filterwarnings("ignore", message=".*quantized tensor creation functions")
         quantized = torch._make_per_channel_quantized_tensor(weight, scales, zeros, 0)
-    return torch.ops.quantized.linear_prepack(quantized, bias)
+    return torch.ops.quantized.linear_prepack(quantized, None)
 
 
 def quantize(model: Any) -> Any:
     """Turn a model's linear layers into eight-bit ones.
 
-    Weights get one scale per output, activations one per call: with neighbours in a batch the
-    activations' scale may differ, so that unlike in float32 a request's text may depend on them.
+    What is not in linear layers becomes float32.
 
     Args:
-        model: A float32 model on the CPU; it is changed.
+        model: A model on the CPU; it is changed, layer by layer, so that it never needs the
+            memory of a float32 one.
 
     Returns:
         The same model.
@@ -109,4 +132,4 @@ def quantize(model: Any) -> Any:
         for name, child in list(parent.named_children()):
             if type(child) is torch.nn.Linear:  # a subclass may compute something else
                 setattr(parent, name, Int8Linear(child))
-    return model
+    return model.float()

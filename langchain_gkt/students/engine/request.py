@@ -39,8 +39,8 @@ class Constraint(Protocol):
 class TextConstraint(Constraint, Protocol):
     """A constraint for engines whose logits cannot be masked, too.
 
-    Such an engine writes freely, asks whether it `accepts` the text, chooses again among the
-    ``allowed`` tokens if not, and has it `follow` what is written.
+    Such an engine writes freely, asks whether a constraint `accepts` its tokens, chooses again
+    among the ``allowed`` ones if not, and has it `take` each.
     """
 
     @property
@@ -53,24 +53,22 @@ class TextConstraint(Constraint, Protocol):
         """Whether what is written is a whole answer."""
         ...
 
-    def accepts(self, text: str) -> bool:
-        """Whether a text may come next.
+    def accepts(self, tokens: list[int]) -> bool:
+        """Whether tokens may come next.
 
         Args:
-            text: The text behind what was followed before.
+            tokens: Their ids.
         """
         ...
 
-    def follow(self, text: str, tokens: int) -> int | None:
-        """Read text that may come next.
+    def take(self, token: int) -> int:
+        """Go on by a token that may come next.
 
         Args:
-            text: The text behind what was followed before.
-            tokens: Tokens of the whole answer so far.
+            token: Its id.
 
         Returns:
-            None if the answer may go on; else the token that stands in place of the text, so
-            that the answer ends in time.
+            The token, or one that stands in its place, so that the answer ends in time.
         """
         ...
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from langchain_gkt.errors import StudentError
+from langchain_gkt.predictor import FirstToken
 from langchain_gkt.students.engine.request import Request
 from langchain_gkt.students.engine.request_state import RequestState
 
@@ -20,10 +21,10 @@ class TokenProbabilityRecorder:
     """A constraint that forbids nothing, and records how likely every chosen token was.
 
     Attributes:
-        probabilities: One for each token chosen, between 0 and 1.
+        tokens: One for each token chosen.
     """
 
-    probabilities: list[float] = field(default_factory=list)
+    tokens: list[FirstToken] = field(default_factory=list)
     done = False
 
     def choose(self, logits: torch.Tensor, pick: Callable[[torch.Tensor], int]) -> int:
@@ -37,7 +38,9 @@ class TokenProbabilityRecorder:
             The token's id.
         """
         token = pick(logits)
-        self.probabilities.append(float(torch.softmax(logits, dim=-1)[token]))
+        shares = torch.softmax(logits, dim=-1)
+        entropy = torch.special.entr(shares).sum()
+        self.tokens.append(FirstToken(float(shares[token]), float(entropy)))
         return token
 
 

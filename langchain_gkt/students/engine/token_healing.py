@@ -33,11 +33,13 @@ class Seam:
     Attributes:
         kept: Ids of the begun text without its end.
         spelled: The end, in bytes; the first new tokens spell it.
+        opened: How many ids the end had.
         shown: Characters that the tokenizer decodes the end to; they are not shown again.
     """
 
     kept: list[int]
     spelled: bytes
+    opened: int
     shown: int
 
 
@@ -96,7 +98,7 @@ class TokenSpelling:
         kept, text = self._backend.decode(list(ids[:at])), self._backend.decode(list(ids))
         if not text.startswith(kept):
             return None
-        return Seam(list(ids[:at]), spelled, len(text) - len(kept))
+        return Seam(list(ids[:at]), spelled, len(ids) - at, len(text) - len(kept))
 
     def _opens(self, token: int) -> bool:
         return bool(self.of(token)) and token not in self._marks
@@ -113,18 +115,16 @@ class TokenSpelling:
 
         Returns:
             Tokens that begin with all of them, and tokens that are a beginning of them whose
-            rest can be spelled too.
+            rest can be spelled too, without going on: a grammar may allow nothing behind it.
         """
-        possible = [True] * (len(spelled) + 1)
+        can_spell = [False] * len(spelled) + [True]
         for start in range(len(spelled) - 1, -1, -1):
             rest = spelled[start:]
-            at = bisect_left(self._sorted, rest)
-            extended = at < len(self._sorted) and self._sorted[at].startswith(rest)
-            possible[start] = extended or any(
-                possible[start + size] and rest[:size] in self._by_bytes
-                for size in range(1, len(rest))
+            can_spell[start] = any(
+                can_spell[start + size] and rest[:size] in self._by_bytes
+                for size in range(1, len(rest) + 1)
             )
-        shorter = (spelled[:size] for size in range(1, len(spelled)) if possible[size])
+        shorter = (spelled[:size] for size in range(1, len(spelled)) if can_spell[size])
         words = [*(part for part in shorter if part in self._by_bytes)]
         return [
             t for word in [*words, *self._beginning_with(spelled)] for t in self._by_bytes[word]

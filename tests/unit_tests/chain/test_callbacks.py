@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from langchain_core.runnables import ConfigurableField, RunnableLambda
+from langchain_core.runnables import ConfigurableField, RunnableConfig, RunnableLambda
 from support.entry_points import ENTRY_POINTS, answer
 from support.fakes import Recorder, WordTeacher, limit_inside, make
+from support.langsmith import make_tracer
 
 
 @pytest.mark.parametrize("how", ENTRY_POINTS)
@@ -58,6 +61,23 @@ async def test_nested_in_another_runnable_the_chain_keeps_its_parent(
     (own,) = recorder.by_role(None)
     assert own["parent"] is not None
     assert {r["parent"] for r in recorder.runs.values()} == {own["parent"], own["id"]}
+
+
+@pytest.mark.parametrize("how", ENTRY_POINTS[:4])
+async def test_a_wrapped_teacher_inside_another_runnable_is_traced_once(
+    how, teacher, student, problem
+) -> None:
+    client, tracer = make_tracer()
+    bound = teacher.bind(stop=["never"]).with_retry(stop_after_attempt=2)
+    chain = make(bound, student, guidance_tokens=9)
+
+    async def ask(question: str, config: RunnableConfig) -> Any:
+        return await answer(chain, how, question, config)
+
+    await RunnableLambda(ask).ainvoke(problem.question, {"callbacks": [tracer]})
+    runs = ["ask", "GuidedKnowledgeTransferChain", "teacher", "WordTeacher", "student"]
+    assert sorted(client.created) == sorted(runs)
+    assert {run["name"] for run in client.runs.values() if run.get("outputs")} == set(runs)
 
 
 @pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")

@@ -2,55 +2,20 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import UsageMetadataCallbackHandler, get_usage_metadata_callback
-from langchain_core.messages.ai import add_usage
 from langchain_core.tracers import LangChainTracer
 from support.entry_points import ENTRY_POINTS, answer
 from support.fakes import make
-
-
-class FakeClient:
-    """Takes what a tracer posts, as LangSmith's client would."""
-
-    def __init__(self) -> None:
-        self.runs: dict[Any, dict[str, Any]] = {}
-        self.tracing_queue = SimpleNamespace()
-
-    def create_run(self, **run: Any) -> None:
-        self.update_run(run["id"], **run)
-
-    def update_run(self, run_id: Any, **run: Any) -> None:
-        self.runs.setdefault(run_id, {}).update({k: v for k, v in run.items() if v is not None})
-
-    def usage(self) -> dict[str, Any]:
-        """The usage of each run of a model, by its name in the trace."""
-        found = {}
-        for run in self.runs.values():
-            if run["run_type"] == "llm":
-                used = run["extra"]["metadata"]["usage_metadata"]
-                for kwargs in _messages(run["outputs"]):
-                    assert kwargs["usage_metadata"] == used
-                found[run["name"]] = add_usage(found.get(run["name"]), used)
-        return found
-
-    def total(self) -> tuple[int, int]:
-        used = self.usage().values()
-        return sum(u["input_tokens"] for u in used), sum(u["output_tokens"] for u in used)
-
-
-def _messages(outputs: dict[str, Any]) -> list[dict[str, Any]]:
-    return [g["message"]["kwargs"] for row in outputs["generations"] for g in row]
+from support.langsmith import FakeClient, make_tracer
 
 
 @pytest.fixture
 def traced() -> tuple[FakeClient, LangChainTracer]:
-    client: Any = FakeClient()
-    return client, LangChainTracer(client=client, project_name="p")
+    return make_tracer()
 
 
 def paid(*answers: Any) -> tuple[int, int]:

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from langchain_core.language_models.chat_models import generate_from_stream
 from langchain_core.messages import (
     AIMessage,
     AIMessageChunk,
@@ -219,3 +220,85 @@ def test_tools_can_be_bound_by_hand(student) -> None:
     assert teacher.log[0]["limit"] is None
     with pytest.raises(TypeError, match=r"it takes: (?!.*quiet)"):
         chain.invoke("x", something_else=1)
+
+
+@pytest.mark.parametrize("refused", ["format", "name", "no end"])
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_choice_that_the_student_cannot_make_is_refused_first(
+    refused, alone, caller, monkeypatch
+) -> None:
+    teacher = ToolTeacher(log=[])
+    fields: dict[str, Any] = {"guidance_tokens": 0} if alone else {"on_teacher_error": "student"}
+    tools: list[Any] = [add]
+    if refused == "format":
+        monkeypatch.setattr(caller._engine.tokenizer, "response_template", {"x": 1}, raising=False)
+        wanted = r"tool_choice='add' needs a student.*Leave tool_choice out"
+    elif refused == "name":
+        wanted = r"tool_choice='nte' is none of the bound tools \(add\).*name one of them"
+    else:
+        endless = {"type": "object", "properties": {"n": {"$ref": "#"}}, "required": ["n"]}
+        tools = [{"type": "function", "function": {"name": "add", "parameters": endless}}]
+        wanted = "a tool's parameters cannot be enforced"
+    choice = "nte" if refused == "name" else "add"
+    chain = make(teacher, caller, **fields).bind_tools(tools, tool_choice=choice)
+    with pytest.raises(ValueError, match=wanted):
+        chain.invoke("add 2 and 3")
+    assert not teacher.log
+
+
+def test_a_choice_that_only_the_teacher_has_to_make_is_its_own(caller, monkeypatch) -> None:
+    teacher = ToolTeacher(log=[])
+    monkeypatch.setattr(caller._engine.tokenizer, "response_template", {"x": 1}, raising=False)
+    message = make(teacher, caller).bind_tools([add], tool_choice="add").invoke("add 2 and 3")
+    assert message.tool_calls[0]["args"] == {"a": 2, "b": 3}
+
+
+class Spelled(ToolTeacher):
+    """Writes a text of its own, in parts."""
+
+    text: str = ""
+
+    def _stream(self, messages, stop=None, run_manager=None, **kwargs):
+        self.log.append(kwargs)
+        shown = self.text if self.max_tokens is None else self.text[: 4 * self.max_tokens]
+        for at in range(0, len(shown), 3):
+            yield ChatGenerationChunk(message=AIMessageChunk(shown[at : at + 3]))
+        usage: Any = {"input_tokens": 9, "output_tokens": len(shown) // 4, "total_tokens": 9}
+        reason = "stop" if shown == self.text else "length"
+        yield ChatGenerationChunk(
+            message=AIMessageChunk(
+                "", usage_metadata=usage, response_metadata={"finish_reason": reason}
+            )
+        )
+
+    def _generate(self, messages, stop=None, run_manager=None, **kwargs):
+        return generate_from_stream(self._stream(messages, stop, run_manager, **kwargs))
+
+
+@pytest.mark.parametrize("fence", ["", "```json\n"])
+def test_a_begun_call_of_a_streaming_teacher_is_not_shown_as_text(fence, student) -> None:
+    call = '{"name": "add", "arguments": {"a": 2, "b": 3}}'
+    teacher = Spelled(log=[], text=fence + call)
+    chain = make(teacher, student, guidance_tokens=7).bind_tools([add])
+    chunks, asked_at_first_text = [], None
+    for chunk in chain.stream("add 2 and 3"):
+        chunks.append(chunk)
+        if chunk.text and asked_at_first_text is None:
+            asked_at_first_text = len(teacher.log)
+    # What is begun is shown only when the teacher was asked for all of it.
+    assert asked_at_first_text in (None, 2)
+    assert len(teacher.log) == 2
+
+
+def test_reasoning_that_only_ends_is_no_guidance(student) -> None:
+    text = "They want the sum of both.\n</think>\n\nThe sum is five, and that is all of it."
+    teacher = Spelled(log=[], text=text)
+    chain = make(teacher, student, guidance_tokens=14, max_tokens=30)
+    message = chain.invoke("Hello")
+    assert message.response_metadata["gkt"]["guidance"].startswith("The sum is")
+    assert "want" not in message.text
+    with pytest.warns(UserWarning, match=r"reasoning was shown as text.*Turn its reasoning off"):
+        streamed = joined(chain.stream("Hello"))
+    assert streamed.text.startswith("They want")  # it cannot be taken back
+    again = [chunk.text for chunk in chain.stream("Hello")]
+    assert "".join(again) == message.text

@@ -52,16 +52,16 @@ def test_defaults(called) -> None:
 def test_every_option_arrives(called) -> None:
     models = "--teacher t --base-url u --student s --device cuda --dtype int8 --guidance-tokens 0 "
     models += "--guidance g.json --max-tokens 9 --temperature -1 --teacher-price 1,2 "
-    models += "--student-price 3,4"
+    models += "--student-price 3,4 --teacher-prompt last_turns"
     task = "--task aqua --data d --rows 5 --seed -2 --shots 0 --style text --exemplars e "
     task += "--reference --out o --concurrency 2"
-    own = "--lengths 1,2 --check-lengths 2 --teacher-tokenizer k --max-loss 0"
+    own = "--lengths 1,2 --check-lengths 2 --teacher-tokenizer k --max-loss 0 --policies p"
     assert program.main(["sweep", *f"{own} {models} {task}".split()]) == 0
     [(_, args, given)] = called
     assert args == (
-        options.SweepOptions("1,2", "2", "k", 0.0),
+        options.SweepOptions("1,2", "2", "k", 0.0, Path("p")),
         options.EvaluationModelOptions(
-            *("t", "u", "s", "cuda", "int8", 0, Path("g.json"), 9, "-1", "1,2", "3,4")
+            *("t", "u", "s", "cuda", "int8", 0, Path("g.json"), 9, "-1", "1,2", "3,4", "last_turns")
         ),
         options.TaskOptions("aqua", Path("d"), 5, -2, 0, "text", Path("e"), True),
     )

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import pytest
 from langchain_core.messages import (
     AIMessage,
     HumanMessage,
     SystemMessage,
 )
+from support.fakes import WordTeacher
+from support.tiny import LLAMA
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from langchain_gkt import (
+    GuidedKnowledgeTransferChain,
     HuggingFaceStudent,
 )
 from langchain_gkt.students.settings import GenerationSettings
@@ -54,3 +60,23 @@ def test_one_blank_stands_between_frame_and_answer(plain_folders) -> None:
     ]:
         _, ids = prompts.build([HumanMessage(prompt), AIMessage(begun)])
         assert prompts.tokenizer.decode(ids) == text
+
+
+def test_a_beginning_that_cannot_be_spelled_is_named_before_the_teacher_is_paid() -> None:
+    words = {"[UNK]": 0, "[END]": 1, "the": 2, "answer": 3, "is": 4}
+    backend = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="[UNK]", eos_token="[END]"
+    )
+    config = LlamaConfig(**{**LLAMA, "vocab_size": 5}, eos_token_id=1, bos_token_id=None)
+    student = HuggingFaceStudent(model=LlamaForCausalLM(config).eval(), tokenizer=tokenizer)
+    student.check([HumanMessage("the"), AIMessage("the answer")])
+    asked: list = []
+    chain = GuidedKnowledgeTransferChain(
+        teacher=WordTeacher(answer="the answer is {5}", asked=asked), student=student
+    )
+    with pytest.raises(ValueError, match=r"messages\[-1\].*'\{'.*use a student"):
+        chain.invoke([HumanMessage("the"), AIMessage("the answer {")])
+    assert asked == []
+    student.close()

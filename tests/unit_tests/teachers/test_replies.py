@@ -82,3 +82,16 @@ def test_streams_show_no_reasoning() -> None:
     assert all(longer.startswith(one) for one, longer in itertools.pairwise(shown))
     assert shown[-1] == "The answer is 5, because"
     assert not any("<" in one or "want" in one for one in (text.strip() for text in shown))
+
+
+@pytest.mark.parametrize("tag", ["think", "reasoning"])
+def test_a_closing_tag_alone_ends_reasoning(tag) -> None:
+    text = f"They want 5.\nSo 5.\n</{tag}>\n\nThe answer is 5, because"
+    cut = message(text, 20, finish_reason="length")
+    assert read(cut, 20, GuidancePolicy(), None).text.strip() == "The answer is 5,"
+    assert without_reasoning(f"</{tag}>\nFive.") == "Five."
+    quoted = f"The tag `</{tag}>` ends it. Write </{tag}> there."
+    assert without_reasoning(quoted) == quoted
+    unfinished = message(f"They want 5.\n</{tag}>\n", 20, finish_reason="length")
+    with pytest.raises(TeacherError, match="nothing but reasoning"):
+        read(unfinished, 20, GuidancePolicy(), None)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
+from langchain_gkt import mark_exemplars
 from langchain_gkt.evaluation.tasks.task import Example, Task
 
 ROWS = [{"question": "2 + 2?", "answer": "4"}, {"question": "3 + 4?", "answer": "7"}]
@@ -93,7 +94,7 @@ def test_chat_prompts_take_turns(instruction: str | None) -> None:
     task = Task("mine", ROWS, contains, examples=[Example("1 + 1?", "2.")], instruction=instruction)
     turns: list[BaseMessage] = [HumanMessage("1 + 1?"), AIMessage("2."), HumanMessage("3 + 4?")]
     first = [SystemMessage("Be brief.")] if instruction else []
-    assert task.prompt(ROWS[1]) == first + turns
+    assert task.prompt(ROWS[1]) == [*first, *mark_exemplars(turns[:-1]), turns[-1]]
 
 
 def test_text_prompts_are_one_message_that_ends_open() -> None:
@@ -116,7 +117,8 @@ def test_a_question_may_be_messages_in_chat_style_only() -> None:
     talk = [HumanMessage("2 + 2?"), AIMessage("5."), HumanMessage("Really?")]
     row = {"question": talk, "answer": "4"}
     task = Task("mine", [row], contains, examples=[Example("1 + 1?", "2.")])
-    assert task.prompt(row) == [HumanMessage("1 + 1?"), AIMessage("2."), *talk]
+    examples = mark_exemplars([HumanMessage("1 + 1?"), AIMessage("2.")])
+    assert task.prompt(row) == [*examples, *talk]
     with pytest.raises(ValueError, match=r"Task.rows\[1\]\['question'\].*style='chat'"):
         Task("mine", [ROWS[0], row], contains, style="text")
     with pytest.raises(ValueError, match=r"row\['question'\].*style='chat'"):

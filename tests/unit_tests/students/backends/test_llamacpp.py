@@ -63,7 +63,7 @@ def test_the_request_says_how_tokens_are_drawn() -> None:
 
 
 def test_text_that_was_there_before_is_neither_shown_nor_counted() -> None:
-    seam = Seam(kept=[], spelled=b"abc", shown=3)
+    seam = Seam(kept=[], spelled=b"abc", opened=1, shown=3)
     answer = AnswerText(Request(prompt=[1], prefill=[2], max_tokens=2, seam=seam), stream=True)
 
     def chunk(text: str, tokens: int, reason: str | None = None) -> dict:

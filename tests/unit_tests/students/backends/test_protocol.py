@@ -74,7 +74,12 @@ async def test_the_event_loop_gives_the_same(backend) -> None:
     expected = text_of(run(backend, request))
     answers = await asyncio.gather(*[collect(backend, request) for _ in range(3)])
     assert answers == [expected] * 3
-    assert await backend.aprobe(request) == pytest.approx(backend.probe(request), rel=1e-3)
+    told = [one.probability for one in await backend.afirst_tokens(request)]
+    assert told == pytest.approx(likely(backend, request), rel=1e-3)
+
+
+def likely(backend, request) -> list[float]:
+    return [one.probability for one in backend.first_tokens(request)]
 
 
 async def collect(backend, request) -> str:
@@ -108,11 +113,11 @@ def test_a_prompt_is_prefilled_ahead(backend) -> None:
 
 def test_it_tells_how_likely_its_tokens_are(backend, pair) -> None:
     request = make(backend, max_tokens=5)
-    likely = backend.probe(request)
-    assert len(likely) == 5
-    assert all(0 < probability <= 1 for probability in likely)
+    told = likely(backend, request)
+    assert len(told) == 5
+    assert all(0 < probability <= 1 for probability in told)
     torch_engine = Engine(*pair)
-    assert likely == pytest.approx(torch_engine.probe(request), rel=1e-3)
+    assert told == pytest.approx(likely(torch_engine, request), rel=1e-3)
     torch_engine.close()
 
 

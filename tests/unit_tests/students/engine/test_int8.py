@@ -26,10 +26,30 @@ def small():
 def test_a_layer_computes_nearly_what_it_did() -> None:
     torch.manual_seed(1)
     linear, inputs = torch.nn.Linear(64, 48), torch.randn(2, 5, 64)
+    layer = Int8Linear(linear)
+    for some in (inputs, inputs[:1, :1]):
+        with torch.inference_mode():
+            want, got = linear(some), layer(some)
+        assert got.shape == want.shape
+        assert 0 < (got - want).std() < 0.03 * want.std()
+
+
+def test_a_row_is_rounded_without_its_neighbours() -> None:
+    torch.manual_seed(1)
+    layer, rows = Int8Linear(torch.nn.Linear(64, 48)), torch.randn(4, 64)
     with torch.inference_mode():
-        want, got = linear(inputs), Int8Linear(linear)(inputs)
-    assert got.shape == want.shape
-    assert 0 < (got - want).std() < 0.03 * want.std()
+        alone = layer(rows[:2])
+        rows[2:] *= 1000  # as loud as the first token of a text is in real models
+        rows[3] = 0
+        assert torch.equal(layer(rows)[:2], alone)
+        assert torch.equal(layer(rows)[3], layer._bias)
+
+
+def test_a_saved_type_is_quantized_as_it_is() -> None:
+    torch.manual_seed(1)
+    linear, inputs = torch.nn.Linear(64, 48).bfloat16(), torch.randn(2, 64)
+    with torch.inference_mode():
+        assert torch.equal(Int8Linear(linear)(inputs), Int8Linear(linear.float())(inputs))
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])

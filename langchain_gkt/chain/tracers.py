@@ -1,0 +1,83 @@
+"""LangSmith's tracers, told what the models' runs cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import AIMessage
+from langchain_core.outputs import LLMResult
+from langchain_core.tracers import LangChainTracer
+
+from langchain_gkt.chain.usage import CACHED, change_usage
+from langchain_gkt.metadata import from_cache
+
+
+class PricedTracer(LangChainTracer):
+    """Stands for a tracer in the models' runs, and adds to their usage what they cost.
+
+    Only the tracer may see costs there: langchain-core's own sums of usage, which take whole
+    numbers only, would fail on them. An answer from a cache used no tokens.
+    """
+
+    _trackers: Sequence[Any] = ()
+
+    @classmethod
+    def of(cls, tracer: LangChainTracer, trackers: Sequence[Any]) -> PricedTracer:
+        """Return a twin that shares all that a tracer knows of its runs.
+
+        Args:
+            tracer: The tracer.
+            trackers: Handlers with the method ``end_run`` of a `CostTracker`; the first that
+                knows what a run cost is believed.
+        """
+        twin = cls.__new__(cls)
+        twin.__dict__.update(tracer.__dict__)
+        twin._trackers = trackers
+        return twin
+
+    def copy_with_metadata_defaults(self, **defaults: Any) -> PricedTracer:
+        """Return a copy with other defaults, as langchain-core makes for each run."""
+        return self.of(super().copy_with_metadata_defaults(**defaults), self._trackers)
+
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> Any:
+        """Trace the end of a run, with its costs."""
+        return super().on_llm_end(self._priced(response, run_id, None), run_id=run_id, **kwargs)
+
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> Any:
+        """Trace an error, with the costs of what was reported before it."""
+        response = self._priced(kwargs.pop("response", None), run_id, error)
+        return super().on_llm_error(error, run_id=run_id, response=response, **kwargs)
+
+    def _priced(self, response: Any, run_id: UUID, error: BaseException | None) -> Any:
+        found = [tracker.end_run(run_id, response, error) for tracker in self._trackers]
+        costs: Mapping[str, float] = next(filter(None, found), {})
+        if not isinstance(response, LLMResult):
+            return response
+
+        def usage_of(message: AIMessage) -> Mapping[str, Any]:
+            given: Mapping[str, Any] = message.usage_metadata or {}
+            return CACHED if from_cache(given) else {**given, **costs}
+
+        generations = [[*row] for row in response.generations]
+        priced = response.model_copy(update={"generations": generations})
+        change_usage(priced, usage_of)
+        return priced
+
+
+def priced(handlers: Sequence[BaseCallbackHandler]) -> list[BaseCallbackHandler]:
+    """Have LangSmith's tracers hear what the run of a model costs.
+
+    Args:
+        handlers: The handlers of the run. Costs are known if a cost tracker is among them.
+
+    Returns:
+        The handlers. A subclass of the tracer, which may do other things, is left as it is.
+    """
+    trackers = [handler for handler in handlers if hasattr(handler, "end_run")]
+    return [
+        PricedTracer.of(handler, trackers) if type(handler) is LangChainTracer else handler
+        for handler in handlers
+    ]

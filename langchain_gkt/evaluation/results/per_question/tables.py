@@ -1,0 +1,143 @@
+"""A per-question choice as tables."""
+
+from __future__ import annotations
+
+from langchain_gkt.evaluation.results.base import percent, share
+from langchain_gkt.evaluation.results.frontier import OutcomeMatrix
+from langchain_gkt.evaluation.results.per_question.answered import Answered
+from langchain_gkt.evaluation.results.per_question.choice import RANDOM, PerQuestionChoice, Tested
+from langchain_gkt.evaluation.results.statistics import mcnemar
+from langchain_gkt.predictor import Predictor
+from langchain_gkt.reporting.table import Table
+
+
+def tables(found: PerQuestionChoice) -> list[Table]:
+    """Return what a predictor gives beside its rivals, and what it looks at.
+
+    Args:
+        found: The choice.
+
+    Returns:
+        A table of the unseen rows, one of all rows, and one of the weights.
+    """
+    predictor = found.policy.predictor
+    assert predictor is not None
+    unseen = _comparison(
+        f"Per question: {found.unseen_rows} unseen rows",
+        found.tested,
+        found.ways,
+        [
+            f"learned from {found.train_rows} rows, its length and its price per point "
+            f"({predictor.price_per_point:.4g} {predictor.unit}) chosen by {found.choose_rows} "
+            f"others, tested on these; the rivals were chosen by the first "
+            f"{found.seen_rows} rows and tested on these",
+            *_goal_notes(found),
+        ],
+    )
+    every = _comparison(
+        f"Per question: all {len(found.ways.rows)} rows, cross-fitted",
+        found.cross_fitted,
+        found.ways,
+        [
+            "each row is answered by a predictor, and by rivals, that were made from other rows; "
+            "the intervals leave out that these predictors differ",
+        ],
+    )
+    return [unseen, every, _weights(predictor)]
+
+
+def _goal_notes(found: PerQuestionChoice) -> list[str]:
+    goal = found.goal
+    wanted = f"the cheapest within {100 * goal.max_loss:g} points of the best fixed way"
+    if goal.price_per_point is not None:
+        wanted = f"what is worth most if a point of accuracy is worth {goal.price_per_point:g}"
+    elif goal.share is not None:
+        wanted = f"the cheapest within {100 * goal.max_loss:g} points of the best of its kind"
+    asked = "" if goal.share is None else f", asking in {goal.share:.0%} of the questions"
+    return [f"every way was chosen alike: {wanted}{asked}"]
+
+
+def _comparison(title: str, tested: Tested, ways: OutcomeMatrix, notes: list[str]) -> Table:
+    alone = tested.rivals["teacher alone"]
+    mine, mix = tested.predictor, tested.mix
+
+    def line(one: Answered) -> list[str]:
+        lead = "-"
+        if one is not mine:
+            test = mcnemar(mine.right, one.right, (mine.kind, one.kind))
+            lead = f"{100 * test.difference:+.1f} (p {test.p_value:.2g})"
+        return [
+            one.kind,
+            one.guidance,
+            share(one.accuracy, one.interval),
+            percent(one.share_asked),
+            ways.written(one.mean_cost),
+            percent(one.mean_cost / alone.mean_cost) if alone.mean_cost else "?",
+            lead,
+        ]
+
+    drawn = [f"{RANDOM} of equal accuracy", "drawn by lot", percent(mine.accuracy), "-", "-", "-"]
+    if mix.cost is not None:
+        part = percent(mix.cost / alone.mean_cost) if alone.mean_cost else "?"
+        drawn = [*drawn[:4], ways.written(mix.cost), part]
+    against = (
+        f"the predictor's bill is {_interval(mix.bill, mix.bill_interval, '.0%')} of it"
+        if mix.cost is not None
+        else "no random mix is as accurate as the predictor"
+    )
+    low, high = mix.gain_interval
+    claim = "more than chance explains" if mix.is_beaten else "which chance may explain"
+    if mix.gain <= 0:
+        claim = "so it is not better than drawing lots"
+    kept = mine.accuracy / alone.accuracy if alone.accuracy else 0.0
+    return Table(
+        title=title,
+        head=[
+            "way",
+            "guidance",
+            "accuracy (95%)",
+            "asked",
+            ways.price_name,
+            "of teacher",
+            "predictor leads by (McNemar)",
+        ],
+        rows=[line(mine), [*drawn, "+0.0"], *map(line, tested.rivals.values())],
+        notes=[
+            f"{RANDOM}: a router that draws lots between the fixed ways that no mix of others "
+            f"beats; {against}; of a mix that costs what the predictor costs it is "
+            f"{100 * mix.gain:+.1f} points ahead (95%: {100 * low:+.1f} to {100 * high:+.1f}), "
+            f"{claim}",
+            f"the predictor keeps {percent(kept)} of the teacher's accuracy",
+            *notes,
+        ],
+    )
+
+
+def _interval(value: float, interval: tuple[float, float], form: str) -> str:
+    low, high = interval
+    return f"{value:{form}} ({low:{form}} to {high:{form}})"
+
+
+def _weights(predictor: Predictor) -> Table:
+    """Say what the predictor goes by."""
+    ways = {"none": predictor.none, "some": predictor.some, "all": predictor.all}
+    rows = [
+        [name, *(f"{way.weights[at]:+.3g}" for way in ways.values())]
+        for at, name in enumerate(predictor.features)
+    ]
+    return Table(
+        title="Per question: what the predictor goes by",
+        head=["feature", *ways],
+        rows=[
+            *rows,
+            ["bias", *(f"{way.bias:+.3g}" for way in ways.values())],
+            ["cost", *(f"{way.cost:.4g}" for way in ways.values())],
+        ],
+        notes=[
+            "log odds of a right answer, by what the teacher writes: nothing, the tokens, or the "
+            f"whole answer; costs: {predictor.unit}",
+            f"the student's own first {predictor.probe_tokens} token(s) are looked at"
+            if predictor.probe_tokens
+            else "the student does not tell how sure it is, so only the text is looked at",
+        ],
+    )

@@ -1,0 +1,293 @@
+"""What sweeps of several policies found, side by side, and the choice among all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from langchain_gkt.evaluation.results import charts
+from langchain_gkt.evaluation.results.base import EvaluationResult, per_thousand, percent, share
+from langchain_gkt.evaluation.results.frontier import Choice, OperatingPoint
+from langchain_gkt.evaluation.results.summary import Summary
+from langchain_gkt.evaluation.results.sweep_result import Sweep
+from langchain_gkt.evaluation.running.run_store import RunStore
+from langchain_gkt.guidance import GuidancePolicy
+from langchain_gkt.reporting.table import Table
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+
+_FEWEST = 4
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyChoice:
+    """The cheapest way to answer within a stated loss, among several policies.
+
+    Attributes:
+        name: The policy's name.
+        choice: The length, and what it gives on unseen rows; its ``best`` is the best length of
+            all policies.
+        best_name: The policy that this best length belongs to.
+    """
+
+    name: str
+    choice: Choice
+    best_name: str
+
+    @property
+    def policy(self) -> GuidancePolicy:
+        """What a chain takes as ``guidance``; `GuidancePolicy.save` writes it to a file."""
+        return self.choice.policy
+
+    def __str__(self) -> str:
+        """Return the choice in a few sentences."""
+        return f"{self.name}: {self.choice} (the best length is one of {self.best_name!r})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicySweep(EvaluationResult):
+    """What `sweep_policies` found; ``print`` shows the tables.
+
+    Attributes:
+        sweeps: The sweep of each policy, over the rows that all of them have.
+        max_loss: Accuracy that the report's choice may give up; see `choose`.
+    """
+
+    sweeps: Mapping[str, Sweep] = field(default_factory=dict)
+    max_loss: float = 0.02
+
+    @classmethod
+    def of(cls, folder: RunStore, sweeps: Mapping[str, Sweep] | None = None) -> PolicySweep:
+        """Put sweeps together; no model is called.
+
+        Args:
+            folder: The folder of all of them.
+            sweeps: The sweeps; None to read them from their folders.
+
+        Returns:
+            The sweeps.
+
+        Raises:
+            FileNotFoundError: If a policy's folder is missing.
+            ValueError: If no row is answered in every way.
+        """
+        known = dict(sweeps or {})
+        for name in _names(folder.manifest):
+            if name not in known and folder.path is not None and (folder.path / name).exists():
+                known[name] = Sweep.of(RunStore(folder.path / name).read())
+        if not known:
+            raise ValueError(f"{folder.path} holds no policy's sweep yet; call the same again")
+        common = set.intersection(*(set(one.ways.rows) for one in known.values()))
+        if not common:
+            raise ValueError(
+                f"{folder.path or 'the run'} holds no row that every policy has answered in every "
+                "way; call sweep_policies() with the same out= to go on"
+            )
+        found = {}
+        for name, one in known.items():
+            same = set(one.ways.rows) == common
+            cut = one if same else Sweep.of(one.folder, only=common)
+            found[name] = replace(cut, teacher_prompt=one.teacher_prompt)
+        return cls(
+            folder=folder,
+            sweeps=found,
+            answers=tuple(answer for one in found.values() for answer in one.answers),
+            failures={k: v for one in found.values() for k, v in one.failures.items()},
+        )
+
+    @cached_property
+    def whole(self) -> str | None:
+        """Name of the first policy that shows the teacher the whole conversation, or None."""
+        return next((n for n, one in self.sweeps.items() if _shows_whole(one)), None)
+
+    def choose(
+        self, *, max_loss: float = 0.02, gate: bool = False, seed: int = 0, **further: Any
+    ) -> PolicyChoice:
+        """Choose the cheapest policy and length that is good enough, and test it on unseen rows.
+
+        Half of the rows choose: the cheapest whose accuracy is at most ``max_loss`` below that of
+        the best length of any policy. The other half tests the choice; see `Sweep.choose`.
+
+        Args:
+            max_loss: Accuracy that may be given up, such as 0.02 for two points.
+            gate: Whether the teacher may be left out if the student is sure.
+            seed: Seed of the split.
+            **further: Other arguments of `Sweep.choose`.
+
+        Returns:
+            The choice.
+
+        Raises:
+            ValueError: As for `Sweep.choose`.
+        """
+        best = {n: one.choose(max_loss=0.0, seed=seed) for n, one in self.sweeps.items()}
+        best_name = max(best, key=lambda n: (best[n].chosen.accuracy, -best[n].chosen.cost))
+        found = {}
+        for name, one in self.sweeps.items():
+            spare = max_loss - (best[best_name].chosen.accuracy - best[name].chosen.accuracy)
+            if spare >= -_ROUNDING:
+                loss = max(0.0, spare) + _ROUNDING if max_loss else 0.0
+                found[name] = one.choose(max_loss=loss, gate=gate, seed=seed, **further)
+        name = min(found, key=lambda n: (found[n].chosen.cost, -found[n].chosen.accuracy))
+        choice = replace(found[name], max_loss=max_loss, best=best[best_name].best)
+        return PolicyChoice(name=name, choice=choice, best_name=best_name)
+
+    def frontiers(self, kind: str = "fixed length") -> dict[str, list[OperatingPoint]]:
+        """Return each policy's points that no cheaper one is as accurate as, over all rows.
+
+        Args:
+            kind: A key of `Sweep.frontiers`.
+
+        Returns:
+            Points by policy; those that have none are left out.
+        """
+        found = {name: one.frontiers().get(kind, []) for name, one in self.sweeps.items()}
+        return {name: points for name, points in found.items() if points}
+
+    # --- tables ---
+
+    def table(self) -> Table:
+        """Return accuracy by guidance length and policy."""
+        return self._by_length(
+            "Accuracy (95%)",
+            lambda name, one: share(one.accuracy, one.interval),
+            ["teacher alone: shown what the policy shows it"],
+        )
+
+    def tables(self) -> list[Table]:
+        """Return accuracy, leak, costs, and the choice."""
+        return [self.table(), self._leak_table(), self._cost_table(), *self._choice_table()]
+
+    def _leak_table(self) -> Table:
+        def cell(name: str, one: Summary) -> str:
+            return percent(one.leaked) if one.mode == "guided" else "-"
+
+        return self._by_length("How often the guidance holds the answer already", cell, [])
+
+    def _cost_table(self) -> Table:
+        whole = self.sweeps[self.whole].teacher if self.whole else None
+
+        def cell(name: str, one: Summary) -> str:
+            own = _ratio(one, self.sweeps[name].teacher)
+            against = _ratio(one, whole) if whole else "?"
+            return f"{per_thousand(one)} ({against}, {own})"
+
+        notes = [
+            "in brackets: of what the teacher alone costs on the whole conversation"
+            + (f" ({self.whole!r})" if whole else " (not measured: no policy shows it)")
+            + ", and on what the policy shows it",
+        ]
+        return self._by_length("$ per 1,000 answers", cell, notes)
+
+    def _by_length(self, title: str, cell: Any, notes: list[str]) -> Table:
+        lengths = sorted({n for one in self.sweeps.values() for n in one.by_length})
+        rows = []
+        for length in lengths:
+            label = "student alone" if length == 0 else f"{length} tokens"
+            cells = [
+                cell(name, one.by_length[length]) if length in one.by_length else "-"
+                for name, one in self.sweeps.items()
+            ]
+            rows.append([label, *cells])
+        alone = [cell(name, one.teacher) for name, one in self.sweeps.items()]
+        count = next(iter(self.sweeps.values())).student.rows
+        return Table(
+            title=f"{self.task_name}, {count} questions: {title}",
+            head=["guidance", *self.sweeps],
+            rows=[*rows, ["teacher alone", *alone]],
+            notes=notes,
+        )
+
+    def choices(self) -> dict[str, PolicyChoice]:
+        """Return what `choose` finds without a gate, and with one if there are confidences.
+
+        Returns:
+            Choices by ``fixed length`` and ``gated length``; none if there are too few rows.
+        """
+        sweeps = self.sweeps.values()
+        if min(one.student.rows for one in sweeps) < _FEWEST:
+            return {}
+        found = {"fixed length": self.choose(max_loss=self.max_loss)}
+        if all(one.ways.tells_confidence for one in sweeps):
+            found["gated length"] = self.choose(max_loss=self.max_loss, gate=True)
+        return found
+
+    def _choice_table(self) -> list[Table]:
+        found = self.choices()
+        if not found:
+            return []
+        first = next(iter(found.values())).choice
+        return [
+            Table(
+                title=f"The cheapest within {100 * self.max_loss:g} points of the best length of "
+                "any policy",
+                head=["kind", "policy", "guidance", "asks below", "seen", "unseen (95%)", "price"],
+                rows=[
+                    [
+                        kind,
+                        one.name,
+                        one.choice.chosen.guidance,
+                        one.choice.chosen.gate,
+                        percent(one.choice.chosen.accuracy),
+                        share(one.choice.unseen.accuracy, one.choice.unseen.interval),
+                        one.choice.unseen.price,
+                    ]
+                    for kind, one in found.items()
+                ],
+                notes=[
+                    f"chosen on {first.seen_rows} rows (seen), tested on the {first.unseen_rows} "
+                    "others (unseen); the more policies, the more the seen column flatters"
+                ],
+            )
+        ]
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Return the answers of all policies as a pandas DataFrame, with a column ``policy``.
+
+        Returns:
+            One line for each answer; see `EvaluationResult.to_frame`.
+
+        Raises:
+            ImportError: If pandas is missing.
+        """
+        frames = [one.to_frame().assign(policy=name) for name, one in self.sweeps.items()]
+        import pandas  # to_frame has said so if it is missing
+
+        return pandas.concat(frames, ignore_index=True)
+
+    def figures(self) -> dict[str, Figure]:
+        """Draw accuracy for its cost, a line for each policy.
+
+        Returns:
+            Matplotlib figures by file name.
+
+        Raises:
+            ImportError: If matplotlib is missing.
+        """
+        sweeps = list(self.sweeps.values())
+        lines = self.frontiers()
+        alone = {"student only": [sweeps[0].ways.point(0)]}
+        for name, one in self.sweeps.items():
+            alone[f"teacher only, {name}"] = one.frontiers()["teacher only"]
+        return {"frontier": charts.frontier({**lines, **alone}, sweeps[0].ways.price_name)}
+
+
+def _names(manifest: Mapping[str, Any]) -> list[str]:
+    """Return the policies of all sittings, in the order in which they were named."""
+    return list(dict.fromkeys(n for one in manifest["sittings"] for n in one.get("policies", ())))
+
+
+def _shows_whole(one: Sweep) -> bool:
+    return not one.manifest["settings"]["chain"].get("teacher_prompt")
+
+
+def _ratio(one: Summary, base: Summary) -> str:
+    if one.cost is None or not base.cost:
+        return "?"
+    return percent(float(Decimal(one.cost) / one.rows / (Decimal(base.cost) / base.rows)))

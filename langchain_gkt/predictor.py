@@ -1,0 +1,340 @@
+"""Predictor: how much of each answer the teacher should write, judged before it is paid.
+
+It is a few logistic regressions in plain numbers, learned from a sweep by
+`langchain_gkt.evaluation`; using it needs no further package.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, runtime_checkable
+
+from langchain_core.messages import BaseMessage
+from pydantic import BeforeValidator, model_validator
+from pydantic.dataclasses import dataclass as checked_dataclass
+from pydantic_core import ArgsKwargs
+
+from langchain_gkt.errors import refuse_unknown, whole_number
+
+VERSION = 1
+"""Grows when the meaning of a saved predictor changes."""
+
+Amount = Literal["none", "some", "all"]
+"""How much the teacher writes: nothing, the policy's ``tokens``, or the whole answer."""
+AMOUNTS: tuple[Amount, ...] = ("none", "some", "all")
+
+_AGAIN = "make the policy again with choose(predictor=True)"
+_NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")
+_SENTENCE_END = re.compile(r"[.!?](?=\s|$)|[。！？]")  # noqa: RUF001
+_LEAST = 1e-6
+
+
+class FirstToken(NamedTuple):
+    """One of the first tokens of a student's own, greedy answer.
+
+    Attributes:
+        probability: How likely the token was.
+        entropy: Entropy in nats of the distribution it was chosen from; None if unknown.
+    """
+
+    probability: float
+    entropy: float | None = None
+
+
+@runtime_checkable
+class SupportsFirstTokens(Protocol):
+    """A student that tells how open its answer is; see `HuggingFaceStudent.first_tokens`."""
+
+    def first_tokens(self, messages: list[BaseMessage], *, tokens: int = 1) -> list[FirstToken]:
+        """Return the probabilities and entropies of the first tokens of its own answer."""
+        ...
+
+    async def afirst_tokens(
+        self, messages: list[BaseMessage], *, tokens: int = 1
+    ) -> list[FirstToken]:
+        """Do the same, on the event loop."""
+        ...
+
+
+def probability_of(token: FirstToken | float) -> float:
+    """Return the probability of a first token that is told with its entropy or without."""
+    return token.probability if isinstance(token, FirstToken) else token
+
+
+def question_of(messages: Sequence[BaseMessage]) -> str:
+    """Return the text of what is asked: the last message that is not a begun answer.
+
+    Args:
+        messages: The conversation.
+
+    Returns:
+        Its text.
+    """
+    asked = [message for message in messages if message.type != "ai"]
+    return str((asked or messages)[-1].text)
+
+
+# --- features ---
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(found.replace(",", "")) for found in _NUMBER.findall(text)]
+
+
+def _entropies(first: Sequence[FirstToken]) -> list[float]:
+    return [one.entropy or 0.0 for one in first] or [0.0]
+
+
+_OF_TEXT: dict[str, Callable[[str], float]] = {
+    "log_characters": lambda text: math.log1p(len(text)),
+    "sentences": lambda text: float(len(_SENTENCE_END.findall(text))),
+    "numbers": lambda text: float(len(_numbers(text))),
+    "log_largest_number": lambda text: math.log1p(min(max(_numbers(text), default=0.0), 1e12)),
+}
+_OF_PROBABILITIES: dict[str, Callable[[Sequence[FirstToken]], float]] = {
+    "log_confidence": lambda first: (
+        sum(math.log(max(one.probability, _LEAST)) for one in first) / max(1, len(first))
+    ),
+    "least_probability": lambda first: min((one.probability for one in first), default=1.0),
+}
+_OF_ENTROPIES: dict[str, Callable[[Sequence[FirstToken]], float]] = {
+    "first_entropy": lambda first: _entropies(first)[0],
+    "mean_entropy": lambda first: sum(_entropies(first)) / max(1, len(first)),
+    "most_entropy": lambda first: max(_entropies(first)),
+}
+_OF_TOKENS = {**_OF_PROBABILITIES, **_OF_ENTROPIES}
+
+
+def feature_names(*, probabilities: bool, entropies: bool) -> tuple[str, ...]:
+    """Return the features that can be known before the teacher is paid.
+
+    Args:
+        probabilities: Whether the student tells the probabilities of its first tokens.
+        entropies: Whether it tells their entropies too.
+
+    Returns:
+        Their names.
+    """
+    names = [*_OF_TEXT]
+    names += _OF_PROBABILITIES if probabilities else ()
+    names += _OF_ENTROPIES if probabilities and entropies else ()
+    return tuple(names)
+
+
+def feature_values(
+    names: Sequence[str], question: str, first: Sequence[FirstToken]
+) -> tuple[float, ...]:
+    """Work features out.
+
+    Args:
+        names: Which; see `feature_names`.
+        question: The text of what is asked.
+        first: The first tokens of the student's own answer; empty if no feature needs them.
+
+    Returns:
+        Their values, in the same order.
+    """
+    return tuple(
+        _OF_TEXT[name](question) if name in _OF_TEXT else _OF_TOKENS[name](first) for name in names
+    )
+
+
+# --- the predictor ---
+
+
+@checked_dataclass(frozen=True, kw_only=True)
+class Expectation:
+    """What is expected of one amount of guidance: a logistic regression, and a price.
+
+    Attributes:
+        weights: One for each feature.
+        bias: Log odds of a right answer where all features are 0.
+        cost: Mean price of an answer, in the predictor's unit.
+    """
+
+    weights: tuple[float, ...]
+    bias: float
+    cost: float
+
+    def accuracy(self, values: Sequence[float]) -> float:
+        """Return the probability of a right answer.
+
+        Args:
+            values: The question's features.
+        """
+        odds = self.bias + sum(w * v for w, v in zip(self.weights, values, strict=True))
+        return 1 / (1 + math.exp(-min(max(odds, -500.0), 500.0)))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a predictor says about one question.
+
+    Attributes:
+        amount: How much the teacher should write.
+        score: What asking is expected to bring, in points of accuracy, less its price.
+        accuracy: Expected share of right answers by amount.
+    """
+
+    amount: Amount
+    score: float
+    accuracy: Mapping[Amount, float]
+
+
+def _check_version(value: Any) -> Any:
+    if value != VERSION:
+        raise ValueError(
+            f"GuidancePolicy.predictor.version is {value!r}, and this release reads {VERSION}; "
+            f"{_AGAIN}"
+        )
+    return value
+
+
+def _check_price(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ValueError(
+            f"GuidancePolicy.predictor.price_per_point must be a number above 0, not {value!r}"
+        )
+    return value
+
+
+@checked_dataclass(frozen=True, kw_only=True)
+class Predictor:
+    """Chooses, question by question, how much of the answer the teacher writes.
+
+    Attributes:
+        version: `VERSION` when it was made.
+        features: Names of what is looked at; see `feature_names`.
+        probe_tokens: How many of the student's own first tokens are looked at; 0 for none.
+        none: What is expected of the student alone.
+        some: What is expected of guidance of the policy's ``tokens``.
+        all: What is expected of the teacher's whole answer.
+        price_per_point: What one point of accuracy is worth, in the unit of the costs.
+        unit: What costs are counted in.
+        threshold: The score above which the teacher is asked, in points of accuracy: 0 to go by
+            the price, another number for a share of the questions.
+
+    Raises:
+        ValueError: If a value makes no sense, or it is of another version.
+        TypeError: If a field is unknown.
+    """
+
+    version: Annotated[int, BeforeValidator(_check_version)]
+    features: tuple[str, ...]
+    probe_tokens: Annotated[
+        int, BeforeValidator(lambda v: whole_number("predictor.probe_tokens", v, least=0))
+    ]
+    none: Expectation
+    some: Expectation
+    all: Expectation
+    price_per_point: Annotated[float, BeforeValidator(_check_price)]
+    unit: str = ""
+    threshold: float = 0.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_fields(cls, values: Any) -> Any:
+        given = (values.kwargs if isinstance(values, ArgsKwargs) else values) or {}
+        # First, because another version may have other fields.
+        _check_version(given.get("version") if isinstance(given, Mapping) else None)
+        refuse_unknown(given, cls.__dataclass_fields__, "GuidancePolicy.predictor")
+        return values
+
+    @model_validator(mode="after")
+    def _check_features(self) -> Predictor:
+        known = {**_OF_TEXT, **_OF_TOKENS}
+        if unknown := [name for name in self.features if name not in known]:
+            raise ValueError(
+                f"GuidancePolicy.predictor.features names {unknown[0]!r}, which this release does "
+                f"not know; it knows: {', '.join(known)}; {_AGAIN}"
+            )
+        for amount in AMOUNTS:
+            if len(getattr(self, amount).weights) != len(self.features):
+                raise ValueError(
+                    f"GuidancePolicy.predictor.{amount}.weights must be one for each of the "
+                    f"{len(self.features)} features; {_AGAIN}"
+                )
+        if self.probe_tokens < 1 and any(name in _OF_TOKENS for name in self.features):
+            raise ValueError(
+                "GuidancePolicy.predictor.probe_tokens must be 1 or more for features of the "
+                f"student's first tokens; {_AGAIN}"
+            )
+        return self
+
+    @property
+    def needs_entropies(self) -> bool:
+        """Whether the student must tell entropies, not only probabilities."""
+        return any(name in _OF_ENTROPIES for name in self.features)
+
+    def predict(self, question: str, first: Sequence[FirstToken | float]) -> Prediction:
+        """Say how much the teacher should write.
+
+        Args:
+            question: The text of what is asked.
+            first: The first tokens of the student's own answer, or their probabilities alone.
+
+        Returns:
+            The prediction.
+        """
+        tokens = [one if isinstance(one, FirstToken) else FirstToken(one) for one in first]
+        values = feature_values(self.features, question, tokens[: self.probe_tokens])
+        ways: dict[Amount, Expectation] = {one: getattr(self, one) for one in AMOUNTS}
+        accuracy = {amount: way.accuracy(values) for amount, way in ways.items()}
+        worth = {
+            amount: 100 * accuracy[amount] - way.cost / self.price_per_point
+            for amount, way in ways.items()
+        }
+        best: Amount = "some" if worth["some"] >= worth["all"] else "all"
+        score = worth[best] - worth["none"]
+        return Prediction(
+            amount=best if score > self.threshold else "none", score=score, accuracy=accuracy
+        )
+
+
+def threshold_for(scores: Sequence[float], share: float) -> float:
+    """Return the score that a share of questions is above.
+
+    Args:
+        scores: `Prediction.score` of each question.
+        share: From 0 to 1.
+
+    Returns:
+        The threshold.
+
+    Raises:
+        ValueError: If the share makes no sense, or no threshold parts the questions.
+    """
+    check_share(share)
+    if not scores:
+        raise ValueError("questions are missing: a share is taken of some; give at least one")
+    ordered, count = sorted(scores, reverse=True), round(share * len(scores))
+    if count == len(ordered):
+        return math.nextafter(ordered[-1], -math.inf)
+    if count == 0:
+        return ordered[0]
+    if ordered[0] == ordered[-1]:
+        raise ValueError(
+            f"the predictor scores all {len(ordered)} questions alike, so it cannot pick a share "
+            "of them; give share=0 or share=1, or learn it from more rows"
+        )
+    return (ordered[count - 1] + ordered[count]) / 2
+
+
+def check_share(share: Any) -> None:
+    """Refuse what is no share.
+
+    Args:
+        share: The value.
+
+    Raises:
+        ValueError: If it is not a number from 0 to 1.
+    """
+    number = isinstance(share, int | float) and not isinstance(share, bool)
+    if not number or not 0 <= share <= 1:
+        raise ValueError(
+            f"share must be a number from 0 to 1, such as 0.3 for 30% of the questions, not "
+            f"{share!r}"
+        )

@@ -1,0 +1,365 @@
+"""What a teacher is shown of a conversation: the interface of teacher prompts, and how they join.
+
+A teacher prompt is a `TeacherPrompt`, or any Runnable or function, async or not, from the
+conversation to the messages that the teacher is to see.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    HumanMessage,
+    MessageLikeRepresentation,
+    convert_to_messages,
+)
+from langchain_core.messages.ai import UsageMetadata, add_usage
+from langchain_core.prompt_values import PromptValue
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import run_in_executor
+
+TeacherPromptLike: TypeAlias = "TeacherPrompt | Runnable[Any, Any] | Callable[..., Any] | None"
+"""What ``teacher_prompt`` takes; None shows the teacher the whole conversation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedPrompt:
+    """What the teacher is shown for one question; a teacher prompt may return it.
+
+    Attributes:
+        messages: The messages that the teacher sees.
+        restore: Undoes in the teacher's text, and in the texts of its tool calls, what the
+            prompt changed; None if there is nothing to undo. It is called with what is written
+            so far: the result for a longer text must begin with the result for a shorter one.
+    """
+
+    messages: Sequence[BaseMessage]
+    restore: Callable[[str], str] | None = None
+
+    def restored(self, reply: AIMessage) -> AIMessage:
+        """Undo in a reply what the prompt changed.
+
+        Args:
+            reply: The teacher's reply.
+
+        Returns:
+            The reply, or a changed copy.
+        """
+        if self.restore is None:
+            return reply
+        content = reply.content
+        changed: Any = (
+            self.restore(content)
+            if isinstance(content, str)
+            else [_in_block(block, self.restore) for block in content]
+        )
+        calls = ("tool_calls", "invalid_tool_calls")
+        update = {name: _in_strings(getattr(reply, name), self.restore) for name in calls}
+        return reply.model_copy(update={"content": changed, **update})
+
+
+@dataclass(kw_only=True)
+class PromptContext:
+    """What a teacher prompt may go by, beside the messages.
+
+    Attributes:
+        conversation: The whole conversation, as the student reads it.
+        guidance_tokens: How many tokens of the teacher's answer are used.
+        whole_reply: Whether the whole reply is used all the same: a tool call that is required,
+            or JSON of a schema.
+        has_tools: Whether the teacher may call tools.
+        student: The student, for prompts that give it work; None if there is none.
+        student_config: The config of its runs.
+        student_arguments: Arguments of its calls.
+        config: The config for Runnables.
+        student_usage: What the student has used; None if it did nothing or reported nothing.
+    """
+
+    conversation: Sequence[BaseMessage] = ()
+    guidance_tokens: int | None = None
+    whole_reply: bool = False
+    has_tools: bool = False
+    student: Runnable[Any, Any] | None = None
+    student_config: RunnableConfig | None = None
+    student_arguments: dict[str, Any] = field(default_factory=dict)
+    config: RunnableConfig | None = None
+    student_usage: UsageMetadata | None = None
+
+    def ask_student(self, messages: list[BaseMessage], *, max_tokens: int) -> str:
+        """Have the student write a text.
+
+        Args:
+            messages: What it is asked.
+            max_tokens: Most tokens of the text.
+
+        Returns:
+            The text.
+
+        Raises:
+            ValueError: If there is no student.
+        """
+        student, arguments = self._student_call(max_tokens)
+        return self._text(student.invoke(messages, self.student_config, **arguments))
+
+    async def aask_student(self, messages: list[BaseMessage], *, max_tokens: int) -> str:
+        """Do what `ask_student` does, on the event loop."""
+        student, arguments = self._student_call(max_tokens)
+        return self._text(await student.ainvoke(messages, self.student_config, **arguments))
+
+    def _student_call(self, max_tokens: int) -> tuple[Runnable[Any, Any], dict[str, Any]]:
+        if self.student is None:
+            raise ValueError("this teacher_prompt needs a student; use it in a chain")
+        return self.student, {**self.student_arguments, "max_tokens": max_tokens}
+
+    def _text(self, reply: AIMessage) -> str:
+        if reply.usage_metadata:
+            self.student_usage = add_usage(self.student_usage, reply.usage_metadata)
+        return str(reply.text)
+
+
+class TeacherPrompt(ABC):
+    """A teacher prompt that knows the call it is for; ``first | second`` joins two."""
+
+    @abstractmethod
+    def prepare(
+        self, messages: Sequence[BaseMessage], context: PromptContext
+    ) -> Sequence[BaseMessage] | PreparedPrompt:
+        """Make the messages that the teacher sees.
+
+        Args:
+            messages: The conversation, or what the step before made of it.
+            context: What else is known of the call.
+
+        Returns:
+            The messages, or a `PreparedPrompt`.
+        """
+
+    async def aprepare(
+        self, messages: Sequence[BaseMessage], context: PromptContext
+    ) -> Sequence[BaseMessage] | PreparedPrompt:
+        """Do what `prepare` does, on the event loop."""
+        return self.prepare(messages, context)
+
+    def for_tokens(self, tokens: int) -> TeacherPrompt:
+        """Return the prompt for a number of guidance tokens, whatever a call says.
+
+        Args:
+            tokens: The number.
+        """
+        return self
+
+    def __or__(self, other: Any) -> TeacherPromptSequence:
+        """Apply another prompt to what this one makes."""
+        return TeacherPromptSequence(steps=(self, other))
+
+    def __ror__(self, other: Any) -> TeacherPromptSequence:
+        """Apply this prompt to what a function makes."""
+        return TeacherPromptSequence(steps=(other, self))
+
+
+@dataclass(frozen=True)
+class TeacherPromptSequence(TeacherPrompt):
+    """Teacher prompts one after the other; what they undo is undone in the opposite order.
+
+    Attributes:
+        steps: The prompts; joined ones among them are taken apart.
+    """
+
+    steps: tuple[Any, ...]
+
+    def __post_init__(self) -> None:
+        """Take joined prompts apart, and refuse what is no prompt."""
+        flat: list[Any] = []
+        for step in self.steps:
+            flat += step.steps if isinstance(step, TeacherPromptSequence) else [step]
+        for step in flat:
+            check_teacher_prompt(step)
+        object.__setattr__(self, "steps", tuple(step for step in flat if step is not None))
+
+    def prepare(self, messages: Sequence[BaseMessage], context: PromptContext) -> PreparedPrompt:
+        """Apply the prompts."""
+        made = [PreparedPrompt(messages=messages)]
+        for step in self.steps:
+            made.append(prepare(step, made[-1].messages, context))
+        return _joined(made)
+
+    async def aprepare(
+        self, messages: Sequence[BaseMessage], context: PromptContext
+    ) -> PreparedPrompt:
+        """Do what `prepare` does, on the event loop."""
+        made = [PreparedPrompt(messages=messages)]
+        for step in self.steps:
+            made.append(await aprepare(step, made[-1].messages, context))
+        return _joined(made)
+
+    def for_tokens(self, tokens: int) -> TeacherPromptSequence:
+        """Return the sequence of the prompts for a number of guidance tokens."""
+        return TeacherPromptSequence(steps=tuple(for_tokens(step, tokens) for step in self.steps))
+
+
+def check_teacher_prompt(value: Any) -> Any:
+    """Refuse what is no teacher prompt.
+
+    Args:
+        value: What a user gave.
+
+    Returns:
+        The value.
+
+    Raises:
+        TypeError: If it is neither a prompt nor None.
+    """
+    known = isinstance(value, TeacherPrompt | Runnable) or callable(value)
+    if value is None or (known and not isinstance(value, type)):
+        return value
+    raise TypeError(
+        "teacher_prompt must be a TeacherPrompt such as WithoutExemplars(), a Runnable or a "
+        f"function from a list of messages to a list of messages, or None, not {value!r}"
+    )
+
+
+def for_tokens(prompt: Any, tokens: int) -> Any:
+    """Fix the number of guidance tokens that a prompt speaks of.
+
+    Args:
+        prompt: A teacher prompt, or None.
+        tokens: The number.
+
+    Returns:
+        The prompt; what does not depend on the number as it is.
+    """
+    return prompt.for_tokens(tokens) if isinstance(prompt, TeacherPrompt) else prompt
+
+
+def prepare(prompt: Any, messages: Sequence[BaseMessage], context: PromptContext) -> PreparedPrompt:
+    """Make what the teacher is shown.
+
+    Args:
+        prompt: A teacher prompt, or None.
+        messages: The conversation.
+        context: What else is known of the call.
+
+    Returns:
+        The messages, and how to undo what was changed.
+
+    Raises:
+        ValueError: If the prompt returns nothing, no messages or no text.
+        TypeError: If it returns something else.
+    """
+    if prompt is None:
+        return PreparedPrompt(messages=messages)
+    if isinstance(prompt, TeacherPrompt):
+        return _checked(prompt, prompt.prepare(messages, context))
+    if isinstance(prompt, Runnable):
+        return _checked(prompt, prompt.invoke(list(messages), context.config))
+    made = prompt(list(messages))
+    if inspect.isawaitable(made):
+        made = _run_apart(made)
+    return _checked(prompt, made)
+
+
+async def aprepare(
+    prompt: Any, messages: Sequence[BaseMessage], context: PromptContext
+) -> PreparedPrompt:
+    """Do what `prepare` does, on the event loop; a plain function is called in a thread."""
+    if prompt is None:
+        return PreparedPrompt(messages=messages)
+    if isinstance(prompt, TeacherPrompt):
+        return _checked(prompt, await prompt.aprepare(messages, context))
+    if isinstance(prompt, Runnable):
+        return _checked(prompt, await prompt.ainvoke(list(messages), context.config))
+    if inspect.iscoroutinefunction(prompt):
+        return _checked(prompt, await prompt(list(messages)))
+    made = await run_in_executor(None, prompt, list(messages))
+    return _checked(prompt, await made if inspect.isawaitable(made) else made)
+
+
+def _run_apart(made: Awaitable[Any]) -> Any:
+    """Await something in a thread of its own, where no event loop can be running yet."""
+
+    async def wait() -> Any:
+        return await made
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(contextvars.copy_context().run, asyncio.run, wait()).result()
+
+
+def _checked(prompt: Any, made: Any) -> PreparedPrompt:
+    """Refuse what a teacher cannot be asked, before it is paid."""
+    name = f"teacher_prompt ({_name(prompt)})"
+    if isinstance(made, PreparedPrompt):
+        return PreparedPrompt(messages=_messages(name, made.messages), restore=made.restore)
+    return PreparedPrompt(messages=_messages(name, made))
+
+
+def _messages(name: str, made: Any) -> list[BaseMessage]:
+    wanted = "return the list of messages that the teacher is to see"
+    if made is None:
+        raise ValueError(f"{name} returned nothing (None); {wanted}")
+    if isinstance(made, PromptValue):
+        made = made.to_messages()
+    elif isinstance(made, str):
+        made = [HumanMessage(made)]
+    elif isinstance(made, BaseMessage):
+        made = [made]
+    if not isinstance(made, Sequence):
+        raise TypeError(f"{name} returned a {type(made).__name__}; {wanted}")
+    parts: Sequence[MessageLikeRepresentation] = made
+    try:
+        messages = convert_to_messages(parts)
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise TypeError(f"{name} returned no messages ({error}); {wanted}") from error
+    if not any(str(m.text).strip() or not isinstance(m.content, str) for m in messages):
+        raise ValueError(f"{name} returned no messages with text; {wanted}")
+    return messages
+
+
+def _name(prompt: Any) -> str:
+    return str(getattr(prompt, "__name__", type(prompt).__name__))
+
+
+def _joined(made: Sequence[PreparedPrompt]) -> PreparedPrompt:
+    undo = [one.restore for one in made if one.restore is not None]
+    if not undo:
+        return made[-1]
+
+    def restore(text: str) -> str:
+        for one in reversed(undo):
+            text = one(text)
+        return text
+
+    return PreparedPrompt(messages=made[-1].messages, restore=restore)
+
+
+def _in_block(block: Any, restore: Callable[[str], str]) -> Any:
+    if isinstance(block, str):
+        return restore(block)
+    if isinstance(block, dict) and block.get("type") == "text":
+        return {**block, "text": restore(block["text"])}
+    return block
+
+
+def _in_strings(value: Any, restore: Callable[[str], str]) -> Any:
+    """Undo in the arguments of tool calls: ids and names stay."""
+    if isinstance(value, list):
+        return [{**call, "args": _in_value(call["args"], restore)} for call in value]
+    return value
+
+
+def _in_value(value: Any, restore: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return restore(value)
+    if isinstance(value, list):
+        return [_in_value(one, restore) for one in value]
+    if isinstance(value, dict):
+        return {key: _in_value(one, restore) for key, one in value.items()}
+    return value

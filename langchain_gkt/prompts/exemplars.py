@@ -1,0 +1,165 @@
+"""Worked examples in a prompt: which turns they are, and the style in which they answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from operator import and_
+
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    HumanMessage,
+    MessageLikeRepresentation,
+    convert_to_messages,
+)
+
+from langchain_gkt.prompts.conversation import leading_system, turns
+from langchain_gkt.texts.edges import sentences
+
+EXAMPLE_MARK = "example"
+"""Key of ``additional_kwargs`` whose true value marks a message as part of an example."""
+
+_EXAMPLE_NAMES = ("example_user", "example_assistant")
+# "Q: ...\nA: ..." blocks with a blank line between them; the last one ends in "A:".
+_BLOCKS = re.compile(r"(?:\A|\n\n)(?=Q: )")
+_ANSWERED = re.compile(r"Q: (.+?)\nA: (.+)", re.DOTALL)
+_ASKED = re.compile(r"Q: .+\nA:\s*", re.DOTALL)
+_EQUATION = re.compile(
+    r"\$?\d[\d.,]*(?:\s*[-+*/\u00d7\u00f7]\s*\$?\d[\d.,]*)+\s*=\s*\$?\d[\d,]*(?:\.\d+)?"
+)
+_MARKUP = re.compile(r"\\[(\[]|\$\$|\*\*|^#|^\s*[-*]\s|```", re.MULTILINE)
+
+
+def mark_exemplars(messages: Iterable[MessageLikeRepresentation]) -> list[BaseMessage]:
+    """Mark messages as worked examples, so that `WithoutExemplars` can leave them out.
+
+    Args:
+        messages: Questions and their answers, such as a `FewShotChatMessagePromptTemplate` makes,
+            in any form that LangChain knows.
+
+    Returns:
+        Copies with ``additional_kwargs["example"] = True``, which no provider is sent.
+    """
+    return [
+        message.model_copy(
+            update={"additional_kwargs": {**message.additional_kwargs, EXAMPLE_MARK: True}}
+        )
+        for message in convert_to_messages(list(messages))
+    ]
+
+
+def is_exemplar(message: BaseMessage) -> bool:
+    """Whether a message is marked as part of a worked example.
+
+    Args:
+        message: The message; marked by ``additional_kwargs["example"]``, or by one of the names
+            ``example_user`` and ``example_assistant`` that LangChain's own pages use.
+    """
+    return bool(message.additional_kwargs.get(EXAMPLE_MARK)) or message.name in _EXAMPLE_NAMES
+
+
+def without_exemplars(
+    messages: Sequence[BaseMessage], keep: int, *, unmarked: bool = False
+) -> list[BaseMessage]:
+    """Leave worked examples out of a conversation.
+
+    Args:
+        messages: The conversation.
+        keep: How many of them stay, the last ones.
+        unmarked: Whether every turn before the last one counts as an example.
+
+    Returns:
+        The rest, in its order.
+    """
+    begin = leading_system(messages)
+    every = turns(messages[begin:])
+    examples = [
+        i
+        for i, turn in enumerate(every)
+        if all(map(is_exemplar, turn)) or (unmarked and i < len(every) - 1)
+    ]
+    dropped = set(examples[: len(examples) - keep] if keep else examples)
+    rest = [message for i, turn in enumerate(every) if i not in dropped for message in turn]
+    return [*messages[:begin], *(_shortened(message, keep) for message in rest)]
+
+
+def exemplars(messages: Sequence[BaseMessage]) -> list[tuple[str, str]]:
+    """Return the marked worked examples of a conversation, and those in a ``Q: ... A:`` text.
+
+    Args:
+        messages: The conversation.
+
+    Returns:
+        Questions with their answers.
+    """
+    found = []
+    for turn in turns(messages[leading_system(messages) :]):
+        if all(map(is_exemplar, turn)):
+            asked = "\n".join(str(m.text) for m in turn if isinstance(m, HumanMessage))
+            said = "\n".join(str(m.text) for m in turn if isinstance(m, AIMessage))
+            found.append((asked, said))
+    for message in messages:
+        for block in _text_exemplars(message):
+            match = _ANSWERED.fullmatch(block)
+            assert match is not None
+            found.append((match[1].strip(), match[2].strip()))
+    return [(asked, said) for asked, said in found if said.strip()]
+
+
+def describe_style(answers: Sequence[str]) -> str:
+    """Put into words how worked examples answer: layout, length, equations, how they end.
+
+    Args:
+        answers: Their answers; at least one.
+
+    Returns:
+        A sentence.
+    """
+    counts = [len(sentences(answer)) for answer in answers]
+    low, high = min(counts), max(counts)
+    length = f"{low}" if low == high else f"{low} to {high}"
+    unit = "sentence" if high == 1 else "sentences"
+    if any("\n" in answer.strip() for answer in answers):
+        parts = [f"{length} lines or {unit}"]
+    else:
+        parts = [f"one paragraph of {length} short {unit}"]
+    if not any(map(_MARKUP.search, answers)):
+        parts.append("no headings, lists, LaTeX or code")
+    if equation := next(filter(None, map(_EQUATION.search, answers)), None):
+        parts.append(f"equations written as {equation[0]}")
+    if ending := _common_ending(answers):
+        parts.append(f'the last sentence begins with "{ending}"')
+    return f"Style: {'; '.join(parts)}."
+
+
+def _common_ending(answers: Sequence[str]) -> str:
+    """Return the words with which all last sentences begin; empty if it is fewer than two."""
+    if len(answers) < 2:
+        return ""
+    endings = [sentences(answer)[-1].split() for answer in answers]
+    same = (len(set(words)) == 1 for words in zip(*endings, strict=False))
+    shared = [
+        word for word, is_same in zip(endings[0], accumulate(same, and_), strict=False) if is_same
+    ]
+    return " ".join(shared) if len(shared) > 1 else ""
+
+
+def _text_exemplars(message: BaseMessage) -> list[str]:
+    """Return the answered blocks of a text that ends in an open question."""
+    if not isinstance(message, HumanMessage) or not isinstance(message.content, str):
+        return []
+    *blocks, last = _BLOCKS.split(message.content)
+    answered = [block for block in blocks if _ANSWERED.fullmatch(block)]
+    return answered if _ASKED.fullmatch(last) else []
+
+
+def _shortened(message: BaseMessage, keep: int) -> BaseMessage:
+    """Leave answered blocks out of a text prompt."""
+    answered = _text_exemplars(message)
+    if not answered:
+        return message
+    dropped = answered[: len(answered) - keep] if keep else answered
+    blocks = [one for one in _BLOCKS.split(str(message.content)) if one and one not in dropped]
+    return message.model_copy(update={"content": "\n\n".join(blocks)})

@@ -1,0 +1,184 @@
+"""Teacher prompts as plain data, for files and for what tells chains apart."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import uuid
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from langchain_gkt.errors import explain
+from langchain_gkt.prompts.base import TeacherPrompt, TeacherPromptSequence
+from langchain_gkt.prompts.ready_made import (
+    InstructTeacher,
+    LastTurns,
+    SummarizeOlder,
+    WithoutExemplars,
+)
+
+_READY_MADE: dict[str, Any] = {
+    "without_exemplars": WithoutExemplars,
+    "last_turns": LastTurns,
+    "instruct_teacher": InstructTeacher,
+    "summarize_older": SummarizeOlder,
+}
+_NAMES = {kind: name for name, kind in _READY_MADE.items()}
+
+_marks: dict[int, tuple[weakref.ref[Any], str]] = {}
+
+
+def is_plain(prompt: Any) -> bool:
+    """Whether a teacher prompt is plain data: ready-made, or joined of ready-made ones.
+
+    Args:
+        prompt: A teacher prompt, or None.
+    """
+    if isinstance(prompt, TeacherPromptSequence):
+        return all(map(is_plain, prompt.steps))
+    return prompt is None or type(prompt) in _NAMES
+
+
+def to_data(prompt: Any) -> list[dict[str, Any]] | None:
+    """Return a teacher prompt as values that JSON can hold.
+
+    Args:
+        prompt: A teacher prompt, or None.
+
+    Returns:
+        Its steps, each with its name and fields; None for None.
+
+    Raises:
+        ValueError: If it is not made of ready-made prompts.
+    """
+    if prompt is None:
+        return None
+    steps = prompt.steps if isinstance(prompt, TeacherPromptSequence) else (prompt,)
+    for step in steps:
+        if type(step) not in _NAMES:
+            name = getattr(step, "__name__", type(step).__name__)
+            raise ValueError(
+                f"teacher_prompt: {name} cannot be saved, only ready-made prompts can "
+                f"({', '.join(kind.__name__ for kind in _NAMES)}); save the policy without it, and "
+                "give the chain teacher_prompt="
+            )
+    return [_named(step) for step in steps]
+
+
+def from_data(data: Any) -> TeacherPrompt | None:
+    """Undo `to_data`.
+
+    Args:
+        data: A step or a list of steps, or None.
+
+    Returns:
+        The teacher prompt.
+
+    Raises:
+        ValueError: If it is of another form, or names a prompt or field that is not known.
+    """
+    if data is None:
+        return None
+    steps = [data] if isinstance(data, Mapping) else data
+    if not isinstance(steps, Sequence) or isinstance(steps, str) or not steps:
+        raise ValueError(f"teacher_prompt must be a list of prompts, not {data!r}")
+    made = [_step(step) for step in steps]
+    return made[0] if len(made) == 1 else TeacherPromptSequence(steps=tuple(made))
+
+
+def _step(data: Any) -> TeacherPrompt:
+    if not isinstance(data, Mapping) or not isinstance(data.get("prompt"), str):
+        raise ValueError(
+            f'teacher_prompt must hold objects such as {{"prompt": "last_turns"}}, not {data!r}'
+        )
+    fields = dict(data)
+    name = fields.pop("prompt")
+    if name not in _READY_MADE:
+        near = difflib.get_close_matches(name, _READY_MADE, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "a newer release may have written it."
+        raise ValueError(
+            f"teacher_prompt {name!r} is not known; {hint} This release knows "
+            f"{', '.join(_READY_MADE)}"
+        )
+    try:
+        made: TeacherPrompt = _READY_MADE[name](**fields)
+    except ValidationError as error:
+        raise ValueError(f"teacher_prompt {name!r}: {explain(error)}") from error
+    except TypeError as error:
+        raise ValueError(f"teacher_prompt {name!r}: {error}") from error
+    return made
+
+
+def describe_prompt(prompt: Any) -> Any:
+    """Describe a teacher prompt so that two that may show different things never look the same.
+
+    Args:
+        prompt: A teacher prompt, or None.
+
+    Returns:
+        Its data; of other steps their name, with a mark that no other object gets.
+    """
+    if is_plain(prompt):
+        return to_data(prompt)
+    steps = prompt.steps if isinstance(prompt, TeacherPromptSequence) else (prompt,)
+    return [to_data(step) if is_plain(step) else f"{_name(step)}#{_mark(step)}" for step in steps]
+
+
+def name_prompt(prompt: Any) -> Any:
+    """Describe a teacher prompt for people and files, the same in every process.
+
+    Args:
+        prompt: A teacher prompt, or None.
+
+    Returns:
+        Its data; of other steps their name.
+    """
+    if is_plain(prompt):
+        return to_data(prompt)
+    steps = prompt.steps if isinstance(prompt, TeacherPromptSequence) else (prompt,)
+    return [_named(step) for step in steps]
+
+
+def _named(step: Any) -> Any:
+    """Return a ready-made prompt's data, or the name of another."""
+    if not is_plain(step):
+        return _name(step)
+    return {"prompt": _NAMES[type(step)], **dataclasses.asdict(step)}
+
+
+def _name(step: Any) -> str:
+    kind = type(step)
+    return (
+        f"{getattr(step, '__module__', kind.__module__)}."
+        f"{getattr(step, '__qualname__', kind.__qualname__)}"
+    )
+
+
+def _mark(step: Any) -> str:
+    """Return a mark that belongs to this object alone, even when its address is used again."""
+    key = id(step)
+    known = _marks.get(key)
+    if known is not None and known[0]() is step:
+        return known[1]
+    mark = uuid.uuid4().hex
+    try:
+        _marks[key] = (weakref.ref(step, lambda _: _marks.pop(key, None)), mark)
+    except TypeError:  # it takes no weak reference: each look-up gets another mark
+        return mark
+    return mark
+
+
+def kept_prompt(data: Any) -> Any:
+    """Make a prompt again from a run's folder, which holds functions by their names only.
+
+    Args:
+        data: What the folder holds.
+
+    Returns:
+        The prompt; None if there was none, or one that no file can hold.
+    """
+    is_named = bool(data) and any(isinstance(step, str) for step in data)
+    return None if is_named else from_data(data)

@@ -1,0 +1,224 @@
+"""The ready-made teacher prompts: plain data, so that a policy's file can hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from pydantic import BeforeValidator, ConfigDict, model_validator
+from pydantic.dataclasses import dataclass
+from pydantic_core import ArgsKwargs
+
+from langchain_gkt.errors import refuse_unknown, whole_number
+from langchain_gkt.prompts.base import PromptContext, TeacherPrompt
+from langchain_gkt.prompts.conversation import leading_system, turns, with_system_text
+from langchain_gkt.prompts.exemplars import describe_style, exemplars, without_exemplars
+
+Style = Literal["describe", "example", "none"]
+
+INSTRUCTION = (
+    "Work it out step by step, with an equation in each step. A smaller model continues your first "
+    "{tokens} tokens, so begin with the first step at once, without an introduction."
+)
+"""What `InstructTeacher` says unless it is given another text.
+
+Told that only its first tokens are used, a small teacher wrote a bare answer without any step.
+"""
+
+_TOOLS = "A tool call is used whole: if one is needed, make it at once."
+_SUMMARY_REQUEST = (
+    "Summarise this conversation in a few sentences. Keep names, numbers, decisions and open "
+    "questions.\n\n{transcript}"
+)
+_SUMMARY = "What was said before, in short:\n{summary}"
+_CONFIG = ConfigDict(strict=True)
+
+
+def _count(name: str, least: int) -> BeforeValidator:
+    return BeforeValidator(partial(whole_number, name, least=least))
+
+
+def _flag(name: str) -> BeforeValidator:
+    def check(value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise ValueError(f"{name} must be True or False, not {value!r}")
+        return value
+
+    return BeforeValidator(check)
+
+
+def _check_tokens(value: Any) -> int | None:
+    check = partial(whole_number, "InstructTeacher.tokens", least=1)
+    return None if value is None else check(value)
+
+
+def _check_text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"InstructTeacher.text must be a text that is not blank, not {value!r}")
+    return value
+
+
+def _check_style(value: Any) -> Any:
+    if value not in ("describe", "example", "none"):
+        raise ValueError(
+            f"InstructTeacher.style must be 'describe', 'example' or 'none', not {value!r}"
+        )
+    return value
+
+
+class _ReadyMade(TeacherPrompt):
+    """Refuses unknown fields with the nearest known name."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_fields(cls, values: Any) -> Any:
+        given = values.kwargs if isinstance(values, ArgsKwargs) else values
+        known: Any = cls.__dataclass_fields__  # type: ignore[attr-defined]
+        refuse_unknown(given or (), known, cls.__name__)
+        return values
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class WithoutExemplars(_ReadyMade):
+    """Leaves worked examples out; the student still reads them.
+
+    Examples are turns whose messages are marked: with ``additional_kwargs={"example": True}`` or
+    the names ``example_user`` and ``example_assistant``; see `mark_exemplars`. The ``Q: ... A:``
+    blocks in front of the open question of a text prompt count as well.
+
+    Attributes:
+        keep: How many stay, the last ones.
+        unmarked: Whether every turn before the last one counts as an example.
+    """
+
+    keep: Annotated[int, _count("WithoutExemplars.keep", 0)] = 0
+    unmarked: Annotated[bool, _flag("WithoutExemplars.unmarked")] = False
+
+    def prepare(self, messages: Sequence[BaseMessage], context: PromptContext) -> list[BaseMessage]:
+        """Leave the examples out."""
+        return without_exemplars(messages, self.keep, unmarked=self.unmarked)
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class LastTurns(_ReadyMade):
+    """Keeps the last turns only: a question of the user, and all that follows it.
+
+    Attributes:
+        count: How many turns; 1 for the question that is to be answered.
+        system: Whether the system messages at the beginning stay.
+    """
+
+    count: Annotated[int, _count("LastTurns.count", 1)] = 1
+    system: Annotated[bool, _flag("LastTurns.system")] = True
+
+    def prepare(self, messages: Sequence[BaseMessage], context: PromptContext) -> list[BaseMessage]:
+        """Leave out the turns before them."""
+        begin = leading_system(messages)
+        kept = turns(messages[begin:])[-self.count :]
+        system = list(messages[:begin]) if self.system or not kept else []
+        return [*system, *(message for turn in kept for message in turn)]
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class InstructTeacher(_ReadyMade):
+    """Tells the teacher in its system message that only the beginning of its answer is used.
+
+    Calls whose whole reply is used, a required tool call or an object of a schema, go without.
+
+    Attributes:
+        text: What it is told; ``{tokens}`` stands for the number of tokens, ``{style}`` for the
+            place of the style, which is otherwise put at the end.
+        style: Whether it is told the style of the student's worked examples, so that the student
+            can go on in it: ``describe``: in words; ``example``: by the shortest example;
+            ``none``: not at all. Without examples there is nothing to tell.
+        tokens: How many tokens it is told; None for the guidance tokens of the call.
+    """
+
+    text: Annotated[str, BeforeValidator(_check_text)] = INSTRUCTION
+    style: Annotated[Style, BeforeValidator(_check_style)] = "describe"
+    tokens: Annotated[int | None, BeforeValidator(_check_tokens)] = None
+
+    def prepare(self, messages: Sequence[BaseMessage], context: PromptContext) -> list[BaseMessage]:
+        """Add the instruction."""
+        tokens = context.guidance_tokens if self.tokens is None else self.tokens
+        if context.whole_reply or tokens is None:
+            return list(messages)
+        style = self._style(context.conversation or messages)
+        text = self.text if "{style}" in self.text else f"{self.text} {{style}}"
+        text = text.replace("{tokens}", str(tokens)).replace("{style}", style).strip()
+        if context.has_tools:
+            text = f"{text} {_TOOLS}"
+        return with_system_text(messages, text)
+
+    def for_tokens(self, tokens: int) -> InstructTeacher:
+        """Return the instruction with its number of tokens filled in."""
+        return replace(self, tokens=tokens) if self.tokens is None else self
+
+    def _style(self, conversation: Sequence[BaseMessage]) -> str:
+        found = exemplars(conversation)
+        if self.style == "none" or not found:
+            return ""
+        if self.style == "describe":
+            return describe_style([said for _, said in found])
+        asked, said = min(found, key=lambda pair: len(pair[0]) + len(pair[1]))
+        return f"Write in the style of this example.\n\nQuestion: {asked}\nAnswer: {said}"
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class SummarizeOlder(_ReadyMade):
+    """Has the student sum up the older turns; the teacher reads the summary in their place.
+
+    The summary is a run of the student in its own right, on the bill. If the student writes
+    nothing, the older turns stay as they are.
+
+    Attributes:
+        keep: How many turns stay as they are, the last ones.
+        max_tokens: Most tokens of the summary.
+    """
+
+    keep: Annotated[int, _count("SummarizeOlder.keep", 1)] = 1
+    max_tokens: Annotated[int, _count("SummarizeOlder.max_tokens", 1)] = 150
+
+    def prepare(self, messages: Sequence[BaseMessage], context: PromptContext) -> list[BaseMessage]:
+        """Put a summary in the place of the older turns."""
+        if not (request := self._request(messages)):
+            return list(messages)
+        return self._with(messages, context.ask_student(request, max_tokens=self.max_tokens))
+
+    async def aprepare(
+        self, messages: Sequence[BaseMessage], context: PromptContext
+    ) -> list[BaseMessage]:
+        """Do what `prepare` does, on the event loop."""
+        if not (request := self._request(messages)):
+            return list(messages)
+        summary = await context.aask_student(request, max_tokens=self.max_tokens)
+        return self._with(messages, summary)
+
+    def _request(self, messages: Sequence[BaseMessage]) -> list[BaseMessage]:
+        """Return what the student is asked; nothing if there are no older turns."""
+        older = turns(messages[leading_system(messages) :])[: -self.keep]
+        lines = [_line(message) for turn in older for message in turn]
+        if not lines:
+            return []
+        return [HumanMessage(_SUMMARY_REQUEST.format(transcript="\n".join(lines)))]
+
+    def _with(self, messages: Sequence[BaseMessage], summary: str) -> list[BaseMessage]:
+        if not summary.strip():
+            return list(messages)
+        begin = leading_system(messages)
+        kept = turns(messages[begin:])[-self.keep :]
+        rest = [*messages[:begin], *(message for turn in kept for message in turn)]
+        return with_system_text(rest, _SUMMARY.format(summary=summary.strip()))
+
+
+def _line(message: BaseMessage) -> str:
+    speaker = "User"
+    if isinstance(message, AIMessage):
+        calls = ", ".join(f"{call['name']}({call['args']})" for call in message.tool_calls)
+        return f"Assistant: {message.text}{f' [calls {calls}]' if calls else ''}"
+    if isinstance(message, ToolMessage):
+        speaker = "Tool"
+    return f"{speaker}: {message.text}"

@@ -1,0 +1,1 @@
+"""Rules about text: where it may be cut."""

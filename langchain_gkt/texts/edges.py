@@ -1,0 +1,116 @@
+"""Where a growing text may be cut: behind a whole word, a whole sentence, a whole step.
+
+Each function returns a beginning of the text. The result for a longer text begins with the result
+for a shorter one, so that it can be shown while the text is still being written.
+"""
+
+from __future__ import annotations
+
+import re
+
+# Scripts that set no blanks between words: most of their characters may end a word.
+_UNSPACED = (
+    "\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef"  # CJK
+    "\u0e01-\u0e3a\u0e45-\u0e5b"  # Thai, without the vowels that come before their consonant
+    "\u0e81-\u0ebf\u0ec5-\u0eff"  # Lao, likewise
+    "\u1000-\u1038\u103a-\u109f"  # Myanmar, without the sign that stacks consonants
+    "\u1780-\u17d1\u17d3-\u17ff"  # Khmer, likewise
+    "\u2600-\u27bf\ufe0f\U0001f000-\U0001faff"  # emoji
+)
+# What belongs to the character before it: combining marks, joiners, skin tones, flags' letters.
+_ATTACHED = (
+    "\u0300-\u036f\u0e30-\u0e3a\u0e45-\u0e4e\u0eb0-\u0ebd\u0ec6-\u0ece\u102b-\u103e"
+    "\u1056-\u1060\u1062-\u1064\u1067-\u106d\u1071-\u1074\u1082-\u108d\u108f\u109a-\u109d"
+    "\u17b4-\u17d3\u17dd\u200d\u20d0-\u20ff\u3099\u309a\ufe00-\ufe0f"
+    "\U0001f1e6-\U0001f1ff\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f\U000e0100-\U000e01ef"
+)
+WORD_EDGE = rf"(?=\s)|(?<=[{_UNSPACED}])(?=[^{_ATTACHED}])"
+"""Where a text may be cut, as a regular expression: before a blank, or in scripts without them."""
+_WHOLE_WORDS = re.compile(rf"\s*\S.*(?:{WORD_EDGE})\s*", re.DOTALL)
+_SENTENCE_END = r"[.!?][\"')\]]*(?=\s)|[。！？]"  # noqa: RUF001
+_WHOLE_SENTENCES = re.compile(rf"\s*\S.*(?:{_SENTENCE_END}|\n)\s*", re.DOTALL)
+
+# An equation's result with its unit, up to a comma: "3 * 4 = 12 dollars,".
+_RESULT_END = r"=[^\S\n]*[^\s=]*\d[^\s=]*(?:[^\S\n]+[^\W\d]+){0,3}[,;](?=\s)"
+_STEP_END = re.compile(rf"{_SENTENCE_END}|{_RESULT_END}|\n")
+# The line so far is only the number of a list, or ends in an abbreviation.
+_NO_END = re.compile(
+    r"(?:^\W*(?:step\s*)?(?:\d{1,3}|[a-z])[.)]|(?<!\w)(?:mrs?|ms|dr|st|vs|no|e\.g|i\.e|approx)\.)$",
+    re.IGNORECASE,
+)
+_NO_STEP_LINE = re.compile(
+    r"[^\w\]$`]*|.*:[*_]*\s*|\W*(?:step\s*)?\d{1,3}[.)]?\W*|\s*#+\s.*", re.IGNORECASE
+)
+_OPEN_CLOSE = ((r"\[", r"\]"), (r"\(", r"\)"))
+_TWINS = ("$$", "```")
+
+
+def whole_words(text: str) -> str | None:
+    """Return a text up to its last whole word, with the blanks behind it, which say it is whole.
+
+    Args:
+        text: The text so far.
+
+    Returns:
+        The beginning; None if there is no edge of a word.
+    """
+    found = _WHOLE_WORDS.match(text)
+    return found[0] if found else None
+
+
+def whole_sentences(text: str) -> str | None:
+    """Return a text up to its last whole sentence or line.
+
+    Args:
+        text: The text so far.
+
+    Returns:
+        The beginning; None if no sentence is complete.
+    """
+    found = _WHOLE_SENTENCES.match(text)
+    return found[0] if found else None
+
+
+def whole_steps(text: str) -> str | None:
+    """Return a text up to the last whole step of a worked answer.
+
+    A step ends with a line; within a line, with a sentence or with an equation's result in front
+    of a comma or semicolon (``3 * 4 = 12 dollars,``). No step ends in a list's number (``1.``),
+    a common abbreviation, a heading, a line that announces (``Step 1:``), or inside a formula of
+    several lines or a code block.
+
+    Args:
+        text: The text so far.
+
+    Returns:
+        The beginning with the blanks behind it; None if no step is complete.
+    """
+    ends = [found.end() for found in _STEP_END.finditer(text) if _ends_step(text, found)]
+    if not ends:
+        return None
+    rest = text[ends[-1] :]
+    return text[: ends[-1]] + rest[: len(rest) - len(rest.lstrip())]
+
+
+def sentences(text: str) -> list[str]:
+    """Split a text into its sentences.
+
+    Args:
+        text: The whole text.
+
+    Returns:
+        The sentences, without the blanks around them.
+    """
+    return [one for one in map(str.strip, re.split(r"(?<=[.!?])\s+|\n+", text)) if one]
+
+
+def _ends_step(text: str, found: re.Match[str]) -> bool:
+    before = text[: found.end()]
+    if any(before.count(opens) > before.count(closes) for opens, closes in _OPEN_CLOSE):
+        return False
+    if any(before.count(twin) % 2 for twin in _TWINS):
+        return False
+    line = before.removesuffix("\n").rpartition("\n")[2]
+    if found[0] == "\n":
+        return not _NO_STEP_LINE.fullmatch(line)
+    return not _NO_END.search(line)
