@@ -9,6 +9,7 @@ greedily it is the best allowed token, and a drawn token keeps its share among t
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from langchain_gkt.errors import StudentError
@@ -82,9 +83,7 @@ class ConstrainedAnswer:
             if one:
                 step |= {"n_predict": 1, "logit_bias": self._bias()}
             self._choose_again = False
-            self._complete(
-                step, lambda chunk, one=one: is_cancelled() or self._read(chunk, show, one)
-            )
+            self._complete(step, partial(self._read, one, show, is_cancelled))
             if one and self._last is None and len(self._ids) == chosen_for and not is_cancelled():
                 raise StudentError(
                     "the constraint on the answer forbids every token the student has; the "

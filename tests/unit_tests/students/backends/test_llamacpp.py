@@ -52,7 +52,7 @@ def test_schemas_hold_an_answer_as_torch_holds_it(make, pair, begun, max_tokens)
 
 
 def test_the_request_says_how_tokens_are_drawn() -> None:
-    seam = Seam(kept=[1], spelled=b'a"\\\n', shown=4)
+    seam = Seam(kept=[1], spelled=b'a"\\\n', opened=1, shown=4)
     request = Request(prompt=[5], prefill=[1, 2], max_tokens=3, seed=2**40, seam=seam)
     body = completion_request(request, [(9, "<x>"), (8, 'a"\\\n!')])
     assert body["prompt"] == [5, 1]
