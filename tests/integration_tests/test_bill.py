@@ -13,8 +13,8 @@ from langchain_core.callbacks import get_usage_metadata_callback
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel
 from support.billing_server import BillingServer, Plan
-from support.langsmith import make_tracer
 from support.runs import left_open
+from support.traces import make_tracer
 
 from langchain_gkt import (
     CostTracker,

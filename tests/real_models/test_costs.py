@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
-from support.langsmith import make_tracer
+from support.traces import make_tracer
 
 from langchain_gkt import GuidedKnowledgeTransferChain, HuggingFaceStudent, Price, track_costs
 

@@ -8,7 +8,7 @@ import pytest
 from langchain_core.runnables import ConfigurableField, RunnableConfig, RunnableLambda
 from support.entry_points import ENTRY_POINTS, answer
 from support.fakes import Recorder, WordTeacher, limit_inside, make
-from support.langsmith import make_tracer
+from support.traces import make_tracer
 
 
 @pytest.mark.parametrize("how", ENTRY_POINTS)

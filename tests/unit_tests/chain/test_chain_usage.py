@@ -10,7 +10,7 @@ from langchain_core.callbacks import UsageMetadataCallbackHandler, get_usage_met
 from langchain_core.tracers import LangChainTracer
 from support.entry_points import ENTRY_POINTS, answer
 from support.fakes import make
-from support.langsmith import FakeClient, make_tracer
+from support.traces import FakeClient, make_tracer
 
 
 @pytest.fixture
