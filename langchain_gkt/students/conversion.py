@@ -14,10 +14,9 @@ from langchain_gkt.students.settings import STUDENT_VARIABLE
 __all__ = ["STUDENT_VARIABLE", "as_student"]
 
 _ACCEPTED = (
-    "a folder, a hub id or a .gguf file, a (model, tokenizer) pair, a transformers "
-    "text-generation pipeline, "
-    "HuggingFacePipeline, ChatHuggingFace, HuggingFaceStudent, or another LangChain chat model "
-    "that continues a trailing AIMessage"
+    "a folder or hub id, a .gguf file, a (model, tokenizer) pair, a transformers text-generation "
+    "pipeline, HuggingFacePipeline, ChatHuggingFace, HuggingFaceStudent, or another LangChain chat "
+    "model that continues a trailing AIMessage"
 )
 
 # Fields of ChatHuggingFace that have the same name here.

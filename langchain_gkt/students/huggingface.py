@@ -134,7 +134,7 @@ class HuggingFaceStudent(BaseChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        fields = (*SAMPLING, "stop", "dtype", "backend", "on_long_prompt")
+        fields = (*SAMPLING, "stop", "dtype", "on_long_prompt")
         # Neither a path nor a name says which weights are there: a cache may outlive them.
         return {
             "model": self.display_name,
