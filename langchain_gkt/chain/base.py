@@ -357,8 +357,9 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
         Returns:
             The tool. Its runs have the chain's run as their child.
         """
-        given: Any = dict(name=name, description=description, arg_types=arg_types)
-        return answering_tool(self, args_schema, **given)
+        return answering_tool(
+            self, args_schema, name=name, description=description, arg_types=arg_types
+        )
 
     def guide(self, messages: LanguageModelInput, config: RunnableConfig | None = None) -> Guidance:
         """Ask the teacher for guidance and nothing else.

@@ -25,6 +25,7 @@ from langchain_gkt.errors import BudgetExceeded, refuse_empty, teacher_error
 from langchain_gkt.guidance import confidence
 from langchain_gkt.metadata import GKTMetadata
 from langchain_gkt.predictor import Amount, Prediction, probability_of, question_of
+from langchain_gkt.prompts.base import PreparedPrompt
 from langchain_gkt.teachers.replies import finish_reason
 
 
@@ -117,8 +118,10 @@ class GuidedCall:
         with prefilled:
             outcome, error = TeacherOutcome(), None
             if decision.amount != "none":
-                prompt = yield self.teacher.prepare(messages, context)
-                outcome.prompt_share = prompt_share(messages, prompt)
+                prompt = PreparedPrompt(messages=messages)
+                if self.settings.teacher_prompt is not None:
+                    prompt = yield self.teacher.prepare(messages, context)
+                    outcome.prompt_share = prompt_share(messages, prompt)
                 try:
                     yield from self.teacher.run(
                         prompt, outcome, streaming=streaming, reserved=reserved

@@ -58,10 +58,7 @@ def qwen() -> Path:
     Raises:
         NotAvailable: If ``GKT_QWEN`` names none.
     """
-    given = os.environ.get("GKT_QWEN", "")
-    if not given or not (Path(given) / "config.json").is_file():
-        raise NotAvailable("no Qwen model: set GKT_QWEN to the folder of a Qwen2.5-Instruct model")
-    return Path(given)
+    return _given("GKT_QWEN", "Qwen", "a Qwen2.5-Instruct model")
 
 
 def gemma() -> Path:
@@ -70,9 +67,13 @@ def gemma() -> Path:
     Raises:
         NotAvailable: If ``GKT_GEMMA`` names none.
     """
-    given = os.environ.get("GKT_GEMMA", "")
+    return _given("GKT_GEMMA", "Gemma", "a Gemma 3 model")
+
+
+def _given(variable: str, family: str, wanted: str) -> Path:
+    given = os.environ.get(variable, "")
     if not given or not (Path(given) / "config.json").is_file():
-        raise NotAvailable("no Gemma model: set GKT_GEMMA to the folder of a Gemma 3 model")
+        raise NotAvailable(f"no {family} model: set {variable} to the folder of {wanted}")
     return Path(given)
 
 
