@@ -159,7 +159,7 @@ def own_texts(
     Returns:
         A text for each prompt.
     """
-    chat = bool(student._load()[1].tokenizer.chat_template)
+    chat = bool(student._loader.load().prompts.tokenizer.chat_template)
     questions: list[list[BaseMessage]] = [
         [HumanMessage(prompt if chat else f"Q: {prompt}\nA:")] for prompt in prompts
     ]
@@ -194,7 +194,7 @@ def compare(
     Returns:
         The counts of each text, all its cuts together.
     """
-    tokenizer = student._load()[1].tokenizer
+    tokenizer = student._loader.load().prompts.tokenizer
     begun: list[tuple[int, str]] = []
     for at, one in enumerate(own):
         # The model's own tokens, so that a cut falls where a teacher's limit would fall.

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         WithoutExemplars,
         mark_exemplars,
     )
-    from langchain_gkt.students import as_student
+    from langchain_gkt.students import as_student, remote_student
     from langchain_gkt.students.huggingface import HuggingFaceStudent
 
 _HOMES = {
@@ -55,6 +55,7 @@ _HOMES = {
     "WithoutExemplars": "prompts",
     "as_student": "students",
     "mark_exemplars": "prompts",
+    "remote_student": "students",
     "track_costs": "costs",
 }
 
@@ -80,6 +81,7 @@ __all__ = [
     "WithoutExemplars",
     "as_student",
     "mark_exemplars",
+    "remote_student",
     "track_costs",
 ]
 

@@ -208,7 +208,7 @@ def _splitter(given: Any, teacher: Any) -> TokenSplitter | None:
         # A local teacher brings its own.
         first, *others = models_of(resolve(teacher, None))
         if isinstance(first, HuggingFaceStudent) and not others:
-            given = first._load()[1].tokenizer
+            given = first._loader.load().prompts.tokenizer
     if given is None:
         return None
     if hasattr(given, "decode") and callable(given):

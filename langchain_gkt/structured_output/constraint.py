@@ -189,7 +189,36 @@ class GrammarConstraint:
             next token on the shortest way to the end.
         """
         forbidden = torch.from_numpy(~allowed_tokens(self._matcher)).to(logits.device)
-        token = pick(logits.masked_fill(forbidden, -torch.inf))
+        return self.take(pick(logits.masked_fill(forbidden, -torch.inf)))
+
+    @property
+    def allowed(self) -> list[int]:
+        """The tokens that may come next."""
+        return [int(token) for token in np.flatnonzero(allowed_tokens(self._matcher))]
+
+    @property
+    def may_end(self) -> bool:
+        """Whether what is written is a whole answer."""
+        return not self._rest and bool(self._matcher.is_accepting())
+
+    def accepts(self, tokens: list[int]) -> bool:
+        """Whether tokens may come next.
+
+        Args:
+            tokens: Their ids.
+        """
+        return bool(self._matcher.validate_tokens(tokens) == len(tokens))
+
+    def take(self, token: int) -> int:
+        """Go on by a token that may come next.
+
+        Args:
+            token: Its id.
+
+        Returns:
+            The token; or, if it would leave too few tokens to end the answer, the next one on
+            the shortest way to the end, which stands in its place.
+        """
         self._left -= 1
         self._needed_at_most += self._growth
         if self._rest or self._needed_at_most > self._left:

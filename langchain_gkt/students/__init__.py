@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from langchain_gkt.students.conversion import STUDENT_VARIABLE, as_student
+from langchain_gkt.students.remote import remote_student
 
 if TYPE_CHECKING:
     from langchain_gkt.students.huggingface import HuggingFaceStudent
 
-__all__ = ["STUDENT_VARIABLE", "HuggingFaceStudent", "as_student"]
+__all__ = ["STUDENT_VARIABLE", "HuggingFaceStudent", "as_student", "remote_student"]
 
 
 def __getattr__(name: str) -> Any:

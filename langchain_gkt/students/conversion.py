@@ -14,9 +14,9 @@ from langchain_gkt.students.settings import STUDENT_VARIABLE
 __all__ = ["STUDENT_VARIABLE", "as_student"]
 
 _ACCEPTED = (
-    "a folder or hub id, a (model, tokenizer) pair, a transformers text-generation pipeline, "
-    "HuggingFacePipeline, ChatHuggingFace, HuggingFaceStudent, or another LangChain chat model "
-    "that continues a trailing AIMessage"
+    "a folder or hub id, a .gguf file, a (model, tokenizer) pair, a transformers text-generation "
+    "pipeline, HuggingFacePipeline, ChatHuggingFace, HuggingFaceStudent, or another LangChain chat "
+    "model that continues a trailing AIMessage"
 )
 
 # Fields of ChatHuggingFace that have the same name here.
@@ -45,9 +45,10 @@ def as_student(obj: Any, **kwargs: Any) -> BaseChatModel:
     """Make a student of anything that holds a local model.
 
     Args:
-        obj: A folder or hub id, a ``(model, tokenizer)`` pair, a transformers pipeline, a
-            ``HuggingFacePipeline``, a ``ChatHuggingFace`` over one, a `HuggingFaceStudent`, or
-            any other LangChain chat model that continues a trailing AIMessage.
+        obj: A folder, a hub id, a ``.gguf`` file, a ``(model, tokenizer)`` pair, a transformers
+            pipeline, a ``HuggingFacePipeline``, a ``ChatHuggingFace`` over one, a
+            `HuggingFaceStudent`, or any other LangChain chat model that continues a trailing
+            AIMessage.
         **kwargs: Fields of `HuggingFaceStudent`, such as ``max_tokens`` or ``device``; not for
             a chat model that is taken as it is.
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from langchain_gkt.structured_output.schema import schema_in
-from langchain_gkt.students.engine.engine import Engine
+from langchain_gkt.students.backends.protocol import Backend, refuse_unsupported
 from langchain_gkt.students.engine.token_healing import Seam
 from langchain_gkt.students.settings import GenerationSettings
 from langchain_gkt.tool_text import CLOSE, OPEN
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class DecodingConstraints:
     """Makes the constraints of the answers of one engine."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Backend) -> None:
         """Prepare, without loading the grammar engine.
 
         Args:
@@ -91,7 +91,9 @@ class DecodingConstraints:
         return shortest_answer(self._tokenizer, grammar)
 
     def _grammar(self, settings: GenerationSettings) -> str | None:
-        if (tool := settings.required_tool) is not None:
+        if (tool := settings.required_tool) is not None or settings.response_format:
+            refuse_unsupported(self._engine, "response_format", None)
+        if tool is not None:
             from langchain_gkt.structured_output.grammar import tool_grammar
 
             if getattr(self._engine.tokenizer, "response_template", None):

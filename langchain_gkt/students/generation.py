@@ -6,7 +6,6 @@ import threading
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, closing
 from dataclasses import replace
-from typing import Any
 
 from langchain_core.language_models.chat_models import agenerate_from_stream, generate_from_stream
 from langchain_core.messages import AIMessageChunk
@@ -14,9 +13,8 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.messages.tool import ToolCallChunk
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
-from langchain_gkt.predictor import FirstToken
-from langchain_gkt.students.engine.engine import Engine, Request, TokenChunk
-from langchain_gkt.students.engine.sampling import TokenProbabilityRecorder
+from langchain_gkt.students.backends.protocol import Backend
+from langchain_gkt.students.engine.request import Request, TokenChunk
 from langchain_gkt.students.tool_parsing import AnswerParser
 
 
@@ -24,7 +22,7 @@ class Generation:
     """Generates one answer, streamed or at once, on the event loop or off it."""
 
     def __init__(
-        self, engine: Engine, request: Request, parser: AnswerParser | None, *, model_name: str
+        self, engine: Backend, request: Request, parser: AnswerParser | None, *, model_name: str
     ) -> None:
         """Prepare, without sending the request.
 
@@ -97,39 +95,6 @@ class Generation:
                 chunk_position="last",
             )
         )
-
-
-def greedy(tokens: int) -> dict[str, Any]:
-    """Return the settings that make an answer of so many tokens, each the likeliest."""
-    return {"max_tokens": tokens, "temperature": 0.0}
-
-
-def first_tokens(engine: Engine, request: Request) -> list[FirstToken]:
-    """Return how likely each token of an answer was, and of how many it could have been.
-
-    Args:
-        engine: The student's engine.
-        request: A request; its constraint, stop strings and seam are ignored.
-
-    Returns:
-        The tokens.
-    """
-    recorder = TokenProbabilityRecorder()
-    for _ in engine.generate(_with_recorder(request, recorder), threading.Event(), stream=False):
-        pass
-    return recorder.tokens
-
-
-async def afirst_tokens(engine: Engine, request: Request) -> list[FirstToken]:
-    """Do what `first_tokens` does, on the event loop."""
-    recorder = TokenProbabilityRecorder()
-    async for _ in engine.agenerate(_with_recorder(request, recorder), stream=False):
-        pass
-    return recorder.tokens
-
-
-def _with_recorder(request: Request, recorder: TokenProbabilityRecorder) -> Request:
-    return replace(request, constraint=recorder, stop=(), seam=None)
 
 
 def _is_last(chunk: ChatGenerationChunk) -> bool:

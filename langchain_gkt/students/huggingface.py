@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
@@ -21,12 +19,19 @@ from langchain_gkt.errors import refuse_unknown
 from langchain_gkt.predictor import FirstToken
 from langchain_gkt.structured_output.schema import Method, bind_schema
 from langchain_gkt.structured_output.tools import in_openai_form
+from langchain_gkt.students.backends.choosing import BackendName
+from langchain_gkt.students.backends.protocol import Backend, PrefillHandle
 from langchain_gkt.students.batching import with_max_concurrency
-from langchain_gkt.students.engine.engine import Engine, EngineConfig, Prefill, Request
-from langchain_gkt.students.generation import Generation, afirst_tokens, first_tokens, greedy
-from langchain_gkt.students.loading import StudentLoader
-from langchain_gkt.students.prompting import PromptBuilder
-from langchain_gkt.students.settings import SAMPLING, GenerationSettings, OnLongPrompt, model_or_env
+from langchain_gkt.students.generation import Generation
+from langchain_gkt.students.loading import ModelSource, StudentLoader, name_of
+from langchain_gkt.students.settings import (
+    NO_PLACE_FOR_TOOLS,
+    SAMPLING,
+    GenerationSettings,
+    OnLongPrompt,
+    model_or_env,
+    warn_deprecated,
+)
 
 
 class HuggingFaceStudent(BaseChatModel):
@@ -52,7 +57,8 @@ class HuggingFaceStudent(BaseChatModel):
     """Whether an answer with a ``response_format`` always keeps to its schema."""
 
     model: Any
-    """A folder, a hub id, or a loaded transformers model (then ``tokenizer`` is needed)."""
+    """A folder, a hub id, a ``.gguf`` file (``owner/repo:file.gguf`` on the hub), or a loaded
+    transformers model (then ``tokenizer`` is needed)."""
     tokenizer: Any = Field(default=None, repr=False)
     """A tokenizer, if it is not beside the model."""
     max_tokens: int = Field(default=512, ge=0)
@@ -70,6 +76,9 @@ class HuggingFaceStudent(BaseChatModel):
     dtype: str = "auto"
     """Weights' type: ``auto`` as saved (float16 becomes float32 on a CPU), a torch name, or
     ``int8`` for a CPU, which is quicker and a little less exact."""
+
+    backend: BackendName = "auto"
+    """The engine that runs the model; ``auto`` becomes the one that was chosen."""
 
     max_batch_size: int = 16
     """Most answers that are written at the same time; more wait in order."""
@@ -99,12 +108,10 @@ class HuggingFaceStudent(BaseChatModel):
     def model_post_init(self, context: Any, /) -> None:
         """Load the model, so that a wrong path fails here and not at the first question."""
         super().model_post_init(context)
-        if self.prompt_lookup:
-            text = "prompt_lookup is deprecated and has no effect any more; leave it out"
-            warnings.warn(text, DeprecationWarning, stacklevel=2)
-        config = EngineConfig(**{name: getattr(self, name) for name in EngineConfig.model_fields})
-        self._loader = StudentLoader(self.model, self.tokenizer, self.device, self.dtype, config)
-        self._load()
+        warn_deprecated(self.prompt_lookup)
+        self._loader = StudentLoader(ModelSource.of(self))
+        self.backend = self._loader.choice.name
+        self._loader.load()
 
     @property
     def _llm_type(self) -> str:
@@ -113,9 +120,12 @@ class HuggingFaceStudent(BaseChatModel):
     @property
     def display_name(self) -> str:
         """The model's folder, hub id or class."""
-        if isinstance(self.model, str):
-            return Path(self.model).name
-        return str(getattr(self.model, "name_or_path", "") or type(self.model).__name__)
+        return name_of(self.model)
+
+    @property
+    def backend_reason(self) -> str:
+        """What runs the model and why, such as ``torch 2.13, bfloat16, cpu: the model ...``."""
+        return f"{self._engine.description}: {self._loader.choice.reason}"
 
     @property
     def repeatable(self) -> str:
@@ -138,8 +148,8 @@ class HuggingFaceStudent(BaseChatModel):
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> Any:
         name = kwargs.get("model") or self.display_name
-        named = {"ls_provider": "huggingface-local", "ls_model_name": name}
-        return {**super()._get_ls_params(stop=stop, **kwargs), **named}
+        found = super()._get_ls_params(stop=stop, **kwargs)
+        return {**found, "ls_provider": "huggingface-local", "ls_model_name": name}
 
     def __repr_args__(self) -> Any:
         """Show the model's name; never its weights."""
@@ -151,21 +161,15 @@ class HuggingFaceStudent(BaseChatModel):
         memo |= {id(shared): shared for shared in (self.model, self.tokenizer)}
         return super().__deepcopy__(memo)
 
-    def _load(self) -> tuple[Engine, PromptBuilder]:
-        return self._engine, self._loader.load().prompts
-
     @property
-    def _engine(self) -> Engine:
+    def _engine(self) -> Backend:
         return self._loader.load().engine
 
     def _student_for(self, kwargs: dict[str, Any]) -> HuggingFaceStudent:
         """Return the student a call names with ``model``: this one, or another, kept loaded."""
         if (name := kwargs.pop("model", None)) is None or str(name) == self.model:
             return self
-        given = {field: getattr(self, field) for field in self.model_fields_set}
-        given |= {"model": name, "tokenizer": None}  # the other settings are this one's
-        other: HuggingFaceStudent = self._loader.other(name, lambda: type(self)(**given))
-        return other
+        return cast(HuggingFaceStudent, self._loader.other(name, self))
 
     def close(self) -> None:
         """End the student's thread and free its KV cache; later calls are refused.
@@ -209,7 +213,7 @@ class HuggingFaceStudent(BaseChatModel):
         *,
         tools: Sequence[dict[str, Any]] | None = None,
         response_format: dict[str, Any] | None = None,
-    ) -> Prefill:
+    ) -> PrefillHandle:
         """Prefill a prompt while the beginning of its answer is still being written.
 
         The arguments are those of `check`, the messages without the beginning of the answer.
@@ -232,20 +236,23 @@ class HuggingFaceStudent(BaseChatModel):
 
         The first is known once the prompt is prefilled; each more is a decoding step.
         """
-        return first_tokens(*self._request(messages, None, greedy(tokens)))
+        return self._engine.first_tokens(self._loader.load().build_probe(self, messages, tokens))
 
     async def afirst_tokens(
         self, messages: list[BaseMessage], *, tokens: int = 1
     ) -> list[FirstToken]:
         """Do what `first_tokens` does, on the event loop."""
-        request = await run_in_executor(None, self._request, messages, None, greedy(tokens))
-        return await afirst_tokens(*request)
+        build = self._loader.load().build_probe
+        request = await run_in_executor(None, build, self, messages, tokens)
+        return await self._engine.afirst_tokens(request)
 
     def get_token_ids(self, text: str) -> list[int]:
         """Tokenise a text with the model's own tokenizer, without special tokens."""
         if self.custom_get_token_ids is not None:
             return self.custom_get_token_ids(text)
-        return list(self._load()[1].tokenizer(text, add_special_tokens=False)["input_ids"])
+        return list(
+            self._loader.load().prompts.tokenizer(text, add_special_tokens=False)["input_ids"]
+        )
 
     @property
     def continues_blanks(self) -> bool:
@@ -255,7 +262,7 @@ class HuggingFaceStudent(BaseChatModel):
     @property
     def knows_tools(self) -> bool:
         """Whether the chat template has a place for tools."""
-        return self._load()[1].knows_tools
+        return self._loader.load().prompts.knows_tools
 
     def bind_tools(
         self,
@@ -281,10 +288,7 @@ class HuggingFaceStudent(BaseChatModel):
             NotImplementedError: If the chat template has no place for tools.
         """
         if not self.knows_tools:
-            raise NotImplementedError(
-                f"the chat template of student {self.display_name!r} has no place for tools; "
-                "use a model that was trained to call them, or leave the calls to the teacher"
-            )
+            raise NotImplementedError(NO_PLACE_FOR_TOOLS.format(self.display_name))
         chosen = {} if tool_choice is None else {"tool_choice": tool_choice}
         return self.bind(tools=[in_openai_form(tool) for tool in tools], **chosen, **kwargs)
 
@@ -345,12 +349,6 @@ class HuggingFaceStudent(BaseChatModel):
         """Do what `batch` does, on the event loop; no more wait than the queue holds."""
         configs = with_max_concurrency(config, len(inputs), self.max_queue)
         return await super().abatch(inputs, configs, return_exceptions=return_exceptions, **kwargs)
-
-    def _request(
-        self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
-    ) -> tuple[Engine, Request]:
-        settings = GenerationSettings.of_call(self, stop, **kwargs)
-        return self._engine, self._loader.load().build(messages, settings)
 
     def _generation(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from langchain_gkt.errors import StudentError
+from langchain_gkt.students.backends.choosing import choose_backend, gguf_source
+from langchain_gkt.students.backends.gguf import load_tokenizer, local_file, read_header
+from langchain_gkt.students.backends.protocol import Backend
 from langchain_gkt.students.engine.engine import Engine, EngineConfig
 from langchain_gkt.students.engine.int8 import quantize
 from langchain_gkt.students.engine.layers.widening import has_bfloat16, widen_linears
@@ -18,8 +22,53 @@ from langchain_gkt.students.request_builder import RequestBuilder
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")  # "./name" is a folder
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 
+_GIVEN = ("model", "tokenizer", "device", "dtype", "backend")
+
 LOADING = threading.RLock()
 """Held while a model is loaded: transformers leaves weights empty if two loads overlap."""
+
+
+def name_of(model: Any) -> str:
+    """Return a short name of a model: its folder, file, hub id or class.
+
+    Args:
+        model: A folder, a hub id, a file or a loaded model.
+    """
+    if isinstance(model, str):
+        return Path(model).name
+    return str(getattr(model, "name_or_path", "") or type(model).__name__)
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """What a student is loaded from.
+
+    Attributes:
+        model: A folder, a hub id, a GGUF file or a loaded transformers model.
+        tokenizer: Its tokenizer, if it is not beside the model.
+        device: Where to load it; None for the CPU.
+        dtype: As for `from_path`.
+        backend: The engine that was asked for, or ``auto``.
+        config: How many requests and how much memory.
+    """
+
+    model: Any
+    tokenizer: Any
+    device: str | None
+    dtype: str
+    backend: str
+    config: EngineConfig
+
+    @classmethod
+    def of(cls, student: Any) -> ModelSource:
+        """Take a student's fields.
+
+        Args:
+            student: The `HuggingFaceStudent`.
+        """
+        config = {name: getattr(student, name) for name in EngineConfig.model_fields}
+        given = {name: getattr(student, name) for name in _GIVEN}
+        return cls(**given, config=EngineConfig(**config))
 
 
 class StudentLoader:
@@ -29,19 +78,25 @@ class StudentLoader:
     again from a path.
     """
 
-    def __init__(
-        self, model: Any, tokenizer: Any, device: str | None, dtype: str, config: EngineConfig
-    ) -> None:
-        """Prepare, without loading; the first four are as for `load_or_use`."""
-        self._given = model, tokenizer, device, dtype
-        self._config = config
-        self._loaded: RequestBuilder | None = None
+    def __init__(self, source: ModelSource, loaded: RequestBuilder | None = None) -> None:
+        """Choose the engine, without loading.
+
+        Args:
+            source: What to load.
+            loaded: What was made of it already, if anything.
+
+        Raises:
+            ValueError: If there is no such engine, or it cannot run such a model.
+            ImportError: If the engine that the user chose is not installed.
+        """
+        self.source, self._loaded = source, loaded
+        self.choice = choose_backend(source.model, source.backend)
         self.others: dict[str, Any] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle what was given; a model that was given loaded goes with its engine."""
-        loaded = None if isinstance(self._given[0], str) else self._loaded
-        return _restored, (*self._given, self._config, loaded)
+        loaded = None if isinstance(self.source.model, str) else self._loaded
+        return type(self), (self.source, loaded)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> StudentLoader:
         """Share it: copies of a student differ in settings alone."""
@@ -58,17 +113,23 @@ class StudentLoader:
             return self._loaded
         with LOADING:
             if self._loaded is None:
-                model, tokenizer = load_or_use(*self._given)
-                engine = Engine(model, tokenizer, self._config)
-                self._loaded = RequestBuilder(engine, PromptBuilder(tokenizer))
+                engine = self._make()
+                self._loaded = RequestBuilder(engine, PromptBuilder(engine.tokenizer))
             return self._loaded
 
-    def other(self, name: str, make: Callable[[], Any]) -> Any:
+    def _make(self) -> Backend:
+        source = self.source
+        if self.choice.name == "llamacpp":
+            return _with_llamacpp(source)
+        model, tokenizer = load_or_use(source.model, source.tokenizer, source.device, source.dtype)
+        return Engine(model, tokenizer, source.config)
+
+    def other(self, name: str, student: Any) -> Any:
         """Return the student that calls name, made once.
 
         Args:
             name: Its folder or hub id.
-            make: Makes it.
+            student: The student that is called; the other has its settings.
 
         Raises:
             StudentError: If this student is closed, also if that happens meanwhile.
@@ -76,7 +137,9 @@ class StudentLoader:
         if name not in self.others:
             with LOADING:
                 if name not in self.others and not self._is_closed():
-                    self.others[name] = make()
+                    given = {field: getattr(student, field) for field in student.model_fields_set}
+                    given |= {"model": name, "tokenizer": None, "backend": self.source.backend}
+                    self.others[name] = type(student)(**given)
         if self._is_closed():  # perhaps while the other was loaded, so close() missed it
             self.close()
             raise StudentError("the student is closed; make a new one")
@@ -93,17 +156,20 @@ class StudentLoader:
             other.close()
 
 
-def _restored(
-    model: Any,
-    tokenizer: Any,
-    device: str | None,
-    dtype: str,
-    config: EngineConfig,
-    loaded: RequestBuilder | None,
-) -> StudentLoader:
-    loader = StudentLoader(model, tokenizer, device, dtype, config)
-    loader._loaded = loaded
-    return loader
+def _with_llamacpp(source: ModelSource) -> Backend:
+    """Load a GGUF file with llama.cpp."""
+    found = gguf_source(source.model)
+    assert found is not None
+    if source.dtype != "auto":
+        raise ValueError(
+            f"dtype={source.dtype!r} cannot be had of llama.cpp, which runs a .gguf file in its "
+            "own types; leave dtype out, or use backend='torch'"
+        )
+    header = read_header(local_file(found))
+    tokenizer = source.tokenizer or load_tokenizer(header.path)
+    from langchain_gkt.students.backends.llamacpp import LlamaCppBackend  # an extra
+
+    return LlamaCppBackend(header, tokenizer, source.config, source.device)
 
 
 def load_or_use(model: Any, tokenizer: Any, device: str | None, dtype: str) -> tuple[Any, Any]:
@@ -121,6 +187,8 @@ def load_or_use(model: Any, tokenizer: Any, device: str | None, dtype: str) -> t
     Raises:
         ValueError: If a loaded model lacks its tokenizer, or is to become ``int8``.
     """
+    if (found := gguf_source(model)) is not None:
+        return from_gguf(local_file(found), tokenizer, device, dtype)
     if isinstance(model, str):
         return from_path(model, tokenizer, device, dtype)
     if dtype == "int8":
@@ -128,6 +196,39 @@ def load_or_use(model: Any, tokenizer: Any, device: str | None, dtype: str) -> t
     if tokenizer is None:
         raise ValueError("student needs tokenizer= beside a loaded model")
     return model, tokenizer
+
+
+def from_gguf(path: str, tokenizer: Any, device: str | None, dtype: str) -> tuple[Any, Any]:
+    """Unpack a GGUF file to weights that torch runs; the arguments are those of `from_path`.
+
+    Raises:
+        ImportError: If the package gguf is missing.
+        StudentError: If the file cannot be loaded.
+    """
+    from transformers import AutoModelForCausalLM, GgufConfig
+
+    if not all(map(find_spec, ("accelerate", "gguf"))):
+        raise ImportError(
+            "a .gguf file needs the packages accelerate and gguf to be run by torch; install "
+            'them with: pip install "langchain-gkt[gguf]"'
+        )
+    header = read_header(path)
+    tokenizer = tokenizer or load_tokenizer(path)
+    file, saved = Path(path), {"auto": "bfloat16", "int8": "float32"}.get(dtype, dtype)
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            str(file.parent),
+            gguf_file=file.name,
+            dtype=saved,
+            quantization_config=GgufConfig(dequantize=True),
+        )
+    except (OSError, ValueError, KeyError, NotImplementedError) as error:
+        raise StudentError(
+            f"student={path!r} (architecture {header.architecture}) could not be loaded ({error}); "
+            'install llama.cpp, which may know it: pip install "langchain-gkt[llamacpp]"'
+        ) from error
+    model = model.to(device or "cpu")
+    return quantize(model) if dtype == "int8" else model, tokenizer
 
 
 def from_path(path: str, tokenizer: Any, device: str | None, dtype: str) -> tuple[Any, Any]:

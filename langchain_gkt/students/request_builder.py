@@ -9,8 +9,9 @@ from langchain_core.messages import BaseMessage
 
 from langchain_gkt.begun_answer import begun_text
 from langchain_gkt.structured_output.schema import schema_in, with_instruction
+from langchain_gkt.students.backends.protocol import Backend, refuse_unsupported
 from langchain_gkt.students.decoding_constraints import DecodingConstraints
-from langchain_gkt.students.engine.engine import Engine, Request
+from langchain_gkt.students.engine.request import Request
 from langchain_gkt.students.generation import Generation
 from langchain_gkt.students.prompting import PromptBuilder
 from langchain_gkt.students.settings import GenerationSettings
@@ -20,7 +21,7 @@ from langchain_gkt.students.tool_parsing import AnswerParser
 class RequestBuilder:
     """Builds the requests of one loaded student."""
 
-    def __init__(self, engine: Engine, prompts: PromptBuilder) -> None:
+    def __init__(self, engine: Backend, prompts: PromptBuilder) -> None:
         """Serve a loaded student.
 
         Args:
@@ -67,8 +68,8 @@ class RequestBuilder:
         """
         prompt, prefill = self.tokenize(messages, settings)
         max_tokens, engine = settings.max_tokens, self.engine
-        if engine.context is not None:
-            max_tokens = min(max_tokens, engine.context - engine.used(prompt, prefill))
+        if (context := engine.window.size) is not None:
+            max_tokens = min(max_tokens, context - engine.window.used(prompt, prefill))
         begun = (begun_text(messages) or "").lstrip()
         seam = engine.spelling.seam(prefill) if prefill and heal else None
         held = settings.response_format or settings.required_tool
@@ -97,6 +98,21 @@ class RequestBuilder:
             keep_special=bool(tools and has_template),
             seam=seam,
         )
+
+    def build_probe(self, student: Any, messages: Sequence[BaseMessage], tokens: int) -> Request:
+        """Build the request of an answer's first tokens, each the likeliest.
+
+        Args:
+            student: The `HuggingFaceStudent` that is called.
+            messages: The conversation.
+            tokens: How many tokens.
+
+        Raises:
+            ValueError: If the engine cannot tell how likely they are.
+        """
+        refuse_unsupported(self.engine, "probe", None)
+        greedy = GenerationSettings.of_call(student, max_tokens=tokens, temperature=0.0)
+        return self.build(messages, greedy)
 
     def generation(
         self, messages: Sequence[BaseMessage], settings: GenerationSettings, model_name: str
@@ -141,14 +157,16 @@ class RequestBuilder:
         """
         if settings.response_format:
             messages = with_instruction(messages, schema_in(settings.response_format))
-        engine, tools = self.engine, settings.offered_tools
+        if settings.seed is not None:
+            refuse_unsupported(self.engine, "seed", settings.seed)
+        window, tools = self.engine.window, settings.offered_tools
         prompt, prefill = self.prompts.build(messages, tools)
-        if engine.context is not None and settings.on_long_prompt == "truncate":
-            limit = engine.context - min(settings.max_tokens, engine.context // 4)
-            if engine.is_encoder_decoder:  # the encoder has a context for the prompt alone
-                limit = engine.context + len(prefill)
+        if window.size is not None and settings.on_long_prompt == "truncate":
+            limit = window.size - min(settings.max_tokens, window.size // 4)
+            if window.is_encoder_decoder:  # the encoder has a context for the prompt alone
+                limit = window.size + len(prefill)
             if len(prompt) + len(prefill) > limit:
                 prompt, prefill = self.prompts.build_truncated(messages, tools, limit)
             reserve = 0
-        engine.refuse_long(prompt, prefill, reserve)
+        window.refuse_long(prompt, prefill, reserve)
         return prompt, prefill

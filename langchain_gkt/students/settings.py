@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,10 @@ STUDENT_VARIABLE = "GKT_STUDENT"
 
 SAMPLING = ("max_tokens", "temperature", "top_p", "seed")
 """Fields of a student that a call may replace."""
+NO_PLACE_FOR_TOOLS = (
+    "the chat template of student {!r} has no place for tools; use a model that was trained to "
+    "call them, or leave the calls to the teacher"
+)
 _CALL_ONLY = ("tools", "tool_choice", "response_format")
 OnLongPrompt = Literal["raise", "truncate"]
 """What to do with a prompt that leaves the context no room."""
@@ -85,6 +90,17 @@ class GenerationSettings:
         if not self.offered_tools or choice in (None, False, "auto", "none"):
             return None
         return "any" if choice in (True, "required") else str(choice)
+
+
+def warn_deprecated(prompt_lookup: int) -> None:
+    """Warn of a student's fields that have no effect any more.
+
+    Args:
+        prompt_lookup: The field of that name.
+    """
+    if prompt_lookup:
+        text = "prompt_lookup is deprecated and has no effect any more; leave it out"
+        warnings.warn(text, DeprecationWarning, stacklevel=4)
 
 
 def model_or_env(fields: Mapping[str, Any]) -> Any:

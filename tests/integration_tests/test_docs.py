@@ -56,6 +56,11 @@ def test_use_in_langchain(world, capsys) -> None:
     assert isinstance(space["first"], AIMessage)
 
 
+def test_engines(world) -> None:
+    student = run_page("engines.md")["student"]
+    assert student.chat_model.extra_body["continue_final_message"] is True
+
+
 def test_costs(world, capsys) -> None:
     space = run_page("costs.md")
     printed = capsys.readouterr().out

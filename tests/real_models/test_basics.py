@@ -38,7 +38,7 @@ def test_a_batch_writes_what_each_question_gets_alone(real) -> None:
 
 
 def test_the_text_is_that_of_transformers(real) -> None:
-    engine, prompts = real._load()
+    engine, prompts = real._engine, real._loader.load().prompts
     for question in QUESTIONS:
         chat = prompts.tokenizer.apply_chat_template(
             [{"role": "user", "content": question}],

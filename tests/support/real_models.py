@@ -52,6 +52,22 @@ def smollm2() -> Path:
     return folder
 
 
+def smollm2_gguf() -> Path:
+    """Return the GGUF file of SmolLM2-135M-Instruct; fetched once, then cached.
+
+    Raises:
+        NotAvailable: If the file can neither be found nor fetched.
+    """
+    given = os.environ.get("GKT_SMOLLM2", "")
+    beside = Path(f"{given.rstrip('/')}.gguf")
+    if given and Path(given).is_dir():
+        if beside.is_file():
+            return beside
+        given = ""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    return _gguf(given)
+
+
 def qwen() -> Path:
     """Return the folder of a Qwen2.5 model.
 

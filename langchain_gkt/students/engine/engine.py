@@ -7,22 +7,28 @@ unbatched: they take turns, step by step, and share no prefixes.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import queue
 import threading
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from contextlib import aclosing
+from dataclasses import replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
 
 from langchain_gkt.errors import StudentError
+from langchain_gkt.predictor import FirstToken
 from langchain_gkt.students.engine.config import EngineConfig
+from langchain_gkt.students.engine.context_window import ContextWindow
+from langchain_gkt.students.engine.delivery import Deliver, areceive, receive
 from langchain_gkt.students.engine.detokenizer import Detokenizer
+from langchain_gkt.students.engine.int8 import Int8Linear
 from langchain_gkt.students.engine.model_runner import ModelRunner
 from langchain_gkt.students.engine.request import Constraint, Request, TokenChunk
-from langchain_gkt.students.engine.request_state import Deliver, RequestState
+from langchain_gkt.students.engine.request_state import RequestState
+from langchain_gkt.students.engine.sampling import TokenProbabilityRecorder
 from langchain_gkt.students.engine.scheduler import Scheduler
 from langchain_gkt.students.engine.token_healing import Healing, TokenSpelling
 
@@ -30,8 +36,6 @@ __all__ = ["Constraint", "Engine", "EngineConfig", "Prefill", "Request", "TokenC
 
 # Ordinary text for finding out how a model can be run.
 _TRIAL_TEXT = "Tom had 17 apples and bought 5 more. How many does he have? He has 17 + 5 = 22."
-
-_TRUNCATE = ", or set on_long_prompt='truncate' (student_kwargs of a chain)"
 
 
 class Prefill:
@@ -69,7 +73,10 @@ class Prefill:
 
 
 class Engine:
-    """A loaded model and its tokenizer."""
+    """A loaded model and its tokenizer; the backend named ``torch``."""
+
+    name = "torch"
+    cannot: Mapping[Any, str] = MappingProxyType({})
 
     def __init__(self, model: Any, tokenizer: Any, config: EngineConfig | None = None) -> None:
         """Prepare a model for inference.
@@ -92,25 +99,35 @@ class Engine:
         ends = getattr(model.generation_config, "eos_token_id", None)
         ends = ends if isinstance(ends, list) else [ends]
         self.end_ids = {end for end in [*ends, tokenizer.eos_token_id] if end is not None}
-        self.is_encoder_decoder = bool(model.config.is_encoder_decoder)
         # T5-type models have relative positions and no hard limit of their own.
         text_config = model.config.get_text_config()
-        self.context: int | None = getattr(text_config, "max_position_embeddings", None)
+        context: int | None = getattr(text_config, "max_position_embeddings", None)
+        self.window = ContextWindow(context, bool(model.config.is_encoder_decoder))
         self.config = config or EngineConfig()
         self.scheduler = Scheduler(
             ModelRunner(
                 model,
-                is_encoder_decoder=self.is_encoder_decoder,
+                is_encoder_decoder=self.window.is_encoder_decoder,
                 trial_ids=tokenizer(_TRIAL_TEXT, add_special_tokens=False)["input_ids"],
             ),
             config=self.config,
-            context=self.context,
+            context=self.window.size,
             end_ids=self.end_ids,
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the model and the settings; the copy starts a scheduler of its own."""
         return type(self), (self.model, self.tokenizer, self.config)
+
+    @property
+    def description(self) -> str:
+        """What runs the model, for people."""
+        weights = "int8" if self._is_int8 else str(self.model.dtype).removeprefix("torch.")
+        return f"transformers and torch {torch.__version__}, {weights}, {self.model.device}"
+
+    @property
+    def _is_int8(self) -> bool:
+        return any(isinstance(module, Int8Linear) for module in self.model.modules())
 
     @property
     def closed(self) -> bool:
@@ -193,19 +210,8 @@ class Engine:
             StudentError: If the model's logits are not numbers, the request does not fit, or
                 too many wait already.
         """
-        if cancelled.is_set():
-            return
-        chunks: queue.SimpleQueue[TokenChunk | Exception | None] = queue.SimpleQueue()
-        state = self._submit(request, chunks.put, cancelled, stream)
-        try:
-            while (chunk := chunks.get()) is not None:
-                if isinstance(chunk, Exception):
-                    raise chunk
-                yield chunk
-                if chunk.finish_reason is not None:
-                    return
-        finally:
-            state.closed = True
+        if not cancelled.is_set():
+            yield from receive(lambda deliver: self._submit(request, deliver, cancelled, stream))
 
     async def agenerate(
         self, request: Request, *, stream: bool = True
@@ -222,97 +228,41 @@ class Engine:
         Raises:
             StudentError: As `generate` does.
         """
-        loop = asyncio.get_running_loop()
-        chunks: asyncio.Queue[TokenChunk | Exception | None] = asyncio.Queue()
         cancelled = threading.Event()
-
-        def deliver(chunk: TokenChunk | Exception | None) -> None:
-            try:
-                loop.call_soon_threadsafe(chunks.put_nowait, chunk)
-            except RuntimeError:  # the event loop is closed: nobody waits
-                cancelled.set()
-
-        self._submit(request, deliver, cancelled, stream)
-        try:
-            while (chunk := await chunks.get()) is not None:
-                if isinstance(chunk, Exception):
-                    raise chunk
+        chunks = areceive(lambda deliver: self._submit(request, deliver, cancelled, stream))
+        async with aclosing(chunks):
+            async for chunk in chunks:
                 yield chunk
-                if chunk.finish_reason is not None:
-                    return
-        finally:
-            cancelled.set()
 
-    def used(self, prompt: list[int], prefill: list[int]) -> int:
-        """Return how much of the context is used before the answer goes on.
+    def first_tokens(self, request: Request) -> list[FirstToken]:
+        """Return how likely each token of an answer was, and of how many it could have been.
 
         Args:
-            prompt: Ids of the conversation; an encoder reads them in a context of its own.
-            prefill: Ids of the answer's beginning.
+            request: A request; its constraint, stop strings and seam are ignored.
 
         Returns:
-            Tokens; the decoder of an encoder-decoder model begins with a start token.
+            The tokens.
         """
-        return len(prefill) + (1 if self.is_encoder_decoder else len(prompt))
+        recorder = TokenProbabilityRecorder()
+        for _ in self.generate(_recorded(request, recorder), threading.Event(), stream=False):
+            pass
+        return recorder.tokens
 
-    def refuse_long(self, prompt: list[int], prefill: list[int], reserve: int = 0) -> None:
-        """Refuse messages that leave an answer no room in the context.
-
-        Args:
-            prompt: Ids of the conversation.
-            prefill: Ids of the answer's beginning.
-            reserve: Tokens that will be added to that beginning.
-
-        Raises:
-            ValueError: If the context holds no more, or an encoder cannot read the prompt.
-        """
-        if self.context is None:
-            return
-        self._refuse_for_encoder(prompt)
-        # A long limit is seldom used up: a quarter of the context is kept at most.
-        reserve = min(reserve, self.context // 4)
-        used = self.used(prompt, prefill)
-        if used + reserve < self.context:
-            return
-        what = "an answer's beginning" if self.is_encoder_decoder else "a prompt"
-        more = f" and {reserve} more are kept for guidance" if reserve else ""
-        # Dropping the oldest turns makes no room in an encoder-decoder model's decoder.
-        hint = "" if self.is_encoder_decoder else _TRUNCATE
-        raise ValueError(
-            f"messages make {what} of {used} tokens{more}, but the student's context holds "
-            f"{self.context}; shorten the messages, or use a student with more context{hint}"
-        )
-
-    def _refuse_for_encoder(self, prompt: list[int]) -> None:
-        if self.is_encoder_decoder and self.context is not None and len(prompt) > self.context:
-            raise ValueError(
-                f"messages make a prompt of {len(prompt)} tokens, but the student's encoder reads "
-                f"{self.context}; shorten the messages, or use a student with more "
-                f"context{_TRUNCATE}"
-            )
+    async def afirst_tokens(self, request: Request) -> list[FirstToken]:
+        """Do what `first_tokens` does, on the event loop."""
+        recorder = TokenProbabilityRecorder()
+        async for _ in self.agenerate(_recorded(request, recorder), stream=False):
+            pass
+        return recorder.tokens
 
     def _submit(
         self, request: Request, deliver: Deliver, cancelled: threading.Event, stream: bool
-    ) -> RequestState:
-        """Check a request and queue it."""
-        ids = [*request.prompt, *request.kept]
-        if not request.prompt:
-            raise StudentError("the request has no prompt; there is nothing to continue")
-        used = self.used(request.prompt, request.prefill)
-        needed = used + request.max_tokens
-        try:
-            self._refuse_for_encoder(request.prompt)
-        except ValueError as error:
-            raise StudentError(str(error)) from error
-        if self.context is not None and needed > self.context:
-            raise StudentError(
-                f"the request needs up to {needed} tokens ({used} of text and max_tokens="
-                f"{request.max_tokens}), but the student's context holds {self.context}; "
-                "shorten the messages or lower max_tokens"
-            )
+    ) -> Callable[[], None]:
+        """Check a request and queue it; return what cancels it."""
+        self.window.refuse_request(request)
         state = RequestState(
             request=request,
-            ids=ids,
+            ids=[*request.prompt, *request.kept],
             deliver=deliver,
             cancelled=cancelled,
             detokenizer=Detokenizer(self.tokenizer.backend_tokenizer, request),
@@ -323,7 +273,11 @@ class Engine:
             deliver(TokenChunk(text="", tokens=0, finish_reason="length"))
         else:
             self.scheduler.submit(state)
-        return state
+        return state.close
+
+
+def _recorded(request: Request, recorder: TokenProbabilityRecorder) -> Request:
+    return replace(request, constraint=recorder, stop=(), seam=None)
 
 
 def _sample(weights: Any) -> str:

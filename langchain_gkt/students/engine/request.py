@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -31,6 +31,44 @@ class Constraint(Protocol):
 
         Returns:
             The token's id; an end token if the answer may end here.
+        """
+        ...
+
+
+@runtime_checkable
+class TextConstraint(Constraint, Protocol):
+    """A constraint for engines whose logits cannot be masked, too.
+
+    Such an engine writes freely, asks whether a constraint `accepts` its tokens, chooses again
+    among the ``allowed`` ones if not, and has it `take` each.
+    """
+
+    @property
+    def allowed(self) -> list[int]:
+        """The tokens that may come next."""
+        ...
+
+    @property
+    def may_end(self) -> bool:
+        """Whether what is written is a whole answer."""
+        ...
+
+    def accepts(self, tokens: list[int]) -> bool:
+        """Whether tokens may come next.
+
+        Args:
+            tokens: Their ids.
+        """
+        ...
+
+    def take(self, token: int) -> int:
+        """Go on by a token that may come next.
+
+        Args:
+            token: Its id.
+
+        Returns:
+            The token, or one that stands in its place, so that the answer ends in time.
         """
         ...
 

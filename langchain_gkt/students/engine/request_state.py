@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 
+from langchain_gkt.students.engine.delivery import Deliver
 from langchain_gkt.students.engine.detokenizer import Detokenizer
 from langchain_gkt.students.engine.model_runner import UnbatchedState
 from langchain_gkt.students.engine.prefill import PrefillState
 from langchain_gkt.students.engine.request import Request, TokenChunk
 from langchain_gkt.students.engine.token_healing import Healing
-
-Deliver = Callable[[TokenChunk | Exception | None], None]
-"""Takes the chunks of an answer; an exception if it failed, None if it was cancelled."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -69,6 +66,10 @@ class RequestState:
     def is_cancelled(self) -> bool:
         """Whether nobody waits for the answer any more."""
         return self.closed or self.cancelled.is_set()
+
+    def close(self) -> None:
+        """Say that nobody waits for the answer any more."""
+        self.closed = True
 
     def append(self, token: int, end_ids: set[int]) -> bool:
         """Append a chosen token to the answer and deliver the text it makes certain.

@@ -98,7 +98,7 @@ async def test_a_local_student_tells_what_its_model_says(student, problem) -> No
     messages = [HumanMessage(problem.question)]
     told = student.probe(messages, tokens=6)
     assert await student.aprobe(messages, tokens=6) == pytest.approx(told, rel=1e-4)
-    engine, prompts = student._load()
+    engine, prompts = student._engine, student._loader.load().prompts
     ids, _ = prompts.build(messages, None)
     with torch.inference_mode():
         out = engine.model.generate(

@@ -65,7 +65,7 @@ def test_weights_not_names_tell_students_apart(tmp_path) -> None:
         tokenizer.save_pretrained(tmp_path / "s")
         loaded = HuggingFaceStudent(model=tmp_path / "s")
         pair = HuggingFaceStudent(model=model, tokenizer=tokenizer)
-        assert pair._load()[0].fingerprint
+        assert pair._engine.fingerprint
         return loaded._get_llm_string()
 
     first = key()

@@ -20,6 +20,7 @@ from langchain_gkt import (
     HuggingFaceStudent,
 )
 from langchain_gkt.structured_output.schema import binding, with_instruction
+from langchain_gkt.students.settings import GenerationSettings
 
 
 def make(teacher: Any, student: Any, **kwargs: Any) -> GuidedKnowledgeTransferChain:
@@ -95,9 +96,8 @@ def test_both_are_told_the_schema(writer) -> None:
     assert [m.type for m in told] == ["system", "human"]
     assert told[0].text.startswith("Be kind.")
     assert '"answer":{' in told[0].text.replace(" ", "")
-    _, request = writer._request(
-        [HumanMessage("x")], None, {"response_format": {"type": "json_object"}}
-    )
+    settings = GenerationSettings.of_call(writer, response_format={"type": "json_object"})
+    request = writer._loader.load().build([HumanMessage("x")], settings)
     assert "one JSON object" in writer._engine.tokenizer.decode(request.prompt)
     assert len(with_instruction([HumanMessage("a")], {"type": "object"})) == 2
     assert isinstance(with_instruction([], {"type": "object"})[0], SystemMessage)

@@ -44,11 +44,11 @@ def bart() -> dict[str, Any]:
 def test_encoder_and_decoder_have_a_context_each(bart) -> None:
     student = HuggingFaceStudent(**bart)
     for turns in ([HumanMessage("1 " * 30)], [HumanMessage("hi"), AIMessage("1 " * 15)]):
-        prompt, prefill = student._load()[1].build(turns)
+        prompt, prefill = student._loader.load().prompts.build(turns)
         used = student.invoke(turns).usage_metadata
         assert used["input_tokens"] == len(prompt) + len(prefill)
         assert used["output_tokens"] == 63 - len(prefill)  # and one token that begins it
-    long = len(student._load()[1].build([HumanMessage("1 " * 80)])[0])
+    long = len(student._loader.load().prompts.build([HumanMessage("1 " * 80)])[0])
     with pytest.raises(ValueError, match=rf"prompt of {long} tokens, but .* reads 64"):
         student.invoke("1 " * 80)
     with pytest.raises(ValueError, match=r"beginning of \d+ tokens, but .* context holds 64"):
@@ -65,7 +65,7 @@ def test_encoder_and_decoder_have_a_context_each(bart) -> None:
 def test_an_encoders_prompt_is_truncated_to_its_own_context(bart) -> None:
     student = HuggingFaceStudent(**bart, on_long_prompt="truncate")
     turns = [("human", "1 " * 80), ("ai", "The sum")]
-    prefill = student._load()[1].build([HumanMessage("hi"), AIMessage("The sum")])[1]
+    prefill = student._loader.load().prompts.build([HumanMessage("hi"), AIMessage("The sum")])[1]
     used = student.invoke(turns, max_tokens=5).usage_metadata
     assert 60 < used["input_tokens"] - len(prefill) <= 64
 

@@ -44,7 +44,7 @@ def test_greedy_text_is_what_transformers_generates(student, problem) -> None:
 @pytest.mark.parametrize("name", ["gpt2", "t5"])
 def test_models_without_a_template(name, plain_folders) -> None:
     student = HuggingFaceStudent(model=plain_folders[name], max_tokens=12)
-    engine, prompts = student._load()
+    engine, prompts = student._engine, student._loader.load().prompts
     prompt, prefill = prompts.build([HumanMessage("Q: 1 + 1?\nA:"), AIMessage("The sum")])
     assert engine.tokenizer.decode(prompt) == "Q: 1 + 1?\nA:"
     assert engine.tokenizer.decode(prefill) == " The sum"

@@ -69,7 +69,7 @@ def test_hidden_reasoning_comes_first() -> None:
 
 
 def test_a_tokenizers_pieces_are_the_text(student) -> None:
-    cut = token_splitter(student._load()[1].tokenizer)
+    cut = token_splitter(student._loader.load().prompts.tokenizer)
     for text in (solution(12), "  two blanks", "5 € for it\nnew line", "Zoë 数"):
         pieces = cut(text)
         assert "".join(pieces) == text or pieces == []

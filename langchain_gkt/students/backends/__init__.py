@@ -1,0 +1,1 @@
+"""The engines that can run a student's model, behind one protocol."""

@@ -1,0 +1,201 @@
+"""GGUF files: what their header says, without reading weights, and their tokenizer."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from langchain_gkt.errors import StudentError
+from langchain_gkt.students.backends.choosing import GGUFSource
+
+# The types of metadata values by their numbers (the GGUF specification of the ggml project).
+_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q"}
+_SCALARS[12] = "d"
+_STRING, _ARRAY = 8, 9
+_SAMPLES, _SAMPLE_BYTES = 64, 4096
+_FLOAT16_BYTES = 2
+
+
+@dataclass(frozen=True)
+class GGUFHeader:
+    """The metadata of a GGUF file; arrays of strings are left out.
+
+    Attributes:
+        path: The file.
+        metadata: Values by their keys.
+    """
+
+    path: str
+    metadata: dict[str, Any]
+
+    @property
+    def architecture(self) -> str:
+        """The model's architecture, such as ``llama``."""
+        return str(self.metadata["general.architecture"])
+
+    def value(self, key: str, default: Any = None) -> Any:
+        """Return a value of the architecture.
+
+        Args:
+            key: The key behind the architecture's name.
+            default: What to return if the file has no such value.
+        """
+        return self.metadata.get(f"{self.architecture}.{key}", default)
+
+    @property
+    def context(self) -> int | None:
+        """Tokens of the context that the model was trained for."""
+        size = self.value("context_length")
+        return None if size is None else int(size)
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Bytes of a float16 KV cache for each token."""
+        layers = int(self.value("block_count", 1))
+        heads = self.value("attention.head_count", 1)
+        kv_heads = self.value("attention.head_count_kv", heads)
+        total = sum(kv_heads) if isinstance(kv_heads, list) else layers * int(kv_heads)
+        most = max(heads) if isinstance(heads, list) else int(heads)
+        size = int(self.value("embedding_length", 0)) // max(1, most)
+        both = int(self.value("attention.key_length", size))
+        both += int(self.value("attention.value_length", size))
+        return max(1, total * both * _FLOAT16_BYTES)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A digest that differs between two files, made of a sample of their bytes."""
+        size = Path(self.path).stat().st_size
+        digest = hashlib.sha256(str(size).encode())
+        with open(self.path, "rb") as file:
+            for part in range(_SAMPLES):
+                file.seek(size * part // _SAMPLES)
+                digest.update(file.read(_SAMPLE_BYTES))
+        return digest.hexdigest()[:16]
+
+
+def local_file(source: GGUFSource) -> str:
+    """Return the path of a GGUF file, fetched from the hub if it is there.
+
+    Args:
+        source: Where the file is.
+
+    Raises:
+        FileNotFoundError: If there is no such local file.
+        StudentError: If the hub cannot be reached or has no such file.
+    """
+    if source.repo is None:
+        if not Path(source.file).is_file():
+            raise FileNotFoundError(
+                f"student={source.file!r} is not there; give the path of a .gguf file, or "
+                "owner/repo:file.gguf for one on the hub"
+            )
+        return source.file
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return str(hf_hub_download(source.repo, source.file))
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        raise StudentError(
+            f"student='{source.repo}:{source.file}' could not be fetched ({error}); check the "
+            "names, or give the path of a .gguf file"
+        ) from error
+
+
+def read_header(path: str) -> GGUFHeader:
+    """Read the header of a GGUF file.
+
+    Args:
+        path: The file.
+
+    Raises:
+        StudentError: If it is no GGUF file, is broken, or describes no language model.
+    """
+    try:
+        with open(path, "rb") as file:
+            metadata = _read_metadata(file)
+    except (struct.error, UnicodeDecodeError, KeyError, ValueError, OverflowError) as error:
+        raise StudentError(
+            f"student={path!r} is no whole GGUF file ({error}); fetch it again, or name another"
+        ) from error
+    header = GGUFHeader(path, metadata)
+    if "general.architecture" not in metadata or header.context is None:
+        raise StudentError(
+            f"student={path!r} describes no language model (no architecture or no context "
+            "length); name the file of a model, not of an adapter or a vocabulary"
+        )
+    return header
+
+
+def load_tokenizer(path: str) -> Any:
+    """Make the tokenizer that a GGUF file describes, with its chat template.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ImportError: If the package gguf is missing.
+        StudentError: If transformers cannot make a tokenizer of it.
+    """
+    from transformers import AutoTokenizer
+
+    file = Path(path)
+    try:
+        return AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
+    except ImportError as error:
+        raise ImportError(
+            "the tokenizer of a .gguf file needs the package gguf; install it with: "
+            'pip install "langchain-gkt[gguf]"'
+        ) from error
+    except (OSError, ValueError, KeyError, NotImplementedError) as error:
+        raise StudentError(
+            f"the tokenizer of student={path!r} could not be made ({error}); give tokenizer=, "
+            "loaded from the model's folder"
+        ) from error
+
+
+def _read_metadata(file: BinaryIO) -> dict[str, Any]:
+    if file.read(4) != b"GGUF":
+        raise ValueError("it does not begin with GGUF")
+    version, _, count = _unpack(file, "<IQQ")
+    if version not in (2, 3):
+        raise ValueError(f"version {version} is unknown")
+    metadata = {}
+    for _ in range(count):
+        key = _string(file)
+        (kind,) = _unpack(file, "<I")
+        value = _value(file, kind)
+        if value is not None:
+            metadata[key] = value
+    return metadata
+
+
+def _unpack(file: BinaryIO, layout: str) -> tuple[Any, ...]:
+    return struct.unpack(layout, file.read(struct.calcsize(layout)))
+
+
+def _string(file: BinaryIO) -> str:
+    (size,) = _unpack(file, "<Q")
+    return file.read(size).decode()
+
+
+def _value(file: BinaryIO, kind: int) -> Any:
+    """Read a value; None for an array of strings or of arrays, which is skipped."""
+    if kind == _STRING:
+        return _string(file)
+    if kind != _ARRAY:
+        return _unpack(file, f"<{_SCALARS[kind]}")[0]
+    inner, count = _unpack(file, "<IQ")
+    if inner in _SCALARS:
+        return list(_unpack(file, f"<{count}{_SCALARS[inner]}"))
+    for _ in range(count):
+        if inner == _STRING:
+            (size,) = _unpack(file, "<Q")
+            file.seek(size, 1)
+        else:
+            _value(file, inner)
+    return None

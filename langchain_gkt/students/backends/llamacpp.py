@@ -1,0 +1,397 @@
+"""llama.cpp as a student's engine, by the package xllamacpp (extra ``llamacpp``).
+
+xllamacpp runs llama.cpp's own server inside this process: continuous batching, and a prompt
+cache in every slot. Requests hold token ids, so prompts are made as for any other engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import ctypes
+import logging
+import math
+import os
+import threading
+import weakref
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from concurrent.futures import Future
+from contextlib import aclosing
+from dataclasses import replace
+from functools import cached_property, partial
+from importlib.metadata import version
+from types import MappingProxyType
+from typing import Any, Literal
+
+import xllamacpp
+
+from langchain_gkt.errors import StudentError
+from langchain_gkt.predictor import FirstToken
+from langchain_gkt.students.backends.gguf import GGUFHeader
+from langchain_gkt.students.backends.llamacpp_answer import AnswerText, completion_request
+from langchain_gkt.students.backends.llamacpp_grammar import ConstrainedAnswer
+from langchain_gkt.students.backends.llamacpp_server import capacity, server_parameters
+from langchain_gkt.students.backends.slots import Job, Slots
+from langchain_gkt.students.engine.config import EngineConfig
+from langchain_gkt.students.engine.context_window import ContextWindow
+from langchain_gkt.students.engine.delivery import Deliver, areceive, receive
+from langchain_gkt.students.engine.request import Request, TextConstraint, TokenChunk
+from langchain_gkt.students.engine.token_healing import TokenSpelling
+
+_log = logging.getLogger(__name__)
+
+_CANNOT_FORK = (
+    "a student run by llama.cpp cannot work in a forked process; make children with the start "
+    "method 'spawn', or use backend='torch'"
+)
+# The process whose threads llama.cpp has started; it fails in forked children of it.
+_started_in: list[int] = []
+
+
+class LlamaCppBackend:
+    """A GGUF file that llama.cpp has loaded; the backend named ``llamacpp``."""
+
+    name = "llamacpp"
+    cannot: Mapping[Any, str] = MappingProxyType({})
+
+    def __init__(
+        self, header: GGUFHeader, tokenizer: Any, config: EngineConfig, device: str | None
+    ) -> None:
+        """Load the weights.
+
+        Args:
+            header: The file.
+            tokenizer: Its tokenizer, of the fast kind.
+            config: How many requests and how much memory.
+            device: ``cuda`` (with a number, perhaps) to run all layers there; None for the CPU.
+
+        Raises:
+            ValueError: If the device cannot be used.
+            StudentError: If llama.cpp cannot load the file.
+        """
+        if _started_in and _started_in != [os.getpid()]:
+            raise StudentError(_CANNOT_FORK)
+        self._header, self.tokenizer, self._device = header, tokenizer, device or "cpu"
+        self.end_ids = {end for end in [tokenizer.eos_token_id] if end is not None}
+        rows, tokens, unified = capacity(header, config)
+        self.window = ContextWindow(min(header.context or tokens, tokens))
+        parameters = server_parameters(header.path, rows, tokens, unified, self._device)
+        _started_in[:] = [os.getpid()]
+        try:
+            self._server: Any = xllamacpp.Server(parameters)
+        except RuntimeError as error:
+            raise StudentError(
+                f"llama.cpp could not load student={header.path!r} (architecture "
+                f"{header.architecture}); fetch the file again, use a newer xllamacpp, or "
+                "backend='torch'"
+            ) from error
+        self._slots = Slots(rows, config.max_queue)
+        self._pid = os.getpid()
+        self.prefills: list[PromptPrefill] = []
+        _open.add(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> LlamaCppBackend:
+        """Share the weights: copies of a student differ in settings alone."""
+        return self
+
+    @property
+    def description(self) -> str:
+        """What runs the model, for people."""
+        return f"llama.cpp (xllamacpp {version('xllamacpp')}), {self._device}"
+
+    @property
+    def closed(self) -> bool:
+        """Whether requests are refused, because `close` was called."""
+        return self._slots.closed
+
+    @cached_property
+    def vocabulary(self) -> int:
+        """Number of tokens."""
+        return int(self._header.value("vocab_size", len(self.tokenizer)))
+
+    @cached_property
+    def spelling(self) -> TokenSpelling:
+        """What its tokens spell; read from the vocabulary at first use."""
+        return TokenSpelling(self.tokenizer, self.vocabulary)
+
+    @property
+    def repeatable(self) -> Literal["always", "alone"]:
+        """``alone``: in a batch the last digits of the logits depend on the neighbours."""
+        return "alone"
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest that differs between two files."""
+        return self._header.fingerprint
+
+    def prefill(self, prompt: list[int]) -> PromptPrefill:
+        """Prefill a prompt; the request with the same prompt waits for it and uses it.
+
+        Args:
+            prompt: Ids of the conversation, with the header of the answer.
+
+        Returns:
+            A handle; closing it stops.
+        """
+        prefill = PromptPrefill(self, prompt)
+        _ = self.spelling  # there is time now, and it will be needed where text is begun
+        return prefill
+
+    def generate(
+        self, request: Request, cancelled: threading.Event, *, stream: bool = True
+    ) -> Generator[TokenChunk, None, None]:
+        """Generate one answer; see `Backend.generate`."""
+        if not cancelled.is_set():
+            yield from receive(partial(self._submit, request, cancelled, stream))
+
+    async def agenerate(
+        self, request: Request, *, stream: bool = True
+    ) -> AsyncGenerator[TokenChunk, None]:
+        """Do what `generate` does, on the event loop."""
+        submit = partial(self._submit, request, threading.Event(), stream)
+        async with aclosing(areceive(submit)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    def first_tokens(self, request: Request) -> list[FirstToken]:
+        """Return how likely each token of an answer was; its entropy is not known."""
+        return self._probed(request).result()
+
+    async def afirst_tokens(self, request: Request) -> list[FirstToken]:
+        """Do what `first_tokens` does, on the event loop."""
+        return await asyncio.wrap_future(self._probed(request))
+
+    def close(self) -> None:
+        """End the threads and free the weights; requests that still run get a StudentError."""
+        if os.getpid() != self._pid:
+            return  # the threads stayed with the parent
+        self._slots.close()
+        self._server = None
+
+    def _check(self) -> None:
+        if os.getpid() != self._pid:
+            raise StudentError(_CANNOT_FORK)
+
+    def _submit(
+        self,
+        request: Request,
+        cancelled: threading.Event,
+        stream: bool,
+        deliver: Deliver,
+    ) -> Callable[[], None]:
+        """Check a request and queue it; return what cancels it."""
+        self._check()
+        self.window.refuse_request(request)
+        if request.max_tokens < 1:
+            deliver(TokenChunk(text="", tokens=0, finish_reason="length"))
+            return cancelled.set
+        closed = threading.Event()
+
+        def run() -> None:
+            try:
+                self._await_prefill(request.prompt)
+                deliver(self._answer(request, stream, deliver, cancelled, closed))
+            except Exception as error:  # noqa: BLE001  no request may be left waiting
+                deliver(_as_student_error(error))
+
+        self._slots.submit(Job(run, deliver))
+        return closed.set
+
+    def _answer(
+        self,
+        request: Request,
+        stream: bool,
+        deliver: Deliver,
+        cancelled: threading.Event,
+        closed: threading.Event,
+    ) -> TokenChunk | None:
+        """Have llama.cpp write an answer; return the last chunk, or None if it was cancelled."""
+        body, last = completion_request(request, self._marks), None
+        if isinstance(request.constraint, TextConstraint):
+            parts: list[str] = []
+            constrained = ConstrainedAnswer(
+                request,
+                request.constraint,
+                complete=self._complete,
+                spelling=self.spelling,
+                encode=self._encode,
+            )
+            last = constrained.write(
+                body,
+                deliver if stream else lambda part: parts.append(part.text),
+                lambda: cancelled.is_set() or closed.is_set(),
+            )
+            return last and replace(last, text="".join([*parts, last.text]))
+        answer = AnswerText(request, stream=stream)
+
+        def take(chunk: dict[str, Any]) -> bool:
+            nonlocal last
+            if cancelled.is_set() or closed.is_set():
+                return True
+            part = answer.read(chunk)
+            if part is not None and part.finish_reason is None:
+                deliver(part)
+            elif part is not None:
+                last = part
+            return last is not None
+
+        self._complete(body, take)
+        return last
+
+    def _complete(
+        self, body: dict[str, Any], take: Callable[[dict[str, Any]], bool] | None = None
+    ) -> None:
+        """Have llama.cpp complete a prompt; it stops when ``take`` returns True."""
+        failures: list[Exception] = []
+
+        def guarded(chunk: dict[str, Any]) -> bool:
+            # xllamacpp drops what a callback raises.
+            try:
+                if "error" in chunk:
+                    raise StudentError(f"llama.cpp refused: {chunk['error'].get('message')}")
+                if self._slots.closed:
+                    raise StudentError("the student was closed before the answer was finished")
+                return take is not None and take(chunk)
+            except Exception as error:  # noqa: BLE001  raised again below
+                failures.append(error)
+                return True
+
+        self._server.handle_completions(body, guarded)
+        if failures:
+            raise failures[0]
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    @cached_property
+    def _marks(self) -> list[tuple[int, str]]:
+        added = self.tokenizer.added_tokens_decoder
+        return [(token, mark.content) for token, mark in added.items() if mark.content.strip()]
+
+    def _probed(self, request: Request) -> Future[list[FirstToken]]:
+        self._check()
+        self.window.refuse_request(request)
+        found: Future[list[FirstToken]] = Future()
+
+        def run() -> None:
+            try:
+                self._await_prefill(request.prompt)
+                found.set_result(self._probabilities(request))
+            except Exception as error:  # noqa: BLE001  no request may be left waiting
+                found.set_exception(_as_student_error(error))
+
+        self._slots.submit(Job(run, found.set_exception))
+        return found
+
+    def _probabilities(self, request: Request) -> list[FirstToken]:
+        likely: list[FirstToken] = []
+        body = completion_request(replace(request, seam=None), self._marks)
+        # All at once: a stream leaves tokens out that make half a character.
+        reply = self._server.handle_completions({**body, "stream": False, "n_probs": 1})
+        if "error" in reply:
+            raise StudentError(f"llama.cpp refused: {reply['error'].get('message')}")
+        for token in (reply["choices"][0]["logprobs"] or {}).get("content", ()):
+            likely.append(FirstToken(math.exp(token["logprob"])))
+        return likely
+
+    def _await_prefill(self, prompt: list[int]) -> None:
+        for ahead in self.prefills:
+            if ahead.ids == prompt:
+                ahead.claim()
+
+    def run_prefill(self, ahead: PromptPrefill) -> None:
+        """Queue a prompt that is prefilled ahead.
+
+        Args:
+            ahead: The handle.
+        """
+
+        def run() -> None:
+            try:
+                if not ahead.closed:
+                    body = {"prompt": ahead.ids, "n_predict": 0, "stream": True}
+                    self._complete({**body, "return_progress": True}, lambda _: ahead.closed)
+            except Exception as error:  # noqa: BLE001  its request will say what is wrong
+                _log.debug("a prompt could not be prefilled ahead: %s", error)
+            finally:
+                ahead.finish()
+
+        self.prefills.append(ahead)
+        try:
+            self._check()
+            self._slots.submit(Job(run, lambda _: ahead.finish()))
+        except StudentError as error:  # the request of this prompt will raise it
+            _log.debug("a prompt could not be prefilled ahead: %s", error)
+            ahead.finish()
+
+
+class PromptPrefill:
+    """A prompt that is being prefilled ahead of its request; a context manager that closes."""
+
+    def __init__(self, backend: LlamaCppBackend, ids: list[int]) -> None:
+        """Start prefilling.
+
+        Args:
+            backend: The engine.
+            ids: Ids of the prompt.
+        """
+        self.ids, self.closed = ids, False
+        self._backend, self._claimed, self._finished = backend, False, threading.Event()
+        backend.run_prefill(self)
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to prefill."""
+        return self._finished.is_set()
+
+    def claim(self) -> None:
+        """Wait for the prompt, because its request has come."""
+        self._claimed = True
+        self._finished.wait()
+
+    def finish(self) -> None:
+        """Say that nothing is left to prefill."""
+        if self in self._backend.prefills:
+            self._backend.prefills.remove(self)
+        self._finished.set()
+
+    def close(self) -> None:
+        """Stop, unless the request with this prompt has come; llama.cpp frees slots itself."""
+        if not self._claimed:
+            self.closed = True
+
+    def __enter__(self) -> PromptPrefill:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Close."""
+        self.close()
+
+
+def _as_student_error(error: Exception) -> StudentError:
+    if isinstance(error, StudentError):
+        return error
+    wrapped = StudentError(f"the student failed: {type(error).__name__}: {error}")
+    wrapped.__cause__ = error
+    return wrapped
+
+
+_open: weakref.WeakSet[LlamaCppBackend] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Stop llama.cpp before the interpreter goes: its threads call back into Python."""
+    for backend in list(_open):
+        backend.close()
+
+
+def _keep_in_child() -> None:
+    """Keep the parent's servers in a forked child: to free one would wait for lost threads."""
+    for backend in list(_open):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(backend._server))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_in_child)

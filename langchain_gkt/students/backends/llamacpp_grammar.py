@@ -1,0 +1,168 @@
+"""Answers of llama.cpp that are held to a constraint.
+
+llama.cpp has grammars of its own, but none that can begin in the middle of an answer, where a
+teacher has left it. So it writes freely, and a token that the constraint does not accept is
+chosen again among those it allows. That is the choice that masked logits would have given:
+greedily it is the best allowed token, and a drawn token keeps its share among the allowed ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from langchain_gkt.errors import StudentError
+from langchain_gkt.students.engine.request import Request, TextConstraint, TokenChunk
+from langchain_gkt.students.engine.token_healing import TokenSpelling
+
+Take = Callable[[dict[str, Any]], bool]
+Complete = Callable[[dict[str, Any], Take], None]
+"""Has llama.cpp complete a body; it stops when its chunks have been enough."""
+
+# More than any two logits differ by; few enough that their differences keep their digits.
+_LIFT = 500.0
+
+
+class ConstrainedAnswer:
+    """Writes one answer that is held to a constraint."""
+
+    def __init__(
+        self,
+        request: Request,
+        constraint: TextConstraint,
+        *,
+        complete: Complete,
+        spelling: TokenSpelling,
+        encode: Callable[[str], list[int]],
+    ) -> None:
+        """Start before the first token.
+
+        Args:
+            request: What is asked.
+            constraint: What the answer may look like: the request's.
+            complete: Has llama.cpp complete a body.
+            spelling: The bytes of its tokens.
+            encode: Tokenises text of the answer.
+        """
+        self._request, self._constraint = request, constraint
+        self._complete, self._spelling, self._encode = complete, spelling, encode
+        self._rest = request.seam.spelled if request.seam else b""
+        self._repeated = 0
+        self._ids: list[int] = []
+        self._choose_again = False
+        self._last: TokenChunk | None = None
+
+    def write(
+        self,
+        body: dict[str, Any],
+        show: Callable[[TokenChunk], None],
+        is_cancelled: Callable[[], bool],
+    ) -> TokenChunk | None:
+        """Write the answer.
+
+        Args:
+            body: The request to llama.cpp.
+            show: Takes text that is certain.
+            is_cancelled: Whether nobody waits any more.
+
+        Returns:
+            The last chunk; None if it was cancelled.
+
+        Raises:
+            StudentError: If the constraint allows nothing that the student can write.
+        """
+        opened = self._request.seam.opened if self._request.seam else 0
+        while self._last is None and not is_cancelled():
+            left = self._request.max_tokens + opened - len(self._ids)
+            if left < 1:
+                return self._end("", "length")
+            step = {**body, "prompt": [*body["prompt"], *self._ids], "n_predict": left}
+            chosen_for = len(self._ids)
+            one = self._choose_again or bool(self._rest)
+            if one:
+                step |= {"n_predict": 1, "logit_bias": self._bias()}
+            self._choose_again = False
+            self._complete(step, partial(self._read, one, show, is_cancelled))
+            if one and self._last is None and len(self._ids) == chosen_for and not is_cancelled():
+                raise StudentError(
+                    "the constraint on the answer forbids every token the student has; the "
+                    "student's vocabulary cannot write what is asked for"
+                )
+        return self._last
+
+    def _read(
+        self,
+        one: bool,
+        show: Callable[[TokenChunk], None],
+        is_cancelled: Callable[[], bool],
+        chunk: dict[str, Any],
+    ) -> bool:
+        """Take a chunk of llama.cpp; return whether it is to stop."""
+        if is_cancelled():
+            return True
+        if "prompt_progress" in chunk:
+            return False
+        choice = chunk["choices"][0]
+        text, reason = choice["text"], choice["finish_reason"]
+        if text:
+            tokens = self._tokens_of(chunk, text)
+            if not self._constraint.accepts(tokens):
+                self._choose_again = True
+                return True
+            taken = [self._constraint.take(token) for token in tokens[:1]]
+            while len(taken) < len(tokens) and taken[-1] == tokens[len(taken) - 1]:
+                taken.append(self._constraint.take(tokens[len(taken)]))
+            new = self._append(taken)
+            if self._constraint.done:
+                self._end(new, "stop")
+                return True
+            if new:
+                show(TokenChunk(text=new, tokens=len(self._ids) - self._repeated))
+            return taken != tokens
+        if reason == "stop" and not self._constraint.may_end:
+            self._choose_again = True
+        elif reason == "stop":
+            self._end("", "stop", ends=1)
+        elif reason is not None and not one:
+            self._end("", reason)
+        return self._last is not None
+
+    def _tokens_of(self, chunk: dict[str, Any], text: str) -> list[int]:
+        known = chunk.get("__verbose", {}).get("tokens") or []
+        # llama.cpp leaves the first tokens of a character out.
+        whole = b"".join(map(self._spelling.of, known)) == text.encode()
+        return list(known) if whole else self._encode(text)
+
+    def _append(self, tokens: list[int]) -> str:
+        """Append tokens to the answer; return their text that was not there before."""
+        data = b"".join(map(self._spelling.of, tokens))
+        self._ids += tokens
+        if self._rest:
+            if len(data) <= len(self._rest):
+                self._repeated += len(tokens)
+            new = data[len(self._rest) :]
+            self._rest = self._rest[len(data) :]
+            data = new
+        return data.decode(errors="ignore")
+
+    def _end(self, text: str, reason: str, *, ends: int = 0) -> TokenChunk:
+        count = len(self._ids) - self._repeated + ends
+        self._last = TokenChunk(text=text, tokens=count, finish_reason=reason)
+        return self._last
+
+    def _bias(self) -> list[list[Any]]:
+        """Lift the tokens that may come next above all others."""
+        allowed = self._constraint.allowed
+        if self._rest:
+            spells = set(self._spelling.candidates(self._rest))
+            allowed = [token for token in allowed if token in spells]
+        # Half a character could not be told from the next request's text.
+        return [[token, _LIFT] for token in allowed if self._is_text(token)]
+
+    def _is_text(self, token: int) -> bool:
+        try:
+            self._spelling.of(token).decode()
+        except UnicodeDecodeError:
+            return False
+        return True

@@ -1,0 +1,166 @@
+"""What a student needs of the engine that runs its model.
+
+The chat template, the seam to a begun answer, the safety against control tokens, the parsing of
+tool calls and the truncation of long prompts are the student's own, the same for all engines.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncGenerator, Generator, Mapping
+from typing import Any, Literal, Protocol
+
+from langchain_gkt.predictor import FirstToken
+from langchain_gkt.students.engine.context_window import ContextWindow
+from langchain_gkt.students.engine.request import Request, TokenChunk
+from langchain_gkt.students.engine.token_healing import TokenSpelling
+
+Feature = Literal["seed", "probe", "response_format"]
+"""What a call may ask for and not every engine can do."""
+
+
+class PrefillHandle(Protocol):
+    """A prompt that is being prefilled ahead of its request; a context manager that closes."""
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to prefill."""
+        ...
+
+    def close(self) -> None:
+        """Stop, and free the KV cache unless a request uses it."""
+        ...
+
+    def __enter__(self) -> PrefillHandle:
+        """Return itself."""
+        ...
+
+    def __exit__(self, *exception: object) -> None:
+        """Close."""
+        ...
+
+
+class Backend(Protocol):
+    """An engine with one loaded model; safe to call from any thread and event loop.
+
+    A copy of a student shares it (``__deepcopy__`` returns itself), and a forked child starts
+    over with no requests. It need not be picklable if its model can be loaded from a path.
+    """
+
+    name: str
+    """Its name as a value of the field ``backend``."""
+    cannot: Mapping[Feature, str]
+    """What a call may not ask for, each with the reason and the mend."""
+    tokenizer: Any
+    """A fast Hugging Face tokenizer, with the chat template."""
+    end_ids: set[int]
+    """Ids that end an answer."""
+    window: ContextWindow
+    """How many tokens the model reads and writes."""
+
+    @property
+    def description(self) -> str:
+        """What runs the model, for people: engine, version, weights' type, device."""
+        ...
+
+    @property
+    def closed(self) -> bool:
+        """Whether requests are refused, because `close` was called."""
+        ...
+
+    @property
+    def vocabulary(self) -> int:
+        """Length of the model's logits."""
+        ...
+
+    @property
+    def spelling(self) -> TokenSpelling:
+        """What its tokens spell; knows where a begun answer has to be opened again."""
+        ...
+
+    @property
+    def repeatable(self) -> Literal["always", "alone"]:
+        """When greedy answers to one prompt are equal: always, or if asked alone."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest that differs between two sets of weights or two tokenizers."""
+        ...
+
+    def prefill(self, prompt: list[int]) -> PrefillHandle:
+        """Prefill a prompt while something else is being waited for; never raises.
+
+        Args:
+            prompt: Ids of the conversation, with the header of the answer.
+
+        Returns:
+            A handle; closing it stops, unless the request with this prompt has come.
+        """
+        ...
+
+    def generate(
+        self, request: Request, cancelled: threading.Event, *, stream: bool = True
+    ) -> Generator[TokenChunk, None, None]:
+        """Generate one answer.
+
+        The end of ``request.prefill`` that its seam opens again is neither shown nor counted.
+
+        Args:
+            request: What to continue, and how.
+            cancelled: Ends the generation within one step when set.
+            stream: Whether to give text as soon as it is certain, or once, at the end.
+
+        Yields:
+            Chunks of text; the last one has a finish reason unless the request was cancelled.
+            Closing the generator cancels.
+
+        Raises:
+            StudentError: If the engine fails, the request does not fit, too many wait already
+                or the engine is closed.
+        """
+        ...
+
+    def agenerate(
+        self, request: Request, *, stream: bool = True
+    ) -> AsyncGenerator[TokenChunk, None]:
+        """Do what `generate` does, on the event loop."""
+        ...
+
+    def first_tokens(self, request: Request) -> list[FirstToken]:
+        """Return how likely each token of an answer was, and of how many it could have been.
+
+        Args:
+            request: A request; its constraint, stop strings and seam are ignored.
+
+        Returns:
+            The tokens, the end token included.
+        """
+        ...
+
+    async def afirst_tokens(self, request: Request) -> list[FirstToken]:
+        """Do what `first_tokens` does, on the event loop."""
+        ...
+
+    def close(self) -> None:
+        """End its threads and free its memory; requests that still run get a StudentError."""
+        ...
+
+
+def refuse_unsupported(backend: Backend, feature: Feature, given: object) -> None:
+    """Refuse what a call asks for if its engine cannot do it.
+
+    Args:
+        backend: The student's engine.
+        feature: What the call asks for.
+        given: The value of the field, for the message.
+
+    Raises:
+        ValueError: If the engine cannot; it says why and what to do instead.
+    """
+    if feature in backend.cannot:
+        asked = "" if given is None else f"={given!r}"
+        raise ValueError(
+            f"{feature}{asked} cannot be had of a student with backend={backend.name!r}: "
+            f"{backend.cannot[feature]}"
+        )

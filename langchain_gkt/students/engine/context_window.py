@@ -1,0 +1,97 @@
+"""How many tokens a model reads and writes, and what is said of a prompt that leaves no room."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from langchain_gkt.errors import StudentError
+from langchain_gkt.students.engine.request import Request
+
+_TRUNCATE = ", or set on_long_prompt='truncate' (student_kwargs of a chain)"
+
+
+@dataclass(frozen=True)
+class ContextWindow:
+    """The context of a model.
+
+    Attributes:
+        size: Tokens, or None if there is no limit.
+        is_encoder_decoder: Whether an encoder reads the prompt, in a context of its own.
+    """
+
+    size: int | None
+    is_encoder_decoder: bool = False
+
+    def used(self, prompt: list[int], prefill: list[int]) -> int:
+        """Return how much of the context is used before the answer goes on.
+
+        Args:
+            prompt: Ids of the conversation; an encoder reads them in a context of its own.
+            prefill: Ids of the answer's beginning.
+
+        Returns:
+            Tokens; the decoder of an encoder-decoder model begins with a start token.
+        """
+        return len(prefill) + (1 if self.is_encoder_decoder else len(prompt))
+
+    def refuse_long(self, prompt: list[int], prefill: list[int], reserve: int = 0) -> None:
+        """Refuse messages that leave an answer no room in the context.
+
+        Args:
+            prompt: Ids of the conversation.
+            prefill: Ids of the answer's beginning.
+            reserve: Tokens that will be added to that beginning.
+
+        Raises:
+            ValueError: If the context holds no more, or an encoder cannot read the prompt.
+        """
+        if self.size is None:
+            return
+        self._refuse_for_encoder(prompt)
+        # A long limit is seldom used up: a quarter of the context is kept at most.
+        reserve = min(reserve, self.size // 4)
+        used = self.used(prompt, prefill)
+        if used + reserve < self.size:
+            return
+        what = "an answer's beginning" if self.is_encoder_decoder else "a prompt"
+        more = f" and {reserve} more are kept for guidance" if reserve else ""
+        # Dropping the oldest turns makes no room in an encoder-decoder model's decoder.
+        hint = "" if self.is_encoder_decoder else _TRUNCATE
+        raise ValueError(
+            f"messages make {what} of {used} tokens{more}, but the student's context holds "
+            f"{self.size}; shorten the messages, or use a student with more context{hint}"
+        )
+
+    def refuse_request(self, request: Request) -> None:
+        """Refuse a request that the context cannot hold, or that has no prompt.
+
+        Args:
+            request: The request.
+
+        Raises:
+            StudentError: If it is such a request.
+        """
+        if not request.prompt:
+            raise StudentError("the request has no prompt; there is nothing to continue")
+        if self.size is None:
+            return
+        try:
+            self._refuse_for_encoder(request.prompt)
+        except ValueError as error:
+            raise StudentError(str(error)) from error
+        used = self.used(request.prompt, request.prefill)
+        needed = used + request.max_tokens
+        if needed > self.size:
+            raise StudentError(
+                f"the request needs up to {needed} tokens ({used} of text and max_tokens="
+                f"{request.max_tokens}), but the student's context holds {self.size}; "
+                "shorten the messages or lower max_tokens"
+            )
+
+    def _refuse_for_encoder(self, prompt: list[int]) -> None:
+        if self.is_encoder_decoder and self.size is not None and len(prompt) > self.size:
+            raise ValueError(
+                f"messages make a prompt of {len(prompt)} tokens, but the student's encoder reads "
+                f"{self.size}; shorten the messages, or use a student with more "
+                f"context{_TRUNCATE}"
+            )

@@ -1,0 +1,159 @@
+"""Students behind a server: chat models told to continue a trailing AIMessage."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Any, Literal
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable
+from langchain_core.tools import BaseTool
+
+from langchain_gkt.begun_answer import begun_text
+
+RemoteEngine = Literal["vllm", "sglang", "llama-server", "ollama"]
+"""Servers that continue a begun answer."""
+
+_CONTINUE = {"add_generation_prompt": False, "continue_final_message": True}
+# Ollama continues a trailing assistant message by itself, if the model's template lets it.
+_FIELDS: dict[str, dict[str, Any]] = {
+    "vllm": _CONTINUE,
+    "sglang": _CONTINUE,
+    "llama-server": _CONTINUE,
+    "ollama": {},
+}
+
+
+def remote_student(chat_model: BaseChatModel, engine: RemoteEngine) -> BaseChatModel:
+    """Make a student of a chat model whose server can continue a begun answer.
+
+    Args:
+        chat_model: The client of that server, such as ``ChatOpenAI`` with its ``base_url``, or
+            ``ChatOllama``. It is not changed.
+        engine: What the server is.
+
+    Returns:
+        A copy that asks the server to continue a trailing AIMessage, and to report its usage
+        while it streams.
+
+    Raises:
+        ValueError: If the engine is unknown, or the client cannot send these fields.
+    """
+    if engine not in _FIELDS:
+        raise ValueError(f"engine={engine!r} is unknown; take one of {', '.join(_FIELDS)}")
+    if not (wanted := _FIELDS[engine]):
+        return chat_model.model_copy()
+    fields = type(chat_model).model_fields
+    if "extra_body" not in fields:
+        raise ValueError(
+            f"{type(chat_model).__name__} has no field extra_body, which engine={engine!r} "
+            "needs; use ChatOpenAI with the server's base_url"
+        )
+    given = getattr(chat_model, "extra_body", None) or {}
+    update: dict[str, Any] = {"extra_body": {**given, **wanted}}
+    if "stream_usage" in fields:
+        update["stream_usage"] = True
+    continuing = chat_model.model_copy(update=update)
+    return _WithoutEcho(chat_model=continuing) if engine == "llama-server" else continuing
+
+
+class _Echo:
+    """Drops the begun answer from the front of a reply that repeats it."""
+
+    def __init__(self, messages: Sequence[BaseMessage]) -> None:
+        self._begun, self._held = begun_text(messages) or "", ""
+
+    def drop(self, text: str, *, last: bool) -> str:
+        """Take new text, and return what is certain to be new."""
+        if not self._begun:
+            return text
+        self._held += text
+        if not last and self._begun.startswith(self._held) and self._held != self._begun:
+            return ""
+        text, self._held = self._held.removeprefix(self._begun), ""
+        self._begun = ""
+        return text
+
+
+class _WithoutEcho(BaseChatModel):
+    """A chat model whose replies begin with the begun answer; llama-server sends it back."""
+
+    chat_model: BaseChatModel
+
+    @property
+    def _llm_type(self) -> str:
+        return self.chat_model._llm_type
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        return dict(self.chat_model._identifying_params)
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> Any:
+        return self.chat_model._get_ls_params(stop=stop, **kwargs)
+
+    def bind_tools(
+        self, tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool], **kwargs: Any
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Bind tools as the client does."""
+        bound: Any = self.chat_model.bind_tools(tools, **kwargs)
+        return self.bind(**bound.kwargs)
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        return _new_part(self.chat_model._generate(messages, stop, None, **kwargs), messages)
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        result = await self.chat_model._agenerate(messages, stop, None, **kwargs)
+        return _new_part(result, messages)
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        echo = _Echo(messages)
+        for chunk in self.chat_model._stream(messages, stop, None, **kwargs):
+            yield _new_chunk(chunk, echo)
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        echo = _Echo(messages)
+        async for chunk in self.chat_model._astream(messages, stop, None, **kwargs):
+            yield _new_chunk(chunk, echo)
+
+
+def _new_part(result: ChatResult, messages: Sequence[BaseMessage]) -> ChatResult:
+    for generation in result.generations:
+        text = _Echo(messages).drop(str(generation.message.text), last=True)
+        generation.message = generation.message.model_copy(update={"content": text})
+        generation.text = text
+    return result
+
+
+def _new_chunk(chunk: ChatGenerationChunk, echo: _Echo) -> ChatGenerationChunk:
+    is_last = bool(chunk.message.response_metadata.get("finish_reason"))
+    text = echo.drop(str(chunk.message.text), last=is_last)
+    message: Any = chunk.message.model_copy(update={"content": text})
+    assert isinstance(message, AIMessageChunk)
+    return ChatGenerationChunk(message=message, generation_info=chunk.generation_info)

@@ -1,0 +1,61 @@
+"""Every engine that can be had without extras, with one small model."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import pytest
+from support.fake_llamacpp import module_for, write_gguf
+from support.fakes import MODELS
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from langchain_gkt.students.backends.gguf import read_header
+from langchain_gkt.students.engine.config import EngineConfig
+from langchain_gkt.students.engine.engine import Engine
+
+
+@pytest.fixture(scope="session")
+def pair():
+    folder = MODELS / "student"
+    return AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.fixture
+def fake_llamacpp(pair, monkeypatch):
+    """The adapter of llama.cpp, over a fake xllamacpp."""
+    fake = module_for(*pair)
+    monkeypatch.setitem(sys.modules, "xllamacpp", fake)
+    rooms = [f"langchain_gkt.students.backends.llamacpp{end}" for end in ("_server", "")]
+    for room in rooms:
+        monkeypatch.delitem(sys.modules, room, raising=False)
+    adapter = importlib.import_module(rooms[1])
+    monkeypatch.setattr(adapter, "version", lambda name: "0")
+    yield adapter, fake
+    for room in rooms:
+        sys.modules.pop(room, None)
+
+
+@pytest.fixture
+def gguf(tmp_path, pair):
+    context = pair[0].config.max_position_embeddings
+    return write_gguf(
+        tmp_path / "tiny.gguf",
+        general__architecture="llama",
+        llama__context_length=context,
+        llama__block_count=2,
+        llama__embedding_length=32,
+        llama__attention__head_count=4,
+    )
+
+
+@pytest.fixture(params=["torch", "llamacpp"])
+def backend(request, pair, gguf):
+    config = EngineConfig(max_batch_size=3, max_queue=8)
+    if request.param == "torch":
+        made = Engine(*pair, config)
+    else:
+        adapter, _ = request.getfixturevalue("fake_llamacpp")
+        made = adapter.LlamaCppBackend(read_header(str(gguf)), pair[1], config, None)
+    yield made
+    made.close()

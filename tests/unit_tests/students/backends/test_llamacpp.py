@@ -1,0 +1,165 @@
+"""A student over llama.cpp: what is special to that engine, over a stand-in for it."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage
+from support.tiny import wait_until
+
+from langchain_gkt import HuggingFaceStudent, StudentError
+from langchain_gkt.students.backends import choosing
+from langchain_gkt.students.backends.llamacpp_answer import AnswerText, completion_request
+from langchain_gkt.students.engine.request import Request
+from langchain_gkt.students.engine.token_healing import Seam
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"sum": {"type": "integer"}, "ok": {"type": "boolean"}},
+    "required": ["sum", "ok"],
+}
+FORMAT = {"type": "json_schema", "json_schema": {"schema": SCHEMA}}
+
+
+@pytest.fixture
+def make(fake_llamacpp, pair, gguf, monkeypatch):
+    monkeypatch.setattr(choosing, "find_spec", lambda name: True)
+    made = []
+
+    def student(**fields) -> HuggingFaceStudent:
+        made.append(HuggingFaceStudent(**{"model": gguf, "tokenizer": pair[1], **fields}))
+        return made[-1]
+
+    yield student
+    for one in made:
+        one.close()
+
+
+@pytest.mark.parametrize("begun", ["", '{"sum": 1', '{"sum": 12, "o'])
+@pytest.mark.parametrize("max_tokens", [80, 30])
+def test_schemas_hold_an_answer_as_torch_holds_it(make, pair, begun, max_tokens) -> None:
+    messages = [HumanMessage("What is 3 plus 4?"), *([AIMessage(begun)] if begun else [])]
+    options = {"response_format": FORMAT, "max_tokens": max_tokens}
+    expected = HuggingFaceStudent(model=pair[0], tokenizer=pair[1])
+    wanted = expected.invoke(messages, **options)
+    found = make().invoke(messages, **options)
+    expected.close()
+    assert found.content == wanted.content
+    assert found.usage_metadata == wanted.usage_metadata
+
+
+def test_the_request_says_how_tokens_are_drawn() -> None:
+    seam = Seam(kept=[1], spelled=b'a"\\\n', opened=1, shown=4)
+    request = Request(prompt=[5], prefill=[1, 2], max_tokens=3, seed=2**40, seam=seam)
+    body = completion_request(request, [(9, "<x>"), (8, 'a"\\\n!')])
+    assert body["prompt"] == [5, 1]
+    assert body["grammar"] == r'root ::= "a\x22\x5c\x0a" [^\x00]*'
+    assert body["logit_bias"] == [[8, False]]
+    assert body["seed"] < 2**32
+    assert "grammar" not in completion_request(Request(prompt=[5], prefill=[], max_tokens=3), [])
+
+
+def test_text_that_was_there_before_is_neither_shown_nor_counted() -> None:
+    seam = Seam(kept=[], spelled=b"abc", opened=1, shown=3)
+    answer = AnswerText(Request(prompt=[1], prefill=[2], max_tokens=2, seam=seam), stream=True)
+
+    def chunk(text: str, tokens: int, reason: str | None = None) -> dict:
+        choice = {"text": text, "finish_reason": reason}
+        return {"choices": [choice], "__verbose": {"tokens_predicted": tokens}}
+
+    assert answer.read(chunk("a", 1)) is None
+    assert answer.read(chunk("bcd", 2)).text == "d"
+    last = answer.read(chunk("e", 3))
+    assert (last.text, last.tokens, last.finish_reason) == ("e", 2, "length")
+
+
+def test_an_answer_that_nobody_reads_is_stopped(make, fake_llamacpp) -> None:
+    student = make()
+    (server,) = fake_llamacpp[1].made
+    chunks = student.stream("What is 3 plus 4?")
+    next(chunks)
+    chunks.close()
+    wait_until(lambda: not student._engine._slots._threads)
+    assert len(server.computed) < 30
+
+
+def test_a_request_waits_for_the_prefill_of_its_prompt(make, fake_llamacpp) -> None:
+    student = make()
+    (server,) = fake_llamacpp[1].made
+    server.gate.clear()
+    answers: list[str] = []
+    with student.prefill([HumanMessage("What is 3 plus 4?")]) as ahead:
+        asking = threading.Thread(
+            target=lambda: answers.append(student.invoke("What is 3 plus 4?").text)
+        )
+        asking.start()
+        time.sleep(0.05)
+        server.gate.set()
+        asking.join(10)
+    assert ahead.done
+    assert answers
+    assert server.bodies[0]["n_predict"] == 0
+
+
+def test_closing_ends_what_runs_and_what_waits(make, fake_llamacpp) -> None:
+    student = make(max_batch_size=1)
+    (server,) = fake_llamacpp[1].made
+    server.gate.clear()
+    failed: list[StudentError] = []
+
+    def ask() -> None:
+        try:
+            student.invoke("What is 3 plus 4?")
+        except StudentError as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: len(student._engine._slots._waiting) == 1)
+    closing = threading.Thread(target=student.close)
+    closing.start()
+    wait_until(lambda: student._engine.closed)
+    server.gate.set()
+    for thread in [*threads, closing]:
+        thread.join(10)
+    assert ["closed" in str(error) for error in failed] == [True, True]
+
+
+def test_errors_name_the_field_and_the_mend(make, tmp_path, gguf) -> None:
+    with pytest.raises(ValueError, match=r"dtype='int8' cannot be had of llama\.cpp"):
+        make(dtype="int8")
+    with pytest.raises(ValueError, match="device='cuda' needs a build"):
+        make(device="cuda")
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(gguf.read_bytes())
+    with pytest.raises(StudentError, match=r"llama\.cpp could not load .*architecture llama"):
+        make(model=broken)
+    student = make()
+    with pytest.raises(ValueError, match="context holds"):
+        student.check([HumanMessage("x " * 5000)])
+
+
+def test_slots_share_a_pool_where_whole_contexts_do_not_fit(make, fake_llamacpp) -> None:
+    context = make()._engine.window.size
+    make(kv_tokens=2 * context)
+    own, shared = (server.parameters for server in fake_llamacpp[1].made)
+    assert (own.kv_unified, own.n_ctx) == (False, 16 * context)
+    assert (shared.kv_unified, shared.n_ctx) == (True, 2 * context)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_is_told_what_to_do(make) -> None:
+    student = make()
+    child = os.fork()
+    if child == 0:
+        try:
+            student.invoke("What is 3 plus 4?")
+        except StudentError as error:
+            os._exit(7 if "spawn" in str(error) else 1)
+        os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7

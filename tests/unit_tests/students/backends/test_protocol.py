@@ -1,0 +1,137 @@
+"""What every engine does behind the protocol, whatever runs the model."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from langchain_gkt import StudentError
+from langchain_gkt.students.backends.protocol import refuse_unsupported
+from langchain_gkt.students.engine.engine import Engine
+from langchain_gkt.students.engine.request import Request
+
+
+def make(backend, text: str = "What is 3 plus 4?", begun: str = "", **options) -> Request:
+    tokenizer = backend.tokenizer
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "user", "content": text}], add_generation_prompt=True
+    )["input_ids"]
+    ids = tokenizer(begun, add_special_tokens=False)["input_ids"] if begun else []
+    seam = backend.spelling.seam(ids) if ids else None
+    return Request(prompt=prompt, prefill=ids, seam=seam, **{"max_tokens": 30, **options})
+
+
+def run(backend, request: Request, **options):
+    return list(backend.generate(request, threading.Event(), **options))
+
+
+def text_of(chunks) -> str:
+    return "".join(chunk.text for chunk in chunks)
+
+
+@pytest.mark.parametrize("begun", ["", "The su", "The sum of 3 and 4 is", "The sum:\n"])
+@pytest.mark.parametrize("question", ["What is 3 plus 4?", "What is 12 minus 5?"])
+def test_greedy_text_and_counts_are_those_of_torch(backend, pair, question, begun) -> None:
+    request = make(backend, question, begun)
+    torch_engine = Engine(*pair)
+    expected = run(torch_engine, make(torch_engine, question, begun))
+    torch_engine.close()
+    found = run(backend, request)
+    assert text_of(found) == text_of(expected)
+    assert (found[-1].tokens, found[-1].finish_reason) == (
+        expected[-1].tokens,
+        expected[-1].finish_reason,
+    )
+    (whole,) = run(backend, request, stream=False)
+    assert (whole.text, whole.tokens) == (text_of(found), found[-1].tokens)
+
+
+def test_stop_strings_and_limits_end_an_answer(backend) -> None:
+    whole = text_of(run(backend, make(backend)))
+    stop = whole[3:6]
+    cut = run(backend, make(backend, stop=(stop,)))
+    assert text_of(cut) == whole[: whole.index(stop)]
+    assert cut[-1].finish_reason == "stop"
+    short = run(backend, make(backend, max_tokens=2))
+    assert (short[-1].tokens, short[-1].finish_reason) == (2, "length")
+    assert whole.startswith(text_of(short))
+    assert run(backend, make(backend, max_tokens=0))[-1].finish_reason == "length"
+
+
+def test_a_request_that_does_not_fit_is_refused(backend) -> None:
+    with pytest.raises(StudentError, match="context holds"):
+        run(backend, make(backend, max_tokens=10**6))
+    with pytest.raises(StudentError, match="no prompt"):
+        run(backend, Request(prompt=[], prefill=[], max_tokens=1))
+
+
+async def test_the_event_loop_gives_the_same(backend) -> None:
+    request = make(backend)
+    expected = text_of(run(backend, request))
+    answers = await asyncio.gather(*[collect(backend, request) for _ in range(3)])
+    assert answers == [expected] * 3
+    told = [one.probability for one in await backend.afirst_tokens(request)]
+    assert told == pytest.approx(likely(backend, request), rel=1e-3)
+
+
+def likely(backend, request) -> list[float]:
+    return [one.probability for one in backend.first_tokens(request)]
+
+
+async def collect(backend, request) -> str:
+    return "".join([chunk.text async for chunk in backend.agenerate(request)])
+
+
+def test_many_threads_share_it_and_wait_in_order(backend) -> None:
+    questions = [f"What is {n} plus 4?" for n in range(6)]
+    alone = [text_of(run(backend, make(backend, q))) for q in questions]
+    with ThreadPoolExecutor(6) as threads:
+        together = list(threads.map(lambda q: text_of(run(backend, make(backend, q))), questions))
+    assert together == alone
+
+
+def test_closing_an_answer_leaves_the_engine_usable(backend) -> None:
+    chunks = backend.generate(make(backend), threading.Event())
+    next(chunks)
+    chunks.close()
+    cancelled = threading.Event()
+    cancelled.set()
+    assert list(backend.generate(make(backend), cancelled)) == []
+    assert run(backend, make(backend))[-1].finish_reason
+
+
+def test_a_prompt_is_prefilled_ahead(backend) -> None:
+    request = make(backend)
+    expected = text_of(run(backend, request))
+    with backend.prefill(request.prompt):
+        assert text_of(run(backend, request)) == expected
+
+
+def test_it_tells_how_likely_its_tokens_are(backend, pair) -> None:
+    request = make(backend, max_tokens=5)
+    told = likely(backend, request)
+    assert len(told) == 5
+    assert all(0 < probability <= 1 for probability in told)
+    torch_engine = Engine(*pair)
+    assert told == pytest.approx(likely(torch_engine, request), rel=1e-3)
+    torch_engine.close()
+
+
+def test_a_closed_engine_says_so(backend) -> None:
+    backend.close()
+    assert backend.closed
+    with pytest.raises(StudentError, match="closed"):
+        run(backend, make(backend))
+    backend.prefill([1, 2, 3]).close()
+    assert copy.deepcopy(backend) is backend
+
+
+def test_what_an_engine_cannot_do_is_refused_with_the_mend(backend) -> None:
+    refuse_unsupported(backend, "seed", 3)
+    backend.cannot = {"seed": "it draws by itself; leave seed out"}
+    with pytest.raises(ValueError, match=r"seed=3 .*leave seed out"):
+        refuse_unsupported(backend, "seed", 3)
