@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from langchain_gkt._langchain_compat import to_messages
 from langchain_gkt.chain.call import GuidedCall
-from langchain_gkt.chain.callbacks import hide_usage, prepare_run
+from langchain_gkt.chain.callbacks.handlers import hide_usage, prepare_run
 from langchain_gkt.chain.identity import answer_key, known_identity, traced_params
 from langchain_gkt.chain.messages import join_chunks
 from langchain_gkt.chain.settings import (

@@ -15,12 +15,12 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata, add_usage
 from langchain_core.outputs import ChatGenerationChunk
 
+from langchain_gkt.chain.callbacks.usage import prompt_share, usage_of_answer
 from langchain_gkt.chain.drivers import CallSteps, run_async, run_sync
 from langchain_gkt.chain.messages import provider_of, rest_of, text_chunk, tool_call_chunk_of
 from langchain_gkt.chain.settings import CallSettings
 from langchain_gkt.chain.student_step import StudentStep
 from langchain_gkt.chain.teacher_step import TeacherOutcome, TeacherStep
-from langchain_gkt.chain.usage import prompt_share, usage_of_answer
 from langchain_gkt.errors import BudgetExceeded, refuse_empty, teacher_error
 from langchain_gkt.guidance import confidence
 from langchain_gkt.metadata import GKTMetadata

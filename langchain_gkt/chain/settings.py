@@ -15,7 +15,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable, RunnableConfig
 from pydantic import AfterValidator, BeforeValidator
 
-from langchain_gkt.chain.callbacks import child_config, is_quiet, with_budget
+from langchain_gkt.chain.callbacks.handlers import child_config, is_quiet, with_budget
 from langchain_gkt.errors import refuse_unknown, whole_number
 from langchain_gkt.guidance import GuidancePolicy, as_policy, require_confidence
 from langchain_gkt.metadata import Mode, Role

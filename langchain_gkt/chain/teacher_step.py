@@ -12,7 +12,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import get_callback_manager_for_config, merge_configs
 
 from langchain_gkt.begun_answer import begun_text
-from langchain_gkt.chain.callbacks import with_costs
+from langchain_gkt.chain.callbacks.handlers import with_costs
 from langchain_gkt.chain.drivers import NEXT_CHUNK, BlockingWork, CallSteps, ModelCall
 from langchain_gkt.chain.messages import continue_after, text_chunk
 from langchain_gkt.chain.settings import CallSettings

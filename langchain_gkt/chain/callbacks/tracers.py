@@ -11,7 +11,7 @@ from langchain_core.messages import AIMessage
 from langchain_core.outputs import LLMResult
 from langchain_core.tracers import LangChainTracer
 
-from langchain_gkt.chain.usage import CACHED, change_usage
+from langchain_gkt.chain.callbacks.usage import CACHED, change_usage
 from langchain_gkt.metadata import from_cache
 
 

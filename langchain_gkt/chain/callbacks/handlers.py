@@ -25,8 +25,8 @@ from langchain_core.runnables.config import RunnableConfig, ensure_config
 from langchain_core.tracers.base import BaseTracer
 
 from langchain_gkt._langchain_compat import StreamingCallbackHandler
-from langchain_gkt.chain.tracers import priced
-from langchain_gkt.chain.usage import HideUsage, SumUsage
+from langchain_gkt.chain.callbacks.tracers import priced
+from langchain_gkt.chain.callbacks.usage import HideUsage, SumUsage
 from langchain_gkt.metadata import Role
 
 
