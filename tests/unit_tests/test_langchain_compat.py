@@ -115,7 +115,7 @@ def test_stream_gives_the_model_no_run() -> None:
     with pytest.raises(ValueError, match="No generation"):
         list(Streams(answer="x").stream("a"))
     assert seen == [None], (
-        "BaseChatModel.stream now hands _stream its run: chain/callbacks/handlers.py: prepare_run may go"
+        "BaseChatModel.stream now hands _stream its run: prepare_run (chain/callbacks) may go"
     )
 
 
