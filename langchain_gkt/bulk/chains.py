@@ -40,8 +40,8 @@ def pack_chain(given: ChainLike) -> bytes:
     from ray import cloudpickle
 
     if isinstance(given, Mapping):
-        check_chain(GuidedKnowledgeTransferChain(**given))
-    elif isinstance(given, GuidedKnowledgeTransferChain):
+        given = GuidedKnowledgeTransferChain(**given)
+    if isinstance(given, GuidedKnowledgeTransferChain):
         check_chain(given)
     elif not callable(given) or isinstance(given, type):
         raise TypeError(
@@ -49,7 +49,7 @@ def pack_chain(given: ChainLike) -> bytes:
             f"constructor's arguments, or a function that makes one, not {type(given).__name__}"
         )
     try:
-        packed: bytes = cloudpickle.dumps(dict(given) if isinstance(given, Mapping) else given)
+        packed: bytes = cloudpickle.dumps(given)
     except Exception as error:
         raise TypeError(
             f"the chain cannot be pickled, so it cannot reach Ray's actors ({error}). Pass a "
@@ -75,9 +75,7 @@ def unpack_chain(packed: bytes) -> GuidedKnowledgeTransferChain:
     from ray import cloudpickle
 
     found = cloudpickle.loads(packed)
-    if isinstance(found, Mapping):
-        found = GuidedKnowledgeTransferChain(**found)
-    elif not isinstance(found, GuidedKnowledgeTransferChain):
+    if not isinstance(found, GuidedKnowledgeTransferChain):
         found = found()
     if not isinstance(found, GuidedKnowledgeTransferChain):
         raise TypeError(

@@ -205,6 +205,10 @@ class JobController:
             "from_checkpoint": self._from_checkpoint,
         }
 
+    def close(self) -> None:
+        """Close the checkpoint, so that another may open it."""
+        self._store.close()
+
     def _count(self, role: str, totals: UsageTotals) -> None:
         self._totals[role].add(totals)
         if self._ledger is not None:

@@ -78,7 +78,7 @@ def guide_dataset(
         chain=packed, options=checked, prompt_column=prompt_column, names=names
     )
     controller = start_controller(checked)
-    dataset = dataset.repartition(target_num_rows_per_block=checked.rows_per_block)
+    dataset = dataset.repartition(target_num_rows_per_block=checked.rows_per_block, strict=True)
     if checked.id_column is None:
         from ray.data.expressions import monotonically_increasing_id
 
@@ -88,9 +88,13 @@ def guide_dataset(
         dataset = dataset.map_batches(
             TeacherStage,
             fn_constructor_args=(settings, controller),
-            compute=ray.data.ActorPoolStrategy(size=checked.teacher_workers),
+            compute=ray.data.ActorPoolStrategy(
+                size=checked.teacher_workers,
+                # So that the last rows of one block do not leave calls unused.
+                max_concurrent_calls_per_actor=2
+                + math.ceil(checked.calls_per_worker / checked.rows_per_block),
+            ),
             num_cpus=0,  # it waits for the network
-            max_concurrency=2 + math.ceil(checked.calls_per_worker / checked.rows_per_block),
             **stage,
         )
     if checked.processor is not None:

@@ -81,7 +81,10 @@ def read_report(checkpoint: str | Path) -> dict[str, Any]:
             f"checkpoint={str(checkpoint)!r} holds no {FILE}: it is not the folder of a bulk job"
         )
     controller = JobController(JobSettings(checkpoint=checkpoint, stable_rows=True, run="report"))
-    return controller.report()
+    try:
+        return controller.report()
+    finally:
+        controller.close()
 
 
 def start_controller(options: BulkOptions) -> Any:
