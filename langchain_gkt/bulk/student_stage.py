@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -16,10 +17,10 @@ from langchain_core.outputs import ChatResult
 from langchain_gkt.bulk.chains import read_prompt, unpack_chain
 from langchain_gkt.bulk.columns import TEACHER, RowResult, TeacherResult, add_columns
 from langchain_gkt.bulk.stages import StageSettings, read_result, spend_student
-from langchain_gkt.costs import CostTracker
+from langchain_gkt.costs import CostTracker, MachineTime
 from langchain_gkt.costs.totals import UsageTotals
 from langchain_gkt.errors import BudgetExceeded
-from langchain_gkt.evaluation.running.records import TeacherReply, part_of
+from langchain_gkt.evaluation.running.records import AnswerPart, TeacherReply, part_of
 from langchain_gkt.evaluation.running.replay import RecordedTeacher, ReplayedReply
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ class StudentStage:
             )
         except Exception as error:  # noqa: BLE001  one row's failure is its own
             failed = f"{type(error).__name__}: {error}"
-            return RowResult(teacher=teacher, error=failed, student=_part(tracker, ids))
+            return RowResult(teacher=teacher, error=failed, student=self._part(tracker, ids))
         gkt = message.response_metadata["gkt"]
         return RowResult(
             teacher=teacher,
@@ -131,11 +132,15 @@ class StudentStage:
             finished_by=gkt["finished_by"],
             fallback=teacher.fallback or gkt["fallback"],
             finish_reason=message.response_metadata.get("finish_reason"),
-            student=_part(tracker, ids),
+            student=self._part(tracker, ids),
         )
 
-
-def _part(tracker: CostTracker, ids: _CallIds) -> Any:
-    """Return the student's part of the calls that belong to one row."""
-    calls: Sequence[Any] = [call for call in list(tracker.calls) if call.call_id in ids.found]
-    return part_of(calls, "student")
+    def _part(self, tracker: CostTracker, ids: _CallIds) -> AnswerPart:
+        """Return the student's part of the calls that belong to one row."""
+        calls = [call for call in list(tracker.calls) if call.call_id in ids.found]
+        part = part_of(calls, "student")
+        if isinstance(self.settings.options.student_price, MachineTime):
+            # The machine's time is known, also where a failed call told no tokens.
+            spent = sum((call.counts.machine_cost for call in calls), Decimal(0))
+            return replace(part, prompt_cost="0", completion_cost=str(spent))
+        return part

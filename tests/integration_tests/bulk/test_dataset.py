@@ -112,7 +112,7 @@ def test_one_budget_holds_for_all_actors_and_the_student_may_go_on(job, cluster)
     rows = rows_of(out)
     assert set(rows["question 0"]) == {"q", "said", "why", "usd"}
     spent = sum(row["usd"] for row in rows.values())
-    assert 0 < spent <= 10 * CALL
+    assert 0 < spent <= (10 + 6) * CALL  # never passed by more than the calls in flight
     assert spent == len(job.asked) * CALL
     alone = [row for row in rows.values() if row["why"]]
     assert len(alone) == 24 - len(job.asked)
@@ -180,8 +180,8 @@ def test_a_function_makes_the_chain_where_it_is_needed(job, cluster) -> None:
     assert sorted(job.asked) == ["question 1", "question 2"]
 
 
-def test_a_mixed_column_fails_only_the_rows_that_are_no_text(job, cluster) -> None:
-    data = cluster.data.from_items([{"q": "question 1", "i": 0}, {"q": {"a": 1}, "i": 1}])
+def test_a_row_that_is_no_text_fails_alone(job, cluster) -> None:
+    data = cluster.data.from_items([{"q": "question 1", "i": 0}, {"q": None, "i": 1}])
     rows = {row["i"]: row for row in guide_dataset(data, job.chain(), prompt_column="q").take_all()}
     assert rows[0]["answer"] == "one two three (question 1)"
-    assert rows[1]["error"].startswith("TypeError: prompt_column='q' holds a dict")
+    assert rows[1]["error"].startswith("TypeError: prompt_column='q' holds a NoneType")
