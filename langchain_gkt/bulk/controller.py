@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -198,10 +198,8 @@ class JobController:
             that needed no call). Money is a decimal string in US dollars.
         """
         return {
-            **{role: totals.to_dict() for role, totals in self._totals.items()},
+            **bill_of(self._store, self._totals),
             "budget": self._ledger.to_dict() if self._ledger else None,
-            "in_flight": len(self._in_flight),
-            "lost_calls": self._store.lost_calls,
             "from_checkpoint": self._from_checkpoint,
         }
 
@@ -213,6 +211,20 @@ class JobController:
         self._totals[role].add(totals)
         if self._ledger is not None:
             self._ledger.spend(role, totals)
+
+
+def bill_of(store: GuidanceStore, totals: Mapping[str, UsageTotals]) -> dict[str, Any]:
+    """Return what was paid for, and what is not known of it.
+
+    Args:
+        store: The job's store.
+        totals: Its sums by role.
+
+    Returns:
+        The keys of `JobController.report` that a store alone can tell.
+    """
+    sums = {role: one.to_dict() for role, one in totals.items()}
+    return {**sums, "in_flight": store.in_flight, "lost_calls": store.lost_calls}
 
 
 def refuse_other_settings(job: str, old: JobSettings, new: JobSettings) -> None:

@@ -6,9 +6,10 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from langchain_gkt.bulk.controller import JobController, JobSettings, refuse_other_settings
+from langchain_gkt.bulk.controller import JobController, JobSettings, bill_of, refuse_other_settings
 from langchain_gkt.bulk.options import BulkOptions
-from langchain_gkt.bulk.store import FILE
+from langchain_gkt.bulk.store import FILE, GuidanceStore
+from langchain_gkt.costs.totals import UsageTotals
 
 
 def import_ray() -> Any:
@@ -64,27 +65,29 @@ def job_report(job: str) -> dict[str, Any]:
 
 
 def read_report(checkpoint: str | Path) -> dict[str, Any]:
-    """Return the bill of all sittings of a job that has ended.
+    """Return the bill of all sittings of a job, running or not.
 
     Args:
         checkpoint: The job's folder.
 
     Returns:
-        See `JobController.report`.
+        ``teacher``, ``student``, ``in_flight`` and ``lost_calls`` of `JobController.report`.
 
     Raises:
         FileNotFoundError: If it is no such folder.
-        RuntimeError: If the job is still running.
     """
     if not (Path(checkpoint) / FILE).is_file():
         raise FileNotFoundError(
             f"checkpoint={str(checkpoint)!r} holds no {FILE}: it is not the folder of a bulk job"
         )
-    controller = JobController(JobSettings(checkpoint=checkpoint, stable_rows=True, run="report"))
+    store = GuidanceStore(checkpoint, run=None)
+    totals = {"teacher": UsageTotals(), "student": UsageTotals()}
     try:
-        return controller.report()
+        for role, one in store.bills():
+            totals[role].add(one)
+        return bill_of(store, totals)
     finally:
-        controller.close()
+        store.close()
 
 
 def start_controller(options: BulkOptions) -> Any:
@@ -101,13 +104,14 @@ def start_controller(options: BulkOptions) -> Any:
         ValueError: If the job is running with other settings.
     """
     ray = import_ray()
-    job = options.job or uuid.uuid4().hex
     durable = options.checkpoint is not None
+    job = options.job or (str(Path(options.checkpoint or "").resolve()) if durable else "")
+    job = job or uuid.uuid4().hex
     settings = JobSettings(
         budget=options.budget,
         requests_per_minute=options.requests_per_minute,
         tokens_per_minute=options.tokens_per_minute,
-        checkpoint=options.checkpoint,
+        checkpoint=str(Path(options.checkpoint).resolve()) if options.checkpoint else None,
         stable_rows=options.id_column is not None,
         run=uuid.uuid4().hex,
     )

@@ -34,7 +34,8 @@ class BulkOptions:
         id_column: A column whose values name the rows, for the cost columns of prompts that occur
             several times: of such rows one carries the cost, in every sitting the same.
         job: A name. Datasets of one driver that name the same job share its limits and budget,
-            and `job_report` finds it by this name. None for a name of its own.
+            and `job_report` finds it by this name. None to name it by its checkpoint's path, or,
+            without one, to keep it for this dataset alone.
         processor: The configuration of Ray's vLLM processor, which is the student then.
 
     Raises:

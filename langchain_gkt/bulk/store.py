@@ -6,6 +6,7 @@ import contextlib
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -37,41 +38,43 @@ class GuidanceStore:
             have been billed, and nobody can know.
     """
 
-    def __init__(self, folder: str | Path | None, *, run: str, stable_rows: bool) -> None:
+    _lock: Any = None
+
+    def __init__(
+        self, folder: str | Path | None, *, run: str | None, stable_rows: bool = False
+    ) -> None:
         """Open the file, or make it.
 
         Args:
             folder: Where it is; None to keep everything in memory.
             run: Names this sitting of the job; a writer that is started again gives the same.
+                None to read alone, beside a writer.
             stable_rows: Whether rows have the same names in every sitting.
 
         Raises:
             RuntimeError: If another job writes to it.
+            ImportError: If the package filelock is missing.
             ValueError: If it is no such file, or one of another version.
         """
         path = ":memory:"
         if folder is not None:
             Path(folder).mkdir(parents=True, exist_ok=True)
             path = str(Path(folder) / FILE)
+            if run is not None:
+                self._lock = _alone(Path(folder))
         self._db = sqlite3.connect(path, timeout=_LOCK_TIMEOUT, isolation_level=None)
         try:
-            # One writer: it keeps the file's lock until it ends.
-            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
             self._db.executescript(_TABLES)
             self._begin(run, stable_rows, path)
-        except sqlite3.OperationalError as error:
-            raise RuntimeError(
-                f"checkpoint={str(folder)!r} is being written by another job ({error}); wait for "
-                "it, or choose another folder"
-            ) from error
         except sqlite3.DatabaseError as error:
+            self.close()
             raise ValueError(
                 f"checkpoint={str(folder)!r} holds a {FILE} that is damaged ({error})"
             ) from error
 
-    def _begin(self, run: str, stable_rows: bool, path: str) -> None:
+    def _begin(self, run: str | None, stable_rows: bool, path: str) -> None:
         about = dict(self._db.execute("SELECT name, value FROM about"))
         version = about.get("schema_version", str(SCHEMA_VERSION))
         if version != str(SCHEMA_VERSION):
@@ -79,14 +82,20 @@ class GuidanceStore:
                 f"{path} has schema_version {version}; this release reads {SCHEMA_VERSION}"
             )
         self.lost_calls = int(about.get("lost_calls", 0))
+        if run is None:
+            return
         if about.get("run") != run:
-            left = self._db.execute("SELECT COUNT(*) FROM begun").fetchone()
-            self.lost_calls += left[0]
+            self.lost_calls += self.in_flight
             self._db.execute("DELETE FROM begun")
             if not stable_rows:
                 # Rows are numbered anew in each sitting: the numbers of the last one say nothing.
                 self._db.execute("UPDATE guidance SET carrier = NULL")
         self._write_about(schema_version=SCHEMA_VERSION, run=run, lost_calls=self.lost_calls)
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that have begun and not ended."""
+        return int(self._db.execute("SELECT COUNT(*) FROM begun").fetchone()[0])
 
     def _write_about(self, **values: object) -> None:
         self._db.executemany(
@@ -159,5 +168,26 @@ class GuidanceStore:
             yield role, _TOTALS.validate_json(totals)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, so that another may write to it."""
         self._db.close()
+        if self._lock is not None:
+            self._lock.release()
+
+
+def _alone(folder: Path) -> Any:
+    """Lock a folder for this process, until the process ends at the latest."""
+    try:
+        from filelock import FileLock, Timeout
+    except ImportError as error:
+        raise ImportError(
+            'a checkpoint needs filelock: pip install "langchain-gkt[ray]"'
+        ) from error
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=_LOCK_TIMEOUT)
+    except Timeout as error:
+        raise RuntimeError(
+            f"checkpoint={str(folder)!r} is being written by another job; wait for it, or choose "
+            "another folder"
+        ) from error
+    return lock
