@@ -14,6 +14,7 @@ from langchain_gkt.chain.settings import CallSettings
 from langchain_gkt.errors import refuse_empty
 from langchain_gkt.evaluation.running.run_settings import describe_teacher
 from langchain_gkt.prompts.plain_data import name_prompt
+from langchain_gkt.teachers.wrappers import is_configurable, models_of
 
 ChainLike: TypeAlias = (
     GuidedKnowledgeTransferChain | Mapping[str, Any] | Callable[[], GuidedKnowledgeTransferChain]
@@ -49,6 +50,7 @@ def pack_chain(given: ChainLike) -> bytes:
             f"constructor's arguments, or a function that makes one, not {type(given).__name__}"
         )
     try:
+        _refuse_script_classes(given)
         packed: bytes = cloudpickle.dumps(given)
     except Exception as error:
         raise TypeError(
@@ -57,6 +59,14 @@ def pack_chain(given: ChainLike) -> bytes:
             "GuidedKnowledgeTransferChain(teacher=..., student='path/or/repo-id'), ...)"
         ) from error
     return packed
+
+
+def _refuse_script_classes(given: Any) -> None:
+    """Refuse a teacher whose class no actor can import."""
+    if isinstance(given, GuidedKnowledgeTransferChain) and not is_configurable(given.teacher):
+        for model in models_of(given.teacher):
+            if type(model).__module__ == "__main__":
+                raise TypeError(f"{type(model).__name__} is a class of the script itself")
 
 
 def unpack_chain(packed: bytes) -> GuidedKnowledgeTransferChain:
