@@ -48,8 +48,7 @@ def run_settings(
             "shots": len(task.examples),
             "metrics": ["answer", *task.more_metrics],
         },
-        "teacher": [_model(model) for model in models_of(teacher)],
-        "teacher_bound": _bound_arguments(teacher),
+        **describe_teacher(teacher),
         "student": {
             **_model(student),
             "weights": identifying_params(student).get("weights"),
@@ -65,6 +64,21 @@ def run_settings(
             "on_teacher_error": chain.on_teacher_error,
         },
         "prices": {"teacher": _price(teacher_price), "student": _price(student_price)},
+    }
+
+
+def describe_teacher(teacher: Any) -> dict[str, Any]:
+    """Describe a teacher, the same in every process, without keys and addresses.
+
+    Args:
+        teacher: A chat model, wrapped or not, with nothing left to configure.
+
+    Returns:
+        Plain values.
+    """
+    return {
+        "teacher": [_model(model) for model in models_of(teacher)],
+        "teacher_bound": _bound_arguments(teacher),
     }
 
 
