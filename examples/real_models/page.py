@@ -34,8 +34,8 @@ examples: see [Evaluate](evaluate.md). The embedded toys are in [Results](result
 
 {table}
 
-Written by `make results-real` from `examples/real_models/summaries/`, which hold each run's figures.
-Greedy; the models run in int8 on a CPU (AVX2, no AVX-512), so accuracies are those of the rounded
+Written by `make results-real` from `examples/real_models/summaries/`, which hold the figures of each
+run. Greedy; the models run in int8 on a CPU (AVX2, no AVX-512), so accuracies are those of the rounded
 models; the first rows of each file. The wording of the short prompts was found on other rows. Bills
 are reckoned at {prompt} dollars for a million prompt tokens and {completion} for a million
 completion tokens, without a provider's cache of prompts, and are shares of what the teacher alone
@@ -89,12 +89,12 @@ def _head(summaries: Sequence[Mapping[str, Any]]) -> str:
         )
     claim = "**The paper's promise, 95% of the teacher's accuracy at 52% of its bill,"
     verdict = (
-        f"{claim} is kept on rows that the choice has not seen, on average over splits and in more "
-        f"than half of them: {'; '.join(reached)}.** It holds where the table below says so, and "
-        "nowhere else."
+        f"{claim} is kept on rows that the choice has not seen, in most splits and on average:\n"
+        f"{'; '.join(reached)}.** The table says where it is, and where it is not."
         if reached
         else f"{claim} is not kept in most splits;** the table says how near each pair comes."
     )
+    verdict += "\n\n" + "\n".join(_what_saves(one) for one in summaries)
     table = Table(
         title="The most accurate setting within half the bill, on unseen rows",
         head=[
@@ -115,6 +115,27 @@ def _head(summaries: Sequence[Mapping[str, Any]]) -> str:
         table=table.markdown(),
         prompt=prices["input_mtok"],
         completion=prices["output_mtok"],
+    )
+
+
+def _what_saves(one: Mapping[str, Any]) -> str:
+    """Say how much of the saving is the prompt's, and how much the guidance's."""
+    choice = one["within_budget"]
+    if not choice:
+        return ""
+    ways = one["policies"][choice["policy"]]["ways"]
+    alone, guided = ways["all"], ways[str(choice["tokens"])]
+    return (
+        f"- {_title(one)}: the prompt saves more than the guidance does. Shown the prompt "
+        f"{choice['policy']!r}, the teacher's *whole* answers are right on "
+        f"{_percent(alone['right'] / one['rows'])} at {_percent(alone['of_bill'])} of the bill; its "
+        f"first {choice['tokens']} tokens, continued by the student, on "
+        f"{_percent(guided['right'] / one['rows'])} at {_percent(guided['of_bill'])}, and "
+        f"{_percent(guided['leak'])} of these beginnings hold the answer already."
+        if alone["of_bill"] - guided["of_bill"] < 1 - alone["of_bill"]
+        else f"- {_title(one)}: whole answers to the prompt {choice['policy']!r} cost "
+        f"{_percent(alone['of_bill'])} of the bill, {choice['tokens']} tokens "
+        f"{_percent(guided['of_bill'])}: the guidance saves more than the prompt."
     )
 
 
