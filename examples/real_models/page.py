@@ -34,13 +34,13 @@ examples: see [Evaluate](evaluate.md). The embedded toys are in [Results](result
 
 {table}
 
-Written by `make results-real` from `examples/real_models/summaries/`, which hold the figures of each
-run. Greedy; the models run in int8 on a CPU (AVX2, no AVX-512), so accuracies are those of the rounded
-models; the first rows of each file. The wording of the short prompts was found on other rows. Bills
-are reckoned at {prompt} dollars for a million prompt tokens and {completion} for a million
-completion tokens, without a provider's cache of prompts, and are shares of what the teacher alone
-costs on the whole prompt. qwen15 and qwen05 are Qwen2.5-Coder-1.5B-Instruct and -0.5B-Instruct,
-smollm2 is SmolLM2-135M-Instruct. Seconds say only what a busy machine of two cores took.
+Written by `make results-real` from `examples/real_models/summaries/`, the figures of each run.
+Greedy; the models run in int8 on a CPU (AVX2, no AVX-512), so accuracies are those of the rounded
+models; the first rows of each file. The wording of CommonsenseQA's short prompt was found on other
+rows. Bills are reckoned at {prompt} dollars for a million prompt tokens and {completion} for a
+million completion tokens, without a provider's cache of prompts, and are shares of what the teacher
+alone costs on the whole prompt. qwen15 and qwen05 are Qwen2.5-Coder-1.5B-Instruct and
+-0.5B-Instruct. Seconds say only what a busy machine of two cores took.
 """
 
 
@@ -66,7 +66,11 @@ def _head(summaries: Sequence[Mapping[str, Any]]) -> str:
         title, choice = _title(one), one["within_budget"]
         whole = _whole(one)["ways"]
         if choice and choice["reached"] * 2 > choice["splits"]:
-            reached.append(f"{title} ({choice['mean_kept']:.0%} at {choice['mean_bill']:.0%})")
+            reached.append(
+                f"{title} ({choice['reached']} of {choice['splits']} splits into halves; the mean is "
+                f"{choice['mean_kept']:.0%} at {choice['mean_bill']:.0%}, the first split "
+                f"{choice['kept']:.0%} at {choice['bill']:.0%})"
+            )
         lines.append(
             [
                 title,
@@ -89,7 +93,7 @@ def _head(summaries: Sequence[Mapping[str, Any]]) -> str:
         )
     claim = "**The paper's promise, 95% of the teacher's accuracy at 52% of its bill,"
     verdict = (
-        f"{claim} is kept on rows that the choice has not seen, in most splits and on average:\n"
+        f"{claim} is kept on unseen rows in most splits, and by the prompt more than by the guidance:\n"
         f"{'; '.join(reached)}.** The table says where it is, and where it is not."
         if reached
         else f"{claim} is not kept in most splits;** the table says how near each pair comes."
@@ -121,21 +125,19 @@ def _head(summaries: Sequence[Mapping[str, Any]]) -> str:
 def _what_saves(one: Mapping[str, Any]) -> str:
     """Say how much of the saving is the prompt's, and how much the guidance's."""
     choice = one["within_budget"]
-    if not choice:
-        return ""
-    ways = one["policies"][choice["policy"]]["ways"]
-    alone, guided = ways["all"], ways[str(choice["tokens"])]
+    if not choice or not choice["tokens"]:
+        return f"- {_title(one)}: within half of the bill, no guidance was found that pays."
+    name, tokens = choice["policy"], choice["tokens"]
+    ways = one["policies"][name]["ways"]
+    alone, guided = ways["all"], ways[str(tokens)]
+    right = [_percent(way["right"] / one["rows"]) for way in (alone, guided)]
     return (
-        f"- {_title(one)}: the prompt saves more than the guidance does. Shown the prompt "
-        f"{choice['policy']!r}, the teacher's *whole* answers are right on "
-        f"{_percent(alone['right'] / one['rows'])} at {_percent(alone['of_bill'])} of the bill; its "
-        f"first {choice['tokens']} tokens, continued by the student, on "
-        f"{_percent(guided['right'] / one['rows'])} at {_percent(guided['of_bill'])}, and "
-        f"{_percent(guided['leak'])} of these beginnings hold the answer already."
-        if alone["of_bill"] - guided["of_bill"] < 1 - alone["of_bill"]
-        else f"- {_title(one)}: whole answers to the prompt {choice['policy']!r} cost "
-        f"{_percent(alone['of_bill'])} of the bill, {choice['tokens']} tokens "
-        f"{_percent(guided['of_bill'])}: the guidance saves more than the prompt."
+        f"- {_title(one)}: shown the prompt {name!r}, the teacher's *whole* answers are right on "
+        f"{right[0]}\n  at {_percent(alone['of_bill'])} of the bill. Its first {tokens} tokens, "
+        f"continued by the student, are right on\n  {right[1]} at {_percent(guided['of_bill'])}; "
+        f"{_percent(guided['leak'])} of these beginnings hold the answer already.\n  "
+        "A random router of whole answers to that prompt is a straight line in the chart: what is "
+        "below it\n  does not pay."
     )
 
 

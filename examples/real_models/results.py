@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import page
@@ -24,7 +25,7 @@ from langchain_gkt import (
     WithoutExemplars,
 )
 from langchain_gkt.costs import Price
-from langchain_gkt.evaluation import PolicySweep, load_run, load_task, sweep_policies
+from langchain_gkt.evaluation import PolicySweep, Sweep, load_run, load_task, sweep_policies
 
 DOCS = Path(__file__).parents[2] / "docs"
 SUMMARIES = Path(__file__).parent / "summaries"
@@ -82,8 +83,18 @@ def condense(runs: Path, kept: Path) -> None:
     for folder in sorted(path.parent for path in runs.glob("*/manifest.json")):
         found = load_run(str(folder))
         if isinstance(found, PolicySweep):
+            # A policy that has no guided answers yet must not leave the others without rows.
+            done = [n for n, one in found.sweeps.items() if len(one.by_length) > 1]
+            if len(done) < len(found.sweeps):
+                found = replace(found, sweeps={n: _sweep(folder / n) for n in done})
             text = json.dumps(summaries.condense(found), indent=1)
             (kept / f"{folder.name}.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _sweep(folder: Path) -> Sweep:
+    found = load_run(str(folder))
+    assert isinstance(found, Sweep)
+    return found
 
 
 def main() -> None:
