@@ -67,8 +67,8 @@ def _head(summaries: Sequence[Mapping[str, Any]]) -> str:
         whole = _whole(one)["ways"]
         if choice and choice["reached"] * 2 > choice["splits"]:
             reached.append(
-                f"{title} ({choice['reached']} of {choice['splits']} splits into halves; the mean is "
-                f"{choice['mean_kept']:.0%} at {choice['mean_bill']:.0%}, the first split "
+                f"{title} ({choice['reached']} of {choice['splits']} splits into halves; the mean "
+                f"is {choice['mean_kept']:.0%} at {choice['mean_bill']:.0%}, the first split "
                 f"{choice['kept']:.0%} at {choice['bill']:.0%})"
             )
         lines.append(
@@ -93,7 +93,8 @@ def _head(summaries: Sequence[Mapping[str, Any]]) -> str:
         )
     claim = "**The paper's promise, 95% of the teacher's accuracy at 52% of its bill,"
     verdict = (
-        f"{claim} is kept on unseen rows in most splits, and by the prompt more than by the guidance:\n"
+        f"{claim} is kept on unseen rows in most splits, and by the "
+        "prompt\nmore than by the guidance:\n"
         f"{'; '.join(reached)}.** The table says where it is, and where it is not."
         if reached
         else f"{claim} is not kept in most splits;** the table says how near each pair comes."
