@@ -49,7 +49,7 @@ results: $(VENV)/.installed
 	$(BIN)/python examples/demo_models/results.py
 
 # make results-real MODELS="--teacher FOLDER --student FOLDER --gsm8k FILE"; without MODELS the page
-# is written again from the runs that are there.
+# is written again from the summaries, and from the runs that are there.
 results-real: $(VENV)/.installed
 	$(BIN)/python examples/real_models/results.py $(MODELS)
 
