@@ -68,6 +68,9 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
     """Most completion tokens the teacher may write. 0 asks no teacher."""
     guidance: GuidancePolicy | None = None
     """Where guidance is cut and when it is asked for, or a JSON file; None: whole words, always."""
+    redact: Any = None
+    """A teacher prompt that always comes last, such as `Redact`, in every mode; no call leaves
+    it out."""
     teacher_prompt: Any = None
     """What of the conversation the teacher sees; None: all of it. See `GuidancePolicy`."""
     mode: CheckedMode = "guided"

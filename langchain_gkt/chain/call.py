@@ -27,6 +27,7 @@ from langchain_gkt.metadata import GKTMetadata
 from langchain_gkt.predictor import Amount, Prediction, probability_of, question_of
 from langchain_gkt.prompts.base import PreparedPrompt
 from langchain_gkt.teachers.replies import finish_reason
+from langchain_gkt.teachers.secrets import hide_in_error, secrets_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +128,7 @@ class GuidedCall:
                         prompt, outcome, streaming=streaming, reserved=reserved
                     )
                 except Exception as caught:  # noqa: BLE001  whatever a provider raises
-                    error = caught
+                    error = hide_in_error(caught, secrets_of(self.settings.teacher))
                     outcome.keep_shown()
             fallback = self._fallback(error) or outcome.fallback
             reply = yield from self._finish(messages, outcome, streaming=streaming)

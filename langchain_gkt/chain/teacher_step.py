@@ -24,6 +24,7 @@ from langchain_gkt.structured_output.schema import schema_in, with_instruction
 from langchain_gkt.teachers import replies
 from langchain_gkt.teachers import settings as teachers
 from langchain_gkt.teachers.prefill import as_instruction, without_repetition
+from langchain_gkt.teachers.secrets import hiding
 from langchain_gkt.teachers.wrappers import models_of
 from langchain_gkt.tool_text import may_be_call
 
@@ -259,7 +260,7 @@ class TeacherStep:
         return ModelCall(
             model=self._limited_teacher(limit, stream=streams),
             messages=messages,
-            config=config,
+            config=hiding(config, settings.teacher),
             arguments=arguments,
             streams=streams,
             has_async=teachers.has_async(settings.teacher),

@@ -108,7 +108,9 @@ def sweep(
     if options.teacher_tokenizer or models.teacher == "demo":
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(options.teacher_tokenizer or pair.TEACHER)
+        tokenizer = AutoTokenizer.from_pretrained(
+            options.teacher_tokenizer or pair.TEACHER, trust_remote_code=False
+        )
     policies = _policies(options.policies) if options.policies else None
     if policies is not None and (models.guidance or models.teacher_prompt):
         raise ValueError("--policies takes the place of --guidance and --teacher-prompt; drop them")

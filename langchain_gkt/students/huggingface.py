@@ -32,6 +32,7 @@ from langchain_gkt.students.settings import (
     model_or_env,
     warn_deprecated,
 )
+from langchain_gkt.students.tokenization.control_tokens import AllowedTokens
 
 
 class HuggingFaceStudent(BaseChatModel):
@@ -64,7 +65,7 @@ class HuggingFaceStudent(BaseChatModel):
     max_tokens: int = Field(default=512, ge=0)
     """Most tokens to generate for one answer."""
     temperature: float = Field(default=0.0, ge=0)
-    """0 for greedy decoding, which is the default."""
+    """0 for greedy decoding."""
     top_p: float = Field(default=1.0, gt=0, le=1)
     """Nucleus sampling threshold; only used with a temperature above 0."""
     seed: int | None = None
@@ -96,6 +97,11 @@ class HuggingFaceStudent(BaseChatModel):
     on_long_prompt: OnLongPrompt = "raise"
     """For a prompt that leaves the context no room: an error, or forget the oldest turns, then
     the beginning of the oldest text. System messages and the last turn stay."""
+
+    allowed_added_tokens: AllowedTokens = ()
+    """Added tokens, such as ``<think>``, that are read as tokens in messages too, or ``all``."""
+    trust_remote_code: bool = False
+    """Whether to run the Python files that a model brings along; only for one you have read."""
 
     _loader: StudentLoader = PrivateAttr()
 
@@ -134,13 +140,10 @@ class HuggingFaceStudent(BaseChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        fields = (*SAMPLING, "stop", "dtype", "on_long_prompt")
+        fields = (*SAMPLING, "stop", "dtype", "on_long_prompt", "allowed_added_tokens")
+        given = {name: getattr(self, name) for name in fields}
         # Neither a path nor a name says which weights are there: a cache may outlive them.
-        return {
-            "model": self.display_name,
-            "weights": self._engine.fingerprint,
-            **{name: getattr(self, name) for name in fields},
-        }
+        return {"model": self.display_name, "weights": self._engine.fingerprint, **given}
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
         """Name the weights themselves in LangChain's cache, not only their path."""
@@ -174,7 +177,7 @@ class HuggingFaceStudent(BaseChatModel):
     def close(self) -> None:
         """End the student's thread and free its KV cache; later calls are refused.
 
-        This closes its copies too, and the students that calls named by ``model``.
+        This closes its copies too, and students named by calls.
         """
         self._loader.close()
 
@@ -250,9 +253,8 @@ class HuggingFaceStudent(BaseChatModel):
         """Tokenise a text with the model's own tokenizer, without special tokens."""
         if self.custom_get_token_ids is not None:
             return self.custom_get_token_ids(text)
-        return list(
-            self._loader.load().prompts.tokenizer(text, add_special_tokens=False)["input_ids"]
-        )
+        tokenizer = self._loader.load().prompts.tokenizer
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
     @property
     def continues_blanks(self) -> bool:

@@ -19,6 +19,7 @@ from langchain_gkt.costs.prices import Prices
 from langchain_gkt.evaluation.tasks.task import Task
 from langchain_gkt.guidance import GuidancePolicy
 from langchain_gkt.prompts.plain_data import name_prompt
+from langchain_gkt.teachers.secrets import without_secrets
 from langchain_gkt.teachers.wrappers import models_of, resolve
 
 
@@ -100,7 +101,7 @@ def _model(model: Any) -> dict[str, Any]:
         "provider": params.get("ls_provider"),
         "model": params.get("ls_model_name"),
         "temperature": params.get("ls_temperature"),
-        "params": _plain(identifying_params(model)),
+        "params": _plain(without_secrets(identifying_params(model))),
         # Without its port: a local server often gets another one.
         "host": urlsplit(str(getattr(model, "openai_api_base", None) or "")).hostname,
     }
@@ -121,7 +122,7 @@ def _bound_arguments(teacher: Any) -> list[dict[str, Any]]:
     """Return the arguments that wrappers of a teacher add to its calls, the outermost first."""
     if not isinstance(teacher, RunnableBindingBase):
         return []
-    return [_plain(teacher.kwargs), *_bound_arguments(teacher.bound)]
+    return [_plain(without_secrets(teacher.kwargs)), *_bound_arguments(teacher.bound)]
 
 
 def _price(price: Any) -> Any:

@@ -150,5 +150,5 @@ class Prefiller:
             known = ids[: state.cache.window.end]
             self._prefix_cache.insert(known, state.cache, ahead=True)
             ticket.done = len(known) == len(ids)
-        except Exception:  # noqa: BLE001  its request will meet the same error, and report it
+        except BaseException:  # noqa: BLE001  its request will meet the same error, and report it
             ticket.done = True

@@ -141,7 +141,8 @@ def test_repr_is_short_and_tells_no_secret(student) -> None:
         assert "tensor" not in text.lower()
 
 
-def test_copies_and_pickles(problem) -> None:
+def test_copies_and_pickles(problem, monkeypatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")  # pickles hold no keys
     limiter = InMemoryRateLimiter(requests_per_second=1)
     teachers = [
         openai(temperature=0.3, max_retries=7).with_retry(),
