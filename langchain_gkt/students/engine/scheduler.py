@@ -292,7 +292,7 @@ class Scheduler:
         """Add a prefilled request to the batch."""
         assert state.prefill is not None
         if self._batch is None:
-            self._batch = BatchKVCache(self.model_runner.layers, self.model_runner.device)
+            self._batch = self.model_runner.new_batch()
         shared_prefix = None
         others = self._decoding or self.queue.waiting  # a single row is quicker without
         if others and self.model_runner.can_share_prefixes:
