@@ -139,7 +139,11 @@ class Scheduler:
         return [*self._decoding, *self._unbatched, *prefilling]
 
     def _serve(self) -> None:
-        torch.get_num_threads()  # makes a new thread take over the number the user has set
+        # Either makes a new thread take over the number that the user has set.
+        if self.config.threads is None:
+            torch.get_num_threads()
+        else:
+            torch.set_num_threads(self.config.threads)
         with torch.inference_mode():
             while self._wait_for_work():
                 try:
