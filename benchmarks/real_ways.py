@@ -66,9 +66,8 @@ class ThroughTheChain:
 
     def answer(self, prompts: list[str], tokens: int) -> int:
         """See `Way.answer`."""
-        answers = asyncio.run(
-            self._chain.abatch(list(prompts), student_kwargs={"max_tokens": tokens})
-        )
+        self.student.max_tokens = tokens  # a call's max_tokens would count the guidance too
+        answers = asyncio.run(self._chain.abatch(list(prompts)))
         usages = [answer.response_metadata["gkt"]["student_usage"] for answer in answers]
         return sum(usage["output_tokens"] for usage in usages)
 
