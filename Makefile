@@ -8,7 +8,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 VERSION_TESTS := tests/unit_tests/test_langchain_compat.py tests/integration_tests/test_standard_chain.py \
 	tests/integration_tests/test_standard_student.py tests/integration_tests/test_agents.py
 
-.PHONY: demo test test-fast test-versions test-real lint bench results results-real clean
+.PHONY: demo test test-fast test-versions test-real lint bench bench-real results results-real clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m langchain_gkt demo
@@ -44,6 +44,10 @@ lint: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.run
+
+# make bench-real MODELS="--folder FOLDER_OR_HUB_ID --gguf FILE"; the extra llamacpp, if it is there, is used.
+bench-real: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.real $(or $(MODELS),--folder HuggingFaceTB/SmolLM2-135M-Instruct)
 
 results: $(VENV)/.installed
 	$(BIN)/python examples/demo_models/results.py

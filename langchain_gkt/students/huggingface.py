@@ -89,6 +89,8 @@ class HuggingFaceStudent(BaseChatModel):
     """Most tokens of KV cache, padding included; None for 2 GiB of them (at least a context)."""
     prefix_cache_bytes: int = 256 * 2**20
     """Most bytes of KV cache kept of prompts for those that begin alike; 0 for none."""
+    threads: int | None = None
+    """Threads that compute; None for torch's number."""
     prompt_lookup: int = Field(default=0, ge=0)
     """Deprecated: has no effect any more."""
 

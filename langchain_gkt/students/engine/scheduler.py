@@ -139,7 +139,11 @@ class Scheduler:
         return [*self._decoding, *self._unbatched, *prefilling]
 
     def _serve(self) -> None:
-        torch.get_num_threads()  # makes a new thread take over the number the user has set
+        # Either makes a new thread take over the number that the user has set.
+        if self.config.threads is None:
+            torch.get_num_threads()
+        else:
+            torch.set_num_threads(self.config.threads)
         with torch.inference_mode():
             while self._wait_for_work():
                 try:
@@ -293,7 +297,7 @@ class Scheduler:
         """Add a prefilled request to the batch."""
         assert state.prefill is not None
         if self._batch is None:
-            self._batch = BatchKVCache(self.model_runner.layers, self.model_runner.device)
+            self._batch = self.model_runner.new_batch()
         shared_prefix = None
         others = self._decoding or self.queue.waiting  # a single row is quicker without
         if others and self.model_runner.can_share_prefixes:
