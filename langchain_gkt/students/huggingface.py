@@ -15,7 +15,7 @@ from langchain_core.runnables.config import RunnableConfig, run_in_executor
 from langchain_core.tools import BaseTool
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
-from langchain_gkt.errors import refuse_unknown
+from langchain_gkt.errors import ConfigurationError, StudentError, own_errors, refuse_unknown
 from langchain_gkt.predictor import FirstToken
 from langchain_gkt.structured_output.schema import Method, bind_schema
 from langchain_gkt.structured_output.tools import in_openai_form
@@ -32,6 +32,8 @@ from langchain_gkt.students.settings import (
     model_or_env,
     warn_deprecated,
 )
+
+_ANSWER_FIELDS = (*SAMPLING, "stop", "dtype", "on_long_prompt")
 
 
 class HuggingFaceStudent(BaseChatModel):
@@ -134,12 +136,10 @@ class HuggingFaceStudent(BaseChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        fields = (*SAMPLING, "stop", "dtype", "on_long_prompt")
-        # Neither a path nor a name says which weights are there: a cache may outlive them.
         return {
             "model": self.display_name,
             "weights": self._engine.fingerprint,
-            **{name: getattr(self, name) for name in fields},
+            **{name: getattr(self, name) for name in _ANSWER_FIELDS},
         }
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
@@ -150,6 +150,10 @@ class HuggingFaceStudent(BaseChatModel):
         name = kwargs.get("model") or self.display_name
         found = super()._get_ls_params(stop=stop, **kwargs)
         return {**found, "ls_provider": "huggingface-local", "ls_model_name": name}
+
+    def _convert_input(self, model_input: Any) -> Any:
+        with own_errors(ConfigurationError, "the prompt cannot be read"):
+            return super()._convert_input(model_input)
 
     def __repr_args__(self) -> Any:
         """Show the model's name; never its weights."""
@@ -232,10 +236,7 @@ class HuggingFaceStudent(BaseChatModel):
         return [one.probability for one in await self.afirst_tokens(messages, tokens=tokens)]
 
     def first_tokens(self, messages: list[BaseMessage], *, tokens: int = 1) -> list[FirstToken]:
-        """Return how sure the model is of its own, greedy answer's first tokens, if it has so many.
-
-        The first is known once the prompt is prefilled; each more is a decoding step.
-        """
+        """Return how sure the model is of the first tokens of its own, greedy answer."""
         return self._engine.first_tokens(self._loader.load().build_probe(self, messages, tokens))
 
     async def afirst_tokens(
@@ -250,9 +251,8 @@ class HuggingFaceStudent(BaseChatModel):
         """Tokenise a text with the model's own tokenizer, without special tokens."""
         if self.custom_get_token_ids is not None:
             return self.custom_get_token_ids(text)
-        return list(
-            self._loader.load().prompts.tokenizer(text, add_special_tokens=False)["input_ids"]
-        )
+        tokenizer = self._loader.load().prompts.tokenizer
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
     @property
     def continues_blanks(self) -> bool:
@@ -353,9 +353,10 @@ class HuggingFaceStudent(BaseChatModel):
     def _generation(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
     ) -> Generation:
-        student = self._student_for(kwargs)
-        settings = GenerationSettings.of_call(student, stop, **kwargs)
-        return student._loader.load().generation(messages, settings, student.display_name)
+        with own_errors(StudentError, "the student could not read the prompt"):
+            student = self._student_for(kwargs)
+            settings = GenerationSettings.of_call(student, stop, **kwargs)
+            return student._loader.load().generation(messages, settings, student.display_name)
 
     def _stream(
         self,

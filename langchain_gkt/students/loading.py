@@ -222,7 +222,9 @@ def from_gguf(path: str, tokenizer: Any, device: str | None, dtype: str) -> tupl
             dtype=saved,
             quantization_config=GgufConfig(dequantize=True),
         )
-    except (OSError, ValueError, KeyError, NotImplementedError) as error:
+    except ImportError:
+        raise
+    except Exception as error:
         raise StudentError(
             f"student={path!r} (architecture {header.architecture}) could not be loaded ({error}); "
             'install llama.cpp, which may know it: pip install "langchain-gkt[llamacpp]"'
@@ -275,10 +277,13 @@ def from_path(path: str, tokenizer: Any, device: str | None, dtype: str) -> tupl
         tokenizer = AutoTokenizer.from_pretrained(source) if tokenizer is None else tokenizer
         saved = "auto" if dtype == "int8" else dtype
         model: Any = kind.from_pretrained(source, dtype=saved)
-    except (OSError, ValueError) as error:
+    except ImportError:  # it names the package
+        raise
+    except Exception as error:  # broken weights fail in many ways
         raise StudentError(
-            f"student={path!r} could not be loaded ({error}); give a folder made by "
-            "save_pretrained, or a hub id that is reachable or in the local cache"
+            f"student={path!r} could not be loaded ({type(error).__name__}: {error})",
+            hint="give a folder made by save_pretrained whose files are whole and belong together, "
+            "or a hub id that is reachable or in the local cache",
         ) from error
     model = model.to(device or "cpu")
     if dtype == "int8":

@@ -20,6 +20,7 @@ from langchain_core.messages import (
 from langchain_core.messages.utils import convert_to_openai_messages, merge_message_runs
 
 from langchain_gkt.begun_answer import begun_text, is_begun_answer
+from langchain_gkt.errors import ConfigurationError, refuse_broken_text
 
 
 class PromptBuilder:
@@ -69,18 +70,27 @@ class PromptBuilder:
             prefill = str(conversation.pop().text)
         for position, message in enumerate(messages):
             _refuse_media(message, position)
+        refuse_broken_text(messages)
         if not any(str(message.text).strip() for message in conversation):
             raise ValueError("messages must hold some text to answer; the prompt is empty")
         if self.tokenizer.chat_template:
             turns = _as_dicts(conversation if self.knows_tools else _tools_as_text(conversation))
-            ids = self.tokenizer.apply_chat_template(
-                turns,
-                tools=list(tools) if tools and self.knows_tools else None,
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=True,
-                sanitize_control_tokens=True,
-            )["input_ids"]
+            try:
+                ids = self.tokenizer.apply_chat_template(
+                    turns,
+                    tools=list(tools) if tools and self.knows_tools else None,
+                    add_generation_prompt=True,
+                    tokenize=True,
+                    return_dict=True,
+                    sanitize_control_tokens=True,
+                )["input_ids"]
+            except Exception as error:  # a template is a program of its own
+                raise ConfigurationError(
+                    "the student's chat template refuses the conversation: "
+                    f"{type(error).__name__}: {error}",
+                    hint="change the order and the roles of messages as it says (such as user "
+                    "and assistant in turns, no system message)",
+                ) from error
             return list(ids), self._ids(prefill)
         text = _plain_text(_tools_as_text(conversation))
         if prefill and text[-1:].strip():
