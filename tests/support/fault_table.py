@@ -194,7 +194,7 @@ FIELDS = [
     _both("index missing", choice={"index": ...}),
     *(
         _both(
-            f"tool calls: {json.dumps(value)[:40]}",
+            f"tool calls: {json.dumps(value)[:120]}",
             message={"tool_calls": value},
             stream=_delta({"tool_calls": value}),
         )
@@ -261,7 +261,7 @@ _ODD: list[Any] = [
 
 def _named(usage: Any) -> str:
     text = json.dumps(usage)
-    return text if len(text) < 120 else f"{text[:100]}..."
+    return text if len(text) < 160 else f"{text[:100]}..."
 
 
 USAGES = [

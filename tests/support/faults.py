@@ -1,10 +1,4 @@
-"""Faults of a provider that the chat completions API is spoken to, each with what must follow.
-
-Every kind says what a request for a whole answer gets, and what one for a stream gets. What must
-follow is an answer or an error of the package's family, and what the bill says: ``reported``
-(the provider told what it billed), ``unreported`` (it may have billed, nobody knows what) or
-``none`` (it cannot have billed anything).
-"""
+"""Replies of a faulty provider that the chat completions API is spoken to."""
 
 from __future__ import annotations
 
@@ -99,27 +93,15 @@ def sse(*events: Any, told: bool = True, done: bool = True, end: str = "close") 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One kind of fault.
+    """One kind of fault: the reply to a request for a whole answer, and to one for a stream.
 
-    ``whole`` is the reply to a request for a whole answer, ``stream`` to one for a stream; None
-    is the same reply. ``says`` is what the error's hint is about, or None if an answer comes.
+    A ``stream`` of None is the same reply.
     """
 
     name: str
     whole: RawReply
     stream: RawReply | None = None
-    says: str | None = None
-    bill: str = "unreported"
-    stream_says: str | None = "same"
-    stream_bill: str = "same"
 
     @property
     def plan(self) -> Plan:
         return Plan(raw=lambda body: (self.stream if body.get("stream") else None) or self.whole)
-
-    def expected(self, *, streams: bool) -> tuple[str | None, str]:
-        """What the error's hint is about (None for an answer), and what the bill says."""
-        if not streams:
-            return self.says, self.bill
-        says = self.says if self.stream_says == "same" else self.stream_says
-        return says, self.bill if self.stream_bill == "same" else self.stream_bill
