@@ -16,6 +16,7 @@ from langchain_gkt._langchain_compat import copy_model
 from langchain_gkt.begun_answer import begun_text
 from langchain_gkt.chain.drivers import NEXT_CHUNK, BlockingWork, ModelCall
 from langchain_gkt.chain.messages import RepeatedBlank, text_chunk, tool_call_chunk_of
+from langchain_gkt.chain.received import received
 from langchain_gkt.chain.settings import CallSettings
 from langchain_gkt.guidance import Guidance, first_token_calls, require_confidence
 
@@ -186,8 +187,7 @@ class StudentStep:
             yield text_chunk(new)
         if reply.tool_calls or reply.invalid_tool_calls:
             yield tool_call_chunk_of(reply, "")
-        answer: AIMessage = reply
-        return answer
+        return received(self.settings, reply, "student")
 
 
 def _knows_tools(student: BaseChatModel) -> bool:

@@ -15,7 +15,7 @@ from langchain_core.runnables.config import RunnableConfig, run_in_executor
 from langchain_core.tools import BaseTool
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
-from langchain_gkt.errors import refuse_unknown
+from langchain_gkt.errors import ConfigurationError, StudentError, own_errors, refuse_unknown
 from langchain_gkt.predictor import FirstToken
 from langchain_gkt.structured_output.schema import Method, bind_schema
 from langchain_gkt.structured_output.tools import in_openai_form
@@ -33,6 +33,8 @@ from langchain_gkt.students.settings import (
     warn_deprecated,
 )
 from langchain_gkt.students.tokenization.control_tokens import AllowedTokens
+
+_ANSWER_FIELDS = (*SAMPLING, "stop", "dtype", "on_long_prompt", "allowed_added_tokens")
 
 
 class HuggingFaceStudent(BaseChatModel):
@@ -142,10 +144,11 @@ class HuggingFaceStudent(BaseChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        fields = (*SAMPLING, "stop", "dtype", "on_long_prompt", "allowed_added_tokens")
-        given = {name: getattr(self, name) for name in fields}
-        # Neither a path nor a name says which weights are there: a cache may outlive them.
-        return {"model": self.display_name, "weights": self._engine.fingerprint, **given}
+        return {
+            "model": self.display_name,
+            "weights": self._engine.fingerprint,
+            **{name: getattr(self, name) for name in _ANSWER_FIELDS},
+        }
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
         """Name the weights themselves in LangChain's cache, not only their path."""
@@ -155,6 +158,10 @@ class HuggingFaceStudent(BaseChatModel):
         name = kwargs.get("model") or self.display_name
         found = super()._get_ls_params(stop=stop, **kwargs)
         return {**found, "ls_provider": "huggingface-local", "ls_model_name": name}
+
+    def _convert_input(self, model_input: Any) -> Any:
+        with own_errors(ConfigurationError, "the prompt cannot be read"):
+            return super()._convert_input(model_input)
 
     def __repr_args__(self) -> Any:
         """Show the model's name; never its weights."""
@@ -237,10 +244,7 @@ class HuggingFaceStudent(BaseChatModel):
         return [one.probability for one in await self.afirst_tokens(messages, tokens=tokens)]
 
     def first_tokens(self, messages: list[BaseMessage], *, tokens: int = 1) -> list[FirstToken]:
-        """Return how sure the model is of its own, greedy answer's first tokens, if it has so many.
-
-        The first is known once the prompt is prefilled; each more is a decoding step.
-        """
+        """Return how sure the model is of the first tokens of its own, greedy answer."""
         return self._engine.first_tokens(self._loader.load().build_probe(self, messages, tokens))
 
     async def afirst_tokens(
@@ -357,9 +361,10 @@ class HuggingFaceStudent(BaseChatModel):
     def _generation(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
     ) -> Generation:
-        student = self._student_for(kwargs)
-        settings = GenerationSettings.of_call(student, stop, **kwargs)
-        return student._loader.load().generation(messages, settings, student.display_name)
+        with own_errors(StudentError, "the student could not read the prompt"):
+            student = self._student_for(kwargs)
+            settings = GenerationSettings.of_call(student, stop, **kwargs)
+            return student._loader.load().generation(messages, settings, student.display_name)
 
     def _stream(
         self,

@@ -252,7 +252,9 @@ def from_gguf(path: str, tokenizer: Any, device: str | None, dtype: str) -> tupl
             trust_remote_code=False,
             quantization_config=GgufConfig(dequantize=True),
         )
-    except (OSError, ValueError, KeyError, NotImplementedError) as error:
+    except ImportError:
+        raise
+    except Exception as error:
         raise StudentError(
             f"student={path!r} (architecture {header.architecture}) could not be loaded ({error}); "
             'install llama.cpp, which may know it: pip install "langchain-gkt[llamacpp]"'
@@ -316,15 +318,18 @@ def from_path(
             tokenizer = AutoTokenizer.from_pretrained(source, **code)
         saved = "auto" if dtype == "int8" else dtype
         model: Any = kind.from_pretrained(source, dtype=saved, **code)
-    except (OSError, ValueError) as error:
+    except ImportError:  # it names the package
+        raise
+    except Exception as error:  # broken weights fail in many ways
         if "trust_remote_code" in str(error) and not trust_remote_code:
             raise StudentError(
                 f"student={path!r} brings Python files of its own, which were not run; set "
                 "trust_remote_code=True if you have read and trust them"
             ) from error
         raise StudentError(
-            f"student={path!r} could not be loaded ({error}); give a folder made by "
-            "save_pretrained, or a hub id that is reachable or in the local cache"
+            f"student={path!r} could not be loaded ({type(error).__name__}: {error})",
+            hint="give a folder made by save_pretrained whose files are whole and belong together, "
+            "or a hub id that is reachable or in the local cache",
         ) from error
     model = model.to(device or "cpu")
     if dtype == "int8":

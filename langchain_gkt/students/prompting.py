@@ -18,6 +18,7 @@ from langchain_core.messages import (
 from langchain_core.messages.utils import convert_to_openai_messages, merge_message_runs
 
 from langchain_gkt.begun_answer import begun_text, is_begun_answer
+from langchain_gkt.errors import ConfigurationError, refuse_broken_text
 from langchain_gkt.students.tokenization.control_tokens import (
     AllowedTokens,
     ControlTokens,
@@ -79,6 +80,7 @@ class PromptBuilder:
             prefill = str(conversation.pop().text)
         for position, message in enumerate(messages):
             _refuse_media(message, position)
+        refuse_broken_text(messages)
         if not any(str(message.text).strip() for message in conversation):
             raise ValueError("messages must hold some text to answer; the prompt is empty")
         if self.tokenizer.chat_template:
@@ -86,12 +88,20 @@ class PromptBuilder:
             turns = _as_dicts(conversation if knows_tools else _tools_as_text(conversation))
             offered = list(tools) if tools and knows_tools else None
             covered = CoveredText(self._control_tokens, turns, offered)
-            written = self.tokenizer.apply_chat_template(
-                covered.of(turns),
-                tools=covered.of(offered),
-                add_generation_prompt=True,
-                tokenize=False,
-            )
+            try:
+                written = self.tokenizer.apply_chat_template(
+                    covered.of(turns),
+                    tools=covered.of(offered),
+                    add_generation_prompt=True,
+                    tokenize=False,
+                )
+            except Exception as error:  # a template is a program of its own
+                raise ConfigurationError(
+                    "the student's chat template refuses the conversation: "
+                    f"{type(error).__name__}: {error}",
+                    hint="change the order and the roles of messages as it says (such as user "
+                    "and assistant in turns, no system message)",
+                ) from error
             return covered.encode(written)[0], self._ids(prefill)
         text = _plain_text(_tools_as_text(conversation))
         if prefill and text[-1:].strip():
