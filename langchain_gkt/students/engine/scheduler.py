@@ -235,6 +235,7 @@ class Scheduler:
                     ):
                         return None
                 self.queue.waiting.popleft()
+            state.started.set()
             if fits:
                 return state
             state.deliver(
