@@ -9,34 +9,127 @@ from typing import Any
 from langchain_core.messages import BaseMessage
 from pydantic import ValidationError
 
+_MAX_TEXT = 2_000
+"""Most characters of an error's message: a provider's body may be megabytes."""
 
-class TeacherError(RuntimeError):
+
+class GKTError(Exception):
+    """What leaves the package's models when a call fails; the original is the ``__cause__``.
+
+    Attributes:
+        hint: What to do about it.
+        retryable: Whether the very same call may succeed a little later.
+        status: The HTTP status that was answered, or None.
+    """
+
+    hint: str = "see the error's __cause__, if there is one"
+    retryable: bool = False
+    status: int | None = None
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        hint: str | None = None,
+        retryable: bool | None = None,
+        status: int | None = None,
+    ) -> None:
+        """Say what happened and what to do.
+
+        Args:
+            message: What happened; its middle is left out if it is very long.
+            hint: What to do, which the error's text then ends with; None to keep to that of
+                the class, which the text does not repeat.
+            retryable: Whether the same call may succeed later; None for what the class says.
+            status: The HTTP status that was answered, if any.
+        """
+        super().__init__(bounded(message))
+        self._told = hint
+        if hint is not None:
+            self.hint = hint
+        if retryable is not None:
+            self.retryable = retryable
+        if status is not None:
+            self.status = status
+
+    def __str__(self) -> str:
+        """Return the message and the hint."""
+        message = str(self.args[0]) if self.args else ""
+        return f"{message}; {self._told}" if self._told else message
+
+
+class TeacherError(GKTError, RuntimeError):
     """The teacher's call failed or gave nothing to guide with.
 
     The provider's own exception, if there is one, is the ``__cause__``.
+
+    Attributes:
+        retry_after: Seconds after which the provider wants to be asked again, or None.
     """
 
+    hint = (
+        "check that teacher is reachable and its key valid, wrap it with with_retry() or "
+        "with_fallbacks(), or set on_teacher_error='student' to go on without guidance"
+    )
+    retry_after: float | None = None
 
-class StudentError(RuntimeError):
+
+class GuidanceError(TeacherError):
+    """The teacher answered, but nothing of its answer can be guidance."""
+
+    hint = (
+        "check the teacher with mode='teacher', or set on_teacher_error='student' to go on "
+        "without guidance"
+    )
+
+
+class StudentError(GKTError, RuntimeError):
     """The student could not be loaded or could not continue."""
 
+    hint = "ask the student alone with mode='student'; the __cause__ says what failed in it"
 
-class BudgetExceeded(RuntimeError):
+
+class BudgetExceeded(GKTError, RuntimeError):
     """The teacher was not asked, because its call could have passed a budget.
 
     Attributes:
         go_on: Whether the student may answer alone instead.
     """
 
-    def __init__(self, message: str, *, go_on: bool = False) -> None:
+    hint = "raise the budget, or let the student answer alone with Budget(on_exceeded='student')"
+
+    def __init__(self, message: str = "", *, go_on: bool = False, hint: str | None = None) -> None:
         """Say what was passed.
 
         Args:
             message: What, by how much, and what to do.
             go_on: Whether the student may answer alone instead.
+            hint: What to do, if the message does not say it.
         """
-        super().__init__(message)
+        super().__init__(message, hint=hint)
         self.go_on = go_on
+
+
+class ConfigurationError(GKTError, ValueError):
+    """An argument or a prompt makes no sense; nothing was paid for it."""
+
+    hint = "change the argument or the prompt that the message names"
+
+
+def bounded(text: str, limit: int = _MAX_TEXT) -> str:
+    """Leave out the middle of a text that is very long.
+
+    Args:
+        text: Any text.
+        limit: Most characters to keep.
+
+    Returns:
+        The text, or its beginning and its end with a note of how much is left out.
+    """
+    if len(text) <= limit:
+        return text
+    head, tail = limit * 3 // 4, limit // 4
+    return f"{text[:head]} [... {len(text) - head - tail} characters left out ...] {text[-tail:]}"
 
 
 def refuse_empty(messages: Sequence[BaseMessage]) -> None:
@@ -64,12 +157,10 @@ def teacher_error(error: Exception) -> Exception:
     Returns:
         An error that says what failed and what can be done; those of the package as they are.
     """
-    if isinstance(error, TeacherError | BudgetExceeded):
+    if isinstance(error, TeacherError | BudgetExceeded | ConfigurationError):
         return error
     return TeacherError(
-        f"the teacher's call failed: {type(error).__name__}: {error} Check that teacher is "
-        "reachable and its key valid, wrap it with with_retry() or with_fallbacks(), or set "
-        "on_teacher_error='student' to go on without guidance."
+        f"the teacher's call failed: {type(error).__name__}: {error}", hint=TeacherError.hint
     )
 
 

@@ -21,7 +21,7 @@ from langchain_gkt.chain.messages import provider_of, rest_of, text_chunk, tool_
 from langchain_gkt.chain.settings import CallSettings
 from langchain_gkt.chain.student_step import StudentStep
 from langchain_gkt.chain.teacher_step import TeacherOutcome, TeacherStep
-from langchain_gkt.errors import BudgetExceeded, refuse_empty, teacher_error
+from langchain_gkt.errors import BudgetExceeded, bounded, refuse_empty, teacher_error
 from langchain_gkt.guidance import confidence
 from langchain_gkt.metadata import GKTMetadata
 from langchain_gkt.predictor import Amount, Prediction, probability_of, question_of
@@ -144,8 +144,11 @@ class GuidedCall:
             raise error
         student_can = not self.settings.forces_tool or self.student.tools
         if self.settings.fall_back and guided and student_can:
-            return f"{type(error).__name__}: {error}"
-        raise teacher_error(error) from error
+            return bounded(f"{type(error).__name__}: {error}")
+        failure = teacher_error(error)
+        if failure is error:
+            raise error
+        raise failure from error
 
     def _finish(
         self, messages: list[BaseMessage], outcome: TeacherOutcome, *, streaming: bool

@@ -16,7 +16,7 @@ from langchain_gkt.chain.callbacks.handlers import with_costs
 from langchain_gkt.chain.drivers import NEXT_CHUNK, BlockingWork, CallSteps, ModelCall
 from langchain_gkt.chain.messages import continue_after, text_chunk
 from langchain_gkt.chain.settings import CallSettings
-from langchain_gkt.errors import teacher_error
+from langchain_gkt.errors import GKTError, teacher_error
 from langchain_gkt.guidance import Guidance, GuidancePolicy
 from langchain_gkt.prompts.base import PreparedPrompt, PromptContext, aprepare, prepare
 from langchain_gkt.stop_strings import before_stop
@@ -195,6 +195,8 @@ class TeacherStep:
                 list(prompt.messages), self.settings.limit, config, streaming=False
             )
             return self._read_alone(prompt, call.run())
+        except GKTError:
+            raise
         except Exception as error:
             raise teacher_error(error) from error
 
@@ -208,6 +210,8 @@ class TeacherStep:
                 list(prompt.messages), self.settings.limit, config, streaming=False
             )
             return self._read_alone(prompt, await call.arun())
+        except GKTError:
+            raise
         except Exception as error:
             raise teacher_error(error) from error
 
