@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-_end: ContextVar[float | None] = ContextVar("gkt_end_of_call", default=None)
+SecondsLeft = Callable[[], float]
+"""Says how many seconds a call has left, 0 or more."""
+
+_left: ContextVar[SecondsLeft | None] = ContextVar("gkt_seconds_left", default=None)
 
 
 class OutOfTime(TimeoutError):
@@ -29,31 +31,19 @@ class OutOfTime(TimeoutError):
 
 
 @contextmanager
-def ends_at(end: float | None) -> Iterator[None]:
-    """Tell whatever is called inside by when it has to end.
+def limited_to(left: SecondsLeft) -> Iterator[None]:
+    """Tell whatever is called inside how much time is left.
 
     Args:
-        end: The time, in seconds of `time.monotonic`; None for no limit.
+        left: Says so.
     """
-    token = _end.set(end)
+    token = _left.set(left)
     try:
         yield
     finally:
-        _end.reset(token)
+        _left.reset(token)
 
 
-def end_of_call() -> float | None:
-    """Return by when the surrounding call has to end, in seconds of `time.monotonic`, or None."""
-    return _end.get()
-
-
-def seconds_until(end: float | None) -> float | None:
-    """Return how many seconds are left.
-
-    Args:
-        end: What `end_of_call` returned.
-
-    Returns:
-        Seconds, 0 or more; None if there is no limit.
-    """
-    return None if end is None else max(0.0, end - time.monotonic())
+def seconds_left() -> SecondsLeft | None:
+    """Return what says how much time the surrounding call has left; None if it has no limit."""
+    return _left.get()

@@ -21,11 +21,12 @@ from langchain_gkt.chain.messages import provider_of, rest_of, text_chunk, tool_
 from langchain_gkt.chain.settings import CallSettings
 from langchain_gkt.chain.student_step import StudentStep
 from langchain_gkt.chain.teacher_step import TeacherOutcome, TeacherStep
-from langchain_gkt.errors import BudgetExceeded, bounded, refuse_empty, teacher_error
+from langchain_gkt.errors import BudgetExceeded, TeacherError, bounded, refuse_empty, teacher_error
 from langchain_gkt.guidance import confidence
 from langchain_gkt.metadata import GKTMetadata
 from langchain_gkt.predictor import Amount, Prediction, probability_of, question_of
-from langchain_gkt.prompts.base import PreparedPrompt
+from langchain_gkt.prompts.base import PreparedPrompt, PromptContext
+from langchain_gkt.teachers.refusals import is_refusal, refused
 from langchain_gkt.teachers.replies import finish_reason
 
 
@@ -68,7 +69,7 @@ class GuidedCall:
         Returns:
             The chunks of the answer; the last one carries usage and metadata.
         """
-        return run_sync(self._steps(messages, streaming=streaming))
+        return run_sync(self._steps(messages, streaming=streaming), self.settings.deadline)
 
     def arun(
         self, messages: list[BaseMessage], *, streaming: bool
@@ -82,7 +83,7 @@ class GuidedCall:
         Returns:
             The chunks of the answer.
         """
-        return run_async(self._steps(messages, streaming=streaming))
+        return run_async(self._steps(messages, streaming=streaming), self.settings.deadline)
 
     def _steps(self, messages: list[BaseMessage], *, streaming: bool) -> CallSteps:
         refuse_empty(messages)
@@ -118,20 +119,39 @@ class GuidedCall:
         with prefilled:
             outcome, error = TeacherOutcome(), None
             if decision.amount != "none":
-                prompt = PreparedPrompt(messages=messages)
-                if self.settings.teacher_prompt is not None:
-                    prompt = yield self.teacher.prepare(messages, context)
-                    outcome.prompt_share = prompt_share(messages, prompt)
-                try:
-                    yield from self.teacher.run(
-                        prompt, outcome, streaming=streaming, reserved=reserved
-                    )
-                except Exception as caught:  # noqa: BLE001  whatever a provider raises
-                    error = caught
-                    outcome.keep_shown()
+                error = yield from self._ask_teacher(
+                    messages, context, outcome, streaming=streaming, reserved=reserved
+                )
             fallback = self._fallback(error) or outcome.fallback
             reply = yield from self._finish(messages, outcome, streaming=streaming)
             yield self._last_chunk(outcome, reply, fallback, decision, context.student_usage)
+
+    def _ask_teacher(
+        self,
+        messages: list[BaseMessage],
+        context: PromptContext,
+        outcome: TeacherOutcome,
+        *,
+        streaming: bool,
+        reserved: int,
+    ) -> Generator[Any, Any, Exception | None]:
+        """Ask the teacher; return what its call failed with, or None."""
+        prompt = PreparedPrompt(messages=messages)
+        if self.settings.teacher_prompt is not None:
+            try:
+                prompt = yield self.teacher.prepare(messages, context)
+            except TeacherError as error:  # there was no time to make it
+                return error
+            outcome.prompt_share = prompt_share(messages, prompt)
+        try:
+            with self.teacher.watched():
+                yield from self.teacher.run(prompt, outcome, streaming=streaming, reserved=reserved)
+        except Exception as error:  # noqa: BLE001  whatever a provider raises
+            outcome.keep_shown()
+            if is_refusal(error):
+                outcome.refusal = bounded(str(error))
+            return error
+        return None
 
     def _fallback(self, error: Exception | None) -> str | None:
         """Return why the student answers alone, or raise the error of the teacher's call."""
@@ -143,6 +163,10 @@ class GuidedCall:
                 return f"BudgetExceeded: {error}"
             raise error
         student_can = not self.settings.forces_tool or self.student.tools
+        if is_refusal(error):
+            if self.settings.on_refusal == "student" and guided and student_can:
+                return bounded(f"the teacher refused: {error}")
+            raise refused(error)
         if self.settings.fall_back and guided and student_can:
             return bounded(f"{type(error).__name__}: {error}")
         failure = teacher_error(error)
@@ -199,6 +223,7 @@ class GuidedCall:
             mode=self.settings.mode,
             call_id=self.settings.call_id,
             teacher_prompt_share=outcome.prompt_share,
+            refusal=outcome.refusal,
         )
         return ChatGenerationChunk(
             message=AIMessageChunk(

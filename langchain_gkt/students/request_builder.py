@@ -43,6 +43,8 @@ class RequestBuilder:
         self, messages: Sequence[BaseMessage], settings: GenerationSettings, *, reserve: int
     ) -> int:
         """Refuse what the model cannot answer; see `HuggingFaceStudent.check`."""
+        if self.engine.closed:
+            raise StudentError("the student is closed; make a new one")
         self.tokenize(messages, settings, reserve=reserve)
         return self.constraints.shortest_answer(settings)
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 
 from langchain_gkt.students.engine.request import TokenChunk
-from langchain_gkt.time_limit import OutOfTime, end_of_call, seconds_until
+from langchain_gkt.time_limit import OutOfTime, seconds_left
 
 Deliver = Callable[[TokenChunk | Exception | None], None]
 """Takes the chunks of an answer; an exception if it failed, None if it was cancelled."""
@@ -33,12 +33,12 @@ def receive(
         OutOfTime: If the time of the call that this runs inside is over.
     """
     chunks: queue.SimpleQueue[TokenChunk | Exception | None] = queue.SimpleQueue()
-    end = end_of_call()
+    left = seconds_left()
     cancel = submit(chunks.put)
     try:
         while True:
             try:
-                chunk = chunks.get(timeout=seconds_until(end))
+                chunk = chunks.get(timeout=left() if left else None)
             except queue.Empty:
                 raise _out_of_time(started) from None
             if chunk is None:
@@ -59,6 +59,8 @@ async def areceive(
     loop = asyncio.get_running_loop()
     chunks: asyncio.Queue[TokenChunk | Exception | None] = asyncio.Queue()
     is_over = False
+    left = seconds_left()
+    alarm: asyncio.TimerHandle | None = None
 
     def deliver(chunk: TokenChunk | Exception | None) -> None:
         nonlocal is_over
@@ -69,14 +71,19 @@ async def areceive(
             if cancel is not None:
                 cancel()
 
+    def ring() -> None:
+        nonlocal alarm
+        if left is not None and (seconds := left()) > 0:  # time may stand still for a reader
+            alarm = loop.call_later(seconds, ring)
+        elif left is not None:
+            chunks.put_nowait(_out_of_time(started))
+
     cancel: Callable[[], None] | None = None
-    end = end_of_call()
-    alarm: asyncio.TimerHandle | None = None
     cancel = submit(deliver)
     if is_over:
         cancel()
-    if (left := seconds_until(end)) is not None:
-        alarm = loop.call_later(left, lambda: chunks.put_nowait(_out_of_time(started)))
+    if left is not None:
+        ring()
     try:
         while (chunk := await chunks.get()) is not None:
             if isinstance(chunk, Exception):
