@@ -20,7 +20,8 @@ from langchain_gkt.chain.drivers import CallSteps, run_async, run_sync
 from langchain_gkt.chain.messages import provider_of, rest_of, text_chunk, tool_call_chunk_of
 from langchain_gkt.chain.settings import CallSettings
 from langchain_gkt.chain.student_step import StudentStep
-from langchain_gkt.chain.teacher_step import TeacherOutcome, TeacherStep
+from langchain_gkt.chain.teacher_outcome import TeacherOutcome
+from langchain_gkt.chain.teacher_step import TeacherStep
 from langchain_gkt.errors import BudgetExceeded, TeacherError, bounded, refuse_empty, teacher_error
 from langchain_gkt.guidance import confidence
 from langchain_gkt.metadata import GKTMetadata

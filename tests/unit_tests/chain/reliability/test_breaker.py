@@ -56,7 +56,7 @@ def test_it_opens_rests_and_closes() -> None:
     fail(breaker, 2)
     assert breaker.state == "closed"  # not three in a row
     fail(breaker)
-    with pytest.raises(TeacherError, match="3 calls in a row have failed.*no route") as found:
+    with pytest.raises(TeacherError, match=r"3 calls in a row have failed.*no route") as found:
         succeed(breaker)
     assert found.value.retryable and found.value.retry_after == 10
     clock.now = 10

@@ -104,22 +104,18 @@ async def test_the_students_queue_counts(entry_point, student, monkeypatch) -> N
     wait_until(lambda: not student._engine.scheduler.queue.waiting)
 
 
-async def test_a_student_that_writes_too_long_is_stopped(student) -> None:
+def test_a_student_that_writes_too_long_is_stopped(student, monkeypatch) -> None:
     step = student._engine.scheduler._run_step
 
     def slow() -> None:
         time.sleep(0.05)
         step()
 
-    patch = pytest.MonkeyPatch()
-    patch.setattr(student._engine.scheduler, "_run_step", slow)
-    try:
-        chain = chain_of(WordTeacher(answer="First we add 3 and 4.", asked=[]), student)
-        with pytest.raises(StudentError, match=r"and the student had not finished"):
-            chain.invoke(QUESTION, max_tokens=400)
-        wait_until(lambda: not student._engine.scheduler._running)
-    finally:
-        patch.undo()
+    monkeypatch.setattr(student._engine.scheduler, "_run_step", slow)
+    chain = chain_of(WordTeacher(answer="First we add 3 and 4.", asked=[]), student)
+    with pytest.raises(StudentError, match=r"and the student had not finished"):
+        chain.invoke(QUESTION, max_tokens=400)
+    wait_until(lambda: not student._engine.scheduler._running)
 
 
 def test_time_that_the_reader_takes_does_not_count(student) -> None:
@@ -143,7 +139,7 @@ async def test_a_cancelled_call_is_cancelled(go, student) -> None:
 async def test_guide_ends_in_time(go, student) -> None:
     chain = chain_of(Blocking(answer="x", go=go, asked=[]), student)
     for ask in (lambda: chain.guide(QUESTION), lambda: asyncio.run(chain.aguide(QUESTION))):
-        with pytest.raises(TeacherError, match="timeout=0.15 s is over"):
+        with pytest.raises(TeacherError, match=r"timeout=0.15 s is over"):
             await asyncio.to_thread(ask)
 
 
