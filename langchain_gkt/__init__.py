@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
+    from langchain_gkt.chain.reliability.breaker import CircuitBreaker
     from langchain_gkt.costs import (
         Budget,
         CostReport,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Budget": "costs",
     "BudgetExceeded": "errors",
+    "CircuitBreaker": "chain.reliability.breaker",
     "ConfigurationError": "errors",
     "CostReport": "costs",
     "CostTracker": "costs",
@@ -72,6 +74,7 @@ _HOMES = {
 __all__ = [
     "Budget",
     "BudgetExceeded",
+    "CircuitBreaker",
     "ConfigurationError",
     "CostReport",
     "CostTracker",

@@ -163,3 +163,16 @@ def pipeline_generation_settings(pipeline: object) -> dict[str, Any]:
         The settings; empty when there are none.
     """
     return dict(getattr(pipeline, "_generate_kwargs", None) or {})
+
+
+def blocks_threads(model: BaseChatModel) -> bool:
+    """Whether awaiting a model blocks a thread of the event loop's executor.
+
+    Args:
+        model: A chat model.
+
+    Returns:
+        True if it implements only what blocks, so that langchain-core runs it in a thread.
+    """
+    kind = type(model)
+    return kind._agenerate is BaseChatModel._agenerate and kind._astream is BaseChatModel._astream

@@ -48,6 +48,8 @@ class GKTMetadata(TypedDict):
         call_id: The id of the call; ``gkt_call_id`` in the metadata of both child runs.
         teacher_prompt_share: About how long the prompt that the teacher was shown is, as a share
             of the whole conversation (estimated by characters); None if it was shown the whole.
+        refusal: That the teacher or its provider's content filter refused, with the reason and
+            what it said; None if it did not. See the chain's ``on_refusal``.
     """
 
     guidance: str
@@ -65,3 +67,4 @@ class GKTMetadata(TypedDict):
     mode: Mode
     call_id: str
     teacher_prompt_share: float | None
+    refusal: str | None

@@ -126,7 +126,7 @@ class JobController:
         self._in_flight: dict[str, tuple[str, float]] = {}
         self._from_checkpoint = 0
         for role, totals in self._store.bills():
-            self._count(role, totals)
+            self._count(role, totals, "")
 
     def settings(self) -> JobSettings:
         """Return what the job was begun with."""
@@ -170,7 +170,7 @@ class JobController:
             reply: What it gave; None if it failed.
         """
         if self._store.add(call, "teacher", totals, key=key, reply=reply):
-            self._count("teacher", totals)
+            self._count("teacher", totals, key)
         if reply is not None:
             self._store.carries(key, row)
         self._in_flight.pop(key, None)
@@ -186,7 +186,7 @@ class JobController:
         """
         source = f"{self._settings.run}:{source}"
         if self._store.add(source, "student", totals, reply=None):
-            self._count("student", totals)
+            self._count("student", totals, source)
 
     def report(self) -> dict[str, Any]:
         """Return the job's bill.
@@ -207,10 +207,10 @@ class JobController:
         """Close the checkpoint, so that another may open it."""
         self._store.close()
 
-    def _count(self, role: str, totals: UsageTotals) -> None:
+    def _count(self, role: str, totals: UsageTotals, call_id: str) -> None:
         self._totals[role].add(totals)
         if self._ledger is not None:
-            self._ledger.spend(role, totals)
+            self._ledger.spend(role, totals, call_id)
 
 
 def bill_of(store: GuidanceStore, totals: Mapping[str, UsageTotals]) -> dict[str, Any]:

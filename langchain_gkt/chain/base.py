@@ -19,12 +19,14 @@ from langchain_gkt.chain.call import GuidedCall
 from langchain_gkt.chain.callbacks.handlers import hide_usage, prepare_run
 from langchain_gkt.chain.identity import answer_key, known_identity, traced_params
 from langchain_gkt.chain.messages import join_chunks
+from langchain_gkt.chain.reliability.breaker import CircuitBreaker
 from langchain_gkt.chain.settings import (
     CallSettings,
     CheckedMode,
     GuidanceTokens,
     MaxTokens,
     Temperature,
+    Timeout,
     checked_fields,
     tool_binding,
 )
@@ -87,6 +89,12 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
     """Fields of `HuggingFaceStudent`, for a student that is yet to be loaded."""
     on_teacher_error: Literal["raise", "student"] = "raise"
     """Whether a failing teacher fails the call or leaves it to the student."""
+    on_refusal: Literal["show", "student"] = "show"
+    """Whether the user sees a teacher's refusal, or the student answers instead."""
+    circuit_breaker: CircuitBreaker | None = None
+    """Leaves a teacher that keeps failing alone for a while; copies of the chain share it."""
+    timeout: Timeout = None
+    """Most seconds of a whole call, both models and their queues; None for no limit."""
     teacher_limit_param: str | None = None
     """The teacher's name for its completion limit, if it is not a usual one."""
     teacher_prefill: bool | None = None
@@ -215,7 +223,8 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
             input: A prompt, messages or a prompt value.
             config: Runnable config; ``configurable`` reaches a configurable teacher.
             **kwargs: ``stop``; ``guidance_tokens``, ``guidance``, ``teacher_prompt``, ``mode``,
-                ``max_tokens``, ``temperature``; ``model``: the teacher's for this call alone.
+                ``max_tokens``, ``temperature``, ``timeout``; ``model``: the teacher's for this
+                call alone.
 
         Returns:
             The answer.

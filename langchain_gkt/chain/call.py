@@ -20,11 +20,13 @@ from langchain_gkt.chain.drivers import CallSteps, run_async, run_sync
 from langchain_gkt.chain.messages import provider_of, rest_of, text_chunk, tool_call_chunk_of
 from langchain_gkt.chain.settings import CallSettings
 from langchain_gkt.chain.student_step import StudentStep
-from langchain_gkt.chain.teacher_step import TeacherOutcome, TeacherStep
+from langchain_gkt.chain.teacher_outcome import TeacherOutcome
+from langchain_gkt.chain.teacher_step import TeacherStep
 from langchain_gkt.errors import (
     BudgetExceeded,
     GKTError,
     StudentError,
+    TeacherError,
     bounded,
     own_errors,
     refuse_broken_text,
@@ -33,8 +35,9 @@ from langchain_gkt.errors import (
 from langchain_gkt.guidance import confidence
 from langchain_gkt.metadata import GKTMetadata
 from langchain_gkt.predictor import Amount, Prediction, probability_of, question_of
-from langchain_gkt.prompts.base import PreparedPrompt
+from langchain_gkt.prompts.base import PreparedPrompt, PromptContext
 from langchain_gkt.provider_errors import provider_error, teacher_error
+from langchain_gkt.teachers.refusals import is_refusal, refused
 from langchain_gkt.teachers.replies import finish_reason
 from langchain_gkt.teachers.secrets import hide_in_error, secrets_of
 
@@ -79,7 +82,7 @@ class GuidedCall:
             The chunks of the answer; the last one carries usage and metadata.
         """
         with own_errors(GKTError, "the call failed"):
-            yield from run_sync(self._steps(messages, streaming=streaming))
+            yield from run_sync(self._steps(messages, streaming=streaming), self.settings.deadline)
 
     async def arun(
         self, messages: list[BaseMessage], *, streaming: bool
@@ -94,7 +97,8 @@ class GuidedCall:
             The chunks of the answer.
         """
         with own_errors(GKTError, "the call failed"):
-            async with aclosing(run_async(self._steps(messages, streaming=streaming))) as chunks:
+            steps = self._steps(messages, streaming=streaming)
+            async with aclosing(run_async(steps, self.settings.deadline)) as chunks:
                 async for chunk in chunks:
                     yield chunk
 
@@ -133,20 +137,40 @@ class GuidedCall:
         with prefilled:
             outcome, error = TeacherOutcome(), None
             if decision.amount != "none":
-                prompt = PreparedPrompt(messages=messages)
-                if self.settings.teacher_prompt is not None:
-                    prompt = yield self.teacher.prepare(messages, context)
-                    outcome.prompt_share = prompt_share(messages, prompt)
-                try:
-                    yield from self.teacher.run(
-                        prompt, outcome, streaming=streaming, reserved=reserved
-                    )
-                except Exception as caught:  # noqa: BLE001  whatever a provider raises
-                    error = hide_in_error(caught, secrets_of(self.settings.teacher))
-                    outcome.keep_shown()
+                error = yield from self._ask_teacher(
+                    messages, context, outcome, streaming=streaming, reserved=reserved
+                )
             fallback = self._fallback(error) or outcome.fallback
             reply = yield from self._finish(messages, outcome, streaming=streaming)
             yield self._last_chunk(outcome, reply, fallback, decision, context.student_usage)
+
+    def _ask_teacher(
+        self,
+        messages: list[BaseMessage],
+        context: PromptContext,
+        outcome: TeacherOutcome,
+        *,
+        streaming: bool,
+        reserved: int,
+    ) -> Generator[Any, Any, Exception | None]:
+        """Ask the teacher; return what its call failed with, or None."""
+        prompt = PreparedPrompt(messages=messages)
+        if self.settings.teacher_prompt is not None:
+            try:
+                prompt = yield self.teacher.prepare(messages, context)
+            except TeacherError as error:  # there was no time to make it
+                return error
+            outcome.prompt_share = prompt_share(messages, prompt)
+        try:
+            with self.teacher.watched():
+                yield from self.teacher.run(prompt, outcome, streaming=streaming, reserved=reserved)
+        except Exception as caught:  # noqa: BLE001  whatever a provider raises
+            failure = hide_in_error(caught, secrets_of(self.settings.teacher))
+            outcome.keep_shown()
+            if is_refusal(failure):
+                outcome.refusal = bounded(str(failure))
+            return failure
+        return None
 
     def _fallback(self, error: Exception | None) -> str | None:
         """Return why the student answers alone, or raise the error of the teacher's call."""
@@ -158,6 +182,10 @@ class GuidedCall:
                 return f"BudgetExceeded: {error}"
             raise error
         student_can = not self.settings.forces_tool or self.student.tools
+        if is_refusal(error):
+            if self.settings.on_refusal == "student" and guided and student_can:
+                return bounded(f"the teacher refused: {error}")
+            raise refused(error)
         if self.settings.fall_back and guided and student_can:
             return bounded(f"{type(error).__name__}: {error}")
         failure = teacher_error(error)
@@ -222,6 +250,7 @@ class GuidedCall:
             mode=self.settings.mode,
             call_id=self.settings.call_id,
             teacher_prompt_share=outcome.prompt_share,
+            refusal=outcome.refusal,
         )
         return ChatGenerationChunk(
             message=AIMessageChunk(

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from langchain_core.messages import BaseMessage
@@ -22,6 +23,11 @@ from langchain_core.runnables.config import (
     run_in_executor,
     var_child_runnable_config,
 )
+
+from langchain_gkt.chain.reliability.deadline import Deadline, Part
+from langchain_gkt.chain.reliability.run_guard import RunGuard
+from langchain_gkt.chain.reliability.timed import TimedParts
+from langchain_gkt.chain.reliability.timed_async import AwaitedParts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +41,7 @@ class ModelCall:
         arguments: Arguments of its call.
         streams: Whether the reply is wanted chunk by chunk.
         has_async: Whether the model can be awaited.
+        blocks: Whether it is run in a thread when it is awaited.
     """
 
     model: Runnable[Any, Any]
@@ -43,6 +50,18 @@ class ModelCall:
     arguments: dict[str, Any]
     streams: bool = False
     has_async: bool = True
+    blocks: bool = False
+
+    @property
+    def part(self) -> Part:
+        """The part of the call whose time it takes."""
+        is_student = self.config.get("metadata", {}).get("gkt_role") == "student"
+        return "student" if is_student else "teacher"
+
+    def guarded(self) -> tuple[ModelCall, RunGuard]:
+        """Return the same request with a guard of its runs."""
+        guard = RunGuard()
+        return replace(self, config=guard.added_to(self.config, self.model)), guard
 
     @contextmanager
     def in_context(self) -> Iterator[None]:
@@ -91,11 +110,13 @@ class BlockingWork:
         work: The work.
         awork: The same for an event loop; None to do the work in a thread.
         undo: Frees the result of the work if its task was cancelled meanwhile.
+        part: The part of the call whose time it takes.
     """
 
     work: Callable[[], Any]
     awork: Callable[[], Awaitable[Any]] | None = None
     undo: Callable[[Any], None] | None = None
+    part: Part = "student"
 
 
 NEXT_CHUNK = object()
@@ -105,11 +126,12 @@ CallSteps = Generator[Any, Any, None]
 """The generator of one call."""
 
 
-def run_sync(steps: CallSteps) -> Iterator[ChatGenerationChunk]:
+def run_sync(steps: CallSteps, deadline: Deadline | None = None) -> Iterator[ChatGenerationChunk]:
     """Run a call without an event loop.
 
     Args:
         steps: The call.
+        deadline: By when it has to end; None for no limit.
 
     Yields:
         The chunks to show. Closing the iterator closes the model that streams.
@@ -119,18 +141,17 @@ def run_sync(steps: CallSteps) -> Iterator[ChatGenerationChunk]:
         step = next(steps)
         while True:
             if isinstance(step, ChatGenerationChunk):
-                yield step
+                with _reading(deadline):
+                    yield step
                 step = steps.send(None)
                 continue
             try:
-                if isinstance(step, BlockingWork):
-                    result = step.work()
-                elif isinstance(step, ModelCall) and not step.streams:
-                    result = step.run()
-                elif isinstance(step, ModelCall):
+                if isinstance(step, ModelCall) and step.streams:
                     with step.in_context():
-                        stream = step.stream()
+                        stream = _stream_of(step, deadline)
                         result = next(stream, None)
+                elif isinstance(step, BlockingWork | ModelCall):
+                    result = result_of(step, deadline)
                 else:
                     result = next(stream, None)
             except Exception as error:  # noqa: BLE001  the call decides what it means
@@ -145,11 +166,48 @@ def run_sync(steps: CallSteps) -> Iterator[ChatGenerationChunk]:
         steps.close()
 
 
-async def run_async(steps: CallSteps) -> AsyncGenerator[ChatGenerationChunk, None]:
+def _reading(deadline: Deadline | None) -> AbstractContextManager[None]:
+    return nullcontext() if deadline is None else deadline.paused()
+
+
+def result_of(step: BlockingWork | ModelCall, deadline: Deadline | None) -> Any:
+    """Do what one request asks for.
+
+    Args:
+        step: The request; a model's reply is wanted whole.
+        deadline: The deadline of its call; None for no limit.
+
+    Returns:
+        The result.
+
+    Raises:
+        TeacherError: If the teacher takes too long.
+        StudentError: If the student does.
+    """
+    if deadline is None:
+        return step.work() if isinstance(step, BlockingWork) else step.run()
+    timed = TimedParts(deadline)
+    if isinstance(step, BlockingWork):
+        return timed.call(step.part, step.work, undo=step.undo)
+    call, guard = step.guarded()
+    return timed.call(call.part, call.run, guard=guard)
+
+
+def _stream_of(step: ModelCall, deadline: Deadline | None) -> Any:
+    if deadline is None:
+        return step.stream()
+    call, guard = step.guarded()
+    return TimedParts(deadline).stream(call.part, call.stream, guard)
+
+
+async def run_async(
+    steps: CallSteps, deadline: Deadline | None = None
+) -> AsyncGenerator[ChatGenerationChunk, None]:
     """Run a call on the event loop; see `run_sync`.
 
     Args:
         steps: The call.
+        deadline: By when it has to end; None for no limit.
 
     Yields:
         The chunks to show.
@@ -159,18 +217,17 @@ async def run_async(steps: CallSteps) -> AsyncGenerator[ChatGenerationChunk, Non
         step = next(steps)
         while True:
             if isinstance(step, ChatGenerationChunk):
-                yield step
+                with _reading(deadline):
+                    yield step
                 step = steps.send(None)
                 continue
             try:
-                if isinstance(step, BlockingWork):
-                    result = await (step.awork() if step.awork else _in_thread(step))
-                elif isinstance(step, ModelCall) and not step.streams:
-                    result = await step.arun()
-                elif isinstance(step, ModelCall):
+                if isinstance(step, ModelCall) and step.streams:
                     with step.in_context():
-                        stream = step.astream()
+                        stream = _astream_of(step, deadline)
                         result = await anext(stream, None)
+                elif isinstance(step, BlockingWork | ModelCall):
+                    result = await aresult_of(step, deadline)
                 else:
                     result = await anext(stream, None)
             except Exception as error:  # noqa: BLE001  the call decides what it means
@@ -183,6 +240,30 @@ async def run_async(steps: CallSteps) -> AsyncGenerator[ChatGenerationChunk, Non
         if stream is not None:
             await stream.aclose()
         steps.close()
+
+
+async def aresult_of(step: BlockingWork | ModelCall, deadline: Deadline | None) -> Any:
+    """Do what `result_of` does, on the event loop."""
+    if isinstance(step, BlockingWork):
+        work = step.awork or partial(_in_thread, step)
+        if deadline is None:
+            return await work()
+        return await AwaitedParts(deadline).call(step.part, work)
+    if deadline is None:
+        return await step.arun()
+    call, guard = step.guarded()
+    if call.blocks or not call.has_async:
+        return await AwaitedParts(deadline).call_thread(call.part, call.run, guard)
+    return await AwaitedParts(deadline).call(call.part, call.arun, guard=guard)
+
+
+def _astream_of(step: ModelCall, deadline: Deadline | None) -> Any:
+    if deadline is None:
+        return step.astream()
+    call, guard = step.guarded()
+    if call.blocks:
+        return AwaitedParts(deadline).stream_thread(call.part, call.stream, guard)
+    return AwaitedParts(deadline).stream(call.part, call.astream, guard)
 
 
 async def _in_thread(request: BlockingWork) -> Any:

@@ -21,6 +21,7 @@ _NAMED_FIELDS = (
     "temperature",
     "stop",
     "on_teacher_error",
+    "on_refusal",
     "teacher_limit_param",
     "teacher_prefill",
 )
@@ -90,6 +91,6 @@ def answer_key(
             *(one.teacher_prompt for one in policies if isinstance(one, GuidancePolicy)),
         )
     ]
-    given = sorted(arguments.items())
+    given = sorted((name, value) for name, value in arguments.items() if name != "timeout")
     parts = (traced_params(chain), teacher_identity, student, stop, given, prompts)
     return f"langchain-gkt:{hashlib.sha256(repr(parts).encode()).hexdigest()}"

@@ -16,6 +16,8 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from pydantic import AfterValidator, BeforeValidator
 
 from langchain_gkt.chain.callbacks.handlers import child_config, is_quiet, with_budget
+from langchain_gkt.chain.reliability.breaker import CircuitBreaker
+from langchain_gkt.chain.reliability.deadline import Deadline, check_timeout
 from langchain_gkt.errors import refuse_unknown, whole_number
 from langchain_gkt.guidance import GuidancePolicy, as_policy, require_confidence
 from langchain_gkt.metadata import Mode, Role
@@ -26,7 +28,15 @@ from langchain_gkt.students.conversion import STUDENT_VARIABLE, as_student
 from langchain_gkt.teachers.prefill import accepts_prefill
 from langchain_gkt.teachers.wrappers import is_configurable, models_of, resolve
 
-_FIELDS = ("guidance_tokens", "guidance", "mode", "max_tokens", "temperature", "teacher_prompt")
+_FIELDS = (
+    "guidance_tokens",
+    "guidance",
+    "mode",
+    "max_tokens",
+    "temperature",
+    "teacher_prompt",
+    "timeout",
+)
 _TOOL_ARGUMENTS = ("tool_choice", "parallel_tool_calls", "strict")
 _INTERNAL = ("tool_arguments", "quiet")  # set by bind_tools
 CALL_ARGUMENTS = (*_FIELDS, "model", "tools", *_TOOL_ARGUMENTS, "response_format")
@@ -60,6 +70,7 @@ def _check_mode(value: Any) -> Mode:
 GuidanceTokens = Annotated[int, AfterValidator(_check_guidance_tokens)]
 MaxTokens = Annotated[int | None, AfterValidator(_check_max_tokens)]
 Temperature = Annotated[float | None, AfterValidator(_check_temperature)]
+Timeout = Annotated[float | None, BeforeValidator(check_timeout)]
 CheckedMode = Annotated[Mode, BeforeValidator(_check_mode)]
 
 
@@ -133,6 +144,9 @@ class ChainFields(Protocol):
     on_teacher_error: Any
     teacher_limit_param: str | None
     teacher_prefill: bool | None
+    timeout: float | None
+    on_refusal: Any
+    circuit_breaker: CircuitBreaker | None
     callbacks: Callbacks
 
 
@@ -163,6 +177,9 @@ class CallSettings:
         response_format: Asks for JSON of a schema; see `structured_output.schema.schema_in`.
         quiet: Whether only handlers that follow runs hear the children; see `child_config`.
         warned: Warnings that the chain has already given.
+        on_refusal: Whether a refusal is shown (``show``) or the ``student`` answers instead.
+        breaker: Leaves a teacher alone that keeps failing; None for nothing like it.
+        deadline: By when the call has to end; its clock runs. None for no limit.
     """
 
     teacher: Runnable[Any, Any]
@@ -187,6 +204,9 @@ class CallSettings:
     response_format: dict[str, Any] | None = None
     quiet: bool = False
     warned: set[str] = field(default_factory=set)
+    on_refusal: str = "show"
+    breaker: CircuitBreaker | None = None
+    deadline: Deadline | None = None
 
     @classmethod
     def of(
@@ -228,6 +248,9 @@ class CallSettings:
             limit = max_tokens
         elif max_tokens is not None:
             limit = min(limit, max_tokens)
+        fall_back = chain.on_teacher_error == "student"
+        timeout = check_timeout(given["timeout"])
+        keeps_share = fall_back and mode == "guided"
         if response_format := arguments.get("response_format"):
             schema_in(response_format)
         return cls(
@@ -241,7 +264,7 @@ class CallSettings:
             max_tokens=max_tokens,
             temperature=_check_temperature(given["temperature"]),
             stop=stop if stop is not None else chain.stop,
-            fall_back=chain.on_teacher_error == "student",
+            fall_back=fall_back,
             parent=parent,
             callbacks=chain.callbacks,
             teacher_prompt=_redacted(chain, _prompt_of(chain, policy, mode, arguments)),
@@ -256,6 +279,9 @@ class CallSettings:
             response_format=response_format,
             quiet=is_quiet(arguments),
             warned=warned,
+            on_refusal=chain.on_refusal,
+            breaker=chain.circuit_breaker,
+            deadline=None if timeout is None else Deadline(timeout, keeps_share=keeps_share),
         )
 
     @property

@@ -12,7 +12,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import Runnable
 
-from langchain_gkt._langchain_compat import copy_model
+from langchain_gkt._langchain_compat import blocks_threads, copy_model
 from langchain_gkt.begun_answer import begun_text
 from langchain_gkt.chain.drivers import NEXT_CHUNK, BlockingWork, ModelCall
 from langchain_gkt.chain.messages import RepeatedBlank, text_chunk, tool_call_chunk_of
@@ -135,6 +135,7 @@ class StudentStep:
             config=settings.child("student"),
             arguments=arguments,
             streams=streaming,
+            blocks=blocks_threads(settings.student),
         )
 
     @property

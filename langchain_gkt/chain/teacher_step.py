@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.messages.ai import UsageMetadata, add_usage
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import get_callback_manager_for_config, merge_configs
 
+from langchain_gkt._langchain_compat import blocks_threads
 from langchain_gkt.begun_answer import begun_text
 from langchain_gkt.chain.callbacks.handlers import with_costs
-from langchain_gkt.chain.drivers import NEXT_CHUNK, BlockingWork, CallSteps, ModelCall
+from langchain_gkt.chain.drivers import (
+    NEXT_CHUNK,
+    BlockingWork,
+    CallSteps,
+    ModelCall,
+    aresult_of,
+    result_of,
+)
 from langchain_gkt.chain.messages import continue_after, text_chunk
 from langchain_gkt.chain.received import received
+from langchain_gkt.chain.reliability.breaker import watched
 from langchain_gkt.chain.settings import CallSettings
+from langchain_gkt.chain.teacher_outcome import TeacherOutcome
 from langchain_gkt.errors import GKTError, own_errors, refuse_broken_text
 from langchain_gkt.guidance import Guidance, GuidancePolicy
 from langchain_gkt.prompts.base import PreparedPrompt, PromptContext, aprepare, prepare
@@ -26,57 +36,10 @@ from langchain_gkt.structured_output.schema import schema_in, with_instruction
 from langchain_gkt.teachers import replies
 from langchain_gkt.teachers import settings as teachers
 from langchain_gkt.teachers.prefill import as_instruction, without_repetition
+from langchain_gkt.teachers.refusals import refusal_in
 from langchain_gkt.teachers.secrets import hiding
 from langchain_gkt.teachers.wrappers import models_of
 from langchain_gkt.tool_text import may_be_call
-
-
-@dataclass(kw_only=True)
-class TeacherOutcome:
-    """What the teacher gave in one call, possibly in two attempts.
-
-    Attributes:
-        guidance: The guidance; None before it is read, and for a tool call.
-        tool_reply: The reply with the tool call, if there was one.
-        calls: How often the teacher was asked.
-        tokens: Its completion tokens.
-        usage: Its usage; None if it reported none.
-        estimated: Whether ``tokens`` is partly a guess, because usage was not reported.
-        shown: The text that has already been shown to the caller.
-        fallback: Why the student had to answer without guidance, or None.
-        prompt_share: About how long the teacher's prompt was, as a share of the whole
-            conversation; None if it was shown the whole.
-    """
-
-    guidance: Guidance | None = None
-    tool_reply: AIMessage | None = None
-    calls: int = 0
-    tokens: int = 0
-    usage: UsageMetadata | None = None
-    estimated: bool = False
-    shown: str = ""
-    fallback: str | None = None
-    prompt_share: float | None = None
-
-    def count(self, reply: AIMessage) -> None:
-        """Add the tokens of a reply.
-
-        Args:
-            reply: The teacher's reply.
-        """
-        self.tokens += replies.completion_tokens(reply)
-        self.estimated |= not reply.usage_metadata
-        if reply.usage_metadata:
-            self.usage = add_usage(self.usage, reply.usage_metadata)
-
-    def keep_shown(self) -> None:
-        """Make guidance of what was shown before the teacher failed; the student continues it."""
-        if self.shown:
-            count = max(1, len(self.shown) // 4)
-            self.tokens, self.estimated = self.tokens + count, True
-            self.guidance = Guidance(
-                text=self.shown, token_count=count, written=self.shown, estimated=True
-            )
 
 
 @dataclass(frozen=True)
@@ -88,6 +51,13 @@ class TeacherStep:
     """
 
     settings: CallSettings
+
+    def watched(self) -> AbstractContextManager[None]:
+        """Return the context in which the teacher is asked: a circuit breaker may refuse it."""
+        settings = self.settings
+        return watched(
+            settings.breaker, list(models_of(settings.teacher)), settings.child("teacher")
+        )
 
     def prompt_context(self, messages: list[BaseMessage]) -> PromptContext:
         """Return what a teacher prompt may go by.
@@ -127,6 +97,7 @@ class TeacherStep:
         return BlockingWork(
             partial(prepare, prompt, messages, context),
             partial(aprepare, prompt, messages, context),
+            part="teacher prompt",
         )
 
     def run(
@@ -205,7 +176,8 @@ class TeacherStep:
             call = self._model_call(
                 list(prompt.messages), self.settings.limit, config, streaming=False
             )
-            return self._read_alone(prompt, call.run())
+            with self.watched():
+                return self._read_alone(prompt, result_of(call, self.settings.deadline))
         except GKTError:
             raise
         except Exception as error:
@@ -222,7 +194,9 @@ class TeacherStep:
             call = self._model_call(
                 list(prompt.messages), self.settings.limit, config, streaming=False
             )
-            return self._read_alone(prompt, await call.arun())
+            with self.watched():
+                reply = await aresult_of(call, self.settings.deadline)
+                return self._read_alone(prompt, reply)
         except GKTError:
             raise
         except Exception as error:
@@ -281,6 +255,7 @@ class TeacherStep:
             arguments=arguments,
             streams=streams,
             has_async=teachers.has_async(settings.teacher),
+            blocks=any(map(blocks_threads, models_of(settings.teacher))),
         )
 
     def _following(self, prompt: PreparedPrompt, reply: AIMessage) -> AIMessage:
@@ -328,6 +303,8 @@ class TeacherStep:
 
     def _read(self, message: AIMessage, limit: int | None, outcome: TeacherOutcome) -> Guidance:
         settings = self.settings
+        if refusal := refusal_in(message):
+            return outcome.refused(message, refusal, settings)
         # Nothing is cut if nobody continues.
         is_last = settings.mode != "guided" or (limit is not None and limit == settings.max_tokens)
         policy = GuidancePolicy(cut="none") if is_last else settings.policy

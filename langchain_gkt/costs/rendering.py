@@ -325,3 +325,24 @@ def _chart_title(comparison: Comparison | None, ratio: float | None) -> str:
     if ratio is not None:
         return f"Guided answers cost {ratio:.0%} of teacher only (estimated)"
     return "What the answers took"
+
+
+def breaker_note(name: str, state: Mapping[str, Any]) -> str:
+    """Say in words what a circuit breaker did.
+
+    Args:
+        name: The teacher's model.
+        state: What `CircuitBreaker.to_dict` returned.
+
+    Returns:
+        A sentence.
+    """
+    now = {
+        "open": f"asked again in {state['seconds_left']:.0f} s",
+        "half_open": "to be tried again",
+    }
+    return (
+        f"teacher {name} was left alone {state['opened']} time(s) after failures in a row: "
+        f"{state['refused_calls']} call(s) were not made; it is now "
+        f"{now.get(state['state'], 'asked as usual')}; last failure: {state['last_failure']}"
+    )

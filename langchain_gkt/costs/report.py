@@ -35,6 +35,8 @@ class CostReport:
         budget: The budget with what of it is spent, if there is one.
         hidden_retries: Models whose clients may retry unseen by any callback.
         running: Calls that had not ended when the report was made.
+        breakers: The state of each teacher's circuit breaker, by the teacher's model; see
+            `CircuitBreaker.to_dict`.
     """
 
     models: dict[tuple[str, str], UsageTotals] = field(default_factory=dict)
@@ -44,6 +46,7 @@ class CostReport:
     budget: dict[str, Any] | None = None
     hidden_retries: tuple[str, ...] = ()
     running: int = 0
+    breakers: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def teacher(self) -> UsageTotals:
@@ -85,8 +88,8 @@ class CostReport:
             it would leave calls out, ``known_cost`` never is, ``unreported`` is estimated, and
             ``models`` holds the same for each model); ``total``; ``teacher_only_estimate``;
             ``comparison`` (see `Comparison`, None if nothing was compared);
-            ``compared_cost``; ``budget``; ``notes``; ``running``. Money is a decimal string in
-            US dollars. Times are seconds.
+            ``compared_cost``; ``budget``; ``notes``; ``running``;
+            ``circuit_breakers``. Money is a decimal string in US dollars. Times are seconds.
         """
         roles = {}
         for role in ("teacher", "student"):
@@ -106,6 +109,7 @@ class CostReport:
             "budget": self.budget,
             "notes": self.notes(),
             "running": self.running,
+            "circuit_breakers": self.breakers,
         }
 
     def _estimate_dict(self) -> dict[str, Any]:
@@ -201,6 +205,9 @@ class CostReport:
             notes.append(str(self.comparison))
         if self.budget:
             notes.append(rendering.budget_note(self.budget))
+        notes += [
+            rendering.breaker_note(*item) for item in self.breakers.items() if item[1]["opened"]
+        ]
         if self.hidden_retries:
             notes.append(
                 f"not seen: retries inside the client of {', '.join(self.hidden_retries)}; set "

@@ -144,6 +144,7 @@ class CostTracker(RunListener):
             lock=lock,
         )
         self._comparison: Comparison | None = None
+        self._breakers: dict[str, Any] = {}
         super().__init__(self._aggregator, lock)
 
     def admit_teacher(
@@ -178,6 +179,18 @@ class CostTracker(RunListener):
             if root is not None:
                 self._call_of({"gkt_call_id": call_id, "gkt_mode": mode}, root)
 
+    def hear_breaker(self, models: Sequence[Any], breaker: Any) -> None:
+        """Take a teacher's circuit breaker into the report.
+
+        Args:
+            models: The chat models it guards, the main one first.
+            breaker: A `CircuitBreaker`.
+        """
+        main = models[0]
+        name = getattr(main, "model_name", None) or getattr(main, "model", None)
+        with self._lock:
+            self._breakers[str(name or type(main).__name__)] = breaker
+
     def end_run(
         self, run_id: UUID, response: Any, error: BaseException | None = None
     ) -> Mapping[str, float] | None:
@@ -209,4 +222,5 @@ class CostTracker(RunListener):
                 budget=sums.ledger.to_dict() if sums.ledger else None,
                 hidden_retries=tuple(sorted(sums.hidden_retries)),
                 running=sums.running,
+                breakers={name: one.to_dict() for name, one in self._breakers.items()},
             )

@@ -8,6 +8,7 @@ from typing import Any
 from langchain_core.messages import BaseMessage
 
 from langchain_gkt.begun_answer import begun_text
+from langchain_gkt.errors import StudentError
 from langchain_gkt.structured_output.schema import schema_in, with_instruction
 from langchain_gkt.students.backends.protocol import Backend, refuse_unsupported
 from langchain_gkt.students.decoding_constraints import DecodingConstraints
@@ -43,6 +44,8 @@ class RequestBuilder:
         self, messages: Sequence[BaseMessage], settings: GenerationSettings, *, reserve: int
     ) -> int:
         """Refuse what the model cannot answer; see `HuggingFaceStudent.check`."""
+        if self.engine.closed:
+            raise StudentError("the student is closed; make a new one")
         self.tokenize(messages, settings, reserve=reserve)
         return self.constraints.shortest_answer(settings)
 

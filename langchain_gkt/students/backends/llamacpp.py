@@ -12,7 +12,6 @@ import ctypes
 import logging
 import math
 import os
-import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from concurrent.futures import Future
@@ -20,6 +19,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from functools import cached_property, partial
 from importlib.metadata import version
+from threading import Event
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -140,18 +140,20 @@ class LlamaCppBackend:
         return prefill
 
     def generate(
-        self, request: Request, cancelled: threading.Event, *, stream: bool = True
+        self, request: Request, cancelled: Event, *, stream: bool = True
     ) -> Generator[TokenChunk, None, None]:
         """Generate one answer; see `Backend.generate`."""
         if not cancelled.is_set():
-            yield from receive(partial(self._submit, request, cancelled, stream))
+            started = Event()
+            yield from receive(partial(self._submit, request, cancelled, stream, started), started)
 
     async def agenerate(
         self, request: Request, *, stream: bool = True
     ) -> AsyncGenerator[TokenChunk, None]:
         """Do what `generate` does, on the event loop."""
-        submit = partial(self._submit, request, threading.Event(), stream)
-        async with aclosing(areceive(submit)) as chunks:
+        started = Event()
+        submit = partial(self._submit, request, Event(), stream, started)
+        async with aclosing(areceive(submit, started)) as chunks:
             async for chunk in chunks:
                 yield chunk
 
@@ -175,11 +177,7 @@ class LlamaCppBackend:
             raise StudentError(_CANNOT_FORK)
 
     def _submit(
-        self,
-        request: Request,
-        cancelled: threading.Event,
-        stream: bool,
-        deliver: Deliver,
+        self, request: Request, cancelled: Event, stream: bool, started: Event, deliver: Deliver
     ) -> Callable[[], None]:
         """Check a request and queue it; return what cancels it."""
         self._check()
@@ -187,9 +185,10 @@ class LlamaCppBackend:
         if request.max_tokens < 1:
             deliver(TokenChunk(text="", tokens=0, finish_reason="length"))
             return cancelled.set
-        closed = threading.Event()
+        closed = Event()
 
         def run() -> None:
+            started.set()
             try:
                 self._await_prefill(request.prompt)
                 deliver(self._answer(request, stream, deliver, cancelled, closed))
@@ -204,8 +203,8 @@ class LlamaCppBackend:
         request: Request,
         stream: bool,
         deliver: Deliver,
-        cancelled: threading.Event,
-        closed: threading.Event,
+        cancelled: Event,
+        closed: Event,
     ) -> TokenChunk | None:
         """Have llama.cpp write an answer; return the last chunk, or None if it was cancelled."""
         body, last = completion_request(request, self._marks), None
@@ -338,7 +337,7 @@ class PromptPrefill:
             ids: Ids of the prompt.
         """
         self.ids, self.closed = ids, False
-        self._backend, self._claimed, self._finished = backend, False, threading.Event()
+        self._backend, self._claimed, self._finished = backend, False, Event()
         backend.run_prefill(self)
 
     @property

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 
 from langchain_gkt.students.engine.request import TokenChunk
+from langchain_gkt.time_limit import OutOfTime, seconds_left
 
 Deliver = Callable[[TokenChunk | Exception | None], None]
 """Takes the chunks of an answer; an exception if it failed, None if it was cancelled."""
@@ -14,22 +16,33 @@ Submit = Callable[[Deliver], Callable[[], None]]
 """Sends a request and returns what cancels it; its chunks are delivered from any thread."""
 
 
-def receive(submit: Submit) -> Generator[TokenChunk, None, None]:
+def receive(
+    submit: Submit, started: threading.Event | None = None
+) -> Generator[TokenChunk, None, None]:
     """Send a request and give its chunks; closing the generator cancels the request.
 
     Args:
         submit: Sends it.
+        started: Set by the engine when the request leaves the queue; None if it does not tell.
 
     Yields:
         The chunks, the last one with a finish reason unless the request was cancelled.
 
     Raises:
         Exception: What was delivered as one.
+        OutOfTime: If the time of the call that this runs inside is over.
     """
     chunks: queue.SimpleQueue[TokenChunk | Exception | None] = queue.SimpleQueue()
+    left = seconds_left()
     cancel = submit(chunks.put)
     try:
-        while (chunk := chunks.get()) is not None:
+        while True:
+            try:
+                chunk = chunks.get(timeout=left() if left else None)
+            except queue.Empty:
+                raise _out_of_time(started) from None
+            if chunk is None:
+                return
             if isinstance(chunk, Exception):
                 raise chunk
             yield chunk
@@ -39,11 +52,15 @@ def receive(submit: Submit) -> Generator[TokenChunk, None, None]:
         cancel()
 
 
-async def areceive(submit: Submit) -> AsyncGenerator[TokenChunk, None]:
+async def areceive(
+    submit: Submit, started: threading.Event | None = None
+) -> AsyncGenerator[TokenChunk, None]:
     """Do what `receive` does, on the event loop and without a thread per request."""
     loop = asyncio.get_running_loop()
     chunks: asyncio.Queue[TokenChunk | Exception | None] = asyncio.Queue()
     is_over = False
+    left = seconds_left()
+    alarm: asyncio.TimerHandle | None = None
 
     def deliver(chunk: TokenChunk | Exception | None) -> None:
         nonlocal is_over
@@ -54,10 +71,19 @@ async def areceive(submit: Submit) -> AsyncGenerator[TokenChunk, None]:
             if cancel is not None:
                 cancel()
 
+    def ring() -> None:
+        nonlocal alarm
+        if left is not None and (seconds := left()) > 0:  # time may stand still for a reader
+            alarm = loop.call_later(seconds, ring)
+        elif left is not None:
+            chunks.put_nowait(_out_of_time(started))
+
     cancel: Callable[[], None] | None = None
     cancel = submit(deliver)
     if is_over:
         cancel()
+    if left is not None:
+        ring()
     try:
         while (chunk := await chunks.get()) is not None:
             if isinstance(chunk, Exception):
@@ -67,3 +93,11 @@ async def areceive(submit: Submit) -> AsyncGenerator[TokenChunk, None]:
                 return
     finally:
         cancel()
+        if alarm is not None:
+            alarm.cancel()
+
+
+def _out_of_time(started: threading.Event | None) -> OutOfTime:
+    queued = started is not None and not started.is_set()
+    what = "its turn in the student's queue" if queued else "the student"
+    return OutOfTime(f"the call's time was over while waiting for {what}", queued=queued)

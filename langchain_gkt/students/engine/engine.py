@@ -12,7 +12,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -214,7 +214,9 @@ class Engine:
                 too many wait already.
         """
         if not cancelled.is_set():
-            yield from receive(lambda deliver: self._submit(request, deliver, cancelled, stream))
+            started = threading.Event()
+            submit = partial(self._submit, request, cancelled, started, stream)
+            yield from receive(submit, started)
 
     async def agenerate(
         self, request: Request, *, stream: bool = True
@@ -231,9 +233,9 @@ class Engine:
         Raises:
             StudentError: As `generate` does.
         """
-        cancelled = threading.Event()
-        chunks = areceive(lambda deliver: self._submit(request, deliver, cancelled, stream))
-        async with aclosing(chunks):
+        started = threading.Event()
+        submit = partial(self._submit, request, threading.Event(), started, stream)
+        async with aclosing(areceive(submit, started)) as chunks:
             async for chunk in chunks:
                 yield chunk
 
@@ -259,7 +261,12 @@ class Engine:
         return recorder.tokens
 
     def _submit(
-        self, request: Request, deliver: Deliver, cancelled: threading.Event, stream: bool
+        self,
+        request: Request,
+        cancelled: threading.Event,
+        started: threading.Event,
+        stream: bool,
+        deliver: Deliver,
     ) -> Callable[[], None]:
         """Check a request and queue it; return what cancels it."""
         self.window.refuse_request(request)
@@ -268,6 +275,7 @@ class Engine:
             ids=[*request.prompt, *request.kept],
             deliver=deliver,
             cancelled=cancelled,
+            started=started,
             detokenizer=Detokenizer(self.tokenizer.backend_tokenizer, request),
             stream=stream,
             healing=Healing(self.spelling, request.seam) if request.seam else None,

@@ -24,6 +24,7 @@ class RequestState:
         ids: Ids to prefill: the prompt and the beginning of the answer.
         deliver: Takes the chunks; called on the scheduler's thread.
         cancelled: Ends the request within one step when set.
+        started: Set when the request leaves the queue.
         detokenizer: Makes the text.
         stream: Whether text is delivered as soon as it is certain, or once, at the end.
         closed: Whether the caller reads no more chunks.
@@ -40,6 +41,7 @@ class RequestState:
     ids: list[int]
     deliver: Deliver
     cancelled: threading.Event
+    started: threading.Event = field(default_factory=threading.Event)
     detokenizer: Detokenizer
     stream: bool = True
     closed: bool = False

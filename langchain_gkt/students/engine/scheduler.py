@@ -240,6 +240,7 @@ class Scheduler:
                     ):
                         return None
                 self.queue.waiting.popleft()
+            state.started.set()
             if fits:
                 return state
             state.deliver(

@@ -1,0 +1,210 @@
+"""CircuitBreaker: leaves a teacher that keeps failing alone for a while."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import get_callback_manager_for_config
+
+from langchain_gkt.errors import (
+    BudgetExceeded,
+    ConfigurationError,
+    TeacherError,
+    bounded,
+    whole_number,
+)
+from langchain_gkt.teachers.refusals import is_refusal
+
+# Answers by which a server says that it cannot serve anybody now, or not with this key.
+_OUTAGES = {401, 403, 408, 425, 429}
+_MAX_REASON = 200
+
+
+class CircuitBreaker:
+    """Counts a teacher's failures in a row, and refuses its calls for a while after too many.
+
+    ``closed``: every call is made. ``open``: after ``failures`` calls in a row have failed, none
+    is made for ``rest`` seconds; each raises a TeacherError at once, or is answered by the
+    student with ``on_teacher_error="student"``. ``half_open``: then one call is made; if it
+    fails, the teacher rests once more, else the breaker is closed. A request that the server
+    refuses as wrong (a status like 400) or that a budget refuses is no failure of the teacher.
+
+    Chains that are given the same breaker share what they know of their teacher; copies of a
+    chain do. It may be used from any thread and event loop.
+    """
+
+    def __init__(
+        self,
+        *,
+        failures: int = 5,
+        rest: float = 30.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Start closed.
+
+        Args:
+            failures: How many calls in a row have to fail.
+            rest: How many seconds the teacher is then left alone.
+            clock: Returns the time in seconds; tests may move their own.
+
+        Raises:
+            ValueError: If a number makes no sense.
+        """
+        whole_number("CircuitBreaker.failures", failures, least=1)
+        if isinstance(rest, bool) or not isinstance(rest, int | float) or not rest > 0:
+            raise ValueError(f"CircuitBreaker.rest must be seconds above 0, not {rest!r}")
+        self._failures, self._rest, self._clock = failures, float(rest), clock
+        self._lock = threading.Lock()
+        self._in_a_row, self._opened, self._refused = 0, 0, 0
+        self._open_until: float | None = None
+        self._trying = False
+        self._last_failure: str | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CircuitBreaker:
+        """Return this very breaker: what is known of a teacher is shared."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the settings; another process learns by itself."""
+        return _rebuilt, (type(self), self._failures, self._rest)
+
+    def __repr__(self) -> str:
+        """Show the settings and the state."""
+        return f"CircuitBreaker(failures={self._failures}, rest={self._rest:g}, {self.state})"
+
+    @property
+    def state(self) -> str:
+        """``closed``, ``open`` or ``half_open``."""
+        with self._lock:
+            return self._state()
+
+    def _state(self) -> str:
+        if self._open_until is None:
+            return "closed"
+        return "open" if self._clock() < self._open_until else "half_open"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for a report.
+
+        Returns:
+            ``state``; ``failures_in_a_row``; ``opened``, how often it opened; ``refused_calls``;
+            ``seconds_left`` until the teacher is asked again; ``last_failure``.
+        """
+        with self._lock:
+            return {
+                "state": self._state(),
+                "failures_in_a_row": self._in_a_row,
+                "opened": self._opened,
+                "refused_calls": self._refused,
+                "seconds_left": self._seconds_left(),
+                "last_failure": self._last_failure,
+            }
+
+    def _seconds_left(self) -> float:
+        return 0.0 if self._open_until is None else max(0.0, self._open_until - self._clock())
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Let a call of the teacher be made inside, and learn from how it ends.
+
+        Raises:
+            TeacherError: If the teacher is left alone; nothing was paid.
+        """
+        is_trial, period = self._admit()
+        failed: bool | None = None  # unless it is known: a call that was cancelled says nothing
+        reason = ""
+        try:
+            yield
+            failed = False
+        except Exception as error:
+            failed = is_outage(error)
+            reason = bounded(f"{type(error).__name__}: {error}", _MAX_REASON)
+            raise
+        finally:
+            self._learn(failed, reason, is_trial=is_trial, period=period)
+
+    def _admit(self) -> tuple[bool, int]:
+        with self._lock:
+            if self._open_until is None:
+                return False, self._opened
+            if self._clock() >= self._open_until and not self._trying:
+                self._trying = True
+                return True, self._opened
+            self._refused += 1
+            left = self._seconds_left()
+            error = TeacherError(
+                f"the teacher is left alone: {self._in_a_row} calls in a row have failed, the "
+                f"last with {self._last_failure}",
+                hint=f"it is asked again in {left:.0f} s; see circuit_breaker, or set "
+                "on_teacher_error='student' to have the student answer meanwhile",
+                retryable=True,
+            )
+        error.retry_after = left
+        raise error
+
+    def _learn(self, failed: bool | None, reason: str, *, is_trial: bool, period: int) -> None:
+        with self._lock:
+            if is_trial:
+                self._trying = False
+            elif period != self._opened or self._open_until is not None:
+                return  # the call was begun before the breaker opened
+            if failed is None:
+                return
+            if not failed:
+                self._in_a_row, self._open_until = 0, None
+                return
+            self._in_a_row += 1
+            self._last_failure = reason
+            if is_trial or self._in_a_row >= self._failures:
+                self._opened += 1
+                self._open_until = self._clock() + self._rest
+
+
+def _rebuilt(kind: type[CircuitBreaker], failures: int, rest: float) -> CircuitBreaker:
+    return kind(failures=failures, rest=rest)
+
+
+def is_outage(error: Exception) -> bool:
+    """Say whether an error tells that a teacher is out of order for everybody.
+
+    Args:
+        error: What a call of it raised.
+
+    Returns:
+        False for what the caller did: a budget, a wrong request, a text that was refused.
+    """
+    if isinstance(error, BudgetExceeded | ConfigurationError) or is_refusal(error):
+        return False
+    response = getattr(error, "response", None)
+    found = getattr(error, "status", None) or getattr(error, "status_code", None)
+    status = found or getattr(response, "status_code", None)
+    return not isinstance(status, int) or status >= 500 or status in _OUTAGES
+
+
+@contextmanager
+def watched(
+    breaker: CircuitBreaker | None, models: list[Any], config: RunnableConfig
+) -> Iterator[None]:
+    """Have a breaker decide about a call of a teacher, and the handlers know of the breaker.
+
+    Args:
+        breaker: The breaker, or None to let every call be made.
+        models: The chat models that the call may reach.
+        config: The config of the teacher's run.
+
+    Raises:
+        TeacherError: If the teacher is left alone.
+    """
+    if breaker is None:
+        yield
+        return
+    for handler in get_callback_manager_for_config(config).handlers:
+        if hear := getattr(handler, "hear_breaker", None):
+            hear(models, breaker)
+    with breaker.attempt():
+        yield

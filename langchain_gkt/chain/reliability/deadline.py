@@ -1,0 +1,144 @@
+"""The deadline of one call: who may take how long, and what is said when it is over."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from langchain_gkt.errors import StudentError, TeacherError
+from langchain_gkt.time_limit import OutOfTime, SecondsLeft
+
+Part = Literal["teacher", "teacher prompt", "student"]
+"""What of a call takes time; ``teacher prompt`` is the making of what the teacher is shown."""
+
+STUDENT_SHARE = 0.5
+"""Share of the time left that the teacher leaves to a student that answers in its place."""
+
+_NAMES = {
+    "teacher": "the teacher",
+    "teacher prompt": "the making of the teacher prompt",
+    "student": "the student",
+    "queue": "the student's queue",
+}
+_TEACHER_HINT = (
+    "raise timeout, or set on_teacher_error='student' to have the student answer in the time "
+    "that is left; what the teacher may have been paid is in the cost report as unreported"
+)
+_STUDENT_HINT = {
+    "student": "raise timeout, or lower max_tokens",
+    "queue": "send fewer requests at once, raise the student's max_batch_size, or raise timeout",
+}
+
+
+def check_timeout(value: Any) -> float | None:
+    """Check the seconds that a call may take.
+
+    Args:
+        value: The value of a field or a call-time argument.
+
+    Returns:
+        The seconds; None for no limit.
+
+    Raises:
+        ValueError: If it is no number above 0.
+    """
+    if value is None:
+        return None
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or value <= 0:
+        raise ValueError(
+            f"timeout must be a number of seconds above 0, or None for no limit, not {value!r}"
+        )
+    return float(value)
+
+
+class Deadline:
+    """The time that one call has, from the moment this is made.
+
+    The time that the reader of a stream takes between two chunks does not count.
+    """
+
+    def __init__(self, seconds: float, *, keeps_share: bool) -> None:
+        """Start the clock.
+
+        Args:
+            seconds: How long the call may take.
+            keeps_share: Whether the teacher leaves a share to the student, because the student
+                answers if it fails.
+        """
+        self._seconds, self._keeps_share = seconds, keeps_share
+        self._end = time.monotonic() + seconds
+        self._teacher_end: float | None = None
+        self._paused_at: float | None = None
+        self._taken: dict[str, float] = {}
+
+    def left(self, part: Part) -> SecondsLeft:
+        """Return what says how many seconds a part of the call has left.
+
+        Args:
+            part: The part. The teacher's share is measured when it is first asked about.
+        """
+        if part == "student" or not self._keeps_share:
+            return lambda: self._until(self._end)
+        if self._teacher_end is None:
+            left = self._until(self._end)
+            self._teacher_end = self._end - left * STUDENT_SHARE
+        return lambda: self._until(self._teacher_end or self._end)
+
+    def _until(self, end: float) -> float:
+        now = time.monotonic() if self._paused_at is None else self._paused_at
+        return max(0.0, end - now)
+
+    @contextmanager
+    def taken_by(self, part: Part) -> Iterator[None]:
+        """Count the time inside as a part's.
+
+        Args:
+            part: The part.
+        """
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._taken[part] = self._taken.get(part, 0.0) + time.monotonic() - began
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop the clock: the reader has the turn."""
+        self._paused_at = began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._paused_at, taken = None, time.monotonic() - began
+            self._end += taken
+            if self._teacher_end is not None:
+                self._teacher_end += taken
+
+    def error(self, part: Part, cause: OutOfTime) -> Exception:
+        """Make the error of a call whose time is over.
+
+        Args:
+            part: What was being waited for.
+            cause: What noticed it.
+
+        Returns:
+            A TeacherError or a StudentError that says which part took the time.
+        """
+        where = "queue" if cause.queued and part == "student" else part
+        taken = ", ".join(f"{_NAMES[name]} {sec:.1f} s" for name, sec in self._taken.items())
+        share = self._keeps_share and part != "student"
+        what = "the teacher's share of the call's" if share else "the call's"
+        message = (
+            f"{what} timeout={self._seconds:g} s is over, and {_NAMES[where]} had not finished "
+            f"(taken so far: {taken})"
+        )
+        error: Exception
+        if part == "student":
+            error = StudentError(message, hint=_STUDENT_HINT[where], retryable=True)
+        else:
+            error = TeacherError(message, hint=_TEACHER_HINT, retryable=True)
+        error.__cause__ = cause
+        return error

@@ -1,0 +1,203 @@
+"""Ends the runs of a model that nobody waits for any more, and keeps it from telling of them.
+
+A model that is abandoned in a thread goes on for a while. Its runs are ended, for every handler,
+when it is abandoned; what it tells later is heard by nobody, and stops it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from langchain_core.callbacks import (
+    AsyncCallbackManagerForLLMRun,
+    BaseCallbackHandler,
+    CallbackManager,
+    CallbackManagerForLLMRun,
+)
+from langchain_core.callbacks.manager import (
+    AsyncCallbackManagerForChainRun,
+    CallbackManagerForChainRun,
+)
+from langchain_core.messages import AIMessageChunk
+from langchain_core.outputs import ChatGenerationChunk, LLMResult
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import get_callback_manager_for_config
+
+from langchain_gkt.teachers.wrappers import models_of
+
+
+class Abandoned(BaseException):
+    """Ends a model that nobody waits for; no retry and no handler catches it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OpenRun:
+    run_id: UUID
+    is_model: bool
+    handlers: list[BaseCallbackHandler]
+    parent_run_id: UUID | None = None
+    tags: list[str] = field(default_factory=list)
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def manager(self, *, asynchronous: bool) -> Any:
+        kinds: dict[tuple[bool, bool], Any] = {
+            (True, False): CallbackManagerForLLMRun,
+            (True, True): AsyncCallbackManagerForLLMRun,
+            (False, False): CallbackManagerForChainRun,
+            (False, True): AsyncCallbackManagerForChainRun,
+        }
+        return kinds[self.is_model, asynchronous](
+            run_id=self.run_id,
+            handlers=self.handlers,
+            inheritable_handlers=self.handlers,
+            parent_run_id=self.parent_run_id,
+            tags=self.tags,
+            metadata=self.metadata,
+        )
+
+
+class RunGuard(BaseCallbackHandler):
+    """The first handler of a model's runs: it knows which are open, and can end them all."""
+
+    run_inline = True
+
+    def __init__(self) -> None:
+        """Guard nothing yet."""
+        self._lock = threading.Lock()
+        self._open: dict[UUID, _OpenRun] = {}
+        self._abandoned = False
+        self._handlers: list[BaseCallbackHandler] = []
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RunGuard:
+        """Return this very handler: models may be deep-copied with their handlers."""
+        return self
+
+    def added_to(self, config: RunnableConfig, model: Runnable[Any, Any]) -> RunnableConfig:
+        """Guard the runs of a model.
+
+        Args:
+            config: The config of its run.
+            model: The model.
+
+        Returns:
+            The config with this handler in front of all others.
+        """
+        manager = get_callback_manager_for_config(config).copy()
+        heard = CallbackManager.configure(manager)
+        for one in _models(model):
+            heard = CallbackManager.configure(heard, one.callbacks)
+        self._handlers = heard.handlers
+        manager.handlers = [self, *manager.handlers]
+        manager.inheritable_handlers = [self, *manager.inheritable_handlers]
+        return {**config, "callbacks": manager}
+
+    def abandon(self) -> None:
+        """Let no handler hear of these runs any more; the next event ends the model."""
+        with self._lock:
+            self._abandoned = True
+
+    def end_runs(self, error: BaseException, chunks: Sequence[Any] = ()) -> None:
+        """Abandon the model, and tell every handler that its open runs failed.
+
+        Args:
+            error: What they failed with.
+            chunks: What the model has given so far.
+        """
+        for run in self._take_open():
+            manager = run.manager(asynchronous=False)
+            if run.is_model:
+                manager.on_llm_error(error, **_partial(chunks))
+            else:
+                manager.on_chain_error(error)
+
+    async def aend_runs(self, error: BaseException, chunks: Sequence[Any] = ()) -> None:
+        """Do what `end_runs` does, on the event loop."""
+        for run in self._take_open():
+            manager = run.manager(asynchronous=True)
+            if run.is_model:
+                await manager.on_llm_error(error, **_partial(chunks))
+            else:
+                await manager.on_chain_error(error)
+
+    def _take_open(self) -> list[_OpenRun]:
+        with self._lock:
+            self._abandoned = True
+            runs = list(reversed(self._open.values()))  # the innermost first
+            self._open.clear()
+        return runs
+
+    def _start(self, run_id: UUID, kwargs: dict[str, Any], *, is_model: bool) -> None:
+        with self._lock:
+            self._refuse_abandoned()
+            self._open[run_id] = _OpenRun(
+                run_id=run_id,
+                is_model=is_model,
+                handlers=self._handlers,
+                parent_run_id=kwargs.get("parent_run_id"),
+                tags=list(kwargs.get("tags") or ()),
+                metadata=dict(kwargs.get("metadata") or {}),
+            )
+
+    def _end(self, run_id: UUID) -> None:
+        with self._lock:
+            self._refuse_abandoned()
+            self._open.pop(run_id, None)
+
+    def _refuse_abandoned(self) -> None:
+        if self._abandoned:
+            raise Abandoned
+
+    def on_chat_model_start(self, serialized: Any, messages: Any, **kwargs: Any) -> None:
+        """Note a model's run that starts."""
+        self._start(kwargs["run_id"], kwargs, is_model=True)
+
+    def on_llm_start(self, serialized: Any, prompts: Any, **kwargs: Any) -> None:
+        """Note the run of a model of texts that starts."""
+        self._start(kwargs["run_id"], kwargs, is_model=True)
+
+    def on_chain_start(self, serialized: Any, inputs: Any, **kwargs: Any) -> None:
+        """Note the run of a wrapper, such as ``with_retry``, that starts."""
+        self._start(kwargs["run_id"], kwargs, is_model=False)
+
+    def on_llm_new_token(self, token: Any, **kwargs: Any) -> None:
+        """Stop an abandoned model that still streams."""
+        with self._lock:
+            self._refuse_abandoned()
+
+    def on_llm_end(self, response: Any, **kwargs: Any) -> None:
+        """Forget a run that ended well."""
+        self._end(kwargs["run_id"])
+
+    def on_llm_error(self, error: BaseException, **kwargs: Any) -> None:
+        """Forget a run that failed."""
+        self._end(kwargs["run_id"])
+
+    def on_chain_end(self, outputs: Any, **kwargs: Any) -> None:
+        """Forget a wrapper's run that ended well."""
+        self._end(kwargs["run_id"])
+
+    def on_chain_error(self, error: BaseException, **kwargs: Any) -> None:
+        """Forget a wrapper's run that failed."""
+        self._end(kwargs["run_id"])
+
+
+def _models(model: Runnable[Any, Any]) -> list[Any]:
+    try:
+        return list(models_of(model))
+    except TypeError:  # ``bind_tools`` may give any Runnable
+        return []
+
+
+def _partial(chunks: Sequence[Any]) -> dict[str, Any]:
+    """Return what a handler is told of a reply that was cut, as langchain-core tells it."""
+    found = [chunk for chunk in chunks if isinstance(chunk, AIMessageChunk)]
+    if not found:
+        return {"response": LLMResult(generations=[])}
+    whole = found[0]
+    for chunk in found[1:]:
+        whole = whole + chunk
+    return {"response": LLMResult(generations=[[ChatGenerationChunk(message=whole)]])}

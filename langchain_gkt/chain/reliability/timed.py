@@ -1,0 +1,217 @@
+"""Waits for the parts of a call no longer than its deadline allows, without an event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from langchain_gkt.chain.reliability.deadline import Deadline, Part
+from langchain_gkt.chain.reliability.run_guard import RunGuard
+from langchain_gkt.chain.reliability.threads import AbandonableThread, NotInTime
+from langchain_gkt.time_limit import OutOfTime, SecondsLeft, limited_to
+
+# Our own student ends by itself when the time is over, and can say what it was waiting for.
+GRACE_SECONDS = 0.25
+# How long the reader of a stream that leaves early waits for the model's run to end.
+_CLOSING_SECONDS = 1.0
+_END = object()
+
+
+def time_to_wait(deadline: Deadline, part: Part) -> SecondsLeft:
+    """Return what says how long to wait for a part of a call.
+
+    Args:
+        deadline: The deadline of the call.
+        part: The part.
+
+    Returns:
+        Says the seconds.
+
+    Raises:
+        TeacherError: If the teacher has no time left.
+        StudentError: If the student has none.
+    """
+    left = deadline.left(part)
+    if left() <= 0:
+        raise deadline.error(part, OutOfTime("no time was left to begin"))
+    return left if part != "student" else lambda: left() + GRACE_SECONDS
+
+
+class TimedParts:
+    """Has each part of a call done on a thread of its own, which is abandoned in time."""
+
+    def __init__(self, deadline: Deadline) -> None:
+        """Wait for nothing yet.
+
+        Args:
+            deadline: The deadline of the call.
+        """
+        self._deadline = deadline
+
+    def call(
+        self,
+        part: Part,
+        work: Callable[[], Any],
+        *,
+        guard: RunGuard | None = None,
+        undo: Callable[[Any], None] | None = None,
+    ) -> Any:
+        """Do some work.
+
+        Args:
+            part: Which part of the call it is.
+            work: The work.
+            guard: Guards the runs of the model that does it.
+            undo: Frees the result if nobody waits for it any more.
+
+        Returns:
+            Its result.
+
+        Raises:
+            TeacherError: If the teacher takes too long.
+            StudentError: If the student does.
+        """
+        wait, results = time_to_wait(self._deadline, part), list[Any]()
+
+        def kept() -> Any:
+            results.append(work())
+            return results[0]
+
+        thread = self._thread(part)
+        last: Callable[[], Any] | None = None
+        try:
+            return self._await(thread, part, kept, wait, guard)
+        except _Left as left:
+            if undo is not None:
+                last = lambda: [undo(result) for result in results]  # noqa: E731
+            raise left.error from left.error.__cause__
+        finally:
+            thread.end(last)
+
+    def stream(
+        self, part: Part, start: Callable[[], Iterator[Any]], guard: RunGuard
+    ) -> TimedStream:
+        """Give what an iterator gives.
+
+        Args:
+            part: Which part of the call it is.
+            start: Makes the iterator, on the thread.
+            guard: Guards the runs of the model.
+
+        Returns:
+            An iterator with a method ``close``.
+        """
+        return TimedStream(self, part, start, guard)
+
+    def _thread(self, part: Part) -> AbandonableThread:
+        with limited_to(self._deadline.left(part)):  # the thread copies the context
+            return AbandonableThread()
+
+    def _await(
+        self,
+        thread: AbandonableThread,
+        part: Part,
+        work: Callable[[], Any],
+        wait: SecondsLeft,
+        guard: RunGuard | None,
+        chunks: list[Any] | None = None,
+    ) -> Any:
+        try:
+            with self._deadline.taken_by(part):
+                return thread.call(work, wait)
+        except OutOfTime as error:
+            raise _Left(self._deadline.error(part, error)) from error
+        except NotInTime:
+            cause = OutOfTime(f"the call's time was over while waiting for the {part}")
+            if guard is not None:
+                guard.end_runs(cause, chunks or ())
+            raise _Left(self._deadline.error(part, cause)) from None
+        except KeyboardInterrupt as error:
+            if guard is not None:
+                guard.end_runs(error, chunks or ())
+            raise
+
+
+class _Left(Exception):
+    """The work was left alone; ``error`` is what to say of it."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
+class TimedStream:
+    """An iterator over what a thread's iterator gives; it reads no further than it is asked."""
+
+    def __init__(
+        self, timed: TimedParts, part: Part, start: Callable[[], Iterator[Any]], guard: RunGuard
+    ) -> None:
+        """Start nothing but the thread.
+
+        Args:
+            timed: Who waits.
+            part: Which part of the call it is.
+            start: Makes the iterator, on the thread.
+            guard: Guards the runs of the model.
+        """
+        self._timed, self._part, self._start, self._guard = timed, part, start, guard
+        self._wait = time_to_wait(timed._deadline, part)
+        self._thread = timed._thread(part)
+        self._iterator: Any = None
+        self._chunks: list[Any] = []
+        self._open = True
+
+    def _next(self) -> Any:
+        if self._iterator is None:
+            self._iterator = self._start()
+        return next(self._iterator, _END)
+
+    def _close_iterator(self) -> None:
+        if self._iterator is not None:
+            self._iterator.close()
+
+    def __iter__(self) -> TimedStream:
+        """Return itself."""
+        return self
+
+    def __next__(self) -> Any:
+        """Return what comes next.
+
+        Raises:
+            StopIteration: If nothing does.
+            TeacherError: If the teacher takes too long.
+            StudentError: If the student does.
+        """
+        if not self._open:
+            raise StopIteration
+        try:
+            chunk = self._timed._await(
+                self._thread, self._part, self._next, self._wait, self._guard, self._chunks
+            )
+        except _Left as left:
+            self._leave()
+            raise left.error from left.error.__cause__
+        except BaseException:
+            self._leave()
+            raise
+        if chunk is _END:
+            self._leave()
+            raise StopIteration
+        self._chunks.append(chunk)
+        return chunk
+
+    def _leave(self) -> None:
+        self._open = False
+        self._thread.end(self._close_iterator)
+
+    def close(self) -> None:
+        """Close the iterator; a model that does not end at once is left alone."""
+        if not self._open:
+            return
+        self._open = False
+        try:
+            self._thread.call(self._close_iterator, lambda: _CLOSING_SECONDS)
+        except NotInTime:
+            self._guard.end_runs(GeneratorExit(), self._chunks)
+        finally:
+            self._thread.end()

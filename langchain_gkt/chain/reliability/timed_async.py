@@ -1,0 +1,218 @@
+"""Awaits the parts of a call no longer than its deadline allows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+from langchain_gkt.chain.reliability.deadline import Deadline, Part
+from langchain_gkt.chain.reliability.run_guard import Abandoned, RunGuard
+from langchain_gkt.chain.reliability.threads import AbandonableThread
+from langchain_gkt.chain.reliability.timed import time_to_wait
+from langchain_gkt.time_limit import OutOfTime, SecondsLeft, limited_to
+
+# A model that goes on after it was cancelled is cancelled again.
+_AGAIN_SECONDS = 1.0
+_END = object()
+
+
+class _Alarm:
+    """Cancels what the current task awaits inside, when the time is over.
+
+    It does what ``asyncio.timeout`` does from Python 3.11 on, and ends the model's runs first.
+    """
+
+    def __init__(self, left: SecondsLeft, guard: RunGuard | None) -> None:
+        self._left, self._guard = left, guard
+        self._task: Any = asyncio.current_task()
+        self._loop = asyncio.get_running_loop()
+        self._handle: asyncio.TimerHandle | None = None
+        self._others, self.rings = 0, 0
+
+    def __enter__(self) -> _Alarm:
+        self._others = self._cancels()
+        self._handle = self._loop.call_later(self._left(), self._ring)
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: object) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+        for _ in range(self.rings):
+            if hasattr(self._task, "uncancel"):  # from Python 3.11 on
+                self._task.uncancel()
+        if not self.rings or error is None:
+            return
+        if isinstance(error, asyncio.CancelledError) and self._cancels() > self._others:
+            return  # somebody else cancelled the task, too
+        raise OutOfTime("the call's time was over") from None
+
+    def _cancels(self) -> int:
+        return self._task.cancelling() if hasattr(self._task, "cancelling") else 0
+
+    def _ring(self) -> None:
+        self.rings += 1
+        if self._guard is not None:
+            self._guard.abandon()
+        self._task.cancel()
+        self._handle = self._loop.call_later(_AGAIN_SECONDS, self._ring)
+
+
+class AwaitedParts:
+    """Awaits each part of a call in the task of its caller, and cancels it in time."""
+
+    def __init__(self, deadline: Deadline) -> None:
+        """Wait for nothing yet.
+
+        Args:
+            deadline: The deadline of the call.
+        """
+        self._deadline = deadline
+
+    async def call(
+        self,
+        part: Part,
+        work: Callable[[], Awaitable[Any]],
+        *,
+        guard: RunGuard | None = None,
+        chunks: list[Any] | None = None,
+    ) -> Any:
+        """Await some work.
+
+        Args:
+            part: Which part of the call it is.
+            work: The work.
+            guard: Guards the runs of the model that does it.
+            chunks: What the model has given so far.
+
+        Returns:
+            Its result.
+
+        Raises:
+            TeacherError: If the teacher takes too long.
+            StudentError: If the student does.
+        """
+        wait = time_to_wait(self._deadline, part)
+        try:
+            left = limited_to(self._deadline.left(part))
+            with left, self._deadline.taken_by(part), _Alarm(wait, guard):
+                return await work()
+        except OutOfTime as error:
+            if guard is not None:
+                await guard.aend_runs(error, chunks or ())
+            raise self._deadline.error(part, error) from error
+
+    async def call_thread(self, part: Part, work: Callable[[], Any], guard: RunGuard) -> Any:
+        """Await some work that blocks.
+
+        Args:
+            part: Which part of the call it is.
+            work: The work.
+            guard: Guards the runs of the model that does it.
+
+        Returns:
+            Its result.
+
+        Raises:
+            TeacherError: If the teacher takes too long.
+            StudentError: If the student does.
+        """
+        with limited_to(self._deadline.left(part)):  # the thread copies the context
+            thread = AbandonableThread()
+        try:
+            return await self.call(part, lambda: thread.acall(work), guard=guard)
+        finally:
+            thread.end()
+
+    def stream(
+        self, part: Part, start: Callable[[], AsyncIterator[Any]], guard: RunGuard
+    ) -> TimedAsyncStream:
+        """Give what an asynchronous iterator gives.
+
+        Args:
+            part: Which part of the call it is.
+            start: Makes the iterator.
+            guard: Guards the runs of the model.
+
+        Returns:
+            An iterator with a method ``aclose``.
+        """
+        return TimedAsyncStream(self, part, start(), guard)
+
+    def stream_thread(
+        self, part: Part, start: Callable[[], Iterator[Any]], guard: RunGuard
+    ) -> TimedAsyncStream:
+        """Give what an iterator gives that blocks.
+
+        Args:
+            part: Which part of the call it is.
+            start: Makes the iterator, on a thread.
+            guard: Guards the runs of the model.
+
+        Returns:
+            An iterator with a method ``aclose``.
+        """
+        with limited_to(self._deadline.left(part)):
+            thread = AbandonableThread()
+        return TimedAsyncStream(self, part, _read_on(thread, start), guard)
+
+
+async def _read_on(
+    thread: AbandonableThread, start: Callable[[], Iterator[Any]]
+) -> AsyncIterator[Any]:
+    """Give what an iterator gives on a thread; it is closed there, whenever it has time."""
+    iterators: list[Any] = []
+
+    def following() -> Any:
+        if not iterators:
+            iterators.append(start())
+        return next(iterators[0], _END)
+
+    try:
+        while (chunk := await thread.acall(following)) is not _END:
+            yield chunk
+    finally:
+        thread.end(lambda: [iterator.close() for iterator in iterators])
+
+
+class TimedAsyncStream:
+    """An iterator over what another gives, each in time."""
+
+    def __init__(
+        self, awaited: AwaitedParts, part: Part, stream: AsyncIterator[Any], guard: RunGuard
+    ) -> None:
+        """Ask for nothing yet.
+
+        Args:
+            awaited: Who waits.
+            part: Which part of the call it is.
+            stream: The iterator.
+            guard: Guards the runs of the model.
+        """
+        self._awaited, self._part, self._stream, self._guard = awaited, part, stream, guard
+        self._chunks: list[Any] = []
+
+    def __aiter__(self) -> TimedAsyncStream:
+        """Return itself."""
+        return self
+
+    async def __anext__(self) -> Any:
+        """Return what comes next.
+
+        Raises:
+            StopAsyncIteration: If nothing does.
+            TeacherError: If the teacher takes too long.
+            StudentError: If the student does.
+        """
+        chunk = await self._awaited.call(
+            self._part, self._stream.__anext__, guard=self._guard, chunks=self._chunks
+        )
+        self._chunks.append(chunk)
+        return chunk
+
+    async def aclose(self) -> None:
+        """Close the iterator."""
+        try:
+            await self._stream.aclose()  # type: ignore[attr-defined]
+        except Abandoned:  # its runs have ended
+            return

@@ -1,0 +1,100 @@
+"""What the teacher gave in one call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from langchain_core.messages import AIMessage
+from langchain_core.messages.ai import UsageMetadata, add_usage
+
+from langchain_gkt.chain.settings import CallSettings
+from langchain_gkt.errors import bounded
+from langchain_gkt.guidance import Guidance
+from langchain_gkt.teachers import replies
+from langchain_gkt.teachers.refusals import Refusal, TeacherRefused
+
+
+@dataclass(kw_only=True)
+class TeacherOutcome:
+    """What the teacher gave in one call, possibly in two attempts.
+
+    Attributes:
+        guidance: The guidance; None before it is read, and for a tool call.
+        tool_reply: The reply with the tool call, if there was one.
+        calls: How often the teacher was asked.
+        tokens: Its completion tokens.
+        usage: Its usage; None if it reported none.
+        estimated: Whether ``tokens`` is partly a guess, because usage was not reported.
+        shown: The text that has already been shown to the caller.
+        fallback: Why the student had to answer without guidance, or None.
+        prompt_share: About how long the teacher's prompt was, as a share of the whole
+            conversation; None if it was shown the whole.
+        refusal: That it refused, and why; None if it did not.
+    """
+
+    guidance: Guidance | None = None
+    tool_reply: AIMessage | None = None
+    calls: int = 0
+    tokens: int = 0
+    usage: UsageMetadata | None = None
+    estimated: bool = False
+    shown: str = ""
+    fallback: str | None = None
+    prompt_share: float | None = None
+    refusal: str | None = None
+
+    def count(self, reply: AIMessage) -> None:
+        """Add the tokens of a reply.
+
+        Args:
+            reply: The teacher's reply.
+        """
+        self.tokens += replies.completion_tokens(reply)
+        self.estimated |= not reply.usage_metadata
+        if reply.usage_metadata:
+            self.usage = add_usage(self.usage, reply.usage_metadata)
+
+    def keep_shown(self) -> None:
+        """Make guidance of what was shown before the teacher failed; the student continues it."""
+        if self.shown:
+            count = max(1, len(self.shown) // 4)
+            self.tokens, self.estimated = self.tokens + count, True
+            self.guidance = Guidance(
+                text=self.shown, token_count=count, written=self.shown, estimated=True
+            )
+
+    def refused(self, reply: AIMessage, refusal: Refusal, settings: CallSettings) -> Guidance:
+        """Make an answer of what the teacher said instead of one, or leave it to the student.
+
+        Args:
+            reply: The teacher's reply.
+            refusal: The refusal in it.
+            settings: The settings of the call.
+
+        Returns:
+            What the student goes on from: complete if the refusal is shown to the user.
+
+        Raises:
+            TeacherRefused: If it is to be shown, and there are no words or an object was asked
+                for.
+        """
+        self.refusal, shown = bounded(str(refusal)), self.shown
+        guidance = Guidance(
+            text=shown,
+            token_count=replies.completion_tokens(reply),
+            finish_reason=replies.finish_reason(reply),
+            usage=reply.usage_metadata,
+            written=str(reply.text),
+            dropped=None if shown else 0,
+        )
+        if settings.on_refusal == "student" and settings.mode == "guided":
+            self.fallback = f"the teacher refused: {self.refusal}"
+            return guidance
+        if settings.response_format or not (refusal.text.strip() or shown):
+            raise TeacherRefused(
+                f"the teacher refused to answer ({self.refusal})", hint=TeacherRefused.hint
+            )
+        text = replies.without_reasoning(refusal.text)
+        if not text.startswith(shown):
+            text = f"{shown}\n\n{text}" if text else shown
+        return replace(guidance, text=text, complete=True, dropped=None)

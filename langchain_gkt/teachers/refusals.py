@@ -1,0 +1,117 @@
+"""Recognises a teacher that refuses: in words of its own, or by its provider's content filter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.messages import AIMessage
+
+from langchain_gkt.errors import GuidanceError
+from langchain_gkt.teachers.replies import finish_reason
+
+_REASONS = {
+    "content_filter",  # OpenAI, Azure, Mistral
+    "content_filtered",  # Bedrock
+    "guardrail_intervened",  # Bedrock
+    "refusal",  # Anthropic
+    "safety",  # Google; the next ones, too
+    "blocklist",
+    "prohibited_content",
+    "spii",
+    "image_safety",
+}
+_CODES = ("content_filter", "content_policy_violation", "responsibleaipolicyviolation")
+
+
+class TeacherRefused(GuidanceError):
+    """The teacher, or its provider's content filter, refused and left no words to show."""
+
+    hint = (
+        "reword the question, or set on_refusal='student' to have the student answer what the "
+        "teacher refuses"
+    )
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """That a teacher refused.
+
+    Attributes:
+        reason: The provider's own word for it, such as ``content_filter``, or ``refusal``.
+        text: What it said instead of an answer; empty if it said nothing.
+    """
+
+    reason: str
+    text: str
+
+    def __str__(self) -> str:
+        """Return the reason, and what was said."""
+        return f"{self.reason}: {self.text}" if self.text else self.reason
+
+
+def refusal_in(reply: AIMessage) -> Refusal | None:
+    """Find a refusal in a reply.
+
+    A refusal that is written as an ordinary answer cannot be told from one.
+
+    Args:
+        reply: The teacher's reply.
+
+    Returns:
+        The refusal, or None.
+    """
+    words = reply.additional_kwargs.get("refusal")
+    if not words and isinstance(reply.content, list):
+        blocks = [block for block in reply.content if isinstance(block, dict)]
+        own = [b for b in blocks if b.get("type") in ("refusal", "non_standard")]
+        found = [b.get("refusal") or (b.get("value") or {}).get("refusal") for b in own]
+        words = "".join(str(text) for text in found if text)
+    reason = finish_reason(reply)
+    if reason is not None and reason.lower() in _REASONS:
+        return Refusal(reason.lower(), str(words or reply.text))
+    if words:
+        return Refusal("refusal", str(words))
+    blocked = (reply.response_metadata.get("prompt_feedback") or {}).get("block_reason")
+    if blocked and not str(reply.text):  # Google's
+        return Refusal(f"prompt blocked ({blocked})", "")
+    return None
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Say whether an error is a refusal: ours, or a content filter's answer to the prompt.
+
+    Args:
+        error: What the teacher's call raised.
+
+    Returns:
+        Whether it is.
+    """
+    if isinstance(error, TeacherRefused):
+        return True
+    body: Any = getattr(error, "body", None)
+    body = body if isinstance(body, dict) else {}
+    inner = body.get("error") if isinstance(body.get("error"), dict) else body
+    codes = (getattr(error, "code", None), inner.get("code"), inner.get("type"))
+    return any(isinstance(code, str) and code.lower() in _CODES for code in codes)
+
+
+def refused(error: BaseException) -> TeacherRefused:
+    """Make the error of a refused prompt.
+
+    Args:
+        error: What `is_refusal` is true of.
+
+    Returns:
+        The error to raise.
+    """
+    if isinstance(error, TeacherRefused):
+        return error
+    status = getattr(error, "status_code", None)
+    made = TeacherRefused(
+        f"the provider's content filter refused the prompt: {error}",
+        hint=TeacherRefused.hint,
+        status=status if isinstance(status, int) else None,
+    )
+    made.__cause__ = error
+    return made
