@@ -2,19 +2,22 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Tests side by side; a thread for each, because toy models gain nothing from more.
+JOBS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 VERSION_TESTS := tests/unit_tests/test_langchain_compat.py tests/integration_tests/test_standard_chain.py \
 	tests/integration_tests/test_standard_student.py tests/integration_tests/test_agents.py
 
-.PHONY: demo test test-fast test-versions test-real lint bench results results-real clean
+.PHONY: demo test test-fast test-versions test-real lint bench bench-real results results-real clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m langchain_gkt demo
 
 test: $(VENV)/.installed lint
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: $(VENV)/.installed
-	$(BIN)/python -m pytest tests/unit_tests -m "not slow"
+	$(PYTEST) tests/unit_tests -m "not slow"
 
 # The wheel, the standard suites and the contract tests, with the lowest and the newest versions
 # that we declare.
@@ -42,11 +45,15 @@ lint: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.run
 
+# make bench-real MODELS="--folder FOLDER_OR_HUB_ID --gguf FILE"; the extra llamacpp, if it is there, is used.
+bench-real: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.real $(or $(MODELS),--folder HuggingFaceTB/SmolLM2-135M-Instruct)
+
 results: $(VENV)/.installed
 	$(BIN)/python examples/demo_models/results.py
 
 # make results-real MODELS="--teacher FOLDER --student FOLDER --gsm8k FILE"; without MODELS the page
-# is written again from the runs that are there.
+# is written again from the summaries, and from the runs that are there.
 results-real: $(VENV)/.installed
 	$(BIN)/python examples/real_models/results.py $(MODELS)
 

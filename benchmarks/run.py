@@ -17,15 +17,13 @@ from statistics import median
 from typing import Any
 
 import torch
-from langchain_core.callbacks import CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
-from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.messages import AIMessage, HumanMessage
 from rich.console import Console
 from rich.table import Table
 from transformers.utils import logging as transformers_logging
 
 from benchmarks import baselines
+from benchmarks.instant import InstantModel
 from benchmarks.workloads import (
     GUIDANCE_TOKENS,
     STUDENT,
@@ -156,28 +154,6 @@ def first_token(model: Any, tokenizer: Any, questions: list[Question]) -> dict[s
             found["prefilled ahead"].append(seconds(engine, questions[10]))
         engine.close()
     return {name: median(values) for name, values in found.items()}
-
-
-class InstantModel(BaseChatModel):
-    """A model that costs no time."""
-
-    text: str
-
-    @property
-    def _llm_type(self) -> str:
-        return "instant"
-
-    def _generate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        return ChatResult(generations=[ChatGeneration(message=AIMessage(self.text))])
-
-    async def _agenerate(self, *args: Any, **kwargs: Any) -> ChatResult:
-        return self._generate([])
 
 
 def chain_overhead() -> dict[str, float]:

@@ -18,7 +18,14 @@ if TYPE_CHECKING:
         Price,
         track_costs,
     )
-    from langchain_gkt.errors import BudgetExceeded, StudentError, TeacherError
+    from langchain_gkt.errors import (
+        BudgetExceeded,
+        ConfigurationError,
+        GKTError,
+        GuidanceError,
+        StudentError,
+        TeacherError,
+    )
     from langchain_gkt.guidance import Guidance, GuidancePolicy
     from langchain_gkt.metadata import GKTMetadata
     from langchain_gkt.prompts import (
@@ -36,10 +43,13 @@ if TYPE_CHECKING:
 _HOMES = {
     "Budget": "costs",
     "BudgetExceeded": "errors",
+    "ConfigurationError": "errors",
     "CostReport": "costs",
     "CostTracker": "costs",
+    "GKTError": "errors",
     "GKTMetadata": "metadata",
     "Guidance": "guidance",
+    "GuidanceError": "errors",
     "GuidancePolicy": "guidance",
     "GuidedKnowledgeTransferChain": "chain",
     "HuggingFaceStudent": "students.huggingface",
@@ -62,10 +72,13 @@ _HOMES = {
 __all__ = [
     "Budget",
     "BudgetExceeded",
+    "ConfigurationError",
     "CostReport",
     "CostTracker",
+    "GKTError",
     "GKTMetadata",
     "Guidance",
+    "GuidanceError",
     "GuidancePolicy",
     "GuidedKnowledgeTransferChain",
     "HuggingFaceStudent",

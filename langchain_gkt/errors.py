@@ -3,40 +3,202 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from langchain_core.messages import BaseMessage
 from pydantic import ValidationError
 
+_MAX_TEXT = 2_000
+"""Most characters of an error's message: a provider's body may be megabytes."""
 
-class TeacherError(RuntimeError):
+
+class GKTError(Exception):
+    """What leaves the package's models when a call fails; the original is the ``__cause__``.
+
+    Attributes:
+        hint: What to do about it.
+        retryable: Whether the very same call may succeed a little later.
+        status: The HTTP status that was answered, or None.
+        retry_after: Seconds after which the provider wants to be asked again, or None.
+    """
+
+    hint: str = "see the error's __cause__, if there is one"
+    retryable: bool = False
+    status: int | None = None
+    retry_after: float | None = None
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        hint: str | None = None,
+        retryable: bool | None = None,
+        status: int | None = None,
+    ) -> None:
+        """Say what happened and what to do.
+
+        Args:
+            message: What happened; its middle is left out if it is very long.
+            hint: What to do, which the error's text then ends with; None to keep to that of
+                the class, which the text does not repeat.
+            retryable: Whether the same call may succeed later; None for what the class says.
+            status: The HTTP status that was answered, if any.
+        """
+        super().__init__(bounded(message))
+        self._told = hint
+        if hint is not None:
+            self.hint = hint
+        if retryable is not None:
+            self.retryable = retryable
+        if status is not None:
+            self.status = status
+
+    def __str__(self) -> str:
+        """Return the message and the hint."""
+        message = str(self.args[0]) if self.args else ""
+        return f"{message}; {self._told}" if self._told else message
+
+
+class TeacherError(GKTError, RuntimeError):
     """The teacher's call failed or gave nothing to guide with.
 
     The provider's own exception, if there is one, is the ``__cause__``.
     """
 
+    hint = (
+        "check that teacher is reachable and its key valid, wrap it with with_retry() or "
+        "with_fallbacks(), or set on_teacher_error='student' to go on without guidance"
+    )
 
-class StudentError(RuntimeError):
+
+class GuidanceError(TeacherError):
+    """The teacher answered, but nothing of its answer can be guidance."""
+
+    hint = (
+        "check the teacher with mode='teacher', or set on_teacher_error='student' to go on "
+        "without guidance"
+    )
+
+
+class StudentError(GKTError, RuntimeError):
     """The student could not be loaded or could not continue."""
 
+    hint = "ask the student alone with mode='student'; the __cause__ says what failed in it"
 
-class BudgetExceeded(RuntimeError):
+
+class BudgetExceeded(GKTError, RuntimeError):
     """The teacher was not asked, because its call could have passed a budget.
 
     Attributes:
         go_on: Whether the student may answer alone instead.
     """
 
-    def __init__(self, message: str, *, go_on: bool = False) -> None:
+    hint = "raise the budget, or let the student answer alone with Budget(on_exceeded='student')"
+
+    def __init__(self, message: str = "", *, go_on: bool = False, hint: str | None = None) -> None:
         """Say what was passed.
 
         Args:
             message: What, by how much, and what to do.
             go_on: Whether the student may answer alone instead.
+            hint: What to do, if the message does not say it.
         """
-        super().__init__(message)
+        super().__init__(message, hint=hint)
         self.go_on = go_on
+
+
+class ConfigurationError(GKTError, ValueError):
+    """An argument or a prompt makes no sense; nothing was paid for it."""
+
+    hint = "change the argument or the prompt that the message names"
+
+
+class ArgumentTypeError(ConfigurationError, TypeError):
+    """An argument is of a kind that cannot be used, or there is no such argument."""
+
+
+class MissingKeyError(ConfigurationError, KeyError):
+    """A prompt, or a function that makes one, lacks a key."""
+
+
+class NotSupportedError(ConfigurationError, NotImplementedError):
+    """A model cannot do what is asked of it."""
+
+
+class MissingPackageError(ConfigurationError, ImportError):
+    """A package is missing that an argument needs."""
+
+
+class MissingFileError(ConfigurationError, FileNotFoundError):
+    """A file or a folder is missing that an argument names."""
+
+
+# What a caller may have caught before there was a family of errors is still caught.
+_LIKE = {
+    FileNotFoundError: MissingFileError,
+    ImportError: MissingPackageError,
+    NotImplementedError: NotSupportedError,
+    KeyError: MissingKeyError,
+    TypeError: ArgumentTypeError,
+    ValueError: ConfigurationError,
+}
+
+
+def configuration_error(error: Exception) -> ConfigurationError | None:
+    """Make an error of the package of one that says that an argument or a prompt is wrong.
+
+    Args:
+        error: The error.
+
+    Returns:
+        One of the same built-in kind; its ``__cause__`` is left to be set. None if the error is
+        of no kind that says this.
+    """
+    for builtin, made in _LIKE.items():
+        if isinstance(error, builtin):
+            plain = type(error) is not KeyError and type(error).__module__ == "builtins"
+            return made(f"{error}" if plain else f"{type(error).__name__}: {error}")
+    return None
+
+
+@contextmanager
+def own_errors(otherwise: type[GKTError], what: str) -> Iterator[None]:
+    """Let only errors of the package's family through, each with its cause.
+
+    Args:
+        otherwise: The class for errors that do not say that an argument is wrong.
+        what: What failed then, for the message.
+
+    Raises:
+        GKTError: In the place of any other error.
+    """
+    try:
+        yield
+    except GKTError:
+        raise
+    except Exception as error:
+        made: GKTError | None = configuration_error(error)
+        if made is None:
+            made = otherwise(f"{what}: {type(error).__name__}: {error}")
+        raise made from error
+
+
+def bounded(text: str, limit: int = _MAX_TEXT) -> str:
+    """Leave out the middle of a text that is very long.
+
+    Args:
+        text: Any text.
+        limit: Most characters to keep.
+
+    Returns:
+        The text, or its beginning and its end with a note of how much is left out.
+    """
+    if len(text) <= limit:
+        return text
+    head, tail = limit * 3 // 4, limit // 4
+    return f"{text[:head]} [... {len(text) - head - tail} characters left out ...] {text[-tail:]}"
 
 
 def refuse_empty(messages: Sequence[BaseMessage]) -> None:
@@ -55,22 +217,25 @@ def refuse_empty(messages: Sequence[BaseMessage]) -> None:
         raise ValueError("messages must hold some text to answer; the prompt is empty")
 
 
-def teacher_error(error: Exception) -> Exception:
-    """Make the error to raise for a failed teacher call.
+def refuse_broken_text(messages: Sequence[BaseMessage]) -> None:
+    """Refuse halves of characters, which no tokenizer and no provider can write.
 
     Args:
-        error: What the provider raised.
+        messages: The conversation.
 
-    Returns:
-        An error that says what failed and what can be done; those of the package as they are.
+    Raises:
+        ValueError: If a text holds a surrogate that is alone.
     """
-    if isinstance(error, TeacherError | BudgetExceeded):
-        return error
-    return TeacherError(
-        f"the teacher's call failed: {type(error).__name__}: {error} Check that teacher is "
-        "reachable and its key valid, wrap it with with_retry() or with_fallbacks(), or set "
-        "on_teacher_error='student' to go on without guidance."
-    )
+    for position, message in enumerate(messages):
+        for text in (str(message.text), str(getattr(message, "tool_calls", ""))):
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise ValueError(
+                    f"messages[{position}] ({message.type}) holds half of a character, "
+                    f"{text[error.start]!r} at {error.start}; read the text with the right "
+                    "encoding, or write it with text.encode('utf-8', 'replace').decode()"
+                ) from None
 
 
 def refuse_unknown(given: Iterable[str], known: Iterable[str], owner: str) -> None:

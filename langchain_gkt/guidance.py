@@ -380,6 +380,7 @@ class Guidance:
         written: All the teacher wrote, before cutting.
         dropped: How many tokens were left after cutting if they were too few to help, and the
             text is empty for that; None otherwise.
+        estimated: Whether ``token_count`` is our guess, because no usage was reported.
     """
 
     text: str
@@ -389,6 +390,7 @@ class Guidance:
     complete: bool = False
     written: str = ""
     dropped: int | None = None
+    estimated: bool = False
 
     @property
     def kept_tokens(self) -> int:

@@ -32,6 +32,7 @@ class GKTMetadata(TypedDict):
     Attributes:
         guidance: The teacher's text that the student continued; empty without a teacher.
         guidance_tokens: Completion tokens of the teacher, what was cut away included.
+        guidance_tokens_estimated: Whether that is our guess, because no usage was reported.
         finished_by: Which model wrote the end of the answer.
         teacher_usage: The teacher's usage; None if it reported none or was not asked.
         teacher_calls: How often the teacher was asked.
@@ -51,6 +52,7 @@ class GKTMetadata(TypedDict):
 
     guidance: str
     guidance_tokens: int
+    guidance_tokens_estimated: bool
     finished_by: Role
     teacher_usage: UsageMetadata | None
     teacher_calls: int

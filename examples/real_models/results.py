@@ -3,40 +3,46 @@ r"""Make docs/results-real.md: what a guided pair of real models gives on public
     python examples/real_models/results.py --teacher FOLDER --student FOLDER \
         --gsm8k test.jsonl --csqa dev.jsonl
 
-Ended at any moment, the same command goes on where it was; the runs stay in runs/results-real.
+Ended at any moment, the same command goes on where it was. The runs stay in runs/results-real, and
+their figures are kept in examples/real_models/summaries, from which the page is written.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+from dataclasses import replace
 from pathlib import Path
 
-from langchain_gkt import GuidedKnowledgeTransferChain, HuggingFaceStudent
+import page
+import summaries
+
+from langchain_gkt import (
+    GuidancePolicy,
+    GuidedKnowledgeTransferChain,
+    HuggingFaceStudent,
+    InstructTeacher,
+    WithoutExemplars,
+)
 from langchain_gkt.costs import Price
-from langchain_gkt.evaluation import Sweep, load_run, load_task, sweep
+from langchain_gkt.evaluation import PolicySweep, Sweep, load_run, load_task, sweep_policies
 
 DOCS = Path(__file__).parents[2] / "docs"
+SUMMARIES = Path(__file__).parent / "summaries"
 LENGTHS = {"gsm8k": [10, 20, 40, 60, 100], "csqa": [5, 10, 20, 30], "aqua": [10, 20, 40, 80]}
 PRICE = Price(input_mtok="0.15", output_mtok="0.60")
-
-PAGE = """# Results on real models
-
-**The promise of the paper, 95% of the teacher's accuracy at 52% of its bill, is not reached here.**
-Guidance raises the student's accuracy as the paper says; the bill hardly falls, because most of a
-few-shot call's price is its prompt, which the teacher reads whole. `teacher_prompt=` shortens it:
-see [Evaluate](evaluate.md). The embedded toys, where guidance does pay, are in
-[Results](results.md).
-
-Written by `python examples/real_models/results.py`. Greedy; both models run in int8 on a CPU
-(AVX2, no AVX-512), so accuracies are those of the rounded models; the first rows of each file, and
-the student answers with the same worked examples as the teacher. The bill is reckoned at {prompt}
-dollars for a million prompt tokens and {completion} for a million completion tokens, without a
-provider's cache of prompts. Seconds say only what a busy machine of two cores took.
-"""
+SHORT_CHOICE = "Think it through in one or two short sentences, then end with: The answer is (X)."
+# Told to think step by step without an example, the teacher writes long LaTeX; two examples of
+# eight keep its answers short.
+SHORT_PROMPTS = {
+    "gsm8k": WithoutExemplars(keep=2),
+    "csqa": WithoutExemplars() | InstructTeacher(text=SHORT_CHOICE, style="none"),
+    "aqua": WithoutExemplars(keep=1),
+}
 
 
 def run(args: argparse.Namespace) -> None:
-    """Sweep each task that has a file of questions.
+    """Sweep each task that has a file of questions, with the whole prompt and a short one.
 
     Args:
         args: The command line.
@@ -50,14 +56,14 @@ def run(args: argparse.Namespace) -> None:
             continue
         task = load_task(name, data=str(data), rows=args.rows, shots=args.shots)
         chain = GuidedKnowledgeTransferChain(**models, temperature=0)
-        shots = "all" if args.shots is None else args.shots
-        folder = f"{name}-{shots}-{args.teacher.name}-{args.student.name}"
-        found = sweep(
+        policies = {"whole": None, "short": GuidancePolicy(teacher_prompt=SHORT_PROMPTS[name])}
+        found = sweep_policies(
             chain,
             task,
-            lengths=lengths,
+            policies,
+            lengths=args.lengths or lengths,
             teacher_price=PRICE,
-            out=args.runs / folder,
+            out=args.runs / f"{name}-{args.teacher.name}-{args.student.name}",
             concurrency=16,  # rows that are decoded together
         )
         found.save()
@@ -66,25 +72,29 @@ def run(args: argparse.Namespace) -> None:
         model.close()
 
 
-def page(runs: Path) -> str:
-    """Write the page of all runs.
+def condense(runs: Path, kept: Path) -> None:
+    """Write the figures of all runs of several policies.
 
     Args:
-        runs: The folder they are in.
-
-    Returns:
-        Markdown.
+        runs: The folder they are in; it need not exist.
+        kept: Where to.
     """
-    parts = [PAGE.format(prompt=PRICE.input_mtok, completion=PRICE.output_mtok)]
+    kept.mkdir(parents=True, exist_ok=True)
     for folder in sorted(path.parent for path in runs.glob("*/manifest.json")):
         found = load_run(str(folder))
-        assert isinstance(found, Sweep)
-        task, shots, *pair = folder.name.split("-", 3)
-        examples = "the task's worked examples" if shots == "all" else f"{shots} worked examples"
-        parts.append(
-            f"## {task}: {' guides '.join(pair)}, {examples}\n\n{found.markdown().rstrip()}\n"
-        )
-    return "\n".join(parts).rstrip() + "\n"
+        if isinstance(found, PolicySweep):
+            # A policy that has no guided answers yet must not leave the others without rows.
+            done = [n for n, one in found.sweeps.items() if len(one.by_length) > 1]
+            if len(done) < len(found.sweeps):
+                found = replace(found, sweeps={n: _sweep(folder / n) for n in done})
+            text = json.dumps(summaries.condense(found), indent=1)
+            (kept / f"{folder.name}.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _sweep(folder: Path) -> Sweep:
+    found = load_run(str(folder))
+    assert isinstance(found, Sweep)
+    return found
 
 
 def main() -> None:
@@ -98,15 +108,19 @@ def main() -> None:
         )
     parser.add_argument("--rows", type=int, default=300)
     parser.add_argument("--shots", type=int, help="worked examples; default: the task's")
+    parser.add_argument("--lengths", type=int, nargs="+", help="guidance tokens of all tasks")
     parser.add_argument("--dtype", default="int8", help="of both models")
     parser.add_argument("--runs", type=Path, default=Path("runs/results-real"))
+    parser.add_argument("--summaries", type=Path, default=SUMMARIES)
     parser.add_argument("--docs", type=Path, default=DOCS)
     args = parser.parse_args()
     if args.teacher and args.student:
         run(args)
     elif args.teacher or args.student:
         parser.error("give both --teacher and --student, or neither to write the page again")
-    (args.docs / "results-real.md").write_text(page(args.runs), encoding="utf-8")
+    condense(args.runs, args.summaries)
+    files = sorted(args.summaries.glob("*.json"))
+    page.write([json.loads(file.read_text(encoding="utf-8")) for file in files], args.docs)
 
 
 if __name__ == "__main__":

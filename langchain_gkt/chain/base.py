@@ -9,11 +9,12 @@ from langchain_core.callbacks.manager import BaseRunManager
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
-from langchain_gkt._langchain_compat import to_messages
+from langchain_gkt._langchain_compat import copy_model, to_messages
 from langchain_gkt.chain.call import GuidedCall
 from langchain_gkt.chain.callbacks.handlers import hide_usage, prepare_run
 from langchain_gkt.chain.identity import answer_key, known_identity, traced_params
@@ -30,6 +31,7 @@ from langchain_gkt.chain.settings import (
 from langchain_gkt.chain.structured import with_schema
 from langchain_gkt.chain.teacher_step import TeacherStep
 from langchain_gkt.chain.tool import answering_tool
+from langchain_gkt.errors import ConfigurationError, own_errors
 from langchain_gkt.guidance import Guidance, GuidancePolicy
 from langchain_gkt.structured_output.schema import Method
 from langchain_gkt.teachers.pickling import dump_state, load_state
@@ -68,6 +70,9 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
     """Most completion tokens the teacher may write. 0 asks no teacher."""
     guidance: GuidancePolicy | None = None
     """Where guidance is cut and when it is asked for, or a JSON file; None: whole words, always."""
+    redact: Any = None
+    """A teacher prompt that always comes last, such as `Redact`, in every mode; no call leaves
+    it out."""
     teacher_prompt: Any = None
     """What of the conversation the teacher sees; None: all of it. See `GuidancePolicy`."""
     mode: CheckedMode = "guided"
@@ -155,7 +160,7 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
 
     def _for_run(self, run: BaseRunManager | None) -> GuidedKnowledgeTransferChain:
         """Return a copy that serves one call and knows its run."""
-        copy = self.model_copy()
+        copy: GuidedKnowledgeTransferChain = copy_model(self, {})
         copy._run = run
         return copy
 
@@ -166,7 +171,12 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
         return config, self._for_config(config)._for_run(run)
 
     def _settings(self, stop: list[str] | None, run: Any, arguments: Any) -> CallSettings:
-        return CallSettings.of(self, stop, run or self._run, arguments, self._warned)
+        with own_errors(ConfigurationError, "the call's settings cannot be used"):
+            return CallSettings.of(self, stop, run or self._run, arguments, self._warned)
+
+    def _convert_input(self, model_input: LanguageModelInput) -> PromptValue:
+        with own_errors(ConfigurationError, "the prompt cannot be read"):
+            return super()._convert_input(model_input)
 
     def _generate(
         self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
@@ -213,7 +223,8 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
         Raises:
             TeacherError: If the teacher fails and ``on_teacher_error`` is ``raise``.
             StudentError: If the student cannot continue.
-            ValueError: If the messages are empty, too long, or hold more than text.
+            ConfigurationError: If an argument makes no sense, or the messages are empty, too
+                long, or hold more than text.
         """
         return BaseChatModel.invoke(self._for_config(config), input, config, **kwargs)
 

@@ -6,8 +6,8 @@ without.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Generator, Iterator
-from contextlib import nullcontext
+from collections.abc import AsyncGenerator, Generator, Iterator
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,12 +21,22 @@ from langchain_gkt.chain.messages import provider_of, rest_of, text_chunk, tool_
 from langchain_gkt.chain.settings import CallSettings
 from langchain_gkt.chain.student_step import StudentStep
 from langchain_gkt.chain.teacher_step import TeacherOutcome, TeacherStep
-from langchain_gkt.errors import BudgetExceeded, refuse_empty, teacher_error
+from langchain_gkt.errors import (
+    BudgetExceeded,
+    GKTError,
+    StudentError,
+    bounded,
+    own_errors,
+    refuse_broken_text,
+    refuse_empty,
+)
 from langchain_gkt.guidance import confidence
 from langchain_gkt.metadata import GKTMetadata
 from langchain_gkt.predictor import Amount, Prediction, probability_of, question_of
 from langchain_gkt.prompts.base import PreparedPrompt
+from langchain_gkt.provider_errors import provider_error, teacher_error
 from langchain_gkt.teachers.replies import finish_reason
+from langchain_gkt.teachers.secrets import hide_in_error, secrets_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,27 +75,32 @@ class GuidedCall:
             messages: The conversation.
             streaming: Whether the models are streamed; if not, each gives its text at once.
 
-        Returns:
+        Yields:
             The chunks of the answer; the last one carries usage and metadata.
         """
-        return run_sync(self._steps(messages, streaming=streaming))
+        with own_errors(GKTError, "the call failed"):
+            yield from run_sync(self._steps(messages, streaming=streaming))
 
-    def arun(
+    async def arun(
         self, messages: list[BaseMessage], *, streaming: bool
-    ) -> AsyncIterator[ChatGenerationChunk]:
+    ) -> AsyncGenerator[ChatGenerationChunk, None]:
         """Do what `run` does, on the event loop.
 
         Args:
             messages: The conversation.
             streaming: Whether the models are streamed.
 
-        Returns:
+        Yields:
             The chunks of the answer.
         """
-        return run_async(self._steps(messages, streaming=streaming))
+        with own_errors(GKTError, "the call failed"):
+            async with aclosing(run_async(self._steps(messages, streaming=streaming))) as chunks:
+                async for chunk in chunks:
+                    yield chunk
 
     def _steps(self, messages: list[BaseMessage], *, streaming: bool) -> CallSteps:
         refuse_empty(messages)
+        refuse_broken_text(messages)
         decision, call = (yield from self._decide(messages)), self
         if decision.amount == "all":
             call = GuidedCall(replace(self.settings, limit=self.settings.max_tokens))
@@ -127,7 +142,7 @@ class GuidedCall:
                         prompt, outcome, streaming=streaming, reserved=reserved
                     )
                 except Exception as caught:  # noqa: BLE001  whatever a provider raises
-                    error = caught
+                    error = hide_in_error(caught, secrets_of(self.settings.teacher))
                     outcome.keep_shown()
             fallback = self._fallback(error) or outcome.fallback
             reply = yield from self._finish(messages, outcome, streaming=streaming)
@@ -144,8 +159,11 @@ class GuidedCall:
             raise error
         student_can = not self.settings.forces_tool or self.student.tools
         if self.settings.fall_back and guided and student_can:
-            return f"{type(error).__name__}: {error}"
-        raise teacher_error(error) from error
+            return bounded(f"{type(error).__name__}: {error}")
+        failure = teacher_error(error)
+        if failure is error:
+            raise error
+        raise failure from error
 
     def _finish(
         self, messages: list[BaseMessage], outcome: TeacherOutcome, *, streaming: bool
@@ -158,10 +176,17 @@ class GuidedCall:
         if guidance and (new := guidance.text[len(outcome.shown) :]):
             yield text_chunk(new)
         in_answer = outcome.tokens if guidance is None or guidance.dropped is None else 0
+        if guidance and not guidance.complete and outcome.calls == 1 and self.settings.limit:
+            in_answer = min(in_answer, self.settings.limit)  # more was cut away
         call = self.student.model_call(messages, guidance, in_answer, streaming=streaming)
         if call is None:
             return None
-        return (yield from self.student.write(call, guidance.text if guidance else ""))
+        try:
+            return (yield from self.student.write(call, guidance.text if guidance else ""))
+        except GKTError:
+            raise
+        except Exception as error:  # another client's
+            raise provider_error(error, StudentError, "student") from error
 
     def _last_chunk(
         self,
@@ -178,12 +203,13 @@ class GuidedCall:
         if reply:
             reason = reply.response_metadata.get("finish_reason")
         elif guidance:
-            reason = guidance.finish_reason
+            reason = guidance.finish_reason if guidance.complete else "length"
         elif outcome.tool_reply:
             reason = finish_reason(outcome.tool_reply)
         gkt = GKTMetadata(
             guidance=guidance.text if guidance else "",
             guidance_tokens=outcome.tokens,
+            guidance_tokens_estimated=outcome.estimated,
             finished_by="student" if reply else "teacher",
             teacher_usage=outcome.usage,
             teacher_calls=outcome.calls,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -145,7 +145,7 @@ def run_sync(steps: CallSteps) -> Iterator[ChatGenerationChunk]:
         steps.close()
 
 
-async def run_async(steps: CallSteps) -> AsyncIterator[ChatGenerationChunk]:
+async def run_async(steps: CallSteps) -> AsyncGenerator[ChatGenerationChunk, None]:
     """Run a call on the event loop; see `run_sync`.
 
     Args:

@@ -10,6 +10,7 @@ from langchain_gkt.chain.settings import ChainFields
 from langchain_gkt.guidance import GuidancePolicy
 from langchain_gkt.prompts.plain_data import describe_prompt, name_prompt
 from langchain_gkt.teachers.identity import identity
+from langchain_gkt.teachers.secrets import without_secrets
 from langchain_gkt.teachers.wrappers import models_of, resolve
 
 _NAMED_FIELDS = (
@@ -51,7 +52,7 @@ def traced_params(chain: ChainFields) -> dict[str, Any]:
     """
 
     def describe(model: Any) -> dict[str, Any]:
-        return {"class": type(model).__name__, **identifying_params(model)}
+        return {"class": type(model).__name__, **without_secrets(identifying_params(model))}
 
     return {
         # Vendors' model ids stay out of the field by which agents choose strategies.
@@ -84,6 +85,7 @@ def answer_key(
         describe_prompt(prompt)
         for prompt in (
             chain.teacher_prompt,
+            chain.redact,
             arguments.get("teacher_prompt"),
             *(one.teacher_prompt for one in policies if isinstance(one, GuidancePolicy)),
         )

@@ -19,7 +19,7 @@ from langchain_gkt.chain.callbacks.handlers import child_config, is_quiet, with_
 from langchain_gkt.errors import refuse_unknown, whole_number
 from langchain_gkt.guidance import GuidancePolicy, as_policy, require_confidence
 from langchain_gkt.metadata import Mode, Role
-from langchain_gkt.prompts.base import check_teacher_prompt
+from langchain_gkt.prompts.base import TeacherPromptSequence, check_teacher_prompt
 from langchain_gkt.structured_output.schema import schema_in
 from langchain_gkt.structured_output.tools import in_openai_form
 from langchain_gkt.students.conversion import STUDENT_VARIABLE, as_student
@@ -88,6 +88,7 @@ def checked_fields(values: dict[str, Any], known: Iterable[str], owner: str) -> 
     if "teacher" in values and not is_configurable(values["teacher"]):
         list(models_of(values["teacher"]))  # refuses what is no chat model
     check_teacher_prompt(values.get("teacher_prompt"))
+    check_teacher_prompt(values.get("redact"), name="redact")
     loaded = as_student(student, **(values.get("student_kwargs") or {}))
     policy = as_policy(values.get("guidance"))
     values = {**values, "student": loaded, "student_kwargs": {}, "guidance": policy}
@@ -125,6 +126,7 @@ class ChainFields(Protocol):
     guidance: GuidancePolicy | None
     mode: Mode
     teacher_prompt: Any
+    redact: Any
     max_tokens: int | None
     temperature: float | None
     stop: list[str] | None
@@ -242,7 +244,7 @@ class CallSettings:
             fall_back=chain.on_teacher_error == "student",
             parent=parent,
             callbacks=chain.callbacks,
-            teacher_prompt=_prompt_of(chain, policy, mode, arguments),
+            teacher_prompt=_redacted(chain, _prompt_of(chain, policy, mode, arguments)),
             guidance_tokens=guidance_tokens,
             prefill=chain.teacher_prefill,
             model=arguments.get("model"),
@@ -332,6 +334,13 @@ def _prompt_of(
     if mode == "teacher":  # the baseline: the teacher in the place of the whole chain
         return None
     return chain.teacher_prompt if policy.teacher_prompt is None else policy.teacher_prompt
+
+
+def _redacted(chain: ChainFields, prompt: Any) -> Any:
+    """Add the chain's redaction behind a teacher prompt, so that it sees all that is sent."""
+    if chain.redact is None:
+        return prompt
+    return TeacherPromptSequence(steps=(prompt, chain.redact))
 
 
 def tool_binding(

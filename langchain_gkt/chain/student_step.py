@@ -12,9 +12,11 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import Runnable
 
+from langchain_gkt._langchain_compat import copy_model
 from langchain_gkt.begun_answer import begun_text
 from langchain_gkt.chain.drivers import NEXT_CHUNK, BlockingWork, ModelCall
 from langchain_gkt.chain.messages import RepeatedBlank, text_chunk, tool_call_chunk_of
+from langchain_gkt.chain.received import received
 from langchain_gkt.chain.settings import CallSettings
 from langchain_gkt.guidance import Guidance, first_token_calls, require_confidence
 
@@ -146,7 +148,7 @@ class StudentStep:
         model: Any = settings.student
         if not getattr(model, "names_weights", False) and model.cache is None:
             # Others may look alike to LangChain's cache; the chain's own entry is enough.
-            model = model.model_copy(update={"cache": False})
+            model = copy_model(model, {"cache": False})
         if tools := self.tools:
             # The choice was the teacher's: begun text is no tool call that could be forced.
             choice = None if guidance else settings.tool_arguments.get("tool_choice")
@@ -185,8 +187,7 @@ class StudentStep:
             yield text_chunk(new)
         if reply.tool_calls or reply.invalid_tool_calls:
             yield tool_call_chunk_of(reply, "")
-        answer: AIMessage = reply
-        return answer
+        return received(self.settings, reply, "student")
 
 
 def _knows_tools(student: BaseChatModel) -> bool:

@@ -15,15 +15,18 @@ from langchain_gkt.begun_answer import begun_text
 from langchain_gkt.chain.callbacks.handlers import with_costs
 from langchain_gkt.chain.drivers import NEXT_CHUNK, BlockingWork, CallSteps, ModelCall
 from langchain_gkt.chain.messages import continue_after, text_chunk
+from langchain_gkt.chain.received import received
 from langchain_gkt.chain.settings import CallSettings
-from langchain_gkt.errors import teacher_error
+from langchain_gkt.errors import GKTError, own_errors, refuse_broken_text
 from langchain_gkt.guidance import Guidance, GuidancePolicy
 from langchain_gkt.prompts.base import PreparedPrompt, PromptContext, aprepare, prepare
+from langchain_gkt.provider_errors import teacher_error
 from langchain_gkt.stop_strings import before_stop
 from langchain_gkt.structured_output.schema import schema_in, with_instruction
 from langchain_gkt.teachers import replies
 from langchain_gkt.teachers import settings as teachers
 from langchain_gkt.teachers.prefill import as_instruction, without_repetition
+from langchain_gkt.teachers.secrets import hiding
 from langchain_gkt.teachers.wrappers import models_of
 from langchain_gkt.tool_text import may_be_call
 
@@ -38,6 +41,7 @@ class TeacherOutcome:
         calls: How often the teacher was asked.
         tokens: Its completion tokens.
         usage: Its usage; None if it reported none.
+        estimated: Whether ``tokens`` is partly a guess, because usage was not reported.
         shown: The text that has already been shown to the caller.
         fallback: Why the student had to answer without guidance, or None.
         prompt_share: About how long the teacher's prompt was, as a share of the whole
@@ -49,6 +53,7 @@ class TeacherOutcome:
     calls: int = 0
     tokens: int = 0
     usage: UsageMetadata | None = None
+    estimated: bool = False
     shown: str = ""
     fallback: str | None = None
     prompt_share: float | None = None
@@ -60,6 +65,7 @@ class TeacherOutcome:
             reply: The teacher's reply.
         """
         self.tokens += replies.completion_tokens(reply)
+        self.estimated |= not reply.usage_metadata
         if reply.usage_metadata:
             self.usage = add_usage(self.usage, reply.usage_metadata)
 
@@ -67,8 +73,10 @@ class TeacherOutcome:
         """Make guidance of what was shown before the teacher failed; the student continues it."""
         if self.shown:
             count = max(1, len(self.shown) // 4)
-            self.tokens += count
-            self.guidance = Guidance(text=self.shown, token_count=count, written=self.shown)
+            self.tokens, self.estimated = self.tokens + count, True
+            self.guidance = Guidance(
+                text=self.shown, token_count=count, written=self.shown, estimated=True
+            )
 
 
 @dataclass(frozen=True)
@@ -157,6 +165,7 @@ class TeacherStep:
                     outcome.shown += new
                     yield text_chunk(new)
                 chunk = yield NEXT_CHUNK
+        reply = received(self.settings, reply, "teacher")
         outcome.count(reply)
         reply = self._following(prompt, reply)
         is_cut = replies.is_cut_tool_call(reply, limit, tools=names)
@@ -164,7 +173,7 @@ class TeacherStep:
             first_text, limit = str(reply.text), settings.max_tokens
             call = self._model_call(messages, limit, settings.child("teacher"), streaming=False)
             outcome.calls += 1
-            reply = yield call
+            reply = received(self.settings, (yield call), "teacher")
             outcome.count(reply)
             reply = self._following(prompt, reply)
             if outcome.shown:
@@ -188,26 +197,34 @@ class TeacherStep:
             ValueError: If the settings ask no teacher.
             TeacherError: If the teacher fails or writes nothing.
         """
-        config = self._guide_config(config)
-        prompt = prepare(self.settings.teacher_prompt, messages, self.prompt_context(messages))
+        with own_errors(GKTError, "the teacher's prompt could not be made"):
+            config = self._guide_config(config)
+            refuse_broken_text(messages)
+            prompt = prepare(self.settings.teacher_prompt, messages, self.prompt_context(messages))
         try:
             call = self._model_call(
                 list(prompt.messages), self.settings.limit, config, streaming=False
             )
             return self._read_alone(prompt, call.run())
+        except GKTError:
+            raise
         except Exception as error:
             raise teacher_error(error) from error
 
     async def aguide(self, messages: list[BaseMessage], config: RunnableConfig | None) -> Guidance:
         """Do what `guide` does, on the event loop."""
-        config = self._guide_config(config)
-        context = self.prompt_context(messages)
-        prompt = await aprepare(self.settings.teacher_prompt, messages, context)
+        with own_errors(GKTError, "the teacher's prompt could not be made"):
+            config = self._guide_config(config)
+            refuse_broken_text(messages)
+            context = self.prompt_context(messages)
+            prompt = await aprepare(self.settings.teacher_prompt, messages, context)
         try:
             call = self._model_call(
                 list(prompt.messages), self.settings.limit, config, streaming=False
             )
             return self._read_alone(prompt, await call.arun())
+        except GKTError:
+            raise
         except Exception as error:
             raise teacher_error(error) from error
 
@@ -222,7 +239,8 @@ class TeacherStep:
 
     def _read_alone(self, prompt: PreparedPrompt, reply: AIMessage) -> Guidance:
         """Read the reply of a call that has no answer to go on with."""
-        return self._read(self._following(prompt, reply), self.settings.limit, TeacherOutcome())
+        reply = self._following(prompt, received(self.settings, reply, "teacher"))
+        return self._read(reply, self.settings.limit, TeacherOutcome())
 
     def _first_limit(self, reserved: int) -> int | None:
         """Return the limit of the first reply; a tool call that is required has no limit."""
@@ -259,7 +277,7 @@ class TeacherStep:
         return ModelCall(
             model=self._limited_teacher(limit, stream=streams),
             messages=messages,
-            config=config,
+            config=hiding(config, settings.teacher),
             arguments=arguments,
             streams=streams,
             has_async=teachers.has_async(settings.teacher),
@@ -315,13 +333,10 @@ class TeacherStep:
         policy = GuidancePolicy(cut="none") if is_last else settings.policy
         keep = settings.mode == "teacher"  # its answer is its own
         guidance = replies.read(message, limit, policy, settings.stop, keep_reasoning=keep)
-        if limit is not None and guidance.usage and guidance.token_count > limit:
-            settings.warn_once(
-                "ignored-limit",
-                f"the teacher wrote {guidance.token_count} tokens although it was asked for at "
-                f"most {limit}; they are paid for. Its server may know the limit by another "
-                "name: see teacher_limit_param.",
-            )
+        if "no-limit" not in settings.warned and (
+            ignored := replies.explain_ignored_limit(guidance, limit)
+        ):
+            settings.warn_once(*ignored)
         visible = replies.without_reasoning(guidance.written)
         if not (keep or settings.response_format) and not visible.startswith(outcome.shown):
             settings.warn_once(
@@ -366,11 +381,12 @@ class TeacherStep:
         settings = self.settings
         if prompt.restore is not None:
             written = prompt.restore(written)
-        if settings.mode != "guided":
-            return "" if settings.response_format else before_stop(written, settings.stop)
+        written = replies.whole_characters(written, growing=True)
         if limit is not None:
             # A server may ignore the limit; how much is too much is known only at the end.
             written = written[: 4 * limit]
+        if settings.mode != "guided":
+            return "" if settings.response_format else before_stop(written, settings.stop)
         if settings.policy.min_tokens:  # whether enough is left is known at the end
             return ""
         written = before_stop(replies.without_reasoning(written), settings.stop)

@@ -83,29 +83,30 @@ def _program(
     """A big teacher begins each answer, a small local student finishes it."""
 
 
-@app.command(short_help="Compare teacher, student and guided on the two embedded models.")
+@app.command(short_help="Show teacher, student and guided: the embedded pair, or any other.")
+@options.grouped
 def demo(
-    rows: Annotated[
-        int,
-        typer.Option(parser=options.positive, metavar="N", help="How many problems to answer."),
-    ] = 60,
-    guidance_tokens: Annotated[
-        int,
-        typer.Option(parser=options.positive, metavar="N", help="Most tokens the teacher writes."),
-    ] = 18,
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the problems.")] = 7,
+    *,
+    models: options.EvaluationModelOptions,
+    task: options.TaskOptions,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of the chart.")] = Path(
         "demo_output"
     ),
 ) -> None:
-    """Compare teacher, student and guided on the two embedded models."""
+    """Answer some questions with teacher, student and guided, and show where guidance helped.
+
+    Without options it is the embedded pair on 60 word problems of seed 7, with 18 guidance tokens;
+    --teacher and --student take any models, --task and --data any questions (20 of them).
+    """
     try:
-        from langchain_gkt.demo.run import run_demo
+        from langchain_gkt.demo import run  # noqa: F401
     except ImportError as error:
         raise ImportError(
             f'{error}. The demo needs more: pip install "langchain-gkt[demo]"'
         ) from error
-    run_demo(rows=rows, guidance_tokens=guidance_tokens, seed=seed, out=out)
+    from langchain_gkt.cli import commands
+
+    commands.demo(models, task, out=out)
 
 
 @app.command(short_help="Answer one question and say what it cost.")

@@ -10,7 +10,12 @@ from typing import Any
 
 from langchain_gkt import evaluation, track_costs
 from langchain_gkt.cli.models import open_chain, prices
-from langchain_gkt.cli.options import ModelOptions, SweepOptions, TaskOptions
+from langchain_gkt.cli.options import (
+    EvaluationModelOptions,
+    ModelOptions,
+    SweepOptions,
+    TaskOptions,
+)
 from langchain_gkt.demo import pair
 from langchain_gkt.evaluation.results.base import EvaluationResult
 from langchain_gkt.metadata import Mode
@@ -37,6 +42,32 @@ def answer(question: str, models: ModelOptions, *, mode: Mode) -> None:
     if gkt["guidance"]:
         sys.stdout.write(f"guidance ({gkt['guidance_tokens']} tokens): {gkt['guidance']}\n\n")
     sys.stdout.write(f"{costs.report()}\n")
+
+
+def demo(models: EvaluationModelOptions, task: TaskOptions, *, out: Path) -> None:
+    """Show a pair at work.
+
+    Args:
+        models: Which models answer.
+        task: Which questions are asked.
+        out: Folder of the chart.
+    """
+    from langchain_gkt.demo.run import run_demo, show_demo  # needs the extra 'demo'
+
+    embedded = models == EvaluationModelOptions(guidance_tokens=models.guidance_tokens)
+    if embedded and task == TaskOptions(rows=task.rows, seed=task.seed):
+        tokens, seed = models.guidance_tokens, task.seed
+        run_demo(
+            rows=60 if task.rows is None else task.rows,
+            guidance_tokens=18 if tokens is None else tokens,
+            seed=7 if seed is None else seed,
+            out=out,
+        )
+        return
+    loaded = _load_task(replace(task, rows=20 if task.rows is None else task.rows))
+    given_prices = prices(models)
+    with open_chain(models, task_guidance_tokens=loaded.guidance_tokens) as chain:
+        show_demo(chain, loaded, out=out, **given_prices)
 
 
 def compare(
@@ -77,7 +108,9 @@ def sweep(
     if options.teacher_tokenizer or models.teacher == "demo":
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(options.teacher_tokenizer or pair.TEACHER)
+        tokenizer = AutoTokenizer.from_pretrained(
+            options.teacher_tokenizer or pair.TEACHER, trust_remote_code=False
+        )
     policies = _policies(options.policies) if options.policies else None
     if policies is not None and (models.guidance or models.teacher_prompt):
         raise ValueError("--policies takes the place of --guidance and --teacher-prompt; drop them")

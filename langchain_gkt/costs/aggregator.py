@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -29,17 +30,20 @@ from langchain_gkt.costs.estimate import (
     offline_tokenizer,
     on_whole_prompt,
 )
-from langchain_gkt.costs.prices import MachineTime, RolePrices
+from langchain_gkt.costs.prices import CallCost, MachineTime, RolePrices
 from langchain_gkt.costs.runs.model_runs import ChainCall, ModelRun, RunResult, read_run
 from langchain_gkt.costs.totals import BusyClock, CallRecord, Estimate, UsageTotals
 from langchain_gkt.costs.usage import (
     TokenRate,
     Tokens,
-    may_have_billed,
     read_tokens,
     text_length,
 )
 from langchain_gkt.metadata import from_cache
+from langchain_gkt.provider_errors import may_have_billed
+
+_LOG = logging.getLogger(__name__)
+_UNKNOWN_COST = CallCost(prompt=None, completion=None, source="unpriced: it could not be counted")
 
 # A tracer asks right after the end of a run.
 _MAX_LAST_COSTS = 1000
@@ -118,7 +122,11 @@ class CostAggregator:
         if run.first_token_at is not None:
             totals.first_token_calls = 1
             totals.first_token_seconds = run.first_token_at - run.started_at
-        self._measure(run, totals, result)
+        try:
+            self._measure(run, totals, result)
+        except Exception:  # noqa: BLE001  a call that is missing in the bill would be worse
+            _LOG.exception("a run of %s could not be priced; it is unreported", run.model)
+            totals.add_unreported(Tokens(prompt=0, completion=0), run.limit, _UNKNOWN_COST)
         with self._lock:
             self._add(run, totals)
             if call is not None:
@@ -244,7 +252,7 @@ class CostAggregator:
         if run.retries_inside and not totals.cache_hits:
             self.hidden_retries.add(run.model)
         if self.ledger:
-            self.ledger.spend(str(run.role), totals)
+            self.ledger.spend(str(run.role), totals, run.call_id)
             if run.role == "teacher":
                 self.ledger.release(run.call_id)
 

@@ -96,14 +96,30 @@ class Ledger:
         self._reservations: dict[str, Reservation] = {}
         self._spent = UsageTotals()
         self._teacher_tokens = 0
+        self._unread_usd = Decimal(0)
 
-    def spend(self, role: str, counts: UsageTotals) -> None:
-        """Add a run that ended; if its usage is not known, its estimate."""
+    def spend(self, role: str, counts: UsageTotals, call_id: str) -> None:
+        """Add a run that ended; if its usage is not known, its estimate.
+
+        Of a call that failed and may have been billed nothing is known but what was reserved for
+        it: that is taken for spent.
+
+        Args:
+            role: ``teacher`` or ``student``.
+            counts: What the run used.
+            call_id: The chain call it belongs to.
+        """
         self._spent.add(counts)
-        if role == "teacher":
-            self._teacher_tokens += counts.prompt_tokens + counts.completion_tokens
-            self._teacher_tokens += counts.unreported_prompt_tokens
-            self._teacher_tokens += counts.unreported_completion_tokens
+        if role != "teacher":
+            return
+        tokens = counts.prompt_tokens + counts.completion_tokens
+        tokens += counts.unreported_prompt_tokens + counts.unreported_completion_tokens
+        most = self._reservations.get(call_id)
+        if most is not None and counts.failed_calls and counts.unreported_calls:
+            spent = counts.known_cost + counts.unreported_cost
+            self._unread_usd += max(Decimal(0), (most.usd or spent) - spent)
+            tokens = max(tokens, most.tokens)
+        self._teacher_tokens += tokens
 
     def release(self, call_id: str) -> None:
         """Drop a reservation: its call ended, or was never made."""
@@ -148,8 +164,8 @@ class Ledger:
 
     @property
     def spent_usd(self) -> Decimal:
-        """US dollars of both models, unreported calls at their estimate."""
-        return self._spent.known_cost + self._spent.unreported_cost
+        """US dollars of both models; of unreported calls, see `spend`."""
+        return self._spent.known_cost + self._spent.unreported_cost + self._unread_usd
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for a report."""

@@ -11,19 +11,10 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, LLMResult
 
 from langchain_gkt.metadata import from_cache
+from langchain_gkt.reported_usage import believable
 
 CHARS_PER_TOKEN = 4.0
 """Used until a model's own texts have been measured; as langchain-core counts."""
-
-# No request reached the provider: nothing can have been billed.
-_NEVER_SENT = {
-    "ConnectError",
-    "ConnectTimeout",
-    "ConnectionRefusedError",
-    "PoolTimeout",
-    "UnsupportedProtocol",
-    "gaierror",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,23 +88,21 @@ def usage_of(response: LLMResult, message: AIMessage | None) -> UsageMetadata | 
         message: Its reply.
 
     Returns:
-        Usage metadata; of older integrations, what ``llm_output`` holds.
+        Usage metadata; of older integrations, what ``llm_output`` holds. None, too, if it cannot
+        be true.
     """
     usage: Any = message.usage_metadata if message else None
     if usage and from_cache(usage):
         return usage  # type: ignore[no-any-return]
     if not usage:
         old = (response.llm_output or {}).get("token_usage") or {}
-        usage = {
-            "input_tokens": old.get("prompt_tokens"),
-            "output_tokens": old.get("completion_tokens"),
-        }
-    counts = (usage.get("input_tokens"), usage.get("output_tokens"))
-    if not all(isinstance(count, int) and count >= 0 for count in counts):
-        return None
-    # Integrations write zeros if their provider reported nothing: no prompt is empty.
-    usage_with_total: Any = {"total_tokens": sum(counts), **usage}
-    return None if counts == (0, 0) else usage_with_total
+        if isinstance(old, Mapping):
+            usage = {
+                "input_tokens": old.get("prompt_tokens"),
+                "output_tokens": old.get("completion_tokens"),
+            }
+    wrote = message is not None and bool(str(message.text))
+    return believable(usage, wrote=wrote)[0]
 
 
 def message_of(response: object) -> AIMessage | None:
@@ -132,33 +121,6 @@ def message_of(response: object) -> AIMessage | None:
             if isinstance(generation, ChatGeneration) and isinstance(generation.message, AIMessage):
                 return generation.message
     return None
-
-
-def may_have_billed(error: BaseException) -> bool:
-    """Whether a provider may have billed a call that failed.
-
-    Args:
-        error: What the call failed with.
-
-    Returns:
-        False if the provider answered with an HTTP error, or was never reached; True for
-        a connection that broke, a timeout, and a reader that left.
-    """
-    seen: set[int] = set()
-    one: BaseException | None = error
-    # Not __context__: it may be an older error that the caller was handling.
-    while one is not None and id(one) not in seen:
-        if isinstance(one, Exception) and _not_billed(one):
-            return False
-        seen.add(id(one))
-        one = one.__cause__
-    return True
-
-
-def _not_billed(error: Exception) -> bool:
-    response = getattr(error, "response", None)
-    refused = getattr(error, "status_code", None) or getattr(response, "status_code", None)
-    return refused is not None or type(error).__name__ in _NEVER_SENT
 
 
 def text_length(messages: list[BaseMessage]) -> int:

@@ -95,7 +95,7 @@ class LocalCloud:
         command += ["--name", self.name, "--latency-ms", str(self.latency_ms)]
         command += ["--dtype", self.dtype]
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed by stop()
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # noqa: S603  our own command
             command,
             stdin=subprocess.PIPE,  # the server exits when this pipe closes
             stdout=subprocess.PIPE,
@@ -119,7 +119,8 @@ class LocalCloud:
         until = time.monotonic() + _START_TIMEOUT
         while self._root and process.poll() is None and time.monotonic() < until:
             try:
-                with urllib.request.urlopen(f"{self._root}/health", timeout=5) as reply:
+                url = f"{self._root}/health"
+                with urllib.request.urlopen(url, timeout=5) as reply:  # noqa: S310  our own
                     if reply.status == 200:
                         return
             except (urllib.error.URLError, TimeoutError):

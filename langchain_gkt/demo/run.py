@@ -43,18 +43,42 @@ def run_demo(*, rows: int, guidance_tokens: int, seed: int, out: Path) -> Compar
         chain = GuidedKnowledgeTransferChain(
             teacher=teacher, student=STUDENT, guidance_tokens=guidance_tokens
         )
-        found = compare(chain, task, teacher_price=PRICE, concurrency=2)
+        found = show_demo(chain, task, out=out, teacher_price=PRICE)
+    console.print(
+        "These are toy models that show the mechanism: they know one family of word problems.\n"
+        "Next: your own models, with --teacher, --student, --task and --data, or in the README's "
+        "first example."
+    )
+    return found
+
+
+def show_demo(
+    chain: GuidedKnowledgeTransferChain, task: Task, *, out: Path, **settings: Any
+) -> Comparison:
+    """Answer a task's questions in the three modes, and print what comes out.
+
+    Args:
+        chain: The guided pair.
+        task: The questions.
+        out: Folder to save the chart in.
+        **settings: Other arguments of `compare`.
+
+    Returns:
+        The comparison of the three modes.
+    """
+    console = Console()
+    found = compare(chain, task, **{"concurrency": 2, **settings})
     console.print(found.table().text(), highlight=False, soft_wrap=True)
     console.print(_example(task, found))
     files = charts.save_figures({"demo": found.figures()["modes"]}, out)
     paid, alone = found.summaries["guided"], found.summaries["teacher"]
-    tokens = paid.teacher.completion_tokens / alone.teacher.completion_tokens
+    tokens = paid.teacher.completion_tokens / max(1, alone.teacher.completion_tokens)
+    bill = "no price is known"
+    if paid.cost is not None and alone.cost:
+        bill = f"{float(paid.cost / alone.cost):.0%} of its bill; the prompt is paid for either way"
     console.print(
-        f"Guided paid {float((paid.cost or 0) / (alone.cost or 1)):.0%} of teacher-only's bill and "
-        f"{tokens:.0%} of its completion tokens, at the list price of {PRICE}; the prompt is paid "
-        "for either way.\n"
-        "These are toy models that show the mechanism: they know one family of word problems.\n"
-        f"Chart: {files[0]}. Next: put your own models into the README's first example."
+        f"Guided paid for {tokens:.0%} of teacher-only's completion tokens; {bill}.\n"
+        f"Chart: {files[0]}."
     )
     return found
 
@@ -68,9 +92,11 @@ def _example(task: Task, found: Comparison) -> Text:
     solved = (
         i
         for i, key in enumerate(keys)
+        if key in by_mode["guided"] and key in by_mode["student"]
         if by_mode["guided"][key].right and not by_mode["student"][key].right
     )
-    i = next(solved, 0)
+    both = by_mode["guided"].keys() & by_mode["student"].keys()
+    i = next(solved, next(i for i, key in enumerate(keys) if key in both))
     alone, guided = by_mode["student"][keys[i]], by_mode["guided"][keys[i]]
     return Text.assemble(
         ("\nQuestion  ", "bold"),

@@ -15,12 +15,14 @@ from langchain_gkt.prompts.ready_made import (
     SummarizeOlder,
     WithoutExemplars,
 )
+from langchain_gkt.prompts.redaction import Redact
 
 __all__ = [
     "InstructTeacher",
     "LastTurns",
     "PreparedPrompt",
     "PromptContext",
+    "Redact",
     "SummarizeOlder",
     "TeacherPrompt",
     "TeacherPromptSequence",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -64,6 +65,10 @@ class PreparedPrompt:
         )
         calls = ("tool_calls", "invalid_tool_calls")
         update = {name: _in_strings(getattr(reply, name), self.restore) for name in calls}
+        if chunks := getattr(reply, "tool_call_chunks", None):  # of a reply that was streamed
+            update["tool_call_chunks"] = [
+                {**chunk, "args": _in_json(chunk["args"], self.restore)} for chunk in chunks
+            ]
         return reply.model_copy(update={"content": changed, **update})
 
 
@@ -206,11 +211,12 @@ class TeacherPromptSequence(TeacherPrompt):
         return TeacherPromptSequence(steps=tuple(for_tokens(step, tokens) for step in self.steps))
 
 
-def check_teacher_prompt(value: Any) -> Any:
+def check_teacher_prompt(value: Any, *, name: str = "teacher_prompt") -> Any:
     """Refuse what is no teacher prompt.
 
     Args:
         value: What a user gave.
+        name: The field's name, for the message.
 
     Returns:
         The value.
@@ -222,7 +228,7 @@ def check_teacher_prompt(value: Any) -> Any:
     if value is None or (known and not isinstance(value, type)):
         return value
     raise TypeError(
-        "teacher_prompt must be a TeacherPrompt such as WithoutExemplars(), a Runnable or a "
+        f"{name} must be a TeacherPrompt such as WithoutExemplars(), a Runnable or a "
         f"function from a list of messages to a list of messages, or None, not {value!r}"
     )
 
@@ -353,6 +359,15 @@ def _in_strings(value: Any, restore: Callable[[str], str]) -> Any:
     if isinstance(value, list):
         return [{**call, "args": _in_value(call["args"], restore)} for call in value]
     return value
+
+
+def _in_json(text: str | None, restore: Callable[[str], str]) -> str | None:
+    """Undo in a text of JSON; what is none has no strings of its own."""
+    try:
+        value = json.loads(text or "")
+    except ValueError:
+        return text and restore(text)
+    return json.dumps(_in_value(value, restore), ensure_ascii=False)
 
 
 def _in_value(value: Any, restore: Callable[[str], str]) -> Any:

@@ -13,9 +13,12 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.messages.tool import ToolCallChunk
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
+from langchain_gkt.errors import StudentError, own_errors
 from langchain_gkt.students.backends.protocol import Backend
 from langchain_gkt.students.engine.request import Request, TokenChunk
 from langchain_gkt.students.tool_parsing import AnswerParser
+
+_FAILED = "the student failed while it wrote"
 
 
 class Generation:
@@ -37,7 +40,8 @@ class Generation:
 
     def stream(self) -> Iterator[ChatGenerationChunk]:
         """Generate the answer token by token; closing the iterator stops it."""
-        with closing(self._engine.generate(self._request, threading.Event())) as parts:
+        parts = self._engine.generate(self._request, threading.Event())
+        with own_errors(StudentError, _FAILED), closing(parts):
             for part in parts:
                 chunk = self._chunk(part)
                 yield chunk
@@ -46,26 +50,29 @@ class Generation:
 
     async def astream(self) -> AsyncGenerator[ChatGenerationChunk, None]:
         """Do what `stream` does, on the event loop."""
-        async with aclosing(self._engine.agenerate(self._request)) as parts:
-            async for part in parts:
-                chunk = self._chunk(part)
-                yield chunk
-                if _is_last(chunk):
-                    return
+        with own_errors(StudentError, _FAILED):
+            async with aclosing(self._engine.agenerate(self._request)) as parts:
+                async for part in parts:
+                    chunk = self._chunk(part)
+                    yield chunk
+                    if _is_last(chunk):
+                        return
 
     def result(self) -> ChatResult:
         """Generate the whole answer."""
         if self._parser is not None:  # a stop string may end the text before the engine does
             return generate_from_stream(self.stream())
-        parts = self._engine.generate(self._request, threading.Event(), stream=False)
-        return generate_from_stream(map(self._chunk, parts))
+        with own_errors(StudentError, _FAILED):
+            parts = self._engine.generate(self._request, threading.Event(), stream=False)
+            return generate_from_stream(map(self._chunk, parts))
 
     async def aresult(self) -> ChatResult:
         """Do what `result` does, on the event loop."""
         if self._parser is not None:
             return await agenerate_from_stream(self.astream())
-        parts = self._engine.agenerate(self._request, stream=False)
-        return await agenerate_from_stream(self._chunk(part) async for part in parts)
+        with own_errors(StudentError, _FAILED):
+            parts = self._engine.agenerate(self._request, stream=False)
+            return await agenerate_from_stream(self._chunk(part) async for part in parts)
 
     def _chunk(self, part: TokenChunk) -> ChatGenerationChunk:
         calls: list[ToolCallChunk] = []

@@ -15,7 +15,7 @@ from langchain_core.runnables.config import RunnableConfig, run_in_executor
 from langchain_core.tools import BaseTool
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
-from langchain_gkt.errors import refuse_unknown
+from langchain_gkt.errors import ConfigurationError, StudentError, own_errors, refuse_unknown
 from langchain_gkt.predictor import FirstToken
 from langchain_gkt.structured_output.schema import Method, bind_schema
 from langchain_gkt.structured_output.tools import in_openai_form
@@ -32,6 +32,9 @@ from langchain_gkt.students.settings import (
     model_or_env,
     warn_deprecated,
 )
+from langchain_gkt.students.tokenization.control_tokens import AllowedTokens
+
+_ANSWER_FIELDS = (*SAMPLING, "stop", "dtype", "on_long_prompt", "allowed_added_tokens")
 
 
 class HuggingFaceStudent(BaseChatModel):
@@ -64,7 +67,7 @@ class HuggingFaceStudent(BaseChatModel):
     max_tokens: int = Field(default=512, ge=0)
     """Most tokens to generate for one answer."""
     temperature: float = Field(default=0.0, ge=0)
-    """0 for greedy decoding, which is the default."""
+    """0 for greedy decoding."""
     top_p: float = Field(default=1.0, gt=0, le=1)
     """Nucleus sampling threshold; only used with a temperature above 0."""
     seed: int | None = None
@@ -88,6 +91,8 @@ class HuggingFaceStudent(BaseChatModel):
     """Most tokens of KV cache, padding included; None for 2 GiB of them (at least a context)."""
     prefix_cache_bytes: int = 256 * 2**20
     """Most bytes of KV cache kept of prompts for those that begin alike; 0 for none."""
+    threads: int | None = None
+    """Threads that compute; None for torch's number."""
     prompt_lookup: int = Field(default=0, ge=0)
     """Deprecated: has no effect any more."""
 
@@ -96,6 +101,11 @@ class HuggingFaceStudent(BaseChatModel):
     on_long_prompt: OnLongPrompt = "raise"
     """For a prompt that leaves the context no room: an error, or forget the oldest turns, then
     the beginning of the oldest text. System messages and the last turn stay."""
+
+    allowed_added_tokens: AllowedTokens = ()
+    """Added tokens, such as ``<think>``, that are read as tokens in messages too, or ``all``."""
+    trust_remote_code: bool = False
+    """Whether to run the Python files that a model brings along; only for one you have read."""
 
     _loader: StudentLoader = PrivateAttr()
 
@@ -134,12 +144,10 @@ class HuggingFaceStudent(BaseChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        fields = (*SAMPLING, "stop", "dtype", "on_long_prompt")
-        # Neither a path nor a name says which weights are there: a cache may outlive them.
         return {
             "model": self.display_name,
             "weights": self._engine.fingerprint,
-            **{name: getattr(self, name) for name in fields},
+            **{name: getattr(self, name) for name in _ANSWER_FIELDS},
         }
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
@@ -150,6 +158,10 @@ class HuggingFaceStudent(BaseChatModel):
         name = kwargs.get("model") or self.display_name
         found = super()._get_ls_params(stop=stop, **kwargs)
         return {**found, "ls_provider": "huggingface-local", "ls_model_name": name}
+
+    def _convert_input(self, model_input: Any) -> Any:
+        with own_errors(ConfigurationError, "the prompt cannot be read"):
+            return super()._convert_input(model_input)
 
     def __repr_args__(self) -> Any:
         """Show the model's name; never its weights."""
@@ -174,7 +186,7 @@ class HuggingFaceStudent(BaseChatModel):
     def close(self) -> None:
         """End the student's thread and free its KV cache; later calls are refused.
 
-        This closes its copies too, and the students that calls named by ``model``.
+        This closes its copies too, and students named by calls.
         """
         self._loader.close()
 
@@ -232,10 +244,7 @@ class HuggingFaceStudent(BaseChatModel):
         return [one.probability for one in await self.afirst_tokens(messages, tokens=tokens)]
 
     def first_tokens(self, messages: list[BaseMessage], *, tokens: int = 1) -> list[FirstToken]:
-        """Return how sure the model is of its own, greedy answer's first tokens, if it has so many.
-
-        The first is known once the prompt is prefilled; each more is a decoding step.
-        """
+        """Return how sure the model is of the first tokens of its own, greedy answer."""
         return self._engine.first_tokens(self._loader.load().build_probe(self, messages, tokens))
 
     async def afirst_tokens(
@@ -250,9 +259,8 @@ class HuggingFaceStudent(BaseChatModel):
         """Tokenise a text with the model's own tokenizer, without special tokens."""
         if self.custom_get_token_ids is not None:
             return self.custom_get_token_ids(text)
-        return list(
-            self._loader.load().prompts.tokenizer(text, add_special_tokens=False)["input_ids"]
-        )
+        tokenizer = self._loader.load().prompts.tokenizer
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
     @property
     def continues_blanks(self) -> bool:
@@ -353,9 +361,10 @@ class HuggingFaceStudent(BaseChatModel):
     def _generation(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
     ) -> Generation:
-        student = self._student_for(kwargs)
-        settings = GenerationSettings.of_call(student, stop, **kwargs)
-        return student._loader.load().generation(messages, settings, student.display_name)
+        with own_errors(StudentError, "the student could not read the prompt"):
+            student = self._student_for(kwargs)
+            settings = GenerationSettings.of_call(student, stop, **kwargs)
+            return student._loader.load().generation(messages, settings, student.display_name)
 
     def _stream(
         self,

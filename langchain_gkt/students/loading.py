@@ -18,11 +18,20 @@ from langchain_gkt.students.engine.int8 import quantize
 from langchain_gkt.students.engine.layers.widening import has_bfloat16, widen_linears
 from langchain_gkt.students.prompting import PromptBuilder
 from langchain_gkt.students.request_builder import RequestBuilder
+from langchain_gkt.students.tokenization.control_tokens import AllowedTokens
 
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")  # "./name" is a folder
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 
-_GIVEN = ("model", "tokenizer", "device", "dtype", "backend")
+_GIVEN = (
+    "model",
+    "tokenizer",
+    "device",
+    "dtype",
+    "backend",
+    "allowed_added_tokens",
+    "trust_remote_code",
+)
 
 LOADING = threading.RLock()
 """Held while a model is loaded: transformers leaves weights empty if two loads overlap."""
@@ -49,6 +58,8 @@ class ModelSource:
         device: Where to load it; None for the CPU.
         dtype: As for `from_path`.
         backend: The engine that was asked for, or ``auto``.
+        allowed_added_tokens: As for `HuggingFaceStudent`.
+        trust_remote_code: Whether to run the model's own Python files.
         config: How many requests and how much memory.
     """
 
@@ -57,6 +68,8 @@ class ModelSource:
     device: str | None
     dtype: str
     backend: str
+    allowed_added_tokens: AllowedTokens
+    trust_remote_code: bool
     config: EngineConfig
 
     @classmethod
@@ -114,7 +127,8 @@ class StudentLoader:
         with LOADING:
             if self._loaded is None:
                 engine = self._make()
-                self._loaded = RequestBuilder(engine, PromptBuilder(engine.tokenizer))
+                prompts = PromptBuilder(engine.tokenizer, self.source.allowed_added_tokens)
+                self._loaded = RequestBuilder(engine, prompts)
             return self._loaded
 
     def _make(self) -> Backend:
@@ -123,7 +137,13 @@ class StudentLoader:
             return _with_llamacpp(source)
         if self.choice.name == "openvino":
             return _with_openvino(source)
-        model, tokenizer = load_or_use(source.model, source.tokenizer, source.device, source.dtype)
+        model, tokenizer = load_or_use(
+            source.model,
+            source.tokenizer,
+            source.device,
+            source.dtype,
+            trust_remote_code=source.trust_remote_code,
+        )
         return Engine(model, tokenizer, source.config)
 
     def other(self, name: str, student: Any) -> Any:
@@ -141,6 +161,7 @@ class StudentLoader:
                 if name not in self.others and not self._is_closed():
                     given = {field: getattr(student, field) for field in student.model_fields_set}
                     given |= {"model": name, "tokenizer": None, "backend": self.source.backend}
+                    given["trust_remote_code"] = False  # that was said of the first model
                     self.others[name] = type(student)(**given)
         if self._is_closed():  # perhaps while the other was loaded, so close() missed it
             self.close()
@@ -188,7 +209,14 @@ def _with_openvino(source: ModelSource) -> Backend:
     return OpenVINOBackend(found, source.config, source.device)
 
 
-def load_or_use(model: Any, tokenizer: Any, device: str | None, dtype: str) -> tuple[Any, Any]:
+def load_or_use(
+    model: Any,
+    tokenizer: Any,
+    device: str | None,
+    dtype: str,
+    *,
+    trust_remote_code: bool = False,
+) -> tuple[Any, Any]:
     """Use a loaded model as it is, or load one; hold `LOADING` meanwhile.
 
     Args:
@@ -196,6 +224,7 @@ def load_or_use(model: Any, tokenizer: Any, device: str | None, dtype: str) -> t
         tokenizer: Its tokenizer; a loaded model needs one.
         device: Where to load the model; None for the CPU.
         dtype: As for `from_path`.
+        trust_remote_code: As for `from_path`.
 
     Returns:
         The model and the tokenizer.
@@ -206,7 +235,7 @@ def load_or_use(model: Any, tokenizer: Any, device: str | None, dtype: str) -> t
     if (found := gguf_source(model)) is not None:
         return from_gguf(local_file(found), tokenizer, device, dtype)
     if isinstance(model, str):
-        return from_path(model, tokenizer, device, dtype)
+        return from_path(model, tokenizer, device, dtype, trust_remote_code=trust_remote_code)
     if dtype == "int8":
         raise ValueError("dtype='int8' needs model= to be a folder or a hub id")
     if tokenizer is None:
@@ -236,9 +265,12 @@ def from_gguf(path: str, tokenizer: Any, device: str | None, dtype: str) -> tupl
             str(file.parent),
             gguf_file=file.name,
             dtype=saved,
+            trust_remote_code=False,
             quantization_config=GgufConfig(dequantize=True),
         )
-    except (OSError, ValueError, KeyError, NotImplementedError) as error:
+    except ImportError:
+        raise
+    except Exception as error:
         raise StudentError(
             f"student={path!r} (architecture {header.architecture}) could not be loaded ({error}); "
             'install llama.cpp, which may know it: pip install "langchain-gkt[llamacpp]"'
@@ -247,7 +279,14 @@ def from_gguf(path: str, tokenizer: Any, device: str | None, dtype: str) -> tupl
     return quantize(model) if dtype == "int8" else model, tokenizer
 
 
-def from_path(path: str, tokenizer: Any, device: str | None, dtype: str) -> tuple[Any, Any]:
+def from_path(
+    path: str,
+    tokenizer: Any,
+    device: str | None,
+    dtype: str,
+    *,
+    trust_remote_code: bool = False,
+) -> tuple[Any, Any]:
     """Load a model and its tokenizer from a folder or a hub id.
 
     Args:
@@ -255,6 +294,8 @@ def from_path(path: str, tokenizer: Any, device: str | None, dtype: str) -> tupl
         tokenizer: A tokenizer to use instead, or None.
         device: Where to put the model; None for the CPU.
         dtype: ``auto``, ``int8``, or the name of a torch type.
+        trust_remote_code: Whether to run the Python files that the model brings along; without
+            it such a model is refused, and nobody is asked on standard input.
 
     Returns:
         The model and the tokenizer.
@@ -286,15 +327,25 @@ def from_path(path: str, tokenizer: Any, device: str | None, dtype: str) -> tupl
             )
     source = str(folder) if folder.is_dir() else path
     try:
-        config = AutoConfig.from_pretrained(source)
+        code: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+        config = AutoConfig.from_pretrained(source, **code)
         kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        tokenizer = AutoTokenizer.from_pretrained(source) if tokenizer is None else tokenizer
+        if tokenizer is None:
+            tokenizer = AutoTokenizer.from_pretrained(source, **code)
         saved = "auto" if dtype == "int8" else dtype
-        model: Any = kind.from_pretrained(source, dtype=saved)
-    except (OSError, ValueError) as error:
+        model: Any = kind.from_pretrained(source, dtype=saved, **code)
+    except ImportError:  # it names the package
+        raise
+    except Exception as error:  # broken weights fail in many ways
+        if "trust_remote_code" in str(error) and not trust_remote_code:
+            raise StudentError(
+                f"student={path!r} brings Python files of its own, which were not run; set "
+                "trust_remote_code=True if you have read and trust them"
+            ) from error
         raise StudentError(
-            f"student={path!r} could not be loaded ({error}); give a folder made by "
-            "save_pretrained, or a hub id that is reachable or in the local cache"
+            f"student={path!r} could not be loaded ({type(error).__name__}: {error})",
+            hint="give a folder made by save_pretrained whose files are whole and belong together, "
+            "or a hub id that is reachable or in the local cache",
         ) from error
     model = model.to(device or "cpu")
     if dtype == "int8":

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import re
-from bisect import bisect_left
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -20,6 +18,13 @@ from langchain_core.messages import (
 from langchain_core.messages.utils import convert_to_openai_messages, merge_message_runs
 
 from langchain_gkt.begun_answer import begun_text, is_begun_answer
+from langchain_gkt.errors import ConfigurationError, refuse_broken_text
+from langchain_gkt.students.tokenization.control_tokens import (
+    AllowedTokens,
+    ControlTokens,
+    CoveredText,
+)
+from langchain_gkt.students.tokenization.truncation import truncate
 
 
 class PromptBuilder:
@@ -29,16 +34,22 @@ class PromptBuilder:
     ids, because chat templates that continue a last message trim it or add to it.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, allowed: AllowedTokens = ()) -> None:
         """Prepare a second tokenizer that reads control tokens as plain text.
 
         Args:
-            tokenizer: A Hugging Face tokenizer.
+            tokenizer: A fast Hugging Face tokenizer.
+            allowed: Added tokens that messages may hold as well; see `HuggingFaceStudent`.
+
+        Raises:
+            ValueError: If one of them is no added token of the tokenizer.
         """
-        self.tokenizer = tokenizer
-        # A copy, because the switch would change the first one for all its users.
-        self._plain = copy.deepcopy(tokenizer)
-        self._plain.split_special_tokens = True
+        self.tokenizer, self._allowed = tokenizer, allowed
+        self._control_tokens = ControlTokens(tokenizer, allowed)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle without the second tokenizer."""
+        return type(self), (self.tokenizer, self._allowed)
 
     @cached_property
     def knows_tools(self) -> bool:
@@ -69,19 +80,29 @@ class PromptBuilder:
             prefill = str(conversation.pop().text)
         for position, message in enumerate(messages):
             _refuse_media(message, position)
+        refuse_broken_text(messages)
         if not any(str(message.text).strip() for message in conversation):
             raise ValueError("messages must hold some text to answer; the prompt is empty")
         if self.tokenizer.chat_template:
-            turns = _as_dicts(conversation if self.knows_tools else _tools_as_text(conversation))
-            ids = self.tokenizer.apply_chat_template(
-                turns,
-                tools=list(tools) if tools and self.knows_tools else None,
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=True,
-                sanitize_control_tokens=True,
-            )["input_ids"]
-            return list(ids), self._ids(prefill)
+            knows_tools = self.knows_tools
+            turns = _as_dicts(conversation if knows_tools else _tools_as_text(conversation))
+            offered = list(tools) if tools and knows_tools else None
+            covered = CoveredText(self._control_tokens, turns, offered)
+            try:
+                written = self.tokenizer.apply_chat_template(
+                    covered.of(turns),
+                    tools=covered.of(offered),
+                    add_generation_prompt=True,
+                    tokenize=False,
+                )
+            except Exception as error:  # a template is a program of its own
+                raise ConfigurationError(
+                    "the student's chat template refuses the conversation: "
+                    f"{type(error).__name__}: {error}",
+                    hint="change the order and the roles of messages as it says (such as user "
+                    "and assistant in turns, no system message)",
+                ) from error
+            return covered.encode(written)[0], self._ids(prefill)
         text = _plain_text(_tools_as_text(conversation))
         if prefill and text[-1:].strip():
             # After "A:" comes a blank, after a question a new line.
@@ -89,7 +110,7 @@ class PromptBuilder:
                 prefill = prefill if prefill.startswith("\n") else f"\n{prefill}"
             elif prefill[0].strip():
                 prefill = f" {prefill}"
-        return list(self.tokenizer(text)["input_ids"]), self._ids(prefill)
+        return self._control_tokens.surround(self._as_text(text)[0]), self._ids(prefill)
 
     def build_truncated(
         self,
@@ -110,26 +131,9 @@ class PromptBuilder:
         Returns:
             As for `build`; still too long if system messages and beginning alone are.
         """
-        system = [m for m in messages if isinstance(m, SystemMessage)]
-        turns = [m for m in messages if not isinstance(m, SystemMessage)]
-        begun = [turns.pop()] if turns and is_begun_answer(turns[-1]) else []
-
-        def size(kept: Sequence[BaseMessage]) -> int:
-            return sum(map(len, self.build([*system, *kept, *begun], tools)))
-
-        while len(turns) > 1 and size(turns) > limit:
-            del turns[0]
-            # A conversation begins with a question, not with an answer or a tool's result.
-            while len(turns) > 1 and not isinstance(turns[0], HumanMessage):
-                del turns[0]
-        text = str(turns[-1].text)
-        if size(turns) > limit:
-            lengths = range(len(text))
-            cut = bisect_left(
-                lengths, True, key=lambda n: size([_with_text(turns[-1], text[n:] or ".")]) <= limit
-            )
-            turns = [_with_text(turns[-1], text[cut:] or ".")]
-        return self.build([*system, *turns, *begun], tools)
+        return self.build(
+            truncate(messages, lambda kept: sum(map(len, self.build(kept, tools))) <= limit), tools
+        )
 
     def writes_frame(self, messages: Sequence[BaseMessage]) -> bool:
         """Whether a conversation is written as questions and answers, for want of a template.
@@ -141,17 +145,21 @@ class PromptBuilder:
         turns = [m for m in messages[: -1 if begun else None] if not isinstance(m, SystemMessage)]
         return not self.tokenizer.chat_template and len(turns) > 1
 
+    def _as_text(self, text: str) -> tuple[list[int], list[str]]:
+        covered = CoveredText(self._control_tokens, text)
+        return covered.encode(covered.of(text))
+
     def _ids(self, text: str) -> list[int]:
         if not text:
             return []
-        encoded = self._plain(text, add_special_tokens=False, return_offsets_mapping=True)
-        ids, unknown = list(encoded["input_ids"]), self._plain.unk_token_id
+        ids, pieces = self._as_text(text)
+        unknown = self.tokenizer.unk_token_id
         if unknown is not None and unknown in ids:
-            start, end = encoded["offset_mapping"][ids.index(unknown)]
             raise ValueError(
                 f"the beginning of the answer (messages[-1], or the guidance) holds "
-                f"{text[start:end][:20]!r}, which the student's tokenizer cannot spell; leave it "
-                "out, or use a student whose tokenizer can write any text (byte-level ones can)"
+                f"{pieces[ids.index(unknown)][:20]!r}, which the student's tokenizer cannot spell; "
+                "leave it out, or use a student whose tokenizer can write any text (byte-level "
+                "ones can)"
             )
         return ids
 

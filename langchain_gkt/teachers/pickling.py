@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
+from pydantic import BaseModel, SecretStr
 
 
 def dump_teacher(teacher: Any) -> bytes:
     """Pickle a teacher.
 
     Args:
-        teacher: A chat model, wrapped or not. Keys given to it are in the pickle.
+        teacher: A chat model, wrapped or not. Keys given to it are left out of the pickle, so
+            that they must be in the environment where it is loaded; headers are not.
 
     Returns:
         A pickle; a model that cannot be pickled is represented by the settings given to it.
@@ -22,10 +25,10 @@ def dump_teacher(teacher: Any) -> bytes:
     Raises:
         TypeError: If the settings hold something that cannot be pickled.
     """
-    try:
-        return pickle.dumps(teacher)
-    except (TypeError, AttributeError, pickle.PicklingError):
-        buffer = io.BytesIO()
+    if not any(map(_keys_of, _models(teacher))):
+        with suppress(TypeError, AttributeError, pickle.PicklingError):  # it may hold clients
+            return pickle.dumps(teacher)
+    buffer = io.BytesIO()
     try:
         _TeacherPickler(buffer).dump(teacher)
     except (TypeError, AttributeError, pickle.PicklingError) as error:
@@ -45,7 +48,7 @@ def load_teacher(data: bytes) -> Any:
     Returns:
         The teacher.
     """
-    return pickle.loads(data)
+    return pickle.loads(data)  # noqa: S301  it comes out of the chain's own pickle
 
 
 def dump_state(state: dict[Any, Any], *, empty: Sequence[str]) -> dict[Any, Any]:
@@ -86,11 +89,35 @@ class _TeacherPickler(pickle.Pickler):
         fields = type(obj).model_fields
         given = {
             name: getattr(obj, name)
-            for name in obj.model_fields_set & fields.keys()
+            for name in (obj.model_fields_set & fields.keys()) - _keys_of(obj)
             if name in BaseChatModel.model_fields or not fields[name].exclude
         }
-        return _rebuild, (type(obj), given)
+        return _rebuild, (type(obj), given, tuple(sorted(_keys_of(obj))))
 
 
-def _rebuild(kind: type[BaseChatModel], given: dict[str, Any]) -> BaseChatModel:
-    return kind.model_validate(given, by_alias=True, by_name=True)
+def _models(teacher: Any) -> Iterator[Any]:
+    """Give a teacher and all that it wraps."""
+    yield teacher
+    for inner in (getattr(teacher, "bound", None), *(getattr(teacher, "runnables", None) or ())):
+        if inner is not None:
+            yield from _models(inner)
+
+
+def _keys_of(model: Any) -> set[str]:
+    """Return the names of the fields that hold keys."""
+    names = type(model).model_fields if isinstance(model, BaseModel) else ()
+    return {name for name in names if isinstance(getattr(model, name, None), SecretStr)}
+
+
+def _rebuild(
+    kind: type[BaseChatModel], given: dict[str, Any], keys: tuple[str, ...] = ()
+) -> BaseChatModel:
+    try:
+        return kind.model_validate(given, by_alias=True, by_name=True)
+    except Exception as error:
+        if not keys:
+            raise
+        raise ValueError(
+            f"the teacher ({kind.__name__}) was pickled without its {', '.join(keys)}; set the "
+            f"provider's environment variable where it is loaded ({type(error).__name__}: {error})"
+        ) from error

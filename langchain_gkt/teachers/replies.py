@@ -9,8 +9,10 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.messages.utils import count_tokens_approximately
 
-from langchain_gkt.errors import TeacherError
+from langchain_gkt.errors import GuidanceError
 from langchain_gkt.guidance import Guidance, GuidancePolicy
+from langchain_gkt.metadata import from_cache
+from langchain_gkt.reported_usage import believable
 from langchain_gkt.stop_strings import find_stop
 from langchain_gkt.tool_text import begins_call
 
@@ -22,7 +24,25 @@ _CLOSED_REASONING = re.compile(
     rf"(?:(?!<({'|'.join(_REASONING_TAGS)})>).)*?(?:\A|\n)\s*</({'|'.join(_REASONING_TAGS)})>\s*",
     re.DOTALL,
 )
+_FINISHED = {
+    "stop",
+    "end_turn",
+    "stop_sequence",
+    "eos",
+    "eos_token",
+    "complete",
+    "completed",
+    "done",
+    "finished",
+    "tool_calls",
+    "tool_use",
+    "function_call",
+}
 _REASON_KEYS = ("finish_reason", "stop_reason", "done_reason")
+_CHARS_PER_TOKEN = 4
+"""As langchain-core estimates."""
+_MOST_CHARS_PER_TOKEN = 32
+"""Of any real text; more of it than that cannot be what was reported."""
 
 
 def finish_reason(reply: BaseMessage) -> str | None:
@@ -35,7 +55,53 @@ def finish_reason(reply: BaseMessage) -> str | None:
         The reason.
     """
     found = {**reply.response_metadata, **reply.additional_kwargs}
-    return next((str(found[key]) for key in _REASON_KEYS if found.get(key)), None)
+    reason = next((str(found[key]) for key in _REASON_KEYS if found.get(key)), None)
+    for word in _STOPPED_AT_LIMIT | _FINISHED:
+        if reason and reason == word * (
+            len(reason) // len(word)
+        ):  # chunks that say it twice are joined
+            return word
+    return reason
+
+
+def believed(reply: AIMessage) -> tuple[AIMessage, str | None]:
+    """Take from a reply what cannot be true: absurd usage, and halves of characters.
+
+    Args:
+        reply: A model's reply.
+
+    Returns:
+        The reply, a copy if anything is wrong with it; and what of its usage was refused, or None.
+    """
+    given = getattr(reply, "usage_metadata", None)
+    usage, refused = believable(given, wrote=bool(str(reply.text)))
+    if from_cache(given):
+        usage, refused = given, None
+    update: dict[str, Any] = {} if usage == given else {"usage_metadata": usage}
+    if isinstance(reply.content, str) and (text := whole_characters(reply.content)) != (
+        reply.content
+    ):
+        update["content"] = text
+    return reply.model_copy(update=update) if update else reply, refused
+
+
+def whole_characters(text: str, *, growing: bool = False) -> str:
+    """Join the halves of characters that a provider sent one by one, and replace lonely ones.
+
+    Args:
+        text: A text.
+        growing: Whether the other half of its last character may follow.
+
+    Returns:
+        A text that any tokenizer can read.
+    """
+    if growing and "\ud800" <= text[-1:] <= "\udbff":
+        text = text[:-1]
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def completion_tokens(reply: BaseMessage) -> int:
@@ -51,6 +117,51 @@ def completion_tokens(reply: BaseMessage) -> int:
     if usage and usage.get("output_tokens"):
         return usage["output_tokens"]
     return max(1, count_tokens_approximately([reply], extra_tokens_per_message=0))
+
+
+def _is_finished(reason: str | None, usage: Any, count: int, limit: int | None) -> bool:
+    """Whether a reply ended by itself; an unknown reason is believed unless all tokens are used."""
+    if limit is None:
+        return True
+    if reason is None:
+        return bool(usage) and count < limit
+    word = reason.lower()
+    return word not in _STOPPED_AT_LIMIT and (word in _FINISHED or count < limit)
+
+
+def _longest(text: str, usage: Any, count: int, limit: int) -> int:
+    """Return how many characters of a reply can be kept if it may not be longer than its limit."""
+    if usage and count > limit:
+        return len(text) * limit // count
+    # An estimate is rough: only what is far beyond any doubt goes against the limit.
+    doubt = 2 * limit + 16 if not usage else 0
+    most = _CHARS_PER_TOKEN * doubt or _MOST_CHARS_PER_TOKEN * (count + 2)
+    return len(text) if len(text) <= most else _CHARS_PER_TOKEN * limit
+
+
+def explain_ignored_limit(guidance: Guidance, limit: int | None) -> tuple[str, str] | None:
+    """Say that a teacher has ignored its limit, if it has.
+
+    Args:
+        guidance: What was read of its reply.
+        limit: The limit of the call.
+
+    Returns:
+        A key for the warning and its text, or None.
+    """
+    usage, count, written = guidance.usage, guidance.token_count, guidance.written
+    if limit is None or _longest(written, usage, count, limit) == len(written):
+        return None
+    if usage and count > limit:
+        key, much, paid = "ignored-limit", f"{count} tokens", "they are paid for"
+    else:
+        about = max(1, len(written) // _CHARS_PER_TOKEN)
+        key, much = "ignored-limit-unreported", f"about {about} tokens, as we estimate,"
+        paid = "what its provider bills is not known"
+    return key, (
+        f"the teacher wrote {much} although it was asked for at most {limit}; {paid}. Its server "
+        "may know the limit by another name: see teacher_limit_param."
+    )
 
 
 def is_cut_tool_call(reply: AIMessage, limit: int | None, *, tools: Collection[str]) -> bool:
@@ -118,26 +229,24 @@ def read(
         The guidance.
 
     Raises:
-        TeacherError: If the reply holds no text.
+        GuidanceError: If the reply holds no text.
     """
     written = str(message.text)
     usage = message.usage_metadata if isinstance(message, AIMessage) else None
     reason, count = finish_reason(message), completion_tokens(message)
     if not written.strip():
-        raise TeacherError(_explain_silence(usage, reason, limit))
-    complete = limit is None or (
-        reason.lower() not in _STOPPED_AT_LIMIT if reason else bool(usage) and count < limit
-    )
+        raise _silence(usage, reason, limit)
+    complete = _is_finished(reason, usage, count, limit)
     text = written
-    # An estimated count is too rough to cut by if the provider says why it stopped.
-    if limit is not None and count > limit and (usage or reason is None):
-        text, complete = text[: len(text) * limit // count], False
+    if limit is not None and (most := _longest(text, usage, count, limit)) < len(text):
+        text, complete = text[:most], False
     if not keep_reasoning:
         visible = without_reasoning(text)
         if text.strip() and not visible.strip():
-            raise TeacherError(
+            raise GuidanceError(
                 f"the teacher wrote nothing but reasoning (<think>) inside a limit of {limit} "
-                "tokens; raise guidance_tokens, or turn the teacher's reasoning off"
+                "tokens",
+                hint="raise guidance_tokens, or turn the teacher's reasoning off",
             )
         text = visible
     if (end := find_stop(text, stop)) is not None:
@@ -145,6 +254,7 @@ def read(
     return Guidance(
         text=text if complete else policy.trim(text),
         token_count=count,
+        estimated=not usage,
         finish_reason=reason,
         usage=usage,
         complete=complete,
@@ -152,15 +262,15 @@ def read(
     )
 
 
-def _explain_silence(usage: Any, reason: str | None, limit: int | None) -> str:
+def _silence(usage: Any, reason: str | None, limit: int | None) -> GuidanceError:
     hidden = ((usage or {}).get("output_token_details") or {}).get("reasoning", 0)
     if hidden:
-        return (
+        return GuidanceError(
             f"the teacher spent {hidden} hidden reasoning tokens of a limit of {limit} and wrote "
-            "no text; raise guidance_tokens, or turn the teacher's reasoning down "
-            "(reasoning_effort='minimal' for OpenAI models)"
+            "no text",
+            hint="raise guidance_tokens, or turn the teacher's reasoning down "
+            "(reasoning_effort='minimal' for OpenAI models)",
         )
-    return (
-        f"the teacher returned no text (finish reason: {reason}); check the teacher with "
-        "mode='teacher', or set on_teacher_error='student' to go on without guidance"
+    return GuidanceError(
+        f"the teacher returned no text (finish reason: {reason})", hint=GuidanceError.hint
     )

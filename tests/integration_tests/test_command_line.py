@@ -170,3 +170,16 @@ def test_errors_name_the_fault_and_show_no_traceback(
     assert "Traceback" not in told.err
     assert told.out == ""
     assert not Path("runs").exists()
+
+
+@pytest.mark.slow
+def test_the_demo_shows_any_pair(here, capsys) -> None:
+    lines = [json.dumps({"question": row["question"], "answer": "#### 7"}) for row in rows(3)]
+    Path("rows.jsonl").write_text("\n".join(lines) + "\n")
+    models = ["--teacher", str(MODELS / "teacher"), "--student", str(MODELS / "student")]
+    task = ["--task", "gsm8k", "--data", "rows.jsonl", "--rows", "2", "--shots", "0"]
+    assert main(["demo", *models, *task, "--guidance-tokens", "4", "--teacher-price", "1,2"]) == 0
+    printed = capsys.readouterr().out
+    assert "gsm8k" in printed and "of its bill" in printed and "Guided" in printed
+    assert "toy models" not in printed
+    assert Path("demo_output/demo.svg").exists()

@@ -84,3 +84,10 @@ def test_every_code_block_of_the_pages_is_python_or_shell() -> None:
     for page in DOCS.glob("*.md"):
         fences = re.findall(r"^```(\w*)$", page.read_text(), re.MULTILINE)
         assert set(fences) <= {"python", "bash", ""}, page
+
+
+@pytest.mark.filterwarnings("ignore:the teacher knows no completion limit:UserWarning")
+def test_security(capsys) -> None:
+    space = run_page("security.md", at_least=2)
+    assert "written to ann@example.org today" in capsys.readouterr().out
+    space["student"].close()

@@ -8,14 +8,33 @@ connection it drops, and a stream whose reader left. Requests it refuses cost no
 from __future__ import annotations
 
 import json
+import socket
+import struct
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 ANSWER = "Six apples and four more are ten apples. Two are eaten. The answer is 8."
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawReply:
+    """A reply of bytes that are sent as they are, whatever they are.
+
+    ``parts`` are the status line, headers and body, cut anywhere. ``end`` is how the connection
+    is closed: with a reset, after ``silent`` seconds without a word, or as usual. ``billed`` are
+    prompt and completion tokens; None bills nothing. ``told`` is whether the reply says so.
+    """
+
+    parts: tuple[bytes, ...] = ()
+    end: str = "close"
+    silent: float = 0.0
+    billed: tuple[int, int] | None = None
+    told: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +44,8 @@ class Plan:
     ``fail``: an HTTP status to refuse it with, or ``drop`` (bill, then hang up), or ``cut``
     (stream half, then hang up). ``cached`` and ``reasoning`` are tokens; ``tier`` is the
     service tier answered; ``usage`` is whether usage is reported; ``pause`` are seconds
-    before a whole answer, and between the chunks of a stream.
+    before a whole answer, and between the chunks of a stream. ``raw`` makes a reply of bytes out
+    of the request's body, in place of all this.
     """
 
     fail: int | str | None = None
@@ -34,6 +54,7 @@ class Plan:
     tier: str | None = None
     usage: bool = True
     pause: float = 0.0
+    raw: Callable[[dict[str, Any]], RawReply] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +164,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, one: BillingServer, plan: Plan, body: dict[str, Any]) -> None:
         with one.lock:
             one.requests.append(body)
+        if plan.raw is not None:
+            self._raw(one, body, plan.raw(body))
+            return
+        with one.lock:
             if isinstance(plan.fail, int):
                 one.refused += 1
         if isinstance(plan.fail, int):
@@ -183,6 +208,30 @@ class _Handler(BaseHTTPRequestHandler):
         if plan.usage:
             whole["usage"] = _usage(entry)
         self._json(whole)
+
+    def _raw(self, one: BillingServer, body: dict[str, Any], reply: RawReply) -> None:
+        if reply.billed is not None:
+            prompt, completion = reply.billed
+            entry = Entry(
+                model=body["model"],
+                prompt=prompt,
+                cached=0,
+                completion=completion,
+                reasoning=0,
+                tier=None,
+                told=reply.told,
+            )
+            with one.lock:
+                one.ledger.append(entry)
+        time.sleep(reply.silent)
+        for part in reply.parts:
+            self.wfile.write(part)
+            self.wfile.flush()
+        if reply.end == "reset":
+            # A close that waits for nothing is sent as a reset.
+            linger = struct.pack("ii", 1, 0)
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            self.connection.close()
 
     def _stream(
         self,

@@ -9,11 +9,13 @@ import pytest
 from support.processes import run_python
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module",
     [
         "langchain_gkt",
         "langchain_gkt.__main__",
+        "langchain_gkt.bulk",
         "langchain_gkt.chain",
         "langchain_gkt.cli.app",
         "langchain_gkt.costs",
@@ -27,7 +29,8 @@ from support.processes import run_python
 )
 def test_importing_loads_no_model_library(module) -> None:
     code = f"import sys, {module}\n"
-    code += "print(*{'torch', 'transformers', 'matplotlib', 'pandas'} & sys.modules.keys())"
+    heavy = {"torch", "transformers", "matplotlib", "pandas", "ray", "pyarrow"}
+    code += f"print(*{heavy} & sys.modules.keys())"
     done = run_python("-c", code)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []

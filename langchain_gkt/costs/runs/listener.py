@@ -160,7 +160,7 @@ class RunListener(BaseCallbackHandler):
             while run.parent_id in self._wrappers:
                 run.parent_id = self._wrappers[run.parent_id].parent_id
             if not run.is_chain:  # a chain's call is told by its models' runs
-                self._call_of(metadata, parent_run_id)
+                self._call_of(metadata, parent_run_id).runs.add(run_id)
             self._open[run_id] = run
             self._tasks.start(run_id)
             lost = next(iter(self._open)) if len(self._open) > _MAX_OPEN else None
@@ -196,6 +196,8 @@ class RunListener(BaseCallbackHandler):
             self._tasks.end(run_id)
             call_id = self._roots.get(run_id)
             call = self._calls.get(run.call_id) if run else None
+            if call is not None:
+                call.runs.discard(run_id)
         if run is not None:
             if message is not None:
                 said, llm_output = message.response_metadata, response.llm_output or {}
@@ -212,10 +214,17 @@ class RunListener(BaseCallbackHandler):
             # An answer from the cache carries the id of the call that once made it.
             call_id = (message.response_metadata.get("gkt") or {}).get("call_id")
         if call_id is not None:
+            for child in self._still_open(call_id):  # a client failed behind its run's end
+                self._end(child, None, error or GeneratorExit())
             self._end_call(call_id, None if error else message)
         elif call is not None:
             with self._lock:
                 self._drop_if_rootless(call)
+
+    def _still_open(self, call_id: str) -> list[UUID]:
+        with self._lock:
+            call = self._calls.get(call_id)
+            return [one for one in call.runs if one in self._open] if call else []
 
     def _call_of(self, metadata: Mapping[str, Any], parent: UUID | None) -> ChainCall:
         """Return the chain call a run belongs to. The caller holds the lock."""

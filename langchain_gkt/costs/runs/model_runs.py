@@ -112,12 +112,14 @@ class ChainCall:
         mode: The chain's mode.
         root: The chain's run; None if the teacher was asked outside of one.
         wrappers: Open runs of wrappers, such as ``with_retry``, within the call.
+        runs: Open runs of its models.
     """
 
     call_id: str
     mode: Mode
     root: UUID | None = None
     wrappers: set[UUID] = field(default_factory=set)
+    runs: set[UUID] = field(default_factory=set)
 
 
 def read_run(

@@ -315,6 +315,22 @@ class Choice:
         )
 
 
+def halves(rows: Sequence[str], seed: int) -> tuple[list[int], list[int]]:
+    """Split rows into those that choose and those that test.
+
+    Args:
+        rows: Their keys.
+        seed: Seed of the split.
+
+    Returns:
+        Numbers of the rows of both halves.
+    """
+    # By key, so that rows added later do not move all others.
+    order = sorted(range(len(rows)), key=lambda i: rows[i])
+    random.Random(seed).shuffle(order)
+    return order[: len(order) // 2], order[len(order) // 2 :]
+
+
 def choose_among(
     ways: OutcomeMatrix, *, max_loss: float, gate: bool, seed: int, cut: Cut | Any = "word"
 ) -> Choice:
@@ -345,10 +361,7 @@ def choose_among(
             "gate=True goes by the student's confidence, which this student does not tell; use a "
             "HuggingFaceStudent or gate=False"
         )
-    # By key, so that rows added later do not move all others.
-    order = sorted(range(len(ways.rows)), key=lambda i: ways.rows[i])
-    random.Random(seed).shuffle(order)
-    seen, unseen = order[: len(order) // 2], order[len(order) // 2 :]
+    seen, unseen = halves(ways.rows, seed)
     at = partial(ways.point, only=seen)
     fixed = [at(length) for length in ways.lengths]
     best = max(fixed, key=lambda p: (p.accuracy, -p.cost))

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_gkt.evaluation.results import charts
 from langchain_gkt.evaluation.results.base import EvaluationResult, per_thousand, percent, share
-from langchain_gkt.evaluation.results.frontier import Choice, OperatingPoint
+from langchain_gkt.evaluation.results.frontier import (
+    TEACHER_ALONE,
+    Choice,
+    OperatingPoint,
+    halves,
+)
 from langchain_gkt.evaluation.results.summary import Summary
 from langchain_gkt.evaluation.results.sweep_result import Sweep
 from langchain_gkt.evaluation.running.run_store import RunStore
@@ -34,11 +39,28 @@ class PolicyChoice:
         choice: The length, and what it gives on unseen rows; its ``best`` is the best length of
             all policies.
         best_name: The policy that this best length belongs to.
+        teacher: The teacher alone on the whole conversation, on the unseen rows; None if no
+            policy shows it.
     """
 
     name: str
     choice: Choice
     best_name: str
+    teacher: OperatingPoint | None = None
+
+    @property
+    def kept(self) -> float | None:
+        """Accuracy on the unseen rows, of that teacher's; None if it is unknown or zero."""
+        if self.teacher is None or not self.teacher.right:
+            return None
+        return self.choice.unseen.accuracy / self.teacher.accuracy
+
+    @property
+    def bill(self) -> float | None:
+        """Price of the unseen rows, of that teacher's; None if it is unknown or zero."""
+        if self.teacher is None or not self.teacher.cost:
+            return None
+        return self.choice.unseen.cost / self.teacher.cost
 
     @property
     def policy(self) -> GuidancePolicy:
@@ -47,7 +69,13 @@ class PolicyChoice:
 
     def __str__(self) -> str:
         """Return the choice in a few sentences."""
-        return f"{self.name}: {self.choice} (the best length is one of {self.best_name!r})"
+        text = f"{self.name}: {self.choice} (the best length is one of {self.best_name!r})"
+        if self.kept is None or self.bill is None:
+            return text
+        return (
+            f"{text}; of the teacher alone on the whole conversation: {self.kept:.1%} of its "
+            f"accuracy, {self.bill:.1%} of its price"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +135,13 @@ class PolicySweep(EvaluationResult):
         return next((n for n, one in self.sweeps.items() if _shows_whole(one)), None)
 
     def choose(
-        self, *, max_loss: float = 0.02, gate: bool = False, seed: int = 0, **further: Any
+        self,
+        *,
+        max_loss: float = 0.02,
+        max_bill: float | None = None,
+        gate: bool = False,
+        seed: int = 0,
+        **further: Any,
     ) -> PolicyChoice:
         """Choose the cheapest policy and length that is good enough, and test it on unseen rows.
 
@@ -116,6 +150,9 @@ class PolicySweep(EvaluationResult):
 
         Args:
             max_loss: Accuracy that may be given up, such as 0.02 for two points.
+            max_bill: What may be paid at most, as a share of what the teacher alone costs on the
+                whole conversation, such as 0.52. It takes the place of ``max_loss``: as accurate
+                as the most accurate length that costs no more, on the seen rows.
             gate: Whether the teacher may be left out if the student is sure.
             seed: Seed of the split.
             **further: Other arguments of `Sweep.choose`.
@@ -124,10 +161,14 @@ class PolicySweep(EvaluationResult):
             The choice.
 
         Raises:
-            ValueError: As for `Sweep.choose`.
+            ValueError: As for `Sweep.choose`; or if nothing costs so little, or no policy shows
+                the teacher the whole conversation, which ``max_bill`` is a share of.
         """
         best = {n: one.choose(max_loss=0.0, seed=seed) for n, one in self.sweeps.items()}
         best_name = max(best, key=lambda n: (best[n].chosen.accuracy, -best[n].chosen.cost))
+        if max_bill is not None:
+            most = best[best_name].chosen.accuracy
+            max_loss = max(0.0, most - self._affordable(max_bill, seed))
         found = {}
         for name, one in self.sweeps.items():
             spare = max_loss - (best[best_name].chosen.accuracy - best[name].chosen.accuracy)
@@ -136,7 +177,30 @@ class PolicySweep(EvaluationResult):
                 found[name] = one.choose(max_loss=loss, gate=gate, seed=seed, **further)
         name = min(found, key=lambda n: (found[n].chosen.cost, -found[n].chosen.accuracy))
         choice = replace(found[name], max_loss=max_loss, best=best[best_name].best)
-        return PolicyChoice(name=name, choice=choice, best_name=best_name)
+        alone = None
+        if self.whole:
+            whole = self.sweeps[self.whole].ways
+            alone = whole.point(TEACHER_ALONE, only=halves(whole.rows, seed)[1])
+        return PolicyChoice(name=name, choice=choice, best_name=best_name, teacher=alone)
+
+    def _affordable(self, max_bill: float, seed: int) -> float:
+        """Return the accuracy on seen rows of the best length that costs no more."""
+        if isinstance(max_bill, bool) or not isinstance(max_bill, int | float) or max_bill <= 0:
+            raise ValueError(f"max_bill must be a share above 0, such as 0.52, not {max_bill!r}")
+        if self.whole is None:
+            raise ValueError(
+                "max_bill is a share of what the teacher alone costs on the whole conversation, "
+                "which no policy shows it; name one that is None, or give max_loss"
+            )
+        whole = self.sweeps[self.whole].ways
+        seen, _ = halves(whole.rows, seed)
+        limit = max_bill * whole.point(TEACHER_ALONE, only=seen).cost
+        points = [
+            one.ways.point(n, only=seen) for one in self.sweeps.values() for n in one.ways.lengths
+        ]
+        if not (enough := [point.accuracy for point in points if point.cost <= limit]):
+            raise ValueError(f"max_bill={max_bill}: no length of any policy costs so little")
+        return max(enough)
 
     def frontiers(self, kind: str = "fixed length") -> dict[str, list[OperatingPoint]]:
         """Return each policy's points that no cheaper one is as accurate as, over all rows.
@@ -227,7 +291,17 @@ class PolicySweep(EvaluationResult):
             Table(
                 title=f"The cheapest within {100 * self.max_loss:g} points of the best length of "
                 "any policy",
-                head=["kind", "policy", "guidance", "asks below", "seen", "unseen (95%)", "price"],
+                head=[
+                    "kind",
+                    "policy",
+                    "guidance",
+                    "asks below",
+                    "seen",
+                    "unseen (95%)",
+                    "price",
+                    "keeps",
+                    "pays",
+                ],
                 rows=[
                     [
                         kind,
@@ -237,12 +311,15 @@ class PolicySweep(EvaluationResult):
                         percent(one.choice.chosen.accuracy),
                         share(one.choice.unseen.accuracy, one.choice.unseen.interval),
                         one.choice.unseen.price,
+                        *("?" if part is None else percent(part) for part in (one.kept, one.bill)),
                     ]
                     for kind, one in found.items()
                 ],
                 notes=[
                     f"chosen on {first.seen_rows} rows (seen), tested on the {first.unseen_rows} "
-                    "others (unseen); the more policies, the more the seen column flatters"
+                    "others (unseen); the more policies, the more the seen column flatters",
+                    "keeps, pays: accuracy and price on the unseen rows, of those of the teacher "
+                    "alone on the whole conversation",
                 ],
             )
         ]

@@ -19,6 +19,7 @@ from langchain_gkt.costs.prices import Prices
 from langchain_gkt.evaluation.tasks.task import Task
 from langchain_gkt.guidance import GuidancePolicy
 from langchain_gkt.prompts.plain_data import name_prompt
+from langchain_gkt.teachers.secrets import without_secrets
 from langchain_gkt.teachers.wrappers import models_of, resolve
 
 
@@ -48,8 +49,7 @@ def run_settings(
             "shots": len(task.examples),
             "metrics": ["answer", *task.more_metrics],
         },
-        "teacher": [_model(model) for model in models_of(teacher)],
-        "teacher_bound": _bound_arguments(teacher),
+        **describe_teacher(teacher),
         "student": {
             **_model(student),
             "weights": identifying_params(student).get("weights"),
@@ -65,6 +65,21 @@ def run_settings(
             "on_teacher_error": chain.on_teacher_error,
         },
         "prices": {"teacher": _price(teacher_price), "student": _price(student_price)},
+    }
+
+
+def describe_teacher(teacher: Any) -> dict[str, Any]:
+    """Describe a teacher, the same in every process, without keys and addresses.
+
+    Args:
+        teacher: A chat model, wrapped or not, with nothing left to configure.
+
+    Returns:
+        Plain values.
+    """
+    return {
+        "teacher": [_model(model) for model in models_of(teacher)],
+        "teacher_bound": _bound_arguments(teacher),
     }
 
 
@@ -86,7 +101,7 @@ def _model(model: Any) -> dict[str, Any]:
         "provider": params.get("ls_provider"),
         "model": params.get("ls_model_name"),
         "temperature": params.get("ls_temperature"),
-        "params": _plain(identifying_params(model)),
+        "params": _plain(without_secrets(identifying_params(model))),
         # Without its port: a local server often gets another one.
         "host": urlsplit(str(getattr(model, "openai_api_base", None) or "")).hostname,
     }
@@ -107,7 +122,7 @@ def _bound_arguments(teacher: Any) -> list[dict[str, Any]]:
     """Return the arguments that wrappers of a teacher add to its calls, the outermost first."""
     if not isinstance(teacher, RunnableBindingBase):
         return []
-    return [_plain(teacher.kwargs), *_bound_arguments(teacher.bound)]
+    return [_plain(without_secrets(teacher.kwargs)), *_bound_arguments(teacher.bound)]
 
 
 def _price(price: Any) -> Any:

@@ -150,7 +150,9 @@ def load_tokenizer(path: str) -> Any:
 
     file = Path(path)
     try:
-        return AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
+        return AutoTokenizer.from_pretrained(
+            str(file.parent), gguf_file=file.name, trust_remote_code=False
+        )
     except ImportError as error:
         raise ImportError(
             "the tokenizer of a .gguf file needs the package gguf; install it with: "

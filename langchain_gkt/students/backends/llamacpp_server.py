@@ -38,7 +38,9 @@ def capacity(header: GGUFHeader, config: EngineConfig) -> tuple[int, int, bool]:
     return config.max_batch_size, pool, True
 
 
-def server_parameters(path: str, rows: int, tokens: int, unified: bool, device: str) -> Any:
+def server_parameters(
+    path: str, rows: int, tokens: int, unified: bool, device: str, threads: int | None
+) -> Any:
     """Return the settings of llama.cpp's server.
 
     Args:
@@ -47,6 +49,7 @@ def server_parameters(path: str, rows: int, tokens: int, unified: bool, device: 
         tokens: Tokens of each, or of the pool that they share.
         unified: Whether they share one pool.
         device: ``cpu``, or ``cuda`` (with a number, perhaps) for all layers.
+        threads: Threads that compute; None for torch's number.
 
     Raises:
         ValueError: If this build of xllamacpp cannot use the device.
@@ -58,8 +61,8 @@ def server_parameters(path: str, rows: int, tokens: int, unified: bool, device: 
     parameters.n_ctx = tokens if unified else tokens * rows
     parameters.n_batch = _PROMPT_PART
     parameters.fit_params = False
-    parameters.cpuparams.n_threads = torch.get_num_threads()
-    parameters.cpuparams_batch.n_threads = torch.get_num_threads()
+    parameters.cpuparams.n_threads = threads or torch.get_num_threads()
+    parameters.cpuparams_batch.n_threads = parameters.cpuparams.n_threads
     parameters.verbosity = _QUIET
     # The server opens a port of this machine, which nobody else is to use.
     parameters.hostnames, parameters.port = ["127.0.0.1"], 0

@@ -17,8 +17,8 @@ class Job:
     """Work that takes one slot.
 
     Attributes:
-        run: Does the work, on a thread of its own; raises nothing.
-        fail: Called instead of it if the queue is closed before its turn.
+        run: Does the work, on a thread of its own; raises nothing, unless it panics.
+        fail: Called if the queue is closed before its turn, or if it panics.
     """
 
     run: Callable[[], None]
@@ -77,7 +77,12 @@ class Slots:
     def _serve(self, job: Job) -> None:
         try:
             while True:
-                job.run()
+                try:
+                    job.run()
+                except BaseException as error:  # noqa: BLE001  a panic must leave nobody waiting
+                    failure = StudentError(f"the student failed: {type(error).__name__}: {error}")
+                    failure.__cause__ = error
+                    job.fail(failure)
                 with self._lock:
                     if not self._waiting:
                         return

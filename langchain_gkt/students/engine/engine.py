@@ -25,6 +25,7 @@ from langchain_gkt.students.engine.context_window import ContextWindow
 from langchain_gkt.students.engine.delivery import Deliver, areceive, receive
 from langchain_gkt.students.engine.detokenizer import Detokenizer
 from langchain_gkt.students.engine.int8 import Int8Linear
+from langchain_gkt.students.engine.layers.widening import WideningLinear
 from langchain_gkt.students.engine.model_runner import ModelRunner
 from langchain_gkt.students.engine.request import Constraint, Request, TokenChunk
 from langchain_gkt.students.engine.request_state import RequestState
@@ -123,6 +124,8 @@ class Engine:
     def description(self) -> str:
         """What runs the model, for people."""
         weights = "int8" if self._is_int8 else str(self.model.dtype).removeprefix("torch.")
+        if any(isinstance(module, WideningLinear) for module in self.model.modules()):
+            weights += " (this CPU has no instructions for it, so batches multiply in float32)"
         return f"transformers and torch {torch.__version__}, {weights}, {self.model.device}"
 
     @property

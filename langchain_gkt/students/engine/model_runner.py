@@ -1,8 +1,8 @@
 """The forward passes of a student: prefill one request, decode a batch, or run one unbatched.
 
 How a model can be run is found out by comparing logits: a few tokens in a padded batch must
-have the logits that they have alone. Models that fail run one request at a time, each with a
-cache of its own.
+have the logits that they have alone, and quicker ways to compute them must have them too. Models
+that fail run one request at a time, each with a cache of its own.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLa
 from langchain_gkt.students.engine.int8 import Int8Linear
 from langchain_gkt.students.engine.kv.kv_cache import BatchKVCache, KVCache
 from langchain_gkt.students.engine.kv.shared_prefix import SharedPrefix
+from langchain_gkt.students.engine.layers.flat_decoder import FlatDecoder
 from langchain_gkt.students.engine.request import Request
 
 _log = logging.getLogger(__name__)
@@ -79,6 +80,8 @@ class ModelRunner:
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
         self._detected = False
         self.can_batch = self.can_share_prefixes = False
+        self._fold_heads = False
+        self._flat: FlatDecoder | None = None
         self.layers = self.bytes_per_token = 0
 
     @property
@@ -107,33 +110,56 @@ class ModelRunner:
         ):
             return
         self.layers = len(layers)
-        self.can_batch = self._batch_agrees(None)
-        if self.can_batch:
-            self.can_share_prefixes = not any(
-                isinstance(layer, DynamicSlidingWindowLayer) for layer in layers
-            ) and self._batch_agrees(1)
+        try:
+            trial = self._try_alone()
+        except Exception as error:  # noqa: BLE001  models refuse a cache in ways of their own
+            _log.info("requests run unbatched: %r", error)
+            return
+        full = not any(isinstance(layer, DynamicSlidingWindowLayer) for layer in layers)
+        # Without float32 torch's attention of grouped heads is several times slower on a CPU.
+        if self.device.type == "cpu" and self.model.dtype.itemsize < 4:
+            self._fold_heads = True
+            self._fold_heads = self._batch_agrees(trial, "use torch's attention of grouped heads")
+        self.can_batch = self._fold_heads or self._batch_agrees(trial, "run one after the other")
+        if not (self.can_batch and full):
+            return
+        if FlatDecoder.supports(self.model):
+            self._flat = FlatDecoder(self.model)
+            if not self._batch_agrees(trial, "are decoded in transformers' own way"):
+                self._flat = None
+        self.can_share_prefixes = self._batch_agrees(
+            trial, "share no prefixes while they are decoded", shared=1
+        )
 
-    def _batch_agrees(self, shared: int | None) -> bool:
+    def _try_alone(self) -> tuple[KVCache, torch.Tensor]:
+        """Run the trial's ids in one pass; return their cache, and the logits of each."""
+        cache = KVCache(self.layers, len(self._trial_ids))
+        logits = self._run(cache, self._trial_ids, last_only=False)
+        self.bytes_per_token = cache.nbytes // len(self._trial_ids)
+        return cache, logits
+
+    def _batch_agrees(
+        self, trial: tuple[KVCache, torch.Tensor], otherwise: str, *, shared: int = 0
+    ) -> bool:
         """Whether padded rows in a batch have the logits of the rows alone.
 
         Args:
-            shared: How many tokens of some rows to hold as a shared prefix; None for none.
+            trial: What `_try_alone` returned.
+            otherwise: What becomes of requests if not, for the log.
+            shared: How many tokens of some rows to hold as a shared prefix.
         """
-        ids = self._trial_ids
+        ids, (cache, alone) = self._trial_ids, trial
         lengths = [len(ids) - 1, len(ids) // 2, len(ids) // 2 + 1]
         try:
-            cache = KVCache(self.layers, len(ids))
-            alone = self._run(cache, ids, last_only=False)
-            self.bytes_per_token = cache.nbytes // len(ids)
-            batch = BatchKVCache(self.layers, self.device)
             prefix = SharedPrefix(shared, cache.segment(0, shared)) if shared else None
+            batch = self.new_batch()
             for length, row_prefix in zip(lengths, (prefix, prefix, None), strict=True):
                 cache.window.end = length
                 batch.add(cache, row_prefix)
             got = self.decode(batch, [ids[length] for length in lengths])
         except Exception as error:  # noqa: BLE001  models refuse a cache in ways of their own
             # The model needs its own cache, or uses its keys in its own way.
-            _log.info("requests run unbatched, or share no prefixes: %r", error)
+            _log.info("requests %s: %r", otherwise, error)
             return False
         want = alone[lengths].float()
         off = float((got.float() - want).square().mean().sqrt() / want.std())
@@ -143,10 +169,18 @@ class ModelRunner:
                 "off by %.3g of their spread, so requests %s",
                 type(self.model).__name__,
                 off,
-                "share no prefixes while they are decoded" if shared else "run one after the other",
+                otherwise,
             )
             return False
         return True
+
+    def new_batch(self) -> BatchKVCache:
+        """Return an empty batch for `decode`."""
+        return BatchKVCache(self.layers, self.device, fold_heads=self._fold_heads)
+
+    def new_cache(self, columns: int) -> KVCache:
+        """Return an empty cache for `prefill`, with room for so many ids."""
+        return KVCache(self.layers, columns, fold_heads=self._fold_heads)
 
     @functools.cached_property
     def is_exact(self) -> bool:
@@ -196,8 +230,10 @@ class ModelRunner:
         Returns:
             Logits, shape (rows, vocabulary).
         """
-        ids = torch.tensor(tokens, device=self.device)[:, None]
-        out = self.model(input_ids=ids, **batch.begin_step(), **self._cached(batch.cache))
+        ids = torch.tensor(tokens, device=self.device)
+        if self._flat is not None:
+            return self._flat.step(ids, batch)
+        out = self.model(input_ids=ids[:, None], **batch.begin_step(), **self._cached(batch.cache))
         batch.end_step()
         logits: torch.Tensor = out.logits[:, -1]
         return logits

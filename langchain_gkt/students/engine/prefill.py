@@ -96,7 +96,7 @@ class Prefiller:
         match = self._prefix_cache.match(ids[: limit + 1])
         cache = self._buffer
         if cache is None or cache.columns < len(ids):
-            cache = self._buffer = KVCache(self._model_runner.layers, len(ids) + _SPARE_COLUMNS)
+            cache = self._buffer = self._model_runner.new_cache(len(ids) + _SPARE_COLUMNS)
             self._buffered_ids = []
         # The ids before often began alike: that part is in the buffer already.
         reuse = self._prefix_cache.max_bytes > 0
@@ -150,5 +150,5 @@ class Prefiller:
             known = ids[: state.cache.window.end]
             self._prefix_cache.insert(known, state.cache, ahead=True)
             ticket.done = len(known) == len(ids)
-        except Exception:  # noqa: BLE001  its request will meet the same error, and report it
+        except BaseException:  # noqa: BLE001  its request will meet the same error, and report it
             ticket.done = True

@@ -56,7 +56,7 @@ def make_generator(request: Request, device: torch.device) -> torch.Generator | 
     return generator
 
 
-def sample(logits: torch.Tensor, states: Sequence[RequestState]) -> list[int | Exception]:
+def sample(logits: torch.Tensor, states: Sequence[RequestState]) -> list[int | BaseException]:
     """Choose one token per request.
 
     Each request draws from its own generator, so its neighbours do not change its tokens.
@@ -71,7 +71,7 @@ def sample(logits: torch.Tensor, states: Sequence[RequestState]) -> list[int | E
     best = logits.argmax(dim=-1, keepdim=True)
     # A NaN wins every argmax, so looking at the winners is looking at all.
     finite = torch.isfinite(logits.gather(-1, best)).flatten().tolist()
-    chosen: list[int | Exception] = list(best.flatten().tolist())
+    chosen: list[int | BaseException] = list(best.flatten().tolist())
     for row, state in enumerate(states):
         if not finite[row]:
             chosen[row] = StudentError(
@@ -84,7 +84,7 @@ def sample(logits: torch.Tensor, states: Sequence[RequestState]) -> list[int | E
         ):
             try:
                 chosen[row] = _sample_one(logits[row].float(), state)
-            except Exception as error:  # noqa: BLE001  a constraint may raise anything
+            except BaseException as error:  # noqa: BLE001  a Rust panic is no Exception
                 chosen[row] = error
     return chosen
 

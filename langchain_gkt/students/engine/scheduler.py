@@ -139,14 +139,19 @@ class Scheduler:
         return [*self._decoding, *self._unbatched, *prefilling]
 
     def _serve(self) -> None:
-        torch.get_num_threads()  # makes a new thread take over the number the user has set
+        # Either makes a new thread take over the number that the user has set.
+        if self.config.threads is None:
+            torch.get_num_threads()
+        else:
+            torch.set_num_threads(self.config.threads)
         with torch.inference_mode():
             while self._wait_for_work():
                 try:
                     self._run_step()
-                except Exception as error:  # noqa: BLE001  no request may be left waiting
+                except BaseException as error:  # noqa: BLE001  no request may be left waiting
                     with self.queue.lock:
                         states = self._remove_all()
+                    self.prefix_cache.clear()  # what a panic left behind cannot be trusted
                     _fail(states, error)
 
     def _wait_for_work(self) -> bool:
@@ -273,7 +278,7 @@ class Scheduler:
             count, logits = self._prefiller.advance(state.prefill, max_tokens, split=split)
             if not state.prefill.complete:
                 return count
-        except Exception as error:  # noqa: BLE001  whatever a model raises
+        except BaseException as error:  # noqa: BLE001  whatever a model raises
             self._prefilling = None
             state.deliver(_as_student_error(error))
             return 0
@@ -292,7 +297,7 @@ class Scheduler:
         """Add a prefilled request to the batch."""
         assert state.prefill is not None
         if self._batch is None:
-            self._batch = BatchKVCache(self.model_runner.layers, self.model_runner.device)
+            self._batch = self.model_runner.new_batch()
         shared_prefix = None
         others = self._decoding or self.queue.waiting  # a single row is quicker without
         if others and self.model_runner.can_share_prefixes:
@@ -315,7 +320,7 @@ class Scheduler:
         try:
             tokens = [state.token for state in self._decoding]
             logits = self.model_runner.decode(self._batch, tokens)
-        except Exception as error:  # noqa: BLE001  the batch cannot be trusted any more
+        except BaseException as error:  # noqa: BLE001  the batch cannot be trusted any more
             states, self._decoding, self._batch = self._decoding, [], None
             _fail(states, error)
             return
@@ -334,29 +339,29 @@ class Scheduler:
             self.steps += 1
             finished = self._append(state, sample(logits[None], [state])[0])
             state.unbatched.pending = [state.token]
-        except Exception as error:  # noqa: BLE001  whatever a model raises
+        except BaseException as error:  # noqa: BLE001  whatever a model raises
             state.deliver(_as_student_error(error))
             finished = True
         if finished:
             self._unbatched.remove(state)
 
-    def _append(self, state: RequestState, chosen: int | Exception) -> bool:
+    def _append(self, state: RequestState, chosen: int | BaseException) -> bool:
         """Append a request's token; return whether the request ends with it."""
         if isinstance(chosen, int):
             try:
                 return state.append(chosen, self._end_ids)
-            except Exception as error:  # noqa: BLE001  a constraint may raise anything
+            except BaseException as error:  # noqa: BLE001  a constraint may panic, too
                 chosen = error
         state.deliver(_as_student_error(chosen))
         return True
 
 
-def _fail(states: list[RequestState], error: Exception) -> None:
+def _fail(states: list[RequestState], error: BaseException) -> None:
     for state in states:
         state.deliver(_as_student_error(error))
 
 
-def _as_student_error(error: Exception) -> StudentError:
+def _as_student_error(error: BaseException) -> StudentError:
     if isinstance(error, StudentError):
         return error
     wrapped = StudentError(f"the student failed: {type(error).__name__}: {error}")

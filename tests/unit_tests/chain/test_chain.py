@@ -123,6 +123,7 @@ sys.exit("torch" in sys.modules)
 """
 
 
+@pytest.mark.slow
 def test_a_chain_of_ready_chat_models_imports_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", WITHOUT_TORCH], check=False).returncode == 0
 
@@ -140,7 +141,8 @@ def test_repr_is_short_and_tells_no_secret(student) -> None:
         assert "tensor" not in text.lower()
 
 
-def test_copies_and_pickles(problem) -> None:
+def test_copies_and_pickles(problem, monkeypatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")  # pickles hold no keys
     limiter = InMemoryRateLimiter(requests_per_second=1)
     teachers = [
         openai(temperature=0.3, max_retries=7).with_retry(),

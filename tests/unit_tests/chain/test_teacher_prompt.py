@@ -88,7 +88,7 @@ def shown(taught: list[dict[str, Any]]) -> list[str]:
         lambda messages: str(messages[-1].text),
         lambda messages: PreparedPrompt(messages=messages[-1:]),
     ],
-    ids=str,
+    ids=lambda prompt: type(prompt).__name__,
 )
 async def test_every_entry_point_shows_the_teacher_its_prompt(
     entry_point, prompt, teacher, taught, student

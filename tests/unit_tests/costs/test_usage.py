@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from langchain_gkt.costs.usage import TokenRate, Tokens, may_have_billed, read_tokens
+from langchain_gkt.costs.usage import TokenRate, Tokens, read_tokens
+from langchain_gkt.provider_errors import may_have_billed
 
 
 @pytest.mark.parametrize("tier", ["flex", "priority"])

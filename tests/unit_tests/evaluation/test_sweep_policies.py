@@ -89,6 +89,7 @@ def test_each_teacher_prompt_is_paid_for_once(exam, tmp_path) -> None:
     assert "prompt of its own (without_exemplars, instruct_teacher)" in str(one)
 
 
+@pytest.mark.slow
 def test_the_choice_names_a_policy_with_its_prompt(exam, tmp_path) -> None:
     found = sweep_policies(
         Paid().chain(), exam, POLICIES, lengths=[4, 6], teacher_price=PRICE, out=tmp_path / "run"
@@ -187,3 +188,21 @@ def test_an_interrupted_run_reads_what_is_there(exam, tmp_path) -> None:
     )
     shutil.rmtree(tmp_path / "short")
     assert list(load_run(str(tmp_path)).sweeps) == ["whole"]
+
+
+def test_the_most_accurate_within_a_share_of_the_bill(exam) -> None:
+    found = sweep_policies(Paid().chain(), exam, POLICIES, lengths=[4, 6], teacher_price=PRICE)
+    choice = found.choose(max_bill=0.6)
+    assert choice.teacher is not None
+    assert choice.bill == choice.choice.unseen.cost / choice.teacher.cost <= 0.6
+    assert choice.kept == choice.choice.unseen.accuracy / choice.teacher.accuracy
+    assert "of its accuracy" in str(choice)
+    assert found.choose(max_bill=1e-6).choice.chosen.length == 0  # the student is free
+    dear = found.choose(max_bill=2.0)
+    assert dear.choice.chosen.accuracy >= choice.choice.chosen.accuracy
+    with pytest.raises(ValueError, match="max_bill must be a share above 0"):
+        found.choose(max_bill=0)
+    short = sweep_policies(Paid().chain(), exam, {"short": {"teacher_prompt": SHORT}}, lengths=[4])
+    assert short.choose().teacher is None
+    with pytest.raises(ValueError, match="max_bill is a share of what the teacher alone costs"):
+        short.choose(max_bill=0.5)

@@ -40,7 +40,7 @@ class Loads:
         self._lock, self._load = threading.Lock(), loading.from_path
         monkeypatch.setattr(loading, "from_path", self)
 
-    def __call__(self, path: str, *rest: Any) -> Any:
+    def __call__(self, path: str, *rest: Any, **options: Any) -> Any:
         with self._lock:
             self.paths.append(path)
             self.now += 1
@@ -49,7 +49,7 @@ class Loads:
             time.sleep(0.1)  # long enough for every other thread to come here, if it may
             assert self.gate.wait(10)
             with self._lock:
-                return self._load(path, *rest)
+                return self._load(path, *rest, **options)
         finally:
             self.now -= 1
 
@@ -71,6 +71,7 @@ def test_an_unpickled_student_is_loaded_once(copied, own_student, loads) -> None
     again.close()
 
 
+@pytest.mark.slow
 def test_students_are_not_loaded_at_the_same_time(own_student, loads) -> None:
     students = [pickle.loads(pickle.dumps(own_student)) for _ in range(3)]
     with ThreadPoolExecutor(3) as pool:

@@ -236,9 +236,10 @@ def _open(source: OpenVINOSource, config: EngineConfig, device: str) -> Any:
     else:
         context = (config.kv_tokens or source.context or 1) * source.kv_bytes_per_token
         settings.cache_size = max(_DEFAULT_CACHE, math.ceil(context / _GIB))
-    threads = {"INFERENCE_NUM_THREADS": torch.get_num_threads()} if device == "CPU" else {}
+    threads = config.threads or torch.get_num_threads()
+    properties = {"INFERENCE_NUM_THREADS": threads} if device == "CPU" else {}
     try:
-        return openvino_genai.ContinuousBatchingPipeline(source.path, settings, device, threads)
+        return openvino_genai.ContinuousBatchingPipeline(source.path, settings, device, properties)
     except RuntimeError as error:
         raise StudentError(
             f"OpenVINO could not load student={source.path!r} ({error}); export the model's "

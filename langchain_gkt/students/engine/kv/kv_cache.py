@@ -23,11 +23,20 @@ _SLACK = 128
 
 @dataclass
 class Window:
-    """The part of the buffers that is in use, the same one for every layer."""
+    """The part of the buffers that is in use, the same one for every layer.
+
+    Attributes:
+        rows: How many rows.
+        start: The first column.
+        end: The column after the last one.
+        fold_heads: Whether attention of single tokens goes by groups of query heads.
+        shared_prefixes: Prefixes that are held once, each with its rows.
+    """
 
     rows: int = 1
     start: int = 0
     end: int = 0
+    fold_heads: bool = False
     shared_prefixes: list[tuple[torch.Tensor | None, SharedPrefix]] = field(default_factory=list)
 
 
@@ -62,7 +71,7 @@ class BufferLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         self.keys[: window.rows, :, window.end : end] = key_states
         self.values[: window.rows, :, window.end : end] = value_states
         keys = self.keys[: window.rows, :, window.start : end]
-        if window.shared_prefixes:
+        if window.shared_prefixes or (window.fold_heads and key_states.shape[-2] == 1):
             keys = SharedPrefixKeys.wrap(keys, window.shared_prefixes, self.index)
         return keys, self.values[: window.rows, :, window.start : end]
 
@@ -82,15 +91,18 @@ class BufferLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
 class KVCache:
     """The KV cache of one row, while its ids are being prefilled."""
 
-    def __init__(self, layers: int, columns: int, slots: int = 1) -> None:
+    def __init__(
+        self, layers: int, columns: int, slots: int = 1, *, fold_heads: bool = False
+    ) -> None:
         """Store the sizes; the buffers are made with the first keys.
 
         Args:
             layers: How many layers the model has.
             columns: How many tokens there is room for.
             slots: How many rows there is room for.
+            fold_heads: Whether attention of single tokens goes by groups of query heads.
         """
-        self.window = Window()
+        self.window = Window(fold_heads=fold_heads)
         self.columns, self.slots = columns, slots
         self.layers = [BufferLayer(i, self.window, slots, columns) for i in range(layers)]
         self.cache = Cache(layers=list(self.layers))
@@ -139,14 +151,15 @@ class KVCache:
 class BatchKVCache(KVCache):
     """The KV cache of all rows that decode together."""
 
-    def __init__(self, layers: int, device: torch.device) -> None:
+    def __init__(self, layers: int, device: torch.device, *, fold_heads: bool = False) -> None:
         """Start without rows and without memory.
 
         Args:
             layers: How many layers the model has.
             device: Where the model is.
+            fold_heads: Whether attention of single tokens goes by groups of query heads.
         """
-        super().__init__(layers, columns=0, slots=0)
+        super().__init__(layers, columns=0, slots=0, fold_heads=fold_heads)
         self.window.rows = 0
         self._device = device
         self._starts: list[int] = []

@@ -7,6 +7,7 @@ import threading
 import time
 
 import pytest
+import torch
 from langchain_core.messages import AIMessage, HumanMessage
 from support.tiny import wait_until
 
@@ -38,6 +39,7 @@ def make(fake_llamacpp, pair, gguf, monkeypatch):
         one.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("begun", ["", '{"sum": 1', '{"sum": 12, "o'])
 @pytest.mark.parametrize("max_tokens", [80, 30])
 def test_schemas_hold_an_answer_as_torch_holds_it(make, pair, begun, max_tokens) -> None:
@@ -147,6 +149,7 @@ def test_slots_share_a_pool_where_whole_contexts_do_not_fit(make, fake_llamacpp)
     context = make()._engine.window.size
     make(kv_tokens=2 * context)
     own, shared = (server.parameters for server in fake_llamacpp[1].made)
+    assert own.cpuparams.n_threads == torch.get_num_threads()
     assert (own.kv_unified, own.n_ctx) == (False, 16 * context)
     assert (shared.kv_unified, shared.n_ctx) == (True, 2 * context)
 

@@ -157,6 +157,23 @@ def test_users_threads_stay_theirs(engine) -> None:
     assert set(seen) == {before}
 
 
+def test_the_number_of_threads_can_be_given() -> None:
+    before, seen = torch.get_num_threads(), []
+
+    class Looks(Recorder):
+        def restrict(self, logits):
+            seen.append(torch.get_num_threads())
+            return logits
+
+    engine = Engine(make_model("llama"), TOKENIZER, EngineConfig(threads=before + 1))
+    try:
+        run(engine, Request(prompt=[5], prefill=[], max_tokens=2, constraint=Looks()))
+    finally:
+        engine.close()
+        torch.set_num_threads(before)
+    assert set(seen) == {before + 1}
+
+
 def test_a_model_without_cache_is_named_once(models) -> None:
     with pytest.warns(UserWarning, match=r"OpenAIGPTLMHeadModel\) has no KV cache"):
         engine = Engine(models("no cache"), TOKENIZER)
@@ -170,6 +187,7 @@ def test_a_model_without_cache_is_named_once(models) -> None:
         ({"max_batch_size": 0}, "max_batch_size=0 must be at least 1"),
         ({"kv_tokens": 0}, "kv_tokens=0 must be at least 1, or None"),
         ({"prefix_cache_bytes": -1}, "prefix_cache_bytes=-1"),
+        ({"threads": 0}, "threads=0 must be at least 1, or None"),
     ],
 )
 def test_bad_settings_are_named(settings, says) -> None:

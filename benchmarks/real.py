@@ -1,0 +1,265 @@
+"""Compare engines on a real model: ``make bench-real``, ours beside the bare ones.
+
+Every way has a process of its own that lives through the whole run, and short slices of work go
+round between them: what else the machine does then falls on all of them alike. Figures are
+processor seconds of a process, and seconds on the clock beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from langchain_gkt.evaluation.tasks.word_problems import sample
+
+USERS = (1, 8, 16)
+_WORDS_PER_TOKEN = 0.7  # of English, about
+
+
+def make_prompts(count: int, few_shot_tokens: int) -> list[str]:
+    """Return questions that begin with the same worked examples.
+
+    Args:
+        count: How many.
+        few_shot_tokens: About how many tokens the examples take.
+    """
+    shots: list[str] = []
+    for problem in sample(1, 100):
+        if len(" ".join(shots).split()) >= few_shot_tokens * _WORDS_PER_TOKEN:
+            break
+        shots.append(f"Q: {problem.question}\nA: {problem.solution}\n")
+    asked = sample(2, count)
+    return ["\n".join([*shots, f"Q: {problem.question}\nA:"]) for problem in asked]
+
+
+def _work(way_name: str, model: str, threads: int) -> None:
+    """Load a way, then serve orders from the standard input, one JSON line each."""
+    from benchmarks.baselines import resident_bytes
+    from benchmarks.real_ways import ENTRIES
+
+    before, cpu, wall = resident_bytes(), time.process_time(), time.perf_counter()
+    way = ENTRIES[way_name].load(model, threads)
+    loaded = {
+        "load_cpu_s": time.process_time() - cpu,
+        "load_wall_s": time.perf_counter() - wall,
+        "mib": (resident_bytes() - before) / 2**20,
+    }
+    print(json.dumps(loaded), flush=True)  # noqa: T201  the answer to whoever started us
+    for line in sys.stdin:
+        order = json.loads(line)
+        if "first" in order:
+            cpu, wall = way.first_token(order["first"])
+            reply = {"cpu_s": cpu, "wall_s": wall}
+        else:
+            cpu, wall = time.process_time(), time.perf_counter()
+            written = way.answer(order["prompts"], order["tokens"])
+            reply = {
+                "tokens": written,
+                "cpu_s": time.process_time() - cpu,
+                "wall_s": time.perf_counter() - wall,
+                "mib": (resident_bytes() - before) / 2**20,
+            }
+        print(json.dumps(reply), flush=True)  # noqa: T201
+
+
+class Worker:
+    """The process of one way."""
+
+    def __init__(self, name: str, model: str, threads: int) -> None:
+        """Start it, and wait until the model is loaded."""
+        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.real", "--worker", name, model]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        self._process = subprocess.Popen(
+            [*command, "--threads", str(threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        self.loaded = self._read()
+
+    def _read(self) -> dict[str, float]:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith("{"):
+                reply: dict[str, float] = json.loads(line)
+                return reply
+        raise RuntimeError("a worker has ended; its message is above")
+
+    def ask(self, **order: Any) -> dict[str, float]:
+        """Give an order, and return the reply."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        return self._read()
+
+    def close(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.wait()
+
+
+def bandwidth() -> float:
+    """Return how many bytes a second one thread reads from memory."""
+    import torch
+
+    torch.set_num_threads(1)
+    memory, best = torch.ones(2**26), 0.0  # 256 MiB, more than a cache holds
+    for _ in range(5):
+        start = time.process_time()
+        memory.sum()
+        best = max(best, memory.nbytes / (time.process_time() - start))
+    return best
+
+
+def compare(args: argparse.Namespace) -> dict[str, Any]:
+    """Run all ways in turns; return what the JSON holds."""
+    from benchmarks.real_ways import ENTRIES
+
+    places = {"folder": args.folder, "gguf": args.gguf}
+    names = [
+        name
+        for name, entry in ENTRIES.items()
+        if places[entry.runs] and entry.installed and (not args.ways or name in args.ways)
+    ]
+    workers: dict[str, Worker] = {}
+    found: dict[str, Any] = {name: {"users": {}, "first": []} for name in names}
+    try:
+        for name in names:
+            workers[name] = Worker(name, places[ENTRIES[name].runs], args.threads)
+            found[name]["loaded"] = workers[name].loaded
+        prompts = make_prompts(64, args.few_shot)
+        turns = random.Random(1)
+        for name in names:  # the examples become known, and the model warm
+            workers[name].ask(prompts=prompts[:2], tokens=4)
+        for users in args.users:
+            for name in names:
+                found[name]["users"][users] = []
+            for _ in range(args.repeats):
+                asked = turns.sample(prompts, users)
+                for name in turns.sample(names, len(names)):
+                    reply = workers[name].ask(prompts=asked, tokens=args.tokens)
+                    found[name]["users"][users].append(reply)
+        for prompt in make_prompts(64 + args.repeats, args.few_shot)[64:]:
+            for name in turns.sample(names, len(names)):
+                found[name]["first"].append(workers[name].ask(first=prompt))
+    finally:
+        for worker in workers.values():
+            worker.close()
+    weights = {"folder": _weight_bytes(args.folder), "gguf": _weight_bytes(args.gguf)}
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "machine": platform.processor() or platform.machine(),
+        "settings": {k: v for k, v in vars(args).items() if k not in ("worker", "out")},
+        "bandwidth_gb_s": bandwidth() / 1e9,
+        "weight_bytes": weights,
+        "ways": found,
+    }
+
+
+def _weight_bytes(place: str | None) -> int:
+    """Return the size of the weights' files; 0 if they are not in a local place."""
+    path = Path(place or "")
+    if path.suffix == ".gguf" and path.is_file():
+        return path.stat().st_size
+    return sum(file.stat().st_size for file in path.glob("*.safetensors")) if place else 0
+
+
+def ratios(ours: list[dict[str, float]], bare: list[dict[str, float]]) -> list[float]:
+    """Return, slice by slice, our tokens per processor second over the bare engine's."""
+    speeds = [[one["tokens"] / one["cpu_s"] for one in slices] for slices in (ours, bare)]
+    return [a / b for a, b in zip(*speeds, strict=True)]
+
+
+def show(results: dict[str, Any], console: Console) -> None:
+    """Print the tables.
+
+    Args:
+        results: What `compare` returned.
+        console: Where.
+    """
+    from benchmarks.real_ways import ENTRIES
+
+    ways = results["ways"]
+    users = list(next(iter(ways.values()))["users"])
+    table = Table("way", *(f"{n} at once" for n in users), "first token", "memory", "load")
+    for name, way in ways.items():
+        cells = []
+        for count in users:
+            slices = way["users"][count]
+            per_cpu, per_s = (
+                median(one["tokens"] / one[which] for one in slices)
+                for which in ("cpu_s", "wall_s")
+            )
+            cells.append(f"{per_cpu:.1f} ({per_s:.1f})")
+        first = [median(one[which] for one in way["first"]) for which in ("cpu_s", "wall_s")]
+        memory = max(one["mib"] for slices in way["users"].values() for one in slices)
+        load = way["loaded"]
+        table.add_row(
+            name,
+            *cells,
+            f"{first[0] * 1000:.0f} ({first[1] * 1000:.0f}) ms",
+            f"{memory:.0f} MiB",
+            f"{load['load_cpu_s']:.1f} ({load['load_wall_s']:.1f}) s",
+        )
+    console.print("tokens per processor second (per second on the clock), medians:")
+    console.print(table)
+    for name, way in ways.items():
+        bare = ENTRIES[name].bare
+        if bare not in ways:
+            continue
+        for count in users:
+            found = ratios(way["users"][count], ways[bare]["users"][count])
+            console.print(
+                f"{name} over {bare}, {count} at once: {median(found):.2f}x "
+                f"({min(found):.2f}-{max(found):.2f})"
+            )
+    for kind, size in results["weight_bytes"].items():
+        if size:
+            floor = results["bandwidth_gb_s"] * 1e9 / size
+            console.print(
+                f"weights of the {kind} as saved: {size / 1e6:.0f} MB; reading them once a token "
+                f"allows {floor:.0f} tokens/s at {results['bandwidth_gb_s']:.1f} GB/s"
+            )
+
+
+def main() -> None:
+    """Read the command line, measure and print."""
+    parser = argparse.ArgumentParser(prog="benchmarks.real", description=__doc__)
+    parser.add_argument("--folder", help="Hugging Face folder or hub id")
+    parser.add_argument("--gguf", help="GGUF file, or owner/repo:file.gguf")
+    parser.add_argument("--ways", nargs="+", help="only these entries of the table")
+    parser.add_argument("--users", type=int, nargs="+", default=list(USERS))
+    parser.add_argument("--tokens", type=int, default=48, help="most tokens of an answer")
+    parser.add_argument("--few-shot", type=int, default=900, help="tokens of worked examples")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("runs/bench_real.json"))
+    parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        _work(*args.worker, args.threads)
+        return
+    if not (args.folder or args.gguf):
+        parser.error("give --folder (a folder or hub id), --gguf (a file), or both, of one model")
+    results = compare(args)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(results, indent=2))
+    show(results, Console())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""The ways to run a real model that ``make bench-real`` compares: ours, and the bare engines."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, Protocol
+
+import torch
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+
+from benchmarks.instant import InstantModel
+from langchain_gkt import GuidedKnowledgeTransferChain, HuggingFaceStudent
+
+GUIDANCE = "Let us work it out step by step. First,"
+
+
+class Way(Protocol):
+    """One model, loaded."""
+
+    def answer(self, prompts: list[str], tokens: int) -> int:
+        """Answer prompts at the same time; return how many tokens were written.
+
+        Args:
+            prompts: What the users ask.
+            tokens: Most tokens of an answer.
+        """
+        ...
+
+    def first_token(self, prompt: str) -> tuple[float, float]:
+        """Return seconds from the guidance to the first new token, of the processor and the clock.
+
+        Args:
+            prompt: What a user asks.
+        """
+        ...
+
+
+class _Stopwatch:
+    def __init__(self) -> None:
+        self._start = time.process_time(), time.perf_counter()
+
+    def read(self) -> tuple[float, float]:
+        return time.process_time() - self._start[0], time.perf_counter() - self._start[1]
+
+
+class ThroughTheChain:
+    """A student of ours behind the chain, whose teacher costs no time."""
+
+    def __init__(self, model: str, threads: int, **options: Any) -> None:
+        """Load the student.
+
+        Args:
+            model: Folder, hub id or GGUF file.
+            threads: Threads that compute.
+            **options: Other fields of the student.
+        """
+        self.student = HuggingFaceStudent(model=model, threads=threads, **options)
+        self._chain = GuidedKnowledgeTransferChain(
+            teacher=InstantModel(text=GUIDANCE), student=self.student, teacher_limit_param=None
+        )
+
+    def answer(self, prompts: list[str], tokens: int) -> int:
+        """See `Way.answer`."""
+        self.student.max_tokens = tokens  # a call's max_tokens would count the guidance too
+        answers = asyncio.run(self._chain.abatch(list(prompts)))
+        usages = [answer.response_metadata["gkt"]["student_usage"] for answer in answers]
+        return sum(usage["output_tokens"] for usage in usages)
+
+    def first_token(self, prompt: str) -> tuple[float, float]:
+        """See `Way.first_token`; the prompt was read while the teacher wrote."""
+        asked: list[BaseMessage] = [HumanMessage(prompt)]
+        with self.student.prefill(asked) as ahead:
+            while not ahead.done:
+                time.sleep(0.005)
+            watch = _Stopwatch()
+            stream = self.student.stream([*asked, AIMessage(GUIDANCE)], max_tokens=8)
+            next(chunk for chunk in stream if chunk.text)
+            found = watch.read()
+            stream.close()
+        return found
+
+
+class Generate:
+    """`generate` of transformers: a padded batch that reads every prompt again."""
+
+    def __init__(self, model: str, threads: int) -> None:
+        """Load the model in the type in which it was saved."""
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        torch.set_num_threads(threads)
+        self._tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
+        self._model: Any = AutoModelForCausalLM.from_pretrained(model, dtype="auto").eval()
+
+    def _generate(self, prompts: list[str], tokens: int) -> Any:
+        texts = [rendered(self._tokenizer, prompt) for prompt in prompts]
+        inputs = self._tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
+        pad = self._tokenizer.pad_token_id
+        pad = self._tokenizer.eos_token_id if pad is None else pad
+        out = self._model.generate(
+            **inputs, max_new_tokens=tokens, do_sample=False, pad_token_id=pad
+        )
+        return out[:, inputs["input_ids"].shape[1] :]
+
+    def answer(self, prompts: list[str], tokens: int) -> int:
+        """See `Way.answer`."""
+        end, written = self._tokenizer.eos_token_id, 0
+        for row in self._generate(prompts, tokens).tolist():
+            written += row.index(end) + 1 if end in row else len(row)
+        return written
+
+    def first_token(self, prompt: str) -> tuple[float, float]:
+        """See `Way.first_token`."""
+        watch = _Stopwatch()
+        self._generate([prompt], 1)
+        return watch.read()
+
+
+class BareLlamaCpp:
+    """xllamacpp's server, set up as ours is, and asked by itself."""
+
+    def __init__(self, file: str, threads: int) -> None:
+        """Load the file."""
+        import xllamacpp
+
+        from langchain_gkt.students.backends.choosing import gguf_source
+        from langchain_gkt.students.backends.gguf import load_tokenizer, local_file, read_header
+        from langchain_gkt.students.backends.llamacpp_server import capacity, server_parameters
+        from langchain_gkt.students.engine.config import EngineConfig
+
+        source = gguf_source(file)
+        assert source is not None
+        header = read_header(local_file(source))
+        rows, room, unified = capacity(header, EngineConfig())
+        self._server = xllamacpp.Server(
+            server_parameters(header.path, rows, room, unified, "cpu", threads)
+        )
+        self._tokenizer = load_tokenizer(header.path)
+
+    def _body(self, prompt: str, tokens: int) -> dict[str, Any]:
+        text = rendered(self._tokenizer, prompt)
+        ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return {
+            "prompt": list(ids),
+            "n_predict": tokens,
+            "temperature": 0.0,
+            "top_k": 1,
+            "samplers": ["top_k"],
+            "cache_prompt": True,
+        }
+
+    def answer(self, prompts: list[str], tokens: int) -> int:
+        """See `Way.answer`; a thread for each, as its calls block."""
+        counts: list[int] = []
+
+        def one(prompt: str) -> None:
+            reply = self._server.handle_completions(self._body(prompt, tokens))
+            counts.append(reply["usage"]["completion_tokens"])
+
+        threads = [threading.Thread(target=one, args=[prompt]) for prompt in prompts]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(counts) == len(prompts), "llama.cpp refused a prompt"
+        return sum(counts)
+
+    def first_token(self, prompt: str) -> tuple[float, float]:
+        """See `Way.first_token`."""
+        watch = _Stopwatch()
+        self.answer([prompt], 1)
+        return watch.read()
+
+
+def rendered(tokenizer: Any, prompt: str) -> str:
+    """Return the text that a model reads: a prompt with its template, and the guidance.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        prompt: What a user asks.
+    """
+    if tokenizer.chat_template is None:
+        return f"{prompt} {GUIDANCE}"
+    asked = [{"role": "user", "content": prompt}]
+    text: str = tokenizer.apply_chat_template(asked, add_generation_prompt=True, tokenize=False)
+    return text + GUIDANCE
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the comparison.
+
+    Attributes:
+        runs: What it needs: ``folder`` or ``gguf``.
+        load: Loads a model, given its place and the number of threads.
+        bare: The entry without us that it is compared with; None for a bare one.
+        package: The package it needs, if it may be missing.
+    """
+
+    runs: str
+    load: Callable[[str, int], Way]
+    bare: str | None = None
+    package: str | None = None
+
+    @property
+    def installed(self) -> bool:
+        """Whether its package is there."""
+        return self.package is None or find_spec(self.package) is not None
+
+
+ENTRIES: dict[str, Entry] = {
+    "generate": Entry("folder", Generate),
+    "torch": Entry("folder", ThroughTheChain, bare="generate"),
+    "torch int8": Entry(
+        "folder", lambda model, n: ThroughTheChain(model, n, dtype="int8"), bare="generate"
+    ),
+    "bare llama.cpp": Entry("gguf", BareLlamaCpp, package="xllamacpp"),
+    "llamacpp": Entry("gguf", ThroughTheChain, bare="bare llama.cpp", package="xllamacpp"),
+}
+"""What is compared; another engine is one more entry."""

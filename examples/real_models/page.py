@@ -1,0 +1,296 @@
+"""The page of results on real models, and its charts, from the summaries of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib import pyplot
+from matplotlib.ticker import PercentFormatter
+from summaries import BILL
+
+from langchain_gkt.evaluation.results.charts import write_figure
+from langchain_gkt.reporting.table import Table
+
+PAPER = {"gsm8k": 40, "csqa": 30, "aqua": 20}
+"""The guidance tokens of the paper."""
+_KINDS = {
+    "fixed length": ("o", "-"),
+    "cascade of whole answers": ("^", "--"),
+    "gated guidance": ("s", "-."),
+    "random router": ("", ":"),
+    "predictor": ("D", ""),
+}
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")  # Okabe and Ito
+
+HEAD = """# Results on real models
+
+{verdict}
+
+The lever is the *prompt's* length: most of a few-shot call's price is its prompt, which the teacher
+reads whole. A `teacher_prompt=` of its own shows it less, while the student keeps all worked
+examples: see [Evaluate](evaluate.md). The embedded toys are in [Results](results.md).
+
+{table}
+
+Written by `make results-real` from `examples/real_models/summaries/`, the figures of each run.
+Greedy; the models run in int8 on a CPU (AVX2, no AVX-512), so accuracies are those of the rounded
+models; the first rows of each file. The wording of CommonsenseQA's short prompt was found on other
+rows. Bills are reckoned at {prompt} dollars for a million prompt tokens and {completion} for a
+million completion tokens, without a provider's cache of prompts, and are shares of what the teacher
+alone costs on the whole prompt. qwen15 and qwen05 are Qwen2.5-Coder-1.5B-Instruct and
+-0.5B-Instruct. Seconds say only what a busy machine of two cores took.
+"""
+
+
+def write(summaries: Sequence[Mapping[str, Any]], docs: Path) -> None:
+    """Write the page and its charts.
+
+    Args:
+        summaries: What `summaries.condense` made of each run.
+        docs: The folder of the page.
+    """
+    (docs / "images").mkdir(parents=True, exist_ok=True)
+    parts = [_head(summaries)]
+    for one in summaries:
+        name = f"real-{one['task']}-{one['teacher']}-{one['student']}"
+        write_figure(_chart(one), docs / "images" / f"{name}.svg", name, "svg")
+        parts.append(_section(one, name))
+    (docs / "results-real.md").write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
+
+
+def _head(summaries: Sequence[Mapping[str, Any]]) -> str:
+    lines, reached = [], []
+    for one in summaries:
+        title, choice = _title(one), one["within_budget"]
+        whole = _whole(one)["ways"]
+        if choice and choice["reached"] * 2 > choice["splits"]:
+            reached.append(
+                f"{title} ({choice['reached']} of {choice['splits']} splits into halves; the mean "
+                f"is {choice['mean_kept']:.0%} at {choice['mean_bill']:.0%}, the first split "
+                f"{choice['kept']:.0%} at {choice['bill']:.0%})"
+            )
+        lines.append(
+            [
+                title,
+                str(one["rows"]),
+                _percent(whole["0"]["right"] / one["rows"]),
+                _percent(whole["all"]["right"] / one["rows"]),
+                *(
+                    [
+                        f"{choice['policy']}, {choice['tokens']} tokens",
+                        f"{_percent(choice['unseen'])} of {choice['unseen_rows']}",
+                        f"{choice['kept']:.0%}",
+                        f"{choice['bill']:.0%}",
+                        f"{choice['reached']} of {choice['splits']}",
+                        f"{choice['mean_kept']:.0%} at {choice['mean_bill']:.0%}",
+                    ]
+                    if choice
+                    else ["-"] * 6
+                ),
+            ]
+        )
+    claim = "**The paper's promise, 95% of the teacher's accuracy at 52% of its bill,"
+    verdict = (
+        f"{claim} is kept on unseen rows in most splits, and by the "
+        "prompt\nmore than by the guidance:\n"
+        f"{'; '.join(reached)}.** The table says where it is, and where it is not."
+        if reached
+        else f"{claim} is not kept in most splits;** the table says how near each pair comes."
+    )
+    verdict += "\n\n" + "\n".join(_what_saves(one) for one in summaries)
+    table = Table(
+        title="The most accurate setting within half the bill, on unseen rows",
+        head=[
+            *("pair and task", "rows", "student", "teacher", "chosen", "unseen", "keeps"),
+            *("pays", "reached", "mean of splits"),
+        ],
+        rows=lines,
+        notes=[
+            f"chosen: what `choose(max_bill={BILL})` takes on half of the rows; keeps, pays: "
+            "accuracy and price on the other half, of the teacher alone with the whole prompt",
+            "reached: in how many splits into halves it keeps 95% or more and pays 52% or less; "
+            "the splits share rows, so they are no independent trials",
+        ],
+    )
+    prices = summaries[0]["prices"] if summaries else {"input_mtok": "?", "output_mtok": "?"}
+    return HEAD.format(
+        verdict=verdict,
+        table=table.markdown(),
+        prompt=prices["input_mtok"],
+        completion=prices["output_mtok"],
+    )
+
+
+def _what_saves(one: Mapping[str, Any]) -> str:
+    """Say how much of the saving is the prompt's, and how much the guidance's."""
+    choice = one["within_budget"]
+    if not choice or not choice["tokens"]:
+        return f"- {_title(one)}: within half of the bill, no guidance was found that pays."
+    name, tokens = choice["policy"], choice["tokens"]
+    ways = one["policies"][name]["ways"]
+    alone, guided = ways["all"], ways[str(tokens)]
+    right = [_percent(way["right"] / one["rows"]) for way in (alone, guided)]
+    return (
+        f"- {_title(one)}: shown the prompt {name!r}, the teacher's *whole* answers are right on "
+        f"{right[0]}\n  at {_percent(alone['of_bill'])} of the bill. Its first {tokens} tokens, "
+        f"continued by the student, are right on\n  {right[1]} at {_percent(guided['of_bill'])}; "
+        f"{_percent(guided['leak'])} of these beginnings hold the answer already.\n  "
+        "A random router of whole answers to that prompt is a straight line in the chart: what is "
+        "below it\n  does not pay."
+    )
+
+
+def _section(one: Mapping[str, Any], name: str) -> str:
+    rows, lines = one["rows"], []
+    for policy, found in one["policies"].items():
+        for length, way in found["ways"].items():
+            if length == "0" and policy != next(iter(one["policies"])):
+                continue
+            tokens = {"0": "student alone", "all": "teacher alone"}.get(length, f"{length} tokens")
+            low, high = way["interval"]
+            lines.append(
+                [
+                    "-" if length == "0" else policy,
+                    tokens + (" (paper's)" if length == str(PAPER.get(one["task"])) else ""),
+                    f"{_percent(way['right'] / rows)} ({100 * low:.0f}-{100 * high:.0f})",
+                    "-" if length in ("0", "all") else _percent(way["leak"]),
+                    f"{way['teacher_prompt_tokens']:.0f} + {way['teacher_completion_tokens']:.0f}",
+                    f"{way['student_completion_tokens']:.0f}",
+                    f"{way['dollars_per_thousand']:.4f}",
+                    "?" if way["of_bill"] is None else _percent(way["of_bill"]),
+                    f"{way['median_seconds']:.1f}",
+                ]
+            )
+    table = Table(
+        title=f"{one['task']}: {rows} questions",
+        head=[
+            *("teacher's prompt", "guidance", "accuracy (95%)", "leak", "teacher tokens"),
+            *("student tokens", "$ per 1,000", "of bill", "seconds"),
+        ],
+        rows=lines,
+        notes=[
+            "leak: how often the guidance alone contains the answer; teacher tokens: prompt and "
+            "completion of one answer; of bill: of the teacher alone with the whole prompt",
+            *(
+                f"{policy}: the teacher sees {_prompt(found['teacher_prompt'])}"
+                for policy, found in one["policies"].items()
+            ),
+        ],
+    )
+    frontier = Table(
+        title="All ways on rows that the choice has not seen",
+        head=["way", "share of the bill: accuracy"],
+        rows=[
+            [way, ", ".join(f"{_percent(x)}: {_percent(y)}" for x, y in points)]
+            for way, points in one["frontier"].items()
+        ],
+        notes=[
+            "for each budget, half of the rows chooses the most accurate setting and the other "
+            "half tests it, then the other way round; predictor: cross-fitted; random router: "
+            "draws lots between the student and the teacher's whole answer, its two ends",
+        ],
+    )
+    return (
+        f"## {_title(one)}\n\n{table.markdown()}\n\n![{_title(one)}](images/{name}.svg)\n\n"
+        f"{frontier.markdown()}\n\n{_beginnings(one)}"
+    )
+
+
+def _beginnings(one: Mapping[str, Any]) -> str:
+    """Say what short guidance does to answers that the student alone gets right."""
+    lines = [
+        [
+            policy,
+            length,
+            f"{found['broken']} of {found['right_alone']}",
+            f"{found['mended']} of {one['rows'] - found['right_alone']}",
+            str(found["cut_inside_a_sentence"]),
+            f"{found['of_these_right']} ({found['of_these_right_alone']} alone)",
+        ]
+        for policy, lengths in one["beginnings"].items()
+        for length, found in lengths.items()
+    ]
+    table = Table(
+        title="What a beginning does to the student's answers",
+        head=["policy", "tokens", "broken", "mended", "cut inside a sentence", "of these right"],
+        rows=lines,
+        notes=[
+            "broken: right alone and wrong with guidance; mended: the other way round",
+        ],
+    )
+    policy, lengths = next(iter(one["beginnings"].items()))
+    quotes = [
+        f"> {_quoted(example['question'])}\n>\n> Alone: {_quoted(example['alone'])}\n>\n"
+        f"> Guided: **[{_quoted(example['guidance'])}]** "
+        f"{_quoted(example['guided'][len(example['guidance']) :])}\n"
+        for length, found in lengths.items()
+        for example in found["examples"]
+        if length == next(iter(lengths))
+    ]
+    if not quotes:
+        return f"{table.markdown()}\n"
+    shown = f"Answers that {next(iter(lengths))} tokens broke ({policy}; the guidance in brackets):"
+    return f"{table.markdown()}\n\n{shown}\n\n" + "\n".join(quotes)
+
+
+def _chart(one: Mapping[str, Any]) -> Any:
+    figure, axes = pyplot.subplots(figsize=(8, 4.6), layout="constrained")
+    pyplot.close(figure)
+    policies = list(one["policies"])
+    for way, points in one["frontier"].items():
+        kind, _, policy = way.partition(", ")
+        marker, line = _KINDS[kind]
+        axes.plot(
+            [x for x, _ in points],
+            [y for _, y in points],
+            linestyle=line or "none",
+            marker=marker,
+            markersize=7 if kind == "predictor" else 4,
+            color=_COLOURS[policies.index(policy) % len(_COLOURS)],
+            label=way,
+            alpha=0.85,
+        )
+    goal = 0.95 * _whole(one)["ways"]["all"]["right"] / one["rows"]
+    axes.axhline(goal, color="#888888", linewidth=0.8)
+    axes.axvline(BILL, color="#888888", linewidth=0.8)
+    axes.annotate("95% of the teacher's accuracy", (1.0, goal), ha="right", va="bottom", size=8)
+    axes.set(xlabel="share of the teacher's bill", ylabel="accuracy on unseen rows")
+    axes.set_xlim(-0.02, 1.05)
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(f"{_title(one)}, {one['rows']} questions", loc="left")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+    return figure
+
+
+def _whole(one: Mapping[str, Any]) -> Mapping[str, Any]:
+    policies = one["policies"].values()
+    return next((p for p in policies if not p["teacher_prompt"]), next(iter(policies)))
+
+
+def _prompt(steps: Any) -> str:
+    if not steps:
+        return "the whole prompt"
+    shown = []
+    for step in steps:
+        fields = {} if isinstance(step, str) else dict(step)
+        name = step if isinstance(step, str) else fields.pop("prompt")
+        told = ", ".join(f"{key}={value!r}" for key, value in fields.items())
+        shown.append(f"`{name}({told})`")
+    return " then ".join(shown)
+
+
+def _title(one: Mapping[str, Any]) -> str:
+    return f"{one['task']}: {one['teacher']} guides {one['student']}"
+
+
+def _quoted(text: str) -> str:
+    return " ".join(text.split()).replace("*", "\\*").replace("<", "&lt;")
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}%"

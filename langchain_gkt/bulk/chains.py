@@ -1,0 +1,186 @@
+"""The chain of a bulk job: how it travels to other processes, and what it must not be."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+from langchain_core.messages import BaseMessage, HumanMessage
+
+from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
+from langchain_gkt.chain.settings import CallSettings
+from langchain_gkt.errors import refuse_empty
+from langchain_gkt.evaluation.running.run_settings import describe_teacher
+from langchain_gkt.prompts.plain_data import name_prompt
+from langchain_gkt.teachers.wrappers import is_configurable, models_of
+
+ChainLike: TypeAlias = (
+    GuidedKnowledgeTransferChain | Mapping[str, Any] | Callable[[], GuidedKnowledgeTransferChain]
+)
+"""A chain, the arguments of its constructor, or a function that makes it in each actor."""
+
+_KEY_VERSION = 1
+"""Grows when keys are made in another way, so that old guidance is not found by chance."""
+
+
+def pack_chain(given: ChainLike) -> bytes:
+    """Pickle what a chain is made of.
+
+    Args:
+        given: A chain, its constructor's arguments, or a function that makes it.
+
+    Returns:
+        What `unpack_chain` takes.
+
+    Raises:
+        TypeError: If it is something else, or cannot be pickled.
+        ValueError: If the chain cannot be used in bulk.
+    """
+    from ray import cloudpickle
+
+    if isinstance(given, Mapping):
+        given = GuidedKnowledgeTransferChain(**given)
+    if isinstance(given, GuidedKnowledgeTransferChain):
+        check_chain(given)
+    elif not callable(given) or isinstance(given, type):
+        raise TypeError(
+            "chain_or_config must be a GuidedKnowledgeTransferChain, a mapping with its "
+            f"constructor's arguments, or a function that makes one, not {type(given).__name__}"
+        )
+    try:
+        _refuse_script_classes(given)
+        packed: bytes = cloudpickle.dumps(given)
+    except Exception as error:
+        raise TypeError(
+            f"the chain cannot be pickled, so it cannot reach Ray's actors ({error}). Pass a "
+            "function that makes it in each actor instead: guide_dataset(dataset, lambda: "
+            "GuidedKnowledgeTransferChain(teacher=..., student='path/or/repo-id'), ...)"
+        ) from error
+    return packed
+
+
+def _refuse_script_classes(given: Any) -> None:
+    """Refuse a teacher whose class no actor can import."""
+    if isinstance(given, GuidedKnowledgeTransferChain) and not is_configurable(given.teacher):
+        for model in models_of(given.teacher):
+            if type(model).__module__ == "__main__":
+                raise TypeError(f"{type(model).__name__} is a class of the script itself")
+
+
+def unpack_chain(packed: bytes) -> GuidedKnowledgeTransferChain:
+    """Make the chain in the process that needs it.
+
+    Args:
+        packed: What `pack_chain` returned.
+
+    Returns:
+        The chain.
+
+    Raises:
+        TypeError: If a function made something else.
+        ValueError: If the chain cannot be used in bulk.
+    """
+    from ray import cloudpickle
+
+    found = cloudpickle.loads(packed)
+    if not isinstance(found, GuidedKnowledgeTransferChain):
+        found = found()
+    if not isinstance(found, GuidedKnowledgeTransferChain):
+        raise TypeError(
+            "chain_or_config is a function; it must return a GuidedKnowledgeTransferChain, not "
+            f"{type(found).__name__}"
+        )
+    check_chain(found)
+    # An answer from a cache of this process alone would make the bill depend on the process.
+    return found.model_copy(update={"cache": False})
+
+
+def check_chain(chain: GuidedKnowledgeTransferChain) -> None:
+    """Refuse a chain that a bulk job would run in another way than the chain itself.
+
+    Args:
+        chain: The chain.
+
+    Raises:
+        ValueError: If it has a budget of its own, or asks the student before the teacher.
+    """
+    if chain.budget is not None:
+        raise ValueError(
+            "the chain's budget would hold for each process by itself; leave it out and give "
+            "guide_dataset(..., budget=Budget(...)), which holds for the whole job"
+        )
+    if settings_of(chain).gated:
+        raise ValueError(
+            "the chain's guidance policy has the student decide whether the teacher is asked; a "
+            "bulk job asks the teacher first. Use GuidancePolicy(ask='always') without a "
+            "predictor, or split the dataset beforehand"
+        )
+
+
+def settings_of(chain: GuidedKnowledgeTransferChain) -> CallSettings:
+    """Return the settings of the chain's calls.
+
+    Args:
+        chain: The chain.
+    """
+    return CallSettings.of(chain, None, None, {}, set())
+
+
+def read_prompt(value: Any, column: str) -> list[BaseMessage]:
+    """Make a conversation of a row's prompt.
+
+    Args:
+        value: What the row holds.
+        column: The prompts' column, for messages.
+
+    Returns:
+        The conversation.
+
+    Raises:
+        TypeError: If it is no text.
+        ValueError: If it is empty.
+    """
+    if not isinstance(value, str):
+        raise TypeError(
+            f"prompt_column={column!r} holds a {type(value).__name__} in this row, not text; "
+            "convert or drop such rows"
+        )
+    messages: list[BaseMessage] = [HumanMessage(value)]
+    refuse_empty(messages)
+    return messages
+
+
+class GuidanceKeys:
+    """Names guidance by everything that the teacher's reply depends on."""
+
+    def __init__(self, chain: GuidedKnowledgeTransferChain) -> None:
+        """Describe the chain's side, which is the same for every row.
+
+        Args:
+            chain: The chain.
+        """
+        settings = settings_of(chain)
+        about = {
+            "version": _KEY_VERSION,
+            "teacher": describe_teacher(settings.teacher),
+            "limit": settings.limit,
+            "temperature": settings.temperature,
+            "stop": settings.stop,
+            "teacher_prompt": name_prompt(settings.teacher_prompt),
+            "guidance_tokens": settings.guidance_tokens if settings.teacher_prompt else None,
+        }
+        self._about = json.dumps(about, sort_keys=True, default=str)
+
+    def of(self, messages: list[BaseMessage]) -> str:
+        """Return the key of one conversation's guidance.
+
+        Args:
+            messages: The conversation.
+
+        Returns:
+            A digest in hexadecimal.
+        """
+        said = json.dumps([[one.type, one.content] for one in messages])
+        return hashlib.sha256(f"{self._about}\n{said}".encode()).hexdigest()

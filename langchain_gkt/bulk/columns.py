@@ -1,0 +1,219 @@
+"""The columns that a bulk job adds to a dataset."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from langchain_gkt.errors import refuse_unknown
+from langchain_gkt.evaluation.running.records import AnswerPart
+
+if TYPE_CHECKING:
+    import pyarrow
+
+OUTPUT_COLUMNS = {
+    "answer": "The whole answer; null if the row failed.",
+    "error": "Why the row failed; null if it did not.",
+    "guidance": "What of the answer the teacher wrote, as the student read it.",
+    "finished_by": "teacher or student; null if the row failed.",
+    "fallback": "Why the student answered without guidance it should have had, or null.",
+    "finish_reason": "Why the answer ended.",
+    "guidance_key": "The content hash under which the guidance is kept.",
+    "teacher_calls": "Calls of the teacher that this row carries; 0 if another row carries them.",
+    "teacher_prompt_tokens": "Their prompt tokens.",
+    "teacher_completion_tokens": "Their completion tokens.",
+    "teacher_cost": "Their US dollars; null if unknown.",
+    "student_prompt_tokens": "The student's prompt tokens, guidance included.",
+    "student_completion_tokens": "The student's completion tokens.",
+    "student_cost": "Its US dollars; null if unknown.",
+    "cost": "US dollars of both; null if either is unknown.",
+    "unreported_calls": "Calls that may have been billed without the client being told.",
+}
+"""What a job adds to each row, by name. Costs are exact decimals."""
+
+ROW, TEACHER = "__gkt_row", "__gkt_teacher"
+"""Columns between the stages: the row's number, and what the teacher's stage gave."""
+
+OutputColumns: TypeAlias = Mapping[str, str] | Sequence[str] | None
+"""Which of `OUTPUT_COLUMNS` to add: some names, or names with new names; None for all."""
+
+_PLACES = Decimal(1).scaleb(-18)
+
+
+def output_names(given: OutputColumns) -> dict[str, str]:
+    """Read which columns to add.
+
+    Args:
+        given: What the user gave.
+
+    Returns:
+        Names of `OUTPUT_COLUMNS` with the columns' names in the dataset.
+
+    Raises:
+        TypeError: If a name is unknown, or the whole is of another type.
+        ValueError: If two columns would have the same name.
+    """
+    if given is None:
+        given = tuple(OUTPUT_COLUMNS)
+    if isinstance(given, str) or not isinstance(given, Mapping | Sequence):
+        raise TypeError(
+            "output_columns must be names such as ['answer', 'cost'], or a mapping from such "
+            f"names to columns, not {given!r}"
+        )
+    names = dict(given) if isinstance(given, Mapping) else {name: name for name in given}
+    refuse_unknown(names, OUTPUT_COLUMNS, "output_columns")
+    if len(set(names.values())) < len(names):
+        raise ValueError(f"output_columns={names} gives two columns the same name")
+    return names
+
+
+@dataclass(kw_only=True)
+class TeacherResult:
+    """What the teacher's stage tells the student's stage of a row; all of it becomes JSON.
+
+    Attributes:
+        key: The key of the guidance.
+        reply: The teacher's reply as a dict; see `TeacherReply`. None if it was not asked.
+        guidance: The part of it that the student continues.
+        finished: Whether nothing is left to the student.
+        finish_reason: Why the teacher stopped.
+        error: Why the row failed.
+        fallback: Why the student has to answer alone.
+        part: What of the teacher's bill the row carries.
+    """
+
+    key: str | None = None
+    reply: dict[str, Any] | None = None
+    guidance: str = ""
+    finished: bool = False
+    finish_reason: str | None = None
+    error: str | None = None
+    fallback: str | None = None
+    part: AnswerPart = field(default_factory=AnswerPart)
+
+    def to_json(self) -> str:
+        """Return it as text for a column."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> TeacherResult:
+        """Undo `to_json`.
+
+        Args:
+            text: What it returned.
+        """
+        data = json.loads(text)
+        return cls(**{**data, "part": AnswerPart(**data["part"])})
+
+    @property
+    def needs_student(self) -> bool:
+        """Whether the student has something to write."""
+        return self.error is None and not self.finished
+
+
+@dataclass(kw_only=True)
+class RowResult:
+    """What a row's columns are made of.
+
+    Attributes:
+        teacher: What the teacher's stage gave.
+        text: The whole answer; None if the row failed.
+        error: Why it failed.
+        guidance: What of it the teacher wrote.
+        finished_by: ``teacher`` or ``student``.
+        fallback: Why the student answered alone.
+        finish_reason: Why the answer ended.
+        student: The student's part of the bill.
+    """
+
+    teacher: TeacherResult
+    text: str | None = None
+    error: str | None = None
+    guidance: str | None = None
+    finished_by: str | None = None
+    fallback: str | None = None
+    finish_reason: str | None = None
+    student: AnswerPart = field(default_factory=AnswerPart)
+
+    @classmethod
+    def without_student(cls, teacher: TeacherResult) -> RowResult:
+        """Make the result of a row that the student has no part in.
+
+        Args:
+            teacher: What the teacher's stage gave: a finished answer, or an error.
+        """
+        if teacher.error is not None:
+            return cls(teacher=teacher, error=teacher.error)
+        return cls(
+            teacher=teacher,
+            text=teacher.guidance,
+            guidance=teacher.guidance,
+            finished_by="teacher",
+            finish_reason=teacher.finish_reason,
+        )
+
+    def values(self) -> dict[str, Any]:
+        """Return the row's values by the names of `OUTPUT_COLUMNS`."""
+        teacher, student = self.teacher.part, self.student
+        costs = (_money(teacher.cost), _money(student.cost))
+        return {
+            "answer": self.text,
+            "error": self.error,
+            "guidance": self.guidance,
+            "finished_by": self.finished_by,
+            "fallback": self.fallback,
+            "finish_reason": self.finish_reason,
+            "guidance_key": self.teacher.key,
+            "teacher_calls": teacher.calls,
+            "teacher_prompt_tokens": teacher.prompt_tokens,
+            "teacher_completion_tokens": teacher.completion_tokens,
+            "teacher_cost": costs[0],
+            "student_prompt_tokens": student.prompt_tokens,
+            "student_completion_tokens": student.completion_tokens,
+            "student_cost": costs[1],
+            "cost": None if costs[0] is None or costs[1] is None else costs[0] + costs[1],
+            "unreported_calls": teacher.unreported + student.unreported,
+        }
+
+
+def _money(amount: Decimal | None) -> Decimal | None:
+    """Round to what the column holds, which only costs by the hour can need."""
+    return None if amount is None else amount.quantize(_PLACES)
+
+
+def add_columns(
+    table: pyarrow.Table, results: Sequence[RowResult], names: Mapping[str, str]
+) -> pyarrow.Table:
+    """Add the results to a block, and drop what was between the stages.
+
+    Args:
+        table: The block.
+        results: One for each row.
+        names: What `output_names` returned.
+
+    Returns:
+        The block with its new columns, whose types are the same in every block.
+    """
+    table = table.drop_columns([name for name in (ROW, TEACHER) if name in table.column_names])
+    rows = [result.values() for result in results]
+    for name, column in names.items():
+        values = [row[name] for row in rows]
+        table = table.append_column(column, _as_array(name, values))
+    return table
+
+
+def _as_array(name: str, values: list[Any]) -> Any:
+    import pyarrow
+
+    if name.endswith("cost"):
+        kind = pyarrow.decimal128(38, 18)
+    elif name.endswith(("tokens", "calls")):
+        kind = pyarrow.int64()
+    else:
+        # Half a character, which some models write, is none that Arrow can hold.
+        values = [one if one is None else one.encode(errors="replace").decode() for one in values]
+        kind = pyarrow.string()
+    return pyarrow.array(values, kind)

@@ -1,0 +1,245 @@
+"""The one place of a job that knows its rate limit, its budget, and what was paid for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from langchain_gkt.bulk.store import GuidanceStore
+from langchain_gkt.costs.budget import Budget, Ledger, Reservation
+from langchain_gkt.costs.totals import UsageTotals
+from langchain_gkt.errors import BudgetExceeded
+
+_LEASE_SECONDS = 900.0
+"""After this long a call that nobody has ended is taken for lost."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSettings:
+    """What all datasets of one job must agree in.
+
+    Attributes:
+        budget: The budget, or None.
+        requests_per_minute: As for `BulkOptions`.
+        tokens_per_minute: As for `BulkOptions`.
+        checkpoint: As for `BulkOptions`.
+        stable_rows: Whether rows have the same names in every sitting.
+        run: Names this sitting.
+    """
+
+    budget: Budget | None = None
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    checkpoint: str | Path | None = None
+    stable_rows: bool = False
+    run: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Admission:
+    """What a row may do.
+
+    Attributes:
+        reply: A recorded reply to use instead of a call.
+        carries: Whether the row carries the cost of that reply.
+        busy: Whether another row has just asked the same; ask again a little later.
+        wait: Seconds to wait before the call.
+        refused: Why no call may be made.
+        go_on: Whether the student may answer alone then.
+    """
+
+    reply: str | None = None
+    carries: bool = False
+    busy: bool = False
+    wait: float = 0.0
+    refused: str | None = None
+    go_on: bool = False
+
+
+class RateLimiter:
+    """Gives each call the time at which it may start, evenly spaced.
+
+    It never waits itself, so one limiter can serve any number of callers (the generic cell rate
+    algorithm, ITU-T I.371, without a burst).
+    """
+
+    def __init__(
+        self,
+        *,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Start with nothing used.
+
+        Args:
+            requests_per_minute: Most requests; None for no limit.
+            tokens_per_minute: Most tokens; None for no limit.
+            clock: Seconds of a monotonic clock.
+        """
+        self._request_seconds = 60 / requests_per_minute if requests_per_minute else 0.0
+        self._token_seconds = 60 / tokens_per_minute if tokens_per_minute else 0.0
+        self._clock = clock
+        self._next = {"requests": 0.0, "tokens": 0.0}
+
+    def delay(self, tokens: int) -> float:
+        """Take the next turn.
+
+        Args:
+            tokens: The most that the call can use.
+
+        Returns:
+            Seconds to wait before the call.
+        """
+        now = self._clock()
+        start = max(now, *self._next.values())
+        self._next["requests"] = start + self._request_seconds
+        self._next["tokens"] = start + tokens * self._token_seconds
+        return start - now
+
+
+class JobController:
+    """One of these runs in each job, as a named actor. No method of it waits."""
+
+    def __init__(self, settings: JobSettings, clock: Callable[[], float] = time.monotonic) -> None:
+        """Take up the job where its checkpoint left it.
+
+        Args:
+            settings: The job's settings.
+            clock: Seconds of a monotonic clock.
+        """
+        self._settings, self._clock = settings, clock
+        self._store = GuidanceStore(
+            settings.checkpoint, run=settings.run, stable_rows=settings.stable_rows
+        )
+        self._limiter = RateLimiter(
+            requests_per_minute=settings.requests_per_minute,
+            tokens_per_minute=settings.tokens_per_minute,
+            clock=clock,
+        )
+        self._ledger = Ledger(settings.budget) if settings.budget else None
+        self._totals = {"teacher": UsageTotals(), "student": UsageTotals()}
+        self._in_flight: dict[str, tuple[str, float]] = {}
+        self._from_checkpoint = 0
+        for role, totals in self._store.bills():
+            self._count(role, totals)
+
+    def settings(self) -> JobSettings:
+        """Return what the job was begun with."""
+        return self._settings
+
+    def admit(self, key: str, row: str, most: Reservation) -> Admission:
+        """Say what a row may do: use a recorded reply, ask the teacher, or neither.
+
+        Args:
+            key: The key of the row's guidance.
+            row: The row's name; the same if the row is tried again.
+            most: The most that a call can cost.
+
+        Returns:
+            What it may do. A call that may be made must be ended by `settle`.
+        """
+        if (reply := self._store.find(key)) is not None:
+            self._from_checkpoint += 1
+            return Admission(reply=reply, carries=self._store.carries(key, row))
+        holder, since = self._in_flight.get(key, (row, 0.0))
+        if holder != row and self._clock() - since < _LEASE_SECONDS:
+            return Admission(busy=True)
+        if self._ledger is not None:
+            try:
+                self._ledger.reserve(key, most, Decimal(0))
+            except BudgetExceeded as error:
+                return Admission(refused=str(error), go_on=error.go_on)
+        wait = self._limiter.delay(most.tokens)
+        self._store.begin(key)
+        self._in_flight[key] = (row, self._clock() + wait)
+        return Admission(wait=wait)
+
+    def settle(self, call: str, key: str, row: str, totals: UsageTotals, reply: str | None) -> None:
+        """End a call: write down what it cost and what it gave.
+
+        Args:
+            call: Names the call.
+            key: The key of the row's guidance.
+            row: The row's name.
+            totals: What the call used and cost.
+            reply: What it gave; None if it failed.
+        """
+        if self._store.add(call, "teacher", totals, key=key, reply=reply):
+            self._count("teacher", totals)
+        if reply is not None:
+            self._store.carries(key, row)
+        self._in_flight.pop(key, None)
+        if self._ledger is not None:
+            self._ledger.release(key)
+
+    def spend_student(self, source: str, totals: UsageTotals) -> None:
+        """Add what the student used for some rows.
+
+        Args:
+            source: Names these rows; told twice, because they were tried twice, they count once.
+            totals: What it used.
+        """
+        source = f"{self._settings.run}:{source}"
+        if self._store.add(source, "student", totals, reply=None):
+            self._count("student", totals)
+
+    def report(self) -> dict[str, Any]:
+        """Return the job's bill.
+
+        Returns:
+            ``teacher`` and ``student`` (see `UsageTotals`), ``budget`` (None without one),
+            ``in_flight`` (calls that have not ended), ``lost_calls`` (calls whose process was
+            killed: they may have been billed, and are in no sum) and ``from_checkpoint`` (rows
+            that needed no call). Money is a decimal string in US dollars.
+        """
+        return {
+            **bill_of(self._store, self._totals),
+            "budget": self._ledger.to_dict() if self._ledger else None,
+            "from_checkpoint": self._from_checkpoint,
+        }
+
+    def close(self) -> None:
+        """Close the checkpoint, so that another may open it."""
+        self._store.close()
+
+    def _count(self, role: str, totals: UsageTotals) -> None:
+        self._totals[role].add(totals)
+        if self._ledger is not None:
+            self._ledger.spend(role, totals)
+
+
+def bill_of(store: GuidanceStore, totals: Mapping[str, UsageTotals]) -> dict[str, Any]:
+    """Return what was paid for, and what is not known of it.
+
+    Args:
+        store: The job's store.
+        totals: Its sums by role.
+
+    Returns:
+        The keys of `JobController.report` that a store alone can tell.
+    """
+    sums = {role: one.to_dict() for role, one in totals.items()}
+    return {**sums, "in_flight": store.in_flight, "lost_calls": store.lost_calls}
+
+
+def refuse_other_settings(job: str, old: JobSettings, new: JobSettings) -> None:
+    """Refuse a dataset that wants to share a job of other settings.
+
+    Args:
+        job: The job's name.
+        old: What the job was begun with.
+        new: What the dataset is given.
+
+    Raises:
+        ValueError: If they differ.
+    """
+    if replace(new, run=old.run) != old:
+        raise ValueError(
+            f"job={job!r} is running with other limits, budget or checkpoint; give the same, or "
+            "another job="
+        )

@@ -1,0 +1,71 @@
+"""What the stages of a job share."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from langchain_gkt.bulk.chains import read_prompt
+from langchain_gkt.bulk.columns import ROW, TEACHER, TeacherResult
+from langchain_gkt.bulk.options import BulkOptions
+from langchain_gkt.costs.totals import UsageTotals
+
+if TYPE_CHECKING:
+    import pyarrow
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageSettings:
+    """What the stages are made of.
+
+    Attributes:
+        chain: What `pack_chain` returned.
+        options: The job's options.
+        prompt_column: The prompts' column.
+        names: What `output_names` returned.
+    """
+
+    chain: bytes
+    options: BulkOptions
+    prompt_column: str
+    names: Mapping[str, str]
+
+
+def read_result(row: Mapping[str, Any], column: str) -> TeacherResult:
+    """Read what the teacher's stage gave of a row, or check the row if there was no such stage.
+
+    Args:
+        row: The row.
+        column: The prompts' column.
+
+    Returns:
+        The result.
+    """
+    if TEACHER in row:
+        return TeacherResult.from_json(row[TEACHER])
+    try:
+        read_prompt(row[column], column)
+    except (TypeError, ValueError) as error:
+        return TeacherResult(error=f"{type(error).__name__}: {error}")
+    return TeacherResult()
+
+
+def spend_student(
+    controller: Any, block: pyarrow.Table, settings: StageSettings, totals: UsageTotals
+) -> None:
+    """Tell the job what the student used for a block.
+
+    Args:
+        controller: The handle of the job's `JobController`.
+        block: The block, which names what it was used for.
+        settings: The stages' settings.
+        totals: What it used.
+    """
+    import ray
+
+    if totals.calls:
+        rows = block.column(settings.options.id_column or ROW).to_pylist()
+        source = hashlib.sha256(repr(rows).encode()).hexdigest()
+        ray.get(controller.spend_student.remote(source, totals))

@@ -1,0 +1,270 @@
+"""The teacher's stage: an asynchronous actor that asks for guidance, many rows at once."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import threading
+import uuid
+from dataclasses import asdict
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.messages import BaseMessage
+from langchain_core.runnables import RunnableConfig
+from tenacity import (
+    AsyncRetrying,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_exponential_jitter,
+)
+
+from langchain_gkt.bulk.chains import GuidanceKeys, read_prompt, settings_of, unpack_chain
+from langchain_gkt.bulk.columns import ROW, TEACHER, TeacherResult
+from langchain_gkt.bulk.controller import Admission
+from langchain_gkt.bulk.stages import StageSettings
+from langchain_gkt.chain.teacher_step import TeacherStep
+from langchain_gkt.costs.aggregator import CostAggregator
+from langchain_gkt.costs.budget import Reservation
+from langchain_gkt.costs.prices import RolePrices
+from langchain_gkt.costs.runs.listener import RunListener
+from langchain_gkt.costs.totals import CallRecord, UsageTotals
+from langchain_gkt.errors import BudgetExceeded, TeacherError
+from langchain_gkt.evaluation.running.records import AnswerPart, TeacherReply, part_of
+from langchain_gkt.evaluation.running.replay import RecordedTeacher, ReplayedReply
+from langchain_gkt.evaluation.running.reply_recorder import ReplyRecorder
+from langchain_gkt.guidance import Guidance
+from langchain_gkt.prompts.base import aprepare
+from langchain_gkt.teachers.wrappers import models_of
+
+if TYPE_CHECKING:
+    import pyarrow
+
+_BUSY_SECONDS = (0.05, 1.0)
+"""The first and the longest wait for another row that has asked the same."""
+
+
+class _RowEnded(Exception):
+    """A row ends without a call."""
+
+    def __init__(self, result: TeacherResult) -> None:
+        super().__init__()
+        self.result = result
+
+
+class _CallFailed(Exception):
+    """A call failed."""
+
+    def __init__(self, error: Exception, *, unanswered: bool) -> None:
+        super().__init__(str(error))
+        self.error, self.unanswered = error, unanswered
+
+
+class TeacherStage:
+    """Asks the teacher for the guidance of each row of a block; one row's failure is its own."""
+
+    def __init__(self, settings: StageSettings, controller: Any) -> None:
+        """Make the chain in this process.
+
+        Args:
+            settings: What to ask, and how.
+            controller: The handle of the job's `JobController`.
+        """
+        self.chain = unpack_chain(settings.chain)
+        self.options, self.column = settings.options, settings.prompt_column
+        self.call_settings = settings_of(self.chain)
+        self.keys = GuidanceKeys(self.chain)
+        self.controller = controller
+        prices = {name: getattr(self.options, name) for name in ("teacher_price", "student_price")}
+        self.prices: dict[str, Any] = prices
+        lock = threading.RLock()
+        # Learns how many tokens the teacher's prompts have, for the reservations.
+        self.aggregator = CostAggregator(
+            prices=RolePrices(teacher=prices["teacher_price"], student=prices["student_price"]),
+            budget=self.options.budget,
+            tokenizer=None,
+            records=None,
+            lock=lock,
+        )
+        self.listener = RunListener(self.aggregator, lock)
+        self._slots: asyncio.Semaphore | None = None
+
+    async def __call__(self, block: pyarrow.Table) -> pyarrow.Table:
+        """Ask for all rows of a block side by side.
+
+        Args:
+            block: The rows.
+
+        Returns:
+            The block with one more column: a `TeacherResult` for each row.
+        """
+        import pyarrow
+
+        if self._slots is None:  # belongs to the event loop, which runs by now
+            self._slots = asyncio.Semaphore(self.options.calls_per_worker)
+        prompts = block.column(self.column).to_pylist()
+        rows = map(str, block.column(self.options.id_column or ROW).to_pylist())
+        results = await asyncio.gather(*map(self._row, rows, prompts))
+        texts = pyarrow.array([one.to_json() for one in results], pyarrow.string())
+        return block.append_column(TEACHER, texts)
+
+    async def _row(self, row: str, prompt: Any) -> TeacherResult:
+        from ray.exceptions import RayError
+
+        try:
+            messages = read_prompt(prompt, self.column)
+        except (TypeError, ValueError) as error:
+            return TeacherResult(error=f"{type(error).__name__}: {error}")
+        key = self.keys.of(messages)
+        try:
+            return await self._ask(row, key, messages)
+        except RayError:  # the job's own actor is gone: no row can go on
+            raise
+        except Exception as error:  # noqa: BLE001  a teacher prompt of the user's may raise anything
+            return TeacherResult(key=key, error=f"{type(error).__name__}: {error}")
+
+    async def _ask(self, row: str, key: str, messages: list[BaseMessage]) -> TeacherResult:
+        """Ask until there is a reply, the attempts are used up, or the budget is."""
+        most, calls = await self._most(messages), list[CallRecord]()
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(self.options.attempts),
+            wait=wait_exponential_jitter(initial=0.5, max=30),
+            reraise=True,
+            # What was answered is paid for, even if nothing can be made of it.
+            retry=retry_if_exception(
+                lambda error: isinstance(error, _CallFailed) and error.unanswered
+            ),
+        )
+        try:
+            async for attempt in retrying:
+                with attempt:
+                    return await self._attempt(row, key, messages, most, calls)
+        except _RowEnded as end:
+            return end.result
+        except _CallFailed as failed:
+            return self._failed(key, failed.error, part_of(calls, "teacher"))
+        raise AssertionError("tenacity gives at least one attempt")
+
+    async def _attempt(
+        self,
+        row: str,
+        key: str,
+        messages: list[BaseMessage],
+        most: Reservation,
+        calls: list[CallRecord],
+    ) -> TeacherResult:
+        assert self._slots is not None
+        for count in itertools.count():
+            async with self._slots:
+                admitted: Admission = await self.controller.admit.remote(key, row, most)
+                if admitted.refused is not None:
+                    refusal = BudgetExceeded(admitted.refused, go_on=admitted.go_on)
+                    part = part_of(calls, "teacher")
+                    raise _RowEnded(self._failed(key, refusal, part))
+                if admitted.reply is not None:
+                    return await self._recorded(key, messages, admitted, calls)
+                if not admitted.busy:
+                    await asyncio.sleep(admitted.wait)
+                    return await self._call(row, key, messages, calls)
+            first, longest = _BUSY_SECONDS
+            await asyncio.sleep(min(longest, first * 2**count))
+        raise AssertionError("count() does not end")
+
+    async def _call(
+        self, row: str, key: str, messages: list[BaseMessage], calls: list[CallRecord]
+    ) -> TeacherResult:
+        """Make one call, and write down what it cost before anything is made of it."""
+        recorder = ReplyRecorder(lambda reply: None, **self.prices)
+        config: RunnableConfig = {"callbacks": [recorder, self.listener]}
+        guidance, problem = None, None
+        try:
+            guidance = await self.chain.aguide(messages, config)
+        except TeacherError as error:
+            problem = error
+        finally:
+            totals = UsageTotals()
+            for call in recorder.calls:
+                totals.add(call.counts)
+            reply = recorder.reply
+            text = None if reply is None else json.dumps(asdict(reply))
+            await self.controller.settle.remote(uuid.uuid4().hex, key, row, totals, text)
+            calls += recorder.calls
+        if guidance is None or reply is None:
+            problem = problem or TeacherError("the teacher gave no reply")
+            raise _CallFailed(problem, unanswered=reply is None)
+        return self._result(key, reply, guidance, part_of(calls, "teacher"))
+
+    async def _recorded(
+        self,
+        key: str,
+        messages: list[BaseMessage],
+        admitted: Admission,
+        calls: list[CallRecord],
+    ) -> TeacherResult:
+        """Read a reply that was paid for before, as if it had just come."""
+        reply = TeacherReply.from_dict(json.loads(str(admitted.reply)))
+        part = part_of(calls, "teacher")
+        if admitted.carries:
+            part = add_parts(reply.part, part)
+        teacher = RecordedTeacher(reply=ReplayedReply(reply))
+        try:
+            guidance = await self.chain.model_copy(update={"teacher": teacher}).aguide(messages)
+        except TeacherError as error:
+            raise _RowEnded(self._failed(key, error, part)) from error
+        return self._result(key, reply, guidance, part)
+
+    def _result(
+        self, key: str, reply: TeacherReply, guidance: Guidance, part: AnswerPart
+    ) -> TeacherResult:
+        return TeacherResult(
+            key=key,
+            reply=asdict(reply),
+            guidance=guidance.text,
+            finished=guidance.complete or self.chain.mode == "teacher",
+            finish_reason=guidance.finish_reason,
+            part=part,
+        )
+
+    def _failed(self, key: str, error: Exception, part: AnswerPart) -> TeacherResult:
+        """End a row without guidance: as an error, or as work for the student alone."""
+        may_fall_back = self.call_settings.fall_back
+        alone = error.go_on if isinstance(error, BudgetExceeded) else may_fall_back
+        text = f"{type(error).__name__}: {error}"
+        if alone and self.chain.mode == "guided":
+            return TeacherResult(key=key, fallback=text, part=part)
+        return TeacherResult(key=key, error=text, part=part)
+
+    async def _most(self, messages: list[BaseMessage]) -> Reservation:
+        """Return the most that a call can cost, by what the teacher will be shown."""
+        settings = self.call_settings
+        context = TeacherStep(settings).prompt_context(messages)
+        prompt = await aprepare(settings.teacher_prompt, messages, context)
+        shown = list(prompt.messages)
+        return self.aggregator.reservation(list(models_of(settings.teacher)), shown, settings.limit)
+
+
+def add_parts(one: AnswerPart, other: AnswerPart) -> AnswerPart:
+    """Add two parts of one model.
+
+    Args:
+        one: Some of its calls.
+        other: The others.
+
+    Returns:
+        The sums; money is unknown if either is.
+    """
+
+    def add(name: str) -> str | None:
+        amounts = (getattr(one, name), getattr(other, name))
+        return None if None in amounts else str(sum(map(Decimal, amounts)))
+
+    return AnswerPart(
+        calls=one.calls + other.calls,
+        prompt_tokens=one.prompt_tokens + other.prompt_tokens,
+        completion_tokens=one.completion_tokens + other.completion_tokens,
+        prompt_cost=add("prompt_cost"),
+        completion_cost=add("completion_cost"),
+        seconds=one.seconds + other.seconds,
+        unreported=one.unreported + other.unreported,
+    )

@@ -1,0 +1,207 @@
+"""Errors of any provider's client, read by their shape: what happened, and what can be done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from email.utils import parsedate_to_datetime
+
+from langchain_gkt.errors import BudgetExceeded, ConfigurationError, GKTError, TeacherError
+
+# No request reached the provider: nothing can have been billed.
+_NEVER_SENT = {
+    "ConnectError",
+    "ConnectTimeout",
+    "ConnectionRefusedError",
+    "PoolTimeout",
+    "UnicodeEncodeError",
+    "UnsupportedProtocol",
+    "gaierror",
+}
+# What clients raise that stumble over a reply they do not understand.
+_UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
+_TRY_AGAIN = "try again with with_retry(), or name another teacher with with_fallbacks()"
+_WITHOUT = "set on_teacher_error='student' to go on without guidance"
+
+_OF_STATUS = {
+    401: "the provider refuses the key: check the api_key of {who} (often an environment variable) "
+    "and that its base_url belongs to that key",
+    402: "the provider wants to be paid: add credit to the account of {who}",
+    403: "the key is known but may not do this: give its project access to the model, or choose "
+    "another model for {who}",
+    404: "the provider knows no such model or address: check the model and the base_url of {who}",
+    413: "the prompt is too big for the provider: shorten the messages, or show {who} less of them "
+    "with teacher_prompt=LastTurns(...)",
+}
+_QUOTA = {"insufficient_quota", "billing_hard_limit_reached"}
+_TOO_LONG = {"context_length_exceeded", "string_above_max_length"}
+_RETRYABLE = {408, 409, 423, 425, 429}
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Walk from an error to what caused it, each once.
+
+    Args:
+        error: The error, which comes first.
+
+    Yields:
+        The errors. Not ``__context__``: it may be an older one that the caller was handling.
+    """
+    seen: set[int] = set()
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        yield one
+        one = one.__cause__
+
+
+def status_of(error: BaseException) -> int | None:
+    """Return the HTTP status that a provider answered with.
+
+    Args:
+        error: What its client raised.
+
+    Returns:
+        The status, of the error or of what caused it; None if there was no answer. A reply that
+        could not be read has the status 200.
+    """
+    for one in causes(error):
+        response = getattr(one, "response", None)
+        for status in (getattr(one, "status_code", None), getattr(response, "status_code", None)):
+            if isinstance(status, int):
+                return status
+    return None
+
+
+def may_have_billed(error: BaseException) -> bool:
+    """Whether a provider may have billed a call that failed.
+
+    Args:
+        error: What the call failed with.
+
+    Returns:
+        False if the provider answered with an HTTP error, or was never reached; True for
+        a reply that could not be read, a broken connection, a timeout, a reader that left.
+    """
+    if (status := status_of(error)) is not None:
+        return 200 <= status < 300
+    return not any(
+        isinstance(one, Exception) and type(one).__name__ in _NEVER_SENT for one in causes(error)
+    )
+
+
+def retry_after(error: BaseException) -> float | None:
+    """Return the seconds after which a provider wants to be asked again.
+
+    Args:
+        error: What its client raised.
+
+    Returns:
+        Seconds, 0 or more, of the header ``Retry-After``; None if there is none to be read.
+    """
+    for one in causes(error):
+        headers = getattr(getattr(one, "response", None), "headers", None)
+        if not isinstance(headers, Mapping):
+            continue
+        given = str(headers.get("retry-after") or "")
+        try:
+            return max(0.0, float(given)) if float(given) < float("inf") else None
+        except ValueError:
+            pass  # it may be a date
+        try:
+            return max(0.0, parsedate_to_datetime(given).timestamp() - time.time())
+        except (ValueError, TypeError, OverflowError):
+            continue
+    return None
+
+
+def teacher_error(error: Exception) -> GKTError:
+    """Make the error to raise for a failed teacher call.
+
+    Args:
+        error: What the provider's client raised.
+
+    Returns:
+        An error that says what failed and what can be done; those of the package as they are.
+    """
+    if isinstance(error, TeacherError | BudgetExceeded | ConfigurationError):
+        return error
+    return provider_error(error, TeacherError, "teacher")
+
+
+def provider_error(error: Exception, kind: type[GKTError], who: str) -> GKTError:
+    """Make an error of the package of what a provider's client raised.
+
+    Args:
+        error: What it raised.
+        kind: The class of the error to make.
+        who: ``teacher`` or ``student``.
+
+    Returns:
+        The error; its ``__cause__`` is left to be set.
+    """
+    status = status_of(error)
+    hint, retryable = _advice(error, status, who)
+    alone = f"; or {_WITHOUT}" if who == "teacher" else ""
+    made = kind(
+        f"the {who}'s call failed: {type(error).__name__}: {error}",
+        hint=f"{hint}{alone}",
+        retryable=retryable,
+        status=status,
+    )
+    made.retry_after = retry_after(error)
+    return made
+
+
+def _advice(error: Exception, status: int | None, who: str) -> tuple[str, bool]:
+    """Return what can be done about an error, and whether the same call may succeed later."""
+    names = {cls.__name__ for one in causes(error) for cls in type(one).__mro__}
+    codes = {str(getattr(one, "code", None)) for one in causes(error)}
+    after = retry_after(error)
+    wait = "" if after is None else f"in {after:.0f} seconds (Retry-After) "
+    if codes & _QUOTA:
+        return f"the quota of the account is used up: {_OF_STATUS[402].format(who=who)}", False
+    if codes & _TOO_LONG:
+        return _OF_STATUS[413].format(who=who), False
+    if status == 429:
+        return (
+            f"the provider limits the rate: try again {wait}with with_retry(), ask fewer questions "
+            "at the same time (max_concurrency), or have the limit raised"
+        ), True
+    if status in _OF_STATUS:
+        return _OF_STATUS[status].format(who=who), False
+    if any("Timeout" in name for name in names):
+        return (
+            f"no answer came in time: give the {who} more time (its timeout), ask it for less "
+            f"(guidance_tokens), or {_TRY_AGAIN}"
+        ), True
+    if status is not None and (status >= 500 or status in _RETRYABLE):
+        return f"the provider failed by itself: {_TRY_AGAIN} {wait}".rstrip(), True
+    if status is not None and 300 <= status < 400:
+        return f"the address has moved: give the {who} the new base_url", False
+    if status is not None and status >= 400:
+        return (
+            f"the provider refuses the request: check the arguments of the {who}, and its limit's "
+            "name (teacher_limit_param)"
+        ), False
+    if names & _NEVER_SENT:
+        return (
+            f"the provider cannot be reached: check that {who} is reachable (its base_url, the "
+            f"network, a proxy), or {_TRY_AGAIN}"
+        ), True
+    if any("Connection" in name or "ProtocolError" in name for name in names):
+        return (
+            f"the connection broke, and the call may have been billed: check that {who} is "
+            f"reachable, or {_TRY_AGAIN}"
+        ), True
+    if status is not None or isinstance(error, _UNREADABLE):
+        broken = bool(names & {"JSONDecodeError", "UnicodeDecodeError"})
+        return (
+            "the reply cannot be read, and may have been billed: check that the base_url of the "
+            f"{who} is an API of the kind its client speaks and that no proxy answers in its "
+            f"place, or {_TRY_AGAIN}"
+        ), broken
+    return (
+        f"check that {who} is reachable and its key valid, or wrap it with with_retry() or "
+        "with_fallbacks()"
+    ), False

@@ -1,0 +1,1 @@
+"""Text as token ids: what users typed never becomes a control token."""

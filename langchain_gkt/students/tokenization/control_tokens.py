@@ -1,0 +1,293 @@
+"""Keeps text that looks like control tokens text, for any tokenizer and chat template.
+
+Chat models mark turns, tool calls and reasoning with *added tokens*, whose text is looked for in
+whatever is tokenised. In a prompt only the chat template may write them. So a prompt is made in
+two steps: what users typed is covered with characters that nobody uses before the template
+reads it; then the tokens that are left in the written prompt, the template's own, get names that
+nobody can type, and a tokenizer that knows the tokens by these names alone makes the ids.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+from tokenizers import AddedToken, Tokenizer
+from tokenizers.models import WordLevel
+
+AllowedTokens = Sequence[str] | Literal["all"]
+"""Added tokens that may be typed, too; ``all`` for every one."""
+
+# Characters for private use (planes 15 and 16), of which text very rarely holds any.
+_UNUSED = re.compile("[\U000f0000-\U0010fffd]")
+_FIRST_UNUSED, _LAST_UNUSED = 0xF0000, 0xFFFFD
+
+
+class ControlTokens:
+    """The added tokens of one tokenizer: finds them in text, and makes ids without them.
+
+    Tokens of nothing but blanks are left alone: they mark nothing, and code is full of them.
+    """
+
+    def __init__(self, tokenizer: Any, allowed: AllowedTokens = ()) -> None:
+        """Prepare a second tokenizer that knows the tokens by other names.
+
+        Args:
+            tokenizer: A fast Hugging Face tokenizer.
+            allowed: Added tokens that text may hold as well.
+
+        Raises:
+            ValueError: If one of them is no added token of the tokenizer.
+        """
+        backend = tokenizer.backend_tokenizer
+        added: dict[int, AddedToken] = backend.get_added_tokens_decoder()
+        marks = {i: token for i, token in added.items() if not _is_blank(token.content)}
+        _refuse_unknown_tokens(allowed, [token.content for token in marks.values()])
+        typed = {i: t for i, t in marks.items() if allowed != "all" and t.content not in allowed}
+        self._written, self._typed = _Finder(backend, marks), _Finder(backend, typed)
+        nonce = secrets.token_hex(16)  # nobody can type the names
+        self._names = {token: f"\U0010fffd{nonce}-{token}\U0010fffc" for token in marks}
+        self._plain = Tokenizer(_model_without(backend, marks, self._names))
+        for part in ("normalizer", "pre_tokenizer"):
+            if (value := getattr(backend, part)) is not None:
+                setattr(self._plain, part, value)
+        renamed = {i: self._names.get(i, token.content) for i, token in added.items()}
+        self._plain.add_tokens([_renamed(added[i], name) for i, name in renamed.items()])
+        ids = {i: self._plain.token_to_id(name) for i, name in renamed.items()}
+        self._ids = {new: i for i, new in ids.items() if new is not None and new != i}
+        self.in_template = set(_UNUSED.findall(str(tokenizer.chat_template)))
+        self._before, self._after = _surrounding(tokenizer)
+
+    def cover(self, text: str, twins: _Twins) -> str:
+        """Make the text of control tokens unreadable to tokenizer and chat template.
+
+        Args:
+            text: What somebody typed.
+            twins: Characters to cover it with.
+
+        Returns:
+            The text; as it is if it holds none.
+        """
+        while True:
+            characters = list(text)
+            for _, start, end in self._typed.find(text):
+                for at in range(start, max(end, start + 1)):
+                    characters[at] = twins.of(characters[at])
+            covered = "".join(characters)
+            if covered == text:
+                return text
+            text = covered  # what is left may make a token, too
+
+    def holds_any(self, text: str) -> bool:
+        """Whether a text holds a control token that may not be typed.
+
+        Args:
+            text: What somebody typed.
+        """
+        return next(self._typed.find(text), None) is not None
+
+    def encode(self, text: str, uncover: Mapping[int, str]) -> tuple[list[int], list[str]]:
+        """Make ids of a text, the control tokens in it included.
+
+        Args:
+            text: The text, with covered parts.
+            uncover: What covered parts become again: text, never control tokens.
+
+        Returns:
+            The ids, and the text that each was made of.
+        """
+        parts, at = [], 0
+        for token, start, end in self._written.find(text):
+            parts += [text[at:start], self._names[token]]
+            at = end
+        whole = "".join([*parts, text[at:]]).translate(uncover)
+        encoding = self._plain.encode(whole, add_special_tokens=False)
+        ids = [self._ids.get(token, token) for token in encoding.ids]
+        return ids, [whole[start:end] for start, end in encoding.offsets]
+
+    def surround(self, ids: list[int]) -> list[int]:
+        """Add what the tokenizer puts around a text, such as the beginning-of-text token.
+
+        Args:
+            ids: Ids of the text.
+        """
+        return [*self._before, *ids, *self._after]
+
+
+class CoveredText:
+    """The texts of one prompt, covered where they look like control tokens."""
+
+    def __init__(self, tokens: ControlTokens, *texts: Any) -> None:
+        """Look for control tokens in all texts.
+
+        Args:
+            tokens: The tokenizer's control tokens.
+            *texts: Strings, and lists and objects that hold strings.
+        """
+        self._tokens = tokens
+        self._twins: _Twins | None = None
+        strings = list(_strings(texts))
+        if any(map(tokens.holds_any, strings)):
+            taken = {c for string in strings for c in _UNUSED.findall(string)}
+            self._twins = _Twins(taken | tokens.in_template)
+
+    def of(self, value: Any) -> Any:
+        """Return one of the texts, covered.
+
+        Args:
+            value: A string, or a list or an object that holds strings; keys are covered, too.
+        """
+        if self._twins is None:
+            return value
+        if isinstance(value, str):
+            return self._tokens.cover(value, self._twins)
+        if isinstance(value, Mapping):
+            return {self.of(key): self.of(inner) for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.of(inner) for inner in value]
+        return value
+
+    def encode(self, text: str) -> tuple[list[int], list[str]]:
+        """Make ids of a text that was written of covered ones; see `ControlTokens.encode`."""
+        return self._tokens.encode(text, {} if self._twins is None else self._twins.uncover)
+
+
+class _Twins:
+    """Stand-ins of characters, none of which a prompt holds itself."""
+
+    def __init__(self, taken: set[str]) -> None:
+        free = map(chr, range(_FIRST_UNUSED, _LAST_UNUSED))
+        self._free = (character for character in free if character not in taken)
+        self._twins: dict[str, str] = {}
+        self.uncover: dict[int, str] = {}
+
+    def of(self, character: str) -> str:
+        if ord(character) in self.uncover:
+            return character
+        if character not in self._twins:
+            twin = self._twins[character] = next(self._free)
+            self.uncover[ord(twin)] = character
+        return self._twins[character]
+
+
+class _Finder:
+    """Finds added tokens in a text as the tokenizer does, without the cost of tokenising it."""
+
+    def __init__(self, backend: Tokenizer, marks: Mapping[int, AddedToken]) -> None:
+        rest = secrets.token_hex(16)
+        self._finder = Tokenizer(WordLevel({rest: 0}, unk_token=rest))
+        if backend.normalizer is not None:
+            self._finder.normalizer = backend.normalizer
+        # Blanks around a token are no part of it.
+        self._finder.add_tokens(
+            [
+                AddedToken(
+                    token.content, normalized=token.normalized, single_word=token.single_word
+                )
+                for token in marks.values()
+            ]
+        )
+        self._ids = {self._finder.token_to_id(t.content): i for i, t in marks.items()}
+
+    def find(self, text: str) -> Iterator[tuple[int, int, int]]:
+        """Give id, start and end of each token."""
+        if not self._ids:
+            return
+        encoding = self._finder.encode(text, add_special_tokens=False)
+        for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
+            if token in self._ids:
+                yield self._ids[token], start, end
+
+
+def _is_blank(text: str) -> bool:
+    return not text.replace("\u2581", " ").strip()  # SentencePiece's blank
+
+
+def _renamed(token: AddedToken, name: str) -> AddedToken:
+    blank = name == token.content
+    return AddedToken(
+        name,
+        lstrip=token.lstrip,
+        rstrip=token.rstrip,
+        single_word=token.single_word and blank,
+        normalized=token.normalized and blank,
+        special=token.special,
+    )
+
+
+def _model_without(
+    backend: Tokenizer, marks: Mapping[int, AddedToken], names: Mapping[int, str]
+) -> Any:
+    """Return the tokenizer's model, changed if it makes control tokens of ordinary text."""
+    model = backend.model
+    known = {i: token.content for i, token in marks.items() if model.token_to_id(token.content)}
+    if not known or not _can_make(backend, known):
+        return model
+    data = json.loads(backend.to_str())
+    data |= {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
+    inner, renamed = data["model"], {text: names[i] for i, text in known.items()}
+    if isinstance(inner["vocab"], list):
+        inner["vocab"] = [[renamed.get(text, text), score] for text, score in inner["vocab"]]
+    else:
+        inner["vocab"] = {renamed.get(text, text): i for text, i in inner["vocab"].items()}
+    if inner.get("unk_token") in renamed:
+        inner["unk_token"] = renamed[inner["unk_token"]]
+    pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in inner.get("merges", ())]
+    if pairs:
+        parts = [({*pair, "".join(pair)}, pair) for pair in pairs]
+        inner["merges"] = [pair for made, pair in parts if not made & renamed.keys()]
+    return Tokenizer.from_str(json.dumps(data)).model
+
+
+def _can_make(backend: Tokenizer, known: Mapping[int, str]) -> bool:
+    """Whether the model makes tokens of their text without looking for added tokens."""
+    model = backend.model
+    if type(model).__name__ != "BPE" or getattr(model, "ignore_merges", False):
+        return True  # it takes whole words, or pieces, of its vocabulary
+    bare = Tokenizer(model)
+    for part in ("normalizer", "pre_tokenizer"):
+        if (value := getattr(backend, part)) is not None:
+            setattr(bare, part, value)
+    texts = [between.join(known.values()) for between in ("", " ", "\n")]
+    made = {token for text in texts for token in bare.encode(text, add_special_tokens=False).ids}
+    return not made.isdisjoint(known)
+
+
+def _surrounding(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """Return what a tokenizer puts before and behind a text."""
+    inner = list(tokenizer("a", add_special_tokens=False)["input_ids"])
+    whole = list(tokenizer("a")["input_ids"])
+    for at in range(len(whole) - len(inner) + 1):
+        if whole[at : at + len(inner)] == inner:
+            return whole[:at], whole[at + len(inner) :]
+    return [], []
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _strings(key)
+            yield from _strings(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _strings(inner)
+
+
+def _refuse_unknown_tokens(allowed: AllowedTokens, known: Iterable[str]) -> None:
+    if allowed == "all":
+        return
+    known = list(known)
+    for text in allowed:
+        if text not in known:
+            near = difflib.get_close_matches(text, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "leave it out"
+            raise ValueError(
+                f"allowed_added_tokens names {text!r}, which is no added token of the student's "
+                f"tokenizer; {hint}"
+            )
