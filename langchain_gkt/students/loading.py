@@ -135,6 +135,8 @@ class StudentLoader:
         source = self.source
         if self.choice.name == "llamacpp":
             return _with_llamacpp(source)
+        if self.choice.name == "openvino":
+            return _with_openvino(source)
         model, tokenizer = load_or_use(
             source.model,
             source.tokenizer,
@@ -191,6 +193,20 @@ def _with_llamacpp(source: ModelSource) -> Backend:
     from langchain_gkt.students.backends.llamacpp import LlamaCppBackend  # an extra
 
     return LlamaCppBackend(header, tokenizer, source.config, source.device)
+
+
+def _with_openvino(source: ModelSource) -> Backend:
+    """Load an exported folder or a GGUF file with OpenVINO."""
+    if source.dtype != "auto":
+        raise ValueError(
+            f"dtype={source.dtype!r} cannot be had of OpenVINO, which runs weights as they were "
+            "exported; leave dtype out, and export them with --weight-format fp16, int8 or int4"
+        )
+    from langchain_gkt.students.backends.openvino.backend import OpenVINOBackend  # an extra
+    from langchain_gkt.students.backends.openvino.folder import read_source
+
+    found = read_source(source.model, source.tokenizer)
+    return OpenVINOBackend(found, source.config, source.device)
 
 
 def load_or_use(

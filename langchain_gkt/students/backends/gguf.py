@@ -68,13 +68,18 @@ class GGUFHeader:
     @cached_property
     def fingerprint(self) -> str:
         """A digest that differs between two files, made of a sample of their bytes."""
-        size = Path(self.path).stat().st_size
-        digest = hashlib.sha256(str(size).encode())
-        with open(self.path, "rb") as file:
-            for part in range(_SAMPLES):
-                file.seek(size * part // _SAMPLES)
-                digest.update(file.read(_SAMPLE_BYTES))
-        return digest.hexdigest()[:16]
+        return sampled_digest(Path(self.path))
+
+
+def sampled_digest(path: Path) -> str:
+    """Return a digest that differs between two files, made of a sample of their bytes."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with open(path, "rb") as file:
+        for part in range(_SAMPLES):
+            file.seek(size * part // _SAMPLES)
+            digest.update(file.read(_SAMPLE_BYTES))
+    return digest.hexdigest()[:16]
 
 
 def local_file(source: GGUFSource) -> str:

@@ -7,10 +7,12 @@ import sys
 
 import pytest
 from support.fake_llamacpp import module_for, write_gguf
+from support.fake_openvino import modules_for, write_folder
 from support.fakes import MODELS
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from langchain_gkt.students.backends.gguf import read_header
+from langchain_gkt.students.backends.openvino.folder import read_source
 from langchain_gkt.students.engine.config import EngineConfig
 from langchain_gkt.students.engine.engine import Engine
 
@@ -49,13 +51,40 @@ def gguf(tmp_path, pair):
     )
 
 
-@pytest.fixture(params=["torch", "llamacpp"])
-def backend(request, pair, gguf):
+@pytest.fixture
+def fake_openvino(pair, monkeypatch):
+    """The adapter of OpenVINO, over a fake openvino_genai."""
+    fakes = modules_for(*pair)
+    for name, fake in fakes.items():
+        monkeypatch.setitem(sys.modules, name, fake)
+    rooms = [f"langchain_gkt.students.backends.openvino.{end}" for end in ("scheduler", "backend")]
+    for room in rooms:
+        monkeypatch.delitem(sys.modules, room, raising=False)
+    adapter = importlib.import_module(rooms[1])
+    monkeypatch.setattr(adapter, "version", lambda name: "0")
+    yield adapter, fakes["openvino_genai"]
+    for room in rooms:
+        sys.modules.pop(room, None)
+
+
+@pytest.fixture
+def openvino_folder(tmp_path, pair):
+    (tmp_path / "tiny-ov").mkdir()
+    return write_folder(tmp_path / "tiny-ov", *pair)
+
+
+@pytest.fixture(params=["torch", "llamacpp", "openvino"])
+def backend(request, pair):
     config = EngineConfig(max_batch_size=3, max_queue=8)
     if request.param == "torch":
         made = Engine(*pair, config)
+    elif request.param == "openvino":
+        adapter, _ = request.getfixturevalue("fake_openvino")
+        folder = request.getfixturevalue("openvino_folder")
+        made = adapter.OpenVINOBackend(read_source(str(folder), pair[1]), config, None)
     else:
         adapter, _ = request.getfixturevalue("fake_llamacpp")
+        gguf = request.getfixturevalue("gguf")
         made = adapter.LlamaCppBackend(read_header(str(gguf)), pair[1], config, None)
     yield made
     made.close()

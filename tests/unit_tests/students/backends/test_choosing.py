@@ -54,6 +54,24 @@ def test_what_cannot_be_had_names_the_field_and_the_mend(installed) -> None:
         choose_backend("a.gguf", "llamacpp")
 
 
+def test_an_exported_folder_goes_to_openvino(installed, openvino_folder) -> None:
+    folder = str(openvino_folder)
+    installed("openvino_genai", "xllamacpp")
+    assert choose_backend(folder, "auto").name == "openvino"
+    assert choose_backend("OpenVINO/some-int8-ov", "auto").name == "openvino"
+    assert choose_backend("a.gguf", "auto").name == "llamacpp"
+    assert choose_backend("a.gguf", "openvino").name == "openvino"
+    with pytest.raises(ValueError, match="exported for OpenVINO; name the folder it was made of"):
+        choose_backend(folder, "torch")
+    with pytest.raises(ValueError, match="optimum-cli export openvino"):
+        choose_backend(str(openvino_folder.parent), "openvino")
+    installed()
+    with pytest.raises(ImportError, match=r"langchain-gkt\[openvino\]"):
+        choose_backend(folder, "auto")
+    (openvino_folder / "model.safetensors").touch()
+    assert choose_backend(folder, "auto").name == "torch"
+
+
 def test_the_student_says_which_engine_runs_it_and_why(student) -> None:
     assert student.backend == "torch"
     assert "torch" in student.backend_reason

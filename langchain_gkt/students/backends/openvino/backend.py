@@ -1,0 +1,247 @@
+"""OpenVINO as a student's engine: the backend named ``openvino``."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import threading
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from contextlib import aclosing
+from dataclasses import replace
+from functools import cached_property, partial
+from importlib.metadata import version
+from types import MappingProxyType
+from typing import Any, Literal
+
+import openvino
+import openvino_genai
+import torch
+
+from langchain_gkt.errors import StudentError
+from langchain_gkt.predictor import FirstToken
+from langchain_gkt.students.backends.openvino.folder import OpenVINOSource
+from langchain_gkt.students.backends.openvino.scheduler import OpenVINOScheduler, OpenVINOState
+from langchain_gkt.students.engine.config import EngineConfig
+from langchain_gkt.students.engine.context_window import ContextWindow
+from langchain_gkt.students.engine.delivery import Deliver, areceive, receive
+from langchain_gkt.students.engine.detokenizer import Detokenizer
+from langchain_gkt.students.engine.request import Request, TokenChunk
+from langchain_gkt.students.engine.token_healing import Healing, TokenSpelling
+
+_GIB = 2**30
+_DEFAULT_CACHE = 2  # GiB
+_CPU_BLOCK = 32  # tokens of KV cache that OpenVINO hands out together on a CPU
+_CANNOT_FORK = (
+    "a student run by OpenVINO cannot work in a forked process; make children with the start "
+    "method 'spawn', or use backend='torch'"
+)
+
+
+class OpenVINOBackend:
+    """A model that OpenVINO has loaded."""
+
+    name = "openvino"
+    cannot: Mapping[Any, str] = MappingProxyType({})
+
+    def __init__(self, source: OpenVINOSource, config: EngineConfig, device: str | None) -> None:
+        """Load the weights.
+
+        Args:
+            source: The model and its tokenizer.
+            config: How many requests and how much memory.
+            device: A device of OpenVINO's, such as ``GPU``; None for the CPU.
+
+        Raises:
+            ValueError: If OpenVINO does not know the device here.
+            StudentError: If it cannot load the model, or the tokenizer is not a fast one.
+        """
+        if not hasattr(source.tokenizer, "backend_tokenizer"):
+            raise StudentError(
+                f"the student's tokenizer ({type(source.tokenizer).__name__}) is not a fast one; "
+                "give a folder with a tokenizer.json"
+            )
+        self._source, self.tokenizer = source, source.tokenizer
+        self._device, self._config = _device(device), config
+        self.end_ids = set(source.end_ids)
+        limits = [limit for limit in (source.context, config.kv_tokens) if limit is not None]
+        self.window = ContextWindow(min(limits, default=None))
+        self._pid = os.getpid()
+        self._scheduler = OpenVINOScheduler(
+            partial(_open, source, config, self._device),
+            config,
+            source.end_ids,
+            lambda: self.spelling,
+        )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> OpenVINOBackend:
+        """Share the weights: copies of a student differ in settings alone."""
+        return self
+
+    @property
+    def description(self) -> str:
+        """What runs the model, for people."""
+        return f"OpenVINO GenAI {version('openvino-genai')}, {self._device}"
+
+    @property
+    def closed(self) -> bool:
+        """Whether requests are refused, because `close` was called."""
+        return self._scheduler.queue.closed
+
+    @property
+    def vocabulary(self) -> int:
+        """Length of the model's logits."""
+        return self._source.vocabulary
+
+    @cached_property
+    def spelling(self) -> TokenSpelling:
+        """What its tokens spell; read from the vocabulary at first use."""
+        return TokenSpelling(self.tokenizer, self.vocabulary)
+
+    @property
+    def repeatable(self) -> Literal["always", "alone"]:
+        """``alone``: in a batch the last digits of the logits depend on the neighbours."""
+        return "alone"
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest that differs between two sets of weights."""
+        return self._source.fingerprint
+
+    def prefill(self, prompt: list[int]) -> PromptPrefill:
+        """Prefill a prompt; the request with the same prompt waits for it and uses it.
+
+        Args:
+            prompt: Ids of the conversation, with the header of the answer.
+
+        Returns:
+            A handle; closing it stops.
+        """
+        ahead = PromptPrefill(self._scheduler, prompt, self.window)
+        _ = self.spelling  # there is time now, and it will be needed where text is begun
+        return ahead
+
+    def generate(
+        self, request: Request, cancelled: threading.Event, *, stream: bool = True
+    ) -> Generator[TokenChunk, None, None]:
+        """Generate one answer; see `Backend.generate`."""
+        if not cancelled.is_set():
+            yield from receive(partial(self._submit, request, cancelled, stream, None))
+
+    async def agenerate(
+        self, request: Request, *, stream: bool = True
+    ) -> AsyncGenerator[TokenChunk, None]:
+        """Do what `generate` does, on the event loop."""
+        submit = partial(self._submit, request, threading.Event(), stream, None)
+        async with aclosing(areceive(submit)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    def first_tokens(self, request: Request) -> list[FirstToken]:
+        """Return how likely each token of an answer was; its entropy is not known."""
+        found: list[float] = []
+        bare = replace(request, constraint=None, stop=(), seam=None)
+        for _ in receive(partial(self._submit, bare, threading.Event(), False, found)):
+            pass
+        return [FirstToken(min(1.0, math.exp(one))) for one in found]
+
+    async def afirst_tokens(self, request: Request) -> list[FirstToken]:
+        """Do what `first_tokens` does, on the event loop."""
+        return await asyncio.to_thread(self.first_tokens, request)
+
+    def close(self) -> None:
+        """End the thread and free the weights; requests that still run get a StudentError."""
+        if os.getpid() == self._pid:  # else the thread stayed with the parent
+            self._scheduler.close()
+
+    def _submit(
+        self,
+        request: Request,
+        cancelled: threading.Event,
+        stream: bool,
+        log_probs: list[float] | None,
+        deliver: Deliver,
+    ) -> Callable[[], None]:
+        """Check a request and queue it; return what cancels it."""
+        if os.getpid() != self._pid:
+            raise StudentError(_CANNOT_FORK)
+        self.window.refuse_request(request)
+        state = OpenVINOState(
+            request=request,
+            ids=[*request.prompt, *request.kept],
+            deliver=deliver,
+            cancelled=cancelled,
+            detokenizer=Detokenizer(self.tokenizer.backend_tokenizer, request),
+            stream=stream,
+            healing=Healing(self.spelling, request.seam) if request.seam else None,
+            log_probs=log_probs,
+        )
+        if request.max_tokens < 1:
+            deliver(TokenChunk(text="", tokens=0, finish_reason="length"))
+        else:
+            self._scheduler.submit(state)
+        return state.close
+
+
+class PromptPrefill:
+    """A prompt that is being prefilled ahead of its request; a context manager that closes."""
+
+    def __init__(self, scheduler: OpenVINOScheduler, ids: list[int], window: ContextWindow) -> None:
+        """Start prefilling.
+
+        Args:
+            scheduler: The model's scheduler.
+            ids: Ids of the prompt.
+            window: How many of them the model reads.
+        """
+        fits = bool(ids) and (window.size is None or len(ids) < window.size)
+        self._scheduler = scheduler
+        self._ticket = scheduler.prefill_ahead(ids, fits=fits)
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to prefill."""
+        return self._ticket.done
+
+    def close(self) -> None:
+        """Stop, unless the request with this prompt has come."""
+        self._scheduler.discard(self._ticket)
+
+    def __enter__(self) -> PromptPrefill:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Close."""
+        self.close()
+
+
+def _device(device: str | None) -> str:
+    wanted, known = (device or "cpu").upper(), openvino.Core().available_devices
+    if wanted != "CPU" and wanted not in known:
+        raise ValueError(
+            f"device={device!r} is none of OpenVINO's here ({', '.join(known)}); leave device "
+            "out for the CPU, or use backend='torch'"
+        )
+    return wanted
+
+
+def _open(source: OpenVINOSource, config: EngineConfig, device: str) -> Any:
+    """Load the weights of a model."""
+    settings = openvino_genai.SchedulerConfig()
+    settings.max_num_seqs = config.max_batch_size + 1  # one prompt may be prefilled ahead
+    settings.enable_prefix_caching = config.prefix_cache_bytes > 0
+    if config.kv_tokens is not None and device == "CPU":
+        settings.num_kv_blocks = math.ceil(config.kv_tokens / _CPU_BLOCK) + config.max_batch_size
+    else:
+        context = (config.kv_tokens or source.context or 1) * source.kv_bytes_per_token
+        settings.cache_size = max(_DEFAULT_CACHE, math.ceil(context / _GIB))
+    threads = config.threads or torch.get_num_threads()
+    properties = {"INFERENCE_NUM_THREADS": threads} if device == "CPU" else {}
+    try:
+        return openvino_genai.ContinuousBatchingPipeline(source.path, settings, device, properties)
+    except RuntimeError as error:
+        raise StudentError(
+            f"OpenVINO could not load student={source.path!r} ({error}); export the model's "
+            "folder again, use a newer openvino-genai, or for a .gguf file backend='llamacpp'"
+        ) from error

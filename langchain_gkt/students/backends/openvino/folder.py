@@ -1,0 +1,141 @@
+"""What OpenVINO runs: an exported folder or a GGUF file, checked before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from langchain_gkt.errors import StudentError
+from langchain_gkt.students.backends.choosing import EXPORT, OPENVINO_MODEL, gguf_source
+from langchain_gkt.students.backends.gguf import (
+    GGUFHeader,
+    load_tokenizer,
+    local_file,
+    read_header,
+    sampled_digest,
+)
+
+_KV_BYTES = 2  # of a number at most; on a CPU OpenVINO keeps keys and values in 8 bits
+_NEEDED = {
+    "openvino_model.bin": "weights",
+    "config.json": "configuration",
+    "openvino_tokenizer.xml": "tokenizer of OpenVINO's own",
+    "openvino_detokenizer.xml": "detokenizer of OpenVINO's own",
+}
+
+
+@dataclass(frozen=True)
+class OpenVINOSource:
+    """A model that OpenVINO can be given.
+
+    Attributes:
+        path: The folder, or the GGUF file.
+        tokenizer: Its tokenizer, of the fast kind.
+        context: Tokens of the context that the model was trained for; None if unknown.
+        kv_bytes_per_token: Most bytes of KV cache for each token.
+        end_ids: Ids that end an answer.
+        vocabulary: Length of the model's logits.
+    """
+
+    path: str
+    tokenizer: Any
+    context: int | None
+    kv_bytes_per_token: int
+    end_ids: frozenset[int]
+    vocabulary: int
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A digest that differs between two sets of weights."""
+        path = Path(self.path)
+        return sampled_digest(path if path.is_file() else path / "openvino_model.bin")
+
+
+def read_source(model: str, tokenizer: Any) -> OpenVINOSource:
+    """Find and check what a model's name stands for; a hub id is fetched.
+
+    Args:
+        model: An exported folder, a hub id of one, or a GGUF file.
+        tokenizer: A tokenizer to use instead of the one beside the model, or None.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        StudentError: If the hub cannot be reached, or a file is broken.
+    """
+    if (found := gguf_source(model)) is not None:
+        header = read_header(local_file(found))
+        return _of_gguf(header, tokenizer or load_tokenizer(header.path))
+    folder = Path(model).expanduser()
+    if not folder.is_dir():
+        folder = _fetched(model)
+    if not (folder / OPENVINO_MODEL).is_file():
+        raise FileNotFoundError(f"student={model!r} holds no {OPENVINO_MODEL}; {EXPORT}")
+    for name, what in _NEEDED.items():
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"student={model!r} holds no {name}, the {what}; export the model again: {EXPORT}"
+            )
+    if tokenizer is None and not (folder / "tokenizer.json").is_file():
+        raise FileNotFoundError(
+            f"student={model!r} holds no tokenizer.json; copy it and tokenizer_config.json from "
+            "the folder the model was exported from, or give tokenizer="
+        )
+    return _of_folder(folder, tokenizer)
+
+
+def _fetched(model: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return Path(snapshot_download(model))
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        raise StudentError(
+            f"student={model!r} is no folder and could not be fetched ({error}); check the name, "
+            f"or give a folder. {EXPORT}"
+        ) from error
+
+
+def _of_folder(folder: Path, tokenizer: Any) -> OpenVINOSource:
+    from transformers import AutoTokenizer
+
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        tokenizer = AutoTokenizer.from_pretrained(str(folder)) if tokenizer is None else tokenizer
+    except (OSError, ValueError) as error:
+        raise StudentError(
+            f"student={str(folder)!r} could not be read ({error}); export the model again: {EXPORT}"
+        ) from error
+    config = {**config, **config.get("text_config", {})}
+    heads = int(config.get("num_attention_heads", 1))
+    size = int(config.get("head_dim") or config.get("hidden_size", 0) // heads)
+    layers = int(config.get("num_hidden_layers", 1))
+    numbers = 2 * layers * int(config.get("num_key_value_heads") or heads) * size
+    ends = {tokenizer.eos_token_id}
+    generation = folder / "generation_config.json"
+    saved = json.loads(generation.read_text()) if generation.is_file() else config
+    named = saved.get("eos_token_id")
+    ends |= set(named) if isinstance(named, list) else {named}
+    return OpenVINOSource(
+        path=str(folder),
+        tokenizer=tokenizer,
+        context=config.get("max_position_embeddings"),
+        kv_bytes_per_token=max(1, numbers * _KV_BYTES),
+        end_ids=frozenset(end for end in ends if end is not None),
+        vocabulary=int(config.get("vocab_size", len(tokenizer))),
+    )
+
+
+def _of_gguf(header: GGUFHeader, tokenizer: Any) -> OpenVINOSource:
+    end = tokenizer.eos_token_id
+    return OpenVINOSource(
+        path=header.path,
+        tokenizer=tokenizer,
+        context=header.context,
+        kv_bytes_per_token=header.kv_bytes_per_token,
+        end_ids=frozenset() if end is None else frozenset({end}),
+        vocabulary=int(header.value("vocab_size", len(tokenizer))),
+    )

@@ -1,0 +1,336 @@
+"""The thread that drives OpenVINO's ContinuousBatchingPipeline, step by step.
+
+Requests join its batch between two steps. What its logits would be masked for (the seam to a
+begun answer, a constraint) is done with regular expressions: see `regex`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import openvino
+import openvino_genai
+
+from langchain_gkt.errors import StudentError
+from langchain_gkt.students.backends.openvino.regex import (
+    ANY,
+    beginnings_pattern,
+    literal,
+    words_pattern,
+)
+from langchain_gkt.students.engine.config import EngineConfig
+from langchain_gkt.students.engine.prefill import PrefillTicket
+from langchain_gkt.students.engine.request import TextConstraint
+from langchain_gkt.students.engine.request_queue import RequestQueue
+from langchain_gkt.students.engine.request_state import RequestState
+from langchain_gkt.students.engine.token_healing import TokenSpelling
+
+_FORBIDDEN = (
+    "the constraint on the answer forbids every token the student has; the student's "
+    "vocabulary cannot write what is asked for"
+)
+_CLOSED = "the student was closed before the answer was finished"
+_SEEDS = 2**32
+
+
+@dataclass(eq=False, kw_only=True)
+class OpenVINOState(RequestState):
+    """A request, and what OpenVINO knows of it.
+
+    Attributes:
+        handle: OpenVINO's own handle, while it runs there.
+        written: Ids of the answer so far.
+        refused: Bytes that its constraint refused as the next token.
+        exact: Whether only one token is asked for, which the constraint cannot refuse.
+        seed: Of its own generator.
+        restarts: How often it was given to OpenVINO.
+        log_probs: Of its tokens; None if nobody wants them.
+    """
+
+    handle: Any = None
+    written: list[int] = field(default_factory=list)
+    refused: list[bytes] = field(default_factory=list)
+    exact: bool = False
+    seed: int = field(default_factory=lambda: secrets.randbelow(_SEEDS))
+    restarts: int = 0
+    log_probs: list[float] | None = None
+
+
+class OpenVINOScheduler:
+    """Admits requests to a pipeline and reads their tokens.
+
+    `submit`, `prefill_ahead`, `discard` and `close` may be called from any thread; all else
+    belongs to the queue's thread.
+    """
+
+    def __init__(
+        self,
+        open_pipeline: Callable[[], Any],
+        config: EngineConfig,
+        end_ids: frozenset[int],
+        spelling: Callable[[], TokenSpelling],
+    ) -> None:
+        """Open the pipeline, without starting a thread.
+
+        Args:
+            open_pipeline: Loads the weights.
+            config: How many requests.
+            end_ids: Ids that end an answer.
+            spelling: Tells what tokens spell.
+        """
+        self._open, self._config, self._end_ids = open_pipeline, config, set(end_ids)
+        self._spelling = spelling
+        self._pipeline: Any = open_pipeline()
+        self._running: list[OpenVINOState] = []
+        self._ahead: tuple[PrefillTicket, Any] | None = None
+        self._requests = 0
+        self.queue = RequestQueue(config.max_queue, self._serve)
+
+    def submit(self, state: OpenVINOState) -> None:
+        """Queue a request; see `RequestQueue.submit`."""
+        self.queue.submit(state)
+
+    def prefill_ahead(self, ids: list[int], *, fits: bool) -> PrefillTicket:
+        """Queue a prompt whose request will come later.
+
+        Args:
+            ids: The prompt.
+            fits: Whether the context holds it; if not, its request will raise the error.
+        """
+        wanted = fits and self._config.prefix_cache_bytes > 0
+        ticket = PrefillTicket(ids, done=not wanted, claimed=not wanted)
+        if wanted:
+            self.queue.submit_ticket(ticket)
+        return ticket
+
+    def discard(self, ticket: PrefillTicket) -> None:
+        """Stop prefilling a prompt, unless its request has come."""
+        self.queue.discard_ticket(ticket)
+
+    def close(self) -> None:
+        """End the thread and free the weights; requests that still run get a StudentError."""
+        self.queue.close()
+        self._ahead, self._pipeline = None, None
+
+    def _serve(self) -> None:
+        while self._wait_for_work():
+            try:
+                self._run_step()
+            except Exception as error:  # noqa: BLE001  the pipeline cannot be trusted any more
+                states, self._running, self._ahead = self._running, [], None
+                self._pipeline = None
+                for state in states:
+                    state.deliver(_as_student_error(error))
+
+    def _wait_for_work(self) -> bool:
+        with self.queue.lock:
+            busy = bool(self._running or self._ahead)
+            if self.queue.wait_for_work(busy=busy):
+                return True
+            running, waiting = self._running, [*self.queue.waiting]
+            self._running = []
+            self.queue.waiting.clear()
+        for state in running:
+            self._release(state)
+        self._drain()
+        for other in [*running, *waiting]:
+            other.deliver(StudentError(_CLOSED))
+        return False
+
+    def _drain(self) -> None:
+        """Have the pipeline drop what was cancelled, so that it can be freed."""
+        if self._ahead is not None:
+            self._ahead[1].cancel()
+            self._ahead = None
+        if self._pipeline is not None and self._pipeline.has_non_finished_requests():
+            self._pipeline.step()
+
+    def _run_step(self) -> None:
+        if self._pipeline is None:
+            self._pipeline = self._open()
+        self._remove_cancelled()
+        self._admit()
+        self._prefill_ticket()
+        if self._pipeline.has_non_finished_requests():
+            self._pipeline.step()
+        for state in [*self._running]:
+            self._guarded(state, self._read)
+
+    def _guarded(self, state: OpenVINOState, work: Callable[[OpenVINOState], bool]) -> None:
+        """Work for one request; remove it if it is finished or fails."""
+        try:
+            finished = work(state)
+        except Exception as error:  # noqa: BLE001  a constraint may raise anything
+            state.deliver(_as_student_error(error))
+            finished = True
+        if finished:
+            self._running.remove(state)
+            self._release(state)
+
+    def _release(self, state: OpenVINOState) -> None:
+        if state.handle is not None:
+            state.handle.cancel()
+            state.handle = None
+
+    def _remove_cancelled(self) -> None:
+        self.queue.pop_discarded()  # OpenVINO frees its prefix cache itself
+        for waiting in self.queue.pop_cancelled():
+            waiting.deliver(None)
+        for state in [state for state in self._running if state.is_cancelled]:
+            self._running.remove(state)
+            self._release(state)
+            state.deliver(None)
+
+    def _admit(self) -> None:
+        while len(self._running) < self._config.max_batch_size:
+            with self.queue.lock:
+                if not self.queue.waiting:
+                    return
+                state = self.queue.waiting[0]
+                if self._ahead is not None and self._ahead[0].ids == state.request.prompt:
+                    return  # its prompt is being prefilled: it begins when that is done
+                self.queue.waiting.popleft()
+            self.queue.claim_tickets(state.request.prompt)
+            assert isinstance(state, OpenVINOState)
+            if state.request.seed is not None:
+                state.seed = state.request.seed
+            self._running.append(state)
+            self._guarded(state, self._begin)
+
+    def _begin(self, state: OpenVINOState) -> bool:
+        seam = state.request.seam
+        self._start(state, literal(seam.spelled.decode()) + ANY if seam else None)
+        return False
+
+    def _prefill_ticket(self) -> None:
+        if self._ahead is not None:
+            ticket, handle = self._ahead
+            if ticket.claimed:
+                handle.cancel()
+            elif handle.get_status() == openvino_genai.GenerationStatus.RUNNING:
+                return
+            ticket.done, self._ahead = True, None
+        if (waiting := self.queue.pending_ticket()) is not None:
+            config = openvino_genai.GenerationConfig()
+            config.max_new_tokens = 1
+            self._ahead = waiting, self._add(waiting.ids, config)
+
+    def _add(self, ids: list[int], config: Any) -> Any:
+        self._requests += 1
+        tensor = openvino.Tensor(np.array([ids], dtype=np.int64))
+        return self._pipeline.add_request(self._requests, tensor, config)
+
+    def _start(
+        self, state: OpenVINOState, pattern: str | None = None, *, exact: bool = False
+    ) -> None:
+        """Give a request to OpenVINO, from what is written so far.
+
+        Args:
+            state: The request.
+            pattern: What the rest of its text has to match; None for anything.
+            exact: Whether one token is all that is wanted.
+        """
+        self._release(state)
+        request, ids = state.request, [*state.ids, *state.written]
+        config = openvino_genai.GenerationConfig()
+        config.max_new_tokens = 1 if exact else state.max_length - len(ids)
+        config.stop_token_ids = self._end_ids
+        if self._end_ids:
+            config.eos_token_id = min(self._end_ids)
+        config.do_sample = request.temperature > 0
+        if config.do_sample:
+            config.temperature, config.top_p = request.temperature, request.top_p
+            config.rng_seed = (state.seed + state.restarts) % _SEEDS
+        config.logprobs = 0 if state.log_probs is None else 1
+        if pattern is not None:
+            config.structured_output_config = openvino_genai.StructuredOutputConfig(regex=pattern)
+        state.exact = exact
+        state.restarts += 1
+        state.handle = self._add(ids, config)
+
+    def _read(self, state: OpenVINOState) -> bool:
+        """Take the tokens there are; return whether the request is finished."""
+        handle = state.handle
+        while state.handle is handle and handle.can_read():
+            for output in handle.read().values():
+                if state.log_probs is not None:
+                    state.log_probs += output.generated_log_probs
+                for token in output.generated_ids:
+                    if self._take(state, token):
+                        return True
+                    if state.handle is not handle:
+                        break
+        running = openvino_genai.GenerationStatus.RUNNING
+        if state.handle is handle and handle.get_status() != running:
+            raise StudentError(
+                f"OpenVINO ended the answer too early ({handle.get_status().name}): its KV cache "
+                "has no more room; raise kv_tokens, or lower max_tokens or max_batch_size"
+            )
+        return False
+
+    def _take(self, state: OpenVINOState, token: int) -> bool:
+        """Take a token that OpenVINO chose; return whether the request is finished."""
+        constraint = state.request.constraint
+        if not isinstance(constraint, TextConstraint):
+            return self._append(state, token)
+        ends = token in self._end_ids
+        if not (constraint.may_end if ends else constraint.accepts([token])):
+            return self._choose_again(state, constraint, b"" if ends else self._bytes([token]))
+        taken, again = constraint.take(token), state.exact
+        finished = self._append(state, taken)
+        if not finished and (again or taken != token):
+            self._start(state)
+        return finished
+
+    def _append(self, state: OpenVINOState, token: int) -> bool:
+        state.written.append(token)
+        state.refused.clear()
+        return state.append(token, self._end_ids)
+
+    def _bytes(self, tokens: list[int]) -> bytes:
+        return b"".join(map(self._spelling().of, tokens))
+
+    def _choose_again(
+        self, state: OpenVINOState, constraint: TextConstraint, refused: bytes
+    ) -> bool:
+        """Have a token chosen among those that the constraint allows.
+
+        Greedily that is the choice of masked logits: each try allows all tokens that the
+        constraint does, and fewer others than the one before.
+        """
+        allowed = [token for token in constraint.allowed if token not in self._end_ids]
+        if rest := self._left_to_spell(state):
+            spells = set(self._spelling().candidates(rest))
+            allowed = [token for token in allowed if token in spells]
+        if len(allowed) == 1 and not constraint.may_end:
+            finished = self._append(state, constraint.take(allowed[0]))
+            if not finished:
+                self._start(state)
+            return finished
+        words = {word for token in allowed if (word := self._bytes([token]))}
+        if state.exact or not words:
+            raise StudentError(_FORBIDDEN)
+        state.refused += [refused] if refused else []
+        pattern = words_pattern(words)
+        exact = pattern is not None and not constraint.may_end
+        if pattern is None or not exact:
+            ends = constraint.may_end
+            pattern = beginnings_pattern(words, state.refused, may_end=ends)
+        self._start(state, pattern, exact=exact)
+        return False
+
+    def _left_to_spell(self, state: OpenVINOState) -> bytes:
+        seam = state.request.seam
+        return seam.spelled[len(self._bytes(state.written)) :] if seam else b""
+
+
+def _as_student_error(error: Exception) -> StudentError:
+    if isinstance(error, StudentError):
+        return error
+    wrapped = StudentError(f"the student failed: {type(error).__name__}: {error}")
+    wrapped.__cause__ = error
+    return wrapped

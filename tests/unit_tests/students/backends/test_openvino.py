@@ -1,0 +1,165 @@
+"""A student over OpenVINO: what is special to that engine, over a stand-in for it."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import pytest
+import regex
+from langchain_core.messages import AIMessage, HumanMessage
+from support.tiny import wait_until
+
+from langchain_gkt import HuggingFaceStudent, StudentError
+from langchain_gkt.students.backends import choosing
+from langchain_gkt.students.backends.openvino.regex import ANY, beginnings_pattern, words_pattern
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"sum": {"type": "integer"}, "ok": {"type": "boolean"}},
+    "required": ["sum", "ok"],
+}
+FORMAT = {"type": "json_schema", "json_schema": {"schema": SCHEMA}}
+QUESTION = "What is 3 plus 4?"
+
+
+@pytest.fixture
+def make(fake_openvino, openvino_folder, monkeypatch):
+    monkeypatch.setattr(choosing, "find_spec", lambda name: True)
+    made = []
+
+    def student(**fields) -> HuggingFaceStudent:
+        made.append(HuggingFaceStudent(**{"model": openvino_folder, **fields}))
+        return made[-1]
+
+    yield student
+    for one in made:
+        one.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("begun", "max_tokens"), [("", 30), ('{"sum": 1', 30), ('{"sum": 1', 80)])
+def test_schemas_hold_an_answer_as_torch_holds_it(make, pair, begun, max_tokens) -> None:
+    messages = [HumanMessage(QUESTION), *([AIMessage(begun)] if begun else [])]
+    options = {"response_format": FORMAT, "max_tokens": max_tokens}
+    expected = HuggingFaceStudent(model=pair[0], tokenizer=pair[1])
+    wanted = expected.invoke(messages, **options)
+    found = make().invoke(messages, **options)
+    expected.close()
+    assert found.content == wanted.content
+    assert found.usage_metadata == wanted.usage_metadata
+
+
+def test_few_words_are_spelled_out() -> None:
+    pattern = words_pattern({b"a.", b'"'})
+    assert [bool(regex.fullmatch(pattern, t)) for t in ("a.", '"', "ab", '".')] == [1, 1, 0, 0]
+    assert words_pattern({b"\xc3"}) is None
+    assert words_pattern({bytes([n]) for n in range(65)}) is None
+
+
+def test_what_was_refused_cannot_come_again() -> None:
+    pattern = beginnings_pattern([b"ab", b"]", b"\xc3\xa9"], [b"abc", b"]"], may_end=False)
+    fits = {t: bool(regex.fullmatch(pattern, t)) for t in ("ab", "abd", "a", "é!", "", "x", "]")}
+    assert fits == {"ab": 1, "abd": 1, "a": 1, "é!": 1, "": 0, "x": 0, "]": 0}
+    assert not regex.fullmatch(pattern, "abcd")
+    assert regex.fullmatch(beginnings_pattern([b"a"], [], may_end=True), "")
+
+
+def test_the_seam_is_asked_for_as_an_expression(make, fake_openvino) -> None:
+    make().invoke([HumanMessage(QUESTION), AIMessage("The sum of 3.")])
+    (pipeline,) = fake_openvino[1].made
+    assert pipeline.patterns[0].endswith(ANY)
+
+
+def test_an_answer_that_nobody_reads_is_stopped(make, fake_openvino) -> None:
+    student = make()
+    (pipeline,) = fake_openvino[1].made
+    chunks = student.stream(QUESTION)
+    next(chunks)
+    chunks.close()
+    wait_until(lambda: not student._engine._scheduler._running)
+    assert pipeline.steps < 30
+
+
+def test_a_request_waits_for_the_prefill_of_its_prompt(make, fake_openvino) -> None:
+    student = make()
+    (pipeline,) = fake_openvino[1].made
+    pipeline.gate.clear()
+    answers: list[str] = []
+    with student.prefill([HumanMessage(QUESTION)]) as ahead:
+        asking = threading.Thread(target=lambda: answers.append(student.invoke(QUESTION).text))
+        asking.start()
+        time.sleep(0.05)
+        assert len(pipeline.handles) == 1
+        pipeline.gate.set()
+        asking.join(10)
+    assert ahead.done
+    assert answers
+
+
+def test_closing_ends_what_runs_and_what_waits(make, fake_openvino) -> None:
+    student = make(max_batch_size=1)
+    (pipeline,) = fake_openvino[1].made
+    pipeline.gate.clear()
+    failed: list[StudentError] = []
+
+    def ask() -> None:
+        try:
+            student.invoke(QUESTION)
+        except StudentError as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    scheduler = student._engine._scheduler
+    wait_until(lambda: len(scheduler.queue.waiting) == 1 and len(scheduler._running) == 1)
+    closing = threading.Thread(target=student.close)
+    closing.start()
+    wait_until(lambda: student._engine.closed)
+    pipeline.gate.set()
+    for thread in [*threads, closing]:
+        thread.join(10)
+    assert ["closed" in str(error) for error in failed] == [True, True]
+
+
+def test_a_pipeline_that_failed_is_opened_again(make, fake_openvino) -> None:
+    student = make()
+    fake_openvino[1].made[0].broken = True
+    with pytest.raises(StudentError, match="out of memory"):
+        student.invoke(QUESTION)
+    assert student.invoke(QUESTION).content
+    assert len(fake_openvino[1].made) == 2
+
+
+def test_errors_name_the_field_and_the_mend(make, openvino_folder) -> None:
+    with pytest.raises(ValueError, match=r"dtype='int8' cannot be had of OpenVINO.*--weight"):
+        make(dtype="int8")
+    with pytest.raises(ValueError, match=r"device='cuda' is none of OpenVINO's here \(CPU\)"):
+        make(device="cuda")
+    student = make(kv_tokens=60)
+    with pytest.raises(ValueError, match="context holds 60"):
+        student.check([HumanMessage("x " * 500)])
+    for name in ("tokenizer.json", "openvino_tokenizer.xml", "config.json"):
+        (openvino_folder / name).rename(openvino_folder / "away")
+        with pytest.raises(FileNotFoundError, match=rf"holds no {name}"):
+            make()
+        (openvino_folder / "away").rename(openvino_folder / name)
+    openvino_folder.rename(openvino_folder.parent / "broken")
+    with pytest.raises(StudentError, match=r"OpenVINO could not load .*export"):
+        make(model=openvino_folder.parent / "broken")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_is_told_what_to_do(make) -> None:
+    student = make()
+    child = os.fork()
+    if child == 0:
+        try:
+            student.invoke(QUESTION)
+        except StudentError as error:
+            os._exit(7 if "spawn" in str(error) else 1)
+        os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
