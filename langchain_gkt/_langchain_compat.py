@@ -43,6 +43,7 @@ OVERRIDDEN_BY_CHAIN = (
     "_achat_model_stream_v3",
     "_get_llm_string",
     "_get_ls_params",
+    "_resolve_model_profile",
 )
 """Methods of ``BaseChatModel`` that the chain overrides; core calls them by these names."""
 

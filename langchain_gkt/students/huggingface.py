@@ -24,6 +24,7 @@ from langchain_gkt.students.backends.protocol import Backend, PrefillHandle
 from langchain_gkt.students.batching import with_max_concurrency
 from langchain_gkt.students.generation import Generation
 from langchain_gkt.students.loading import ModelSource, StudentLoader, name_of
+from langchain_gkt.students.profile import student_profile
 from langchain_gkt.students.settings import (
     NO_PLACE_FOR_TOOLS,
     SAMPLING,
@@ -64,7 +65,7 @@ class HuggingFaceStudent(BaseChatModel):
     max_tokens: int = Field(default=512, ge=0)
     """Most tokens to generate for one answer."""
     temperature: float = Field(default=0.0, ge=0)
-    """0 for greedy decoding, which is the default."""
+    """0 for greedy decoding."""
     top_p: float = Field(default=1.0, gt=0, le=1)
     """Nucleus sampling threshold; only used with a temperature above 0."""
     seed: int | None = None
@@ -79,7 +80,6 @@ class HuggingFaceStudent(BaseChatModel):
 
     backend: BackendName = "auto"
     """The engine that runs the model; ``auto`` becomes the one that was chosen."""
-
     max_batch_size: int = 16
     """Most answers that are written at the same time; more wait in order."""
     max_queue: int = 1024
@@ -90,7 +90,6 @@ class HuggingFaceStudent(BaseChatModel):
     """Most bytes of KV cache kept of prompts for those that begin alike; 0 for none."""
     prompt_lookup: int = Field(default=0, ge=0)
     """Deprecated: has no effect any more."""
-
     streaming: bool | None = None
     """True has ``invoke`` hand tokens to listening handlers; False keeps ``stream`` from it."""
     on_long_prompt: OnLongPrompt = "raise"
@@ -150,6 +149,10 @@ class HuggingFaceStudent(BaseChatModel):
         name = kwargs.get("model") or self.display_name
         found = super()._get_ls_params(stop=stop, **kwargs)
         return {**found, "ls_provider": "huggingface-local", "ls_model_name": name}
+
+    def _resolve_model_profile(self) -> Any:
+        sizes = {"window": self._engine.window.size, "max_tokens": self.max_tokens}
+        return student_profile(**sizes, knows_tools=self.knows_tools)
 
     def __repr_args__(self) -> Any:
         """Show the model's name; never its weights."""
@@ -220,8 +223,7 @@ class HuggingFaceStudent(BaseChatModel):
         Leaving the returned context frees the KV cache, unless a call with this prompt took it.
         """
         settings = GenerationSettings.of_call(self, tools=tools, response_format=response_format)
-        prompt, _ = self._loader.load().tokenize(messages, settings)
-        return self._engine.prefill(prompt)
+        return self._engine.prefill(self._loader.load().tokenize(messages, settings)[0])
 
     def probe(self, messages: list[BaseMessage], *, tokens: int = 1) -> list[float]:
         """Return the probabilities alone of `first_tokens`."""
@@ -250,9 +252,8 @@ class HuggingFaceStudent(BaseChatModel):
         """Tokenise a text with the model's own tokenizer, without special tokens."""
         if self.custom_get_token_ids is not None:
             return self.custom_get_token_ids(text)
-        return list(
-            self._loader.load().prompts.tokenizer(text, add_special_tokens=False)["input_ids"]
-        )
+        tokenizer = self._loader.load().prompts.tokenizer
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
     @property
     def continues_blanks(self) -> bool:
