@@ -83,7 +83,7 @@ def _keys(options: ServeOptions) -> list[Any]:
                 f"{variable}=...), not on the command line"
             )
         names = (
-            [variable] if len(found) == 1 else [f"{variable}-{n + 1}" for n in range(len(found))]
+            [variable] if len(found) == 1 else [f"{variable}-{n + 1}" for n, _ in enumerate(found)]
         )
         pairs = zip(names, found, strict=True)
         keys += [

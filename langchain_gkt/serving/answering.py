@@ -72,7 +72,8 @@ class Answering:
 
     async def _run(self) -> None:
         """Have the chain answer; the last part says how that ended."""
-        call, record, whole = self._call, self._record, None
+        call, record = self._call, self._record
+        whole: Any = None
         try:
             if record.stream:
                 chunks: Any = call.chain.astream(call.messages, self._config, **call.arguments)

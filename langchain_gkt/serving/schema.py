@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
@@ -38,6 +39,13 @@ _REFUSED = {
 """Fields that would change an answer and are not supported, each with what to do."""
 
 
+def _refuse(values: dict[str, Any], owner: str, known: Iterable[str]) -> None:
+    try:
+        refuse_unknown(values, known, owner)
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+
+
 class StreamOptions(BaseModel):
     """What a stream holds besides the text."""
 
@@ -63,7 +71,7 @@ class GKTOptions(BaseModel):
     @classmethod
     def _refuse_unknown(cls, values: Any) -> Any:
         if isinstance(values, dict):
-            _refuse(values, cls)
+            _refuse(values, "gkt", cls.model_fields)
         return values
 
 
@@ -101,7 +109,7 @@ class ChatCompletionRequest(BaseModel):
             if given.get(name):  # 0, false and {} ask for nothing
                 raise ValueError(f"{name}: {mend}")
         given = {name: value for name, value in given.items() if name not in _REFUSED}
-        _refuse(given, cls, _HARMLESS)
+        _refuse(given, "the request", (*cls.model_fields, *_HARMLESS))
         return given
 
     @model_validator(mode="after")
@@ -131,11 +139,3 @@ class ChatCompletionRequest(BaseModel):
     def includes_usage(self) -> bool:
         """Whether a stream ends with the usage."""
         return self.stream_options is not None and self.stream_options.include_usage
-
-
-def _refuse(values: dict[str, Any], model: type[BaseModel], also: tuple[str, ...] = ()) -> None:
-    try:
-        owner = "gkt" if model is GKTOptions else "the request"
-        refuse_unknown(values, (*model.model_fields, *also), owner)
-    except TypeError as error:
-        raise ValueError(str(error)) from error

@@ -151,8 +151,7 @@ class HuggingFaceStudent(BaseChatModel):
         return {**found, "ls_provider": "huggingface-local", "ls_model_name": name}
 
     def _resolve_model_profile(self) -> Any:
-        sizes = {"window": self._engine.window.size, "max_tokens": self.max_tokens}
-        return student_profile(**sizes, knows_tools=self.knows_tools)
+        return student_profile(self._engine.window.size, self.max_tokens, self.knows_tools)
 
     def __repr_args__(self) -> Any:
         """Show the model's name; never its weights."""

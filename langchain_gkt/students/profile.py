@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from langchain_core.language_models import ModelProfile
 
 
-def student_profile(*, window: int | None, max_tokens: int, knows_tools: bool) -> ModelProfile:
+def student_profile(window: int | None, max_tokens: int, knows_tools: bool) -> ModelProfile:
     """Return a student's limits and abilities.
 
     Args:
@@ -18,9 +16,7 @@ def student_profile(*, window: int | None, max_tokens: int, knows_tools: bool) -
     Returns:
         The profile.
     """
-    found: dict[str, Any] = {"max_input_tokens": window} if window else {}
-    return ModelProfile(
-        **found,
+    found = ModelProfile(
         max_output_tokens=min(max_tokens, window or max_tokens),
         text_inputs=True,
         text_outputs=True,
@@ -31,3 +27,6 @@ def student_profile(*, window: int | None, max_tokens: int, knows_tools: bool) -
         structured_output=False,
         temperature=True,
     )
+    if window:
+        found["max_input_tokens"] = window
+    return found
