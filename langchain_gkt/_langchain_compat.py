@@ -19,6 +19,7 @@ from langchain_core.tracers._streaming import _StreamingCallbackHandler
 
 __all__ = [
     "OVERRIDDEN_BY_CHAIN",
+    "PROFILE_METHOD",
     "DynamicRunnable",
     "RunnableBindingBase",
     "RunnableRetry",
@@ -43,9 +44,11 @@ OVERRIDDEN_BY_CHAIN = (
     "_achat_model_stream_v3",
     "_get_llm_string",
     "_get_ls_params",
-    "_resolve_model_profile",
 )
 """Methods of ``BaseChatModel`` that the chain overrides; core calls them by these names."""
+
+PROFILE_METHOD = "_resolve_model_profile"
+"""What the chain and its student override to tell their profile; core calls it at construction."""
 
 
 def tracing_params(model: BaseChatModel) -> dict[str, Any]:
