@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Tests side by side; a thread for each, because toy models gain nothing from more.
+JOBS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 VERSION_TESTS := tests/unit_tests/test_langchain_compat.py tests/integration_tests/test_standard_chain.py \
 	tests/integration_tests/test_standard_student.py tests/integration_tests/test_agents.py
 
@@ -11,10 +14,10 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m langchain_gkt demo
 
 test: $(VENV)/.installed lint
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: $(VENV)/.installed
-	$(BIN)/python -m pytest tests/unit_tests -m "not slow"
+	$(PYTEST) tests/unit_tests -m "not slow"
 
 # The wheel, the standard suites and the contract tests, with the lowest and the newest versions
 # that we declare.

@@ -7,8 +7,9 @@ Names without an underscore that LangChain exports from no public place are kept
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
+from langchain_core.globals import get_llm_cache
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
@@ -26,13 +27,15 @@ __all__ = [
     "StreamingCallbackHandler",
     "cache_key",
     "configured_model",
-    "forget_serialized",
+    "copy_model",
     "identifying_params",
     "is_from_init_chat_model",
     "pipeline_generation_settings",
     "to_messages",
     "tracing_params",
 ]
+
+_Model = TypeVar("_Model", bound=BaseChatModel)
 
 StreamingCallbackHandler = _StreamingCallbackHandler
 """What the handlers behind ``astream_events`` are; LangGraph leans on it too."""
@@ -87,13 +90,25 @@ def cache_key(model: BaseChatModel) -> str:
     return model._get_llm_string()
 
 
-def forget_serialized(model: BaseChatModel) -> None:
-    """Drop the serialised form that a copied model inherited, so that it is made anew.
+def copy_model(model: _Model, update: dict[str, Any]) -> _Model:
+    """Copy a model for one call.
+
+    Serialising a model takes longer than the rest of the chain's work on a call, so the copy
+    keeps the serialised form of the original. Only a model with a cache gets one of its own: it
+    is part of the cache's key.
 
     Args:
-        model: A copy with other fields than the original.
+        model: The model, which is left as it is.
+        update: Fields of the copy that differ.
+
+    Returns:
+        The copy.
     """
-    model.__dict__.pop("_serialized", None)
+    model._serialized  # noqa: B018  a cached property, which copies take along
+    copy = model.model_copy(update=update)
+    if copy.cache or (copy.cache is None and get_llm_cache() is not None):
+        copy.__dict__.pop("_serialized", None)
+    return copy
 
 
 def to_messages(model: BaseChatModel, given: LanguageModelInput) -> list[BaseMessage]:

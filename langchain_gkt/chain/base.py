@@ -13,7 +13,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
-from langchain_gkt._langchain_compat import to_messages
+from langchain_gkt._langchain_compat import copy_model, to_messages
 from langchain_gkt.chain.call import GuidedCall
 from langchain_gkt.chain.callbacks.handlers import hide_usage, prepare_run
 from langchain_gkt.chain.identity import answer_key, known_identity, traced_params
@@ -159,7 +159,7 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
 
     def _for_run(self, run: BaseRunManager | None) -> GuidedKnowledgeTransferChain:
         """Return a copy that serves one call and knows its run."""
-        copy = self.model_copy()
+        copy: GuidedKnowledgeTransferChain = copy_model(self, {})
         copy._run = run
         return copy
 

@@ -12,6 +12,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import Runnable
 
+from langchain_gkt._langchain_compat import copy_model
 from langchain_gkt.begun_answer import begun_text
 from langchain_gkt.chain.drivers import NEXT_CHUNK, BlockingWork, ModelCall
 from langchain_gkt.chain.messages import RepeatedBlank, text_chunk, tool_call_chunk_of
@@ -146,7 +147,7 @@ class StudentStep:
         model: Any = settings.student
         if not getattr(model, "names_weights", False) and model.cache is None:
             # Others may look alike to LangChain's cache; the chain's own entry is enough.
-            model = model.model_copy(update={"cache": False})
+            model = copy_model(model, {"cache": False})
         if tools := self.tools:
             # The choice was the teacher's: begun text is no tool call that could be forced.
             choice = None if guidance else settings.tool_arguments.get("tool_choice")

@@ -9,7 +9,7 @@ from typing import Any
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable, RunnableBinding, RunnableWithFallbacks
 
-from langchain_gkt._langchain_compat import RunnableBindingBase, forget_serialized
+from langchain_gkt._langchain_compat import RunnableBindingBase, copy_model
 from langchain_gkt.completion_limits import LIMIT_FIELDS
 from langchain_gkt.teachers.wrappers import is_guarded, models_of
 
@@ -63,10 +63,7 @@ def with_settings(teacher: Runnable[Any, Any], settings: TeacherSettings) -> Run
     if not isinstance(teacher, BaseChatModel):
         raise TypeError(f"teacher must be a chat model, not {type(teacher).__name__}")
     update, call_arguments = _changes(teacher, settings)
-    copy = teacher.model_copy(update=update)
-    if copy.cache is not False:
-        # The serialised form is the key of a teacher's own cache: the limit belongs in it.
-        forget_serialized(copy)
+    copy = copy_model(teacher, update)
     if settings.tools:
         require_tools(teacher)
         return copy.bind_tools(settings.tools, **settings.tool_arguments, **call_arguments)

@@ -9,6 +9,7 @@ import pytest
 from support.processes import run_python
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module",
     [

@@ -10,6 +10,7 @@ import pytest
 from langchain.chat_models import init_chat_model
 from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import CallbackManager
+from langchain_core.globals import set_llm_cache
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.outputs import ChatGenerationChunk
@@ -161,16 +162,22 @@ def test_identifying_params_are_a_dict_with_the_models_name() -> None:
     assert found["model_name"] == "m"
 
 
-def test_a_copys_serialised_form_can_be_forgotten() -> None:
+def test_a_copy_keeps_its_serialised_form_unless_a_cache_goes_by_it() -> None:
     model = ChatOpenAI(model="m", api_key="k", max_tokens=1)
-    assert "max_tokens" in str(model._serialized)
-    copy = model.model_copy(update={"max_tokens": 2})
+    copy = compat.copy_model(model, {"max_tokens": 2})
+    assert copy.max_tokens == 2
     assert "_serialized" in copy.__dict__, (
-        "BaseChatModel._serialized is kept elsewhere; two limits of a cached teacher would share "
-        "one cache entry"
+        "BaseChatModel._serialized is kept elsewhere; every call would serialise its models anew"
     )
-    compat.forget_serialized(copy)
+    set_llm_cache(InMemoryCache())
+    try:
+        copy = compat.copy_model(model, {"max_tokens": 2})
+    finally:
+        set_llm_cache(None)
     assert copy._get_llm_string() != model._get_llm_string()
+    cached = ChatOpenAI(model="m", api_key="k", max_tokens=1, cache=True)
+    copy = compat.copy_model(cached, {"max_tokens": 2})
+    assert copy._get_llm_string() != cached._get_llm_string()
 
 
 def test_every_input_becomes_messages(model) -> None:

@@ -333,6 +333,7 @@ def test_a_servers_address_and_a_fallback(student, problem) -> None:
     assert flow.attributes["gkt.fallback"].startswith(big.attributes["error.type"])
 
 
+@pytest.mark.slow
 def test_without_the_extra() -> None:
     code = """
 import sys

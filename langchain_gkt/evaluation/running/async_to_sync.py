@@ -76,6 +76,9 @@ def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     try:
         # In the caller's context, where `track_costs` may have set a tracker.
         loop.call_soon_threadsafe(begin, context=copy_context())
+        # A signal that comes just before an endless wait would not end it.
+        while not wait([done], timeout=0.2).done:
+            pass
         return done.result()
     except KeyboardInterrupt:
         loop.call_soon_threadsafe(cancel)

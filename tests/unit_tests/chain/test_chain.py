@@ -123,6 +123,7 @@ sys.exit("torch" in sys.modules)
 """
 
 
+@pytest.mark.slow
 def test_a_chain_of_ready_chat_models_imports_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", WITHOUT_TORCH], check=False).returncode == 0
 

@@ -89,6 +89,7 @@ def test_each_teacher_prompt_is_paid_for_once(exam, tmp_path) -> None:
     assert "prompt of its own (without_exemplars, instruct_teacher)" in str(one)
 
 
+@pytest.mark.slow
 def test_the_choice_names_a_policy_with_its_prompt(exam, tmp_path) -> None:
     found = sweep_policies(
         Paid().chain(), exam, POLICIES, lengths=[4, 6], teacher_price=PRICE, out=tmp_path / "run"

@@ -81,6 +81,7 @@ def go_on(writer: HuggingFaceStudent, begun: str, **settings: Any) -> tuple[str,
     return str(message.text), message.usage_metadata["output_tokens"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("limit", [1, 40])
 def test_cut_anywhere_it_goes_on_as_a_valid_object(text, limit, writer) -> None:
@@ -92,6 +93,7 @@ def test_cut_anywhere_it_goes_on_as_a_valid_object(text, limit, writer) -> None:
         assert used <= max(limit, 30)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", TEXTS)
 def test_a_model_that_wants_the_whole_text_writes_it(text, tokenizer) -> None:
     spelling = TokenSpelling(tokenizer, len(tokenizer))

@@ -70,6 +70,7 @@ def test_a_sampled_answer_always_fits_its_schema(schema, seed, heat, student) ->
     assert message.usage_metadata["output_tokens"] <= 90
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["integer", "number"])
 def test_a_number_before_another_property_has_an_end(kind, student) -> None:
     schema = {
@@ -86,6 +87,7 @@ def test_a_number_before_another_property_has_an_end(kind, student) -> None:
         jsonschema.validate(json.loads(message.text), schema)
 
 
+@pytest.mark.slow
 def test_a_recursive_schema_ends_in_time(student) -> None:
     node = {
         "type": "object",

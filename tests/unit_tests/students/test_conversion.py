@@ -145,6 +145,7 @@ def test_a_remote_model_that_continues_is_taken_as_it_is(problem) -> None:
     assert message.response_metadata["gkt"]["student_usage"]["output_tokens"] == 6
 
 
+@pytest.mark.slow
 def test_a_ready_chat_model_needs_no_torch() -> None:
     code = """
 import sys

@@ -71,6 +71,7 @@ def test_an_unpickled_student_is_loaded_once(copied, own_student, loads) -> None
     again.close()
 
 
+@pytest.mark.slow
 def test_students_are_not_loaded_at_the_same_time(own_student, loads) -> None:
     students = [pickle.loads(pickle.dumps(own_student)) for _ in range(3)]
     with ThreadPoolExecutor(3) as pool:

@@ -8,6 +8,7 @@ import tracemalloc
 import uuid
 from typing import Any
 
+import pytest
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.outputs import ChatGenerationChunk
@@ -20,6 +21,7 @@ PRICE = Price("2", "10")
 CALL = {"name": "add", "args": "", "id": "c1", "index": 0}
 
 
+@pytest.mark.slow
 def test_memory_stays_flat_and_every_call_is_counted() -> None:
     tracker = CostTracker(teacher_price=PRICE)
     tracemalloc.start()  # before the calls that fill what is bounded, so that its renewal is even
@@ -54,6 +56,7 @@ def test_calls_that_never_end_are_bounded_and_not_lost(monkeypatch) -> None:
     assert len(tracker._roots) <= 50
 
 
+@pytest.mark.slow
 async def test_a_thousand_calls_at_once(problem) -> None:
     class Slow(WordTeacher):
         async def _agenerate(self, *args: Any, **kwargs: Any) -> Any:
@@ -184,6 +187,7 @@ def test_guide_and_its_retries_leave_nothing_behind(student, problem) -> None:
     assert not left_open(costs)
 
 
+@pytest.mark.slow
 def test_importing_costs_is_light() -> None:
     code = (
         "import sys, langchain_gkt.costs; "

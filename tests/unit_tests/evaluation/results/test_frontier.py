@@ -21,6 +21,7 @@ from langchain_gkt.evaluation.results.frontier import (
 )
 
 
+@pytest.mark.slow
 def test_choose_finds_the_length_that_is_enough(tmp_path) -> None:
     found = sweep(pair(), task(40), lengths=[2, 4, 5, 6, 7, 9, 12], teacher_price=PRICE)
     choice = found.choose(max_loss=0.0)

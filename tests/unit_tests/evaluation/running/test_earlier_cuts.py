@@ -86,6 +86,7 @@ def replies(folder: Path) -> Counter[Any]:
     return Counter((one["row"], one["mode"]) for one in lines if one["type"] == "reply")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sweep", "compare"])
 def test_a_finished_run_stays_as_it_is(kind, chain, tmp_path) -> None:
     folder = earlier(kind, tmp_path)
@@ -102,6 +103,7 @@ def test_a_finished_run_stays_as_it_is(kind, chain, tmp_path) -> None:
     assert any(a.guidance == "Plan: 62 plus 6, minus 15." for a in found.answers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "lines", "rows", "lengths", "asked"),
     [
@@ -132,6 +134,7 @@ def test_a_run_that_goes_on_is_of_one_kind(
     assert made == {key: today[kind][key] for key in made}
 
 
+@pytest.mark.slow
 def test_interrupted_while_answers_are_made_again(chain, today, tmp_path) -> None:
     lengths = [3, 4, 6, 12]
     folder = earlier("sweep", tmp_path)

@@ -28,6 +28,7 @@ def reply(text: str, tokens: list[str] | None, *, reported: int | None = None, r
     return TeacherReply(text=text, usage=usage, finish_reason="stop", pieces=pieces)
 
 
+@pytest.mark.slow
 @given(st.lists(st.text(min_size=1, max_size=4), min_size=1, max_size=12), st.integers(0, 20))
 def test_told_tokens_are_cut_exactly(tokens, limit) -> None:
     replayed = ReplayedReply(reply("".join(tokens), tokens, reported=len(tokens) + 1))

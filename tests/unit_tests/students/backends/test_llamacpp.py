@@ -38,6 +38,7 @@ def make(fake_llamacpp, pair, gguf, monkeypatch):
         one.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("begun", ["", '{"sum": 1', '{"sum": 12, "o'])
 @pytest.mark.parametrize("max_tokens", [80, 30])
 def test_schemas_hold_an_answer_as_torch_holds_it(make, pair, begun, max_tokens) -> None:

@@ -86,6 +86,7 @@ async def collect(backend, request) -> str:
     return "".join([chunk.text async for chunk in backend.agenerate(request)])
 
 
+@pytest.mark.slow
 def test_many_threads_share_it_and_wait_in_order(backend) -> None:
     questions = [f"What is {n} plus 4?" for n in range(6)]
     alone = [text_of(run(backend, make(backend, q))) for q in questions]

@@ -46,6 +46,7 @@ ROWS = st.lists(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the student .* has no KV cache")
 @pytest.mark.parametrize("kind", list(MAKERS))
 @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))

@@ -56,6 +56,7 @@ def asked(seed: int, length: int, tokens: int) -> Request:
     return Request(prompt=ids(seed, length), prefill=[], max_tokens=tokens)
 
 
+@pytest.mark.slow
 def test_buffers_do_not_keep_room_for_rows_that_left(long) -> None:
     engine = Engine(long, TOKENIZER, EngineConfig(kv_tokens=2048, prefix_cache_bytes=0))
     most = 0
@@ -75,6 +76,7 @@ def test_buffers_do_not_keep_room_for_rows_that_left(long) -> None:
     assert most / engine.scheduler.model_runner.bytes_per_token < 2 * 2048
 
 
+@pytest.mark.slow
 def test_a_buffer_that_grows_with_several_rows_changes_no_token(long) -> None:
     engine = Engine(long, TOKENIZER)
     requests = [asked(seed, 5 + seed, 200) for seed in range(4)]
@@ -154,6 +156,7 @@ def test_closing_does_not_wait_for_a_whole_prefill(long) -> None:
     assert "closed before the answer was finished" in errors[0]
 
 
+@pytest.mark.slow
 def test_many_requests_that_never_fit_are_refused_one_by_one(long) -> None:
     engine = Engine(long, TOKENIZER, EngineConfig(kv_tokens=300, max_queue=2000))
     blocker = engine.generate(asked(1, 5, 290), threading.Event())

@@ -53,6 +53,7 @@ def made(seed: int, count: int, shares: dict[int, Any] = PARTED, told: bool = Tr
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("told", [True, False], ids=["first tokens", "text alone"])
 def test_a_structure_that_is_there_is_found(told) -> None:
     ways = made(1, 180, told=told)
@@ -85,6 +86,7 @@ def test_noise_is_not_taken_for_structure() -> None:
     assert sum(claims) <= 3  # of 40; one is expected
 
 
+@pytest.mark.slow
 def test_the_three_parts_share_no_row() -> None:
     ways = made(2, 90)
     before = choose_per_question(ways, Goal(), seed=3)
@@ -116,6 +118,7 @@ def test_every_row_is_unseen_once_in_the_cross_fit() -> None:
         assert sum(tested.rivals[kind].right) == sum(ways.outcomes[length].right)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.2, 0.6])
 def test_a_share_of_the_questions_is_asked(share) -> None:
     ways = made(5, 180)
@@ -127,6 +130,7 @@ def test_a_share_of_the_questions_is_asked(share) -> None:
     assert found.cross_fitted.predictor.share_asked == pytest.approx(share, abs=0.06)
 
 
+@pytest.mark.slow
 def test_a_dear_point_buys_more_than_a_cheap_one() -> None:
     ways = made(6, 120)
     asked = [
