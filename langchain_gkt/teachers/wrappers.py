@@ -14,7 +14,6 @@ from langchain_gkt._langchain_compat import (
     RunnableBindingBase,
     RunnableRetry,
     configured_model,
-    forget_serialized,
     is_from_init_chat_model,
 )
 
@@ -120,8 +119,4 @@ def with_fields(teacher: Any, fields: Mapping[str, Any]) -> Any:
     if not isinstance(teacher, BaseChatModel):
         return teacher
     known = {k: v for k, v in fields.items() if k in type(teacher).model_fields}
-    if not known:
-        return teacher
-    copy = teacher.model_copy(update=known)
-    forget_serialized(copy)  # it is the key of a cache of the model's own
-    return copy
+    return teacher.model_copy(update=known) if known else teacher
