@@ -14,6 +14,7 @@ from langchain_gkt._langchain_compat import (
     RunnableBindingBase,
     RunnableRetry,
     configured_model,
+    copy_model,
     is_from_init_chat_model,
 )
 
@@ -119,4 +120,4 @@ def with_fields(teacher: Any, fields: Mapping[str, Any]) -> Any:
     if not isinstance(teacher, BaseChatModel):
         return teacher
     known = {k: v for k, v in fields.items() if k in type(teacher).model_fields}
-    return teacher.model_copy(update=known) if known else teacher
+    return copy_model(teacher, known) if known else teacher
