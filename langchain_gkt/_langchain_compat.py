@@ -20,6 +20,7 @@ from langchain_core.tracers._streaming import _StreamingCallbackHandler
 
 __all__ = [
     "OVERRIDDEN_BY_CHAIN",
+    "PROFILE_METHOD",
     "DynamicRunnable",
     "RunnableBindingBase",
     "RunnableRetry",
@@ -48,6 +49,9 @@ OVERRIDDEN_BY_CHAIN = (
     "_get_ls_params",
 )
 """Methods of ``BaseChatModel`` that the chain overrides; core calls them by these names."""
+
+PROFILE_METHOD = "_resolve_model_profile"
+"""What the chain and its student override to tell their profile; core calls it at construction."""
 
 
 def tracing_params(model: BaseChatModel) -> dict[str, Any]:

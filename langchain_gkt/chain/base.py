@@ -19,6 +19,7 @@ from langchain_gkt.chain.call import GuidedCall
 from langchain_gkt.chain.callbacks.handlers import hide_usage, prepare_run
 from langchain_gkt.chain.identity import answer_key, known_identity, traced_params
 from langchain_gkt.chain.messages import join_chunks
+from langchain_gkt.chain.profile import pair_profile
 from langchain_gkt.chain.reliability.breaker import CircuitBreaker
 from langchain_gkt.chain.settings import (
     CallSettings,
@@ -137,6 +138,9 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
         params["ls_provider"] = "langchain-gkt"
         params["ls_model_name"] = kwargs.get("model", "langchain-gkt")
         return params
+
+    def _resolve_model_profile(self) -> Any:
+        return pair_profile(self.teacher, self.student, self.mode, self.max_tokens)
 
     def __getstate__(self) -> dict[Any, Any]:
         """Pickle what can be rebuilt: clients and locks of a teacher are made anew."""

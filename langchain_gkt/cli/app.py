@@ -188,3 +188,16 @@ def report(
     from langchain_gkt.cli import commands
 
     commands.report(run, format=format, max_loss=max_loss, out=out)
+
+
+@app.command(short_help="Serve a guided pair behind OpenAI's chat completions API.")
+@options.grouped
+def serve(serving: options.ServeOptions, models: options.ModelOptions) -> None:
+    """Serve a guided pair, its teacher and its student, as an OpenAI-compatible API.
+
+    Clients choose by the model's name: NAME for the pair, NAME-teacher and NAME-student for one of
+    the two alone. Ctrl-C finishes the answers that have begun; a second one does not.
+    """
+    from langchain_gkt.cli import serve as command
+
+    command.serve(serving, models)

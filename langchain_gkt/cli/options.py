@@ -251,3 +251,77 @@ class SweepOptions:
             'as {"whole": {}, "short": {"teacher_prompt": [{"prompt": "without_exemplars"}]}}.',
         ),
     ] = None
+
+
+def _more_than_zero(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not number > 0:
+        raise typer.BadParameter(f"must be a number above 0, not {text}")
+    return number
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """Where a server listens, and who may ask it for how much."""
+
+    host: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS", help="Where to listen; others than this machine's own need keys."
+        ),
+    ] = "127.0.0.1"
+    port: Annotated[
+        int, typer.Option(parser=not_negative, metavar="N", help="The port; 0 for any free one.")
+    ] = 8000
+    name: Annotated[str, typer.Option(metavar="NAME", help="What clients call the pair.")] = (
+        "langchain-gkt"
+    )
+    api_key_env: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            show_default="no key is asked for",
+            help="Environment variable with the key that clients must send, or several keys "
+            "separated by commas.",
+        ),
+    ] = None
+    keys: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="JSON file of keys, each with limits of its own."),
+    ] = None
+    budget_usd: Annotated[
+        str | None,
+        typer.Option(metavar="USD", show_default="none", help="Most that all requests may cost."),
+    ] = None
+    key_budget_usd: Annotated[
+        str | None,
+        typer.Option(metavar="USD", show_default="none", help="Most that each key may spend."),
+    ] = None
+    on_exceeded: Annotated[
+        Literal["raise", "student"],
+        typer.Option(help="What a spent budget does: refuse, or let the student answer alone."),
+    ] = "raise"
+    on_teacher_error: Annotated[
+        Literal["raise", "student"],
+        typer.Option(help="What a failing teacher does: the same."),
+    ] = "raise"
+    requests_per_minute: Annotated[
+        float | None,
+        typer.Option(
+            parser=_more_than_zero, metavar="N", show_default="no limit", help="Of each key."
+        ),
+    ] = None
+    max_body_bytes: Annotated[
+        int, typer.Option(parser=positive, metavar="N", help="Most bytes of a request.")
+    ] = 2**20
+    shutdown_seconds: Annotated[
+        float,
+        typer.Option(
+            parser=_more_than_zero,
+            metavar="N",
+            help="How long answers that have begun may take after Ctrl-C or SIGTERM.",
+        ),
+    ] = 30.0

@@ -24,6 +24,7 @@ from langchain_gkt.students.backends.protocol import Backend, PrefillHandle
 from langchain_gkt.students.batching import with_max_concurrency
 from langchain_gkt.students.generation import Generation
 from langchain_gkt.students.loading import ModelSource, StudentLoader, name_of
+from langchain_gkt.students.profile import student_profile
 from langchain_gkt.students.settings import (
     NO_PLACE_FOR_TOOLS,
     SAMPLING,
@@ -82,7 +83,6 @@ class HuggingFaceStudent(BaseChatModel):
 
     backend: BackendName = "auto"
     """The engine that runs the model; ``auto`` becomes the one that was chosen."""
-
     max_batch_size: int = 16
     """Most answers that are written at the same time; more wait in order."""
     max_queue: int = 1024
@@ -95,7 +95,6 @@ class HuggingFaceStudent(BaseChatModel):
     """Threads that compute; None for torch's number."""
     prompt_lookup: int = Field(default=0, ge=0)
     """Deprecated: has no effect any more."""
-
     streaming: bool | None = None
     """True has ``invoke`` hand tokens to listening handlers; False keeps ``stream`` from it."""
     on_long_prompt: OnLongPrompt = "raise"
@@ -162,6 +161,9 @@ class HuggingFaceStudent(BaseChatModel):
     def _convert_input(self, model_input: Any) -> Any:
         with own_errors(ConfigurationError, "the prompt cannot be read"):
             return super()._convert_input(model_input)
+
+    def _resolve_model_profile(self) -> Any:
+        return student_profile(self._engine.window.size, self.max_tokens, self.knows_tools)
 
     def __repr_args__(self) -> Any:
         """Show the model's name; never its weights."""
@@ -232,8 +234,7 @@ class HuggingFaceStudent(BaseChatModel):
         Leaving the returned context frees the KV cache, unless a call with this prompt took it.
         """
         settings = GenerationSettings.of_call(self, tools=tools, response_format=response_format)
-        prompt, _ = self._loader.load().tokenize(messages, settings)
-        return self._engine.prefill(prompt)
+        return self._engine.prefill(self._loader.load().tokenize(messages, settings)[0])
 
     def probe(self, messages: list[BaseMessage], *, tokens: int = 1) -> list[float]:
         """Return the probabilities alone of `first_tokens`."""

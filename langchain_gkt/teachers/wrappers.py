@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
@@ -14,6 +14,7 @@ from langchain_gkt._langchain_compat import (
     RunnableBindingBase,
     RunnableRetry,
     configured_model,
+    copy_model,
     is_from_init_chat_model,
 )
 
@@ -99,3 +100,24 @@ def is_guarded(teacher: object) -> bool:
     if isinstance(teacher, RunnableRetry | RunnableWithFallbacks):
         return True
     return isinstance(teacher, RunnableBindingBase) and is_guarded(teacher.bound)
+
+
+def with_fields(teacher: Any, fields: Mapping[str, Any]) -> Any:
+    """Copy a chat model with other values of the fields that it has.
+
+    Args:
+        teacher: A chat model, wrapped or not; it is left as it is.
+        fields: Values by name; a model without such a field keeps its own ways.
+
+    Returns:
+        The copy, with the same wrapping; what is still to be configured is not looked into.
+    """
+    if isinstance(teacher, RunnableBindingBase):
+        return teacher.model_copy(update={"bound": with_fields(teacher.bound, fields)})
+    if isinstance(teacher, RunnableWithFallbacks):
+        first, *rest = (with_fields(runnable, fields) for runnable in teacher.runnables)
+        return teacher.model_copy(update={"runnable": first, "fallbacks": rest})
+    if not isinstance(teacher, BaseChatModel):
+        return teacher
+    known = {k: v for k, v in fields.items() if k in type(teacher).model_fields}
+    return copy_model(teacher, known) if known else teacher

@@ -24,12 +24,13 @@ from support.processes import run_python
         "langchain_gkt.guidance",
         "langchain_gkt.metadata",
         "langchain_gkt.reporting.table",
+        "langchain_gkt.serving",
         "langchain_gkt.telemetry",
     ],
 )
 def test_importing_loads_no_model_library(module) -> None:
     code = f"import sys, {module}\n"
-    heavy = {"torch", "transformers", "matplotlib", "pandas", "ray", "pyarrow"}
+    heavy = {"torch", "transformers", "matplotlib", "pandas", "ray", "pyarrow", "fastapi"}
     code += f"print(*{heavy} & sys.modules.keys())"
     done = run_python("-c", code)
     assert done.returncode == 0, done.stderr

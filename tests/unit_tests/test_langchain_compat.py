@@ -227,3 +227,17 @@ def test_the_base_class_tools_method_marks_a_model_without_tools(model) -> None:
     with pytest.raises(NotImplementedError):
         model.bind_tools([])
     assert isinstance(model.invoke("a"), AIMessage)
+
+
+def test_the_profile_is_made_at_construction(student) -> None:
+    teacher = WordTeacher(profile={"max_input_tokens": 300, "tool_calling": True})
+    made = GuidedKnowledgeTransferChain(teacher=teacher, student=student, max_tokens=90)
+    assert hasattr(BaseChatModel, compat.PROFILE_METHOD)
+    assert student.profile["max_input_tokens"] == 512, (
+        "langchain-core no longer calls _resolve_model_profile; agents know no context"
+    )
+    assert made.profile["max_input_tokens"] == 300
+    assert made.profile["max_output_tokens"] == 90
+    assert made.profile["tool_calling"] is True
+    alone = GuidedKnowledgeTransferChain(teacher=teacher, student=student, mode="student")
+    assert alone.profile["max_input_tokens"] == 512

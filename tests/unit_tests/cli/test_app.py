@@ -12,7 +12,7 @@ from support.processes import run_python
 from langchain_gkt import __main__ as program
 from langchain_gkt.cli import app, commands, options
 
-COMMANDS = ("demo", "answer", "compare", "sweep", "report")
+COMMANDS = ("demo", "answer", "compare", "sweep", "report", "serve")
 
 
 @pytest.fixture

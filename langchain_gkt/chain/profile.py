@@ -1,0 +1,48 @@
+"""The profile of a pair: what agents and summarisation may count on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from langchain_core.language_models import ModelProfile
+
+from langchain_gkt.metadata import Mode
+from langchain_gkt.teachers.wrappers import is_configurable, models_of
+
+_LIMITS = ("max_input_tokens", "max_output_tokens")
+
+
+def pair_profile(teacher: Any, student: Any, mode: Mode, max_tokens: int | None) -> ModelProfile:
+    """Return the limits and abilities that both models have together.
+
+    Args:
+        teacher: The teacher, wrapped or not.
+        student: The student.
+        mode: Which of them answer.
+        max_tokens: Most tokens of an answer, or None.
+
+    Returns:
+        The smaller of each limit; only the fields that are known.
+    """
+    teachers: list[dict[str, Any]] = []
+    if not is_configurable(teacher):  # which model it is, is known only in a call
+        teachers = [dict(model.profile or {}) for model in models_of(teacher)]
+    answering = [] if mode == "student" else teachers
+    if mode != "teacher":
+        answering = [*answering, dict(student.profile or {})]
+    found: dict[str, Any] = {"text_inputs": True, "text_outputs": True, "image_inputs": False}
+    for name in _LIMITS:
+        known = [profile[name] for profile in answering if profile.get(name)]
+        if name == "max_output_tokens" and max_tokens is not None:
+            known.append(max_tokens)
+        if known:
+            found[name] = min(known)
+    # Tool calls are the teacher's; only alone the student makes them.
+    callers = teachers if mode != "student" else answering
+    for name in ("tool_calling", "tool_choice"):
+        if callers and all(name in profile for profile in callers):
+            found[name] = all(profile[name] for profile in callers)
+    # An agent would ask for an object in every turn, and then its tools could not be called.
+    found["structured_output"] = False
+    profile: Any = found
+    return profile  # type: ignore[no-any-return]

@@ -1,0 +1,110 @@
+"""The command ``serve``: options -> a running server."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from langchain_core.messages import HumanMessage
+
+from langchain_gkt import Budget, CostTracker
+from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
+from langchain_gkt.cli.models import open_chain, prices
+from langchain_gkt.cli.options import ModelOptions, ServeOptions
+from langchain_gkt.teachers.wrappers import models_of
+
+
+def serve(options: ServeOptions, models: ModelOptions) -> None:
+    """Serve until a signal ends it.
+
+    Args:
+        options: Where to listen, and who may ask.
+        models: Which models answer.
+
+    Raises:
+        ImportError: If the extra ``server`` is not installed.
+        OSError: If the port is in use.
+        ValueError: If an option has no usable value.
+    """
+    try:
+        from langchain_gkt.serving.app import build_app
+        from langchain_gkt.serving.run import LOCAL_HOSTS, bind, run
+    except ImportError as error:
+        raise ImportError(
+            f'{error}. The server needs more: pip install "langchain-gkt[server]"'
+        ) from error
+    keys, budget = _keys(options), _budget("--budget-usd", options.budget_usd, options)
+    if options.host not in LOCAL_HOSTS and any(key.secret is None for key in keys):
+        raise ValueError(
+            f"--host {options.host} lets others spend your teacher's money; give --api-key-env or "
+            "--keys, or listen on 127.0.0.1"
+        )
+    given_prices = prices(models)
+    listener = bind(options.host, options.port)
+    try:
+        with open_chain(models) as chain:
+            chain = chain.model_copy(update={"on_teacher_error": options.on_teacher_error})
+            if budget or any(key.budget for key in keys):
+                _require_price(chain, given_prices)
+            app = build_app(
+                chain,
+                name=options.name,
+                keys=keys,
+                budget=budget,
+                prices=given_prices,
+                max_body_bytes=options.max_body_bytes,
+            )
+            run(app, listener, shutdown_seconds=options.shutdown_seconds)
+    finally:
+        listener.close()
+
+
+def _budget(name: str, usd: str | None, options: ServeOptions) -> Budget | None:
+    if usd is None:
+        return None
+    try:
+        return Budget(usd=usd, on_exceeded=options.on_exceeded)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise ValueError(f"{name} must be an amount such as 5 or 0.50, not {usd!r}") from error
+
+
+def _keys(options: ServeOptions) -> list[Any]:
+    from langchain_gkt.serving.keys import APIKey, load_keys
+
+    budget = _budget("--key-budget-usd", options.key_budget_usd, options)
+    rate = options.requests_per_minute
+    keys = load_keys(options.keys, budget=budget, rate=rate) if options.keys else []
+    if variable := options.api_key_env:
+        found = [key.strip() for key in os.environ.get(variable, "").split(",") if key.strip()]
+        if not found:
+            raise ValueError(
+                f"--api-key-env {variable}: there is no such environment variable, or it is empty; "
+                "put the key that clients must send into it (export "
+                f"{variable}=...), not on the command line"
+            )
+        names = (
+            [variable] if len(found) == 1 else [f"{variable}-{n + 1}" for n, _ in enumerate(found)]
+        )
+        pairs = zip(names, found, strict=True)
+        keys += [
+            APIKey(name=name, secret=secret, budget=budget, requests_per_minute=rate)
+            for name, secret in pairs
+        ]
+    return keys or [APIKey(name="anyone", budget=budget, requests_per_minute=rate)]
+
+
+def _require_price(chain: GuidedKnowledgeTransferChain, given: dict[str, Any]) -> None:
+    """Refuse a budget that could not be kept, before the first request."""
+    tracker = CostTracker(budget=Budget(usd="1000000"), **given)  # type: ignore[arg-type]
+    try:
+        tracker.admit_teacher(
+            list(models_of(chain.teacher)),
+            [HumanMessage("?")],
+            call_id="start",
+            mode="guided",
+            limit=1,
+        )
+    except RuntimeError as error:
+        raise ValueError(
+            f"--budget-usd cannot be kept: {error}. Give --teacher-price, such as 0.15,0.60"
+        ) from error

@@ -1,0 +1,136 @@
+"""The models that a server offers, and the call of the chain that a request asks for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.messages import BaseMessage, convert_to_messages
+
+from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
+from langchain_gkt.metadata import Mode
+from langchain_gkt.prompts.plain_data import from_data
+from langchain_gkt.serving.errors import APIError
+from langchain_gkt.serving.schema import ChatCompletionRequest
+from langchain_gkt.teachers.wrappers import with_fields
+
+_MODES: tuple[Mode, ...] = ("guided", "teacher", "student")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChainCall:
+    """One call of a chain.
+
+    Attributes:
+        chain: The chain, with the request's sampling set on its models.
+        messages: The conversation.
+        arguments: The arguments of the call.
+    """
+
+    chain: GuidedKnowledgeTransferChain
+    messages: list[BaseMessage]
+    arguments: Mapping[str, Any]
+
+
+class Catalog:
+    """Names the pair, its teacher and its student as models of their own."""
+
+    def __init__(self, chain: GuidedKnowledgeTransferChain, name: str) -> None:
+        """Offer a chain.
+
+        Args:
+            chain: The pair.
+            name: The pair's name; the other two are this with ``-teacher`` and ``-student``.
+        """
+        self.chain, self._created = chain, int(time.time())
+        self.modes = {name if mode == "guided" else f"{name}-{mode}": mode for mode in _MODES}
+
+    def describe(self, model: str) -> dict[str, Any]:
+        """Return a model as ``/v1/models`` shows it.
+
+        Args:
+            model: Its name.
+
+        Raises:
+            APIError: If there is no such model.
+        """
+        mode = self.mode(model)
+        return {
+            "id": model,
+            "object": "model",
+            "created": self._created,
+            "owned_by": "langchain-gkt",
+            "gkt": {"mode": mode},
+        }
+
+    def mode(self, model: str) -> Mode:
+        """Return the mode of the chain that a model's name stands for.
+
+        Args:
+            model: Its name.
+
+        Raises:
+            APIError: If there is no such model.
+        """
+        if model not in self.modes:
+            raise APIError(
+                404,
+                f"the model {model!r} does not exist; this server has {', '.join(self.modes)}",
+                code="model_not_found",
+                param="model",
+            )
+        return self.modes[model]
+
+    def call(self, body: ChatCompletionRequest) -> ChainCall:
+        """Return the call that a request asks for.
+
+        Args:
+            body: The request.
+
+        Raises:
+            APIError: If there is no such model.
+            ValueError: If the messages or the options make no sense.
+        """
+        arguments: dict[str, Any] = {"mode": self.mode(body.model)}
+        for name in ("temperature", "stop", "tools"):
+            if (value := getattr(body, name)) is not None:
+                arguments[name] = value
+        if body.tools:
+            for name in ("tool_choice", "parallel_tool_calls"):
+                if (value := getattr(body, name)) is not None:
+                    arguments[name] = value
+        elif body.tool_choice not in (None, "none", "auto"):
+            raise ValueError("tool_choice needs tools; give them, or leave it out")
+        if body.limit is not None:
+            arguments["max_tokens"] = body.limit
+        if body.response_format and body.response_format.get("type") != "text":
+            arguments["response_format"] = body.response_format
+        if body.gkt.guidance_tokens is not None:
+            arguments["guidance_tokens"] = body.gkt.guidance_tokens
+        if body.gkt.guidance is not None:
+            arguments["guidance"] = body.gkt.guidance
+        if body.gkt.teacher_prompt is not None:
+            arguments["teacher_prompt"] = from_data(body.gkt.teacher_prompt)
+        return ChainCall(
+            chain=_sampling(self.chain, seed=body.seed, top_p=body.top_p),
+            messages=_messages(body.messages),
+            arguments=arguments,
+        )
+
+
+def _messages(given: list[dict[str, Any]]) -> list[BaseMessage]:
+    try:
+        return convert_to_messages(given)
+    except KeyError as error:
+        raise ValueError(f"messages hold one without its field {error}; add it") from error
+
+
+def _sampling(chain: GuidedKnowledgeTransferChain, **fields: Any) -> GuidedKnowledgeTransferChain:
+    """Set fields on both models that have them, for one call."""
+    given = {name: value for name, value in fields.items() if value is not None}
+    if not given:
+        return chain
+    models = {name: with_fields(getattr(chain, name), given) for name in ("teacher", "student")}
+    return chain.model_copy(update=models)

@@ -1,0 +1,175 @@
+"""Who may ask: bearer keys, each with a budget and a rate limit of its own."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from langchain_core.rate_limiters import InMemoryRateLimiter
+
+from langchain_gkt.costs import Budget, CostTracker
+from langchain_gkt.errors import refuse_unknown
+from langchain_gkt.serving.errors import APIError
+
+
+@dataclass(frozen=True, kw_only=True)
+class APIKey:
+    """A key of a server.
+
+    Attributes:
+        name: What logs call it; the key itself is never logged.
+        secret: The key; None lets everybody in.
+        budget: Most that its requests may cost together; None for no limit.
+        requests_per_minute: Most requests a minute, which may come all at once; None for no limit.
+    """
+
+    name: str
+    secret: str | None = field(default=None, repr=False)
+    budget: Budget | None = None
+    requests_per_minute: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense."""
+        if self.secret is not None and not self.secret.strip():
+            raise ValueError(f"key {self.name!r} is empty; give it some characters")
+        if self.secret is not None and not self.secret.isascii():
+            raise ValueError(f"key {self.name!r} must be ASCII, because HTTP headers are")
+        rate = self.requests_per_minute
+        if rate is not None and not rate > 0:
+            raise ValueError(f"requests_per_minute of key {self.name!r} must be more than 0")
+
+
+class Client:
+    """A key in use: what it has spent, and how often it has asked."""
+
+    def __init__(self, key: APIKey, prices: Mapping[str, Any]) -> None:
+        """Start at zero.
+
+        Args:
+            key: The key.
+            prices: ``teacher_price`` and ``student_price``, as for `CostTracker`.
+        """
+        self.key = key
+        self.costs = CostTracker(budget=key.budget, **prices)
+        self._limiter = None
+        if rate := key.requests_per_minute:
+            burst = max(1.0, rate)
+            self._limiter = InMemoryRateLimiter(
+                requests_per_second=rate / 60, max_bucket_size=burst
+            )
+            self._limiter.available_tokens = burst  # or the first request would be refused
+
+    def count_request(self) -> None:
+        """Count a request.
+
+        Raises:
+            APIError: If there were too many in the last minute.
+        """
+        if self._limiter is None or self._limiter.acquire(blocking=False):
+            return
+        rate: Any = self.key.requests_per_minute
+        raise APIError(
+            429,
+            f"key {self.key.name!r} may ask {rate:g} times a minute; wait, or ask for a higher "
+            "rate",
+            kind="requests",
+            code="rate_limit_exceeded",
+            headers={"Retry-After": str(math.ceil(60 / rate))},
+        )
+
+
+class KeyRing:
+    """The keys of a server."""
+
+    def __init__(self, keys: list[APIKey], prices: Mapping[str, Any]) -> None:
+        """Take the keys.
+
+        Args:
+            keys: The keys; one without a secret lets everybody in.
+            prices: As for `Client`.
+
+        Raises:
+            ValueError: If two are alike.
+        """
+        secrets = [key.secret for key in keys]
+        if len(set(secrets)) < len(secrets):
+            raise ValueError("two keys of the server are the same; give each client its own")
+        self.clients = [Client(key, prices) for key in keys]
+
+    def authenticate(self, authorization: str | None) -> Client:
+        """Return the client that a request comes from.
+
+        Args:
+            authorization: The header ``Authorization``.
+
+        Raises:
+            APIError: If its key is missing or wrong.
+        """
+        scheme, _, given = (authorization or "").partition(" ")
+        given = given.strip() if scheme.lower() == "bearer" else ""
+        for client in self.clients:
+            secret = client.key.secret
+            if secret is None or hmac.compare_digest(secret.encode(), given.encode()):
+                return client
+        what = "the API key is wrong" if given else "the API key is missing"
+        raise APIError(
+            401,
+            f"{what}; send the header 'Authorization: Bearer KEY' with a key of this server",
+            code="invalid_api_key",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+
+
+def load_keys(path: Path, *, budget: Budget | None, rate: float | None) -> list[APIKey]:
+    """Read the keys of a JSON file.
+
+    Args:
+        path: A file such as ``{"ada": {"key_env": "ADA_KEY", "budget_usd": "5"}}``. A key has a
+            ``key``, or the name of an environment variable that holds it, and may have
+            ``budget_usd`` and ``requests_per_minute``.
+        budget: The budget of keys that have none of their own.
+        rate: The rate limit of keys that have none of their own.
+
+    Returns:
+        The keys.
+
+    Raises:
+        ValueError: If the file holds something else.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict) or not found:
+            raise ValueError("it must hold an object that maps each key's name to its fields")
+        return [_key(name, given, budget, rate) for name, given in found.items()]
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"--keys {path}: {error}") from error
+
+
+def _key(name: str, given: Any, budget: Budget | None, rate: float | None) -> APIKey:
+    if not isinstance(given, dict):
+        raise ValueError(f"{name!r} must be an object such as {{'key_env': 'NAME'}}")
+    known = ("key", "key_env", "budget_usd", "requests_per_minute")
+    refuse_unknown(given, known, f"key {name!r}")
+    secret = given.get("key")
+    if variable := given.get("key_env"):
+        secret = os.environ.get(variable)
+        if secret is None:
+            raise ValueError(f"key {name!r}: the environment variable {variable} is not set")
+    if not isinstance(secret, str):
+        raise ValueError(f"key {name!r} needs 'key', or 'key_env' with a variable's name")
+    if "budget_usd" in given:
+        budget = Budget(
+            usd=given["budget_usd"], on_exceeded=budget.on_exceeded if budget else "raise"
+        )
+    return APIKey(
+        name=name,
+        secret=secret,
+        budget=budget,
+        requests_per_minute=given.get("requests_per_minute", rate),
+    )

@@ -1,0 +1,112 @@
+"""Metrics for Prometheus."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from langchain_gkt.serving.records import RequestRecord
+
+_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160)
+_SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+
+class Metrics:
+    """The metrics of one server, in a registry of their own."""
+
+    def __init__(self) -> None:
+        """Start at zero."""
+        self.registry = registry = CollectorRegistry()
+        self.requests = Counter(
+            "gkt_requests",
+            "Requests that ended, by model and HTTP status (499: the client went away).",
+            ("model", "status"),
+            registry=registry,
+        )
+        self.tokens = Counter(
+            "gkt_tokens",
+            "Tokens that each model read (prompt) and wrote (completion).",
+            ("role", "kind"),
+            registry=registry,
+        )
+        self.usd = Counter(
+            "gkt_usd", "US dollars that each model cost.", ("role",), registry=registry
+        )
+        self.unpriced = Counter(
+            "gkt_unpriced_calls", "Calls whose price is not known.", ("role",), registry=registry
+        )
+        self.guidance_share = Histogram(
+            "gkt_guidance_share",
+            "Share of an answer's tokens that the teacher wrote.",
+            buckets=_SHARES,
+            registry=registry,
+        )
+        self.first_token = Histogram(
+            "gkt_time_to_first_token_seconds",
+            "Time until the first token of an answer was there.",
+            ("model",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.seconds = Histogram(
+            "gkt_request_seconds",
+            "Time until the end of a request.",
+            ("model",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.running = Gauge(
+            "gkt_requests_running", "Requests that are being answered.", registry=registry
+        )
+        self.queue = Gauge(
+            "gkt_requests_waiting",
+            "Requests that are being answered and have no token yet.",
+            registry=registry,
+        )
+        self._open: set[RequestRecord] = set()
+        self.queue.set_function(
+            lambda: sum(
+                one.model is not None and one.first_token_seconds is None for one in self._open
+            )
+        )
+
+    def begin(self, record: RequestRecord) -> None:
+        """Count a request as running.
+
+        Args:
+            record: The request.
+        """
+        self._open.add(record)
+        self.running.set(len(self._open))
+
+    def observe(self, record: RequestRecord) -> None:
+        """Add a request that ended.
+
+        Args:
+            record: The request.
+        """
+        self._open.discard(record)
+        self.running.set(len(self._open))
+        model = record.model or "unknown"  # a client's own words would be labels without end
+        self.requests.labels(model, str(record.status)).inc()
+        if record.model is None:
+            return
+        self.seconds.labels(model).observe(record.seconds)
+        if record.first_token_seconds is not None:
+            self.first_token.labels(model).observe(record.first_token_seconds)
+        if record.guidance_share is not None:
+            self.guidance_share.observe(record.guidance_share)
+        if record.costs is None:
+            return
+        for role in ("teacher", "student"):
+            totals = getattr(record.costs, role)
+            prompt = totals.prompt_tokens + totals.unreported_prompt_tokens
+            completion = totals.completion_tokens + totals.unreported_completion_tokens
+            self.tokens.labels(role, "prompt").inc(prompt)
+            self.tokens.labels(role, "completion").inc(completion)
+            self.usd.labels(role).inc(float(totals.known_cost + totals.unreported_cost))
+            unpriced = totals.unpriced_calls + totals.unreported_unpriced_calls
+            self.unpriced.labels(role).inc(unpriced)
+
+    def text(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
+        return generate_latest(self.registry)

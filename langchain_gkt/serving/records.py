@@ -1,0 +1,164 @@
+"""What is remembered of each request: for the log, which never holds content, and the metrics."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+from langchain_gkt.costs import CostReport
+from langchain_gkt.costs.totals import UsageTotals, amount
+
+LOGGER = logging.getLogger("langchain_gkt.serving")
+
+
+@dataclass(kw_only=True, eq=False)
+class RequestRecord:
+    """What is known of one request.
+
+    Attributes:
+        request_id: The client's, or one of our own.
+        method: The HTTP method.
+        path: The path.
+        started: When it came, by the monotonic clock.
+        client: The name of its key.
+        model: The model it asks for, if there is such a model.
+        stream: Whether it is streamed.
+        status: The HTTP status; 499 if the client went away before the response began.
+        first_token_seconds: Time until the first token was there; None if none came.
+        seconds: Time until the end.
+        guidance_share: Share of the answer's tokens that are guidance; None if unknown.
+        finished_by: Which model wrote the end of the answer.
+        fallback: Whether the student had to answer alone.
+        costs: What both models used; None if none was called.
+        error: The type of the error, if there was one, and where it was raised.
+        disconnected: Whether the client went away.
+    """
+
+    request_id: str
+    method: str
+    path: str
+    started: float = field(default_factory=time.monotonic)
+    client: str | None = None
+    model: str | None = None
+    stream: bool = False
+    status: int = 499
+    first_token_seconds: float | None = None
+    seconds: float = 0.0
+    guidance_share: float | None = None
+    finished_by: str | None = None
+    fallback: bool = False
+    costs: CostReport | None = None
+    error: str | None = None
+    disconnected: bool = False
+
+    def note_first_token(self) -> None:
+        """Take the time of the first token."""
+        if self.first_token_seconds is None:
+            self.first_token_seconds = time.monotonic() - self.started
+
+    def note_error(self, error: BaseException) -> None:
+        """Remember the type of an error and its place, not its message, which may hold content."""
+        cause = error.__cause__ or error
+        frames = traceback.extract_tb(cause.__traceback__)
+        place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+        status = getattr(cause, "status_code", None)
+        self.error = f"{type(cause).__name__}{f' {status}' if status else ''}{place}"
+
+    def finish(self) -> None:
+        """Take the time of the end."""
+        self.seconds = time.monotonic() - self.started
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the line of the log."""
+        fields: dict[str, Any] = {
+            "request_id": self.request_id,
+            "client": self.client,
+            "method": self.method,
+            "path": self.path,
+            "model": self.model,
+            "stream": self.stream,
+            "status": self.status,
+            "seconds": round(self.seconds, 4),
+        }
+        if self.first_token_seconds is not None:
+            fields["first_token_seconds"] = round(self.first_token_seconds, 4)
+        if self.costs is not None:
+            fields |= {"finished_by": self.finished_by, "fallback": self.fallback}
+            fields |= {
+                role: role_fields(getattr(self.costs, role)) for role in ("teacher", "student")
+            }
+        if self.disconnected:
+            fields["disconnected"] = True
+        if self.error:
+            fields["error"] = self.error
+        return fields
+
+
+def role_fields(totals: UsageTotals) -> dict[str, Any]:
+    """Return what one model used in a request.
+
+    Args:
+        totals: Its sums.
+
+    Returns:
+        Calls and tokens, and US dollars as a decimal string; None if the price is not known.
+        What a provider may have billed without saying is in there as its estimate.
+    """
+    unpriced = totals.unpriced_calls or totals.unreported_unpriced_calls
+    return {
+        "calls": totals.calls,
+        "prompt_tokens": totals.prompt_tokens + totals.unreported_prompt_tokens,
+        "completion_tokens": totals.completion_tokens + totals.unreported_completion_tokens,
+        "usd": None if unpriced else amount(totals.known_cost + totals.unreported_cost),
+    }
+
+
+class _JSONLines(logging.Formatter):
+    """Writes records as JSON lines; of exceptions only the type, whose messages may hold text."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return one line."""
+        moment = datetime.fromtimestamp(record.created, timezone.utc)
+        fields: dict[str, Any] = {
+            "time": moment.isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "event": record.getMessage().splitlines()[0] if record.getMessage() else "",
+        }
+        fields |= getattr(record, "fields", {})
+        if record.exc_info and record.exc_info[0]:
+            fields.setdefault("error", record.exc_info[0].__name__)
+        return json.dumps(fields)
+
+
+def log_settings(level: str = "INFO") -> Mapping[str, Any]:
+    """Return the logging settings of a server: JSON lines on standard error.
+
+    Args:
+        level: The least level that is written.
+    """
+    names = ("langchain_gkt.serving", "uvicorn.error")
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"json": {"()": _JSONLines}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
+        "loggers": {
+            name: {"handlers": ["stderr"], "level": level, "propagate": False} for name in names
+        },
+    }
+
+
+def log(event: str, **fields: Any) -> None:
+    """Write one line of the log.
+
+    Args:
+        event: What happened.
+        **fields: What is known of it; never content.
+    """
+    LOGGER.info(event, extra={"fields": fields})

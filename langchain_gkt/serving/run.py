@@ -1,0 +1,80 @@
+"""Runs the web application on a port of this machine."""
+
+from __future__ import annotations
+
+import errno
+import signal
+import socket
+import sys
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from langchain_gkt.serving.records import log, log_settings
+
+LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
+"""Hosts that nobody outside this machine reaches."""
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Take a port, before models are loaded for nothing.
+
+    Args:
+        host: The address to listen on.
+        port: The port; 0 for any free one.
+
+    Returns:
+        The socket; it does not listen yet.
+
+    Raises:
+        OSError: If the port is in use, or the address is none of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    try:
+        # Not SO_REUSEADDR alone: a port that somebody listens on is refused all the same.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise OSError(
+                f"--port {port} is in use on {host}; give another, or 0 for any free one"
+            ) from error
+        if error.errno == errno.EACCES:
+            raise OSError(f"--port {port} needs more rights; give one above 1023") from error
+        raise OSError(f"--host {host} is no address of this machine: {error}") from error
+    return listener
+
+
+def run(app: FastAPI, listener: socket.socket, *, shutdown_seconds: float) -> None:
+    """Serve until a signal ends it; answers that have begun are finished.
+
+    Args:
+        app: The application.
+        listener: What `bind` returned.
+        shutdown_seconds: How long answers that have begun may take after the signal.
+    """
+    host, port = listener.getsockname()[:2]
+    address = f"[{host}]" if ":" in host else host
+    config = uvicorn.Config(
+        app,
+        log_config=dict(log_settings()),
+        access_log=False,
+        timeout_graceful_shutdown=max(1, round(shutdown_seconds)),
+        lifespan="off",
+    )
+    earlier: Any = signal.getsignal(signal.SIGTERM)
+    # uvicorn sends the signal again when it has ended; by default that would skip all cleaning up.
+    signal.signal(signal.SIGTERM, _exit)
+    try:
+        log("listening", url=f"http://{address}:{port}/v1")
+        uvicorn.Server(config).run(sockets=[listener])
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    sys.exit(0)
