@@ -24,7 +24,7 @@ from langchain_gkt.bulk.chains import GuidanceKeys, read_prompt, settings_of, un
 from langchain_gkt.bulk.columns import ROW, TEACHER, TeacherResult
 from langchain_gkt.bulk.controller import Admission
 from langchain_gkt.bulk.stages import StageSettings
-from langchain_gkt.chain.teacher_step import TeacherStep
+from langchain_gkt.chain.steps.teacher_step import TeacherStep
 from langchain_gkt.costs.aggregator import CostAggregator
 from langchain_gkt.costs.budget import Reservation
 from langchain_gkt.costs.prices import RolePrices

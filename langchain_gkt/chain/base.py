@@ -31,8 +31,8 @@ from langchain_gkt.chain.settings import (
     checked_fields,
     tool_binding,
 )
+from langchain_gkt.chain.steps.teacher_step import TeacherStep
 from langchain_gkt.chain.structured import with_schema
-from langchain_gkt.chain.teacher_step import TeacherStep
 from langchain_gkt.chain.tool import answering_tool
 from langchain_gkt.errors import ConfigurationError, own_errors
 from langchain_gkt.guidance import Guidance, GuidancePolicy
@@ -74,8 +74,7 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
     guidance: GuidancePolicy | None = None
     """Where guidance is cut and when it is asked for, or a JSON file; None: whole words, always."""
     redact: Any = None
-    """A teacher prompt that always comes last, such as `Redact`, in every mode; no call leaves
-    it out."""
+    """A teacher prompt such as `Redact` that comes last in every mode and every call."""
     teacher_prompt: Any = None
     """What of the conversation the teacher sees; None: all of it. See `GuidancePolicy`."""
     mode: CheckedMode = "guided"
@@ -241,9 +240,7 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
         """
         return BaseChatModel.invoke(self._for_config(config), input, config, **kwargs)
 
-    async def ainvoke(
-        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
-    ) -> AIMessage:
+    async def ainvoke(self, input: Any, config: Any = None, **kwargs: Any) -> AIMessage:
         """Do what `invoke` does, on the event loop."""
         return await BaseChatModel.ainvoke(self._for_config(config), input, config, **kwargs)
 

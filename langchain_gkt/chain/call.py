@@ -19,9 +19,9 @@ from langchain_gkt.chain.callbacks.usage import prompt_share, usage_of_answer
 from langchain_gkt.chain.drivers import CallSteps, run_async, run_sync
 from langchain_gkt.chain.messages import provider_of, rest_of, text_chunk, tool_call_chunk_of
 from langchain_gkt.chain.settings import CallSettings
-from langchain_gkt.chain.student_step import StudentStep
-from langchain_gkt.chain.teacher_outcome import TeacherOutcome
-from langchain_gkt.chain.teacher_step import TeacherStep
+from langchain_gkt.chain.steps.student_step import StudentStep
+from langchain_gkt.chain.steps.teacher_outcome import TeacherOutcome
+from langchain_gkt.chain.steps.teacher_step import TeacherStep
 from langchain_gkt.errors import (
     BudgetExceeded,
     GKTError,

@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import Any
 
-from langchain_gkt.tool_text import CLOSE, OPEN
+from langchain_gkt.texts.tool_text import CLOSE, OPEN
 
 try:
     import llguidance

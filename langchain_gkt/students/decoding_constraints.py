@@ -12,7 +12,7 @@ from langchain_gkt.structured_output.schema import schema_in
 from langchain_gkt.students.backends.protocol import Backend, refuse_unsupported
 from langchain_gkt.students.engine.token_healing import Seam
 from langchain_gkt.students.settings import GenerationSettings
-from langchain_gkt.tool_text import CLOSE, OPEN
+from langchain_gkt.texts.tool_text import CLOSE, OPEN
 
 if TYPE_CHECKING:
     from langchain_gkt.structured_output.constraint import GrammarConstraint, GrammarTokenizer

@@ -15,7 +15,7 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
 from langchain_gkt.errors import StudentError, own_errors
 from langchain_gkt.students.backends.protocol import Backend
-from langchain_gkt.students.engine.request import Request, TokenChunk
+from langchain_gkt.students.engine.requests.request import Request, TokenChunk
 from langchain_gkt.students.tool_parsing import AnswerParser
 
 _FAILED = "the student failed while it wrote"

@@ -80,7 +80,6 @@ class HuggingFaceStudent(BaseChatModel):
     dtype: str = "auto"
     """Weights' type: ``auto`` as saved (float16 becomes float32 on a CPU), a torch name, or
     ``int8`` for a CPU, which is quicker and a little less exact."""
-
     backend: BackendName = "auto"
     """The engine that runs the model; ``auto`` becomes the one that was chosen."""
     max_batch_size: int = 16
@@ -98,9 +97,8 @@ class HuggingFaceStudent(BaseChatModel):
     streaming: bool | None = None
     """True has ``invoke`` hand tokens to listening handlers; False keeps ``stream`` from it."""
     on_long_prompt: OnLongPrompt = "raise"
-    """For a prompt that leaves the context no room: an error, or forget the oldest turns, then
-    the beginning of the oldest text. System messages and the last turn stay."""
-
+    """For a prompt that is too long: an error, or forget the oldest turns, then the beginning of
+    the oldest text. System messages and the last turn stay."""
     allowed_added_tokens: AllowedTokens = ()
     """Added tokens, such as ``<think>``, that are read as tokens in messages too, or ``all``."""
     trust_remote_code: bool = False

@@ -17,7 +17,6 @@ from langchain_core.messages import (
 )
 from langchain_core.messages.utils import convert_to_openai_messages, merge_message_runs
 
-from langchain_gkt.begun_answer import begun_text, is_begun_answer
 from langchain_gkt.errors import ConfigurationError, refuse_broken_text
 from langchain_gkt.students.tokenization.control_tokens import (
     AllowedTokens,
@@ -25,6 +24,7 @@ from langchain_gkt.students.tokenization.control_tokens import (
     CoveredText,
 )
 from langchain_gkt.students.tokenization.truncation import truncate
+from langchain_gkt.texts.begun_answer import begun_text, is_begun_answer
 
 
 class PromptBuilder:

@@ -12,7 +12,7 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 
-from langchain_gkt.begun_answer import begun_text
+from langchain_gkt.texts.begun_answer import begun_text
 
 RemoteEngine = Literal["vllm", "sglang", "llama-server", "ollama"]
 """Servers that continue a begun answer."""

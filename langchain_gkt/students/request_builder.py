@@ -7,16 +7,16 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage
 
-from langchain_gkt.begun_answer import begun_text
 from langchain_gkt.errors import StudentError
 from langchain_gkt.structured_output.schema import schema_in, with_instruction
 from langchain_gkt.students.backends.protocol import Backend, refuse_unsupported
 from langchain_gkt.students.decoding_constraints import DecodingConstraints
-from langchain_gkt.students.engine.request import Request
+from langchain_gkt.students.engine.requests.request import Request
 from langchain_gkt.students.generation import Generation
 from langchain_gkt.students.prompting import PromptBuilder
 from langchain_gkt.students.settings import GenerationSettings
 from langchain_gkt.students.tool_parsing import AnswerParser
+from langchain_gkt.texts.begun_answer import begun_text
 
 
 class RequestBuilder:

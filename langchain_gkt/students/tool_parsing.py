@@ -10,8 +10,8 @@ from typing import Any
 
 from langchain_core.messages.tool import ToolCallChunk, tool_call_chunk
 
-from langchain_gkt.stop_strings import StopStringFilter
-from langchain_gkt.tool_text import CLOSE, OPEN, may_be_call, whole_call
+from langchain_gkt.texts.stop_strings import StopStringFilter
+from langchain_gkt.texts.tool_text import CLOSE, OPEN, may_be_call, whole_call
 
 _CALL = re.compile(rf"{OPEN}(.*?)(?:{CLOSE}|\Z)", re.DOTALL)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
-from langchain_gkt.begun_answer import begun_text
 from langchain_gkt.teachers.wrappers import models_of
+from langchain_gkt.texts.begun_answer import begun_text
 
 # Claude 4.6 and later answer such a conversation with an error, at every provider.
 _CLAUDE = re.compile(r"claude-[a-z]+-(\d{1,2})(?!\d)(?:[-.](\d{1,2})(?!\d))?")

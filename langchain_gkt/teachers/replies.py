@@ -13,8 +13,8 @@ from langchain_gkt.errors import GuidanceError
 from langchain_gkt.guidance import Guidance, GuidancePolicy
 from langchain_gkt.metadata import from_cache
 from langchain_gkt.reported_usage import believable
-from langchain_gkt.stop_strings import find_stop
-from langchain_gkt.tool_text import begins_call
+from langchain_gkt.texts.stop_strings import find_stop
+from langchain_gkt.texts.tool_text import begins_call
 
 _STOPPED_AT_LIMIT = {"length", "max_tokens", "max_output_tokens", "model_length", "max_length"}
 _REASONING_TAGS = ("think", "thinking", "thought", "reasoning")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from langchain_gkt.stop_strings import StopStringFilter
+from langchain_gkt.texts.stop_strings import StopStringFilter
 
 
 def test_stop_filter_gives_back_what_did_not_become_a_stop() -> None:

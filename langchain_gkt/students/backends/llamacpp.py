@@ -35,7 +35,7 @@ from langchain_gkt.students.backends.slots import Job, Slots
 from langchain_gkt.students.engine.config import EngineConfig
 from langchain_gkt.students.engine.context_window import ContextWindow
 from langchain_gkt.students.engine.delivery import Deliver, areceive, receive
-from langchain_gkt.students.engine.request import Request, TextConstraint, TokenChunk
+from langchain_gkt.students.engine.requests.request import Request, TextConstraint, TokenChunk
 from langchain_gkt.students.engine.token_healing import TokenSpelling
 
 _log = logging.getLogger(__name__)

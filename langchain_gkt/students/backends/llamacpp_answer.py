@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from langchain_gkt.stop_strings import StopStringFilter
-from langchain_gkt.students.engine.request import Request, TokenChunk
+from langchain_gkt.students.engine.requests.request import Request, TokenChunk
+from langchain_gkt.texts.stop_strings import StopStringFilter
 
 _ESCAPED = re.compile(r"[\x00-\x1f\x7f\"\\\\]")
 _MAX_SEED = 2**32 - 1  # itself stands for a random one

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from langchain_gkt.errors import StudentError
-from langchain_gkt.students.engine.request import Request, TextConstraint, TokenChunk
+from langchain_gkt.students.engine.requests.request import Request, TextConstraint, TokenChunk
 from langchain_gkt.students.engine.token_healing import TokenSpelling
 
 Take = Callable[[dict[str, Any]], bool]

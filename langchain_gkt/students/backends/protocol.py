@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 
 from langchain_gkt.predictor import FirstToken
 from langchain_gkt.students.engine.context_window import ContextWindow
-from langchain_gkt.students.engine.request import Request, TokenChunk
+from langchain_gkt.students.engine.requests.request import Request, TokenChunk
 from langchain_gkt.students.engine.token_healing import TokenSpelling
 
 Feature = Literal["seed", "probe", "response_format"]

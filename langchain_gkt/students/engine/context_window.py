@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from langchain_gkt.errors import StudentError
-from langchain_gkt.students.engine.request import Request
+from langchain_gkt.students.engine.requests.request import Request
 
 _TRUNCATE = ", or set on_long_prompt='truncate' (student_kwargs of a chain)"
 

@@ -7,7 +7,7 @@ import queue
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 
-from langchain_gkt.students.engine.request import TokenChunk
+from langchain_gkt.students.engine.requests.request import TokenChunk
 from langchain_gkt.time_limit import OutOfTime, seconds_left
 
 Deliver = Callable[[TokenChunk | Exception | None], None]

@@ -23,7 +23,7 @@ from langchain_gkt.students.engine.int8 import Int8Linear
 from langchain_gkt.students.engine.kv.kv_cache import BatchKVCache, KVCache
 from langchain_gkt.students.engine.kv.shared_prefix import SharedPrefix
 from langchain_gkt.students.engine.layers.flat_decoder import FlatDecoder
-from langchain_gkt.students.engine.request import Request
+from langchain_gkt.students.engine.requests.request import Request
 
 _log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 
-from langchain_gkt.begun_answer import is_begun_answer
+from langchain_gkt.texts.begun_answer import is_begun_answer
 
 
 def truncate(

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from langchain_gkt.structured_output.closing import ClosingOrder
 from langchain_gkt.structured_output.constraint import GrammarTokenizer
 from langchain_gkt.structured_output.grammar import tool_grammar
-from langchain_gkt.tool_text import CLOSE, OPEN
+from langchain_gkt.texts.tool_text import CLOSE, OPEN
 
 # Tokens that close several things at once, and one that opens again behind a comma.
 WORDS = ['"}', "}}", '"}]}', "]}", '","', '":', "null", " ", '"', "}", "]", ",", "x", "\n"]

@@ -25,8 +25,8 @@ from langchain_gkt.students.backends.openvino.scheduler import OpenVINOScheduler
 from langchain_gkt.students.engine.config import EngineConfig
 from langchain_gkt.students.engine.context_window import ContextWindow
 from langchain_gkt.students.engine.delivery import Deliver, areceive, receive
-from langchain_gkt.students.engine.detokenizer import Detokenizer
-from langchain_gkt.students.engine.request import Request, TokenChunk
+from langchain_gkt.students.engine.requests.detokenizer import Detokenizer
+from langchain_gkt.students.engine.requests.request import Request, TokenChunk
 from langchain_gkt.students.engine.token_healing import Healing, TokenSpelling
 
 _GIB = 2**30

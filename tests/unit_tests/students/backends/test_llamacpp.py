@@ -14,7 +14,7 @@ from support.tiny import wait_until
 from langchain_gkt import HuggingFaceStudent, StudentError
 from langchain_gkt.students.backends import choosing
 from langchain_gkt.students.backends.llamacpp_answer import AnswerText, completion_request
-from langchain_gkt.students.engine.request import Request
+from langchain_gkt.students.engine.requests.request import Request
 from langchain_gkt.students.engine.token_healing import Seam
 
 SCHEMA = {

@@ -12,7 +12,7 @@ import pytest
 from langchain_gkt import StudentError
 from langchain_gkt.students.backends.protocol import refuse_unsupported
 from langchain_gkt.students.engine.engine import Engine
-from langchain_gkt.students.engine.request import Request
+from langchain_gkt.students.engine.requests.request import Request
 
 
 def make(backend, text: str = "What is 3 plus 4?", begun: str = "", **options) -> Request:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import torch
 
 from langchain_gkt.students.engine.delivery import Deliver
-from langchain_gkt.students.engine.detokenizer import Detokenizer
 from langchain_gkt.students.engine.model_runner import UnbatchedState
 from langchain_gkt.students.engine.prefill import PrefillState
-from langchain_gkt.students.engine.request import Request, TokenChunk
+from langchain_gkt.students.engine.requests.detokenizer import Detokenizer
+from langchain_gkt.students.engine.requests.request import Request, TokenChunk
 from langchain_gkt.students.engine.token_healing import Healing
 
 

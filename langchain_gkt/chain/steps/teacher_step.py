@@ -12,7 +12,6 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import get_callback_manager_for_config, merge_configs
 
 from langchain_gkt._langchain_compat import blocks_threads
-from langchain_gkt.begun_answer import begun_text
 from langchain_gkt.chain.callbacks.handlers import with_costs
 from langchain_gkt.chain.drivers import (
     NEXT_CHUNK,
@@ -23,15 +22,14 @@ from langchain_gkt.chain.drivers import (
     result_of,
 )
 from langchain_gkt.chain.messages import continue_after, text_chunk
-from langchain_gkt.chain.received import received
 from langchain_gkt.chain.reliability.breaker import watched
 from langchain_gkt.chain.settings import CallSettings
-from langchain_gkt.chain.teacher_outcome import TeacherOutcome
+from langchain_gkt.chain.steps.received import received
+from langchain_gkt.chain.steps.teacher_outcome import TeacherOutcome
 from langchain_gkt.errors import GKTError, own_errors, refuse_broken_text
 from langchain_gkt.guidance import Guidance, GuidancePolicy
 from langchain_gkt.prompts.base import PreparedPrompt, PromptContext, aprepare, prepare
 from langchain_gkt.provider_errors import teacher_error
-from langchain_gkt.stop_strings import before_stop
 from langchain_gkt.structured_output.schema import schema_in, with_instruction
 from langchain_gkt.teachers import replies
 from langchain_gkt.teachers import settings as teachers
@@ -39,7 +37,9 @@ from langchain_gkt.teachers.prefill import as_instruction, without_repetition
 from langchain_gkt.teachers.refusals import refusal_in
 from langchain_gkt.teachers.secrets import hiding
 from langchain_gkt.teachers.wrappers import models_of
-from langchain_gkt.tool_text import may_be_call
+from langchain_gkt.texts.begun_answer import begun_text
+from langchain_gkt.texts.stop_strings import before_stop
+from langchain_gkt.texts.tool_text import may_be_call
 
 
 @dataclass(frozen=True)

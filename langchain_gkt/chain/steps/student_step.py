@@ -13,12 +13,12 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import Runnable
 
 from langchain_gkt._langchain_compat import blocks_threads, copy_model
-from langchain_gkt.begun_answer import begun_text
 from langchain_gkt.chain.drivers import NEXT_CHUNK, BlockingWork, ModelCall
 from langchain_gkt.chain.messages import RepeatedBlank, text_chunk, tool_call_chunk_of
-from langchain_gkt.chain.received import received
 from langchain_gkt.chain.settings import CallSettings
+from langchain_gkt.chain.steps.received import received
 from langchain_gkt.guidance import Guidance, first_token_calls, require_confidence
+from langchain_gkt.texts.begun_answer import begun_text
 
 
 @dataclass(frozen=True)

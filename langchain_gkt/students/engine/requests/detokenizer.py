@@ -6,8 +6,8 @@ from typing import Any
 
 from tokenizers.decoders import DecodeStream
 
-from langchain_gkt.stop_strings import StopStringFilter
-from langchain_gkt.students.engine.request import Request
+from langchain_gkt.students.engine.requests.request import Request
+from langchain_gkt.texts.stop_strings import StopStringFilter
 
 _REPLACEMENT = "\ufffd"
 """What a tokenizer shows in place of an incomplete character."""

@@ -1,0 +1,1 @@
+"""Requests: what is asked, how it waits, and how far it is."""
