@@ -26,9 +26,9 @@ from langchain_gkt.students.engine.delivery import Deliver, areceive, receive
 from langchain_gkt.students.engine.int8 import Int8Linear
 from langchain_gkt.students.engine.layers.widening import WideningLinear
 from langchain_gkt.students.engine.model_runner import ModelRunner
+from langchain_gkt.students.engine.request_state import RequestState
 from langchain_gkt.students.engine.requests.detokenizer import Detokenizer
 from langchain_gkt.students.engine.requests.request import Constraint, Request, TokenChunk
-from langchain_gkt.students.engine.requests.request_state import RequestState
 from langchain_gkt.students.engine.sampling import TokenProbabilityRecorder
 from langchain_gkt.students.engine.scheduler import Scheduler
 from langchain_gkt.students.engine.token_healing import Healing, TokenSpelling

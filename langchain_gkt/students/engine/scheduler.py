@@ -17,8 +17,8 @@ from langchain_gkt.students.engine.kv.kv_cache import BatchKVCache
 from langchain_gkt.students.engine.kv.prefix_cache import PrefixCache
 from langchain_gkt.students.engine.model_runner import ModelRunner
 from langchain_gkt.students.engine.prefill import Prefiller, PrefillTicket
-from langchain_gkt.students.engine.requests.request_queue import RequestQueue
-from langchain_gkt.students.engine.requests.request_state import RequestState
+from langchain_gkt.students.engine.request_queue import RequestQueue
+from langchain_gkt.students.engine.request_state import RequestState
 from langchain_gkt.students.engine.sampling import make_generator, sample
 
 # Ids prefilled between two steps of requests that are already decoding.

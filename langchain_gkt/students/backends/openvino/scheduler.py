@@ -24,9 +24,9 @@ from langchain_gkt.students.backends.openvino.regex import (
 )
 from langchain_gkt.students.engine.config import EngineConfig
 from langchain_gkt.students.engine.prefill import PrefillTicket
+from langchain_gkt.students.engine.request_queue import RequestQueue
+from langchain_gkt.students.engine.request_state import RequestState
 from langchain_gkt.students.engine.requests.request import TextConstraint
-from langchain_gkt.students.engine.requests.request_queue import RequestQueue
-from langchain_gkt.students.engine.requests.request_state import RequestState
 from langchain_gkt.students.engine.token_healing import TokenSpelling
 
 _FORBIDDEN = (

@@ -1,1 +1,1 @@
-"""Requests: what is asked, how it waits, and how far it is."""
+"""Requests, and the text that is made of their tokens."""

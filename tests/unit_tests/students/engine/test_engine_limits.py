@@ -38,8 +38,8 @@ from transformers import (
 )
 
 from langchain_gkt import HuggingFaceStudent, StudentError
+from langchain_gkt.students.engine import request_queue
 from langchain_gkt.students.engine.engine import Engine, EngineConfig, Request
-from langchain_gkt.students.engine.requests import request_queue
 
 
 @pytest.fixture(scope="module")

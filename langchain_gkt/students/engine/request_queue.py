@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from langchain_gkt.errors import StudentError
 from langchain_gkt.students.engine.prefill import PrefillTicket
-from langchain_gkt.students.engine.requests.request_state import RequestState
+from langchain_gkt.students.engine.request_state import RequestState
 
 _THREAD = "gkt-student"
 # How long the thread waits for more work, and how often it looks whether the program ends.
