@@ -30,6 +30,21 @@ class OutOfTime(TimeoutError):
         self.queued = queued
 
 
+def time_over(error: BaseException) -> OutOfTime | None:
+    """Find out whether an error only says that the time of the call is over.
+
+    Args:
+        error: Any error.
+
+    Returns:
+        The error, or its cause, if it says so; else None.
+    """
+    for one in (error, error.__cause__):
+        if isinstance(one, OutOfTime):
+            return one
+    return None
+
+
 @contextmanager
 def limited_to(left: SecondsLeft) -> Iterator[None]:
     """Tell whatever is called inside how much time is left.

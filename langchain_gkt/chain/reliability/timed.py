@@ -8,7 +8,7 @@ from typing import Any
 from langchain_gkt.chain.reliability.deadline import Deadline, Part
 from langchain_gkt.chain.reliability.run_guard import RunGuard
 from langchain_gkt.chain.reliability.threads import AbandonableThread, NotInTime
-from langchain_gkt.time_limit import OutOfTime, SecondsLeft, limited_to
+from langchain_gkt.time_limit import OutOfTime, SecondsLeft, limited_to, time_over
 
 # Our own student ends by itself when the time is over, and can say what it was waiting for.
 GRACE_SECONDS = 0.25
@@ -119,8 +119,6 @@ class TimedParts:
         try:
             with self._deadline.taken_by(part):
                 return thread.call(work, wait)
-        except OutOfTime as error:
-            raise _Left(self._deadline.error(part, error)) from error
         except NotInTime:
             cause = OutOfTime(f"the call's time was over while waiting for the {part}")
             if guard is not None:
@@ -129,6 +127,10 @@ class TimedParts:
         except KeyboardInterrupt as error:
             if guard is not None:
                 guard.end_runs(error, chunks or ())
+            raise
+        except Exception as error:
+            if over := time_over(error):
+                raise _Left(self._deadline.error(part, over)) from error
             raise
 
 

@@ -10,7 +10,7 @@ from langchain_gkt.chain.reliability.deadline import Deadline, Part
 from langchain_gkt.chain.reliability.run_guard import Abandoned, RunGuard
 from langchain_gkt.chain.reliability.threads import AbandonableThread
 from langchain_gkt.chain.reliability.timed import time_to_wait
-from langchain_gkt.time_limit import OutOfTime, SecondsLeft, limited_to
+from langchain_gkt.time_limit import OutOfTime, SecondsLeft, limited_to, time_over
 
 # A model that goes on after it was cancelled is cancelled again.
 _AGAIN_SECONDS = 1.0
@@ -97,10 +97,12 @@ class AwaitedParts:
             left = limited_to(self._deadline.left(part))
             with left, self._deadline.taken_by(part), _Alarm(wait, guard):
                 return await work()
-        except OutOfTime as error:
+        except Exception as error:
+            if (cause := time_over(error)) is None:
+                raise
             if guard is not None:
-                await guard.aend_runs(error, chunks or ())
-            raise self._deadline.error(part, error) from error
+                await guard.aend_runs(cause, chunks or ())
+            raise self._deadline.error(part, cause) from cause
 
     async def call_thread(self, part: Part, work: Callable[[], Any], guard: RunGuard) -> Any:
         """Await some work that blocks.

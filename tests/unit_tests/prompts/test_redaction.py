@@ -97,7 +97,7 @@ def test_a_failing_redaction_asks_nobody(student) -> None:
         redact=Redact(broken),
         on_teacher_error="student",
     )
-    with pytest.raises(RuntimeError, match="no analyzer"):
+    with pytest.raises(GKTError, match="no analyzer"):
         chain.invoke("Hello")
     assert asked == []
     with pytest.raises(TypeError, match="redact must be"):

@@ -90,7 +90,7 @@ def test_the_manifest_names_seed_data_and_load(tmp_path) -> None:
 
 
 def test_text_of_any_kind_is_written_down(tmp_path) -> None:
-    odd = [{"question": "What is one more than 10? 数 😀 \ud83d", "answer": "11"}]
+    odd = [{"question": "What is one more than 10? 数 😀 \u2028", "answer": "11"}]
     compare(pair(), Task("odd", odd, lambda text, row: row["answer"] in text), out=tmp_path)
     assert (tmp_path / MANIFEST).read_bytes().isascii()
     assert load_run(tmp_path).summaries["guided"].accuracy == 1.0
