@@ -59,7 +59,7 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
         >>> chain.invoke("Q: ...").text  # doctest: +SKIP
 
     Raises:
-        TypeError: If an argument is unknown, or teacher or student are of no known kind.
+        TypeError: If an argument is unknown, or a model is of no known kind.
         ValueError: If a value makes no sense.
     """
 
@@ -105,7 +105,6 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
     """True has ``invoke`` hand tokens to listening handlers; False keeps ``stream`` from it."""
 
     _known_teacher: tuple[Any, str] | None = PrivateAttr(default=None)
-    # Of the copy that serves one call: the chain's run, and the chunks being produced.
     _run: BaseRunManager | None = PrivateAttr(default=None)
     _chunks: Any = PrivateAttr(default=None)
     _warned: set[str] = PrivateAttr(default_factory=set)
@@ -226,8 +225,7 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
             input: A prompt, messages or a prompt value.
             config: Runnable config; ``configurable`` reaches a configurable teacher.
             **kwargs: ``stop``; ``guidance_tokens``, ``guidance``, ``teacher_prompt``, ``mode``,
-                ``max_tokens``, ``temperature``, ``timeout``; ``model``: the teacher's for this
-                call alone.
+                ``max_tokens``, ``temperature``, ``timeout``; ``model``: the teacher's, once.
 
         Returns:
             The answer.
@@ -235,8 +233,7 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
         Raises:
             TeacherError: If the teacher fails and ``on_teacher_error`` is ``raise``.
             StudentError: If the student cannot continue.
-            ConfigurationError: If an argument makes no sense, or the messages are empty, too
-                long, or hold more than text.
+            ConfigurationError: If an argument makes no sense, or the messages cannot be read.
         """
         return BaseChatModel.invoke(self._for_config(config), input, config, **kwargs)
 
@@ -265,7 +262,7 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
                 one._chunks.close()  # ends the children's runs now, not when collected
 
     async def astream(
-        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+        self, input: Any, config: Any = None, **kwargs: Any
     ) -> AsyncIterator[AIMessageChunk]:
         """Do what `stream` does, on the event loop."""
         config, one = self._for_streaming(config, kwargs, asynchronous=True)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage
 from support.fakes import WordTeacher, make
 
+from langchain_gkt.errors import GKTError
 from langchain_gkt.prompts import PreparedPrompt, PromptContext, Redact
 
 MAIL = re.compile(r"\w+@[\w.]+\w")
