@@ -34,7 +34,7 @@ from langchain_gkt.students.settings import (
 )
 from langchain_gkt.students.tokenization.control_tokens import AllowedTokens
 
-_ANSWER_FIELDS = (*SAMPLING, "stop", "dtype", "on_long_prompt", "allowed_added_tokens")
+_ANSWER_FIELDS = (*SAMPLING, "stop", "dtype", "on_long_prompt")
 
 
 class HuggingFaceStudent(BaseChatModel):
@@ -144,6 +144,8 @@ class HuggingFaceStudent(BaseChatModel):
             "model": self.display_name,
             "weights": self._engine.fingerprint,
             **{name: getattr(self, name) for name in _ANSWER_FIELDS},
+            # Named only if set, so that run folders from before this field can be continued.
+            **({"allowed_added_tokens": allowed} if (allowed := self.allowed_added_tokens) else {}),
         }
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
