@@ -1,9 +1,9 @@
 """Many guided calls at once, some of which meet a fault: is every call and token accounted for?
 
 Run it with ``python -m benchmarks.soak``. A server on this machine plays the teacher, keeps a
-ledger of what it bills, and fails now and then; the embedded student finishes the answers. Each call
-must end with an answer or a `GKTError`, and the tracker must have counted what the ledger holds. The
-memory of the last half should be within 5 % of the first half's.
+ledger of what it bills, and fails now and then; the embedded student finishes the answers. Each
+call must end with an answer or a `GKTError`, and the tracker must have counted what the ledger
+holds. The memory of the last half should be within 5 % of the first half's.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ async def soak(calls: int, *, concurrency: int = 64, faults: float = 0.05, seed:
 
     draw, seen, tracker = random.Random(seed), Soak(calls=calls), CostTracker()
     student = HuggingFaceStudent(model=str(STUDENT), max_tokens=12)
-    todo, every = iter(range(calls)), max(1, calls // 100)
+    todo, every = iter(range(calls)), max(1, calls // 40)
     with BillingServer() as server:
         for _ in range(calls):
             is_fault = draw.random() < faults

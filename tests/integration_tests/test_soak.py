@@ -1,4 +1,4 @@
-"""A short soak: every call ends, and every token that was billed is counted or said to be unknown."""
+"""A short soak: every call ends, and every billed token is counted or said to be unknown."""
 
 from __future__ import annotations
 
