@@ -65,6 +65,7 @@ def run(args: argparse.Namespace) -> None:
             teacher_price=PRICE,
             out=args.runs / f"{name}-{args.teacher.name}-{args.student.name}",
             concurrency=16,  # rows that are decoded together
+            teacher_from=args.teacher_from,
         )
         found.save()
         print(found)
@@ -110,6 +111,9 @@ def main() -> None:
     parser.add_argument("--shots", type=int, help="worked examples; default: the task's")
     parser.add_argument("--lengths", type=int, nargs="+", help="guidance tokens of all tasks")
     parser.add_argument("--dtype", default="int8", help="of both models")
+    parser.add_argument(
+        "--teacher-from", type=Path, help="folder of a run with the same teacher and one task"
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs/results-real"))
     parser.add_argument("--summaries", type=Path, default=SUMMARIES)
     parser.add_argument("--docs", type=Path, default=DOCS)
