@@ -15,6 +15,8 @@ from langchain_gkt.reporting.table import Table
 
 PAPER = {"gsm8k": 40, "csqa": 30, "aqua": 20}
 """The guidance tokens of the paper."""
+_WEIGHTS = {"qwen15": 1.54, "qwen05": 0.49, "smollm2": 0.135}
+"""Billions of weights, as the publishers count them."""
 _KINDS = {
     "fixed length": ("o", "-"),
     "cascade of whole answers": ("^", "--"),
@@ -40,7 +42,7 @@ models; the first rows of each file. The wording of CommonsenseQA's short prompt
 rows. Bills are reckoned at {prompt} dollars for a million prompt tokens and {completion} for a
 million completion tokens, without a provider's cache of prompts, and are shares of what the teacher
 alone costs on the whole prompt. qwen15 and qwen05 are Qwen2.5-Coder-1.5B-Instruct and
--0.5B-Instruct. Seconds say only what a busy machine of two cores took.
+-0.5B-Instruct, smollm2 is SmolLM2-135M-Instruct. Seconds say only what a busy machine of two cores took.
 """
 
 
@@ -161,20 +163,24 @@ def _section(one: Mapping[str, Any], name: str) -> str:
                     f"{way['dollars_per_thousand']:.4f}",
                     "?" if way["of_bill"] is None else _percent(way["of_bill"]),
                     f"{way['median_seconds']:.1f}",
+                    _speed_up(one, found["ways"]["all"], way),
                 ]
             )
     table = Table(
         title=f"{one['task']}: {rows} questions",
         head=[
             *("teacher's prompt", "guidance", "accuracy (95%)", "leak", "teacher tokens"),
-            *("student tokens", "$ per 1,000", "of bill", "seconds"),
+            *("student tokens", "$ per 1,000", "of bill", "seconds", "speed"),
         ],
         rows=lines,
         notes=[
             "leak: how often the guidance alone contains the answer; teacher tokens: prompt and "
             "completion of one answer; of bill: of the teacher alone with the whole prompt",
+            "speed: by arithmetic, against the teacher alone with the same prompt: new tokens times "
+            "the weights that each one reads; prompts are left out",
             *(
                 f"{policy}: the teacher sees {_prompt(found['teacher_prompt'])}"
+                f"{_cutting(found['guidance'])}"
                 for policy, found in one["policies"].items()
             ),
         ],
@@ -196,6 +202,26 @@ def _section(one: Mapping[str, Any], name: str) -> str:
         f"## {_title(one)}\n\n{table.markdown()}\n\n![{_title(one)}](images/{name}.svg)\n\n"
         f"{frontier.markdown()}\n\n{_beginnings(one)}"
     )
+
+
+def _speed_up(one: Mapping[str, Any], alone: Mapping[str, Any], way: Mapping[str, Any]) -> str:
+    """Say how much sooner one user's answer is written, if reading weights takes all the time."""
+    teacher, student = (_WEIGHTS.get(one[role]) for role in ("teacher", "student"))
+    if teacher is None or student is None:
+        return "?"
+    seconds = [
+        each["teacher_completion_tokens"] * teacher + each["student_completion_tokens"] * student
+        for each in (alone, way)
+    ]
+    return f"{seconds[0] / seconds[1]:.2f}x" if seconds[1] else "-"
+
+
+def _cutting(guidance: Any) -> str:
+    """Say where a policy cuts, if not at the last word."""
+    fields = guidance or {}
+    told = [f"cut={fields['cut']!r}"] if fields.get("cut", "word") != "word" else []
+    told += [f"min_tokens={fields['min_tokens']}"] if fields.get("min_tokens") else []
+    return f"; `{', '.join(told)}`" if told else ""
 
 
 def _beginnings(one: Mapping[str, Any]) -> str:

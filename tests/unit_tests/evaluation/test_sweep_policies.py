@@ -10,7 +10,15 @@ from langchain_core.messages import SystemMessage
 from support.exam import PRICE, pair, task
 
 from langchain_gkt import GuidancePolicy, InstructTeacher, LastTurns, WithoutExemplars
-from langchain_gkt.evaluation import Example, PolicySweep, Sweep, load_run, sweep, sweep_policies
+from langchain_gkt.evaluation import (
+    Example,
+    PolicySweep,
+    Sweep,
+    Task,
+    load_run,
+    sweep,
+    sweep_policies,
+)
 
 EXAMPLES = [Example("What is one more than 1?", "Plan: 1 + 1 = 2. The answer is 2.")] * 8
 SHORT = WithoutExemplars() | InstructTeacher()
@@ -234,8 +242,7 @@ def test_another_student_takes_over_what_the_teacher_was_paid_for(exam, tmp_path
     with pytest.raises(ValueError, match=r"teacher_from=.* was made with prices.teacher=.*leave"):
         sweep(other, exam, lengths=[4], teacher_from=first)
     with pytest.raises(ValueError, match=r"teacher_from=.* none of these rows"):
-        turned = task(8, examples=EXAMPLES)
-        turned.rows.reverse()
+        turned = Task("exam", exam.rows[::-1], exam.metric, examples=EXAMPLES)
         sweep(other, turned, teacher_from=first, **shared)
     with pytest.raises(ValueError, match=r"teacher_from=.* another teacher_prompt"):
         shown = other.model_copy(update={"teacher_prompt": LastTurns()})
