@@ -17,6 +17,8 @@ PAPER = {"gsm8k": 40, "csqa": 30, "aqua": 20}
 """The guidance tokens of the paper."""
 _WEIGHTS = {"qwen15": 1.54, "qwen05": 0.49, "smollm2": 0.135}
 """Billions of weights, as the publishers count them."""
+_ENOUGH = 100
+"""Fewer rows decide nothing."""
 _KINDS = {
     "fixed length": ("o", "-"),
     "cascade of whole answers": ("^", "--"),
@@ -33,6 +35,8 @@ HEAD = """# Results on real models
 The lever is the *prompt's* length: most of a few-shot call's price is its prompt, which the teacher
 reads whole. A `teacher_prompt=` of its own shows it less, while the student keeps all worked
 examples: see [Evaluate](evaluate.md). The embedded toys are in [Results](results.md).
+Rows differ from section to section: they are what the time allowed. Below 100 rows a section shows
+what such a run looks like, and decides nothing.
 
 {table}
 
@@ -42,7 +46,8 @@ models; the first rows of each file. The wording of CommonsenseQA's short prompt
 rows. Bills are reckoned at {prompt} dollars for a million prompt tokens and {completion} for a
 million completion tokens, without a provider's cache of prompts, and are shares of what the teacher
 alone costs on the whole prompt. qwen15 and qwen05 are Qwen2.5-Coder-1.5B-Instruct and
--0.5B-Instruct, smollm2 is SmolLM2-135M-Instruct. Seconds say only what a busy machine of two cores took.
+-0.5B-Instruct, smollm2 is SmolLM2-135M-Instruct. Seconds say only what a busy machine of two cores
+took; a pair whose teacher's answers come from another run waits for the student alone.
 """
 
 
@@ -67,7 +72,8 @@ def _head(summaries: Sequence[Mapping[str, Any]]) -> str:
     for one in summaries:
         title, choice = _title(one), one["within_budget"]
         whole = _whole(one)["ways"]
-        if choice and choice["reached"] * 2 > choice["splits"]:
+        enough = one["rows"] >= _ENOUGH
+        if enough and choice and choice["reached"] * 2 > choice["splits"]:
             reached.append(
                 f"{title} ({choice['reached']} of {choice['splits']} splits into halves; the mean "
                 f"is {choice['mean_kept']:.0%} at {choice['mean_bill']:.0%}, the first split "
@@ -176,8 +182,8 @@ def _section(one: Mapping[str, Any], name: str) -> str:
         notes=[
             "leak: how often the guidance alone contains the answer; teacher tokens: prompt and "
             "completion of one answer; of bill: of the teacher alone with the whole prompt",
-            "speed: by arithmetic, against the teacher alone with the same prompt: new tokens times "
-            "the weights that each one reads; prompts are left out",
+            "speed: by arithmetic, against the teacher alone with the same prompt: new tokens "
+            "times the weights that each one reads; prompts are left out",
             *(
                 f"{policy}: the teacher sees {_prompt(found['teacher_prompt'])}"
                 f"{_cutting(found['guidance'])}"
