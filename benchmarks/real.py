@@ -134,31 +134,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
     ]
     workers: dict[str, Worker] = {}
     found: dict[str, Any] = {name: {"users": {}, "first": []} for name in names}
-    try:
-        for name in names:
-            workers[name] = Worker(name, places[ENTRIES[name].runs], args.threads)
-            found[name]["loaded"] = workers[name].loaded
-        prompts = make_prompts(64, args.few_shot)
-        turns = random.Random(1)
-        for name in names:  # the examples become known, and the model warm
-            # As many as there are users: llama.cpp has a prompt cache in each slot.
-            workers[name].ask(prompts=prompts[: max(args.users)], tokens=4)
-        for users in args.users:
-            for name in names:
-                found[name]["users"][users] = []
-            for _ in range(args.repeats):
-                asked = turns.sample(prompts, users)
-                for name in turns.sample(names, len(names)):
-                    reply = workers[name].ask(prompts=asked, tokens=args.tokens)
-                    found[name]["users"][users].append(reply)
-        for prompt in make_prompts(64 + args.repeats, args.few_shot)[64:]:
-            for name in turns.sample(names, len(names)):
-                found[name]["first"].append(workers[name].ask(first=prompt))
-    finally:
-        for worker in workers.values():
-            worker.close()
-    weights = {kind: _weight_bytes(place) for kind, place in places.items()}
-    return {
+    results = {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "machine": _processor(),
         "settings": {
@@ -166,9 +142,38 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
             **{k: getattr(args, k) for k in ("tokens", "few_shot", "repeats", "threads")},
         },
         "bandwidth_gb_s": bandwidth() / 1e9,
-        "weight_bytes": weights,
+        "weight_bytes": {kind: _weight_bytes(place) for kind, place in places.items()},
         "ways": found,
     }
+    try:
+        for name in names:
+            workers[name] = Worker(name, places[ENTRIES[name].runs], args.threads)
+            found[name]["loaded"] = workers[name].loaded
+        prompts = make_prompts(64, args.few_shot)
+        turns = random.Random(1)
+        known = 0
+        for users in args.users:
+            # The examples become known; llama.cpp has a prompt cache in each slot.
+            for name in names if users > known else []:
+                workers[name].ask(prompts=prompts[:users], tokens=4)
+            known = max(known, users)
+            slices: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+            for _ in range(args.repeats):
+                asked = turns.sample(prompts, users)
+                for name in turns.sample(names, len(names)):
+                    slices[name].append(workers[name].ask(prompts=asked, tokens=args.tokens))
+            for name in names:
+                found[name]["users"][users] = slices[name]
+            if users == args.users[0]:
+                for prompt in make_prompts(64 + args.repeats, args.few_shot)[64:]:
+                    for name in turns.sample(names, len(names)):
+                        found[name]["first"].append(workers[name].ask(first=prompt))
+            args.out.parent.mkdir(parents=True, exist_ok=True)
+            args.out.write_text(json.dumps(results, indent=2))  # an ended run keeps what it has
+    finally:
+        for worker in workers.values():
+            worker.close()
+    return results
 
 
 def _weight_bytes(place: str | None) -> int:
@@ -214,8 +219,6 @@ def main() -> None:
         results = json.loads(args.out.read_text())
     elif args.folder or args.gguf or args.openvino:
         results = json.loads(json.dumps(compare(args)))
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(results, indent=2))
     else:
         parser.error("give --folder, --gguf, --openvino, or several of them, of one model")
     text = render(results)
