@@ -1,4 +1,4 @@
-"""Writes what the site's pages show: a drawing, a table of shares, and one answer with its guidance.
+"""Writes what the site's pages show: a drawing, a table of shares, and one marked answer.
 
 ``python examples/pages.py`` (extra ``demo``), or ``make pages``; takes some seconds.
 """
@@ -96,7 +96,7 @@ def marked_answer() -> str:
 >
 > **Guided**, right: {marked}
 
-Marked is the teacher's part. It is the first of 40 problems that the student solves with guidance alone.
+Marked is the teacher's part. It is the first of 40 problems that the student solves only with guidance.
 These are the embedded toy models, which know one family of word problems and nothing else."""
 
 

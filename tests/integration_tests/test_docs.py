@@ -14,7 +14,7 @@ from langchain_core.messages import AIMessage
 from support.completions_server import completions_server
 from support.scripted import save_scripted
 
-from langchain_gkt import GuidancePolicy
+from langchain_gkt import GuidancePolicy, __version__
 from langchain_gkt.cli.app import app
 
 ROOT = Path(__file__).parents[2]
@@ -167,3 +167,8 @@ def test_every_link_and_picture_of_the_pages_is_there() -> None:
     for page in PAGES:
         for link in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
             assert "://" in link or (page.parent / link).exists(), (page, link)
+
+
+def test_the_version_is_one_number() -> None:
+    assert f"version: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## {__version__} " in (ROOT / "CHANGELOG.md").read_text()
