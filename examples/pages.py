@@ -96,8 +96,8 @@ def marked_answer() -> str:
 >
 > **Guided**, right: {marked}
 
-Marked is the teacher's part. It is the first of 40 problems that the student solves only with guidance.
-These are the embedded toy models, which know one family of word problems and nothing else."""
+Marked is the teacher's part. It is the first of 40 problems that the student solves only with
+guidance. These are the embedded toy models, which know one family of word problems and nothing else."""
 
 
 def put(page: Path, name: str, text: str) -> None:

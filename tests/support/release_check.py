@@ -1,3 +1,4 @@
+# ruff: noqa: T201
 """Check a release: build it, install it in empty environments, and run each one's first example.
 
 ``make release-check``; ``RELEASE_CHECK="--extras openai ray"`` takes some of the extras. An
