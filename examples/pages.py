@@ -29,7 +29,7 @@ _BOXES = (  # x, y, width, height, colour, heading, line below
 _ARROWS = (  # path, text, x and y of the text
     ("M160 110 L230 60", "", 0, 0),
     ("M160 140 L230 190", "", 0, 0),
-    ("M330 80 L330 165", "guidance: the first tokens", 340, 127),
+    ("M330 80 L330 165", "guidance", 340, 127),
     ("M425 45 L495 110", "", 0, 0),
     ("M425 205 L495 140", "the rest", 468, 195),
 )
@@ -97,7 +97,8 @@ def marked_answer() -> str:
 > **Guided**, right: {marked}
 
 Marked is the teacher's part. It is the first of 40 problems that the student solves only with
-guidance. These are the embedded toy models, which know one family of word problems and nothing else."""
+guidance. These are the embedded toy models, which know one family of word problems and
+nothing else."""
 
 
 def put(page: Path, name: str, text: str) -> None:
