@@ -8,7 +8,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 VERSION_TESTS := tests/unit_tests/test_langchain_compat.py tests/integration_tests/test_standard_chain.py \
 	tests/integration_tests/test_standard_student.py tests/integration_tests/test_agents.py
 
-.PHONY: demo test test-fast test-versions test-real lint bench bench-real results results-real clean
+.PHONY: demo test test-fast test-versions test-real lint bench bench-real results results-real docs pages release-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m langchain_gkt demo
@@ -45,7 +45,8 @@ lint: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.run
 
-# make bench-real MODELS="--folder FOLDER_OR_HUB_ID --gguf FILE"; the extra llamacpp, if it is there, is used.
+# make bench-real MODELS="--folder FOLDER_OR_HUB_ID --gguf FILE --openvino FOLDER --page docs/engines.md";
+# engines whose extra is not installed are left out.
 bench-real: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.real $(or $(MODELS),--folder HuggingFaceTB/SmolLM2-135M-Instruct)
 
@@ -56,6 +57,22 @@ results: $(VENV)/.installed
 # is written again from the summaries, and from the runs that are there.
 results-real: $(VENV)/.installed
 	$(BIN)/python examples/real_models/results.py $(MODELS)
+
+# The site, in site/. Warnings are errors.
+docs: $(VENV)/.installed
+	test -e $(VENV)/.docs || { $(BIN)/python -m pip install --quiet -e ".[docs]" -c constraints.txt \
+		&& touch $(VENV)/.docs; }
+	$(BIN)/zensical build --clean --strict
+
+# The drawing, the table and the answer that the site's pages show.
+pages: $(VENV)/.installed
+	$(BIN)/python examples/pages.py
+
+# Build, install in empty environments, run the first examples. Takes a while: torch for each extra.
+release-check: $(VENV)/.installed
+	test -e $(VENV)/.release || { $(BIN)/python -m pip install --quiet build twine \
+		&& touch $(VENV)/.release; }
+	$(BIN)/python tests/support/release_check.py $(RELEASE_CHECK)
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -70,4 +87,4 @@ $(VENV)-%/.installed: pyproject.toml constraints-%.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest demo_output .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest demo_output site dist .pytest_cache .mypy_cache .ruff_cache

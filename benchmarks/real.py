@@ -17,12 +17,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
+from benchmarks.real_page import render, write
 from langchain_gkt.evaluation.tasks.word_problems import sample
 
 USERS = (1, 8, 16)
@@ -129,7 +126,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
     """Run all ways in turns; return what the JSON holds."""
     from benchmarks.real_ways import ENTRIES
 
-    places = {"folder": args.folder, "gguf": args.gguf}
+    places = {"folder": args.folder, "gguf": args.gguf, "openvino": args.openvino}
     names = [
         name
         for name, entry in ENTRIES.items()
@@ -137,37 +134,46 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
     ]
     workers: dict[str, Worker] = {}
     found: dict[str, Any] = {name: {"users": {}, "first": []} for name in names}
+    results = {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "machine": _processor(),
+        "settings": {
+            "model": Path(next(place for place in places.values() if place)).name,
+            **{k: getattr(args, k) for k in ("tokens", "few_shot", "repeats", "threads")},
+        },
+        "bandwidth_gb_s": bandwidth() / 1e9,
+        "weight_bytes": {kind: _weight_bytes(place) for kind, place in places.items()},
+        "ways": found,
+    }
     try:
         for name in names:
             workers[name] = Worker(name, places[ENTRIES[name].runs], args.threads)
             found[name]["loaded"] = workers[name].loaded
         prompts = make_prompts(64, args.few_shot)
         turns = random.Random(1)
-        for name in names:  # the examples become known, and the model warm
-            workers[name].ask(prompts=prompts[:2], tokens=4)
+        known = 0
         for users in args.users:
-            for name in names:
-                found[name]["users"][users] = []
+            # The examples become known; llama.cpp has a prompt cache in each slot.
+            for name in names if users > known else []:
+                workers[name].ask(prompts=prompts[:users], tokens=4)
+            known = max(known, users)
+            slices: dict[str, list[dict[str, float]]] = {name: [] for name in names}
             for _ in range(args.repeats):
                 asked = turns.sample(prompts, users)
                 for name in turns.sample(names, len(names)):
-                    reply = workers[name].ask(prompts=asked, tokens=args.tokens)
-                    found[name]["users"][users].append(reply)
-        for prompt in make_prompts(64 + args.repeats, args.few_shot)[64:]:
-            for name in turns.sample(names, len(names)):
-                found[name]["first"].append(workers[name].ask(first=prompt))
+                    slices[name].append(workers[name].ask(prompts=asked, tokens=args.tokens))
+            for name in names:
+                found[name]["users"][users] = slices[name]
+            if users == args.users[0]:
+                for prompt in make_prompts(64 + args.repeats, args.few_shot)[64:]:
+                    for name in turns.sample(names, len(names)):
+                        found[name]["first"].append(workers[name].ask(first=prompt))
+            args.out.parent.mkdir(parents=True, exist_ok=True)
+            args.out.write_text(json.dumps(results, indent=2))  # an ended run keeps what it has
     finally:
         for worker in workers.values():
             worker.close()
-    weights = {"folder": _weight_bytes(args.folder), "gguf": _weight_bytes(args.gguf)}
-    return {
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "machine": platform.processor() or platform.machine(),
-        "settings": {k: v for k, v in vars(args).items() if k not in ("worker", "out")},
-        "bandwidth_gb_s": bandwidth() / 1e9,
-        "weight_bytes": weights,
-        "ways": found,
-    }
+    return results
 
 
 def _weight_bytes(place: str | None) -> int:
@@ -175,65 +181,18 @@ def _weight_bytes(place: str | None) -> int:
     path = Path(place or "")
     if path.suffix == ".gguf" and path.is_file():
         return path.stat().st_size
-    return sum(file.stat().st_size for file in path.glob("*.safetensors")) if place else 0
+    if not place:
+        return 0
+    kinds = ("*.safetensors", "openvino_model.bin")
+    return sum(file.stat().st_size for kind in kinds for file in path.glob(kind))
 
 
-def ratios(ours: list[dict[str, float]], bare: list[dict[str, float]]) -> list[float]:
-    """Return, slice by slice, our tokens per processor second over the bare engine's."""
-    speeds = [[one["tokens"] / one["cpu_s"] for one in slices] for slices in (ours, bare)]
-    return [a / b for a, b in zip(*speeds, strict=True)]
-
-
-def show(results: dict[str, Any], console: Console) -> None:
-    """Print the tables.
-
-    Args:
-        results: What `compare` returned.
-        console: Where.
-    """
-    from benchmarks.real_ways import ENTRIES
-
-    ways = results["ways"]
-    users = list(next(iter(ways.values()))["users"])
-    table = Table("way", *(f"{n} at once" for n in users), "first token", "memory", "load")
-    for name, way in ways.items():
-        cells = []
-        for count in users:
-            slices = way["users"][count]
-            per_cpu, per_s = (
-                median(one["tokens"] / one[which] for one in slices)
-                for which in ("cpu_s", "wall_s")
-            )
-            cells.append(f"{per_cpu:.1f} ({per_s:.1f})")
-        first = [median(one[which] for one in way["first"]) for which in ("cpu_s", "wall_s")]
-        memory = max(one["mib"] for slices in way["users"].values() for one in slices)
-        load = way["loaded"]
-        table.add_row(
-            name,
-            *cells,
-            f"{first[0] * 1000:.0f} ({first[1] * 1000:.0f}) ms",
-            f"{memory:.0f} MiB",
-            f"{load['load_cpu_s']:.1f} ({load['load_wall_s']:.1f}) s",
-        )
-    console.print("tokens per processor second (per second on the clock), medians:")
-    console.print(table)
-    for name, way in ways.items():
-        bare = ENTRIES[name].bare
-        if bare not in ways:
-            continue
-        for count in users:
-            found = ratios(way["users"][count], ways[bare]["users"][count])
-            console.print(
-                f"{name} over {bare}, {count} at once: {median(found):.2f}x "
-                f"({min(found):.2f}-{max(found):.2f})"
-            )
-    for kind, size in results["weight_bytes"].items():
-        if size:
-            floor = results["bandwidth_gb_s"] * 1e9 / size
-            console.print(
-                f"weights of the {kind} as saved: {size / 1e6:.0f} MB; reading them once a token "
-                f"allows {floor:.0f} tokens/s at {results['bandwidth_gb_s']:.1f} GB/s"
-            )
+def _processor() -> str:
+    """Return the processor's name, as far as the system tells it."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.is_file() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def main() -> None:
@@ -241,6 +200,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.real", description=__doc__)
     parser.add_argument("--folder", help="Hugging Face folder or hub id")
     parser.add_argument("--gguf", help="GGUF file, or owner/repo:file.gguf")
+    parser.add_argument("--openvino", help="folder that was exported for OpenVINO")
     parser.add_argument("--ways", nargs="+", help="only these entries of the table")
     parser.add_argument("--users", type=int, nargs="+", default=list(USERS))
     parser.add_argument("--tokens", type=int, default=48, help="most tokens of an answer")
@@ -248,17 +208,23 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/bench_real.json"))
+    parser.add_argument("--page", type=Path, help="page whose tables to write, between its marks")
+    parser.add_argument("--again", action="store_true", help="measure nothing, read --out")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
         _work(*args.worker, args.threads)
         return
-    if not (args.folder or args.gguf):
-        parser.error("give --folder (a folder or hub id), --gguf (a file), or both, of one model")
-    results = compare(args)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(results, indent=2))
-    show(results, Console())
+    if args.again:
+        results = json.loads(args.out.read_text())
+    elif args.folder or args.gguf or args.openvino:
+        results = json.loads(json.dumps(compare(args)))
+    else:
+        parser.error("give --folder, --gguf, --openvino, or several of them, of one model")
+    text = render(results)
+    print(text)  # noqa: T201
+    if args.page:
+        write(args.page, results["settings"]["model"], text)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
 from benchmarks.instant import InstantModel
 from langchain_gkt import GuidedKnowledgeTransferChain, HuggingFaceStudent
+from langchain_gkt.students.engine.config import EngineConfig
 
 GUIDANCE = "Let us work it out step by step. First,"
 
@@ -130,7 +131,6 @@ class BareLlamaCpp:
         from langchain_gkt.students.backends.choosing import gguf_source
         from langchain_gkt.students.backends.gguf import load_tokenizer, local_file, read_header
         from langchain_gkt.students.backends.llamacpp_server import capacity, server_parameters
-        from langchain_gkt.students.engine.config import EngineConfig
 
         source = gguf_source(file)
         assert source is not None
@@ -176,6 +176,52 @@ class BareLlamaCpp:
         return watch.read()
 
 
+class BareOpenVINO:
+    """OpenVINO's pipeline, set up as ours is, and driven in a plain loop."""
+
+    def __init__(self, folder: str, threads: int) -> None:
+        """Load the folder."""
+        import openvino_genai
+        from transformers import AutoTokenizer
+
+        settings = openvino_genai.SchedulerConfig()
+        settings.max_num_seqs = EngineConfig().max_batch_size
+        settings.enable_prefix_caching = True
+        settings.cache_size = 2  # GiB, our default
+        self._pipeline = openvino_genai.ContinuousBatchingPipeline(
+            folder, settings, "CPU", {"INFERENCE_NUM_THREADS": threads}
+        )
+        self._tokenizer = AutoTokenizer.from_pretrained(folder)
+        self._requests = 0
+
+    def answer(self, prompts: list[str], tokens: int) -> int:
+        """See `Way.answer`."""
+        import numpy as np
+        import openvino
+        import openvino_genai
+
+        handles = []
+        for prompt in prompts:
+            text = rendered(self._tokenizer, prompt)
+            ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+            config = openvino_genai.GenerationConfig()
+            config.max_new_tokens, config.do_sample = tokens, False
+            config.eos_token_id = self._tokenizer.eos_token_id
+            config.stop_token_ids = {self._tokenizer.eos_token_id}
+            self._requests += 1
+            tensor = openvino.Tensor(np.array([ids], dtype=np.int64))
+            handles.append(self._pipeline.add_request(self._requests, tensor, config))
+        while self._pipeline.has_non_finished_requests():
+            self._pipeline.step()
+        return sum(len(one.generated_ids) for handle in handles for one in handle.read_all())
+
+    def first_token(self, prompt: str) -> tuple[float, float]:
+        """See `Way.first_token`."""
+        watch = _Stopwatch()
+        self.answer([prompt], 1)
+        return watch.read()
+
+
 def rendered(tokenizer: Any, prompt: str) -> str:
     """Return the text that a model reads: a prompt with its template, and the guidance.
 
@@ -195,16 +241,18 @@ class Entry:
     """One line of the comparison.
 
     Attributes:
-        runs: What it needs: ``folder`` or ``gguf``.
+        runs: What it needs: ``folder``, ``gguf`` or ``openvino``.
         load: Loads a model, given its place and the number of threads.
         bare: The entry without us that it is compared with; None for a bare one.
         package: The package it needs, if it may be missing.
+        as_saved: Whether it runs the weights as they are in the file.
     """
 
     runs: str
     load: Callable[[str, int], Way]
     bare: str | None = None
     package: str | None = None
+    as_saved: bool = True
 
     @property
     def installed(self) -> bool:
@@ -216,9 +264,14 @@ ENTRIES: dict[str, Entry] = {
     "generate": Entry("folder", Generate),
     "torch": Entry("folder", ThroughTheChain, bare="generate"),
     "torch int8": Entry(
-        "folder", lambda model, n: ThroughTheChain(model, n, dtype="int8"), bare="generate"
+        "folder",
+        lambda model, n: ThroughTheChain(model, n, dtype="int8"),
+        bare="generate",
+        as_saved=False,
     ),
     "bare llama.cpp": Entry("gguf", BareLlamaCpp, package="xllamacpp"),
     "llamacpp": Entry("gguf", ThroughTheChain, bare="bare llama.cpp", package="xllamacpp"),
+    "bare OpenVINO": Entry("openvino", BareOpenVINO, package="openvino_genai"),
+    "openvino": Entry("openvino", ThroughTheChain, bare="bare OpenVINO", package="openvino_genai"),
 }
 """What is compared; another engine is one more entry."""

@@ -20,11 +20,11 @@ if __name__ == "__main__":
     ray.init(num_cpus=2, object_store_memory=200 * 2**20, include_dashboard=False)
     try:
         with LocalCloud(TEACHER) as cloud, tempfile.TemporaryDirectory() as folder:
+            local = {"base_url": cloud.base_url, "api_key": "local", "model": cloud.name}
+            teacher = ChatOpenAI(**local, temperature=0)  # <- your provider, without base_url
             chain = GuidedKnowledgeTransferChain(
-                teacher=ChatOpenAI(
-                    base_url=cloud.base_url, api_key="local", model=cloud.name, temperature=0
-                ),
-                student=str(STUDENT),
+                teacher=teacher,
+                student=str(STUDENT),  # <- a Hugging Face model: a folder or hub id
                 guidance_tokens=20,
             )
             questions = ray.data.from_items([{"question": p.question} for p in sample(7, 100)])

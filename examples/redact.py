@@ -17,6 +17,7 @@ from langchain_gkt import GuidedKnowledgeTransferChain
 from langchain_gkt.demo.pair import STUDENT
 from langchain_gkt.prompts import Redact
 
+BEGINNING = "I have written to <EMAIL_1> today, and will"
 PATTERNS = {
     "EMAIL": re.compile(r"[\w.+-]+@[\w-]+\.[\w.-]*\w"),
     "CARD": re.compile(r"\b\d(?:[ -]?\d){12,18}\b"),
@@ -55,8 +56,8 @@ class ShownTeacher(FakeListChatModel):
 def main() -> None:
     """Ask one question."""
     chain = GuidedKnowledgeTransferChain(
-        teacher=ShownTeacher(responses=["I have written to <EMAIL_1> today, and will"]),
-        student=str(STUDENT),
+        teacher=ShownTeacher(responses=[BEGINNING]),  # <- ChatOpenAI(model="gpt-4o-mini")
+        student=str(STUDENT),  # <- a Hugging Face model: a folder or hub id
         redact=Redact(by_pattern),
         max_tokens=20,
     )

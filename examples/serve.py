@@ -23,9 +23,10 @@ def main() -> None:
     """Start the server, ask each of its models, and stop it."""
     port = free_port()
     command = [sys.executable, "-m", "langchain_gkt", "serve", "--port", str(port)]
-    server = subprocess.Popen(
-        [*command, "--guidance-tokens", "18"], stderr=subprocess.PIPE, text=True
-    )
+    command += ["--teacher", "demo"]  # <- "openai:gpt-4o-mini", or what init_chat_model knows
+    command += ["--student", "demo"]  # <- a Hugging Face model: a folder or hub id
+    command += ["--guidance-tokens", "18"]
+    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         assert server.stderr is not None
         for line in server.stderr:

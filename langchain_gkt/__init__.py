@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from langchain_gkt._version import __version__
+
 if TYPE_CHECKING:
     from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
     from langchain_gkt.chain.reliability.breaker import CircuitBreaker
@@ -95,6 +97,7 @@ __all__ = [
     "TeacherError",
     "TeacherPrompt",
     "WithoutExemplars",
+    "__version__",
     "as_student",
     "mark_exemplars",
     "remote_student",

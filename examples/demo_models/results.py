@@ -27,7 +27,7 @@ PICTURES = {
     "time": "Where the time goes",
 }
 
-PAGE = """# Results
+PAGE = """# Results of the embedded pair
 
 **These are toys.** The two models that come with the package have {weights} weights, know one
 synthetic family of word problems, and show the *mechanism*. Nothing here says what guidance does on

@@ -15,6 +15,10 @@ from langchain_gkt.reporting.table import Table
 
 PAPER = {"gsm8k": 40, "csqa": 30, "aqua": 20}
 """The guidance tokens of the paper."""
+_WEIGHTS = {"qwen15": 1.54, "qwen05": 0.49, "smollm2": 0.135}
+"""Billions of weights, as the publishers count them."""
+_ENOUGH = 100
+"""Fewer rows decide nothing."""
 _KINDS = {
     "fixed length": ("o", "-"),
     "cascade of whole answers": ("^", "--"),
@@ -31,6 +35,8 @@ HEAD = """# Results on real models
 The lever is the *prompt's* length: most of a few-shot call's price is its prompt, which the teacher
 reads whole. A `teacher_prompt=` of its own shows it less, while the student keeps all worked
 examples: see [Evaluate](evaluate.md). The embedded toys are in [Results](results.md).
+Rows differ from section to section: they are what the time allowed. Below 100 rows a section shows
+what such a run looks like, and decides nothing.
 
 {table}
 
@@ -40,7 +46,8 @@ models; the first rows of each file. The wording of CommonsenseQA's short prompt
 rows. Bills are reckoned at {prompt} dollars for a million prompt tokens and {completion} for a
 million completion tokens, without a provider's cache of prompts, and are shares of what the teacher
 alone costs on the whole prompt. qwen15 and qwen05 are Qwen2.5-Coder-1.5B-Instruct and
--0.5B-Instruct. Seconds say only what a busy machine of two cores took.
+-0.5B-Instruct, smollm2 is SmolLM2-135M-Instruct. Seconds say only what a busy machine of two cores
+took; a pair whose teacher's answers come from another run waits for the student alone.
 """
 
 
@@ -65,7 +72,8 @@ def _head(summaries: Sequence[Mapping[str, Any]]) -> str:
     for one in summaries:
         title, choice = _title(one), one["within_budget"]
         whole = _whole(one)["ways"]
-        if choice and choice["reached"] * 2 > choice["splits"]:
+        enough = one["rows"] >= _ENOUGH
+        if enough and choice and choice["reached"] * 2 > choice["splits"]:
             reached.append(
                 f"{title} ({choice['reached']} of {choice['splits']} splits into halves; the mean "
                 f"is {choice['mean_kept']:.0%} at {choice['mean_bill']:.0%}, the first split "
@@ -161,20 +169,24 @@ def _section(one: Mapping[str, Any], name: str) -> str:
                     f"{way['dollars_per_thousand']:.4f}",
                     "?" if way["of_bill"] is None else _percent(way["of_bill"]),
                     f"{way['median_seconds']:.1f}",
+                    _speed_up(one, found["ways"]["all"], way),
                 ]
             )
     table = Table(
         title=f"{one['task']}: {rows} questions",
         head=[
             *("teacher's prompt", "guidance", "accuracy (95%)", "leak", "teacher tokens"),
-            *("student tokens", "$ per 1,000", "of bill", "seconds"),
+            *("student tokens", "$ per 1,000", "of bill", "seconds", "speed"),
         ],
         rows=lines,
         notes=[
             "leak: how often the guidance alone contains the answer; teacher tokens: prompt and "
             "completion of one answer; of bill: of the teacher alone with the whole prompt",
+            "speed: by arithmetic, against the teacher alone with the same prompt: new tokens "
+            "times the weights that each one reads; prompts are left out",
             *(
                 f"{policy}: the teacher sees {_prompt(found['teacher_prompt'])}"
+                f"{_cutting(found['guidance'])}"
                 for policy, found in one["policies"].items()
             ),
         ],
@@ -196,6 +208,26 @@ def _section(one: Mapping[str, Any], name: str) -> str:
         f"## {_title(one)}\n\n{table.markdown()}\n\n![{_title(one)}](images/{name}.svg)\n\n"
         f"{frontier.markdown()}\n\n{_beginnings(one)}"
     )
+
+
+def _speed_up(one: Mapping[str, Any], alone: Mapping[str, Any], way: Mapping[str, Any]) -> str:
+    """Say how much sooner one user's answer is written, if reading weights takes all the time."""
+    teacher, student = (_WEIGHTS.get(one[role]) for role in ("teacher", "student"))
+    if teacher is None or student is None:
+        return "?"
+    seconds = [
+        each["teacher_completion_tokens"] * teacher + each["student_completion_tokens"] * student
+        for each in (alone, way)
+    ]
+    return f"{seconds[0] / seconds[1]:.2f}x" if seconds[1] else "-"
+
+
+def _cutting(guidance: Any) -> str:
+    """Say where a policy cuts, if not at the last word."""
+    fields = guidance or {}
+    told = [f"cut={fields['cut']!r}"] if fields.get("cut", "word") != "word" else []
+    told += [f"min_tokens={fields['min_tokens']}"] if fields.get("min_tokens") else []
+    return f"; `{', '.join(told)}`" if told else ""
 
 
 def _beginnings(one: Mapping[str, Any]) -> str:

@@ -56,7 +56,11 @@ def run(args: argparse.Namespace) -> None:
             continue
         task = load_task(name, data=str(data), rows=args.rows, shots=args.shots)
         chain = GuidedKnowledgeTransferChain(**models, temperature=0)
-        policies = {"whole": None, "short": GuidancePolicy(teacher_prompt=SHORT_PROMPTS[name])}
+        short = GuidancePolicy(teacher_prompt=SHORT_PROMPTS[name])
+        policies = {"whole": None, "short": short}
+        if args.cuts:
+            policies["short + whole steps"] = replace(short, cut="step")
+            policies["short + 8 tokens or none"] = replace(short, min_tokens=8)
         found = sweep_policies(
             chain,
             task,
@@ -65,6 +69,7 @@ def run(args: argparse.Namespace) -> None:
             teacher_price=PRICE,
             out=args.runs / f"{name}-{args.teacher.name}-{args.student.name}",
             concurrency=16,  # rows that are decoded together
+            teacher_from=args.teacher_from,
         )
         found.save()
         print(found)
@@ -109,7 +114,13 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=300)
     parser.add_argument("--shots", type=int, help="worked examples; default: the task's")
     parser.add_argument("--lengths", type=int, nargs="+", help="guidance tokens of all tasks")
+    parser.add_argument(
+        "--cuts", action="store_true", help="compare other cuts of the short prompt's guidance too"
+    )
     parser.add_argument("--dtype", default="int8", help="of both models")
+    parser.add_argument(
+        "--teacher-from", type=Path, help="folder of a run with the same teacher and one task"
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs/results-real"))
     parser.add_argument("--summaries", type=Path, default=SUMMARIES)
     parser.add_argument("--docs", type=Path, default=DOCS)

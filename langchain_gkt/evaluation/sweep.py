@@ -17,6 +17,7 @@ from langchain_gkt.evaluation.running.replay import TokenSplitter, token_splitte
 from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.evaluation.running.runner import EvaluationRunner
 from langchain_gkt.evaluation.running.sweep_jobs import SweepJobs
+from langchain_gkt.evaluation.running.teacher_pass import TeacherPasses
 from langchain_gkt.evaluation.tasks.task import Task
 from langchain_gkt.prompts.base import for_tokens
 from langchain_gkt.teachers.wrappers import models_of, resolve
@@ -49,6 +50,7 @@ class SweepSettings:
     check_rows: int = 20
     concurrency: int = 8
     progress: bool | None = None
+    teacher_from: str | Path | None = None
 
 
 async def asweep(
@@ -64,6 +66,7 @@ async def asweep(
     out: str | Path | None = None,
     concurrency: int = 8,
     progress: bool | None = None,
+    teacher_from: str | Path | None = None,
 ) -> Sweep:
     """Answer the same questions with guidance of many lengths, from one answer of the teacher.
 
@@ -94,6 +97,9 @@ async def asweep(
         out: The run's folder; None to keep nothing.
         concurrency: Most questions at the same time.
         progress: Whether to show a progress bar; None to show it in a terminal only.
+        teacher_from: The folder of another sweep whose teacher was asked the same questions in
+            the same way, such as one with another student: its answers are taken over, and the
+            teacher is paid for rows alone that it lacks.
 
     Returns:
         The sweep; its `Sweep.choose` names the cheapest length that is good enough.
@@ -111,6 +117,7 @@ async def asweep(
         check_rows=check_rows,
         concurrency=concurrency,
         progress=progress,
+        teacher_from=teacher_from,
     )
     return await sweep_from((), chain, task, out, settings)
 
@@ -145,6 +152,9 @@ async def sweep_from(
     runner = EvaluationRunner(chain, task, folder, *prices, settings.concurrency, own_prompt=True)
     made_with = runner.settings
     made_with["chain"].pop("guidance_tokens")  # that is what a sweep varies
+    if settings.teacher_from is not None:
+        known_pass = TeacherPasses(settings.teacher_from).find(made_with, runner.keys)
+        donors = [*donors, *([] if known_pass is None else [Donor(known_pass, ("teacher",))])]
     splitter = _splitter(settings.teacher_tokenizer, chain.teacher)
     with (
         folder.writing("sweep", made_with, runner.questions, runner.about),

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import re
+import shlex
+from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from langchain_core.messages import AIMessage
 from support.completions_server import completions_server
 from support.scripted import save_scripted
 
-from langchain_gkt import GuidancePolicy
+from langchain_gkt import GuidancePolicy, __version__
+from langchain_gkt.cli.app import app
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = [*DOCS.glob("*.md"), *ROOT.glob("*.md"), ROOT / "examples" / "README.md"]
 
 
 def blocks(page: Path) -> list[str]:
@@ -81,7 +87,7 @@ def test_evaluate(tmp_path, monkeypatch, capsys) -> None:
 
 
 def test_every_code_block_of_the_pages_is_python_or_shell() -> None:
-    for page in DOCS.glob("*.md"):
+    for page in PAGES:
         fences = re.findall(r"^```(\w*)$", page.read_text(), re.MULTILINE)
         assert set(fences) <= {"python", "bash", ""}, page
 
@@ -91,3 +97,78 @@ def test_security(capsys) -> None:
     space = run_page("security.md", at_least=2)
     assert "written to ann@example.org today" in capsys.readouterr().out
     space["student"].close()
+
+
+@pytest.mark.slow
+def test_start(world, capsys) -> None:
+    assert run_page("index.md", at_least=2)["message"].text
+    assert "44 * 2 = 88. The answer is 88." in capsys.readouterr().out
+
+
+def test_langchain_integration(world) -> None:
+    space = run_page("langchain-integration.md", at_least=6)
+    assert space["called"].tool_calls[0]["args"] == {"a": 2, "b": 3}
+    assert space["joke"].setup
+
+
+@pytest.mark.slow
+def test_choose_the_guidance(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    space = run_page("choose-the-guidance.md", at_least=2)
+    assert GuidancePolicy.load(tmp_path / "policy.json") == space["choice"].policy
+
+
+@pytest.mark.slow
+def test_from_the_papers_code(capsys) -> None:
+    run_page("from-the-papers-code.md")
+    assert "The answer is 8." in capsys.readouterr().out
+
+
+def test_will_it_pay(capsys) -> None:
+    run_page("will-it-pay.md")
+    share = capsys.readouterr().out.strip()
+    assert share == "28.9%"
+    assert "| 100 | 16% | 20% | 29% | 47% |" in (DOCS / "will-it-pay.md").read_text()
+
+
+def test_readme(world) -> None:
+    assert run_page("../README.md")["message"].text
+
+
+def commands(page: Path) -> list[list[str]]:
+    """Return the words of each command of a page's bash blocks."""
+    found = re.findall(r"^```bash\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    text = "\n".join(found).replace("\\\n", " ")
+    return [words for line in text.splitlines() if (words := shlex.split(line, comments=True))]
+
+
+def test_every_command_of_the_pages_is_one() -> None:
+    """Options are read by the command line itself; targets, extras and files must be there."""
+    targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[
+        1
+    ].split()
+    known = set(metadata("langchain-gkt").get_all("Provides-Extra"))
+    group: Any = typer.main.get_command(app)
+    for page in PAGES:
+        for words in commands(page):
+            name = Path(words[0]).name
+            if name == "make":
+                assert words[1] in targets, (page, words)
+            elif name == "langchain-gkt":
+                command = group.commands[words[1]]
+                command.make_context(words[1], words[2:]).close()
+            elif name == "python" and words[1].endswith(".py"):
+                assert (ROOT / words[1]).exists(), (page, words)
+            for extras in re.findall(r"(?:langchain-gkt|\.)\[([a-z,]+)\]", " ".join(words)):
+                assert set(extras.split(",")) <= known, page
+
+
+def test_every_link_and_picture_of_the_pages_is_there() -> None:
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+            assert "://" in link or (page.parent / link).exists(), (page, link)
+
+
+def test_the_version_is_one_number() -> None:
+    assert f"version: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## {__version__} " in (ROOT / "CHANGELOG.md").read_text()

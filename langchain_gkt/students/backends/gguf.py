@@ -18,6 +18,7 @@ _SCALARS[12] = "d"
 _STRING, _ARRAY = 8, 9
 _SAMPLES, _SAMPLE_BYTES = 64, 4096
 _FLOAT16_BYTES = 2
+_ALIGNMENT = 32  # of the weights, in bytes, unless the file says otherwise
 
 
 @dataclass(frozen=True)
@@ -160,15 +161,16 @@ def load_tokenizer(path: str) -> Any:
         ) from error
     except (OSError, ValueError, KeyError, NotImplementedError) as error:
         raise StudentError(
-            f"the tokenizer of student={path!r} could not be made ({error}); give tokenizer=, "
-            "loaded from the model's folder"
+            f"the tokenizer of student={path!r} could not be made ({error}); if llama.cpp knows "
+            "this architecture, give tokenizer=, loaded from the model's folder; else name "
+            "another model"
         ) from error
 
 
 def _read_metadata(file: BinaryIO) -> dict[str, Any]:
     if file.read(4) != b"GGUF":
         raise ValueError("it does not begin with GGUF")
-    version, _, count = _unpack(file, "<IQQ")
+    version, tensors, count = _unpack(file, "<IQQ")
     if version not in (2, 3):
         raise ValueError(f"version {version} is unknown")
     metadata = {}
@@ -178,7 +180,22 @@ def _read_metadata(file: BinaryIO) -> dict[str, Any]:
         value = _value(file, kind)
         if value is not None:
             metadata[key] = value
+    _check_length(file, tensors, int(metadata.get("general.alignment", _ALIGNMENT)))
     return metadata
+
+
+def _check_length(file: BinaryIO, tensors: int, alignment: int) -> None:
+    """Refuse a file that ends before its last tensor begins, as a broken download does."""
+    last = -1
+    for _ in range(tensors):
+        _string(file)
+        (dimensions,) = _unpack(file, "<I")
+        *_, offset = _unpack(file, f"<{dimensions}QIQ")
+        last = max(last, offset)
+    begin = -(-file.tell() // alignment) * alignment
+    size = file.seek(0, 2)
+    if tensors and begin + last >= size:
+        raise ValueError(f"it ends after {size:,} bytes, before its weights do")
 
 
 def _unpack(file: BinaryIO, layout: str) -> tuple[Any, ...]:

@@ -10,7 +10,15 @@ from langchain_core.messages import SystemMessage
 from support.exam import PRICE, pair, task
 
 from langchain_gkt import GuidancePolicy, InstructTeacher, LastTurns, WithoutExemplars
-from langchain_gkt.evaluation import Example, PolicySweep, Sweep, load_run, sweep, sweep_policies
+from langchain_gkt.evaluation import (
+    Example,
+    PolicySweep,
+    Sweep,
+    Task,
+    load_run,
+    sweep,
+    sweep_policies,
+)
 
 EXAMPLES = [Example("What is one more than 1?", "Plan: 1 + 1 = 2. The answer is 2.")] * 8
 SHORT = WithoutExemplars() | InstructTeacher()
@@ -206,3 +214,39 @@ def test_the_most_accurate_within_a_share_of_the_bill(exam) -> None:
     assert short.choose().teacher is None
     with pytest.raises(ValueError, match="max_bill is a share of what the teacher alone costs"):
         short.choose(max_bill=0.5)
+
+
+def test_another_student_takes_over_what_the_teacher_was_paid_for(exam, tmp_path) -> None:
+    paid, first = Paid(), tmp_path / "first"
+    shared = {"lengths": [4], "teacher_price": PRICE}
+    policies = {name: POLICIES[name] for name in ("whole", "short")}
+    chain = paid.chain()
+    known = sweep_policies(chain, exam, policies, out=first, **shared)
+    paid.prompts.clear()
+    other = chain.model_copy(update={"student": pair(student={"needs": 3}).student})
+    found = sweep_policies(
+        other, exam, policies, out=tmp_path / "second", teacher_from=first, **shared
+    )
+    assert not paid.prompts
+    for name, one in found.sweeps.items():
+        assert one.teacher.cost == known.sweeps[name].teacher.cost
+        assert [a.row for a in one.answers if a.mode == "teacher"] == [
+            a.row for a in known.sweeps[name].answers if a.mode == "teacher"
+        ]
+    assert found.sweeps["whole"].by_length[4].accuracy == 1.0
+    assert known.sweeps["whole"].by_length[4].accuracy < 1.0
+
+    more = sweep(other, task(10, examples=EXAMPLES), teacher_from=first, **shared)
+    assert len(paid.prompts) == 2  # rows that the first run lacks
+    assert more.teacher.rows == 10
+    with pytest.raises(ValueError, match=r"teacher_from=.* was made with prices.teacher=.*leave"):
+        sweep(other, exam, lengths=[4], teacher_from=first)
+    with pytest.raises(ValueError, match=r"teacher_from=.* none of these rows"):
+        turned = Task("exam", exam.rows[::-1], exam.metric, examples=EXAMPLES)
+        sweep(other, turned, teacher_from=first, **shared)
+    with pytest.raises(ValueError, match=r"teacher_from=.* another teacher_prompt"):
+        shown = other.model_copy(update={"teacher_prompt": LastTurns()})
+        sweep(shown, exam, teacher_from=first / "whole", **shared)
+    with pytest.raises(FileNotFoundError, match="not the folder of a run"):
+        sweep(other, exam, teacher_from=tmp_path / "none", **shared)
+    assert len(paid.prompts) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
 
 import pytest
@@ -82,9 +83,13 @@ def test_broken_files_are_refused(tmp_path, gguf, installed, fake_llamacpp) -> N
     installed("xllamacpp")
     cut = tmp_path / "cut.gguf"
     cut.write_bytes(gguf.read_bytes()[:60])
+    half = tmp_path / "half.gguf"  # one tensor, said to begin behind the end
+    tensor = struct.pack("<Q", 1) + b"w" + struct.pack("<IQIQ", 1, 32, 0, 10**6)
+    header = gguf.read_bytes()
+    half.write_bytes(header[:8] + struct.pack("<Q", 1) + header[16:] + tensor)
     text = tmp_path / "text.gguf"
     text.write_text("<html>404</html>")
-    for broken in (cut, text):
+    for broken in (cut, half, text):
         with pytest.raises(StudentError, match=f"{broken.name}' is no whole GGUF file"):
             HuggingFaceStudent(model=broken)
     with pytest.raises(FileNotFoundError, match=r"none\.gguf' is not there"):

@@ -1,0 +1,134 @@
+"""What ``make bench-real`` has measured, as tables of Markdown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+_MARK = "<!-- bench-real {name}{end} -->"
+
+
+def render(results: dict[str, Any]) -> str:
+    """Return the tables.
+
+    Args:
+        results: What the JSON of a run holds.
+    """
+    ways, settings = results["ways"], results["settings"]
+    users = list(next(iter(ways.values()))["users"])
+    head = [*(f"{n} at once" for n in users), "first token", "memory", "load"]
+    lines = [
+        f"{settings['model']}, {results['date'][:10]}, {results['machine']}, "
+        f"{settings['threads']} thread(s), at most {settings['tokens']} new tokens, about "
+        f"{settings['few_shot']} tokens of worked examples in front of each question, medians of "
+        f"{settings['repeats']} interleaved repeats: tokens per processor second (per second on "
+        "the clock), and seconds of the processor (on the clock) to the first token after the "
+        "guidance, and to load.",
+        "",
+        *_table(["way", *head], [[name, *_cells(way)] for name, way in ways.items()]),
+        "",
+        *_table(["ours / the engine without us", *head[: len(users)]], _factors(ways, users)),
+        "",
+        *_floors(results, users[0]),
+    ]
+    return "\n".join(lines).rstrip()
+
+
+def write(page: Path, name: str, text: str) -> None:
+    """Put the tables of a model between its marks in a page.
+
+    Args:
+        page: The page; marks are added at its end if it has none.
+        name: The model.
+        text: The tables.
+    """
+    begin, end = (_MARK.format(name=name, end=which) for which in ("", " end"))
+    old = page.read_text(encoding="utf-8")
+    if begin not in old:
+        old = f"{old.rstrip()}\n\n{begin}\n{end}\n"
+    before, _, rest = old.partition(begin)
+    after = rest.partition(end)[2]
+    page.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
+
+
+def ratios(ours: list[dict[str, float]], bare: list[dict[str, float]]) -> list[float]:
+    """Return, slice by slice, our tokens per processor second over the bare engine's."""
+    return [_speed(a) / _speed(b) for a, b in zip(ours, bare, strict=True)]
+
+
+def _speed(one: dict[str, float], clock: str = "cpu_s") -> float:
+    return one["tokens"] / one[clock]
+
+
+def _cells(way: dict[str, Any]) -> list[str]:
+    cells = []
+    for slices in way["users"].values():
+        cpu, wall = (median(_speed(one, clock) for one in slices) for clock in ("cpu_s", "wall_s"))
+        cells.append(f"{cpu:.1f} ({wall:.1f})")
+    first = [median(one[clock] for one in way["first"]) for clock in ("cpu_s", "wall_s")]
+    memory = max(one["mib"] for slices in way["users"].values() for one in slices)
+    load = way["loaded"]
+    return [
+        *cells,
+        f"{first[0]:.2f} ({first[1]:.2f}) s",
+        f"{memory:.0f} MiB",
+        f"{load['load_cpu_s']:.1f} ({load['load_wall_s']:.1f}) s",
+    ]
+
+
+def _factors(ways: dict[str, Any], users: list[str]) -> list[list[str]]:
+    from benchmarks.real_ways import ENTRIES
+
+    rows = []
+    for name, way in ways.items():
+        if (bare := ENTRIES[name].bare) in ways:
+            compared = [ratios(way["users"][n], ways[bare]["users"][n]) for n in users]
+            rows.append([f"{name} / {bare}", *(_range(found) for found in compared)])
+    ours = [name for name in ways if ENTRIES[name].bare]
+    others = [name for name in ways if not ENTRIES[name].bare]
+    if ours and others:
+        best = []
+        for n in users:
+            pair = [_fastest(ways, names, n) for names in (ours, others)]
+            found = ratios(*(ways[name]["users"][n] for name in pair))
+            best.append(f"{' / '.join(pair)}: {_range(found)}")
+        rows.append(["the best of ours / the best without us", *best])
+    return rows
+
+
+def _fastest(ways: dict[str, Any], names: list[str], users: str) -> str:
+    return max(names, key=lambda name: median(map(_speed, ways[name]["users"][users])))
+
+
+def _range(found: list[float]) -> str:
+    return f"{median(found):.2f}x ({min(found):.2f}-{max(found):.2f})"
+
+
+def _floors(results: dict[str, Any], users: str) -> list[str]:
+    """Say what reading all weights once a token allows, and how much of that was reached."""
+    from benchmarks.real_ways import ENTRIES
+
+    rate = results["bandwidth_gb_s"]
+    lines = [
+        f"One thread reads {rate:.1f} GB/s from memory. Reading the weights' files once a token:"
+    ]
+    for kind, size in results["weight_bytes"].items():
+        if not size:
+            continue
+        floor = rate * 1e9 / size
+        reached = [
+            f"{name} {median(map(_speed, way['users'][users])) / floor:.0%}"
+            for name, way in results["ways"].items()
+            if ENTRIES[name].runs == kind and ENTRIES[name].as_saved
+        ]
+        lines.append(
+            f"- {kind}, {size / 1e6:.0f} MB: {floor:.0f} tokens/s; reached with {users} user(s): "
+            + ", ".join(reached)
+        )
+    return [lines[0], "", *lines[1:]]
+
+
+def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+    lines = [head, ["---"] * len(head), *rows]
+    return [f"| {' | '.join(line)} |" for line in lines]
