@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from langchain_core.messages.ai import UsageMetadata
@@ -55,6 +55,24 @@ def believable(
         if odd:
             refused = f"{name}={_shown(odd)}"
     return believed, refused  # type: ignore[return-value]
+
+
+def repeated(usages: Sequence[Mapping[str, Any] | None]) -> UsageMetadata | None:
+    """Find the usage of a stream that reports all of its prompt more than once.
+
+    LangChain adds up what the chunks of a stream report. Some servers report the whole usage so
+    far in every chunk, which then counts many times.
+
+    Args:
+        usages: What each chunk reports.
+
+    Returns:
+        The last report, if each names the same prompt; None if adding up is right.
+    """
+    told = [usage for usage in usages if usage and usage.get("input_tokens")]
+    if len(told) < 2 or len({usage["input_tokens"] for usage in told}) > 1:
+        return None
+    return told[-1]  # type: ignore[return-value]
 
 
 def _is_count(value: Any) -> bool:

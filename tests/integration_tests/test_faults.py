@@ -109,5 +109,21 @@ async def test_every_fault_through_every_door(server, student, group, index) -> 
             await check(server, student, group, index, door, setting)
 
 
+@pytest.mark.parametrize("name", ["usage in every chunk", "usage twice", "usage without an end"])
+def test_usage_that_a_stream_repeats_is_counted_once(server, student, name) -> None:
+    server.reset(always=next(fault for fault in FAULTS["stream"] if fault.name == name).plan)
+    teacher = ChatOpenAI(
+        model="big-1", base_url=server.base_url, api_key="local", stream_usage=True, max_retries=0
+    )
+    chain = GuidedKnowledgeTransferChain(teacher=teacher, student=student, max_tokens=14)
+    with track_costs() as costs:
+        *_, last = chain.stream("Six apples and four more. How many?")
+    counted = costs.report().to_dict()["teacher"]
+    prompt, _, completion, _ = server.sums()
+    assert (counted["prompt_tokens"], counted["completion_tokens"]) == (prompt, completion)
+    usage = last.response_metadata["gkt"]["teacher_usage"]
+    assert (usage["input_tokens"], usage["output_tokens"]) == (prompt, completion)
+
+
 def test_the_page_holds_the_table() -> None:
     assert table() in PAGE.read_text()

@@ -30,6 +30,7 @@ from langchain_gkt.errors import GKTError, own_errors, refuse_broken_text
 from langchain_gkt.guidance import Guidance, GuidancePolicy
 from langchain_gkt.prompts.base import PreparedPrompt, PromptContext, aprepare, prepare
 from langchain_gkt.provider_errors import teacher_error
+from langchain_gkt.reported_usage import repeated
 from langchain_gkt.structured_output.schema import schema_in, with_instruction
 from langchain_gkt.teachers import replies
 from langchain_gkt.teachers import settings as teachers
@@ -124,8 +125,9 @@ class TeacherStep:
         # A provider's own tools (web search) have no function.
         names = [str(tool.get("function", tool).get("name")) for tool in settings.tools or ()]
         if call.streams:
-            chunk, reply = reply, None
+            chunk, reply, told = reply, None, []
             while chunk is not None:
+                told.append(getattr(chunk, "usage_metadata", None))
                 reply = chunk if reply is None else reply + chunk
                 text = str(reply.text)
                 visible = self._showable(text, limit, prompt)
@@ -136,6 +138,8 @@ class TeacherStep:
                     outcome.shown += new
                     yield text_chunk(new)
                 chunk = yield NEXT_CHUNK
+            if reply is not None and (usage := repeated(told)):
+                reply = reply.model_copy(update={"usage_metadata": usage})
         reply = received(self.settings, reply, "teacher")
         outcome.count(reply)
         reply = self._following(prompt, reply)

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import LLMResult
 from typing_extensions import Self
 
@@ -25,6 +26,7 @@ from langchain_gkt.costs.runs.model_runs import (
 )
 from langchain_gkt.costs.usage import message_of, text_length, usage_of
 from langchain_gkt.metadata import Role
+from langchain_gkt.reported_usage import repeated
 
 _ROLES = get_args(Role)
 _MAX_OPEN = 40_000
@@ -171,12 +173,16 @@ class RunListener(BaseCallbackHandler):
     def on_llm_new_token(self, token: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """Note when a stream's first chunk and first token came."""
         run = self._open.get(run_id)
-        if run is None or run.first_token_at is not None:
+        if run is None:
+            return
+        message = getattr(kwargs.get("chunk"), "message", None)
+        if usage := getattr(message, "usage_metadata", None):
+            run.usages.append(usage)
+        if run.first_token_at is not None:
             return
         now = time.perf_counter()
         if run.first_chunk_at is None:
             run.first_chunk_at = now
-        message = getattr(kwargs.get("chunk"), "message", None)
         if token or getattr(message, "tool_call_chunks", None):
             run.first_token_at = now
 
@@ -205,7 +211,7 @@ class RunListener(BaseCallbackHandler):
                 run.tier = said.get("service_tier") or llm_output.get("service_tier")
             result = RunResult(
                 message=message,
-                usage=usage_of(response, message) if isinstance(response, LLMResult) else None,
+                usage=_usage_of(run, response, message),
                 seconds=ended_at - run.started_at,
                 error=error,
             )
@@ -281,3 +287,11 @@ class RunListener(BaseCallbackHandler):
             self._end(run_id, None, error)
             if not run.is_chain:
                 self._end_call(run.call_id, None)
+
+
+def _usage_of(run: ModelRun, response: Any, message: AIMessage | None) -> UsageMetadata | None:
+    if not isinstance(response, LLMResult):
+        return None
+    if message is not None and (told := repeated(run.usages)):
+        message = message.model_copy(update={"usage_metadata": told})
+    return usage_of(response, message)

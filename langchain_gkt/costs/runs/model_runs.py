@@ -58,6 +58,7 @@ class ModelRun:
         first_token_at: When the first chunk with text or a tool call came.
         response_model: The model's name as the response gave it.
         tier: The service tier the response names.
+        usages: What the chunks of its stream reported.
     """
 
     run_id: UUID
@@ -79,6 +80,7 @@ class ModelRun:
     first_token_at: float | None = None
     response_model: str | None = None
     tier: str | None = None
+    usages: list[UsageMetadata] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
