@@ -1,7 +1,7 @@
 """A stream that is half read when its event loop ends is closed in order, and logs nothing.
 
-langchain-openai reads its streams in tasks of their own: what httpx logs of these there, it logs for
-ChatOpenAI alone, too.
+langchain-openai reads its streams in tasks of their own: what httpx logs of these there, it logs
+for ChatOpenAI alone, too.
 """
 
 from __future__ import annotations
