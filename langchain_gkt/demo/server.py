@@ -12,62 +12,37 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import socket
 import sys
 import threading
-import time
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
-from langchain_core.messages import AIMessage, AIMessageChunk, convert_to_messages
+from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.messages.ai import UsageMetadata
-from pydantic import BaseModel, Field, model_validator
 from starlette.concurrency import run_in_threadpool
 
+from langchain_gkt.serving.errors import APIError, as_api_error
+from langchain_gkt.serving.responses import (
+    DONE,
+    choice_of,
+    common_fields,
+    delta_of,
+    event,
+    finish_reason,
+    usage_fields,
+    whole_choice,
+)
+from langchain_gkt.serving.schema import CompletionFields
 from langchain_gkt.students.generation import Generation
 from langchain_gkt.students.huggingface import HuggingFaceStudent
-
-
-class StreamOptions(BaseModel):
-    """What a stream holds besides the text."""
-
-    include_usage: bool = False
-
-
-class ChatCompletionRequest(BaseModel):
-    """The fields of a chat completions request that the server knows; others are ignored."""
-
-    messages: list[dict[str, Any]] = Field(min_length=1)
-    model: str
-    max_tokens: int | None = Field(default=None, ge=1)
-    max_completion_tokens: int | None = Field(default=None, ge=1)
-    temperature: float = Field(default=0.0, ge=0, le=2)
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
-    stop: str | list[str] | None = None
-    n: Literal[1] = 1
-    stream: bool = False
-    stream_options: StreamOptions = StreamOptions()
-    continue_final_message: bool = False
-    tools: list[dict[str, Any]] | None = None
-    tool_choice: str | dict[str, Any] | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_nulls(cls, values: Any) -> Any:
-        # The API lets every optional field be null, which means its default.
-        if not isinstance(values, dict):
-            return values
-        return {name: value for name, value in values.items() if value is not None}
 
 
 class ChatCompletionService:
@@ -85,7 +60,7 @@ class ChatCompletionService:
         self.active_requests = 0
         self.streamed_chunks = 0
 
-    def prepare(self, body: ChatCompletionRequest) -> Generation:
+    def prepare(self, body: CompletionFields) -> Generation:
         """Check a request and tokenize it.
 
         Args:
@@ -100,31 +75,20 @@ class ChatCompletionService:
         """
         if body.model != self.name:
             raise ValueError(f"model {body.model!r} does not exist; this server has {self.name!r}")
-        try:
-            messages = convert_to_messages(body.messages)
-        except KeyError as error:
-            raise ValueError(f"messages hold one without its field {error}; add it") from error
-        if messages[-1].type == "ai" and not body.continue_final_message:
-            raise ValueError(
-                "messages end with an assistant message; set continue_final_message to continue it"
-            )
-        if body.continue_final_message and messages[-1].type != "ai":
-            raise ValueError("continue_final_message needs messages that end with an assistant's")
         if body.tools and not self.model.knows_tools:
             raise NotImplementedError(
                 f"tools: the chat template of model {self.name!r} has no place for them; "
                 "leave them out, or serve a model that was trained to call tools"
             )
         arguments = {
-            "max_tokens": body.max_completion_tokens or body.max_tokens,
-            "temperature": body.temperature,
-            "top_p": body.top_p,
+            "max_tokens": body.limit,
+            "temperature": body.temperature or 0.0,
+            "top_p": body.top_p or 1.0,
             "seed": body.seed,
             "tools": body.tools,
             "tool_choice": body.tool_choice,
         }
-        stop = [body.stop] if isinstance(body.stop, str) else body.stop
-        return self.model._generation(messages, stop, arguments)
+        return self.model._generation(body.conversation, body.stop, arguments)  # type: ignore[arg-type]
 
     async def stream(self, generation: Generation) -> AsyncIterator[AIMessageChunk]:
         """Generate chunk by chunk; closing the iterator stops the generation in one step."""
@@ -158,66 +122,25 @@ class ChatCompletionService:
             working.cancel()
             self.active_requests -= 1
 
-    def common_fields(self, kind: str) -> dict[str, Any]:
-        """Return the fields that every response has."""
-        created = int(time.time())
-        return {
-            "id": f"chatcmpl-{uuid.uuid4().hex}",
-            "object": kind,
-            "created": created,
-            "model": self.name,
-        }
-
     async def stream_events(
-        self, generation: Generation, body: ChatCompletionRequest
+        self, generation: Generation, body: CompletionFields
     ) -> AsyncIterator[str]:
         """Yield the server-sent events of a streamed response."""
-        base, usage = self.common_fields("chat.completion.chunk"), None
-        delta: dict[str, Any] = {"role": "assistant"}
+        base, usage = common_fields("chat.completion.chunk", self.name), None
+        begun: dict[str, Any] = {"role": "assistant", "content": ""}
         async for chunk in self.stream(generation):
-            delta["content"] = chunk.text
-            if chunk.tool_call_chunks:
-                delta["tool_calls"] = [
-                    {"index": index, **_tool_call(call["id"], call["name"], call["args"])}
-                    for index, call in enumerate(chunk.tool_call_chunks)
-                ]
-            reason = chunk.response_metadata.get("finish_reason")
-            choice = {"index": 0, "delta": delta, "finish_reason": reason}
-            yield _event({**base, "choices": [choice]})
-            delta, usage = {}, chunk.usage_metadata
-        if body.stream_options.include_usage and usage:
-            yield _event({**base, "choices": [], "usage": _usage(usage)})
-        yield "data: [DONE]\n\n"
+            reason = finish_reason(chunk) if chunk.response_metadata.get("finish_reason") else None
+            delta, begun = {**begun, **delta_of(chunk)}, {}
+            yield event({**base, "choices": [choice_of(delta, reason)]})
+            usage = chunk.usage_metadata
+        if body.includes_usage and usage:
+            yield event({**base, "choices": [], "usage": _usage(usage)})
+        yield DONE
 
 
-def _usage(usage: UsageMetadata) -> dict[str, Any]:
-    return {
-        "prompt_tokens": usage["input_tokens"],
-        "completion_tokens": usage["output_tokens"],
-        "total_tokens": usage["total_tokens"],
-        "prompt_tokens_details": {"cached_tokens": 0},
-    }
-
-
-def _tool_call(call_id: str | None, name: str | None, arguments: str | None) -> dict[str, Any]:
-    function = {"name": name, "arguments": arguments}
-    return {"id": call_id, "type": "function", "function": function}
-
-
-def _assistant(answer: AIMessage) -> dict[str, Any]:
-    calls = [_tool_call(c["id"], c["name"], json.dumps(c["args"])) for c in answer.tool_calls]
-    calls += [_tool_call(c["id"], c["name"], c["args"]) for c in answer.invalid_tool_calls]
-    message = {"role": "assistant", "content": str(answer.text) or (None if calls else "")}
-    return {**message, "tool_calls": calls} if calls else message
-
-
-def _event(data: dict[str, Any]) -> str:
-    return f"data: {json.dumps(data)}\n\n"
-
-
-def _bad_request(message: str) -> JSONResponse:
-    error = {"message": message, "type": "invalid_request_error", "code": None}
-    return JSONResponse({"error": error}, status_code=400)
+def _usage(usage: UsageMetadata) -> dict[str, Any] | None:
+    # Cached tokens have a discount, and a bill must not depend on what was asked before.
+    return usage_fields({**usage, "input_token_details": {}})
 
 
 def build_app(service: ChatCompletionService) -> FastAPI:
@@ -233,9 +156,7 @@ def build_app(service: ChatCompletionService) -> FastAPI:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return _bad_request(
-            "; ".join(f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors())
-        )
+        return as_api_error(error).response()
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
@@ -250,23 +171,20 @@ def build_app(service: ChatCompletionService) -> FastAPI:
         return {"object": "list", "data": [{"id": service.name, "object": "model"}]}
 
     @app.post("/v1/chat/completions", response_model=None)
-    async def chat_completions(
-        body: ChatCompletionRequest, connection: Request
-    ) -> dict[str, Any] | Any:
+    async def chat_completions(body: CompletionFields, connection: Request) -> dict[str, Any] | Any:
         try:
             generation = await run_in_threadpool(service.prepare, body)
         except (ValueError, NotImplementedError) as error:
-            return _bad_request(str(error))
+            return as_api_error(error).response()
         if body.stream:
             events = service.stream_events(generation, body)
             return StreamingResponse(events, media_type="text/event-stream")
         answer = await service.generate(generation, connection)
         if answer is None or answer.usage_metadata is None:
-            return _bad_request("the client went away")
-        reason = answer.response_metadata["finish_reason"]
-        choice = {"index": 0, "message": _assistant(answer), "finish_reason": reason}
-        common = service.common_fields("chat.completion")
-        return {**common, "choices": [choice], "usage": _usage(answer.usage_metadata)}
+            return APIError(400, "the client went away").response()
+        common = common_fields("chat.completion", service.name)
+        usage = _usage(answer.usage_metadata)
+        return {**common, "choices": [whole_choice(answer)], "usage": usage}
 
     return app
 

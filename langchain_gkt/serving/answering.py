@@ -20,12 +20,13 @@ from langchain_gkt.serving.errors import as_api_error
 from langchain_gkt.serving.records import RequestRecord, role_fields
 from langchain_gkt.serving.responses import (
     DONE,
-    assistant_message,
+    choice_of,
     common_fields,
     delta_of,
     event,
     finish_reason,
     usage_fields,
+    whole_choice,
 )
 
 _POLL_SECONDS = 0.1
@@ -135,15 +136,9 @@ class Answering:
         answer = await self._first(connection)
         assert isinstance(answer, _Answer)
         message = answer.message
-        choice = {
-            "index": 0,
-            "message": assistant_message(message),
-            "logprobs": None,
-            "finish_reason": finish_reason(message),
-        }
         return {
             **common_fields("chat.completion", model),
-            "choices": [choice],
+            "choices": [whole_choice(message)],
             "usage": usage_fields(message.usage_metadata),
             "gkt": answer.gkt,
         }
@@ -191,16 +186,16 @@ class Answering:
         if include_usage:
             base["usage"] = None
         begun: dict[str, Any] = {"role": "assistant", "content": ""}
-        yield event({**base, "choices": [_choice(begun, None)]})
+        yield event({**base, "choices": [choice_of(begun, None)]})
         while not isinstance(part, _Answer):
             if isinstance(part, Exception):
                 self._record.note_error(part)
                 yield event(as_api_error(part).body)
                 return
             if delta := delta_of(part):
-                yield event({**base, "choices": [_choice(delta, None)]})
+                yield event({**base, "choices": [choice_of(delta, None)]})
             part = await self._parts.get()
-        ended = {**base, "choices": [_choice({}, finish_reason(part.message))]}
+        ended = {**base, "choices": [choice_of({}, finish_reason(part.message))]}
         if include_usage:
             yield event(ended)
             usage = usage_fields(part.message.usage_metadata)
@@ -232,7 +227,3 @@ class _Stream(StreamingResponse):
         finally:
             # In a task, because this one may be in the middle of being cancelled.
             await asyncio.shield(asyncio.create_task(self._answering.close()))
-
-
-def _choice(delta: dict[str, Any], reason: str | None) -> dict[str, Any]:
-    return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}

@@ -6,14 +6,17 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
-from langchain_core.messages import BaseMessage, convert_to_messages
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import BaseMessage
 
 from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
 from langchain_gkt.metadata import Mode
 from langchain_gkt.prompts.plain_data import from_data
 from langchain_gkt.serving.errors import APIError
 from langchain_gkt.serving.schema import ChatCompletionRequest
+from langchain_gkt.students.remote import remote_student
 from langchain_gkt.teachers.wrappers import with_fields
 
 _MODES: tuple[Mode, ...] = ("guided", "teacher", "student")
@@ -113,18 +116,26 @@ class Catalog:
             arguments["guidance"] = body.gkt.guidance
         if body.gkt.teacher_prompt is not None:
             arguments["teacher_prompt"] = from_data(body.gkt.teacher_prompt)
+        chain = _sampling(self.chain, seed=body.seed, top_p=body.top_p)
+        if body.continue_final_message:
+            chain = chain.model_copy(update={"teacher": _continuing(chain.teacher)})
         return ChainCall(
-            chain=_sampling(self.chain, seed=body.seed, top_p=body.top_p),
-            messages=_messages(body.messages),
+            chain=chain,
+            messages=body.conversation,
             arguments=arguments,
         )
 
 
-def _messages(given: list[dict[str, Any]]) -> list[BaseMessage]:
-    try:
-        return convert_to_messages(given)
-    except KeyError as error:
-        raise ValueError(f"messages hold one without its field {error}; add it") from error
+def _continuing(teacher: Any) -> Any:
+    """Have a teacher behind a server of its own continue a begun answer, as a student would.
+
+    OpenAI's own service knows no such field and refuses it.
+    """
+    address = getattr(teacher, "openai_api_base", None)
+    hosted = not address or (urlsplit(str(address)).hostname or "").endswith("openai.com")
+    if hosted or not isinstance(teacher, BaseChatModel):
+        return teacher
+    return remote_student(teacher, "vllm")
 
 
 def _sampling(chain: GuidedKnowledgeTransferChain, **fields: Any) -> GuidedKnowledgeTransferChain:

@@ -9,7 +9,10 @@ from fastapi.exceptions import RequestValidationError
 from starlette.responses import JSONResponse
 
 from langchain_gkt.errors import BudgetExceeded, StudentError, TeacherError
+from langchain_gkt.provider_errors import status_of
 
+_REFUSED = (400, 413, 422)
+"""Statuses of a provider that finds fault with the request, which no retry mends."""
 _NO_RETRY = {"x-should-retry": "false"}  # OpenAI's clients would ask again, for nothing
 
 
@@ -72,6 +75,11 @@ def as_api_error(error: BaseException) -> APIError:
     if isinstance(error, TeacherError):
         cause = error.__cause__
         why = f" ({type(cause).__name__})" if cause else f": {error}"
+        if status_of(error) in _REFUSED:
+            message = f"the teacher refuses this request{why}: it may be too long for it, or hold "
+            message += "what it does not take, such as tools or an assistant message to continue; "
+            message += "change the request, or ask the student's model"
+            return APIError(400, message, code="teacher_refused")
         message = f"the teacher's call failed{why}; try again, or ask who runs this server"
         return APIError(502, message, kind="api_error", code="teacher_error")
     if isinstance(error, StudentError):

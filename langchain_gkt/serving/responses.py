@@ -100,6 +100,30 @@ def delta_of(chunk: AIMessageChunk) -> dict[str, Any]:
     return delta
 
 
+def choice_of(delta: Mapping[str, Any], reason: str | None) -> dict[str, Any]:
+    """Return the one choice of a chunk.
+
+    Args:
+        delta: What the chunk adds.
+        reason: Why the answer ended; None if it goes on.
+    """
+    return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+
+
+def whole_choice(answer: AIMessage) -> dict[str, Any]:
+    """Return the one choice of a response that is not streamed.
+
+    Args:
+        answer: The answer.
+    """
+    return {
+        "index": 0,
+        "message": assistant_message(answer),
+        "logprobs": None,
+        "finish_reason": finish_reason(answer),
+    }
+
+
 def event(data: Mapping[str, Any]) -> str:
     """Return a server-sent event.
 

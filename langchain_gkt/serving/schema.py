@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Literal
 
+from langchain_core.messages import BaseMessage, convert_to_messages
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 from typing_extensions import Self
 
@@ -75,8 +76,8 @@ class GKTOptions(BaseModel):
         return values
 
 
-class ChatCompletionRequest(BaseModel):
-    """A chat completions request; fields that would change the answer are taken or refused."""
+class CompletionFields(BaseModel):
+    """The fields of a chat completions request that any server of this package understands."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -94,23 +95,14 @@ class ChatCompletionRequest(BaseModel):
     continue_final_message: bool = False
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
-    parallel_tool_calls: bool | None = None
-    response_format: dict[str, Any] | None = None
-    gkt: GKTOptions = GKTOptions()
 
     @model_validator(mode="before")
     @classmethod
-    def _check_names(cls, values: Any) -> Any:
+    def _drop_nulls(cls, values: Any) -> Any:
         # The API lets every optional field be null, which means its default.
         if not isinstance(values, dict):
             return values
-        given = {name: value for name, value in values.items() if value is not None}
-        for name, mend in _REFUSED.items():
-            if given.get(name):  # 0, false and {} ask for nothing
-                raise ValueError(f"{name}: {mend}")
-        given = {name: value for name, value in given.items() if name not in _REFUSED}
-        _refuse(given, "the request", (*cls.model_fields, *_HARMLESS))
-        return given
+        return {name: value for name, value in values.items() if value is not None}
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -131,6 +123,18 @@ class ChatCompletionRequest(BaseModel):
         return [value] if isinstance(value, str) else value or None
 
     @property
+    def conversation(self) -> list[BaseMessage]:
+        """The messages, as LangChain's.
+
+        Raises:
+            ValueError: If one lacks a field or has an unknown role.
+        """
+        try:
+            return convert_to_messages(self.messages)
+        except KeyError as error:
+            raise ValueError(f"messages hold one without its field {error}; add it") from error
+
+    @property
     def limit(self) -> int | None:
         """Most tokens of the answer; None for the models' own limits."""
         return self.max_completion_tokens or self.max_tokens
@@ -139,3 +143,24 @@ class ChatCompletionRequest(BaseModel):
     def includes_usage(self) -> bool:
         """Whether a stream ends with the usage."""
         return self.stream_options is not None and self.stream_options.include_usage
+
+
+class ChatCompletionRequest(CompletionFields):
+    """A chat completions request; fields that would change the answer are taken or refused."""
+
+    parallel_tool_calls: bool | None = None
+    response_format: dict[str, Any] | None = None
+    gkt: GKTOptions = GKTOptions()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_names(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        given = {name: value for name, value in values.items() if value is not None}
+        for name, mend in _REFUSED.items():
+            if given.get(name):  # 0, false and {} ask for nothing
+                raise ValueError(f"{name}: {mend}")
+        given = {name: value for name, value in given.items() if name not in _REFUSED}
+        _refuse(given, "the request", (*cls.model_fields, *_HARMLESS))
+        return given

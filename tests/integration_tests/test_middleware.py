@@ -2,11 +2,17 @@ from __future__ import annotations
 
 import pytest
 from langchain.agents import create_agent
-from langchain.agents.middleware import ModelFallbackMiddleware
+from langchain.agents.middleware import ModelFallbackMiddleware, SummarizationMiddleware
 from support.fakes import WordTeacher
 from support.scripted import ToolTeacher, add, save_scripted
 
-from langchain_gkt import Budget, BudgetExceeded, HuggingFaceStudent, Price
+from langchain_gkt import (
+    Budget,
+    BudgetExceeded,
+    GuidedKnowledgeTransferChain,
+    HuggingFaceStudent,
+    Price,
+)
 from langchain_gkt.middleware import BudgetMiddleware, GuidanceMiddleware
 
 SUM = {"messages": [("human", "please add 3 and 4")]}
@@ -83,3 +89,19 @@ def test_wrong_fields_are_refused(student) -> None:
         GuidanceMiddleware(student=student, teacher=WordTeacher())
     with pytest.raises(TypeError, match="Budget"):
         BudgetMiddleware("5")
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_summaries_go_by_the_profile_of_the_pair(student, asynchronous) -> None:
+    # The student holds more than the teacher: the smaller context counts.
+    teacher = ToolTeacher(profile={"max_input_tokens": 400, "tool_calling": True})
+    pair = GuidedKnowledgeTransferChain(teacher=teacher, student=student, guidance_tokens=6)
+    assert (pair.profile["max_input_tokens"], pair.profile["tool_calling"]) == (400, True)
+    summing = SummarizationMiddleware(pair, trigger=("fraction", 0.5), keep=("messages", 1))
+    agent = create_agent(pair, [add], middleware=[summing])
+    short = {"messages": [("human", "Hello you"), ("ai", "Well"), ("human", "please add 3 and 4")]}
+    long = {"messages": [("human", "Hello you " * 100), *short["messages"][1:]]}
+    for given, first in ((short, "Hello you"), (long, "Here is a summary")):
+        state = await agent.ainvoke(given) if asynchronous else agent.invoke(given)
+        assert state["messages"][0].text.startswith(first)
+        assert state["messages"][-1].text.endswith("the answer to this is: 7.")

@@ -7,18 +7,16 @@ import logging
 import re
 import shutil
 import subprocess
-import threading
-import time
 from dataclasses import fields
 from pathlib import Path
 
 import httpx
 import openai
 import pytest
-import uvicorn
 from langchain.agents import create_agent
 from langchain_openai import ChatOpenAI
 from support.scripted import ToolTeacher, add, save_scripted
+from support.served import served
 from support.tiny import wait_until
 
 from langchain_gkt import (
@@ -53,16 +51,8 @@ def app(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def url(app):
-    listener = bind("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-    server.should_exit = True
-    thread.join()
-    listener.close()
+    with served(app) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
