@@ -21,14 +21,13 @@ if __name__ == "__main__":
     try:
         with LocalCloud(TEACHER) as cloud, tempfile.TemporaryDirectory() as folder:
             local = {"base_url": cloud.base_url, "api_key": "local", "model": cloud.name}
-            teacher = ChatOpenAI(**local, temperature=0)  # <- your provider, without base_url
-            address, name = cloud.base_url, cloud.name
 
             def make() -> GuidedKnowledgeTransferChain:
                 """Make the chain in an actor, because a key does not travel in a chain."""
-                teacher = ChatOpenAI(base_url=address, api_key="local", model=name, temperature=0)
+                teacher = ChatOpenAI(**local, temperature=0)  # <- ChatOpenAI(model="gpt-4o-mini")
+                student = str(STUDENT)  # <- a Hugging Face model: a folder or hub id
                 return GuidedKnowledgeTransferChain(
-                    teacher=teacher, student=str(STUDENT), guidance_tokens=20
+                    teacher=teacher, student=student, guidance_tokens=20
                 )
 
             questions = ray.data.from_items([{"question": p.question} for p in sample(7, 100)])

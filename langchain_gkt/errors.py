@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -227,7 +228,8 @@ def refuse_broken_text(messages: Sequence[BaseMessage]) -> None:
         ValueError: If a text holds a surrogate that is alone.
     """
     for position, message in enumerate(messages):
-        for text in (str(message.text), str(getattr(message, "tool_calls", ""))):
+        calls = getattr(message, "tool_calls", None)
+        for text in (str(message.text), json.dumps(calls, ensure_ascii=False, default=str)):
             try:
                 text.encode()
             except UnicodeEncodeError as error:

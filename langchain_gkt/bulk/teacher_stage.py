@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import threading
 import uuid
 from dataclasses import asdict
 from decimal import Decimal
@@ -28,6 +27,7 @@ from langchain_gkt.chain.steps.teacher_step import TeacherStep
 from langchain_gkt.costs.aggregator import CostAggregator
 from langchain_gkt.costs.budget import Reservation
 from langchain_gkt.costs.prices import RolePrices
+from langchain_gkt.costs.runs.fork_safe_lock import ForkSafeLock
 from langchain_gkt.costs.runs.listener import RunListener
 from langchain_gkt.costs.totals import CallRecord, UsageTotals
 from langchain_gkt.errors import BudgetExceeded, TeacherError
@@ -78,7 +78,7 @@ class TeacherStage:
         self.controller = controller
         prices = {name: getattr(self.options, name) for name in ("teacher_price", "student_price")}
         self.prices: dict[str, Any] = prices
-        lock = threading.RLock()
+        lock = ForkSafeLock()
         # Learns how many tokens the teacher's prompts have, for the reservations.
         self.aggregator = CostAggregator(
             prices=RolePrices(teacher=prices["teacher_price"], student=prices["student_price"]),

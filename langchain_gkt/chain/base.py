@@ -21,6 +21,7 @@ from langchain_gkt.chain.identity import answer_key, known_identity, traced_para
 from langchain_gkt.chain.messages import join_chunks
 from langchain_gkt.chain.profile import pair_profile
 from langchain_gkt.chain.reliability.breaker import CircuitBreaker
+from langchain_gkt.chain.reliability.owned_stream import OwnedStream
 from langchain_gkt.chain.settings import (
     CallSettings,
     CheckedMode,
@@ -37,12 +38,13 @@ from langchain_gkt.chain.tool import answering_tool
 from langchain_gkt.errors import ConfigurationError, own_errors
 from langchain_gkt.guidance import Guidance, GuidancePolicy
 from langchain_gkt.structured_output.schema import Method
+from langchain_gkt.students.batching import InterruptibleChatModel
 from langchain_gkt.teachers.pickling import dump_state, load_state
 from langchain_gkt.teachers.settings import require_tools
 from langchain_gkt.teachers.wrappers import is_configurable, models_of, resolve
 
 
-class GuidedKnowledgeTransferChain(BaseChatModel):
+class GuidedKnowledgeTransferChain(InterruptibleChatModel):
     """A chat model whose answers are begun by a teacher and finished by a local student.
 
     The teacher writes at most ``guidance_tokens`` tokens; the student reads the conversation
@@ -133,9 +135,8 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> Any:
         params = super()._get_ls_params(stop=stop, **kwargs)
-        params["ls_provider"] = "langchain-gkt"
-        params["ls_model_name"] = kwargs.get("model", "langchain-gkt")
-        return params
+        model = kwargs.get("model", "langchain-gkt")
+        return {**params, "ls_provider": "langchain-gkt", "ls_model_name": model}
 
     def _resolve_model_profile(self) -> Any:
         return pair_profile(self.teacher, self.student, self.mode, self.max_tokens)
@@ -150,8 +151,7 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> GuidedKnowledgeTransferChain:
         """Copy the settings; the teacher, which calls never change, and the weights are shared."""
-        memo = {} if memo is None else memo
-        memo[id(self.teacher)] = self.teacher
+        (memo := {} if memo is None else memo)[id(self.teacher)] = self.teacher
         return super().__deepcopy__(memo)
 
     def get_token_ids(self, text: str) -> list[int]:
@@ -266,13 +266,13 @@ class GuidedKnowledgeTransferChain(BaseChatModel):
     ) -> AsyncIterator[AIMessageChunk]:
         """Do what `stream` does, on the event loop."""
         config, one = self._for_streaming(config, kwargs, asynchronous=True)
-        chunks: Any = BaseChatModel.astream(one, input, config, **kwargs)
+        chunks: Any = OwnedStream(BaseChatModel.astream(one, input, config, **kwargs))
         try:
             async for chunk in chunks:
                 yield chunk
         finally:
             if one._chunks is not None:
-                await one._chunks.aclose()  # the children's runs end before their parent's
+                await OwnedStream(one._chunks).aclose()  # the children's runs end before it
             await chunks.aclose()
 
     def _chat_model_stream_v3(self, input: Any, config: Any = None, **kwargs: Any) -> Any:

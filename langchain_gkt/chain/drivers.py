@@ -25,6 +25,7 @@ from langchain_core.runnables.config import (
 )
 
 from langchain_gkt.chain.reliability.deadline import Deadline, Part
+from langchain_gkt.chain.reliability.owned_stream import OwnedStream
 from langchain_gkt.chain.reliability.run_guard import RunGuard
 from langchain_gkt.chain.reliability.timed import TimedParts
 from langchain_gkt.chain.reliability.timed_async import AwaitedParts
@@ -99,7 +100,7 @@ class ModelCall:
 
     def astream(self) -> Any:
         """Return an asynchronous iterator over the chunks of the model's reply."""
-        return self.model.astream(self.messages, self.config, **self.arguments)
+        return OwnedStream(self.model.astream(self.messages, self.config, **self.arguments))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import importlib
-import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -19,6 +18,7 @@ from langchain_gkt.costs.budget import Budget
 from langchain_gkt.costs.comparison import Comparison
 from langchain_gkt.costs.prices import MachineTime, Prices, RolePrices, check_price
 from langchain_gkt.costs.report import CostReport
+from langchain_gkt.costs.runs.fork_safe_lock import ForkSafeLock
 from langchain_gkt.costs.runs.listener import RunListener
 from langchain_gkt.costs.totals import CallRecord
 from langchain_gkt.metadata import Mode
@@ -135,7 +135,7 @@ class CostTracker(RunListener):
         if teacher_price is None and budget is not None:
             teacher_price = budget.teacher_price
         self.calls: list[CallRecord] = []
-        lock = threading.RLock()
+        lock = ForkSafeLock()
         self._aggregator = CostAggregator(
             prices=RolePrices(teacher=teacher_price, student=student_price),
             budget=budget,

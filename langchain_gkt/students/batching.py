@@ -1,12 +1,121 @@
-"""How many inputs of a batch are sent to a student at the same time.
+"""Batches: how many inputs are asked at the same time, in threads that Ctrl-C can leave.
 
 LangChain's own default depends on the machine's cores, and would leave most of the engine's
-batch empty.
+batch empty; its threads keep an interrupted program waiting until all of them have ended.
 """
 
 from __future__ import annotations
 
-from langchain_core.runnables.config import RunnableConfig, merge_configs
+import os
+import queue
+import threading
+from abc import ABC
+from collections.abc import Callable
+from contextvars import Context, copy_context
+from typing import Any, TypeVar
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.runnables.config import RunnableConfig, get_config_list, merge_configs
+
+T = TypeVar("T")
+
+_Outcome = tuple[int, Any, BaseException | None]
+
+
+class InterruptibleChatModel(BaseChatModel, ABC):
+    """A chat model whose ``batch`` ends at once when the program is interrupted."""
+
+    def batch(
+        self,
+        inputs: list[Any],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[Any]:
+        """Answer several inputs side by side.
+
+        Args:
+            inputs: The inputs.
+            config: Runnable config, or one per input; ``max_concurrency`` of the first counts.
+            return_exceptions: Whether to return an exception in the place of its answer.
+            **kwargs: As for ``invoke``.
+
+        Returns:
+            The answers, in order.
+        """
+        if not inputs:
+            return []
+        configs = get_config_list(config, len(inputs))
+
+        def ask(index: int) -> Any:
+            try:
+                return self.invoke(inputs[index], configs[index], **kwargs)
+            except Exception as error:
+                if return_exceptions:
+                    return error
+                raise
+
+        if len(inputs) == 1:
+            return [ask(0)]
+        return run_batch(ask, len(inputs), configs[0].get("max_concurrency"))
+
+
+def run_batch(work: Callable[[int], T], count: int, most: int | None = None) -> list[T]:
+    """Do pieces of work side by side, in threads that do not keep an interrupted program waiting.
+
+    Args:
+        work: Does the piece of a number.
+        count: How many there are.
+        most: Most threads; None for what `concurrent.futures` would take.
+
+    Returns:
+        The results, in order.
+
+    Raises:
+        BaseException: The first that a piece raised: no further piece is begun, and those that run
+            are waited for. An interruption of the caller is raised at once; what runs then goes on
+            in daemon threads, and what it gives is dropped.
+    """
+    todo: queue.SimpleQueue[tuple[int, Context]] = queue.SimpleQueue()
+    done: queue.SimpleQueue[_Outcome | None] = queue.SimpleQueue()
+    is_over = threading.Event()
+    for index in range(count):
+        todo.put((index, copy_context()))
+
+    def serve() -> None:
+        while not is_over.is_set():
+            try:
+                index, context = todo.get_nowait()
+            except queue.Empty:
+                break
+            try:
+                done.put((index, context.run(work, index), None))
+            except BaseException as error:  # noqa: BLE001  raised again where it is waited for
+                is_over.set()
+                done.put((index, None, error))
+        done.put(None)
+
+    running = min(count, most or min(32, (os.cpu_count() or 1) + 4))
+    found: dict[int, Any] = {}
+    failed: dict[int, BaseException] = {}
+    try:
+        for _ in range(running):
+            threading.Thread(target=serve, name="gkt-batch", daemon=True).start()
+        while running:
+            outcome = done.get()
+            if outcome is None:
+                running -= 1
+                continue
+            index, found[index], error = outcome
+            if error is not None:
+                failed[index] = error
+    except BaseException:
+        is_over.set()
+        raise
+    if failed:
+        raise failed[min(failed)]
+    return [found[index] for index in range(count)]
 
 
 def with_max_concurrency(

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any, ClassVar, cast
 
-from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
@@ -20,7 +20,7 @@ from langchain_gkt.structured_output.schema import Method, bind_schema
 from langchain_gkt.structured_output.tools import in_openai_form
 from langchain_gkt.students.backends.choosing import BackendName
 from langchain_gkt.students.backends.protocol import Backend, PrefillHandle
-from langchain_gkt.students.batching import with_max_concurrency
+from langchain_gkt.students.batching import InterruptibleChatModel, with_max_concurrency
 from langchain_gkt.students.generation import Generation
 from langchain_gkt.students.loading import ModelSource, StudentLoader, name_of
 from langchain_gkt.students.profile import student_profile
@@ -37,7 +37,7 @@ from langchain_gkt.students.tokenization.control_tokens import AllowedTokens
 _ANSWER_FIELDS = (*SAMPLING, "stop", "dtype", "on_long_prompt")
 
 
-class HuggingFaceStudent(BaseChatModel):
+class HuggingFaceStudent(InterruptibleChatModel):
     """A local Hugging Face model that continues answers.
 
     A trailing AIMessage is the beginning of the model's own answer; only what follows is

@@ -333,7 +333,9 @@ def from_path(
         if tokenizer is None:
             tokenizer = AutoTokenizer.from_pretrained(source, **code)
         saved = "auto" if dtype == "int8" else dtype
-        model: Any = kind.from_pretrained(source, dtype=saved, **code)
+        model, found = kind.from_pretrained(  # type: ignore[misc]
+            source, dtype=saved, output_loading_info=True, **code
+        )
     except ImportError:  # it names the package
         raise
     except Exception as error:  # broken weights fail in many ways
@@ -347,6 +349,11 @@ def from_path(
             hint="give a folder made by save_pretrained whose files are whole and belong together, "
             "or a hub id that is reachable or in the local cache",
         ) from error
+    if missing := sorted(found["missing_keys"]):  # transformers makes them up at random
+        raise StudentError(
+            f"student={path!r} lacks {len(missing)} of its weights, such as {missing[0]}",
+            hint="give a folder made by save_pretrained whose files belong together",
+        )
     model = model.to(device or "cpu")
     if dtype == "int8":
         model = quantize(model)

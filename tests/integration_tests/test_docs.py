@@ -75,6 +75,12 @@ def test_costs(world, capsys) -> None:
     assert "per_call_usd" in printed
 
 
+def test_deadlines(world) -> None:
+    chain = run_page("deadlines.md")["chain"]
+    assert chain.invoke("What is 2 plus 3?").text
+    chain.student.close()
+
+
 @pytest.mark.slow
 def test_evaluate(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)

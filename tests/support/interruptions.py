@@ -47,3 +47,42 @@ def run_killed(folder: Path, call: str, *deaths: int) -> str:
         What the last one prints.
     """
     return run_program(_KILLED.format(call=call), str(folder), *map(str, deaths))
+
+
+INTERRUPTED = f"""
+import os, signal, sys, threading
+sys.path[:0] = [{_TESTS!r}]
+import torch
+torch.set_num_threads(1)
+from support.fakes import MODELS, WordTeacher
+from langchain_gkt import GuidedKnowledgeTransferChain, HuggingFaceStudent
+
+entered, ended = threading.Event(), threading.Event()
+
+class Silent(WordTeacher):
+    def _generate(self, *arguments, **options):
+        entered.set()
+        ended.wait()
+
+model = HuggingFaceStudent(model=MODELS / "student", temperature=9.0, max_tokens=480)
+if sys.argv[1] == "teacher":
+    model = GuidedKnowledgeTransferChain(teacher=Silent(), student=model)
+else:
+    decode = model._engine.scheduler._decode
+    def noted(*arguments):
+        entered.set()
+        return decode(*arguments)
+    model._engine.scheduler._decode = noted
+
+def interrupt():
+    entered.wait()
+    os.kill(os.getpid(), signal.SIGINT)
+
+threading.Thread(target=interrupt, daemon=True).start()
+try:
+    model.batch(["x"] * 400)
+    ended.set()
+except KeyboardInterrupt:
+    print("interrupted, and the work goes on" if not ended.is_set() else "it waited")
+"""
+"""A batch of a silent teacher, or of many long answers of a student; it interrupts itself."""

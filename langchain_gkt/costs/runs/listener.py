@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import LLMResult
 from typing_extensions import Self
 
+from langchain_gkt.costs.runs.fork_safe_lock import ForkSafeLock
 from langchain_gkt.costs.runs.model_runs import (
     CHAIN_PROVIDER,
     CancelledTaskMonitor,
@@ -75,7 +75,7 @@ class RunListener(BaseCallbackHandler):
     run_inline = True  # the caller's context is known only in its own thread and task
     gkt_children = True
 
-    def __init__(self, subscriber: RunSubscriber, lock: threading.RLock | None = None) -> None:
+    def __init__(self, subscriber: RunSubscriber, lock: ForkSafeLock | None = None) -> None:
         """Listen for one subscriber.
 
         Args:
@@ -84,7 +84,7 @@ class RunListener(BaseCallbackHandler):
         """
         self._subscriber = subscriber
         # Collecting a forgotten stream ends its run, perhaps in a thread that holds the lock.
-        self._lock = lock or threading.RLock()
+        self._lock = lock or ForkSafeLock()
         self._open: OrderedDict[UUID, ModelRun] = OrderedDict()
         self._calls: OrderedDict[str, ChainCall] = OrderedDict()
         self._roots: dict[UUID, str] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, field
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any, TypeAlias, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -45,6 +45,16 @@ class AnswerPart:
     seconds: float = 0.0
     first_token_seconds: float | None = None
     unreported: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse costs that are no numbers."""
+        for name in ("prompt_cost", "completion_cost"):
+            try:
+                Decimal(getattr(self, name) or 0)
+            except InvalidOperation:
+                raise ValueError(
+                    f"AnswerPart.{name} must be a decimal number, not {getattr(self, name)!r}"
+                ) from None
 
     @property
     def cost(self) -> Decimal | None:
@@ -158,6 +168,11 @@ class Answer:
     probabilities: list[float] | None = None
     entropies: list[float] | None = None
     replayed: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse an answer that the main metric has not judged."""
+        if "answer" not in self.verdicts:
+            raise ValueError("Answer.verdicts must hold the main metric's verdict, 'answer'")
 
     @property
     def right(self) -> bool:

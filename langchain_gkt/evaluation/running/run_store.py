@@ -14,6 +14,7 @@ from typing import IO, Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
+from langchain_gkt.evaluation.running.line_shapes import check_line
 from langchain_gkt.evaluation.validation import plain_error
 
 SCHEMA_VERSION = 1
@@ -189,6 +190,12 @@ class RunStore:
                 self.lines.append(json.loads(line))
             except ValueError as error:
                 raise ValueError(f"{file}, line {number} is damaged: {error}") from error
+            try:
+                check_line(self.lines[-1])
+            except ValueError as error:
+                raise ValueError(
+                    f"line {number} of {self.path} is damaged: {type(error).__name__}: {error}"
+                ) from error
         return self
 
 

@@ -1,0 +1,17 @@
+"""A short soak: every call ends, and every billed token is counted or said to be unknown."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.soak import soak
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # each fault is said
+async def test_every_call_is_accounted_for() -> None:
+    seen = await soak(200, concurrency=64, faults=0.1)
+    assert seen.problems() == []
+    assert seen.requests == 200
+    assert 150 < seen.outcomes["answer"] < 200
+    assert seen.untold
