@@ -8,7 +8,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 VERSION_TESTS := tests/unit_tests/test_langchain_compat.py tests/integration_tests/test_standard_chain.py \
 	tests/integration_tests/test_standard_student.py tests/integration_tests/test_agents.py
 
-.PHONY: demo test test-fast test-versions test-real lint bench bench-real results results-real docs pages release-check clean
+.PHONY: demo test test-fast test-versions test-real test-bulk lint bench bench-real results results-real docs pages release-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m langchain_gkt demo
@@ -35,6 +35,10 @@ test-real: $(VENV)/.installed
 	test -e $(VENV)/.real || { $(BIN)/python -m pip install --quiet -e ".[real]" -c constraints.txt \
 		&& touch $(VENV)/.real; } || echo "the extra 'real' could not be installed" >&2
 	$(BIN)/python -m pytest tests/real_models
+
+# Bulk jobs on a small Ray of this machine, in an environment of their own: elsewhere these tests skip.
+test-bulk: $(VENV)-bulk/.installed
+	OMP_NUM_THREADS=1 $(VENV)-bulk/bin/python -m pytest -q tests/unit_tests/bulk tests/integration_tests/bulk
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -80,6 +84,12 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -e ".[test]" -c constraints.txt
 	touch $@
 
+$(VENV)-bulk/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)-bulk
+	$(VENV)-bulk/bin/python -m pip install --quiet torch -c constraints.txt
+	$(VENV)-bulk/bin/python -m pip install --quiet -e ".[test,ray]" -c constraints.txt
+	touch $@
+
 $(VENV)-%/.installed: pyproject.toml constraints-%.txt
 	$(PYTHON) -m venv $(VENV)-$*
 	$(VENV)-$*/bin/python -m pip install --quiet torch -c constraints-$*.txt
@@ -87,4 +97,4 @@ $(VENV)-%/.installed: pyproject.toml constraints-%.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest demo_output site dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest $(VENV)-bulk demo_output site dist .pytest_cache .mypy_cache .ruff_cache

@@ -75,6 +75,7 @@ class Answering:
         """Have the chain answer; the last part says how that ended."""
         call, record = self._call, self._record
         whole: Any = None
+        joined: list[Any] = []
         try:
             if record.stream:
                 chunks: Any = call.chain.astream(call.messages, self._config, **call.arguments)
@@ -82,8 +83,9 @@ class Answering:
                     async for chunk in chunks:
                         if delta_of(chunk):
                             record.note_first_token()
-                        whole = chunk if whole is None else whole + chunk
+                        joined.append(chunk)
                         self._parts.put_nowait(chunk)
+                whole = joined[0] + joined[1:]  # at once: one by one, long answers cost more
             else:
                 whole = await call.chain.ainvoke(call.messages, self._config, **call.arguments)
                 record.note_first_token()
