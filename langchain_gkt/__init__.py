@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from langchain_gkt._version import __version__
+# Here alone; the package's metadata is made of it.
+__version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from langchain_gkt.chain.base import GuidedKnowledgeTransferChain

@@ -38,6 +38,7 @@ from langchain_gkt.chain.tool import answering_tool
 from langchain_gkt.errors import ConfigurationError, own_errors
 from langchain_gkt.guidance import Guidance, GuidancePolicy
 from langchain_gkt.structured_output.schema import Method
+from langchain_gkt.structured_output.tools import AnyTool, ToolChoice
 from langchain_gkt.students.batching import InterruptibleChatModel
 from langchain_gkt.teachers.pickling import dump_state, load_state
 from langchain_gkt.teachers.settings import require_tools
@@ -107,8 +108,8 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
     """True has ``invoke`` hand tokens to listening handlers; False keeps ``stream`` from it."""
 
     _known_teacher: tuple[Any, str] | None = PrivateAttr(default=None)
-    _run: BaseRunManager | None = PrivateAttr(default=None)
-    _chunks: Any = PrivateAttr(default=None)
+    _run: BaseRunManager | None = PrivateAttr(default=None)  # of the copy that serves one call
+    _chunks: Any = PrivateAttr(default=None)  # of that copy, too: those that are being produced
     _warned: set[str] = PrivateAttr(default_factory=set)
 
     @model_validator(mode="before")
@@ -134,9 +135,8 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
         return answer_key(self, self._known_teacher[1], stop, kwargs)
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> Any:
-        params = super()._get_ls_params(stop=stop, **kwargs)
-        model = kwargs.get("model", "langchain-gkt")
-        return {**params, "ls_provider": "langchain-gkt", "ls_model_name": model}
+        own = {"ls_provider": self._llm_type, "ls_model_name": kwargs.get("model", self._llm_type)}
+        return {**super()._get_ls_params(stop=stop, **kwargs), **own}
 
     def _resolve_model_profile(self) -> Any:
         return pair_profile(self.teacher, self.student, self.mode, self.max_tokens)
@@ -225,7 +225,7 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
             input: A prompt, messages or a prompt value.
             config: Runnable config; ``configurable`` reaches a configurable teacher.
             **kwargs: ``stop``; ``guidance_tokens``, ``guidance``, ``teacher_prompt``, ``mode``,
-                ``max_tokens``, ``temperature``, ``timeout``; ``model``: the teacher's, once.
+                ``max_tokens``, ``temperature``, ``timeout``; ``model``, the teacher's for one call.
 
         Returns:
             The answer.
@@ -262,7 +262,7 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
                 one._chunks.close()  # ends the children's runs now, not when collected
 
     async def astream(
-        self, input: Any, config: Any = None, **kwargs: Any
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[AIMessageChunk]:
         """Do what `stream` does, on the event loop."""
         config, one = self._for_streaming(config, kwargs, asynchronous=True)
@@ -292,7 +292,7 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
         return await BaseChatModel._agenerate_with_cache(one, messages, *args, **kwargs)
 
     def bind_tools(
-        self, tools: Sequence[Any], *, tool_choice: Any = None, **kwargs: Any
+        self, tools: Sequence[AnyTool], *, tool_choice: ToolChoice | None = None, **kwargs: Any
     ) -> Runnable[LanguageModelInput, AIMessage]:
         """Let the teacher call tools; answers in text are guided as usual.
 

@@ -88,7 +88,7 @@ class ChatCompletionService:
             "tools": body.tools,
             "tool_choice": body.tool_choice,
         }
-        return self.model._generation(body.conversation, body.stop, arguments)  # type: ignore[arg-type]
+        return self.model._generation(body.conversation, body.stop, arguments)
 
     async def stream(self, generation: Generation) -> AsyncIterator[AIMessageChunk]:
         """Generate chunk by chunk; closing the iterator stops the generation in one step."""

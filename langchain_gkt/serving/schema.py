@@ -88,7 +88,7 @@ class CompletionFields(BaseModel):
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
-    stop: str | list[str] | None = None
+    stop: list[str] | None = None
     n: Literal[1] = 1
     stream: bool = False
     stream_options: StreamOptions | None = None
@@ -117,7 +117,7 @@ class CompletionFields(BaseModel):
             raise ValueError("continue_final_message needs messages that end with an assistant's")
         return self
 
-    @field_validator("stop")
+    @field_validator("stop", mode="before")
     @classmethod
     def _as_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value or None

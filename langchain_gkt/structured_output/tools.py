@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 from langchain_core.tools import BaseTool, Tool, create_schema_from_function
 from langchain_core.utils.function_calling import convert_to_openai_tool
@@ -11,6 +11,9 @@ from pydantic import BaseModel
 from typing_extensions import is_typeddict
 
 from langchain_gkt.structured_output.schema import refers_to_itself, target_of
+
+AnyTool: TypeAlias = dict[str, Any] | type | Callable[..., Any] | BaseTool
+ToolChoice: TypeAlias = str | bool | dict[str, Any]
 
 
 def in_openai_form(tool: Any) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any, ClassVar, cast
 
@@ -11,13 +11,12 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.runnables.config import RunnableConfig, run_in_executor
-from langchain_core.tools import BaseTool
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from langchain_gkt.errors import ConfigurationError, StudentError, own_errors, refuse_unknown
 from langchain_gkt.predictor import FirstToken
 from langchain_gkt.structured_output.schema import Method, bind_schema
-from langchain_gkt.structured_output.tools import in_openai_form
+from langchain_gkt.structured_output.tools import AnyTool, ToolChoice, in_openai_form
 from langchain_gkt.students.backends.choosing import BackendName
 from langchain_gkt.students.backends.protocol import Backend, PrefillHandle
 from langchain_gkt.students.batching import InterruptibleChatModel, with_max_concurrency
@@ -274,9 +273,9 @@ class HuggingFaceStudent(InterruptibleChatModel):
 
     def bind_tools(
         self,
-        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        tools: Sequence[AnyTool],
         *,
-        tool_choice: str | bool | dict[str, Any] | None = None,
+        tool_choice: ToolChoice | None = None,
         strict: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
