@@ -7,8 +7,11 @@ import sys
 from pathlib import Path
 
 _TESTS = str(Path(__file__).parents[1])
+# A shell has its background jobs ignore Ctrl-C, and their programs inherit that.
+_HEARS_CTRL_C = "signal.signal(signal.SIGINT, signal.default_int_handler)"
 _IMPORTS = f"""
 import os, signal, sys
+{_HEARS_CTRL_C}
 sys.path[:0] = [{_TESTS!r}]
 from support.exam import PRICE, Needy, pair, task
 from langchain_gkt.evaluation import compare, sweep
@@ -51,6 +54,7 @@ def run_killed(folder: Path, call: str, *deaths: int) -> str:
 
 INTERRUPTED = f"""
 import os, signal, sys, threading
+{_HEARS_CTRL_C}
 sys.path[:0] = [{_TESTS!r}]
 import torch
 torch.set_num_threads(1)
