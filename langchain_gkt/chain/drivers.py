@@ -29,6 +29,7 @@ from langchain_gkt.chain.reliability.owned_stream import OwnedStream
 from langchain_gkt.chain.reliability.run_guard import RunGuard
 from langchain_gkt.chain.reliability.timed import TimedParts
 from langchain_gkt.chain.reliability.timed_async import AwaitedParts
+from langchain_gkt.teachers.attempts import raising_refusals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,14 +185,17 @@ def result_of(step: BlockingWork | ModelCall, deadline: Deadline | None) -> Any:
     Raises:
         TeacherError: If the teacher takes too long.
         StudentError: If the student does.
+        BudgetExceeded: If a further attempt of the teacher could pass a budget.
     """
-    if deadline is None:
-        return step.work() if isinstance(step, BlockingWork) else step.run()
-    timed = TimedParts(deadline)
     if isinstance(step, BlockingWork):
-        return timed.call(step.part, step.work, undo=step.undo)
-    call, guard = step.guarded()
-    return timed.call(call.part, call.run, guard=guard)
+        if deadline is None:
+            return step.work()
+        return TimedParts(deadline).call(step.part, step.work, undo=step.undo)
+    with raising_refusals():
+        if deadline is None:
+            return step.run()
+        call, guard = step.guarded()
+        return TimedParts(deadline).call(call.part, call.run, guard=guard)
 
 
 def _stream_of(step: ModelCall, deadline: Deadline | None) -> Any:
@@ -250,12 +254,13 @@ async def aresult_of(step: BlockingWork | ModelCall, deadline: Deadline | None) 
         if deadline is None:
             return await work()
         return await AwaitedParts(deadline).call(step.part, work)
-    if deadline is None:
-        return await step.arun()
-    call, guard = step.guarded()
-    if call.blocks or not call.has_async:
-        return await AwaitedParts(deadline).call_thread(call.part, call.run, guard)
-    return await AwaitedParts(deadline).call(call.part, call.arun, guard=guard)
+    with raising_refusals():
+        if deadline is None:
+            return await step.arun()
+        call, guard = step.guarded()
+        if call.blocks or not call.has_async:
+            return await AwaitedParts(deadline).call_thread(call.part, call.run, guard)
+        return await AwaitedParts(deadline).call(call.part, call.arun, guard=guard)
 
 
 def _astream_of(step: ModelCall, deadline: Deadline | None) -> Any:

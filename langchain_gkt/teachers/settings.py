@@ -11,6 +11,7 @@ from langchain_core.runnables import Runnable, RunnableBinding, RunnableWithFall
 
 from langchain_gkt._langchain_compat import RunnableBindingBase, copy_model
 from langchain_gkt.completion_limits import LIMIT_FIELDS
+from langchain_gkt.teachers.attempts import AttemptGate, gated
 from langchain_gkt.teachers.wrappers import is_guarded, models_of
 
 
@@ -27,6 +28,7 @@ class TeacherSettings:
             asks for it, because some providers then report no usage.
         tools: Tools in OpenAI's form, or None.
         tool_arguments: Further arguments of ``bind_tools``, such as ``tool_choice``.
+        gate: Admits each attempt of retries and fallbacks; None if nothing limits them.
     """
 
     limit: int | None = None
@@ -35,6 +37,7 @@ class TeacherSettings:
     stream: bool = False
     tools: Sequence[dict[str, Any]] | None = None
     tool_arguments: dict[str, Any] = field(default_factory=dict)
+    gate: AttemptGate | None = None
 
 
 def with_settings(teacher: Runnable[Any, Any], settings: TeacherSettings) -> Runnable[Any, Any]:
@@ -66,8 +69,10 @@ def with_settings(teacher: Runnable[Any, Any], settings: TeacherSettings) -> Run
     copy = copy_model(teacher, update)
     if settings.tools:
         require_tools(teacher)
-        return copy.bind_tools(settings.tools, **settings.tool_arguments, **call_arguments)
-    return RunnableBinding(bound=copy, kwargs=call_arguments) if call_arguments else copy
+        bound = copy.bind_tools(settings.tools, **settings.tool_arguments, **call_arguments)
+        return gated(bound, settings.gate)
+    bound = RunnableBinding(bound=copy, kwargs=call_arguments) if call_arguments else copy
+    return gated(bound, settings.gate)
 
 
 def _changes(

@@ -17,6 +17,8 @@ from support.runs import left_open
 from support.traces import make_tracer
 
 from langchain_gkt import (
+    Budget,
+    BudgetExceeded,
     CostTracker,
     GuidedKnowledgeTransferChain,
     Price,
@@ -166,6 +168,39 @@ async def test_a_dropped_connection_is_unreported_and_estimated(server, student,
     text = str(costs.report())
     assert "unreported (estimated)" in text
     assert "1 call(s) reported no usage" in text
+
+
+@pytest.mark.parametrize("timeout", [None, 30])
+@pytest.mark.parametrize("how", ["invoke", "ainvoke", "stream", "astream"])
+@pytest.mark.parametrize("wrapped", ["retry", "fallback"])
+async def test_a_budget_holds_for_every_attempt(server, student, wrapped, how, timeout) -> None:
+    teacher = openai(server, stream_usage=True if wrapped == "fallback" else None)
+    if wrapped == "retry":
+        teacher = teacher.with_retry(stop_after_attempt=9)  # it would wait, if it tried again
+    else:
+        teacher = teacher.with_fallbacks([openai(server) for _ in range(8)])
+    server.reset(always=Plan(fail="drop"))
+    chain = make_chain(teacher, student, timeout=timeout)
+    with track_costs(budget=Budget(tokens=120)) as costs, pytest.raises(BudgetExceeded):
+        await run(chain, how)
+    server.settle()
+    billed = server.sums()
+    assert 2 <= len(server.ledger) < 9
+    assert billed[0] + billed[2] <= 120
+    data = costs.report().to_dict()
+    assert data["teacher"]["calls"] == len(server.ledger) == data["teacher"]["unreported"]["calls"]
+    assert billed[0] + billed[2] <= data["budget"]["spent_tokens"] <= 120
+    assert (data["budget"]["refused_calls"], data["budget"]["reserved_tokens"]) == (1, 0)
+    assert not left_open(costs)
+
+
+def test_the_student_goes_on_when_no_further_attempt_is_paid_for(server, student) -> None:
+    chain = make_chain(openai(server, stream_usage=None).with_retry(stop_after_attempt=9), student)
+    server.reset(always=Plan(fail="drop"))
+    with track_costs(budget=Budget(tokens=120, on_exceeded="student")):
+        message = chain.invoke(QUESTION)
+    assert message.response_metadata["gkt"]["fallback"].startswith("BudgetExceeded")
+    assert message.text
 
 
 def test_retries_inside_the_client_are_named_as_unseen(server, student) -> None:

@@ -34,10 +34,11 @@ from langchain_gkt.reported_usage import repeated
 from langchain_gkt.structured_output.schema import schema_in, with_instruction
 from langchain_gkt.teachers import replies
 from langchain_gkt.teachers import settings as teachers
+from langchain_gkt.teachers.attempts import AttemptGate
 from langchain_gkt.teachers.prefill import as_instruction, without_repetition
 from langchain_gkt.teachers.refusals import refusal_in
 from langchain_gkt.teachers.secrets import hiding
-from langchain_gkt.teachers.wrappers import models_of
+from langchain_gkt.teachers.wrappers import is_guarded, models_of
 from langchain_gkt.texts.begun_answer import begun_text
 from langchain_gkt.texts.stop_strings import before_stop
 from langchain_gkt.texts.tool_text import may_be_call
@@ -248,12 +249,12 @@ class TeacherStep:
             messages, streams = as_instruction(messages), False
         if settings.response_format:
             messages = with_instruction(messages, schema_in(settings.response_format))
-        self._admit(messages, limit, config)
+        gate = self._admit(messages, limit, config)
         arguments = settings.stop_arguments
         if settings.model:
             arguments["model"] = settings.model
         return ModelCall(
-            model=self._limited_teacher(limit, stream=streams),
+            model=self._limited_teacher(limit, stream=streams, gate=gate),
             messages=messages,
             config=hiding(config, settings.teacher),
             arguments=arguments,
@@ -269,7 +270,9 @@ class TeacherStep:
             reply = without_repetition(begun, reply)
         return prompt.restored(reply)
 
-    def _limited_teacher(self, limit: int | None, *, stream: bool) -> Runnable[Any, Any]:
+    def _limited_teacher(
+        self, limit: int | None, *, stream: bool, gate: AttemptGate | None
+    ) -> Runnable[Any, Any]:
         settings = self.settings
         if limit is not None and not teachers.can_limit(settings.teacher, settings.limit_param):
             settings.warn_once(
@@ -286,24 +289,35 @@ class TeacherStep:
                 stream=stream,
                 tools=settings.tools,
                 tool_arguments=settings.tool_arguments,
+                gate=gate,
             ),
         )
 
     def _admit(
         self, messages: list[BaseMessage], limit: int | None, config: RunnableConfig
-    ) -> None:
-        """Let every handler that keeps a budget refuse the call before it costs anything."""
+    ) -> AttemptGate | None:
+        """Let every handler that keeps a budget refuse the call before it costs anything.
+
+        Returns:
+            Asks them again before further attempts; None if there will be none, or no budget.
+        """
         manager = get_callback_manager_for_config(config)
-        for handler in manager.handlers:
-            if admit := getattr(handler, "admit_teacher", None):
-                admit(
-                    list(models_of(self.settings.teacher)),
+        keepers = [one for one in manager.handlers if hasattr(one, "admit_teacher")]
+        models = list(models_of(self.settings.teacher))
+
+        def admit() -> None:
+            for keeper in keepers:
+                keeper.admit_teacher(
+                    models,
                     messages,
                     call_id=self.settings.call_id,
                     mode=self.settings.mode,
                     limit=limit,
                     root=manager.parent_run_id,
                 )
+
+        admit()
+        return AttemptGate(admit) if keepers and is_guarded(self.settings.teacher) else None
 
     def _read(self, message: AIMessage, limit: int | None, outcome: TeacherOutcome) -> Guidance:
         settings = self.settings
