@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -80,8 +81,14 @@ def as_api_error(error: BaseException) -> APIError:
             message += "what it does not take, such as tools or an assistant message to continue; "
             message += "change the request, or ask the student's model"
             return APIError(400, message, code="teacher_refused")
+        wait = _retry_after(error.retry_after)
+        if status_of(error) == 429 and error.retryable:
+            message = f"the teacher's provider limits the rate{why}; try again later, or ask the "
+            message += "student's model"
+            kind, code = "rate_limit_error", "teacher_rate_limited"
+            return APIError(429, message, kind=kind, code=code, headers=wait)
         message = f"the teacher's call failed{why}; try again, or ask who runs this server"
-        return APIError(502, message, kind="api_error", code="teacher_error")
+        return APIError(502, message, kind="api_error", code="teacher_error", headers=wait)
     if isinstance(error, StudentError):
         return APIError(
             503, f"the student cannot answer: {error}", kind="api_error", code="student_error"
@@ -94,6 +101,11 @@ def as_api_error(error: BaseException) -> APIError:
         kind="api_error",
         code="internal_error",
     )
+
+
+def _retry_after(seconds: float | None) -> dict[str, str]:
+    """Pass on when a provider wants to be asked again: OpenAI's clients wait for it."""
+    return {} if seconds is None else {"Retry-After": str(math.ceil(seconds))}
 
 
 def _of_validation(error: RequestValidationError) -> APIError:

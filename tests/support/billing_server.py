@@ -13,7 +13,7 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -42,13 +42,14 @@ class Plan:
     """What to do with one request.
 
     ``fail``: an HTTP status to refuse it with, or ``drop`` (bill, then hang up), or ``cut``
-    (stream half, then hang up). ``cached`` and ``reasoning`` are tokens; ``tier`` is the
+    (stream half, then hang up); ``retry_after`` is a header of the refusal. ``cached`` and ``reasoning`` are tokens; ``tier`` is the
     service tier answered; ``usage`` is whether usage is reported; ``pause`` are seconds
     before a whole answer, and between the chunks of a stream. ``raw`` makes a reply of bytes out
     of the request's body, in place of all this.
     """
 
     fail: int | str | None = None
+    retry_after: str | None = None
     cached: int = 0
     reasoning: int = 0
     tier: str | None = None
@@ -171,7 +172,9 @@ class _Handler(BaseHTTPRequestHandler):
             if isinstance(plan.fail, int):
                 one.refused += 1
         if isinstance(plan.fail, int):
-            self._json({"error": {"message": "scripted", "type": "server_error"}}, plan.fail)
+            error = {"message": "scripted", "type": "server_error"}
+            after = {"Retry-After": plan.retry_after} if plan.retry_after else {}
+            self._json({"error": error}, plan.fail, after)
             return
         said, calls = _reply(one.answer, body)
         limit = body.get("max_completion_tokens") or body.get("max_tokens") or 10_000
@@ -281,12 +284,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(f"{len(payload):x}\r\n".encode() + payload + b"\r\n")
         self.wfile.flush()
 
-    def _json(self, data: dict[str, Any], status: int = 200) -> None:
+    def _json(
+        self, data: dict[str, Any], status: int = 200, headers: Mapping[str, str] | None = None
+    ) -> None:
         payload = json.dumps(data).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(payload)))
         self.send_header("Connection", "close")  # clients share pools across event loops
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(payload)
 

@@ -243,7 +243,7 @@ class LlamaCppBackend:
         self, body: dict[str, Any], take: Callable[[dict[str, Any]], bool] | None = None
     ) -> None:
         """Have llama.cpp complete a prompt; it stops when ``take`` returns True."""
-        failures: list[Exception] = []
+        failures: list[BaseException] = []
 
         def guarded(chunk: dict[str, Any]) -> bool:
             # xllamacpp drops what a callback raises.
@@ -253,7 +253,7 @@ class LlamaCppBackend:
                 if self._slots.closed:
                     raise StudentError("the student was closed before the answer was finished")
                 return take is not None and take(chunk)
-            except Exception as error:  # noqa: BLE001  raised again below
+            except BaseException as error:  # noqa: BLE001  raised again below
                 failures.append(error)
                 return True
 

@@ -12,6 +12,8 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
+from langchain_openai import ChatOpenAI
+from support.billing_server import BillingServer, Plan
 from support.dripping import Dripping
 from support.scripted import ToolTeacher, save_scripted
 from support.served import served
@@ -93,6 +95,26 @@ def test_a_spent_budget_leaves_the_answer_to_the_student(tmp_path) -> None:
             ask(client_of(url, "sk-rich"), extra_body={"gkt": {"budget_usd": "0.000001"}})
         assert caught.value.code == "insufficient_quota"
     student.close()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_rate_limit_of_the_teacher_reaches_the_client(student, stream) -> None:
+    with BillingServer() as provider:
+        teacher = ChatOpenAI(
+            base_url=provider.base_url, api_key="local", model="m", max_retries=0, stream_usage=True
+        )
+        chain = GuidedKnowledgeTransferChain(teacher=teacher, student=student, guidance_tokens=6)
+        with served(build_app(chain)) as url, client_of(url) as client:
+            provider.reset(Plan(fail=429, retry_after="2.5"))
+            with pytest.raises(openai.RateLimitError, match="provider limits the rate") as caught:
+                ask(client, stream=stream)
+            assert caught.value.code == "teacher_rate_limited"
+            assert caught.value.response.headers["retry-after"] == "3"
+            provider.reset(Plan(fail=500))
+            with pytest.raises(openai.InternalServerError) as caught:
+                ask(client, stream=stream)
+            assert caught.value.status_code == 502
+            assert "retry-after" not in caught.value.response.headers
 
 
 @pytest.mark.slow

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from langchain_core.tracers.base import BaseTracer
 from pydantic import SecretStr
+from support.exam import PRICE, Knowing, number_of, pair, task
 from support.fakes import MODELS, WordTeacher, make
 
-from langchain_gkt import TeacherError
+from langchain_gkt import TeacherError, track_costs
+from langchain_gkt.evaluation import compare, sweep
 from langchain_gkt.evaluation.running.run_settings import _model
 from langchain_gkt.teachers.secrets import HIDDEN
 
@@ -56,8 +58,8 @@ class Traces(BaseTracer):
         self.told.append(run.model_dump_json(exclude={"parent_run"}, fallback=repr))
 
 
-def keyed(**fields: Any) -> KeyedTeacher:
-    return KeyedTeacher(
+def keyed(kind: type[KeyedTeacher] = KeyedTeacher, **fields: Any) -> KeyedTeacher:
+    return kind(
         api_key=SecretStr(PLANTED["api_key"]),
         default_headers={"Authorization": f"Bearer {PLANTED['default_headers']}"},
         extra_body={"user": {"mail": PLANTED["extra_body"]}},
@@ -111,6 +113,36 @@ def test_a_pickle_holds_no_key() -> None:
     again = pickle.loads(data)
     assert again.teacher.api_key is None
     assert again.teacher.default_headers == chain.teacher.default_headers
+
+
+class KeyedKnowing(Knowing, KeyedTeacher):
+    """A teacher that sits exams, and whose server repeats what it was sent for one question."""
+
+    def _generate(self, messages: Any, *arguments: Any, **kwargs: Any) -> Any:
+        if number_of(messages) == 11:
+            raise EchoError(f"wrong: {' '.join(PLANTED.values())}")
+        return Knowing._generate(self, messages, *arguments, **kwargs)
+
+
+@pytest.mark.parametrize("measure", [compare, sweep])
+def test_no_file_of_a_run_and_no_report_holds_a_secret(measure, tmp_path) -> None:
+    chain = pair().model_copy(update={"teacher": keyed(KeyedKnowing)})
+    with track_costs(teacher_price=PRICE, keep_calls=True) as costs:
+        found = measure(
+            chain,
+            task(3),
+            teacher_price=PRICE,
+            out=tmp_path / "run",
+        )
+    found.save(tmp_path / "report")
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert {file.suffix for file in files} >= {".html", ".md", ".txt", ".svg", ".jsonl", ".json"}
+    told = "".join(file.read_bytes().decode("latin-1") for file in files)
+    assert HIDDEN in told  # the row that failed is there, without what was planted
+    report = costs.report()
+    holds_nothing(
+        f"{told} {found} {report} {report.to_dict()} {report._repr_html_()} {costs.calls}"
+    )
 
 
 def test_a_key_that_is_missing_where_a_teacher_is_loaded_is_named(monkeypatch) -> None:

@@ -120,7 +120,7 @@ class OpenVINOScheduler:
         while self._wait_for_work():
             try:
                 self._run_step()
-            except Exception as error:  # noqa: BLE001  the pipeline cannot be trusted any more
+            except BaseException as error:  # noqa: BLE001  the pipeline cannot be trusted any more
                 states, self._running, self._ahead = self._running, [], None
                 self._pipeline = None
                 for state in states:
@@ -164,7 +164,7 @@ class OpenVINOScheduler:
         """Work for one request; remove it if it is finished or fails."""
         try:
             finished = work(state)
-        except Exception as error:  # noqa: BLE001  a constraint may raise anything
+        except BaseException as error:  # noqa: BLE001  a constraint may raise anything, or panic
             state.deliver(_as_student_error(error))
             finished = True
         if finished:
@@ -194,11 +194,11 @@ class OpenVINOScheduler:
                 if self._ahead is not None and self._ahead[0].ids == state.request.prompt:
                     return  # its prompt is being prefilled: it begins when that is done
                 self.queue.waiting.popleft()
-            self.queue.claim_tickets(state.request.prompt)
             assert isinstance(state, OpenVINOState)
+            self._running.append(state)
+            self.queue.claim_tickets(state.request.prompt)
             if state.request.seed is not None:
                 state.seed = state.request.seed
-            self._running.append(state)
             self._guarded(state, self._begin)
 
     def _begin(self, state: OpenVINOState) -> bool:
@@ -328,7 +328,7 @@ class OpenVINOScheduler:
         return seam.spelled[len(self._bytes(state.written)) :] if seam else b""
 
 
-def _as_student_error(error: Exception) -> StudentError:
+def _as_student_error(error: BaseException) -> StudentError:
     if isinstance(error, StudentError):
         return error
     wrapped = StudentError(f"the student failed: {type(error).__name__}: {error}")
