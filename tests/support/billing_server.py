@@ -42,10 +42,10 @@ class Plan:
     """What to do with one request.
 
     ``fail``: an HTTP status to refuse it with, or ``drop`` (bill, then hang up), or ``cut``
-    (stream half, then hang up); ``retry_after`` is a header of the refusal. ``cached`` and ``reasoning`` are tokens; ``tier`` is the
-    service tier answered; ``usage`` is whether usage is reported; ``pause`` are seconds
-    before a whole answer, and between the chunks of a stream. ``raw`` makes a reply of bytes out
-    of the request's body, in place of all this.
+    (stream half, then hang up); ``retry_after`` is a header of the refusal. ``cached`` and
+    ``reasoning`` are tokens; ``tier`` is the service tier answered; ``usage`` is whether usage is
+    reported; ``pause`` are seconds before a whole answer, and between the chunks of a stream.
+    ``raw`` makes a reply of bytes out of the request's body, in place of all this.
     """
 
     fail: int | str | None = None

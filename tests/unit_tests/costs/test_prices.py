@@ -6,6 +6,8 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from langchain_gkt import CostTracker, MachineTime, Price
 from langchain_gkt.costs.prices import price_call
@@ -115,3 +117,17 @@ def test_machine_time_is_exact() -> None:
 def test_bad_prices_are_named(make, kind, says) -> None:
     with pytest.raises(kind, match=says):
         make()
+
+
+@given(
+    st.one_of(st.text(max_size=8), st.decimals(), st.integers(), st.floats(), st.booleans()),
+    st.integers(0, 10**7),
+)
+def test_any_amount_is_money_or_refused_by_name(amount, tokens) -> None:
+    try:
+        price = Price(amount, 1)
+    except (TypeError, ValueError) as error:
+        assert "Price.input_mtok" in str(error)
+        return
+    assert price.input_mtok == Decimal(amount) >= 0
+    assert priced(price, usage(tokens)).prompt == Decimal(amount) * tokens / 10**6

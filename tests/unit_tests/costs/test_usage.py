@@ -1,9 +1,43 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from langchain_gkt.costs.usage import TokenRate, Tokens, read_tokens
 from langchain_gkt.provider_errors import may_have_billed
+from langchain_gkt.reported_usage import MOST_TOKENS, believable
+
+ODD = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.integers(0, 900), st.floats(), st.text(max_size=5)
+)
+DETAILS = st.one_of(
+    ODD, st.dictionaries(st.sampled_from(["cache_read", "flex_cache_read", "reasoning"]), ODD)
+)
+REPORTED = st.fixed_dictionaries(
+    {},
+    optional={
+        "input_tokens": ODD,
+        "output_tokens": ODD,
+        "total_tokens": ODD,
+        "input_token_details": DETAILS,
+        "output_token_details": DETAILS,
+    },
+)
+
+
+@given(REPORTED, st.booleans())
+def test_whatever_is_reported_is_counted_or_refused(reported, wrote) -> None:
+    usage, refused = believable(reported, wrote=wrote)
+    if usage is None:
+        return
+    tokens = read_tokens(usage)
+    assert 0 <= tokens.cached + tokens.cache_written <= tokens.prompt <= MOST_TOKENS
+    assert 0 <= tokens.reasoning <= tokens.completion <= MOST_TOKENS
+    assert usage["total_tokens"] >= tokens.prompt + tokens.completion
+    said = [reported.get("input_tokens"), reported.get("output_tokens")]
+    assert said == [tokens.prompt, tokens.completion]
+    assert refused is None or "token_details" in refused
 
 
 @pytest.mark.parametrize("tier", ["flex", "priority"])
