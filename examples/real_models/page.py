@@ -35,6 +35,7 @@ HEAD = """# Results on real models
 The lever is the *prompt's* length: most of a few-shot call's price is its prompt, which the teacher
 reads whole. A `teacher_prompt=` of its own shows it less, while the student keeps all worked
 examples: see [Evaluate](evaluate.md). The embedded toys are in [Results](results.md).
+There is no second helping in mid-answer: each section says what a second call would cost.
 Rows differ from section to section: they are what the time allowed. Below 100 rows a section shows
 what such a run looks like, and decides nothing.
 
@@ -61,7 +62,8 @@ def write(summaries: Sequence[Mapping[str, Any]], docs: Path) -> None:
     (docs / "images").mkdir(parents=True, exist_ok=True)
     parts = [_head(summaries)]
     for one in summaries:
-        name = f"real-{one['task']}-{one['teacher']}-{one['student']}"
+        shots = "-zero-shot" if one["shots"] == 0 else ""
+        name = f"real-{one['task']}{shots}-{one['teacher']}-{one['student']}"
         write_figure(_chart(one), docs / "images" / f"{name}.svg", name, "svg")
         parts.append(_section(one, name))
     (docs / "results-real.md").write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
@@ -206,7 +208,7 @@ def _section(one: Mapping[str, Any], name: str) -> str:
     )
     return (
         f"## {_title(one)}\n\n{table.markdown()}\n\n![{_title(one)}](images/{name}.svg)\n\n"
-        f"{frontier.markdown()}\n\n{_beginnings(one)}"
+        f"{frontier.markdown()}\n\n{_second_call(one)}\n\n{_beginnings(one)}"
     )
 
 
@@ -317,7 +319,25 @@ def _prompt(steps: Any) -> str:
 
 
 def _title(one: Mapping[str, Any]) -> str:
-    return f"{one['task']}: {one['teacher']} guides {one['student']}"
+    shots = " without examples" if one["shots"] == 0 else ""
+    return f"{one['task']}{shots}: {one['teacher']} guides {one['student']}"
+
+
+def _second_call(one: Mapping[str, Any]) -> str:
+    """Say what asking the teacher again in mid-answer would cost: it reads its prompt again."""
+    lines = []
+    for name, found in one["policies"].items():
+        alone = found["ways"]["all"]
+        prompt, whole = alone["teacher_prompt_tokens"], alone["teacher_completion_tokens"]
+        prices = [float(one["prices"][key]) for key in ("input_mtok", "output_mtok")]
+        lines.append(
+            f"{name!r}: as much as {prompt * prices[0] / prices[1]:.0f} more tokens of guidance, "
+            f"where a whole answer has {whole:.0f}"
+        )
+    return (
+        "A second call in mid-answer, which reads the teacher's prompt again, would cost before its "
+        f"first token, by prompt: {'; '.join(lines)}."
+    )
 
 
 def _quoted(text: str) -> str:

@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> None:
     for name, lengths in LENGTHS.items():
         if (data := getattr(args, name)) is None:
             continue
+        kind = name if args.shots is None else f"{name}-{args.shots}-shot"
         task = load_task(name, data=str(data), rows=args.rows, shots=args.shots)
         chain = GuidedKnowledgeTransferChain(**models, temperature=0)
         short = GuidancePolicy(teacher_prompt=SHORT_PROMPTS[name])
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
             policies,
             lengths=args.lengths or lengths,
             teacher_price=PRICE,
-            out=args.runs / f"{name}-{args.teacher.name}-{args.student.name}",
+            out=args.runs / f"{kind}-{args.teacher.name}-{args.student.name}",
             concurrency=16,  # rows that are decoded together
             teacher_from=args.teacher_from,
         )
