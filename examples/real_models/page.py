@@ -335,8 +335,8 @@ def _second_call(one: Mapping[str, Any]) -> str:
             f"where a whole answer has {whole:.0f}"
         )
     return (
-        "A second call in mid-answer, which reads the teacher's prompt again, would cost before its "
-        f"first token, by prompt: {'; '.join(lines)}."
+        "A second call in mid-answer, which reads the teacher's prompt again, would cost before "
+        f"its first token, by prompt: {'; '.join(lines)}."
     )
 
 
