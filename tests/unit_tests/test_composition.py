@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import pytest
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.rate_limiters import InMemoryRateLimiter
@@ -35,6 +36,7 @@ def test_between_a_prompt_and_a_parser(teacher, student, problem) -> None:
     assert all("mine" in child["tags"] for child in children)
 
 
+@pytest.mark.slow
 def test_map_and_concurrency(teacher, student, problem) -> None:
     chain = make(teacher, student, guidance_tokens=len(problem.plan) + 3)
     mapped = chain.map().invoke([problem.question] * 3)
@@ -43,6 +45,7 @@ def test_map_and_concurrency(teacher, student, problem) -> None:
     assert one_by_one[0].text == problem.solution
 
 
+@pytest.mark.slow
 def test_retries_and_fallbacks_of_the_chain(student, problem, teacher) -> None:
     limit = len(problem.plan) + 3
     flaky = Flaky(answer=problem.solution, asked=[], failures=[ConnectionError("a")])
@@ -57,6 +60,7 @@ def test_retries_and_fallbacks_of_the_chain(student, problem, teacher) -> None:
     )
 
 
+@pytest.mark.slow
 def test_retries_and_fallbacks_of_the_teacher(student, problem, teacher) -> None:
     limit, recorder = len(problem.plan) + 3, Recorder()
     flaky = Flaky(answer=problem.solution, asked=[], failures=[ConnectionError("a")])

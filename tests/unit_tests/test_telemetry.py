@@ -163,6 +163,7 @@ def test_a_call_in_full(chain, problem, student) -> None:
     assert not seen.points("gen_ai.client.operation.time_to_first_chunk")  # nothing was streamed
 
 
+@pytest.mark.slow
 async def test_streams_time_their_first_chunk(student, problem) -> None:
     teacher = StreamingTeacher(answer=problem.solution, asked=[])
     chain = GuidedKnowledgeTransferChain(teacher=teacher, student=student, guidance_tokens=30)
@@ -195,6 +196,7 @@ class FlexTeacher(WordTeacher):
         return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("price", [None, {"o4-mini": Price("3", "7")}, {"other": PRICE}])
 def test_a_span_costs_what_the_tracker_counts(student, problem, price) -> None:
     teacher = FlexTeacher(answer=problem.solution, asked=[])
@@ -225,6 +227,7 @@ def test_errors_are_marked_and_retries_told_apart(student, problem) -> None:
     assert not left_open(seen.handler)
 
 
+@pytest.mark.slow
 async def test_a_closed_stream_is_no_error(chain, problem) -> None:
     seen = Seen()
     stream = chain.stream(problem.question, seen.config)
@@ -261,6 +264,7 @@ async def test_a_cancelled_call_is_closed_though_its_task_lives_on(student, prob
     assert not left_open(seen.handler)
 
 
+@pytest.mark.slow
 def test_threads_lose_nothing_and_two_ears_hear_once(chain, problem) -> None:
     seen = Seen()
     twice = {"callbacks": [seen.handler, seen.handler]}
@@ -284,6 +288,7 @@ def test_a_chain_that_teaches_another_is_metered_once(chain, student, problem) -
     assert sum(p.count for p in points) == 1 + len(seen.spans("student"))
 
 
+@pytest.mark.slow
 def test_a_cached_answer_costs_nothing(chain, problem) -> None:
     seen = Seen()
     teacher = chain.teacher.model_copy(update={"cache": InMemoryCache()})
@@ -296,6 +301,7 @@ def test_a_cached_answer_costs_nothing(chain, problem) -> None:
     assert [p.count for p in seen.points("gen_ai.client.token.usage", TEACHER)] == [1, 1]
 
 
+@pytest.mark.slow
 def test_content_only_where_asked_for(chain, problem) -> None:
     call = {"name": "add", "args": {"a": 1}, "id": "c1"}
     asked = [

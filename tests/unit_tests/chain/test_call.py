@@ -36,6 +36,7 @@ def test_metadata_says_what_happened(teacher, student, problem) -> None:
 FIELDS = set(GKTMetadata.__annotations__)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ENTRY_POINTS)
 @pytest.mark.parametrize("mode", get_args(Mode))
 async def test_the_metadata_is_a_whole_gkt_metadata(mode, how, teacher, student, problem) -> None:

@@ -34,6 +34,7 @@ def test_call_time_values_are_checked(arguments, says, teacher, student) -> None
         make(teacher, student).with_structured_output({"title": "A"}, method="foo")
 
 
+@pytest.mark.slow
 def test_arguments_can_be_bound(teacher, student, problem) -> None:
     chain = make(teacher, student)
     chain.bind(guidance_tokens=7).invoke(problem.question)
@@ -41,6 +42,7 @@ def test_arguments_can_be_bound(teacher, student, problem) -> None:
     assert [asked["limit"] for asked in teacher.asked] == [7, 5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", [None, GuidancePolicy(tokens=9)])
 def test_fields_can_be_configured_for_a_call(policy, teacher, student, problem) -> None:
     given = {"guidance": policy} if policy else {"guidance_tokens": 9}

@@ -141,6 +141,7 @@ def test_repr_is_short_and_tells_no_secret(student) -> None:
         assert "tensor" not in text.lower()
 
 
+@pytest.mark.slow
 def test_copies_and_pickles(problem, monkeypatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "k")  # pickles hold no keys
     limiter = InMemoryRateLimiter(requests_per_second=1)

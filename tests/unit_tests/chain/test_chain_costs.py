@@ -34,6 +34,7 @@ def assert_equal(client: FakeClient, costs: CostTracker) -> None:
     assert told["input_cost"] + told["output_cost"] == pytest.approx(told["total_cost"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["guided", "teacher", "student"])
 @pytest.mark.parametrize("how", ENTRY_POINTS)
 async def test_each_dollar_once(how, mode, teacher, student, problem, traced) -> None:
@@ -58,6 +59,7 @@ async def test_each_dollar_once(how, mode, teacher, student, problem, traced) ->
     assert counted.usage_metadata.keys() >= ({"langchain-gkt"} - {mode})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ENTRY_POINTS)
 async def test_answers_from_a_cache_cost_nothing(how, teacher, student, problem, traced) -> None:
     client, tracer = traced

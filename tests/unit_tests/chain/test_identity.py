@@ -44,6 +44,7 @@ def different_chains(student: Any) -> dict[str, GuidedKnowledgeTransferChain]:
     }
 
 
+@pytest.mark.slow
 def test_no_two_chains_share_a_cache_key(student) -> None:
     keys = {name: c._get_llm_string(stop=None) for name, c in different_chains(student).items()}
     assert len(set(keys.values())) == len(keys), keys
@@ -96,6 +97,7 @@ def test_the_cache_tells_chains_apart(teacher, student, problem) -> None:
     assert len(teacher.asked) == asked + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 async def test_caches(kind, teacher, student, problem, tmp_path) -> None:
     if kind == "memory":

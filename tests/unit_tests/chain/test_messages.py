@@ -47,6 +47,7 @@ def test_images_are_refused_by_place(teacher, student) -> None:
     assert not teacher.asked
 
 
+@pytest.mark.slow
 def test_a_long_conversation_is_shortened_where_that_is_wanted(
     teacher, student, monkeypatch
 ) -> None:

@@ -243,6 +243,7 @@ def test_undoing_reaches_tool_calls_and_joins(taught, student) -> None:
     assert made.restore("{B}!") == "Ada!"  # the last change is undone first
 
 
+@pytest.mark.slow
 def test_tools_and_schemas_reach_the_teacher(taught, student) -> None:
     chain = make(ToolTeacher(log=taught), student, guidance_tokens=9, teacher_prompt=SHORT)
     chain.bind_tools([note]).invoke([*EXAMPLES, HumanMessage("Hello there")])

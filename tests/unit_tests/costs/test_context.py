@@ -16,6 +16,7 @@ def asked(tracker: CostTracker) -> int:
     return tracker.report().teacher.calls
 
 
+@pytest.mark.slow
 def test_blocks_nest_and_nothing_counts_twice(chain, problem) -> None:
     mine = CostTracker()
     owned = chain.model_copy(update={"callbacks": [mine]})
@@ -28,6 +29,7 @@ def test_blocks_nest_and_nothing_counts_twice(chain, problem) -> None:
     assert [t.report().to_dict()["teacher_only_estimate"]["calls"] for t in (mine, outer)] == [3, 2]
 
 
+@pytest.mark.slow
 def test_a_block_closed_in_another_context_counts_no_more_there(chain, problem) -> None:
     with track_costs() as outer:
         block = track_costs()

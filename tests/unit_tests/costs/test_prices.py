@@ -119,6 +119,7 @@ def test_bad_prices_are_named(make, kind, says) -> None:
         make()
 
 
+@pytest.mark.slow
 @given(
     st.one_of(st.text(max_size=8), st.decimals(), st.integers(), st.floats(), st.booleans()),
     st.integers(0, 10**7),

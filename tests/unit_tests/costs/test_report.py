@@ -91,6 +91,7 @@ def test_rich_draws_it_where_it_can(costs, monkeypatch) -> None:
     assert "teacher" in str(report)
 
 
+@pytest.mark.slow
 def test_the_chart_shows_paid_estimated_and_measured(costs, chain, problem, monkeypatch) -> None:
     monkeypatch.setenv("MPLBACKEND", "Agg")
     figure = costs.report().plot()

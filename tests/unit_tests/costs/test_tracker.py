@@ -27,6 +27,7 @@ def counted(tracker: CostTracker, role: str = "teacher") -> tuple[int, int, int]
     return data["calls"], data["prompt_tokens"], data["completion_tokens"]
 
 
+@pytest.mark.slow
 async def test_counts_through_every_door(chain, problem) -> None:
     tracker, question = CostTracker(), problem.question
     config = {"callbacks": [tracker]}
@@ -164,6 +165,7 @@ def test_a_chain_that_teaches_another_counts_once(chain, student, problem) -> No
     assert not left_open(costs)
 
 
+@pytest.mark.slow
 def test_answers_from_a_cache_are_free(teacher, student, problem) -> None:
     cached = teacher.model_copy(update={"cache": InMemoryCache()})
     chain = GuidedKnowledgeTransferChain(teacher=cached, student=student, guidance_tokens=20)

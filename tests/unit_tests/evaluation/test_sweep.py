@@ -13,6 +13,7 @@ from langchain_gkt.evaluation import Task, compare, sweep
 LENGTHS = [1, 2, 3, 5, 6, 8, 12, 14, 15, 16, 17, 30]
 
 
+@pytest.mark.slow
 def test_one_teacher_pass_gives_every_length_what_asking_gives() -> None:
     asked: list = []
     found = sweep(pair(teacher={"diary": asked}), task(6), lengths=LENGTHS, teacher_price=PRICE)

@@ -57,6 +57,7 @@ def exam():
     return task(8, examples=EXAMPLES)
 
 
+@pytest.mark.slow
 def test_each_teacher_prompt_is_paid_for_once(exam, tmp_path) -> None:
     paid, asked = Paid(), []
     chain = paid.chain(student={"asked": asked})
@@ -198,6 +199,7 @@ def test_an_interrupted_run_reads_what_is_there(exam, tmp_path) -> None:
     assert list(load_run(str(tmp_path)).sweeps) == ["whole"]
 
 
+@pytest.mark.slow
 def test_the_most_accurate_within_a_share_of_the_bill(exam) -> None:
     found = sweep_policies(Paid().chain(), exam, POLICIES, lengths=[4, 6], teacher_price=PRICE)
     choice = found.choose(max_bill=0.6)
@@ -216,6 +218,7 @@ def test_the_most_accurate_within_a_share_of_the_bill(exam) -> None:
         short.choose(max_bill=0.5)
 
 
+@pytest.mark.slow
 def test_another_student_takes_over_what_the_teacher_was_paid_for(exam, tmp_path) -> None:
     paid, first = Paid(), tmp_path / "first"
     shared = {"lengths": [4], "teacher_price": PRICE}

@@ -17,6 +17,7 @@ from langchain_gkt import (
 QUESTION = "What is 3 plus 4?"
 
 
+@pytest.mark.slow
 async def test_batches_wait_for_room_in_the_queue() -> None:
     student = HuggingFaceStudent(
         model=MODELS / "student", max_queue=3, max_batch_size=2, max_tokens=3

@@ -60,6 +60,7 @@ COMBINATIONS = [(kind, form) for kind in ("llama", "gpt2") for form in FORMS]
 COMBINATIONS += [("t5", form) for form in ("folder", "path", "pair", "student")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "form"), COMBINATIONS)
 def test_everything_that_holds_a_model_becomes_a_student(
     kind, form, llama_folder, plain_folders

@@ -34,6 +34,7 @@ def reference(model, tokenizer, prompt: list[int], count: int, **extra) -> str:
     return tokenizer.decode(new, skip_special_tokens=True)
 
 
+@pytest.mark.slow
 def test_greedy_text_is_what_transformers_generates(student, problem) -> None:
     model = AutoModelForCausalLM.from_pretrained(MODELS / "student", dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(MODELS / "student")
@@ -79,6 +80,7 @@ def test_streamed_text_is_the_invoked_one(student, problem) -> None:
     assert message.response_metadata["finish_reason"] == "stop"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", ["answer is", "wer", " = ", "T"])
 def test_stop_strings_are_trimmed_wherever_tokens_split(stop, student, problem) -> None:
     whole = student.invoke(problem.question).text
@@ -97,6 +99,7 @@ def test_max_tokens_and_context(student, problem) -> None:
         student.invoke("1 " * 600)
 
 
+@pytest.mark.slow
 def test_seeds_make_samples_repeat(student, problem) -> None:
     def draw(seed: int) -> str:
         return student.invoke(problem.question, temperature=5.0, seed=seed, max_tokens=20).text
@@ -137,6 +140,7 @@ def test_copies_and_pickles(student, problem) -> None:
     assert "Tensor" not in repr(student)
 
 
+@pytest.mark.slow
 async def test_async_is_sync(student, problem) -> None:
     message = await student.ainvoke(problem.question)
     assert message.text == student.invoke(problem.question).text

@@ -11,6 +11,7 @@ from support.scripted import add, note
 LONG = "Please note 'a rather long line of words that no small limit could ever hold, ä and 你'"
 
 
+@pytest.mark.slow
 async def test_the_students_call_streams_as_it_is_invoked(caller) -> None:
     bound = caller.bind_tools([note])
     results = [await answer(bound, how, LONG) for how in ENTRY_POINTS]
@@ -21,6 +22,7 @@ async def test_the_students_call_streams_as_it_is_invoked(caller) -> None:
     assert all(call["id"].startswith("call_") for r in results for call in r.tool_calls)
 
 
+@pytest.mark.slow
 def test_tool_choice_holds_the_student_to_the_tool(caller) -> None:
     forced = caller.bind_tools([add, note], tool_choice="note").invoke("Hello")
     assert forced.tool_calls[0]["name"] == "note"

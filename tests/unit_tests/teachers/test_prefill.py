@@ -56,6 +56,7 @@ async def test_a_begun_answer_is_gone_on_with(how, written, student) -> None:
         await answer(chain.model_copy(update={"teacher_prefill": True}), how, BEGUN)
 
 
+@pytest.mark.slow
 async def test_the_student_continues_both_and_any_teacher_can_be_told_so(student) -> None:
     teacher = WordTeacher(answer="30, because of what was bought.", asked=[])
     chain = make(teacher, student, guidance_tokens=12, teacher_prefill=False)

@@ -124,6 +124,7 @@ class KeyedKnowing(Knowing, KeyedTeacher):
         return Knowing._generate(self, messages, *arguments, **kwargs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measure", [compare, sweep])
 def test_no_file_of_a_run_and_no_report_holds_a_secret(measure, tmp_path) -> None:
     chain = pair().model_copy(update={"teacher": keyed(KeyedKnowing)})

@@ -73,6 +73,7 @@ def test_a_teacher_without_any_limit_is_cut_and_said_once(student) -> None:
     assert chain.guide("q").text == guidance.text  # a second warning would be an error here
 
 
+@pytest.mark.slow
 def test_a_server_that_ignores_the_limit_is_named_once(student, problem) -> None:
     teacher = WordTeacher(answer=problem.solution, asked=[], obeys=False)
     chain = GuidedKnowledgeTransferChain(
@@ -85,6 +86,7 @@ def test_a_server_that_ignores_the_limit_is_named_once(student, problem) -> None
     assert chain.invoke(problem.question).text == problem.solution
 
 
+@pytest.mark.slow
 async def test_chat_huggingface_on_a_pipeline_is_held(student, problem) -> None:
     pipeline = HuggingFacePipeline.from_model_id(
         str(MODELS / "teacher"), task="text-generation", pipeline_kwargs={"do_sample": False}

@@ -124,6 +124,7 @@ def test_a_student_that_writes_too_long_is_stopped(student, monkeypatch) -> None
     wait_until(lambda: not student._engine.scheduler._running)
 
 
+@pytest.mark.slow
 def test_time_that_the_reader_takes_does_not_count(student) -> None:
     chain = chain_of(WordTeacher(answer="First we add 3 and 4.", asked=[]), student, timeout=0.6)
     chunks = []

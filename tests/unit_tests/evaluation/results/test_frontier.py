@@ -38,6 +38,7 @@ def test_choose_finds_the_length_that_is_enough(tmp_path) -> None:
     assert again.summaries["guided"].accuracy == 1.0
 
 
+@pytest.mark.slow
 def test_choose_with_a_gate_leaves_the_sure_ones_alone() -> None:
     found = sweep(pair(), task(40), lengths=[6], teacher_price=PRICE)
     choice = found.choose(max_loss=0.0, gate=True)
@@ -94,6 +95,7 @@ def made_outcomes(seed: int, count: int, priced: bool = True) -> OutcomeMatrix:
     )
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10_000), st.integers(4, 60), st.sampled_from([0.0, 0.05, 0.3]))
 @settings(max_examples=40, deadline=None)
 def test_a_choice_keeps_its_word_on_the_rows_it_saw(seed, count, loss) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from support.exam import pair, task
 
 from langchain_gkt.evaluation import Task, compare
 from langchain_gkt.evaluation.results.html_report import page
 
 
+@pytest.mark.slow
 def test_a_page_shows_tables_charts_answers_and_settings(tmp_path) -> None:
     found = compare(pair(), task(4), out=tmp_path)
     files = {file.name for file in found.save()}

@@ -53,6 +53,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(["answer", "reply", "failure", "check", "cut", "x"]), JSON, JSON)
 def test_any_line_is_taken_or_refused_with_a_value_error(kind, record, row) -> None:

@@ -221,6 +221,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(st.text().filter(lambda name: name != "question"), JSON, max_size=4),
     st.text().filter(str.strip),

@@ -8,6 +8,7 @@ import pytest
 from langchain_gkt.evaluation.tasks.word_problems import MAX_VALUE, generate, sample, split_of
 
 
+@pytest.mark.slow
 def test_train_and_test_never_meet() -> None:
     trained = list(itertools.islice(generate(5, "train", drills=0.2), 5000))
     tested = sample(5, 500)

@@ -88,6 +88,7 @@ def test_an_answer_that_nobody_reads_is_stopped(make, fake_llamacpp) -> None:
     assert len(server.computed) < 30
 
 
+@pytest.mark.slow
 def test_a_request_waits_for_the_prefill_of_its_prompt(make, fake_llamacpp) -> None:
     student = make()
     (server,) = fake_llamacpp[1].made

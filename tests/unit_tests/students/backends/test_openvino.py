@@ -66,6 +66,7 @@ def test_what_was_refused_cannot_come_again() -> None:
     assert regex.fullmatch(beginnings_pattern([b"a"], [], may_end=True), "")
 
 
+@pytest.mark.slow
 def test_the_seam_is_asked_for_as_an_expression(make, fake_openvino) -> None:
     make().invoke([HumanMessage(QUESTION), AIMessage("The sum of 3.")])
     (pipeline,) = fake_openvino[1].made

@@ -33,6 +33,7 @@ def text_of(chunks) -> str:
     return "".join(chunk.text for chunk in chunks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("begun", ["", "The su", "The sum of 3 and 4 is", "The sum:\n"])
 @pytest.mark.parametrize("question", ["What is 3 plus 4?", "What is 12 minus 5?"])
 def test_greedy_text_and_counts_are_those_of_torch(backend, pair, question, begun) -> None:
@@ -69,6 +70,7 @@ def test_a_request_that_does_not_fit_is_refused(backend) -> None:
         run(backend, Request(prompt=[], prefill=[], max_tokens=1))
 
 
+@pytest.mark.slow
 async def test_the_event_loop_gives_the_same(backend) -> None:
     request = make(backend)
     expected = text_of(run(backend, request))

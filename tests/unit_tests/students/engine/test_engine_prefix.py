@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -41,6 +42,7 @@ def check(cache: PrefixCache, ids: list[int], want: int | None) -> None:
         assert cache.shared_prefix(match.shared_nodes, create=False) is prefix
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(seen=st.lists(IDS, max_size=8), asked=st.lists(IDS, min_size=1, max_size=3))
 def test_the_longest_beginning_is_found_and_held_once(seen, asked) -> None:
@@ -53,6 +55,7 @@ def test_the_longest_beginning_is_found_and_held_once(seen, asked) -> None:
     assert cache.nbytes == BYTES_PER_ID * len(beginnings)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=100)
 @given(seen=st.lists(st.tuples(IDS, st.booleans()), max_size=12), room=st.integers(0, 120))
 def test_bytes_are_bounded_and_what_is_found_is_right(seen, room) -> None:

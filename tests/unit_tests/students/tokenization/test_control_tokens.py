@@ -61,6 +61,7 @@ def added(prompts: PromptBuilder, texts: list[str]) -> list[int]:
     return [token for token in ids if token in marks]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(KINDS, st.lists(TEXTS, min_size=7, max_size=7))
 def test_only_the_template_writes_control_tokens(kind, texts) -> None:

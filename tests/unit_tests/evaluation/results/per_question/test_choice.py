@@ -110,6 +110,7 @@ def test_the_three_parts_share_no_row() -> None:
     assert (chosen.none, chosen.all) == (before.policy.predictor.none, before.policy.predictor.all)
 
 
+@pytest.mark.slow
 def test_every_row_is_unseen_once_in_the_cross_fit() -> None:
     ways = made(4, 75)
     tested = choose_per_question(ways, Goal()).cross_fitted
@@ -142,6 +143,7 @@ def test_a_dear_point_buys_more_than_a_cheap_one() -> None:
     assert asked[2] > asked[1]
 
 
+@pytest.mark.slow
 def test_a_teacher_that_is_no_better_is_not_asked() -> None:
     useless = {n: (0.6, 0.6) for n in COSTS}
     ways = made(7, 120, useless)
@@ -203,6 +205,7 @@ def answered(right: int, cost: float, count: int = 100) -> Answered:
     )
 
 
+@pytest.mark.slow
 def test_a_random_mix_is_drawn_between_its_neighbours() -> None:
     fixed = [answered(20, 0.0), answered(60, 100.0)]
     mix = random_mix(answered(40, 30.0), fixed)
@@ -217,6 +220,7 @@ def test_a_random_mix_is_drawn_between_its_neighbours() -> None:
     assert (free.gain, free.bill) == (0.0, 0.0)
 
 
+@pytest.mark.slow
 def test_the_tables_name_every_rival() -> None:
     found = choose_per_question(made(9, 90), Goal(share=0.5, max_loss=0.1))
     text = "\n\n".join(table.text() for table in tables(found))
