@@ -38,7 +38,7 @@ class GuidanceMiddleware(AgentMiddleware[Any, Any, Any]):
     Put it behind middleware that changes the model, such as ``ModelFallbackMiddleware``: then a
     fallback's answer is guided, too. In front of it, a fallback answers whole by itself.
 
-    Example:
+    Examples:
         >>> create_agent(  # doctest: +SKIP
         ...     model="openai:gpt-4o-mini",
         ...     middleware=[GuidanceMiddleware(student="path/or/repo-id", guidance_tokens=40)],

@@ -53,7 +53,7 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
     "GKT", Findings of ACL 2024, section 3). No fine-tuning, no shared vocabulary.
     ``message.response_metadata["gkt"]`` of an answer is a `langchain_gkt.metadata.GKTMetadata`.
 
-    Example:
+    Examples:
         >>> chain = GuidedKnowledgeTransferChain(  # doctest: +SKIP
         ...     teacher=ChatOpenAI(model="gpt-4o-mini"),
         ...     student="path/or/repo-id",

@@ -25,7 +25,7 @@ class LocalCloud:
     The server ends with the ``with`` block, and with this process in any case. Tools are called if
     the model's chat template has a place for them, and refused if not.
 
-    Example:
+    Examples:
         >>> with LocalCloud("path/to/model", name="demo-teacher") as cloud:  # doctest: +SKIP
         ...     ChatOpenAI(base_url=cloud.base_url, api_key="local", model=cloud.name)
     """

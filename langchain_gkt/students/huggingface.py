@@ -43,7 +43,7 @@ class HuggingFaceStudent(InterruptibleChatModel):
     returned. Decoder-only and encoder-decoder models work, with a chat template or without
     (then one message is the prompt as written, and several become Q/A text).
 
-    Example:
+    Examples:
         >>> student = HuggingFaceStudent(model="path/or/repo-id")  # doctest: +SKIP
         >>> student.invoke([("human", "2 + 3?"), ("ai", "The sum is")])  # doctest: +SKIP
 
