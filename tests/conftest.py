@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.fakes import MODELS, WordTeacher
+from support.models.fakes import MODELS, WordTeacher
 
 from langchain_gkt import HuggingFaceStudent
 from langchain_gkt.evaluation.tasks.word_problems import WordProblem, sample

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from support.fakes import MODELS
+from support.models.fakes import MODELS
 
 from langchain_gkt.demo.cloud import LocalCloud
 

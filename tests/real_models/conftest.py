@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import real_models
+from support.models import real_models
 
 from langchain_gkt import HuggingFaceStudent
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
-from support import real_models
-from support.fakes import WordTeacher
+from support.models import real_models
+from support.models.fakes import WordTeacher
 
 from langchain_gkt import GuidedKnowledgeTransferChain, HuggingFaceStudent
 from langchain_gkt.students import remote_student

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 from pytest_socket import disable_socket
-from support.tiny import TOKENIZER, make_model
+from support.models.tiny import TOKENIZER, make_model
 
 from langchain_gkt.students.engine.engine import Engine
 

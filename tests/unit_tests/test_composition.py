@@ -10,7 +10,7 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.rate_limiters import InMemoryRateLimiter
 from langchain_core.runnables import RunnableLambda
-from support.fakes import Recorder, WordTeacher, make
+from support.models.fakes import Recorder, WordTeacher, make
 
 
 class Flaky(WordTeacher):

@@ -6,7 +6,7 @@ import dataclasses
 import pickle
 
 import pytest
-from support.exam import pair
+from support.models.exam import pair
 
 from langchain_gkt import Guidance, GuidancePolicy
 from langchain_gkt.guidance import confidence

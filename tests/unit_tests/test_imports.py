@@ -6,7 +6,7 @@ import graphlib
 
 import grimp
 import pytest
-from support.processes import run_python
+from support.programs.processes import run_python
 
 
 @pytest.mark.slow

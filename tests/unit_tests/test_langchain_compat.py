@@ -17,7 +17,7 @@ from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.runnables import ConfigurableField, RunnableLambda
 from langchain_core.tracers.event_stream import _AstreamEventsCallbackHandler
 from langchain_openai import ChatOpenAI
-from support.fakes import MODELS, Recorder, WordTeacher
+from support.models.fakes import MODELS, Recorder, WordTeacher
 from transformers import pipeline
 
 from langchain_gkt import GuidedKnowledgeTransferChain

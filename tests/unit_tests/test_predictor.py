@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
-from support.exam import Needy, Telling, pair
-from support.fakes import WordTeacher
-from support.predictors import by_confidence, made_predictor
+from support.models.exam import Needy, Telling, pair
+from support.models.fakes import WordTeacher
+from support.models.predictors import by_confidence, made_predictor
 
 from langchain_gkt import GuidancePolicy
 from langchain_gkt.predictor import (

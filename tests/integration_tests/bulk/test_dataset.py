@@ -16,7 +16,7 @@ from support.bulk import (
     LoggedStudent,
     read_lines,
 )
-from support.fakes import MODELS, WordTeacher
+from support.models.fakes import MODELS, WordTeacher
 
 from langchain_gkt import Budget, GuidedKnowledgeTransferChain, MachineTime
 from langchain_gkt.bulk import guide_dataset, job_report

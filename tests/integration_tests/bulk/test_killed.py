@@ -13,8 +13,8 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from support import bulk_driver
 from support.bulk import GUIDANCE_TOKENS, PRICE, PROMPT_TOKENS, read_lines
+from support.programs import bulk_driver
 
 from langchain_gkt.bulk import guide_dataset, read_report
 

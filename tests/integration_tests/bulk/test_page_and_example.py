@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from support.completions_server import completions_server
-from support.processes import run_python
-from support.scripted import save_scripted
+from support.models.scripted import save_scripted
+from support.programs.processes import run_python
+from support.servers.completions_server import completions_server
 
 ROOT = Path(__file__).parents[3]
 SETTING = """

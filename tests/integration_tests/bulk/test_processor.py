@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow
 import pytest
 from support.bulk import PRICE
-from support.fakes import MODELS, WordTeacher, make
+from support.models.fakes import MODELS, WordTeacher, make
 
 from langchain_gkt.bulk.chains import pack_chain
 from langchain_gkt.bulk.columns import ROW, TEACHER, TeacherResult, output_names

@@ -13,11 +13,11 @@ import httpx
 import openai
 import pytest
 from langchain_openai import ChatOpenAI
-from support.billing_server import BillingServer, Plan
-from support.dripping import Dripping
-from support.scripted import ToolTeacher, save_scripted
-from support.served import served
-from support.tiny import wait_until
+from support.models.dripping import Dripping
+from support.models.scripted import ToolTeacher, save_scripted
+from support.models.tiny import wait_until
+from support.servers.billing_server import BillingServer, Plan
+from support.servers.served import served
 
 from langchain_gkt import Budget, GuidedKnowledgeTransferChain, HuggingFaceStudent, Price
 from langchain_gkt.demo.pair import STUDENT, demo_teacher
@@ -143,7 +143,7 @@ def test_the_embedded_pair_continues_an_answer_and_says_that_it_knows_no_tools()
 @pytest.mark.slow
 @pytest.mark.parametrize(("seconds", "finishes"), [(20, True), (1, False)])
 def test_a_signal_finishes_streams_within_its_time(seconds, finishes) -> None:
-    command = [sys.executable, "-m", "support.dripping", str(seconds)]
+    command = [sys.executable, "-m", "support.models.dripping", str(seconds)]
     tests = Path(__file__).parents[2]
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": tests}
     with subprocess.Popen(command, **options) as server:

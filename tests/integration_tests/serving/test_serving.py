@@ -15,9 +15,9 @@ import openai
 import pytest
 from langchain.agents import create_agent
 from langchain_openai import ChatOpenAI
-from support.scripted import ToolTeacher, add, save_scripted
-from support.served import served
-from support.tiny import wait_until
+from support.models.scripted import ToolTeacher, add, save_scripted
+from support.models.tiny import wait_until
+from support.servers.served import served
 
 from langchain_gkt import (
     Budget,

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 import pytest
-from support.fakes import make
+from support.models.fakes import make
 
 from langchain_gkt import GuidancePolicy
 from langchain_gkt.bulk import BulkOptions, guide_dataset

@@ -7,9 +7,9 @@ from typing import get_args
 import pytest
 from langchain_core.messages import AIMessage
 from support.entry_points import ENTRY_POINTS, answer
-from support.exam import pair
-from support.fakes import WordTeacher, limit_inside, make
-from support.scripted import ToolTeacher
+from support.models.exam import pair
+from support.models.fakes import WordTeacher, limit_inside, make
+from support.models.scripted import ToolTeacher
 
 from langchain_gkt import GuidancePolicy, TeacherError
 from langchain_gkt.metadata import GKTMetadata, Mode

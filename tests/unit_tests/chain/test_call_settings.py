@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from langchain_core.runnables import ConfigurableField
-from support.fakes import WordTeacher, make
-from support.scripted import ToolTeacher
+from support.models.fakes import WordTeacher, make
+from support.models.scripted import ToolTeacher
 
 from langchain_gkt import GuidancePolicy
 

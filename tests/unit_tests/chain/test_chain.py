@@ -13,7 +13,7 @@ from langchain_core.rate_limiters import InMemoryRateLimiter
 from langchain_core.runnables import RunnableParallel
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
-from support.fakes import MODELS, Recorder, WordTeacher, limit_inside, make
+from support.models.fakes import MODELS, Recorder, WordTeacher, limit_inside, make
 
 from langchain_gkt import Guidance, GuidancePolicy, GuidedKnowledgeTransferChain
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from pydantic import BaseModel
-from support.fakes import Recorder, make
+from support.models.fakes import Recorder, make
 
 
 async def test_the_tool_returns_text(teacher, student, problem) -> None:

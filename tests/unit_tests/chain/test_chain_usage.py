@@ -9,7 +9,7 @@ from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import UsageMetadataCallbackHandler, get_usage_metadata_callback
 from langchain_core.tracers import LangChainTracer
 from support.entry_points import ENTRY_POINTS, answer
-from support.fakes import make
+from support.models.fakes import make
 from support.traces import FakeClient, make_tracer
 
 

@@ -8,8 +8,8 @@ import time
 from typing import Any
 
 import pytest
-from support.fakes import MODELS, WordTeacher
-from support.tiny import wait_until
+from support.models.fakes import MODELS, WordTeacher
+from support.models.tiny import wait_until
 
 from langchain_gkt import (
     GuidancePolicy,

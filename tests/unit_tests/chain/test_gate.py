@@ -6,8 +6,8 @@ import pytest
 import torch
 from langchain_core.messages import HumanMessage
 from support.entry_points import ENTRY_POINTS, answer
-from support.exam import pair, solution
-from support.fakes import WordTeacher
+from support.models.exam import pair, solution
+from support.models.fakes import WordTeacher
 
 from langchain_gkt import GuidancePolicy, GuidedKnowledgeTransferChain, track_costs
 from langchain_gkt.guidance import confidence

@@ -15,7 +15,7 @@ from langchain_core.language_models import FakeMessagesListChatModel
 from langchain_core.messages import AIMessage
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
-from support.fakes import MODELS, Recorder, WordTeacher, make
+from support.models.fakes import MODELS, Recorder, WordTeacher, make
 
 from langchain_gkt import GuidancePolicy, GuidedKnowledgeTransferChain, HuggingFaceStudent
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
-from support.fakes import MODELS, make
+from support.models.fakes import MODELS, make
 from transformers import AutoTokenizer
 
 from langchain_gkt import HuggingFaceStudent

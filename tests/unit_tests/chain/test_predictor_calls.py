@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from support.entry_points import ENTRY_POINTS, answer
-from support.exam import Needy, Telling, pair, solution
-from support.fakes import WordTeacher
-from support.predictors import by_confidence, made_predictor
+from support.models.exam import Needy, Telling, pair, solution
+from support.models.fakes import WordTeacher
+from support.models.predictors import by_confidence, made_predictor
 
 from langchain_gkt import GuidancePolicy, GuidedKnowledgeTransferChain
 

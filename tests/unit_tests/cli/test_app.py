@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from support.processes import run_python
+from support.programs.processes import run_python
 
 from langchain_gkt import __main__ as program
 from langchain_gkt.cli import app, commands, options

@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import HumanMessage
-from support.fakes import WordTeacher
+from support.models.fakes import WordTeacher
 
 from langchain_gkt import (
     Budget,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from support.fakes import WordTeacher
+from support.models.fakes import WordTeacher
 
 from langchain_gkt import (
     CostTracker,

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 from langchain_core.caches import InMemoryCache
-from support.fakes import WordTeacher
+from support.models.fakes import WordTeacher
 from support.runs import left_open
 
 from langchain_gkt import CostTracker, GuidedKnowledgeTransferChain, Price, track_costs

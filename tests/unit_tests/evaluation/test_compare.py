@@ -7,7 +7,7 @@ import time
 from decimal import Decimal
 
 import pytest
-from support.exam import PRICE, Needy, lasting_lines, pair, rows, solution, task, words
+from support.models.exam import PRICE, Needy, lasting_lines, pair, rows, solution, task, words
 
 from langchain_gkt.evaluation import Comparison, Task, acompare, compare
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 from langchain_core.caches import InMemoryCache
-from support.fakes import WordTeacher
+from support.models.fakes import WordTeacher
 
 from langchain_gkt import GuidedKnowledgeTransferChain, Price
 from langchain_gkt.evaluation.cost_ratio import measure_costs

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import pytest
-from support.exam import PRICE, judge, pair, rows, task, words
+from support.models.exam import PRICE, judge, pair, rows, task, words
 
 from langchain_gkt import GuidancePolicy
 from langchain_gkt.evaluation import Task, compare, sweep

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 from langchain_core.messages import SystemMessage
-from support.exam import PRICE, pair, task
+from support.models.exam import PRICE, pair, task
 
 from langchain_gkt import GuidancePolicy, InstructTeacher, LastTurns, WithoutExemplars
 from langchain_gkt.evaluation import (

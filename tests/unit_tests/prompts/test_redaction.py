@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage
-from support.fakes import WordTeacher, make
+from support.models.fakes import WordTeacher, make
 
 from langchain_gkt.errors import GKTError
 from langchain_gkt.prompts import PreparedPrompt, PromptContext, Redact

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 import torch
 from langchain_core.messages import AIMessage, HumanMessage
-from support.tiny import LLAMA
+from support.models.tiny import LLAMA
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode

@@ -11,8 +11,8 @@ from langchain_core.messages import (
     SystemMessage,
 )
 from support.entry_points import joined
-from support.fakes import WordTeacher
-from support.scripted import ToolTeacher, save_scripted
+from support.models.fakes import WordTeacher
+from support.models.scripted import ToolTeacher, save_scripted
 from support.work import TEXT, Work, WorkDict
 
 from langchain_gkt import (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.fakes import MODELS
-from support.scripted import save_scripted
+from support.models.fakes import MODELS
+from support.models.scripted import save_scripted
 from transformers import (
     AutoTokenizer,
     GPT2Config,

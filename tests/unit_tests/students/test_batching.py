@@ -7,7 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from support.fakes import MODELS
+from support.models.fakes import MODELS
 
 from langchain_gkt import (
     HuggingFaceStudent,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
-from support.fakes import MODELS
+from support.models.fakes import MODELS
 
 from langchain_gkt import ConfigurationError, HuggingFaceStudent, StudentError
 from langchain_gkt.errors import GKTError

@@ -13,7 +13,7 @@ import pytest
 import torch
 from langchain_huggingface import ChatHuggingFace, HuggingFacePipeline
 from langchain_openai import ChatOpenAI
-from support.fakes import MODELS, WordTeacher
+from support.models.fakes import MODELS, WordTeacher
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,

@@ -11,7 +11,7 @@ from langchain_core.messages import (
     AIMessage,
     HumanMessage,
 )
-from support.fakes import MODELS
+from support.models.fakes import MODELS
 from transformers import (
     AutoTokenizer,
     BartConfig,

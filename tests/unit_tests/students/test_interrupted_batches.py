@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 
 import pytest
-from support.interruptions import INTERRUPTED
-from support.processes import run_python
+from support.programs.interruptions import INTERRUPTED
+from support.programs.processes import run_python
 
 from langchain_gkt.students.batching import run_batch
 

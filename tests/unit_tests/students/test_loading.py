@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from support.fakes import MODELS
-from support.tiny import wait_until
+from support.models.fakes import MODELS
+from support.models.tiny import wait_until
 
 from langchain_gkt import (
     HuggingFaceStudent,

@@ -8,8 +8,8 @@ from langchain_core.messages import (
     HumanMessage,
     SystemMessage,
 )
-from support.fakes import WordTeacher
-from support.tiny import LLAMA
+from support.models.fakes import WordTeacher
+from support.models.tiny import LLAMA
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 

@@ -7,7 +7,7 @@ import shutil
 import sys
 
 import pytest
-from support.fakes import MODELS
+from support.models.fakes import MODELS
 
 from langchain_gkt import HuggingFaceStudent, StudentError
 

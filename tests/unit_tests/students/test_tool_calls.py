@@ -6,7 +6,7 @@ import json
 
 import pytest
 from support.entry_points import ENTRY_POINTS, answer
-from support.scripted import add, note
+from support.models.scripted import add, note
 
 LONG = "Please note 'a rather long line of words that no small limit could ever hold, ä and 你'"
 

@@ -10,8 +10,8 @@ from langchain_core.messages import (
     AIMessageChunk,
     HumanMessage,
 )
-from support.fakes import MODELS
-from support.scripted import TOOL_TEMPLATE
+from support.models.fakes import MODELS
+from support.models.scripted import TOOL_TEMPLATE
 from transformers import (
     AutoTokenizer,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 from support.entry_points import ENTRY_POINTS, answer
-from support.fakes import WordTeacher, make
+from support.models.fakes import WordTeacher, make
 
 from langchain_gkt.teachers.prefill import accepts_prefill, as_instruction, without_repetition
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from langchain_core.tracers.base import BaseTracer
 from pydantic import SecretStr
-from support.exam import PRICE, Knowing, number_of, pair, task
-from support.fakes import MODELS, WordTeacher, make
+from support.models.exam import PRICE, Knowing, number_of, pair, task
+from support.models.fakes import MODELS, WordTeacher, make
 
 from langchain_gkt import TeacherError, track_costs
 from langchain_gkt.evaluation import compare, sweep

@@ -8,7 +8,7 @@ import pytest
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_huggingface import ChatHuggingFace, HuggingFacePipeline
 from langchain_openai import ChatOpenAI
-from support.fakes import MODELS, WordTeacher
+from support.models.fakes import MODELS, WordTeacher
 
 from langchain_gkt import GuidedKnowledgeTransferChain
 from langchain_gkt.teachers.settings import TeacherSettings, streams_usage, with_settings

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from support.entry_points import answer
-from support.fakes import MODELS, WordTeacher
+from support.models.fakes import MODELS, WordTeacher
 
 from langchain_gkt import (
     CircuitBreaker,

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from support.entry_points import answer
-from support.fakes import MODELS, Recorder, WordTeacher
-from support.tiny import wait_until
+from support.models.fakes import MODELS, Recorder, WordTeacher
+from support.models.tiny import wait_until
 
 from langchain_gkt import (
     CostTracker,

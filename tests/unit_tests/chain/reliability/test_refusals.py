@@ -8,7 +8,7 @@ import pytest
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from support.entry_points import answer
-from support.fakes import MODELS, WordTeacher
+from support.models.fakes import MODELS, WordTeacher
 
 from langchain_gkt import CircuitBreaker, GuidedKnowledgeTransferChain, HuggingFaceStudent
 from langchain_gkt.teachers.refusals import TeacherRefused, refusal_in

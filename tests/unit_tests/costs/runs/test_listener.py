@@ -12,7 +12,7 @@ import pytest
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.outputs import ChatGenerationChunk
-from support.fakes import WordTeacher
+from support.models.fakes import WordTeacher
 from support.runs import PROMPT, guided_call, left_open, result, start
 
 from langchain_gkt import CostTracker, GuidedKnowledgeTransferChain, Price, track_costs

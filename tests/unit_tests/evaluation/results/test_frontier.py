@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.exam import PRICE, pair, task
+from support.models.exam import PRICE, pair, task
 
 from langchain_gkt import GuidancePolicy
 from langchain_gkt.evaluation import compare, sweep

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.exam import pair, task
+from support.models.exam import pair, task
 
 from langchain_gkt.evaluation import Task, compare
 from langchain_gkt.evaluation.results.html_report import page

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from support.exam import Needy, lasting_lines, pair, task
-from support.interruptions import run_program
+from support.models.exam import Needy, lasting_lines, pair, task
+from support.programs.interruptions import run_program
 
 from langchain_gkt import track_costs
 from langchain_gkt.evaluation import acompare, compare

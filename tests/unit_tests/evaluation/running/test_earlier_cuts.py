@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.fakes import MODELS
+from support.models.fakes import MODELS
 
 from langchain_gkt import GuidedKnowledgeTransferChain, HuggingFaceStudent, Price
 from langchain_gkt.evaluation import compare, load_task, sweep

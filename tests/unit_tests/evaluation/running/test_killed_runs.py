@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from support.exam import PRICE, diary_lines, lasting_lines, pair, task
-from support.interruptions import run_killed
+from support.models.exam import PRICE, diary_lines, lasting_lines, pair, task
+from support.programs.interruptions import run_killed
 
 from langchain_gkt.evaluation import compare, load_run, sweep
 from langchain_gkt.evaluation.running.run_store import MANIFEST

@@ -7,7 +7,7 @@ import json
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.exam import pair, task
+from support.models.exam import pair, task
 
 from langchain_gkt.evaluation import compare, load_run
 from langchain_gkt.evaluation.running.line_shapes import check_line

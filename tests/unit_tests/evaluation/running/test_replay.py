@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.exam import PRICE, pair, solution, task, words
+from support.models.exam import PRICE, pair, solution, task, words
 
 from langchain_gkt import TeacherError
 from langchain_gkt.evaluation import sweep

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.exam import PRICE, lasting_lines, pair, rows, task
+from support.models.exam import PRICE, lasting_lines, pair, rows, task
 
 from langchain_gkt import GuidancePolicy, Price
 from langchain_gkt.evaluation import Task, compare, load_run, load_task

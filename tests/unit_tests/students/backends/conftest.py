@@ -6,9 +6,9 @@ import importlib
 import sys
 
 import pytest
-from support.fake_llamacpp import module_for, write_gguf
-from support.fake_openvino import modules_for, write_folder
-from support.fakes import MODELS
+from support.models.fake_llamacpp import module_for, write_gguf
+from support.models.fake_openvino import modules_for, write_folder
+from support.models.fakes import MODELS
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from langchain_gkt.students.backends.gguf import read_header

@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 from langchain_core.messages import AIMessage, HumanMessage
-from support.tiny import wait_until
+from support.models.tiny import wait_until
 
 from langchain_gkt import HuggingFaceStudent, StudentError
 from langchain_gkt.students.backends import choosing

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.tiny import (
+from support.models.tiny import (
     MAKERS,
     TOKENIZER,
     Recorder,

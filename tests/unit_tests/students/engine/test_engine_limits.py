@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.tiny import (
+from support.models.tiny import (
     GPT,
     LLAMA,
     SIZE,

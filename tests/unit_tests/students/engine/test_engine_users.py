@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from support.fakes import MODELS
-from support.tiny import (
+from support.models.fakes import MODELS
+from support.models.tiny import (
     TOKENIZER,
     Recorder,
     ids,

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 import torch
-from support.tiny import LLAMA, TOKENIZER, ids, make_model, reference, tokens_of
+from support.models.tiny import LLAMA, TOKENIZER, ids, make_model, reference, tokens_of
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from langchain_gkt.students.engine.engine import Engine, Request

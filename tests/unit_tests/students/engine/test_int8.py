@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 import torch
-from support.tiny import TOKENIZER, ids, make_model, tokens_of
+from support.models.tiny import TOKENIZER, ids, make_model, tokens_of
 
 from langchain_gkt import StudentError
 from langchain_gkt.students.engine.engine import Engine, Request

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from support.tiny import ids, run
+from support.models.tiny import ids, run
 
 from langchain_gkt import StudentError
 from langchain_gkt.students.backends.slots import Job, Slots

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.fakes import MODELS
+from support.models.fakes import MODELS
 
 from langchain_gkt.students import loading
 from langchain_gkt.students.engine.layers.widening import (

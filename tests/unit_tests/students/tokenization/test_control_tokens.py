@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
-from support.vocabularies import BACKENDS, SPECIAL, TEMPLATES, UNMARKED, look_alikes, tokenizer
+from support.models.vocabularies import (
+    BACKENDS,
+    SPECIAL,
+    TEMPLATES,
+    UNMARKED,
+    look_alikes,
+    tokenizer,
+)
 
 from langchain_gkt.students.prompting import PromptBuilder
 

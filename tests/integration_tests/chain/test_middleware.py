@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import pytest
+from langchain.agents import create_agent
+from langchain.agents.middleware import ModelFallbackMiddleware, SummarizationMiddleware
+from support.models.fakes import WordTeacher
+from support.models.scripted import ToolTeacher, add, save_scripted
+
+from langchain_gkt import (
+    Budget,
+    BudgetExceeded,
+    GuidedKnowledgeTransferChain,
+    HuggingFaceStudent,
+    Price,
+)
+from langchain_gkt.middleware import BudgetMiddleware, GuidanceMiddleware
+
+SUM = {"messages": [("human", "please add 3 and 4")]}
+PRICE = Price(input_mtok="1", output_mtok="2")
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory) -> HuggingFaceStudent:
+    return HuggingFaceStudent(model=save_scripted(tmp_path_factory.mktemp("scripted")))
+
+
+class Broken(ToolTeacher):
+    def _generate(self, *args, **kwargs):
+        raise ConnectionError("no line")
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_plain_turns_are_guided_and_tool_calls_whole(student, asynchronous) -> None:
+    guidance = GuidanceMiddleware(student=student, guidance_tokens=6)
+    agent = create_agent(ToolTeacher(), [add], middleware=[guidance])
+    state = await agent.ainvoke(SUM) if asynchronous else agent.invoke(SUM)
+    called, last = state["messages"][1], state["messages"][-1]
+    assert called.tool_calls[0]["args"] == {"a": 3, "b": 4}
+    assert last.text.endswith("the answer to this is: 7.")
+    assert last.response_metadata["gkt"]["finished_by"] == "student"
+
+
+@pytest.mark.parametrize("guidance_first", [False, True])
+def test_with_fallbacks_in_both_orders(student, guidance_first) -> None:
+    both = [
+        ModelFallbackMiddleware(ToolTeacher()),
+        GuidanceMiddleware(student=student, guidance_tokens=6),
+    ]
+    order = both[::-1] if guidance_first else both
+    state = create_agent(Broken(), [add], middleware=order).invoke(SUM)
+    last = state["messages"][-1]
+    assert last.text.endswith("the answer to this is: 7.")
+    # In front, it does not see the model that the other one takes.
+    assert ("gkt" in last.response_metadata) is not guidance_first
+
+
+@pytest.mark.parametrize("guidance_first", [False, True])
+def test_a_budget_counts_both_models(student, guidance_first) -> None:
+    budget = BudgetMiddleware(Budget(usd="1"), teacher_price=PRICE)
+    both = [budget, GuidanceMiddleware(student=student, guidance_tokens=6)]
+    order = both[::-1] if guidance_first else both
+    state = create_agent(ToolTeacher(), [add], middleware=order).invoke(SUM)
+    assert state["messages"][-1].response_metadata["gkt"]["finished_by"] == "student"
+    report = budget.report()
+    assert (report.teacher.calls > 1, report.student.calls) == (True, 1)
+    assert report.teacher.known_cost > 0
+
+
+async def test_a_spent_budget() -> None:
+    spent = Budget(usd="0.000001")
+    agent = create_agent(
+        ToolTeacher(), [add], middleware=[BudgetMiddleware(spent, teacher_price=PRICE)]
+    )
+    with pytest.raises(BudgetExceeded, match=r"Budget\.usd"):
+        await agent.ainvoke(SUM)
+    ending = BudgetMiddleware(spent, teacher_price=PRICE, exit_behavior="end")
+    state = create_agent(ToolTeacher(), [add], middleware=[ending]).invoke(SUM)
+    assert "budget is spent" in state["messages"][-1].text
+    assert ending.report().teacher.calls == 0
+    past = [BudgetMiddleware(spent, teacher_price=PRICE), ModelFallbackMiddleware(ToolTeacher())]
+    with pytest.warns(UserWarning, match="behind the middleware"):
+        create_agent(ToolTeacher(), [add], middleware=past).invoke(SUM)
+
+
+def test_wrong_fields_are_refused(student) -> None:
+    with pytest.raises(TypeError, match="did you mean 'guidance_tokens'"):
+        GuidanceMiddleware(student=student, guidance_token=6)
+    with pytest.raises(TypeError, match="no teacher"):
+        GuidanceMiddleware(student=student, teacher=WordTeacher())
+    with pytest.raises(TypeError, match="Budget"):
+        BudgetMiddleware("5")
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_summaries_go_by_the_profile_of_the_pair(student, asynchronous) -> None:
+    # The student holds more than the teacher: the smaller context counts.
+    teacher = ToolTeacher(profile={"max_input_tokens": 400, "tool_calling": True})
+    pair = GuidedKnowledgeTransferChain(teacher=teacher, student=student, guidance_tokens=6)
+    assert (pair.profile["max_input_tokens"], pair.profile["tool_calling"]) == (400, True)
+    summing = SummarizationMiddleware(pair, trigger=("fraction", 0.5), keep=("messages", 1))
+    agent = create_agent(pair, [add], middleware=[summing])
+    short = {"messages": [("human", "Hello you"), ("ai", "Well"), ("human", "please add 3 and 4")]}
+    long = {"messages": [("human", "Hello you " * 100), *short["messages"][1:]]}
+    for given, first in ((short, "Hello you"), (long, "Here is a summary")):
+        state = await agent.ainvoke(given) if asynchronous else agent.invoke(given)
+        assert state["messages"][0].text.startswith(first)
+        assert state["messages"][-1].text.endswith("the answer to this is: 7.")

@@ -1,0 +1,180 @@
+"""Runs the code of the documentation, each page as one program."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from importlib.metadata import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from langchain_core.messages import AIMessage
+from support.models.scripted import save_scripted
+from support.servers.completions_server import completions_server
+
+from langchain_gkt import GuidancePolicy, __version__
+from langchain_gkt.cli.app import app
+
+ROOT = Path(__file__).parents[3]
+DOCS = ROOT / "docs"
+PAGES = [*DOCS.glob("*.md"), *ROOT.glob("*.md"), ROOT / "examples" / "README.md"]
+
+
+def blocks(page: Path) -> list[str]:
+    """Return the Python blocks of a page, each at its own line numbers."""
+    text = page.read_text()
+    return [
+        "\n" * text[: found.start(1)].count("\n") + found[1]
+        for found in re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    ]
+
+
+def run_page(name: str, *, at_least: int = 1) -> dict[str, Any]:
+    """Run the Python blocks of a page as one program, and return its variables."""
+    page = DOCS / name
+    found = blocks(page)
+    assert len(found) >= at_least
+    space: dict[str, Any] = {"__name__": "docs"}
+    for block in found:
+        exec(compile(block, page, "exec"), space)
+    return space
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch) -> Any:
+    """What a reader of the pages has: a key, a provider and a local model."""
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    monkeypatch.setenv("GKT_STUDENT", save_scripted(tmp_path / "student"))
+    with completions_server() as url:
+        monkeypatch.setenv("OPENAI_BASE_URL", url)
+        yield
+
+
+def test_use_in_langchain(world, capsys) -> None:
+    space = run_page("use-in-langchain.md", at_least=12)
+    printed = capsys.readouterr().out
+    assert "the answer to this is: 5" in printed  # the agent's sum
+    assert space["answer"]["structured_response"].score == 7
+    assert space["raw"]["parsing_error"] is None
+    assert space["again"].usage_metadata["total_cost"] == 0
+    assert isinstance(space["first"], AIMessage)
+
+
+def test_engines(world) -> None:
+    student = run_page("engines.md")["student"]
+    assert student.chat_model.extra_body["continue_final_message"] is True
+
+
+def test_costs(world, capsys) -> None:
+    space = run_page("costs.md")
+    printed = capsys.readouterr().out
+    assert space["measured"].questions == 2
+    assert space["answer"].response_metadata["gkt"]["fallback"].startswith("BudgetExceeded")
+    assert "per_call_usd" in printed
+
+
+def test_deadlines(world) -> None:
+    chain = run_page("deadlines.md")["chain"]
+    assert chain.invoke("What is 2 plus 3?").text
+    chain.student.close()
+
+
+@pytest.mark.slow
+def test_evaluate(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    space = run_page("evaluate.md", at_least=7)
+    printed = capsys.readouterr().out
+    assert "McNemar" in printed
+    assert "8 of 8 guidances" in str(space["found"])
+    assert GuidancePolicy.load(tmp_path / "policy.json") == space["choice"].policy
+    assert str(space["gated"].policy) in printed
+
+
+def test_every_code_block_of_the_pages_is_python_or_shell() -> None:
+    for page in PAGES:
+        fences = re.findall(r"^```(\w*)$", page.read_text(), re.MULTILINE)
+        assert set(fences) <= {"python", "bash", ""}, page
+
+
+@pytest.mark.filterwarnings("ignore:the teacher knows no completion limit:UserWarning")
+def test_security(capsys) -> None:
+    space = run_page("security.md", at_least=2)
+    assert "written to ann@example.org today" in capsys.readouterr().out
+    space["student"].close()
+
+
+@pytest.mark.slow
+def test_start(world, capsys) -> None:
+    assert run_page("index.md", at_least=2)["message"].text
+    assert "44 * 2 = 88. The answer is 88." in capsys.readouterr().out
+
+
+def test_langchain_integration(world) -> None:
+    space = run_page("langchain-integration.md", at_least=6)
+    assert space["called"].tool_calls[0]["args"] == {"a": 2, "b": 3}
+    assert space["joke"].setup
+
+
+@pytest.mark.slow
+def test_choose_the_guidance(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    space = run_page("choose-the-guidance.md", at_least=2)
+    assert GuidancePolicy.load(tmp_path / "policy.json") == space["choice"].policy
+
+
+@pytest.mark.slow
+def test_from_the_papers_code(capsys) -> None:
+    run_page("from-the-papers-code.md")
+    assert "44 * 2 = 88. The answer is 88." in capsys.readouterr().out
+
+
+def test_will_it_pay(capsys) -> None:
+    run_page("will-it-pay.md")
+    share = capsys.readouterr().out.strip()
+    assert share == "28.9%"
+    assert "| 100 | 16% | 20% | 29% | 47% |" in (DOCS / "will-it-pay.md").read_text()
+
+
+def test_readme(world) -> None:
+    assert run_page("../README.md")["message"].text
+
+
+def commands(page: Path) -> list[list[str]]:
+    """Return the words of each command of a page's bash blocks."""
+    found = re.findall(r"^```bash\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    text = "\n".join(found).replace("\\\n", " ")
+    return [words for line in text.splitlines() if (words := shlex.split(line, comments=True))]
+
+
+def test_every_command_of_the_pages_is_one() -> None:
+    """Options are read by the command line itself; targets, extras and files must be there."""
+    targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[
+        1
+    ].split()
+    known = set(metadata("langchain-gkt").get_all("Provides-Extra"))
+    group: Any = typer.main.get_command(app)
+    for page in PAGES:
+        for words in commands(page):
+            name = Path(words[0]).name
+            if name == "make":
+                assert words[1] in targets, (page, words)
+            elif name == "langchain-gkt":
+                command = group.commands[words[1]]
+                command.make_context(words[1], words[2:]).close()
+            elif name == "python" and words[1].endswith(".py"):
+                assert (ROOT / words[1]).exists(), (page, words)
+            for extras in re.findall(r"(?:langchain-gkt|\.)\[([a-z,]+)\]", " ".join(words)):
+                assert set(extras.split(",")) <= known, page
+
+
+def test_every_link_and_picture_of_the_pages_is_there() -> None:
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+            assert "://" in link or (page.parent / link).exists(), (page, link)
+
+
+def test_the_version_is_one_number() -> None:
+    assert f"version: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## {__version__} " in (ROOT / "CHANGELOG.md").read_text()

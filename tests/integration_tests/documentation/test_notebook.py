@@ -1,0 +1,30 @@
+"""Runs the notebook as a user does, from top to bottom."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+NOTEBOOK = Path(__file__).parents[3] / "examples" / "cost_comparison.ipynb"
+
+
+@pytest.mark.slow
+def test_the_cost_notebook_runs(tmp_path) -> None:
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    client = NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute()
+    shown = [out for cell in notebook.cells for out in cell.get("outputs", ())]
+    kinds = {kind for out in shown for kind in out.get("data", {})}
+    assert {"image/png", "text/html"} <= kinds
+    texts = "".join(out.get("text", "") for out in shown)
+    assert "measured on 20 question(s): guided answers cost" in texts
+    assert "by the student alone" in texts
+    assert not [out for out in shown if out.get("name") == "stderr"], texts
+
+
+def test_a_user_changes_two_lines() -> None:
+    code = [c.source for c in nbformat.read(NOTEBOOK, as_version=4).cells if c.cell_type == "code"]
+    assert sum(source.count("# <-") for source in code) == 2

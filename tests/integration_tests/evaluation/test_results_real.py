@@ -1,0 +1,44 @@
+"""The script that makes the page of real results, on the embedded pair."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from langchain_gkt.demo.pair import STUDENT, TEACHER
+from langchain_gkt.evaluation import load_task
+
+SCRIPT = Path(__file__).parents[3] / "examples" / "real_models" / "results.py"
+
+
+@pytest.mark.slow
+def test_a_run_leaves_a_summary_from_which_the_page_is_written(tmp_path) -> None:
+    rows = load_task("word_problems", rows=8).rows
+    lines = [
+        json.dumps({"question": row["question"], "answer": f"#### {row['answer']}"}) for row in rows
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines) + "\n")
+    places = [f"--{name}={tmp_path / name}" for name in ("runs", "summaries", "docs")]
+    models = [f"--teacher={TEACHER}", f"--student={STUDENT}", f"--gsm8k={tmp_path / 'rows.jsonl'}"]
+    options = ["--rows=8", "--shots=1", "--dtype=float32", "--lengths", "6", "18"]
+    command = [sys.executable, str(SCRIPT), *places]
+    subprocess.run([*command, *models, *options], check=True, capture_output=True)
+    page = tmp_path / "docs" / "results-real.md"
+    first = page.read_text()
+    kept = json.loads((tmp_path / "summaries" / "gsm8k-teacher-student.json").read_text())
+    assert kept["rows"] == 8
+    assert set(kept["policies"]) == {"whole", "short"}
+    assert set(kept["policies"]["short"]["ways"]) == {"0", "6", "18", "all"}
+    for line, points in kept["frontier"].items():
+        assert points and all(0 <= accuracy <= 1 for _, accuracy in points), line
+    assert re.search(r"\| whole \| teacher alone \| \d+\.\d%", first)
+    assert (tmp_path / "docs" / "images" / "real-gsm8k-teacher-student.svg").exists()
+    page.unlink()
+    (tmp_path / "runs").rename(tmp_path / "gone")  # the summaries are enough
+    subprocess.run(command, check=True, capture_output=True)
+    assert page.read_text() == first

@@ -1,0 +1,1 @@
+"""Faults of a provider, and what must come of each."""
