@@ -36,7 +36,7 @@ from langchain_gkt.guidance import confidence
 from langchain_gkt.metadata import GKTMetadata
 from langchain_gkt.predictor import Amount, Prediction, probability_of, question_of
 from langchain_gkt.prompts.base import PreparedPrompt, PromptContext
-from langchain_gkt.provider_errors import provider_error, teacher_error
+from langchain_gkt.providers.errors import provider_error, teacher_error
 from langchain_gkt.teachers.refusals import is_refusal, refused
 from langchain_gkt.teachers.replies import finish_reason
 from langchain_gkt.teachers.secrets import hide_in_error, secrets_of

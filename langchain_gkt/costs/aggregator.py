@@ -40,7 +40,7 @@ from langchain_gkt.costs.usage import (
     text_length,
 )
 from langchain_gkt.metadata import from_cache
-from langchain_gkt.provider_errors import may_have_billed
+from langchain_gkt.providers.errors import may_have_billed
 
 _LOG = logging.getLogger(__name__)
 _UNKNOWN_COST = CallCost(prompt=None, completion=None, source="unpriced: it could not be counted")

@@ -11,7 +11,7 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, LLMResult
 
 from langchain_gkt.metadata import from_cache
-from langchain_gkt.reported_usage import believable
+from langchain_gkt.providers.usage import believable
 
 CHARS_PER_TOKEN = 4.0
 """Used until a model's own texts have been measured; as langchain-core counts."""

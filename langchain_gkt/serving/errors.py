@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.responses import JSONResponse
 
 from langchain_gkt.errors import BudgetExceeded, StudentError, TeacherError
-from langchain_gkt.provider_errors import status_of
+from langchain_gkt.providers.errors import status_of
 
 _REFUSED = (400, 413, 422)
 """Statuses of a provider that finds fault with the request, which no retry mends."""

@@ -12,7 +12,7 @@ from langchain_core.messages.utils import count_tokens_approximately
 from langchain_gkt.errors import GuidanceError
 from langchain_gkt.guidance import Guidance, GuidancePolicy
 from langchain_gkt.metadata import from_cache
-from langchain_gkt.reported_usage import believable
+from langchain_gkt.providers.usage import believable
 from langchain_gkt.texts.stop_strings import find_stop
 from langchain_gkt.texts.tool_text import begins_call
 

@@ -10,7 +10,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable, RunnableBinding, RunnableWithFallbacks
 
 from langchain_gkt._langchain_compat import RunnableBindingBase, copy_model
-from langchain_gkt.completion_limits import LIMIT_FIELDS
+from langchain_gkt.providers.limits import LIMIT_FIELDS
 from langchain_gkt.teachers.attempts import AttemptGate, gated
 from langchain_gkt.teachers.wrappers import is_guarded, models_of
 

@@ -29,8 +29,8 @@ from langchain_gkt.chain.steps.teacher_outcome import TeacherOutcome
 from langchain_gkt.errors import GKTError, own_errors, refuse_broken_text
 from langchain_gkt.guidance import Guidance, GuidancePolicy
 from langchain_gkt.prompts.base import PreparedPrompt, PromptContext, aprepare, prepare
-from langchain_gkt.provider_errors import teacher_error
-from langchain_gkt.reported_usage import repeated
+from langchain_gkt.providers.errors import teacher_error
+from langchain_gkt.providers.usage import repeated
 from langchain_gkt.structured_output.schema import schema_in, with_instruction
 from langchain_gkt.teachers import replies
 from langchain_gkt.teachers import settings as teachers

@@ -26,7 +26,7 @@ from langchain_gkt.costs.runs.model_runs import (
 )
 from langchain_gkt.costs.usage import message_of, text_length, usage_of
 from langchain_gkt.metadata import Role
-from langchain_gkt.reported_usage import repeated
+from langchain_gkt.providers.usage import repeated
 
 _ROLES = get_args(Role)
 _MAX_OPEN = 40_000

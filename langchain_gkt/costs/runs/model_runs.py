@@ -15,8 +15,8 @@ from uuid import UUID, uuid4
 from langchain_core.messages import AIMessage
 from langchain_core.messages.ai import UsageMetadata
 
-from langchain_gkt.completion_limits import LIMIT_FIELDS
 from langchain_gkt.metadata import Mode, Role
+from langchain_gkt.providers.limits import LIMIT_FIELDS
 
 CHAIN_PROVIDER = "langchain-gkt"
 """``ls_provider`` of the guided chain's own runs."""

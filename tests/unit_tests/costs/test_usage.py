@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from langchain_gkt.costs.usage import TokenRate, Tokens, read_tokens
-from langchain_gkt.provider_errors import may_have_billed
-from langchain_gkt.reported_usage import MOST_TOKENS, believable
+from langchain_gkt.providers.errors import may_have_billed
+from langchain_gkt.providers.usage import MOST_TOKENS, believable
 
 ODD = st.one_of(
     st.none(), st.booleans(), st.integers(), st.integers(0, 900), st.floats(), st.text(max_size=5)
