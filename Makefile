@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 # Tests side by side; a thread for each, because toy models gain nothing from more.
 JOBS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
-VERSION_TESTS := tests/unit_tests/test_langchain_compat.py tests/integration_tests/chain/test_standard_chain.py \
+VERSION_TESTS := tests/unit_tests/test_langchain_compat.py tests/unit_tests/costs/test_prices.py \
+	tests/integration_tests/chain/test_standard_chain.py \
 	tests/integration_tests/students/test_standard_student.py tests/integration_tests/chain/test_agents.py
 
 .PHONY: demo test test-fast test-versions test-real test-bulk lint bench bench-real results results-real docs pages release-check clean

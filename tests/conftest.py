@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from support.models.fakes import MODELS, WordTeacher
 
 from langchain_gkt import HuggingFaceStudent
 from langchain_gkt.evaluation.tasks.word_problems import WordProblem, sample
+
+# On a busy machine, and the first time on a new one, hypothesis is slow; that is no failure.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -52,18 +52,17 @@ took; a pair whose teacher's answers come from another run waits for the student
 """
 
 
-def write(summaries: Sequence[Mapping[str, Any]], docs: Path) -> None:
+def write(summaries: Mapping[str, Mapping[str, Any]], docs: Path) -> None:
     """Write the page and its charts.
 
     Args:
-        summaries: What `summaries.condense` made of each run.
+        summaries: What `summaries.condense` made of each run, by the run's name.
         docs: The folder of the page.
     """
     (docs / "images").mkdir(parents=True, exist_ok=True)
-    parts = [_head(summaries)]
-    for one in summaries:
-        shots = "-zero-shot" if one["shots"] == 0 else ""
-        name = f"real-{one['task']}{shots}-{one['teacher']}-{one['student']}"
+    parts = [_head(list(summaries.values()))]
+    for run, one in summaries.items():
+        name = f"real-{run}"
         write_figure(_chart(one), docs / "images" / f"{name}.svg", name, "svg")
         parts.append(_section(one, name))
     (docs / "results-real.md").write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")

@@ -132,7 +132,9 @@ def main() -> None:
         parser.error("give both --teacher and --student, or neither to write the page again")
     condense(args.runs, args.summaries)
     files = sorted(args.summaries.glob("*.json"))
-    page.write([json.loads(file.read_text(encoding="utf-8")) for file in files], args.docs)
+    page.write(
+        {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}, args.docs
+    )
 
 
 if __name__ == "__main__":

@@ -30,14 +30,14 @@ def test_a_run_leaves_a_summary_from_which_the_page_is_written(tmp_path) -> None
     subprocess.run([*command, *models, *options], check=True, capture_output=True)
     page = tmp_path / "docs" / "results-real.md"
     first = page.read_text()
-    kept = json.loads((tmp_path / "summaries" / "gsm8k-teacher-student.json").read_text())
+    kept = json.loads((tmp_path / "summaries" / "gsm8k-1-shot-teacher-student.json").read_text())
     assert kept["rows"] == 8
     assert set(kept["policies"]) == {"whole", "short"}
     assert set(kept["policies"]["short"]["ways"]) == {"0", "6", "18", "all"}
     for line, points in kept["frontier"].items():
         assert points and all(0 <= accuracy <= 1 for _, accuracy in points), line
     assert re.search(r"\| whole \| teacher alone \| \d+\.\d%", first)
-    assert (tmp_path / "docs" / "images" / "real-gsm8k-teacher-student.svg").exists()
+    assert (tmp_path / "docs" / "images" / "real-gsm8k-1-shot-teacher-student.svg").exists()
     page.unlink()
     (tmp_path / "runs").rename(tmp_path / "gone")  # the summaries are enough
     subprocess.run(command, check=True, capture_output=True)

@@ -54,7 +54,8 @@ SCHEMAS = an_object(
 
 @pytest.mark.slow
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(schema=SCHEMAS, seed=st.integers(0, 99), heat=st.sampled_from([0.7, 5.0, 50.0]))
 def test_a_sampled_answer_always_fits_its_schema(schema, seed, heat, student) -> None:

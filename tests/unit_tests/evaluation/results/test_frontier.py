@@ -97,7 +97,7 @@ def made_outcomes(seed: int, count: int, priced: bool = True) -> OutcomeMatrix:
 
 @pytest.mark.slow
 @given(st.integers(0, 10_000), st.integers(4, 60), st.sampled_from([0.0, 0.05, 0.3]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_choice_keeps_its_word_on_the_rows_it_saw(seed, count, loss) -> None:
     ways = made_outcomes(seed, count)
     for gate in (False, True):

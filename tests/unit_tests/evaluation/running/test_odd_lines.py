@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.models.exam import pair, task
 
@@ -54,7 +54,7 @@ JSON = st.recursive(
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @given(st.sampled_from(["answer", "reply", "failure", "check", "cut", "x"]), JSON, JSON)
 def test_any_line_is_taken_or_refused_with_a_value_error(kind, record, row) -> None:
     for line in (record, {"type": kind, kind: record, "row": row, "mode": row, "length": row}):

@@ -49,7 +49,7 @@ ROWS = st.lists(
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the student .* has no KV cache")
 @pytest.mark.parametrize("kind", list(MAKERS))
-@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=6, suppress_health_check=list(HealthCheck))
 @given(rows=ROWS, batch=st.integers(1, 5), prefix_bytes=st.sampled_from([0, 20_000, 10**7]))
 def test_neighbours_change_no_token(kind, rows, batch, prefix_bytes, models) -> None:
     model = models(kind)

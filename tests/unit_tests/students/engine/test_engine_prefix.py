@@ -43,7 +43,7 @@ def check(cache: PrefixCache, ids: list[int], want: int | None) -> None:
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(seen=st.lists(IDS, max_size=8), asked=st.lists(IDS, min_size=1, max_size=3))
 def test_the_longest_beginning_is_found_and_held_once(seen, asked) -> None:
     cache = PrefixCache(10**6)
@@ -56,7 +56,7 @@ def test_the_longest_beginning_is_found_and_held_once(seen, asked) -> None:
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(seen=st.lists(st.tuples(IDS, st.booleans()), max_size=12), room=st.integers(0, 120))
 def test_bytes_are_bounded_and_what_is_found_is_right(seen, room) -> None:
     cache = PrefixCache(room * BYTES_PER_ID)

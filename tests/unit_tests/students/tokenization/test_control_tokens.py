@@ -69,7 +69,7 @@ def added(prompts: PromptBuilder, texts: list[str]) -> list[int]:
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(KINDS, st.lists(TEXTS, min_size=7, max_size=7))
 def test_only_the_template_writes_control_tokens(kind, texts) -> None:
     prompts = builder(*kind)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 
@@ -29,7 +29,6 @@ def one_by_one(messages, limit: int):
     return [*system, *turns, *begun]
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from("shat"), max_size=12), st.integers(1, 60), st.booleans())
 def test_as_few_turns_as_possible_are_left_out(kinds, limit, begun) -> None:
     made = [
