@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from support.models.scripted import save_scripted
 from support.programs.processes import run_python
 from support.servers.completions_server import completions_server
+
+from langchain_gkt.demo.pair import STUDENT
 
 ROOT = Path(__file__).parents[3]
 SETTING = """
@@ -26,7 +27,7 @@ def test_the_code_of_the_page(tmp_path, monkeypatch) -> None:
     page = (ROOT / "docs" / "bulk.md").read_text()
     (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     here = {
-        '"path/or/repo-id"': repr(save_scripted(tmp_path / "student")),
+        '"path/or/repo-id"': repr(str(STUDENT)),
         "student_gpus=1": "student_cpus=0.25",  # no GPU is needed to try the rest
     }
     for given, used in here.items():
