@@ -73,6 +73,9 @@ class GuidanceStore:
             raise ValueError(
                 f"checkpoint={str(folder)!r} holds a {FILE} that is damaged ({error})"
             ) from error
+        except BaseException:
+            self.close()
+            raise
 
     def _begin(self, run: str | None, stable_rows: bool, path: str) -> None:
         about = dict(self._db.execute("SELECT name, value FROM about"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -20,6 +22,17 @@ MOST = Reservation(tokens=10, usd=Decimal("0.01"))
 PAID = UsageTotals(calls=1, prompt_tokens=5, prompt_cost=Decimal("0.004"))
 
 
+@pytest.fixture
+def begin() -> Iterator[Callable[..., JobController]]:
+    """Start a job; all are closed at the end."""
+    with contextlib.ExitStack() as stack:
+
+        def start(settings: JobSettings, **kwargs: Any) -> JobController:
+            return stack.enter_context(contextlib.closing(JobController(settings, **kwargs)))
+
+        yield start
+
+
 def test_a_limiter_spaces_calls_by_requests_and_by_tokens() -> None:
     now = [100.0]
     limiter = RateLimiter(requests_per_minute=60, tokens_per_minute=600, clock=lambda: now[0])
@@ -31,8 +44,8 @@ def test_a_limiter_spaces_calls_by_requests_and_by_tokens() -> None:
     assert RateLimiter().delay(10**9) == 0
 
 
-def test_the_same_prompt_is_asked_once_and_one_row_carries_it() -> None:
-    controller = JobController(JobSettings())
+def test_the_same_prompt_is_asked_once_and_one_row_carries_it(begin) -> None:
+    controller = begin(JobSettings())
     assert controller.admit("key", "1", MOST).wait == 0
     assert controller.admit("key", "2", MOST).busy
     controller.settle("call", "key", "1", PAID, "{}")
@@ -45,27 +58,27 @@ def test_the_same_prompt_is_asked_once_and_one_row_carries_it() -> None:
     assert (report["from_checkpoint"], report["in_flight"], report["lost_calls"]) == (2, 0, 0)
 
 
-def test_a_call_that_failed_may_be_made_by_another_row() -> None:
-    controller = JobController(JobSettings())
+def test_a_call_that_failed_may_be_made_by_another_row(begin) -> None:
+    controller = begin(JobSettings())
     controller.admit("key", "1", MOST)
     controller.settle("call", "key", "1", UsageTotals(calls=1, failed_calls=1), None)
     assert not controller.admit("key", "2", MOST).busy
 
 
-def test_a_call_that_nobody_ends_is_given_up() -> None:
+def test_a_call_that_nobody_ends_is_given_up(begin) -> None:
     now = [0.0]
-    controller = JobController(JobSettings(), clock=lambda: now[0])
+    controller = begin(JobSettings(), clock=lambda: now[0])
     controller.admit("key", "1", MOST)
     now[0] = 1000.0
     assert not controller.admit("key", "2", MOST).busy
     assert controller.report()["lost_calls"] == 1
 
 
-def test_the_budget_counts_calls_in_flight_and_earlier_sittings(tmp_path) -> None:
+def test_the_budget_counts_calls_in_flight_and_earlier_sittings(begin, tmp_path) -> None:
     settings = JobSettings(
         budget=Budget(usd="0.025", on_exceeded="student"), checkpoint=tmp_path, run="1"
     )
-    controller = JobController(settings)
+    controller = begin(settings)
     assert controller.admit("a", "1", MOST).refused is None
     assert controller.admit("b", "2", MOST).refused is None
     refused = controller.admit("c", "3", MOST)
@@ -73,7 +86,7 @@ def test_the_budget_counts_calls_in_flight_and_earlier_sittings(tmp_path) -> Non
     assert refused.go_on
     controller.settle("1", "a", "1", replace(PAID, prompt_cost=Decimal("0.02")), "{}")
     controller.close()  # killed: the call "b" is lost
-    again = JobController(replace(settings, run="2"))
+    again = begin(replace(settings, run="2"))
     assert again.admit("c", "3", MOST).refused is not None
     assert again.admit("a", "9", MOST).carries  # rows are numbered anew
     again.spend_student("rows", UsageTotals(calls=1, machine_cost=Decimal("0.001")))
@@ -83,39 +96,40 @@ def test_the_budget_counts_calls_in_flight_and_earlier_sittings(tmp_path) -> Non
     assert report["lost_calls"] == 1
 
 
-def test_rows_with_names_carry_their_cost_in_every_sitting(tmp_path) -> None:
+def test_rows_with_names_carry_their_cost_in_every_sitting(begin, tmp_path) -> None:
     settings = JobSettings(checkpoint=tmp_path, stable_rows=True, run="1")
-    controller = JobController(settings)
+    controller = begin(settings)
     controller.admit("key", "row 7", MOST)
     controller.settle("call", "key", "row 7", PAID, "{}")
     controller.close()
-    again = JobController(replace(settings, run="2"))
+    again = begin(replace(settings, run="2"))
     assert not again.admit("key", "row 8", MOST).carries
     assert again.admit("key", "row 7", MOST).carries
 
 
-def test_a_report_is_read_of_a_folder(tmp_path) -> None:
+def test_a_report_is_read_of_a_folder(begin, tmp_path) -> None:
     with pytest.raises(FileNotFoundError, match="not the folder of a bulk job"):
         read_report(tmp_path)
-    controller = JobController(JobSettings(checkpoint=tmp_path, run="1"))
+    controller = begin(JobSettings(checkpoint=tmp_path, run="1"))
     controller.admit("key", "1", MOST)
     controller.settle("call", "key", "1", PAID, "{}")
     controller.close()
     assert read_report(tmp_path)["teacher"]["prompt_tokens"] == 5
 
 
-def test_a_folder_has_one_writer_and_a_readable_file(tmp_path, monkeypatch: Any) -> None:
+def test_a_folder_has_one_writer_and_a_readable_file(begin, tmp_path, monkeypatch: Any) -> None:
     monkeypatch.setattr("langchain_gkt.bulk.store._LOCK_TIMEOUT", 0.05)
-    first = JobController(JobSettings(checkpoint=tmp_path, run="1"))
+    first = begin(JobSettings(checkpoint=tmp_path, run="1"))
     with pytest.raises(RuntimeError, match="being written by another job"):
-        JobController(JobSettings(checkpoint=tmp_path, run="2"))
+        begin(JobSettings(checkpoint=tmp_path, run="2"))
     first.close()
     with sqlite3.connect(tmp_path / FILE) as database:
         database.execute("UPDATE about SET value = '99' WHERE name = 'schema_version'")
     database.close()
-    with pytest.raises(ValueError, match="schema_version 99; this release reads 1"):
-        JobController(JobSettings(checkpoint=tmp_path, run="3"))
+    for run in ("3", "4"):  # the first one keeps nothing locked
+        with pytest.raises(ValueError, match="schema_version 99; this release reads 1"):
+            begin(JobSettings(checkpoint=tmp_path, run=run))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / FILE).write_text("no database, but long enough to look like a file" * 9)
     with pytest.raises(ValueError, match="damaged"):
-        JobController(JobSettings(checkpoint=tmp_path / "other", run="4"))
+        begin(JobSettings(checkpoint=tmp_path / "other", run="5"))

@@ -103,7 +103,8 @@ async def test_caches(kind, teacher, student, problem, tmp_path) -> None:
     if kind == "memory":
         cache: Any = InMemoryCache()
     else:
-        with warnings.catch_warnings(action="ignore"):  # its package is in maintenance only
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its package is in maintenance only
             from langchain_community.cache import SQLiteCache
         cache = SQLiteCache(database_path=str(tmp_path / "cache.db"))
     set_llm_cache(cache)
@@ -126,3 +127,5 @@ async def test_caches(kind, teacher, student, problem, tmp_path) -> None:
         assert other.invoke(problem.question).text != first.text
     finally:
         set_llm_cache(None)
+        if kind == "sqlite":
+            cache.engine.dispose()

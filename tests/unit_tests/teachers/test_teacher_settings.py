@@ -37,7 +37,8 @@ def test_openai_is_held_by_its_own_field_and_left_as_it_was() -> None:
 
 
 def test_a_limit_in_model_kwargs_does_not_win() -> None:
-    with warnings.catch_warnings(action="ignore"):  # langchain-openai advises against it
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # langchain-openai advises against it
         model = openai(model_kwargs={"max_completion_tokens": 900, "user": "me"})
     held = with_settings(model, TeacherSettings(limit=12))
     payload = held._get_request_payload("x")

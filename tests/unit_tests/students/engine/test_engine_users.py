@@ -62,7 +62,7 @@ async def test_a_cancelled_task_frees_its_row(engine) -> None:
         async for _ in engine.agenerate(request):
             pass
 
-    with pytest.raises(TimeoutError):
+    with pytest.raises(asyncio.TimeoutError):
         await asyncio.wait_for(one(), 0.03)
     made = engine.scheduler.steps
     await asyncio.sleep(0.1)
