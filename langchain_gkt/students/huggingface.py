@@ -77,7 +77,8 @@ class HuggingFaceStudent(InterruptibleChatModel):
     """Device to load the model on, such as ``cpu`` or ``cuda:0``; None for the CPU."""
     dtype: str = "auto"
     """Weights' type: ``auto`` as saved (float16 becomes float32 on a CPU), a torch name, or
-    ``int8`` for a CPU, which is quicker and a little less exact."""
+    ``int8`` for a CPU, which is quicker and a little less exact. For OpenVINO the type it
+    computes in: ``auto`` is its choice."""
     backend: BackendName = "auto"
     """The engine that runs the model; ``auto`` becomes the one that was chosen."""
     max_batch_size: int = 16

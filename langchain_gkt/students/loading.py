@@ -197,16 +197,11 @@ def _with_llamacpp(source: ModelSource) -> Backend:
 
 def _with_openvino(source: ModelSource) -> Backend:
     """Load an exported folder or a GGUF file with OpenVINO."""
-    if source.dtype != "auto":
-        raise ValueError(
-            f"dtype={source.dtype!r} cannot be had of OpenVINO, which runs weights as they were "
-            "exported; leave dtype out, and export them with --weight-format fp16, int8 or int4"
-        )
     from langchain_gkt.students.backends.openvino.backend import OpenVINOBackend  # an extra
     from langchain_gkt.students.backends.openvino.folder import read_source
 
     found = read_source(source.model, source.tokenizer)
-    return OpenVINOBackend(found, source.config, source.device)
+    return OpenVINOBackend(found, source.config, source.device, source.dtype)
 
 
 def load_or_use(

@@ -29,7 +29,7 @@ def openvino() -> Iterator[HuggingFaceStudent]:
     folder = Path(os.environ.get("GKT_SMOLLM2_OPENVINO", ""))
     if not (folder / "openvino_model.xml").is_file():
         pytest.skip("set GKT_SMOLLM2_OPENVINO to SmolLM2 exported with --weight-format fp16")
-    student = HuggingFaceStudent(model=folder, max_tokens=24)
+    student = HuggingFaceStudent(model=folder, max_tokens=24, dtype="float32")
     yield student
     student.close()
 

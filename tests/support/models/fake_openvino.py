@@ -109,6 +109,10 @@ class FakePipeline:
 
 def modules_for(model, tokenizer) -> dict[str, types.ModuleType]:
     """Return modules to stand at the place of openvino and openvino_genai."""
+    device_properties = {
+        "OPTIMIZATION_CAPABILITIES": ["FP32", "INT8", "BIN"],
+        "INFERENCE_PRECISION_HINT": types.SimpleNamespace(get_type_name=lambda: "f32"),
+    }
     runtime, genai = types.ModuleType("openvino"), types.ModuleType("openvino_genai")
     made: list[FakePipeline] = []
 
@@ -116,7 +120,7 @@ def modules_for(model, tokenizer) -> dict[str, types.ModuleType]:
         if "broken" in path:
             raise RuntimeError("Unable to read the model")
         made.append(FakePipeline(model, tokenizer))
-        made[-1].settings = settings
+        made[-1].settings, made[-1].properties = settings, properties
         return made[-1]
 
     def config() -> types.SimpleNamespace:
@@ -125,7 +129,9 @@ def modules_for(model, tokenizer) -> dict[str, types.ModuleType]:
         )
 
     runtime.Tensor = lambda array: array
-    runtime.Core = lambda: types.SimpleNamespace(available_devices=["CPU"])
+    runtime.Core = lambda: types.SimpleNamespace(
+        available_devices=["CPU"], get_property=lambda device, name: device_properties[name]
+    )
     genai.ContinuousBatchingPipeline, genai.made = pipeline, made
     genai.SchedulerConfig = types.SimpleNamespace
     genai.GenerationConfig, genai.GenerationStatus = config, Status

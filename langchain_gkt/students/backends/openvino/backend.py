@@ -32,6 +32,8 @@ from langchain_gkt.students.engine.token_healing import Healing, TokenSpelling
 _GIB = 2**30
 _DEFAULT_CACHE = 2  # GiB
 _CPU_BLOCK = 32  # tokens of KV cache that OpenVINO hands out together on a CPU
+_PRECISIONS = {"float32": ("FP32", "f32"), "bfloat16": ("BF16", "bf16"), "float16": ("FP16", "f16")}
+"""OpenVINO's names of types, as an ability of a device and as a wish."""
 _CANNOT_FORK = (
     "a student run by OpenVINO cannot work in a forked process; make children with the start "
     "method 'spawn', or use backend='torch'"
@@ -44,16 +46,25 @@ class OpenVINOBackend:
     name = "openvino"
     cannot: Mapping[Any, str] = MappingProxyType({})
 
-    def __init__(self, source: OpenVINOSource, config: EngineConfig, device: str | None) -> None:
+    def __init__(
+        self,
+        source: OpenVINOSource,
+        config: EngineConfig,
+        device: str | None,
+        dtype: str = "auto",
+    ) -> None:
         """Load the weights.
 
         Args:
             source: The model and its tokenizer.
             config: How many requests and how much memory.
             device: A device of OpenVINO's, such as ``GPU``; None for the CPU.
+            dtype: The type it computes in: ``float32``, ``bfloat16`` or ``float16``; ``auto``
+                for OpenVINO's choice, on a CPU bfloat16 if it has the instructions. Weights
+                stay as they were exported.
 
         Raises:
-            ValueError: If OpenVINO does not know the device here.
+            ValueError: If OpenVINO does not know the device here, or cannot compute in that type.
             StudentError: If it cannot load the model, or the tokenizer is not a fast one.
         """
         if not hasattr(source.tokenizer, "backend_tokenizer"):
@@ -63,12 +74,13 @@ class OpenVINOBackend:
             )
         self._source, self.tokenizer = source, source.tokenizer
         self._device, self._config = _device(device), config
+        self._precision = _precision(dtype, self._device)
         self.end_ids = set(source.end_ids)
         limits = [limit for limit in (source.context, config.kv_tokens) if limit is not None]
         self.window = ContextWindow(min(limits, default=None))
         self._pid = os.getpid()
         self._scheduler = OpenVINOScheduler(
-            partial(_open, source, config, self._device),
+            partial(_open, source, config, self._device, self._precision),
             config,
             source.end_ids,
             lambda: self.spelling,
@@ -81,7 +93,8 @@ class OpenVINOBackend:
     @property
     def description(self) -> str:
         """What runs the model, for people."""
-        return f"OpenVINO GenAI {version('openvino-genai')}, {self._device}"
+        name = f"OpenVINO GenAI {version('openvino-genai')}, {self._device}"
+        return f"{name}, computing in {self._precision}"
 
     @property
     def closed(self) -> bool:
@@ -226,7 +239,22 @@ def _device(device: str | None) -> str:
     return wanted
 
 
-def _open(source: OpenVINOSource, config: EngineConfig, device: str) -> Any:
+def _precision(dtype: str, device: str) -> str:
+    """Check a type to compute in, and return OpenVINO's name for it."""
+    core = openvino.Core()
+    if dtype == "auto":
+        return str(core.get_property(device, "INFERENCE_PRECISION_HINT").get_type_name())
+    able = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
+    known = [name for name, (ability, _) in _PRECISIONS.items() if ability in able]
+    if dtype not in known:
+        raise ValueError(
+            f"dtype={dtype!r} is none that OpenVINO computes in here ({', '.join(known)}); leave "
+            "dtype out. Weights stay as they were exported: --weight-format fp16, int8 or int4"
+        )
+    return _PRECISIONS[dtype][1]
+
+
+def _open(source: OpenVINOSource, config: EngineConfig, device: str, precision: str) -> Any:
     """Load the weights of a model."""
     settings = openvino_genai.SchedulerConfig()
     settings.max_num_seqs = config.max_batch_size + 1  # one prompt may be prefilled ahead
@@ -237,7 +265,9 @@ def _open(source: OpenVINOSource, config: EngineConfig, device: str) -> Any:
         context = (config.kv_tokens or source.context or 1) * source.kv_bytes_per_token
         settings.cache_size = max(_DEFAULT_CACHE, math.ceil(context / _GIB))
     threads = config.threads or torch.get_num_threads()
-    properties = {"INFERENCE_NUM_THREADS": threads} if device == "CPU" else {}
+    properties: dict[str, object] = {"INFERENCE_PRECISION_HINT": precision}
+    if device == "CPU":
+        properties["INFERENCE_NUM_THREADS"] = threads
     try:
         return openvino_genai.ContinuousBatchingPipeline(source.path, settings, device, properties)
     except RuntimeError as error:

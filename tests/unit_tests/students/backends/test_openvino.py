@@ -51,6 +51,13 @@ def test_schemas_hold_an_answer_as_torch_holds_it(make, pair, begun, max_tokens)
     assert found.usage_metadata == wanted.usage_metadata
 
 
+def test_the_type_it_computes_in_can_be_said(make, fake_openvino) -> None:
+    student = make(dtype="float32")
+    assert student.invoke(QUESTION).content
+    assert fake_openvino[1].made[0].properties["INFERENCE_PRECISION_HINT"] == "f32"
+    assert "computing in f32" in student.backend_reason
+
+
 def test_few_words_are_spelled_out() -> None:
     pattern = words_pattern({b"a.", b'"'})
     assert [bool(regex.fullmatch(pattern, t)) for t in ("a.", '"', "ab", '".')] == [1, 1, 0, 0]
@@ -135,8 +142,10 @@ def test_a_pipeline_that_failed_is_opened_again(make, fake_openvino) -> None:
 
 
 def test_errors_name_the_field_and_the_mend(make, openvino_folder) -> None:
-    with pytest.raises(ValueError, match=r"dtype='int8' cannot be had of OpenVINO.*--weight"):
-        make(dtype="int8")
+    for dtype in ("int8", "bfloat16"):  # this processor has no instructions for the other one
+        said = rf"dtype='{dtype}' is none that OpenVINO computes in here \(float32\).*--weight"
+        with pytest.raises(ValueError, match=said):
+            make(dtype=dtype)
     with pytest.raises(ValueError, match=r"device='cuda' is none of OpenVINO's here \(CPU\)"):
         make(device="cuda")
     student = make(kv_tokens=60)
