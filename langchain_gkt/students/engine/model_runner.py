@@ -12,6 +12,7 @@ import inspect
 import logging
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,7 @@ from langchain_gkt.students.engine.int8 import Int8Linear
 from langchain_gkt.students.engine.kv.kv_cache import BatchKVCache, KVCache
 from langchain_gkt.students.engine.kv.shared_prefix import SharedPrefix
 from langchain_gkt.students.engine.layers.flat_decoder import FlatDecoder
+from langchain_gkt.students.engine.layers.onednn import pays_without_onednn, without_onednn
 from langchain_gkt.students.engine.requests.request import Request
 
 _log = logging.getLogger(__name__)
@@ -81,6 +83,7 @@ class ModelRunner:
         self._detected = False
         self.can_batch = self.can_share_prefixes = False
         self._fold_heads = False
+        self._row_without_onednn = pays_without_onednn(model)
         self._flat: FlatDecoder | None = None
         self.layers = self.bytes_per_token = 0
 
@@ -198,12 +201,13 @@ class ModelRunner:
     def _run(self, cache: KVCache, ids: list[int], *, last_only: bool = True) -> torch.Tensor:
         at = cache.window.end
         positions = torch.arange(at, at + len(ids), device=self.device)[None]
-        out = self.model(
-            input_ids=self._tensor(ids),
-            position_ids=positions,
-            **self._cached(cache.cache),
-            **(self._last_only if last_only else {}),
-        )
+        with self._products_of(len(ids)):
+            out = self.model(
+                input_ids=self._tensor(ids),
+                position_ids=positions,
+                **self._cached(cache.cache),
+                **(self._last_only if last_only else {}),
+            )
         cache.window.end += len(ids)
         logits: torch.Tensor = out.logits[0]
         return logits
@@ -231,9 +235,11 @@ class ModelRunner:
             Logits, shape (rows, vocabulary).
         """
         ids = torch.tensor(tokens, device=self.device)
-        if self._flat is not None:
-            return self._flat.step(ids, batch)
-        out = self.model(input_ids=ids[:, None], **batch.begin_step(), **self._cached(batch.cache))
+        with self._products_of(len(tokens)):
+            if self._flat is not None:
+                return self._flat.step(ids, batch)
+            arguments = {**batch.begin_step(), **self._cached(batch.cache)}
+            out = self.model(input_ids=ids[:, None], **arguments)
         batch.end_step()
         logits: torch.Tensor = out.logits[:, -1]
         return logits
@@ -279,6 +285,10 @@ class ModelRunner:
             **{name: self._tensor(ids)}, **state.arguments, **self._last_only
         ).logits[0, -1]
         return logits
+
+    def _products_of(self, rows: int) -> AbstractContextManager[None]:
+        """Return what a pass of so many rows is to run in."""
+        return without_onednn() if rows == 1 and self._row_without_onednn else nullcontext()
 
     def _cached(self, cache: Cache) -> dict[str, Any]:
         assert self._cache_name is not None

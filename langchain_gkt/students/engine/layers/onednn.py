@@ -1,0 +1,66 @@
+"""Bfloat16 passes of one row, on CPUs that have instructions for bfloat16."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+_lock = threading.Lock()
+_inside = 0
+_was_enabled = True
+
+
+def pays_without_onednn(model: Any) -> bool:
+    """Whether torch runs one row of a model faster without oneDNN.
+
+    oneDNN brings a bfloat16 layer's weights into an order of its own at every call. A single row
+    does not earn that back. Float32 and int8 layers do not go through oneDNN.
+
+    Args:
+        model: A model with a ``device`` and a ``dtype``.
+    """
+    if model.device.type != "cpu" or model.dtype != torch.bfloat16:
+        return False
+    found: Any = getattr(torch.cpu, "get_capabilities", dict)()
+    # Other architectures were not measured; x86 without the instructions never uses oneDNN here.
+    return found.get("architecture") == "x86_64" and bool(found.get("avx512_bf16"))
+
+
+@contextmanager
+def without_onednn() -> Iterator[None]:
+    """Switch oneDNN off inside.
+
+    The switch is one for the whole process: what other threads compute meanwhile is right, but may
+    take longer. The last thread to leave sets it back to what it was.
+    """
+    global _inside, _was_enabled
+    with _lock:
+        if not _inside:
+            _was_enabled = bool(torch.backends.mkldnn.enabled)
+            torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
+        _inside += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside -= 1
+            if not _inside:
+                torch.backends.mkldnn.enabled = _was_enabled  # type: ignore[assignment]
+
+
+def _start_anew() -> None:
+    """Forget the threads that a forked child does not have."""
+    global _inside, _lock
+    _lock = threading.Lock()
+    if _inside:
+        _inside = 0
+        torch.backends.mkldnn.enabled = _was_enabled  # type: ignore[assignment]
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_start_anew)
