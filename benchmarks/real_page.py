@@ -26,9 +26,9 @@ def render(results: dict[str, Any]) -> str:
         "the clock), and seconds of the processor (on the clock) to the first token after the "
         "guidance, and to load.",
         "",
-        *_table(["way", *head], [[name, *_cells(way)] for name, way in ways.items()]),
+        *table(["way", *head], [[name, *_cells(way)] for name, way in ways.items()]),
         "",
-        *_table(["ours / the engine without us", *head[: len(users)]], _factors(ways, users)),
+        *table(["ours / the engine without us", *head[: len(users)]], _factors(ways, users)),
         "",
         *_floors(results, users[0]),
     ]
@@ -129,6 +129,7 @@ def _floors(results: dict[str, Any], users: str) -> list[str]:
     return [lines[0], "", *lines[1:]]
 
 
-def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+def table(head: list[str], rows: list[list[str]]) -> list[str]:
+    """Return the lines of a table of Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return [f"| {' | '.join(line)} |" for line in lines]

@@ -42,9 +42,10 @@ what such a run looks like, and decides nothing.
 {table}
 
 Written by `make results-real` from `examples/real_models/summaries/`, the figures of each run.
-Greedy; the models run in int8 on a CPU (AVX2, no AVX-512), so accuracies are those of the rounded
-models; the first rows of each file. The wording of CommonsenseQA's short prompt was found on other
-rows. Bills are reckoned at {prompt} dollars for a million prompt tokens and {completion} for a
+Greedy, on CPUs with AVX2 and without AVX-512, by torch in int8 where a section names no engine;
+OpenVINO's folders have int8 weights. So accuracies are those of the rounded models. The first rows
+of each file; the wording of CommonsenseQA's short prompt was found on other rows.
+Bills are reckoned at {prompt} dollars for a million prompt tokens and {completion} for a
 million completion tokens, without a provider's cache of prompts, and are shares of what the teacher
 alone costs on the whole prompt. qwen15 and qwen05 are Qwen2.5-Coder-1.5B-Instruct and
 -0.5B-Instruct, smollm2 is SmolLM2-135M-Instruct. Seconds say only what a busy machine of two cores
@@ -205,8 +206,9 @@ def _section(one: Mapping[str, Any], name: str) -> str:
             "draws lots between the student and the teacher's whole answer, its two ends",
         ],
     )
+    engine = f"Run by {told}.\n\n" if (told := one.get("engine")) else ""
     return (
-        f"## {_title(one)}\n\n{table.markdown()}\n\n![{_title(one)}](images/{name}.svg)\n\n"
+        f"## {_title(one)}\n\n{engine}{table.markdown()}\n\n![{_title(one)}](images/{name}.svg)\n\n"
         f"{frontier.markdown()}\n\n{_second_call(one)}\n\n{_beginnings(one)}"
     )
 

@@ -29,6 +29,7 @@ from langchain_gkt.evaluation import PolicySweep, Sweep, load_run, load_task, sw
 
 DOCS = Path(__file__).parents[2] / "docs"
 SUMMARIES = Path(__file__).parent / "summaries"
+ENGINE = "engine.txt"  # in a run's folder: what computed the student's answers
 LENGTHS = {"gsm8k": [10, 20, 40, 60, 100], "csqa": [5, 10, 20, 30], "aqua": [10, 20, 40, 80]}
 PRICE = Price(input_mtok="0.15", output_mtok="0.60")
 SHORT_CHOICE = "Think it through in one or two short sentences, then end with: The answer is (X)."
@@ -62,17 +63,20 @@ def run(args: argparse.Namespace) -> None:
         if args.cuts:
             policies["short + whole steps"] = replace(short, cut="step")
             policies["short + 8 tokens or none"] = replace(short, min_tokens=8)
+        out = args.runs / f"{kind}-{args.teacher.name}-{args.student.name}"
         found = sweep_policies(
             chain,
             task,
             policies,
             lengths=args.lengths or lengths,
             teacher_price=PRICE,
-            out=args.runs / f"{kind}-{args.teacher.name}-{args.student.name}",
+            out=out,
             concurrency=16,  # rows that are decoded together
             teacher_from=args.teacher_from,
         )
         found.save()
+        engine, _, _ = models["student"].backend_reason.partition(": ")
+        (out / ENGINE).write_text(f"{engine}\n", encoding="utf-8")
         print(found)
     for model in models.values():
         model.close()
@@ -93,7 +97,9 @@ def condense(runs: Path, kept: Path) -> None:
             done = [n for n, one in found.sweeps.items() if len(one.by_length) > 1]
             if len(done) < len(found.sweeps):
                 found = replace(found, sweeps={n: _sweep(folder / n) for n in done})
-            text = json.dumps(summaries.condense(found), indent=1)
+            engine = folder / ENGINE
+            told = engine.read_text(encoding="utf-8").strip() if engine.exists() else None
+            text = json.dumps({"engine": told, **summaries.condense(found)}, indent=1)
             (kept / f"{folder.name}.json").write_text(text + "\n", encoding="utf-8")
 
 

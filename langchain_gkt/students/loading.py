@@ -15,6 +15,7 @@ from langchain_gkt.students.backends.gguf import load_tokenizer, local_file, rea
 from langchain_gkt.students.backends.protocol import Backend
 from langchain_gkt.students.engine.engine import Engine, EngineConfig
 from langchain_gkt.students.engine.int8 import quantize
+from langchain_gkt.students.engine.int8_speed import layer_seconds, warn_if_slower
 from langchain_gkt.students.engine.layers.widening import has_bfloat16, widen_linears
 from langchain_gkt.students.prompting import PromptBuilder
 from langchain_gkt.students.request_builder import RequestBuilder
@@ -351,7 +352,9 @@ def from_path(
         )
     model = model.to(device or "cpu")
     if dtype == "int8":
+        as_saved = layer_seconds(model) if model.dtype == torch.bfloat16 else None
         model = quantize(model)
+        warn_if_slower(as_saved, as_saved and layer_seconds(model))
     elif model.device.type == "cpu" and not has_bfloat16():
         widen_linears(model)
     if dtype == "auto" and model.dtype == torch.float16 and model.device.type == "cpu":
