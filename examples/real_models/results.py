@@ -59,8 +59,10 @@ def run(args: argparse.Namespace) -> None:
         task = load_task(name, data=str(data), rows=args.rows, shots=args.shots)
         chain = GuidedKnowledgeTransferChain(**models, temperature=0)
         short = GuidancePolicy(teacher_prompt=SHORT_PROMPTS[name])
-        policies = {"whole": None, "short": short}
-        if args.cuts:
+        policies: dict[str, GuidancePolicy | None] = {"whole": None, "short": short}
+        if args.shots == 0 and isinstance(short.teacher_prompt, WithoutExemplars):
+            del policies["short"]  # there are no examples to leave out
+        elif args.cuts:
             policies["short + whole steps"] = replace(short, cut="step")
             policies["short + 8 tokens or none"] = replace(short, min_tokens=8)
         out = args.runs / f"{kind}-{args.teacher.name}-{args.student.name}"
