@@ -44,7 +44,8 @@ what such a run looks like, and decides nothing.
 Written by `make results-real` from `examples/real_models/summaries/`, the figures of each run.
 Greedy, on CPUs with AVX2 and without AVX-512, by torch in int8 where a section names no engine;
 OpenVINO's folders have int8 weights. So accuracies are those of the rounded models. The first rows
-of each file; the wording of CommonsenseQA's short prompt was found on other rows.
+of each file; the wording of CommonsenseQA's short prompt, and of GSM8K's instruction without
+examples, was found on other rows.
 Bills are reckoned at {prompt} dollars for a million prompt tokens and {completion} for a
 million completion tokens, without a provider's cache of prompts, and are shares of what the teacher
 alone costs on the whole prompt. qwen15 and qwen05 are Qwen2.5-Coder-1.5B-Instruct and

@@ -217,9 +217,9 @@ _OPTIONS: dict[str, Metric] = {
     "strict": option_metric("strict"),
     "flexible": option_metric("flexible"),
 }
+# Of "The answer is N." small models copy the N.
 _END_IN_NUMBER = (
-    "Reason in a few short sentences, then end with 'The answer is N.', where N is the number "
-    "asked for."
+    "Reason in a few short sentences. The last one gives the result, for example: The answer is 27."
 )
 _END_IN_LETTER = (
     "Reason in a few short sentences, then end with 'The answer is X.', where X is the letter "

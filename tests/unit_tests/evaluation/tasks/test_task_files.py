@@ -131,7 +131,7 @@ def test_text_style_stops_at_the_next_question(lines: Callable[..., Path], name:
 
 
 @pytest.mark.parametrize(
-    ("name", "form"), [("gsm8k", "The answer is N."), ("csqa", "is X."), ("aqua", "is X.")]
+    ("name", "form"), [("gsm8k", "The answer is 27."), ("csqa", "is X."), ("aqua", "is X.")]
 )
 def test_without_shots_an_instruction_names_the_form(
     lines: Callable[..., Path], name: str, form: str
