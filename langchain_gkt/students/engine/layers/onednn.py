@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from langchain_gkt.students.engine.layers.widening import cpu_capabilities
+
 _lock = threading.Lock()
 _inside = 0
 _was_enabled = True
@@ -26,7 +28,7 @@ def pays_without_onednn(model: Any) -> bool:
     """
     if model.device.type != "cpu" or model.dtype != torch.bfloat16:
         return False
-    found: Any = getattr(torch.cpu, "get_capabilities", dict)()
+    found = cpu_capabilities()
     # Other architectures were not measured; x86 without the instructions never uses oneDNN here.
     return found.get("architecture") == "x86_64" and bool(found.get("avx512_bf16"))
 

@@ -37,9 +37,15 @@ class WideningLinear(torch.nn.Linear):
         return outputs
 
 
+def cpu_capabilities() -> dict[str, Any]:
+    """Return what torch knows of this CPU; nothing where this torch cannot tell."""
+    found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return found
+
+
 def has_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 itself, or is of a kind that was not measured."""
-    found: Any = getattr(torch.cpu, "get_capabilities", dict)()
+    found = cpu_capabilities()
     if found.get("architecture") != "x86_64":
         return True
     return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
