@@ -153,8 +153,9 @@ class OpenVINOScheduler:
         if self._pipeline is None:
             self._pipeline = self._open()
         self._remove_cancelled()
+        self._end_ticket()
         self._admit()
-        self._prefill_ticket()
+        self._begin_ticket()
         if self._pipeline.has_non_finished_requests():
             self._pipeline.step()
         for state in [*self._running]:
@@ -188,12 +189,12 @@ class OpenVINOScheduler:
     def _admit(self) -> None:
         while len(self._running) < self._config.max_batch_size:
             with self.queue.lock:
-                if not self.queue.waiting:
+                # One whose prompt is being prefilled begins when that is done.
+                ahead = self._ahead[0].ids if self._ahead is not None else None
+                ready = (one for one in self.queue.waiting if one.request.prompt != ahead)
+                if (state := next(ready, None)) is None:
                     return
-                state = self.queue.waiting[0]
-                if self._ahead is not None and self._ahead[0].ids == state.request.prompt:
-                    return  # its prompt is being prefilled: it begins when that is done
-                self.queue.waiting.popleft()
+                self.queue.waiting.remove(state)
             assert isinstance(state, OpenVINOState)
             self._running.append(state)
             self.queue.claim_tickets(state.request.prompt)
@@ -206,15 +207,18 @@ class OpenVINOScheduler:
         self._start(state, literal(seam.spelled.decode()) + ANY if seam else None)
         return False
 
-    def _prefill_ticket(self) -> None:
-        if self._ahead is not None:
-            ticket, handle = self._ahead
-            if ticket.claimed:
-                handle.cancel()
-            elif handle.get_status() == openvino_genai.GenerationStatus.RUNNING:
-                return
-            ticket.done, self._ahead = True, None
-        if (waiting := self.queue.pending_ticket()) is not None:
+    def _end_ticket(self) -> None:
+        if self._ahead is None:
+            return
+        ticket, handle = self._ahead
+        if ticket.claimed:
+            handle.cancel()
+        elif handle.get_status() == openvino_genai.GenerationStatus.RUNNING:
+            return
+        ticket.done, self._ahead = True, None
+
+    def _begin_ticket(self) -> None:
+        if self._ahead is None and (waiting := self.queue.pending_ticket()) is not None:
             config = openvino_genai.GenerationConfig()
             config.max_new_tokens = 1
             self._ahead = waiting, self._add(waiting.ids, config)

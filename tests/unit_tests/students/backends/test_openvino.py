@@ -106,6 +106,29 @@ def test_a_request_waits_for_the_prefill_of_its_prompt(make, fake_openvino) -> N
     assert answers
 
 
+def test_a_prompt_being_prefilled_holds_up_no_other_request(make, fake_openvino) -> None:
+    student = make()
+    (pipeline,) = fake_openvino[1].made
+    pipeline.gate.clear()
+    answers: list[str] = []
+    with student.prefill([HumanMessage(QUESTION)]):
+        wait_until(lambda: len(pipeline.handles) == 1)
+        (prefilled,) = pipeline.handles
+        prefilled.take = lambda logits: None  # a prompt so long that no step finishes it
+        held = threading.Thread(target=lambda: answers.append(student.invoke(QUESTION).text))
+        held.start()
+        wait_until(lambda: len(student._engine._scheduler.queue.waiting) == 1)
+        other = threading.Thread(target=lambda: student.invoke("What is 5 plus 2?"), daemon=True)
+        other.start()
+        pipeline.gate.set()
+        other.join(10)
+        assert not other.is_alive()
+        assert not answers
+        del prefilled.take
+        held.join(10)
+    assert answers
+
+
 def test_closing_ends_what_runs_and_what_waits(make, fake_openvino) -> None:
     student = make(max_batch_size=1)
     (pipeline,) = fake_openvino[1].made
