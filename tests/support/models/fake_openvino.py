@@ -82,14 +82,18 @@ class FakePipeline:
         self.pieces = ["" if t in special else tokenizer.decode([t]) for t in range(len(tokenizer))]
         self.handles: list[Handle] = []
         self.patterns: list[str | None] = []
+        self.added: list[int] = []  # after how many steps
         self.gate = threading.Event()
         self.gate.set()
         self.steps, self.broken = 0, False
+        self.prefill_steps = 0  # that give no token yet
 
     def add_request(self, number, tensor, config) -> Handle:
         asked = config.structured_output_config
         self.patterns.append(asked and asked.regex)
+        self.added.append(self.steps)
         self.handles.append(Handle(tensor[0].tolist(), config, self.pieces, self.end))
+        self.handles[-1].prefill_steps = self.prefill_steps
         return self.handles[-1]
 
     def has_non_finished_requests(self) -> bool:
@@ -101,6 +105,9 @@ class FakePipeline:
         if self.broken:
             raise RuntimeError("out of memory")
         for handle in [h for h in self.handles if h.status is Status.RUNNING]:
+            if handle.prefill_steps:
+                handle.prefill_steps -= 1
+                continue
             with torch.no_grad():
                 ids = torch.tensor([[*handle.ids, *handle.written]])
                 handle.take(self.model(ids).logits[0, -1].float())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ _CLOSED = "the student was closed before the answer was finished"
 _SEEDS = 2**32
 # OpenVINO's cache keeps whole blocks: what is prefilled of another one is computed twice.
 _BLOCK = 32
+_MOST_KNOWN = 2**16
 
 
 @dataclass(eq=False, kw_only=True)
@@ -60,6 +62,11 @@ class OpenVINOState(RequestState):
     seed: int = field(default_factory=lambda: secrets.randbelow(_SEEDS))
     restarts: int = 0
     log_probs: list[float] | None = None
+
+    @cached_property
+    def blocks(self) -> list[int]:
+        """One number for each whole block of its ids and all that comes before it."""
+        return _blocks(self.ids)
 
 
 class OpenVINOScheduler:
@@ -89,6 +96,7 @@ class OpenVINOScheduler:
         self._pipeline: Any = open_pipeline()
         self._running: list[OpenVINOState] = []
         self._ahead: tuple[PrefillTicket, Any] | None = None
+        self._known: set[int] = set()  # blocks that OpenVINO has computed
         self._requests = 0
         self.queue = RequestQueue(config.max_queue, self._serve)
 
@@ -103,11 +111,15 @@ class OpenVINOScheduler:
             ids: The prompt.
             fits: Whether the context holds it; if not, its request will raise the error.
         """
-        wanted = fits and self._config.prefix_cache_bytes > 0
+        wanted = fits and self._keeps_blocks and len(ids) >= _BLOCK
         ticket = PrefillTicket(ids, done=not wanted, claimed=not wanted)
         if wanted:
             self.queue.submit_ticket(ticket)
         return ticket
+
+    @property
+    def _keeps_blocks(self) -> bool:
+        return self._config.prefix_cache_bytes > 0
 
     def discard(self, ticket: PrefillTicket) -> None:
         """Stop prefilling a prompt, unless its request has come."""
@@ -154,6 +166,7 @@ class OpenVINOScheduler:
     def _run_step(self) -> None:
         if self._pipeline is None:
             self._pipeline = self._open()
+            self._known.clear()
         self._remove_cancelled()
         self._end_ticket()
         self._admit()
@@ -191,9 +204,10 @@ class OpenVINOScheduler:
     def _admit(self) -> None:
         while len(self._running) < self._config.max_batch_size:
             with self.queue.lock:
-                # One whose prompt is being prefilled begins when that is done.
-                ahead = self._ahead[0].ids if self._ahead is not None else None
-                ready = (one for one in self.queue.waiting if one.request.prompt != ahead)
+                if not self.queue.waiting:
+                    return
+                computed = self._being_computed()
+                ready = (s for s in self.queue.waiting if not self._begins_like(computed, s))
                 if (state := next(ready, None)) is None:
                     return
                 self.queue.waiting.remove(state)
@@ -203,6 +217,26 @@ class OpenVINOScheduler:
             if state.request.seed is not None:
                 state.seed = state.request.seed
             self._guarded(state, self._begin)
+
+    def _being_computed(self) -> set[int]:
+        """Return the blocks of prompts that are being prefilled."""
+        if not self._keeps_blocks:
+            return set()
+        found = {block for s in self._running if not s.written for block in s.blocks}
+        return found if self._ahead is None else found.union(_blocks(self._ahead[0].ids))
+
+    def _begins_like(self, computed: set[int], state: RequestState) -> bool:
+        """Whether the next block a request needs is being computed for another one.
+
+        OpenVINO looks into its cache only when a request is added.
+        """
+        assert isinstance(state, OpenVINOState)
+        return next((one for one in state.blocks if one not in self._known), None) in computed
+
+    def _know(self, blocks: list[int]) -> None:
+        if len(self._known) > _MOST_KNOWN:  # OpenVINO forgets old blocks, too
+            self._known.clear()
+        self._known.update(blocks)
 
     def _begin(self, state: OpenVINOState) -> bool:
         seam = state.request.seam
@@ -217,14 +251,16 @@ class OpenVINOScheduler:
             handle.cancel()
         elif handle.get_status() == openvino_genai.GenerationStatus.RUNNING:
             return
+        else:
+            self._know(_blocks(ticket.ids))
         ticket.done, self._ahead = True, None
 
     def _begin_ticket(self) -> None:
         if self._ahead is None and (waiting := self.queue.pending_ticket()) is not None:
             config = openvino_genai.GenerationConfig()
             config.max_new_tokens = 1
-            blocks = len(waiting.ids) // _BLOCK or 1
-            self._ahead = waiting, self._add(waiting.ids[: blocks * _BLOCK], config)
+            whole = len(waiting.ids) // _BLOCK * _BLOCK
+            self._ahead = waiting, self._add(waiting.ids[:whole], config)
 
     def _add(self, ids: list[int], config: Any) -> Any:
         self._requests += 1
@@ -281,6 +317,8 @@ class OpenVINOScheduler:
 
     def _take(self, state: OpenVINOState, token: int) -> bool:
         """Take a token that OpenVINO chose; return whether the request is finished."""
+        if not state.written:
+            self._know(state.blocks)
         constraint = state.request.constraint
         if not isinstance(constraint, TextConstraint):
             return self._append(state, token)
@@ -333,6 +371,14 @@ class OpenVINOScheduler:
     def _left_to_spell(self, state: OpenVINOState) -> bytes:
         seam = state.request.seam
         return seam.spelled[len(self._bytes(state.written)) :] if seam else b""
+
+
+def _blocks(ids: list[int]) -> list[int]:
+    found, before = [], 0
+    for start in range(0, len(ids) - _BLOCK + 1, _BLOCK):
+        before = hash((before, *ids[start : start + _BLOCK]))
+        found.append(before)
+    return found
 
 
 def _as_student_error(error: BaseException) -> StudentError:

@@ -22,6 +22,7 @@ SCHEMA = {
 }
 FORMAT = {"type": "json_schema", "json_schema": {"schema": SCHEMA}}
 QUESTION = "What is 3 plus 4?"
+LONG = "What is 3 plus 4 plus 5 plus 6 plus 7 plus 8 plus 9 plus 1 plus 2 plus 3 plus 4 plus 5?"
 
 
 @pytest.fixture
@@ -95,8 +96,8 @@ def test_a_request_waits_for_the_prefill_of_its_prompt(make, fake_openvino) -> N
     (pipeline,) = fake_openvino[1].made
     pipeline.gate.clear()
     answers: list[str] = []
-    with student.prefill([HumanMessage(QUESTION)]) as ahead:
-        asking = threading.Thread(target=lambda: answers.append(student.invoke(QUESTION).text))
+    with student.prefill([HumanMessage(LONG)]) as ahead:
+        asking = threading.Thread(target=lambda: answers.append(student.invoke(LONG).text))
         asking.start()
         time.sleep(0.05)
         assert len(pipeline.handles) == 1
@@ -111,11 +112,11 @@ def test_a_prompt_being_prefilled_holds_up_no_other_request(make, fake_openvino)
     (pipeline,) = fake_openvino[1].made
     pipeline.gate.clear()
     answers: list[str] = []
-    with student.prefill([HumanMessage(QUESTION)]):
+    with student.prefill([HumanMessage(LONG)]):
         wait_until(lambda: len(pipeline.handles) == 1)
         (prefilled,) = pipeline.handles
         prefilled.take = lambda logits: None  # a prompt so long that no step finishes it
-        held = threading.Thread(target=lambda: answers.append(student.invoke(QUESTION).text))
+        held = threading.Thread(target=lambda: answers.append(student.invoke(LONG).text))
         held.start()
         wait_until(lambda: len(student._engine._scheduler.queue.waiting) == 1)
         other = threading.Thread(target=lambda: student.invoke("What is 5 plus 2?"), daemon=True)
@@ -127,6 +128,38 @@ def test_a_prompt_being_prefilled_holds_up_no_other_request(make, fake_openvino)
         del prefilled.take
         held.join(10)
     assert answers
+
+
+def steps_of_admission(student, pipeline, questions) -> list[int]:
+    """Ask while the pipeline stands still, and return in which step each request was added."""
+    before, already = pipeline.steps, len(pipeline.added)
+    pipeline.gate.clear()
+    threads = [threading.Thread(target=student.invoke, args=[one]) for one in questions]
+    for thread in threads:
+        thread.start()
+    scheduler = student._engine._scheduler
+    wait_until(lambda: len(scheduler._running) + len(scheduler.queue.waiting) == len(questions))
+    pipeline.gate.set()
+    for thread in threads:
+        thread.join(10)
+    return sorted(step - before for step in pipeline.added[already:])
+
+
+def test_a_front_that_many_prompts_begin_with_is_computed_once(make, fake_openvino) -> None:
+    student = make(max_tokens=4)
+    (pipeline,) = fake_openvino[1].made
+    pipeline.prefill_steps = 2
+    first, *others = steps_of_admission(student, pipeline, [f"{LONG} And {n}?" for n in range(3)])
+    assert (first, others) == (0, [3, 3])
+    first, *others = steps_of_admission(student, pipeline, [f"{LONG} Then {n}?" for n in range(3)])
+    assert max(others) <= 1, "the front is known now"
+
+
+def test_without_a_prefix_cache_no_request_waits(make, fake_openvino) -> None:
+    student = make(max_tokens=4, prefix_cache_bytes=0)
+    (pipeline,) = fake_openvino[1].made
+    pipeline.prefill_steps = 2
+    assert max(steps_of_admission(student, pipeline, [f"{LONG} {n}" for n in range(3)])) <= 1
 
 
 def test_closing_ends_what_runs_and_what_waits(make, fake_openvino) -> None:
