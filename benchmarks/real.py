@@ -153,16 +153,19 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         turns = random.Random(1)
         known = 0
         for users in args.users:
+            asked_now = [
+                name for name in names if name != "generate" or users <= args.generate_users
+            ]
             # The examples become known; llama.cpp has a prompt cache in each slot.
-            for name in names if users > known else []:
+            for name in asked_now if users > known else []:
                 workers[name].ask(prompts=prompts[:users], tokens=4)
             known = max(known, users)
-            slices: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+            slices: dict[str, list[dict[str, float]]] = {name: [] for name in asked_now}
             for _ in range(args.repeats):
                 asked = turns.sample(prompts, users)
-                for name in turns.sample(names, len(names)):
+                for name in turns.sample(asked_now, len(asked_now)):
                     slices[name].append(workers[name].ask(prompts=asked, tokens=args.tokens))
-            for name in names:
+            for name in asked_now:
                 found[name]["users"][users] = slices[name]
             if users == args.users[0]:
                 for prompt in make_prompts(64 + args.repeats, args.few_shot)[64:]:
@@ -203,6 +206,12 @@ def main() -> None:
     parser.add_argument("--openvino", help="folder that was exported for OpenVINO")
     parser.add_argument("--ways", nargs="+", help="only these entries of the table")
     parser.add_argument("--users", type=int, nargs="+", default=list(USERS))
+    parser.add_argument(
+        "--generate-users",
+        type=int,
+        default=max(USERS),
+        help="most users of generate, which reads every prompt again: minutes with many",
+    )
     parser.add_argument("--tokens", type=int, default=48, help="most tokens of an answer")
     parser.add_argument("--few-shot", type=int, default=900, help="tokens of worked examples")
     parser.add_argument("--repeats", type=int, default=5)

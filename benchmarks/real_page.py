@@ -16,7 +16,7 @@ def render(results: dict[str, Any]) -> str:
         results: What the JSON of a run holds.
     """
     ways, settings = results["ways"], results["settings"]
-    users = list(next(iter(ways.values()))["users"])
+    users = list(max((way["users"] for way in ways.values()), key=len))
     head = [*(f"{n} at once" for n in users), "first token", "memory", "load"]
     lines = [
         f"{settings['model']}, {results['date'][:10]}, {results['machine']}, "
@@ -26,7 +26,7 @@ def render(results: dict[str, Any]) -> str:
         "the clock), and seconds of the processor (on the clock) to the first token after the "
         "guidance, and to load.",
         "",
-        *table(["way", *head], [[name, *_cells(way)] for name, way in ways.items()]),
+        *table(["way", *head], [[name, *_cells(way, users)] for name, way in ways.items()]),
         "",
         *table(["ours / the engine without us", *head[: len(users)]], _factors(ways, users)),
         "",
@@ -61,9 +61,12 @@ def _speed(one: dict[str, float], clock: str = "cpu_s") -> float:
     return one["tokens"] / one[clock]
 
 
-def _cells(way: dict[str, Any]) -> list[str]:
+def _cells(way: dict[str, Any], users: list[str]) -> list[str]:
     cells = []
-    for slices in way["users"].values():
+    for n in users:
+        if (slices := way["users"].get(n)) is None:
+            cells.append("-")
+            continue
         cpu, wall = (median(_speed(one, clock) for one in slices) for clock in ("cpu_s", "wall_s"))
         cells.append(f"{cpu:.1f} ({wall:.1f})")
     first = [median(one[clock] for one in way["first"]) for clock in ("cpu_s", "wall_s")]
@@ -83,22 +86,29 @@ def _factors(ways: dict[str, Any], users: list[str]) -> list[list[str]]:
     rows = []
     for name, way in ways.items():
         if (bare := ENTRIES[name].bare) in ways:
-            compared = [ratios(way["users"][n], ways[bare]["users"][n]) for n in users]
-            rows.append([f"{name} / {bare}", *(_range(found) for found in compared)])
+            pairs = [(way["users"].get(n), ways[bare]["users"].get(n)) for n in users]
+            compared = [_range(ratios(a, b)) if a and b else "-" for a, b in pairs]
+            rows.append([f"{name} / {bare}", *compared])
     ours = [name for name in ways if ENTRIES[name].bare]
     others = [name for name in ways if not ENTRIES[name].bare]
     if ours and others:
         best = []
         for n in users:
             pair = [_fastest(ways, names, n) for names in (ours, others)]
+            if None in pair:
+                best.append("-")
+                continue
             found = ratios(*(ways[name]["users"][n] for name in pair))
             best.append(f"{' / '.join(pair)}: {_range(found)}")
         rows.append(["the best of ours / the best without us", *best])
     return rows
 
 
-def _fastest(ways: dict[str, Any], names: list[str], users: str) -> str:
-    return max(names, key=lambda name: median(map(_speed, ways[name]["users"][users])))
+def _fastest(ways: dict[str, Any], names: list[str], users: str) -> str | None:
+    measured = [name for name in names if users in ways[name]["users"]]
+    return max(
+        measured, key=lambda name: median(map(_speed, ways[name]["users"][users])), default=None
+    )
 
 
 def _range(found: list[float]) -> str:

@@ -320,8 +320,9 @@ class LlamaCppBackend:
         self.prefills.append(ahead)
         try:
             self._check()
-            self._slots.submit(Job(run, lambda _: ahead.finish()))
-        except StudentError as error:  # the request of this prompt will raise it
+            # With no slot to spare, what is prefilled is overwritten before its request comes.
+            self._slots.submit(Job(run, lambda _: ahead.finish()), waits=False)
+        except StudentError as error:  # the request of this prompt will say so, if it has to
             _log.debug("a prompt could not be prefilled ahead: %s", error)
             ahead.finish()
 

@@ -45,18 +45,22 @@ class Slots:
         self._lock = threading.Lock()
         self.closed = False
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job, *, waits: bool = True) -> None:
         """Run a job as soon as a slot is free.
 
         Args:
             job: The job.
+            waits: Whether it may wait for a slot.
 
         Raises:
-            StudentError: If the student is closed, or too many wait already.
+            StudentError: If the student is closed, too many wait already, or it may not wait and
+                has to.
         """
         with self._lock:
             if self.closed:
                 raise StudentError("the student is closed; make a new one")
+            if not waits and not self._free:
+                raise StudentError("all slots are busy")
             if not self._free and len(self._waiting) >= self._max_queue:
                 raise StudentError(
                     f"{len(self._waiting)} requests already wait for the student, and max_queue="

@@ -107,6 +107,23 @@ def test_a_request_waits_for_the_prefill_of_its_prompt(make, fake_llamacpp) -> N
     assert server.bodies[0]["n_predict"] == 0
 
 
+def test_nothing_is_prefilled_ahead_without_a_slot_to_spare(make, fake_llamacpp) -> None:
+    student = make(max_batch_size=1)
+    (server,) = fake_llamacpp[1].made
+    server.gate.clear()
+    asking = threading.Thread(target=student.invoke, args=["What is 3 plus 4?"])
+    asking.start()
+    wait_until(lambda: server.bodies)
+    with student.prefill([HumanMessage("What is 5 plus 2?")]) as ahead:
+        assert ahead.done
+        server.gate.set()
+        asking.join(10)
+    assert len(server.bodies) == 1
+    with student.prefill([HumanMessage("What is 5 plus 2?")]) as ahead:
+        wait_until(lambda: ahead.done)
+    assert len(server.bodies) == 2
+
+
 def test_closing_ends_what_runs_and_what_waits(make, fake_llamacpp) -> None:
     student = make(max_batch_size=1)
     (server,) = fake_llamacpp[1].made
