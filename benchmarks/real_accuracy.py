@@ -99,6 +99,7 @@ def main() -> None:
     parser.add_argument("--folder", help="Hugging Face folder")
     parser.add_argument("--gguf", help="GGUF file")
     parser.add_argument("--openvino", help="folder that was exported for OpenVINO")
+    parser.add_argument("--ways", nargs="+", help="run only these lines of the table now")
     parser.add_argument("--rows", type=int, default=100)
     parser.add_argument("--shots", type=int, help="worked examples; default: the task's")
     parser.add_argument("--threads", type=int)
@@ -124,12 +125,16 @@ def main() -> None:
         today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
         results = {"model": model, "date": today, "shots": args.shots, "engines": {}}
     for name, way in ways.items():
+        if args.ways and name not in args.ways:
+            continue
         if way[0] and name not in results["engines"]:
             command = [sys.executable, "-m", "benchmarks.real_accuracy", *sys.argv[1:]]
             done = subprocess.run([*command, "--worker", *way], stdout=subprocess.PIPE, check=True)
             results["engines"][name] = json.loads(done.stdout)
             args.out.parent.mkdir(parents=True, exist_ok=True)
             args.out.write_text(json.dumps(results, indent=1))
+    found = results["engines"]
+    results["engines"] = {name: found[name] for name in ways if name in found}
     text = render(results)
     print(text)  # noqa: T201
     if args.page:
