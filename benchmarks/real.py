@@ -209,7 +209,7 @@ def main() -> None:
     parser.add_argument(
         "--generate-users",
         type=int,
-        default=max(USERS),
+        default=sys.maxsize,
         help="most users of generate, which reads every prompt again: minutes with many",
     )
     parser.add_argument("--tokens", type=int, default=48, help="most tokens of an answer")

@@ -116,6 +116,10 @@ def main() -> None:
         "GGUF": (args.gguf, "auto"),
         "OpenVINO folder": (args.openvino, "auto"),
     }
+    if unknown := {*(args.ways or ())} - ways.keys():
+        parser.error(
+            f"--ways: {', '.join(sorted(unknown))}: choose from {', '.join(map(repr, ways))}"
+        )
     if args.out.exists():
         results = json.loads(args.out.read_text())
     else:
@@ -125,9 +129,8 @@ def main() -> None:
         today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
         results = {"model": model, "date": today, "shots": args.shots, "engines": {}}
     for name, way in ways.items():
-        if args.ways and name not in args.ways:
-            continue
-        if way[0] and name not in results["engines"]:
+        wanted = way[0] and (not args.ways or name in args.ways)
+        if wanted and name not in results["engines"]:
             command = [sys.executable, "-m", "benchmarks.real_accuracy", *sys.argv[1:]]
             done = subprocess.run([*command, "--worker", *way], stdout=subprocess.PIPE, check=True)
             results["engines"][name] = json.loads(done.stdout)

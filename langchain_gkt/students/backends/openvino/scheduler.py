@@ -96,6 +96,7 @@ class OpenVINOScheduler:
         self._pipeline: Any = open_pipeline()
         self._running: list[OpenVINOState] = []
         self._ahead: tuple[PrefillTicket, Any] | None = None
+        self._ahead_blocks: list[int] = []
         self._known: set[int] = set()  # blocks that OpenVINO has computed
         self._requests = 0
         self.queue = RequestQueue(config.max_queue, self._serve)
@@ -223,7 +224,7 @@ class OpenVINOScheduler:
         if not self._keeps_blocks:
             return set()
         found = {block for s in self._running if not s.written for block in s.blocks}
-        return found if self._ahead is None else found.union(_blocks(self._ahead[0].ids))
+        return found if self._ahead is None else found.union(self._ahead_blocks)
 
     def _begins_like(self, computed: set[int], state: RequestState) -> bool:
         """Whether the next block a request needs is being computed for another one.
@@ -252,14 +253,15 @@ class OpenVINOScheduler:
         elif handle.get_status() == openvino_genai.GenerationStatus.RUNNING:
             return
         else:
-            self._know(_blocks(ticket.ids))
+            self._know(self._ahead_blocks)
         ticket.done, self._ahead = True, None
 
     def _begin_ticket(self) -> None:
         if self._ahead is None and (waiting := self.queue.pending_ticket()) is not None:
             config = openvino_genai.GenerationConfig()
             config.max_new_tokens = 1
-            whole = len(waiting.ids) // _BLOCK * _BLOCK
+            self._ahead_blocks = _blocks(waiting.ids)
+            whole = len(self._ahead_blocks) * _BLOCK
             self._ahead = waiting, self._add(waiting.ids[:whole], config)
 
     def _add(self, ids: list[int], config: Any) -> Any:
