@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 
 import pytest
 import regex
@@ -94,15 +93,17 @@ def test_an_answer_that_nobody_reads_is_stopped(make, fake_openvino) -> None:
 def test_a_request_waits_for_the_prefill_of_its_prompt(make, fake_openvino) -> None:
     student = make()
     (pipeline,) = fake_openvino[1].made
+    pipeline.prefill_steps = 2
     pipeline.gate.clear()
     answers: list[str] = []
     with student.prefill([HumanMessage(LONG)]) as ahead:
+        wait_until(lambda: pipeline.handles)
         asking = threading.Thread(target=lambda: answers.append(student.invoke(LONG).text))
         asking.start()
-        time.sleep(0.05)
-        assert len(pipeline.handles) == 1
+        wait_until(lambda: len(student._engine._scheduler.queue.waiting) == 1)
         pipeline.gate.set()
         asking.join(10)
+    assert pipeline.added == [0, 3], "two steps without a token and one with it"
     assert ahead.done
     assert answers
 
