@@ -32,18 +32,24 @@ HEAD = """# Results on real models
 
 {verdict}
 
+{table}
+
 The lever is the *prompt's* length: most of a few-shot call's price is its prompt, which the teacher
 reads whole. A `teacher_prompt=` of its own shows it less, while the student keeps all worked
-examples: see [Evaluate](evaluate.md). The embedded toys are in [Results](results.md).
+examples: see [Evaluate](evaluate.md). The next table parts what the prompt saves from what the
+guidance saves.
+
+{savings}
+
+The embedded toys are in [Results](results.md).
 There is no second helping in mid-answer: each section says what a second call would cost.
 Rows differ from section to section: they are what the time allowed. Below 100 rows a section shows
 what such a run looks like, and decides nothing.
 
-{table}
-
 Written by `make results-real` from `examples/real_models/summaries/`, the figures of each run.
-Greedy, on CPUs with AVX2 and without AVX-512, by torch in int8 where a section names no engine;
-OpenVINO's folders have int8 weights. So accuracies are those of the rounded models. The first rows
+Greedy, on CPUs: with instructions for bfloat16 where a section says bf16, else with AVX2 alone; by
+torch in int8 where a section names no engine. OpenVINO's folders have int8 weights. So accuracies
+are those of the rounded models, and a teacher's differ a little between sections. The first rows
 of each file; the wording of CommonsenseQA's short prompt, and of GSM8K's instruction without
 examples, was found on other rows.
 Bills are reckoned at {prompt} dollars for a million prompt tokens and {completion} for a
@@ -78,9 +84,8 @@ def _head(summaries: Sequence[Mapping[str, Any]]) -> str:
         enough = one["rows"] >= _ENOUGH
         if enough and choice and choice["reached"] * 2 > choice["splits"]:
             reached.append(
-                f"{title} ({choice['reached']} of {choice['splits']} splits into halves; the mean "
-                f"is {choice['mean_kept']:.0%} at {choice['mean_bill']:.0%}, the first split "
-                f"{choice['kept']:.0%} at {choice['bill']:.0%})"
+                f"- {title}: {choice['reached']} of {choice['splits']} splits into halves; the "
+                f"mean is {choice['mean_kept']:.0%} at {choice['mean_bill']:.0%}"
             )
         lines.append(
             [
@@ -102,15 +107,14 @@ def _head(summaries: Sequence[Mapping[str, Any]]) -> str:
                 ),
             ]
         )
-    claim = "**The paper's promise, 95% of the teacher's accuracy at 52% of its bill,"
+    claim = "**The paper promises 95% of the teacher's accuracy at 52% of its bill. On unseen rows"
+    decided = sum(one["rows"] >= _ENOUGH for one in summaries)
     verdict = (
-        f"{claim} is kept on unseen rows in most splits, and by the "
-        "prompt\nmore than by the guidance:\n"
-        f"{'; '.join(reached)}.** The table says where it is, and where it is not."
+        f"{claim}\n{len(reached)} of {decided} pairs and tasks keep that in most splits:**\n\n"
+        + "\n".join(reached)
         if reached
-        else f"{claim} is not kept in most splits;** the table says how near each pair comes."
+        else f"{claim}\nno pair keeps that in most splits.**"
     )
-    verdict += "\n\n" + "\n".join(_what_saves(one) for one in summaries)
     table = Table(
         title="The most accurate setting within half the bill, on unseen rows",
         head=[
@@ -129,27 +133,51 @@ def _head(summaries: Sequence[Mapping[str, Any]]) -> str:
     return HEAD.format(
         verdict=verdict,
         table=table.markdown(),
+        savings=_savings(summaries).markdown(),
         prompt=prices["input_mtok"],
         completion=prices["output_mtok"],
     )
 
 
-def _what_saves(one: Mapping[str, Any]) -> str:
+def _savings(summaries: Sequence[Mapping[str, Any]]) -> Table:
     """Say how much of the saving is the prompt's, and how much the guidance's."""
-    choice = one["within_budget"]
-    if not choice or not choice["tokens"]:
-        return f"- {_title(one)}: within half of the bill, no guidance was found that pays."
-    name, tokens = choice["policy"], choice["tokens"]
-    ways = one["policies"][name]["ways"]
-    alone, guided = ways["all"], ways[str(tokens)]
-    right = [_percent(way["right"] / one["rows"]) for way in (alone, guided)]
-    return (
-        f"- {_title(one)}: shown the prompt {name!r}, the teacher's *whole* answers are right on "
-        f"{right[0]}\n  at {_percent(alone['of_bill'])} of the bill. Its first {tokens} tokens, "
-        f"continued by the student, are right on\n  {right[1]} at {_percent(guided['of_bill'])}; "
-        f"{_percent(guided['leak'])} of these beginnings hold the answer already.\n  "
-        "A random router of whole answers to that prompt is a straight line in the chart: what is "
-        "below it\n  does not pay."
+    lines = []
+    for one in summaries:
+        choice = one["within_budget"]
+        if not choice or not choice["tokens"]:
+            lines.append([_title(one), *["-"] * 6, "none found that pays"])
+            continue
+        ways = one["policies"][choice["policy"]]["ways"]
+        alone, guided = ways["all"], ways[str(choice["tokens"])]
+        student = ways["0"]["right"]
+        # Lots between the student and the teacher's whole answers, at the price of the guidance.
+        drawn = student + (alone["right"] - student) * guided["of_bill"] / alone["of_bill"]
+        gain = (guided["right"] - drawn) / one["rows"]
+        lines.append(
+            [
+                _title(one),
+                choice["policy"],
+                f"{_percent(alone['right'] / one['rows'])} at {_percent(alone['of_bill'])}",
+                str(choice["tokens"]),
+                f"{_percent(guided['right'] / one['rows'])} at {_percent(guided['of_bill'])}",
+                _percent(guided["leak"]),
+                _percent(drawn / one["rows"]),
+                f"{100 * gain:+.1f} points",
+            ]
+        )
+    return Table(
+        title="What the prompt saves, and what the guidance saves",
+        head=[
+            *("pair and task", "prompt", "teacher's whole answers", "tokens", "guided", "leak"),
+            *("random router", "guidance gains"),
+        ],
+        rows=lines,
+        notes=[
+            "prompt, tokens: those of the table above; accuracies of all rows, also of the half "
+            "that chose, at shares of the bill; leak: how many beginnings hold the answer already",
+            "random router: gets as many of the teacher's whole answers to that prompt as the "
+            "price of the guidance buys; guidance gains: what is guided above it",
+        ],
     )
 
 
