@@ -188,8 +188,9 @@ class BareOpenVINO:
         settings.max_num_seqs = EngineConfig().max_batch_size
         settings.enable_prefix_caching = True
         settings.cache_size = 2  # GiB, our default
+        properties = {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
         self._pipeline = openvino_genai.ContinuousBatchingPipeline(
-            folder, settings, "CPU", {"INFERENCE_NUM_THREADS": threads}
+            folder, settings, "CPU", properties
         )
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
         self._requests = 0

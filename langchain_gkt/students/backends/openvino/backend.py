@@ -267,7 +267,8 @@ def _open(source: OpenVINOSource, config: EngineConfig, device: str, precision: 
     threads = config.threads or torch.get_num_threads()
     properties: dict[str, object] = {"INFERENCE_PRECISION_HINT": precision}
     if device == "CPU":
-        properties["INFERENCE_NUM_THREADS"] = threads
+        # Pinned, the threads of every OpenVINO model on a machine share the same first cores.
+        properties |= {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
     try:
         return openvino_genai.ContinuousBatchingPipeline(source.path, settings, device, properties)
     except RuntimeError as error:

@@ -55,6 +55,7 @@ def test_the_type_it_computes_in_can_be_said(make, fake_openvino) -> None:
     student = make(dtype="float32")
     assert student.invoke(QUESTION).content
     assert fake_openvino[1].made[0].properties["INFERENCE_PRECISION_HINT"] == "f32"
+    assert fake_openvino[1].made[0].properties["ENABLE_CPU_PINNING"] is False
     assert "computing in f32" in student.backend_reason
 
 
