@@ -278,8 +278,17 @@ class Predictor:
 
         Returns:
             The prediction.
+
+        Raises:
+            ValueError: If it goes by entropies, and the tokens have none.
         """
         tokens = [one if isinstance(one, FirstToken) else FirstToken(one) for one in first]
+        if self.needs_entropies and any(token.entropy is None for token in tokens):
+            raise ValueError(
+                "GuidancePolicy.predictor goes by the entropies of the student's first tokens, "
+                "which this student's engine does not tell; learn a predictor from a sweep with "
+                "this student, or give it backend='torch'"
+            )
         values = feature_values(self.features, question, tokens[: self.probe_tokens])
         ways: dict[Amount, Expectation] = {one: getattr(self, one) for one in AMOUNTS}
         accuracy = {amount: way.accuracy(values) for amount, way in ways.items()}

@@ -380,8 +380,9 @@ class Sweep(EvaluationResult):
             return [f"no predictor: {found}"]
         if self.ways.tells_confidence and self.ways.entropies is None:
             return [
-                "the predictor does without the entropies of the student's first tokens, which an "
-                "older release did not record; sweep() with the same out= adds them for free"
+                "the predictor does without the entropies of the student's first tokens: torch "
+                "tells them, other engines do not; sweep() with the same out= adds what an older "
+                "release did not record"
             ]
         return []
 

@@ -39,6 +39,7 @@ class SweepJobs:
             splitter: Finds the tokens of replies that do not hold them.
         """
         self._runner, self._lengths, self._splitter = runner, lengths, splitter
+        self._tells_entropies = True  # until the student was asked for some
 
     async def teacher_jobs(self) -> list[Job]:
         """Return a job for each whole answer of the teacher.
@@ -75,25 +76,32 @@ class SweepJobs:
         if isinstance(student, SupportsFirstTokens):
             first = await student.afirst_tokens(prompt, tokens=PROBED)
             known = [token.entropy for token in first if token.entropy is not None]
+            self._tells_entropies = len(known) == len(first)
             return replace(
                 answer,
                 probabilities=[token.probability for token in first],
-                entropies=known if len(known) == len(first) else None,
+                entropies=known if self._tells_entropies else None,
             )
         if isinstance(student, SupportsConfidence):
             return replace(answer, probabilities=await student.aprobe(prompt, tokens=PROBED))
         return answer
 
     def first_token_jobs(self) -> list[Job]:
-        """Return a job for each answer of an older release, which did not record entropies."""
+        """Return a job for each answer of an older release, which did not record entropies.
+
+        Not every engine tells them: one that did not just now is not asked again.
+        """
         runner = self._runner
-        if not isinstance(runner.chain.student, SupportsFirstTokens):
+        if not isinstance(runner.chain.student, SupportsFirstTokens) or not self._tells_entropies:
             return []
 
         async def work(index: int, answer: Answer) -> None:
-            answer = await self._with_first_tokens(index, answer)
-            runner.answers[answer.key] = answer
-            runner.folder.append({"type": "answer", "answer": answer.to_dict()})
+            if not self._tells_entropies and answer.probabilities is not None:
+                return
+            told = await self._with_first_tokens(index, answer)
+            if told != answer:
+                runner.answers[answer.key] = told
+                runner.folder.append({"type": "answer", "answer": told.to_dict()})
 
         known = {row: runner.answers.get((row, "student", None)) for row in runner.keys}
         return [

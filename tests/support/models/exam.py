@@ -153,14 +153,20 @@ class Needy(BaseChatModel):
 
 
 class Telling(Needy):
-    """A needy student that tells entropies as well, and notes how many tokens it was asked for."""
+    """A needy student that tells entropies as well, and notes how many tokens it was asked for.
+
+    With ``entropies=False`` it is like engines that know the probabilities alone.
+    """
 
     probed: Any = None
+    entropies: bool = True
 
     def first_tokens(self, messages: list[BaseMessage], *, tokens: int = 1) -> list[FirstToken]:
         if self.probed is not None:
             self.probed.append(tokens)
         told = self.probe(messages, tokens=tokens)
+        if not self.entropies:
+            return [FirstToken(p) for p in told]
         return [FirstToken(p, 0.1 if p > 0.5 else 2.0) for p in told]
 
     async def afirst_tokens(

@@ -147,6 +147,19 @@ def test_a_student_that_cannot_give_the_features_is_refused_before_the_teacher_i
     GuidedKnowledgeTransferChain(teacher=teacher, student=mute, guidance=NONE)
 
 
+@pytest.mark.parametrize("how", ENTRY_POINTS)
+async def test_an_engine_without_entropies_is_refused_before_the_teacher_is_paid(how) -> None:
+    asked: list = []
+    chain = GuidedKnowledgeTransferChain(
+        teacher=pair(teacher={"diary": asked}).teacher,
+        student=Telling(entropies=False),
+        guidance=GuidancePolicy(predictor=by_confidence(feature="first_entropy")),
+    )
+    with pytest.raises(ValueError, match="engine does not tell; learn a predictor from a sweep"):
+        await answer(chain, how, ODD)
+    assert asked == []
+
+
 def test_two_predictors_never_share_a_cache_entry() -> None:
     keys = {pair(guidance=one, guidance_tokens=6)._get_llm_string() for one in (NONE, SOME, ALL)}
     assert len(keys) == 3

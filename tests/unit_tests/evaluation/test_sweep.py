@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import pytest
-from support.models.exam import PRICE, judge, pair, rows, task, words
+from support.models.exam import PRICE, Telling, judge, pair, rows, task, words
 
 from langchain_gkt import GuidancePolicy
 from langchain_gkt.evaluation import Task, compare, sweep
@@ -53,6 +53,22 @@ def test_asking_again_finds_the_same_guidance() -> None:
     chain = pair().model_copy(update={"teacher": Other()})
     found = sweep(chain, task(5), lengths=[6], check_lengths=(6,), check_rows=3)
     assert "0 of 3 guidances were the ones" in str(found)
+
+
+def test_an_engine_without_entropies_is_asked_for_its_first_tokens_once(tmp_path) -> None:
+    probed: list = []
+    student = Telling(entropies=False, probed=probed)
+    chain = pair().model_copy(update={"student": student})
+    found = sweep(chain, task(6), lengths=[6], out=tmp_path, concurrency=2)
+    assert len(probed) == 6
+    assert found.ways.tells_confidence and found.ways.entropies is None
+    lines = (tmp_path / "lines.jsonl").read_bytes()
+    sweep(chain, task(6), lengths=[6], out=tmp_path, concurrency=2)
+    assert len(probed) <= 6 + 2  # until one has answered that it still knows none
+    assert (tmp_path / "lines.jsonl").read_bytes() == lines
+    student.entropies = True  # as another engine does
+    found = sweep(chain, task(6), lengths=[6], out=tmp_path, concurrency=2)
+    assert found.ways.entropies is not None
 
 
 def test_a_provider_that_refuses_logprobs_is_cut_otherwise() -> None:
