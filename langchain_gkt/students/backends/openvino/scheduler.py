@@ -7,6 +7,7 @@ begun answer, a constraint) is done with regular expressions: see `regex`.
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -39,6 +40,8 @@ _SEEDS = 2**32
 # OpenVINO's cache keeps whole blocks: what is prefilled of another one is computed twice.
 _BLOCK = 32
 _MOST_KNOWN = 2**16
+# A step keeps the interpreter's lock: who comes while requests come has to be let in between.
+_GATHER_SECONDS = 0.005
 
 
 @dataclass(eq=False, kw_only=True)
@@ -170,8 +173,8 @@ class OpenVINOScheduler:
             self._known.clear()
         self._remove_cancelled()
         self._end_ticket()
-        self._admit()
-        self._begin_ticket()
+        while self._admit() + self._begin_ticket():
+            time.sleep(_GATHER_SECONDS)
         if self._pipeline.has_non_finished_requests():
             self._pipeline.step()
         for state in [*self._running]:
@@ -202,15 +205,17 @@ class OpenVINOScheduler:
             self._release(state)
             state.deliver(None)
 
-    def _admit(self) -> None:
+    def _admit(self) -> int:
+        """Start the requests that may start; return how many."""
+        admitted = 0
         while len(self._running) < self._config.max_batch_size:
             with self.queue.lock:
                 if not self.queue.waiting:
-                    return
+                    break
                 computed = self._being_computed()
                 ready = (s for s in self.queue.waiting if not self._begins_like(computed, s))
                 if (state := next(ready, None)) is None:
-                    return
+                    break
                 self.queue.waiting.remove(state)
             assert isinstance(state, OpenVINOState)
             self._running.append(state)
@@ -218,6 +223,8 @@ class OpenVINOScheduler:
             if state.request.seed is not None:
                 state.seed = state.request.seed
             self._guarded(state, self._begin)
+            admitted += 1
+        return admitted
 
     def _being_computed(self) -> set[int]:
         """Return the blocks of prompts that are being prefilled."""
@@ -256,13 +263,15 @@ class OpenVINOScheduler:
             self._know(self._ahead_blocks)
         ticket.done, self._ahead = True, None
 
-    def _begin_ticket(self) -> None:
-        if self._ahead is None and (waiting := self.queue.pending_ticket()) is not None:
-            config = openvino_genai.GenerationConfig()
-            config.max_new_tokens = 1
-            self._ahead_blocks = _blocks(waiting.ids)
-            whole = len(self._ahead_blocks) * _BLOCK
-            self._ahead = waiting, self._add(waiting.ids[:whole], config)
+    def _begin_ticket(self) -> bool:
+        if self._ahead is not None or (waiting := self.queue.pending_ticket()) is None:
+            return False
+        config = openvino_genai.GenerationConfig()
+        config.max_new_tokens = 1
+        self._ahead_blocks = _blocks(waiting.ids)
+        whole = len(self._ahead_blocks) * _BLOCK
+        self._ahead = waiting, self._add(waiting.ids[:whole], config)
+        return True
 
     def _add(self, ids: list[int], config: Any) -> Any:
         self._requests += 1
