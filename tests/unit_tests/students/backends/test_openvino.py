@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
+import types
 
 import pytest
 import regex
@@ -155,6 +157,27 @@ def test_a_front_that_many_prompts_begin_with_is_computed_once(make, fake_openvi
     assert (first, others) == (0, [3, 3])
     first, *others = steps_of_admission(student, pipeline, [f"{LONG} Then {n}?" for n in range(3)])
     assert max(others) <= 1, "the front is known now"
+
+
+def test_requests_that_come_while_others_are_let_in_share_their_first_step(
+    make, fake_openvino, monkeypatch
+) -> None:
+    student = make(max_tokens=4)
+    (pipeline,) = fake_openvino[1].made
+    others: list[threading.Thread] = []
+
+    def another(seconds: float) -> None:
+        if len(others) < 3:
+            others.append(threading.Thread(target=student.invoke, args=[f"{len(others)} + 1?"]))
+            others[-1].start()
+            wait_until(lambda: student._engine._scheduler.queue.waiting)
+
+    scheduler = sys.modules[type(student._engine._scheduler).__module__]
+    monkeypatch.setattr(scheduler, "time", types.SimpleNamespace(sleep=another))
+    student.invoke(QUESTION)
+    for other in others:
+        other.join(10)
+    assert pipeline.added == [0] * 4
 
 
 def test_without_a_prefix_cache_no_request_waits(make, fake_openvino) -> None:
