@@ -29,10 +29,11 @@ PICTURES = {
 
 PAGE = """# Results of the embedded pair
 
-**These are toys.** The two models that come with the package have {weights} weights, know one
-synthetic family of word problems, and show the *mechanism*. Nothing here says what guidance does on
-GSM8K or with your models: [Results on real models](results-real.md) and `langchain-gkt sweep` do,
-see [Evaluate](evaluate.md). The paper's own figures are at the end, apart.
+**Real models first: [Results on real models](results-real.md)** has GSM8K, CommonsenseQA and AQuA.
+What follows are toys: the two models that come with the package have {weights} weights, know one
+synthetic family of word problems, and show the *mechanism*. What guidance does with your models
+on your questions, `langchain-gkt sweep` tells: see [Evaluate](evaluate.md). The paper's own figures
+are at the end, apart.
 
 Made by `{command}` from problems of a seed that was not looked at
 while designing ({seed}). Greedy. Teacher over HTTP on the same machine, billed as if it were
