@@ -112,6 +112,7 @@ def _head(summaries: Sequence[Mapping[str, Any]]) -> str:
     verdict = (
         f"{claim}\n{len(reached)} of {decided} pairs and tasks keep that in most splits:**\n\n"
         + "\n".join(reached)
+        + "\n\nIt is the shorter prompt that saves there, more than the guidance: the second table."
         if reached
         else f"{claim}\nno pair keeps that in most splits.**"
     )
