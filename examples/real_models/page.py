@@ -83,9 +83,11 @@ def _head(summaries: Sequence[Mapping[str, Any]]) -> str:
         whole = _whole(one)["ways"]
         enough = one["rows"] >= _ENOUGH
         if enough and choice and choice["reached"] * 2 > choice["splits"]:
+            drawn, guided = _drawn_and_guided(one)
             reached.append(
                 f"- {title}: {choice['reached']} of {choice['splits']} splits into halves; the "
-                f"mean is {choice['mean_kept']:.0%} at {choice['mean_bill']:.0%}"
+                f"mean is {choice['mean_kept']:.0%} at {choice['mean_bill']:.0%}, and guidance "
+                f"gains {_points(guided - drawn)} over a random router of whole answers"
             )
         lines.append(
             [
@@ -112,7 +114,6 @@ def _head(summaries: Sequence[Mapping[str, Any]]) -> str:
     verdict = (
         f"{claim}\n{len(reached)} of {decided} pairs and tasks keep that in most splits:**\n\n"
         + "\n".join(reached)
-        + "\n\nIt is the shorter prompt that saves there, more than the guidance: the second table."
         if reached
         else f"{claim}\nno pair keeps that in most splits.**"
     )
@@ -149,21 +150,18 @@ def _savings(summaries: Sequence[Mapping[str, Any]]) -> Table:
             lines.append([_title(one), *["-"] * 6, "none found that pays"])
             continue
         ways = one["policies"][choice["policy"]]["ways"]
-        alone, guided = ways["all"], ways[str(choice["tokens"])]
-        student = ways["0"]["right"]
-        # Lots between the student and the teacher's whole answers, at the price of the guidance.
-        drawn = student + (alone["right"] - student) * guided["of_bill"] / alone["of_bill"]
-        gain = (guided["right"] - drawn) / one["rows"]
+        alone, way = ways["all"], ways[str(choice["tokens"])]
+        drawn, guided = _drawn_and_guided(one)
         lines.append(
             [
                 _title(one),
                 choice["policy"],
                 f"{_percent(alone['right'] / one['rows'])} at {_percent(alone['of_bill'])}",
                 str(choice["tokens"]),
-                f"{_percent(guided['right'] / one['rows'])} at {_percent(guided['of_bill'])}",
-                _percent(guided["leak"]),
-                _percent(drawn / one["rows"]),
-                f"{100 * gain:+.1f} points",
+                f"{_percent(guided)} at {_percent(way['of_bill'])}",
+                _percent(way["leak"]),
+                _percent(drawn),
+                _points(guided - drawn),
             ]
         )
     return Table(
@@ -180,6 +178,20 @@ def _savings(summaries: Sequence[Mapping[str, Any]]) -> Table:
             "price of the guidance buys; guidance gains: what is guided above it",
         ],
     )
+
+
+def _drawn_and_guided(one: Mapping[str, Any]) -> tuple[float, float]:
+    """Return the accuracy of a random router at the price of the chosen setting, and of that."""
+    choice, rows = one["within_budget"], one["rows"]
+    ways = one["policies"][choice["policy"]]["ways"]
+    student, alone, way = (ways[length] for length in ("0", "all", str(choice["tokens"])))
+    share = way["of_bill"] / alone["of_bill"]  # of the questions; the others are the student's
+    drawn = student["right"] + share * (alone["right"] - student["right"])
+    return drawn / rows, way["right"] / rows
+
+
+def _points(gain: float) -> str:
+    return f"{round(100 * gain, 1) + 0.0:+.1f} points"  # no negative zero
 
 
 def _section(one: Mapping[str, Any], name: str) -> str:

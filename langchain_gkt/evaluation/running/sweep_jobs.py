@@ -89,14 +89,18 @@ class SweepJobs:
     def first_token_jobs(self) -> list[Job]:
         """Return a job for each answer of an older release, which did not record entropies.
 
-        Not every engine tells them: one that did not just now is not asked again.
+        Not every engine tells them: once one has not, nothing more is asked for their sake.
         """
         runner = self._runner
-        if not isinstance(runner.chain.student, SupportsFirstTokens) or not self._tells_entropies:
+        if not isinstance(runner.chain.student, SupportsFirstTokens):
             return []
 
+        def lacks(answer: Answer) -> bool:
+            unknown = answer.entropies if self._tells_entropies else answer.probabilities
+            return unknown is None
+
         async def work(index: int, answer: Answer) -> None:
-            if not self._tells_entropies and answer.probabilities is not None:
+            if not lacks(answer):
                 return
             told = await self._with_first_tokens(index, answer)
             if told != answer:
@@ -107,7 +111,7 @@ class SweepJobs:
         return [
             (answer.key, partial(work, index, answer))
             for index, answer in enumerate(known.values())
-            if answer is not None and answer.entropies is None
+            if answer is not None and lacks(answer)
         ]
 
     def guided_jobs(self, only: Collection[AnswerKey] | None = None) -> list[Job]:
