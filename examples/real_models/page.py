@@ -42,7 +42,8 @@ guidance saves.
 {savings}
 
 The embedded toys are in [Results](results.md).
-There is no second helping in mid-answer: each section says what a second call would cost.
+There is no second helping in mid-answer: each section says what a second call would cost. What it
+would do for accuracy was not measured.
 Rows differ from section to section: they are what the time allowed. Below 100 rows a section shows
 what such a run looks like, and decides nothing.
 
