@@ -1,5 +1,7 @@
 """Make docs/results.md: the embedded pair's whole table, with pictures.
 
+The part on real models stays as it is.
+
     python examples/demo_models/results.py
 
 Ended at any moment, the same command goes on where it was; the runs stay in runs/results.
@@ -8,6 +10,7 @@ Ended at any moment, the same command goes on where it was; the runs stay in run
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 from pathlib import Path
 
@@ -27,9 +30,15 @@ PICTURES = {
     "time": "Where the time goes",
 }
 
-PAGE = """# Results of the embedded pair
+_REAL = re.compile("<!-- real models -->.*<!-- real models end -->", re.DOTALL)
+"""What examples/real_models writes."""
 
-**Real models first: [Results on real models](results-real.md)** has GSM8K, CommonsenseQA and AQuA.
+PAGE = """# Results
+
+{real}
+
+## The embedded pair
+
 What follows are toys: the two models that come with the package have {weights} weights, know one
 synthetic family of word problems, and show the *mechanism*. What guidance does with your models
 on your questions, `langchain-gkt sweep` tells: see [Evaluate](evaluate.md). The paper's own figures
@@ -39,7 +48,7 @@ Made by `{command}` from problems of a seed that was not looked at
 while designing ({seed}). Greedy. Teacher over HTTP on the same machine, billed as if it were
 `{price}`.
 
-## How much guidance
+### How much guidance
 
 The teacher answered each question once; every shorter guidance was cut from that answer.
 
@@ -47,14 +56,14 @@ The teacher answered each question once; every shorter guidance was cut from tha
 
 ![Accuracy by guidance length](images/accuracy.svg)
 
-## How much is enough
+### How much is enough
 
 `choose()` takes the cheapest length whose accuracy is at most two points below the best one's, on
 half of the rows; the other half says what that comes to.
 
 {choice}
 
-## Does the student need help at all?
+### Does the student need help at all?
 
 New against the paper, where every question gets guidance: with
 `GuidancePolicy(ask=0.99, probe_tokens=16)` the teacher is asked only where the student is not sure
@@ -68,7 +77,7 @@ of the first tokens of its own answer.
 
 {verdict}
 
-## The three modes side by side
+### The three modes side by side
 
 Guided with the policy of fixed length chosen above.
 
@@ -80,7 +89,7 @@ Guided with the policy of fixed length chosen above.
 
 Both models and the server share two cores here, so these times say little about a cloud's teacher.
 
-## What the paper reports
+### What the paper reports
 
 From Yao, Li & Zhao, "GKT", Findings of ACL 2024; *not* measured by us, and not comparable with the
 toys above:
@@ -162,7 +171,10 @@ def write(
 ) -> None:
     """Write the page and its pictures."""
     lengths, frontier, prices, choice = found.tables()
+    file = docs / "results.md"
+    known = _REAL.search(file.read_text(encoding="utf-8")) if file.exists() else None
     page = PAGE.format(
+        real=known[0] if known else "[Results on real models](results-real.md)",
         weights="1.4 M and 0.4 M",
         command="python examples/demo_models/results.py",
         seed=seed,
@@ -175,7 +187,7 @@ def write(
         modes=modes.markdown(),
     )
     (docs / "images").mkdir(parents=True, exist_ok=True)
-    (docs / "results.md").write_text(page, encoding="utf-8")
+    file.write_text(page, encoding="utf-8")
     for run in (found, modes):
         for file in run.save():
             if file.suffix == ".svg" and file.stem in PICTURES:

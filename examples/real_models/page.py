@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib import pyplot
-from matplotlib.ticker import PercentFormatter
+from section import chart, gain_points, percent, section, title, whole_prompt
 from summaries import BILL
 
 from langchain_gkt.evaluation.results.charts import write_figure
 from langchain_gkt.reporting.table import Table
 
-PAPER = {"gsm8k": 40, "csqa": 30, "aqua": 20}
-"""The guidance tokens of the paper."""
-_WEIGHTS = {"qwen15": 1.54, "qwen05": 0.49, "smollm2": 0.135}
-"""Billions of weights, as the publishers count them."""
 _ENOUGH = 100
 """Fewer rows decide nothing."""
-_KINDS = {
-    "fixed length": ("o", "-"),
-    "cascade of whole answers": ("^", "--"),
-    "gated guidance": ("s", "-."),
-    "random router": ("", ":"),
-    "predictor": ("D", ""),
-}
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")  # Okabe and Ito
+_PART = re.compile("(?<=<!-- real models -->\n).*(?=<!-- real models end -->)", re.DOTALL)
+"""What is ours of docs/results.md; the rest is the embedded pair's."""
+PART = """
+## Real models
+
+{verdict}
+
+{table}
+
+All figures, the curves and examples: [Results on real models](results-real.md).
+
+"""
 
 HEAD = """# Results on real models
 
@@ -69,37 +69,63 @@ def write(summaries: Mapping[str, Mapping[str, Any]], docs: Path) -> None:
         docs: The folder of the page.
     """
     (docs / "images").mkdir(parents=True, exist_ok=True)
-    parts = [_head(list(summaries.values()))]
+    found = list(summaries.values())
+    verdict, table = _verdict(found), _within_budget(found).markdown()
+    results = docs / "results.md"
+    if results.exists():
+        part, text = PART.format(verdict=verdict, table=table), results.read_text(encoding="utf-8")
+        results.write_text(_PART.sub(lambda _: part, text), encoding="utf-8")
+    prices = found[0]["prices"] if found else {"input_mtok": "?", "output_mtok": "?"}
+    parts = [
+        HEAD.format(
+            verdict=verdict,
+            table=table,
+            savings=_savings(found).markdown(),
+            prompt=prices["input_mtok"],
+            completion=prices["output_mtok"],
+        )
+    ]
     for run, one in summaries.items():
         name = f"real-{run}"
-        write_figure(_chart(one), docs / "images" / f"{name}.svg", name, "svg")
-        parts.append(_section(one, name))
+        write_figure(chart(one), docs / "images" / f"{name}.svg", name, "svg")
+        parts.append(section(one, name))
     (docs / "results-real.md").write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
 
 
-def _head(summaries: Sequence[Mapping[str, Any]]) -> str:
-    lines, reached = [], []
+def _verdict(summaries: Sequence[Mapping[str, Any]]) -> str:
+    """Say which pairs keep the paper's promise."""
+    reached = []
     for one in summaries:
-        title, choice = _title(one), one["within_budget"]
-        whole = _whole(one)["ways"]
-        enough = one["rows"] >= _ENOUGH
-        if enough and choice and choice["reached"] * 2 > choice["splits"]:
+        choice = one["within_budget"]
+        if one["rows"] >= _ENOUGH and choice and choice["reached"] * 2 > choice["splits"]:
             drawn, guided = _drawn_and_guided(one)
             reached.append(
-                f"- {title}: {choice['reached']} of {choice['splits']} splits into halves; the "
-                f"mean is {choice['mean_kept']:.0%} at {choice['mean_bill']:.0%}, and guidance "
-                f"gains {_points(guided - drawn)} over a random router of whole answers"
+                f"- {title(one)}: {choice['reached']} of {choice['splits']} splits into halves; "
+                f"the mean is {choice['mean_kept']:.0%} at {choice['mean_bill']:.0%}, and guidance "
+                f"gains {gain_points(guided - drawn)} over a random router of whole answers"
             )
+    claim = "**The paper promises 95% of the teacher's accuracy at 52% of its bill. On unseen rows"
+    if not reached:
+        return f"{claim}\nno pair keeps that in most splits.**"
+    decided = sum(one["rows"] >= _ENOUGH for one in summaries)
+    keep = f"{len(reached)} of {decided} pairs and tasks keep that in most splits:**"
+    return "\n".join([claim, keep, "", *reached])
+
+
+def _within_budget(summaries: Sequence[Mapping[str, Any]]) -> Table:
+    lines = []
+    for one in summaries:
+        choice, whole = one["within_budget"], whole_prompt(one)["ways"]
         lines.append(
             [
-                title,
+                title(one),
                 str(one["rows"]),
-                _percent(whole["0"]["right"] / one["rows"]),
-                _percent(whole["all"]["right"] / one["rows"]),
+                percent(whole["0"]["right"] / one["rows"]),
+                percent(whole["all"]["right"] / one["rows"]),
                 *(
                     [
                         f"{choice['policy']}, {choice['tokens']} tokens",
-                        f"{_percent(choice['unseen'])} of {choice['unseen_rows']}",
+                        f"{percent(choice['unseen'])} of {choice['unseen_rows']}",
                         f"{choice['kept']:.0%}",
                         f"{choice['bill']:.0%}",
                         f"{choice['reached']} of {choice['splits']}",
@@ -110,15 +136,7 @@ def _head(summaries: Sequence[Mapping[str, Any]]) -> str:
                 ),
             ]
         )
-    claim = "**The paper promises 95% of the teacher's accuracy at 52% of its bill. On unseen rows"
-    decided = sum(one["rows"] >= _ENOUGH for one in summaries)
-    verdict = (
-        f"{claim}\n{len(reached)} of {decided} pairs and tasks keep that in most splits:**\n\n"
-        + "\n".join(reached)
-        if reached
-        else f"{claim}\nno pair keeps that in most splits.**"
-    )
-    table = Table(
+    return Table(
         title="The most accurate setting within half the bill, on unseen rows",
         head=[
             *("pair and task", "rows", "student", "teacher", "chosen", "unseen", "keeps"),
@@ -132,14 +150,6 @@ def _head(summaries: Sequence[Mapping[str, Any]]) -> str:
             "the splits share rows, so they are no independent trials",
         ],
     )
-    prices = summaries[0]["prices"] if summaries else {"input_mtok": "?", "output_mtok": "?"}
-    return HEAD.format(
-        verdict=verdict,
-        table=table.markdown(),
-        savings=_savings(summaries).markdown(),
-        prompt=prices["input_mtok"],
-        completion=prices["output_mtok"],
-    )
 
 
 def _savings(summaries: Sequence[Mapping[str, Any]]) -> Table:
@@ -148,21 +158,21 @@ def _savings(summaries: Sequence[Mapping[str, Any]]) -> Table:
     for one in summaries:
         choice = one["within_budget"]
         if not choice or not choice["tokens"]:
-            lines.append([_title(one), *["-"] * 6, "none found that pays"])
+            lines.append([title(one), *["-"] * 6, "none found that pays"])
             continue
         ways = one["policies"][choice["policy"]]["ways"]
         alone, way = ways["all"], ways[str(choice["tokens"])]
         drawn, guided = _drawn_and_guided(one)
         lines.append(
             [
-                _title(one),
+                title(one),
                 choice["policy"],
-                f"{_percent(alone['right'] / one['rows'])} at {_percent(alone['of_bill'])}",
+                f"{percent(alone['right'] / one['rows'])} at {percent(alone['of_bill'])}",
                 str(choice["tokens"]),
-                f"{_percent(guided)} at {_percent(way['of_bill'])}",
-                _percent(way["leak"]),
-                _percent(drawn),
-                _points(guided - drawn),
+                f"{percent(guided)} at {percent(way['of_bill'])}",
+                percent(way["leak"]),
+                percent(drawn),
+                gain_points(guided - drawn),
             ]
         )
     return Table(
@@ -189,204 +199,3 @@ def _drawn_and_guided(one: Mapping[str, Any]) -> tuple[float, float]:
     share = way["of_bill"] / alone["of_bill"]  # of the questions; the others are the student's
     drawn = student["right"] + share * (alone["right"] - student["right"])
     return drawn / rows, way["right"] / rows
-
-
-def _points(gain: float) -> str:
-    return f"{round(100 * gain, 1) + 0.0:+.1f} points"  # no negative zero
-
-
-def _section(one: Mapping[str, Any], name: str) -> str:
-    rows, lines = one["rows"], []
-    for policy, found in one["policies"].items():
-        for length, way in found["ways"].items():
-            if length == "0" and policy != next(iter(one["policies"])):
-                continue
-            tokens = {"0": "student alone", "all": "teacher alone"}.get(length, f"{length} tokens")
-            low, high = way["interval"]
-            lines.append(
-                [
-                    "-" if length == "0" else policy,
-                    tokens + (" (paper's)" if length == str(PAPER.get(one["task"])) else ""),
-                    f"{_percent(way['right'] / rows)} ({100 * low:.0f}-{100 * high:.0f})",
-                    "-" if length in ("0", "all") else _percent(way["leak"]),
-                    f"{way['teacher_prompt_tokens']:.0f} + {way['teacher_completion_tokens']:.0f}",
-                    f"{way['student_completion_tokens']:.0f}",
-                    f"{way['dollars_per_thousand']:.4f}",
-                    "?" if way["of_bill"] is None else _percent(way["of_bill"]),
-                    f"{way['median_seconds']:.1f}",
-                    _speed_up(one, found["ways"]["all"], way),
-                ]
-            )
-    table = Table(
-        title=f"{one['task']}: {rows} questions",
-        head=[
-            *("teacher's prompt", "guidance", "accuracy (95%)", "leak", "teacher tokens"),
-            *("student tokens", "$ per 1,000", "of bill", "seconds", "speed"),
-        ],
-        rows=lines,
-        notes=[
-            "leak: how often the guidance alone contains the answer; teacher tokens: prompt and "
-            "completion of one answer; of bill: of the teacher alone with the whole prompt",
-            "speed: by arithmetic, against the teacher alone with the same prompt: new tokens "
-            "times the weights that each one reads; prompts are left out",
-            *(
-                f"{policy}: the teacher sees {_prompt(found['teacher_prompt'])}"
-                f"{_cutting(found['guidance'])}"
-                for policy, found in one["policies"].items()
-            ),
-        ],
-    )
-    frontier = Table(
-        title="All ways on rows that the choice has not seen",
-        head=["way", "share of the bill: accuracy"],
-        rows=[
-            [way, ", ".join(f"{_percent(x)}: {_percent(y)}" for x, y in points)]
-            for way, points in one["frontier"].items()
-        ],
-        notes=[
-            "for each budget, half of the rows chooses the most accurate setting and the other "
-            "half tests it, then the other way round; predictor: cross-fitted; random router: "
-            "draws lots between the student and the teacher's whole answer, its two ends",
-        ],
-    )
-    engine = f"Run by {told}.\n\n" if (told := one.get("engine")) else ""
-    return (
-        f"## {_title(one)}\n\n{engine}{table.markdown()}\n\n![{_title(one)}](images/{name}.svg)\n\n"
-        f"{frontier.markdown()}\n\n{_second_call(one)}\n\n{_beginnings(one)}"
-    )
-
-
-def _speed_up(one: Mapping[str, Any], alone: Mapping[str, Any], way: Mapping[str, Any]) -> str:
-    """Say how much sooner one user's answer is written, if reading weights takes all the time."""
-    teacher, student = (_WEIGHTS.get(one[role]) for role in ("teacher", "student"))
-    if teacher is None or student is None:
-        return "?"
-    seconds = [
-        each["teacher_completion_tokens"] * teacher + each["student_completion_tokens"] * student
-        for each in (alone, way)
-    ]
-    return f"{seconds[0] / seconds[1]:.2f}x" if seconds[1] else "-"
-
-
-def _cutting(guidance: Any) -> str:
-    """Say where a policy cuts, if not at the last word."""
-    fields = guidance or {}
-    told = [f"cut={fields['cut']!r}"] if fields.get("cut", "word") != "word" else []
-    told += [f"min_tokens={fields['min_tokens']}"] if fields.get("min_tokens") else []
-    return f"; `{', '.join(told)}`" if told else ""
-
-
-def _beginnings(one: Mapping[str, Any]) -> str:
-    """Say what short guidance does to answers that the student alone gets right."""
-    lines = [
-        [
-            policy,
-            length,
-            f"{found['broken']} of {found['right_alone']}",
-            f"{found['mended']} of {one['rows'] - found['right_alone']}",
-            str(found["cut_inside_a_sentence"]),
-            f"{found['of_these_right']} ({found['of_these_right_alone']} alone)",
-        ]
-        for policy, lengths in one["beginnings"].items()
-        for length, found in lengths.items()
-    ]
-    table = Table(
-        title="What a beginning does to the student's answers",
-        head=["policy", "tokens", "broken", "mended", "cut inside a sentence", "of these right"],
-        rows=lines,
-        notes=[
-            "broken: right alone and wrong with guidance; mended: the other way round",
-        ],
-    )
-    policy, lengths = next(iter(one["beginnings"].items()))
-    quotes = [
-        f"> {_quoted(example['question'])}\n>\n> Alone: {_quoted(example['alone'])}\n>\n"
-        f"> Guided: **[{_quoted(example['guidance'])}]** "
-        f"{_quoted(example['guided'][len(example['guidance']) :])}\n"
-        for length, found in lengths.items()
-        for example in found["examples"]
-        if length == next(iter(lengths))
-    ]
-    if not quotes:
-        return f"{table.markdown()}\n"
-    shown = f"Answers that {next(iter(lengths))} tokens broke ({policy}; the guidance in brackets):"
-    return f"{table.markdown()}\n\n{shown}\n\n" + "\n".join(quotes)
-
-
-def _chart(one: Mapping[str, Any]) -> Any:
-    figure, axes = pyplot.subplots(figsize=(8, 4.6), layout="constrained")
-    pyplot.close(figure)
-    policies = list(one["policies"])
-    for way, points in one["frontier"].items():
-        kind, _, policy = way.partition(", ")
-        marker, line = _KINDS[kind]
-        axes.plot(
-            [x for x, _ in points],
-            [y for _, y in points],
-            linestyle=line or "none",
-            marker=marker,
-            markersize=7 if kind == "predictor" else 4,
-            color=_COLOURS[policies.index(policy) % len(_COLOURS)],
-            label=way,
-            alpha=0.85,
-        )
-    goal = 0.95 * _whole(one)["ways"]["all"]["right"] / one["rows"]
-    axes.axhline(goal, color="#888888", linewidth=0.8)
-    axes.axvline(BILL, color="#888888", linewidth=0.8)
-    axes.annotate("95% of the teacher's accuracy", (1.0, goal), ha="right", va="bottom", size=8)
-    axes.set(xlabel="share of the teacher's bill", ylabel="accuracy on unseen rows")
-    axes.set_xlim(-0.02, 1.05)
-    axes.set_ylim(bottom=0)
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title(f"{_title(one)}, {one['rows']} questions", loc="left")
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
-    return figure
-
-
-def _whole(one: Mapping[str, Any]) -> Mapping[str, Any]:
-    policies = one["policies"].values()
-    return next((p for p in policies if not p["teacher_prompt"]), next(iter(policies)))
-
-
-def _prompt(steps: Any) -> str:
-    if not steps:
-        return "the whole prompt"
-    shown = []
-    for step in steps:
-        fields = {} if isinstance(step, str) else dict(step)
-        name = step if isinstance(step, str) else fields.pop("prompt")
-        told = ", ".join(f"{key}={value!r}" for key, value in fields.items())
-        shown.append(f"`{name}({told})`")
-    return " then ".join(shown)
-
-
-def _title(one: Mapping[str, Any]) -> str:
-    shots = " without examples" if one["shots"] == 0 else ""
-    return f"{one['task']}{shots}: {one['teacher']} guides {one['student']}"
-
-
-def _second_call(one: Mapping[str, Any]) -> str:
-    """Say what asking the teacher again in mid-answer would cost: it reads its prompt again."""
-    lines = []
-    for name, found in one["policies"].items():
-        alone = found["ways"]["all"]
-        prompt, whole = alone["teacher_prompt_tokens"], alone["teacher_completion_tokens"]
-        prices = [float(one["prices"][key]) for key in ("input_mtok", "output_mtok")]
-        lines.append(
-            f"{name!r}: as much as {prompt * prices[0] / prices[1]:.0f} more tokens of guidance, "
-            f"where a whole answer has {whole:.0f}"
-        )
-    return (
-        "A second call in mid-answer, which reads the teacher's prompt again, would cost before "
-        f"its first token, by prompt: {'; '.join(lines)}."
-    )
-
-
-def _quoted(text: str) -> str:
-    return " ".join(text.split()).replace("*", "\\*").replace("<", "&lt;")
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}%"

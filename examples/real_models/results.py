@@ -13,8 +13,10 @@ import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import page
+import second_helping
 import summaries
 
 from langchain_gkt import (
@@ -25,7 +27,7 @@ from langchain_gkt import (
     WithoutExemplars,
 )
 from langchain_gkt.costs import Price
-from langchain_gkt.evaluation import PolicySweep, Sweep, load_run, load_task, sweep_policies
+from langchain_gkt.evaluation import PolicySweep, Sweep, Task, load_run, load_task, sweep_policies
 
 DOCS = Path(__file__).parents[2] / "docs"
 SUMMARIES = Path(__file__).parent / "summaries"
@@ -77,11 +79,31 @@ def run(args: argparse.Namespace) -> None:
             teacher_from=args.teacher_from,
         )
         found.save()
+        if args.again:
+            shown = short.teacher_prompt if "short" in policies else None
+            pair = chain.model_copy(update={"teacher_prompt": shown})
+            tried = _try_again(args, pair, task, found)
+            (out / second_helping.FILE).write_text(json.dumps(tried), encoding="utf-8")
         engine, _, _ = models["student"].backend_reason.partition(": ")
         (out / ENGINE).write_text(f"{engine}\n", encoding="utf-8")
         print(found)
     for model in models.values():
         model.close()
+
+
+def _try_again(
+    args: argparse.Namespace, chain: GuidedKnowledgeTransferChain, task: Task, found: PolicySweep
+) -> dict[str, Any]:
+    policy = "short" if chain.teacher_prompt else "whole"
+    # The engine that is quickest need not tell entropies.
+    probe = HuggingFaceStudent(model=str(args.probe or args.student))
+    ways = []
+    for tokens in args.again:
+        out = found.folder.path / f"again-{tokens}"
+        one = found.sweeps[policy]
+        ways += second_helping.try_again(one, tokens, chain, task, PRICE, probe, out)
+    probe.close()
+    return {"policy": policy, "ways": ways}
 
 
 def condense(runs: Path, kept: Path) -> None:
@@ -101,7 +123,10 @@ def condense(runs: Path, kept: Path) -> None:
                 found = replace(found, sweeps={n: _sweep(folder / n) for n in done})
             engine = folder / ENGINE
             told = engine.read_text(encoding="utf-8").strip() if engine.exists() else None
-            text = json.dumps({"engine": told, **summaries.condense(found)}, indent=1)
+            again = folder / second_helping.FILE
+            further = {"again": json.loads(again.read_text("utf-8"))} if again.exists() else {}
+            condensed = {"engine": told, **summaries.condense(found), **further}
+            text = json.dumps(condensed, indent=1)
             (kept / f"{folder.name}.json").write_text(text + "\n", encoding="utf-8")
 
 
@@ -127,6 +152,16 @@ def main() -> None:
         "--cuts", action="store_true", help="compare other cuts of the short prompt's guidance too"
     )
     parser.add_argument("--dtype", default="int8", help="of both models")
+    parser.add_argument(
+        "--again",
+        type=int,
+        nargs="+",
+        default=[],
+        help="guidance tokens after which a second helping in mid-answer is tried, too",
+    )
+    parser.add_argument(
+        "--probe", type=Path, help="folder of the student for torch, if its engine tells no entropy"
+    )
     parser.add_argument(
         "--teacher-from", type=Path, help="folder of a run with the same teacher and one task"
     )

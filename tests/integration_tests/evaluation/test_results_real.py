@@ -23,9 +23,13 @@ def test_a_run_leaves_a_summary_from_which_the_page_is_written(tmp_path) -> None
         json.dumps({"question": row["question"], "answer": f"#### {row['answer']}"}) for row in rows
     ]
     (tmp_path / "rows.jsonl").write_text("\n".join(lines) + "\n")
+    (tmp_path / "docs").mkdir()
+    results = tmp_path / "docs" / "results.md"
+    results.write_text("<!-- real models -->\nold\n<!-- real models end -->\nThe toys.\n")
     places = [f"--{name}={tmp_path / name}" for name in ("runs", "summaries", "docs")]
     models = [f"--teacher={TEACHER}", f"--student={STUDENT}", f"--gsm8k={tmp_path / 'rows.jsonl'}"]
     options = ["--rows=8", "--shots=1", "--dtype=float32", "--lengths", "6", "18"]
+    options += ["--again", "6"]
     command = [sys.executable, str(SCRIPT), *places]
     subprocess.run([*command, *models, *options], check=True, capture_output=True)
     page = tmp_path / "docs" / "results-real.md"
@@ -39,6 +43,12 @@ def test_a_run_leaves_a_summary_from_which_the_page_is_written(tmp_path) -> None
         assert points and all(0 <= accuracy <= 1 for _, accuracy in points), line
     assert re.search(r"\| whole \| teacher alone \| \d+\.\d%", first)
     assert (tmp_path / "docs" / "images" / "real-gsm8k-1-shot-teacher-student.svg").exists()
+    assert {(way["share"], way["more"]) for way in kept["again"]["ways"]} >= {
+        (0.25, 20),
+        (1, "all"),
+    }
+    assert "A second helping where a step begins unsurely (short)" in first
+    assert "old" not in results.read_text() and "The toys." in results.read_text()
     page.unlink()
     (tmp_path / "runs").rename(tmp_path / "gone")  # the summaries are enough
     subprocess.run(command, check=True, capture_output=True)
