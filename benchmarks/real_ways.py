@@ -184,11 +184,13 @@ class BareOpenVINO:
         import openvino_genai
         from transformers import AutoTokenizer
 
+        from langchain_gkt.students.backends.openvino.backend import cpu_properties, precision_of
+
         settings = openvino_genai.SchedulerConfig()
         settings.max_num_seqs = EngineConfig().max_batch_size
         settings.enable_prefix_caching = True
         settings.cache_size = 2  # GiB, our default
-        properties = {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
+        properties = cpu_properties(precision_of("auto", "CPU"), threads)
         self._pipeline = openvino_genai.ContinuousBatchingPipeline(
             folder, settings, "CPU", properties
         )

@@ -74,7 +74,7 @@ class OpenVINOBackend:
             )
         self._source, self.tokenizer = source, source.tokenizer
         self._device, self._config = _device(device), config
-        self._precision = _precision(dtype, self._device)
+        self._precision = precision_of(dtype, self._device)
         self.end_ids = set(source.end_ids)
         limits = [limit for limit in (source.context, config.kv_tokens) if limit is not None]
         self.window = ContextWindow(min(limits, default=None))
@@ -239,8 +239,16 @@ def _device(device: str | None) -> str:
     return wanted
 
 
-def _precision(dtype: str, device: str) -> str:
-    """Check a type to compute in, and return OpenVINO's name for it."""
+def precision_of(dtype: str, device: str) -> str:
+    """Check a type to compute in, and return OpenVINO's name for it.
+
+    Args:
+        dtype: The type, or ``auto`` for OpenVINO's choice.
+        device: OpenVINO's name of the device.
+
+    Raises:
+        ValueError: If OpenVINO does not compute in it there.
+    """
     core = openvino.Core()
     if dtype == "auto":
         return str(core.get_property(device, "INFERENCE_PRECISION_HINT").get_type_name())
@@ -252,6 +260,21 @@ def _precision(dtype: str, device: str) -> str:
             "dtype out. Weights stay as they were exported: --weight-format fp16, int8 or int4"
         )
     return _PRECISIONS[dtype][1]
+
+
+def cpu_properties(precision: str, threads: int) -> dict[str, object]:
+    """Return what OpenVINO is told of a model that runs on a CPU.
+
+    Args:
+        precision: OpenVINO's name of the type it computes in.
+        threads: Threads that compute.
+    """
+    # Pinned, the threads of every OpenVINO model on a machine share the same first cores.
+    told: dict[str, object] = {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
+    if precision == "bf16":
+        # OpenVINO's own choice, 8 bits, takes less room, but every step has to unpack them.
+        told["KV_CACHE_PRECISION"] = "bf16"
+    return told
 
 
 def _open(source: OpenVINOSource, config: EngineConfig, device: str, precision: str) -> Any:
@@ -267,8 +290,7 @@ def _open(source: OpenVINOSource, config: EngineConfig, device: str, precision: 
     threads = config.threads or torch.get_num_threads()
     properties: dict[str, object] = {"INFERENCE_PRECISION_HINT": precision}
     if device == "CPU":
-        # Pinned, the threads of every OpenVINO model on a machine share the same first cores.
-        properties |= {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
+        properties |= cpu_properties(precision, threads)
     try:
         return openvino_genai.ContinuousBatchingPipeline(source.path, settings, device, properties)
     except RuntimeError as error:

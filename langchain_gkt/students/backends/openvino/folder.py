@@ -18,7 +18,7 @@ from langchain_gkt.students.backends.gguf import (
     sampled_digest,
 )
 
-_KV_BYTES = 2  # of a number at most; on a CPU OpenVINO keeps keys and values in 8 bits
+_KV_BYTES = 2  # of a number at most; bfloat16, or 8 bits where OpenVINO chooses
 _NEEDED = {
     "openvino_model.bin": "weights",
     "config.json": "configuration",

@@ -61,6 +61,20 @@ def test_the_type_it_computes_in_can_be_said(make, fake_openvino) -> None:
     assert "computing in f32" in student.backend_reason
 
 
+def test_keys_and_values_are_bfloat16_where_it_computes_so(
+    make, fake_openvino, monkeypatch
+) -> None:
+    able = {"OPTIMIZATION_CAPABILITIES": ["FP32", "BF16"]}
+    core = types.SimpleNamespace(
+        available_devices=["CPU"], get_property=lambda device, name: able[name]
+    )
+    monkeypatch.setattr(sys.modules["openvino"], "Core", lambda: core)
+    make(dtype="bfloat16")
+    make(dtype="float32")
+    kept = [one.properties.get("KV_CACHE_PRECISION") for one in fake_openvino[1].made]
+    assert kept == ["bf16", None]
+
+
 def test_few_words_are_spelled_out() -> None:
     pattern = words_pattern({b"a.", b'"'})
     assert [bool(regex.fullmatch(pattern, t)) for t in ("a.", '"', "ab", '".')] == [1, 1, 0, 0]
