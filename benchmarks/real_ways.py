@@ -179,8 +179,14 @@ class BareLlamaCpp:
 class BareOpenVINO:
     """OpenVINO's pipeline, set up as ours is, and driven in a plain loop."""
 
-    def __init__(self, folder: str, threads: int) -> None:
-        """Load the folder."""
+    def __init__(self, folder: str, threads: int, *, as_it_comes: bool = False) -> None:
+        """Load the folder.
+
+        Args:
+            folder: The folder.
+            threads: Threads that compute.
+            as_it_comes: Whether OpenVINO is told nothing but that.
+        """
         import openvino_genai
         from transformers import AutoTokenizer
 
@@ -190,7 +196,9 @@ class BareOpenVINO:
         settings.max_num_seqs = EngineConfig().max_batch_size
         settings.enable_prefix_caching = True
         settings.cache_size = 2  # GiB, our default
-        properties = cpu_properties(precision_of("auto", "CPU"), threads)
+        properties: dict[str, object] = {"INFERENCE_NUM_THREADS": threads}
+        if not as_it_comes:
+            properties = cpu_properties(precision_of("auto", "CPU"), threads)
         self._pipeline = openvino_genai.ContinuousBatchingPipeline(
             folder, settings, "CPU", properties
         )
@@ -275,6 +283,11 @@ ENTRIES: dict[str, Entry] = {
     "bare llama.cpp": Entry("gguf", BareLlamaCpp, package="xllamacpp"),
     "llamacpp": Entry("gguf", ThroughTheChain, bare="bare llama.cpp", package="xllamacpp"),
     "bare OpenVINO": Entry("openvino", BareOpenVINO, package="openvino_genai"),
+    "OpenVINO as it comes": Entry(
+        "openvino",
+        lambda folder, n: BareOpenVINO(folder, n, as_it_comes=True),
+        package="openvino_genai",
+    ),
     "openvino": Entry("openvino", ThroughTheChain, bare="bare OpenVINO", package="openvino_genai"),
 }
 """What is compared; another engine is one more entry."""

@@ -100,8 +100,8 @@ def _try_again(
     ways = []
     for tokens in args.again:
         out = found.folder.path / f"again-{tokens}"
-        one = found.sweeps[policy]
-        ways += second_helping.try_again(one, tokens, chain, task, PRICE, probe, out)
+        one, whole = found.sweeps[policy], found.sweeps["whole"].ways
+        ways += second_helping.try_again(one, whole, tokens, chain, task, PRICE, probe, out)
     probe.close()
     return {"policy": policy, "ways": ways}
 

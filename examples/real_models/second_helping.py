@@ -18,7 +18,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_gkt import GuidedKnowledgeTransferChain, HuggingFaceStudent
 from langchain_gkt.costs import Price
 from langchain_gkt.evaluation import Sweep, Task, sweep
-from langchain_gkt.evaluation.results.frontier import TEACHER_ALONE
+from langchain_gkt.evaluation.results.frontier import TEACHER_ALONE, OutcomeMatrix
 from langchain_gkt.evaluation.running.records import Answer
 from langchain_gkt.texts import edges
 
@@ -44,6 +44,7 @@ class Step:
 
 def try_again(
     found: Sweep,
+    whole: OutcomeMatrix,
     tokens: int,
     chain: GuidedKnowledgeTransferChain,
     task: Task,
@@ -55,6 +56,7 @@ def try_again(
 
     Args:
         found: The sweep that they are taken from.
+        whole: Outcomes of the same rows where the teacher sees the whole prompt.
         tokens: Their guidance length.
         chain: The pair, with the sweep's policy.
         task: The sweep's task.
@@ -63,8 +65,8 @@ def try_again(
         out: Where to write down what is asked, to go on from if interrupted.
 
     Returns:
-        By share of questions and length of the second helping: right answers, and dollars for a
-        thousand answers, both calls included.
+        By share of questions and length of the second helping: right answers, the price of both
+        calls, and the accuracy that one call gives for it.
     """
     out.mkdir(parents=True, exist_ok=True)
     rows = {task.row_key(i): row for i, row in enumerate(task.rows)}
@@ -87,35 +89,45 @@ def try_again(
     at = {place: known.get(begun_task.row_key(i)) for i, place in enumerate(begun)}
     base = found.ways.outcomes[tokens]
     lines = []
-    for share, chosen in places.items():
+    for chosen in places.values():
         for more in (*MORE, TEACHER_ALONE):
             second = again.ways.outcomes[more]
-            right, cost, asked, lost = 0, 0.0, 0, 0
+            right, cost, asked = 0, 0.0, 0
             for row, key in enumerate(found.ways.rows):
                 cost += base.cost[row]
-                if key not in chosen:
+                place = at[key, chosen[key]] if key in chosen else None
+                if place is None:  # nobody asked, or it failed: the first answer stands
                     right += base.right[row]
-                    continue
-                place = at[key, chosen[key]]
-                if place is None:  # it failed, and is written down in the run's folder
-                    lost += 1
-                    continue
-                asked += 1
-                right += second.right[place]
-                cost += second.cost[place]
+                else:
+                    asked += 1
+                    right += second.right[place]
+                    cost += second.cost[place]
             count = len(found.ways.rows)
             lines.append(
                 {
                     "tokens": tokens,
-                    "share": share,
+                    "rows": count,
                     "asked": round(asked / count, 4),
-                    "failed": lost,
                     "more": "all" if more == TEACHER_ALONE else more,
                     "right": right,
-                    "dollars_per_thousand": round(cost / count, 5),
+                    "of_bill": round(cost / count / whole.point(TEACHER_ALONE).cost, 4),
+                    "mixture": round(_mixture(found.ways, cost / count), 4),
                 }
             )
     return lines
+
+
+def _mixture(ways: OutcomeMatrix, price: float) -> float:
+    """Return the best accuracy at a price of lots drawn between two of one call's lengths."""
+    tried = [ways.point(length) for length in ways.outcomes]
+    price = min(price, max(one.cost for one in tried))
+    return max(
+        low.accuracy
+        + (high.accuracy - low.accuracy) * (price - low.cost) / ((high.cost - low.cost) or 1)
+        for low in tried
+        for high in tried
+        if low.cost <= price <= high.cost
+    )
 
 
 def _steps(
@@ -142,9 +154,10 @@ def _steps(
 
 
 def _ends(text: str, begun: int) -> list[int]:
-    """Return where steps end behind a beginning, but for the last."""
+    """Return where steps end behind a beginning, with the blanks behind them, but for the last."""
     ends = {len(edges.whole_steps(text[:i]) or "") for i in range(begun + 1, len(text))}
-    return sorted(end for end in ends if begun < end < len(text.rstrip()))
+    blanks = {end + len(text[end:]) - len(text[end:].lstrip()) for end in ends if end > begun}
+    return sorted(end for end in blanks if end < len(text.rstrip()))
 
 
 def _places(steps: Mapping[str, Sequence[Step]], share: float) -> dict[str, int]:

@@ -237,11 +237,11 @@ def _second_call(one: Mapping[str, Any]) -> str:
 
 
 def _again(one: Mapping[str, Any]) -> Table:
-    policy = one["again"]["policy"]
+    policy, ways = one["again"]["policy"], one["again"]["ways"]
     return Table(
-        title=f"A second helping where a step begins unsurely ({policy})",
+        title=f"A second helping where a step begins unsurely ({policy}, {ways[0]['rows']} rows)",
         head=[
-            *("tokens", "asked again", "more tokens", "accuracy", "of bill", "mixture"),
+            *("tokens", "asked again", "more tokens", "accuracy", "of bill", "one call"),
             "a second helping gains",
         ],
         rows=[
@@ -249,41 +249,21 @@ def _again(one: Mapping[str, Any]) -> Table:
                 str(way["tokens"]),
                 percent(way["asked"]),
                 str(way["more"]),
-                percent(way["right"] / one["rows"]),
-                percent(bill),
-                percent(mixture),
-                gain_points(gain),
+                percent(way["right"] / way["rows"]),
+                percent(way["of_bill"]),
+                percent(way["mixture"]),
+                gain_points(way["right"] / way["rows"] - way["mixture"]),
             ]
-            for way, bill, mixture, gain in _gains(one)
+            for way in ways
         ],
         notes=[
-            "asked again: answers in which the entropy of a step's first token was above a "
-            "threshold, which is set for a quarter, half and all of the answers that the teacher "
-            "had not finished; their students went on from what it added, which is 'all' where it "
-            "wrote the rest",
-            "mixture: the best that lots drawn between two of one call's lengths, the student and "
-            "the teacher's whole answer give at the same price and with the same prompt",
+            "asked again: where the entropy of a step's first token was above a threshold, set for "
+            "a quarter, half and all of the answers in which the student begins a further step; it "
+            "went on from what the teacher added, which is 'all' where that wrote the rest",
+            "one call: the best that lots drawn between two lengths of one call give at the same "
+            "price and with the same prompt, the student and the whole answer among them",
         ],
     )
-
-
-def _gains(one: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], float, float, float]]:
-    """Return each second helping with its share of the bill, and what it gains over one call."""
-    rows, whole = one["rows"], whole_prompt(one)["ways"]["all"]
-    ways = one["policies"][one["again"]["policy"]]["ways"].values()
-    points = sorted((way["of_bill"], way["right"] / rows) for way in ways)
-    found = []
-    for way in one["again"]["ways"]:
-        bill = way["dollars_per_thousand"] / whole["dollars_per_thousand"]
-        price = min(bill, points[-1][0])  # nobody pays more than for the teacher's whole answer
-        mixture = max(
-            low[1] + (high[1] - low[1]) * (price - low[0]) / ((high[0] - low[0]) or 1)
-            for low in points
-            for high in points
-            if low[0] <= price <= high[0]
-        )
-        found.append((way, bill, mixture, way["right"] / rows - mixture))
-    return found
 
 
 def _quoted(text: str) -> str:
