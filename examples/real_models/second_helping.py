@@ -24,7 +24,7 @@ from langchain_gkt.texts import edges
 
 FILE = "second-helping.json"  # in a run's folder: what was found
 SHARES = (0.25, 0.5, 1.0)
-"""Of the questions, how many are asked again: the threshold of the entropy is set by them."""
+"""Of the answers with a further step, how many are broken off; it sets the entropy's threshold."""
 MORE = (20, 40)
 """Completion tokens of the second helping; the rest of the teacher's answer is tried, too."""
 
@@ -147,6 +147,8 @@ def _steps(
         kept[answer.row] = []
         for end in _ends(answer.text, len(answer.guidance)):
             first = probe.first_tokens([*prompt, AIMessage(answer.text[:end])], tokens=1)
+            if first[0].entropy is None:
+                raise ValueError(f"--probe: {probe.backend} tells no entropy; give a torch folder")
             kept[answer.row].append([end, first[0].entropy])
         file.write_text(json.dumps(kept), encoding="utf-8")
     wanted = {answer.row for answer in answers}
