@@ -35,6 +35,10 @@ ENGINE = "engine.txt"  # in a run's folder: what computed the student's answers
 LENGTHS = {"gsm8k": [10, 20, 40, 60, 100], "csqa": [5, 10, 20, 30], "aqua": [10, 20, 40, 80]}
 PRICE = Price(input_mtok="0.15", output_mtok="0.60")
 SHORT_CHOICE = "Think it through in one or two short sentences, then end with: The answer is (X)."
+PLAIN = (
+    "Solve it in a few plain sentences, each with one calculation, such as: He has 3 * 4 = 12 "
+    "apples. No LaTeX, no lists, no headings. End with: The answer is 12."
+)
 # Told to think step by step without an example, the teacher writes long LaTeX; two examples of
 # eight keep its answers short.
 SHORT_PROMPTS = {
@@ -64,7 +68,10 @@ def run(args: argparse.Namespace) -> None:
         policies: dict[str, GuidancePolicy | None] = {"whole": None, "short": short}
         if args.shots == 0 and isinstance(short.teacher_prompt, WithoutExemplars):
             del policies["short"]  # there are no examples to leave out
-        elif args.cuts:
+        elif name == "gsm8k":
+            plain = WithoutExemplars() | InstructTeacher(text=PLAIN, style="none")
+            policies["plain"] = GuidancePolicy(teacher_prompt=plain)
+        if args.cuts and "short" in policies:
             policies["short + whole steps"] = replace(short, cut="step")
             policies["short + 8 tokens or none"] = replace(short, min_tokens=8)
         out = args.runs / f"{kind}-{args.teacher.name}-{args.student.name}"

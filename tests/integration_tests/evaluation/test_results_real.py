@@ -37,7 +37,7 @@ def test_a_run_leaves_a_summary_from_which_the_page_is_written(tmp_path) -> None
     kept = json.loads((tmp_path / "summaries" / "gsm8k-1-shot-teacher-student.json").read_text())
     assert kept["rows"] == 8
     assert "Run by transformers and torch" in first
-    assert set(kept["policies"]) == {"whole", "short"}
+    assert set(kept["policies"]) == {"whole", "short", "plain"}
     assert set(kept["policies"]["short"]["ways"]) == {"0", "6", "18", "all"}
     for line, points in kept["frontier"].items():
         assert points and all(0 <= accuracy <= 1 for _, accuracy in points), line
