@@ -190,7 +190,7 @@ class BareOpenVINO:
         import openvino_genai
         from transformers import AutoTokenizer
 
-        from langchain_gkt.students.backends.openvino.backend import cpu_properties, precision_of
+        from langchain_gkt.students.backends.openvino.backend import precision_of, properties_for
 
         settings = openvino_genai.SchedulerConfig()
         settings.max_num_seqs = EngineConfig().max_batch_size
@@ -198,7 +198,7 @@ class BareOpenVINO:
         settings.cache_size = 2  # GiB, our default
         properties: dict[str, object] = {"INFERENCE_NUM_THREADS": threads}
         if not as_it_comes:
-            properties = cpu_properties(precision_of("auto", "CPU"), threads)
+            properties = properties_for("CPU", precision_of("auto", "CPU"), threads)
         self._pipeline = openvino_genai.ContinuousBatchingPipeline(
             folder, settings, "CPU", properties
         )

@@ -32,6 +32,7 @@ PICTURES = {
 
 _REAL = re.compile("<!-- real models -->.*<!-- real models end -->", re.DOTALL)
 """What examples/real_models writes."""
+_EMPTY = "<!-- real models -->\n<!-- real models end -->"
 
 PAGE = """# Results
 
@@ -171,10 +172,10 @@ def write(
 ) -> None:
     """Write the page and its pictures."""
     lengths, frontier, prices, choice = found.tables()
-    file = docs / "results.md"
-    known = _REAL.search(file.read_text(encoding="utf-8")) if file.exists() else None
+    results = docs / "results.md"
+    known = _REAL.search(results.read_text(encoding="utf-8")) if results.exists() else None
     page = PAGE.format(
-        real=known[0] if known else "[Results on real models](results-real.md)",
+        real=known[0] if known else _EMPTY,
         weights="1.4 M and 0.4 M",
         command="python examples/demo_models/results.py",
         seed=seed,
@@ -187,7 +188,7 @@ def write(
         modes=modes.markdown(),
     )
     (docs / "images").mkdir(parents=True, exist_ok=True)
-    file.write_text(page, encoding="utf-8")
+    results.write_text(page, encoding="utf-8")
     for run in (found, modes):
         for file in run.save():
             if file.suffix == ".svg" and file.stem in PICTURES:

@@ -155,7 +155,7 @@ def _within_budget(summaries: Sequence[Mapping[str, Any]]) -> Table:
 
 def _second_helpings(summaries: Sequence[Mapping[str, Any]]) -> str:
     """Say what asking the teacher again in mid-answer gave where it was tried."""
-    tried = [one for one in summaries if one.get("again", {}).get("ways")]
+    tried = [one for one in summaries if "again" in one]
     said = "There is no second helping in mid-answer: each section says what a second call costs."
     if tried:
         ways = [way for one in tried for way in one["again"]["ways"]]

@@ -87,10 +87,7 @@ def run(args: argparse.Namespace) -> None:
         )
         found.save()
         if args.again:
-            shown = short.teacher_prompt if "short" in policies else None
-            pair = chain.model_copy(update={"teacher_prompt": shown})
-            tried = _try_again(args, pair, task, found)
-            (out / second_helping.FILE).write_text(json.dumps(tried), encoding="utf-8")
+            _try_again(args, chain, task, found, out)
         engine, _, _ = models["student"].backend_reason.partition(": ")
         (out / ENGINE).write_text(f"{engine}\n", encoding="utf-8")
         print(found)
@@ -99,18 +96,23 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _try_again(
-    args: argparse.Namespace, chain: GuidedKnowledgeTransferChain, task: Task, found: PolicySweep
-) -> dict[str, Any]:
-    policy = "short" if chain.teacher_prompt else "whole"
+    args: argparse.Namespace,
+    chain: GuidedKnowledgeTransferChain,
+    task: Task,
+    found: PolicySweep,
+    out: Path,
+) -> None:
+    policy = "short" if "short" in found.sweeps else "whole"
     # The engine that is quickest need not tell entropies.
     probe = HuggingFaceStudent(model=str(args.probe or args.student))
-    ways = []
+    one, whole, ways = found.sweeps[policy], found.sweeps["whole"].ways, list[dict[str, Any]]()
     for tokens in args.again:
-        out = found.folder.path / f"again-{tokens}"
-        one, whole = found.sweeps[policy], found.sweeps["whole"].ways
-        ways += second_helping.try_again(one, whole, tokens, chain, task, PRICE, probe, out)
+        kept = out / f"again-{tokens}"
+        ways += second_helping.try_again(one, whole, tokens, chain, task, PRICE, probe, kept)
     probe.close()
-    return {"policy": policy, "ways": ways}
+    if ways:
+        text = json.dumps({"policy": policy, "ways": ways})
+        (out / second_helping.FILE).write_text(text, encoding="utf-8")
 
 
 def condense(runs: Path, kept: Path) -> None:

@@ -19,6 +19,7 @@ from langchain_gkt import GuidedKnowledgeTransferChain, HuggingFaceStudent
 from langchain_gkt.costs import Price
 from langchain_gkt.evaluation import Sweep, Task, sweep
 from langchain_gkt.evaluation.results.frontier import TEACHER_ALONE, OutcomeMatrix
+from langchain_gkt.evaluation.results.per_question.learning import worthwhile
 from langchain_gkt.evaluation.running.records import Answer
 from langchain_gkt.texts import edges
 
@@ -58,7 +59,7 @@ def try_again(
         found: The sweep that they are taken from.
         whole: Outcomes of the same rows where the teacher sees the whole prompt.
         tokens: Their guidance length.
-        chain: The pair, with the sweep's policy.
+        chain: The pair.
         task: The sweep's task.
         price: The teacher's.
         probe: The student on an engine that tells entropies.
@@ -78,16 +79,17 @@ def try_again(
     begun = sorted({place for chosen in places.values() for place in chosen.items()})
     begun_task = _begun_task(task, [(rows[key], answers[key].text[:end]) for key, end in begun])
     again = sweep(
-        chain,
+        chain.model_copy(update={"teacher_prompt": found.teacher_prompt}),
         begun_task,
         lengths=list(MORE),
         teacher_price=price,
         out=out / "answers",
         concurrency=16,
     )
-    known = dict(zip(again.ways.rows, range(len(again.ways.rows)), strict=True))
+    known = {row: i for i, row in enumerate(again.ways.rows)}
     at = {place: known.get(begun_task.row_key(i)) for i, place in enumerate(begun)}
     base = found.ways.outcomes[tokens]
+    one_call = [found.ways.point(n) for n in worthwhile(found.ways, range(len(found.ways.rows)))]
     lines = []
     for chosen in places.values():
         for more in (*MORE, TEACHER_ALONE):
@@ -103,6 +105,9 @@ def try_again(
                     right += second.right[place]
                     cost += second.cost[place]
             count = len(found.ways.rows)
+            mixture = numpy.interp(
+                cost / count, [one.cost for one in one_call], [one.accuracy for one in one_call]
+            )
             lines.append(
                 {
                     "tokens": tokens,
@@ -111,23 +116,10 @@ def try_again(
                     "more": "all" if more == TEACHER_ALONE else more,
                     "right": right,
                     "of_bill": round(cost / count / whole.point(TEACHER_ALONE).cost, 4),
-                    "mixture": round(_mixture(found.ways, cost / count), 4),
+                    "mixture": round(float(mixture), 4),
                 }
             )
     return lines
-
-
-def _mixture(ways: OutcomeMatrix, price: float) -> float:
-    """Return the best accuracy at a price of lots drawn between two of one call's lengths."""
-    tried = [ways.point(length) for length in ways.outcomes]
-    price = min(price, max(one.cost for one in tried))
-    return max(
-        low.accuracy
-        + (high.accuracy - low.accuracy) * (price - low.cost) / ((high.cost - low.cost) or 1)
-        for low in tried
-        for high in tried
-        if low.cost <= price <= high.cost
-    )
 
 
 def _steps(

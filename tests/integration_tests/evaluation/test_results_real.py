@@ -25,7 +25,7 @@ def test_a_run_leaves_a_summary_from_which_the_page_is_written(tmp_path) -> None
     (tmp_path / "rows.jsonl").write_text("\n".join(lines) + "\n")
     (tmp_path / "docs").mkdir()
     results = tmp_path / "docs" / "results.md"
-    results.write_text("<!-- real models -->\nold\n<!-- real models end -->\nThe toys.\n")
+    results.write_text("<!-- real models -->\nof yesterday\n<!-- real models end -->\nThe toys.\n")
     places = [f"--{name}={tmp_path / name}" for name in ("runs", "summaries", "docs")]
     models = [f"--teacher={TEACHER}", f"--student={STUDENT}", f"--gsm8k={tmp_path / 'rows.jsonl'}"]
     options = ["--rows=8", "--shots=1", "--dtype=float32", "--lengths", "6", "18"]
@@ -47,7 +47,8 @@ def test_a_run_leaves_a_summary_from_which_the_page_is_written(tmp_path) -> None
     asked = [way["asked"] for way in kept["again"]["ways"][::3]]
     assert 0 < asked[0] <= asked[1] <= asked[2] <= 1
     assert "A second helping where a step begins unsurely (short, 8 rows)" in first
-    assert "old" not in results.read_text() and "The toys." in results.read_text()
+    led = results.read_text()
+    assert "## Real models" in led and "of yesterday" not in led and led.endswith("The toys.\n")
     page.unlink()
     (tmp_path / "runs").rename(tmp_path / "gone")  # the summaries are enough
     subprocess.run(command, check=True, capture_output=True)

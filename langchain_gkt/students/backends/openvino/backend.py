@@ -262,18 +262,21 @@ def precision_of(dtype: str, device: str) -> str:
     return _PRECISIONS[dtype][1]
 
 
-def cpu_properties(precision: str, threads: int) -> dict[str, object]:
-    """Return what OpenVINO is told of a model that runs on a CPU.
+def properties_for(device: str, precision: str, threads: int) -> dict[str, object]:
+    """Return what OpenVINO is told of how to run a model.
 
     Args:
+        device: OpenVINO's name of the device.
         precision: OpenVINO's name of the type it computes in.
-        threads: Threads that compute.
+        threads: Threads that compute, on a CPU.
     """
-    # Pinned, the threads of every OpenVINO model on a machine share the same first cores.
-    told: dict[str, object] = {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
-    if precision == "bf16":
-        # OpenVINO's own choice, 8 bits, takes less room, but every step has to unpack them.
-        told["KV_CACHE_PRECISION"] = "bf16"
+    told: dict[str, object] = {"INFERENCE_PRECISION_HINT": precision}
+    if device == "CPU":
+        # Pinned, the threads of every OpenVINO model on a machine share the same first cores.
+        told |= {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
+        if precision == "bf16":
+            # OpenVINO's own choice, 8 bits, takes less room, but every step has to unpack them.
+            told["KV_CACHE_PRECISION"] = "bf16"
     return told
 
 
@@ -287,10 +290,7 @@ def _open(source: OpenVINOSource, config: EngineConfig, device: str, precision: 
     else:
         context = (config.kv_tokens or source.context or 1) * source.kv_bytes_per_token
         settings.cache_size = max(_DEFAULT_CACHE, math.ceil(context / _GIB))
-    threads = config.threads or torch.get_num_threads()
-    properties: dict[str, object] = {"INFERENCE_PRECISION_HINT": precision}
-    if device == "CPU":
-        properties |= cpu_properties(precision, threads)
+    properties = properties_for(device, precision, config.threads or torch.get_num_threads())
     try:
         return openvino_genai.ContinuousBatchingPipeline(source.path, settings, device, properties)
     except RuntimeError as error:
