@@ -39,6 +39,7 @@ PLAIN = (
     "Solve it in a few plain sentences, each with one calculation, such as: He has 3 * 4 = 12 "
     "apples. No LaTeX, no lists, no headings. End with: The answer is 12."
 )
+BRIEF = "Answer in the same short style."
 # Told to think step by step without an example, the teacher writes long LaTeX; two examples of
 # eight keep its answers short.
 SHORT_PROMPTS = {
@@ -68,7 +69,11 @@ def run(args: argparse.Namespace) -> None:
         policies: dict[str, GuidancePolicy | None] = {"whole": None, "short": short}
         if args.shots == 0 and isinstance(short.teacher_prompt, WithoutExemplars):
             del policies["short"]  # there are no examples to leave out
-        elif name == "gsm8k":
+        elif name != "csqa":
+            few = WithoutExemplars(keep=2, shortest=True)
+            brief = few | InstructTeacher(text=BRIEF, style="none")
+            policies["brief"] = GuidancePolicy(teacher_prompt=brief)
+        if name == "gsm8k" and "short" in policies:
             plain = WithoutExemplars() | InstructTeacher(text=PLAIN, style="none")
             policies["plain"] = GuidancePolicy(teacher_prompt=plain)
         if args.cuts and "short" in policies:
@@ -124,10 +129,16 @@ def condense(runs: Path, kept: Path) -> None:
     """
     kept.mkdir(parents=True, exist_ok=True)
     for folder in sorted(path.parent for path in runs.glob("*/manifest.json")):
-        found = load_run(str(folder))
+        try:
+            found = load_run(str(folder))
+        except ValueError as error:  # just begun
+            print(f"{folder.name} is left out: {error}")
+            continue
         if isinstance(found, PolicySweep):
             # A policy that has no guided answers yet must not leave the others without rows.
             done = [n for n, one in found.sweeps.items() if len(one.by_length) > 1]
+            if not done:
+                continue
             if len(done) < len(found.sweeps):
                 found = replace(found, sweeps={n: _sweep(folder / n) for n in done})
             engine = folder / ENGINE

@@ -61,13 +61,14 @@ def is_exemplar(message: BaseMessage) -> bool:
 
 
 def without_exemplars(
-    messages: Sequence[BaseMessage], keep: int, *, unmarked: bool = False
+    messages: Sequence[BaseMessage], keep: int, *, shortest: bool = False, unmarked: bool = False
 ) -> list[BaseMessage]:
     """Leave worked examples out of a conversation.
 
     Args:
         messages: The conversation.
-        keep: How many of them stay, the last ones.
+        keep: How many of them stay.
+        shortest: Whether those of the fewest characters stay, not the last ones.
         unmarked: Whether every turn before the last one counts as an example.
 
     Returns:
@@ -80,9 +81,16 @@ def without_exemplars(
         for i, turn in enumerate(every)
         if all(map(is_exemplar, turn)) or (unmarked and i < len(every) - 1)
     ]
-    dropped = set(examples[: len(examples) - keep] if keep else examples)
+    lengths = [sum(len(str(message.text)) for message in every[i]) for i in examples]
+    dropped = {examples[at] for at in _dropped(lengths, keep, shortest)}
     rest = [message for i, turn in enumerate(every) if i not in dropped for message in turn]
-    return [*messages[:begin], *(_shortened(message, keep) for message in rest)]
+    return [*messages[:begin], *(_shortened(message, keep, shortest) for message in rest)]
+
+
+def _dropped(lengths: Sequence[int], keep: int, shortest: bool) -> set[int]:
+    """Return the places of the examples that do not stay; of two as short, the later one stays."""
+    places = sorted(range(len(lengths)), key=lambda at: -lengths[at] if shortest else 0)
+    return set(places[: max(0, len(places) - keep)])
 
 
 def exemplars(messages: Sequence[BaseMessage]) -> list[tuple[str, str]]:
@@ -155,11 +163,11 @@ def _text_exemplars(message: BaseMessage) -> list[str]:
     return answered if _ASKED.fullmatch(last) else []
 
 
-def _shortened(message: BaseMessage, keep: int) -> BaseMessage:
+def _shortened(message: BaseMessage, keep: int, shortest: bool) -> BaseMessage:
     """Leave answered blocks out of a text prompt."""
     answered = _text_exemplars(message)
     if not answered:
         return message
-    dropped = answered[: len(answered) - keep] if keep else answered
+    dropped = {answered[at] for at in _dropped([*map(len, answered)], keep, shortest)}
     blocks = [one for one in _BLOCKS.split(str(message.content)) if one and one not in dropped]
     return message.model_copy(update={"content": "\n\n".join(blocks)})

@@ -28,6 +28,9 @@ _READY_MADE: dict[str, Any] = {
 }
 _NAMES = {kind: name for name, kind in _READY_MADE.items()}
 
+# What files of older releases know nothing of is left out while it plays no part.
+_LATER = {"shortest": False}
+
 _marks: dict[int, tuple[weakref.ref[Any], str]] = {}
 
 
@@ -146,7 +149,8 @@ def _named(step: Any) -> Any:
     """Return a ready-made prompt's data, or the name of another."""
     if not is_plain(step):
         return _name(step)
-    return {"prompt": _NAMES[type(step)], **dataclasses.asdict(step)}
+    fields = dataclasses.asdict(step).items()
+    return {"prompt": _NAMES[type(step)], **{k: v for k, v in fields if _LATER.get(k, ...) != v}}
 
 
 def _name(step: Any) -> str:

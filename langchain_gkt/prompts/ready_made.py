@@ -90,16 +90,20 @@ class WithoutExemplars(_ReadyMade):
     blocks in front of the open question of a text prompt count as well.
 
     Attributes:
-        keep: How many stay, the last ones.
+        keep: How many stay: the last ones, or the shortest.
+        shortest: Whether those of the fewest characters stay, which are the cheapest to show.
         unmarked: Whether every turn before the last one counts as an example.
     """
 
     keep: Annotated[int, _count("WithoutExemplars.keep", 0)] = 0
+    shortest: Annotated[bool, _flag("WithoutExemplars.shortest")] = False
     unmarked: Annotated[bool, _flag("WithoutExemplars.unmarked")] = False
 
     def prepare(self, messages: Sequence[BaseMessage], context: PromptContext) -> list[BaseMessage]:
         """Leave the examples out."""
-        return without_exemplars(messages, self.keep, unmarked=self.unmarked)
+        return without_exemplars(
+            messages, self.keep, shortest=self.shortest, unmarked=self.unmarked
+        )
 
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -37,7 +38,7 @@ def test_a_run_leaves_a_summary_from_which_the_page_is_written(tmp_path) -> None
     kept = json.loads((tmp_path / "summaries" / "gsm8k-1-shot-teacher-student.json").read_text())
     assert kept["rows"] == 8
     assert "Run by transformers and torch" in first
-    assert set(kept["policies"]) == {"whole", "short", "plain"}
+    assert set(kept["policies"]) == {"whole", "short", "brief", "plain"}
     assert set(kept["policies"]["short"]["ways"]) == {"0", "6", "18", "all"}
     for line, points in kept["frontier"].items():
         assert points and all(0 <= accuracy <= 1 for _, accuracy in points), line
@@ -47,9 +48,15 @@ def test_a_run_leaves_a_summary_from_which_the_page_is_written(tmp_path) -> None
     asked = [way["asked"] for way in kept["again"]["ways"][::3]]
     assert 0 < asked[0] <= asked[1] <= asked[2] <= 1
     assert "A second helping where a step begins unsurely (short, 8 rows)" in first
+    just_begun = tmp_path / "runs" / "gsm8k-teacher-student"
+    shutil.copytree(tmp_path / "runs" / "gsm8k-1-shot-teacher-student", just_begun)
+    for lines in just_begun.glob("*/lines.jsonl"):
+        lines.write_text("")
     led = results.read_text()
     assert "## Real models" in led and "of yesterday" not in led and led.endswith("The toys.\n")
     page.unlink()
+    subprocess.run(command, check=True, capture_output=True)
+    assert page.read_text() == first  # a run without a guided answer adds nothing
     (tmp_path / "runs").rename(tmp_path / "gone")  # the summaries are enough
     subprocess.run(command, check=True, capture_output=True)
     assert page.read_text() == first

@@ -19,6 +19,7 @@ from langchain_gkt.prompts.plain_data import describe_prompt, from_data, name_pr
 
 PROMPTS = [
     WithoutExemplars(keep=1),
+    WithoutExemplars(keep=1, shortest=True),
     LastTurns(count=3, system=False),
     SummarizeOlder(max_tokens=9) | InstructTeacher(style="example", tokens=7),
     WithoutExemplars() | LastTurns() | InstructTeacher(text="{tokens}?"),
@@ -70,6 +71,13 @@ def test_older_and_newer_policy_files(tmp_path) -> None:
         file.write_text(json.dumps({"schema_version": version, "tokens": 18}))
         with pytest.raises(ValueError, match=r"schema_version .*upgrade langchain-gkt"):
             GuidancePolicy.load(file)
+
+
+def test_a_field_that_plays_no_part_is_not_in_the_file() -> None:
+    """Files and runs of older releases know nothing of ``shortest``."""
+    assert to_data(WithoutExemplars(keep=1)) == [
+        {"prompt": "without_exemplars", "keep": 1, "unmarked": False}
+    ]
 
 
 def test_no_two_prompts_look_alike() -> None:

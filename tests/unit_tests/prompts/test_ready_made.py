@@ -51,6 +51,24 @@ def test_marked_examples_are_left_out(keep, left) -> None:
     assert found == [str(m.text) for m in CHAT[5 - left :]]
 
 
+@pytest.mark.parametrize("style", ["chat", "text"])
+@pytest.mark.parametrize(("keep", "left"), [(0, ""), (1, "b"), (2, "be"), (3, "bde"), (9, "abcde")])
+def test_the_shortest_examples_stay_in_their_order(keep, left, style) -> None:
+    lengths = {"a": 9, "b": 2, "c": 9, "d": 5, "e": 4}
+    examples = [Example(name * length, "Yes.") for name, length in lengths.items()]
+    row = {"question": "Open?"}
+    task = Task("sums", [row], lambda text, row: True, examples=examples, style=style)
+    found = "".join(texts(WithoutExemplars(keep=keep, shortest=True), task.prompt(row)))
+    assert [name for name in lengths if name * lengths[name] in found] == list(left)
+    assert "Open?" in found
+
+
+def test_of_two_examples_as_short_the_later_one_stays() -> None:
+    asked = [m for q in "xy" for m in mark_exemplars([("human", q), ("ai", "Yes.")])]
+    found = texts(WithoutExemplars(keep=1, shortest=True), [*asked, HumanMessage("Open?")])
+    assert found == ["y", "Yes.", "Open?"]
+
+
 def test_examples_in_one_text_are_left_out() -> None:
     text = Task(
         "sums",
@@ -169,6 +187,7 @@ async def test_the_student_sums_up_older_turns() -> None:
     ("make", "error", "said"),
     [
         (lambda: WithoutExemplars(keep=-1), ValueError, "WithoutExemplars.keep must be"),
+        (lambda: WithoutExemplars(shortest=1), ValueError, "WithoutExemplars.shortest must be"),
         (lambda: WithoutExemplars(unmarked="no"), ValueError, "unmarked must be True or False"),
         (lambda: WithoutExemplars(kep=1), TypeError, "did you mean 'keep'"),
         (lambda: LastTurns(count=0), ValueError, "LastTurns.count must be"),
