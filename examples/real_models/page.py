@@ -48,11 +48,11 @@ Rows differ from section to section: they are what the time allowed. Below 100 r
 what such a run looks like, and decides nothing.
 
 Written by `make results-real` from `examples/real_models/summaries/`, the figures of each run.
-Greedy, on CPUs: with instructions for bfloat16 where a section says bf16, else with AVX2 alone.
-OpenVINO's folders have int8 weights, and its keys and values 8 bits; GSM8K of qwen15 and qwen05 has
-them in bfloat16. So accuracies are those of the rounded models, and a teacher's differ a little
-between sections. The first rows of each file; the wording of CommonsenseQA's short prompt, of
-GSM8K's plain one and of its instruction without examples was found on other rows.
+Greedy, on a CPU with instructions for bfloat16. OpenVINO's folders have int8 weights; its keys and
+values are in bfloat16, for CommonsenseQA in 8 bits. So accuracies are those of the rounded models,
+and a teacher's differ a little between sections. The first rows of each file, AQuA's are all there
+were; the wording of CommonsenseQA's short prompt, of GSM8K's brief and plain ones and of its
+instruction without examples was found on other rows of the same files.
 Bills are reckoned at {prompt} dollars for a million prompt tokens and {completion} for a
 million completion tokens, without a provider's cache of prompts, and are shares of what the teacher
 alone costs on the whole prompt. qwen15 and qwen05 are Qwen2.5-Coder-1.5B-Instruct and
