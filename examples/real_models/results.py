@@ -32,7 +32,7 @@ from langchain_gkt.evaluation import PolicySweep, Sweep, Task, load_run, load_ta
 DOCS = Path(__file__).parents[2] / "docs"
 SUMMARIES = Path(__file__).parent / "summaries"
 ENGINE = "engine.txt"  # in a run's folder: what computed the student's answers
-LENGTHS = {"gsm8k": [10, 20, 40, 60, 100], "csqa": [5, 10, 20, 30], "aqua": [10, 20, 40, 80]}
+LENGTHS = {"gsm8k": [10, 20, 40, 60, 100, 200], "csqa": [5, 10, 20, 30], "aqua": [10, 20, 40, 80]}
 PRICE = Price(input_mtok="0.15", output_mtok="0.60")
 SHORT_CHOICE = "Think it through in one or two short sentences, then end with: The answer is (X)."
 PLAIN = (
