@@ -40,12 +40,17 @@ PLAIN = (
     "apples. No LaTeX, no lists, no headings. End with: The answer is 12."
 )
 BRIEF = "Answer in the same short style."
+_BRIEF = WithoutExemplars(keep=2, shortest=True) | InstructTeacher(text=BRIEF, style="none")
 # Told to think step by step without an example, the teacher writes long LaTeX; two examples of
 # eight keep its answers short.
-SHORT_PROMPTS = {
-    "gsm8k": WithoutExemplars(keep=2),
-    "csqa": WithoutExemplars() | InstructTeacher(text=SHORT_CHOICE, style="none"),
-    "aqua": WithoutExemplars(keep=1),
+TEACHER_PROMPTS = {
+    "gsm8k": {
+        "short": WithoutExemplars(keep=2),
+        "brief": _BRIEF,
+        "plain": WithoutExemplars() | InstructTeacher(text=PLAIN, style="none"),
+    },
+    "csqa": {"short": WithoutExemplars() | InstructTeacher(text=SHORT_CHOICE, style="none")},
+    "aqua": {"short": WithoutExemplars(keep=1), "brief": _BRIEF},
 }
 
 
@@ -65,18 +70,11 @@ def run(args: argparse.Namespace) -> None:
         kind = name if args.shots is None else f"{name}-{args.shots}-shot"
         task = load_task(name, data=str(data), rows=args.rows, shots=args.shots)
         chain = GuidedKnowledgeTransferChain(**models, temperature=0)
-        short = GuidancePolicy(teacher_prompt=SHORT_PROMPTS[name])
-        policies: dict[str, GuidancePolicy | None] = {"whole": None, "short": short}
-        if args.shots == 0 and isinstance(short.teacher_prompt, WithoutExemplars):
-            del policies["short"]  # there are no examples to leave out
-        elif name != "csqa":
-            few = WithoutExemplars(keep=2, shortest=True)
-            brief = few | InstructTeacher(text=BRIEF, style="none")
-            policies["brief"] = GuidancePolicy(teacher_prompt=brief)
-        if name == "gsm8k" and "short" in policies:
-            plain = WithoutExemplars() | InstructTeacher(text=PLAIN, style="none")
-            policies["plain"] = GuidancePolicy(teacher_prompt=plain)
-        if args.cuts and "short" in policies:
+        # Without examples, only CommonsenseQA's prompt is another than the whole one.
+        prompts = {} if args.shots == 0 and name != "csqa" else TEACHER_PROMPTS[name]
+        policies: dict[str, GuidancePolicy | None] = {"whole": None}
+        policies |= {n: GuidancePolicy(teacher_prompt=prompt) for n, prompt in prompts.items()}
+        if args.cuts and (short := policies.get("short")):
             policies["short + whole steps"] = replace(short, cut="step")
             policies["short + 8 tokens or none"] = replace(short, min_tokens=8)
         out = args.runs / f"{kind}-{args.teacher.name}-{args.student.name}"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 from operator import and_
+from typing import TypeVar
 
 from langchain_core.messages import (
     AIMessage,
@@ -17,6 +18,8 @@ from langchain_core.messages import (
 
 from langchain_gkt.prompts.conversation import leading_system, turns
 from langchain_gkt.texts.edges import sentences
+
+T = TypeVar("T")
 
 EXAMPLE_MARK = "example"
 """Key of ``additional_kwargs`` whose true value marks a message as part of an example."""
@@ -81,16 +84,17 @@ def without_exemplars(
         for i, turn in enumerate(every)
         if all(map(is_exemplar, turn)) or (unmarked and i < len(every) - 1)
     ]
-    lengths = [sum(len(str(message.text)) for message in every[i]) for i in examples]
-    dropped = {examples[at] for at in _dropped(lengths, keep, shortest)}
+    dropped = _dropped(examples, lambda i: sum(len(str(m.text)) for m in every[i]), keep, shortest)
     rest = [message for i, turn in enumerate(every) if i not in dropped for message in turn]
     return [*messages[:begin], *(_shortened(message, keep, shortest) for message in rest)]
 
 
-def _dropped(lengths: Sequence[int], keep: int, shortest: bool) -> set[int]:
-    """Return the places of the examples that do not stay; of two as short, the later one stays."""
-    places = sorted(range(len(lengths)), key=lambda at: -lengths[at] if shortest else 0)
-    return set(places[: max(0, len(places) - keep)])
+def _dropped(
+    examples: Sequence[T], length: Callable[[T], int], keep: int, shortest: bool
+) -> set[T]:
+    """Return the examples that do not stay; of two as short, the later one stays."""
+    ordered = sorted(examples, key=lambda one: -length(one)) if shortest else examples
+    return set(ordered[: max(0, len(ordered) - keep)])
 
 
 def exemplars(messages: Sequence[BaseMessage]) -> list[tuple[str, str]]:
@@ -168,6 +172,6 @@ def _shortened(message: BaseMessage, keep: int, shortest: bool) -> BaseMessage:
     answered = _text_exemplars(message)
     if not answered:
         return message
-    dropped = {answered[at] for at in _dropped([*map(len, answered)], keep, shortest)}
+    dropped = _dropped(answered, len, keep, shortest)
     blocks = [one for one in _BLOCKS.split(str(message.content)) if one and one not in dropped]
     return message.model_copy(update={"content": "\n\n".join(blocks)})

@@ -150,7 +150,10 @@ def _named(step: Any) -> Any:
     if not is_plain(step):
         return _name(step)
     fields = dataclasses.asdict(step).items()
-    return {"prompt": _NAMES[type(step)], **{k: v for k, v in fields if _LATER.get(k, ...) != v}}
+    return {
+        "prompt": _NAMES[type(step)],
+        **{k: v for k, v in fields if (k, v) not in _LATER.items()},
+    }
 
 
 def _name(step: Any) -> str:

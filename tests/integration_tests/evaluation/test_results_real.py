@@ -48,10 +48,11 @@ def test_a_run_leaves_a_summary_from_which_the_page_is_written(tmp_path) -> None
     asked = [way["asked"] for way in kept["again"]["ways"][::3]]
     assert 0 < asked[0] <= asked[1] <= asked[2] <= 1
     assert "A second helping where a step begins unsurely (short, 8 rows)" in first
-    just_begun = tmp_path / "runs" / "gsm8k-teacher-student"
-    shutil.copytree(tmp_path / "runs" / "gsm8k-1-shot-teacher-student", just_begun)
-    for lines in just_begun.glob("*/lines.jsonl"):
-        lines.write_text("")
+    whole_run = tmp_path / "runs" / "gsm8k-1-shot-teacher-student"
+    for name, begun in (("answers-none", "lines.jsonl"), ("has-no-policy", "manifest.json")):
+        shutil.copytree(whole_run, whole_run.with_name(name))
+        for file in whole_run.with_name(name).glob(f"*/{begun}"):
+            file.write_text("") if begun == "lines.jsonl" else shutil.rmtree(file.parent)
     led = results.read_text()
     assert "## Real models" in led and "of yesterday" not in led and led.endswith("The toys.\n")
     page.unlink()
