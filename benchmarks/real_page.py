@@ -85,22 +85,24 @@ def _factors(ways: dict[str, Any], users: list[str]) -> list[list[str]]:
 
     rows = []
     for name, way in ways.items():
-        if (bare := ENTRIES[name].bare) in ways:
+        for bare in (bare for bare in ENTRIES[name].bare if bare in ways):
             pairs = [(way["users"].get(n), ways[bare]["users"].get(n)) for n in users]
             compared = [_range(ratios(a, b)) if a and b else "-" for a, b in pairs]
             rows.append([f"{name} / {bare}", *compared])
     ours = [name for name in ways if ENTRIES[name].bare]
     others = [name for name in ways if not ENTRIES[name].bare]
-    if ours and others:
+    unchanged = [name for name in others if not name.startswith("bare ")]
+    for title, group in [("the best without us", others), ("the best as it comes", unchanged)]:
         best = []
         for n in users:
-            pair = [_fastest(ways, names, n) for names in (ours, others)]
+            pair = [_fastest(ways, names, n) for names in (ours, group)]
             if None in pair:
                 best.append("-")
                 continue
             found = ratios(*(ways[name]["users"][n] for name in pair))
             best.append(f"{' / '.join(pair)}: {_range(found)}")
-        rows.append(["the best of ours / the best without us", *best])
+        if ours and group:
+            rows.append([f"the best of ours / {title}", *best])
     return rows
 
 

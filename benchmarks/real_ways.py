@@ -254,14 +254,14 @@ class Entry:
     Attributes:
         runs: What it needs: ``folder``, ``gguf`` or ``openvino``.
         load: Loads a model, given its place and the number of threads.
-        bare: The entry without us that it is compared with; None for a bare one.
+        bare: The entries without us that it is compared with; none for a bare one.
         package: The package it needs, if it may be missing.
         as_saved: Whether it runs the weights as they are in the file.
     """
 
     runs: str
     load: Callable[[str, int], Way]
-    bare: str | None = None
+    bare: tuple[str, ...] = ()
     package: str | None = None
     as_saved: bool = True
 
@@ -273,21 +273,26 @@ class Entry:
 
 ENTRIES: dict[str, Entry] = {
     "generate": Entry("folder", Generate),
-    "torch": Entry("folder", ThroughTheChain, bare="generate"),
+    "torch": Entry("folder", ThroughTheChain, bare=("generate",)),
     "torch int8": Entry(
         "folder",
         lambda model, n: ThroughTheChain(model, n, dtype="int8"),
-        bare="generate",
+        bare=("generate",),
         as_saved=False,
     ),
     "bare llama.cpp": Entry("gguf", BareLlamaCpp, package="xllamacpp"),
-    "llamacpp": Entry("gguf", ThroughTheChain, bare="bare llama.cpp", package="xllamacpp"),
+    "llamacpp": Entry("gguf", ThroughTheChain, bare=("bare llama.cpp",), package="xllamacpp"),
     "bare OpenVINO": Entry("openvino", BareOpenVINO, package="openvino_genai"),
     "OpenVINO as it comes": Entry(
         "openvino",
         lambda folder, n: BareOpenVINO(folder, n, as_it_comes=True),
         package="openvino_genai",
     ),
-    "openvino": Entry("openvino", ThroughTheChain, bare="bare OpenVINO", package="openvino_genai"),
+    "openvino": Entry(
+        "openvino",
+        ThroughTheChain,
+        bare=("bare OpenVINO", "OpenVINO as it comes"),
+        package="openvino_genai",
+    ),
 }
 """What is compared; another engine is one more entry."""

@@ -135,7 +135,7 @@ class HuggingFaceStudent(InterruptibleChatModel):
 
     @property
     def repeatable(self) -> str:
-        """When greedy answers to one prompt are equal: ``always``, or if asked ``alone``."""
+        """When equal greedy answers can be relied on: ``always``, asked ``alone``, or ``never``."""
         return self._engine.repeatable
 
     @property

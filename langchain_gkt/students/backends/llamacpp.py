@@ -44,6 +44,8 @@ _CANNOT_FORK = (
     "a student run by llama.cpp cannot work in a forked process; make children with the start "
     "method 'spawn', or use backend='torch'"
 )
+# Seconds: guidance that comes sooner (of a cache, say) is cheaper to read with the prompt.
+_AT_ONCE = 0.05
 # The process whose threads llama.cpp has started; it fails in forked children of it.
 _started_in: list[int] = []
 
@@ -117,9 +119,9 @@ class LlamaCppBackend:
         return TokenSpelling(self.tokenizer, self.vocabulary)
 
     @property
-    def repeatable(self) -> Literal["always", "alone"]:
-        """``alone``: in a batch the last digits of the logits depend on the neighbours."""
-        return "alone"
+    def repeatable(self) -> Literal["never"]:
+        """``never``: a prompt that is in the cache is computed otherwise than a new one."""
+        return "never"
 
     @property
     def fingerprint(self) -> str:
@@ -309,7 +311,7 @@ class LlamaCppBackend:
 
         def run() -> None:
             try:
-                if not ahead.closed:
+                if not ahead.claimed.wait(_AT_ONCE) and not ahead.closed:
                     body = {"prompt": ahead.ids, "n_predict": 0, "stream": True}
                     self._complete({**body, "return_progress": True}, lambda _: ahead.closed)
             except Exception as error:  # noqa: BLE001  its request will say what is wrong
@@ -338,7 +340,7 @@ class PromptPrefill:
             ids: Ids of the prompt.
         """
         self.ids, self.closed = ids, False
-        self._backend, self._claimed, self._finished = backend, False, Event()
+        self._backend, self.claimed, self._finished = backend, Event(), Event()
         backend.run_prefill(self)
 
     @property
@@ -348,7 +350,7 @@ class PromptPrefill:
 
     def claim(self) -> None:
         """Wait for the prompt, because its request has come."""
-        self._claimed = True
+        self.claimed.set()
         self._finished.wait()
 
     def finish(self) -> None:
@@ -359,7 +361,7 @@ class PromptPrefill:
 
     def close(self) -> None:
         """Stop, unless the request with this prompt has come; llama.cpp frees slots itself."""
-        if not self._claimed:
+        if not self.claimed.is_set():
             self.closed = True
 
     def __enter__(self) -> PromptPrefill:

@@ -79,8 +79,8 @@ class Backend(Protocol):
         ...
 
     @property
-    def repeatable(self) -> Literal["always", "alone"]:
-        """When greedy answers to one prompt are equal: always, or if asked alone."""
+    def repeatable(self) -> Literal["always", "alone", "never"]:
+        """When equal greedy answers can be relied on: always, alone (not in a batch) or never."""
         ...
 
     @property

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 
 import pytest
 import torch
@@ -88,23 +87,25 @@ def test_an_answer_that_nobody_reads_is_stopped(make, fake_llamacpp) -> None:
     assert len(server.computed) < 30
 
 
-@pytest.mark.slow
-def test_a_request_waits_for_the_prefill_of_its_prompt(make, fake_llamacpp) -> None:
+def test_a_request_comes_after_the_prefill_of_its_prompt(make, fake_llamacpp) -> None:
     student = make()
     (server,) = fake_llamacpp[1].made
-    server.gate.clear()
-    answers: list[str] = []
     with student.prefill([HumanMessage("What is 3 plus 4?")]) as ahead:
-        asking = threading.Thread(
-            target=lambda: answers.append(student.invoke("What is 3 plus 4?").text)
-        )
-        asking.start()
-        time.sleep(0.05)
-        server.gate.set()
-        asking.join(10)
-    assert ahead.done
-    assert answers
-    assert server.bodies[0]["n_predict"] == 0
+        wait_until(lambda: ahead.done)
+        assert student.invoke("What is 3 plus 4?").text
+    assert [body["n_predict"] > 0 for body in server.bodies] == [False, True]
+
+
+def test_a_request_that_comes_at_once_reads_its_prompt_itself(
+    make, fake_llamacpp, monkeypatch
+) -> None:
+    monkeypatch.setattr(fake_llamacpp[0], "_AT_ONCE", 30.0)
+    student = make()
+    (server,) = fake_llamacpp[1].made
+    with student.prefill([HumanMessage("What is 3 plus 4?")]) as ahead:
+        assert student.invoke("What is 3 plus 4?").text
+        assert ahead.done
+    assert [body["n_predict"] > 0 for body in server.bodies] == [True]
 
 
 def test_nothing_is_prefilled_ahead_without_a_slot_to_spare(make, fake_llamacpp) -> None:
