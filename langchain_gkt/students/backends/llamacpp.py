@@ -30,6 +30,7 @@ from langchain_gkt.predictor import FirstToken
 from langchain_gkt.students.backends.gguf import GGUFHeader
 from langchain_gkt.students.backends.llamacpp_answer import AnswerText, completion_request
 from langchain_gkt.students.backends.llamacpp_grammar import ConstrainedAnswer
+from langchain_gkt.students.backends.llamacpp_prefill import PromptPrefill
 from langchain_gkt.students.backends.llamacpp_server import capacity, server_parameters
 from langchain_gkt.students.backends.slots import Job, Slots
 from langchain_gkt.students.engine.config import EngineConfig
@@ -137,7 +138,8 @@ class LlamaCppBackend:
         Returns:
             A handle; closing it stops.
         """
-        prefill = PromptPrefill(self, prompt)
+        prefill = PromptPrefill(prompt, self.prefills)
+        self._run_prefill(prefill)
         _ = self.spelling  # there is time now, and it will be needed where text is begun
         return prefill
 
@@ -188,11 +190,13 @@ class LlamaCppBackend:
             deliver(TokenChunk(text="", tokens=0, finish_reason="length"))
             return cancelled.set
         closed = Event()
+        claimed = self._claim(request.prompt)
 
         def run() -> None:
             started.set()
             try:
-                self._await_prefill(request.prompt)
+                for ahead in claimed:
+                    ahead.wait()
                 deliver(self._answer(request, stream, deliver, cancelled, closed))
             except Exception as error:  # noqa: BLE001  no request may be left waiting
                 deliver(_as_student_error(error))
@@ -275,10 +279,12 @@ class LlamaCppBackend:
         self._check()
         self.window.refuse_request(request)
         found: Future[list[FirstToken]] = Future()
+        claimed = self._claim(request.prompt)
 
         def run() -> None:
             try:
-                self._await_prefill(request.prompt)
+                for ahead in claimed:
+                    ahead.wait()
                 found.set_result(self._probabilities(request))
             except Exception as error:  # noqa: BLE001  no request may be left waiting
                 found.set_exception(_as_student_error(error))
@@ -297,18 +303,14 @@ class LlamaCppBackend:
             likely.append(FirstToken(math.exp(token["logprob"])))
         return likely
 
-    def _await_prefill(self, prompt: list[int]) -> None:
-        for ahead in self.prefills:
-            if ahead.ids == prompt:
-                ahead.claim()
+    def _claim(self, prompt: list[int]) -> list[PromptPrefill]:
+        """Claim what is read ahead of a request, which may have to wait for a slot itself."""
+        claimed = [ahead for ahead in [*self.prefills] if ahead.ids == prompt]
+        for ahead in claimed:
+            ahead.claimed.set()
+        return claimed
 
-    def run_prefill(self, ahead: PromptPrefill) -> None:
-        """Queue a prompt that is prefilled ahead.
-
-        Args:
-            ahead: The handle.
-        """
-
+    def _run_prefill(self, ahead: PromptPrefill) -> None:
         def run() -> None:
             try:
                 if not ahead.claimed.wait(_AT_ONCE) and not ahead.closed:
@@ -319,7 +321,6 @@ class LlamaCppBackend:
             finally:
                 ahead.finish()
 
-        self.prefills.append(ahead)
         try:
             self._check()
             # With no slot to spare, what is prefilled is overwritten before its request comes.
@@ -327,50 +328,6 @@ class LlamaCppBackend:
         except StudentError as error:  # the request of this prompt will say so, if it has to
             _log.debug("a prompt could not be prefilled ahead: %s", error)
             ahead.finish()
-
-
-class PromptPrefill:
-    """A prompt that is being prefilled ahead of its request; a context manager that closes."""
-
-    def __init__(self, backend: LlamaCppBackend, ids: list[int]) -> None:
-        """Start prefilling.
-
-        Args:
-            backend: The engine.
-            ids: Ids of the prompt.
-        """
-        self.ids, self.closed = ids, False
-        self._backend, self.claimed, self._finished = backend, Event(), Event()
-        backend.run_prefill(self)
-
-    @property
-    def done(self) -> bool:
-        """Whether nothing is left to prefill."""
-        return self._finished.is_set()
-
-    def claim(self) -> None:
-        """Wait for the prompt, because its request has come."""
-        self.claimed.set()
-        self._finished.wait()
-
-    def finish(self) -> None:
-        """Say that nothing is left to prefill."""
-        if self in self._backend.prefills:
-            self._backend.prefills.remove(self)
-        self._finished.set()
-
-    def close(self) -> None:
-        """Stop, unless the request with this prompt has come; llama.cpp frees slots itself."""
-        if not self.claimed.is_set():
-            self.closed = True
-
-    def __enter__(self) -> PromptPrefill:
-        """Return itself."""
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """Close."""
-        self.close()
 
 
 def _as_student_error(error: Exception) -> StudentError:

@@ -108,6 +108,17 @@ def test_a_request_that_comes_at_once_reads_its_prompt_itself(
     assert [body["n_predict"] > 0 for body in server.bodies] == [True]
 
 
+def test_a_request_that_waits_for_the_slot_of_its_prefill_reads_its_prompt_itself(
+    make, fake_llamacpp, monkeypatch
+) -> None:
+    monkeypatch.setattr(fake_llamacpp[0], "_AT_ONCE", 30.0)
+    student = make(max_batch_size=1)
+    (server,) = fake_llamacpp[1].made
+    with student.prefill([HumanMessage("What is 3 plus 4?")]):
+        assert student.invoke("What is 3 plus 4?").text
+    assert len(server.bodies) == 1
+
+
 def test_nothing_is_prefilled_ahead_without_a_slot_to_spare(make, fake_llamacpp) -> None:
     student = make(max_batch_size=1)
     (server,) = fake_llamacpp[1].made
