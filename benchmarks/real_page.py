@@ -85,14 +85,16 @@ def _factors(ways: dict[str, Any], users: list[str]) -> list[list[str]]:
 
     rows = []
     for name, way in ways.items():
-        for bare in (bare for bare in ENTRIES[name].bare if bare in ways):
+        for bare in filter(ways.__contains__, ENTRIES[name].bare):
             pairs = [(way["users"].get(n), ways[bare]["users"].get(n)) for n in users]
             compared = [_range(ratios(a, b)) if a and b else "-" for a, b in pairs]
             rows.append([f"{name} / {bare}", *compared])
     ours = [name for name in ways if ENTRIES[name].bare]
     others = [name for name in ways if not ENTRIES[name].bare]
-    unchanged = [name for name in others if not name.startswith("bare ")]
+    unchanged = [name for name in others if not ENTRIES[name].set_up_as_ours]
     for title, group in [("the best without us", others), ("the best as it comes", unchanged)]:
+        if not (ours and group):
+            continue
         best = []
         for n in users:
             pair = [_fastest(ways, names, n) for names in (ours, group)]
@@ -101,8 +103,7 @@ def _factors(ways: dict[str, Any], users: list[str]) -> list[list[str]]:
                 continue
             found = ratios(*(ways[name]["users"][n] for name in pair))
             best.append(f"{' / '.join(pair)}: {_range(found)}")
-        if ours and group:
-            rows.append([f"the best of ours / {title}", *best])
+        rows.append([f"the best of ours / {title}", *best])
     return rows
 
 

@@ -257,6 +257,7 @@ class Entry:
         bare: The entries without us that it is compared with; none for a bare one.
         package: The package it needs, if it may be missing.
         as_saved: Whether it runs the weights as they are in the file.
+        set_up_as_ours: Whether a bare engine is given the settings that ours has.
     """
 
     runs: str
@@ -264,6 +265,7 @@ class Entry:
     bare: tuple[str, ...] = ()
     package: str | None = None
     as_saved: bool = True
+    set_up_as_ours: bool = False
 
     @property
     def installed(self) -> bool:
@@ -280,9 +282,9 @@ ENTRIES: dict[str, Entry] = {
         bare=("generate",),
         as_saved=False,
     ),
-    "bare llama.cpp": Entry("gguf", BareLlamaCpp, package="xllamacpp"),
+    "bare llama.cpp": Entry("gguf", BareLlamaCpp, package="xllamacpp", set_up_as_ours=True),
     "llamacpp": Entry("gguf", ThroughTheChain, bare=("bare llama.cpp",), package="xllamacpp"),
-    "bare OpenVINO": Entry("openvino", BareOpenVINO, package="openvino_genai"),
+    "bare OpenVINO": Entry("openvino", BareOpenVINO, package="openvino_genai", set_up_as_ours=True),
     "OpenVINO as it comes": Entry(
         "openvino",
         lambda folder, n: BareOpenVINO(folder, n, as_it_comes=True),

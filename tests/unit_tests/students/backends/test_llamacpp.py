@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 
 import pytest
 import torch
@@ -93,6 +94,33 @@ def test_a_request_comes_after_the_prefill_of_its_prompt(make, fake_llamacpp) ->
     with student.prefill([HumanMessage("What is 3 plus 4?")]) as ahead:
         wait_until(lambda: ahead.done)
         assert student.invoke("What is 3 plus 4?").text
+    assert [body["n_predict"] > 0 for body in server.bodies] == [False, True]
+
+
+@pytest.mark.slow
+def test_a_request_waits_while_its_prompt_is_read_ahead(make, fake_llamacpp, monkeypatch) -> None:
+    monkeypatch.setattr(fake_llamacpp[0], "_AT_ONCE", 0.0)
+    student = make()
+    (server,) = fake_llamacpp[1].made
+    reading, go_on, complete = threading.Event(), threading.Event(), server.handle_completions
+
+    def slow(body, callback=None):
+        if body["n_predict"] == 0:
+            reading.set()
+            assert go_on.wait(10)
+        return complete(body, callback)
+
+    monkeypatch.setattr(server, "handle_completions", slow)
+    with student.prefill([HumanMessage("What is 3 plus 4?")]):
+        assert reading.wait(10)
+        asking = threading.Thread(target=student.invoke, args=["What is 3 plus 4?"])
+        asking.start()
+        (ahead,) = student._engine.prefills
+        assert ahead.claimed.wait(10)
+        time.sleep(0.1)
+        assert server.bodies == []
+        go_on.set()
+        asking.join(10)
     assert [body["n_predict"] > 0 for body in server.bodies] == [False, True]
 
 
