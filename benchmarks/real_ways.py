@@ -17,7 +17,9 @@ from benchmarks.instant import InstantModel
 from langchain_gkt import GuidedKnowledgeTransferChain, HuggingFaceStudent
 from langchain_gkt.students.engine.config import EngineConfig
 
-GUIDANCE = "Let us work it out step by step. First,"
+GUIDANCE = "Let us work it out step by step. First, we"
+# The chain drops the last word, which may be half of one: all read the same guidance.
+_TAUGHT = f"{GUIDANCE} find"
 
 
 class Way(Protocol):
@@ -62,7 +64,7 @@ class ThroughTheChain:
         """
         self.student = HuggingFaceStudent(model=model, threads=threads, **options)
         self._chain = GuidedKnowledgeTransferChain(
-            teacher=InstantModel(text=GUIDANCE), student=self.student, teacher_limit_param=None
+            teacher=InstantModel(text=_TAUGHT), student=self.student, teacher_limit_param=None
         )
 
     def answer(self, prompts: list[str], tokens: int) -> int:
@@ -137,7 +139,7 @@ class BareLlamaCpp:
         header = read_header(local_file(source))
         rows, room, unified = capacity(header, EngineConfig())
         self._server = xllamacpp.Server(
-            server_parameters(header.path, rows, room, unified, "cpu", threads)
+            server_parameters(header, rows, room, unified, "cpu", threads)
         )
         self._tokenizer = load_tokenizer(header.path)
 

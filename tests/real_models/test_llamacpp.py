@@ -64,6 +64,16 @@ def test_text_is_mostly_that_of_torch(llamacpp, file) -> None:
     assert sum(theirs[:8] == ours[:8] for theirs, ours in pairs) >= 0.75 * len(pairs)
 
 
+def test_text_of_float32_weights_is_that_of_torch(file, tmp_path) -> None:
+    exact = real_models.write_float32(file, tmp_path / "float32.gguf")
+    texts = []
+    for options in ({}, {"backend": "torch", "dtype": "float32"}):
+        student = HuggingFaceStudent(model=exact, max_tokens=24, **options)
+        texts.append([student.invoke(messages).content for messages in conversations()])
+        student.close()
+    assert texts[0] == texts[1]
+
+
 def test_sixteen_at_once(llamacpp) -> None:
     answers = llamacpp.batch([[HumanMessage(f"Name {n} colours.")] for n in range(16)])
     assert all(answer.content for answer in answers)

@@ -17,7 +17,7 @@ _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: 
 _SCALARS[12] = "d"
 _STRING, _ARRAY = 8, 9
 _SAMPLES, _SAMPLE_BYTES = 64, 4096
-_FLOAT16_BYTES = 2
+_FLOAT32_FILE = 0  # a value of general.file_type: all weights are float32
 _ALIGNMENT = 32  # of the weights, in bytes, unless the file says otherwise
 
 
@@ -54,8 +54,13 @@ class GGUFHeader:
         return None if size is None else int(size)
 
     @property
+    def is_float32(self) -> bool:
+        """Whether all weights are float32, as nobody keeps them who wants speed."""
+        return bool(self.metadata.get("general.file_type") == _FLOAT32_FILE)
+
+    @property
     def kv_bytes_per_token(self) -> int:
-        """Bytes of a float16 KV cache for each token."""
+        """Bytes of a KV cache for each token: float32 for such weights, else float16."""
         layers = int(self.value("block_count", 1))
         heads = self.value("attention.head_count", 1)
         kv_heads = self.value("attention.head_count_kv", heads)
@@ -64,7 +69,7 @@ class GGUFHeader:
         size = int(self.value("embedding_length", 0)) // max(1, most)
         both = int(self.value("attention.key_length", size))
         both += int(self.value("attention.value_length", size))
-        return max(1, total * both * _FLOAT16_BYTES)
+        return max(1, total * both * (4 if self.is_float32 else 2))
 
     @cached_property
     def fingerprint(self) -> str:

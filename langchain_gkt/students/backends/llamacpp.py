@@ -79,7 +79,7 @@ class LlamaCppBackend:
         rows, tokens, unified = capacity(header, config)
         self.window = ContextWindow(min(header.context or tokens, tokens))
         parameters = server_parameters(
-            header.path, rows, tokens, unified, self._device, config.threads
+            header, rows, tokens, unified, self._device, config.threads
         )
         _started_in[:] = [os.getpid()]
         try:

@@ -50,7 +50,7 @@ def completion_request(request: Request, marks: Sequence[tuple[int, str]]) -> di
             for token, mark in marks
             if mark.startswith(text) or text.startswith(mark)
         ]
-        body["n_predict"] += len(request.seam.spelled)  # each token spells a byte at least
+        body["n_predict"] += request.seam.opened  # as long as the other engines write
     return body
 
 

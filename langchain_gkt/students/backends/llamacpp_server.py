@@ -39,12 +39,12 @@ def capacity(header: GGUFHeader, config: EngineConfig) -> tuple[int, int, bool]:
 
 
 def server_parameters(
-    path: str, rows: int, tokens: int, unified: bool, device: str, threads: int | None
+    header: GGUFHeader, rows: int, tokens: int, unified: bool, device: str, threads: int | None
 ) -> Any:
     """Return the settings of llama.cpp's server.
 
     Args:
-        path: The GGUF file.
+        header: The file.
         rows: How many slots.
         tokens: Tokens of each, or of the pool that they share.
         unified: Whether they share one pool.
@@ -55,7 +55,7 @@ def server_parameters(
         ValueError: If this build of xllamacpp cannot use the device.
     """
     parameters = xllamacpp.CommonParams()
-    parameters.model.path = path
+    parameters.model.path = header.path
     parameters.n_parallel = rows
     parameters.kv_unified = unified
     parameters.n_ctx = tokens if unified else tokens * rows
@@ -63,6 +63,10 @@ def server_parameters(
     parameters.fit_params = False
     parameters.cpuparams.n_threads = threads or torch.get_num_threads()
     parameters.cpuparams_batch.n_threads = parameters.cpuparams.n_threads
+    if header.is_float32:  # exact throughout: else keys and values would be rounded to float16
+        parameters.cache_type_k = parameters.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+        kinds = xllamacpp.llama_flash_attn_type
+        parameters.flash_attn_type = kinds.LLAMA_FLASH_ATTN_TYPE_DISABLED
     parameters.verbosity = _QUIET
     # The server opens a port of this machine, which nobody else is to use.
     parameters.hostnames, parameters.port = ["127.0.0.1"], 0

@@ -27,11 +27,13 @@ class PrefillTicket:
         ids: The prompt.
         done: Whether nothing is left to prefill.
         claimed: Whether its request has come, or never will.
+        due: When to begin, as `time.monotonic` counts.
     """
 
     ids: list[int]
     done: bool = False
     claimed: bool = False
+    due: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)

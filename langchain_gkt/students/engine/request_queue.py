@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import weakref
@@ -111,9 +112,10 @@ class RequestQueue:
             self._wake()  # only the scheduler's thread may touch its caches
 
     def pending_ticket(self) -> PrefillTicket | None:
-        """Return the first prompt that is not wholly prefilled."""
+        """Return the first prompt that is due and not wholly prefilled."""
         with self.lock:
-            return next((ticket for ticket in self.tickets if not ticket.done), None)
+            now = time.monotonic()
+            return next((t for t in self.tickets if not t.done and t.due <= now), None)
 
     def pop_discarded(self) -> list[list[int]]:
         """Return the prompts to free, and forget them."""
@@ -134,6 +136,13 @@ class RequestQueue:
         """Whether anything waits in the queue."""
         return bool(self.waiting or self.discarded or not all(t.done for t in self.tickets))
 
+    @property
+    def _seconds_to_work(self) -> float:
+        if self.waiting or self.discarded:
+            return 0.0
+        due = min((t.due for t in self.tickets if not t.done), default=math.inf)
+        return due - time.monotonic()
+
     def wait_for_work(self, *, busy: bool) -> bool:
         """Wait until there is something to do; called by the queue's thread, with the lock.
 
@@ -144,8 +153,10 @@ class RequestQueue:
             False if the thread has to end: another may then be started.
         """
         deadline = time.monotonic() + _LINGER_SECONDS
-        while not (busy or self.has_work) and self.is_serving and time.monotonic() < deadline:
-            self.lock.wait(_POLL_SECONDS)
+        while not busy and (left := self._seconds_to_work) > 0 and self.is_serving:
+            if not self.has_work and time.monotonic() >= deadline:
+                break
+            self.lock.wait(min(left, _POLL_SECONDS))
         if (busy or self.has_work) and self.is_serving:
             return True
         self.thread = None

@@ -14,6 +14,7 @@ import json
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Literal
 
 from tokenizers import AddedToken, Tokenizer
@@ -25,6 +26,7 @@ AllowedTokens = Sequence[str] | Literal["all"]
 # Characters for private use (planes 15 and 16), of which text very rarely holds any.
 _UNUSED = re.compile("[\U000f0000-\U0010fffd]")
 _FIRST_UNUSED, _LAST_UNUSED = 0xF0000, 0xFFFFD
+_KEPT_TEXTS = 32
 
 
 class ControlTokens:
@@ -61,6 +63,8 @@ class ControlTokens:
         self._ids = {new: i for i, new in ids.items() if new is not None and new != i}
         self.in_template = set(_UNUSED.findall(str(tokenizer.chat_template)))
         self._before, self._after = _surrounding(tokenizer)
+        # A guided call makes ids of its prompt three times: checked, prefilled and asked.
+        self._encode_once = lru_cache(_KEPT_TEXTS)(self._encode)
 
     def cover(self, text: str, twins: _Twins) -> str:
         """Make the text of control tokens unreadable to tokenizer and chat template.
@@ -100,11 +104,17 @@ class ControlTokens:
         Returns:
             The ids, and the text that each was made of.
         """
+        ids, made_of = self._encode_once(text, tuple(uncover.items()))
+        return [*ids], [*made_of]
+
+    def _encode(
+        self, text: str, uncover: tuple[tuple[int, str], ...]
+    ) -> tuple[list[int], list[str]]:
         parts, at = [], 0
         for token, start, end in self._written.find(text):
             parts += [text[at:start], self._names[token]]
             at = end
-        whole = "".join([*parts, text[at:]]).translate(uncover)
+        whole = "".join([*parts, text[at:]]).translate(dict(uncover))
         encoding = self._plain.encode(whole, add_special_tokens=False)
         ids = [self._ids.get(token, token) for token in encoding.ids]
         return ids, [whole[start:end] for start, end in encoding.offsets]

@@ -116,4 +116,6 @@ def module_for(model, tokenizer) -> types.ModuleType:
 
     module.Server, module.CommonParams, module.made = server, parameters, made
     module.get_device_info = lambda: [{"type": "CPU"}]
+    module.ggml_type = types.SimpleNamespace(GGML_TYPE_F32=0)
+    module.llama_flash_attn_type = types.SimpleNamespace(LLAMA_FLASH_ATTN_TYPE_DISABLED=0)
     return module

@@ -68,6 +68,34 @@ def smollm2_gguf() -> Path:
     return _gguf(given)
 
 
+def write_float32(file: Path, target: Path) -> Path:
+    """Write a GGUF file again with its weights unpacked to float32.
+
+    Args:
+        file: The file.
+        target: Where to write.
+    """
+    import gguf
+
+    reader = gguf.GGUFReader(file)
+    left_out = {"general.architecture", "general.file_type", "general.quantization_version"}
+    writer = gguf.GGUFWriter(target, reader.fields["general.architecture"].contents())
+    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+    for key, field in reader.fields.items():
+        if key not in left_out and not key.startswith("GGUF."):
+            inner = field.types[-1] if len(field.types) > 1 else None
+            writer.add_key_value(key, field.contents(), field.types[0], inner)
+    for tensor in reader.tensors:
+        shape = [int(size) for size in reversed(tensor.shape)]
+        values = gguf.dequantize(tensor.data, tensor.tensor_type).astype("float32")
+        writer.add_tensor(tensor.name, values.reshape(shape))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return target
+
+
 def qwen() -> Path:
     """Return the folder of a Qwen2.5 model.
 

@@ -42,6 +42,8 @@ _BLOCK = 32
 _MOST_KNOWN = 2**16
 # A step keeps the interpreter's lock: who comes while requests come has to be let in between.
 _GATHER_SECONDS = 0.005
+# Guidance that comes sooner is read with its prompt, in fewer steps than after it.
+_AT_ONCE = 0.05
 
 
 @dataclass(eq=False, kw_only=True)
@@ -65,6 +67,12 @@ class OpenVINOState(RequestState):
     seed: int = field(default_factory=lambda: secrets.randbelow(_SEEDS))
     restarts: int = 0
     log_probs: list[float] | None = None
+
+    @cached_property
+    def constraint(self) -> TextConstraint | None:
+        """What its tokens are checked by; kept, as asking for the kind is slow."""
+        constraint = self.request.constraint
+        return constraint if isinstance(constraint, TextConstraint) else None
 
     @cached_property
     def blocks(self) -> list[int]:
@@ -116,7 +124,8 @@ class OpenVINOScheduler:
             fits: Whether the context holds it; if not, its request will raise the error.
         """
         wanted = fits and self._keeps_blocks and len(ids) >= _BLOCK
-        ticket = PrefillTicket(ids, done=not wanted, claimed=not wanted)
+        due = time.monotonic() + _AT_ONCE
+        ticket = PrefillTicket(ids, done=not wanted, claimed=not wanted, due=due)
         if wanted:
             self.queue.submit_ticket(ticket)
         return ticket
@@ -307,31 +316,34 @@ class OpenVINOScheduler:
         state.handle = self._add(ids, config)
 
     def _read(self, state: OpenVINOState) -> bool:
-        """Take the tokens there are; return whether the request is finished."""
+        """Take the tokens of a step; return whether the request is finished."""
         handle = state.handle
-        while state.handle is handle and handle.can_read():
-            for output in handle.read().values():
-                if state.log_probs is not None:
-                    state.log_probs += output.generated_log_probs
-                for token in output.generated_ids:
-                    if self._take(state, token):
-                        return True
-                    if state.handle is not handle:
-                        break
-        running = openvino_genai.GenerationStatus.RUNNING
-        if state.handle is handle and handle.get_status() != running:
-            raise StudentError(
-                f"OpenVINO ended the answer too early ({handle.get_status().name}): its KV cache "
-                "has no more room; raise kv_tokens, or lower max_tokens or max_batch_size"
-            )
+        if not handle.can_read():
+            return self._refuse_ended(handle)
+        for output in handle.read().values():
+            if state.log_probs is not None:
+                state.log_probs += output.generated_log_probs
+            for token in output.generated_ids:
+                if self._take(state, token):
+                    return True
+                if state.handle is not handle:
+                    return False
         return False
+
+    def _refuse_ended(self, handle: Any) -> bool:
+        if handle.get_status() == openvino_genai.GenerationStatus.RUNNING:
+            return False
+        raise StudentError(
+            f"OpenVINO ended the answer too early ({handle.get_status().name}): its KV cache "
+            "has no more room; raise kv_tokens, or lower max_tokens or max_batch_size"
+        )
 
     def _take(self, state: OpenVINOState, token: int) -> bool:
         """Take a token that OpenVINO chose; return whether the request is finished."""
         if not state.written:
             self._know(state.blocks)
-        constraint = state.request.constraint
-        if not isinstance(constraint, TextConstraint):
+        constraint = state.constraint
+        if constraint is None:
             return self._append(state, token)
         ends = token in self._end_ids
         if not (constraint.may_end if ends else constraint.accepts([token])):

@@ -10,7 +10,7 @@ import pytest
 from langchain_gkt import HuggingFaceStudent, StudentError
 from langchain_gkt.students.backends import choosing
 from langchain_gkt.students.backends.choosing import GGUFSource, choose_backend, gguf_source
-from langchain_gkt.students.backends.gguf import read_header
+from langchain_gkt.students.backends.gguf import GGUFHeader, read_header
 
 
 @pytest.fixture
@@ -99,6 +99,9 @@ def test_broken_files_are_refused(tmp_path, gguf, installed, fake_llamacpp) -> N
 def test_the_header_of_a_file(gguf, tmp_path) -> None:
     header = read_header(str(gguf))
     assert (header.architecture, header.kv_bytes_per_token) == ("llama", 2 * 4 * (8 + 8) * 2)
+    assert not header.is_float32
+    metadata = {**header.metadata, "general.file_type": 0}
+    assert GGUFHeader("", metadata).kv_bytes_per_token == 2 * header.kv_bytes_per_token
     other = tmp_path / "other.gguf"
     other.write_bytes(gguf.read_bytes() + b"x")
     assert read_header(str(other)).fingerprint != header.fingerprint

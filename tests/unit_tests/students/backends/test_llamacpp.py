@@ -9,10 +9,12 @@ import time
 import pytest
 import torch
 from langchain_core.messages import AIMessage, HumanMessage
+from support.models.fake_llamacpp import write_gguf
 from support.models.tiny import wait_until
 
 from langchain_gkt import HuggingFaceStudent, StudentError
 from langchain_gkt.students.backends import choosing
+from langchain_gkt.students.backends.gguf import read_header
 from langchain_gkt.students.backends.llamacpp_answer import AnswerText, completion_request
 from langchain_gkt.students.engine.requests.request import Request
 from langchain_gkt.students.engine.token_healing import Seam
@@ -58,6 +60,7 @@ def test_the_request_says_how_tokens_are_drawn() -> None:
     request = Request(prompt=[5], prefill=[1, 2], max_tokens=3, seed=2**40, seam=seam)
     body = completion_request(request, [(9, "<x>"), (8, 'a"\\\n!')])
     assert body["prompt"] == [5, 1]
+    assert body["n_predict"] == 3 + 1  # the end of the beginning is no new token
     assert body["grammar"] == r'root ::= "a\x22\x5c\x0a" [^\x00]*'
     assert body["logit_bias"] == [[8, False]]
     assert body["seed"] < 2**32
@@ -76,6 +79,22 @@ def test_text_that_was_there_before_is_neither_shown_nor_counted() -> None:
     assert answer.read(chunk("bcd", 2)).text == "d"
     last = answer.read(chunk("e", 3))
     assert (last.text, last.tokens, last.finish_reason) == ("e", 2, "length")
+
+
+def test_a_float32_file_is_float32_throughout(make, fake_llamacpp, gguf, tmp_path) -> None:
+    values = read_header(str(gguf)).metadata
+    exact = write_gguf(
+        tmp_path / "exact.gguf",
+        **{key.replace(".", "__"): value for key, value in values.items()},
+        general__file_type=0,
+    )
+    for file in (gguf, exact):
+        make(model=file).invoke("Hi.", max_tokens=2)
+    as_it_comes, told = (vars(server.parameters) for server in fake_llamacpp[1].made)
+    float32 = fake_llamacpp[1].ggml_type.GGML_TYPE_F32
+    assert told["cache_type_k"] == told["cache_type_v"] == float32
+    assert "flash_attn_type" in told
+    assert not {"cache_type_k", "cache_type_v", "flash_attn_type"} & set(as_it_comes)
 
 
 def test_an_answer_that_nobody_reads_is_stopped(make, fake_llamacpp) -> None:
