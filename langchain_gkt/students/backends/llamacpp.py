@@ -78,9 +78,7 @@ class LlamaCppBackend:
         self.end_ids = {end for end in [tokenizer.eos_token_id] if end is not None}
         rows, tokens, unified = capacity(header, config)
         self.window = ContextWindow(min(header.context or tokens, tokens))
-        parameters = server_parameters(
-            header, rows, tokens, unified, self._device, config.threads
-        )
+        parameters = server_parameters(header, rows, tokens, unified, self._device, config.threads)
         _started_in[:] = [os.getpid()]
         try:
             self._server: Any = xllamacpp.Server(parameters)

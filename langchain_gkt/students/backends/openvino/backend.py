@@ -21,7 +21,8 @@ import torch
 from langchain_gkt.errors import StudentError
 from langchain_gkt.predictor import FirstToken
 from langchain_gkt.students.backends.openvino.folder import OpenVINOSource
-from langchain_gkt.students.backends.openvino.scheduler import OpenVINOScheduler, OpenVINOState
+from langchain_gkt.students.backends.openvino.scheduler import OpenVINOScheduler
+from langchain_gkt.students.backends.openvino.state import OpenVINOState
 from langchain_gkt.students.engine.config import EngineConfig
 from langchain_gkt.students.engine.context_window import ContextWindow
 from langchain_gkt.students.engine.delivery import Deliver, areceive, receive

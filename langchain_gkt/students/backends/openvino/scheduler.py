@@ -6,11 +6,8 @@ begun answer, a constraint) is done with regular expressions: see `regex`.
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,6 +21,12 @@ from langchain_gkt.students.backends.openvino.regex import (
     literal,
     words_pattern,
 )
+from langchain_gkt.students.backends.openvino.state import (
+    BLOCK,
+    SEEDS,
+    OpenVINOState,
+    block_numbers,
+)
 from langchain_gkt.students.engine.config import EngineConfig
 from langchain_gkt.students.engine.prefill import PrefillTicket
 from langchain_gkt.students.engine.request_queue import RequestQueue
@@ -36,48 +39,11 @@ _FORBIDDEN = (
     "vocabulary cannot write what is asked for"
 )
 _CLOSED = "the student was closed before the answer was finished"
-_SEEDS = 2**32
-# OpenVINO's cache keeps whole blocks: what is prefilled of another one is computed twice.
-_BLOCK = 32
 _MOST_KNOWN = 2**16
 # A step keeps the interpreter's lock: who comes while requests come has to be let in between.
 _GATHER_SECONDS = 0.005
 # Guidance that comes sooner is read with its prompt, in fewer steps than after it.
 _AT_ONCE = 0.05
-
-
-@dataclass(eq=False, kw_only=True)
-class OpenVINOState(RequestState):
-    """A request, and what OpenVINO knows of it.
-
-    Attributes:
-        handle: OpenVINO's own handle, while it runs there.
-        written: Ids of the answer so far.
-        refused: Bytes that its constraint refused as the next token.
-        exact: Whether only one token is asked for, which the constraint cannot refuse.
-        seed: Of its own generator.
-        restarts: How often it was given to OpenVINO.
-        log_probs: Of its tokens; None if nobody wants them.
-    """
-
-    handle: Any = None
-    written: list[int] = field(default_factory=list)
-    refused: list[bytes] = field(default_factory=list)
-    exact: bool = False
-    seed: int = field(default_factory=lambda: secrets.randbelow(_SEEDS))
-    restarts: int = 0
-    log_probs: list[float] | None = None
-
-    @cached_property
-    def constraint(self) -> TextConstraint | None:
-        """What its tokens are checked by; kept, as asking for the kind is slow."""
-        constraint = self.request.constraint
-        return constraint if isinstance(constraint, TextConstraint) else None
-
-    @cached_property
-    def blocks(self) -> list[int]:
-        """One number for each whole block of its ids and all that comes before it."""
-        return _blocks(self.ids)
 
 
 class OpenVINOScheduler:
@@ -123,7 +89,7 @@ class OpenVINOScheduler:
             ids: The prompt.
             fits: Whether the context holds it; if not, its request will raise the error.
         """
-        wanted = fits and self._keeps_blocks and len(ids) >= _BLOCK
+        wanted = fits and self._keeps_blocks and len(ids) >= BLOCK
         due = time.monotonic() + _AT_ONCE
         ticket = PrefillTicket(ids, done=not wanted, claimed=not wanted, due=due)
         if wanted:
@@ -277,8 +243,8 @@ class OpenVINOScheduler:
             return False
         config = openvino_genai.GenerationConfig()
         config.max_new_tokens = 1
-        self._ahead_blocks = _blocks(waiting.ids)
-        whole = len(self._ahead_blocks) * _BLOCK
+        self._ahead_blocks = block_numbers(waiting.ids)
+        whole = len(self._ahead_blocks) * BLOCK
         self._ahead = waiting, self._add(waiting.ids[:whole], config)
         return True
 
@@ -307,7 +273,7 @@ class OpenVINOScheduler:
         config.do_sample = request.temperature > 0
         if config.do_sample:
             config.temperature, config.top_p = request.temperature, request.top_p
-            config.rng_seed = (state.seed + state.restarts) % _SEEDS
+            config.rng_seed = (state.seed + state.restarts) % SEEDS
         config.logprobs = 0 if state.log_probs is None else 1
         if pattern is not None:
             config.structured_output_config = openvino_genai.StructuredOutputConfig(regex=pattern)
@@ -394,14 +360,6 @@ class OpenVINOScheduler:
     def _left_to_spell(self, state: OpenVINOState) -> bytes:
         seam = state.request.seam
         return seam.spelled[len(self._bytes(state.written)) :] if seam else b""
-
-
-def _blocks(ids: list[int]) -> list[int]:
-    found, before = [], 0
-    for start in range(0, len(ids) - _BLOCK + 1, _BLOCK):
-        before = hash((before, *ids[start : start + _BLOCK]))
-        found.append(before)
-    return found
 
 
 def _as_student_error(error: BaseException) -> StudentError:

@@ -107,6 +107,10 @@ def test_an_answer_that_nobody_reads_is_stopped(make, fake_openvino) -> None:
     assert pipeline.steps < 30
 
 
+def scheduler_module(student) -> types.ModuleType:
+    return sys.modules[type(student._engine._scheduler).__module__]
+
+
 def test_a_request_waits_for_the_prefill_of_its_prompt(make, fake_openvino) -> None:
     student = make()
     (pipeline,) = fake_openvino[1].made
@@ -123,6 +127,17 @@ def test_a_request_waits_for_the_prefill_of_its_prompt(make, fake_openvino) -> N
     assert pipeline.added == [0, 3], "two steps without a token and one with it"
     assert ahead.done
     assert answers
+
+
+def test_guidance_that_comes_at_once_is_read_with_its_prompt(
+    make, fake_openvino, monkeypatch
+) -> None:
+    monkeypatch.setattr(scheduler_module(make()), "_AT_ONCE", 30.0)
+    student = make()
+    pipeline = fake_openvino[1].made[-1]
+    with student.prefill([HumanMessage(LONG)]):
+        assert student.invoke(LONG).text
+    assert pipeline.added == [0], "the request alone"
 
 
 def test_a_prompt_being_prefilled_holds_up_no_other_request(make, fake_openvino) -> None:
@@ -186,8 +201,8 @@ def test_requests_that_come_while_others_are_let_in_share_their_first_step(
             others[-1].start()
             wait_until(lambda: student._engine._scheduler.queue.waiting)
 
-    scheduler = sys.modules[type(student._engine._scheduler).__module__]
-    monkeypatch.setattr(scheduler, "time", types.SimpleNamespace(sleep=another))
+    time = types.SimpleNamespace(sleep=another)
+    monkeypatch.setattr(scheduler_module(student), "time", time)
     student.invoke(QUESTION)
     for other in others:
         other.join(10)
