@@ -285,7 +285,8 @@ class OpenVINOScheduler:
         """Take the tokens of a step; return whether the request is finished."""
         handle = state.handle
         if not handle.can_read():
-            return self._refuse_ended(handle)
+            self._check_running(handle)
+            return False
         for output in handle.read().values():
             if state.log_probs is not None:
                 state.log_probs += output.generated_log_probs
@@ -296,13 +297,13 @@ class OpenVINOScheduler:
                     return False
         return False
 
-    def _refuse_ended(self, handle: Any) -> bool:
-        if handle.get_status() == openvino_genai.GenerationStatus.RUNNING:
-            return False
-        raise StudentError(
-            f"OpenVINO ended the answer too early ({handle.get_status().name}): its KV cache "
-            "has no more room; raise kv_tokens, or lower max_tokens or max_batch_size"
-        )
+    def _check_running(self, handle: Any) -> None:
+        status = handle.get_status()
+        if status != openvino_genai.GenerationStatus.RUNNING:
+            raise StudentError(
+                f"OpenVINO ended the answer too early ({status.name}): its KV cache has no more "
+                "room; raise kv_tokens, or lower max_tokens or max_batch_size"
+            )
 
     def _take(self, state: OpenVINOState, token: int) -> bool:
         """Take a token that OpenVINO chose; return whether the request is finished."""
