@@ -132,6 +132,8 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         for name, entry in ENTRIES.items()
         if places[entry.runs] and entry.installed and (not args.ways or name in args.ways)
     ]
+    if args.generate_users < min(args.users):
+        names = [name for name in names if name != "generate"]
     workers: dict[str, Worker] = {}
     found: dict[str, Any] = {name: {"users": {}, "first": []} for name in names}
     results = {
