@@ -132,8 +132,11 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         for name, entry in ENTRIES.items()
         if places[entry.runs] and entry.installed and (not args.ways or name in args.ways)
     ]
-    if args.generate_users < min(args.users):
-        names = [name for name in names if name != "generate"]
+
+    def asked_with(users: int) -> list[str]:
+        return [name for name in names if name != "generate" or users <= args.generate_users]
+
+    names = asked_with(min(args.users))
     workers: dict[str, Worker] = {}
     found: dict[str, Any] = {name: {"users": {}, "first": []} for name in names}
     results = {
@@ -155,9 +158,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         turns = random.Random(1)
         known = 0
         for users in args.users:
-            asked_now = [
-                name for name in names if name != "generate" or users <= args.generate_users
-            ]
+            asked_now = asked_with(users)
             # The examples become known; llama.cpp has a prompt cache in each slot.
             for name in asked_now if users > known else []:
                 workers[name].ask(prompts=prompts[:users], tokens=4)

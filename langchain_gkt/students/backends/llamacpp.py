@@ -36,6 +36,7 @@ from langchain_gkt.students.backends.slots import Job, Slots
 from langchain_gkt.students.engine.config import EngineConfig
 from langchain_gkt.students.engine.context_window import ContextWindow
 from langchain_gkt.students.engine.delivery import Deliver, areceive, receive
+from langchain_gkt.students.engine.prefill import AT_ONCE
 from langchain_gkt.students.engine.requests.request import Request, TextConstraint, TokenChunk
 from langchain_gkt.students.engine.token_healing import TokenSpelling
 
@@ -45,8 +46,6 @@ _CANNOT_FORK = (
     "a student run by llama.cpp cannot work in a forked process; make children with the start "
     "method 'spawn', or use backend='torch'"
 )
-# Seconds: guidance that comes sooner (of a cache, say) is cheaper to read with the prompt.
-_AT_ONCE = 0.05
 # The process whose threads llama.cpp has started; it fails in forked children of it.
 _started_in: list[int] = []
 
@@ -311,7 +310,7 @@ class LlamaCppBackend:
     def _run_prefill(self, ahead: PromptPrefill) -> None:
         def run() -> None:
             try:
-                if not ahead.claimed.wait(_AT_ONCE) and not ahead.closed:
+                if not ahead.claimed.wait(AT_ONCE) and not ahead.closed:
                     body = {"prompt": ahead.ids, "n_predict": 0, "stream": True}
                     self._complete({**body, "return_progress": True}, lambda _: ahead.closed)
             except Exception as error:  # noqa: BLE001  its request will say what is wrong

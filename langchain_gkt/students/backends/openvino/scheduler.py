@@ -28,7 +28,7 @@ from langchain_gkt.students.backends.openvino.state import (
     block_numbers,
 )
 from langchain_gkt.students.engine.config import EngineConfig
-from langchain_gkt.students.engine.prefill import PrefillTicket
+from langchain_gkt.students.engine.prefill import AT_ONCE, PrefillTicket
 from langchain_gkt.students.engine.request_queue import RequestQueue
 from langchain_gkt.students.engine.request_state import RequestState
 from langchain_gkt.students.engine.requests.request import TextConstraint
@@ -42,8 +42,6 @@ _CLOSED = "the student was closed before the answer was finished"
 _MOST_KNOWN = 2**16
 # A step keeps the interpreter's lock: who comes while requests come has to be let in between.
 _GATHER_SECONDS = 0.005
-# Guidance that comes sooner is read with its prompt, in fewer steps than after it.
-_AT_ONCE = 0.05
 
 
 class OpenVINOScheduler:
@@ -90,7 +88,7 @@ class OpenVINOScheduler:
             fits: Whether the context holds it; if not, its request will raise the error.
         """
         wanted = fits and self._keeps_blocks and len(ids) >= BLOCK
-        due = time.monotonic() + _AT_ONCE
+        due = time.monotonic() + AT_ONCE
         ticket = PrefillTicket(ids, done=not wanted, claimed=not wanted, due=due)
         if wanted:
             self.queue.submit_ticket(ticket)

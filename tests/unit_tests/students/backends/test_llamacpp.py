@@ -118,7 +118,7 @@ def test_a_request_comes_after_the_prefill_of_its_prompt(make, fake_llamacpp) ->
 
 @pytest.mark.slow
 def test_a_request_waits_while_its_prompt_is_read_ahead(make, fake_llamacpp, monkeypatch) -> None:
-    monkeypatch.setattr(fake_llamacpp[0], "_AT_ONCE", 0.0)
+    monkeypatch.setattr(fake_llamacpp[0], "AT_ONCE", 0.0)
     student = make()
     (server,) = fake_llamacpp[1].made
     reading, go_on, complete = threading.Event(), threading.Event(), server.handle_completions
@@ -146,7 +146,7 @@ def test_a_request_waits_while_its_prompt_is_read_ahead(make, fake_llamacpp, mon
 def test_a_request_that_comes_at_once_reads_its_prompt_itself(
     make, fake_llamacpp, monkeypatch
 ) -> None:
-    monkeypatch.setattr(fake_llamacpp[0], "_AT_ONCE", 30.0)
+    monkeypatch.setattr(fake_llamacpp[0], "AT_ONCE", 30.0)
     student = make()
     (server,) = fake_llamacpp[1].made
     with student.prefill([HumanMessage("What is 3 plus 4?")]) as ahead:
@@ -158,7 +158,7 @@ def test_a_request_that_comes_at_once_reads_its_prompt_itself(
 def test_a_request_that_waits_for_the_slot_of_its_prefill_reads_its_prompt_itself(
     make, fake_llamacpp, monkeypatch
 ) -> None:
-    monkeypatch.setattr(fake_llamacpp[0], "_AT_ONCE", 30.0)
+    monkeypatch.setattr(fake_llamacpp[0], "AT_ONCE", 30.0)
     student = make(max_batch_size=1)
     (server,) = fake_llamacpp[1].made
     with student.prefill([HumanMessage("What is 3 plus 4?")]):
