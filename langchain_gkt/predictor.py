@@ -10,7 +10,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 from langchain_core.messages import BaseMessage
 from pydantic import BeforeValidator, model_validator
@@ -18,6 +18,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from pydantic_core import ArgsKwargs
 
 from langchain_gkt.errors import refuse_unknown, whole_number
+from langchain_gkt.students.protocol import FirstToken
 
 VERSION = 1
 """Grows when the meaning of a saved predictor changes."""
@@ -30,18 +31,6 @@ _AGAIN = "make the policy again with choose(predictor=True)"
 _NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|[。！？]")  # noqa: RUF001
 _LEAST = 1e-6
-
-
-class FirstToken(NamedTuple):
-    """One of the first tokens of a student's own, greedy answer.
-
-    Attributes:
-        probability: How likely the token was.
-        entropy: Entropy in nats of the distribution it was chosen from; None if unknown.
-    """
-
-    probability: float
-    entropy: float | None = None
 
 
 @runtime_checkable

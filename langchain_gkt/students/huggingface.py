@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage
@@ -14,7 +14,6 @@ from langchain_core.runnables.config import RunnableConfig, run_in_executor
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from langchain_gkt.errors import ConfigurationError, StudentError, own_errors, refuse_unknown
-from langchain_gkt.predictor import FirstToken
 from langchain_gkt.structured_output.schema import Method, bind_schema
 from langchain_gkt.structured_output.tools import AnyTool, ToolChoice, in_openai_form
 from langchain_gkt.students.backends.choosing import BackendName
@@ -23,6 +22,7 @@ from langchain_gkt.students.batching import InterruptibleChatModel, with_max_con
 from langchain_gkt.students.generation import Generation
 from langchain_gkt.students.loading import ModelSource, StudentLoader, name_of
 from langchain_gkt.students.profile import student_profile
+from langchain_gkt.students.protocol import FirstToken, FirstTokenDetail, Student
 from langchain_gkt.students.settings import (
     NO_PLACE_FOR_TOOLS,
     SAMPLING,
@@ -36,7 +36,7 @@ from langchain_gkt.students.tokenization.control_tokens import AllowedTokens
 _ANSWER_FIELDS = (*SAMPLING, "stop", "dtype", "on_long_prompt")
 
 
-class HuggingFaceStudent(InterruptibleChatModel):
+class HuggingFaceStudent(Student, InterruptibleChatModel):
     """A local Hugging Face model that continues answers.
 
     A trailing AIMessage is the beginning of the model's own answer; only what follows is
@@ -53,11 +53,6 @@ class HuggingFaceStudent(InterruptibleChatModel):
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, protected_namespaces=())
-    names_weights: ClassVar[bool] = True
-    """Whether LangChain's cache tells two sets of weights apart."""
-    enforces_schema: ClassVar[bool] = True
-    """Whether an answer with a ``response_format`` always keeps to its schema."""
-
     model: Any
     """A folder, a hub id, a ``.gguf`` file (``owner/repo:file.gguf`` on the hub), or a loaded
     transformers model (then ``tokenizer`` is needed)."""
@@ -200,21 +195,7 @@ class HuggingFaceStudent(InterruptibleChatModel):
         response_format: dict[str, Any] | None = None,
         reserve: int = 0,
     ) -> int:
-        """Refuse a conversation that the model cannot answer, without running it.
-
-        Args:
-            messages: The conversation.
-            tools: Tools in OpenAI's form.
-            tool_choice: As for `bind_tools`.
-            response_format: The form the answer must have, if any.
-            reserve: Tokens that another model will write as the answer's beginning.
-
-        Returns:
-            Tokens that the shortest answer of that form takes; 0 without a form.
-
-        Raises:
-            ValueError: If it is empty, too long or more than text, or its form cannot be kept.
-        """
+        """Refuse a conversation that the model cannot answer; see `Student.check`."""
         settings = GenerationSettings.of_call(
             self, tools=tools, tool_choice=tool_choice, response_format=response_format
         )
@@ -227,11 +208,7 @@ class HuggingFaceStudent(InterruptibleChatModel):
         tools: Sequence[dict[str, Any]] | None = None,
         response_format: dict[str, Any] | None = None,
     ) -> PrefillHandle:
-        """Prefill a prompt while the beginning of its answer is still being written.
-
-        The arguments are those of `check`, the messages without the beginning of the answer.
-        Leaving the returned context frees the KV cache, unless a call with this prompt took it.
-        """
+        """Prefill a prompt ahead of its request; see `Student.prefill`."""
         settings = GenerationSettings.of_call(self, tools=tools, response_format=response_format)
         return self._engine.prefill(self._loader.load().tokenize(messages, settings)[0])
 
@@ -244,7 +221,7 @@ class HuggingFaceStudent(InterruptibleChatModel):
         return [one.probability for one in await self.afirst_tokens(messages, tokens=tokens)]
 
     def first_tokens(self, messages: list[BaseMessage], *, tokens: int = 1) -> list[FirstToken]:
-        """Return how sure the model is of the first tokens of its own, greedy answer."""
+        """Return how sure the model is of its first tokens; see `Student.first_tokens`."""
         return self._engine.first_tokens(self._loader.load().build_probe(self, messages, tokens))
 
     async def afirst_tokens(
@@ -263,9 +240,29 @@ class HuggingFaceStudent(InterruptibleChatModel):
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
     @property
-    def continues_blanks(self) -> bool:
-        """Whether text that ends in a blank is continued well: the blank may become another."""
+    def first_token_detail(self) -> FirstTokenDetail:
+        """What the engine reports of first tokens."""
+        return self._engine.first_token_detail
+
+    @property
+    def continues_whitespace(self) -> bool:
+        """Whether text that ends in whitespace is continued well: it may become another token."""
         return self._engine.spelling.is_known
+
+    @property
+    def continues_blanks(self) -> bool:
+        """The former name of `continues_whitespace`."""
+        return self.continues_whitespace
+
+    @property
+    def names_weights(self) -> bool:
+        """Always: the cache key holds a digest of the weights."""
+        return True
+
+    @property
+    def enforces_schema(self) -> bool:
+        """Always: forbidden tokens are never written."""
+        return True
 
     @property
     def knows_tools(self) -> bool:

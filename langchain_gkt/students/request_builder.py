@@ -111,9 +111,13 @@ class RequestBuilder:
             tokens: How many tokens.
 
         Raises:
-            ValueError: If the engine cannot tell how likely they are.
+            NotImplementedError: If the engine cannot tell how likely they are.
         """
-        refuse_unsupported(self.engine, "probe", None)
+        if self.engine.first_token_detail == "none":
+            raise NotImplementedError(
+                f"backend={self.engine.name!r} does not report the probabilities of tokens; use "
+                "another backend, such as 'torch'"
+            )
         greedy = GenerationSettings.of_call(student, max_tokens=tokens, temperature=0.0)
         return self.build(messages, greedy)
 

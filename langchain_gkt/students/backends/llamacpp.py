@@ -26,7 +26,6 @@ from typing import Any, Literal
 import xllamacpp
 
 from langchain_gkt.errors import StudentError
-from langchain_gkt.predictor import FirstToken
 from langchain_gkt.students.backends.gguf import GGUFHeader
 from langchain_gkt.students.backends.llamacpp_answer import AnswerText, completion_request
 from langchain_gkt.students.backends.llamacpp_grammar import ConstrainedAnswer
@@ -39,6 +38,7 @@ from langchain_gkt.students.engine.delivery import Deliver, areceive, receive
 from langchain_gkt.students.engine.prefill import AT_ONCE
 from langchain_gkt.students.engine.requests.request import Request, TextConstraint, TokenChunk
 from langchain_gkt.students.engine.token_healing import TokenSpelling
+from langchain_gkt.students.protocol import FirstToken, FirstTokenDetail
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +54,8 @@ class LlamaCppBackend:
     """A GGUF file that llama.cpp has loaded; the backend named ``llamacpp``."""
 
     name = "llamacpp"
-    cannot: Mapping[Any, str] = MappingProxyType({})
+    unsupported: Mapping[Any, str] = MappingProxyType({})
+    first_token_detail: FirstTokenDetail = "probabilities"
 
     def __init__(
         self, header: GGUFHeader, tokenizer: Any, config: EngineConfig, device: str | None

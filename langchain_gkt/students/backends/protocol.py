@@ -10,12 +10,12 @@ import threading
 from collections.abc import AsyncGenerator, Generator, Mapping
 from typing import Any, Literal, Protocol
 
-from langchain_gkt.predictor import FirstToken
 from langchain_gkt.students.engine.context_window import ContextWindow
 from langchain_gkt.students.engine.requests.request import Request, TokenChunk
 from langchain_gkt.students.engine.token_healing import TokenSpelling
+from langchain_gkt.students.protocol import FirstToken, FirstTokenDetail
 
-Feature = Literal["seed", "probe", "response_format"]
+Feature = Literal["seed", "response_format"]
 """What a call may ask for and not every engine can do."""
 
 
@@ -49,8 +49,10 @@ class Backend(Protocol):
 
     name: str
     """Its name as a value of the field ``backend``."""
-    cannot: Mapping[Feature, str]
-    """What a call may not ask for, each with the reason and the mend."""
+    unsupported: Mapping[Feature, str]
+    """What a call may not ask for, each with the reason and the fix."""
+    first_token_detail: FirstTokenDetail
+    """What `first_tokens` reports."""
     tokenizer: Any
     """A fast Hugging Face tokenizer, with the chat template."""
     end_ids: set[int]
@@ -135,6 +137,9 @@ class Backend(Protocol):
 
         Returns:
             The tokens, the end token included.
+
+        Raises:
+            StudentError: As `generate` does.
         """
         ...
 
@@ -158,9 +163,9 @@ def refuse_unsupported(backend: Backend, feature: Feature, given: object) -> Non
     Raises:
         ValueError: If the engine cannot; it says why and what to do instead.
     """
-    if feature in backend.cannot:
+    if feature in backend.unsupported:
         asked = "" if given is None else f"={given!r}"
         raise ValueError(
-            f"{feature}{asked} cannot be had of a student with backend={backend.name!r}: "
-            f"{backend.cannot[feature]}"
+            f"{feature}{asked} is not supported by a student with backend={backend.name!r}: "
+            f"{backend.unsupported[feature]}"
         )

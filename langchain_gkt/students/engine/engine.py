@@ -19,7 +19,6 @@ from typing import Any, Literal
 import torch
 
 from langchain_gkt.errors import StudentError
-from langchain_gkt.predictor import FirstToken
 from langchain_gkt.students.engine.config import EngineConfig
 from langchain_gkt.students.engine.context_window import ContextWindow
 from langchain_gkt.students.engine.delivery import Deliver, areceive, receive
@@ -32,6 +31,7 @@ from langchain_gkt.students.engine.requests.request import Constraint, Request, 
 from langchain_gkt.students.engine.sampling import TokenProbabilityRecorder
 from langchain_gkt.students.engine.scheduler import Scheduler
 from langchain_gkt.students.engine.token_healing import Healing, TokenSpelling
+from langchain_gkt.students.protocol import FirstToken, FirstTokenDetail
 
 __all__ = ["Constraint", "Engine", "EngineConfig", "Prefill", "Request", "TokenChunk"]
 
@@ -77,7 +77,8 @@ class Engine:
     """A loaded model and its tokenizer; the backend named ``torch``."""
 
     name = "torch"
-    cannot: Mapping[Any, str] = MappingProxyType({})
+    unsupported: Mapping[Any, str] = MappingProxyType({})
+    first_token_detail: FirstTokenDetail = "entropies"
 
     def __init__(self, model: Any, tokenizer: Any, config: EngineConfig | None = None) -> None:
         """Prepare a model for inference.

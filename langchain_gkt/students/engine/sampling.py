@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import torch
 
 from langchain_gkt.errors import StudentError
-from langchain_gkt.predictor import FirstToken
 from langchain_gkt.students.engine.request_state import RequestState
 from langchain_gkt.students.engine.requests.request import Request
+from langchain_gkt.students.protocol import FirstToken
 
 # Dividing by less overflows, and the draw is the likeliest token anyway.
 _MIN_TEMPERATURE = 1e-4

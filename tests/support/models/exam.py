@@ -13,7 +13,7 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 
 from langchain_gkt import GuidedKnowledgeTransferChain, Price
 from langchain_gkt.evaluation import Task
-from langchain_gkt.predictor import FirstToken
+from langchain_gkt.students.protocol import FirstToken
 
 PRICE = Price(input_mtok="1000", output_mtok="2000")  # 0.001 and 0.002 dollars a token
 

@@ -19,7 +19,6 @@ import openvino_genai
 import torch
 
 from langchain_gkt.errors import StudentError
-from langchain_gkt.predictor import FirstToken
 from langchain_gkt.students.backends.openvino.folder import OpenVINOSource
 from langchain_gkt.students.backends.openvino.scheduler import OpenVINOScheduler
 from langchain_gkt.students.backends.openvino.state import OpenVINOState
@@ -29,6 +28,7 @@ from langchain_gkt.students.engine.delivery import Deliver, areceive, receive
 from langchain_gkt.students.engine.requests.detokenizer import Detokenizer
 from langchain_gkt.students.engine.requests.request import Request, TokenChunk
 from langchain_gkt.students.engine.token_healing import Healing, TokenSpelling
+from langchain_gkt.students.protocol import FirstToken, FirstTokenDetail
 
 _GIB = 2**30
 _DEFAULT_CACHE = 2  # GiB
@@ -45,7 +45,8 @@ class OpenVINOBackend:
     """A model that OpenVINO has loaded."""
 
     name = "openvino"
-    cannot: Mapping[Any, str] = MappingProxyType({})
+    unsupported: Mapping[Any, str] = MappingProxyType({})
+    first_token_detail: FirstTokenDetail = "probabilities"
 
     def __init__(
         self,

@@ -1,0 +1,173 @@
+"""What a chain needs of its student. It knows neither torch nor transformers.
+
+`student_of` turns any LangChain chat model into a `Student`, with honest defaults: nothing is
+refused early, nothing is prefilled ahead, and no token probabilities are reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal, NamedTuple
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import BaseMessage
+from langchain_core.runnables.config import run_in_executor
+
+FirstTokenDetail = Literal["none", "probabilities", "entropies"]
+"""What a student reports of the first tokens of its answer; entropies include probabilities."""
+
+
+class FirstToken(NamedTuple):
+    """One of the first tokens of a student's own, greedy answer.
+
+    Attributes:
+        probability: How likely the token was.
+        entropy: Entropy in nats of the distribution it was chosen from; None if unknown.
+    """
+
+    probability: float
+    entropy: float | None = None
+
+
+class Student:
+    """A mixin for chat models that a chain takes as its student.
+
+    A trailing AIMessage is the beginning of the student's own answer. Override what the model can
+    do better than the defaults here, which hold for any chat model.
+    """
+
+    @property
+    def chat_model(self) -> BaseChatModel:
+        """The chat model that writes the answers: this object, unless it only wraps one."""
+        if not isinstance(self, BaseChatModel):
+            raise TypeError(
+                f"{type(self).__name__} is no chat model; derive it from BaseChatModel too, or "
+                "override chat_model"
+            )
+        return self
+
+    @property
+    def knows_tools(self) -> bool:
+        """Whether it can call tools."""
+        return type(self.chat_model).bind_tools is not BaseChatModel.bind_tools
+
+    @property
+    def continues_whitespace(self) -> bool:
+        """Whether text that ends in whitespace is continued well; many models do not."""
+        return False
+
+    @property
+    def enforces_schema(self) -> bool:
+        """Whether an answer with a ``response_format`` always keeps to its schema."""
+        return False
+
+    @property
+    def names_weights(self) -> bool:
+        """Whether LangChain's cache keeps two sets of weights apart."""
+        return False
+
+    @property
+    def repeatable(self) -> str:
+        """When equal greedy answers can be relied on: always, alone, never, or ``unknown``."""
+        return "unknown"
+
+    @property
+    def first_token_detail(self) -> FirstTokenDetail:
+        """What `first_tokens` reports."""
+        return "none"
+
+    def check(
+        self,
+        messages: list[BaseMessage],
+        *,
+        tools: Sequence[dict[str, Any]] | None = None,
+        tool_choice: str | bool | dict[str, Any] | None = None,
+        response_format: dict[str, Any] | None = None,
+        reserve: int = 0,
+    ) -> int:
+        """Refuse a conversation that the model cannot answer, without running it.
+
+        Args:
+            messages: The conversation.
+            tools: Tools in OpenAI's form.
+            tool_choice: As for `bind_tools`.
+            response_format: The form the answer must have, if any.
+            reserve: Tokens that another model will write as the answer's beginning.
+
+        Returns:
+            Tokens that the shortest answer of that form takes; 0 if that is not known.
+
+        Raises:
+            ValueError: If it is empty, too long or more than text, or its form cannot be kept.
+        """
+        return 0
+
+    def prefill(
+        self,
+        messages: list[BaseMessage],
+        *,
+        tools: Sequence[dict[str, Any]] | None = None,
+        response_format: dict[str, Any] | None = None,
+    ) -> AbstractContextManager[Any]:
+        """Prefill a prompt while the beginning of its answer is still being written.
+
+        The arguments are those of `check`, the messages without the beginning of the answer.
+        Leaving the returned context frees the KV cache, unless a call with this prompt took it.
+        """
+        return nullcontext()
+
+    def first_tokens(self, messages: list[BaseMessage], *, tokens: int = 1) -> list[FirstToken]:
+        """Return how sure the model is of the first tokens of its own, greedy answer.
+
+        Args:
+            messages: The conversation.
+            tokens: How many tokens to write at most.
+
+        Returns:
+            The tokens; fewer if the answer ends before. Their entropy is None unless
+            `first_token_detail` is ``entropies``.
+
+        Raises:
+            NotImplementedError: If `first_token_detail` is ``none``.
+        """
+        raise NotImplementedError(
+            f"a student of the kind {type(self.chat_model).__name__} does not report the "
+            "probabilities of its tokens; use a HuggingFaceStudent, or a policy that does not "
+            "need them (ask='always')"
+        )
+
+    async def afirst_tokens(
+        self, messages: list[BaseMessage], *, tokens: int = 1
+    ) -> list[FirstToken]:
+        """Do what `first_tokens` does, on the event loop."""
+
+        def ask() -> list[FirstToken]:
+            return self.first_tokens(messages, tokens=tokens)
+
+        return await run_in_executor(None, ask)
+
+
+class _AnyChatModel(Student):
+    """A chat model that says nothing of what a chain needs."""
+
+    def __init__(self, chat_model: BaseChatModel) -> None:
+        """Wrap it."""
+        self._chat_model = chat_model
+
+    @property
+    def chat_model(self) -> BaseChatModel:
+        """The chat model itself."""
+        return self._chat_model
+
+
+def student_of(model: BaseChatModel) -> Student:
+    """Return a chat model as a chain's student.
+
+    Args:
+        model: Any chat model that continues a trailing AIMessage.
+
+    Returns:
+        The model itself if it is a `Student`, else a view of it with the defaults.
+    """
+    return model if isinstance(model, Student) else _AnyChatModel(model)
