@@ -254,9 +254,41 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str], owner: str) -> No
     known = sorted(known)
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it takes: {', '.join(known)}."
-            raise TypeError(f"{owner} got an unknown argument {name!r}; {hint}")
+            raise TypeError(f"{owner} got an unknown argument {name!r}; {nearest(name, known)}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Say which known name was probably meant.
+
+    Args:
+        name: The unknown name.
+        known: Names that exist.
+
+    Returns:
+        A question for the end of a message, or all names if none is near.
+    """
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"it takes: {', '.join(known)}."
+
+
+def share_number(name: str, value: Any) -> float:
+    """Check that a value is a share.
+
+    Args:
+        name: The field's name, for the message.
+        value: The value.
+
+    Returns:
+        The value.
+
+    Raises:
+        ValueError: If it is not a number from 0 to 1.
+    """
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= value <= 1:
+        raise ValueError(f"{name} must be a number from 0 to 1, such as 0.3 for 30%, not {value!r}")
+    return value
 
 
 def whole_number(name: str, value: Any, *, least: int, meaning: str = "") -> int:

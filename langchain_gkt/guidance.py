@@ -4,29 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import statistics
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Annotated, Any, Literal, get_args
 
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
-from langchain_core.messages import BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from pydantic import BeforeValidator, ValidationError, model_validator
 from pydantic.dataclasses import dataclass as checked_dataclass
 from pydantic_core import ArgsKwargs
 
-from langchain_gkt._langchain_compat import to_messages
 from langchain_gkt.errors import explain, refuse_unknown, whole_number
-from langchain_gkt.predictor import (
-    Predictor,
-    SupportsFirstTokens,
-    check_share,
-    question_of,
-    threshold_for,
-)
+from langchain_gkt.gates import ConfidenceGate, Gate, LearnedGate, Predictor, calibrate, gate_from
 from langchain_gkt.prompts.base import check_teacher_prompt
 from langchain_gkt.prompts.plain_data import from_data, name_prompt, to_data
 from langchain_gkt.texts import edges
@@ -87,6 +77,7 @@ class GuidancePolicy:
             ``none``: not at all. An answer that the teacher finished by itself is never cut.
         ask: ``always``, ``never``, or a number between 0 and 1: the teacher is asked only
             if the student's confidence is below it. Calls with tools always ask.
+            ``ask_below`` is another name of it.
         probe_tokens: How many of the student's own first tokens its confidence is measured
             on: the geometric mean of their probabilities. 1 is known from prefilling the
             prompt alone; each more costs one decoding step of the student.
@@ -98,6 +89,9 @@ class GuidancePolicy:
         predictor: Chooses for each question whether the teacher writes nothing, ``tokens``, or
             the whole answer; learned by `Sweep.choose`. It looks at first tokens of its own
             number. Calls with tools or a schema get ``tokens``, as without it.
+        gate: Decides for each question how much the teacher writes: any gate of
+            `langchain_gkt.gates`, or one of your own. ``ask`` with a number and ``predictor``
+            are short forms of two of them.
 
     Raises:
         ValueError: If a value makes no sense; the message names the field and what it takes.
@@ -115,46 +109,50 @@ class GuidancePolicy:
     ] = 0
     teacher_prompt: Annotated[Any, BeforeValidator(_check_prompt)] = None
     predictor: Predictor | None = None
+    gate: Annotated[Any, BeforeValidator(gate_from)] = None
 
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown_fields(cls, values: Any) -> Any:
-        given = values.kwargs if isinstance(values, ArgsKwargs) else values
-        refuse_unknown(given or (), cls.__dataclass_fields__, cls.__name__)
-        return values
+        given = dict((values.kwargs if isinstance(values, ArgsKwargs) else values) or {})
+        if "ask_below" in given:
+            if "ask" in given:
+                raise ValueError("GuidancePolicy.ask is the same as ask_below; give one of them")
+            given["ask"] = given.pop("ask_below")
+        refuse_unknown(given, cls.__dataclass_fields__, cls.__name__)
+        return ArgsKwargs((), given)
 
     @model_validator(mode="after")
     def _refuse_two_judges(self) -> GuidancePolicy:
-        if self.predictor is not None and self.ask != "always":
+        judges = [name for name in ("predictor", "gate") if getattr(self, name) is not None]
+        if len(judges) == 2 or (judges and self.ask != "always"):
+            first = f"ask={self.ask!r}" if self.ask != "always" else "predictor"
             raise ValueError(
-                f"GuidancePolicy.ask={self.ask!r} and GuidancePolicy.predictor both say when the "
-                "teacher is asked; leave ask at 'always', or set predictor=None"
+                f"GuidancePolicy.{first} and GuidancePolicy.{judges[-1]} both say when the "
+                f"teacher is asked; leave ask at 'always', or set {judges[-1]}=None"
             )
         return self
-
-    @property
-    def gated(self) -> bool:
-        """Whether it depends on the question if the teacher is asked."""
-        return self.predictor is not None or self.threshold is not None
-
-    @property
-    def probed(self) -> int:
-        """How many of the student's own first tokens are looked at; 0 for none."""
-        if self.predictor is not None:
-            return self.predictor.probe_tokens
-        return 0 if self.threshold is None else self.probe_tokens
 
     @property
     def threshold(self) -> float | None:
         """The confidence below which the teacher is asked; None if it plays no part."""
         return None if isinstance(self.ask, str) else self.ask
 
+    @property
+    def active_gate(self) -> Gate | None:
+        """The gate that decides by the question; None if none does."""
+        if self.gate is not None:
+            return self.gate  # type: ignore[no-any-return]
+        if self.predictor is not None:
+            return LearnedGate(predictor=self.predictor)
+        if isinstance(self.ask, str):
+            return None
+        return ConfidenceGate(below=self.ask, probe_tokens=self.probe_tokens)
+
     def calibrate(
         self, student: BaseChatModel, questions: Sequence[LanguageModelInput], *, share: float
     ) -> GuidancePolicy:
-        """Have the predictor ask for a share of the questions, going by examples of them.
-
-        The student looks at each question; no answer need be known and no teacher is asked.
+        """Have the gate ask for a share of the questions; see `langchain_gkt.gates.calibrate`.
 
         Args:
             student: The student, such as a chain's ``student``.
@@ -165,29 +163,20 @@ class GuidancePolicy:
             The policy with another threshold.
 
         Raises:
-            ValueError: If there is no predictor, the share makes no sense, the student does not
-                tell what the predictor looks at, or there are too few questions.
+            ValueError: If there is no gate, the share makes no sense, the student does not
+                report what the gate needs, or there are too few questions.
         """
-        check_share(share)
-        if self.predictor is None:
+        if (gate := self.active_gate) is None:
             raise ValueError(
-                "calibrate() sets the threshold of GuidancePolicy.predictor, and there is none; "
-                "make one with choose(predictor=True)"
+                "calibrate() sets the threshold of GuidancePolicy.gate, ask or predictor, and "
+                "there is none; make one with choose(predictor=True)"
             )
-        require_confidence(student, self)
-        asked = [to_messages(student, question) for question in questions]
-
-        def score(messages: list[BaseMessage]) -> float:
-            assert self.predictor is not None
-            first = first_token_calls(student, messages, self)[0]() if self.probed else ()
-            return self.predictor.predict(question_of(messages), first).score
-
-        with ThreadPoolExecutor() as pool:  # the student batches them
-            scores = list(pool.map(score, asked))
-        threshold = threshold_for(scores, share)
-        return dataclasses.replace(
-            self, predictor=dataclasses.replace(self.predictor, threshold=threshold)
-        )
+        gate = calibrate(gate, student, questions, share=share)
+        if isinstance(gate, LearnedGate) and self.predictor is not None:
+            return dataclasses.replace(self, predictor=gate.predictor)
+        if isinstance(gate, ConfidenceGate) and self.gate is None:
+            return dataclasses.replace(self, ask=gate.below)
+        return dataclasses.replace(self, gate=gate)
 
     def save(self, path: str | Path) -> None:
         """Write the policy to a JSON file, which a chain takes as ``guidance="file.json"``.
@@ -204,8 +193,11 @@ class GuidancePolicy:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the policy as plain values; a prompt that is no data is there by its name."""
-        values = dataclasses.asdict(dataclasses.replace(self, teacher_prompt=None))
-        return {**values, "teacher_prompt": name_prompt(self.teacher_prompt)}
+        values = dataclasses.asdict(dataclasses.replace(self, teacher_prompt=None, gate=None))
+        # Left out if there is none: releases before it read such a file.
+        del values["gate"]
+        named = {} if self.gate is None else {"gate": self.gate.to_dict()}
+        return {**values, "teacher_prompt": name_prompt(self.teacher_prompt), **named}
 
     @classmethod
     def load(cls, path: str | Path) -> GuidancePolicy:
@@ -283,86 +275,6 @@ def as_policy(
             f"{type(given).__name__}"
         )
     return given
-
-
-@runtime_checkable
-class SupportsConfidence(Protocol):
-    """A student that can say how confident it is; see `HuggingFaceStudent.probe`."""
-
-    def probe(self, messages: list[BaseMessage], *, tokens: int = 1) -> list[float]:
-        """Return the probabilities of the first tokens of its own answer."""
-        ...
-
-    async def aprobe(self, messages: list[BaseMessage], *, tokens: int = 1) -> list[float]:
-        """Do the same, on the event loop."""
-        ...
-
-
-def require_confidence(student: object, policy: GuidancePolicy) -> None:
-    """Refuse a student that cannot say what a policy decides by.
-
-    Args:
-        student: The student.
-        policy: Any policy.
-
-    Raises:
-        ValueError: If it cannot.
-    """
-    name, predictor = type(student).__name__, policy.predictor
-    if policy.threshold is not None and not isinstance(student, SupportsConfidence):
-        raise ValueError(
-            f"guidance.ask={policy.ask} goes by the student's confidence, which a "
-            f"{name} does not tell; use a HuggingFaceStudent or ask='always'"
-        )
-    if predictor is None or not predictor.probe_tokens:
-        return
-    if predictor.needs_entropies and not isinstance(student, SupportsFirstTokens):
-        what = "entropies"
-    elif not isinstance(student, SupportsConfidence | SupportsFirstTokens):
-        what = "probabilities"
-    else:
-        return
-    raise ValueError(
-        f"guidance.predictor goes by the {what} of the student's first {predictor.probe_tokens} "
-        f"tokens, which a {name} does not tell; use a HuggingFaceStudent, or learn a predictor "
-        "from a sweep with this student"
-    )
-
-
-def first_token_calls(
-    student: Any, messages: list[BaseMessage], policy: GuidancePolicy
-) -> tuple[Callable[[], Any], Callable[[], Awaitable[Any]]]:
-    """Return the calls that ask a student for the first tokens a policy looks at.
-
-    Args:
-        student: A student that `require_confidence` accepts.
-        messages: The conversation.
-        policy: The policy.
-
-    Returns:
-        A call, and the same for an event loop; both give tokens, or their probabilities alone.
-    """
-    if policy.predictor is not None and isinstance(student, SupportsFirstTokens):
-        call, acall = student.first_tokens, student.afirst_tokens
-    else:
-        call, acall = student.probe, student.aprobe
-    return partial(call, messages, tokens=policy.probed), partial(
-        acall, messages, tokens=policy.probed
-    )
-
-
-def confidence(probabilities: Sequence[float]) -> float:
-    """Return a student's confidence in the answer it would begin by itself.
-
-    Args:
-        probabilities: The probabilities of its own first tokens.
-
-    Returns:
-        Their geometric mean, between 0 and 1; 1 if there are none.
-    """
-    if not probabilities or min(probabilities) <= 0:
-        return 1.0 if not probabilities else 0.0
-    return statistics.geometric_mean(probabilities)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

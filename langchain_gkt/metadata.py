@@ -7,8 +7,8 @@ from typing import Any
 from langchain_core.messages.ai import UsageMetadata
 from typing_extensions import TypedDict
 
+from langchain_gkt.gates.base import Amount
 from langchain_gkt.modes import Mode, Role
-from langchain_gkt.predictor import Amount
 
 __all__ = ["GKTMetadata", "Mode", "Role", "from_cache"]
 
@@ -45,6 +45,8 @@ class GKTMetadata(TypedDict):
         predicted: Share of right answers that it expects of each amount; None without one.
         written_chars: Characters that the teacher wrote, before cutting.
         mode: The mode of the call.
+        strategy: The same: how the answer was made.
+        signals: What the policy's gate has measured of the question, by name; empty without one.
         call_id: The id of the call; ``gkt_call_id`` in the metadata of both child runs.
         teacher_prompt_share: About how long the prompt that the teacher was shown is, as a share
             of the whole conversation (estimated by characters); None if it was shown the whole.
@@ -65,6 +67,8 @@ class GKTMetadata(TypedDict):
     predicted: dict[Amount, float] | None
     written_chars: int
     mode: Mode
+    strategy: str
+    signals: dict[str, float]
     call_id: str
     teacher_prompt_share: float | None
     refusal: str | None

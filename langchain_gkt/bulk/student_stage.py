@@ -17,11 +17,13 @@ from langchain_core.outputs import ChatResult
 from langchain_gkt.bulk.chains import read_prompt, unpack_chain
 from langchain_gkt.bulk.columns import TEACHER, RowResult, TeacherResult, add_columns
 from langchain_gkt.bulk.stages import StageSettings, read_result, spend_student
+from langchain_gkt.chain.strategy import strategy_of
 from langchain_gkt.costs import CostTracker, MachineTime
 from langchain_gkt.costs.totals import UsageTotals
 from langchain_gkt.errors import BudgetExceeded
 from langchain_gkt.evaluation.running.records import AnswerPart, TeacherReply, part_of
 from langchain_gkt.evaluation.running.replay import RecordedTeacher, ReplayedReply
+from langchain_gkt.students.protocol import student_of
 
 if TYPE_CHECKING:
     import pyarrow
@@ -76,9 +78,9 @@ class StudentStage:
         self.settings, self.controller = settings, controller
         self.chain = unpack_chain(settings.chain)
         self.at_once = 2 * getattr(self.chain.student, "max_batch_size", 8)
-        if self.chain.mode != "teacher" and hasattr(self.chain.student, "check"):
+        if strategy_of(self.chain.mode).asks_student:
             # A student that cannot be loaded ends the job here, and not each row by itself.
-            self.chain.student.check([HumanMessage("?")])
+            student_of(self.chain.student).check([HumanMessage("?")])
 
     def __call__(self, block: pyarrow.Table) -> pyarrow.Table:
         """Finish the rows of a block.

@@ -24,6 +24,7 @@ from langchain_gkt.bulk.columns import ROW, TEACHER, TeacherResult
 from langchain_gkt.bulk.controller import Admission
 from langchain_gkt.bulk.stages import StageSettings
 from langchain_gkt.chain.steps.teacher_step import TeacherStep
+from langchain_gkt.chain.strategy import strategy_of
 from langchain_gkt.costs.aggregator import CostAggregator
 from langchain_gkt.costs.budget import Reservation
 from langchain_gkt.costs.prices import RolePrices
@@ -221,7 +222,7 @@ class TeacherStage:
             key=key,
             reply=asdict(reply),
             guidance=guidance.text,
-            finished=guidance.complete or self.chain.mode == "teacher",
+            finished=guidance.complete or not strategy_of(self.chain.mode).asks_student,
             finish_reason=guidance.finish_reason,
             part=part,
         )
@@ -231,7 +232,7 @@ class TeacherStage:
         may_fall_back = self.call_settings.fall_back
         alone = error.go_on if isinstance(error, BudgetExceeded) else may_fall_back
         text = f"{type(error).__name__}: {error}"
-        if alone and self.chain.mode == "guided":
+        if alone and strategy_of(self.chain.mode).student_may_answer:
             return TeacherResult(key=key, fallback=text, part=part)
         return TeacherResult(key=key, error=text, part=part)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from langchain_gkt.chain import strategies
 from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
 
-__all__ = ["GuidedKnowledgeTransferChain"]
+__all__ = ["GuidedKnowledgeTransferChain", "strategies"]

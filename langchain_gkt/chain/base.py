@@ -15,7 +15,7 @@ from langchain_core.tools import BaseTool
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from langchain_gkt._langchain_compat import copy_model, to_messages
-from langchain_gkt.chain.call import GuidedCall
+from langchain_gkt.chain.call import Call
 from langchain_gkt.chain.callbacks.handlers import hide_usage, prepare_run
 from langchain_gkt.chain.identity import answer_key, known_identity, traced_params
 from langchain_gkt.chain.messages import join_chunks
@@ -33,6 +33,7 @@ from langchain_gkt.chain.settings import (
     tool_binding,
 )
 from langchain_gkt.chain.steps.teacher_step import TeacherStep
+from langchain_gkt.chain.strategy import strategy_of
 from langchain_gkt.chain.structured import with_schema
 from langchain_gkt.chain.tool import answering_tool
 from langchain_gkt.errors import ConfigurationError, own_errors
@@ -81,7 +82,8 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
     teacher_prompt: Any = None
     """What of the conversation the teacher sees; None: all of it. See `GuidancePolicy`."""
     mode: CheckedMode = "guided"
-    """``teacher`` (on the whole conversation) and ``student`` are the single-model baselines."""
+    """How an answer is made. ``teacher`` (on the whole conversation) and ``student`` are the
+    single-model baselines; see `langchain_gkt.chain.strategy` for others."""
     max_tokens: MaxTokens = None
     """Most tokens of a whole answer, guidance included; None for the models' own limits."""
     temperature: Temperature = None
@@ -139,7 +141,7 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
         return {**super()._get_ls_params(stop=stop, **kwargs), **own}
 
     def _resolve_model_profile(self) -> Any:
-        return pair_profile(self.teacher, self.student, self.mode, self.max_tokens)
+        return pair_profile(self.teacher, self.student, strategy_of(self.mode), self.max_tokens)
 
     def __getstate__(self) -> dict[Any, Any]:
         """Pickle what can be rebuilt: clients and locks of a teacher are made anew."""
@@ -158,7 +160,7 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
         """Tokenise a text as the student does; in mode ``teacher`` as the teacher does."""
         if self.custom_get_token_ids is not None:
             return self.custom_get_token_ids(text)
-        if self.mode == "teacher":
+        if not strategy_of(self.mode).asks_student:
             return next(models_of(resolve(self.teacher, None))).get_token_ids(text)
         return self.student.get_token_ids(text)  # type: ignore[no-any-return]
 
@@ -191,26 +193,26 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
     def _generate(
         self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> ChatResult:
-        call = GuidedCall(self._settings(stop, run_manager, kwargs))
+        call = Call(self._settings(stop, run_manager, kwargs))
         return join_chunks(list(call.run(messages, streaming=False)))
 
     async def _agenerate(
         self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> ChatResult:
-        call = GuidedCall(self._settings(stop, run_manager, kwargs))
+        call = Call(self._settings(stop, run_manager, kwargs))
         return join_chunks([chunk async for chunk in call.arun(messages, streaming=False)])
 
     def _stream(
         self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> Iterator[ChatGenerationChunk]:
-        call = GuidedCall(self._settings(stop, run_manager, kwargs))
+        call = Call(self._settings(stop, run_manager, kwargs))
         self._chunks = call.run(messages, streaming=True)
         yield from self._chunks
 
     async def _astream(
         self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> AsyncIterator[ChatGenerationChunk]:
-        call = GuidedCall(self._settings(stop, run_manager, kwargs))
+        call = Call(self._settings(stop, run_manager, kwargs))
         self._chunks = call.arun(messages, streaming=True)
         async for chunk in self._chunks:
             yield chunk
@@ -313,7 +315,7 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
         Raises:
             NotImplementedError: If the teacher takes no tools.
         """
-        if tools and self.mode != "student" and not is_configurable(self.teacher):
+        if tools and strategy_of(self.mode).asks_teacher and not is_configurable(self.teacher):
             require_tools(self.teacher)
         return self.bind(**tool_binding(tools, tool_choice, kwargs))
 

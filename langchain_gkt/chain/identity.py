@@ -7,6 +7,7 @@ from typing import Any
 
 from langchain_gkt._langchain_compat import cache_key, identifying_params
 from langchain_gkt.chain.settings import ChainFields
+from langchain_gkt.chain.strategy import strategy_of
 from langchain_gkt.guidance import GuidancePolicy
 from langchain_gkt.prompts.plain_data import describe_prompt, name_prompt
 from langchain_gkt.teachers.identity import identity
@@ -80,7 +81,7 @@ def answer_key(
         The key of LangChain's cache: a digest, because a teacher's settings may hold what a
         cache should not.
     """
-    student = cache_key(chain.student) if chain.mode != "teacher" else None
+    student = cache_key(chain.student) if strategy_of(chain.mode).asks_student else None
     policies = (chain.guidance, arguments.get("guidance"))
     prompts = [
         describe_prompt(prompt)

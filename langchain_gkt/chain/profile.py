@@ -6,19 +6,21 @@ from typing import Any
 
 from langchain_core.language_models import ModelProfile
 
-from langchain_gkt.metadata import Mode
+from langchain_gkt.chain.strategy import Strategy
 from langchain_gkt.teachers.wrappers import is_configurable, models_of
 
 _LIMITS = ("max_input_tokens", "max_output_tokens")
 
 
-def pair_profile(teacher: Any, student: Any, mode: Mode, max_tokens: int | None) -> ModelProfile:
+def pair_profile(
+    teacher: Any, student: Any, strategy: Strategy, max_tokens: int | None
+) -> ModelProfile:
     """Return the limits and abilities that both models have together.
 
     Args:
         teacher: The teacher, wrapped or not.
         student: The student.
-        mode: Which of them answer.
+        strategy: How they answer.
         max_tokens: Most tokens of an answer, or None.
 
     Returns:
@@ -27,8 +29,8 @@ def pair_profile(teacher: Any, student: Any, mode: Mode, max_tokens: int | None)
     teachers: list[dict[str, Any]] = []
     if not is_configurable(teacher):  # which model it is, is known only in a call
         teachers = [dict(model.profile or {}) for model in models_of(teacher)]
-    answering = [] if mode == "student" else teachers
-    if mode != "teacher":
+    answering = teachers if strategy.asks_teacher else []
+    if strategy.asks_student:
         answering = [*answering, dict(student.profile or {})]
     found: dict[str, Any] = {"text_inputs": True, "text_outputs": True, "image_inputs": False}
     for name in _LIMITS:
@@ -38,7 +40,7 @@ def pair_profile(teacher: Any, student: Any, mode: Mode, max_tokens: int | None)
         if known:
             found[name] = min(known)
     # Tool calls are the teacher's; only alone the student makes them.
-    callers = teachers if mode != "student" else answering
+    callers = teachers if strategy.asks_teacher else answering
     for name in ("tool_calling", "tool_choice"):
         if callers and all(name in profile for profile in callers):
             found[name] = all(profile[name] for profile in callers)

@@ -7,7 +7,7 @@ import uuid
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Protocol, get_args
+from typing import Annotated, Any, Protocol
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.callbacks.manager import BaseRunManager
@@ -18,13 +18,16 @@ from pydantic import AfterValidator, BeforeValidator
 from langchain_gkt.chain.callbacks.handlers import child_config, is_quiet, with_budget
 from langchain_gkt.chain.reliability.breaker import CircuitBreaker
 from langchain_gkt.chain.reliability.deadline import Deadline, check_timeout
+from langchain_gkt.chain.strategy import Strategy, strategy_of
 from langchain_gkt.errors import refuse_unknown, whole_number
-from langchain_gkt.guidance import GuidancePolicy, as_policy, require_confidence
+from langchain_gkt.gates import Gate
+from langchain_gkt.guidance import GuidancePolicy, as_policy
 from langchain_gkt.metadata import Mode, Role
 from langchain_gkt.prompts.base import TeacherPromptSequence, check_teacher_prompt
 from langchain_gkt.structured_output.schema import schema_in
 from langchain_gkt.structured_output.tools import in_openai_form
 from langchain_gkt.students.conversion import STUDENT_VARIABLE, as_student
+from langchain_gkt.students.protocol import student_of
 from langchain_gkt.teachers.prefill import accepts_prefill
 from langchain_gkt.teachers.wrappers import is_configurable, models_of, resolve
 
@@ -61,10 +64,7 @@ def _check_temperature(value: Any) -> float | None:
 
 
 def _check_mode(value: Any) -> Mode:
-    if value not in get_args(Mode):
-        raise ValueError(f"mode must be 'guided', 'teacher' or 'student', not {value!r}")
-    mode: Mode = value
-    return mode
+    return strategy_of(value).name
 
 
 GuidanceTokens = Annotated[int, AfterValidator(_check_guidance_tokens)]
@@ -103,8 +103,8 @@ def checked_fields(values: dict[str, Any], known: Iterable[str], owner: str) -> 
     loaded = as_student(student, **(values.get("student_kwargs") or {}))
     policy = as_policy(values.get("guidance"))
     values = {**values, "student": loaded, "student_kwargs": {}, "guidance": policy}
-    if policy is not None:
-        require_confidence(loaded, policy)
+    if policy is not None and policy.active_gate is not None:
+        policy.active_gate.require(student_of(loaded))
     if policy is not None and policy.tokens is not None:
         tokens = values.get("guidance_tokens")
         if tokens not in (None, policy.tokens):
@@ -158,7 +158,7 @@ class CallSettings:
         teacher: A chat model, wrapped or not, with nothing left to configure.
         student: A chat model that continues a trailing AIMessage.
         call_id: The id of the call, in the metadata of both child runs.
-        mode: Which of the models answer.
+        strategy: How the answer is made.
         policy: Where guidance is cut, and when it is asked for.
         limit: Most completion tokens of the teacher; None for its own limit.
         limit_param: The teacher's own name for that limit, if it is not a usual one.
@@ -185,7 +185,7 @@ class CallSettings:
     teacher: Runnable[Any, Any]
     student: BaseChatModel
     call_id: str
-    mode: Mode
+    strategy: Strategy
     policy: GuidancePolicy
     limit: int | None
     limit_param: str | None
@@ -236,7 +236,7 @@ class CallSettings:
         owner = f"a call of {type(chain).__name__}"
         refuse_unknown(arguments.keys() - set(_INTERNAL), CALL_ARGUMENTS, owner)
         given = {name: arguments.get(name, getattr(chain, name)) for name in _FIELDS}
-        mode = _check_mode(given["mode"])
+        strategy = strategy_of(given["mode"])
         policy = as_policy(given["guidance"]) or GuidancePolicy()
         # Only a policy given for this call names a number; see GuidedKnowledgeTransferChain.
         limit = policy.tokens
@@ -244,20 +244,20 @@ class CallSettings:
             limit = _check_guidance_tokens(given["guidance_tokens"])
         guidance_tokens = limit
         max_tokens = _check_max_tokens(given["max_tokens"])
-        if mode == "teacher":
+        if not strategy.asks_student:
             limit = max_tokens
         elif max_tokens is not None:
             limit = min(limit, max_tokens)
         fall_back = chain.on_teacher_error == "student"
         timeout = check_timeout(given["timeout"])
-        keeps_share = fall_back and mode == "guided"
+        keeps_share = fall_back and strategy.student_may_answer
         if response_format := arguments.get("response_format"):
             schema_in(response_format)
         return cls(
             teacher=resolve(chain.teacher, None),
             student=chain.student,
             call_id=str(uuid.uuid4()),
-            mode=mode,
+            strategy=strategy,
             policy=policy,
             limit=limit,
             limit_param=chain.teacher_limit_param,
@@ -267,7 +267,7 @@ class CallSettings:
             fall_back=fall_back,
             parent=parent,
             callbacks=chain.callbacks,
-            teacher_prompt=_redacted(chain, _prompt_of(chain, policy, mode, arguments)),
+            teacher_prompt=_redacted(chain, _prompt_of(chain, policy, strategy, arguments)),
             guidance_tokens=guidance_tokens,
             prefill=chain.teacher_prefill,
             model=arguments.get("model"),
@@ -287,9 +287,14 @@ class CallSettings:
     @property
     def asks_teacher(self) -> bool:
         """Whether the teacher may be called at all."""
-        if self.mode == "guided" and self.policy.ask == "never":
+        if self.strategy.asks_student and self.policy.ask == "never":
             return False
-        return self.mode != "student" and self.limit != 0
+        return self.strategy.asks_teacher and self.limit != 0
+
+    @property
+    def mode(self) -> Mode:
+        """The strategy's name."""
+        return self.strategy.name
 
     @property
     def teacher_continues(self) -> bool:
@@ -299,11 +304,11 @@ class CallSettings:
         return self.prefill
 
     @property
-    def gated(self) -> bool:
-        """Whether the policy decides by the question if the teacher is called."""
+    def gate(self) -> Gate | None:
+        """What decides by the question if the teacher is called; None if nothing does."""
         # Tool calls are the teacher's, and the first tokens of an object are its braces.
         plain = not self.tools and not self.response_format
-        return self.mode == "guided" and plain and self.policy.gated
+        return self.policy.active_gate if plain else None
 
     @property
     def forces_tool(self) -> bool:
@@ -352,12 +357,12 @@ class CallSettings:
 
 
 def _prompt_of(
-    chain: ChainFields, policy: GuidancePolicy, mode: Mode, arguments: dict[str, Any]
+    chain: ChainFields, policy: GuidancePolicy, strategy: Strategy, arguments: dict[str, Any]
 ) -> Any:
     """Return the teacher prompt of a call: its own, else that of its policy or of the chain."""
     if "teacher_prompt" in arguments:
         return check_teacher_prompt(arguments["teacher_prompt"])
-    if mode == "teacher":  # the baseline: the teacher in the place of the whole chain
+    if not strategy.asks_student:  # the baseline: the teacher in the place of the whole chain
         return None
     return chain.teacher_prompt if policy.teacher_prompt is None else policy.teacher_prompt
 

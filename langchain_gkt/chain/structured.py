@@ -10,6 +10,7 @@ from langchain_core.runnables import Runnable
 
 from langchain_gkt.errors import refuse_unknown
 from langchain_gkt.structured_output.schema import Method, bind_schema, binding, schema_in
+from langchain_gkt.students.protocol import student_of
 
 _METHODS = ("json_schema", "json_mode", "function_calling")
 
@@ -45,7 +46,7 @@ def with_schema(
         raise ValueError(
             f"method must be 'json_schema', 'json_mode' or 'function_calling', not {method!r}"
         )
-    enforces = getattr(student, "enforces_schema", False)
+    enforces = student_of(student).enforces_schema
     if method is None:
         able = enforces and importlib.util.find_spec("llguidance")
         method = "json_schema" if able and _can_be_enforced(schema) else "function_calling"

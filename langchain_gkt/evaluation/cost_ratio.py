@@ -6,11 +6,12 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from importlib.util import find_spec
-from typing import Any, get_args
+from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables import Runnable
 
+from langchain_gkt.chain.strategy import strategy_names
 from langchain_gkt.costs.comparison import Comparison
 from langchain_gkt.costs.prices import MachineTime, Prices
 from langchain_gkt.costs.totals import UsageTotals
@@ -70,7 +71,7 @@ def measure_costs(
         raise ValueError(f"confidence must be between 0 and 1, not {confidence}")
     rng = random.Random(seed)
     drawn = rng.sample(range(len(inputs)), min(sample, len(inputs)))
-    modes: list[Mode] = [mode for mode in get_args(Mode) if student or mode != "student"]
+    modes: list[Mode] = [mode for mode in strategy_names() if student or mode != "student"]
     sums = {mode: UsageTotals() for mode in modes}
     costs: list[tuple[float, float]] = []
     tokens: list[tuple[float, float]] = []

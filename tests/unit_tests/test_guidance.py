@@ -9,7 +9,7 @@ import pytest
 from support.models.exam import pair
 
 from langchain_gkt import Guidance, GuidancePolicy
-from langchain_gkt.guidance import confidence
+from langchain_gkt.gates.confidence import confidence
 
 
 @pytest.mark.parametrize(
@@ -94,6 +94,7 @@ def test_policies_are_dataclasses_all_the_same() -> None:
         "min_tokens": 0,
         "teacher_prompt": None,
         "predictor": None,
+        "gate": None,
     }
     other = dataclasses.replace(policy, ask=0.5)
     assert (other.tokens, other.ask, other.threshold) == (12, 0.5, 0.5)

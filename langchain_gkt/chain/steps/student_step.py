@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import Runnable
 
@@ -17,7 +16,8 @@ from langchain_gkt.chain.drivers import NEXT_CHUNK, BlockingWork, ModelCall
 from langchain_gkt.chain.messages import RepeatedBlank, text_chunk, tool_call_chunk_of
 from langchain_gkt.chain.settings import CallSettings
 from langchain_gkt.chain.steps.received import received
-from langchain_gkt.guidance import Guidance, first_token_calls, require_confidence
+from langchain_gkt.guidance import Guidance
+from langchain_gkt.students.protocol import Student, student_of
 from langchain_gkt.texts.begun_answer import begun_text
 
 
@@ -35,22 +35,14 @@ class StudentStep:
     def tools(self) -> Sequence[dict[str, Any]] | None:
         """The tools of the call, if the student knows how to call tools."""
         tools = self.settings.tools
-        return tools if tools and _knows_tools(self.settings.student) else None
+        return tools if tools and self.student.knows_tools else None
 
-    def probe(self, messages: list[BaseMessage]) -> BlockingWork:
-        """Ask how sure the student is.
+    @property
+    def student(self) -> Student:
+        """What the student can do besides chatting."""
+        return student_of(self.settings.student)
 
-        Args:
-            messages: The conversation.
-
-        Returns:
-            The request; its result is the student's first tokens, or their probabilities.
-        """
-        policy, student = self.settings.policy, self.settings.student
-        require_confidence(student, policy)
-        return BlockingWork(*first_token_calls(student, messages, policy))
-
-    def prepare(self, messages: list[BaseMessage], *, asks_teacher: bool) -> BlockingWork | None:
+    def prepare(self, messages: list[BaseMessage], *, asks_teacher: bool) -> BlockingWork:
         """Check the prompt before a teacher is paid, and let the student read ahead.
 
         Args:
@@ -58,11 +50,9 @@ class StudentStep:
             asks_teacher: Whether the teacher will be asked.
 
         Returns:
-            The request, or None if the student has no part. Its result is the number of tokens
-            that the student needs at least, and a context that frees the prompt's KV cache.
+            The request. Its result is the number of tokens that the student needs at least,
+            and a context that frees the prompt's KV cache.
         """
-        if self.settings.mode == "teacher" or not hasattr(self.settings.student, "check"):
-            return None
         return BlockingWork(
             partial(self._prepare, messages, asks_teacher),
             undo=lambda result: result[1].__exit__(None, None, None),
@@ -71,9 +61,11 @@ class StudentStep:
     def _prepare(
         self, messages: list[BaseMessage], asks_teacher: bool
     ) -> tuple[int, AbstractContextManager[Any]]:
-        settings = self.settings
-        student: Any = settings.student
-        arguments = {"tools": self.tools, "response_format": settings.response_format}
+        settings, student = self.settings, self.student
+        arguments: dict[str, Any] = {
+            "tools": self.tools,
+            "response_format": settings.response_format,
+        }
         guidance_room = settings.limit or 0 if asks_teacher else 0
         forced: dict[str, Any] = {}
         if self.tools and settings.forces_tool and (settings.fall_back or not asks_teacher):
@@ -86,7 +78,7 @@ class StudentStep:
                 f"max_tokens={settings.max_tokens} cannot hold an answer of this schema, whose "
                 f"shortest takes {reserved} tokens; raise max_tokens"
             )
-        if not asks_teacher or not hasattr(student, "prefill"):
+        if not asks_teacher:
             return reserved, nullcontext()
         return reserved, student.prefill(messages, **arguments)
 
@@ -110,7 +102,7 @@ class StudentStep:
             The request, or None if nothing is left to write.
         """
         settings = self.settings
-        if settings.mode == "teacher" or (guidance and guidance.complete):
+        if guidance and guidance.complete:
             return None
         arguments = settings.stop_arguments
         if settings.temperature is not None:
@@ -126,7 +118,7 @@ class StudentStep:
             begun = guidance.text
             if (earlier := begun_text(messages)) is not None:
                 begun, messages = f"{earlier}{begun}", messages[:-1]
-            if not self._continues_blanks:
+            if not self.student.continues_whitespace:
                 begun = begun.rstrip() or begun
             messages = [*messages, AIMessage(begun)]
         return ModelCall(
@@ -138,16 +130,11 @@ class StudentStep:
             blocks=blocks_threads(settings.student),
         )
 
-    @property
-    def _continues_blanks(self) -> bool:
-        """Whether the student goes on well behind a blank; many models do not."""
-        return bool(getattr(self.settings.student, "continues_blanks", False))
-
     def _model(self, guidance: Guidance | None) -> Runnable[Any, Any]:
         """Return the student, with the tools of the call if it knows tools."""
         settings = self.settings
         model: Any = settings.student
-        if not getattr(model, "names_weights", False) and model.cache is None:
+        if not self.student.names_weights and model.cache is None:
             # Others may look alike to LangChain's cache; the chain's own entry is enough.
             model = copy_model(model, {"cache": False})
         if tools := self.tools:
@@ -171,7 +158,7 @@ class StudentStep:
         Returns:
             The student's whole reply.
         """
-        blank = "" if self._continues_blanks else begun[len(begun.rstrip()) :]
+        blank = "" if self.student.continues_whitespace else begun[len(begun.rstrip()) :]
         repeated = RepeatedBlank(blank)
         reply = yield call
         if call.streams:
@@ -189,10 +176,3 @@ class StudentStep:
         if reply.tool_calls or reply.invalid_tool_calls:
             yield tool_call_chunk_of(reply, "")
         return received(self.settings, reply, "student")
-
-
-def _knows_tools(student: BaseChatModel) -> bool:
-    known = getattr(student, "knows_tools", None)
-    if known is not None:
-        return bool(known)
-    return type(student).bind_tools is not BaseChatModel.bind_tools

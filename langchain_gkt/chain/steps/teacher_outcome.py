@@ -87,7 +87,7 @@ class TeacherOutcome:
             written=str(reply.text),
             dropped=None if shown else 0,
         )
-        if settings.on_refusal == "student" and settings.mode == "guided":
+        if settings.on_refusal == "student" and settings.strategy.student_may_answer:
             self.fallback = f"the teacher refused: {self.refusal}"
             return guidance
         if settings.response_format or not (refusal.text.strip() or shown):

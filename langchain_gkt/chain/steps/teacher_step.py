@@ -54,7 +54,7 @@ class TeacherStep:
 
     settings: CallSettings
 
-    def watched(self) -> AbstractContextManager[None]:
+    def guarded(self) -> AbstractContextManager[None]:
         """Return the context in which the teacher is asked: a circuit breaker may refuse it."""
         settings = self.settings
         return watched(
@@ -181,7 +181,7 @@ class TeacherStep:
             call = self._model_call(
                 list(prompt.messages), self.settings.limit, config, streaming=False
             )
-            with self.watched():
+            with self.guarded():
                 return self._read_alone(prompt, result_of(call, self.settings.deadline))
         except GKTError:
             raise
@@ -199,7 +199,7 @@ class TeacherStep:
             call = self._model_call(
                 list(prompt.messages), self.settings.limit, config, streaming=False
             )
-            with self.watched():
+            with self.guarded():
                 reply = await aresult_of(call, self.settings.deadline)
                 return self._read_alone(prompt, reply)
         except GKTError:
@@ -324,16 +324,17 @@ class TeacherStep:
         if refusal := refusal_in(message):
             return outcome.refused(message, refusal, settings)
         # Nothing is cut if nobody continues.
-        is_last = settings.mode != "guided" or (limit is not None and limit == settings.max_tokens)
+        alone = not settings.strategy.asks_student
+        is_last = alone or (limit is not None and limit == settings.max_tokens)
         policy = GuidancePolicy(cut="none") if is_last else settings.policy
-        keep = settings.mode == "teacher"  # its answer is its own
-        guidance = replies.read(message, limit, policy, settings.stop, keep_reasoning=keep)
+        # Alone, its answer is its own.
+        guidance = replies.read(message, limit, policy, settings.stop, keep_reasoning=alone)
         if "no-limit" not in settings.warned and (
             ignored := replies.explain_ignored_limit(guidance, limit)
         ):
             settings.warn_once(*ignored)
         visible = replies.without_reasoning(guidance.written)
-        if not (keep or settings.response_format) and not visible.startswith(outcome.shown):
+        if not (alone or settings.response_format) and not visible.startswith(outcome.shown):
             settings.warn_once(
                 "shown-reasoning",
                 "the teacher's reasoning was shown as text, because only its end is marked "
@@ -366,7 +367,7 @@ class TeacherStep:
         text, complete = json_prefix(written, schema)
         if not complete and (whole := complete_json(written, schema, outcome.shown)):
             text, complete = whole, True
-        if not complete and self.settings.mode != "guided":
+        if not complete and not self.settings.strategy.asks_student:
             return guidance
         outcome.fallback = None if text else "the teacher wrote no JSON of the schema"
         return replace(guidance, text=text, complete=complete)
@@ -380,7 +381,7 @@ class TeacherStep:
         if limit is not None:
             # A server may ignore the limit; how much is too much is known only at the end.
             written = written[: 4 * limit]
-        if settings.mode != "guided":
+        if not settings.strategy.asks_student:
             return "" if settings.response_format else before_stop(written, settings.stop)
         if settings.policy.min_tokens:  # whether enough is left is known at the end
             return ""

@@ -10,7 +10,8 @@ from typing import Any
 
 from langchain_gkt.evaluation.results.statistics import auc, wilson
 from langchain_gkt.evaluation.running.records import Answer
-from langchain_gkt.guidance import Cut, GuidancePolicy, confidence
+from langchain_gkt.gates.confidence import confidence
+from langchain_gkt.guidance import Cut, GuidancePolicy
 
 PROBES = (1, 2, 4, 8, 16, 32)
 """Numbers of first tokens that confidence is tried over."""

@@ -23,7 +23,7 @@ from langchain_gkt.evaluation.running.reply_recorder import ReplyRecorder
 from langchain_gkt.evaluation.running.run_settings import run_settings
 from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.evaluation.tasks.task import Task
-from langchain_gkt.predictor import question_of
+from langchain_gkt.gates.learned import question_of
 
 _MOST_FAILURES = 10
 """If this many questions fail before one succeeds, something is wrong with all of them."""

@@ -13,8 +13,8 @@ from langchain_gkt._langchain_compat import RunnableBindingBase
 from langchain_gkt.evaluation.running.records import Answer, AnswerKey, AnswerPart
 from langchain_gkt.evaluation.running.replay import RecordedTeacher, ReplayedReply, TokenSplitter
 from langchain_gkt.evaluation.running.runner import EvaluationRunner, Job
-from langchain_gkt.guidance import GuidancePolicy, SupportsConfidence
-from langchain_gkt.predictor import SupportsFirstTokens
+from langchain_gkt.guidance import GuidancePolicy
+from langchain_gkt.students.protocol import student_of
 
 PROBED = 32
 """Of how many of its own first tokens a sweep asks the student for the probabilities."""
@@ -72,8 +72,8 @@ class SweepJobs:
         return answer
 
     async def _with_first_tokens(self, index: int, answer: Answer) -> Answer:
-        prompt, student = self._runner.prompts[index], self._runner.chain.student
-        if isinstance(student, SupportsFirstTokens):
+        prompt, student = self._runner.prompts[index], student_of(self._runner.chain.student)
+        if student.first_token_detail != "none":
             first = await student.afirst_tokens(prompt, tokens=PROBED)
             known = [token.entropy for token in first if token.entropy is not None]
             self._tells_entropies = len(known) == len(first)
@@ -82,8 +82,6 @@ class SweepJobs:
                 probabilities=[token.probability for token in first],
                 entropies=known if self._tells_entropies else None,
             )
-        if isinstance(student, SupportsConfidence):
-            return replace(answer, probabilities=await student.aprobe(prompt, tokens=PROBED))
         return answer
 
     def first_token_jobs(self) -> list[Job]:
@@ -92,7 +90,7 @@ class SweepJobs:
         Not every engine tells them: once one has not, nothing more is asked for their sake.
         """
         runner = self._runner
-        if not isinstance(runner.chain.student, SupportsFirstTokens):
+        if student_of(runner.chain.student).first_token_detail == "none":
             return []
 
         def lacks(answer: Answer) -> bool:

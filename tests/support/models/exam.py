@@ -13,7 +13,7 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 
 from langchain_gkt import GuidedKnowledgeTransferChain, Price
 from langchain_gkt.evaluation import Task
-from langchain_gkt.students.protocol import FirstToken
+from langchain_gkt.students.protocol import FirstToken, Student
 
 PRICE = Price(input_mtok="1000", output_mtok="2000")  # 0.001 and 0.002 dollars a token
 
@@ -100,7 +100,7 @@ class Knowing(BaseChatModel):
         return "knowing"
 
 
-class Needy(BaseChatModel):
+class Needy(Student, BaseChatModel):
     """A student that goes on rightly behind enough of a start, and is sure of even numbers.
 
     Even numbers it gets right by itself too; odd ones need ``needs`` words.
@@ -144,8 +144,12 @@ class Needy(BaseChatModel):
         sure = 0.99 if number_of(messages) % 2 == 0 else 0.2
         return [0.9, 0.9, *[sure] * 62][:tokens]
 
-    async def aprobe(self, messages: list[BaseMessage], *, tokens: int = 1) -> list[float]:
-        return self.probe(messages, tokens=tokens)
+    @property
+    def first_token_detail(self) -> str:
+        return "probabilities"
+
+    def first_tokens(self, messages: list[BaseMessage], *, tokens: int = 1) -> list[FirstToken]:
+        return [FirstToken(p) for p in self.probe(messages, tokens=tokens)]
 
     @property
     def _llm_type(self) -> str:
@@ -160,6 +164,10 @@ class Telling(Needy):
 
     probed: Any = None
     entropies: bool = True
+
+    @property
+    def first_token_detail(self) -> str:
+        return "entropies"
 
     def first_tokens(self, messages: list[BaseMessage], *, tokens: int = 1) -> list[FirstToken]:
         if self.probed is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from langchain_gkt.predictor import VERSION, Expectation, Predictor
+from langchain_gkt.gates.learned import VERSION, Expectation, Predictor
 
 
 def made_predictor(odds: tuple[float, float, float] = (0.0, 0.0, 0.0), **fields: Any) -> Predictor:

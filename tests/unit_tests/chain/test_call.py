@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 import pytest
 from langchain_core.messages import AIMessage
 from support.entry_points import ENTRY_POINTS, answer
@@ -12,7 +10,8 @@ from support.models.fakes import WordTeacher, limit_inside, make
 from support.models.scripted import ToolTeacher
 
 from langchain_gkt import GuidancePolicy, TeacherError
-from langchain_gkt.metadata import GKTMetadata, Mode
+from langchain_gkt.chain.strategy import strategy_names
+from langchain_gkt.metadata import GKTMetadata
 
 USAGE = {"input_tokens": 1, "output_tokens": 13, "total_tokens": 14}
 
@@ -38,7 +37,7 @@ FIELDS = set(GKTMetadata.__annotations__)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ENTRY_POINTS)
-@pytest.mark.parametrize("mode", get_args(Mode))
+@pytest.mark.parametrize("mode", strategy_names())
 async def test_the_metadata_is_a_whole_gkt_metadata(mode, how, teacher, student, problem) -> None:
     chain = make(teacher, student, mode=mode, guidance_tokens=len(problem.plan) + 3)
     gkt = (await answer(chain, how, problem.question)).response_metadata["gkt"]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from langchain_gkt.errors import share_number
 from langchain_gkt.evaluation.results.frontier import (
     TEACHER_ALONE,
     Choice,
@@ -25,8 +26,9 @@ from langchain_gkt.evaluation.results.per_question.learning import (
     prices_to_try,
     worthwhile,
 )
+from langchain_gkt.gates.calibration import threshold_for
+from langchain_gkt.gates.learned import Predictor
 from langchain_gkt.guidance import Cut, GuidancePolicy
-from langchain_gkt.predictor import Predictor, check_share, threshold_for
 
 _FOLDS = 5
 PREDICTOR, RANDOM = "predictor", "random mix"
@@ -61,7 +63,7 @@ class Goal:
                 f"{price!r}"
             )
         if self.share is not None:
-            check_share(self.share)
+            share_number("share", self.share)
 
     def best(self, points: Sequence[OperatingPoint], most: float) -> int:
         """Pick one of several ways.

@@ -10,13 +10,14 @@ from itertools import combinations
 from typing import Any
 
 from langchain_gkt.evaluation.results.frontier import TEACHER_ALONE, OutcomeMatrix
-from langchain_gkt.predictor import (
+from langchain_gkt.gates.learned import (
     VERSION,
     Expectation,
     FirstToken,
     Predictor,
     feature_names,
     feature_values,
+    question_signals,
 )
 
 FEWEST_ROWS = 60
@@ -71,7 +72,10 @@ class Questions:
             One line for each row.
         """
         questions, first = self.ways.questions, self.first_tokens
-        return [feature_values(self.names, questions[row], first[row][:probe]) for row in rows]
+        return [
+            feature_values(self.names, question_signals(questions[row], first[row][:probe]))
+            for row in rows
+        ]
 
 
 def predictors(questions: Questions, rows: Sequence[int]) -> dict[int, Predictor]:

@@ -7,7 +7,7 @@ from langchain_gkt.evaluation.results.frontier import OutcomeMatrix
 from langchain_gkt.evaluation.results.per_question.answered import Answered
 from langchain_gkt.evaluation.results.per_question.choice import RANDOM, PerQuestionChoice, Tested
 from langchain_gkt.evaluation.results.statistics import mcnemar
-from langchain_gkt.predictor import Predictor
+from langchain_gkt.gates.learned import Predictor
 from langchain_gkt.reporting.table import Table
 
 

@@ -1,7 +1,7 @@
-"""Predictor: how much of each answer the teacher should write, judged before it is paid.
+"""The gate that was learned from a sweep: how much of each answer the teacher should write.
 
-It is a few logistic regressions in plain numbers, learned from a sweep by
-`langchain_gkt.evaluation`; using it needs no further package.
+Its predictor is a few logistic regressions in plain numbers, learned by
+`langchain_gkt.evaluation`. Using it needs no further package.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, ClassVar
 
 from langchain_core.messages import BaseMessage
 from pydantic import BeforeValidator, model_validator
@@ -18,39 +18,18 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from pydantic_core import ArgsKwargs
 
 from langchain_gkt.errors import refuse_unknown, whole_number
-from langchain_gkt.students.protocol import FirstToken
+from langchain_gkt.gates.base import AMOUNTS, Amount, ThresholdGate
+from langchain_gkt.gates.confidence import confidence
+from langchain_gkt.gates.first_tokens import first_token_signals, first_tokens_in
+from langchain_gkt.students.protocol import FirstToken, Student
 
 VERSION = 1
 """Grows when the meaning of a saved predictor changes."""
-
-Amount = Literal["none", "some", "all"]
-"""How much the teacher writes: nothing, the policy's ``tokens``, or the whole answer."""
-AMOUNTS: tuple[Amount, ...] = ("none", "some", "all")
 
 _AGAIN = "make the policy again with choose(predictor=True)"
 _NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|[。！？]")  # noqa: RUF001
 _LEAST = 1e-6
-
-
-@runtime_checkable
-class SupportsFirstTokens(Protocol):
-    """A student that tells how open its answer is; see `HuggingFaceStudent.first_tokens`."""
-
-    def first_tokens(self, messages: list[BaseMessage], *, tokens: int = 1) -> list[FirstToken]:
-        """Return the probabilities and entropies of the first tokens of its own answer."""
-        ...
-
-    async def afirst_tokens(
-        self, messages: list[BaseMessage], *, tokens: int = 1
-    ) -> list[FirstToken]:
-        """Do the same, on the event loop."""
-        ...
-
-
-def probability_of(token: FirstToken | float) -> float:
-    """Return the probability of a first token that is told with its entropy or without."""
-    return token.probability if isinstance(token, FirstToken) else token
 
 
 def question_of(messages: Sequence[BaseMessage]) -> str:
@@ -101,8 +80,8 @@ def feature_names(*, probabilities: bool, entropies: bool) -> tuple[str, ...]:
     """Return the features that can be known before the teacher is paid.
 
     Args:
-        probabilities: Whether the student tells the probabilities of its first tokens.
-        entropies: Whether it tells their entropies too.
+        probabilities: Whether the student reports the probabilities of its first tokens.
+        entropies: Whether it reports their entropies too.
 
     Returns:
         Their names.
@@ -113,22 +92,36 @@ def feature_names(*, probabilities: bool, entropies: bool) -> tuple[str, ...]:
     return tuple(names)
 
 
+def question_signals(question: str, first: Sequence[FirstToken | float]) -> dict[str, float]:
+    """Name all that features are made of.
+
+    Args:
+        question: The text of what is asked.
+        first: The first tokens of the student's own answer, or their probabilities alone.
+
+    Returns:
+        The features of the text by their names, and the first tokens; see `first_token_signals`.
+    """
+    tokens = [one if isinstance(one, FirstToken) else FirstToken(one) for one in first]
+    text = {name: measure(question) for name, measure in _OF_TEXT.items()}
+    return {**text, **first_token_signals(tokens)}
+
+
 def feature_values(
-    names: Sequence[str], question: str, first: Sequence[FirstToken]
+    names: Sequence[str], signals: Mapping[str, float], *, probe_tokens: int | None = None
 ) -> tuple[float, ...]:
     """Work features out.
 
     Args:
         names: Which; see `feature_names`.
-        question: The text of what is asked.
-        first: The first tokens of the student's own answer; empty if no feature needs them.
+        signals: What `question_signals` returned.
+        probe_tokens: How many first tokens are looked at; None for all.
 
     Returns:
         Their values, in the same order.
     """
-    return tuple(
-        _OF_TEXT[name](question) if name in _OF_TEXT else _OF_TOKENS[name](first) for name in names
-    )
+    first = first_tokens_in(signals, probe_tokens)
+    return tuple(_OF_TOKENS[name](first) if name in _OF_TOKENS else signals[name] for name in names)
 
 
 # --- the predictor ---
@@ -255,7 +248,7 @@ class Predictor:
 
     @property
     def needs_entropies(self) -> bool:
-        """Whether the student must tell entropies, not only probabilities."""
+        """Whether the student must report entropies, not only probabilities."""
         return any(name in _OF_ENTROPIES for name in self.features)
 
     def predict(self, question: str, first: Sequence[FirstToken | float]) -> Prediction:
@@ -269,21 +262,25 @@ class Predictor:
             The prediction.
 
         Raises:
-            ValueError: If it goes by entropies, and the tokens have none.
+            ValueError: If it is based on entropies, and the tokens have none.
         """
-        tokens = [one if isinstance(one, FirstToken) else FirstToken(one) for one in first]
+        return self.predict_from(question_signals(question, first))
+
+    def predict_from(self, signals: Mapping[str, float]) -> Prediction:
+        """Do what `predict` does, from what `question_signals` returned."""
+        tokens = first_tokens_in(signals)
         if self.needs_entropies and any(token.entropy is None for token in tokens):
             raise ValueError(
-                "GuidancePolicy.predictor goes by the entropies of the student's first tokens, "
-                "which this student's engine does not tell; learn a predictor from a sweep with "
-                "this student, or give it backend='torch'"
+                "GuidancePolicy.predictor is based on the entropies of the student's first "
+                "tokens, which this student's engine does not report; learn a predictor from a "
+                "sweep with this student, or give it backend='torch'"
             )
-        values = feature_values(self.features, question, tokens[: self.probe_tokens])
-        ways: dict[Amount, Expectation] = {one: getattr(self, one) for one in AMOUNTS}
-        accuracy = {amount: way.accuracy(values) for amount, way in ways.items()}
+        values = feature_values(self.features, signals, probe_tokens=self.probe_tokens)
+        expected: dict[Amount, Expectation] = {name: getattr(self, name) for name in AMOUNTS}
+        accuracy = {amount: one.accuracy(values) for amount, one in expected.items()}
         worth = {
-            amount: 100 * accuracy[amount] - way.cost / self.price_per_point
-            for amount, way in ways.items()
+            amount: 100 * accuracy[amount] - one.cost / self.price_per_point
+            for amount, one in expected.items()
         }
         best: Amount = "some" if worth["some"] >= worth["all"] else "all"
         score = worth[best] - worth["none"]
@@ -292,47 +289,68 @@ class Predictor:
         )
 
 
-def threshold_for(scores: Sequence[float], share: float) -> float:
-    """Return the score that a share of questions is above.
+@checked_dataclass(frozen=True, kw_only=True)
+class LearnedGate(ThresholdGate):
+    """Has the teacher write what a predictor expects to be worth its price.
 
-    Args:
-        scores: `Prediction.score` of each question.
-        share: From 0 to 1.
+    ``GuidancePolicy(predictor=...)`` is its short form.
 
-    Returns:
-        The threshold.
-
-    Raises:
-        ValueError: If the share makes no sense, or no threshold parts the questions.
+    Attributes:
+        predictor: What `Sweep.choose` has learned.
     """
-    check_share(share)
-    if not scores:
-        raise ValueError("questions are missing: a share is taken of some; give at least one")
-    ordered, count = sorted(scores, reverse=True), round(share * len(scores))
-    if count == len(ordered):
-        return math.nextafter(ordered[-1], -math.inf)
-    if count == 0:
-        return ordered[0]
-    if ordered[0] == ordered[-1]:
+
+    kind: ClassVar[str] = "learned"
+    predictor: Predictor
+
+    def require(self, student: Student) -> None:
+        """Refuse a student that does not report what the predictor looks at."""
+        predictor, detail = self.predictor, student.first_token_detail
+        if not predictor.probe_tokens or detail == "entropies":
+            return
+        if predictor.needs_entropies:
+            missing = "entropies"
+        elif detail == "none":
+            missing = "probabilities"
+        else:
+            return
         raise ValueError(
-            f"the predictor scores all {len(ordered)} questions alike, so it cannot pick a share "
-            "of them; give share=0 or share=1, or learn it from more rows"
+            f"guidance.predictor is based on the {missing} of the student's first "
+            f"{predictor.probe_tokens} tokens, which a {type(student.chat_model).__name__} does "
+            "not report; use a HuggingFaceStudent, or learn a predictor from a sweep with this "
+            "student"
         )
-    return (ordered[count - 1] + ordered[count]) / 2
+
+    def measure(self, student: Student, messages: list[BaseMessage]) -> dict[str, float]:
+        """Return what features are made of, and ``confidence`` if tokens are looked at."""
+        count = self.predictor.probe_tokens
+        tokens = student.first_tokens(messages, tokens=count) if count else []
+        return _signals(messages, tokens)
+
+    async def ameasure(self, student: Student, messages: list[BaseMessage]) -> dict[str, float]:
+        """Do what `measure` does, on the event loop."""
+        count = self.predictor.probe_tokens
+        tokens = await student.afirst_tokens(messages, tokens=count) if count else []
+        return _signals(messages, tokens)
+
+    def decide(self, signals: Mapping[str, float]) -> Amount:
+        """Take the amount that the predictor expects to be worth most."""
+        return self.predictor.predict_from(signals).amount
+
+    def expectations(self, signals: Mapping[str, float]) -> Mapping[Amount, float]:
+        """Return the share of right answers that the predictor expects of each amount."""
+        return self.predictor.predict_from(signals).accuracy
+
+    def score(self, signals: Mapping[str, float]) -> float:
+        """Return what asking is expected to bring, in points of accuracy, less its price."""
+        return self.predictor.predict_from(signals).score
+
+    def asking_above(self, score: float) -> LearnedGate:
+        """Return a copy with another threshold."""
+        return LearnedGate(predictor=dataclasses.replace(self.predictor, threshold=score))
 
 
-def check_share(share: Any) -> None:
-    """Refuse what is no share.
-
-    Args:
-        share: The value.
-
-    Raises:
-        ValueError: If it is not a number from 0 to 1.
-    """
-    number = isinstance(share, int | float) and not isinstance(share, bool)
-    if not number or not 0 <= share <= 1:
-        raise ValueError(
-            f"share must be a number from 0 to 1, such as 0.3 for 30% of the questions, not "
-            f"{share!r}"
-        )
+def _signals(messages: list[BaseMessage], tokens: Sequence[FirstToken]) -> dict[str, float]:
+    signals = question_signals(question_of(messages), tokens)
+    if tokens:
+        signals["confidence"] = confidence([token.probability for token in tokens])
+    return signals

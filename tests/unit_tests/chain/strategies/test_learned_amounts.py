@@ -121,11 +121,11 @@ def test_baselines_tools_and_schemas_go_without_a_prediction() -> None:
     assert (gkt["amount"], gkt["predicted"], gkt["finished_by"]) == (None, None, "teacher")
     assert pair().invoke(ODD).response_metadata["gkt"]["predicted"] is None
     call = chain._settings(None, None, {"tools": [{"name": "f", "parameters": {}}]})
-    assert call.asks_teacher and not call.gated
+    assert call.asks_teacher and call.gate is None
     schema = {"type": "object", "properties": {}, "title": "T"}
     form = {"type": "json_schema", "json_schema": {"name": "T", "schema": schema}}
-    assert not chain._settings(None, None, {"response_format": form}).gated
-    assert chain._settings(None, None, {}).gated
+    assert chain._settings(None, None, {"response_format": form}).gate is None
+    assert chain._settings(None, None, {}).gate
 
 
 def test_a_student_that_cannot_give_the_features_is_refused_before_the_teacher_is_paid(
@@ -133,7 +133,9 @@ def test_a_student_that_cannot_give_the_features_is_refused_before_the_teacher_i
 ) -> None:
     mute = WordTeacher(answer="x")
     policy = GuidancePolicy(tokens=6, predictor=by_confidence())
-    said = r"guidance\.predictor goes by the probabilities .* first 8 tokens, which a WordTeacher"
+    said = (
+        r"guidance\.predictor is based on the probabilities .* first 8 tokens, which a WordTeacher"
+    )
     with pytest.raises(ValueError, match=said):
         GuidedKnowledgeTransferChain(teacher=teacher, student=mute, guidance=policy)
     chain = GuidedKnowledgeTransferChain(teacher=teacher, student=mute)
@@ -155,7 +157,7 @@ async def test_an_engine_without_entropies_is_refused_before_the_teacher_is_paid
         student=Telling(entropies=False),
         guidance=GuidancePolicy(predictor=by_confidence(feature="first_entropy")),
     )
-    with pytest.raises(ValueError, match="engine does not tell; learn a predictor from a sweep"):
+    with pytest.raises(ValueError, match="engine does not report; learn a predictor from a sweep"):
         await answer(chain, how, ODD)
     assert asked == []
 

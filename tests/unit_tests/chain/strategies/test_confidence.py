@@ -10,7 +10,7 @@ from support.models.exam import pair, solution
 from support.models.fakes import WordTeacher
 
 from langchain_gkt import GuidancePolicy, GuidedKnowledgeTransferChain, track_costs
-from langchain_gkt.guidance import confidence
+from langchain_gkt.gates.confidence import confidence
 
 EVEN, ODD = "What is one more than 10?", "What is one more than 11?"
 GATE = GuidancePolicy(ask=0.5, probe_tokens=8)
@@ -70,23 +70,23 @@ def test_a_call_without_the_teacher_is_counted_for_the_student_alone() -> None:
 
 def test_a_student_that_tells_nothing_is_refused_at_once(teacher) -> None:
     mute = WordTeacher(answer="x")
-    with pytest.raises(ValueError, match=r"guidance\.ask=0\.5 .* WordTeacher does not tell"):
+    with pytest.raises(ValueError, match=r"guidance\.ask=0\.5 .* WordTeacher does not report"):
         GuidedKnowledgeTransferChain(
             teacher=teacher, student=mute, guidance=GuidancePolicy(ask=0.5)
         )
     chain = GuidedKnowledgeTransferChain(teacher=teacher, student=mute)
-    with pytest.raises(ValueError, match="does not tell"):
+    with pytest.raises(ValueError, match="does not report"):
         chain.invoke("Hello", guidance=GuidancePolicy(ask=0.5))
     assert teacher.asked == []
 
 
 def test_tools_and_schemas_always_ask() -> None:
     call = pair(guidance=GATE)._settings(None, None, {"tools": [{"name": "f", "parameters": {}}]})
-    assert call.asks_teacher and not call.gated
+    assert call.asks_teacher and call.gate is None
     schema = {"type": "object", "properties": {}, "title": "T"}
     form = {"type": "json_schema", "json_schema": {"name": "T", "schema": schema}}
-    assert not pair(guidance=GATE)._settings(None, None, {"response_format": form}).gated
-    assert pair(guidance=GATE)._settings(None, None, {}).gated
+    assert not pair(guidance=GATE)._settings(None, None, {"response_format": form}).gate
+    assert pair(guidance=GATE)._settings(None, None, {}).gate
 
 
 def test_two_gates_never_share_a_cache_entry() -> None:

@@ -15,13 +15,14 @@ from support.models.fakes import WordTeacher
 from support.models.predictors import by_confidence, made_predictor
 
 from langchain_gkt import GuidancePolicy
-from langchain_gkt.predictor import (
+from langchain_gkt.errors import share_number
+from langchain_gkt.gates.calibration import threshold_for
+from langchain_gkt.gates.learned import (
     FirstToken,
-    check_share,
     feature_names,
     feature_values,
     question_of,
-    threshold_for,
+    question_signals,
 )
 
 QUESTIONS = [f"What is one more than {n}?" for n in range(10, 30)]
@@ -31,7 +32,11 @@ def test_features_are_what_their_names_say() -> None:
     names = feature_names(probabilities=True, entropies=True)
     first = [FirstToken(0.5, 1.5), FirstToken(0.125, 0.5)]
     values = dict(
-        zip(names, feature_values(names, "He had 1,200 apples. Ate 3.5?", first), strict=True)
+        zip(
+            names,
+            feature_values(names, question_signals("He had 1,200 apples. Ate 3.5?", first)),
+            strict=True,
+        )
     )
     assert values["numbers"] == 2
     assert values["sentences"] == 2
@@ -52,7 +57,7 @@ def test_features_go_by_what_a_student_tells() -> None:
     assert set(text) < set(sure) < set(feature_names(probabilities=True, entropies=True))
     assert feature_names(probabilities=False, entropies=True) == text
     # An answer that ends at once leaves no tokens to look at.
-    assert all(value == value for value in feature_values(sure, "", []))
+    assert all(value == value for value in feature_values(sure, question_signals("", [])))
 
 
 def test_the_question_is_the_last_message_that_is_no_begun_answer() -> None:
@@ -153,7 +158,7 @@ def test_a_threshold_keeps_its_share(scores, share) -> None:
 @pytest.mark.parametrize("share", [-0.1, 1.1, 30, "0.3", None, True, float("nan")])
 def test_what_is_no_share_is_refused(share) -> None:
     with pytest.raises(ValueError, match=r"share must be a number from 0 to 1, such as 0\.3"):
-        check_share(share)
+        share_number("share", share)
 
 
 def test_scores_that_are_all_alike_make_no_share() -> None:
@@ -195,7 +200,7 @@ def test_calibrating_says_what_is_missing() -> None:
     policy = GuidancePolicy(predictor=by_confidence())
     with pytest.raises(ValueError, match="share must be"):
         policy.calibrate(Needy(), QUESTIONS, share=30)
-    with pytest.raises(ValueError, match="WordTeacher does not tell"):
+    with pytest.raises(ValueError, match="WordTeacher does not report"):
         policy.calibrate(WordTeacher(), QUESTIONS, share=0.3)
     entropies = GuidancePolicy(predictor=by_confidence(feature="mean_entropy", sign=-1))
     with pytest.raises(ValueError, match="entropies of the student's first 8 tokens, which a Need"):

@@ -1,0 +1,5 @@
+"""How an answer is made: one file for each strategy. Importing this registers them."""
+
+from langchain_gkt.chain.strategies import guided, single
+
+__all__ = ["guided", "single"]

@@ -1,0 +1,279 @@
+"""The pieces that strategies are made of; each is a generator of steps over one `Answer`."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages.ai import UsageMetadata, add_usage
+from langchain_core.outputs import ChatGenerationChunk
+
+from langchain_gkt.chain.callbacks.usage import prompt_share, usage_of_answer
+from langchain_gkt.chain.drivers import BlockingWork, CallSteps
+from langchain_gkt.chain.messages import provider_of, rest_of, text_chunk, tool_call_chunk_of
+from langchain_gkt.chain.settings import CallSettings
+from langchain_gkt.chain.steps.student_step import StudentStep
+from langchain_gkt.chain.steps.teacher_outcome import TeacherOutcome
+from langchain_gkt.chain.steps.teacher_step import TeacherStep
+from langchain_gkt.errors import BudgetExceeded, GKTError, StudentError, TeacherError, bounded
+from langchain_gkt.gates import Amount, Gate
+from langchain_gkt.metadata import GKTMetadata
+from langchain_gkt.prompts.base import PreparedPrompt
+from langchain_gkt.providers.errors import provider_error, teacher_error
+from langchain_gkt.students.protocol import student_of
+from langchain_gkt.teachers.refusals import is_refusal, refused
+from langchain_gkt.teachers.replies import finish_reason
+from langchain_gkt.teachers.secrets import hide_in_error, secrets_of
+
+
+@dataclass(kw_only=True)
+class Answer:
+    """What one call has of its answer so far.
+
+    Attributes:
+        settings: The settings of the call; a strategy may go on with changed ones.
+        messages: The conversation.
+        streaming: Whether the models are streamed.
+        reserved: Tokens of the answer that the student needs at least; see `prepared`.
+        outcome: What the teacher gave.
+        reply: The student's reply; None if it wrote nothing.
+        other_usage: The student's usage besides its reply; None for none.
+        fallback: Why the student answers without the teacher; None if it does not have to.
+        signals: What a gate has measured, by name.
+        amount: How much the gate had the teacher write; None without a gate.
+        expected: Share of right answers that the gate expects by amount; None if it expects none.
+    """
+
+    settings: CallSettings
+    messages: list[BaseMessage]
+    streaming: bool
+    reserved: int = 0
+    outcome: TeacherOutcome = field(default_factory=TeacherOutcome)
+    reply: AIMessage | None = None
+    other_usage: UsageMetadata | None = None
+    fallback: str | None = None
+    signals: dict[str, float] = field(default_factory=dict)
+    amount: Amount | None = None
+    expected: Mapping[Amount, float] | None = None
+
+
+def measure(answer: Answer, gate: Gate) -> Generator[Any, Any, Mapping[str, float]]:
+    """Have a gate measure the question; its signals are noted in the answer.
+
+    Args:
+        answer: The answer.
+        gate: The gate.
+
+    Returns:
+        The signals.
+
+    Raises:
+        ValueError: If the student does not report what the gate needs.
+    """
+    student = student_of(answer.settings.student)
+    gate.require(student)
+    signals: Mapping[str, float] = yield BlockingWork(
+        partial(gate.measure, student, answer.messages),
+        partial(gate.ameasure, student, answer.messages),
+    )
+    answer.signals.update(signals)
+    return signals
+
+
+def prepared(
+    answer: Answer, *, asks_teacher: bool
+) -> Generator[Any, Any, AbstractContextManager[Any]]:
+    """Have the student check the prompt before a teacher is paid, and prefill it ahead.
+
+    Args:
+        answer: The answer.
+        asks_teacher: Whether the teacher will be asked for its beginning.
+
+    Returns:
+        A context that holds the prompt's KV cache.
+    """
+    work = StudentStep(answer.settings).prepare(answer.messages, asks_teacher=asks_teacher)
+    answer.reserved, context = yield work
+    return context or nullcontext()  # type: ignore[no-any-return]
+
+
+def ask_teacher(answer: Answer) -> CallSteps:
+    """Ask the teacher, within the settings' limit; its failure ends the call or is noted.
+
+    Args:
+        answer: The answer; its ``outcome`` is filled.
+
+    Raises:
+        TeacherError: If the teacher fails, and the student may not answer instead.
+        BudgetExceeded: If the call could pass a budget, likewise.
+    """
+    step, outcome = TeacherStep(answer.settings), answer.outcome
+    context = step.prompt_context(answer.messages)
+    error: Exception | None = None
+    prompt = PreparedPrompt(messages=answer.messages)
+    if answer.settings.teacher_prompt is not None:
+        try:
+            prompt = yield step.prepare(answer.messages, context)
+        except TeacherError as caught:  # there was no time to make it
+            error = caught
+        else:
+            outcome.prompt_share = prompt_share(answer.messages, prompt)
+    if error is None:
+        try:
+            with step.guarded():
+                yield from step.run(
+                    prompt, outcome, streaming=answer.streaming, reserved=answer.reserved
+                )
+        except Exception as caught:  # noqa: BLE001  whatever a provider raises
+            error = hide_in_error(caught, secrets_of(answer.settings.teacher))
+            outcome.keep_shown()
+            if is_refusal(error):
+                outcome.refusal = bounded(str(error))
+    if context.student_usage:
+        answer.other_usage = add_usage(answer.other_usage, context.student_usage)
+    answer.fallback = _fallback(answer.settings, error) or outcome.fallback
+
+
+def _fallback(settings: CallSettings, error: Exception | None) -> str | None:
+    """Return why the student answers alone, or raise the error of the teacher's call."""
+    if error is None:
+        return None
+    may = settings.strategy.student_may_answer
+    if isinstance(error, BudgetExceeded):
+        if error.go_on and may:
+            return f"BudgetExceeded: {error}"
+        raise error
+    may = may and not (settings.forces_tool and not StudentStep(settings).tools)
+    if is_refusal(error):
+        if settings.on_refusal == "student" and may:
+            return bounded(f"the teacher refused: {error}")
+        raise refused(error)
+    if settings.fall_back and may:
+        return bounded(f"{type(error).__name__}: {error}")
+    failure = teacher_error(error)
+    if failure is error:
+        raise error
+    raise failure from error
+
+
+def show_teacher(answer: Answer) -> CallSteps:
+    """Show what the teacher gave and has not been shown yet: text, or a tool call.
+
+    Args:
+        answer: The answer.
+    """
+    outcome = answer.outcome
+    if reply := outcome.tool_reply:
+        yield tool_call_chunk_of(reply, rest_of(reply, outcome.shown))
+    elif outcome.guidance and (new := outcome.guidance.text[len(outcome.shown) :]):
+        yield text_chunk(new)
+
+
+def ask_student(answer: Answer) -> CallSteps:
+    """Have the student finish the answer, if the teacher has left it something to write.
+
+    Args:
+        answer: The answer; its ``reply`` is set.
+
+    Raises:
+        StudentError: If the student fails.
+    """
+    settings, outcome = answer.settings, answer.outcome
+    if outcome.tool_reply:
+        return
+    guidance = outcome.guidance
+    in_answer = outcome.tokens if guidance is None or guidance.dropped is None else 0
+    if guidance and not guidance.complete and outcome.calls == 1 and settings.limit:
+        in_answer = min(in_answer, settings.limit)  # more was cut away
+    step = StudentStep(settings)
+    call = step.model_call(answer.messages, guidance, in_answer, streaming=answer.streaming)
+    if call is None:
+        return
+    try:
+        answer.reply = yield from step.write(call, guidance.text if guidance else "")
+    except GKTError:
+        raise
+    except Exception as error:  # another client's
+        raise provider_error(error, StudentError, "student") from error
+
+
+def unshown(steps: CallSteps) -> CallSteps:
+    """Run steps without showing what they write, such as a draft that may be dropped.
+
+    Args:
+        steps: The steps.
+    """
+    with closing(steps):
+        try:
+            step = next(steps)
+            while True:
+                if isinstance(step, ChatGenerationChunk):
+                    step = steps.send(None)
+                    continue
+                try:
+                    result = yield step
+                except Exception as error:  # noqa: BLE001  the steps decide what it means
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(result)
+        except StopIteration:
+            return
+
+
+def last_chunk(answer: Answer) -> ChatGenerationChunk:
+    """Make the chunk that carries usage and metadata, and no text.
+
+    Args:
+        answer: The answer, which is whole.
+
+    Returns:
+        The chunk; every strategy ends with it.
+    """
+    outcome, reply, settings = answer.outcome, answer.reply, answer.settings
+    student_usage = answer.other_usage
+    if reply and reply.usage_metadata:
+        student_usage = add_usage(student_usage, reply.usage_metadata)
+    guidance, reason = outcome.guidance, None
+    if reply:
+        reason = reply.response_metadata.get("finish_reason")
+    elif guidance:
+        reason = guidance.finish_reason if guidance.complete else "length"
+    elif outcome.tool_reply:
+        reason = finish_reason(outcome.tool_reply)
+    gkt = GKTMetadata(
+        guidance=guidance.text if guidance else "",
+        guidance_tokens=outcome.tokens,
+        guidance_tokens_estimated=outcome.estimated,
+        finished_by="student" if reply else "teacher",
+        teacher_usage=outcome.usage,
+        teacher_calls=outcome.calls,
+        student_usage=student_usage,
+        fallback=answer.fallback,
+        confidence=answer.signals.get("confidence"),
+        amount=answer.amount if answer.expected else None,
+        predicted=dict(answer.expected) if answer.expected else None,
+        written_chars=len(guidance.written) if guidance else 0,
+        mode=settings.mode,
+        strategy=settings.mode,
+        signals=answer.signals,
+        call_id=settings.call_id,
+        teacher_prompt_share=outcome.prompt_share,
+        refusal=outcome.refusal,
+    )
+    return ChatGenerationChunk(
+        message=AIMessageChunk(
+            content="",
+            usage_metadata=usage_of_answer(guidance, outcome.tool_reply, reply),
+            response_metadata={
+                "model_name": settings.model_name,
+                "model_provider": provider_of(outcome.tool_reply),
+                "finish_reason": reason or "stop",
+                "gkt": gkt,
+            },
+            chunk_position="last",
+        )
+    )

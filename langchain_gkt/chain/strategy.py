@@ -1,0 +1,98 @@
+"""What a strategy is: one way to make an answer, registered by the name that ``mode=`` takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_gkt.chain.drivers import CallSteps
+from langchain_gkt.modes import Role
+
+Steps = Callable[..., CallSteps]
+"""Called with the `CallSettings`, the messages and ``streaming=``: whether models are streamed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strategy:
+    """One way to make an answer, and what others want to know of it.
+
+    Attributes:
+        name: Its name as a value of ``mode``.
+        steps: A generator of the steps of one call. It yields chunks to show, `ModelCall`,
+            `BlockingWork` and ``NEXT_CHUNK``; the last chunk comes from `steps.last_chunk`.
+        roles: The models that it may run.
+        has_teacher_counterpart: Whether its bill is to be compared with that of the teacher
+            alone.
+        student_may_answer: Whether the student answers alone where the teacher fails, refuses
+            or is over budget, if the chain's settings allow it.
+    """
+
+    name: str
+    steps: Steps
+    roles: frozenset[Role]
+    has_teacher_counterpart: bool = False
+    student_may_answer: bool = False
+
+    @property
+    def asks_teacher(self) -> bool:
+        """Whether the teacher may be asked."""
+        return "teacher" in self.roles
+
+    @property
+    def asks_student(self) -> bool:
+        """Whether the student may be asked. If not, the teacher's text is the answer as it is."""
+        return "student" in self.roles
+
+
+_STRATEGIES: dict[str, Strategy] = {}
+
+
+def strategy(
+    name: str, *, roles: tuple[Role, ...] = ("teacher", "student"), **facts: Any
+) -> Callable[[Steps], Steps]:
+    """Register a generator of steps as a strategy.
+
+    Args:
+        name: Its name as a value of ``mode``.
+        roles: The models that it may run.
+        **facts: Other fields of `Strategy`.
+
+    Returns:
+        A decorator that leaves the function as it is.
+
+    Raises:
+        ValueError: If another function has the name already.
+    """
+
+    def register(steps: Steps) -> Steps:
+        known = _STRATEGIES.get(name)
+        if known is not None and known.steps.__qualname__ != steps.__qualname__:
+            raise ValueError(f"mode={name!r} is taken by {known.steps.__qualname__}; rename one")
+        _STRATEGIES[name] = Strategy(name=name, steps=steps, roles=frozenset(roles), **facts)
+        return steps
+
+    return register
+
+
+def strategy_names() -> tuple[str, ...]:
+    """Return the names of all strategies, the default first."""
+    return tuple(_STRATEGIES)
+
+
+def strategy_of(name: Any) -> Strategy:
+    """Look a strategy up.
+
+    Args:
+        name: A value of ``mode``.
+
+    Returns:
+        The strategy.
+
+    Raises:
+        ValueError: If there is none of that name.
+    """
+    if name not in _STRATEGIES:
+        *others, last = map(repr, _STRATEGIES)
+        raise ValueError(f"mode must be {', '.join(others)} or {last}, not {name!r}")
+    return _STRATEGIES[name]

@@ -1,0 +1,136 @@
+"""What a gate is: it measures signals of a question, and decides from them.
+
+A gate of your own is one class in one file. It is registered under its ``kind`` when it is
+defined, which is how a policy's JSON file names it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, TypeVar
+
+from langchain_core.messages import BaseMessage
+from langchain_core.runnables.config import run_in_executor
+
+from langchain_gkt.errors import nearest
+from langchain_gkt.students.protocol import Student
+
+Amount = Literal["none", "some", "all"]
+"""How much the teacher writes: nothing, the policy's ``tokens``, or the whole answer."""
+AMOUNTS: tuple[Amount, ...] = ("none", "some", "all")
+
+_KINDS: dict[str, type[Gate]] = {}
+_Threshold = TypeVar("_Threshold", bound="ThresholdGate")
+
+
+class Gate(ABC):
+    """Decides for each question how much of the answer the teacher writes.
+
+    A gate is a frozen dataclass: its fields are what a policy's file holds of it.
+
+    Attributes:
+        kind: Its name in a policy's file.
+    """
+
+    kind: ClassVar[str]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Register a gate that has a kind of its own."""
+        super().__init_subclass__(**kwargs)
+        if "kind" in cls.__dict__:
+            _KINDS[cls.kind] = cls
+
+    def require(self, student: Student) -> None:  # noqa: B027  most gates can measure any student
+        """Refuse a student of which the signals cannot be measured; called before any question.
+
+        Args:
+            student: The student.
+
+        Raises:
+            ValueError: If it does not report what the gate needs; the message names the fix.
+        """
+
+    @abstractmethod
+    def measure(self, student: Student, messages: list[BaseMessage]) -> Mapping[str, float]:
+        """Measure a question, before the teacher is paid.
+
+        Args:
+            student: The student, which `require` has accepted.
+            messages: The conversation.
+
+        Returns:
+            The signals by name.
+        """
+
+    async def ameasure(self, student: Student, messages: list[BaseMessage]) -> Mapping[str, float]:
+        """Do what `measure` does on the event loop; in a thread unless a gate awaits."""
+        return await run_in_executor(None, self.measure, student, messages)
+
+    @abstractmethod
+    def decide(self, signals: Mapping[str, float]) -> Amount:
+        """Say how much the teacher writes.
+
+        Args:
+            signals: What `measure` returned, or a sweep has stored.
+
+        Returns:
+            The amount.
+        """
+
+    def expectations(self, signals: Mapping[str, float]) -> Mapping[Amount, float] | None:
+        """Return the expected share of right answers by amount; None if the gate has none."""
+        return None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the gate as plain values, its kind included."""
+        fields: Any = self
+        return {"kind": self.kind, **dataclasses.asdict(fields)}
+
+
+class ThresholdGate(Gate):
+    """A gate that asks the teacher above a threshold of one score; `calibrate` moves it."""
+
+    @abstractmethod
+    def score(self, signals: Mapping[str, float]) -> float:
+        """Return how much the teacher is wanted: the higher, the more.
+
+        Args:
+            signals: The signals of a question.
+        """
+
+    @abstractmethod
+    def asking_above(self: _Threshold, score: float) -> _Threshold:
+        """Return a copy that asks the teacher above a score.
+
+        Args:
+            score: The threshold.
+        """
+
+
+def gate_from(given: Gate | Mapping[str, Any] | None) -> Gate | None:
+    """Take a gate, or what its `Gate.to_dict` returned.
+
+    Args:
+        given: One of them, or None.
+
+    Returns:
+        The gate, or None.
+
+    Raises:
+        ValueError: If its kind is unknown or its fields do not fit.
+        TypeError: If it is something else.
+    """
+    if given is None or isinstance(given, Gate):
+        return given
+    if not isinstance(given, Mapping):
+        raise TypeError(f"GuidancePolicy.gate must be a gate, not {type(given).__name__}")
+    fields = dict(given)
+    kind = fields.pop("kind", None)
+    if kind not in _KINDS:
+        raise ValueError(
+            f"GuidancePolicy.gate.kind={kind!r} is unknown; {nearest(str(kind), _KINDS)} A gate "
+            "of your own is known once its module is imported"
+        )
+    return _KINDS[kind](**fields)
