@@ -288,7 +288,7 @@ def share_number(name: str, value: Any) -> float:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not 0 <= value <= 1:
         raise ValueError(f"{name} must be a number from 0 to 1, such as 0.3 for 30%, not {value!r}")
-    return value
+    return float(value)
 
 
 def whole_number(name: str, value: Any, *, least: int, meaning: str = "") -> int:

@@ -7,8 +7,7 @@ from typing import Any
 from langchain_core.messages.ai import UsageMetadata
 from typing_extensions import TypedDict
 
-from langchain_gkt.gates.base import Amount
-from langchain_gkt.modes import Mode, Role
+from langchain_gkt.modes import Amount, Mode, Role
 
 __all__ = ["GKTMetadata", "Mode", "Role", "from_cache"]
 

@@ -1,4 +1,4 @@
-"""The modes of a call and the roles of its models; apart, because importing them costs nothing."""
+"""Words that all rooms share: modes, roles and amounts. Importing them costs nothing."""
 
 from __future__ import annotations
 
@@ -10,3 +10,8 @@ or any other that is registered; see `langchain_gkt.chain.strategy`."""
 
 Role = Literal["teacher", "student"]
 """Which of the two models a run is of; ``gkt_role`` in the metadata of its run."""
+
+Amount = Literal["none", "some", "all"]
+"""How much the teacher writes: nothing, the policy's ``tokens``, or the whole answer."""
+
+AMOUNTS: tuple[Amount, ...] = ("none", "some", "all")

@@ -111,11 +111,11 @@ def check_chain(chain: GuidedKnowledgeTransferChain) -> None:
             "the chain's budget would hold for each process by itself; leave it out and give "
             "guide_dataset(..., budget=Budget(...)), which holds for the whole job"
         )
-    if settings_of(chain).gated:
+    if settings_of(chain).gate is not None:
         raise ValueError(
             "the chain's guidance policy has the student decide whether the teacher is asked; a "
             "bulk job asks the teacher first. Use GuidancePolicy(ask='always') without a "
-            "predictor, or split the dataset beforehand"
+            "gate, or split the dataset beforehand"
         )
 
 

@@ -1,9 +1,10 @@
 """When the teacher is asked, and for how much: one file for each gate."""
 
-from langchain_gkt.gates.base import AMOUNTS, Amount, Gate, ThresholdGate, gate_from
+from langchain_gkt.gates.base import Gate, ThresholdGate, gate_from
 from langchain_gkt.gates.calibration import calibrate
 from langchain_gkt.gates.confidence import ConfidenceGate
 from langchain_gkt.gates.learned import LearnedGate, Predictor
+from langchain_gkt.modes import AMOUNTS, Amount
 
 __all__ = [
     "AMOUNTS",

@@ -9,17 +9,14 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables.config import run_in_executor
 
 from langchain_gkt.errors import nearest
+from langchain_gkt.modes import Amount
 from langchain_gkt.students.protocol import Student
-
-Amount = Literal["none", "some", "all"]
-"""How much the teacher writes: nothing, the policy's ``tokens``, or the whole answer."""
-AMOUNTS: tuple[Amount, ...] = ("none", "some", "all")
 
 _KINDS: dict[str, type[Gate]] = {}
 _Threshold = TypeVar("_Threshold", bound="ThresholdGate")

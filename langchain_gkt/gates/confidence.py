@@ -13,8 +13,9 @@ from pydantic import BeforeValidator
 from pydantic.dataclasses import dataclass
 
 from langchain_gkt.errors import share_number, whole_number
-from langchain_gkt.gates.base import Amount, ThresholdGate
+from langchain_gkt.gates.base import ThresholdGate
 from langchain_gkt.gates.first_tokens import first_token_signals, first_tokens_in
+from langchain_gkt.modes import Amount
 from langchain_gkt.students.protocol import FirstToken, Student
 
 

@@ -18,9 +18,10 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from pydantic_core import ArgsKwargs
 
 from langchain_gkt.errors import refuse_unknown, whole_number
-from langchain_gkt.gates.base import AMOUNTS, Amount, ThresholdGate
+from langchain_gkt.gates.base import ThresholdGate
 from langchain_gkt.gates.confidence import confidence
 from langchain_gkt.gates.first_tokens import first_token_signals, first_tokens_in
+from langchain_gkt.modes import AMOUNTS, Amount
 from langchain_gkt.students.protocol import FirstToken, Student
 
 VERSION = 1

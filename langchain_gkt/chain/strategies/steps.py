@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -97,8 +97,9 @@ def prepared(
         A context that holds the prompt's KV cache.
     """
     work = StudentStep(answer.settings).prepare(answer.messages, asks_teacher=asks_teacher)
+    context: AbstractContextManager[Any]
     answer.reserved, context = yield work
-    return context or nullcontext()  # type: ignore[no-any-return]
+    return context
 
 
 def ask_teacher(answer: Answer) -> CallSteps:

@@ -13,12 +13,12 @@ from langchain_gkt.evaluation.results.frontier import TEACHER_ALONE, OutcomeMatr
 from langchain_gkt.gates.learned import (
     VERSION,
     Expectation,
-    FirstToken,
     Predictor,
     feature_names,
     feature_values,
     question_signals,
 )
+from langchain_gkt.students.protocol import FirstToken
 
 FEWEST_ROWS = 60
 """With fewer, a part of the rows holds too few to learn from, to choose by or to test on."""
