@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 from langchain_core.language_models import BaseChatModel, FakeListChatModel
 from langchain_core.messages import HumanMessage
@@ -41,7 +43,7 @@ def test_a_model_that_binds_tools_knows_them(kind, knows) -> None:
 
 async def test_a_chat_model_that_offers_more_is_its_own_student() -> None:
     class Sure(Student, FakeListChatModel):
-        first_token_detail = "probabilities"
+        first_token_detail: ClassVar = "probabilities"
 
         def first_tokens(self, messages, *, tokens=1):
             return [FirstToken(0.5)] * tokens
