@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from langchain_core.language_models.chat_models import agenerate_from_stream, generate_from_stream
 from langchain_core.messages import AIMessageChunk
-from langchain_core.messages.ai import UsageMetadata
+from langchain_core.messages.ai import OutputTokenDetails, UsageMetadata
 from langchain_core.messages.tool import ToolCallChunk
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
@@ -32,7 +32,7 @@ class Generation:
         Args:
             engine: The student's engine.
             request: The request.
-            parser: Tells tool calls from text; None if no tools are offered.
+            parser: Reads the answer's parts; None if it is nothing but text.
             model_name: The student's name in the metadata of the message.
         """
         self._engine, self._request, self._parser = engine, request, parser
@@ -60,7 +60,9 @@ class Generation:
 
     def result(self) -> ChatResult:
         """Generate the whole answer."""
-        if self._parser is not None:  # a stop string may end the text before the engine does
+        if (
+            self._parser is not None and self._parser.may_stop
+        ):  # a stop string may end the text before the engine does
             return generate_from_stream(self.stream())
         with own_errors(StudentError, _FAILED):
             parts = self._engine.generate(self._request, threading.Event(), stream=False)
@@ -68,7 +70,7 @@ class Generation:
 
     async def aresult(self) -> ChatResult:
         """Do what `result` does, on the event loop."""
-        if self._parser is not None:
+        if self._parser is not None and self._parser.may_stop:
             return await agenerate_from_stream(self.astream())
         with own_errors(StudentError, _FAILED):
             parts = self._engine.agenerate(self._request, stream=False)
@@ -84,16 +86,13 @@ class Generation:
             part = replace(part, text=text, finish_reason=reason)
         if part.finish_reason is None:
             return ChatGenerationChunk(message=AIMessageChunk(content=part.text))
+        reasoning = min(self._parser.reasoning_tokens, part.tokens) if self._parser else 0
         prompt_tokens = len(self._request.prompt) + len(self._request.prefill)
         return ChatGenerationChunk(
             message=AIMessageChunk(
                 content=part.text,
                 tool_call_chunks=calls,
-                usage_metadata=UsageMetadata(
-                    input_tokens=prompt_tokens,
-                    output_tokens=part.tokens,
-                    total_tokens=prompt_tokens + part.tokens,
-                ),
+                usage_metadata=_usage(prompt_tokens, part.tokens, reasoning),
                 response_metadata={
                     "finish_reason": part.finish_reason,
                     "model_name": self._model_name,
@@ -102,6 +101,13 @@ class Generation:
                 chunk_position="last",
             )
         )
+
+
+def _usage(prompt: int, written: int, reasoning: int) -> UsageMetadata:
+    usage = UsageMetadata(input_tokens=prompt, output_tokens=written, total_tokens=prompt + written)
+    if reasoning:
+        usage["output_token_details"] = OutputTokenDetails(reasoning=reasoning)
+    return usage
 
 
 def _is_last(chunk: ChatGenerationChunk) -> bool:

@@ -28,12 +28,14 @@ from langchain_gkt.students.settings import (
     SAMPLING,
     GenerationSettings,
     OnLongPrompt,
+    TemplateKwargs,
     model_or_env,
     warn_deprecated,
 )
 from langchain_gkt.students.tokenization.control_tokens import AllowedTokens
 
 _ANSWER_FIELDS = (*SAMPLING, "stop", "dtype", "on_long_prompt")
+_LATER_FIELDS = ("allowed_added_tokens", "chat_template_kwargs")
 
 
 class HuggingFaceStudent(Student, InterruptibleChatModel):
@@ -95,6 +97,9 @@ class HuggingFaceStudent(Student, InterruptibleChatModel):
     the oldest text. System messages and the last turn stay."""
     allowed_added_tokens: AllowedTokens = ()
     """Added tokens, such as ``<think>``, that are read as tokens in messages too, or ``all``."""
+    chat_template_kwargs: TemplateKwargs = Field(default_factory=dict)
+    """Further arguments of the chat template, such as ``{"enable_thinking": False}``. Those of a
+    call are added. Behind guidance, and for a probe, reasoning is left out whatever they say."""
     trust_remote_code: bool = False
     """Whether to run the Python files that a model brings along; only for one you have read."""
 
@@ -139,8 +144,8 @@ class HuggingFaceStudent(Student, InterruptibleChatModel):
             "model": self.display_name,
             "weights": self._engine.fingerprint,
             **{name: getattr(self, name) for name in _ANSWER_FIELDS},
-            # Named only if set, so that run folders from before this field can be continued.
-            **({"allowed_added_tokens": allowed} if (allowed := self.allowed_added_tokens) else {}),
+            # Named only if set, so that run folders from before these fields can be continued.
+            **{name: value for name in _LATER_FIELDS if (value := getattr(self, name))},
         }
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
@@ -193,11 +198,16 @@ class HuggingFaceStudent(Student, InterruptibleChatModel):
         tools: Sequence[dict[str, Any]] | None = None,
         tool_choice: str | bool | dict[str, Any] | None = None,
         response_format: dict[str, Any] | None = None,
+        chat_template_kwargs: dict[str, Any] | None = None,
         reserve: int = 0,
     ) -> int:
         """Refuse a conversation that the model cannot answer; see `Student.check`."""
         settings = GenerationSettings.of_call(
-            self, tools=tools, tool_choice=tool_choice, response_format=response_format
+            self,
+            tools=tools,
+            tool_choice=tool_choice,
+            response_format=response_format,
+            chat_template_kwargs=chat_template_kwargs,
         )
         return self._loader.load().check(messages, settings, reserve=reserve)
 
@@ -207,10 +217,17 @@ class HuggingFaceStudent(Student, InterruptibleChatModel):
         *,
         tools: Sequence[dict[str, Any]] | None = None,
         response_format: dict[str, Any] | None = None,
+        chat_template_kwargs: dict[str, Any] | None = None,
     ) -> PrefillHandle:
         """Prefill a prompt ahead of its request; see `Student.prefill`."""
-        settings = GenerationSettings.of_call(self, tools=tools, response_format=response_format)
-        return self._engine.prefill(self._loader.load().tokenize(messages, settings)[0])
+        settings = GenerationSettings.of_call(
+            self,
+            tools=tools,
+            response_format=response_format,
+            chat_template_kwargs=chat_template_kwargs,
+        )
+        prompt = self._loader.load().tokenize(messages, settings, direct=True)
+        return self._engine.prefill(prompt.ids)
 
     def probe(self, messages: list[BaseMessage], *, tokens: int = 1) -> list[float]:
         """Return the probabilities alone of `first_tokens`."""

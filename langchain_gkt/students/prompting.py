@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Sequence
-from functools import cached_property
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from langchain_core.messages import (
     AIMessage,
@@ -15,9 +13,10 @@ from langchain_core.messages import (
     SystemMessage,
     ToolMessage,
 )
-from langchain_core.messages.utils import convert_to_openai_messages, merge_message_runs
+from langchain_core.messages.utils import merge_message_runs
 
-from langchain_gkt.errors import ConfigurationError, refuse_broken_text
+from langchain_gkt.errors import refuse_broken_text
+from langchain_gkt.students.tokenization.chat_template import ChatTemplate, as_dicts
 from langchain_gkt.students.tokenization.control_tokens import (
     AllowedTokens,
     ControlTokens,
@@ -25,6 +24,20 @@ from langchain_gkt.students.tokenization.control_tokens import (
 )
 from langchain_gkt.students.tokenization.truncation import truncate
 from langchain_gkt.texts.begun_answer import begun_text, is_begun_answer
+
+
+class WrittenPrompt(NamedTuple):
+    """A prompt as token ids.
+
+    Attributes:
+        ids: Ids of the conversation, with the header of the answer.
+        answer_prefix: Ids of the answer's beginning; may be empty.
+        header: What the chat template wrote behind the last message; empty without one.
+    """
+
+    ids: list[int]
+    answer_prefix: list[int]
+    header: str
 
 
 class PromptBuilder:
@@ -46,63 +59,75 @@ class PromptBuilder:
         """
         self.tokenizer, self._allowed = tokenizer, allowed
         self._control_tokens = ControlTokens(tokenizer, allowed)
+        self.template = ChatTemplate(tokenizer)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle without the second tokenizer."""
         return type(self), (self.tokenizer, self._allowed)
 
-    @cached_property
+    @property
     def knows_tools(self) -> bool:
         """Whether the chat template has a place for tools."""
-        if not self.tokenizer.chat_template:
-            return False
-        return bool(re.search(r"\btools\b", self.tokenizer.get_chat_template(tools=[{}])))
+        return self.template.knows_tools
 
     def build(
         self, messages: Sequence[BaseMessage], tools: Sequence[dict[str, Any]] | None = None
     ) -> tuple[list[int], list[int]]:
+        """Tokenise a conversation with the template's own arguments; see `write`.
+
+        Args:
+            messages: As for `write`.
+            tools: As for `write`.
+
+        Returns:
+            Ids of the prompt, and ids of the beginning of the answer (may be empty).
+        """
+        written = self.write(messages, tools)
+        return written.ids, written.answer_prefix
+
+    def write(
+        self,
+        messages: Sequence[BaseMessage],
+        tools: Sequence[dict[str, Any]] | None = None,
+        *,
+        template_kwargs: Mapping[str, Any] | None = None,
+        direct: bool = False,
+    ) -> WrittenPrompt:
         """Tokenise a conversation.
 
         Args:
             messages: The conversation. A trailing AIMessage is the beginning of the answer,
                 unless it holds tool calls.
             tools: Tools in OpenAI's form, for a template that knows them.
+            template_kwargs: Further arguments of the chat template.
+            direct: Whether the answer itself follows the prompt, without reasoning; always so
+                behind the beginning of an answer, which must not become part of the reasoning.
 
         Returns:
-            Ids of the prompt, and ids of the beginning of the answer (may be empty).
+            The prompt.
 
         Raises:
-            ValueError: If there is nothing to answer, a message holds more than text, or the
-                tokenizer cannot spell the beginning of the answer.
+            ValueError: If there is nothing to answer, a message holds more than text, the
+                chat template refuses or drops a message, or the tokenizer cannot spell the
+                beginning of the answer.
         """
         conversation, prefill = list(messages), ""
         if messages and is_begun_answer(messages[-1]):
-            prefill = str(conversation.pop().text)
+            prefill, direct = str(conversation.pop().text), True
         for position, message in enumerate(messages):
             _refuse_media(message, position)
         refuse_broken_text(messages)
         if not any(str(message.text).strip() for message in conversation):
             raise ValueError("messages must hold some text to answer; the prompt is empty")
-        if self.tokenizer.chat_template:
-            knows_tools = self.knows_tools
-            turns = _as_dicts(conversation if knows_tools else _tools_as_text(conversation))
-            offered = list(tools) if tools and knows_tools else None
-            covered = CoveredText(self._control_tokens, turns, offered)
-            try:
-                written = self.tokenizer.apply_chat_template(
-                    covered.of(turns),
-                    tools=covered.of(offered),
-                    add_generation_prompt=True,
-                    tokenize=False,
-                )
-            except Exception as error:  # a template is a program of its own
-                raise ConfigurationError(
-                    "the student's chat template refuses the conversation: "
-                    f"{type(error).__name__}: {error}",
-                    hint="change the order and the roles of messages as it says (such as user "
-                    "and assistant in turns, no system message)",
-                ) from error
-            return covered.encode(written)[0], self._ids(prefill)
+        if self.template.text:
+            arguments = self.template.arguments(template_kwargs, direct=direct)
+            ids, header = self._write(conversation, tools, arguments, direct=direct)
+            return WrittenPrompt(ids, self._ids(prefill), header)
+        if template_kwargs:
+            raise ValueError(
+                f"chat_template_kwargs={dict(template_kwargs)!r} has no effect on a student "
+                "without a chat template; leave it out"
+            )
         text = _plain_text(_tools_as_text(conversation))
         if prefill and text[-1:].strip():
             # After "A:" comes a blank, after a question a new line.
@@ -110,30 +135,64 @@ class PromptBuilder:
                 prefill = prefill if prefill.startswith("\n") else f"\n{prefill}"
             elif prefill[0].strip():
                 prefill = f" {prefill}"
-        return self._control_tokens.surround(self._as_text(text)[0]), self._ids(prefill)
+        ids = self._control_tokens.surround(self._as_text(text)[0])
+        return WrittenPrompt(ids, self._ids(prefill), "")
+
+    def _write(
+        self,
+        conversation: Sequence[BaseMessage],
+        tools: Sequence[dict[str, Any]] | None,
+        arguments: Mapping[str, Any],
+        *,
+        direct: bool,
+    ) -> tuple[list[int], str]:
+        """Return a conversation's ids by the chat template, and what it wrote last."""
+        template, offered = self.template, None
+        if not template.knows_tools:
+            conversation = _tools_as_text(conversation)
+        elif tools:
+            offered = list(tools)
+        arranged, header = template.arrange(conversation, offered, arguments)
+        turns = as_dicts(arranged)
+        covered = CoveredText(self._control_tokens, turns, offered, arguments)
+        written = template.render(covered.of(turns), covered.of(offered), covered.of(arguments))
+        surplus, start = template.start(header, direct=direct)
+        written = written[: len(written) - surplus] + start
+        return covered.encode(written)[0], header[: len(header) - surplus] + start
 
     def build_truncated(
         self,
         messages: Sequence[BaseMessage],
         tools: Sequence[dict[str, Any]] | None,
         limit: int,
-    ) -> tuple[list[int], list[int]]:
+        *,
+        template_kwargs: Mapping[str, Any] | None = None,
+        direct: bool = False,
+    ) -> WrittenPrompt:
         """Tokenise a conversation without its oldest turns, so that it fits.
 
         System messages and the last turn stay; if they alone are too long, the last turn's text
         loses its beginning.
 
         Args:
-            messages: As for `build`.
-            tools: As for `build`.
+            messages: As for `write`.
+            tools: As for `write`.
             limit: Most ids of prompt and beginning together.
+            template_kwargs: As for `write`.
+            direct: As for `write`.
 
         Returns:
-            As for `build`; still too long if system messages and beginning alone are.
+            As for `write`; still too long if system messages and beginning alone are.
         """
-        return self.build(
-            truncate(messages, lambda kept: sum(map(len, self.build(kept, tools))) <= limit), tools
-        )
+
+        def written(kept: Sequence[BaseMessage]) -> WrittenPrompt:
+            return self.write(kept, tools, template_kwargs=template_kwargs, direct=direct)
+
+        def fits(kept: Sequence[BaseMessage]) -> bool:
+            ids, prefix, _ = written(kept)
+            return len(ids) + len(prefix) <= limit
+
+        return written(truncate(messages, fits))
 
     def writes_frame(self, messages: Sequence[BaseMessage]) -> bool:
         """Whether a conversation is written as questions and answers, for want of a template.
@@ -143,7 +202,7 @@ class PromptBuilder:
         """
         begun = begun_text(messages) is not None
         turns = [m for m in messages[: -1 if begun else None] if not isinstance(m, SystemMessage)]
-        return not self.tokenizer.chat_template and len(turns) > 1
+        return not self.template.text and len(turns) > 1
 
     def _as_text(self, text: str) -> tuple[list[int], list[str]]:
         covered = CoveredText(self._control_tokens, text)
@@ -162,20 +221,6 @@ class PromptBuilder:
                 "ones can)"
             )
         return ids
-
-
-def _with_text(message: BaseMessage, text: str) -> BaseMessage:
-    return message.model_copy(update={"content": text})
-
-
-def _as_dicts(conversation: Sequence[BaseMessage]) -> list[dict[str, Any]]:
-    """Make the dicts that chat templates read: texts, and tool arguments as objects."""
-    plain = [_with_text(message, str(message.text)) for message in conversation]
-    turns: Any = convert_to_openai_messages(plain)
-    for turn in turns:
-        for call in turn.get("tool_calls", ()):
-            call["function"]["arguments"] = json.loads(call["function"]["arguments"])
-    return list(turns)
 
 
 def _tools_as_text(conversation: Sequence[BaseMessage]) -> list[BaseMessage]:

@@ -13,9 +13,9 @@ from langchain_gkt.students.backends.protocol import Backend, refuse_unsupported
 from langchain_gkt.students.decoding_constraints import DecodingConstraints
 from langchain_gkt.students.engine.requests.request import Request
 from langchain_gkt.students.generation import Generation
-from langchain_gkt.students.prompting import PromptBuilder
+from langchain_gkt.students.prompting import PromptBuilder, WrittenPrompt
 from langchain_gkt.students.settings import GenerationSettings
-from langchain_gkt.students.tool_parsing import AnswerParser
+from langchain_gkt.students.tool_parsing import AnswerParser, keeps_marks
 from langchain_gkt.texts.begun_answer import begun_text
 
 
@@ -46,7 +46,7 @@ class RequestBuilder:
         """Refuse what the model cannot answer; see `HuggingFaceStudent.check`."""
         if self.engine.closed:
             raise StudentError("the student is closed; make a new one")
-        self.tokenize(messages, settings, reserve=reserve)
+        self.tokenize(messages, settings, reserve=reserve, direct=bool(reserve))
         return self.constraints.shortest_answer(settings)
 
     def build(
@@ -54,14 +54,14 @@ class RequestBuilder:
         messages: Sequence[BaseMessage],
         settings: GenerationSettings,
         *,
-        heal: bool = True,
+        direct: bool = False,
     ) -> Request:
         """Build the request of one call.
 
         Args:
             messages: The conversation; a trailing AIMessage is the beginning of the answer.
             settings: The settings of the call.
-            heal: Whether the model spells the end of that beginning again.
+            direct: Whether the answer begins without reasoning.
 
         Returns:
             A request for the engine.
@@ -69,22 +69,27 @@ class RequestBuilder:
         Raises:
             ValueError: If the model cannot answer, or cannot keep to the form asked for.
         """
-        prompt, prefill = self.tokenize(messages, settings)
+        return self._request(self.tokenize(messages, settings, direct=direct), messages, settings)
+
+    def _request(
+        self,
+        written: WrittenPrompt,
+        messages: Sequence[BaseMessage],
+        settings: GenerationSettings,
+    ) -> Request:
+        prompt, prefill, _ = written
         max_tokens, engine = settings.max_tokens, self.engine
         if (context := engine.window.size) is not None:
             max_tokens = min(max_tokens, context - engine.window.used(prompt, prefill))
         begun = (begun_text(messages) or "").lstrip()
-        seam = engine.spelling.seam(prefill) if prefill and heal else None
-        held = settings.response_format or settings.required_tool
-        if held and seam and not begun.encode().endswith(seam.spelled):
+        seam = engine.spelling.seam(prefill) if prefill else None
+        if settings.is_held and seam and not begun.encode().endswith(seam.spelled):
             seam = None  # it opens blanks before the answer, which no grammar knows
         constraint = self.constraints.for_call(
             settings, begun=begun, max_tokens=max_tokens, seam=seam
         )
         if constraint is not None:
             max_tokens = constraint.max_tokens
-        tools = settings.offered_tools
-        has_template = getattr(engine.tokenizer, "response_template", None)
         stop = settings.stop
         if self.prompts.writes_frame(messages):
             stop = (*stop, "\nQ:")  # the next question is not the student's to ask
@@ -95,10 +100,11 @@ class RequestBuilder:
             temperature=settings.temperature,
             top_p=settings.top_p,
             seed=settings.seed,
-            # A grammar ends its text itself, and a stop string must not cut a tool call.
-            stop=() if constraint or tools else stop,
+            # A grammar ends its text itself; a stop string must not cut a tool call or reasoning.
+            stop=() if constraint or self._stops_itself(settings) else stop,
             constraint=constraint,
-            keep_special=bool(tools and has_template),
+            keep_special=constraint is None
+            and keeps_marks(engine.tokenizer, self.prompts.template),
             seam=seam,
         )
 
@@ -119,7 +125,7 @@ class RequestBuilder:
                 "another backend, such as 'torch'"
             )
         greedy = GenerationSettings.of_call(student, max_tokens=tokens, temperature=0.0)
-        return self.build(messages, greedy)
+        return self.build(messages, greedy, direct=True)
 
     def generation(
         self, messages: Sequence[BaseMessage], settings: GenerationSettings, model_name: str
@@ -134,30 +140,45 @@ class RequestBuilder:
         Returns:
             What generates the answer.
         """
-        request, parser = self.build(messages, settings), None
-        if tools := settings.offered_tools:
-            begun = [*request.prompt, *request.prefill]
+        written = self.tokenize(messages, settings)
+        request = self._request(written, messages, settings)
+        parser = None
+        if request.constraint is None or settings.offered_tools:
             parser = AnswerParser(
                 self.engine.tokenizer,
-                begun,
-                list(tools),
-                settings.stop,
-                has_begun=bool(request.prefill),
+                self.prompts.template,
+                written,
+                settings.offered_tools or (),
+                # The engine looks for the others, so that it ends as soon as one is there.
+                settings.stop if self._stops_itself(settings) else (),
+                is_held=request.constraint is not None,
             )
         return Generation(self.engine, request, parser, model_name=model_name)
 
+    def _stops_itself(self, settings: GenerationSettings) -> bool:
+        """Whether stop strings are looked for in the parsed answer alone, not by the engine."""
+        has_parts = keeps_marks(self.engine.tokenizer, self.prompts.template)
+        return bool(settings.offered_tools) or has_parts or self.prompts.template.reasons
+
     def tokenize(
-        self, messages: Sequence[BaseMessage], settings: GenerationSettings, *, reserve: int = 0
-    ) -> tuple[list[int], list[int]]:
+        self,
+        messages: Sequence[BaseMessage],
+        settings: GenerationSettings,
+        *,
+        reserve: int = 0,
+        direct: bool = False,
+    ) -> WrittenPrompt:
         """Tokenise a conversation, truncated if it is too long and the settings allow it.
 
         Args:
             messages: The conversation.
             settings: The settings of the call.
             reserve: Tokens that will be added to the beginning of the answer.
+            direct: Whether the answer begins without reasoning, as one that must keep to a
+                form always does.
 
         Returns:
-            Ids of the prompt, and ids of the beginning of the answer.
+            The prompt.
 
         Raises:
             ValueError: If it is empty, leaves the context no room, or holds more than text.
@@ -167,13 +188,17 @@ class RequestBuilder:
         if settings.seed is not None:
             refuse_unsupported(self.engine, "seed", settings.seed)
         window, tools = self.engine.window, settings.offered_tools
-        prompt, prefill = self.prompts.build(messages, tools)
+        how: dict[str, Any] = {
+            "template_kwargs": settings.chat_template_kwargs,
+            "direct": direct or settings.is_held,
+        }
+        written = self.prompts.write(messages, tools, **how)
         if window.size is not None and settings.on_long_prompt == "truncate":
             limit = window.size - min(settings.max_tokens, window.size // 4)
             if window.is_encoder_decoder:  # the encoder has a context for the prompt alone
-                limit = window.size + len(prefill)
-            if len(prompt) + len(prefill) > limit:
-                prompt, prefill = self.prompts.build_truncated(messages, tools, limit)
+                limit = window.size + len(written.answer_prefix)
+            if len(written.ids) + len(written.answer_prefix) > limit:
+                written = self.prompts.build_truncated(messages, tools, limit, **how)
             reserve = 0
-        window.refuse_long(prompt, prefill, reserve)
-        return prompt, prefill
+        window.refuse_long(written.ids, written.answer_prefix, reserve)
+        return written

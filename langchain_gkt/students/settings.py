@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator
 
 from langchain_gkt.errors import refuse_unknown
+from langchain_gkt.students.tokenization.chat_template import check_template_kwargs
 
 STUDENT_VARIABLE = "GKT_STUDENT"
 """Environment variable with the folder or hub id of a student that is named nowhere else."""
@@ -20,6 +23,8 @@ NO_PLACE_FOR_TOOLS = (
     "the chat template of student {!r} has no place for tools; use a model that was trained to "
     "call them, or leave the calls to the teacher"
 )
+TemplateKwargs = Annotated[dict[str, Any], AfterValidator(check_template_kwargs)]
+"""Arguments of a chat template."""
 _CALL_ONLY = ("tools", "tool_choice", "response_format")
 OnLongPrompt = Literal["raise", "truncate"]
 """What to do with a prompt that leaves the context no room."""
@@ -39,6 +44,7 @@ class GenerationSettings:
         tool_choice: As for `HuggingFaceStudent.bind_tools`.
         response_format: The form the answer must have, or None.
         on_long_prompt: What to do with a prompt that leaves the context no room.
+        chat_template_kwargs: Further arguments of the chat template.
     """
 
     max_tokens: int
@@ -50,35 +56,52 @@ class GenerationSettings:
     tool_choice: str | bool | dict[str, Any] | None
     response_format: dict[str, Any] | None
     on_long_prompt: OnLongPrompt
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of_call(
-        cls, student: Any, stop: Sequence[str] | None = None, **arguments: Any
+        cls,
+        student: Any,
+        stop: Sequence[str] | None = None,
+        *,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        **arguments: Any,
     ) -> GenerationSettings:
         """Take a student's fields and a call's arguments together.
 
         Args:
             student: The `HuggingFaceStudent` that is called.
             stop: The call's stop strings; None for the student's own.
+            chat_template_kwargs: The call's own, beside those of the student.
             **arguments: The call's other arguments; None stands for the student's own.
 
         Raises:
             TypeError: If an argument is unknown.
+            ValueError: If the chat template is given an argument that the student sets itself.
         """
         owner = f"a call of {type(student).__name__}"
-        refuse_unknown(arguments, (*SAMPLING, *_CALL_ONLY), owner)
+        refuse_unknown(arguments, (*SAMPLING, *_CALL_ONLY, "chat_template_kwargs"), owner)
         given = {name: arguments.get(name) for name in (*SAMPLING, *_CALL_ONLY)}
         fields = {name: getattr(student, name) for name in SAMPLING if given[name] is None}
         return cls(
             **{**given, **fields},
             stop=tuple(stop if stop is not None else student.stop or ()),
             on_long_prompt=student.on_long_prompt,
+            chat_template_kwargs={
+                **student.chat_template_kwargs,
+                **check_template_kwargs(chat_template_kwargs or {}),
+            },
         )
 
     @property
     def offered_tools(self) -> Sequence[dict[str, Any]] | None:
         """The tools that the model is told of; None if it is to call none."""
         return (self.tools or None) if self.tool_choice != "none" else None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the answer must keep to a form, token by token."""
+        return bool(self.response_format or self.required_tool)
 
     @property
     def required_tool(self) -> str | None:

@@ -1,15 +1,19 @@
-"""Reads tool calls out of a student's text, while the text is generated."""
+"""Reads a student's answer while it is generated: text, tool calls and reasoning."""
 
 from __future__ import annotations
 
 import json
 import re
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from langchain_core.messages.tool import ToolCallChunk, tool_call_chunk
 
+from langchain_gkt.students.prompting import WrittenPrompt
+from langchain_gkt.students.tokenization.chat_template import ChatTemplate
+from langchain_gkt.texts.harmony import HarmonyFilter
+from langchain_gkt.texts.reasoning import TAGS, ReasoningFilter, Tags
 from langchain_gkt.texts.stop_strings import StopStringFilter
 from langchain_gkt.texts.tool_text import CLOSE, OPEN, may_be_call, whole_call
 
@@ -90,6 +94,8 @@ class ResponseTemplateParser:
         """
         self._parser = tokenizer.get_response_parser(prefix=prompt, tools=tools)
         self._raw, self._broken = "", False
+        self.reasoning = ""
+        """Text of neither the answer nor a tool call."""
 
     def feed(self, text: str) -> str:
         """Take new text, control tokens included; see `HermesToolParser.feed`."""
@@ -99,7 +105,7 @@ class ResponseTemplateParser:
         shown = ""
         try:
             for character in text:  # one by one: text before a malformed call is kept
-                shown += _content(self._parser.feed(character))
+                shown += self._content(self._parser.feed(character))
         except ValueError:  # a call that the parser cannot read
             self._broken = True
         return shown
@@ -113,35 +119,127 @@ class ResponseTemplateParser:
         except ValueError:
             return "", [_chunk("", self._raw)]
         calls = message.get("tool_calls") or []
-        return _content(events), [_call_of(call) for call in calls]
+        return self._content(events), [_call_of(call) for call in calls]
+
+    def _content(self, events: list[dict[str, Any]]) -> str:
+        parts = [event for event in events if event["type"] == "region_chunk"]
+        other = (p["text"] for p in parts if p["field"] not in ("content", "tool_calls"))
+        self.reasoning += "".join(other)
+        return "".join(part["text"] for part in parts if part["field"] == "content")
+
+
+class HarmonyParser:
+    """Reads messages on channels: shows the final one, and reads calls of the others."""
+
+    def __init__(self, header: str) -> None:
+        """Start at the end of a prompt.
+
+        Args:
+            header: What the chat template wrote behind the last message.
+        """
+        self._filter = HarmonyFilter(header)
+
+    @property
+    def reasoning(self) -> str:
+        """The text of the other channels."""
+        return self._filter.reasoning
+
+    def feed(self, text: str) -> str:
+        """Take new text, control tokens included; see `HermesToolParser.feed`."""
+        return self._filter.feed(text)
+
+    def finish(self) -> tuple[str, list[ToolCallChunk]]:
+        """End the text; see `HermesToolParser.finish`."""
+        return self._filter.finish(), [_read_arguments(*call) for call in self._filter.calls]
+
+
+class TaggedParser:
+    """Takes out reasoning between tags; what follows is text, or a call as Hermes writes it."""
+
+    def __init__(self, opened: Tags | None, tools: HermesToolParser | None, *, has_begun: bool):
+        """Start at the end of a prompt.
+
+        Args:
+            opened: The tags of the block that the prompt ends in, if it ends in one.
+            tools: Reads the calls; None if no tools are offered.
+            has_begun: Whether the answer's beginning is written already.
+        """
+        self._filter, self._tools = ReasoningFilter(opened, has_begun=has_begun), tools
+
+    @property
+    def reasoning(self) -> str:
+        """The reasoning that was taken out."""
+        return self._filter.reasoning
+
+    def feed(self, text: str) -> str:
+        """Take new text; see `HermesToolParser.feed`."""
+        text = self._filter.feed(text)
+        return self._tools.feed(text) if self._tools and text else text
+
+    def finish(self) -> tuple[str, list[ToolCallChunk]]:
+        """End the text; see `HermesToolParser.finish`."""
+        text = self._filter.finish()
+        if self._tools is None:
+            return text, []
+        text = self._tools.feed(text)
+        rest, calls = self._tools.finish()
+        return text + rest, calls
+
+
+def keeps_marks(tokenizer: Any, template: ChatTemplate) -> bool:
+    """Whether control tokens part an answer, so that they are needed to read it.
+
+    Args:
+        tokenizer: The student's tokenizer.
+        template: Its chat template.
+    """
+    if getattr(tokenizer, "response_template", None) or template.is_harmony:
+        return True
+    special = set(tokenizer.all_special_tokens)
+    return any(tag in special for tags in TAGS for tag in tags)
 
 
 class AnswerParser:
-    """Reads one answer: its text up to a stop string, and its tool calls."""
+    """Reads one answer: its text up to a stop string, its tool calls and its reasoning."""
 
     def __init__(
         self,
         tokenizer: Any,
-        prompt: list[int],
-        tools: list[dict[str, Any]],
+        template: ChatTemplate,
+        prompt: WrittenPrompt,
+        tools: Sequence[dict[str, Any]],
         stop: tuple[str, ...],
         *,
-        has_begun: bool = False,
+        is_held: bool = False,
     ) -> None:
-        """Choose the tool parser that fits the tokenizer.
+        """Choose what reads the answers of this tokenizer.
 
         Args:
             tokenizer: The student's tokenizer.
-            prompt: Ids of the prompt and of the answer's beginning.
-            tools: The tools, in OpenAI's form.
+            template: Its chat template.
+            prompt: The prompt that is answered.
+            tools: The tools that are offered, in OpenAI's form.
             stop: Strings that end the text.
-            has_begun: Whether the answer's beginning is written already.
+            is_held: Whether a grammar holds the answer to the form of a Hermes call.
         """
-        names = () if has_begun else [tool["function"]["name"] for tool in tools]
-        self._parser: HermesToolParser | ResponseTemplateParser = HermesToolParser(names)
-        if getattr(tokenizer, "response_template", None):
-            self._parser = ResponseTemplateParser(tokenizer, prompt, tools)
-        self._stop = StopStringFilter(stop)
+        self._parser: ResponseTemplateParser | HarmonyParser | TaggedParser
+        if getattr(tokenizer, "response_template", None) and not is_held:
+            ids = [*prompt.ids, *prompt.answer_prefix]
+            self._parser = ResponseTemplateParser(tokenizer, ids, list(tools))
+        elif template.is_harmony and not is_held:
+            self._parser = HarmonyParser(prompt.header)
+        else:
+            has_begun = bool(prompt.answer_prefix)
+            names = () if has_begun else [tool["function"]["name"] for tool in tools]
+            calls = HermesToolParser(names) if tools else None
+            opened = template.opened(prompt.header)
+            self._parser = TaggedParser(opened, calls, has_begun=has_begun)
+        self._stop, self._tokenizer, self._offers = StopStringFilter(stop), tokenizer, bool(tools)
+        self.may_stop = bool(stop)
+        """Whether the text may end before the engine does."""
+        # Left in the text to part the answer; no part of what is said.
+        marks = tokenizer.all_special_tokens if keeps_marks(tokenizer, template) else ()
+        self._marks = re.compile("|".join(map(re.escape, filter(None, marks))) or r"(?!)")
 
     def read(self, text: str, *, last: bool) -> tuple[str, list[ToolCallChunk], bool]:
         """Take new text.
@@ -154,20 +252,21 @@ class AnswerParser:
             Text to show, tool calls, and whether a stop string was reached.
         """
         calls: list[ToolCallChunk] = []
-        shown, stopped = self._stop.feed(self._parser.feed(text))
+        shown, stopped = self._stop.feed(self._marks.sub("", self._parser.feed(text)))
         if last and not stopped:
             rest, calls = self._parser.finish()
-            more, stopped = self._stop.feed(rest)
+            calls = calls if self._offers else []  # nobody could carry them out
+            more, stopped = self._stop.feed(self._marks.sub("", rest))
             shown += more if stopped else more + self._stop.flush()
         return shown, calls, stopped and not calls
 
-
-def _content(events: list[dict[str, Any]]) -> str:
-    return "".join(
-        event["text"]
-        for event in events
-        if event["type"] == "region_chunk" and event["field"] == "content"
-    )
+    @property
+    def reasoning_tokens(self) -> int:
+        """How many tokens the reasoning took that was left out so far."""
+        reasoning = self._parser.reasoning
+        if not reasoning:
+            return 0
+        return len(self._tokenizer(reasoning, add_special_tokens=False)["input_ids"])
 
 
 def _read_call(body: str) -> ToolCallChunk:
@@ -175,6 +274,13 @@ def _read_call(body: str) -> ToolCallChunk:
         return _call_of(json.loads(body))
     except ValueError:
         return _chunk("", f"{OPEN}{body}")
+
+
+def _read_arguments(name: str, arguments: str) -> ToolCallChunk:
+    try:
+        return _call_of({"name": name, "arguments": json.loads(arguments)})
+    except ValueError:
+        return _chunk("", f"{name}: {arguments}")
 
 
 def _call_of(call: Any) -> ToolCallChunk:

@@ -1,0 +1,333 @@
+"""A tokenizer's chat template: what it takes, what it drops, and where an answer begins."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.messages.utils import convert_to_openai_messages
+
+from langchain_gkt.errors import ConfigurationError
+from langchain_gkt.prompts.conversation import leading_system
+from langchain_gkt.texts.harmony import is_harmony, to_final
+from langchain_gkt.texts.reasoning import closing, open_tags, tags_in
+
+_SWITCHES = ("enable_thinking", "thinking")
+"""Arguments that turn reasoning off: of Qwen3 and SmolLM3, and of Granite and DeepSeek."""
+_OWN = (
+    "conversation",
+    "messages",
+    "tools",
+    "chat_template",
+    "add_generation_prompt",
+    "continue_final_message",
+    "tokenize",
+)
+_KEPT_SHAPES = 256
+
+
+def check_template_kwargs(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Refuse arguments of a chat template that this package sets itself.
+
+    Args:
+        value: The field ``chat_template_kwargs``.
+
+    Returns:
+        The same.
+
+    Raises:
+        ValueError: If there are any.
+    """
+    for name in value:
+        if name in _OWN or name.startswith("return_"):
+            raise ValueError(
+                f"chat_template_kwargs holds {name!r}, which the student sets itself; name only "
+                "what the template knows besides, such as enable_thinking"
+            )
+    return value
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How a template takes conversations of one shape.
+
+    Attributes:
+        arrangement: The number of the first arrangement that it renders in whole.
+        header: What it writes behind the last message.
+    """
+
+    arrangement: int
+    header: str
+
+
+class ChatTemplate:
+    """The chat template of one tokenizer.
+
+    Templates refuse or drop messages that they have no place for. What one does is found by
+    rendering the conversation with texts of our own in it, once for each order of roles.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        """Read the tokenizer's template.
+
+        Args:
+            tokenizer: A Hugging Face tokenizer.
+        """
+        self._tokenizer = tokenizer
+        own = tokenizer.chat_template or ""
+        self.text = "\n".join(own.values()) if isinstance(own, dict) else str(own)
+        """The template's source; empty without one."""
+        self.is_harmony = is_harmony(self.text)
+        """Whether answers are messages on channels, as those of gpt-oss are."""
+        self._plans: dict[tuple[Any, ...], _Plan] = {}
+        self._warned = False
+
+    @cached_property
+    def knows_tools(self) -> bool:
+        """Whether it has a place for tools."""
+        if not self.text:
+            return False
+        return bool(re.search(r"\btools\b", self._tokenizer.get_chat_template(tools=[{}])))
+
+    @cached_property
+    def reasons(self) -> bool:
+        """Whether the model is known to reason before it answers."""
+        return self.is_harmony or tags_in(self.text) is not None
+
+    @cached_property
+    def _has_switch(self) -> bool:
+        return any(re.search(rf"\b{name}\b", self.text) for name in _SWITCHES)
+
+    def arguments(self, given: Mapping[str, Any] | None, *, direct: bool) -> dict[str, Any]:
+        """Return the template's arguments for one prompt.
+
+        Args:
+            given: Those of the user.
+            direct: Whether the answer itself is to begin right behind the prompt.
+        """
+        return {**(given or {}), **(dict.fromkeys(_SWITCHES, False) if direct else {})}
+
+    def render(self, turns: Any, tools: Any, arguments: Mapping[str, Any]) -> str:
+        """Write a conversation.
+
+        Args:
+            turns: Its messages, as templates read them.
+            tools: Tools in OpenAI's form, or None.
+            arguments: The template's further arguments.
+
+        Returns:
+            The prompt, which ends where the answer begins.
+
+        Raises:
+            ConfigurationError: If the template refuses it.
+        """
+        try:
+            return str(
+                self._tokenizer.apply_chat_template(
+                    turns, tools=tools, add_generation_prompt=True, tokenize=False, **arguments
+                )
+            )
+        except Exception as error:  # a template is a program of its own
+            raise ConfigurationError(
+                "the student's chat template refuses the conversation: "
+                f"{type(error).__name__}: {error}",
+                hint="change the order and the roles of messages as it says (such as user "
+                "and assistant in turns, no system message)",
+            ) from error
+
+    def arrange(
+        self,
+        conversation: Sequence[BaseMessage],
+        tools: Sequence[dict[str, Any]] | None,
+        arguments: Mapping[str, Any],
+    ) -> tuple[list[BaseMessage], str]:
+        """Bring a conversation into a form that the template renders in whole.
+
+        Args:
+            conversation: The conversation, without the beginning of the answer.
+            tools: As for `render`.
+            arguments: As for `render`.
+
+        Returns:
+            The conversation, with system texts that have no place in the next user message;
+            and what the template writes behind the last message.
+
+        Raises:
+            ConfigurationError: If the template drops one of its messages.
+        """
+        key = (tuple(map(_kind, conversation)), bool(tools), repr(sorted(arguments.items())))
+        if (plan := self._plans.get(key)) is None:
+            plan = self._plan(conversation, tools, arguments)
+            if len(self._plans) >= _KEPT_SHAPES:
+                self._plans.clear()
+            self._plans[key] = plan
+        arranged = _ARRANGEMENTS[plan.arrangement](conversation)
+        if plan.arrangement and not self._warned and _folds(plan.arrangement, conversation):
+            self._warned = True
+            taken = "no system message" if plan.arrangement == _LAST else "one system message"
+            warnings.warn(
+                f"the student's chat template takes {taken}; what the others say is put into the "
+                "next user message",
+                UserWarning,
+                stacklevel=2,
+            )
+        return arranged, plan.header
+
+    def _plan(
+        self,
+        conversation: Sequence[BaseMessage],
+        tools: Sequence[dict[str, Any]] | None,
+        arguments: Mapping[str, Any],
+    ) -> _Plan:
+        dropped: BaseMessage | None = None
+        # A template that takes no system message gives another reason than what is wrong.
+        last = _LAST if any(isinstance(m, SystemMessage) for m in conversation) else 0
+        for number, arrange in enumerate(_ARRANGEMENTS[: last + 1]):
+            arranged, nonce = arrange(conversation), secrets.token_hex(8)
+            texts = [f"t{nonce}n{at}." for at in range(len(arranged))]
+            marked = [with_text(m, text) for m, text in zip(arranged, texts, strict=True)]
+            try:
+                written = self.render(as_dicts(marked), tools, arguments)
+            except ConfigurationError:
+                continue
+            shown = zip(arranged, texts, strict=True)
+            missing = [m for m, text in shown if text not in written and not _has_calls(m)]
+            if not missing:
+                end = max(written.rfind(text) + len(text) for text in texts if text in written)
+                return _Plan(number, written[end:])
+            if not any(isinstance(m, SystemMessage) for m in missing):
+                dropped = missing[0]
+        if dropped is not None:
+            at = next((i for i, m in enumerate(conversation) if m is dropped), None)
+            name = "a message" if at is None else f"messages[{at}]"
+            raise ConfigurationError(
+                f"the student's chat template drops {name} ({dropped.type}) of this conversation",
+                hint="leave it out, or put its text into a message of the user; the template may "
+                "take one question only",
+            )
+        return _Plan(last, "")
+
+    def start(self, header: str, *, direct: bool) -> tuple[int, str]:
+        """Say how a prompt's end is changed so that the answer itself follows.
+
+        Args:
+            header: What the template wrote behind the last message.
+            direct: Whether the answer itself is to begin right behind the prompt.
+
+        Returns:
+            How many characters to take off, and the text to add.
+        """
+        if not direct:
+            return 0, ""
+        if self.is_harmony:
+            return to_final(header)
+        if tags := self.opened(header):
+            return 0, closing(header, tags)
+        tags = tags_in(self.text)
+        if tags is None or tags[1] in header or self._has_switch or tags[0] not in self._marks:
+            return 0, ""
+        # Such a model opens the block itself, as the first thing it writes.
+        block = f"{tags[0]}\n" if tags[1].startswith("</") else tags[0]
+        return 0, block + closing(block, tags)
+
+    def opened(self, header: str) -> tuple[str, str] | None:
+        """Return the tags of the block of reasoning that a header ends in, or None.
+
+        Args:
+            header: What stands behind the last message.
+        """
+        return open_tags(header, [mark for mark in self._marks if mark.strip()])
+
+    @cached_property
+    def _marks(self) -> set[str]:
+        return set(self._tokenizer.get_added_vocab())
+
+
+def with_text(message: BaseMessage, text: str) -> BaseMessage:
+    """Return a message with another text in place of its content.
+
+    Args:
+        message: The message.
+        text: The text.
+    """
+    return message.model_copy(update={"content": text})
+
+
+def as_dicts(conversation: Sequence[BaseMessage]) -> list[dict[str, Any]]:
+    """Make the dicts that chat templates read: texts, and tool arguments as objects.
+
+    Args:
+        conversation: The conversation.
+    """
+    plain = [with_text(message, str(message.text)) for message in conversation]
+    turns: Any = convert_to_openai_messages(plain)
+    for turn in turns:
+        for call in turn.get("tool_calls", ()):
+            call["function"]["arguments"] = json.loads(call["function"]["arguments"])
+    return list(turns)
+
+
+def _kind(message: BaseMessage) -> tuple[Any, ...]:
+    role = getattr(message, "role", None) or message.additional_kwargs.get("__openai_role__")
+    return message.type, role, _has_calls(message)
+
+
+def _has_calls(message: BaseMessage) -> bool:
+    return isinstance(message, AIMessage) and bool(message.tool_calls)
+
+
+def _as_system(conversation: Sequence[BaseMessage]) -> list[BaseMessage]:
+    """Give messages of the role ``developer`` the role that every template knows."""
+    return [SystemMessage(m.content) if isinstance(m, SystemMessage) else m for m in conversation]
+
+
+def _one_system(conversation: Sequence[BaseMessage]) -> list[BaseMessage]:
+    """Join the system messages at the beginning; put later ones into the next user message."""
+    count = leading_system(conversation)
+    first = [str(m.text) for m in conversation[:count]]
+    rest = _no_system(conversation[count:])
+    return [*([SystemMessage("\n\n".join(first))] if first else []), *rest]
+
+
+def _no_system(conversation: Sequence[BaseMessage]) -> list[BaseMessage]:
+    """Put system texts into the next user message, or behind the last one."""
+    folded: list[BaseMessage] = []
+    waiting: list[str] = []
+    for message in conversation:
+        if isinstance(message, SystemMessage):
+            waiting.append(str(message.text))
+        elif waiting and isinstance(message, HumanMessage):
+            folded.append(with_text(message, "\n\n".join([*waiting, str(message.text)])))
+            waiting = []
+        else:
+            folded.append(message)
+    if not waiting:
+        return folded
+    if folded and isinstance(folded[-1], HumanMessage):
+        asked = folded.pop()
+        return [*folded, with_text(asked, "\n\n".join([str(asked.text), *waiting]))]
+    return [*folded, HumanMessage("\n\n".join(waiting))]
+
+
+_ARRANGEMENTS: tuple[Callable[[Sequence[BaseMessage]], list[BaseMessage]], ...] = (
+    list,
+    _as_system,
+    _one_system,
+    _no_system,
+)
+_LAST = len(_ARRANGEMENTS) - 1
+
+
+def _folds(arrangement: int, conversation: Sequence[BaseMessage]) -> bool:
+    """Whether an arrangement puts a system text into a message of the user."""
+    system = sum(isinstance(m, SystemMessage) for m in conversation)
+    return arrangement == _LAST or (
+        _ARRANGEMENTS[arrangement] is _one_system and system > leading_system(conversation)
+    )

@@ -1,0 +1,121 @@
+"""Harmony, the answers of gpt-oss: messages on channels, of which one is for the user."""
+
+from __future__ import annotations
+
+import re
+
+CHANNEL, MESSAGE = "<|channel|>", "<|message|>"
+_START, _END = "<|start|>", "<|end|>"
+_FINAL = f"{CHANNEL}final{MESSAGE}"
+_ENDS = (_END, "<|return|>", "<|call|>", _START)
+_MARKS = re.compile(r"<\|\w+\|>")
+
+
+def is_harmony(template: str) -> bool:
+    """Whether a chat template writes answers as messages on channels.
+
+    Args:
+        template: The chat template.
+    """
+    return CHANNEL in template and MESSAGE in template
+
+
+def to_final(header: str) -> tuple[int, str]:
+    """Say how a prompt's end becomes the header of the final channel.
+
+    Args:
+        header: The end of a prompt, from its last message on.
+
+    Returns:
+        How many characters to take off, and the text to add.
+    """
+    opened = header.rpartition(_START)[2]
+    if MESSAGE in opened:
+        if _channel(opened) == "final":
+            return 0, ""
+        return 0, f"{_END}{_START}assistant{_FINAL}"
+    named = len(opened) - opened.find(CHANNEL) if CHANNEL in opened else 0
+    return named, _FINAL
+
+
+class HarmonyFilter:
+    """Takes the text of the final channel, and the tool calls, out of a growing answer."""
+
+    def __init__(self, header: str) -> None:
+        """Start at the end of a prompt.
+
+        Args:
+            header: The end of the prompt, from its last message on.
+        """
+        self._head: str | None = header.rpartition(_START)[2]  # None inside a message
+        self._shows, self._recipient, self._held, self._body = False, "", "", ""
+        self._has_message = False
+        self.reasoning = ""
+        """What was taken out."""
+        self.calls: list[tuple[str, str]] = []
+        """Names of the tools that were called, and their arguments as they were written."""
+        if MESSAGE in self._head:
+            self._open(self._head.partition(MESSAGE)[0])
+
+    def feed(self, text: str) -> str:
+        """Take new text, control tokens included; see `ReasoningFilter.feed`."""
+        self._held += text
+        shown = ""
+        while True:
+            marks = (MESSAGE,) if self._head is not None else _ENDS
+            found = min((m for m in marks if m in self._held), key=self._held.find, default=None)
+            if found is None:
+                size = len(self._held) - _partial(self._held, marks)
+                part, self._held = self._held[:size], self._held[size:]
+                return shown + self._take(part)
+            part, _, self._held = self._held.partition(found)
+            shown += self._take(part)
+            if self._head is not None:
+                self._open(self._head)
+            else:
+                self._close()
+
+    def finish(self) -> str:
+        """End the text; see `ReasoningFilter.finish`."""
+        shown = self._take(self._held)
+        self._held = ""
+        if self._head is None:
+            self._close()
+        elif not self._has_message and not _MARKS.search(self._head.removeprefix("assistant")):
+            return self._head.removeprefix("assistant")  # a model that knows no channels
+        return shown
+
+    def _open(self, head: str) -> None:
+        self._has_message = True
+        recipient = re.search(r"to=([\w.-]+)", head)
+        self._recipient = recipient[1].removeprefix("functions.") if recipient else ""
+        self._shows = not self._recipient and _channel(head) in ("final", None)
+        self._head, self._body = None, ""
+
+    def _close(self) -> None:
+        if self._recipient:
+            self.calls.append((self._recipient, self._body.strip()))
+        self._head, self._body, self._recipient = "", "", ""
+
+    def _take(self, text: str) -> str:
+        if self._head is not None:
+            self._head += text
+            return ""
+        if self._shows:
+            return text
+        if self._recipient:
+            self._body += text
+        else:
+            self.reasoning += text
+        return ""
+
+
+def _channel(head: str) -> str | None:
+    found = re.search(rf"{re.escape(CHANNEL)}\s*(\w+)", head)
+    return found[1] if found else None
+
+
+def _partial(text: str, marks: tuple[str, ...]) -> int:
+    """Return how long the end of a text is that may become one of the marks."""
+    sizes = (size for mark in marks for size in range(1, len(mark)) if text.endswith(mark[:size]))
+    return max(sizes, default=0)
