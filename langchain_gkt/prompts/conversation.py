@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 
@@ -17,6 +18,24 @@ def leading_system(messages: Sequence[BaseMessage]) -> int:
     return next(others, len(messages))
 
 
+def with_text_behind(message: BaseMessage, text: str) -> Any:
+    """Add a text to what a message says; its own content stays as it is.
+
+    Args:
+        message: The message. Blocks keep their form, such as a ``cache_control``.
+        text: The text, which becomes a paragraph of its own.
+
+    Returns:
+        A copy of the message.
+    """
+    content: Any = message.content
+    if isinstance(content, str):
+        content = f"{content}\n\n{text}" if content else text
+    else:
+        content = [*content, {"type": "text", "text": f"\n\n{text}" if content else text}]
+    return message.model_copy(update={"content": content})
+
+
 def with_system_text(messages: Sequence[BaseMessage], text: str) -> list[BaseMessage]:
     """Add a text to what a conversation's system message says.
 
@@ -25,12 +44,18 @@ def with_system_text(messages: Sequence[BaseMessage], text: str) -> list[BaseMes
         text: The text.
 
     Returns:
-        The conversation; the system messages it begins with are joined with the text, because
-        many templates take one system message only.
+        The conversation. The system messages it begins with are joined with the text, because
+        many templates take one system message only. Where one of them holds blocks, only the
+        last one is added to.
     """
     found = leading_system(messages)
-    first = "\n\n".join([*(str(m.text) for m in messages[:found]), text])
-    return [SystemMessage(first), *messages[found:]]
+    leading, rest = list(messages[:found]), messages[found:]
+    if not leading:
+        return [SystemMessage(text), *rest]
+    if all(isinstance(message.content, str) for message in leading):
+        joined = "\n\n".join(str(message.content) for message in leading)
+        leading = [leading[0].model_copy(update={"content": joined})]
+    return [*leading[:-1], with_text_behind(leading[-1], text), *rest]
 
 
 def turns(messages: Sequence[BaseMessage]) -> list[list[BaseMessage]]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 from operator import and_
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from langchain_core.messages import (
     AIMessage,
@@ -158,13 +158,26 @@ def _common_ending(answers: Sequence[str]) -> str:
     return " ".join(shared) if len(shared) > 1 else ""
 
 
+def _texts(message: BaseMessage) -> list[str]:
+    """Return the texts that a message of the user is made of: one, or one for each block."""
+    if not isinstance(message, HumanMessage):
+        return []
+    content = [message.content] if isinstance(message.content, str) else message.content
+    return [text for block in content if (text := _text_of(block))]
+
+
+def _text_of(block: Any) -> str:
+    if isinstance(block, str):
+        return block
+    return str(block.get("text") or "") if block.get("type") == "text" else ""
+
+
 def _text_exemplars(message: BaseMessage) -> list[str]:
     """Return the answered blocks of a text that ends in an open question."""
-    if not isinstance(message, HumanMessage) or not isinstance(message.content, str):
+    parts = [part for text in _texts(message) for part in _BLOCKS.split(text) if part.strip()]
+    if not parts or not _ASKED.fullmatch(parts[-1].strip("\n")):
         return []
-    *blocks, last = _BLOCKS.split(message.content)
-    answered = [block for block in blocks if _ANSWERED.fullmatch(block)]
-    return answered if _ASKED.fullmatch(last) else []
+    return [part for part in map(str.strip, parts[:-1]) if _ANSWERED.fullmatch(part)]
 
 
 def _shortened(message: BaseMessage, keep: int, shortest: bool) -> BaseMessage:
@@ -173,5 +186,18 @@ def _shortened(message: BaseMessage, keep: int, shortest: bool) -> BaseMessage:
     if not answered:
         return message
     dropped = _dropped(answered, len, keep, shortest)
-    blocks = [one for one in _BLOCKS.split(str(message.content)) if one and one not in dropped]
-    return message.model_copy(update={"content": "\n\n".join(blocks)})
+
+    def rest(text: str) -> str:
+        parts = [part for part in _BLOCKS.split(text) if part and part.strip() not in dropped]
+        return "\n\n".join(parts)
+
+    if isinstance(message.content, str):
+        return message.model_copy(update={"content": rest(message.content)})
+    content: list[Any] = []
+    for block in message.content:
+        text = _text_of(block)
+        if not text:
+            content.append(block)
+        elif left := rest(text):
+            content.append(left if isinstance(block, str) else {**block, "text": left})
+    return message.model_copy(update={"content": content})

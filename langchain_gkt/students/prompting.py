@@ -16,7 +16,11 @@ from langchain_core.messages import (
 from langchain_core.messages.utils import merge_message_runs
 
 from langchain_gkt.errors import refuse_broken_text
-from langchain_gkt.students.tokenization.chat_template import ChatTemplate, as_dicts
+from langchain_gkt.students.tokenization.chat_template import (
+    ChatTemplate,
+    as_dicts,
+    turns_reasoning_off,
+)
 from langchain_gkt.students.tokenization.control_tokens import (
     AllowedTokens,
     ControlTokens,
@@ -120,6 +124,7 @@ class PromptBuilder:
         if not any(str(message.text).strip() for message in conversation):
             raise ValueError("messages must hold some text to answer; the prompt is empty")
         if self.template.text:
+            direct = direct or turns_reasoning_off(template_kwargs or {})
             arguments = self.template.arguments(template_kwargs, direct=direct)
             ids, header = self._write(conversation, tools, arguments, direct=direct)
             return WrittenPrompt(ids, self._ids(prefill), header)

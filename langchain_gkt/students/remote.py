@@ -145,7 +145,10 @@ class _WithoutEcho(BaseChatModel):
 
 def _new_part(result: ChatResult, messages: Sequence[BaseMessage]) -> ChatResult:
     for generation in result.generations:
-        text = _Echo(messages).drop(str(generation.message.text), last=True)
+        whole = str(generation.message.text)
+        text = _Echo(messages).drop(whole, last=True)
+        if text == whole:  # blocks keep their form
+            continue
         generation.message = generation.message.model_copy(update={"content": text})
         generation.text = text
     return result
@@ -153,7 +156,10 @@ def _new_part(result: ChatResult, messages: Sequence[BaseMessage]) -> ChatResult
 
 def _new_chunk(chunk: ChatGenerationChunk, echo: _Echo) -> ChatGenerationChunk:
     is_last = bool(chunk.message.response_metadata.get("finish_reason"))
-    text = echo.drop(str(chunk.message.text), last=is_last)
+    whole = str(chunk.message.text)
+    text = echo.drop(whole, last=is_last)
+    if text == whole:
+        return chunk
     message: Any = chunk.message.model_copy(update={"content": text})
     assert isinstance(message, AIMessageChunk)
     return ChatGenerationChunk(message=message, generation_info=chunk.generation_info)

@@ -7,6 +7,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
+from langchain_gkt.prompts.conversation import with_text_behind
 from langchain_gkt.teachers.wrappers import models_of
 from langchain_gkt.texts.begun_answer import begun_text
 
@@ -66,10 +67,9 @@ def as_instruction(messages: list[BaseMessage]) -> list[BaseMessage]:
         return earlier
     instruction = _INSTRUCTION.format(begun=begun)
     asked = earlier[-1] if earlier else None
-    if isinstance(asked, HumanMessage) and isinstance(asked.content, str):
+    if isinstance(asked, HumanMessage):
         # Two messages of the user in a row are refused by some chat templates.
-        joined = asked.model_copy(update={"content": f"{asked.content}\n\n{instruction}"})
-        return [*earlier[:-1], joined]
+        return [*earlier[:-1], with_text_behind(asked, instruction)]
     return [*earlier, HumanMessage(instruction)]
 
 
@@ -96,7 +96,11 @@ def without_repetition(begun: str, reply: AIMessage) -> AIMessage:
         rest = f" {rest}"
     if begun[-1].isspace():
         rest = rest.lstrip(" ")
-    update: dict[str, Any] = {"content": rest}
+    content: Any = rest
+    if not isinstance(reply.content, str):  # thinking and its signature stay
+        blocks = [b for b in reply.content if isinstance(b, dict) and b.get("type") != "text"]
+        content = [*blocks, {"type": "text", "text": rest}]
+    update: dict[str, Any] = {"content": content}
     return reply.model_copy(update=update)
 
 

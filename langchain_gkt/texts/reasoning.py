@@ -67,7 +67,7 @@ class ReasoningFilter:
             has_begun: Whether the answer's beginning is written already.
         """
         self._inside, self._has_begun = opened, has_begun
-        self._held, self._answers = "", False
+        self._held, self._answers, self._trims = "", False, False
         self.reasoning = ""
         """What was taken out, with its tags."""
 
@@ -89,18 +89,16 @@ class ReasoningFilter:
                 if not end:  # the closing tag may be split
                     return ""
                 self.reasoning += reasoning + end
-                self._inside, self._held = None, self._after(rest)
+                self._inside, self._held, self._trims = None, rest, True
             elif found := _begins(self._held, [one for tags in TAGS for one in tags]):
                 self.reasoning += self._held[: self._held.index(found) + len(found)]
-                rest = self._held.partition(found)[2]
+                self._held, self._trims = self._held.partition(found)[2], True
                 self._inside = next((tags for tags in TAGS if tags[0] == found), None)
-                self._held = rest if self._inside else self._after(rest)
             elif _may_begin(self._held):
                 return ""
             else:
                 self._answers = True
-        shown, self._held = self._held, ""
-        return shown
+        return self._take()
 
     def finish(self) -> str:
         """End the text.
@@ -108,16 +106,18 @@ class ReasoningFilter:
         Returns:
             The part of the answer that was held back.
         """
-        held, self._held = self._held, ""
         if self._inside:
-            self.reasoning += held
-            return ""
-        return held
+            self.reasoning += self._held
+            self._held = ""
+        return self._take()
 
-    def _after(self, text: str) -> str:
-        """Return what follows a block, without the empty lines between the two."""
-        answer = text.lstrip()
-        return f" {answer}" if self._has_begun and answer != text else answer
+    def _take(self) -> str:
+        """Return what is held, without the empty lines between a block and what follows it."""
+        held, self._held = self._held, ""
+        if not self._trims:
+            return held
+        answer = held.lstrip()
+        return f" {answer}" if self._has_begun and answer not in ("", held) else answer
 
 
 def _begins(text: str, tags: Iterable[str]) -> str | None:

@@ -54,6 +54,15 @@ def check_template_kwargs(value: Mapping[str, Any]) -> Mapping[str, Any]:
     return value
 
 
+def turns_reasoning_off(arguments: Mapping[str, Any]) -> bool:
+    """Whether arguments of a chat template say that the model is not to reason.
+
+    Args:
+        arguments: The arguments; also a template that knows no such argument is held to them.
+    """
+    return any(arguments.get(name) is False for name in _SWITCHES)
+
+
 @dataclass(frozen=True)
 class _Plan:
     """How a template takes conversations of one shape.

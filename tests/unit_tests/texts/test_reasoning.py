@@ -1,0 +1,76 @@
+"""Reasoning is taken out of an answer, however it is split."""
+
+from __future__ import annotations
+
+import pytest
+
+from langchain_gkt.texts.harmony import HarmonyFilter
+from langchain_gkt.texts.reasoning import TAGS, ReasoningFilter, open_tags
+
+SIZES = [1, 2, 3, 7, 1000]
+
+
+def shown(text_filter, text: str, size: int) -> str:
+    parts = [text_filter.feed(text[at : at + size]) for at in range(0, len(text), size)]
+    return "".join(parts) + text_filter.finish()
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("tags", TAGS)
+def test_blocks_in_front_of_an_answer(tags, size) -> None:
+    opened, closed = tags
+    for text, answer in [
+        (f"{opened}hm{closed}yes", "yes"),
+        (f"\n {opened}\nhm\n{closed}\n\n yes ", "yes "),
+        (f"{opened}a{closed}{opened}b{closed}yes", "yes"),
+        (f"{closed}\nyes", "yes"),
+        (f"{opened}hm", ""),
+        (f"{opened}{closed}", ""),
+        (f" yes {opened}no{closed}", f" yes {opened}no{closed}"),
+        (opened[:-1], opened[:-1]),
+        ("  ", "  "),
+    ]:
+        assert shown(ReasoningFilter(), text, size) == answer
+    assert shown(ReasoningFilter(tags), f"hm{closed[:-1]}x{closed} yes", size) == "yes"
+    assert shown(ReasoningFilter(tags), "hm", size) == ""
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_behind_a_begun_answer_words_do_not_run_together(size) -> None:
+    for text, answer in [("<think>x</think> 2", " 2"), ("<think>x</think>2", "2"), (" 2", " 2")]:
+        assert shown(ReasoningFilter(has_begun=True), text, size) == answer
+
+
+def test_what_is_taken_out_is_counted_whole() -> None:
+    taker = ReasoningFilter()
+    assert shown(taker, "<think>hm</think>\nyes", 3) == "yes"
+    assert taker.reasoning == "<think>hm</think>"
+
+
+def test_open_blocks() -> None:
+    assert open_tags("<|end|><|assistant|><think>\n") == ("<think>", "</think>")
+    assert open_tags("<|assistant|><think>Well") == ("<think>", "</think>")
+    assert open_tags("<think>\n\n</think>\n\n") is None
+    assert open_tags("not <think>.<|end|><|assistant|>", ["<|end|>"]) is None
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_channels(size) -> None:
+    analysis = "<|channel|>analysis<|message|>hm<|end|><|start|>assistant"
+    final, start = "<|channel|>final<|message|>yes", "<|start|>assistant"
+    for header, text, answer in [
+        (start, f"{analysis}{final}", "yes"),
+        (start, f"{analysis}{final}<|return|>", "yes"),
+        (start, f"<|channel|>commentary<|message|>so<|end|>{start}{final}", "yes"),
+        (start, analysis, ""),
+        (start, "<|channel|>ana", ""),
+        (start, "yes", "yes"),
+        (f"{start}<|channel|>analysis<|message|>", f"hm<|end|>{start}{final}", "yes"),
+        (f"{start}<|channel|>final<|message|>", "yes", "yes"),
+        (f"{start}<|channel|>final<|message|>", "1 <|e 2", "1 <|e 2"),
+    ]:
+        assert shown(HarmonyFilter(header), text, size) == answer
+    taker = HarmonyFilter(start)
+    call = "<|channel|>commentary to=functions.add <|constrain|>json<|message|>{}<|call|>"
+    assert shown(taker, f"{analysis}{call}", size) == ""
+    assert (taker.calls, taker.reasoning) == ([("add", "{}")], "hm")
