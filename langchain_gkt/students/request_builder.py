@@ -54,6 +54,7 @@ class RequestBuilder:
         messages: Sequence[BaseMessage],
         settings: GenerationSettings,
         *,
+        heal: bool = True,
         direct: bool = False,
     ) -> Request:
         """Build the request of one call.
@@ -61,6 +62,7 @@ class RequestBuilder:
         Args:
             messages: The conversation; a trailing AIMessage is the beginning of the answer.
             settings: The settings of the call.
+            heal: Whether the model spells the end of that beginning again.
             direct: Whether the answer begins without reasoning.
 
         Returns:
@@ -69,20 +71,23 @@ class RequestBuilder:
         Raises:
             ValueError: If the model cannot answer, or cannot keep to the form asked for.
         """
-        return self._request(self.tokenize(messages, settings, direct=direct), messages, settings)
+        written = self.tokenize(messages, settings, direct=direct)
+        return self._request(written, messages, settings, heal=heal)
 
     def _request(
         self,
         written: WrittenPrompt,
         messages: Sequence[BaseMessage],
         settings: GenerationSettings,
+        *,
+        heal: bool = True,
     ) -> Request:
         prompt, prefill, _ = written
         max_tokens, engine = settings.max_tokens, self.engine
         if (context := engine.window.size) is not None:
             max_tokens = min(max_tokens, context - engine.window.used(prompt, prefill))
         begun = (begun_text(messages) or "").lstrip()
-        seam = engine.spelling.seam(prefill) if prefill else None
+        seam = engine.spelling.seam(prefill) if prefill and heal else None
         if settings.is_held and seam and not begun.encode().endswith(seam.spelled):
             seam = None  # it opens blanks before the answer, which no grammar knows
         constraint = self.constraints.for_call(
