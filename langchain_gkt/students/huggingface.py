@@ -98,8 +98,8 @@ class HuggingFaceStudent(Student, InterruptibleChatModel):
     allowed_added_tokens: AllowedTokens = ()
     """Added tokens, such as ``<think>``, that are read as tokens in messages too, or ``all``."""
     chat_template_kwargs: TemplateKwargs = Field(default_factory=dict)
-    """Further arguments of the chat template, such as ``{"enable_thinking": False}``. Those of a
-    call are added. Behind guidance, and for a probe, reasoning is left out whatever they say."""
+    """Further arguments of the chat template, such as ``{"enable_thinking": False}``; a call can
+    add its own. Behind guidance, and in a probe, reasoning is always off."""
     trust_remote_code: bool = False
     """Whether to run the Python files that a model brings along; only for one you have read."""
 
@@ -202,12 +202,9 @@ class HuggingFaceStudent(Student, InterruptibleChatModel):
         reserve: int = 0,
     ) -> int:
         """Refuse a conversation that the model cannot answer; see `Student.check`."""
+        form: dict[str, Any] = {"tool_choice": tool_choice, "response_format": response_format}
         settings = GenerationSettings.of_call(
-            self,
-            tools=tools,
-            tool_choice=tool_choice,
-            response_format=response_format,
-            chat_template_kwargs=chat_template_kwargs,
+            self, tools=tools, chat_template_kwargs=chat_template_kwargs, **form
         )
         return self._loader.load().check(messages, settings, reserve=reserve)
 
@@ -220,11 +217,9 @@ class HuggingFaceStudent(Student, InterruptibleChatModel):
         chat_template_kwargs: dict[str, Any] | None = None,
     ) -> PrefillHandle:
         """Prefill a prompt ahead of its request; see `Student.prefill`."""
+        form: dict[str, Any] = {"tools": tools, "response_format": response_format}
         settings = GenerationSettings.of_call(
-            self,
-            tools=tools,
-            response_format=response_format,
-            chat_template_kwargs=chat_template_kwargs,
+            self, chat_template_kwargs=chat_template_kwargs, **form
         )
         prompt = self._loader.load().tokenize(messages, settings, direct=True)
         return self._engine.prefill(prompt.ids)
