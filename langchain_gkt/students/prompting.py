@@ -161,6 +161,8 @@ class PromptBuilder:
         turns = as_dicts(arranged)
         covered = CoveredText(self._control_tokens, turns, offered, arguments)
         written = template.render(covered.of(turns), covered.of(offered), covered.of(arguments))
+        if not written.endswith(header):  # what is said changes it, such as "/no_think"
+            header = template.header(turns, offered, arguments)
         surplus, start = template.start(header, direct=direct)
         written = written[: len(written) - surplus] + start
         return covered.encode(written)[0], header[: len(header) - surplus] + start

@@ -223,6 +223,19 @@ class ChatTemplate:
             )
         return _Plan(last, "")
 
+    def header(self, turns: list[dict[str, Any]], tools: Any, arguments: Mapping[str, Any]) -> str:
+        """Return what the template writes behind the last message.
+
+        Args:
+            turns: As for `render`.
+            tools: As for `render`.
+            arguments: As for `render`.
+        """
+        mark = f"t{secrets.token_hex(8)}."
+        last = {**turns[-1], "content": f"{turns[-1].get('content') or ''}{mark}"}
+        _, found, header = self.render([*turns[:-1], last], tools, arguments).rpartition(mark)
+        return header if found else ""
+
     def start(self, header: str, *, direct: bool) -> tuple[int, str]:
         """Say how a prompt's end is changed so that the answer itself follows.
 

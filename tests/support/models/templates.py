@@ -54,3 +54,9 @@ DROPS_LATER_SYSTEM = (
     f"{{% endfor %}}{_ANSWER}{{% endif %}}"
 )
 LAST_ONLY = f"{{{{ '<|user|>' ~ messages[-1].content ~ '<|end|>' }}}}{_ANSWER}{{% endif %}}"
+# What is said turns reasoning off.
+SAID_SWITCH = (
+    "{% set said = messages | map(attribute='content') | join %}"
+    f"{_TURNS}{_ANSWER}{{% if '/no_think' in said %}}{{{{ '<think></think>' }}}}"
+    "{% else %}{{ '<think>\n' }}{% endif %}{% endif %}"
+)

@@ -21,6 +21,7 @@ from support.models.templates import (
     ONE_SYSTEM,
     OPEN,
     OPEN_CHANNEL,
+    SAID_SWITCH,
     SYSTEM_SWITCH,
 )
 from transformers import AutoTokenizer
@@ -78,6 +79,14 @@ def test_arguments_reach_the_template() -> None:
     assert written(SYSTEM_SWITCH, BEGUN, template_kwargs=on) == ("<|user|>x<|end|><|assistant|>The")
     for template in (HYBRID, OPEN, ALWAYS):  # some know no such argument
         assert written(template, ASKED, template_kwargs=off).endswith(EMPTY)
+
+
+def test_a_question_may_turn_reasoning_off() -> None:
+    asked = [HumanMessage("x /no_think")]
+    for messages, end in [(asked, ""), ([*asked, AIMessage("The")], "The")]:
+        prompt = written(SAID_SWITCH, messages)
+        assert prompt == f"<|user|>x /no_think<|end|><|assistant|><think></think>{end}"
+    assert written(SAID_SWITCH, BEGUN).endswith(f"{EMPTY}The")
 
 
 def test_a_tag_that_is_only_spoken_of_opens_nothing() -> None:
