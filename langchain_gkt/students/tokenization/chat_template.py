@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import blake2b
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
@@ -171,7 +172,9 @@ class ChatTemplate:
         Raises:
             ConfigurationError: If the template drops one of its messages.
         """
-        key = (tuple(map(_kind, conversation)), bool(tools), repr(sorted(arguments.items())))
+        # A digest, because arguments may hold a user's documents.
+        told = blake2b(repr(sorted(arguments.items())).encode()).digest()
+        key = (tuple(map(_kind, conversation)), bool(tools), told)
         if (plan := self._plans.get(key)) is None:
             plan = self._plan(conversation, tools, arguments)
             if len(self._plans) >= _KEPT_SHAPES:
