@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,6 +21,7 @@ from langchain_gkt.errors import explain, refuse_unknown, whole_number
 from langchain_gkt.gates import ConfidenceGate, Gate, LearnedGate, Predictor, calibrate, gate_from
 from langchain_gkt.prompts.base import check_teacher_prompt
 from langchain_gkt.prompts.plain_data import from_data, name_prompt, to_data
+from langchain_gkt.students.voting import check_answer_of
 from langchain_gkt.texts import edges
 
 Cut = Literal["word", "sentence", "step", "none"]
@@ -61,6 +64,34 @@ def _check_ask(value: Any) -> Any:
     return value
 
 
+Rung = int | Literal["all"]
+"""One amount of a ladder: so many tokens of the teacher, or its whole answer."""
+
+
+def _check_ladder(value: Any) -> Any:
+    if value is None:
+        return None
+    what = f"GuidancePolicy.ladder={value!r}"
+    if isinstance(value, str) or not isinstance(value, Sequence) or len(value) < 2:
+        raise ValueError(f'{what} must be two amounts or more that rise, such as (0, 40, "all")')
+    for rung in value:
+        if rung != "all":
+            whole_number("GuidancePolicy.ladder", rung, least=0, meaning="student only")
+    sizes = [math.inf if rung == "all" else rung for rung in value]
+    if any(low >= high for low, high in itertools.pairwise(sizes)):
+        raise ValueError(f'{what} does not rise; order its amounts, and put "all" last')
+    return tuple(value)
+
+
+def _check_samples(value: Any) -> int | None:
+    check = partial(whole_number, "GuidancePolicy.samples", least=1, meaning="no vote")
+    return None if value is None else check(value)
+
+
+def _check_answer_of(value: Any) -> Any:
+    return None if value is None else check_answer_of(value)
+
+
 @checked_dataclass(frozen=True, kw_only=True)
 class GuidancePolicy:
     """Whether the teacher is asked, how many tokens it writes, and where its text is cut.
@@ -92,6 +123,12 @@ class GuidancePolicy:
         gate: Decides for each question how much the teacher writes: any gate of
             `langchain_gkt.gates`, or one of your own. ``ask`` with a number and ``predictor``
             are short forms of two of them.
+        ladder: Amounts that rise, such as ``(0, 40, "all")``: after each the gate looks at the
+            question and the guidance so far, and only if it is unsure the teacher writes the
+            next. A gate that says ``all`` skips to the last. None for one step of ``tokens``.
+        samples: How often the student writes its part of an answer; with 2 or more the most
+            common answer is shown. None for the chain's ``samples``.
+        answer_of: What makes two answers the same; None for the chain's ``answer_of``.
 
     Raises:
         ValueError: If a value makes no sense; the message names the field and what it takes.
@@ -110,6 +147,9 @@ class GuidancePolicy:
     teacher_prompt: Annotated[Any, BeforeValidator(_check_prompt)] = None
     predictor: Predictor | None = None
     gate: Annotated[Any, BeforeValidator(gate_from)] = None
+    ladder: Annotated[tuple[Rung, ...] | None, BeforeValidator(_check_ladder)] = None
+    samples: Annotated[int | None, BeforeValidator(_check_samples)] = None
+    answer_of: Annotated[Any, BeforeValidator(_check_answer_of)] = None
 
     @model_validator(mode="before")
     @classmethod
@@ -130,6 +170,20 @@ class GuidancePolicy:
             raise ValueError(
                 f"GuidancePolicy.{first} and GuidancePolicy.{judges[-1]} both say when the "
                 f"teacher is asked; leave ask at 'always', or set {judges[-1]}=None"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_climb(self) -> GuidancePolicy:
+        if self.ladder is not None and self.active_gate is None:
+            raise ValueError(
+                f"GuidancePolicy.ladder={self.ladder!r} needs a gate that says when to go on; set "
+                "gate=, or ask= a number"
+            )
+        if self.ladder is not None and self.tokens is not None:
+            raise ValueError(
+                f"GuidancePolicy.tokens={self.tokens} and GuidancePolicy.ladder={self.ladder!r} "
+                "both say how much the teacher writes; give one of them"
             )
         return self
 
@@ -185,19 +239,28 @@ class GuidancePolicy:
             path: The file; an existing one is replaced.
 
         Raises:
-            ValueError: If ``teacher_prompt`` is not made of ready-made prompts.
+            ValueError: If ``teacher_prompt`` is not made of ready-made prompts, or
+                ``answer_of`` is a function.
         """
+        if callable(self.answer_of):
+            raise ValueError(
+                "GuidancePolicy.answer_of is a function, which a file cannot hold; give it to the "
+                "chain instead"
+            )
         data = {**self.to_dict(), "teacher_prompt": to_data(self.teacher_prompt)}
         text = json.dumps({"schema_version": FILE_VERSION, **data}, indent=2)
         Path(path).write_text(f"{text}\n")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the policy as plain values; a prompt that is no data is there by its name."""
-        values = dataclasses.asdict(dataclasses.replace(self, teacher_prompt=None, gate=None))
-        # Left out if there is none: releases before it read such a file.
-        del values["gate"]
-        named = {} if self.gate is None else {"gate": self.gate.to_dict()}
-        return {**values, "teacher_prompt": name_prompt(self.teacher_prompt), **named}
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        values["predictor"] = self.predictor and dataclasses.asdict(self.predictor)
+        values["gate"] = self.gate and self.gate.to_dict()
+        # Left out if they are None: files and runs written before know nothing of them.
+        for name in ("gate", "ladder", "samples", "answer_of"):
+            if values[name] is None:
+                del values[name]
+        return {**values, "teacher_prompt": name_prompt(self.teacher_prompt)}
 
     @classmethod
     def load(cls, path: str | Path) -> GuidancePolicy:

@@ -45,6 +45,9 @@ class GKTMetadata(TypedDict):
         written_chars: Characters that the teacher wrote, before cutting.
         mode: The mode of the call.
         strategy: The same: how the answer was made.
+        agreement: The share of the student's answers that say what the shown one says; None if
+            it answered once.
+        vote_fallback: Why no vote was taken though ``samples`` asked for one; None otherwise.
         signals: What the policy's gate has measured of the question, by name; empty without one.
         call_id: The id of the call; ``gkt_call_id`` in the metadata of both child runs.
         teacher_prompt_share: About how long the prompt that the teacher was shown is, as a share
@@ -68,6 +71,8 @@ class GKTMetadata(TypedDict):
     mode: Mode
     strategy: str
     signals: dict[str, float]
+    agreement: float | None
+    vote_fallback: str | None
     call_id: str
     teacher_prompt_share: float | None
     refusal: str | None

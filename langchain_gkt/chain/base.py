@@ -23,10 +23,12 @@ from langchain_gkt.chain.profile import pair_profile
 from langchain_gkt.chain.reliability.breaker import CircuitBreaker
 from langchain_gkt.chain.reliability.owned_stream import OwnedStream
 from langchain_gkt.chain.settings import (
+    AnswerForms,
     CallSettings,
     CheckedMode,
     GuidanceTokens,
     MaxTokens,
+    Samples,
     Temperature,
     Timeout,
     checked_fields,
@@ -84,6 +86,10 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
     mode: CheckedMode = "guided"
     """How an answer is made. ``teacher`` (on the whole conversation) and ``student`` are the
     single-model baselines; see `langchain_gkt.chain.strategy` for others."""
+    samples: Samples = 1
+    """How often the student writes its part; with 2 or more the most common answer is shown."""
+    answer_of: AnswerForms = "text"
+    """What makes two answers the same: ``number``, ``option``, ``json``, ``text``, a function."""
     max_tokens: MaxTokens = None
     """Most tokens of a whole answer, guidance included; None for the models' own limits."""
     temperature: Temperature = None

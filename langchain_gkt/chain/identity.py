@@ -20,6 +20,8 @@ _NAMED_FIELDS = (
     "mode",
     "max_tokens",
     "temperature",
+    "samples",
+    "answer_of",
     "stop",
     "on_teacher_error",
     "on_refusal",

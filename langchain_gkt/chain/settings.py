@@ -28,6 +28,7 @@ from langchain_gkt.structured_output.schema import schema_in
 from langchain_gkt.structured_output.tools import in_openai_form
 from langchain_gkt.students.conversion import STUDENT_VARIABLE, as_student
 from langchain_gkt.students.protocol import student_of
+from langchain_gkt.students.voting import AnswerOf, check_answer_of
 from langchain_gkt.teachers.prefill import accepts_prefill
 from langchain_gkt.teachers.wrappers import is_configurable, models_of, resolve
 
@@ -37,6 +38,8 @@ _FIELDS = (
     "mode",
     "max_tokens",
     "temperature",
+    "samples",
+    "answer_of",
     "teacher_prompt",
     "timeout",
 )
@@ -67,6 +70,12 @@ def _check_mode(value: Any) -> Mode:
     return strategy_of(value).name
 
 
+def _check_samples(value: Any) -> int:
+    return whole_number("samples", value, least=1, meaning="one answer, no vote")
+
+
+Samples = Annotated[int, BeforeValidator(_check_samples)]
+AnswerForms = Annotated[Any, BeforeValidator(check_answer_of)]
 GuidanceTokens = Annotated[int, AfterValidator(_check_guidance_tokens)]
 MaxTokens = Annotated[int | None, AfterValidator(_check_max_tokens)]
 Temperature = Annotated[float | None, AfterValidator(_check_temperature)]
@@ -140,6 +149,8 @@ class ChainFields(Protocol):
     redact: Any
     max_tokens: int | None
     temperature: float | None
+    samples: int
+    answer_of: Any
     stop: list[str] | None
     on_teacher_error: Any
     teacher_limit_param: str | None
@@ -169,6 +180,8 @@ class CallSettings:
         parent: The chain's run, or None if nobody listens.
         callbacks: Handlers given to the chain's constructor.
         teacher_prompt: What of the conversation the teacher is shown; None for all of it.
+        samples: How often the student writes its part; the most common answer is shown.
+        answer_of: What makes two answers the same.
         guidance_tokens: How many tokens of the teacher's answer a teacher prompt speaks of.
         prefill: Whether the teacher continues a begun answer; None to go by its model.
         model: The teacher's model for this call alone, or None for its own.
@@ -196,6 +209,8 @@ class CallSettings:
     parent: BaseRunManager | None
     callbacks: Callbacks
     teacher_prompt: Any = None
+    samples: int = 1
+    answer_of: AnswerOf = "text"
     guidance_tokens: int | None = None
     prefill: bool | None = None
     model: str | None = None
@@ -268,6 +283,8 @@ class CallSettings:
             parent=parent,
             callbacks=chain.callbacks,
             teacher_prompt=_redacted(chain, _prompt_of(chain, policy, strategy, arguments)),
+            samples=_check_samples(policy.samples or given["samples"]),
+            answer_of=check_answer_of(policy.answer_of or given["answer_of"]),
             guidance_tokens=guidance_tokens,
             prefill=chain.teacher_prefill,
             model=arguments.get("model"),
@@ -308,7 +325,8 @@ class CallSettings:
         """What decides by the question if the teacher is called; None if nothing does."""
         # Tool calls are the teacher's, and the first tokens of an object are its braces.
         plain = not self.tools and not self.response_format
-        return self.policy.active_gate if plain else None
+        gate = self.policy.active_gate if plain else None
+        return gate and gate.reading(self.answer_of)
 
     @property
     def forces_tool(self) -> bool:

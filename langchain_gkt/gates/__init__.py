@@ -1,6 +1,7 @@
 """When the teacher is asked, and for how much: one file for each gate."""
 
-from langchain_gkt.gates.base import Gate, ThresholdGate, gate_from
+from langchain_gkt.gates.agreement import AgreementGate
+from langchain_gkt.gates.base import Gate, Signals, ThresholdGate, gate_from
 from langchain_gkt.gates.calibration import calibrate
 from langchain_gkt.gates.confidence import ConfidenceGate
 from langchain_gkt.gates.learned import LearnedGate, Predictor
@@ -8,11 +9,13 @@ from langchain_gkt.modes import AMOUNTS, Amount
 
 __all__ = [
     "AMOUNTS",
+    "AgreementGate",
     "Amount",
     "ConfidenceGate",
     "Gate",
     "LearnedGate",
     "Predictor",
+    "Signals",
     "ThresholdGate",
     "calibrate",
     "gate_from",

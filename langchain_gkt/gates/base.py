@@ -8,17 +8,46 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables.config import run_in_executor
 
 from langchain_gkt.errors import nearest
 from langchain_gkt.modes import Amount
 from langchain_gkt.students.protocol import Student
+from langchain_gkt.students.voting import AnswerOf
 
 _KINDS: dict[str, type[Gate]] = {}
+
+
+class Signals(dict[str, float]):
+    """Signals by name, and the student's own answers if measuring needed some.
+
+    Attributes:
+        answers: The answers, which are paid for; empty if none were needed.
+        winner: The answer to show if the teacher is not asked; None to have the student write it.
+    """
+
+    def __init__(
+        self,
+        values: Mapping[str, float],
+        *,
+        answers: Sequence[AIMessage] = (),
+        winner: AIMessage | None = None,
+    ) -> None:
+        """Keep signals and answers.
+
+        Args:
+            values: The signals.
+            answers: The student's answers.
+            winner: The one to show.
+        """
+        super().__init__(values)
+        self.answers, self.winner = list(answers), winner
+
+
 _Threshold = TypeVar("_Threshold", bound="ThresholdGate")
 
 
@@ -58,7 +87,7 @@ class Gate(ABC):
             messages: The conversation.
 
         Returns:
-            The signals by name.
+            The signals by name. `Signals` also holds answers that measuring needed.
         """
 
     async def ameasure(self, student: Student, messages: list[BaseMessage]) -> Mapping[str, float]:
@@ -75,6 +104,14 @@ class Gate(ABC):
         Returns:
             The amount.
         """
+
+    def reading(self, answer_of: AnswerOf) -> Gate:
+        """Return the gate as a chain uses it whose answers are compared in a certain way.
+
+        Args:
+            answer_of: The chain's ``answer_of``.
+        """
+        return self
 
     def expectations(self, signals: Mapping[str, float]) -> Mapping[Amount, float] | None:
         """Return the expected share of right answers by amount; None if the gate has none."""

@@ -244,6 +244,10 @@ class HuggingFaceStudent(Student, InterruptibleChatModel):
         request = await run_in_executor(None, build, self, messages, tokens)
         return await self._engine.afirst_tokens(request)
 
+    def sample_arguments(self, index: int) -> dict[str, Any]:
+        """Return a seed of its own for each of several samples, if the student has one."""
+        return {} if self.seed is None else {"seed": self.seed + index}
+
     def get_token_ids(self, text: str) -> list[int]:
         """Tokenise a text with the model's own tokenizer, without special tokens."""
         if self.custom_get_token_ids is not None:

@@ -6,13 +6,17 @@ refused early, nothing is prefilled ahead, and no token probabilities are report
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import BaseMessage
-from langchain_core.runnables.config import run_in_executor
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.runnables.config import RunnableConfig, run_in_executor
+
+from langchain_gkt._langchain_compat import copy_model
+from langchain_gkt.students.batching import run_batch
 
 FirstTokenDetail = Literal["none", "probabilities", "entropies"]
 """What a student reports of the first tokens of its answer; entropies include probabilities."""
@@ -146,6 +150,59 @@ class Student:
             return self.first_tokens(messages, tokens=tokens)
 
         return await run_in_executor(None, ask)
+
+    def sample(
+        self,
+        messages: list[BaseMessage],
+        samples: int,
+        *,
+        config: RunnableConfig | None = None,
+        **arguments: Any,
+    ) -> list[AIMessage]:
+        """Answer the same question several times, side by side.
+
+        Each answer is a run of its own. LangChain's cache is not asked: it would give the same
+        answer each time.
+
+        Args:
+            messages: The conversation; a trailing AIMessage is the beginning of each answer.
+            samples: How many answers.
+            config: The config of each run.
+            **arguments: Further arguments of each call, such as ``temperature``.
+
+        Returns:
+            The answers, without their beginning.
+        """
+        model = copy_model(self.chat_model, {"cache": False})
+
+        def ask(index: int) -> AIMessage:
+            return model.invoke(messages, config, **arguments, **self.sample_arguments(index))
+
+        return run_batch(ask, samples, samples)
+
+    async def asample(
+        self,
+        messages: list[BaseMessage],
+        samples: int,
+        *,
+        config: RunnableConfig | None = None,
+        **arguments: Any,
+    ) -> list[AIMessage]:
+        """Do what `sample` does, on the event loop."""
+        model = copy_model(self.chat_model, {"cache": False})
+        calls = (
+            model.ainvoke(messages, config, **arguments, **self.sample_arguments(index))
+            for index in range(samples)
+        )
+        return list(await asyncio.gather(*calls))
+
+    def sample_arguments(self, index: int) -> dict[str, Any]:
+        """Return the arguments in which one of several samples differs, such as a seed.
+
+        Args:
+            index: The number of the sample, from 0 on.
+        """
+        return {}
 
 
 class _AnyChatModel(Student):

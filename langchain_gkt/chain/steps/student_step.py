@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.runnables import Runnable
+from langchain_core.runnables import Runnable, RunnableConfig
 
 from langchain_gkt._langchain_compat import blocks_threads, copy_model
 from langchain_gkt.chain.drivers import NEXT_CHUNK, BlockingWork, ModelCall
@@ -17,8 +18,60 @@ from langchain_gkt.chain.messages import RepeatedBlank, text_chunk, tool_call_ch
 from langchain_gkt.chain.settings import CallSettings
 from langchain_gkt.chain.steps.received import received
 from langchain_gkt.guidance import Guidance
-from langchain_gkt.students.protocol import Student, student_of
+from langchain_gkt.students.protocol import FirstToken, FirstTokenDetail, Student, student_of
 from langchain_gkt.texts.begun_answer import begun_text
+
+SAMPLE_TEMPERATURE = 0.7
+"""Of several answers to one question, if nobody names one above 0: at 0 they are all alike."""
+
+
+class CalledStudent(Student):
+    """A student as gates see it within one call: its samples are runs of that call."""
+
+    def __init__(self, student: Student, config: RunnableConfig, arguments: dict[str, Any]) -> None:
+        """Wrap it.
+
+        Args:
+            student: The student.
+            config: The config of its runs.
+            arguments: Arguments of its calls, which a gate's own replace.
+        """
+        self._student, self._config, self._arguments = student, config, arguments
+
+    @property
+    def chat_model(self) -> BaseChatModel:
+        """The chat model itself."""
+        return self._student.chat_model
+
+    @property
+    def first_token_detail(self) -> FirstTokenDetail:
+        """What `first_tokens` reports."""
+        return self._student.first_token_detail
+
+    def first_tokens(self, messages: list[BaseMessage], *, tokens: int = 1) -> list[FirstToken]:
+        """Ask the student."""
+        return self._student.first_tokens(messages, tokens=tokens)
+
+    async def afirst_tokens(
+        self, messages: list[BaseMessage], *, tokens: int = 1
+    ) -> list[FirstToken]:
+        """Ask the student, on the event loop."""
+        return await self._student.afirst_tokens(messages, tokens=tokens)
+
+    def sample(
+        self, messages: list[BaseMessage], samples: int, **arguments: Any
+    ) -> list[AIMessage]:
+        """Have the student answer several times, as runs of the call."""
+        return self._student.sample(messages, samples, **self._of_call(arguments))
+
+    async def asample(
+        self, messages: list[BaseMessage], samples: int, **arguments: Any
+    ) -> list[AIMessage]:
+        """Do what `sample` does, on the event loop."""
+        return await self._student.asample(messages, samples, **self._of_call(arguments))
+
+    def _of_call(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        return {"config": self._config, **self._arguments, **arguments}
 
 
 @dataclass(frozen=True)
@@ -41,6 +94,14 @@ class StudentStep:
     def student(self) -> Student:
         """What the student can do besides chatting."""
         return student_of(self.settings.student)
+
+    @property
+    def for_gates(self) -> Student:
+        """The student whose samples are runs of the call."""
+        settings, arguments = self.settings, self.settings.stop_arguments
+        if settings.max_tokens is not None:
+            arguments["max_tokens"] = settings.max_tokens
+        return CalledStudent(self.student, settings.child("student"), arguments)
 
     def prepare(self, messages: list[BaseMessage], *, asks_teacher: bool) -> BlockingWork:
         """Check the prompt before a teacher is paid, and let the student read ahead.
@@ -115,12 +176,7 @@ class StudentStep:
         if settings.response_format:
             arguments["response_format"] = settings.response_format
         if guidance and guidance.text:
-            begun = guidance.text
-            if (earlier := begun_text(messages)) is not None:
-                begun, messages = f"{earlier}{begun}", messages[:-1]
-            if not self.student.continues_whitespace:
-                begun = begun.rstrip() or begun
-            messages = [*messages, AIMessage(begun)]
+            messages = self.behind(messages, guidance.text)
         return ModelCall(
             model=self._model(guidance),
             messages=messages,
@@ -128,6 +184,40 @@ class StudentStep:
             arguments=arguments,
             streams=streaming,
             blocks=blocks_threads(settings.student),
+        )
+
+    def behind(self, messages: list[BaseMessage], begun: str) -> list[BaseMessage]:
+        """Return a conversation that ends in the beginning of its answer.
+
+        Args:
+            messages: The conversation, which may end in a beginning of its own.
+            begun: What follows it.
+        """
+        if (earlier := begun_text(messages)) is not None:
+            begun, messages = f"{earlier}{begun}", messages[:-1]
+        if not self.student.continues_whitespace:
+            begun = begun.rstrip() or begun
+        return [*messages, AIMessage(begun)]
+
+    def sampled(self, call: ModelCall, samples: int) -> BlockingWork:
+        """Have the student write several times what a request asks for once.
+
+        Args:
+            call: What `model_call` returned; its temperature is raised if it is 0.
+            samples: How often.
+
+        Returns:
+            The request; its result is a list of replies.
+        """
+        settings, student = self.settings, self.student
+        arguments = {
+            **call.arguments,
+            "config": call.config,
+            "temperature": settings.temperature or SAMPLE_TEMPERATURE,
+        }
+        return BlockingWork(
+            partial(student.sample, call.messages, samples, **arguments),
+            partial(student.asample, call.messages, samples, **arguments),
         )
 
     def _model(self, guidance: Guidance | None) -> Runnable[Any, Any]:
@@ -158,8 +248,7 @@ class StudentStep:
         Returns:
             The student's whole reply.
         """
-        blank = "" if self.student.continues_whitespace else begun[len(begun.rstrip()) :]
-        repeated = RepeatedBlank(blank)
+        repeated = self._repeated(begun)
         reply = yield call
         if call.streams:
             chunk, reply = reply, None
@@ -176,3 +265,17 @@ class StudentStep:
         if reply.tool_calls or reply.invalid_tool_calls:
             yield tool_call_chunk_of(reply, "")
         return received(self.settings, reply, "student")
+
+    def show(self, reply: AIMessage, begun: str) -> Generator[Any, Any, None]:
+        """Show a reply that has been written already.
+
+        Args:
+            reply: The reply.
+            begun: The guidance, which has been shown.
+        """
+        if new := self._repeated(begun).drop(str(reply.text), last=True):
+            yield text_chunk(new)
+
+    def _repeated(self, begun: str) -> RepeatedBlank:
+        blank = "" if self.student.continues_whitespace else begun[len(begun.rstrip()) :]
+        return RepeatedBlank(blank)

@@ -1,4 +1,7 @@
-"""The paper's strategy: the teacher begins the answer, the student finishes it."""
+"""The paper's strategy: the teacher begins the answer, the student finishes it.
+
+A gate may decide how much the teacher writes, once or on a ladder of rising amounts.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,12 @@ from collections.abc import Generator
 from dataclasses import replace
 from typing import Any
 
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages.ai import add_usage
 
 from langchain_gkt.chain.drivers import CallSteps
 from langchain_gkt.chain.settings import CallSettings
+from langchain_gkt.chain.steps.student_step import StudentStep
 from langchain_gkt.chain.strategies.steps import (
     Answer,
     ask_student,
@@ -17,10 +22,12 @@ from langchain_gkt.chain.strategies.steps import (
     last_chunk,
     measure,
     prepared,
+    show_reply,
     show_teacher,
 )
 from langchain_gkt.chain.strategy import strategy
-from langchain_gkt.gates import Amount
+from langchain_gkt.gates import Amount, Gate
+from langchain_gkt.guidance import Guidance, Rung
 
 
 @strategy("guided", has_teacher_counterpart=True, student_may_answer=True)
@@ -33,7 +40,11 @@ def guided(settings: CallSettings, messages: list[BaseMessage], *, streaming: bo
         streaming: Whether the models are streamed.
     """
     answer = Answer(settings=settings, messages=messages, streaming=streaming)
-    amount = yield from _decide(answer)
+    gate, ladder = settings.gate, settings.policy.ladder
+    if gate is not None and ladder is not None and settings.asks_teacher:
+        yield from _climb(answer, gate, ladder)
+        return
+    amount, winner = yield from _decide(answer)
     if amount == "all":
         answer.settings = replace(settings, limit=settings.max_tokens)
     # Behind the teacher's whole answer nothing is left to the student.
@@ -41,18 +52,101 @@ def guided(settings: CallSettings, messages: list[BaseMessage], *, streaming: bo
         if amount != "none":
             yield from ask_teacher(answer)
             yield from show_teacher(answer)
-        yield from ask_student(answer)
+        elif winner is not None:
+            yield from show_reply(answer, winner)
+        if answer.reply is None:
+            yield from ask_student(answer)
         yield last_chunk(answer)
 
 
-def _decide(answer: Answer) -> Generator[Any, Any, Amount]:
-    """Decide how much the teacher writes."""
+def _decide(answer: Answer) -> Generator[Any, Any, tuple[Amount, AIMessage | None]]:
+    """Decide how much the teacher writes; if nothing, an answer may be there already."""
     settings = answer.settings
     if not settings.asks_teacher:
-        return "none"
+        return "none", None
     if (gate := settings.gate) is None:
-        return "some"
+        return "some", None
     signals = yield from measure(answer, gate)
     answer.amount = gate.decide(signals)
     answer.expected = gate.expectations(signals)
-    return answer.amount
+    return answer.amount, signals.winner
+
+
+def _climb(answer: Answer, gate: Gate, ladder: tuple[Rung, ...]) -> CallSteps:
+    """Go up a ladder until the gate is sure, and show nothing before."""
+    winner: AIMessage | None = None
+    rungs = list(ladder)
+    with (yield from prepared(answer, asks_teacher=False)):
+        while rungs:
+            rung = rungs.pop(0)
+            if rung:
+                yield from _more(answer, rung, streaming=answer.streaming and not rungs)
+            guidance = answer.outcome.guidance
+            over = answer.outcome.tool_reply or answer.fallback or (guidance and guidance.complete)
+            if over or not rungs:
+                break
+            signals = yield from measure(answer, gate)
+            answer.amount = gate.decide(signals)
+            answer.expected = gate.expectations(signals)
+            if answer.amount == "none":
+                winner = signals.winner
+                break
+            if answer.amount == "all":
+                rungs = rungs[-1:]
+        yield from show_teacher(answer)
+        if winner is not None:
+            yield from show_reply(answer, winner, guidance.text if guidance else "")
+        else:
+            yield from ask_student(answer)
+        yield last_chunk(answer)
+
+
+def _more(answer: Answer, rung: Rung, *, streaming: bool) -> CallSteps:
+    """Have the teacher write up to a rung; behind what it has written, if it can."""
+    settings, outcome, first = answer.settings, answer.outcome, answer.outcome.guidance
+    most, messages = settings.max_tokens, answer.messages
+    limit = most if rung == "all" else min(rung, most or rung)
+    continues = first is not None and bool(first.text) and settings.teacher_continues
+    if first is not None and continues:
+        messages = StudentStep(settings).behind(messages, first.text.rstrip())
+        limit = None if limit is None else max(1, limit - first.token_count)
+        # All that is left is the whole answer, and nothing of it is cut.
+        most = None if most is None else max(1, most - first.token_count)
+    more = Answer(
+        settings=replace(settings, limit=limit, max_tokens=most),
+        messages=messages,
+        streaming=streaming and not continues,
+        reserved=answer.reserved,
+    )
+    yield from ask_teacher(more)
+    new = more.outcome
+    if first is not None:
+        new.calls += outcome.calls
+        new.tokens += outcome.tokens
+        new.estimated |= outcome.estimated
+        if outcome.usage:
+            new.usage = add_usage(new.usage, outcome.usage)
+        if new.guidance is None and new.tool_reply is None:  # it failed: the first part is left
+            new.guidance = first
+        elif new.guidance is not None and continues:
+            new.guidance = _joined(first, new.guidance)
+    if more.other_usage:
+        answer.other_usage = add_usage(answer.other_usage, more.other_usage)
+    answer.outcome, answer.fallback = new, more.fallback
+    answer.in_answer = new.guidance.token_count if new.guidance else None
+
+
+def _joined(first: Guidance, second: Guidance) -> Guidance:
+    """Join two parts of a text; the teacher was not shown the whitespace between them."""
+    begun = first.text.rstrip()
+    text = second.text
+    if whitespace := first.text[len(begun) :]:
+        text = f"{whitespace}{text.lstrip()}"
+    return replace(
+        second,
+        text=f"{begun}{text}",
+        token_count=first.token_count + second.token_count,
+        usage=add_usage(first.usage, second.usage) if first.usage and second.usage else None,
+        written=f"{begun}{second.written}",
+        estimated=first.estimated or second.estimated,
+    )

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.messages.ai import UsageMetadata, add_usage
+from langchain_core.messages.ai import UsageMetadata, add_usage, subtract_usage
 from langchain_core.outputs import ChatGenerationChunk
 
 from langchain_gkt.chain.callbacks.usage import prompt_share, usage_of_answer
-from langchain_gkt.chain.drivers import BlockingWork, CallSteps
+from langchain_gkt.chain.drivers import BlockingWork, CallSteps, ModelCall
 from langchain_gkt.chain.messages import provider_of, rest_of, text_chunk, tool_call_chunk_of
 from langchain_gkt.chain.settings import CallSettings
+from langchain_gkt.chain.steps.received import received
 from langchain_gkt.chain.steps.student_step import StudentStep
 from langchain_gkt.chain.steps.teacher_outcome import TeacherOutcome
 from langchain_gkt.chain.steps.teacher_step import TeacherStep
 from langchain_gkt.errors import BudgetExceeded, GKTError, StudentError, TeacherError, bounded
-from langchain_gkt.gates import Amount, Gate
+from langchain_gkt.gates import Amount, Gate, Signals
 from langchain_gkt.metadata import GKTMetadata
 from langchain_gkt.prompts.base import PreparedPrompt
 from langchain_gkt.providers.errors import provider_error, teacher_error
-from langchain_gkt.students.protocol import student_of
+from langchain_gkt.students.voting import vote
 from langchain_gkt.teachers.refusals import is_refusal, refused
 from langchain_gkt.teachers.replies import finish_reason
 from langchain_gkt.teachers.secrets import hide_in_error, secrets_of
+from langchain_gkt.texts.begun_answer import begun_text
 
 
 @dataclass(kw_only=True)
@@ -44,6 +46,9 @@ class Answer:
         other_usage: The student's usage besides its reply; None for none.
         fallback: Why the student answers without the teacher; None if it does not have to.
         signals: What a gate has measured, by name.
+        agreement: The share of the student's answers that say what the shown one says.
+        vote_fallback: Why no vote was taken, though one was wanted.
+        in_answer: How many of the teacher's tokens are part of the answer; None for all.
         amount: How much the gate had the teacher write; None without a gate.
         expected: Share of right answers that the gate expects by amount; None if it expects none.
     """
@@ -57,12 +62,37 @@ class Answer:
     other_usage: UsageMetadata | None = None
     fallback: str | None = None
     signals: dict[str, float] = field(default_factory=dict)
+    agreement: float | None = None
+    vote_fallback: str | None = None
+    in_answer: int | None = None
     amount: Amount | None = None
     expected: Mapping[Amount, float] | None = None
 
+    def note_drafts(self, replies: Sequence[AIMessage]) -> None:
+        """Count the usage of replies that are not the answer's end.
 
-def measure(answer: Answer, gate: Gate) -> Generator[Any, Any, Mapping[str, float]]:
-    """Have a gate measure the question; its signals are noted in the answer.
+        Args:
+            replies: The student's replies.
+        """
+        for reply in replies:
+            if reply.usage_metadata:
+                self.other_usage = add_usage(self.other_usage, reply.usage_metadata)
+
+    def take(self, reply: AIMessage) -> None:
+        """Make one of the replies counted by `note_drafts` the answer's end.
+
+        Args:
+            reply: The reply.
+        """
+        self.reply = reply
+        if reply.usage_metadata:
+            self.other_usage = subtract_usage(self.other_usage, reply.usage_metadata)
+
+
+def measure(answer: Answer, gate: Gate) -> Generator[Any, Any, Signals]:
+    """Have a gate measure the question, and the guidance so far.
+
+    Signals, and answers that the student wrote for them, are noted in the answer.
 
     Args:
         answer: The answer.
@@ -74,13 +104,18 @@ def measure(answer: Answer, gate: Gate) -> Generator[Any, Any, Mapping[str, floa
     Raises:
         ValueError: If the student does not report what the gate needs.
     """
-    student = student_of(answer.settings.student)
+    step, guidance = StudentStep(answer.settings), answer.outcome.guidance
+    student, messages = step.for_gates, answer.messages
     gate.require(student)
-    signals: Mapping[str, float] = yield BlockingWork(
-        partial(gate.measure, student, answer.messages),
-        partial(gate.ameasure, student, answer.messages),
+    if guidance and guidance.text:
+        messages = step.behind(messages, guidance.text)
+    signals = yield BlockingWork(
+        partial(gate.measure, student, messages), partial(gate.ameasure, student, messages)
     )
+    signals = signals if isinstance(signals, Signals) else Signals(signals)
     answer.signals.update(signals)
+    answer.agreement = signals.get("agreement", answer.agreement)
+    answer.note_drafts(signals.answers)
     return signals
 
 
@@ -188,18 +223,57 @@ def ask_student(answer: Answer) -> CallSteps:
         return
     guidance = outcome.guidance
     in_answer = outcome.tokens if guidance is None or guidance.dropped is None else 0
-    if guidance and not guidance.complete and outcome.calls == 1 and settings.limit:
+    if answer.in_answer is not None:
+        in_answer = answer.in_answer
+    elif guidance and not guidance.complete and outcome.calls == 1 and settings.limit:
         in_answer = min(in_answer, settings.limit)  # more was cut away
     step = StudentStep(settings)
     call = step.model_call(answer.messages, guidance, in_answer, streaming=answer.streaming)
     if call is None:
         return
+    begun = guidance.text if guidance else ""
     try:
-        answer.reply = yield from step.write(call, guidance.text if guidance else "")
+        votes = settings.samples > 1 and not step.tools
+        if votes and (yield from _voted(answer, step, call, begun)):
+            return
+        answer.reply = yield from step.write(call, begun)
     except GKTError:
         raise
     except Exception as error:  # another client's
         raise provider_error(error, StudentError, "student") from error
+
+
+def _voted(
+    answer: Answer, step: StudentStep, call: ModelCall, begun: str
+) -> Generator[Any, Any, bool]:
+    """Have the student write several times and show the most common answer, if there is one."""
+    settings = answer.settings
+    replies = yield step.sampled(call, settings.samples)
+    replies = [received(settings, reply, "student") for reply in replies]
+    answer.note_drafts(replies)
+    earlier = begun_text(answer.messages) or ""
+    result = vote(replies, settings.answer_of, begun=f"{earlier}{begun}")
+    answer.agreement = result.agreement
+    if result.winner is None:
+        answer.vote_fallback = (
+            f"none of {len(replies)} answers could be read as answer_of={settings.answer_of!r}; "
+            "the student answered once more, without a vote"
+        )
+        return False
+    yield from show_reply(answer, result.winner, begun)
+    return True
+
+
+def show_reply(answer: Answer, reply: AIMessage, begun: str = "") -> CallSteps:
+    """Show a reply that the student has written already, as the end of the answer.
+
+    Args:
+        answer: The answer, which has counted the reply.
+        reply: The reply.
+        begun: The guidance that it continues, which has been shown.
+    """
+    answer.take(reply)
+    yield from StudentStep(answer.settings).show(reply, begun)
 
 
 def unshown(steps: CallSteps) -> CallSteps:
@@ -261,6 +335,8 @@ def last_chunk(answer: Answer) -> ChatGenerationChunk:
         mode=settings.mode,
         strategy=settings.mode,
         signals=answer.signals,
+        agreement=answer.agreement,
+        vote_fallback=answer.vote_fallback,
         call_id=settings.call_id,
         teacher_prompt_share=outcome.prompt_share,
         refusal=outcome.refusal,

@@ -1,13 +1,13 @@
 """Whether a written-out answer is right: a number, or an option's letter."""
 
-from langchain_gkt.evaluation.scoring.numbers import (
+from langchain_gkt.texts.numbers import (
     exact_number,
     extract_number,
     number_matches,
     numbers_in,
     states_number,
 )
-from langchain_gkt.evaluation.scoring.options import (
+from langchain_gkt.texts.options import (
     exact_option,
     extract_option,
     option_matches,

@@ -19,8 +19,8 @@ import random
 import re
 from decimal import Decimal
 
-from langchain_gkt.evaluation.scoring.numbers import exact_number
-from langchain_gkt.evaluation.scoring.options import exact_option
+from langchain_gkt.texts.numbers import exact_number
+from langchain_gkt.texts.options import exact_option
 
 _PHRASE = "the answer is"
 _LETTER = re.compile(r"The answer is ([A-Z])")

@@ -9,12 +9,12 @@ from decimal import Decimal, InvalidOperation
 from functools import partial
 from typing import Any
 
-from langchain_gkt.evaluation.scoring.numbers import extract_number, states_number
-from langchain_gkt.evaluation.scoring.options import extract_option, states_option
 from langchain_gkt.evaluation.scoring.reference import reference_number, reference_option
-from langchain_gkt.evaluation.scoring.statements import ExtractionRule
 from langchain_gkt.evaluation.tasks.readers import PublishedRow
 from langchain_gkt.evaluation.tasks.task import Metric, Row
+from langchain_gkt.texts.numbers import extract_number, states_number
+from langchain_gkt.texts.options import extract_option, states_option
+from langchain_gkt.texts.statements import ExtractionRule
 
 _LETTERED = re.compile(r"\s*\(?([A-Z])\s*[).:]\s*(?:\1\)\s*)?(.*\S)", re.DOTALL)  # some: A)A)59
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from functools import partial
 
-from langchain_gkt.evaluation.scoring.statements import (
+from langchain_gkt.texts.statements import (
     LABEL,
     ExtractionRule,
     extract,

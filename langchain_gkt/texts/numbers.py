@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
-from langchain_gkt.evaluation.scoring.statements import (
+from langchain_gkt.texts.statements import (
     LABEL,
     ExtractionRule,
     extract,

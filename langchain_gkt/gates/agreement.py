@@ -1,0 +1,114 @@
+"""Agreement: the student answers several times, and how many answers say the same decides."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Annotated, Any, ClassVar
+
+from langchain_core.messages import AIMessage, BaseMessage
+from pydantic import BeforeValidator, model_validator
+from pydantic.dataclasses import dataclass
+
+from langchain_gkt.errors import whole_number
+from langchain_gkt.gates.base import Signals, ThresholdGate
+from langchain_gkt.modes import Amount
+from langchain_gkt.students.protocol import Student
+from langchain_gkt.students.voting import AnswerOf, check_answer_of, vote
+from langchain_gkt.texts.begun_answer import begun_text
+
+
+def _check_temperature(value: Any) -> Any:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 < value < math.inf:
+        raise ValueError(
+            f"AgreementGate.temperature must be a number above 0, because answers of temperature "
+            f"0 are all alike, not {value!r}"
+        )
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgreementGate(ThresholdGate):
+    """Asks the teacher if too few of the student's own answers say the same.
+
+    If enough agree, the answer that most give is shown, and the student is not asked again.
+
+    Attributes:
+        samples: How often the student answers; 2 or more.
+        at_least: How many answers must say the same; with fewer the teacher is asked.
+        answer_of: What makes two answers the same: ``number``, ``option``, ``json``, ``text``, or
+            a function from a text to what is compared. None for the chain's ``answer_of``.
+        temperature: Sampling temperature of these answers, above 0.
+
+    References:
+        Yue et al., "Large Language Model Cascades with Mixture of Thoughts Representations for
+        Cost-efficient Reasoning", 2310.03094.
+    """
+
+    kind: ClassVar[str] = "agreement"
+    samples: Annotated[
+        int, BeforeValidator(partial(whole_number, "AgreementGate.samples", least=2))
+    ] = 5
+    at_least: Annotated[
+        int, BeforeValidator(partial(whole_number, "AgreementGate.at_least", least=1))
+    ] = 3
+    answer_of: Annotated[
+        Any, BeforeValidator(lambda given: given if given is None else check_answer_of(given))
+    ] = None
+    temperature: Annotated[float, BeforeValidator(_check_temperature)] = 0.7
+
+    @model_validator(mode="after")
+    def _check_count(self) -> AgreementGate:
+        if self.at_least > self.samples:
+            raise ValueError(
+                f"AgreementGate.at_least={self.at_least} is more than samples={self.samples}; "
+                "the teacher would always be asked"
+            )
+        return self
+
+    def reading(self, answer_of: AnswerOf) -> AgreementGate:
+        """Return a copy that reads answers as the chain does, unless it says itself how."""
+        return self if self.answer_of is not None else replace(self, answer_of=answer_of)
+
+    def measure(self, student: Student, messages: list[BaseMessage]) -> Signals:
+        """Return ``agreement``, the share of answers that say the same, and the answers."""
+        answers = student.sample(messages, self.samples, temperature=self.temperature)
+        return self._signals(messages, answers)
+
+    async def ameasure(self, student: Student, messages: list[BaseMessage]) -> Signals:
+        """Do what `measure` does, on the event loop."""
+        answers = await student.asample(messages, self.samples, temperature=self.temperature)
+        return self._signals(messages, answers)
+
+    def _signals(self, messages: list[BaseMessage], answers: list[AIMessage]) -> Signals:
+        result = vote(answers, self.answer_of or "text", begun=begun_text(messages) or "")
+        return Signals({"agreement": result.agreement}, answers=answers, winner=result.winner)
+
+    def decide(self, signals: Mapping[str, float]) -> Amount:
+        """Ask for the policy's tokens if too few agree."""
+        return "some" if round(signals["agreement"] * self.samples) < self.at_least else "none"
+
+    def score(self, signals: Mapping[str, float]) -> float:
+        """Return the share of answers that do not agree."""
+        return 1 - signals["agreement"]
+
+    def asking_above(self, score: float) -> AgreementGate:
+        """Return a copy with another threshold."""
+        least = math.ceil((1 - score) * self.samples - 1e-9)
+        return replace(self, at_least=min(self.samples, max(1, least)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the gate as plain values.
+
+        Raises:
+            ValueError: If ``answer_of`` is a function, which no file can hold.
+        """
+        if callable(self.answer_of):
+            raise ValueError(
+                "AgreementGate.answer_of is a function, which a policy's file cannot hold; use "
+                "'number', 'option', 'json' or 'text', or give answer_of= to the chain instead"
+            )
+        return super().to_dict()

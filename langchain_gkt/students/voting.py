@@ -1,0 +1,119 @@
+"""Votes: which of several answers to one question is shown, and how many say the same."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from langchain_core.messages import AIMessage
+from langchain_core.utils.json import parse_json_markdown
+
+from langchain_gkt.errors import nearest
+from langchain_gkt.texts.numbers import extract_number
+from langchain_gkt.texts.options import extract_option
+
+AnswerForm = Literal["number", "option", "json", "text"]
+"""What makes two answers the same: their number, the option's letter, the JSON object, the text."""
+
+AnswerOf = AnswerForm | Callable[[str], Hashable]
+"""A form, or a function from a text to what is compared; None for what it cannot read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vote:
+    """What several answers to one question say.
+
+    Attributes:
+        winner: The first of the answers that most agree on; None if no answer can be read.
+        agreement: The share of all answers that say what the winner says, from 0 to 1.
+    """
+
+    winner: AIMessage | None
+    agreement: float
+
+
+def vote(answers: Sequence[AIMessage], answer_of: AnswerOf, *, begun: str = "") -> Vote:
+    """Count what answers say. Of two that are equally frequent the earlier one wins.
+
+    Args:
+        answers: The answers.
+        answer_of: What makes two answers the same.
+        begun: The text that all of them continue.
+
+    Returns:
+        The result. An answer that cannot be read, or was cut by its token limit, agrees with none.
+
+    Raises:
+        ValueError: If ``answer_of`` is unknown, or a function that fails on an answer.
+    """
+    said = [
+        None
+        if answer.response_metadata.get("finish_reason") == "length"
+        else _read(f"{begun}{answer.text}", answer_of)
+        for answer in answers
+    ]
+    counts = Counter(one for one in said if one is not None)
+    if not counts:
+        return Vote(winner=None, agreement=0.0)
+    most, count = counts.most_common(1)[0]
+    return Vote(winner=answers[said.index(most)], agreement=count / len(answers))
+
+
+def check_answer_of(given: Any) -> Any:
+    """Refuse what cannot tell whether two answers are the same.
+
+    Args:
+        given: The value of a field ``answer_of``.
+
+    Returns:
+        The value.
+
+    Raises:
+        ValueError: If it is no known form, or a function that fails on an empty text.
+    """
+    if callable(given):
+        _read("", given)
+    elif given not in get_args(AnswerForm):
+        forms = get_args(AnswerForm)
+        raise ValueError(
+            f"answer_of={given!r} is unknown; {nearest(str(given), forms)} It may be one of "
+            f"{', '.join(forms)}, or a function from a text to what is compared"
+        )
+    return given
+
+
+def _read(text: str, answer_of: AnswerOf) -> Hashable:
+    if not callable(answer_of):
+        return _FORMS[answer_of](text)
+    try:
+        said = answer_of(text)
+        hash(said)
+    except Exception as error:
+        raise ValueError(
+            f"answer_of failed on the text {text[:80]!r} ({type(error).__name__}: {error}); have "
+            "it return None for a text that it cannot read, and something hashable otherwise"
+        ) from error
+    return said
+
+
+def _object(text: str) -> str | None:
+    """Return the JSON value in a text, its keys sorted."""
+    try:
+        return json.dumps(parse_json_markdown(text, parser=json.loads), sort_keys=True)
+    except ValueError:
+        return None
+
+
+def _normalized(text: str) -> str | None:
+    return " ".join(text.casefold().split()).rstrip(".!?") or None
+
+
+_FORMS: dict[str, Callable[[str], Hashable]] = {
+    "number": extract_number,
+    "option": extract_option,
+    "json": _object,
+    "text": _normalized,
+}
