@@ -95,6 +95,9 @@ def test_policies_are_dataclasses_all_the_same() -> None:
         "teacher_prompt": None,
         "predictor": None,
         "gate": None,
+        "ladder": None,
+        "samples": None,
+        "answer_of": None,
     }
     other = dataclasses.replace(policy, ask=0.5)
     assert (other.tokens, other.ask, other.threshold) == (12, 0.5, 0.5)
