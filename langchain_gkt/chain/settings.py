@@ -15,7 +15,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable, RunnableConfig
 from pydantic import AfterValidator, BeforeValidator
 
-from langchain_gkt.chain.callbacks.handlers import child_config, is_quiet, with_budget
+from langchain_gkt.chain.callbacks.handlers import child_config, hides_child_runs, with_budget
 from langchain_gkt.chain.reliability.breaker import CircuitBreaker
 from langchain_gkt.chain.reliability.deadline import Deadline, check_timeout
 from langchain_gkt.chain.strategy import Strategy, strategy_of
@@ -44,7 +44,7 @@ _FIELDS = (
     "timeout",
 )
 _TOOL_ARGUMENTS = ("tool_choice", "parallel_tool_calls", "strict")
-_INTERNAL = ("tool_arguments", "quiet")  # set by bind_tools
+_INTERNAL = ("tool_arguments", "hide_child_runs")  # set by bind_tools
 CALL_ARGUMENTS = (*_FIELDS, "model", "tools", *_TOOL_ARGUMENTS, "response_format")
 """Arguments of a call, as users give them."""
 
@@ -188,7 +188,7 @@ class CallSettings:
         tools: Tools in OpenAI's form.
         tool_arguments: Further arguments of the teacher's ``bind_tools``.
         response_format: Asks for JSON of a schema; see `structured_output.schema.schema_in`.
-        quiet: Whether only handlers that follow runs hear the children; see `child_config`.
+        hide_child_runs: Whether only handlers that follow runs hear the children.
         warned: Warnings that the chain has already given.
         on_refusal: Whether a refusal is shown (``show``) or the ``student`` answers instead.
         breaker: Leaves a teacher alone that keeps failing; None for nothing like it.
@@ -217,7 +217,7 @@ class CallSettings:
     tools: Sequence[dict[str, Any]] = ()
     tool_arguments: dict[str, Any] = field(default_factory=dict)
     response_format: dict[str, Any] | None = None
-    quiet: bool = False
+    hide_child_runs: bool = False
     warned: set[str] = field(default_factory=set)
     on_refusal: str = "show"
     breaker: CircuitBreaker | None = None
@@ -294,7 +294,7 @@ class CallSettings:
                 **{name: arguments[name] for name in _TOOL_ARGUMENTS if name in arguments},
             },
             response_format=response_format,
-            quiet=is_quiet(arguments),
+            hide_child_runs=hides_child_runs(arguments),
             warned=warned,
             on_refusal=chain.on_refusal,
             breaker=chain.circuit_breaker,
@@ -359,7 +359,7 @@ class CallSettings:
             role,
             own_callbacks=self.callbacks,
             metadata={"gkt_call_id": self.call_id, "gkt_mode": self.mode},
-            quiet=self.quiet,
+            hide_child_runs=self.hide_child_runs,
         )
 
     def warn_once(self, key: str, message: str) -> None:
@@ -413,7 +413,7 @@ def tool_binding(
     if tool_choice is not None:
         bound["tool_choice"] = tool_choice
     if notes:
-        bound["quiet"] = True
+        bound["hide_child_runs"] = True
     if rest:
         bound["tool_arguments"] = rest
     return {**bound, **notes}

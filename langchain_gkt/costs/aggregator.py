@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -78,12 +77,10 @@ class CostAggregator:
             records: Where to put a record of each run; None to keep none.
             lock: The tracker's lock, which its holder can take again.
         """
-        self.id = str(uuid.uuid4())
         self.prices = prices
         self.tokenizer = tokenizer
         self.models: dict[tuple[str, str], UsageTotals] = {}
         self.estimate = Estimate()
-        self.compared = UsageTotals()
         self.hidden_retries: set[str] = set()
         self.running = 0
         self.ledger = Ledger(budget) if budget else None
@@ -144,8 +141,6 @@ class CostAggregator:
                 self.ledger.release(call.call_id)
             sums = self._calls.pop(call, None)
         if call.mode != "guided" or sums is None:
-            return
-        if sums.teacher is not None and self._is_compared(sums.teacher):
             return
         found = self._teacher_only(sums, message) if message is not None else None
         with self._lock:
@@ -245,20 +240,13 @@ class CostAggregator:
 
     def _add(self, run: ModelRun, totals: UsageTotals) -> None:
         """Add a run to the sums. The caller holds the lock."""
-        sums = self.compared
-        if not self._is_compared(run):
-            sums = self.models.setdefault((str(run.role), run.model), UsageTotals())
-        sums.add(totals)
+        self.models.setdefault((str(run.role), run.model), UsageTotals()).add(totals)
         if run.retries_inside and not totals.cache_hits:
             self.hidden_retries.add(run.model)
         if self.ledger:
             self.ledger.spend(str(run.role), totals, run.call_id)
             if run.role == "teacher":
                 self.ledger.release(run.call_id)
-
-    def _is_compared(self, run: ModelRun) -> bool:
-        """Whether a run belongs to this tracker's measured comparison, not to its bill."""
-        return run.metadata.get("gkt_compared") == self.id
 
     def _teacher_only(
         self, sums: _CallSums, message: AIMessage

@@ -1,4 +1,4 @@
-"""Comparison: the bill of the same questions in each mode, as it was measured."""
+"""BillComparison: the bill of the same questions in each mode, as it was measured."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from langchain_gkt.costs.totals import UsageTotals, amount
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class BillComparison:
     """The bill of the same questions in each mode, measured.
 
     Attributes:

@@ -11,6 +11,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.tracers.context import register_configure_hook
 
 from langchain_gkt.costs.budget import Budget
+from langchain_gkt.costs.observer import CallObserver
 from langchain_gkt.costs.prices import MachineTime, Prices
 from langchain_gkt.costs.tracker import CostTracker
 
@@ -23,7 +24,7 @@ def _to_all(name: str) -> Callable[..., None]:
     return forward
 
 
-class _FanOut(BaseCallbackHandler):
+class _FanOut(BaseCallbackHandler, CallObserver):
     """The one handler of a context; it feeds every tracker whose block encloses the call."""
 
     run_inline = True
@@ -40,10 +41,11 @@ class _FanOut(BaseCallbackHandler):
     on_llm_end = _to_all("on_llm_end")
     on_llm_error = _to_all("on_llm_error")
     admit_teacher = _to_all("admit_teacher")
+    add_breaker = _to_all("add_breaker")
 
-    def end_run(self, *args: Any) -> Mapping[str, float] | None:
+    def end_run(self, *args: Any, **kwargs: Any) -> Mapping[str, float] | None:
         """Let every tracker count a run that ends; the innermost that knows a price says it."""
-        costs = [tracker.end_run(*args) for tracker in self.trackers]
+        costs = [tracker.end_run(*args, **kwargs) for tracker in self.trackers]
         return next((one for one in reversed(costs) if one is not None), None)
 
 

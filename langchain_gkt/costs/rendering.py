@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
-from langchain_gkt.costs.comparison import Comparison
+from langchain_gkt.costs.comparison import BillComparison
 from langchain_gkt.costs.totals import Estimate, UsageTotals
 from langchain_gkt.reporting.charts import StackedBar, stacked_bars
 from langchain_gkt.reporting.html import missing_extra
@@ -82,7 +82,7 @@ def report_rows(
     roles: Mapping[str, UsageTotals],
     models: Mapping[tuple[str, str], UsageTotals],
     estimate: Estimate,
-    comparison: Comparison | None,
+    comparison: BillComparison | None,
 ) -> list[ReportRow]:
     """Return a report's rows.
 
@@ -265,7 +265,7 @@ def frame(rows: Sequence[ReportRow]) -> pandas.DataFrame:
 def chart(
     roles: Mapping[str, UsageTotals],
     estimate: Estimate,
-    comparison: Comparison | None,
+    comparison: BillComparison | None,
     ratio: float | None,
 ) -> Figure:
     """Draw what was paid and what would have been; see `CostReport.plot`.
@@ -315,7 +315,7 @@ def _token_parts(teacher: UsageTotals, student: UsageTotals) -> list[float]:
     return [float(teacher.prompt_tokens), float(teacher.completion_tokens), float(local)]
 
 
-def _chart_title(comparison: Comparison | None, ratio: float | None) -> str:
+def _chart_title(comparison: BillComparison | None, ratio: float | None) -> str:
     if comparison:
         text = f"Guided answers cost {comparison.ratio:.0%} of teacher only"
         if comparison.interval:

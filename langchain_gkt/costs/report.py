@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from langchain_gkt.costs import rendering
-from langchain_gkt.costs.comparison import Comparison
+from langchain_gkt.costs.comparison import BillComparison
 from langchain_gkt.costs.estimate import ESTIMATE_METHODS
 from langchain_gkt.costs.totals import Estimate, UsageTotals, amount
 from langchain_gkt.reporting.table import Table
@@ -30,8 +30,7 @@ class CostReport:
     Attributes:
         models: Sums by role and model, in every mode.
         estimate: Teacher-only estimate for the guided calls.
-        comparison: What `CostTracker.compare` measured, if it was called.
-        compared: What that comparison spent; not in the other sums.
+        comparison: What `measure_costs` found, if it was put here.
         budget: The budget with what of it is spent, if there is one.
         hidden_retries: Models whose clients may retry unseen by any callback.
         running: Calls that had not ended when the report was made.
@@ -41,8 +40,7 @@ class CostReport:
 
     models: dict[tuple[str, str], UsageTotals] = field(default_factory=dict)
     estimate: Estimate = field(default_factory=Estimate)
-    comparison: Comparison | None = None
-    compared: UsageTotals = field(default_factory=UsageTotals)
+    comparison: BillComparison | None = None
     budget: dict[str, Any] | None = None
     hidden_retries: tuple[str, ...] = ()
     running: int = 0
@@ -87,9 +85,9 @@ class CostReport:
             ``schema_version``; ``teacher`` and ``student`` (see `UsageTotals`; ``cost`` is None if
             it would leave calls out, ``known_cost`` never is, ``unreported`` is estimated, and
             ``models`` holds the same for each model); ``total``; ``teacher_only_estimate``;
-            ``comparison`` (see `Comparison`, None if nothing was compared);
-            ``compared_cost``; ``budget``; ``notes``; ``running``;
-            ``circuit_breakers``. Money is a decimal string in US dollars. Times are seconds.
+            ``comparison`` (see `BillComparison`, None if nothing was compared);
+            ``budget``; ``notes``; ``running``; ``circuit_breakers``. Money is a decimal string in
+            US dollars. Times are seconds.
         """
         roles = {}
         for role in ("teacher", "student"):
@@ -105,7 +103,6 @@ class CostReport:
             "total": self.total.to_dict(),
             "teacher_only_estimate": self._estimate_dict(),
             "comparison": self.comparison.to_dict() if self.comparison else None,
-            "compared_cost": amount(self.compared.known_cost),
             "budget": self.budget,
             "notes": self.notes(),
             "running": self.running,

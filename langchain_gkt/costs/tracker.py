@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import copy
-import importlib
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 from uuid import UUID
 
 from langchain_core.messages import BaseMessage
-from langchain_core.runnables import Runnable
 
 from langchain_gkt.costs.aggregator import CostAggregator
 from langchain_gkt.costs.budget import Budget
-from langchain_gkt.costs.comparison import Comparison
+from langchain_gkt.costs.observer import BreakerState, CallObserver
 from langchain_gkt.costs.prices import MachineTime, Prices, RolePrices, check_price
 from langchain_gkt.costs.report import CostReport
 from langchain_gkt.costs.runs.fork_safe_lock import ForkSafeLock
@@ -24,71 +20,7 @@ from langchain_gkt.costs.totals import CallRecord
 from langchain_gkt.metadata import Mode
 
 
-def _compare(
-    tracker: CostTracker,
-    chain: Runnable[Any, Any],
-    inputs: Sequence[Any],
-    *,
-    sample: int = 30,
-    seed: int = 0,
-    student: bool = True,
-    confidence: float = 0.95,
-) -> Comparison:
-    """Ask a sample of questions in each mode and compare the bills. Deprecated.
-
-    Use `langchain_gkt.evaluation.compare`, or `langchain_gkt.evaluation.cost_ratio.measure_costs`
-    for questions whose right answers are not known. It spends real money. A tracker it is
-    called on keeps what it spends apart from its bill, and shows the result in its report.
-
-    Args:
-        tracker: Whose prices to use; on the class, one that looks its prices up.
-        chain: As for `measure_costs`.
-        inputs: As for `measure_costs`.
-        sample: As for `measure_costs`.
-        seed: As for `measure_costs`.
-        student: As for `measure_costs`.
-        confidence: As for `measure_costs`.
-
-    Returns:
-        The bills, with the ratio of guided to teacher-only and its bootstrap interval.
-    """
-    warnings.warn(
-        "CostTracker.compare is deprecated; use langchain_gkt.evaluation.compare(chain, task, "
-        "teacher_price=...), or langchain_gkt.evaluation.cost_ratio.measure_costs(chain, inputs, "
-        "teacher_price=...) for questions without known answers",
-        DeprecationWarning,
-        stacklevel=2,
-    )
-    # Imported by name: costs must not depend on evaluation, which depends on costs.
-    cost_ratio = importlib.import_module("langchain_gkt.evaluation.cost_ratio")
-    aggregator = tracker._aggregator
-    tracker._comparison = found = cost_ratio.measure_costs(
-        chain,
-        inputs,
-        teacher_price=aggregator.prices.teacher,
-        student_price=aggregator.prices.student,
-        teacher_tokenizer=aggregator.tokenizer,
-        sample=sample,
-        seed=seed,
-        student=student,
-        confidence=confidence,
-        config={"callbacks": [tracker], "metadata": {"gkt_compared": aggregator.id}},
-    )
-    return found  # type: ignore[no-any-return]
-
-
-class _OnTrackerOrClass:
-    """Binds to a tracker, or on the class to a fresh one that looks its prices up."""
-
-    __doc__ = _compare.__doc__
-
-    def __get__(
-        self, tracker: CostTracker | None, owner: type[CostTracker]
-    ) -> Callable[..., Comparison]:
-        return partial(_compare, owner() if tracker is None else tracker)
-
-
-class CostTracker(RunListener):
+class CostTracker(RunListener, CallObserver):
     """Counts what the teacher and the student of guided calls use, and what it costs.
 
     Give it as ``config={"callbacks": [tracker]}``, to the chain's constructor, or use
@@ -100,8 +32,6 @@ class CostTracker(RunListener):
     A call that is cancelled ends without an event: it is counted, as unreported, when its
     asyncio task ends.
     """
-
-    compare = _OnTrackerOrClass()
 
     def __init__(
         self,
@@ -143,8 +73,7 @@ class CostTracker(RunListener):
             records=self.calls if keep_calls else None,
             lock=lock,
         )
-        self._comparison: Comparison | None = None
-        self._breakers: dict[str, Any] = {}
+        self._breakers: dict[str, BreakerState] = {}
         super().__init__(self._aggregator, lock)
 
     def admit_teacher(
@@ -159,13 +88,7 @@ class CostTracker(RunListener):
     ) -> None:
         """Reserve the most that the teacher's next call can cost. The chain asks before each.
 
-        Args:
-            models: The chat models the call may reach.
-            messages: The prompt.
-            call_id: The chain call it belongs to.
-            mode: The chain's mode.
-            limit: Most completion tokens of the call; None if it has no limit.
-            root: The chain's run, at whose end a reservation that was not used is dropped.
+        A reservation that was not used is dropped at the end of ``root``. See `CallObserver`.
 
         Raises:
             BudgetExceeded: If the call could pass the budget, or the budget is in money and a
@@ -179,13 +102,8 @@ class CostTracker(RunListener):
             if root is not None:
                 self._call_of({"gkt_call_id": call_id, "gkt_mode": mode}, root)
 
-    def hear_breaker(self, models: Sequence[Any], breaker: Any) -> None:
-        """Take a teacher's circuit breaker into the report.
-
-        Args:
-            models: The chat models it guards, the main one first.
-            breaker: A `CircuitBreaker`.
-        """
+    def add_breaker(self, models: Sequence[Any], breaker: BreakerState) -> None:
+        """Take a teacher's circuit breaker into the report; see `CallObserver`."""
         main = models[0]
         name = getattr(main, "model_name", None) or getattr(main, "model", None)
         with self._lock:
@@ -194,17 +112,9 @@ class CostTracker(RunListener):
     def end_run(
         self, run_id: UUID, response: Any, error: BaseException | None = None
     ) -> Mapping[str, float] | None:
-        """Count a run that ends now, unless LangChain has told of its end, and say what it cost.
+        """Count a run, unless LangChain has told of its end, and say what it cost.
 
-        Args:
-            run_id: The run.
-            response: What it ended with; a partial one, or None, after an error.
-            error: What ended it early, or None.
-
-        Returns:
-            ``input_cost``, ``output_cost`` and ``total_cost`` in US dollars, as LangSmith reads
-            them in usage metadata, of one of the latest thousand runs; None if nothing was
-            reported or the model is unpriced.
+        Costs of the latest thousand runs are known. See `CallObserver`.
         """
         self._end(run_id, response, error)
         with self._lock:
@@ -217,8 +127,6 @@ class CostTracker(RunListener):
             return CostReport(
                 models=copy.deepcopy(sums.models),
                 estimate=copy.deepcopy(sums.estimate),
-                comparison=self._comparison,
-                compared=copy.deepcopy(sums.compared),
                 budget=sums.ledger.to_dict() if sums.ledger else None,
                 hidden_retries=tuple(sorted(sums.hidden_retries)),
                 running=sums.running,

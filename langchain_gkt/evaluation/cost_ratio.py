@@ -12,7 +12,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables import Runnable
 
 from langchain_gkt.chain.strategy import strategy_names
-from langchain_gkt.costs.comparison import Comparison
+from langchain_gkt.costs.comparison import BillComparison
 from langchain_gkt.costs.prices import MachineTime, Prices
 from langchain_gkt.costs.totals import UsageTotals
 from langchain_gkt.costs.tracker import CostTracker
@@ -32,7 +32,7 @@ def measure_costs(
     student: bool = True,
     confidence: float = 0.95,
     config: Mapping[str, Any] | None = None,
-) -> Comparison:
+) -> BillComparison:
     """Ask a sample of questions in each mode and compare the bills.
 
     It spends real money. The modes of a question follow each other in a seeded random order,
@@ -107,7 +107,7 @@ def measure_costs(
         raise ValueError("teacher only cost nothing, so there is no ratio; check teacher_price")
     cost_ratio = bootstrap_ratio(costs, confidence=confidence, seed=seed)
     token_ratio = bootstrap_ratio(tokens, confidence=confidence, seed=seed)
-    return Comparison(
+    return BillComparison(
         questions=len(costs),
         seed=seed,
         confidence=confidence,

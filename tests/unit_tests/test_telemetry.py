@@ -351,12 +351,6 @@ import langchain_gkt.telemetry
     assert run.stderr.endswith('missing: pip install "langchain-gkt[otel]"\n'), run.stderr
 
 
-def test_its_former_home_still_works() -> None:
-    from langchain_gkt.costs.telemetry import OpenTelemetryHandler as former
-
-    assert former is OpenTelemetryHandler
-
-
 def test_refuses_what_is_no_price() -> None:
     with pytest.raises(TypeError, match="teacher_price must be a Price"):
         OpenTelemetryHandler(teacher_price=0.15)

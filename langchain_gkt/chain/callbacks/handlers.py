@@ -27,6 +27,8 @@ from langchain_core.tracers.base import BaseTracer
 from langchain_gkt._langchain_compat import StreamingCallbackHandler
 from langchain_gkt.chain.callbacks.tracers import priced
 from langchain_gkt.chain.callbacks.usage import HideUsage, SumUsage
+from langchain_gkt.costs.budget import Budget
+from langchain_gkt.costs.tracker import CostTracker
 from langchain_gkt.metadata import Role
 
 
@@ -70,7 +72,7 @@ def prepare_run(
     )
 
 
-def is_quiet(arguments: Mapping[str, Any]) -> bool:
+def hides_child_runs(arguments: Mapping[str, Any]) -> bool:
     """Whether only handlers that follow runs hear the models of a call; see `child_config`.
 
     Args:
@@ -79,7 +81,7 @@ def is_quiet(arguments: Mapping[str, Any]) -> bool:
     Returns:
         True for structured answers.
     """
-    return bool(arguments.get("quiet") or arguments.get("response_format"))
+    return bool(arguments.get("hide_child_runs") or arguments.get("response_format"))
 
 
 def hide_usage(run: BaseRunManager | None, arguments: Mapping[str, Any]) -> BaseRunManager | None:
@@ -103,7 +105,7 @@ def _without_usage(
     if not handlers or isinstance(handlers[0], HideUsage):  # nobody listens, or done already
         return handlers
     rest: list[BaseCallbackHandler] = []
-    if is_quiet(arguments):
+    if hides_child_runs(arguments):
         everywhere = CallbackManager.configure().handlers  # the models' runs get these, too
         rest = [h for h in handlers if not _follows_runs(h) and h not in everywhere]
     follow = [handler for handler in handlers if handler not in rest]
@@ -118,7 +120,7 @@ def child_config(
     *,
     own_callbacks: Callbacks,
     metadata: dict[str, Any],
-    quiet: bool = False,
+    hide_child_runs: bool = False,
 ) -> RunnableConfig:
     """Build the config of a child run.
 
@@ -127,9 +129,9 @@ def child_config(
         role: Which of the two models the run is of; becomes its name.
         own_callbacks: Handlers given to the chain's constructor; they hear the children, too.
         metadata: Inheritable metadata of the child, added to ``gkt_role``.
-        quiet: Whether only handlers that follow runs hear the child: tracers, event streams,
-            and those with a true attribute ``gkt_children``. LangChain's standard tests want
-            any other handler to see one chat model start per structured answer.
+        hide_child_runs: Whether only handlers that follow runs hear the child: tracers, event
+            streams, and those with a true attribute ``gkt_children``. LangChain's standard tests
+            want any other handler to see one chat model start per structured answer.
 
     Returns:
         A config for the child's ``invoke``, ``stream`` or their asynchronous twins.
@@ -150,7 +152,7 @@ def child_config(
     for handler in own or []:
         if handler not in manager.handlers:
             manager.add_handler(handler)
-    if quiet:
+    if hide_child_runs:
         manager.handlers = list(filter(_follows_runs, manager.handlers))
         manager.inheritable_handlers = list(filter(_follows_runs, manager.inheritable_handlers))
     manager.set_handlers(priced(manager.handlers))
@@ -183,18 +185,16 @@ def _follows_runs(handler: BaseCallbackHandler) -> bool:
     )
 
 
-def with_budget(callbacks: Callbacks, budget: Any) -> Callbacks:
+def with_budget(callbacks: Callbacks, budget: Budget) -> Callbacks:
     """Add the tracker that keeps a chain's budget to the chain's own handlers.
 
     Args:
         callbacks: The handlers given to the chain.
-        budget: A `Budget`.
+        budget: What the chain may spend.
 
     Returns:
         The handlers with the tracker; what was given is left as it is.
     """
-    from langchain_gkt.costs import CostTracker  # only a chain with a budget needs it
-
     tracker = CostTracker(budget=budget)
     if isinstance(callbacks, BaseCallbackManager):
         manager = callbacks.copy()

@@ -12,6 +12,7 @@ from langchain_core.outputs import LLMResult
 from langchain_core.tracers import LangChainTracer
 
 from langchain_gkt.chain.callbacks.usage import CACHED, change_usage
+from langchain_gkt.costs.observer import CallObserver, observers_in
 from langchain_gkt.metadata import from_cache
 
 
@@ -22,25 +23,24 @@ class PricedTracer(LangChainTracer):
     numbers only, would fail on them. An answer from a cache used no tokens.
     """
 
-    _trackers: Sequence[Any] = ()
+    _observers: Sequence[CallObserver] = ()
 
     @classmethod
-    def of(cls, tracer: LangChainTracer, trackers: Sequence[Any]) -> PricedTracer:
+    def of(cls, tracer: LangChainTracer, observers: Sequence[CallObserver]) -> PricedTracer:
         """Return a twin that shares all that a tracer knows of its runs.
 
         Args:
             tracer: The tracer.
-            trackers: Handlers with the method ``end_run`` of a `CostTracker`; the first that
-                knows what a run cost is believed.
+            observers: Those that may know what a run cost; the first that does is believed.
         """
         twin = cls.__new__(cls)
         twin.__dict__.update(tracer.__dict__)
-        twin._trackers = trackers
+        twin._observers = observers
         return twin
 
     def copy_with_metadata_defaults(self, **defaults: Any) -> PricedTracer:
         """Return a copy with other defaults, as langchain-core makes for each run."""
-        return self.of(super().copy_with_metadata_defaults(**defaults), self._trackers)
+        return self.of(super().copy_with_metadata_defaults(**defaults), self._observers)
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> Any:
         """Trace the end of a run, with its costs."""
@@ -52,7 +52,7 @@ class PricedTracer(LangChainTracer):
         return super().on_llm_error(error, run_id=run_id, response=response, **kwargs)
 
     def _priced(self, response: Any, run_id: UUID, error: BaseException | None) -> Any:
-        found = [tracker.end_run(run_id, response, error) for tracker in self._trackers]
+        found = [one.end_run(run_id, response, error) for one in self._observers]
         costs: Mapping[str, float] = next(filter(None, found), {})
         if not isinstance(response, LLMResult):
             return response
@@ -76,8 +76,8 @@ def priced(handlers: Sequence[BaseCallbackHandler]) -> list[BaseCallbackHandler]
     Returns:
         The handlers. A subclass of the tracer, which may do other things, is left as it is.
     """
-    trackers = [handler for handler in handlers if hasattr(handler, "end_run")]
+    observers = observers_in(handlers)
     return [
-        PricedTracer.of(handler, trackers) if type(handler) is LangChainTracer else handler
+        PricedTracer.of(handler, observers) if type(handler) is LangChainTracer else handler
         for handler in handlers
     ]

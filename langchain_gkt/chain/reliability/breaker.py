@@ -11,6 +11,7 @@ from typing import Any
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import get_callback_manager_for_config
 
+from langchain_gkt.costs.observer import observers_in
 from langchain_gkt.errors import (
     BudgetExceeded,
     ConfigurationError,
@@ -29,9 +30,9 @@ class CircuitBreaker:
     """Counts a teacher's failures in a row, and refuses its calls for a while after too many.
 
     ``closed``: every call is made. ``open``: after ``failures`` calls in a row have failed, none
-    is made for ``rest`` seconds; each raises a TeacherError at once, or is answered by the
+    is made for ``cooldown_seconds``; each raises a TeacherError at once, or is answered by the
     student with ``on_teacher_error="student"``. ``half_open``: then one call is made; if it
-    fails, the teacher rests once more, else the breaker is closed. A request that the server
+    fails, the breaker opens once more, else the breaker is closed. A request that the server
     refuses as wrong (a status like 400) or that a budget refuses is no failure of the teacher.
 
     Chains that are given the same breaker share what they know of their teacher; copies of a
@@ -42,23 +43,28 @@ class CircuitBreaker:
         self,
         *,
         failures: int = 5,
-        rest: float = 30.0,
+        cooldown_seconds: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
+        rest: float | None = None,
     ) -> None:
         """Start closed.
 
         Args:
             failures: How many calls in a row have to fail.
-            rest: How many seconds the teacher is then left alone.
+            cooldown_seconds: How many seconds the teacher is then left alone.
             clock: Returns the time in seconds; tests may move their own.
+            rest: Another name of ``cooldown_seconds``.
 
         Raises:
             ValueError: If a number makes no sense.
         """
         whole_number("CircuitBreaker.failures", failures, least=1)
-        if isinstance(rest, bool) or not isinstance(rest, int | float) or not rest > 0:
-            raise ValueError(f"CircuitBreaker.rest must be seconds above 0, not {rest!r}")
-        self._failures, self._rest, self._clock = failures, float(rest), clock
+        seconds = cooldown_seconds if rest is None else rest
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+            raise ValueError(
+                f"CircuitBreaker.cooldown_seconds must be a number above 0, not {seconds!r}"
+            )
+        self._failures, self._cooldown, self._clock = failures, float(seconds), clock
         self._lock = threading.Lock()
         self._in_a_row, self._opened, self._refused = 0, 0, 0
         self._open_until: float | None = None
@@ -71,11 +77,12 @@ class CircuitBreaker:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the settings; another process learns by itself."""
-        return _rebuilt, (type(self), self._failures, self._rest)
+        return _rebuilt, (type(self), self._failures, self._cooldown)
 
     def __repr__(self) -> str:
         """Show the settings and the state."""
-        return f"CircuitBreaker(failures={self._failures}, rest={self._rest:g}, {self.state})"
+        settings = f"failures={self._failures}, cooldown_seconds={self._cooldown:g}"
+        return f"CircuitBreaker({settings}, {self.state})"
 
     @property
     def state(self) -> str:
@@ -162,11 +169,11 @@ class CircuitBreaker:
             self._last_failure = reason
             if is_trial or self._in_a_row >= self._failures:
                 self._opened += 1
-                self._open_until = self._clock() + self._rest
+                self._open_until = self._clock() + self._cooldown
 
 
-def _rebuilt(kind: type[CircuitBreaker], failures: int, rest: float) -> CircuitBreaker:
-    return kind(failures=failures, rest=rest)
+def _rebuilt(kind: type[CircuitBreaker], failures: int, seconds: float) -> CircuitBreaker:
+    return kind(failures=failures, cooldown_seconds=seconds)
 
 
 def is_outage(error: Exception) -> bool:
@@ -187,10 +194,10 @@ def is_outage(error: Exception) -> bool:
 
 
 @contextmanager
-def watched(
+def guarded(
     breaker: CircuitBreaker | None, models: list[Any], config: RunnableConfig
 ) -> Iterator[None]:
-    """Have a breaker decide about a call of a teacher, and the handlers know of the breaker.
+    """Have a breaker decide about a call of a teacher, and tell observers of the breaker.
 
     Args:
         breaker: The breaker, or None to let every call be made.
@@ -203,8 +210,7 @@ def watched(
     if breaker is None:
         yield
         return
-    for handler in get_callback_manager_for_config(config).handlers:
-        if hear := getattr(handler, "hear_breaker", None):
-            hear(models, breaker)
+    for observer in observers_in(get_callback_manager_for_config(config).handlers):
+        observer.add_breaker(models, breaker)
     with breaker.attempt():
         yield

@@ -22,10 +22,11 @@ from langchain_gkt.chain.drivers import (
     result_of,
 )
 from langchain_gkt.chain.messages import continue_after, text_chunk
-from langchain_gkt.chain.reliability.breaker import watched
+from langchain_gkt.chain.reliability.breaker import guarded
 from langchain_gkt.chain.settings import CallSettings
 from langchain_gkt.chain.steps.received import received
 from langchain_gkt.chain.steps.teacher_outcome import TeacherOutcome
+from langchain_gkt.costs.observer import observers_in
 from langchain_gkt.errors import GKTError, own_errors, refuse_broken_text
 from langchain_gkt.guidance import Guidance, GuidancePolicy
 from langchain_gkt.prompts.base import PreparedPrompt, PromptContext, aprepare, prepare
@@ -57,7 +58,7 @@ class TeacherStep:
     def guarded(self) -> AbstractContextManager[None]:
         """Return the context in which the teacher is asked: a circuit breaker may refuse it."""
         settings = self.settings
-        return watched(
+        return guarded(
             settings.breaker, list(models_of(settings.teacher)), settings.child("teacher")
         )
 
@@ -302,12 +303,12 @@ class TeacherStep:
             Asks them again before further attempts; None if there will be none, or no budget.
         """
         manager = get_callback_manager_for_config(config)
-        keepers = [one for one in manager.handlers if hasattr(one, "admit_teacher")]
+        observers = observers_in(manager.handlers)
         models = list(models_of(self.settings.teacher))
 
         def admit() -> None:
-            for keeper in keepers:
-                keeper.admit_teacher(
+            for observer in observers:
+                observer.admit_teacher(
                     models,
                     messages,
                     call_id=self.settings.call_id,
@@ -317,7 +318,7 @@ class TeacherStep:
                 )
 
         admit()
-        return AttemptGate(admit) if keepers and is_guarded(self.settings.teacher) else None
+        return AttemptGate(admit) if observers and is_guarded(self.settings.teacher) else None
 
     def _read(self, message: AIMessage, limit: int | None, outcome: TeacherOutcome) -> Guidance:
         settings = self.settings

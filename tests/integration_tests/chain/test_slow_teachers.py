@@ -78,7 +78,7 @@ async def test_an_outage_costs_a_few_timeouts_and_not_one_per_user(student) -> N
             student,
             timeout=0.6,
             on_teacher_error="student",
-            circuit_breaker=CircuitBreaker(failures=2, rest=600),
+            circuit_breaker=CircuitBreaker(failures=2, cooldown_seconds=600),
         )
         for _ in range(10):
             assert (await chain.ainvoke(QUESTION)).text

@@ -193,7 +193,7 @@ def test_a_structured_answer(teacher, student, problem, traced) -> None:
     heard = UsageMetadataCallbackHandler()
     with track_costs(teacher_price=TEACHER, student_price=STUDENT) as costs:
         make(teacher, student, guidance_tokens=9).invoke(
-            problem.question, {"callbacks": [heard, tracer]}, quiet=True
+            problem.question, {"callbacks": [heard, tracer]}, hide_child_runs=True
         )
     assert_equal(client, costs)
     (told,) = heard.usage_metadata.values()

@@ -69,7 +69,7 @@ def test_what_hears_no_models_of_a_structured_answer_is_told_their_sum(
         client.runs.clear()
         heard = UsageMetadataCallbackHandler()
         with get_usage_metadata_callback() as counted:  # LangChain gives it to every run
-            ask(problem.question, {"callbacks": [heard, tracer]}, quiet=True)
+            ask(problem.question, {"callbacks": [heard, tracer]}, hide_child_runs=True)
         assert len(client.usage()) == 3
         (told,) = heard.usage_metadata.values()
         assert (told["input_tokens"], told["output_tokens"]) == client.total()

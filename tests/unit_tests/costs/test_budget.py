@@ -19,6 +19,7 @@ from langchain_gkt import (
     track_costs,
 )
 from langchain_gkt.costs.budget import max_prompt_tokens
+from langchain_gkt.costs.observer import CallObserver
 from langchain_gkt.costs.usage import TokenRate, Tokens
 
 PRICE = Price("2", "10")
@@ -162,7 +163,7 @@ async def test_concurrent_tasks_never_overspend(chain, problem) -> None:
 
 
 def test_a_reservation_ends_with_a_call_that_another_budget_refused(chain, problem) -> None:
-    class Refuses(BaseCallbackHandler):
+    class Refuses(BaseCallbackHandler, CallObserver):
         run_inline = True
 
         def admit_teacher(self, *args, **kwargs) -> None:

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import sys
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -13,12 +14,14 @@ from rich.console import Console
 from support.models.fakes import WordTeacher
 
 from langchain_gkt import (
+    CostReport,
     CostTracker,
     GuidedKnowledgeTransferChain,
     MachineTime,
     Price,
     track_costs,
 )
+from langchain_gkt.evaluation.cost_ratio import measure_costs
 
 PRICE = Price("2", "10", "0.5", source="list <b>", as_of="2026-01-01")
 
@@ -30,16 +33,15 @@ def chain(teacher) -> GuidedKnowledgeTransferChain:
 
 
 @pytest.fixture
-def costs(chain, problem) -> CostTracker:
+def report(chain, problem) -> CostReport:
+    questions = [problem.question, "And you?", "Why?"]
     with track_costs(teacher_price=PRICE) as tracker:
         chain.invoke(problem.question)
-        with pytest.warns(DeprecationWarning, match=r"use langchain_gkt\.evaluation\.compare"):
-            tracker.compare(chain, [problem.question, "And you?", "Why?"], sample=3)
-    return tracker
+    measured = measure_costs(chain, questions, teacher_price=PRICE, sample=3)
+    return replace(tracker.report(), comparison=measured)
 
 
-def test_a_comparison_is_measured_kept_apart_and_repeats(costs, chain, problem) -> None:
-    report = costs.report()
+def test_a_comparison_is_shown_in_a_report(report, problem) -> None:
     found = report.comparison
     assert found.questions == 3
     whole = 7 * 2 + 10 * len(problem.solution)
@@ -47,7 +49,6 @@ def test_a_comparison_is_measured_kept_apart_and_repeats(costs, chain, problem) 
     assert found.completion_ratio == pytest.approx(20 / len(problem.solution))
     assert found.interval == pytest.approx((found.ratio, found.ratio))  # all cost alike
     assert report.teacher.calls == 1
-    assert report.compared.calls == 3 * (2 + 1 + 1)
     assert report.estimate.calls == 1
     data = found.to_dict()
     assert set(data["modes"]) == {"guided", "teacher", "student"}
@@ -56,32 +57,23 @@ def test_a_comparison_is_measured_kept_apart_and_repeats(costs, chain, problem) 
     assert json.loads(report.to_json())["comparison"] == data
 
 
-def test_compare_on_the_class_looks_prices_up(chain, problem) -> None:
-    with (
-        pytest.warns(DeprecationWarning, match="CostTracker.compare is deprecated"),
-        pytest.raises(ValueError, match=r"needs every price.*teacher_price="),
-    ):
-        CostTracker.compare(chain, [problem.question])
-
-
-def test_the_frame_tells_measured_from_estimated(costs) -> None:
-    frame = costs.report().to_frame()
+def test_the_frame_tells_measured_from_estimated(report) -> None:
+    frame = report.to_frame()
     assert frame.loc[("teacher", "all"), "kind"] == "measured"
     assert frame.loc[("teacher only", "all"), "kind"] == "estimated"
     assert frame.loc[("teacher", "all"), "cost"] == Decimal("0.000214")
     assert ("compared: teacher", "all") in frame.index
 
 
-def test_the_page_is_escaped_and_takes_its_own_colours(costs) -> None:
-    html = costs.report()._repr_html_()
+def test_the_page_is_escaped_and_takes_its_own_colours(report) -> None:
+    html = report._repr_html_()
     assert "list &lt;b&gt; of 2026-01-01" in html
     assert "<b>" not in html
     assert "color:inherit" in html
     assert not re.search(r"color:\s*#", html)
 
 
-def test_rich_draws_it_where_it_can(costs, monkeypatch) -> None:
-    report = costs.report()
+def test_rich_draws_it_where_it_can(report, monkeypatch) -> None:
     console = Console(file=io.StringIO(), width=140)
     console.print(report)
     drawn: Any = console.file
@@ -92,9 +84,9 @@ def test_rich_draws_it_where_it_can(costs, monkeypatch) -> None:
 
 
 @pytest.mark.slow
-def test_the_chart_shows_paid_estimated_and_measured(costs, chain, problem, monkeypatch) -> None:
+def test_the_chart_shows_paid_estimated_and_measured(report, chain, problem, monkeypatch) -> None:
     monkeypatch.setenv("MPLBACKEND", "Agg")
-    figure = costs.report().plot()
+    figure = report.plot()
     (axes,) = figure.axes
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert names[0].startswith("paid in all")
@@ -110,16 +102,15 @@ def test_the_chart_shows_paid_estimated_and_measured(costs, chain, problem, monk
     CostTracker().report().plot()  # nothing yet
 
 
-def test_without_jinja_the_text_is_still_there(costs, monkeypatch) -> None:
+def test_without_jinja_the_text_is_still_there(report, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    report = costs.report()
     assert "teacher only (estimated)" in str(report)
     with pytest.raises(ImportError, match=r"jinja2 is not .*langchain-gkt\[report\]"):
         report._repr_html_()
 
 
 @pytest.mark.parametrize("package", ["pandas", "matplotlib"])
-def test_a_missing_extra_is_named(costs, monkeypatch, package) -> None:
+def test_a_missing_extra_is_named(report, monkeypatch, package) -> None:
     real = builtins.__import__
 
     def without(name: str, *args: Any, **kwargs: Any) -> Any:
@@ -128,7 +119,6 @@ def test_a_missing_extra_is_named(costs, monkeypatch, package) -> None:
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    report = costs.report()
     with pytest.raises(ImportError, match=rf"{package} is not .*langchain-gkt\[report\]"):
         report.to_frame() if package == "pandas" else report.plot()
 

@@ -31,6 +31,8 @@ def test_comparisons_that_mean_nothing_are_refused(chain, problem) -> None:
         measure_costs(chain, [], teacher_price=PRICE)
     with pytest.raises(ValueError, match="sample must be 1 or more"):
         measure_costs(chain, ["a"], teacher_price=PRICE, sample=0)
+    with pytest.raises(ValueError, match=r"needs every price.*teacher_price="):
+        measure_costs(chain, ["a"])
     with pytest.raises(ValueError, match="confidence must be between"):
         measure_costs(chain, ["a"], teacher_price=PRICE, confidence=95)
     cached = chain.model_copy(update={"cache": InMemoryCache()})

@@ -50,7 +50,7 @@ def succeed(breaker: CircuitBreaker) -> None:
 
 def test_it_opens_rests_and_closes() -> None:
     clock = Clock()
-    breaker = CircuitBreaker(failures=3, rest=10, clock=clock)
+    breaker = CircuitBreaker(failures=3, cooldown_seconds=10, clock=clock)
     fail(breaker, 2)
     succeed(breaker)
     fail(breaker, 2)
@@ -80,7 +80,7 @@ def test_it_opens_rests_and_closes() -> None:
 
 def test_a_trial_that_is_cancelled_says_nothing() -> None:
     clock = Clock()
-    breaker = CircuitBreaker(failures=1, rest=10, clock=clock)
+    breaker = CircuitBreaker(failures=1, cooldown_seconds=10, clock=clock)
     fail(breaker)
     clock.now = 11
     with pytest.raises(GeneratorExit), breaker.attempt():
@@ -91,7 +91,7 @@ def test_a_trial_that_is_cancelled_says_nothing() -> None:
 
 
 def test_calls_begun_before_it_opened_do_not_close_it() -> None:
-    breaker = CircuitBreaker(failures=1, rest=10, clock=Clock())
+    breaker = CircuitBreaker(failures=1, cooldown_seconds=10, clock=Clock())
     with breaker.attempt():
         fail(breaker)
     assert breaker.state == "open"
@@ -125,7 +125,7 @@ async def test_an_outage_is_asked_about_so_often_and_reported(entry_point, stude
         teacher=teacher,
         student=student,
         on_teacher_error="student",
-        circuit_breaker=CircuitBreaker(failures=2, rest=30, clock=clock),
+        circuit_breaker=CircuitBreaker(failures=2, cooldown_seconds=30, clock=clock),
     )
     config = {"callbacks": [tracker]}
     for _ in range(5):

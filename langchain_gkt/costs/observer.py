@@ -1,0 +1,79 @@
+"""CallObserver: what a call of the chain tells the handlers that count and limit its costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+from uuid import UUID
+
+from langchain_core.messages import BaseMessage
+
+from langchain_gkt.metadata import Mode
+
+
+class BreakerState(Protocol):
+    """A circuit breaker, as far as a report needs it."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return its state as plain values."""
+
+
+class CallObserver:
+    """Base class of callback handlers that a call asks or tells what LangChain has no event for.
+
+    A handler that inherits from it overrides what it wants to hear. By default it hears nothing
+    and refuses nothing. `CostTracker` is one.
+    """
+
+    def admit_teacher(
+        self,
+        models: Sequence[Any],
+        messages: Sequence[BaseMessage],
+        *,
+        call_id: str,
+        mode: Mode,
+        limit: int | None,
+        root: UUID | None = None,
+    ) -> None:
+        """Let the teacher be asked, or refuse it before it costs anything.
+
+        Args:
+            models: The chat models the call may reach.
+            messages: The prompt.
+            call_id: The chain call it belongs to.
+            mode: The chain's mode.
+            limit: Most completion tokens of the call; None if it has no limit.
+            root: The chain's run; None if the teacher is asked outside of one.
+
+        Raises:
+            BudgetExceeded: If the call could pass a budget.
+        """
+
+    def add_breaker(self, models: Sequence[Any], breaker: BreakerState) -> None:
+        """Hear of the circuit breaker that guards a teacher.
+
+        Args:
+            models: The chat models it guards, the main one first.
+            breaker: The breaker.
+        """
+
+    def end_run(
+        self, run_id: UUID, response: Any, error: BaseException | None = None
+    ) -> Mapping[str, float] | None:
+        """Count a model's run that ends now, and say what it cost.
+
+        Args:
+            run_id: The run.
+            response: What it ended with; a partial one, or None, after an error.
+            error: What ended it early, or None.
+
+        Returns:
+            ``input_cost``, ``output_cost`` and ``total_cost`` in US dollars, as LangSmith reads
+            them in usage metadata; None if they are not known.
+        """
+        return None
+
+
+def observers_in(handlers: Iterable[object]) -> list[CallObserver]:
+    """Return the handlers of a run that are call observers, in their order."""
+    return [handler for handler in handlers if isinstance(handler, CallObserver)]
