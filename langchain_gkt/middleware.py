@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Awaitable, Callable
-from typing import Any, Literal
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated, Any, Literal
 
 try:
-    from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
+    from langchain.agents.middleware import (
+        AgentMiddleware,
+        AgentState,
+        ExtendedModelResponse,
+        ModelRequest,
+        ModelResponse,
+    )
+    from langchain.agents.middleware.types import PrivateStateAttr
+    from langgraph.channels.untracked_value import UntrackedValue
+    from langgraph.types import Command
 except ImportError as missing:
     raise ImportError(
         f'{missing}. The middleware needs langchain: pip install "langchain-gkt[cli]"'
     ) from missing
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
+from typing_extensions import NotRequired
 
 from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
 from langchain_gkt.chain.settings import CALL_ARGUMENTS
@@ -87,78 +97,124 @@ class GuidanceMiddleware(AgentMiddleware[Any, Any, Any]):
         return request.override(model=guided)
 
 
-class BudgetMiddleware(AgentMiddleware[Any, Any, Any]):
-    """Keeps a `Budget` over all model calls of an agent.
+class BudgetState(AgentState[Any]):
+    """The state of an agent with a `BudgetMiddleware`: what its model calls have cost.
 
-    Before each call the most it can cost is reserved; a call that could pass the budget is not
+    Both hold ``spent_usd`` (a decimal string) and ``spent_tokens`` of the teacher, as ``budget``
+    of a `CostReport` does. A checkpointer keeps the sum of a thread; a run's begins with the run.
+    """
+
+    budget_of_thread: NotRequired[Annotated[dict[str, Any], PrivateStateAttr]]
+    budget_of_run: NotRequired[Annotated[dict[str, Any], UntrackedValue, PrivateStateAttr]]
+
+
+class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
+    """Keeps a `Budget` over the model calls of an agent.
+
+    Before each call the most it can cost is reserved; a call that could pass a budget is not
     made. Put it behind middleware that changes the model: calls that do not come through it are
     not counted, which is warned about.
 
     Attributes:
-        tracker: The `CostTracker` that counts the calls.
+        tracker: The `CostTracker` that counts the calls, of all threads.
     """
+
+    state_schema = BudgetState
 
     def __init__(
         self,
-        budget: Budget,
+        budget: Budget | None = None,
         *,
+        per_thread: Budget | None = None,
+        per_run: Budget | None = None,
         teacher_price: Prices = None,
         student_price: Prices | MachineTime = None,
         exit_behavior: Literal["error", "end"] = "error",
+        end_message: str = "I have to stop here, because the budget is spent.",
     ) -> None:
         """Start with nothing spent.
 
+        The agent's own model counts as the teacher.
+
         Args:
-            budget: The limits. The agent's own model counts as the teacher.
+            budget: Limits of all calls together, of any thread, as long as this object lives.
+            per_thread: Limits of a thread. The sum is in the agent's state, so that it outlives
+                this process where the agent has a checkpointer.
+            per_run: Limits of one run (``invoke``) of the agent.
             teacher_price: As for `CostTracker`.
             student_price: As for `CostTracker`.
             exit_behavior: Whether a call that is refused raises `BudgetExceeded`, or ends the
-                agent with a message that says so.
+                agent with a message.
+            end_message: The text of that message, for the agent's users. Why the call was refused
+                is in its ``response_metadata["budget_exceeded"]``.
 
         Raises:
-            TypeError: If the budget is none.
+            TypeError: If a budget is none.
+            ValueError: If there is no budget, or ``exit_behavior`` is unknown.
         """
         super().__init__()
         if exit_behavior not in ("error", "end"):
             raise ValueError(f"exit_behavior must be 'error' or 'end', not {exit_behavior!r}")
-        if not isinstance(budget, Budget):
-            raise TypeError(f"budget must be a Budget(usd='5'), not {type(budget).__name__}")
+        given = {"budget": budget, "per_thread": per_thread, "per_run": per_run}
+        for name, one in given.items():
+            if one is not None and not isinstance(one, Budget):
+                raise TypeError(f"{name} must be a Budget(usd='5'), not {type(one).__name__}")
+        if not any(given.values()):
+            raise ValueError("BudgetMiddleware limits nothing; give budget=, per_thread=, per_run=")
+        priced = [one.teacher_price for one in given.values() if one and one.teacher_price]
         self.tracker = CostTracker(
-            budget=budget, teacher_price=teacher_price, student_price=student_price
+            budget=budget,
+            teacher_price=teacher_price or next(iter(priced), None),
+            student_price=student_price,
         )
-        self._exit_behavior = exit_behavior
+        self._of_state = {"budget_of_thread": per_thread, "budget_of_run": per_run}
+        self._exit_behavior, self._end_message = exit_behavior, end_message
 
     def report(self) -> CostReport:
-        """Return what the agent's calls have cost so far."""
+        """Return what the agent's calls have cost so far, in all threads."""
         return self.tracker.report()
 
     def wrap_model_call(
         self, request: _Request, handler: Callable[[_Request], _Response]
-    ) -> _Response:
+    ) -> ExtendedModelResponse[Any]:
         """Let the call be made if the budget allows it."""
+        trackers = self._trackers(request)
         try:
-            return self._checked(handler(self._counted(request)))
+            response = self._checked(handler(self._counted(request, trackers)))
         except BudgetExceeded as error:
-            return self._ended(error)
+            response = self._ended(error)
+        return _with_sums(response, trackers)
 
     async def awrap_model_call(
         self, request: _Request, handler: Callable[[_Request], Awaitable[_Response]]
-    ) -> _Response:
+    ) -> ExtendedModelResponse[Any]:
         """Do what `wrap_model_call` does, on the event loop."""
+        trackers = self._trackers(request)
         try:
-            return self._checked(await handler(self._counted(request)))
+            response = self._checked(await handler(self._counted(request, trackers)))
         except BudgetExceeded as error:
-            return self._ended(error)
+            response = self._ended(error)
+        return _with_sums(response, trackers)
 
-    def _counted(self, request: _Request) -> _Request:
+    def _trackers(self, request: _Request) -> dict[str, CostTracker]:
+        """Return a tracker of this call for each budget whose sum is in the agent's state."""
+        state: Mapping[str, Any] = request.state
+        return {
+            name: self.tracker.continued(budget, state.get(name) or {})
+            for name, budget in self._of_state.items()
+            if budget is not None
+        }
+
+    def _counted(self, request: _Request, trackers: Mapping[str, CostTracker]) -> _Request:
         model: BaseChatModel = request.model
+        own = [*trackers.values(), self.tracker]
         if not isinstance(model, GuidedKnowledgeTransferChain):
             # In mode "teacher" the student is never asked, so the model may stand for it.
             alone = GuidedKnowledgeTransferChain(
-                teacher=model, student=model, mode="teacher", callbacks=[self.tracker]
+                teacher=model, student=model, mode="teacher", callbacks=own
             )
             return _with_chain(request, alone)
-        handlers = [*_handlers(model), self.tracker]
+        handlers = [*_handlers(model), *own]
         return request.override(model=model.model_copy(update={"callbacks": handlers}))
 
     def _checked(self, response: _Response) -> _Response:
@@ -175,7 +231,19 @@ class BudgetMiddleware(AgentMiddleware[Any, Any, Any]):
     def _ended(self, error: BudgetExceeded) -> _Response:
         if self._exit_behavior == "error":
             raise error
-        return ModelResponse(result=[AIMessage(f"The budget is spent: {error}")])
+        why = {"budget_exceeded": str(error)}
+        return ModelResponse(result=[AIMessage(self._end_message, response_metadata=why)])
+
+
+def _with_sums(
+    response: _Response, trackers: Mapping[str, CostTracker]
+) -> ExtendedModelResponse[Any]:
+    """Put what was spent into the agent's state."""
+    sums = {}
+    for name, tracker in trackers.items():
+        spent = tracker.report().budget or {}
+        sums[name] = {key: spent[key] for key in ("spent_usd", "spent_tokens")}
+    return ExtendedModelResponse(response, Command(update=sums) if sums else None)
 
 
 def _handlers(chain: GuidedKnowledgeTransferChain) -> list[Any]:

@@ -211,6 +211,7 @@ class OpenTelemetryHandler(RunListener):
         teacher_price: Prices = None,
         student_price: Prices = None,
         capture_content: bool = False,
+        tier: str | None = None,
     ) -> None:
         """Prepare the tracer and the instruments.
 
@@ -221,14 +222,31 @@ class OpenTelemetryHandler(RunListener):
             student_price: As for `CostTracker`, but not `MachineTime`.
             capture_content: Put messages, which may be private, on the spans as JSON; else the
                 only free text is what errors say.
+            tier: As for `CostTracker`.
 
         Raises:
             TypeError: If a price is neither a `Price` nor a model reference.
         """
         check_price(teacher_price, "teacher_price")
         check_price(student_price, "student_price")
-        prices = RolePrices(teacher=teacher_price, student=student_price)
+        prices = RolePrices(teacher=teacher_price, student=student_price, tier=tier)
+        self._settings = (tracer_provider, meter_provider, prices, capture_content)
         super().__init__(_SpanRecorder(tracer_provider, meter_provider, prices, capture_content))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the settings; the providers are those of the process where it is loaded."""
+        tracers, meters, prices, capture = self._settings
+        if tracers is not None or meters is not None:
+            raise TypeError(
+                "an OpenTelemetryHandler with providers of its own cannot be pickled; set the "
+                "global providers, and leave out tracer_provider= and meter_provider="
+            )
+        given = {"teacher_price": prices.teacher, "student_price": prices.student}
+        return _rebuild, ({**given, "capture_content": capture, "tier": prices.tier},)
+
+
+def _rebuild(settings: dict[str, Any]) -> OpenTelemetryHandler:
+    return OpenTelemetryHandler(**settings)
 
 
 def _set(span: trace.Span, attributes: dict[str, Any]) -> None:

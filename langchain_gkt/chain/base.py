@@ -17,7 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 from langchain_gkt._langchain_compat import copy_model, to_messages
 from langchain_gkt.chain.call import Call
 from langchain_gkt.chain.callbacks.handlers import hide_usage, prepare_run
-from langchain_gkt.chain.identity import answer_key, known_identity, traced_params
+from langchain_gkt.chain.identity import (
+    answer_key,
+    known_identity,
+    traced_params,
+    without_bookkeeping,
+)
 from langchain_gkt.chain.messages import join_chunks
 from langchain_gkt.chain.profile import pair_profile
 from langchain_gkt.chain.reliability.breaker import CircuitBreaker
@@ -293,10 +298,12 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
 
     def _generate_with_cache(self, messages: Any, *args: Any, **kwargs: Any) -> ChatResult:
         one = self._for_run(hide_usage(kwargs.get("run_manager"), kwargs))
+        messages = without_bookkeeping(messages)
         return BaseChatModel._generate_with_cache(one, messages, *args, **kwargs)
 
     async def _agenerate_with_cache(self, messages: Any, *args: Any, **kwargs: Any) -> ChatResult:
         one = self._for_run(hide_usage(kwargs.get("run_manager"), kwargs))
+        messages = without_bookkeeping(messages)
         return await BaseChatModel._agenerate_with_cache(one, messages, *args, **kwargs)
 
     def bind_tools(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage
 
 from langchain_gkt._langchain_compat import cache_key, identifying_params
 from langchain_gkt.chain.settings import ChainFields
@@ -28,6 +31,10 @@ _NAMED_FIELDS = (
     "teacher_limit_param",
     "teacher_prefill",
 )
+
+
+_BOOKKEEPING = {"gkt", "token_usage", "usage"}
+"""In the ``response_metadata`` of an answer."""
 
 
 def known_identity(known: tuple[Any, str] | None, teacher: Any) -> tuple[Any, str]:
@@ -66,6 +73,38 @@ def traced_params(chain: ChainFields) -> dict[str, Any]:
         **{name: getattr(chain, name) for name in _NAMED_FIELDS},
         "teacher_prompt": name_prompt(chain.teacher_prompt),
     }
+
+
+def without_bookkeeping(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
+    """Leave out of a conversation what its answers cost, which LangChain's cache would key by.
+
+    An answer that comes from the cache says that it cost nothing, so the next turn, which is
+    asked with that answer in it, would be looked up under another key than before.
+
+    Args:
+        messages: The conversation.
+
+    Returns:
+        The conversation; a message that says nothing of its cost is the very same.
+    """
+    return [
+        message.model_copy(update=update) if (update := _cleared(message)) else message
+        for message in messages
+    ]
+
+
+def _cleared(message: BaseMessage) -> dict[str, Any]:
+    """Return the fields of an answer without what it cost, if it says so."""
+    if not isinstance(message, AIMessage):
+        return {}
+    said = message.response_metadata
+    update: dict[str, Any] = {}
+    if message.usage_metadata is not None:
+        update["usage_metadata"] = None
+    if not _BOOKKEEPING.isdisjoint(said):
+        kept = {name: value for name, value in said.items() if name not in _BOOKKEEPING}
+        update["response_metadata"] = kept
+    return update
 
 
 def answer_key(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -29,7 +31,8 @@ from langchain_gkt.costs.estimate import (
     offline_tokenizer,
     on_whole_prompt,
 )
-from langchain_gkt.costs.prices import CallCost, MachineTime, RolePrices
+from langchain_gkt.costs.price_list import CallCost
+from langchain_gkt.costs.prices import MachineTime, RolePrices
 from langchain_gkt.costs.runs.model_runs import ChainCall, ModelRun, RunResult, read_run
 from langchain_gkt.costs.totals import BusyClock, CallRecord, Estimate, UsageTotals
 from langchain_gkt.costs.usage import (
@@ -46,6 +49,9 @@ _UNKNOWN_COST = CallCost(prompt=None, completion=None, source="unpriced: it coul
 
 # A tracer asks right after the end of a run.
 _MAX_LAST_COSTS = 1000
+
+_COUNTED = ("models", "estimate", "hidden_retries", "ledger", "rates", "_told")
+_OF_RUNS = ("last_costs", "_calls", "_busy", "_busy_marks")
 
 
 @dataclass(kw_only=True)
@@ -82,15 +88,34 @@ class CostAggregator:
         self.models: dict[tuple[str, str], UsageTotals] = {}
         self.estimate = Estimate()
         self.hidden_retries: set[str] = set()
+        self._told: set[str] = set()
         self.running = 0
         self.ledger = Ledger(budget) if budget else None
-        self.last_costs: OrderedDict[UUID, dict[str, float]] = OrderedDict()
         self._records = records
-        self._rates: dict[tuple[str, str], TokenRate] = {}
+        self.rates: dict[tuple[str, str], TokenRate] = {}
+        self._lock = lock
+        self._start_runs()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle what was counted; calls that are still running stay with their own process."""
+        with self._lock:
+            state = {k: v for k, v in self.__dict__.items() if k not in _OF_RUNS}
+            counted = {name: copy.deepcopy(state[name]) for name in _COUNTED}
+        if counted["ledger"]:
+            counted["ledger"].release_all()
+        return {**state, **counted, "running": 0}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Go on counting from what was pickled."""
+        self.__dict__.update(state)
+        self._start_runs()
+
+    def _start_runs(self) -> None:
+        """Know of no run."""
+        self.last_costs: OrderedDict[UUID, dict[str, float]] = OrderedDict()
         self._calls: WeakKeyDictionary[ChainCall, _CallSums] = WeakKeyDictionary()
         self._busy = BusyClock()
         self._busy_marks: dict[UUID, float] = {}
-        self._lock = lock
 
     def run_started(self, run: ModelRun, messages: Sequence[BaseMessage]) -> None:
         """Start the clock of the student's machine; see `RunSubscriber`."""
@@ -133,6 +158,15 @@ class CostAggregator:
                     sums.teacher = run
             if self._records is not None:
                 self._records.append(_record(run, result, totals))
+            new = totals.unknown_details - self._told
+            self._told |= new
+        if new:
+            warnings.warn(
+                f"the {run.role} ({run.model}) reports tokens as {', '.join(sorted(new))}, which "
+                "no price here knows; they are billed as plain tokens",
+                UserWarning,
+                stacklevel=2,
+            )
 
     def call_ended(self, call: ChainCall, message: AIMessage | None) -> None:
         """Add a chain call to the teacher-only estimate; see `RunSubscriber`."""
@@ -178,7 +212,7 @@ class CostAggregator:
             serialized = {"kwargs": {"base_url": _base_url(model)}}
             run = read_run("teacher", serialized, tracing_params(model), prompt_chars=chars)
             with self._lock:
-                rate = self._rates.get(("teacher", run.model))
+                rate = self.rates.get(("teacher", run.model))
             prompt = max_prompt_tokens(messages, chars, rate)
             tokens = max(tokens, prompt + completion)
             if self.ledger and self.ledger.budget.needs_prices:
@@ -207,11 +241,11 @@ class CostAggregator:
         message, usage, error = result.message, result.usage, result.error
         text = text_length([message]) if message else 0
         with self._lock:
-            rate = self._rates.setdefault((str(run.role), run.model), TokenRate())
+            rate = self.rates.setdefault((str(run.role), run.model), TokenRate())
         if from_cache(usage):
             totals.cache_hits = 1
         elif usage:
-            tokens = read_tokens(usage, run.tier)
+            tokens = read_tokens(usage, self.prices.tier_of(run))
             with self._lock:
                 learned = 0 if error else text
                 rate.learn(tokens, prompt_chars=run.prompt_chars, text_chars=learned)
@@ -267,7 +301,9 @@ class CostAggregator:
 
     def _alone(self, run: ModelRun, usage: UsageMetadata) -> UsageTotals:
         alone = UsageTotals(calls=1)
-        alone.add_measured(read_tokens(usage, run.tier), self.prices.cost(run, usage))
+        alone.add_measured(
+            read_tokens(usage, self.prices.tier_of(run)), self.prices.cost(run, usage)
+        )
         return alone
 
 

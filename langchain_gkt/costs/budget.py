@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from langchain_core.messages import BaseMessage
-from pydantic import ConfigDict, PlainValidator
+from pydantic import ConfigDict, PlainValidator, model_validator
 from pydantic.dataclasses import dataclass
 
-from langchain_gkt.costs.prices import CallCost, Prices, Usd, check_price
+from langchain_gkt.costs.price_list import CallCost
+from langchain_gkt.costs.prices import Prices, Usd, check_price, refuse_unknown_fields
 from langchain_gkt.costs.totals import UsageTotals, amount
 from langchain_gkt.costs.usage import TokenRate
 from langchain_gkt.errors import BudgetExceeded
@@ -58,6 +59,11 @@ class Budget:
     on_exceeded: Literal["raise", "student"] = "raise"
     teacher_price: Annotated[Prices, PlainValidator(_prices)] = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown(cls, given: Any) -> Any:
+        return refuse_unknown_fields(cls, given)
+
     def __post_init__(self) -> None:
         """Refuse a budget without a limit."""
         if self.usd is None and self.per_call_usd is None and self.tokens is None:
@@ -97,6 +103,7 @@ class Ledger:
         self._spent = UsageTotals()
         self._teacher_tokens = 0
         self._unread_usd = Decimal(0)
+        self._carried_usd = Decimal(0)
 
     def spend(self, role: str, counts: UsageTotals, call_id: str) -> None:
         """Add a run that ended; if its usage is not known, its estimate.
@@ -121,9 +128,23 @@ class Ledger:
             tokens = max(tokens, most.tokens)
         self._teacher_tokens += tokens
 
+    def carry(self, spent: Mapping[str, Any]) -> None:
+        """Count what was spent before, elsewhere.
+
+        Args:
+            spent: What `to_dict` of that budget returned, or its ``spent_usd`` and
+                ``spent_tokens``.
+        """
+        self._carried_usd += Decimal(spent.get("spent_usd") or 0)
+        self._teacher_tokens += int(spent.get("spent_tokens") or 0)
+
     def release(self, call_id: str) -> None:
         """Drop a reservation: its call ended, or was never made."""
         self._reservations.pop(call_id, None)
+
+    def release_all(self) -> None:
+        """Drop all reservations: the calls of a pickled budget are another process's."""
+        self._reservations.clear()
 
     def reserve(self, call_id: str, most: Reservation, spent_in_call: Decimal) -> None:
         """Reserve the most that a call can cost.
@@ -165,7 +186,8 @@ class Ledger:
     @property
     def spent_usd(self) -> Decimal:
         """US dollars of both models; of unreported calls, see `spend`."""
-        return self._spent.known_cost + self._spent.unreported_cost + self._unread_usd
+        own = self._spent.known_cost + self._spent.unreported_cost + self._unread_usd
+        return own + self._carried_usd
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for a report."""

@@ -61,6 +61,7 @@ def track_costs(
     budget: Budget | None = None,
     teacher_tokenizer: Callable[[str], int] | None = None,
     keep_calls: bool = False,
+    tier: str | None = None,
 ) -> Iterator[CostTracker]:
     """Count what guided calls inside the block use and cost. Blocks nest.
 
@@ -70,6 +71,7 @@ def track_costs(
         budget: As for `CostTracker`.
         teacher_tokenizer: As for `CostTracker`.
         keep_calls: As for `CostTracker`.
+        tier: As for `CostTracker`.
 
     Yields:
         The tracker; ask it for a ``report()``.
@@ -80,6 +82,7 @@ def track_costs(
         budget=budget,
         teacher_tokenizer=teacher_tokenizer,
         keep_calls=keep_calls,
+        tier=tier,
     )
     outer = _active.get()
     token = _active.set(_FanOut((*(outer.trackers if outer else ()), tracker)))

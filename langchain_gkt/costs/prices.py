@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from datetime import datetime, timezone
+from collections.abc import Mapping
+from datetime import datetime
 from decimal import Decimal
-from functools import cache
-from importlib.metadata import version
 from typing import Annotated, Any, TypeAlias
 
 from langchain_core.messages.ai import UsageMetadata
-from pydantic import ConfigDict, PlainValidator, ValidationInfo
+from pydantic import ConfigDict, PlainValidator, ValidationInfo, model_validator
 from pydantic.dataclasses import dataclass
+from pydantic_core import ArgsKwargs
 
+from langchain_gkt.costs.price_list import CallCost, look_up, places, tier_note
 from langchain_gkt.costs.runs.model_runs import ModelRun
 from langchain_gkt.costs.usage import Tokens, read_tokens
+from langchain_gkt.errors import refuse_unknown
 from langchain_gkt.metadata import Role
 
 _MTOK = Decimal(1_000_000)
@@ -23,7 +24,10 @@ _MTOK = Decimal(1_000_000)
 
 def _usd(value: object, info: ValidationInfo) -> Decimal:
     """Return money as a Decimal."""
-    name = _field(info)
+    return _money(value, f"{(info.config or {}).get('title')}.{info.field_name}")
+
+
+def _money(value: object, name: str) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, Decimal | int | str):
         raise TypeError(
             f"{name} must be a Decimal, int or string such as '0.15', not {type(value).__name__}"
@@ -37,13 +41,41 @@ def _usd(value: object, info: ValidationInfo) -> Decimal:
     return amount
 
 
-def _field(info: ValidationInfo) -> str:
-    return f"{(info.config or {}).get('title')}.{info.field_name}"
-
-
 # A float cannot hold money exactly, so pydantic's own conversion to Decimal is not used.
 Usd: TypeAlias = Annotated[Decimal, PlainValidator(_usd)]
 """US dollars: a Decimal, int or decimal string, finite and not negative."""
+
+
+def refuse_unknown_fields(kind: type[Any], given: Any) -> Any:
+    """Refuse arguments that a dataclass does not take: pydantic would drop them.
+
+    Args:
+        kind: The dataclass.
+        given: The arguments, as a validator of pydantic gets them.
+
+    Returns:
+        The arguments.
+
+    Raises:
+        TypeError: If one is unknown; the message names the nearest.
+    """
+    if isinstance(given, ArgsKwargs):
+        names = [field.name for field in dataclasses.fields(kind)]
+        refuse_unknown(given.kwargs or {}, names, kind.__name__)
+    return given
+
+
+def _tiers(value: object) -> Mapping[str, Any]:
+    """Check what the service tiers of a price cost."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"Price.tiers must map a tier to its price, not {type(value).__name__}")
+    checked = {}
+    for tier, cost in value.items():
+        if not isinstance(tier, str):
+            raise TypeError(f"Price.tiers must name tiers such as 'batch', not {tier!r}")
+        name = f"Price.tiers[{tier!r}]"
+        checked[tier.lower()] = cost if isinstance(cost, Price) else _money(cost, name)
+    return checked
 
 
 @dataclass(frozen=True, config=ConfigDict(title="Price"))
@@ -60,6 +92,12 @@ class Price:
             if they cost as much as the others.
         source: Where the price comes from, as reports show it.
         as_of: Date of the price, as reports show it; None for the day a user gives it.
+        cache_write_mtok: Per million prompt tokens written to the provider's cache; None if they
+            cost as much as the others, which reports then say.
+        cache_write_1h_mtok: The same for those that stay there for an hour; None for
+            ``cache_write_mtok``.
+        tiers: What other service tiers cost, such as ``batch`` and ``flex``: a `Price`, or what
+            each amount is multiplied by, such as ``"0.5"``.
     """
 
     input_mtok: Usd
@@ -67,10 +105,30 @@ class Price:
     cached_input_mtok: Usd | None = None
     source: str = "user"
     as_of: str | None = None
+    cache_write_mtok: Usd | None = None
+    cache_write_1h_mtok: Usd | None = None
+    tiers: Annotated[Mapping[str, Any], PlainValidator(_tiers)] = dataclasses.field(
+        default_factory=dict, hash=False
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown(cls, given: Any) -> Any:
+        return refuse_unknown_fields(cls, given)
 
     def __post_init__(self) -> None:
         """Date what the user gave."""
         _set_date(self)
+
+    def of_tier(self, tier: str | None) -> Price | None:
+        """Return the price in a service tier; None if it has none of its own."""
+        given = self.tiers.get(tier or "")
+        if given is None or isinstance(given, Price):
+            return given
+        names = (one.name for one in dataclasses.fields(self) if one.name.endswith("_mtok"))
+        rates = {name: rate for name in names if (rate := getattr(self, name)) is not None}
+        amounts = {name: rate * given for name, rate in rates.items()}
+        return dataclasses.replace(self, **amounts, tiers={})
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(title="MachineTime"))
@@ -89,6 +147,11 @@ class MachineTime:
     usd_per_hour: Usd
     source: str = "user"
     as_of: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown(cls, given: Any) -> Any:
+        return refuse_unknown_fields(cls, given)
 
     def __post_init__(self) -> None:
         """Date what the user gave."""
@@ -111,24 +174,6 @@ Prices: TypeAlias = Price | str | Mapping[str, Price | str] | None
 FREE = Price(input_mtok=Decimal(0), output_mtok=Decimal(0), source="free: runs locally")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CallCost:
-    """The price of one call, in US dollars.
-
-    Attributes:
-        prompt: Of the prompt tokens, with a fee for the request itself; None if unpriced.
-        completion: Of the completion tokens; None if unpriced.
-        source: Where the price comes from with its date, or why there is none.
-        prompt_if_cached: Of the prompt tokens had the provider read all of them from its
-            cache; None if no price for that is known.
-    """
-
-    prompt: Decimal | None
-    completion: Decimal | None
-    source: str
-    prompt_if_cached: Decimal | None = None
-
-
 def price_call(
     price: Price | str | None,
     usage: UsageMetadata,
@@ -149,7 +194,7 @@ def price_call(
         provider: The called provider's id.
         model: The model's name as the response gave it.
         base_url: The called server's address, if known.
-        tier: The service tier the response names. A user's price holds for every tier.
+        tier: The service tier the response names, or the user.
         requested_model: The model's name as it was asked for, tried if the other is unknown.
 
     Returns:
@@ -164,11 +209,11 @@ def price_call(
         return _unpriced('install "langchain-gkt[prices]" or give a Price')
     if isinstance(price, str):
         listed, _, name = price.rpartition(":")
-        places = [(name, {"provider_id": listed or None}, "as named by the user")]
+        found_at = [(name, {"provider_id": listed or None}, "as named by the user")]
     else:
-        places = list(_places(provider, base_url, (model, requested_model)))
-    for name, place, how in places:
-        if found := _look_up(tokens, name, place, how):
+        found_at = list(places(provider, base_url, (model, requested_model)))
+    for name, place, how in found_at:
+        if found := look_up(tokens, name, place, how):
             return found
     return _unpriced(f"no known price of {price if isinstance(price, str) else model!r}")
 
@@ -178,94 +223,32 @@ def _unpriced(why: str) -> CallCost:
 
 
 def _by_price(price: Price, tokens: Tokens) -> CallCost:
+    source = dated_source(price)
+    if tokens.tier:
+        own = price.of_tier(tokens.tier)
+        source += tier_note(tokens.tier, known=own is not None or not price.input_mtok)
+        price = own or price
     rate = price.cached_input_mtok
     if rate is None and not price.input_mtok:  # what is free is free from a cache too
         rate = price.input_mtok
-    plain = (tokens.prompt - tokens.cached) * price.input_mtok
+    write = price.input_mtok if price.cache_write_mtok is None else price.cache_write_mtok
+    hour = write if price.cache_write_1h_mtok is None else price.cache_write_1h_mtok
+    if tokens.cache_written and write is price.input_mtok and price.input_mtok:
+        source += " (cache writes as plain input: no cache_write_mtok)"
+    plain = (tokens.prompt - tokens.cached - tokens.cache_written) * price.input_mtok
     cached = tokens.cached * (price.input_mtok if rate is None else rate)
+    written = (tokens.cache_written - tokens.cache_written_1h) * write
     return CallCost(
-        prompt=(plain + cached) / _MTOK,
+        prompt=(plain + cached + written + tokens.cache_written_1h * hour) / _MTOK,
         completion=tokens.completion * price.output_mtok / _MTOK,
         prompt_if_cached=None if rate is None else tokens.prompt * rate / _MTOK,
-        source=dated_source(price),
+        source=source,
     )
 
 
 def dated_source(price: Price | MachineTime) -> str:
     """Return a price's source with its date."""
     return f"{price.source} of {price.as_of}" if price.as_of else price.source
-
-
-def _places(
-    provider: str | None, base_url: str | None, names: tuple[str | None, ...]
-) -> Iterator[tuple[str, dict[str, str | None], str]]:
-    for name in dict.fromkeys(name for name in names if name):
-        if base_url:
-            yield name, {"provider_api_url": base_url}, "by server address"
-    for name in dict.fromkeys(name for name in names if name):
-        if provider:
-            how = "by provider id"
-            if base_url:
-                how += f", because {base_url} is no address it knows"
-            yield name, {"provider_id": provider}, how
-
-
-def _look_up(
-    tokens: Tokens, model: str, place: Mapping[str, str | None], how: str
-) -> CallCost | None:
-    """Ask genai-prices; None if it knows no price that covers these tokens."""
-    from genai_prices import Usage, calc_price
-
-    calc: Any = calc_price  # its overloads cannot be met by a mapping
-    context = {"service_tier": tokens.tier} if tokens.tier else None
-
-    def ask(cached: int, written: int) -> Any:
-        return calc(
-            Usage(
-                input_tokens=tokens.prompt,
-                output_tokens=tokens.completion,
-                cache_read_tokens=cached or None,
-                cache_write_tokens=written or None,
-                input_audio_tokens=tokens.prompt_audio or None,
-                output_audio_tokens=tokens.completion_audio or None,
-            ),
-            model,
-            **place,
-            price_context=context,
-        )
-
-    try:
-        found = ask(tokens.cached, tokens.cache_written)
-        rates = found.model_price
-        # A model billed by the minute or the picture has no token price: that is not 0.
-        if tokens.prompt and rates.input_mtok is None:
-            return None
-        if tokens.completion and rates.output_mtok is None:
-            return None
-        cheaper = rates.cache_read_mtok is not None and not tokens.prompt_audio
-        all_cached = ask(tokens.prompt, 0).input_price if cheaper else None
-    except (LookupError, ValueError):  # unknown, or usage that its price cannot hold
-        return None
-    fee = found.total_price - found.input_price - found.output_price
-    tiered = ""
-    if tokens.tier:
-        variants = found.model.price_variants or ()
-        known = any(one.when.get("service_tier") == tokens.tier for one in variants)
-        tiered = f" (tier {tokens.tier}{'' if known else ': no such price, standard used'})"
-    when = found.auto_update_timestamp or datetime.now(timezone.utc)
-    verb = "updated" if found.auto_update_timestamp else "looked up"
-    return CallCost(
-        prompt=found.input_price + fee,
-        completion=found.output_price,
-        prompt_if_cached=None if all_cached is None else all_cached + fee,
-        source=f"{found.provider.id}:{found.model.id}{tiered}, genai-prices {_release()} "
-        f"({how}; {verb} {when:%Y-%m-%d})",
-    )
-
-
-@cache
-def _release() -> str:
-    return version("genai-prices")
 
 
 def check_price(price: object, name: str, *, machine_time: bool = False) -> None:
@@ -319,19 +302,32 @@ def refuse_unlisted(price: object, name: str) -> None:
 class RolePrices:
     """The prices of the two roles."""
 
-    def __init__(self, *, teacher: Prices, student: Prices | MachineTime) -> None:
+    def __init__(
+        self, *, teacher: Prices, student: Prices | MachineTime, tier: str | None = None
+    ) -> None:
         """Keep the prices.
 
         Args:
             teacher: What the teacher costs; None to look up the model that was called.
             student: What the student costs; None for free.
+            tier: The service tier of the teacher's calls whose response names none.
+
+        Raises:
+            TypeError: If the tier is no text.
         """
+        if tier is not None and not isinstance(tier, str):
+            raise TypeError(f"tier must be a name such as 'batch', not {type(tier).__name__}")
+        self.tier = tier and tier.lower()
         self.teacher: Prices = teacher
         self.student: Prices | MachineTime = FREE if student is None else student
 
     def of(self, role: Role | None) -> Prices | MachineTime:
         """Return the price that was given for a role."""
         return self.student if role == "student" else self.teacher
+
+    def tier_of(self, run: ModelRun) -> str | None:
+        """Return the service tier of a run: what its response named, else what the user did."""
+        return run.tier or (self.tier if run.role == "teacher" else None)
 
     def cost(self, run: ModelRun, usage: UsageMetadata) -> CallCost:
         """Price a run.
@@ -356,6 +352,6 @@ class RolePrices:
             provider=run.provider,
             model=run.response_model or run.model,
             base_url=run.base_url,
-            tier=run.tier,
+            tier=self.tier_of(run),
             requested_model=run.model,
         )

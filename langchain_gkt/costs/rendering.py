@@ -147,6 +147,9 @@ def role_notes(name: str, totals: UsageTotals) -> list[str]:
     ):
         if number:
             notes.append(f"{name}: {number} call(s) {words}")
+    if totals.unknown_details:
+        names = ", ".join(sorted(totals.unknown_details))
+        notes.append(f"{name}: the provider names tokens as {names}; billed as plain tokens")
     if totals.unreported_calls:
         limit = (
             ""
@@ -254,6 +257,7 @@ def frame(rows: Sequence[ReportRow]) -> pandas.DataFrame:
     for row in rows:
         values = row.totals.to_dict()
         unreported = values.pop("unreported")
+        values.pop("unknown_details")
         values["unreported_cost"] = unreported["cost"]
         for name, value in values.items():
             if name.endswith("cost") or name == "prompt_cost_if_cached":

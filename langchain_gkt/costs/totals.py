@@ -8,7 +8,7 @@ from typing import Any
 
 from langchain_core.messages.ai import UsageMetadata
 
-from langchain_gkt.costs.prices import CallCost
+from langchain_gkt.costs.price_list import CallCost
 from langchain_gkt.costs.usage import Tokens
 
 _ZERO = Decimal(0)
@@ -47,6 +47,8 @@ class UsageTotals:
         unreported_completion_cost: Estimate for the unreported calls, in US dollars.
         unreported_unpriced_calls: Unreported calls whose model has no known price.
         sources: Where the prices come from.
+        unknown_details: Names of reported details that are not known here: their tokens are
+            billed as plain ones.
     """
 
     calls: int = 0
@@ -76,6 +78,7 @@ class UsageTotals:
     unreported_completion_cost: Decimal = _ZERO
     unreported_unpriced_calls: int = 0
     sources: set[str] = field(default_factory=set)
+    unknown_details: set[str] = field(default_factory=set)
 
     @property
     def known_cost(self) -> Decimal:
@@ -98,6 +101,7 @@ class UsageTotals:
             if value := getattr(other, name):
                 setattr(self, name, getattr(self, name) + value)
         self.sources |= other.sources
+        self.unknown_details |= other.unknown_details
 
     def add_measured(self, tokens: Tokens, money: CallCost) -> None:
         """Add one call whose usage was reported.
@@ -111,6 +115,7 @@ class UsageTotals:
         self.completion_tokens += tokens.completion
         self.reasoning_tokens += tokens.reasoning
         self.sources.add(money.source)
+        self.unknown_details.update(tokens.unknown)
         if money.prompt is None or money.completion is None:
             self.unpriced_calls += 1
             return
@@ -176,6 +181,7 @@ class UsageTotals:
             "known_cost": amount(self.known_cost),
             "prompt_cost_if_cached": amount(self.prompt_cost_if_cached) if cacheable else None,
             "price_source": "; ".join(sorted(self.sources)) or None,
+            "unknown_details": sorted(self.unknown_details),
             "unreported": {
                 "estimated": True,
                 "calls": self.unreported_calls,
@@ -189,7 +195,8 @@ class UsageTotals:
         }
 
 
-_NAMES = tuple(one.name for one in fields(UsageTotals) if one.name != "sources")
+_SETS = ("sources", "unknown_details")
+_NAMES = tuple(one.name for one in fields(UsageTotals) if one.name not in _SETS)
 
 
 def amount(money: Decimal) -> str:

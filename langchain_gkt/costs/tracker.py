@@ -41,6 +41,7 @@ class CostTracker(RunListener, CallObserver):
         budget: Budget | None = None,
         teacher_tokenizer: Callable[[str], int] | None = None,
         keep_calls: bool = False,
+        tier: str | None = None,
     ) -> None:
         """Start at zero.
 
@@ -54,6 +55,8 @@ class CostTracker(RunListener, CallObserver):
                 estimate; None for tiktoken if it has the model's file, else for the
                 characters per token of the guidance.
             keep_calls: Keep a record of each call in `calls`. Memory then grows with them.
+            tier: The service tier of the teacher's calls whose response names none, such as
+                ``batch`` if they run as a batch at half price; None for the standard one.
 
         Raises:
             TypeError: If a price is neither a `Price` nor a model reference.
@@ -67,7 +70,7 @@ class CostTracker(RunListener, CallObserver):
         self.calls: list[CallRecord] = []
         lock = ForkSafeLock()
         self._aggregator = CostAggregator(
-            prices=RolePrices(teacher=teacher_price, student=student_price),
+            prices=RolePrices(teacher=teacher_price, student=student_price, tier=tier),
             budget=budget,
             tokenizer=teacher_tokenizer,
             records=self.calls if keep_calls else None,
@@ -75,6 +78,30 @@ class CostTracker(RunListener, CallObserver):
         )
         self._breakers: dict[str, BreakerState] = {}
         super().__init__(self._aggregator, lock)
+
+    def continued(self, budget: Budget, spent: Mapping[str, Any]) -> CostTracker:
+        """Return a new tracker with the prices of this one, and with a budget of its own.
+
+        Args:
+            budget: Its limits.
+            spent: What of them was spent before: ``budget`` of an earlier report, or its keys
+                ``spent_usd`` and ``spent_tokens``; empty for nothing.
+
+        Returns:
+            The tracker. It knows how many tokens the models make of a text, as this one does.
+        """
+        sums = self._aggregator
+        tracker = CostTracker(
+            teacher_price=sums.prices.teacher,
+            student_price=sums.prices.student,
+            budget=budget,
+            teacher_tokenizer=sums.tokenizer,
+            tier=sums.prices.tier,
+        )
+        tracker._aggregator.rates = sums.rates
+        if tracker._aggregator.ledger:
+            tracker._aggregator.ledger.carry(spent)
+        return tracker
 
     def admit_teacher(
         self,

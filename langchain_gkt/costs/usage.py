@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,19 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, LLMResult
 
 from langchain_gkt.metadata import from_cache
-from langchain_gkt.providers.usage import believable
+from langchain_gkt.providers.usage import believable, completed
 
+_TIERS = ("flex", "priority")
+_PREFIXES = ("", *(f"{tier}_" for tier in _TIERS))
+_PROMPT_DETAILS = (
+    "audio",
+    "cache_creation",
+    "cache_read",
+    "ephemeral_1h_input_tokens",
+    "ephemeral_5m_input_tokens",
+    "text",
+)
+_ANSWER_DETAILS = ("audio", "reasoning", "text")
 CHARS_PER_TOKEN = 4.0
 """Used until a model's own texts have been measured; as langchain-core counts."""
 
@@ -25,28 +36,33 @@ class Tokens:
         prompt: Prompt tokens, cached ones included.
         cached: Prompt tokens read from the provider's cache.
         cache_written: Prompt tokens written to it.
+        cache_written_1h: Those of them that are to stay there for an hour.
         prompt_audio: Prompt tokens of sound.
         completion: Completion tokens, reasoning included.
         reasoning: Completion tokens spent on hidden reasoning.
         completion_audio: Completion tokens of sound.
         tier: The service tier the tokens are marked with, such as ``flex``.
+        unknown: Names of details that are not known here: their tokens count as plain ones.
     """
 
     prompt: int
     completion: int
     cached: int = 0
     cache_written: int = 0
+    cache_written_1h: int = 0
     prompt_audio: int = 0
     reasoning: int = 0
     completion_audio: int = 0
     tier: str | None = None
+    unknown: tuple[str, ...] = ()
 
 
 def read_tokens(usage: UsageMetadata | Mapping[str, Any], tier: str | None = None) -> Tokens:
     """Read usage metadata.
 
     langchain-openai writes the details of another service tier under names of their own, such
-    as ``flex_cache_read`` and ``priority_reasoning``.
+    as ``flex_cache_read`` and ``priority_reasoning``. langchain-anthropic names what is written to
+    the cache by its lifetime, and may or may not repeat it under ``cache_creation``.
 
     Args:
         usage: Usage metadata.
@@ -58,26 +74,35 @@ def read_tokens(usage: UsageMetadata | Mapping[str, Any], tier: str | None = Non
     given: dict[str, Any] = dict(usage)
     prompts = given.get("input_token_details") or {}
     answers = given.get("output_token_details") or {}
-    for name in ("flex", "priority"):
+    for name in _TIERS:
         if tier is None and name in {**prompts, **answers}:
             tier = name
     prompt, completion = given["input_tokens"], given["output_tokens"]
     cached = min(_detail(prompts, "cache_read"), prompt)
+    hour = _detail(prompts, "ephemeral_1h_input_tokens")
+    written = hour + _detail(prompts, "ephemeral_5m_input_tokens")
+    written = min(max(written, _detail(prompts, "cache_creation")), prompt - cached)
     return Tokens(
         prompt=prompt,
         completion=completion,
         cached=cached,
-        cache_written=min(_detail(prompts, "cache_creation"), prompt - cached),
+        cache_written=written,
+        cache_written_1h=min(hour, written),
         prompt_audio=min(prompts.get("audio") or 0, prompt),
         reasoning=min(_detail(answers, "reasoning"), completion),
         completion_audio=min(answers.get("audio") or 0, completion),
         tier=tier if tier not in ("default", "auto", "standard") else None,
+        unknown=(*_unknown(prompts, _PROMPT_DETAILS), *_unknown(answers, _ANSWER_DETAILS)),
     )
 
 
 def _detail(details: Mapping[str, Any], name: str) -> int:
-    names = (name, f"flex_{name}", f"priority_{name}")
-    return sum(int(details.get(key) or 0) for key in names)
+    return sum(int(details.get(f"{prefix}{name}") or 0) for prefix in _PREFIXES)
+
+
+def _unknown(details: Mapping[str, Any], known: Sequence[str]) -> Iterator[str]:
+    names = {f"{prefix}{name}" for name in known for prefix in _PREFIXES} | {*_TIERS}
+    return (name for name, count in details.items() if count and name not in names)
 
 
 def usage_of(response: LLMResult, message: AIMessage | None) -> UsageMetadata | None:
@@ -88,21 +113,15 @@ def usage_of(response: LLMResult, message: AIMessage | None) -> UsageMetadata | 
         message: Its reply.
 
     Returns:
-        Usage metadata; of older integrations, what ``llm_output`` holds. None, too, if it cannot
-        be true.
+        Usage metadata, completed by the provider's own report. None, too, if it cannot be true.
     """
     usage: Any = message.usage_metadata if message else None
     if usage and from_cache(usage):
         return usage  # type: ignore[no-any-return]
-    if not usage:
-        old = (response.llm_output or {}).get("token_usage") or {}
-        if isinstance(old, Mapping):
-            usage = {
-                "input_tokens": old.get("prompt_tokens"),
-                "output_tokens": old.get("completion_tokens"),
-            }
-    wrote = message is not None and bool(str(message.text))
-    return believable(usage, wrote=wrote)[0]
+    own = message.response_metadata if message else None
+    usage, text = completed(usage, own, response.llm_output), str(message.text) if message else ""
+    wrote = bool(text or (message and message.tool_calls))
+    return believable(usage, wrote=wrote, chars=len(text))[0]
 
 
 def message_of(response: object) -> AIMessage | None:

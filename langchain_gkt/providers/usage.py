@@ -2,41 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from langchain_core.messages.ai import UsageMetadata
 
 MOST_TOKENS = 10**9
 """More tokens than any single call can have."""
+MAX_CHARS_PER_TOKEN = 32
+"""Of any real text."""
 
 _DETAILS = {"input_token_details": "input_tokens", "output_token_details": "output_tokens"}
+# Where clients keep what the provider itself said, and the names of counts in there.
+_REPORTS = ("token_usage", "usage")
+_PROMPT = ("prompt_tokens", "input_tokens")
+_COMPLETION = ("completion_tokens", "output_tokens")
+_PROMPT_DETAILS = ("prompt_tokens_details", "input_tokens_details", "cache_creation")
+_COMPLETION_DETAILS = ("completion_tokens_details", "output_tokens_details")
+_IN_LANGCHAIN = {
+    "audio_tokens": "audio",
+    "cached_tokens": "cache_read",
+    "cache_read_input_tokens": "cache_read",
+    "num_cached_tokens": "cache_read",
+    "prompt_cache_hit_tokens": "cache_read",
+    "cache_creation_input_tokens": "cache_creation",
+    "cache_write_tokens": "cache_creation",
+    "ephemeral_5m_input_tokens": "ephemeral_5m_input_tokens",
+    "ephemeral_1h_input_tokens": "ephemeral_1h_input_tokens",
+    "reasoning_tokens": "reasoning",
+}
+_STANDARD_TIERS = ("default", "auto", "standard")
+_TIERS = ("flex", "priority", "batch", "fast", "scale", *_STANDARD_TIERS)
 
 
 def believable(
-    usage: Mapping[str, Any] | None, *, wrote: bool
+    usage: Mapping[str, Any] | None, *, wrote: bool, chars: int = 0
 ) -> tuple[UsageMetadata | None, str | None]:
     """Check the usage of one call.
 
     Args:
         usage: Usage metadata as the provider's client made it, or None.
-        wrote: Whether the reply holds text.
+        wrote: Whether the reply holds text or a tool call.
+        chars: Characters of its text.
 
     Returns:
-        The usage without details that cannot be true, or None if it reports nothing or cannot
-        be true itself; and what was refused, or None.
+        The usage without details that cannot be true, or None if it reports nothing, reports
+        only a part, or cannot be true itself; and what was refused, or None.
     """
     if not usage:
         return None, None
     counts = {name: usage.get(name) for name in ("input_tokens", "output_tokens")}
-    if all(count in (None, 0) for count in counts.values()):
-        return None, None  # what clients write if nothing was reported: no prompt is empty
     for name, count in counts.items():
-        if not _is_count(count):
+        if count is not None and not _is_count(count):
             return None, f"{name}={_shown(count)}"
-    if wrote and not counts["output_tokens"]:
-        return None, "output_tokens=0 for a reply with text"
-    total: int = sum(map(int, counts.values()))  # type: ignore[arg-type]
+    prompt, completion = counts.values()
+    # What clients write if nothing was reported, or not all of it: no prompt is empty.
+    if not prompt or completion is None or (wrote and not completion):
+        return None, None
+    if chars > MAX_CHARS_PER_TOKEN * (completion + 2):  # as the first chunk of a stream said
+        return None, None
+    total = prompt + completion
     believed: dict[str, Any] = {**usage, **counts}
     refused = None
     if not _is_count(usage.get("total_tokens")) or usage["total_tokens"] < total:
@@ -55,6 +80,115 @@ def believable(
         if odd:
             refused = f"{name}={_shown(odd)}"
     return believed, refused  # type: ignore[return-value]
+
+
+def completed(
+    usage: Mapping[str, Any] | None, *metadata: Mapping[str, Any] | None
+) -> Mapping[str, Any] | None:
+    """Add to usage metadata what only the provider's own report says.
+
+    Args:
+        usage: Usage metadata as the provider's client made it, or None.
+        metadata: Where the provider's own report may be: ``response_metadata``, ``llm_output``.
+
+    Returns:
+        Usage metadata with the counts and details that were missing; what it said is kept.
+    """
+    for report in _reports(*metadata):
+        raw = _read_report(report)
+        if not usage or not (usage.get("input_tokens") or usage.get("output_tokens")):
+            usage = raw if raw["input_tokens"] or raw["output_tokens"] else usage
+            continue
+        usage = _joined(usage, raw)
+    return usage
+
+
+def _reports(*metadata: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
+    for place in metadata:
+        for name in _REPORTS:
+            report = (place or {}).get(name)
+            if isinstance(report, Mapping) and report:
+                yield report
+
+
+def _read_report(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a provider's own report in the form of usage metadata."""
+    prompt = next((report[name] for name in _PROMPT if report.get(name)), None)
+    completion = next((report[name] for name in _COMPLETION if report.get(name)), None)
+    inside = [_renamed(report), *(_renamed(report.get(name)) for name in _PROMPT_DETAILS)]
+    prompts: dict[str, Any] = {}
+    for details in inside:
+        prompts |= {name: n for name, n in details.items() if name != "reasoning"}
+    answers: dict[str, Any] = {}
+    for name in _COMPLETION_DETAILS:
+        answers |= _renamed(report.get(name))
+    # Anthropic counts what is read from its cache, and written to it, beside the prompt.
+    if _is_count(prompt) and not report.get("prompt_tokens"):
+        beside = (report.get("cache_read_input_tokens"), report.get("cache_creation_input_tokens"))
+        prompt += sum(count for count in beside if _is_count(count))
+    return {
+        "input_tokens": prompt,
+        "output_tokens": completion,
+        "total_tokens": report.get("total_tokens"),
+        "input_token_details": prompts,
+        "output_token_details": answers,
+    }
+
+
+def _renamed(details: Any) -> dict[str, Any]:
+    if not isinstance(details, Mapping):
+        return {}
+    return {_IN_LANGCHAIN[key]: n for key, n in details.items() if key in _IN_LANGCHAIN and n}
+
+
+def _joined(usage: Mapping[str, Any], raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Add the counts and details of a report of the same call that usage metadata lacks."""
+    joined = dict(usage)
+    for name in ("input_tokens", "output_tokens"):
+        if not joined.get(name):
+            joined[name] = raw[name]
+        elif raw[name] and raw[name] != joined[name]:
+            return usage  # of another call, or counted in another way
+    for name in _DETAILS:
+        known = joined.get(name) or {}
+        if not isinstance(known, Mapping):
+            continue
+        # A tier's details have its name in front: "flex_cache_read".
+        told = {key for key, count in known.items() if count}
+        new = {
+            key: count
+            for key, count in raw[name].items()
+            if not any(one == key or one.endswith(f"_{key}") for one in told)
+        }
+        if new:
+            joined[name] = {**known, **new}
+    return joined
+
+
+def service_tier(*metadata: Mapping[str, Any] | None) -> str | None:
+    """Return the service tier that a response names, if it is not the standard one.
+
+    Args:
+        metadata: Where it may be named: ``response_metadata``, ``llm_output``.
+
+    Returns:
+        The tier, such as ``flex``, ``priority`` or ``batch``; None for the standard one.
+    """
+    for place in (*metadata, *_reports(*metadata)):
+        for key in ("service_tier", "speed"):
+            given = (place or {}).get(key)
+            if isinstance(given, str) and (tier := _once(given)) not in ("", *_STANDARD_TIERS):
+                return tier
+    return None
+
+
+def _once(tier: str) -> str:
+    """Return a tier that the chunks of a stream, which are joined, may have named each."""
+    tier = tier.lower()
+    for name in _TIERS:
+        if tier == name * (len(tier) // len(name)):
+            return name
+    return tier
 
 
 def repeated(usages: Sequence[Mapping[str, Any] | None]) -> UsageMetadata | None:

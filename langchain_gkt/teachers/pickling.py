@@ -1,4 +1,4 @@
-"""Pickles teachers: chat models hold clients and locks, which are made anew when loaded."""
+"""Pickles chat models: they hold clients and locks, which are made anew when loaded."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from typing import Any
 from langchain_core.language_models import BaseChatModel
 from pydantic import BaseModel, SecretStr
 
+_MODELS = ("teacher", "student")
 
-def dump_teacher(teacher: Any) -> bytes:
-    """Pickle a teacher.
+
+def dump_model(model: Any, name: str) -> bytes:
+    """Pickle a chat model.
 
     Args:
-        teacher: A chat model, wrapped or not. Keys given to it are left out of the pickle, so
-            that they must be in the environment where it is loaded; headers are not.
+        model: A chat model, wrapped or not. Keys given to it are left out of the pickle, so
+            that they must be in the environment where it is loaded. Headers and arguments that
+            are bound to it are not.
+        name: What to call it in messages.
 
     Returns:
         A pickle; a model that cannot be pickled is represented by the settings given to it.
@@ -25,43 +29,45 @@ def dump_teacher(teacher: Any) -> bytes:
     Raises:
         TypeError: If the settings hold something that cannot be pickled.
     """
-    if not any(map(_keys_of, _models(teacher))):
+    if not any(map(_keys_of, _models(model))):
         with suppress(TypeError, AttributeError, pickle.PicklingError):  # it may hold clients
-            return pickle.dumps(teacher)
+            return pickle.dumps(model)
     buffer = io.BytesIO()
     try:
-        _TeacherPickler(buffer).dump(teacher)
+        _ModelPickler(buffer).dump(model)
     except (TypeError, AttributeError, pickle.PicklingError) as error:
         raise TypeError(
-            f"teacher cannot be pickled ({error}); leave out what is tied to this process, such "
+            f"{name} cannot be pickled ({error}); leave out what is tied to this process, such "
             "as rate limiters and HTTP clients, and set it again after loading"
         ) from error
     return buffer.getvalue()
 
 
-def load_teacher(data: bytes) -> Any:
-    """Load what `dump_teacher` made.
+def load_model(data: bytes) -> Any:
+    """Load what `dump_model` made.
 
     Args:
         data: The pickle.
 
     Returns:
-        The teacher.
+        The model.
     """
     return pickle.loads(data)  # noqa: S301  it comes out of the chain's own pickle
 
 
 def dump_state(state: dict[Any, Any], *, empty: Sequence[str]) -> dict[Any, Any]:
-    """Pickle the teacher in the state of a pydantic model.
+    """Pickle the models in the state of a chain.
 
     Args:
-        state: What pydantic's ``__getstate__`` returned, with a field ``teacher``.
+        state: What pydantic's ``__getstate__`` returned, with the fields ``teacher`` and
+            ``student``.
         empty: Names of private attributes to leave out.
 
     Returns:
         The state to pickle.
     """
-    fields = {**state["__dict__"], "teacher": dump_teacher(state["__dict__"]["teacher"])}
+    models = {name: dump_model(state["__dict__"][name], name) for name in _MODELS}
+    fields = {**state["__dict__"], **models}
     private = {**(state["__pydantic_private__"] or {}), **dict.fromkeys(empty)}
     return {**state, "__dict__": fields, "__pydantic_private__": private}
 
@@ -75,11 +81,12 @@ def load_state(state: dict[Any, Any]) -> dict[Any, Any]:
     Returns:
         The state for pydantic's ``__setstate__``.
     """
-    fields = {**state["__dict__"], "teacher": load_teacher(state["__dict__"]["teacher"])}
+    models = {name: load_model(state["__dict__"][name]) for name in _MODELS}
+    fields = {**state["__dict__"], **models}
     return {**state, "__dict__": fields}
 
 
-class _TeacherPickler(pickle.Pickler):
+class _ModelPickler(pickle.Pickler):
     """Replaces each chat model by its class and the settings given to it."""
 
     def reducer_override(self, obj: Any) -> Any:
@@ -95,10 +102,10 @@ class _TeacherPickler(pickle.Pickler):
         return _rebuild, (type(obj), given, tuple(sorted(_keys_of(obj))))
 
 
-def _models(teacher: Any) -> Iterator[Any]:
-    """Give a teacher and all that it wraps."""
-    yield teacher
-    for inner in (getattr(teacher, "bound", None), *(getattr(teacher, "runnables", None) or ())):
+def _models(model: Any) -> Iterator[Any]:
+    """Give a model and all that it wraps."""
+    yield model
+    for inner in (getattr(model, "bound", None), *(getattr(model, "runnables", None) or ())):
         if inner is not None:
             yield from _models(inner)
 
@@ -118,6 +125,6 @@ def _rebuild(
         if not keys:
             raise
         raise ValueError(
-            f"the teacher ({kind.__name__}) was pickled without its {', '.join(keys)}; set the "
+            f"{kind.__name__} was pickled without its {', '.join(keys)}; set the "
             f"provider's environment variable where it is loaded ({type(error).__name__}: {error})"
         ) from error

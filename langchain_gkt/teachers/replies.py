@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from itertools import islice
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
@@ -12,7 +13,7 @@ from langchain_core.messages.utils import count_tokens_approximately
 from langchain_gkt.errors import GuidanceError
 from langchain_gkt.guidance import Guidance, GuidancePolicy
 from langchain_gkt.metadata import from_cache
-from langchain_gkt.providers.usage import believable
+from langchain_gkt.providers.usage import believable, completed
 from langchain_gkt.texts.stop_strings import find_stop
 from langchain_gkt.texts.tool_text import begins_call
 
@@ -41,8 +42,6 @@ _FINISHED = {
 _REASON_KEYS = ("finish_reason", "stop_reason", "done_reason")
 _CHARS_PER_TOKEN = 4
 """As langchain-core estimates."""
-_MOST_CHARS_PER_TOKEN = 32
-"""Of any real text; more of it than that cannot be what was reported."""
 
 
 def finish_reason(reply: BaseMessage) -> str | None:
@@ -73,15 +72,15 @@ def believed(reply: AIMessage) -> tuple[AIMessage, str | None]:
     Returns:
         The reply, a copy if anything is wrong with it; and what of its usage was refused, or None.
     """
-    given = getattr(reply, "usage_metadata", None)
-    usage, refused = believable(given, wrote=bool(str(reply.text)))
-    if from_cache(given):
-        usage, refused = given, None
+    given, text = getattr(reply, "usage_metadata", None), str(reply.text)
+    usage, refused = given, None
+    if not from_cache(given):
+        wrote = bool(text or reply.tool_calls or reply.invalid_tool_calls)
+        told = completed(given, reply.response_metadata)
+        usage, refused = believable(told, wrote=wrote, chars=len(text))
     update: dict[str, Any] = {} if usage == given else {"usage_metadata": usage}
-    if isinstance(reply.content, str) and (text := whole_characters(reply.content)) != (
-        reply.content
-    ):
-        update["content"] = text
+    if isinstance(reply.content, str) and (whole := whole_characters(text)) != text:
+        update["content"] = whole
     return reply.model_copy(update=update) if update else reply, refused
 
 
@@ -131,12 +130,14 @@ def _is_finished(reason: str | None, usage: Any, count: int, limit: int | None) 
 
 def _longest(text: str, usage: Any, count: int, limit: int) -> int:
     """Return how many characters of a reply can be kept if it may not be longer than its limit."""
-    if usage and count > limit:
-        return len(text) * limit // count
-    # An estimate is rough: only what is far beyond any doubt goes against the limit.
-    doubt = 2 * limit + 16 if not usage else 0
-    most = _CHARS_PER_TOKEN * doubt or _MOST_CHARS_PER_TOKEN * (count + 2)
-    return len(text) if len(text) <= most else _CHARS_PER_TOKEN * limit
+    if usage:
+        return len(text) * limit // max(limit, count)
+    # A token holds one word at most. By characters only what is beyond any doubt is too long.
+    words = list(islice(re.finditer(r"\S+", text), limit + 1))
+    if len(words) > limit:
+        return min(words[-1].start(), _CHARS_PER_TOKEN * limit)
+    doubt = _CHARS_PER_TOKEN * (2 * limit + 16)
+    return len(text) if len(text) <= doubt else _CHARS_PER_TOKEN * limit
 
 
 def explain_ignored_limit(guidance: Guidance, limit: int | None) -> tuple[str, str] | None:

@@ -23,6 +23,10 @@ class ForkSafeLock:
         """Give it back."""
         self._lock.release()
 
+    def __reduce__(self) -> tuple[type[ForkSafeLock], tuple[()]]:
+        """Pickle a free lock of the other process's own."""
+        return ForkSafeLock, ()
+
     def renew(self) -> None:
         """Make it free in a child: the threads that could give it back stayed with the parent."""
         self._lock = threading.RLock()

@@ -26,9 +26,10 @@ from langchain_gkt.costs.runs.model_runs import (
 )
 from langchain_gkt.costs.usage import message_of, text_length, usage_of
 from langchain_gkt.metadata import Role
-from langchain_gkt.providers.usage import repeated
+from langchain_gkt.providers.usage import repeated, service_tier
 
 _ROLES = get_args(Role)
+_OF_RUNS = ("_open", "_calls", "_roots", "_wrappers", "_tasks")
 _MAX_OPEN = 40_000
 """Most open runs, and calls, to remember; beyond it the oldest are taken for lost."""
 
@@ -87,11 +88,24 @@ class RunListener(BaseCallbackHandler):
         self._subscriber = subscriber
         # Collecting a forgotten stream ends its run, perhaps in a thread that holds the lock.
         self._lock = lock or ForkSafeLock()
+        self._start_runs()
+
+    def _start_runs(self) -> None:
+        """Know of no run."""
         self._open: OrderedDict[UUID, ModelRun] = OrderedDict()
         self._calls: OrderedDict[str, ChainCall] = OrderedDict()
         self._roots: dict[UUID, str] = {}
         self._wrappers: dict[UUID, _Wrapper] = {}
         self._tasks = CancelledTaskMonitor(self._left_open, self._lock)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle what was counted; runs that are still open stay with their own process."""
+        return {name: value for name, value in self.__dict__.items() if name not in _OF_RUNS}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Listen on in another process, or later."""
+        self.__dict__.update(state)
+        self._start_runs()
 
     # Handlers are given to models, which may be deep-copied: all copies listen together.
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -208,7 +222,7 @@ class RunListener(BaseCallbackHandler):
             if message is not None:
                 said, llm_output = message.response_metadata, response.llm_output or {}
                 run.response_model = said.get("model_name") or said.get("model") or None
-                run.tier = said.get("service_tier") or llm_output.get("service_tier")
+                run.tier = service_tier(said, llm_output)
             result = RunResult(
                 message=message,
                 usage=_usage_of(run, response, message),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import ModelFallbackMiddleware, SummarizationMiddleware
+from langgraph.checkpoint.memory import InMemorySaver
 from support.models.fakes import WordTeacher
 from support.models.scripted import ToolTeacher, add, save_scripted
 
@@ -75,11 +76,67 @@ async def test_a_spent_budget() -> None:
         await agent.ainvoke(SUM)
     ending = BudgetMiddleware(spent, teacher_price=PRICE, exit_behavior="end")
     state = create_agent(ToolTeacher(), [add], middleware=[ending]).invoke(SUM)
-    assert "budget is spent" in state["messages"][-1].text
+    last = state["messages"][-1]
+    assert last.text == "I have to stop here, because the budget is spent."
+    assert "Budget.usd=0.000001 could be passed" in last.response_metadata["budget_exceeded"]
     assert ending.report().teacher.calls == 0
     past = [BudgetMiddleware(spent, teacher_price=PRICE), ModelFallbackMiddleware(ToolTeacher())]
     with pytest.warns(UserWarning, match="behind the middleware"):
         create_agent(ToolTeacher(), [add], middleware=past).invoke(SUM)
+
+
+def short_answers() -> GuidedKnowledgeTransferChain:
+    """A model with a limit: without one, very long answers would be reserved."""
+    model = ToolTeacher()
+    return GuidedKnowledgeTransferChain(teacher=model, student=model, mode="teacher", max_tokens=60)
+
+
+def spent_in(agent, config) -> dict:
+    return agent.get_state(config).values["budget_of_thread"]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_thread_has_a_budget_of_its_own_that_outlives_the_process(asynchronous) -> None:
+    async def ask(agent, config) -> str:
+        asked = agent.ainvoke(SUM, config) if asynchronous else None
+        state = await asked if asked else agent.invoke(SUM, config)
+        return state["messages"][-1].text
+
+    def make(saver):
+        limit = Budget(tokens=8 * tokens_of_a_run)
+        keeper = BudgetMiddleware(per_thread=limit, exit_behavior="end", end_message="Enough.")
+        return create_agent(short_answers(), [add], middleware=[keeper], checkpointer=saver)
+
+    whole = BudgetMiddleware(Budget(tokens=10**6))
+    create_agent(short_answers(), [add], middleware=[whole]).invoke(SUM)
+    tokens_of_a_run = whole.report().budget["spent_tokens"]
+    saver = InMemorySaver()
+    first, second = ({"configurable": {"thread_id": name}} for name in "ab")
+    agent = make(saver)
+    assert (await ask(agent, first)).endswith("7.")
+    assert spent_in(agent, first) == {"spent_usd": "0", "spent_tokens": tokens_of_a_run}
+    restarted = make(saver)  # another process
+    answers = [await ask(restarted, first) for _ in range(6)]
+    assert answers[0].endswith("7.") and answers[-1] == "Enough."
+    assert tokens_of_a_run < spent_in(restarted, first)["spent_tokens"] <= 8 * tokens_of_a_run
+    assert (await ask(restarted, second)).endswith("7.")
+    assert "budget_of_thread" not in restarted.invoke(SUM, second)
+
+
+def test_a_run_has_a_budget_of_its_own() -> None:
+    whole = BudgetMiddleware(Budget(tokens=10**6))
+    create_agent(short_answers(), [add], middleware=[whole]).invoke(SUM)
+    limit = 2 * whole.report().budget["spent_tokens"] + 60
+    keeper = BudgetMiddleware(per_run=Budget(tokens=limit), exit_behavior="end")
+    agent = create_agent(short_answers(), [add], middleware=[keeper], checkpointer=InMemorySaver())
+    for number in range(5):  # each begins with nothing spent
+        state = agent.invoke(SUM, {"configurable": {"thread_id": number}})
+        assert state["messages"][-1].text.endswith("7.")
+    spent = keeper.report().teacher
+    assert spent.prompt_tokens + spent.completion_tokens > limit
+    small = BudgetMiddleware(per_run=Budget(tokens=3), exit_behavior="end")
+    state = create_agent(short_answers(), [add], middleware=[small]).invoke(SUM)
+    assert state["messages"][-1].text == "I have to stop here, because the budget is spent."
 
 
 def test_wrong_fields_are_refused(student) -> None:
@@ -89,6 +146,10 @@ def test_wrong_fields_are_refused(student) -> None:
         GuidanceMiddleware(student=student, teacher=WordTeacher())
     with pytest.raises(TypeError, match="Budget"):
         BudgetMiddleware("5")
+    with pytest.raises(TypeError, match="per_thread must be a Budget"):
+        BudgetMiddleware(per_thread="5")
+    with pytest.raises(ValueError, match="limits nothing; give budget="):
+        BudgetMiddleware()
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

@@ -1,0 +1,131 @@
+"""The public price list genai-prices, asked what one call cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from decimal import Decimal
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+from langchain_gkt.costs.usage import Tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallCost:
+    """The price of one call, in US dollars.
+
+    Attributes:
+        prompt: Of the prompt tokens, with a fee for the request itself; None if unpriced.
+        completion: Of the completion tokens; None if unpriced.
+        source: Where the price comes from with its date, or why there is none.
+        prompt_if_cached: Of the prompt tokens had the provider read all of them from its
+            cache; None if no price for that is known.
+    """
+
+    prompt: Decimal | None
+    completion: Decimal | None
+    source: str
+    prompt_if_cached: Decimal | None = None
+
+
+def tier_note(tier: str, *, known: bool) -> str:
+    """Say in which tier a call was priced, and whether that has a price of its own."""
+    return f" (tier {tier}{'' if known else ': no such price, standard used'})"
+
+
+def places(
+    provider: str | None, base_url: str | None, names: tuple[str | None, ...]
+) -> Iterator[tuple[str, dict[str, str | None], str]]:
+    """Give the places of the list where a call's price may be.
+
+    Args:
+        provider: The called provider's id.
+        base_url: The called server's address, if known.
+        names: Names of the model, the likeliest first.
+
+    Yields:
+        A model's name, arguments of ``calc_price`` that say whose it is, and how that is known.
+    """
+    for name in dict.fromkeys(name for name in names if name):
+        if base_url:
+            yield name, {"provider_api_url": base_url}, "by server address"
+    for name in dict.fromkeys(name for name in names if name):
+        if provider:
+            how = "by provider id"
+            if base_url:
+                how += f", because {base_url} is no address it knows"
+            yield name, {"provider_id": provider}, how
+
+
+def look_up(
+    tokens: Tokens, model: str, place: Mapping[str, str | None], how: str
+) -> CallCost | None:
+    """Ask genai-prices.
+
+    Args:
+        tokens: What the call used.
+        model: The model's name.
+        place: Arguments of ``calc_price`` that say whose it is.
+        how: How that is known.
+
+    Returns:
+        The cost; None if it knows no price that covers these tokens.
+    """
+    from genai_prices import Usage, calc_price
+
+    calc: Any = calc_price  # its overloads cannot be met by a mapping
+    # A list names a tier by one of these, by whichever its provider does.
+    keys = ("service_tier", "processing", "speed")
+    context = dict.fromkeys(keys, tokens.tier) if tokens.tier else None
+
+    def ask(cached: int, written: int, hour: int) -> Any:
+        return calc(
+            Usage(
+                input_tokens=tokens.prompt,
+                output_tokens=tokens.completion,
+                cache_read_tokens=cached or None,
+                cache_write_tokens=written or None,
+                cache_write_1h_tokens=hour or None,
+                input_audio_tokens=tokens.prompt_audio or None,
+                output_audio_tokens=tokens.completion_audio or None,
+            ),
+            model,
+            **place,
+            price_context=context,
+        )
+
+    try:
+        found = ask(tokens.cached, tokens.cache_written, tokens.cache_written_1h)
+        rates = found.model_price
+        # A model billed by the minute or the picture has no token price: that is not 0.
+        if tokens.prompt and rates.input_mtok is None:
+            return None
+        if tokens.completion and rates.output_mtok is None:
+            return None
+        cheaper = rates.cache_read_mtok is not None and not tokens.prompt_audio
+        all_cached = ask(tokens.prompt, 0, 0).input_price if cheaper else None
+    except (LookupError, ValueError):  # unknown, or usage that its price cannot hold
+        return None
+    fee = found.total_price - found.input_price - found.output_price
+    tiered = ""
+    if tokens.tier:
+        variants = found.model.price_variants or ()
+        known = any(tokens.tier in one.when.values() for one in variants)
+        tiered = tier_note(tokens.tier, known=known)
+    when = found.auto_update_timestamp or datetime.now(timezone.utc)
+    verb = "updated" if found.auto_update_timestamp else "looked up"
+    return CallCost(
+        prompt=found.input_price + fee,
+        completion=found.output_price,
+        prompt_if_cached=None if all_cached is None else all_cached + fee,
+        source=f"{found.provider.id}:{found.model.id}{tiered}, genai-prices {_release()} "
+        f"({how}; {verb} {when:%Y-%m-%d})",
+    )
+
+
+@cache
+def _release() -> str:
+    return version("genai-prices")
