@@ -28,14 +28,24 @@ CACHED = {**NO_TOKENS, "total_cost": 0}
 
 
 def usage_of_answer(
-    guidance: Guidance | None, tool_reply: AIMessage | None, reply: AIMessage | None
+    guidance: Guidance | None,
+    tool_reply: AIMessage | None,
+    reply: AIMessage | None,
+    *,
+    prompt_share: float | None = None,
 ) -> UsageMetadata | None:
     """Describe an answer: the tokens of its conversation, and its own.
+
+    The prompt is the larger one of both models: middleware that shortens long conversations goes
+    by it, and would be misled by a tool call of the teacher that measures another prompt than the
+    student's answer before it.
 
     Args:
         guidance: The beginning of the answer, or None.
         tool_reply: The teacher's tool call, or None.
         reply: The student's reply, or None if the teacher finished the answer.
+        prompt_share: How long the teacher's prompt was, as a share of the conversation; None if it
+            was the whole. Where the student read nothing, the whole is estimated by it.
 
     Returns:
         What a single model would have reported; None if the model that ended the answer
@@ -43,14 +53,25 @@ def usage_of_answer(
     """
     if reply is None:
         taught = tool_reply.usage_metadata if tool_reply else guidance and guidance.usage
-        return _counts(taught) if taught else None
+        if not taught:
+            return None
+        counts = _counts(taught)
+        return _with_prompt(counts, round(counts["input_tokens"] / (prompt_share or 1)))
     usage = reply.usage_metadata
     if not usage or not guidance:
         return _counts(usage) if usage else None
     # The student read the guidance as part of its prompt, but it is part of the answer.
     total = usage["input_tokens"] + usage["output_tokens"]
     output = min(total, usage["output_tokens"] + guidance.kept_tokens)
-    return UsageMetadata(input_tokens=total - output, output_tokens=output, total_tokens=total)
+    own = UsageMetadata(input_tokens=total - output, output_tokens=output, total_tokens=total)
+    return _with_prompt(own, guidance.usage["input_tokens"] if guidance.usage else 0)
+
+
+def _with_prompt(usage: UsageMetadata, tokens: int) -> UsageMetadata:
+    """Have usage count a prompt of at least so many tokens."""
+    more = max(0, tokens - usage["input_tokens"])
+    counts: Any = {name: usage[name] + more for name in ("input_tokens", "total_tokens")}  # type: ignore[literal-required]
+    return {**usage, **counts}  # type: ignore[no-any-return]
 
 
 def prompt_share(messages: Sequence[BaseMessage], prompt: PreparedPrompt) -> float | None:

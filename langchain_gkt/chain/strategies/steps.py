@@ -344,7 +344,9 @@ def last_chunk(answer: Answer) -> ChatGenerationChunk:
     return ChatGenerationChunk(
         message=AIMessageChunk(
             content="",
-            usage_metadata=usage_of_answer(guidance, outcome.tool_reply, reply),
+            usage_metadata=usage_of_answer(
+                guidance, outcome.tool_reply, reply, prompt_share=outcome.prompt_share
+            ),
             response_metadata={
                 "model_name": settings.model_name,
                 "model_provider": provider_of(outcome.tool_reply),

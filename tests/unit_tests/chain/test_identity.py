@@ -12,12 +12,13 @@ from langchain_core._api.deprecation import LangChainPendingDeprecationWarning
 from langchain_core.caches import InMemoryCache
 from langchain_core.globals import set_llm_cache
 from langchain_core.language_models import FakeMessagesListChatModel
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, HumanMessage
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 from support.models.fakes import MODELS, Recorder, WordTeacher, make
 
 from langchain_gkt import GuidancePolicy, GuidedKnowledgeTransferChain, HuggingFaceStudent
+from langchain_gkt.chain.identity import without_bookkeeping
 
 
 def openai(**kwargs: Any) -> ChatOpenAI:
@@ -129,3 +130,33 @@ async def test_caches(kind, teacher, student, problem, tmp_path) -> None:
         set_llm_cache(None)
         if kind == "sqlite":
             cache.engine.dispose()
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+@pytest.mark.filterwarnings("ignore:.*langchain-community.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*allowed_objects.*")
+def test_a_conversation_is_found_again_in_the_cache(kind, tmp_path) -> None:
+    if kind == "sqlite":
+        from langchain_community.cache import SQLiteCache
+
+        cache = SQLiteCache(str(tmp_path / "cache.db"))
+    else:
+        cache = InMemoryCache()
+    teacher, student = WordTeacher(answer="One. " * 9, asked=[]), WordTeacher(answer="Two.")
+    chain = make(teacher, student, guidance_tokens=12, cache=cache)
+    asked = []
+    for _ in range(3):
+        first = chain.invoke([HumanMessage("A")])
+        chain.invoke([HumanMessage("A"), first, HumanMessage("B")])
+        asked.append(len(teacher.asked))
+    assert asked == [2, 2, 2]
+    plain = AIMessage(
+        first.text, response_metadata={"model_name": first.response_metadata["model_name"]}
+    )
+    told = without_bookkeeping([plain, first])
+    assert told[0] is plain
+    assert told[1].usage_metadata is None and "gkt" not in told[1].response_metadata
+    assert first.usage_metadata and "gkt" in first.response_metadata  # the caller's own is kept
+    other = AIMessage("Something else.")
+    chain.invoke([HumanMessage("A"), other, HumanMessage("B")])
+    assert len(teacher.asked) == 3

@@ -8,7 +8,12 @@ import pytest
 from langchain_core.messages import AIMessage
 
 from langchain_gkt import GuidancePolicy, TeacherError
-from langchain_gkt.teachers.replies import read, without_reasoning
+from langchain_gkt.teachers.replies import (
+    believed,
+    explain_ignored_limit,
+    read,
+    without_reasoning,
+)
 
 
 def message(text: str, output: int | None = None, reasoning: int = 0, **metadata) -> AIMessage:
@@ -49,6 +54,31 @@ def test_a_limit_that_was_ignored_is_cut_to() -> None:
     assert guidance.text == "ab ab ab "
     assert not guidance.complete
     assert guidance.token_count == 30
+
+
+def test_a_limit_that_was_ignored_without_a_word_about_usage_is_noticed() -> None:
+    told = read(message("ab cd " * 10, finish_reason="stop"), 12, GuidancePolicy(), None)
+    key, says = explain_ignored_limit(told, 12)
+    assert key == "ignored-limit-unreported"
+    assert "asked for at most 12" in says
+    assert len(told.written.split()) == 20 and len(told.text.split()) <= 12
+    assert not told.complete
+    # Long words take several tokens each, but never more than they have letters.
+    kept = read(
+        message("internationalisation " * 7, finish_reason="stop"), 12, GuidancePolicy(), None
+    )
+    assert explain_ignored_limit(kept, 12) is None and kept.complete
+
+
+@pytest.mark.parametrize("output", [0, 1, None])
+def test_usage_in_parts_cuts_no_text(output) -> None:
+    text = "Six apples and four make ten. " * 4
+    whole = message(text, output, finish_reason="stop")
+    reply, refused = believed(whole)
+    assert (reply.usage_metadata, refused) == (None, None)
+    guidance = read(reply, 24, GuidancePolicy(), None)
+    assert (guidance.text, guidance.complete, guidance.estimated) == (text, True, True)
+    assert explain_ignored_limit(guidance, 24) is None
 
 
 def test_hidden_reasoning_that_eats_the_limit_is_explained() -> None:
