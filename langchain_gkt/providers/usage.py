@@ -177,8 +177,8 @@ def service_tier(*metadata: Mapping[str, Any] | None) -> str | None:
     for place in (*metadata, *_reports(*metadata)):
         for key in ("service_tier", "speed"):
             given = (place or {}).get(key)
-            if isinstance(given, str) and (tier := _once(given)) not in ("", *_STANDARD_TIERS):
-                return tier
+            if isinstance(given, str) and given and _once(given) not in _STANDARD_TIERS:
+                return _once(given)
     return None
 
 

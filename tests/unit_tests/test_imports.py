@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import graphlib
+from pathlib import Path
 
 import grimp
 import pytest
 from support.programs.processes import run_python
+
+import langchain_gkt
+
+IMPORTS = ("import_module", "__import__")
 
 
 @pytest.mark.slow
@@ -57,3 +63,17 @@ def test_no_module_imports_itself_in_a_circle() -> None:
         graphlib.TopologicalSorter(imports).prepare()
     except graphlib.CycleError as error:
         pytest.fail(" imports ".join(reversed(error.args[1])))
+
+
+def test_no_import_of_our_own_is_hidden_in_a_call() -> None:
+    """What is imported by name, neither import-linter nor a reader sees."""
+    package = Path(langchain_gkt.__file__).parent
+    hidden = [
+        (str(file.relative_to(package)), call.lineno)
+        for file in package.rglob("*.py")
+        for call in ast.walk(ast.parse(file.read_text()))
+        if isinstance(call, ast.Call)
+        and getattr(call.func, "attr", getattr(call.func, "id", "")) in IMPORTS
+        and getattr(call.args[0], "value", "langchain_gkt").startswith("langchain_gkt")
+    ]
+    assert [file for file, _ in hidden] == ["__init__.py"], hidden  # the public names

@@ -105,6 +105,7 @@ def test_what_the_client_said_is_kept() -> None:
         ({"service_tier": "flexflex"}, "flex"),  # chunks of a stream, joined
         ({"service_tier": "standardstandard"}, None),
         ({"service_tier": None, "usage": {"service_tier": 3}}, None),
+        ({"service_tier": "", "usage": {"speed": ""}}, None),
         ({}, None),
     ],
 )
