@@ -8,11 +8,11 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from langchain_core.messages import BaseMessage
-from pydantic import ConfigDict, PlainValidator, model_validator
+from pydantic import ConfigDict, PlainValidator
 from pydantic.dataclasses import dataclass
 
 from langchain_gkt.costs.price_list import CallCost
-from langchain_gkt.costs.prices import Prices, Usd, check_price, refuse_unknown_fields
+from langchain_gkt.costs.prices import KnownFields, Prices, Usd, check_price
 from langchain_gkt.costs.totals import UsageTotals, amount
 from langchain_gkt.costs.usage import TokenRate
 from langchain_gkt.errors import BudgetExceeded
@@ -38,7 +38,7 @@ def _prices(value: Any) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(title="Budget"))
-class Budget:
+class Budget(KnownFields):
     """The most that may be spent.
 
     Before the teacher is asked, the most its call can cost (an upper estimate of the prompt
@@ -58,11 +58,6 @@ class Budget:
     tokens: Annotated[int, PlainValidator(_tokens)] | None = None
     on_exceeded: Literal["raise", "student"] = "raise"
     teacher_price: Annotated[Prices, PlainValidator(_prices)] = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unknown(cls, given: Any) -> Any:
-        return refuse_unknown_fields(cls, given)
 
     def __post_init__(self) -> None:
         """Refuse a budget without a limit."""

@@ -46,23 +46,16 @@ Usd: TypeAlias = Annotated[Decimal, PlainValidator(_usd)]
 """US dollars: a Decimal, int or decimal string, finite and not negative."""
 
 
-def refuse_unknown_fields(kind: type[Any], given: Any) -> Any:
-    """Refuse arguments that a dataclass does not take: pydantic would drop them.
+class KnownFields:
+    """Refuses unknown arguments of a dataclass with the nearest name; pydantic would drop them."""
 
-    Args:
-        kind: The dataclass.
-        given: The arguments, as a validator of pydantic gets them.
-
-    Returns:
-        The arguments.
-
-    Raises:
-        TypeError: If one is unknown; the message names the nearest.
-    """
-    if isinstance(given, ArgsKwargs):
-        names = [field.name for field in dataclasses.fields(kind)]
-        refuse_unknown(given.kwargs or {}, names, kind.__name__)
-    return given
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_fields(cls, values: Any) -> Any:
+        given = values.kwargs if isinstance(values, ArgsKwargs) else values
+        known: Any = cls.__dataclass_fields__  # type: ignore[attr-defined]
+        refuse_unknown(given or (), known, cls.__name__)
+        return values
 
 
 def _tiers(value: object) -> Mapping[str, Any]:
@@ -79,7 +72,7 @@ def _tiers(value: object) -> Mapping[str, Any]:
 
 
 @dataclass(frozen=True, config=ConfigDict(title="Price"))
-class Price:
+class Price(KnownFields):
     """What a model costs, in US dollars per million tokens.
 
     An amount is a Decimal, an int or a decimal string, and not negative; a float, which cannot
@@ -111,11 +104,6 @@ class Price:
         default_factory=dict, hash=False
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unknown(cls, given: Any) -> Any:
-        return refuse_unknown_fields(cls, given)
-
     def __post_init__(self) -> None:
         """Date what the user gave."""
         _set_date(self)
@@ -132,7 +120,7 @@ class Price:
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(title="MachineTime"))
-class MachineTime:
+class MachineTime(KnownFields):
     """What a student costs by the hour of the machine it runs on.
 
     Only busy time is charged: seconds in which at least one call of the student runs, so
@@ -147,11 +135,6 @@ class MachineTime:
     usd_per_hour: Usd
     source: str = "user"
     as_of: str | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unknown(cls, given: Any) -> Any:
-        return refuse_unknown_fields(cls, given)
 
     def __post_init__(self) -> None:
         """Date what the user gave."""
