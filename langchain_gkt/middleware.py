@@ -21,6 +21,7 @@ except ImportError as missing:
     raise ImportError(
         f'{missing}. The middleware needs langchain: pip install "langchain-gkt[cli]"'
     ) from missing
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
 from typing_extensions import NotRequired
@@ -207,7 +208,7 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
 
     def _counted(self, request: _Request, trackers: Mapping[str, CostTracker]) -> _Request:
         model: BaseChatModel = request.model
-        own = [*trackers.values(), self.tracker]
+        own: list[BaseCallbackHandler] = [*trackers.values(), self.tracker]
         if not isinstance(model, GuidedKnowledgeTransferChain):
             # In mode "teacher" the student is never asked, so the model may stand for it.
             alone = GuidedKnowledgeTransferChain(

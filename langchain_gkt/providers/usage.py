@@ -123,9 +123,9 @@ def _read_report(report: Mapping[str, Any]) -> dict[str, Any]:
     for name in _COMPLETION_DETAILS:
         answers |= _renamed(report.get(name))
     # Anthropic counts what is read from its cache, and written to it, beside the prompt.
-    if _is_count(prompt) and not report.get("prompt_tokens"):
+    if isinstance(prompt, int) and not report.get("prompt_tokens"):
         beside = (report.get("cache_read_input_tokens"), report.get("cache_creation_input_tokens"))
-        prompt += sum(count for count in beside if _is_count(count))
+        prompt += sum(count for count in beside if isinstance(count, int))
     return {
         "input_tokens": prompt,
         "output_tokens": completion,

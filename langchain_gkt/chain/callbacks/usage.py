@@ -70,8 +70,8 @@ def usage_of_answer(
 def _with_prompt(usage: UsageMetadata, tokens: int) -> UsageMetadata:
     """Have usage count a prompt of at least so many tokens."""
     more = max(0, tokens - usage["input_tokens"])
-    counts: Any = {name: usage[name] + more for name in ("input_tokens", "total_tokens")}  # type: ignore[literal-required]
-    return {**usage, **counts}  # type: ignore[no-any-return]
+    counts: Any = {name: usage[name] + more for name in ("input_tokens", "total_tokens")}
+    return {**usage, **counts}
 
 
 def prompt_share(messages: Sequence[BaseMessage], prompt: PreparedPrompt) -> float | None:
