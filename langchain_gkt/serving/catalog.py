@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 from urllib.parse import urlsplit
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
+from pydantic import ValidationError
 
 from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
+from langchain_gkt.errors import explain
+from langchain_gkt.guidance import as_policy
 from langchain_gkt.metadata import Mode
 from langchain_gkt.prompts.plain_data import from_data
 from langchain_gkt.serving.api.json_schemas import refuse_endless
@@ -128,10 +131,9 @@ class Catalog:
             arguments["response_format"] = body.response_format
         if body.gkt.guidance_tokens is not None:
             arguments["guidance_tokens"] = body.gkt.guidance_tokens
-        if body.gkt.guidance is not None:
-            arguments["guidance"] = body.gkt.guidance
-        if body.gkt.teacher_prompt is not None:
-            arguments["teacher_prompt"] = from_data(body.gkt.teacher_prompt)
+        for name, read in (("guidance", as_policy), ("teacher_prompt", from_data)):
+            if (value := getattr(body.gkt, name)) is not None:
+                arguments[name] = _read(value, read, f"gkt.{name}")
         chain = _sampling(self.chain, seed=body.seed, top_p=body.top_p)
         if body.continue_final_message:
             chain = chain.model_copy(update={"teacher": _continuing(chain.teacher)})
@@ -141,6 +143,15 @@ class Catalog:
             arguments=arguments,
             forced_tool=forced_tool,
         )
+
+
+def _read(value: Any, read: Callable[[Any], Any], field: str) -> Any:
+    try:
+        return read(value)
+    except ValidationError as error:
+        raise ValueError(f"{field}: {explain(error)}") from None
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{field}: {error}") from None
 
 
 def _continuing(teacher: Any) -> Any:

@@ -206,7 +206,7 @@ def _of_validation(error: RequestValidationError) -> APIError:
         message = str(cause or one["msg"])
         if one["type"] == "json_invalid":
             place, message = "", f"the body is no JSON: {message}"
-        elif one["type"] == "model_attributes_type":
+        elif one["type"] == "model_attributes_type" or (one["loc"] == ("body",) and not cause):
             place, message = "", "the body must be a JSON object, sent as application/json"
         if isinstance(cause, Exception) and (own := _param(message)):
             param, place = param or own, ""  # a message of ours names the field itself

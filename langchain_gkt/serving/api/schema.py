@@ -243,7 +243,7 @@ class ChatCompletionRequest(CompletionFields):
         return str(named)
 
 
-FIELDS = {*ChatCompletionRequest.model_fields, *GKTOptions.model_fields}
+FIELDS = {*ChatCompletionRequest.model_fields, *GKTOptions.model_fields, *_REFUSED, *_HINTS}
 """Fields that a message may be about."""
 
 
