@@ -18,6 +18,8 @@ from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
 from langchain_gkt.costs import Budget, CostTracker
 from langchain_gkt.serving.answering import AnswerFormat, Answering, ClientGone
 from langchain_gkt.serving.api.chat_completions import ChatAnswer
+from langchain_gkt.serving.api.responses_answer import ResponsesAnswer
+from langchain_gkt.serving.api.responses_request import ResponsesRequest
 from langchain_gkt.serving.api.schema import ChatCompletionRequest
 from langchain_gkt.serving.catalog import Catalog
 from langchain_gkt.serving.errors import APIError, as_api_error
@@ -143,5 +145,9 @@ def build_app(
     ) -> dict[str, Any] | Response:
         form = ChatAnswer(body.model, include_usage=body.includes_usage)
         return await answer(body, form, connection)
+
+    @app.post("/v1/responses", response_model=None)
+    async def responses(body: ResponsesRequest, connection: Request) -> dict[str, Any] | Response:
+        return await answer(body, ResponsesAnswer(body), connection)
 
     return app

@@ -38,11 +38,23 @@ def as_langchain(messages: Sequence[Mapping[str, Any]]) -> list[BaseMessage]:
             such as ``messages[2].content``.
     """
     return convert_to_messages(
-        [_checked(message, f"messages[{at}]") for at, message in enumerate(messages)]
+        [check_message(message, f"messages[{at}]") for at, message in enumerate(messages)]
     )
 
 
-def _checked(given: Mapping[str, Any], place: str) -> dict[str, Any]:
+def check_message(given: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Check one message.
+
+    Args:
+        given: The message as the API spells it.
+        place: What an error calls it.
+
+    Returns:
+        The message as LangChain reads it.
+
+    Raises:
+        ValueError: As for `as_langchain`.
+    """
     message = without_nulls(dict(given))
     role = message.get("role")
     if role not in _ROLES:

@@ -243,7 +243,14 @@ class ChatCompletionRequest(CompletionFields):
         return str(named)
 
 
-FIELDS = {*ChatCompletionRequest.model_fields, *GKTOptions.model_fields, *_REFUSED, *_HINTS}
+FIELDS = {
+    "input",
+    "text",
+    *ChatCompletionRequest.model_fields,
+    *GKTOptions.model_fields,
+    *_REFUSED,
+    *_HINTS,
+}
 """Fields that a message may be about."""
 
 
