@@ -243,15 +243,15 @@ class ChatCompletionRequest(CompletionFields):
         return str(named)
 
 
+_OF_RESPONSES = ("background", "conversation", "input", "previous_response_id", "prompt", "text")
 FIELDS = {
-    "input",
-    "text",
     *ChatCompletionRequest.model_fields,
     *GKTOptions.model_fields,
-    *_REFUSED,
     *_HINTS,
+    *_OF_RESPONSES,
+    *_REFUSED,
 }
-"""Fields that a message may be about."""
+"""Fields of either API that a message may be about."""
 
 
 def _tool(tool: dict[str, Any], at: int) -> dict[str, Any]:
