@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 from urllib.parse import urlsplit
 
 from langchain_core.language_models import BaseChatModel
@@ -13,6 +13,7 @@ from langchain_core.messages import BaseMessage
 from pydantic import ValidationError
 
 from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
+from langchain_gkt.chain.strategy import strategy_names
 from langchain_gkt.errors import explain
 from langchain_gkt.guidance import as_policy
 from langchain_gkt.metadata import Mode
@@ -23,14 +24,6 @@ from langchain_gkt.serving.errors import APIError
 from langchain_gkt.structured_output.schema import schema_in
 from langchain_gkt.students.remote import remote_student
 from langchain_gkt.teachers.wrappers import with_fields
-
-_DEFAULT_MODE: Mode = "guided"
-
-
-def _modes() -> Iterable[Mode]:
-    """Return the chain's modes; the first is served under the bare name."""
-    modes: tuple[Mode, ...] = get_args(Mode)
-    return sorted(modes, key=lambda mode: mode != _DEFAULT_MODE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +55,9 @@ class Catalog:
                 ``-teacher``.
         """
         self.chain, self._created = chain, int(time.time())
-        self.modes = {
-            name if mode == _DEFAULT_MODE else f"{name}-{mode}": mode for mode in _modes()
-        }
+        default, *others = strategy_names()
+        self.modes: dict[str, Mode] = {name: default}
+        self.modes |= {f"{name}-{mode}": mode for mode in others}
 
     def describe(self, model: str) -> dict[str, Any]:
         """Return a model as ``/v1/models`` shows it.
