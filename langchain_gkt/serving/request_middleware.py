@@ -14,11 +14,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from langchain_gkt.serving.errors import APIError, as_api_error
 from langchain_gkt.serving.keys import KeyRing
+from langchain_gkt.serving.memory import release_freed_memory
 from langchain_gkt.serving.metrics import Metrics
 from langchain_gkt.serving.records import RequestRecord, log
 
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 _QUIET = ("/health", "/metrics")
+_LARGE_BYTES = 2**17
+"""Bytes of a body whose tokens take so much memory that it is given back at once."""
 _MOST_UNREAD_BYTES = 2**26
 """Bytes of an oversized body that are read away, so that its sender gets to read the answer."""
 
@@ -86,6 +89,8 @@ class RequestMiddleware:
             if not is_quiet:
                 self.metrics.observe(record)
                 log("request", **record.to_dict())
+            if record.body_bytes > _LARGE_BYTES:
+                asyncio.get_running_loop().run_in_executor(None, release_freed_memory)
 
     async def _admit(
         self, scope: Scope, headers: Headers, receive: Receive, record: RequestRecord
@@ -105,6 +110,7 @@ class RequestMiddleware:
                 code="unsupported_encoding",
             )
         body = await self._read(headers, receive)
+        record.body_bytes = len(body)
         is_replayed = False
 
         async def replay() -> Message:
