@@ -25,6 +25,8 @@ from langchain_gkt.structured_output.schema import schema_in
 from langchain_gkt.students.remote import remote_student
 from langchain_gkt.teachers.wrappers import with_fields
 
+_READERS: dict[str, Callable[[Any], Any]] = {"guidance": as_policy, "teacher_prompt": from_data}
+
 
 @dataclass(frozen=True, kw_only=True)
 class ServedCall:
@@ -124,7 +126,7 @@ class Catalog:
             arguments["response_format"] = body.response_format
         if body.gkt.guidance_tokens is not None:
             arguments["guidance_tokens"] = body.gkt.guidance_tokens
-        for name, read in (("guidance", as_policy), ("teacher_prompt", from_data)):
+        for name, read in _READERS.items():
             if (value := getattr(body.gkt, name)) is not None:
                 arguments[name] = _read(value, read, f"gkt.{name}")
         chain = _sampling(self.chain, seed=body.seed, top_p=body.top_p)

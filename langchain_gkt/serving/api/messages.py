@@ -145,5 +145,10 @@ def _text(value: Any, place: str) -> str:
 
 
 def _kind(value: Any) -> str:
-    names = {bool: "true or false", int: "a number", float: "a number", dict: "an object"}
+    names: dict[type, str] = {
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        dict: "an object",
+    }
     return {**names, list: "a list", str: "a text"}.get(type(value), type(value).__name__)

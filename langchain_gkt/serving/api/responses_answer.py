@@ -14,7 +14,7 @@ from langchain_gkt.serving.api.chat_completions import assistant_message, delta_
 from langchain_gkt.serving.api.responses_request import ResponsesRequest
 
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
-_EMPTY = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
+_EMPTY: dict[str, Any] = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
 
 
 class ResponsesAnswer:
@@ -26,7 +26,7 @@ class ResponsesAnswer:
         Args:
             request: The request, some of whose fields a response repeats.
         """
-        self._base = {
+        self._base: dict[str, Any] = {
             "id": f"resp_{uuid.uuid4().hex}",
             "object": "response",
             "created_at": int(time.time()),
