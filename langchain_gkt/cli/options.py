@@ -317,6 +317,33 @@ class ServeOptions:
     max_body_bytes: Annotated[
         int, typer.Option(parser=positive, metavar="N", help="Most bytes of a request.")
     ] = 2**20
+    read_seconds: Annotated[
+        float,
+        typer.Option(
+            parser=_more_than_zero,
+            metavar="N",
+            help="How long a client may take to send a request.",
+        ),
+    ] = 30.0
+    max_connections: Annotated[
+        int, typer.Option(parser=positive, metavar="N", help="Most connections at the same time.")
+    ] = 256
+    allowed_hosts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            show_default="this machine's names, or any on another --host",
+            help="Names that clients may call the server, such as ai.example.com; * for any.",
+        ),
+    ] = None
+    cors_origins: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            show_default="none",
+            help="Web pages that may ask from a browser, such as https://app.example.com.",
+        ),
+    ] = None
     shutdown_seconds: Annotated[
         float,
         typer.Option(

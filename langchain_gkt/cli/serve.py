@@ -28,7 +28,7 @@ def serve(options: ServeOptions, models: ModelOptions) -> None:
     """
     try:
         from langchain_gkt.serving.app import build_app
-        from langchain_gkt.serving.run import LOCAL_HOSTS, bind, run
+        from langchain_gkt.serving.run import LOCAL_HOSTS, bind, default_hosts, run
     except ImportError as error:
         raise ImportError(
             f'{error}. The server needs more: pip install "langchain-gkt[server]"'
@@ -53,10 +53,23 @@ def serve(options: ServeOptions, models: ModelOptions) -> None:
                 budget=budget,
                 prices=given_prices,
                 max_body_bytes=options.max_body_bytes,
+                read_seconds=options.read_seconds,
+                allowed_hosts=_listed(options.allowed_hosts) or default_hosts(options.host),
+                cors_origins=_listed(options.cors_origins),
             )
-            run(app, listener, shutdown_seconds=options.shutdown_seconds)
+            run(
+                app,
+                listener,
+                shutdown_seconds=options.shutdown_seconds,
+                read_seconds=options.read_seconds,
+                max_connections=options.max_connections,
+            )
     finally:
         listener.close()
+
+
+def _listed(text: str | None) -> list[str]:
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
 def _budget(name: str, usd: str | None, options: ServeOptions) -> Budget | None:

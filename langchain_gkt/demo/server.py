@@ -29,8 +29,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.messages.ai import UsageMetadata
 from starlette.concurrency import run_in_threadpool
 
-from langchain_gkt.serving.errors import APIError, as_api_error
-from langchain_gkt.serving.responses import (
+from langchain_gkt.serving.api.chat_completions import (
     DONE,
     choice_of,
     common_fields,
@@ -40,7 +39,8 @@ from langchain_gkt.serving.responses import (
     usage_fields,
     whole_choice,
 )
-from langchain_gkt.serving.schema import CompletionFields
+from langchain_gkt.serving.api.schema import CompletionFields
+from langchain_gkt.serving.errors import APIError, as_api_error
 from langchain_gkt.students.generation import Generation
 from langchain_gkt.students.huggingface import HuggingFaceStudent
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
 
@@ -17,6 +18,18 @@ _NEVER_SENT = {
     "UnicodeEncodeError",
     "UnsupportedProtocol",
     "gaierror",
+}
+# Functions of clients that write a request: what fails inside of them was not sent yet.
+_WRITES_REQUEST = {
+    "_build_request",  # the clients of openai, anthropic and groq
+    "_chat_params",
+    "_convert_message_to_dict",
+    "_create_message_dicts",
+    "_get_request_payload",
+    "_messages_to_bedrock",
+    "_prepare_request",
+    "build_request",  # httpx
+    "convert_message_to_dict",
 }
 # What clients raise that stumble over a reply they do not understand.
 _UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
@@ -80,14 +93,23 @@ def may_have_billed(error: BaseException) -> bool:
         error: What the call failed with.
 
     Returns:
-        False if the provider answered with an HTTP error, or was never reached; True for
-        a reply that could not be read, a broken connection, a timeout, a reader that left.
+        False if the provider answered with an HTTP error, was never reached, or the client could
+        not even write its request; True for a reply that could not be read, a broken connection,
+        a timeout, a reader that left.
     """
     if (status := status_of(error)) is not None:
         return 200 <= status < 300
     return not any(
-        isinstance(one, Exception) and type(one).__name__ in _NEVER_SENT for one in causes(error)
+        isinstance(one, Exception)
+        and (type(one).__name__ in _NEVER_SENT or not _WRITES_REQUEST.isdisjoint(_functions(one)))
+        for one in causes(error)
     )
+
+
+def _functions(error: BaseException) -> Iterator[str]:
+    """Yield the names of the functions that an error passed through."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        yield frame.f_code.co_name
 
 
 def retry_after(error: BaseException) -> float | None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, AIMessageChunk
@@ -15,21 +15,30 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from langchain_gkt.costs import CostTracker
-from langchain_gkt.serving.catalog import ChainCall
-from langchain_gkt.serving.errors import as_api_error
+from langchain_gkt.serving.catalog import ServedCall
+from langchain_gkt.serving.errors import NO_RETRY, APIError, as_api_error
 from langchain_gkt.serving.records import RequestRecord, role_fields
-from langchain_gkt.serving.responses import (
-    DONE,
-    choice_of,
-    common_fields,
-    delta_of,
-    event,
-    finish_reason,
-    usage_fields,
-    whole_choice,
-)
 
 _POLL_SECONDS = 0.1
+
+
+class AnswerFormat(Protocol):
+    """Writes one answer as an API does; see `api.chat_completions.ChatAnswer`."""
+
+    def whole(self, message: AIMessage, gkt: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the response of a request that is not streamed."""
+
+    def begin(self) -> Iterable[str]:
+        """Return the events before the first text."""
+
+    def more(self, chunk: AIMessageChunk) -> Iterable[str]:
+        """Return the events of a chunk."""
+
+    def end(self, message: AIMessage, gkt: Mapping[str, Any]) -> Iterable[str]:
+        """Return the last events."""
+
+    def fail(self, error: Mapping[str, Any]) -> Iterable[str]:
+        """Return the events of an error."""
 
 
 class ClientGone(Exception):
@@ -49,7 +58,7 @@ class Answering:
 
     def __init__(
         self,
-        call: ChainCall,
+        call: ServedCall,
         record: RequestRecord,
         costs: CostTracker,
         handlers: list[BaseCallbackHandler],
@@ -81,7 +90,7 @@ class Answering:
                 chunks: Any = call.chain.astream(call.messages, self._config, **call.arguments)
                 async with aclosing(chunks):
                     async for chunk in chunks:
-                        if delta_of(chunk):
+                        if chunk.text or chunk.tool_call_chunks:
                             record.note_first_token()
                         joined.append(chunk)
                         self._parts.put_nowait(chunk)
@@ -89,6 +98,7 @@ class Answering:
             else:
                 whole = await call.chain.ainvoke(call.messages, self._config, **call.arguments)
                 record.note_first_token()
+            _require_call(whole, call.forced_tool)
         except Exception as error:  # noqa: BLE001  whatever the models raise
             self._parts.put_nowait(error)
         else:
@@ -124,12 +134,12 @@ class Answering:
             "usd": None if None in money else role_fields(report.total)["usd"],
         }
 
-    async def whole(self, connection: Request, model: str) -> dict[str, Any]:
+    async def whole(self, connection: Request, form: AnswerFormat) -> dict[str, Any]:
         """Return the response of a request that is not streamed.
 
         Args:
             connection: The client's connection.
-            model: The name of the model.
+            form: Writes it.
 
         Raises:
             ClientGone: If the client goes away first.
@@ -137,33 +147,24 @@ class Answering:
         """
         answer = await self._first(connection)
         assert isinstance(answer, _Answer)
-        message = answer.message
-        return {
-            **common_fields("chat.completion", model),
-            "choices": [whole_choice(message)],
-            "usage": usage_fields(message.usage_metadata),
-            "gkt": answer.gkt,
-        }
+        return form.whole(answer.message, answer.gkt)
 
-    async def streamed(
-        self, connection: Request, model: str, *, include_usage: bool
-    ) -> StreamingResponse:
+    async def streamed(self, connection: Request, form: AnswerFormat) -> StreamingResponse:
         """Return the response of a request that is streamed, once its first part is there.
 
         So an error before it has an HTTP status of its own.
 
         Args:
             connection: The client's connection.
-            model: The name of the model.
-            include_usage: Whether the stream ends with the usage.
+            form: Writes its events.
 
         Raises:
             ClientGone: If the client goes away first.
             Exception: Whatever the chain raises before its first part.
         """
         first = await self._first(connection)
-        events = self._events(first, model, include_usage=include_usage)
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        events = self._events(first, form)
         return _Stream(events, self, headers=headers, media_type="text/event-stream")
 
     async def _first(self, connection: Request) -> AIMessageChunk | _Answer:
@@ -182,29 +183,21 @@ class Answering:
             raise
 
     async def _events(
-        self, part: AIMessageChunk | _Answer | Exception, model: str, *, include_usage: bool
+        self, part: AIMessageChunk | _Answer | Exception, form: AnswerFormat
     ) -> AsyncIterator[str]:
-        base = common_fields("chat.completion.chunk", model)
-        if include_usage:
-            base["usage"] = None
-        begun: dict[str, Any] = {"role": "assistant", "content": ""}
-        yield event({**base, "choices": [choice_of(begun, None)]})
-        while not isinstance(part, _Answer):
-            if isinstance(part, Exception):
-                self._record.note_error(part)
-                yield event(as_api_error(part).body)
-                return
-            if delta := delta_of(part):
-                yield event({**base, "choices": [choice_of(delta, None)]})
+        for event in form.begin():
+            yield event
+        while isinstance(part, AIMessageChunk):
+            for event in form.more(part):
+                yield event
             part = await self._parts.get()
-        ended = {**base, "choices": [choice_of({}, finish_reason(part.message))]}
-        if include_usage:
-            yield event(ended)
-            usage = usage_fields(part.message.usage_metadata)
-            yield event({**base, "choices": [], "usage": usage, "gkt": part.gkt})
+        if isinstance(part, _Answer):
+            last = form.end(part.message, part.gkt)
         else:
-            yield event({**ended, "gkt": part.gkt})
-        yield DONE
+            self._record.note_error(part)
+            last = form.fail(as_api_error(part).body)
+        for event in last:
+            yield event
 
     async def close(self) -> None:
         """Stop both models if they still run, and note what they cost."""
@@ -214,6 +207,23 @@ class Answering:
             await asyncio.wait([self._task])
             await asyncio.sleep(0)  # the trackers hear of a cancelled task after its end
         self._record.costs = self._costs.report()
+
+
+def _require_call(message: AIMessage, forced_tool: str | None) -> None:
+    """Refuse to hand out an answer without the call that the request asks for."""
+    if forced_tool is None:
+        return
+    calls = [*message.tool_calls, *message.invalid_tool_calls]
+    if any(not forced_tool or call["name"] == forced_tool for call in calls):
+        return
+    raise APIError(
+        502,
+        f"tool_choice asks for a call of {forced_tool or 'a tool'}, but the model wrote none; ask "
+        "again, or give it a larger max_tokens or another model",
+        kind="api_error",
+        code="tool_call_missing",
+        headers=NO_RETRY,
+    )
 
 
 class _Stream(StreamingResponse):

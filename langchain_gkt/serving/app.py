@@ -7,22 +7,29 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
 from langchain_gkt.costs import Budget, CostTracker
-from langchain_gkt.serving.answering import Answering, ClientGone
+from langchain_gkt.serving.answering import AnswerFormat, Answering, ClientGone
+from langchain_gkt.serving.api.chat_completions import ChatAnswer
+from langchain_gkt.serving.api.responses_answer import ResponsesAnswer
+from langchain_gkt.serving.api.responses_request import ResponsesRequest
+from langchain_gkt.serving.api.schema import ChatCompletionRequest
 from langchain_gkt.serving.catalog import Catalog
 from langchain_gkt.serving.errors import APIError, as_api_error
-from langchain_gkt.serving.gate import Gate
 from langchain_gkt.serving.keys import APIKey, KeyRing
 from langchain_gkt.serving.metrics import Metrics
-from langchain_gkt.serving.schema import ChatCompletionRequest
+from langchain_gkt.serving.request_middleware import RequestMiddleware
 
 MAX_BODY_BYTES = 2**20
+READ_SECONDS = 30.0
+_READ = ["GET", "HEAD"]
 
 
 def build_app(
@@ -33,6 +40,9 @@ def build_app(
     budget: Budget | None = None,
     prices: Mapping[str, Any] | None = None,
     max_body_bytes: int = MAX_BODY_BYTES,
+    read_seconds: float = READ_SECONDS,
+    allowed_hosts: Sequence[str] = ("*",),
+    cors_origins: Sequence[str] = (),
 ) -> FastAPI:
     """Build the web application.
 
@@ -43,6 +53,10 @@ def build_app(
         budget: The most that all requests together may cost; None for no limit.
         prices: ``teacher_price`` and ``student_price``, as for `CostTracker`.
         max_body_bytes: Most bytes of a request's body.
+        read_seconds: How long a client may take to send its body.
+        allowed_hosts: Names that the header ``Host`` may hold, such as ``*.example.com``; the
+            default is any. see `run.default_hosts`.
+        cors_origins: Origins whose pages may ask from a browser, or ``*``; the default is none.
 
     Returns:
         An ASGI application; ``app.state.costs`` is the tracker of all requests.
@@ -56,41 +70,51 @@ def build_app(
     costs = CostTracker(budget=budget, **prices)
     app.state.costs, app.state.metrics = costs, metrics
     app.add_middleware(
-        Gate, keys=KeyRing(list(keys), prices), metrics=metrics, max_body_bytes=max_body_bytes
+        RequestMiddleware,
+        keys=KeyRing(list(keys), prices),
+        metrics=metrics,
+        max_body_bytes=max_body_bytes,
+        read_seconds=read_seconds,
     )
+    if cors_origins:  # around the keys: a browser asks for leave without one
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(cors_origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id"],
+        )
+    if "*" not in allowed_hosts:
+        app.add_middleware(
+            TrustedHostMiddleware, allowed_hosts=list(allowed_hosts), www_redirect=False
+        )
 
     @app.exception_handler(Exception)
     @app.exception_handler(RequestValidationError)
+    @app.exception_handler(HTTPException)
     @app.exception_handler(APIError)
-    async def refuse(request: Request, error: Exception) -> JSONResponse:
+    async def refuse(request: Request, error: Exception) -> Response:
         request.state.record.note_error(error)
         return as_api_error(error).response()
 
-    @app.exception_handler(HTTPException)
-    async def refuse_path(request: Request, error: HTTPException) -> JSONResponse:
-        says = f"{request.method} on this path is not known; this server has POST "
-        says += "/v1/chat/completions, GET /v1/models, /health and /metrics"
-        return APIError(error.status_code, says, code="not_found").response()
-
-    @app.get("/health")
+    @app.api_route("/health", methods=_READ)
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
-    @app.get("/metrics")
+    @app.api_route("/metrics", methods=_READ)
     async def show_metrics() -> Response:
         return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
-    @app.get("/v1/models")
+    @app.api_route("/v1/models", methods=_READ)
     async def models() -> dict[str, Any]:
         return {"object": "list", "data": [catalog.describe(one) for one in catalog.modes]}
 
-    @app.get("/v1/models/{model}")
+    @app.api_route("/v1/models/{model}", methods=_READ)
     async def model(model: str) -> dict[str, Any]:
         return catalog.describe(model)
 
-    @app.post("/v1/chat/completions", response_model=None)
-    async def chat_completions(
-        body: ChatCompletionRequest, connection: Request
+    async def answer(
+        body: ChatCompletionRequest, form: AnswerFormat, connection: Request
     ) -> dict[str, Any] | Response:
         record, client = connection.state.record, connection.state.client
         catalog.mode(body.model)
@@ -103,11 +127,9 @@ def build_app(
                 call, record, CostTracker(budget=per_call, **prices), [client.costs, costs]
             )
             if body.stream:
-                return await answering.streamed(
-                    connection, body.model, include_usage=body.includes_usage
-                )
+                return await answering.streamed(connection, form)
             try:
-                return await answering.whole(connection, body.model)
+                return await answering.whole(connection, form)
             finally:
                 await answering.close()
         except ClientGone:
@@ -116,5 +138,16 @@ def build_app(
         except Exception as error:  # noqa: BLE001  whatever the models raise
             record.note_error(error)
             return as_api_error(error).response()
+
+    @app.post("/v1/chat/completions", response_model=None)
+    async def chat_completions(
+        body: ChatCompletionRequest, connection: Request
+    ) -> dict[str, Any] | Response:
+        form = ChatAnswer(body.model, include_usage=body.includes_usage)
+        return await answer(body, form, connection)
+
+    @app.post("/v1/responses", response_model=None)
+    async def responses(body: ResponsesRequest, connection: Request) -> dict[str, Any] | Response:
+        return await answer(body, ResponsesAnswer(body), connection)
 
     return app

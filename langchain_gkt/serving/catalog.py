@@ -3,52 +3,63 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
+from pydantic import ValidationError
 
 from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
+from langchain_gkt.chain.strategy import strategy_names
+from langchain_gkt.errors import explain
+from langchain_gkt.guidance import as_policy
 from langchain_gkt.metadata import Mode
 from langchain_gkt.prompts.plain_data import from_data
+from langchain_gkt.serving.api.json_schemas import refuse_endless
+from langchain_gkt.serving.api.schema import ChatCompletionRequest
 from langchain_gkt.serving.errors import APIError
-from langchain_gkt.serving.schema import ChatCompletionRequest
+from langchain_gkt.structured_output.schema import schema_in
 from langchain_gkt.students.remote import remote_student
 from langchain_gkt.teachers.wrappers import with_fields
 
-_MODES: tuple[Mode, ...] = ("guided", "teacher", "student")
+_READERS: dict[str, Callable[[Any], Any]] = {"guidance": as_policy, "teacher_prompt": from_data}
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChainCall:
+class ServedCall:
     """One call of a chain.
 
     Attributes:
         chain: The chain, with the request's sampling set on its models.
         messages: The conversation.
         arguments: The arguments of the call.
+        forced_tool: The tool that must be called; empty for any, None if none has to be.
     """
 
     chain: GuidedKnowledgeTransferChain
     messages: list[BaseMessage]
     arguments: Mapping[str, Any]
+    forced_tool: str | None = None
 
 
 class Catalog:
-    """Names the pair, its teacher and its student as models of their own."""
+    """Names the pair, and each other mode of the chain, as a model of its own."""
 
     def __init__(self, chain: GuidedKnowledgeTransferChain, name: str) -> None:
         """Offer a chain.
 
         Args:
             chain: The pair.
-            name: The pair's name; the other two are this with ``-teacher`` and ``-student``.
+            name: The pair's name; every other mode is this with the mode behind it, such as
+                ``-teacher``.
         """
         self.chain, self._created = chain, int(time.time())
-        self.modes = {name if mode == "guided" else f"{name}-{mode}": mode for mode in _MODES}
+        default, *others = strategy_names()
+        self.modes: dict[str, Mode] = {name: default}
+        self.modes |= {f"{name}-{mode}": mode for mode in others}
 
     def describe(self, model: str) -> dict[str, Any]:
         """Return a model as ``/v1/models`` shows it.
@@ -86,7 +97,7 @@ class Catalog:
             )
         return self.modes[model]
 
-    def call(self, body: ChatCompletionRequest) -> ChainCall:
+    def call(self, body: ChatCompletionRequest) -> ServedCall:
         """Return the call that a request asks for.
 
         Args:
@@ -100,30 +111,42 @@ class Catalog:
         for name in ("temperature", "stop", "tools"):
             if (value := getattr(body, name)) is not None:
                 arguments[name] = value
+        forced_tool = body.forced_tool
         if body.tools:
+            for at, tool in enumerate(body.tools):
+                parameters = tool["function"].get("parameters", {})
+                refuse_endless(parameters, f"tools[{at}].function.parameters")
             for name in ("tool_choice", "parallel_tool_calls"):
                 if (value := getattr(body, name)) is not None:
                     arguments[name] = value
-        elif body.tool_choice not in (None, "none", "auto"):
-            raise ValueError("tool_choice needs tools; give them, or leave it out")
         if body.limit is not None:
             arguments["max_tokens"] = body.limit
         if body.response_format and body.response_format.get("type") != "text":
+            refuse_endless(schema_in(body.response_format), "response_format")
             arguments["response_format"] = body.response_format
         if body.gkt.guidance_tokens is not None:
             arguments["guidance_tokens"] = body.gkt.guidance_tokens
-        if body.gkt.guidance is not None:
-            arguments["guidance"] = body.gkt.guidance
-        if body.gkt.teacher_prompt is not None:
-            arguments["teacher_prompt"] = from_data(body.gkt.teacher_prompt)
+        for name, read in _READERS.items():
+            if (value := getattr(body.gkt, name)) is not None:
+                arguments[name] = _read(value, read, f"gkt.{name}")
         chain = _sampling(self.chain, seed=body.seed, top_p=body.top_p)
         if body.continue_final_message:
             chain = chain.model_copy(update={"teacher": _continuing(chain.teacher)})
-        return ChainCall(
+        return ServedCall(
             chain=chain,
             messages=body.conversation,
             arguments=arguments,
+            forced_tool=forced_tool,
         )
+
+
+def _read(value: Any, read: Callable[[Any], Any], field: str) -> Any:
+    try:
+        return read(value)
+    except ValidationError as error:
+        raise ValueError(f"{field}: {explain(error)}") from None
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{field}: {error}") from None
 
 
 def _continuing(teacher: Any) -> Any:

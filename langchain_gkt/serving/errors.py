@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
-from starlette.responses import JSONResponse
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
 
-from langchain_gkt.errors import BudgetExceeded, StudentError, TeacherError
-from langchain_gkt.providers.errors import status_of
+from langchain_gkt.errors import BudgetExceeded, GKTError, StudentError, TeacherError, explain
+from langchain_gkt.providers.errors import causes, status_of
+from langchain_gkt.serving.api.schema import FIELDS
 
 _REFUSED = (400, 413, 422)
 """Statuses of a provider that finds fault with the request, which no retry mends."""
-_NO_RETRY = {"x-should-retry": "false"}  # OpenAI's clients would ask again, for nothing
+NO_RETRY = {"x-should-retry": "false"}
+"""Headers of an error that OpenAI's clients would ask again for, for nothing."""
+
+_PATHS = "POST /v1/chat/completions and /v1/responses, GET /v1/models, /health and /metrics"
+# Libraries point at their own pages, and errors of clients name addresses of servers.
+_ADDRESS = re.compile(
+    r"\s*(?:\bFor (?:further information|troubleshooting)\W*visit:?\s*)?\bhttps?://[^\s'\")]+", re.I
+)
+_TOO_LONG = re.compile(
+    r"context_length_exceeded|string_above_max_length|maximum context length|"
+    r"context (?:length|window|size)|(?:prompt|input) is too long|too many (?:input )?tokens|"
+    r"(?:input|prompt) token count",
+    re.I,
+)
+_TOO_LONG_FOR_STUDENT = re.compile(r"tokens.* but the student's (?:context holds|encoder reads)")
+# A message of the chain begins with the argument it is about.
+_FIELD = re.compile(r"([a-z][a-z0-9_]*)(?:\[\d+\]|\.[a-z_]+)*(?=[ :=.])")
 
 
 class APIError(Exception):
@@ -40,6 +61,7 @@ class APIError(Exception):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         """Take the fields; see the class."""
+        message = _ADDRESS.sub("", message)
         super().__init__(message)
         self.status, self.message, self.kind = status, message, kind
         self.code, self.param, self.headers = code, param, dict(headers or {})
@@ -47,12 +69,19 @@ class APIError(Exception):
     @property
     def body(self) -> dict[str, Any]:
         """The body of the response."""
-        found = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
-        return {"error": found}
+        fields = {
+            "message": self.message,
+            "type": self.kind,
+            "param": self.param,
+            "code": self.code,
+        }
+        return {"error": fields}
 
-    def response(self) -> JSONResponse:
+    def response(self) -> Response:
         """Return the response."""
-        return JSONResponse(self.body, self.status, self.headers)
+        # A message may quote half a character, which only ASCII can spell.
+        text = json.dumps(self.body)
+        return Response(text, self.status, self.headers, media_type="application/json")
 
 
 def as_api_error(error: BaseException) -> APIError:
@@ -68,18 +97,25 @@ def as_api_error(error: BaseException) -> APIError:
         return error
     if isinstance(error, RequestValidationError):
         return _of_validation(error)
+    if isinstance(error, HTTPException):
+        return _of_http(error)
+    if isinstance(error, RecursionError):
+        return APIError(400, "the body is nested too deeply; send fewer levels")
     if isinstance(error, BudgetExceeded):
         message = f"the budget does not allow this request: {error}"
         return APIError(
-            429, message, kind="insufficient_quota", code="insufficient_quota", headers=_NO_RETRY
+            429, message, kind="insufficient_quota", code="insufficient_quota", headers=NO_RETRY
         )
     if isinstance(error, TeacherError):
         cause = error.__cause__
         why = f" ({type(cause).__name__})" if cause else f": {error}"
+        if status_of(error) in _REFUSED and _is_too_long(error):
+            message = f"the messages are too long for the teacher{why}; shorten them, or ask the "
+            return _too_long(f"{message}student's model")
         if status_of(error) in _REFUSED:
-            message = f"the teacher refuses this request{why}: it may be too long for it, or hold "
-            message += "what it does not take, such as tools or an assistant message to continue; "
-            message += "change the request, or ask the student's model"
+            message = f"the teacher refuses this request{why}: it may hold what it does not take, "
+            message += "such as tools or an assistant message to continue; change the request, or "
+            message += "ask the student's model"
             return APIError(400, message, code="teacher_refused")
         wait = _retry_after(error.retry_after)
         if status_of(error) == 429 and error.retryable:
@@ -89,12 +125,16 @@ def as_api_error(error: BaseException) -> APIError:
             return APIError(429, message, kind=kind, code=code, headers=wait)
         message = f"the teacher's call failed{why}; try again, or ask who runs this server"
         return APIError(502, message, kind="api_error", code="teacher_error", headers=wait)
+    if _is_too_long(error):
+        return _too_long(_public(error))
     if isinstance(error, StudentError):
-        return APIError(
-            503, f"the student cannot answer: {error}", kind="api_error", code="student_error"
-        )
+        cause = error.__cause__
+        why = f" ({type(cause).__name__})" if cause else f": {error}"
+        message = f"the student cannot answer{why}; try again, or ask who runs this server"
+        return APIError(503, message, kind="api_error", code="student_error")
     if isinstance(error, ValueError | TypeError | NotImplementedError):
-        return APIError(400, str(error))
+        message = _public(error)
+        return APIError(400, message, param=_param(message))
     return APIError(
         500,
         f"the server failed ({type(error).__name__}); its log has more under the request id",
@@ -108,16 +148,68 @@ def _retry_after(seconds: float | None) -> dict[str, str]:
     return {} if seconds is None else {"Retry-After": str(math.ceil(seconds))}
 
 
+def _is_too_long(error: BaseException) -> bool:
+    for one in causes(error):
+        if isinstance(one, GKTError | ValueError):
+            if _TOO_LONG_FOR_STUDENT.search(str(one)):
+                return True
+        elif _TOO_LONG.search(f"{getattr(one, 'code', '')} {one}"):
+            return True
+    return False
+
+
+def _too_long(message: str) -> APIError:
+    return APIError(400, message, code="context_length_exceeded", param="messages")
+
+
+def _public(error: BaseException) -> str:
+    """Return an error's text, without that of a library it came from."""
+    for one in causes(error):
+        if isinstance(one, ValidationError):
+            return explain(one)
+    return str(error)
+
+
+def _param(message: str) -> str | None:
+    """Return the field of the request that a message begins with."""
+    found = _FIELD.match(message)
+    return found[0] if found and found[1] in FIELDS else None
+
+
+def _of_http(error: HTTPException) -> APIError:
+    """Say what the web framework found wrong with a request's path, method or body."""
+    headers = error.headers
+    if error.status_code == 404:
+        return APIError(404, f"this path is not known; this server has {_PATHS}", code="not_found")
+    if error.status_code == 405:
+        message = f"this path does not take this method; this server has {_PATHS}"
+        return APIError(405, message, code="method_not_allowed", headers=headers)
+    cause = error.__cause__
+    if isinstance(cause, UnicodeError):
+        message = "the body is no JSON: it is not UTF-8; send it in that encoding, uncompressed"
+    elif isinstance(cause, RecursionError):
+        message = "the body is nested too deeply; send fewer levels"
+    elif cause is not None:
+        message = f"the body is no JSON: {cause}"
+    else:
+        message = str(error.detail)
+    return APIError(error.status_code, message, headers=headers)
+
+
 def _of_validation(error: RequestValidationError) -> APIError:
-    found: list[str] = []
+    texts: list[str] = []
     param = None
     for one in error.errors():
-        place = ".".join(str(part) for part in one["loc"] if part != "body")
-        message = str(one.get("ctx", {}).get("error") or one["msg"])
+        parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in one["loc"][1:])
+        place = "".join(parts).removeprefix(".")
+        cause = one.get("ctx", {}).get("error")
+        message = str(cause or one["msg"])
         if one["type"] == "json_invalid":
             place, message = "", f"the body is no JSON: {message}"
-        elif one["type"] == "model_attributes_type":
+        elif one["type"] == "model_attributes_type" or (one["loc"] == ("body",) and not cause):
             place, message = "", "the body must be a JSON object, sent as application/json"
+        if isinstance(cause, Exception) and (own := _param(message)):
+            param, place = param or own, ""  # a message of ours names the field itself
         param = param or place or None
-        found.append(f"{place}: {message}" if place else message)
-    return APIError(400, "; ".join(found), param=param)
+        texts.append(f"{place}: {message}" if place else message)
+    return APIError(400, "; ".join(texts), param=param)

@@ -25,6 +25,7 @@ class RequestRecord:
         request_id: The client's, or one of our own.
         method: The HTTP method.
         path: The path.
+        body_bytes: Bytes of the body that was read.
         started: When it came, by the monotonic clock.
         client: The name of its key.
         model: The model it asks for, if there is such a model.
@@ -43,6 +44,7 @@ class RequestRecord:
     request_id: str
     method: str
     path: str
+    body_bytes: int = 0
     started: float = field(default_factory=time.monotonic)
     client: str | None = None
     model: str | None = None

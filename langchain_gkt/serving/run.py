@@ -12,10 +12,26 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from langchain_gkt.serving.protocol import limited_protocol
 from langchain_gkt.serving.records import log, log_settings
 
 LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
 """Hosts that nobody outside this machine reaches."""
+
+MAX_CONNECTIONS = 256
+
+
+def default_hosts(host: str) -> list[str]:
+    """Return the ``Host`` headers to answer to, so that no web page can pose as this machine.
+
+    Args:
+        host: The address to listen on.
+
+    Returns:
+        This machine's own names for one of them; ``*``, which is any, for an address that
+        others reach under names that only they know.
+    """
+    return ["127.0.0.1", "localhost", "[::1]", "::1"] if host in LOCAL_HOSTS else ["*"]
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -49,22 +65,54 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def run(app: FastAPI, listener: socket.socket, *, shutdown_seconds: float) -> None:
+def server_config(
+    app: FastAPI, *, read_seconds: float, max_connections: int = MAX_CONNECTIONS, **options: Any
+) -> uvicorn.Config:
+    """Return the settings of a server that clients cannot hold up.
+
+    Args:
+        app: The application.
+        read_seconds: How long a client may take to send a request.
+        max_connections: Connections whose requests are answered; further ones get 503, and
+            beyond twice as many nothing.
+        **options: Further fields.
+    """
+    protocol = limited_protocol(read_seconds=read_seconds, max_connections=2 * max_connections)
+    return uvicorn.Config(
+        app,
+        http=protocol,
+        limit_concurrency=max_connections + 1,  # uvicorn refuses from this number on
+        lifespan="off",
+        access_log=False,
+        **options,
+    )
+
+
+def run(
+    app: FastAPI,
+    listener: socket.socket,
+    *,
+    shutdown_seconds: float,
+    read_seconds: float = 30.0,
+    max_connections: int = MAX_CONNECTIONS,
+) -> None:
     """Serve until a signal ends it; answers that have begun are finished.
 
     Args:
         app: The application.
         listener: What `bind` returned.
         shutdown_seconds: How long answers that have begun may take after the signal.
+        read_seconds: As for `server_config`.
+        max_connections: As for `server_config`.
     """
     host, port = listener.getsockname()[:2]
     address = f"[{host}]" if ":" in host else host
-    config = uvicorn.Config(
+    config = server_config(
         app,
+        read_seconds=read_seconds,
+        max_connections=max_connections,
         log_config=dict(log_settings()),
-        access_log=False,
         timeout_graceful_shutdown=max(1, round(shutdown_seconds)),
-        lifespan="off",
     )
     earlier: Any = signal.getsignal(signal.SIGTERM)
     # uvicorn sends the signal again when it has ended; by default that would skip all cleaning up.

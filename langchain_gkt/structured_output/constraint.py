@@ -79,8 +79,11 @@ class GrammarTokenizer:
             allowed = allowed_tokens(trial)
             if len(path) >= _MAX_CLOSING_TOKENS or not allowed.any():
                 return None
-            path.append(self._closing.first(allowed))
-            trial.consume_token(path[-1])
+            token = self._closing.first(allowed)
+            if token in self.end_ids:  # of a schema that refers to nothing but itself
+                return None
+            path.append(token)
+            trial.consume_token(token)
         return path
 
 

@@ -140,7 +140,8 @@ class PromptBuilder:
                 prefill = prefill if prefill.startswith("\n") else f"\n{prefill}"
             elif prefill[0].strip():
                 prefill = f" {prefill}"
-        ids = self._control_tokens.surround(self._as_text(text)[0])
+        covered = CoveredText(self._control_tokens, text)
+        ids = self._control_tokens.surround(covered.ids(covered.of(text)))
         return WrittenPrompt(ids, self._ids(prefill), "")
 
     def _write(
@@ -165,7 +166,7 @@ class PromptBuilder:
             header = template.header(turns, offered, arguments)
         surplus, start = template.start(header, direct=direct)
         written = written[: len(written) - surplus] + start
-        return covered.encode(written)[0], header[: len(header) - surplus] + start
+        return covered.ids(written), header[: len(header) - surplus] + start
 
     def build_truncated(
         self,

@@ -14,11 +14,12 @@ import json
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from typing import Any, Literal
 
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import WordLevel
+
+from langchain_gkt.students.tokenization.recent_ids import RecentIds
 
 AllowedTokens = Sequence[str] | Literal["all"]
 """Added tokens that may be typed, too; ``all`` for every one."""
@@ -26,7 +27,6 @@ AllowedTokens = Sequence[str] | Literal["all"]
 # Characters for private use (planes 15 and 16), of which text very rarely holds any.
 _UNUSED = re.compile("[\U000f0000-\U0010fffd]")
 _FIRST_UNUSED, _LAST_UNUSED = 0xF0000, 0xFFFFD
-_KEPT_TEXTS = 32
 
 
 class ControlTokens:
@@ -64,7 +64,7 @@ class ControlTokens:
         self.in_template = set(_UNUSED.findall(str(tokenizer.chat_template)))
         self._before, self._after = _surrounding(tokenizer)
         # A guided call makes ids of its prompt three times: checked, prefilled and asked.
-        self._encode_once = lru_cache(_KEPT_TEXTS)(self._encode)
+        self._recent = RecentIds()
 
     def cover(self, text: str, twins: _Twins) -> str:
         """Make the text of control tokens unreadable to tokenizer and chat template.
@@ -94,30 +94,39 @@ class ControlTokens:
         """
         return next(self._typed.find(text), None) is not None
 
-    def encode(self, text: str, uncover: Mapping[int, str]) -> tuple[list[int], list[str]]:
-        """Make ids of a text, the control tokens in it included.
+    def ids(self, text: str, uncover: Mapping[int, str]) -> list[int]:
+        """Make ids of a prompt, the control tokens in it included.
 
         Args:
             text: The text, with covered parts.
             uncover: What covered parts become again: text, never control tokens.
+        """
+        parts = json.dumps([text, *uncover.items()])
+        return self._recent.get(parts, lambda: self._encoding(text, uncover)[1])
+
+    def encode(self, text: str, uncover: Mapping[int, str]) -> tuple[list[int], list[str]]:
+        """Make ids of a text; say what each was made of.
+
+        Args:
+            text: As for `ids`.
+            uncover: As for `ids`.
 
         Returns:
             The ids, and the text that each was made of.
         """
-        ids, made_of = self._encode_once(text, tuple(uncover.items()))
-        return [*ids], [*made_of]
+        whole, ids, offsets = self._encoding(text, uncover)
+        return ids, [whole[start:end] for start, end in offsets]
 
-    def _encode(
-        self, text: str, uncover: tuple[tuple[int, str], ...]
-    ) -> tuple[list[int], list[str]]:
+    def _encoding(
+        self, text: str, uncover: Mapping[int, str]
+    ) -> tuple[str, list[int], list[tuple[int, int]]]:
         parts, at = [], 0
         for token, start, end in self._written.find(text):
             parts += [text[at:start], self._names[token]]
             at = end
         whole = "".join([*parts, text[at:]]).translate(dict(uncover))
         encoding = self._plain.encode(whole, add_special_tokens=False)
-        ids = [self._ids.get(token, token) for token in encoding.ids]
-        return ids, [whole[start:end] for start, end in encoding.offsets]
+        return whole, [self._ids.get(token, token) for token in encoding.ids], encoding.offsets
 
     def surround(self, ids: list[int]) -> list[int]:
         """Add what the tokenizer puts around a text, such as the beginning-of-text token.
@@ -161,9 +170,17 @@ class CoveredText:
             return [self.of(inner) for inner in value]
         return value
 
+    @property
+    def _uncover(self) -> Mapping[int, str]:
+        return {} if self._twins is None else self._twins.uncover
+
+    def ids(self, text: str) -> list[int]:
+        """Make ids of a prompt that was written of covered texts; see `ControlTokens.ids`."""
+        return self._tokens.ids(text, self._uncover)
+
     def encode(self, text: str) -> tuple[list[int], list[str]]:
         """Make ids of a text that was written of covered ones; see `ControlTokens.encode`."""
-        return self._tokens.encode(text, {} if self._twins is None else self._twins.uncover)
+        return self._tokens.encode(text, self._uncover)
 
 
 class _Twins:

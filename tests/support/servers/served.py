@@ -10,14 +10,15 @@ from typing import Any
 
 import uvicorn
 
-from langchain_gkt.serving.run import bind
+from langchain_gkt.serving.run import bind, server_config
 
 
 @contextmanager
-def served(app: Any) -> Iterator[str]:
+def served(app: Any, **options: Any) -> Iterator[str]:
     """Serve during the block; yield the address for an OpenAI client."""
     listener = bind("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
+    options = {"read_seconds": 30.0, **options}
+    server = uvicorn.Server(server_config(app, log_config=None, **options))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

@@ -5,39 +5,73 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from langchain_core.messages import BaseMessage, convert_to_messages
+from langchain_core.messages import BaseMessage
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 from typing_extensions import Self
 
 from langchain_gkt.errors import refuse_unknown
+from langchain_gkt.serving.api.messages import as_langchain, without_nulls
 
-_HARMLESS = (
-    "add_generation_prompt",  # what vLLM's clients send beside continue_final_message
+HARMLESS = (
     "metadata",
+    "moderation",
     "prompt_cache_key",
+    "prompt_cache_options",
+    "prompt_cache_retention",
     "safety_identifier",
     "service_tier",
     "store",
     "user",
 )
-"""Fields that do not change an answer; they are taken and have no effect."""
+"""Fields of both APIs that have no effect, because an answer does not depend on them."""
 
+_HINTS = (
+    "add_generation_prompt",  # what vLLM's clients send beside continue_final_message
+    "modalities",
+    "reasoning_effort",
+    "verbosity",
+)
+"""Wishes about the answer; they have no effect, because the server's models are set up already."""
+
+_LOGPROBS = "log probabilities are not reported, because two models write an answer; leave it out"
 _REFUSED = {
     "audio": "answers are text; leave it out",
     "frequency_penalty": "it is not supported; leave it out",
     "function_call": "it is deprecated; use tool_choice",
     "functions": "they are deprecated; use tools",
     "logit_bias": "it is not supported; leave it out",
-    "logprobs": "log probabilities are not reported, because two models write an answer; "
-    "leave it out",
+    "logprobs": _LOGPROBS,
     "prediction": "it is not supported; leave it out",
     "presence_penalty": "it is not supported; leave it out",
-    "reasoning_effort": "set it on the teacher of the server; leave it out",
-    "top_logprobs": "log probabilities are not reported, because two models write an answer; "
-    "leave it out",
+    "top_logprobs": _LOGPROBS,
     "web_search_options": "it is not supported; leave it out",
 }
 """Fields that would change an answer and are not supported, each with what to do."""
+
+_MOST_LEVELS = 100
+_CHOICES = ("none", "auto", "required", "any")
+
+
+def refuse_deep(value: Any) -> None:
+    """Refuse values inside of values inside of values, which would end the stack.
+
+    Args:
+        value: A JSON value.
+
+    Raises:
+        ValueError: If it has more than 100 levels.
+    """
+    level = [value]
+    for _ in range(_MOST_LEVELS):
+        level = [
+            inner
+            for one in level
+            if isinstance(one, dict | list)
+            for inner in (one.values() if isinstance(one, dict) else one)
+        ]
+        if not level:
+            return
+    raise ValueError(f"the body is nested too deeply; {_MOST_LEVELS} levels are read")
 
 
 def _refuse(values: dict[str, Any], owner: str, known: Iterable[str]) -> None:
@@ -51,6 +85,11 @@ class StreamOptions(BaseModel):
     """What a stream holds besides the text."""
 
     include_usage: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, values: Any) -> Any:
+        return without_nulls(values)
 
 
 class GKTOptions(BaseModel):
@@ -102,6 +141,7 @@ class CompletionFields(BaseModel):
         # The API lets every optional field be null, which means its default.
         if not isinstance(values, dict):
             return values
+        refuse_deep(values)
         return {name: value for name, value in values.items() if value is not None}
 
     @model_validator(mode="after")
@@ -122,17 +162,19 @@ class CompletionFields(BaseModel):
     def _as_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value or None
 
+    @field_validator("tools")
+    @classmethod
+    def _check_tools(cls, tools: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+        return None if tools is None else [_tool(tool, at) for at, tool in enumerate(tools)]
+
     @property
     def conversation(self) -> list[BaseMessage]:
         """The messages, as LangChain's.
 
         Raises:
-            ValueError: If one lacks a field or has an unknown role.
+            ValueError: If one lacks a field or holds something else; it names the message.
         """
-        try:
-            return convert_to_messages(self.messages)
-        except KeyError as error:
-            raise ValueError(f"messages hold one without its field {error}; add it") from error
+        return as_langchain(self.messages)
 
     @property
     def limit(self) -> int | None:
@@ -158,9 +200,72 @@ class ChatCompletionRequest(CompletionFields):
         if not isinstance(values, dict):
             return values
         given = {name: value for name, value in values.items() if value is not None}
-        for name, mend in _REFUSED.items():
+        for name, fix in _REFUSED.items():
             if given.get(name):  # 0, false and {} ask for nothing
-                raise ValueError(f"{name}: {mend}")
+                raise ValueError(f"{name}: {fix}")
+        if given.get("modalities", ["text"]) != ["text"]:
+            raise ValueError('modalities: answers are text; leave it out, or send ["text"]')
         given = {name: value for name, value in given.items() if name not in _REFUSED}
-        _refuse(given, "the request", (*cls.model_fields, *_HARMLESS))
+        _refuse(given, "the request", (*cls.model_fields, *HARMLESS, *_HINTS))
         return given
+
+    @field_validator("response_format")
+    @classmethod
+    def _form(cls, form: dict[str, Any] | None) -> dict[str, Any] | None:
+        if form is None:
+            return None
+        inner = form.get("json_schema")
+        if isinstance(inner, dict):  # in the schema itself null is a value
+            form = {**form, "json_schema": {k: v for k, v in inner.items() if v is not None}}
+        return {name: value for name, value in form.items() if value is not None}
+
+    @property
+    def forced_tool(self) -> str | None:
+        """The tool that must be called; empty for any of them, None if none has to be.
+
+        Raises:
+            ValueError: If ``tool_choice`` is none of the API's, or names no tool of the request.
+        """
+        choice = self.tool_choice
+        if choice in (None, "auto", "none"):
+            return None
+        if not self.tools:
+            raise ValueError("tool_choice needs tools; give them, or leave it out")
+        if choice in ("required", "any"):
+            return ""
+        named = choice if isinstance(choice, str) else _function_of(choice).get("name")
+        names = [tool["function"]["name"] for tool in self.tools]
+        if named not in names:
+            raise ValueError(
+                f"tool_choice must be {', '.join(_CHOICES)}, or name one of the request's tools "
+                f"({', '.join(names)}), not {choice!r}"
+            )
+        return str(named)
+
+
+_OF_RESPONSES = ("background", "conversation", "input", "previous_response_id", "prompt", "text")
+FIELDS = {
+    *ChatCompletionRequest.model_fields,
+    *GKTOptions.model_fields,
+    *_HINTS,
+    *_OF_RESPONSES,
+    *_REFUSED,
+}
+"""Fields of either API that a message may be about."""
+
+
+def _tool(tool: dict[str, Any], at: int) -> dict[str, Any]:
+    function = {name: value for name, value in _function_of(tool).items() if value is not None}
+    if tool.get("type", "function") != "function" or not isinstance(function.get("name"), str):
+        raise ValueError(
+            f"tools[{at}] must be an object such as {{'type': 'function', 'function': "
+            "{'name': ..., 'parameters': {...}}}; other kinds of tools are not supported"
+        )
+    if not isinstance(function.get("parameters", {}), dict):
+        raise ValueError(f"tools[{at}].function.parameters must be a JSON schema, an object")
+    return {"type": "function", "function": function}
+
+
+def _function_of(value: dict[str, Any]) -> dict[str, Any]:
+    function = value.get("function")
+    return function if isinstance(function, dict) else {}

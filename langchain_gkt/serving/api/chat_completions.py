@@ -1,11 +1,11 @@
-"""LangChain's messages as responses and events of the chat completions API."""
+"""Answers as responses and events of the chat completions API."""
 
 from __future__ import annotations
 
 import json
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk
@@ -136,3 +136,71 @@ def event(data: Mapping[str, Any]) -> str:
 def _tool_call(call_id: str | None, name: str | None, arguments: str | None) -> dict[str, Any]:
     function = {"name": name, "arguments": arguments}
     return {"id": call_id, "type": "function", "function": function}
+
+
+class ChatAnswer:
+    """Writes one answer as the chat completions API does."""
+
+    def __init__(self, model: str, *, include_usage: bool) -> None:
+        """Begin an answer.
+
+        Args:
+            model: The name of the model.
+            include_usage: Whether a stream ends with the usage.
+        """
+        self._model, self._include_usage = model, include_usage
+        self._base = common_fields("chat.completion.chunk", model)
+        if include_usage:
+            self._base["usage"] = None
+
+    def whole(self, message: AIMessage, gkt: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the response of a request that is not streamed.
+
+        Args:
+            message: The answer.
+            gkt: What the chain says of it.
+        """
+        return {
+            **common_fields("chat.completion", self._model),
+            "choices": [whole_choice(message)],
+            "usage": usage_fields(message.usage_metadata),
+            "gkt": gkt,
+        }
+
+    def begin(self) -> Iterator[str]:
+        """Yield the events before the first text."""
+        begun = {"role": "assistant", "content": ""}
+        yield event({**self._base, "choices": [choice_of(begun, None)]})
+
+    def more(self, chunk: AIMessageChunk) -> Iterator[str]:
+        """Yield the events of a chunk.
+
+        Args:
+            chunk: What is added; its tool calls are whole.
+        """
+        if delta := delta_of(chunk):
+            yield event({**self._base, "choices": [choice_of(delta, None)]})
+
+    def end(self, message: AIMessage, gkt: Mapping[str, Any]) -> Iterator[str]:
+        """Yield the last events.
+
+        Args:
+            message: The whole answer.
+            gkt: What the chain says of it.
+        """
+        ended = {**self._base, "choices": [choice_of({}, finish_reason(message))]}
+        if self._include_usage:
+            yield event(ended)
+            usage = usage_fields(message.usage_metadata)
+            yield event({**self._base, "choices": [], "usage": usage, "gkt": gkt})
+        else:
+            yield event({**ended, "gkt": gkt})
+        yield DONE
+
+    def fail(self, error: Mapping[str, Any]) -> Iterator[str]:
+        """Yield the event that ends a stream early.
+
+        Args:
+            error: The body of the error.
+        """
+        yield event(error)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import time
 import uuid
 from collections.abc import MutableMapping
 from typing import Any
@@ -12,18 +14,29 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from langchain_gkt.serving.errors import APIError, as_api_error
 from langchain_gkt.serving.keys import KeyRing
+from langchain_gkt.serving.memory import release_freed_memory
 from langchain_gkt.serving.metrics import Metrics
 from langchain_gkt.serving.records import RequestRecord, log
 
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 _QUIET = ("/health", "/metrics")
+_LARGE_BYTES = 2**17
+"""Bytes of a body whose tokens take so much memory that it is given back at once."""
+_MOST_UNREAD_BYTES = 2**26
+"""Bytes of an oversized body that are read away, so that its sender gets to read the answer."""
 
 
-class Gate:
+class RequestMiddleware:
     """ASGI middleware: refuses requests before they are read, and records how each ended."""
 
     def __init__(
-        self, app: ASGIApp, *, keys: KeyRing, metrics: Metrics, max_body_bytes: int
+        self,
+        app: ASGIApp,
+        *,
+        keys: KeyRing,
+        metrics: Metrics,
+        max_body_bytes: int,
+        read_seconds: float,
     ) -> None:
         """Guard an application.
 
@@ -32,9 +45,10 @@ class Gate:
             keys: Who may ask it.
             metrics: Where requests are counted.
             max_body_bytes: Most bytes of a request's body.
+            read_seconds: How long a client may take to send its body.
         """
         self.app, self.keys, self.metrics = app, keys, metrics
-        self.max_body_bytes = max_body_bytes
+        self.max_body_bytes, self.read_seconds = max_body_bytes, read_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -42,9 +56,9 @@ class Gate:
             await self.app(scope, receive, send)
             return
         headers, began = Headers(scope=scope), False
-        given = headers.get("x-request-id", "")
+        own_id = headers.get("x-request-id", "")
         record = RequestRecord(
-            request_id=given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex,
+            request_id=own_id if _REQUEST_ID.fullmatch(own_id) else uuid.uuid4().hex,
             method=scope["method"],
             path=scope["path"] if scope["path"] in _QUIET else _known(scope["path"]),
         )
@@ -75,6 +89,8 @@ class Gate:
             if not is_quiet:
                 self.metrics.observe(record)
                 log("request", **record.to_dict())
+            if record.body_bytes > _LARGE_BYTES:
+                asyncio.get_running_loop().run_in_executor(None, release_freed_memory)
 
     async def _admit(
         self, scope: Scope, headers: Headers, receive: Receive, record: RequestRecord
@@ -86,45 +102,71 @@ class Gate:
         if scope["method"] != "POST":
             return receive
         client.count_request()
+        if (encoding := headers.get("content-encoding", "identity").lower()) != "identity":
+            raise APIError(
+                415,
+                f"the body is encoded ({encoding[:20]}); send it as it is, without "
+                "Content-Encoding",
+                code="unsupported_encoding",
+            )
         body = await self._read(headers, receive)
-        given = False
+        record.body_bytes = len(body)
+        is_replayed = False
 
         async def replay() -> Message:
-            nonlocal given
-            if given:
+            nonlocal is_replayed
+            if is_replayed:
                 return await receive()
-            given = True
+            is_replayed = True
             return {"type": "http.request", "body": body, "more_body": False}
 
         return replay
 
     async def _read(self, headers: Headers, receive: Receive) -> bytes:
-        """Read the body, up to its limit."""
-        most = self.max_body_bytes
+        """Read the body, up to its limit; what is more is read away."""
+        most, deadline = self.max_body_bytes, time.monotonic() + self.read_seconds
         length = headers.get("content-length", "")
-        parts, size, more = [], int(length) if length.isdigit() else 0, True
-        if size <= most:
-            size = 0
-        while more and size <= most:
-            message = await receive()
+        # A client that asks whether to send its body at all needs no more than the answer.
+        if length.isdigit() and int(length) > most and "expect" in headers:
+            raise self._too_large()
+        parts, size, more = [], 0, True
+        while more and size <= max(most, _MOST_UNREAD_BYTES):
+            try:
+                left = max(0.0, deadline - time.monotonic())
+                message = await asyncio.wait_for(receive(), left)
+            except asyncio.TimeoutError:
+                if size > most:
+                    break
+                raise APIError(
+                    408,
+                    f"the body did not come within {self.read_seconds:g} seconds; send it faster",
+                    code="request_timeout",
+                    headers={"Connection": "close"},
+                ) from None
             if message["type"] == "http.disconnect":
                 raise APIError(400, "the client went away before its request was read")
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
+            size += len(message.get("body", b""))
             more = message.get("more_body", False)
+            if size > most:
+                parts.clear()
+            else:
+                parts.append(message.get("body", b""))
         if size > most:
-            raise APIError(
-                413,
-                f"the body has more than {most:,} bytes; send less, or have the server started "
-                "with a larger --max-body-bytes",
-                code="request_too_large",
-                headers={"Connection": "close"},
-            )
+            raise self._too_large()
         return b"".join(parts)
+
+    def _too_large(self) -> APIError:
+        return APIError(
+            413,
+            f"the body has more than {self.max_body_bytes:,} bytes; send less, or have the server "
+            "started with a larger --max-body-bytes",
+            code="request_too_large",
+            headers={"Connection": "close"},
+        )
 
 
 def _known(path: str) -> str:
     """Return a path for the log: what a client made up is content."""
     if path.startswith("/v1/models/"):
         return "/v1/models/NAME"
-    return path if path in ("/v1/models", "/v1/chat/completions") else "other"
+    return path if path in ("/v1/models", "/v1/chat/completions", "/v1/responses") else "other"

@@ -1,0 +1,1 @@
+"""OpenAI's APIs, in both directions: requests as calls of a chain, answers as their JSON."""

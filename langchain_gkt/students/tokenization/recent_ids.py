@@ -1,0 +1,61 @@
+"""The ids of the latest prompts, bounded by their size; no text is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import threading
+from array import array
+from collections import OrderedDict
+from collections.abc import Callable
+
+_MOST_BYTES = 2**20
+_ENTRY_BYTES = 256  # key, array and dictionary slot
+
+
+class RecentIds:
+    """Remembers the ids of prompts that are asked for again within one call."""
+
+    def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
+        """Start empty.
+
+        Args:
+            most_bytes: Most bytes of all that is kept; a prompt that takes more is not.
+        """
+        self._most_bytes, self._bytes = most_bytes, 0
+        self._kept: OrderedDict[bytes, array[int]] = OrderedDict()
+        self._lock = threading.Lock()
+        self._secret = secrets.token_bytes(16)  # or a guessed text could be looked for
+
+    @property
+    def size(self) -> int:
+        """Bytes of all that is kept."""
+        return self._bytes
+
+    def get(self, text: str, make: Callable[[], list[int]]) -> list[int]:
+        """Return the ids of a text.
+
+        Args:
+            text: All that the ids depend on.
+            make: Makes the ids if they are not kept.
+        """
+        key = hashlib.blake2b(text.encode(), key=self._secret).digest()
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key].tolist()
+        ids = make()
+        kept = array("I", ids)
+        if (size := _size(kept)) > self._most_bytes:
+            return ids
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key], self._bytes = kept, self._bytes + size
+            while self._bytes > self._most_bytes:
+                _, oldest = self._kept.popitem(last=False)
+                self._bytes -= _size(oldest)
+        return ids
+
+
+def _size(ids: array[int]) -> int:
+    return ids.itemsize * len(ids) + _ENTRY_BYTES
