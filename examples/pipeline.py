@@ -11,7 +11,9 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_gkt import GuidedKnowledgeTransferChain, track_costs
 from langchain_gkt.demo.pair import PRICE, STUDENT, demo_teacher
 
-QUESTION = "{name} has 29 shells. He wins 15. He doubles them. How many shells are there now?"
+QUESTION = (
+    "{name} has 29 shells. A parcel brings 15. He doubles them. How many shells are there now?"
+)
 
 
 def main() -> None:

@@ -10,7 +10,9 @@ from openai import OpenAI
 
 from langchain_gkt.serving.run import bind
 
-QUESTION = "Ben has 29 shells. He wins 15. He doubles them. How many shells does Ben have now?"
+QUESTION = (
+    "Ben has 29 shells. A parcel brings 15. He doubles them. How many shells does Ben have now?"
+)
 
 
 def free_port() -> int:
