@@ -26,8 +26,8 @@ def problem() -> WordProblem:
     """A problem whose wording the student has not learned."""
     return WordProblem(
         question="Jane starts with 18 books. She earns 12 for sweeping the yard. She nearly loses "
-        "11. She ties them up by 2 and counts the bundles. She keeps only a third of them. How many "
-        "books are left with Jane?",
+        "11. She ties them up by 2 and counts the bundles. She keeps only a third of them. How "
+        "many books are left with Jane?",
         answer=5,
         solution="Plan: 18 plus 12, divided by 2, divided by 3. 18 + 12 = 30. 30 / 2 = 15. "
         "15 / 3 = 5. The answer is 5.",

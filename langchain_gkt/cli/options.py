@@ -47,10 +47,11 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
             )
 
     @functools.wraps(command)
-    def run(**given: Any) -> None:
+    def run(**arguments: Any) -> None:
         for name, group in groups.items():
-            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
-        command(**given)
+            values = {field.name: arguments.pop(field.name) for field in fields(group)}
+            arguments[name] = group(**values)
+        command(**arguments)
 
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -132,7 +133,7 @@ class ModelOptions:
         typer.Option(
             parser=not_negative,
             metavar="N",
-            show_default="the task's",
+            show_default="the task's, else 18 of the embedded teacher and 40 of others",
             help="Most tokens the teacher writes.",
         ),
     ] = None
