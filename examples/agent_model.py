@@ -1,6 +1,6 @@
 """The guided pair as the model of an agent, with a budget over all of its calls.
 
-``pip install "langchain-gkt[cli,demo]"``, then ``python examples/agent_model.py``.
+``pip install ".[cli,demo]"``, then ``python examples/agent_model.py``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The guided pair as a tool of an agent: a big model decides, the pair works word problems out.
 
-``pip install "langchain-gkt[cli,demo]"``, then ``python examples/agent_tool.py``.
+``pip install ".[cli,demo]"``, then ``python examples/agent_tool.py``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The student runs behind a server of its own, as with vLLM, SGLang, llama-server or Ollama.
 
-``pip install "langchain-gkt[demo]"``, then ``python examples/remote_student.py``.
+``pip install ".[demo]"``, then ``python examples/remote_student.py``.
 The embedded student's server stands for yours: it takes the fields that vLLM takes.
 """
 
