@@ -27,7 +27,6 @@ def main() -> None:
     command = [sys.executable, "-m", "langchain_gkt", "serve", "--port", str(port)]
     command += ["--teacher", "demo"]  # <- "openai:gpt-4o-mini", or what init_chat_model knows
     command += ["--student", "demo"]  # <- a Hugging Face model: a folder or hub id
-    command += ["--guidance-tokens", "18"]
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         assert server.stderr is not None
