@@ -15,7 +15,6 @@ import typer
 from langchain_gkt import __version__
 from langchain_gkt.cli import options
 from langchain_gkt.cli.interrupts import INTERRUPTED, end_at_once_when_repeated
-from langchain_gkt.modes import Mode
 
 _PROGRAM = "langchain-gkt"
 _EXPECTED = (ImportError, OSError, RuntimeError, TypeError, ValueError)
@@ -172,7 +171,14 @@ def answer(
         typer.Argument(metavar="QUESTION", help="The question; - to read it from standard input."),
     ],
     *,
-    mode: Annotated[Mode, typer.Option(help="Which models answer.")] = "guided",
+    mode: Annotated[
+        str,
+        typer.Option(
+            parser=options.mode,
+            metavar="NAME",
+            help="How the answer is made: guided, teacher, student, or another strategy.",
+        ),
+    ] = "guided",
     models: options.ModelOptions,
 ) -> None:
     """Answer one question with a guided pair, and say what it cost.

@@ -19,7 +19,7 @@ from langchain_gkt.cli.options import (
 from langchain_gkt.demo import pair
 from langchain_gkt.evaluation.results.base import EvaluationResult
 from langchain_gkt.evaluation.tasks.word_problems import GUIDANCE_TOKENS, is_word_problem
-from langchain_gkt.metadata import Mode
+from langchain_gkt.modes import Mode
 
 
 def answer(question: str, models: ModelOptions, *, mode: Mode) -> None:
@@ -28,7 +28,7 @@ def answer(question: str, models: ModelOptions, *, mode: Mode) -> None:
     Args:
         question: The question; ``-`` to read it from standard input.
         models: Which models answer.
-        mode: Whether both answer or one of them.
+        mode: The strategy's name.
     """
     if question == "-":
         question = sys.stdin.read()

@@ -81,6 +81,28 @@ def _share(text: str) -> float:
     return number
 
 
+def mode(text: str) -> str:
+    """Read the name of a strategy.
+
+    Args:
+        text: What the user typed.
+
+    Returns:
+        The same.
+
+    Raises:
+        typer.BadParameter: If no strategy has that name.
+    """
+    if text not in ("guided", "teacher", "student"):  # those are known without a second's import
+        from langchain_gkt.chain import strategies  # noqa: F401  registers them
+        from langchain_gkt.chain.strategy import strategy_names
+
+        if text not in strategy_names():
+            names = ", ".join(map(repr, strategy_names()))
+            raise typer.BadParameter(f"{text!r} is not one of {names}.")
+    return text
+
+
 positive, not_negative = _at_least(1), _at_least(0)
 
 Concurrency = Annotated[

@@ -84,7 +84,7 @@ def test_every_option_arrives(called) -> None:
         ("sweep --style verse", "argument --style: 'verse' is not one of 'chat', 'text'."),
         ("answer", "Missing argument 'QUESTION'."),
         ("answer two words", "unexpected extra argument"),
-        ("answer x --mode y", "argument --mode: 'y' is not one of 'guided', 'teacher', 'student'."),
+        ("answer x --mode y", "argument --mode: 'y' is not one of 'guided', 'teacher', 'student'"),
         ("report", "Missing argument 'RUN'."),
         ("report r --format x", "argument --format: 'x' is not one of 'text', 'markdown', 'html'."),
         ("demo --seed x", "argument --seed: "),
