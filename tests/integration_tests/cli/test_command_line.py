@@ -173,7 +173,8 @@ def test_the_embedded_pair_needs_guidance_for_the_example(here, capsys) -> None:
     ],
 )
 def test_how_much_guidance_there_is_without_a_task(teacher, given, length, monkeypatch) -> None:
-    monkeypatch.setattr(models.pair, "demo_teacher", lambda: nullcontext(FakeListChatModel()))
+    fake = FakeListChatModel(responses=["x"])
+    monkeypatch.setattr(models.pair, "demo_teacher", lambda: nullcontext(fake))
     with models.open_chain(ModelOptions(teacher=teacher, **given)) as chain:
         assert chain.guidance_tokens == length
 
