@@ -44,7 +44,7 @@ def main() -> None:
             print(f"  finished by the {reply.gkt['finished_by']}, {reply.gkt['usd']} US dollars")
     finally:
         server.terminate()
-        server.wait(30)
+        server.wait()
 
 
 if __name__ == "__main__":
