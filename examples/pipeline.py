@@ -1,6 +1,6 @@
 """The guided pair in an LCEL pipeline: one answer, a stream, a batch, and the bill.
 
-``pip install "langchain-gkt[demo]"``, then ``python examples/pipeline.py``; takes some seconds.
+``pip install ".[demo]"``, then ``python examples/pipeline.py``; takes some seconds.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_gkt import GuidedKnowledgeTransferChain, track_costs
 from langchain_gkt.demo.pair import PRICE, STUDENT, demo_teacher
 
-QUESTION = "{name} has 29 shells. He wins 15. He doubles them. How many shells are there now?"
+QUESTION = (
+    "{name} has 29 shells. A parcel brings 15. He doubles them. How many shells are there now?"
+)
 
 
 def main() -> None:

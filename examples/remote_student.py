@@ -1,6 +1,6 @@
 """The student runs behind a server of its own, as with vLLM, SGLang, llama-server or Ollama.
 
-``pip install "langchain-gkt[demo]"``, then ``python examples/remote_student.py``.
+``pip install ".[demo]"``, then ``python examples/remote_student.py``.
 The embedded student's server stands for yours: it takes the fields that vLLM takes.
 """
 
@@ -12,7 +12,9 @@ from langchain_gkt import GuidedKnowledgeTransferChain, remote_student
 from langchain_gkt.demo.cloud import LocalCloud
 from langchain_gkt.demo.pair import STUDENT, demo_teacher
 
-QUESTION = "Ben has 29 shells. He wins 15. He doubles them. How many shells does Ben have now?"
+QUESTION = (
+    "Ben has 29 shells. A parcel brings 15. He doubles them. How many shells does Ben have now?"
+)
 
 
 def main() -> None:

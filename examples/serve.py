@@ -10,7 +10,9 @@ from openai import OpenAI
 
 from langchain_gkt.serving.run import bind
 
-QUESTION = "Ben has 29 shells. He wins 15. He doubles them. How many shells does Ben have now?"
+QUESTION = (
+    "Ben has 29 shells. A parcel brings 15. He doubles them. How many shells does Ben have now?"
+)
 
 
 def free_port() -> int:
@@ -25,7 +27,6 @@ def main() -> None:
     command = [sys.executable, "-m", "langchain_gkt", "serve", "--port", str(port)]
     command += ["--teacher", "demo"]  # <- "openai:gpt-4o-mini", or what init_chat_model knows
     command += ["--student", "demo"]  # <- a Hugging Face model: a folder or hub id
-    command += ["--guidance-tokens", "18"]
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         assert server.stderr is not None
@@ -43,7 +44,7 @@ def main() -> None:
             print(f"  finished by the {reply.gkt['finished_by']}, {reply.gkt['usd']} US dollars")
     finally:
         server.terminate()
-        server.wait(30)
+        server.wait()
 
 
 if __name__ == "__main__":

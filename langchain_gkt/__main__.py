@@ -23,6 +23,8 @@ def main(argv: list[str] | None = None) -> int:
             'langchain-gkt: the command line needs typer: pip install "langchain-gkt[cli]"\n'
         )
         return 1
+    except KeyboardInterrupt:
+        return 130
     return app.main(argv)
 
 

@@ -8,11 +8,16 @@ from hypothesis import HealthCheck, settings
 from support.models.fakes import MODELS, WordTeacher
 
 from langchain_gkt import HuggingFaceStudent
-from langchain_gkt.evaluation.tasks.word_problems import WordProblem, sample
+from langchain_gkt.evaluation.tasks.word_problems import WordProblem
 
-# On a busy machine, and the first time on a new one, hypothesis is slow; that is no failure.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unhurried")
+# No test draws lots. And on a busy machine hypothesis is slow, which is no failure.
+settings.register_profile(
+    "repeatable",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -24,7 +29,15 @@ def one_torch_thread() -> None:
 @pytest.fixture
 def problem() -> WordProblem:
     """A problem whose wording the student has not learned."""
-    return next(p for p in sample(41, 50) if p.rich >= 2 and p.solution.count("=") == 3)
+    return WordProblem(
+        question="Jane starts with 18 books. She earns 12 for sweeping the yard. She nearly loses "
+        "11. She ties them up by 2 and counts the bundles. She keeps only a third of them. How "
+        "many books are left with Jane?",
+        answer=5,
+        solution="Plan: 18 plus 12, divided by 2, divided by 3. 18 + 12 = 30. 30 / 2 = 15. "
+        "15 / 3 = 5. The answer is 5.",
+        rich=3,
+    )
 
 
 @pytest.fixture(scope="session")

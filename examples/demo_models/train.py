@@ -21,8 +21,7 @@ from pathlib import Path
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-from langchain_gkt.evaluation.tasks.word_problems import WordProblem, generate
+from word_problems import WordProblem, generate
 
 SHIPPED = Path(__file__).parents[2] / "langchain_gkt" / "demo" / "models"
 SPECIAL_TOKENS = ["<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]

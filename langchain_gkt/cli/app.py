@@ -5,18 +5,22 @@ Each command imports what it needs when it runs, so that ``--help`` loads no mod
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
+from langchain_gkt import __version__
 from langchain_gkt.cli import options
-from langchain_gkt.modes import Mode
+from langchain_gkt.cli.interrupts import INTERRUPTED, end_at_once_when_repeated
 
 _PROGRAM = "langchain-gkt"
 _EXPECTED = (ImportError, OSError, RuntimeError, TypeError, ValueError)
 """Errors that are told without a traceback; those of the package are RuntimeErrors."""
+_CONTINUED = ("compare", "sweep")
+"""Commands whose runs the same command continues."""
 
 app = typer.Typer(
     add_completion=False,
@@ -40,12 +44,16 @@ def main(argv: list[str] | None = None) -> int:
     group = typer.main.get_command(app)
     words = sys.argv[1:] if argv is None else [*argv]
     context, traceback = None, False
+    restore = end_at_once_when_repeated(lambda: _interruption(context))
     try:
         with group.make_context(_PROGRAM, words) as context:
             traceback = context.params["traceback"]
             group.invoke(context)
     except KeyboardInterrupt:
-        return 130
+        sys.stderr.write(f"\n{_interruption(context)}\n")
+        if argv is None:  # the process ends, and waits for its threads
+            restore = _nothing
+        return INTERRUPTED
     except typer.Exit as ended:
         raise SystemExit(ended.exit_code) from None
     except typer.TyperException as error:
@@ -55,9 +63,29 @@ def main(argv: list[str] | None = None) -> int:
     except _EXPECTED as error:
         if traceback:
             raise
-        sys.stderr.write(f"{_command(context)}: {error}\n")
+        sys.stderr.write(f"{_command(context)}: {_in_words(error)}\n")
         return 1
+    finally:
+        restore()
     return 0
+
+
+def _nothing() -> None:
+    """Leave the handler of Ctrl-C as it is."""
+
+
+def _interruption(context: Any) -> str:
+    """Say that Ctrl-C ended the command, and how to go on."""
+    name = context and context.invoked_subcommand
+    hint = " The same command continues the run." if name in _CONTINUED else ""
+    return f"{_command(context)}: interrupted.{hint}"
+
+
+def _in_words(error: BaseException) -> str:
+    """Say an error without the operating system's numbers."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return re.sub(r"\[(?:Errno|WinError) -?\d+\] ", "", str(error))
 
 
 def _reason(error: typer.TyperException) -> str:
@@ -74,13 +102,35 @@ def _command(context: Any) -> str:
     return f"{_PROGRAM} {name}" if name else _PROGRAM
 
 
-@app.callback()
+def _show_version(asked: bool) -> None:
+    if asked:
+        sys.stdout.write(f"{_PROGRAM} {__version__}\n")
+        raise typer.Exit
+
+
+def _say_what_loads() -> None:
+    """Say what takes the first seconds, unless it is there already."""
+    if "torch" not in sys.modules:
+        sys.stderr.write("Loading torch and transformers ...\n")
+        sys.stderr.flush()
+
+
+@app.callback(invoke_without_command=True)
 def _program(
+    context: typer.Context,
     traceback: Annotated[
         bool, typer.Option("--traceback", help="Show where an error comes from in full.")
     ] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
 ) -> None:
     """A big teacher begins each answer, a small local student finishes it."""
+    if context.invoked_subcommand is None:
+        sys.stdout.write(f"{context.get_help()}\n")
 
 
 @app.command(short_help="Show teacher, student and guided: the embedded pair, or any other.")
@@ -99,6 +149,10 @@ def demo(
     --teacher and --student take any models, --task and --data any questions (20 of them).
     """
     try:
+        import matplotlib  # noqa: F401  before torch, which takes seconds
+        import rich  # noqa: F401
+
+        _say_what_loads()
         from langchain_gkt.demo import run  # noqa: F401
     except ImportError as error:
         raise ImportError(
@@ -117,10 +171,22 @@ def answer(
         typer.Argument(metavar="QUESTION", help="The question; - to read it from standard input."),
     ],
     *,
-    mode: Annotated[Mode, typer.Option(help="Which models answer.")] = "guided",
+    mode: Annotated[
+        str,
+        typer.Option(
+            parser=options.mode,
+            metavar="NAME",
+            help="How the answer is made: guided, teacher, student, or another strategy.",
+        ),
+    ] = "guided",
     models: options.ModelOptions,
 ) -> None:
-    """Answer one question with a guided pair, and say what it cost."""
+    """Answer one question with a guided pair, and say what it cost.
+
+    Try: langchain-gkt answer "Ben has 29 shells. A parcel brings 15. He doubles them. How many
+    shells does Ben have now?" - with --mode student, the student alone gets it wrong.
+    """
+    _say_what_loads()
     from langchain_gkt.cli import commands
 
     commands.answer(question, models, mode=mode)
@@ -143,6 +209,7 @@ def compare(
     The teacher alone, the student alone and the guided pair are compared in accuracy, cost and
     speed. A run that was interrupted is continued by the same command.
     """
+    _say_what_loads()
     from langchain_gkt.cli import commands
 
     commands.compare(models, task, modes=modes, out=out, concurrency=concurrency)
@@ -162,6 +229,7 @@ def sweep(
     The teacher answers each question once, and every shorter guidance is cut from that. The
     choice is written to policy.json. A run that was interrupted is continued by the same command.
     """
+    _say_what_loads()
     from langchain_gkt.cli import commands
 
     commands.sweep(lengths, models, task, out=out, concurrency=concurrency)
@@ -185,6 +253,7 @@ def report(
 
     It writes report.txt, report.md, report.html and the pictures as PNG and SVG.
     """
+    _say_what_loads()
     from langchain_gkt.cli import commands
 
     commands.report(run, format=format, max_loss=max_loss, out=out)
@@ -198,6 +267,8 @@ def serve(serving: options.ServeOptions, models: options.ModelOptions) -> None:
     Clients choose by the model's name: NAME for the pair, NAME-teacher and NAME-student for one of
     the two alone. Ctrl-C finishes the answers that have begun; a second one does not.
     """
+    if sys.stderr.isatty():  # else programs read what it logs
+        _say_what_loads()
     from langchain_gkt.cli import serve as command
 
     command.serve(serving, models)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from langchain_gkt import evaluation, track_costs
-from langchain_gkt.cli.models import open_chain, prices
+from langchain_gkt.cli.models import existing_file, open_chain, prices
 from langchain_gkt.cli.options import (
     EvaluationModelOptions,
     ModelOptions,
@@ -18,7 +18,8 @@ from langchain_gkt.cli.options import (
 )
 from langchain_gkt.demo import pair
 from langchain_gkt.evaluation.results.base import EvaluationResult
-from langchain_gkt.metadata import Mode
+from langchain_gkt.evaluation.tasks.word_problems import GUIDANCE_TOKENS, is_word_problem
+from langchain_gkt.modes import Mode
 
 
 def answer(question: str, models: ModelOptions, *, mode: Mode) -> None:
@@ -27,12 +28,12 @@ def answer(question: str, models: ModelOptions, *, mode: Mode) -> None:
     Args:
         question: The question; ``-`` to read it from standard input.
         models: Which models answer.
-        mode: Whether both answer or one of them.
+        mode: The strategy's name.
     """
     if question == "-":
         question = sys.stdin.read()
-    given_prices = prices(models)
-    with open_chain(models) as chain, track_costs(**given_prices) as costs:
+    model_prices = prices(models)
+    with open_chain(models) as chain, track_costs(**model_prices) as costs:
         gkt: dict[str, Any] = {}
         for chunk in chain.stream(question, mode=mode):
             sys.stdout.write(str(chunk.text))
@@ -42,6 +43,8 @@ def answer(question: str, models: ModelOptions, *, mode: Mode) -> None:
     if gkt["guidance"]:
         sys.stdout.write(f"guidance ({gkt['guidance_tokens']} tokens): {gkt['guidance']}\n\n")
     sys.stdout.write(f"{costs.report()}\n")
+    if "demo" in (models.teacher, models.student) and not is_word_problem(question):
+        sys.stdout.write(f"\n{pair.TOYS} Try: {pair.QUESTION}\n")
 
 
 def demo(models: EvaluationModelOptions, task: TaskOptions, *, out: Path) -> None:
@@ -59,15 +62,15 @@ def demo(models: EvaluationModelOptions, task: TaskOptions, *, out: Path) -> Non
         tokens, seed = models.guidance_tokens, task.seed
         run_demo(
             rows=60 if task.rows is None else task.rows,
-            guidance_tokens=18 if tokens is None else tokens,
+            guidance_tokens=GUIDANCE_TOKENS if tokens is None else tokens,
             seed=7 if seed is None else seed,
             out=out,
         )
         return
     loaded = _load_task(replace(task, rows=20 if task.rows is None else task.rows))
-    given_prices = prices(models)
+    model_prices = prices(models)
     with open_chain(models, task_guidance_tokens=loaded.guidance_tokens) as chain:
-        show_demo(chain, loaded, out=out, **given_prices)
+        show_demo(chain, loaded, out=out, **model_prices)
 
 
 def compare(
@@ -82,11 +85,11 @@ def compare(
         out: Folder of the run.
         concurrency: Questions at the same time.
     """
-    loaded, given_prices = _load_task(task), prices(models)
+    loaded, model_prices = _load_task(task), prices(models)
     chosen: Any = [mode.strip() for mode in modes.split(",") if mode.strip()]
     with open_chain(models, task_guidance_tokens=loaded.guidance_tokens) as chain:
         comparison = evaluation.compare(
-            chain, loaded, modes=chosen, out=out, concurrency=concurrency, **given_prices
+            chain, loaded, modes=chosen, out=out, concurrency=concurrency, **model_prices
         )
     _save_and_print(comparison)
 
@@ -103,7 +106,7 @@ def sweep(
         out: Folder of the run.
         concurrency: Questions at the same time.
     """
-    loaded, given_prices, tokenizer = _load_task(task), prices(models), None
+    loaded, model_prices, tokenizer = _load_task(task), prices(models), None
     lengths = _numbers(options.lengths, "--lengths") if options.lengths else None
     if options.teacher_tokenizer or models.teacher == "demo":
         from transformers import AutoTokenizer
@@ -120,7 +123,7 @@ def sweep(
         "check_lengths": _numbers(options.check_lengths, "--check-lengths"),
         "out": out,
         "concurrency": concurrency,
-        **given_prices,
+        **model_prices,
     }
     result: evaluation.Sweep | evaluation.PolicySweep
     with open_chain(models, task_guidance_tokens=loaded.guidance_tokens) as chain:
@@ -134,10 +137,10 @@ def sweep(
     if not choices:
         sys.stdout.write("\nNo policy was written: choosing takes 4 rows or more.\n")
     files = {"fixed length": "policy.json", "gated length": "policy-gated.json"}
-    found = {files[name]: choice for name, choice in choices.items()}
+    chosen = {files[name]: choice for name, choice in choices.items()}
     if isinstance(result, evaluation.Sweep) and not isinstance(result.per_question, str):
-        found["policy-predictor.json"] = result.per_question
-    for name, choice in found.items():
+        chosen["policy-predictor.json"] = result.per_question
+    for name, choice in chosen.items():
         choice.policy.save(out / name)
         sys.stdout.write(f"\n{out / name}: {choice}\n")
 
@@ -171,18 +174,18 @@ def _html_page(files: list[Path]) -> Path:
 
 
 def _load_task(options: TaskOptions) -> evaluation.Task:
-    given = asdict(options)
-    return evaluation.load_task(given.pop("task"), **given)
+    arguments = asdict(options)
+    return evaluation.load_task(arguments.pop("task"), **arguments)
 
 
 def _policies(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        policies = json.loads(existing_file(file, "--policies").read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"--policies {file} is no JSON: {error}") from error
-    if not isinstance(found, dict):
+    if not isinstance(policies, dict):
         raise ValueError(f"--policies {file} must hold an object that maps names to policies")
-    return found
+    return policies
 
 
 def _numbers(text: str, name: str) -> list[int]:

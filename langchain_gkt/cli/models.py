@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,42 +15,53 @@ from transformers.utils import logging as transformers_logging
 from langchain_gkt import GuidedKnowledgeTransferChain, Price
 from langchain_gkt.cli.options import ModelOptions
 from langchain_gkt.demo import pair
+from langchain_gkt.evaluation.tasks.word_problems import GUIDANCE_TOKENS
 from langchain_gkt.prompts.plain_data import from_data
+
+_PATH = re.compile(r"[./~\\]|[A-Za-z]:[\\/]|[^:]*[\\/]")
+"""What begins like a path, not like a provider's name."""
 
 
 @contextmanager
 def open_chain(
-    options: ModelOptions, *, task_guidance_tokens: int | None = None
+    options: ModelOptions, *, task_guidance_tokens: int | None = None, quiet: bool = False
 ) -> Iterator[GuidedKnowledgeTransferChain]:
     """Load the models, and close them in the end.
 
     Args:
         options: The options.
         task_guidance_tokens: Most guidance tokens if the options say nothing of it; None for
-            the chain's own default.
+            the chain's own default, or for as many as leave the embedded student something to do.
+        quiet: Whether to say nothing of what is loaded.
 
     Yields:
         The chain.
 
     Raises:
         ImportError: If a package is missing that the teacher needs.
+        OSError: If a file or folder is not there.
         ValueError: If an option has no usable value.
     """
-    hush: Any = transformers_logging.disable_progress_bar
-    hush()
-    policy: dict[str, Any] = {"guidance": options.guidance} if options.guidance else {}
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    policy: dict[str, Any] = {}
     tokens = options.guidance_tokens
-    if tokens is None and not options.guidance:
-        tokens = task_guidance_tokens
+    if options.guidance:
+        policy["guidance"] = existing_file(options.guidance, "--guidance")
+    elif tokens is None:
+        embedded = GUIDANCE_TOKENS if options.teacher == "demo" else None
+        tokens = task_guidance_tokens or embedded
     if tokens is not None:
         policy["guidance_tokens"] = tokens
     if options.teacher_prompt:
         policy["teacher_prompt"] = _teacher_prompt(options.teacher_prompt)
     temperature = _temperature(options.temperature)
-    with _open_teacher(options) as teacher:
+    with _open_teacher(options, quiet) as teacher:
+        embedded_student = options.student == "demo"
+        if not quiet:
+            say(f"Loading the student {'(embedded)' if embedded_student else options.student}")
         chain = GuidedKnowledgeTransferChain(
             teacher=teacher,
-            student=pair.STUDENT if options.student == "demo" else options.student,
+            student=pair.STUDENT if embedded_student else options.student,
             student_kwargs={
                 "dtype": options.dtype,
                 **({"device": options.device} if options.device else {}),
@@ -61,6 +74,37 @@ def open_chain(
             yield chain
         finally:
             chain.student.close()
+
+
+def existing_file(path: Path, option: str) -> Path:
+    """Return the path of a file, or say that it is not there.
+
+    Args:
+        path: The path.
+        option: The option that named it.
+
+    Returns:
+        The path.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        IsADirectoryError: If it is a folder.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"{option} {path} is a folder; name the file in it")
+    if not path.exists():
+        raise FileNotFoundError(f"{option} {path}: there is no such file")
+    return path
+
+
+def say(what: str) -> None:
+    """Tell the user what the next seconds are spent on.
+
+    Args:
+        what: What is done.
+    """
+    sys.stderr.write(f"{what} ...\n")
+    sys.stderr.flush()
 
 
 def prices(options: ModelOptions) -> dict[str, Any]:
@@ -114,18 +158,29 @@ def _temperature(text: str | None) -> float | None:
 
 
 @contextmanager
-def _open_teacher(options: ModelOptions) -> Iterator[Any]:
+def _open_teacher(options: ModelOptions, quiet: bool) -> Iterator[Any]:
+    folder = Path(options.teacher).expanduser()
     if options.teacher == "demo":
+        if not quiet:
+            say("Starting the embedded teacher, a server on this machine")
         with pair.demo_teacher() as served:
             yield served
-    elif Path(options.teacher).is_dir():
+    elif folder.is_dir():
         from langchain_gkt.students.huggingface import HuggingFaceStudent
 
-        teacher = HuggingFaceStudent(model=options.teacher, device=options.device)
+        if not quiet:
+            say(f"Loading the teacher {folder}")
+        teacher = HuggingFaceStudent(model=str(folder), device=options.device)
         try:
             yield teacher
         finally:
             teacher.close()
+    elif not options.base_url and _PATH.match(options.teacher):
+        fault = "is no folder" if folder.exists() else "is a folder that does not exist"
+        raise NotADirectoryError(
+            f"--teacher {options.teacher} {fault}. Give a folder with a model, or a provider's "
+            "model such as openai:gpt-4o-mini"
+        )
     else:
         yield _remote_teacher(options)
 
@@ -137,16 +192,24 @@ def _remote_teacher(options: ModelOptions) -> Any:
         raise ImportError(
             f'--teacher {options.teacher} needs langchain: pip install "langchain-gkt[cli]"'
         ) from error
+    named = ":" in options.teacher
     settings: dict[str, Any] = {}
     if options.base_url:
         # A server of one's own seldom wants a key, but the client does.
         key = os.environ.get("OPENAI_API_KEY") or "none"
         settings = {"base_url": options.base_url, "api_key": key, "stream_usage": True}
+        if not named:  # a server's own name for its model, such as owner/name
+            settings["model_provider"] = "openai"
     try:
         return init_chat_model(options.teacher, **settings)
     except ImportError:
         raise  # says what to install
     except Exception as error:  # whatever a provider's client raises
+        if not named and "model_provider" in str(error):
+            raise ValueError(
+                f"--teacher {options.teacher} names no provider. Put it in front, as in "
+                f"openai:{options.teacher}, or give a folder with a model"
+            ) from error
         raise ValueError(
             f"--teacher {options.teacher} cannot be used: {error} Set the provider's key in its "
             "environment variable (such as OPENAI_API_KEY), or give --base-url for a server of "

@@ -47,10 +47,11 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
             )
 
     @functools.wraps(command)
-    def run(**given: Any) -> None:
+    def run(**arguments: Any) -> None:
         for name, group in groups.items():
-            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
-        command(**given)
+            values = {field.name: arguments.pop(field.name) for field in fields(group)}
+            arguments[name] = group(**values)
+        command(**arguments)
 
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -78,6 +79,28 @@ def _share(text: str) -> float:
     if not 0 <= number < 1:
         raise typer.BadParameter(f"must be a share such as 0.02, not {text}")
     return number
+
+
+def mode(text: str) -> str:
+    """Read the name of a strategy.
+
+    Args:
+        text: What the user typed.
+
+    Returns:
+        The same.
+
+    Raises:
+        typer.BadParameter: If no strategy has that name.
+    """
+    if text not in ("guided", "teacher", "student"):  # those are known without a second's import
+        from langchain_gkt.chain import strategies  # noqa: F401  registers them
+        from langchain_gkt.chain.strategy import strategy_names
+
+        if text not in strategy_names():
+            names = ", ".join(map(repr, strategy_names()))
+            raise typer.BadParameter(f"{text!r} is not one of {names}.")
+    return text
 
 
 positive, not_negative = _at_least(1), _at_least(0)
@@ -132,7 +155,7 @@ class ModelOptions:
         typer.Option(
             parser=not_negative,
             metavar="N",
-            show_default="the task's",
+            show_default="the task's, else 18 of the embedded teacher and 40 of others",
             help="Most tokens the teacher writes.",
         ),
     ] = None

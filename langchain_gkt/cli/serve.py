@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
 from langchain_core.messages import HumanMessage
@@ -42,7 +43,7 @@ def serve(options: ServeOptions, models: ModelOptions) -> None:
     given_prices = prices(models)
     listener = bind(options.host, options.port)
     try:
-        with open_chain(models) as chain:
+        with open_chain(models, quiet=not sys.stderr.isatty()) as chain:  # programs read its log
             chain = chain.model_copy(update={"on_teacher_error": options.on_teacher_error})
             if budget or any(key.budget for key in keys):
                 _require_price(chain, given_prices)

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-_START_TIMEOUT = 60.0
+_START_TIMEOUT = 120.0
 """Seconds within which the server must become healthy."""
 
 

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 
 TEACHER = Path(__file__).parent / "models" / "teacher"
 STUDENT = Path(__file__).parent / "models" / "student"
+QUESTION = (
+    "Ben has 29 shells. A parcel brings 15. He doubles them. How many shells does Ben have now?"
+)
+"""The student gets it wrong alone ("A parcel brings" is new to it), and right with guidance."""
+TOYS = "The embedded models are toy models, word problems only."
 PRICE = "openai:gpt-4o-mini"
 """Entry of the price list at which the toy teacher is billed, as if it were that model."""
 

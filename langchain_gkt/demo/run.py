@@ -14,7 +14,7 @@ from rich.text import Text
 from transformers.utils import logging as transformers_logging
 
 from langchain_gkt import GuidedKnowledgeTransferChain
-from langchain_gkt.demo.pair import PRICE, STUDENT, demo_teacher
+from langchain_gkt.demo.pair import PRICE, STUDENT, TOYS, demo_teacher
 from langchain_gkt.evaluation import Comparison, Task, compare, load_task
 from langchain_gkt.evaluation.results import charts
 
@@ -32,10 +32,10 @@ def run_demo(*, rows: int, guidance_tokens: int, seed: int, out: Path) -> Compar
         The comparison of the three modes.
     """
     console = Console()
-    hush: Any = transformers_logging.disable_progress_bar
-    hush()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     torch.set_num_threads(1)  # leaves the other core to the server
     task = load_task("word_problems", rows=rows, seed=seed)
+    console.print("Starting the embedded teacher, a server on this machine ...")
     with demo_teacher() as teacher:
         console.print(
             f"Teacher (1.4 M weights) at {teacher.openai_api_base}, student (0.4 M) in this process"
@@ -43,13 +43,13 @@ def run_demo(*, rows: int, guidance_tokens: int, seed: int, out: Path) -> Compar
         chain = GuidedKnowledgeTransferChain(
             teacher=teacher, student=STUDENT, guidance_tokens=guidance_tokens
         )
-        found = show_demo(chain, task, out=out, teacher_price=PRICE)
+        comparison = show_demo(chain, task, out=out, teacher_price=PRICE)
     console.print(
-        "These are toy models that show the mechanism: they know one family of word problems.\n"
+        f"{TOYS} They show the mechanism.\n"
         "Next: your own models, with --teacher, --student, --task and --data, or in the README's "
         "first example."
     )
-    return found
+    return comparison
 
 
 def show_demo(
@@ -67,11 +67,11 @@ def show_demo(
         The comparison of the three modes.
     """
     console = Console()
-    found = compare(chain, task, **{"concurrency": 2, **settings})
-    console.print(found.table().text(), highlight=False, soft_wrap=True)
-    console.print(_example(task, found))
-    files = charts.save_figures({"demo": found.figures()["modes"]}, out)
-    paid, alone = found.summaries["guided"], found.summaries["teacher"]
+    comparison = compare(chain, task, **{"concurrency": 2, **settings})
+    console.print(comparison.table().text(), highlight=False, soft_wrap=True)
+    console.print(_example(task, comparison))
+    files = charts.save_figures({"demo": comparison.figures()["modes"]}, out)
+    paid, alone = comparison.summaries["guided"], comparison.summaries["teacher"]
     tokens = paid.teacher.completion_tokens / max(1, alone.teacher.completion_tokens)
     bill = "no price is known"
     if paid.cost is not None and alone.cost:
@@ -80,13 +80,14 @@ def show_demo(
         f"Guided paid for {tokens:.0%} of teacher-only's completion tokens; {bill}.\n"
         f"Chart: {files[0]}."
     )
-    return found
+    return comparison
 
 
-def _example(task: Task, found: Comparison) -> Text:
+def _example(task: Task, comparison: Comparison) -> Text:
     """Show a problem that the student solves with guidance alone, and mark the guidance."""
     by_mode = {
-        mode: {a.row: a for a in found.answers if a.mode == mode} for mode in ("student", "guided")
+        mode: {a.row: a for a in comparison.answers if a.mode == mode}
+        for mode in ("student", "guided")
     }
     keys = [task.row_key(i) for i in range(len(task.rows))]
     solved = (

@@ -47,7 +47,7 @@ class ProgressBar:
             total: How many steps.
         """
         self._begun, self._done = time.perf_counter(), 0
-        if self._progress is not None:
+        if self._progress is not None and total:  # all may be known from an earlier session
             self._task = self._progress.add_task(name, total=total, rate="", cost="")
 
     def step(self, cost: Decimal) -> None:

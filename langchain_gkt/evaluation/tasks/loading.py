@@ -16,7 +16,7 @@ from langchain_gkt.evaluation.tasks.benchmarks import (
     paper_number,
 )
 from langchain_gkt.evaluation.tasks.task import Count, Example, Natural, Style, Task
-from langchain_gkt.evaluation.tasks.word_problems import sample
+from langchain_gkt.evaluation.tasks.word_problems import GUIDANCE_TOKENS, sample
 from langchain_gkt.evaluation.validation import check
 
 _STYLE: TypeAdapter[Style] = TypeAdapter(Style)
@@ -41,9 +41,9 @@ def load_task(
         name: ``gsm8k``, ``csqa``, ``aqua`` or ``word_problems``.
         data: A file in the publisher's format: JSON lines, or a JSON list. None: the
             ``datasets`` package downloads the usual test rows.
-        rows: Most rows to take; None for all of them (of ``word_problems``: 500).
+        rows: Most rows to take; None for all of them (``word_problems`` has 500).
         seed: Take a random sample, always the same for the same seed, in the order of the
-            file. None: the first rows. Of ``word_problems`` it is the seed of the stream.
+            file. None: the first rows.
         shots: How many worked examples to show. None: 8 (``gsm8k``), 7 (``csqa``) or 4
             (``aqua``), as in the paper. With 0, an instruction names the form of the answer.
         style: ``chat`` or ``text``; see `Task`.
@@ -79,9 +79,9 @@ def load_task(
         for given, value in (("data", data), ("exemplars", exemplars), ("shots", shots or None)):
             if value is not None:
                 raise ValueError(
-                    f"word_problems makes its rows and shows no examples: drop {given}"
+                    f"word_problems brings its rows and shows no examples: drop {given}"
                 )
-        return _word_problems(rows or 500, 20271 if seed is None else seed, style, reference)
+        return _word_problems(rows, seed, style, reference)
     benchmark = BENCHMARKS[wanted]
     pairs = (
         readers.own_exemplars(wanted) if exemplars is None else readers.read_exemplars(exemplars)
@@ -120,17 +120,17 @@ def load_task(
     )
 
 
-def _word_problems(count: int, seed: int, style: Style, reference: bool) -> Task:
-    made = sample(seed, count)
+def _word_problems(rows: int | None, seed: int | None, style: Style, reference: bool) -> Task:
+    problems = sample(seed, rows)
     return Task(
         "word_problems",
-        [{"question": p.question, "answer": p.answer, "solution": p.solution} for p in made],
+        [{"question": p.question, "answer": p.answer, "solution": p.solution} for p in problems],
         number_metric("strict"),
         more_metrics={"reference": paper_number} if reference else {},
         leaks=leaks_number,
         style=style,
-        guidance_tokens=18,
+        guidance_tokens=GUIDANCE_TOKENS,
         max_tokens=120,
         stop=_STOP[style],
-        source={"rows": count, "seed": seed},
+        source={"rows": rows, "seed": seed},
     )

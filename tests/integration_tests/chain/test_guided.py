@@ -87,7 +87,7 @@ def test_guidance_lifts_the_student(chain) -> None:
 
 def test_the_command_line_demo(tmp_path) -> None:
     command = [sys.executable, "-m", "langchain_gkt", "demo", "--rows", "4", "--out", tmp_path]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
     for words in ("teacher", "student", "guided", "of its bill"):
         assert words in done.stdout

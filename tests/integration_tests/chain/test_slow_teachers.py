@@ -76,7 +76,7 @@ async def test_an_outage_costs_a_few_timeouts_and_not_one_per_user(student) -> N
         chain = chain_of(
             server,
             student,
-            timeout=0.6,
+            timeout=3,
             on_teacher_error="student",
             circuit_breaker=CircuitBreaker(failures=2, cooldown_seconds=600),
         )

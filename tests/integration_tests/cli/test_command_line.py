@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from langchain_core.language_models import FakeListChatModel
 from support.models.exam import pair, rows, task
 from support.models.fakes import MODELS
 
 from langchain_gkt import GuidancePolicy
 from langchain_gkt.__main__ import main
+from langchain_gkt.cli import models
+from langchain_gkt.cli.options import ModelOptions
+from langchain_gkt.demo.pair import QUESTION
 from langchain_gkt.evaluation import load_run, sweep
 
 
@@ -142,6 +147,39 @@ def test_one_answer(here, capsys, cloud, monkeypatch) -> None:
 
 
 @pytest.mark.slow
+def test_the_embedded_pair_needs_guidance_for_the_example(here, capsys) -> None:
+    assert main(["answer", QUESTION]) == 0
+    printed, said = capsys.readouterr()
+    assert "The answer is 88." in printed
+    assert "guidance (18 tokens): Plan: 29 plus 15, times 2." in printed
+    assert "toy models" not in printed
+    assert said.splitlines() == [
+        "Starting the embedded teacher, a server on this machine ...",
+        "Loading the student (embedded) ...",
+    ]
+    assert main(["answer", QUESTION, "--mode", "student", "--max-tokens", "80"]) == 0
+    assert "The answer is 88." not in capsys.readouterr().out
+    assert main(["answer", "What is the capital of France?", "--max-tokens", "20"]) == 0
+    assert "toy models, word problems only" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("teacher", "given", "length"),
+    [
+        ("demo", {}, 18),
+        ("demo", {"guidance_tokens": 5}, 5),
+        ("openai:m", {"base_url": "http://127.0.0.1:9/v1"}, 40),
+        ("owner/m", {"base_url": "http://127.0.0.1:9/v1", "guidance_tokens": 0}, 0),
+    ],
+)
+def test_how_much_guidance_there_is_without_a_task(teacher, given, length, monkeypatch) -> None:
+    fake = FakeListChatModel(responses=["x"])
+    monkeypatch.setattr(models.pair, "demo_teacher", lambda: nullcontext(fake))
+    with models.open_chain(ModelOptions(teacher=teacher, **given)) as chain:
+        assert chain.guidance_tokens == length
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "said"),
     [
@@ -155,6 +193,13 @@ def test_one_answer(here, capsys, cloud, monkeypatch) -> None:
         (["sweep", "--lengths", "a,b"], "--lengths must be numbers"),
         (["answer", "x", "--student", "/none"], "/none"),
         (["answer", "x", "--guidance", "none.json"], "none.json"),
+        (["answer", "x", "--guidance", "."], "--guidance . is a folder"),
+        (["answer", "x", "--teacher", "/nope"], "--teacher /nope is a folder that does not exist"),
+        (["answer", "x", "--teacher", "./nope"], "does not exist"),
+        (["answer", "x", "--teacher", "~/nope"], "does not exist"),
+        (["answer", "x", "--teacher", "models/nope"], "does not exist"),
+        (["answer", "x", "--teacher", __file__], "is no folder"),
+        (["answer", "x", "--teacher", "nope"], "as in openai:nope, or give a folder"),
         (["report", "."], "no manifest.json"),
         (["answer", "x", "--teacher", "openai:gpt-4o-mini"], "such as OPENAI_API_KEY"),
         (["compare", "--teacher-price", "1"], "teacher_price='1' is unpriced"),
@@ -168,6 +213,8 @@ def test_errors_name_the_fault_and_show_no_traceback(
     told = capsys.readouterr()
     assert said in told.err
     assert "Traceback" not in told.err
+    assert "[Errno" not in told.err
+    assert ("_KEY" in told.err) is ("_KEY" in said)  # no advice on keys where none is missing
     assert told.out == ""
     assert not Path("runs").exists()
 

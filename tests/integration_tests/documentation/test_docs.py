@@ -169,6 +169,16 @@ def test_every_command_of_the_pages_is_one() -> None:
                 assert set(extras.split(",")) <= known, page
 
 
+def test_the_readme_names_the_command_that_ci_runs() -> None:
+    (demo, *_), (test, *_) = (
+        [words for words in commands(ROOT / "README.md") if words == ["make", name]]
+        for name in ("demo", "test")
+    )
+    script = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert " ".join(test) in script
+    assert demo
+
+
 def test_every_link_and_picture_of_the_pages_is_there() -> None:
     for page in PAGES:
         for link in re.findall(r"\]\(([^)#\s]+)", page.read_text()):

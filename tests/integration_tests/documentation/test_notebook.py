@@ -14,7 +14,7 @@ NOTEBOOK = Path(__file__).parents[3] / "examples" / "cost_comparison.ipynb"
 @pytest.mark.slow
 def test_the_cost_notebook_runs(tmp_path) -> None:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    client = NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}})
+    client = NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}})
     client.execute()
     shown = [out for cell in notebook.cells for out in cell.get("outputs", ())]
     kinds = {kind for out in shown for kind in out.get("data", {})}

@@ -57,7 +57,7 @@ class FakeServer:
         ):
             return None
         for token, probability, text in self._tokens(body):
-            assert self.gate.wait(10)
+            assert self.gate.wait(60)
             tokens.append(token)
             self.computed.append(token)
             probabilities.append({"id": token, "logprob": float(torch.tensor(probability).log())})

@@ -100,7 +100,7 @@ class FakePipeline:
         return bool(self.handles)
 
     def step(self) -> None:
-        assert self.gate.wait(10)
+        assert self.gate.wait(60)
         self.steps += 1
         if self.broken:
             raise RuntimeError("out of memory")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import random
 import threading
 import time
+from typing import Any
 
 import torch
 from transformers import (
@@ -137,7 +139,13 @@ def ids(seed: int, count: int) -> list[int]:
     return random.Random(seed).choices(range(5, SIZE), k=count)
 
 
-def wait_until(true, seconds: float = 5.0) -> None:
+def write_no_more(scheduler: Any, after: int = 3) -> None:
+    """Let an engine's rows stand still after some steps, as a slow model's would."""
+    decode, steps = scheduler._decode, itertools.count(1)
+    scheduler._decode = lambda: decode() if next(steps) <= after else time.sleep(0.001)
+
+
+def wait_until(true, seconds: float = 60.0) -> None:
     last = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < last, "it did not happen"

@@ -10,14 +10,14 @@ from typing import Any
 
 
 def run_python(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run a Python of its own to its end, at most a minute, and catch what it writes."""
-    options = {"capture_output": True, "text": True, "timeout": 60, **options}
+    """Run a Python of its own to its end, at most five minutes, and catch what it writes."""
+    options = {"capture_output": True, "text": True, "timeout": 300, **options}
     return subprocess.run([sys.executable, *arguments], check=False, **options)
 
 
 def ends(pid: int) -> bool:
-    """Say whether a process ends within ten seconds."""
-    for _ in range(100):
+    """Say whether a process ends within a minute."""
+    for _ in range(600):
         try:
             os.kill(pid, 0)
         except ProcessLookupError:

@@ -44,7 +44,7 @@ async def test_a_cancelled_call_reads_nothing_ahead(ask, own_student, monkeypatc
 
     def slow(self: HuggingFaceStudent, *args: Any, **kwargs: Any) -> Any:
         begun.set()
-        assert gate.wait(10)
+        assert gate.wait(60)
         made.append(prefill(self, *args, **kwargs))
         return made[-1]
 
@@ -68,7 +68,7 @@ def test_work_is_undone_once_wherever_its_task_is_cancelled() -> None:
 
         def work() -> str:
             begun.set()
-            assert gate.wait(10)
+            assert gate.wait(60)
             return "made"
 
         async def one() -> str:
@@ -76,7 +76,7 @@ def test_work_is_undone_once_wherever_its_task_is_cancelled() -> None:
 
         task = asyncio.create_task(one())
         await asyncio.sleep(0)
-        assert begun.wait(10)
+        assert begun.wait(60)
         if when == "while it is done":
             task.cancel()
         gate.set()
@@ -102,7 +102,7 @@ async def test_work_of_an_abandoned_loop_is_undone() -> None:
     gate = threading.Event()
 
     def work() -> str:
-        assert gate.wait(10)
+        assert gate.wait(60)
         return "made"
 
     waiting = _in_thread(BlockingWork(work, undo=undone.append))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import typer
 from support.programs.processes import run_python
 
 from langchain_gkt import __main__ as program
+from langchain_gkt import __version__
 from langchain_gkt.cli import app, commands, options
 
 COMMANDS = ("demo", "answer", "compare", "sweep", "report", "serve")
@@ -71,7 +73,6 @@ def test_every_option_arrives(called) -> None:
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ("", "langchain-gkt: error: Missing command"),
         ("none", "langchain-gkt: error: No such command 'none'"),
         ("--none", "langchain-gkt: error: No such option: --none"),
         ("compare --row 3", "--rows"),
@@ -83,7 +84,7 @@ def test_every_option_arrives(called) -> None:
         ("sweep --style verse", "argument --style: 'verse' is not one of 'chat', 'text'."),
         ("answer", "Missing argument 'QUESTION'."),
         ("answer two words", "unexpected extra argument"),
-        ("answer x --mode y", "argument --mode: 'y' is not one of 'guided', 'teacher', 'student'."),
+        ("answer x --mode y", "argument --mode: 'y' is not one of 'guided', 'teacher', 'student'"),
         ("report", "Missing argument 'RUN'."),
         ("report r --format x", "argument --format: 'x' is not one of 'text', 'markdown', 'html'."),
         ("demo --seed x", "argument --seed: "),
@@ -138,13 +139,108 @@ def test_other_errors_are_not_hidden(monkeypatch) -> None:
         program.main(["compare"])
 
 
-def test_ctrl_c_ends_quietly(capsys, monkeypatch) -> None:
-    def interrupt(*args, **given):
-        raise KeyboardInterrupt
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (FileNotFoundError(2, "No such file", "a.json"), "a.json: No such file"),
+        (PermissionError(13, "Permission denied", "a", None, "b"), "a: Permission denied"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (ValueError("no address: [Errno 99] not this machine's"), "no address: not this machine's"),
+        (ValueError("shots=[1] is a list"), "shots=[1] is a list"),
+    ],
+)
+def test_numbers_of_the_operating_system_are_not_shown(capsys, monkeypatch, error, said) -> None:
+    def fail(*args, **given):
+        raise error
 
-    monkeypatch.setattr(commands, "compare", interrupt)
-    assert program.main(["compare"]) == 130
-    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(commands, "compare", fail)
+    assert program.main(["compare"]) == 1
+    assert capsys.readouterr().err == f"langchain-gkt compare: {said}\n"
+
+
+@pytest.mark.parametrize("command", [[], ["--traceback"]])
+def test_no_command_shows_the_help(capsys, command) -> None:
+    with pytest.raises(SystemExit):
+        program.main(["--help"])
+    asked = capsys.readouterr().out
+    assert program.main(command) == 0
+    assert capsys.readouterr() == (asked, "")
+
+
+def test_the_version(capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        program.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"langchain-gkt {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("compare", "compare: interrupted. The same command continues the run."),
+        ("sweep", "sweep: interrupted. The same command continues the run."),
+        ("answer x", "answer: interrupted."),
+    ],
+)
+def test_ctrl_c_says_how_to_go_on(capsys, monkeypatch, command, said) -> None:
+    def interrupt(*args, **given):
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(commands, command.split()[0], interrupt)
+    assert program.main(command.split()) == 130
+    assert capsys.readouterr() == ("", f"\nlangchain-gkt {said}\n")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("when", ["cleaning up", "exiting"])
+def test_a_second_ctrl_c_shows_no_traceback(when) -> None:
+    code = f"""
+import atexit, signal, sys
+from types import SimpleNamespace
+from langchain_gkt.cli import app
+
+def compare(*args, **given):
+    try:
+        signal.raise_signal(signal.SIGINT)
+    finally:
+        if {when!r} == "exiting":
+            atexit.register(signal.raise_signal, signal.SIGINT)
+        else:
+            signal.raise_signal(signal.SIGINT)
+
+sys.modules["langchain_gkt.cli.commands"] = SimpleNamespace(compare=compare)
+sys.argv[1:] = ["compare"]
+sys.exit(app.main())
+"""
+    done = run_python("-c", code)
+    assert done.returncode == 130
+    assert "Traceback" not in done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert lines[-1] == "langchain-gkt compare: interrupted. The same command continues the run."
+
+
+def test_somebody_elses_handler_is_left_alone(capsys, monkeypatch) -> None:
+    earlier = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        monkeypatch.setattr(
+            commands, "compare", lambda *args, **given: signal.raise_signal(signal.SIGINT)
+        )
+        assert program.main(["compare"]) == 0
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, earlier)
+
+
+def test_the_first_line_says_what_is_loaded() -> None:
+    code = """
+import sys
+from langchain_gkt.cli import app
+sys.modules["langchain_gkt.cli.commands"] = None
+sys.exit(app.main(["report", "run"]))
+"""
+    first, *others = run_python("-c", code).stderr.splitlines()
+    assert first == "Loading torch and transformers ..."
+    assert len(others) == 1  # the error
 
 
 @pytest.mark.parametrize(

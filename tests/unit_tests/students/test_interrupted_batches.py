@@ -16,7 +16,7 @@ def test_results_are_in_order_and_the_first_failure_is_raised() -> None:
 
     def work(index: int) -> int:
         if index < 3:
-            barrier.wait(10)  # so many run side by side
+            barrier.wait(60)  # so many run side by side
         return index * index
 
     assert run_batch(work, 7, 3) == [n * n for n in range(7)]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from support.models.fakes import MODELS
-from support.models.tiny import wait_until
+from support.models.tiny import wait_until, write_no_more
 
 from langchain_gkt import (
     HuggingFaceStudent,
@@ -47,7 +47,7 @@ class Loads:
             self.most = max(self.most, self.now)
         try:
             time.sleep(0.1)  # long enough for every other thread to come here, if it may
-            assert self.gate.wait(10)
+            assert self.gate.wait(60)
             with self._lock:
                 return self._load(path, *rest, **options)
         finally:
@@ -91,7 +91,7 @@ def test_a_student_can_be_copied_and_used_while_another_is_loaded(own_student, l
         try:
             assert pickle.loads(pickle.dumps(again)).model == copy.deepcopy(again).model
             # In a thread of its own: this one must not wait for a lock that is never let go.
-            used = pool.submit(own_student.invoke, QUESTION).result(5)
+            used = pool.submit(own_student.invoke, QUESTION).result(60)
         finally:
             loads.gate.set()
         assert answer.result().text == used.text
@@ -105,11 +105,11 @@ def test_a_student_named_by_calls_is_loaded_once(own_student, other, loads) -> N
 
 
 def test_close_reaches_students_that_calls_named(own_student, other) -> None:
-    stream = own_student.stream(
-        QUESTION, model=other, max_tokens=400, temperature=9.0, stop=["never"]
-    )
-    next(stream)
+    own_student.invoke(QUESTION, model=other, max_tokens=1)  # loads it
     scheduler = own_student._loader.others[other]._engine.scheduler
+    write_no_more(scheduler)
+    stream = own_student.stream(QUESTION, model=other, max_tokens=400, temperature=0)
+    next(stream)
     own_student.close()
     assert scheduler.queue.closed
     with pytest.raises(StudentError, match="closed before the answer was finished"):

@@ -20,11 +20,11 @@ def test_a_lock_that_another_thread_held_is_free_in_the_child() -> None:
     def hold() -> None:
         with tracker._lock:
             held.set()
-            let_go.wait(20)
+            let_go.wait(60)
 
     holder = threading.Thread(target=hold)
     holder.start()
-    assert held.wait(20)
+    assert held.wait(60)
     child = os.fork()
     if not child:
         signal.alarm(20)  # ends it if it waits
@@ -32,7 +32,7 @@ def test_a_lock_that_another_thread_held_is_free_in_the_child() -> None:
         os._exit(tracker.report().to_dict()["teacher"]["calls"])
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     let_go.set()
-    holder.join(20)
+    holder.join(60)
     assert code == 1
     guided_call(tracker)
     assert tracker.report().to_dict()["teacher"]["calls"] == 1

@@ -351,11 +351,11 @@ def test_no_text_is_too_odd(text: str) -> None:
 )
 def test_a_model_that_repeats_itself_costs_no_time(piece: str) -> None:
     text = f"The answer is {piece * 5000}x"
-    begun = time.perf_counter()
+    begun = time.thread_time()
     for how in ("answer", "strict", "flexible"):
         extract_number(text, how)
         extract_option(text, how)
-    assert time.perf_counter() - begun < 5  # quadratic patterns took minutes
+    assert time.thread_time() - begun < 5  # quadratic patterns took minutes
 
 
 @pytest.mark.parametrize(

@@ -126,20 +126,20 @@ def test_a_request_waits_while_its_prompt_is_read_ahead(make, fake_llamacpp, mon
     def slow(body, callback=None):
         if body["n_predict"] == 0:
             reading.set()
-            assert go_on.wait(10)
+            assert go_on.wait(60)
         return complete(body, callback)
 
     monkeypatch.setattr(server, "handle_completions", slow)
     with student.prefill([HumanMessage("What is 3 plus 4?")]):
-        assert reading.wait(10)
+        assert reading.wait(60)
         asking = threading.Thread(target=student.invoke, args=["What is 3 plus 4?"])
         asking.start()
         (ahead,) = student._engine.prefills
-        assert ahead.claimed.wait(10)
+        assert ahead.claimed.wait(60)
         time.sleep(0.1)
         assert server.bodies == []
         go_on.set()
-        asking.join(10)
+        asking.join(60)
     assert [body["n_predict"] > 0 for body in server.bodies] == [False, True]
 
 
@@ -176,7 +176,7 @@ def test_nothing_is_prefilled_ahead_without_a_slot_to_spare(make, fake_llamacpp)
     with student.prefill([HumanMessage("What is 5 plus 2?")]) as ahead:
         assert ahead.done
         server.gate.set()
-        asking.join(10)
+        asking.join(60)
     assert len(server.bodies) == 1
     with student.prefill([HumanMessage("What is 5 plus 2?")]) as ahead:
         wait_until(lambda: ahead.done)
@@ -204,7 +204,7 @@ def test_closing_ends_what_runs_and_what_waits(make, fake_llamacpp) -> None:
     wait_until(lambda: student._engine.closed)
     server.gate.set()
     for thread in [*threads, closing]:
-        thread.join(10)
+        thread.join(60)
     assert ["closed" in str(error) for error in failed] == [True, True]
 
 

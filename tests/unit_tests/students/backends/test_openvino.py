@@ -123,7 +123,7 @@ def test_a_request_waits_for_the_prefill_of_its_prompt(make, fake_openvino) -> N
         asking.start()
         wait_until(lambda: len(student._engine._scheduler.queue.waiting) == 1)
         pipeline.gate.set()
-        asking.join(10)
+        asking.join(60)
     assert pipeline.added == [0, 3], "two steps without a token and one with it"
     assert ahead.done
     assert answers
@@ -155,11 +155,11 @@ def test_a_prompt_being_prefilled_holds_up_no_other_request(make, fake_openvino)
         other = threading.Thread(target=lambda: student.invoke("What is 5 plus 2?"), daemon=True)
         other.start()
         pipeline.gate.set()
-        other.join(10)
+        other.join(60)
         assert not other.is_alive()
         assert not answers
         del prefilled.take
-        held.join(10)
+        held.join(60)
     assert answers
 
 
@@ -174,7 +174,7 @@ def steps_of_admission(student, pipeline, questions) -> list[int]:
     wait_until(lambda: len(scheduler._running) + len(scheduler.queue.waiting) == len(questions))
     pipeline.gate.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     return sorted(step - before for step in pipeline.added[already:])
 
 
@@ -205,7 +205,7 @@ def test_requests_that_come_while_others_are_let_in_share_their_first_step(
     monkeypatch.setattr(scheduler_module(student), "time", time)
     student.invoke(QUESTION)
     for other in others:
-        other.join(10)
+        other.join(60)
     assert pipeline.added == [0] * 4
 
 
@@ -238,7 +238,7 @@ def test_closing_ends_what_runs_and_what_waits(make, fake_openvino) -> None:
     wait_until(lambda: student._engine.closed)
     pipeline.gate.set()
     for thread in [*threads, closing]:
-        thread.join(10)
+        thread.join(60)
     assert ["closed" in str(error) for error in failed] == [True, True]
 
 

@@ -133,7 +133,10 @@ def test_closing_does_not_wait_for_a_whole_prefill(long) -> None:
     engine = Engine(long, TOKENIZER)
     feed = engine.scheduler._prefiller.advance
 
+    pieces = []
+
     def slow(filling, most, split):
+        pieces.append(most)
         time.sleep(0.1)
         return feed(filling, 64, split=split)
 
@@ -149,10 +152,9 @@ def test_closing_does_not_wait_for_a_whole_prefill(long) -> None:
     thread = threading.Thread(target=ask)
     thread.start()
     wait_until(lambda: engine.scheduler.stats()["rows"] == 1)
-    began = time.monotonic()
     engine.close()
-    assert time.monotonic() - began < 5  # the prefill alone would sleep for 12.5
     thread.join()
+    assert len(pieces) < 100  # the whole prefill takes 125
     assert "closed before the answer was finished" in errors[0]
 
 

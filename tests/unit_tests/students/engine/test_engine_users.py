@@ -19,6 +19,7 @@ from support.models.tiny import (
     run,
     tokens_of,
     wait_until,
+    write_no_more,
 )
 
 from langchain_gkt import HuggingFaceStudent, StudentError
@@ -91,7 +92,7 @@ def test_a_full_queue_refuses_and_order_is_kept(models) -> None:
         run(engine, Request(prompt=[6], prefill=[], max_tokens=20))
     first.close()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert ended == ["second", "third"]
     engine.close()
 
@@ -120,7 +121,8 @@ def test_memory_bounds_who_runs(models) -> None:
 
 def test_a_closed_student_says_so() -> None:
     student = HuggingFaceStudent(model=MODELS / "student")
-    stream = student.stream("What is 3 plus 4?", max_tokens=400, stop=["never"], temperature=9.0)
+    write_no_more(student._engine.scheduler)
+    stream = student.stream("What is 3 plus 4?", max_tokens=400, temperature=0)
     next(stream)
     thread = student._engine.scheduler.queue.thread
     student.close()

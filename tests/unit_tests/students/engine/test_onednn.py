@@ -59,15 +59,15 @@ def test_the_last_thread_to_leave_sets_it_back() -> None:
     def other() -> None:
         with onednn.without_onednn():
             entered.set()
-            leave.wait(10)
+            leave.wait(60)
 
     thread = threading.Thread(target=other)
     with onednn.without_onednn():
         thread.start()
-        assert entered.wait(10)
+        assert entered.wait(60)
     assert not torch.backends.mkldnn.enabled  # the other one is still inside
     leave.set()
-    thread.join(10)
+    thread.join(60)
     assert torch.backends.mkldnn.enabled
 
 
