@@ -129,7 +129,8 @@ class RequestMiddleware:
         # A client that asks whether to send its body at all needs no more than the answer.
         if length.isdigit() and int(length) > most and "expect" in headers:
             raise self._too_large()
-        parts, size, more = [], 0, True
+        parts: list[bytes] = []
+        size, more = 0, True
         while more and size <= max(most, _MOST_UNREAD_BYTES):
             try:
                 left = max(0.0, deadline - time.monotonic())
