@@ -95,8 +95,12 @@ class ModelRunner:
     @property
     def device(self) -> torch.device:
         """The device the ids must be on."""
-        device: torch.device = self.model.device
-        return device
+        # The weights of an offloaded model are on no device until they are needed.
+        for module in (self.model, self.model.get_input_embeddings()):
+            hook = getattr(module, "_hf_hook", None)
+            if (device := getattr(hook, "execution_device", None)) is not None:
+                return torch.device(device)
+        return torch.device(self.model.device)
 
     def detect_capabilities(self) -> None:
         """Find out, once, whether requests can be batched and prefixes be shared."""

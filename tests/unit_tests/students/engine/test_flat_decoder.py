@@ -88,7 +88,7 @@ def test_steps_with_other_logits_are_not_used(monkeypatch, caplog) -> None:
     monkeypatch.setattr(FlatDecoder, "step", lambda *args: 1.1 * step(*args))
     model = make_model("grouped")
     engine = Engine(model, TOKENIZER)
-    request = Request(prompt=ids(1, 9), prefill=[], max_tokens=8)
+    request = Request(prompt=ids(1, 9), answer_prefix=[], max_tokens=8)
     with caplog.at_level(logging.WARNING):
         assert tokens_of(engine, request) == reference(model, request)
     engine.close()
