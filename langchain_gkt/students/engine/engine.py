@@ -32,7 +32,7 @@ from langchain_gkt.students.engine.requests.request import Constraint, Request, 
 from langchain_gkt.students.engine.sampling import TokenProbabilityRecorder
 from langchain_gkt.students.engine.scheduler import Scheduler
 from langchain_gkt.students.engine.token_healing import Healing, TokenSpelling
-from langchain_gkt.students.engine.vocabulary import refuse_unknown_tokens
+from langchain_gkt.students.engine.vocabulary import input_embedding, refuse_unknown_tokens
 from langchain_gkt.students.protocol import FirstToken, FirstTokenDetail
 
 __all__ = ["Constraint", "Engine", "EngineConfig", "Request", "TokenChunk"]
@@ -66,7 +66,7 @@ class Engine:
                 f"the student's tokenizer ({type(tokenizer).__name__}) is not a fast one; load it "
                 "with AutoTokenizer, or convert it to a tokenizer.json"
             )
-        embedding = getattr(model.get_input_embeddings(), "weight", None)
+        embedding = getattr(input_embedding(model), "weight", None)
         if embedding is not None:
             refuse_unknown_tokens(tokenizer, int(embedding.shape[0]))
         self.model = model.eval()

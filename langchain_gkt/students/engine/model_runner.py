@@ -25,6 +25,7 @@ from langchain_gkt.students.engine.kv.kv_cache import BatchKVCache, KVCache
 from langchain_gkt.students.engine.kv.shared_prefix import SharedPrefix
 from langchain_gkt.students.engine.layers.onednn import pays_without_onednn, without_onednn
 from langchain_gkt.students.engine.requests.request import Request
+from langchain_gkt.students.engine.vocabulary import input_embedding
 
 _log = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ class ModelRunner:
     def device(self) -> torch.device:
         """The device the ids must be on."""
         # The weights of an offloaded model are on no device until they are needed.
-        for module in (self.model, self.model.get_input_embeddings()):
+        for module in (self.model, input_embedding(self.model)):
             hook = getattr(module, "_hf_hook", None)
             if (device := getattr(hook, "execution_device", None)) is not None:
                 return torch.device(device)

@@ -9,6 +9,14 @@ from langchain_gkt.errors import StudentError
 _NAMED = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 
 
+def input_embedding(model: Any) -> Any:
+    """Return a model's embedding of tokens; None of a model that does not say which it is."""
+    try:
+        return model.get_input_embeddings()
+    except (AttributeError, NotImplementedError):  # models of others need not have the method
+        return None
+
+
 def refuse_unknown_tokens(tokenizer: Any, size: int) -> None:
     """Refuse a tokenizer that may give a model ids it does not know.
 
