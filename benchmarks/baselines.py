@@ -75,7 +75,7 @@ def paper(model: Any, tokenizer: Any) -> Answer:
     def answer(questions: Sequence[Question]) -> list[str]:
         texts = []
         for question in questions:
-            ids = [*question.request.prompt, *question.request.prefill]
+            ids = [*question.request.prompt, *question.request.answer_prefix]
             pads = PADDED - len(ids)
             out = model.generate(
                 torch.tensor([[0] * pads + ids]),
@@ -96,7 +96,7 @@ def generate(model: Any, tokenizer: Any) -> Answer:
     def answer(questions: Sequence[Question]) -> list[str]:
         texts = []
         for question in questions:
-            ids = [*question.request.prompt, *question.request.prefill]
+            ids = [*question.request.prompt, *question.request.answer_prefix]
             out = model.generate(
                 torch.tensor([ids]),
                 max_new_tokens=question.length,

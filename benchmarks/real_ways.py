@@ -130,9 +130,13 @@ class BareLlamaCpp:
         """Load the file."""
         import xllamacpp
 
-        from langchain_gkt.students.backends.choosing import gguf_source
-        from langchain_gkt.students.backends.gguf import load_tokenizer, local_file, read_header
-        from langchain_gkt.students.backends.llamacpp_server import capacity, server_parameters
+        from langchain_gkt.students.backends.gguf import (
+            gguf_source,
+            load_tokenizer,
+            local_file,
+            read_header,
+        )
+        from langchain_gkt.students.backends.llamacpp.server import capacity, server_parameters
 
         source = gguf_source(file)
         assert source is not None

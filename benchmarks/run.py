@@ -128,7 +128,7 @@ def users_at_once(model: Any, tokenizer: Any, questions: list[Question]) -> dict
 
 def warm_up(engine: Engine) -> None:
     """Let an engine find out how its model can be run."""
-    list(engine.generate(Request(prompt=[1], prefill=[], max_tokens=1), threading.Event()))
+    list(engine.generate(Request(prompt=[1], answer_prefix=[], max_tokens=1), threading.Event()))
 
 
 def first_token(model: Any, tokenizer: Any, questions: list[Question]) -> dict[str, float]:

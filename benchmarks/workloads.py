@@ -114,7 +114,7 @@ def make_questions(tokenizer: Any, count: int, *, shared: bool) -> list[Question
         ids, prefill = builder.build([HumanMessage(prompt), AIMessage(guidance)])
         if tokenizer(f"{prompt} {guidance}")["input_ids"] != [*ids, *prefill]:
             raise AssertionError("the seam of prompt and guidance splits a token")
-        request = Request(prompt=ids, prefill=prefill, max_tokens=STUDENT_TOKENS)
+        request = Request(prompt=ids, answer_prefix=prefill, max_tokens=STUDENT_TOKENS)
         questions.append(Question(text=prompt, guidance=guidance, request=request))
     return questions
 

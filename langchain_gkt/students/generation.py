@@ -87,7 +87,7 @@ class Generation:
         if part.finish_reason is None:
             return ChatGenerationChunk(message=AIMessageChunk(content=part.text))
         reasoning = min(self._parser.reasoning_tokens, part.tokens) if self._parser else 0
-        prompt_tokens = len(self._request.prompt) + len(self._request.prefill)
+        prompt_tokens = len(self._request.prompt) + len(self._request.answer_prefix)
         return ChatGenerationChunk(
             message=AIMessageChunk(
                 content=part.text,

@@ -16,11 +16,11 @@ from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 from langchain_gkt.errors import ConfigurationError, StudentError, own_errors, refuse_unknown
 from langchain_gkt.structured_output.schema import Method, bind_schema
 from langchain_gkt.structured_output.tools import AnyTool, ToolChoice, in_openai_form
-from langchain_gkt.students.backends.choosing import BackendName
 from langchain_gkt.students.backends.protocol import Backend, PrefillHandle
+from langchain_gkt.students.backends.source import ModelSource
 from langchain_gkt.students.batching import InterruptibleChatModel, with_max_concurrency
 from langchain_gkt.students.generation import Generation
-from langchain_gkt.students.loading import ModelSource, StudentLoader, name_of
+from langchain_gkt.students.loading import StudentLoader, name_of
 from langchain_gkt.students.profile import student_profile
 from langchain_gkt.students.protocol import FirstToken, FirstTokenDetail, Student
 from langchain_gkt.students.settings import (
@@ -30,7 +30,6 @@ from langchain_gkt.students.settings import (
     OnLongPrompt,
     TemplateKwargs,
     model_or_env,
-    warn_deprecated,
 )
 from langchain_gkt.students.tokenization.control_tokens import AllowedTokens
 
@@ -57,7 +56,7 @@ class HuggingFaceStudent(Student, InterruptibleChatModel):
     model_config = ConfigDict(arbitrary_types_allowed=True, protected_namespaces=())
     model: Any
     """A folder, a hub id, a ``.gguf`` file (``owner/repo:file.gguf`` on the hub), or a loaded
-    transformers model (then ``tokenizer`` is needed)."""
+    transformers model (then ``tokenizer`` is needed). A folder may hold a PEFT adapter."""
     tokenizer: Any = Field(default=None, repr=False)
     """A tokenizer, if it is not beside the model."""
     max_tokens: int = Field(default=512, ge=0)
@@ -72,12 +71,15 @@ class HuggingFaceStudent(Student, InterruptibleChatModel):
     """Strings that end an answer when a call names none."""
     device: str | None = None
     """Device to load the model on, such as ``cpu`` or ``cuda:0``; None for the CPU."""
+    device_map: Any = None
+    """How to spread a model over devices, as ``from_pretrained`` of transformers takes it (needs
+    accelerate); None for one device. Only for torch."""
     dtype: str = "auto"
     """Weights' type: ``auto`` as saved (float16 becomes float32 on a CPU), a torch name, or
     ``int8`` for a CPU, which is quicker and a little less exact. For OpenVINO the type it
     computes in: ``auto`` is its choice."""
-    backend: BackendName = "auto"
-    """The engine that runs the model; ``auto`` becomes the one that was chosen."""
+    backend: str = "auto"
+    """The engine that runs the model, such as ``torch``; ``auto`` becomes the chosen one."""
     max_batch_size: int = 16
     """Most answers that are written at the same time; more wait in order."""
     max_queue: int = 1024
@@ -88,8 +90,6 @@ class HuggingFaceStudent(Student, InterruptibleChatModel):
     """Most bytes of KV cache kept of prompts for those that begin alike; 0 for none."""
     threads: int | None = None
     """Threads that compute; None for torch's number."""
-    prompt_lookup: int = Field(default=0, ge=0)
-    """Deprecated: has no effect any more."""
     streaming: bool | None = None
     """True has ``invoke`` hand tokens to listening handlers; False keeps ``stream`` from it."""
     on_long_prompt: OnLongPrompt = "raise"
@@ -114,7 +114,6 @@ class HuggingFaceStudent(Student, InterruptibleChatModel):
     def model_post_init(self, context: Any, /) -> None:
         """Load the model, so that a wrong path fails here and not at the first question."""
         super().model_post_init(context)
-        warn_deprecated(self.prompt_lookup)
         self._loader = StudentLoader(ModelSource.of(self))
         self.backend = self._loader.choice.name
         self._loader.load()
@@ -264,11 +263,6 @@ class HuggingFaceStudent(Student, InterruptibleChatModel):
     def continues_whitespace(self) -> bool:
         """Whether text that ends in whitespace is continued well: it may become another token."""
         return self._engine.spelling.is_known
-
-    @property
-    def continues_blanks(self) -> bool:
-        """The former name of `continues_whitespace`."""
-        return self.continues_whitespace
 
     @property
     def names_weights(self) -> bool:

@@ -82,14 +82,14 @@ class RequestBuilder:
         *,
         heal: bool = True,
     ) -> Request:
-        prompt, prefill, _ = written
+        prompt, answer_prefix, _ = written
         max_tokens, engine = settings.max_tokens, self.engine
         if (context := engine.window.size) is not None:
-            max_tokens = min(max_tokens, context - engine.window.used(prompt, prefill))
+            max_tokens = min(max_tokens, context - engine.window.used(prompt, answer_prefix))
         begun = (begun_text(messages) or "").lstrip()
-        seam = engine.spelling.seam(prefill) if prefill and heal else None
+        seam = engine.spelling.seam(answer_prefix) if answer_prefix and heal else None
         if settings.is_held and seam and not begun.encode().endswith(seam.spelled):
-            seam = None  # it opens blanks before the answer, which no grammar knows
+            seam = None  # it opens whitespace before the answer, which no grammar knows
         constraint = self.constraints.for_call(
             settings, begun=begun, max_tokens=max_tokens, seam=seam
         )
@@ -100,7 +100,7 @@ class RequestBuilder:
             stop = (*stop, "\nQ:")  # the next question is not the student's to ask
         return Request(
             prompt=prompt,
-            prefill=prefill,
+            answer_prefix=answer_prefix,
             max_tokens=max_tokens,
             temperature=settings.temperature,
             top_p=settings.top_p,
@@ -122,7 +122,7 @@ class RequestBuilder:
             tokens: How many tokens.
 
         Raises:
-            NotImplementedError: If the engine cannot tell how likely they are.
+            NotImplementedError: If the engine does not report how likely they are.
         """
         if self.engine.first_token_detail == "none":
             raise NotImplementedError(
@@ -206,4 +206,11 @@ class RequestBuilder:
                 written = self.prompts.build_truncated(messages, tools, limit, **how)
             reserve = 0
         window.refuse_long(written.ids, written.answer_prefix, reserve)
+        highest = max((*written.ids, *written.answer_prefix), default=0)
+        if highest >= self.engine.vocabulary:
+            word = self.engine.tokenizer.convert_ids_to_tokens(highest)
+            raise ValueError(
+                f"messages hold the token {word!r} (id {highest}), which the model lacks; "
+                "take it out of the messages, or of allowed_added_tokens"
+            )
         return written

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,17 +112,6 @@ class GenerationSettings:
         if not self.offered_tools or choice in (None, False, "auto", "none"):
             return None
         return "any" if choice in (True, "required") else str(choice)
-
-
-def warn_deprecated(prompt_lookup: int) -> None:
-    """Warn of a student's fields that have no effect any more.
-
-    Args:
-        prompt_lookup: The field of that name.
-    """
-    if prompt_lookup:
-        text = "prompt_lookup is deprecated and has no effect any more; leave it out"
-        warnings.warn(text, DeprecationWarning, stacklevel=4)
 
 
 def model_or_env(fields: Mapping[str, Any]) -> Any:

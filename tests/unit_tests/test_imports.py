@@ -31,6 +31,7 @@ IMPORTS = ("import_module", "__import__")
         "langchain_gkt.metadata",
         "langchain_gkt.reporting.table",
         "langchain_gkt.serving",
+        "langchain_gkt.students.huggingface",
         "langchain_gkt.telemetry",
     ],
 )
@@ -41,6 +42,30 @@ def test_importing_loads_no_model_library(module) -> None:
     done = run_python("-c", code)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
+
+
+@pytest.mark.slow
+def test_a_chain_with_a_remote_student_loads_no_model_library() -> None:
+    code = (
+        "import sys\n"
+        "from langchain_core.language_models import FakeListChatModel\n"
+        "from langchain_openai import ChatOpenAI\n"
+        "from langchain_gkt import GuidedKnowledgeTransferChain, as_student\n"
+        "from langchain_gkt.students import remote_student\n"
+        "server = ChatOpenAI(model='m', api_key='k', base_url='http://127.0.0.1:9/v1')\n"
+        "for engine in ('vllm', 'llama-server'):\n"
+        "    student = remote_student(server, engine)\n"
+        "    GuidedKnowledgeTransferChain(teacher=server, student=student)\n"
+        "teacher, student = (FakeListChatModel(responses=[t]) for t in ('It is', 'seven.'))\n"
+        "chain = GuidedKnowledgeTransferChain(teacher=teacher, student=as_student(student))\n"
+        "print(chain.invoke('What is 3 plus 4?').text)\n"
+        "print(*{'torch', 'transformers'} & sys.modules.keys())\n"
+    )
+    done = run_python("-c", code)
+    assert done.returncode == 0, done.stderr
+    answer, heavy = done.stdout.splitlines()
+    assert answer.endswith("seven.")
+    assert heavy == ""
 
 
 def test_help_loads_neither_langchain_nor_a_model_library() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,15 +11,42 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from langchain_gkt.errors import StudentError
-from langchain_gkt.students.backends.choosing import GGUFSource
 
 # The types of metadata values by their numbers (the GGUF specification of the ggml project).
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q"}
 _SCALARS[12] = "d"
 _STRING, _ARRAY = 8, 9
 _SAMPLES, _SAMPLE_BYTES = 64, 4096
+_EMBEDDING = "token_embd.weight"
 _FLOAT32_FILE = 0  # a value of general.file_type: all weights are float32
+_ON_HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+):(?P<file>[\w./-]+\.gguf)", re.IGNORECASE)
 _ALIGNMENT = 32  # of the weights, in bytes, unless the file says otherwise
+
+
+@dataclass(frozen=True)
+class GGUFSource:
+    """Where a GGUF file is.
+
+    Attributes:
+        file: Its path, or its name in the repository.
+        repo: The repository on the hub; None for a local file.
+    """
+
+    file: str
+    repo: str | None = None
+
+
+def gguf_source(model: Any) -> GGUFSource | None:
+    """Return where the GGUF file is that a model's name stands for; None if it is no such name.
+
+    Args:
+        model: ``path/to/model.gguf``, ``owner/repo:file.gguf``, or anything else.
+    """
+    if not isinstance(model, str) or not model.lower().endswith(".gguf"):
+        return None
+    if not Path(model).expanduser().exists() and (on_hub := _ON_HUB.fullmatch(model)):
+        return GGUFSource(on_hub["file"], on_hub["repo"])
+    return GGUFSource(str(Path(model).expanduser()))
 
 
 @dataclass(frozen=True)
@@ -52,6 +80,12 @@ class GGUFHeader:
         """Tokens of the context that the model was trained for."""
         size = self.value("context_length")
         return None if size is None else int(size)
+
+    @property
+    def vocabulary(self) -> int | None:
+        """Rows of the embedding; None if the file does not say."""
+        rows = self.value("vocab_size", self.metadata.get(_EMBEDDING))
+        return None if rows is None else int(rows)
 
     @property
     def is_float32(self) -> bool:
@@ -185,22 +219,31 @@ def _read_metadata(file: BinaryIO) -> dict[str, Any]:
         value = _value(file, kind)
         if value is not None:
             metadata[key] = value
-    _check_length(file, tensors, int(metadata.get("general.alignment", _ALIGNMENT)))
+    rows = _check_tensors(file, tensors, int(metadata.get("general.alignment", _ALIGNMENT)))
+    if rows is not None:
+        metadata[_EMBEDDING] = rows
     return metadata
 
 
-def _check_length(file: BinaryIO, tensors: int, alignment: int) -> None:
-    """Refuse a file that ends before its last tensor begins, as a broken download does."""
-    last = -1
+def _check_tensors(file: BinaryIO, tensors: int, alignment: int) -> int | None:
+    """Refuse a file that ends before its last tensor begins, as a broken download does.
+
+    Returns:
+        Rows of the embedding, or None without one.
+    """
+    last, rows = -1, None
     for _ in range(tensors):
-        _string(file)
+        name = _string(file)
         (dimensions,) = _unpack(file, "<I")
-        *_, offset = _unpack(file, f"<{dimensions}QIQ")
+        *sizes, _, offset = _unpack(file, f"<{dimensions}QIQ")
+        if name == _EMBEDDING:
+            rows = sizes[-1]
         last = max(last, offset)
     begin = -(-file.tell() // alignment) * alignment
     size = file.seek(0, 2)
     if tensors and begin + last >= size:
         raise ValueError(f"it ends after {size:,} bytes, before its weights do")
+    return rows
 
 
 def _unpack(file: BinaryIO, layout: str) -> tuple[Any, ...]:

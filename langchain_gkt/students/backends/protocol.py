@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Generator, Mapping
 from typing import Any, Literal, Protocol
 
 from langchain_gkt.students.engine.context_window import ContextWindow
+from langchain_gkt.students.engine.prefill_handle import PrefillHandle
 from langchain_gkt.students.engine.requests.request import Request, TokenChunk
 from langchain_gkt.students.engine.token_healing import TokenSpelling
 from langchain_gkt.students.protocol import FirstToken, FirstTokenDetail
@@ -18,26 +19,7 @@ from langchain_gkt.students.protocol import FirstToken, FirstTokenDetail
 Feature = Literal["seed", "response_format"]
 """What a call may ask for and not every engine can do."""
 
-
-class PrefillHandle(Protocol):
-    """A prompt that is being prefilled ahead of its request; a context manager that closes."""
-
-    @property
-    def done(self) -> bool:
-        """Whether nothing is left to prefill."""
-        ...
-
-    def close(self) -> None:
-        """Stop, and free the KV cache unless a request uses it."""
-        ...
-
-    def __enter__(self) -> PrefillHandle:
-        """Return itself."""
-        ...
-
-    def __exit__(self, *exception: object) -> None:
-        """Close."""
-        ...
+__all__ = ["Backend", "Feature", "PrefillHandle", "refuse_unsupported"]
 
 
 class Backend(Protocol):
@@ -106,7 +88,7 @@ class Backend(Protocol):
     ) -> Generator[TokenChunk, None, None]:
         """Generate one answer.
 
-        The end of ``request.prefill`` that its seam opens again is neither shown nor counted.
+        The end of ``request.answer_prefix`` that its seam opens again is neither shown nor counted.
 
         Args:
             request: What to continue, and how.

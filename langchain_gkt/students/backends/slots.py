@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from langchain_gkt.errors import StudentError
+from langchain_gkt.students.engine.failures import as_student_error
 
 _CLOSING_SECONDS = 10.0
 
@@ -84,9 +85,7 @@ class Slots:
                 try:
                     job.run()
                 except BaseException as error:  # noqa: BLE001  a panic must leave nobody waiting
-                    failure = StudentError(f"the student failed: {type(error).__name__}: {error}")
-                    failure.__cause__ = error
-                    job.fail(failure)
+                    job.fail(as_student_error(error))
                 with self._lock:
                     if not self._waiting:
                         return

@@ -22,24 +22,24 @@ class ContextWindow:
     size: int | None
     is_encoder_decoder: bool = False
 
-    def used(self, prompt: list[int], prefill: list[int]) -> int:
+    def used(self, prompt: list[int], answer_prefix: list[int]) -> int:
         """Return how much of the context is used before the answer goes on.
 
         Args:
             prompt: Ids of the conversation; an encoder reads them in a context of its own.
-            prefill: Ids of the answer's beginning.
+            answer_prefix: Ids of the answer's beginning.
 
         Returns:
             Tokens; the decoder of an encoder-decoder model begins with a start token.
         """
-        return len(prefill) + (1 if self.is_encoder_decoder else len(prompt))
+        return len(answer_prefix) + (1 if self.is_encoder_decoder else len(prompt))
 
-    def refuse_long(self, prompt: list[int], prefill: list[int], reserve: int = 0) -> None:
+    def refuse_long(self, prompt: list[int], answer_prefix: list[int], reserve: int = 0) -> None:
         """Refuse messages that leave an answer no room in the context.
 
         Args:
             prompt: Ids of the conversation.
-            prefill: Ids of the answer's beginning.
+            answer_prefix: Ids of the answer's beginning.
             reserve: Tokens that will be added to that beginning.
 
         Raises:
@@ -50,7 +50,7 @@ class ContextWindow:
         self._refuse_for_encoder(prompt)
         # A long limit is seldom used up: a quarter of the context is kept at most.
         reserve = min(reserve, self.size // 4)
-        used = self.used(prompt, prefill)
+        used = self.used(prompt, answer_prefix)
         if used + reserve < self.size:
             return
         what = "an answer's beginning" if self.is_encoder_decoder else "a prompt"
@@ -79,7 +79,7 @@ class ContextWindow:
             self._refuse_for_encoder(request.prompt)
         except ValueError as error:
             raise StudentError(str(error)) from error
-        used = self.used(request.prompt, request.prefill)
+        used = self.used(request.prompt, request.answer_prefix)
         needed = used + request.max_tokens
         if needed > self.size:
             raise StudentError(

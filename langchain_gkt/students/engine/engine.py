@@ -25,52 +25,22 @@ from langchain_gkt.students.engine.delivery import Deliver, areceive, receive
 from langchain_gkt.students.engine.int8 import Int8Linear
 from langchain_gkt.students.engine.layers.widening import WideningLinear
 from langchain_gkt.students.engine.model_runner import ModelRunner
+from langchain_gkt.students.engine.prefill_handle import PrefillHandle
 from langchain_gkt.students.engine.request_state import RequestState
 from langchain_gkt.students.engine.requests.detokenizer import Detokenizer
 from langchain_gkt.students.engine.requests.request import Constraint, Request, TokenChunk
 from langchain_gkt.students.engine.sampling import TokenProbabilityRecorder
 from langchain_gkt.students.engine.scheduler import Scheduler
 from langchain_gkt.students.engine.token_healing import Healing, TokenSpelling
+from langchain_gkt.students.engine.vocabulary import input_embedding, refuse_unknown_tokens
 from langchain_gkt.students.protocol import FirstToken, FirstTokenDetail
 
-__all__ = ["Constraint", "Engine", "EngineConfig", "Prefill", "Request", "TokenChunk"]
+__all__ = ["Constraint", "Engine", "EngineConfig", "Request", "TokenChunk"]
 
 # Ordinary text for finding out how a model can be run.
 _TRIAL_TEXT = "Tom had 17 apples and bought 5 more. How many does he have? He has 17 + 5 = 22."
-
-
-class Prefill:
-    """A prompt that is being prefilled ahead of its request.
-
-    As a context manager it frees the KV cache on leaving, unless a request uses it.
-    """
-
-    def __init__(self, scheduler: Scheduler, ids: list[int]) -> None:
-        """Start prefilling.
-
-        Args:
-            scheduler: The model's scheduler.
-            ids: Ids of the prompt.
-        """
-        self._scheduler = scheduler
-        self._ticket = scheduler.prefill_ahead(ids)
-
-    @property
-    def done(self) -> bool:
-        """Whether nothing is left to prefill."""
-        return self._ticket.done
-
-    def close(self) -> None:
-        """Stop, and free the KV cache unless a request uses it."""
-        self._scheduler.discard(self._ticket)
-
-    def __enter__(self) -> Prefill:
-        """Return itself."""
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """Close."""
-        self.close()
+# Of weights that were offloaded to a disk so many are read for the fingerprint.
+_MOST_OFFLOADED = 16
 
 
 class Engine:
@@ -89,13 +59,16 @@ class Engine:
             config: How many requests and how much memory; None for the defaults.
 
         Raises:
-            StudentError: If the tokenizer is not a fast one.
+            StudentError: If the tokenizer is not a fast one, or has tokens that the model lacks.
         """
         if not hasattr(tokenizer, "backend_tokenizer"):
             raise StudentError(
                 f"the student's tokenizer ({type(tokenizer).__name__}) is not a fast one; load it "
                 "with AutoTokenizer, or convert it to a tokenizer.json"
             )
+        embedding = getattr(input_embedding(model), "weight", None)
+        if embedding is not None:
+            refuse_unknown_tokens(tokenizer, int(embedding.shape[0]))
         self.model = model.eval()
         self.tokenizer = tokenizer
         ends = getattr(model.generation_config, "eos_token_id", None)
@@ -127,7 +100,8 @@ class Engine:
         weights = "int8" if self._is_int8 else str(self.model.dtype).removeprefix("torch.")
         if any(isinstance(module, WideningLinear) for module in self.model.modules()):
             weights += " (this CPU has no instructions for it, so batches multiply in float32)"
-        return f"transformers and torch {torch.__version__}, {weights}, {self.model.device}"
+        device = self.scheduler.model_runner.device
+        return f"transformers and torch {torch.__version__}, {weights}, {device}"
 
     @property
     def _is_int8(self) -> bool:
@@ -166,8 +140,11 @@ class Engine:
         """A digest that differs between two sets of weights or two tokenizers."""
         digest = hashlib.sha256(self.tokenizer.backend_tokenizer.to_str().encode())
         digest.update(str(self.tokenizer.chat_template).encode())
+        offloaded = 0
         for name, weights in self.model.state_dict().items():
             for part in weights if isinstance(weights, tuple) else (weights,):
+                if getattr(part, "is_meta", False) and offloaded < _MOST_OFFLOADED:
+                    part, offloaded = _offloaded(self.model, name, part), offloaded + 1
                 digest.update(f"{name}{_sample(part)}".encode())
         return digest.hexdigest()[:16]
 
@@ -179,7 +156,7 @@ class Engine:
         """End the thread and free its memory; requests that still run get a StudentError."""
         self.scheduler.close()
 
-    def prefill(self, prompt: list[int]) -> Prefill:
+    def prefill(self, prompt: list[int]) -> PrefillHandle:
         """Prefill a prompt while something else is being waited for.
 
         The request with the same prompt uses the result. Encoder-decoder students have nothing
@@ -191,9 +168,9 @@ class Engine:
         Returns:
             A handle; closing it frees the KV cache, unless a request uses it.
         """
-        prefill = Prefill(self.scheduler, prompt)
+        ahead = self.scheduler.prefill_ahead(prompt)
         _ = self.spelling  # there is time now, and it will be needed where text is begun
-        return prefill
+        return ahead
 
     def generate(
         self, request: Request, cancelled: threading.Event, *, stream: bool = True
@@ -292,11 +269,21 @@ def _recorded(request: Request, recorder: TokenProbabilityRecorder) -> Request:
     return replace(request, constraint=recorder, stop=(), seam=None)
 
 
+def _offloaded(model: Any, name: str, otherwise: torch.Tensor) -> torch.Tensor:
+    """Read back a weight that accelerate keeps elsewhere until it is needed."""
+    module, _, leaf = name.rpartition(".")
+    hook = getattr(model.get_submodule(module), "_hf_hook", None)
+    kept = getattr(hook, "weights_map", None)
+    return otherwise if kept is None else kept[leaf]
+
+
 def _sample(weights: Any) -> str:
     """Describe weights by a few of them: reading all of a large model would take seconds."""
     if not isinstance(weights, torch.Tensor):
         return str(weights)
     plain = weights.detach()
+    if plain.is_meta:
+        return f"{tuple(weights.shape)}{weights.dtype}"
     flat = (plain.int_repr() if plain.is_quantized else plain).reshape(-1)
     some = flat[:: max(1, flat.numel() // 64)][:64].double().cpu()
     return f"{tuple(weights.shape)}{weights.dtype}{some.numpy().tobytes().hex()}"

@@ -23,9 +23,9 @@ from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLa
 from langchain_gkt.students.engine.int8 import Int8Linear
 from langchain_gkt.students.engine.kv.kv_cache import BatchKVCache, KVCache
 from langchain_gkt.students.engine.kv.shared_prefix import SharedPrefix
-from langchain_gkt.students.engine.layers.flat_decoder import FlatDecoder
 from langchain_gkt.students.engine.layers.onednn import pays_without_onednn, without_onednn
 from langchain_gkt.students.engine.requests.request import Request
+from langchain_gkt.students.engine.vocabulary import input_embedding
 
 _log = logging.getLogger(__name__)
 
@@ -84,7 +84,6 @@ class ModelRunner:
         self.can_batch = self.can_share_prefixes = False
         self._fold_heads = False
         self._row_without_onednn = pays_without_onednn(model)
-        self._flat: FlatDecoder | None = None
         self.layers = self.bytes_per_token = 0
 
     @property
@@ -95,8 +94,12 @@ class ModelRunner:
     @property
     def device(self) -> torch.device:
         """The device the ids must be on."""
-        device: torch.device = self.model.device
-        return device
+        # The weights of an offloaded model are on no device until they are needed.
+        for module in (self.model, input_embedding(self.model)):
+            hook = getattr(module, "_hf_hook", None)
+            if (device := getattr(hook, "execution_device", None)) is not None:
+                return torch.device(device)
+        return torch.device(self.model.device)
 
     def detect_capabilities(self) -> None:
         """Find out, once, whether requests can be batched and prefixes be shared."""
@@ -126,10 +129,6 @@ class ModelRunner:
         self.can_batch = self._fold_heads or self._batch_agrees(trial, "run one after the other")
         if not (self.can_batch and full):
             return
-        if FlatDecoder.supports(self.model):
-            self._flat = FlatDecoder(self.model)
-            if not self._batch_agrees(trial, "are decoded in transformers' own way"):
-                self._flat = None
         self.can_share_prefixes = self._batch_agrees(
             trial, "share no prefixes while they are decoded", shared=1
         )
@@ -236,8 +235,6 @@ class ModelRunner:
         """
         ids = torch.tensor(tokens, device=self.device)
         with self._products_of(len(tokens)):
-            if self._flat is not None:
-                return self._flat.step(ids, batch)
             arguments = {**batch.begin_step(), **self._cached(batch.cache)}
             out = self.model(input_ids=ids[:, None], **arguments)
         batch.end_step()

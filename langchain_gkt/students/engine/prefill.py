@@ -14,29 +14,10 @@ import torch
 from langchain_gkt.students.engine.kv.kv_cache import KVCache
 from langchain_gkt.students.engine.kv.prefix_cache import PrefixCache, SharedNodes, common_length
 from langchain_gkt.students.engine.model_runner import ModelRunner
+from langchain_gkt.students.engine.prefill_handle import PrefillHandle
 
 # Spare columns for the next request, which may be longer.
 _SPARE_COLUMNS = 128
-# Seconds that llama.cpp and OpenVINO wait before they prefill ahead: guidance that comes sooner (of
-# a cache, say) is cheaper to read with its prompt.
-AT_ONCE = 0.05
-
-
-@dataclass(eq=False)
-class PrefillTicket:
-    """A prompt that is prefilled before its request comes.
-
-    Attributes:
-        ids: The prompt.
-        done: Whether nothing is left to prefill.
-        claimed: Whether its request has come, or never will.
-        due: When to begin, as `time.monotonic` counts.
-    """
-
-    ids: list[int]
-    done: bool = False
-    claimed: bool = False
-    due: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,24 +117,25 @@ class Prefiller:
         self._buffered_ids = state.ids[: min(state.cache.window.end, state.reusable)]
         return len(chunk), logits
 
-    def advance_ticket(self, ticket: PrefillTicket, max_tokens: int) -> None:
+    def advance_ahead(self, ahead: PrefillHandle, max_tokens: int) -> None:
         """Prefill the next ids of a prompt into the prefix cache.
 
         Args:
-            ticket: The prompt.
+            ahead: The prompt.
             max_tokens: Most ids to prefill.
         """
         # In low precision the last one is prefilled with its request.
-        ids = ticket.ids if self._model_runner.is_exact else ticket.ids[:-1]
+        ids = ahead.ids if self._model_runner.is_exact else ahead.ids[:-1]
         size = len(ids) * self._model_runner.bytes_per_token
         if not ids or not self._model_runner.can_batch or size > self._prefix_cache.max_bytes:
-            ticket.done = True  # it could not be kept until its request comes
+            ahead.finish()  # it could not be kept until its request comes
             return
         try:
-            state = self.start(ticket.ids, len(ticket.ids))
+            state = self.start(ahead.ids, len(ahead.ids))
             self.advance(state, max_tokens, split=True)
             known = ids[: state.cache.window.end]
             self._prefix_cache.insert(known, state.cache, ahead=True)
-            ticket.done = len(known) == len(ids)
+            if len(known) == len(ids):
+                ahead.finish()
         except BaseException:  # noqa: BLE001  its request will meet the same error, and report it
-            ticket.done = True
+            ahead.finish()

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 
 from langchain_gkt.errors import StudentError
-from langchain_gkt.students.engine.prefill import PrefillTicket
+from langchain_gkt.students.engine.prefill_handle import PrefillHandle
 from langchain_gkt.students.engine.request_state import RequestState
 
 _THREAD = "gkt-student"
@@ -27,7 +27,7 @@ class RequestQueue:
     Attributes:
         lock: Guards everything below; callers may hold it over several calls.
         waiting: Requests that nobody has begun, the oldest first.
-        tickets: Prompts to prefill ahead of their requests, the oldest first.
+        ahead: Prompts to prefill ahead of their requests, the oldest first.
         discarded: Prompts that were prefilled ahead, and whose requests will not come.
         closed: Whether the queue takes no more requests.
         thread: The thread, while it runs.
@@ -50,7 +50,7 @@ class RequestQueue:
         """Start over without requests and without a thread, with a lock of its own."""
         self.lock = threading.Condition()
         self.waiting: deque[RequestState] = deque()
-        self.tickets: list[PrefillTicket] = []
+        self.ahead: list[PrefillHandle] = []
         self.discarded: list[list[int]] = []
         self.thread: threading.Thread | None = None
 
@@ -74,48 +74,48 @@ class RequestQueue:
             self._wake()  # first: if no thread can be started, no request is left behind
             self.waiting.append(state)
 
-    def submit_ticket(self, ticket: PrefillTicket) -> None:
+    def submit_ahead(self, ahead: PrefillHandle) -> None:
         """Queue a prompt whose request will come later; a closed queue ignores it.
 
         Args:
-            ticket: The prompt.
+            ahead: The prompt.
         """
         with self.lock:
             if not self.closed:
                 self._wake()
-                self.tickets.append(ticket)
+                self.ahead.append(ahead)
 
-    def claim_tickets(self, prompt: list[int]) -> None:
-        """Remove the tickets of a prompt, because its request has come.
+    def claim_ahead(self, prompt: list[int]) -> None:
+        """Remove a prompt from those to prefill ahead, because its request has come.
 
         Args:
             prompt: The prompt.
         """
         with self.lock:
-            for ticket in [t for t in self.tickets if t.ids == prompt]:
-                ticket.claimed = True
-                self.tickets.remove(ticket)
+            for ahead in [one for one in self.ahead if one.ids == prompt]:
+                ahead.claimed.set()
+                self.ahead.remove(ahead)
 
-    def discard_ticket(self, ticket: PrefillTicket) -> None:
+    def discard_ahead(self, ahead: PrefillHandle) -> None:
         """Have a prompt's KV cache freed, unless its request has come.
 
         Args:
-            ticket: What was given to `submit_ticket`.
+            ahead: What was given to `submit_ahead`.
         """
         with self.lock:
-            if ticket.claimed or self.closed:
+            if ahead.claimed.is_set() or self.closed:
                 return
-            ticket.claimed = True
-            if ticket in self.tickets:
-                self.tickets.remove(ticket)
-            self.discarded.append(ticket.ids)
+            ahead.claimed.set()
+            if ahead in self.ahead:
+                self.ahead.remove(ahead)
+            self.discarded.append(ahead.ids)
             self._wake()  # only the scheduler's thread may touch its caches
 
-    def pending_ticket(self) -> PrefillTicket | None:
+    def pending_ahead(self) -> PrefillHandle | None:
         """Return the first prompt that is due and not wholly prefilled."""
         with self.lock:
             now = time.monotonic()
-            return next((t for t in self.tickets if not t.done and t.due <= now), None)
+            return next((one for one in self.ahead if not one.done and one.due <= now), None)
 
     def pop_discarded(self) -> list[list[int]]:
         """Return the prompts to free, and forget them."""
@@ -134,13 +134,13 @@ class RequestQueue:
     @property
     def has_work(self) -> bool:
         """Whether anything waits in the queue."""
-        return bool(self.waiting or self.discarded or not all(t.done for t in self.tickets))
+        return bool(self.waiting or self.discarded or not all(one.done for one in self.ahead))
 
     @property
     def _seconds_to_work(self) -> float:
         if self.waiting or self.discarded:
             return 0.0
-        due = min((t.due for t in self.tickets if not t.done), default=math.inf)
+        due = min((one.due for one in self.ahead if not one.done), default=math.inf)
         return due - time.monotonic()
 
     def wait_for_work(self, *, busy: bool) -> bool:
@@ -183,7 +183,7 @@ class RequestQueue:
         if thread is not None and thread is not threading.current_thread():
             thread.join()
         with self.lock:
-            self.tickets.clear()
+            self.ahead.clear()
             self.discarded.clear()
 
     def _wake(self) -> None:

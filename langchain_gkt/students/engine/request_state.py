@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-
-import torch
+from typing import TYPE_CHECKING
 
 from langchain_gkt.students.engine.delivery import Deliver
-from langchain_gkt.students.engine.model_runner import UnbatchedState
-from langchain_gkt.students.engine.prefill import PrefillState
 from langchain_gkt.students.engine.requests.detokenizer import Detokenizer
 from langchain_gkt.students.engine.requests.request import Request, TokenChunk
 from langchain_gkt.students.engine.token_healing import Healing
+
+if TYPE_CHECKING:
+    import torch
+
+    from langchain_gkt.students.engine.model_runner import UnbatchedState
+    from langchain_gkt.students.engine.prefill import PrefillState
 
 
 @dataclass(eq=False, kw_only=True)
@@ -57,7 +60,7 @@ class RequestState:
     @property
     def max_length(self) -> int:
         """Most tokens the request may hold in the KV cache."""
-        return len(self.request.prompt) + len(self.request.prefill) + self.request.max_tokens
+        return len(self.request.prompt) + len(self.request.answer_prefix) + self.request.max_tokens
 
     @property
     def new_tokens(self) -> int:

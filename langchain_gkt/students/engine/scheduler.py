@@ -6,17 +6,19 @@ finished, so no request waits for another's whole answer.
 
 from __future__ import annotations
 
-import os
 import weakref
 
 import torch
 
 from langchain_gkt.errors import StudentError
 from langchain_gkt.students.engine.config import EngineConfig
+from langchain_gkt.students.engine.failures import as_student_error
+from langchain_gkt.students.engine.forks import in_forked_child
 from langchain_gkt.students.engine.kv.kv_cache import BatchKVCache
 from langchain_gkt.students.engine.kv.prefix_cache import PrefixCache
 from langchain_gkt.students.engine.model_runner import ModelRunner
-from langchain_gkt.students.engine.prefill import Prefiller, PrefillTicket
+from langchain_gkt.students.engine.prefill import Prefiller
+from langchain_gkt.students.engine.prefill_handle import PrefillHandle
 from langchain_gkt.students.engine.request_queue import RequestQueue
 from langchain_gkt.students.engine.request_state import RequestState
 from langchain_gkt.students.engine.sampling import make_generator, sample
@@ -32,7 +34,7 @@ _DEFAULT_KV_BYTES = 2 * 2**30
 class Scheduler:
     """Admits, prefills and decodes the requests of one model.
 
-    `submit`, `prefill_ahead`, `discard`, `stats` and `close` may be called from any thread; all
+    `submit`, `prefill_ahead`, `stats` and `close` may be called from any thread; all
     else belongs to the queue's thread.
     """
 
@@ -83,31 +85,23 @@ class Scheduler:
         """
         self.queue.submit(state)
 
-    def prefill_ahead(self, ids: list[int]) -> PrefillTicket:
+    def prefill_ahead(self, ids: list[int]) -> PrefillHandle:
         """Queue a prompt whose request will come later.
 
         Args:
             ids: The prompt.
 
         Returns:
-            A handle for `discard`.
+            A handle; closing it frees the KV cache, unless a request uses it.
         """
         # A prompt that is too long is ignored here: its request will raise the error.
         limits = (self._context, self.config.kv_tokens)
         fits = all(limit is None or len(ids) < limit for limit in limits)
         fits = fits and self.config.prefix_cache_bytes > 0
-        ticket = PrefillTicket(ids, done=not fits, claimed=not fits)
+        ahead = PrefillHandle(ids, self.queue.discard_ahead, useless=not fits)
         if fits:
-            self.queue.submit_ticket(ticket)
-        return ticket
-
-    def discard(self, ticket: PrefillTicket) -> None:
-        """Free a prompt that was prefilled ahead, unless its request has come.
-
-        Args:
-            ticket: What `prefill_ahead` returned.
-        """
-        self.queue.discard_ticket(ticket)
+            self.queue.submit_ahead(ahead)
+        return ahead
 
     def close(self) -> None:
         """End the thread and free the caches; requests that still run get a StudentError."""
@@ -220,8 +214,8 @@ class Scheduler:
             left -= self._prefill(state, left)
             if not self._decoding and not self._unbatched:
                 left = _CHUNK
-        if self._prefilling is None and (ticket := self.queue.pending_ticket()) is not None:
-            self._prefiller.advance_ticket(ticket, max(left, 1))
+        if self._prefilling is None and (ahead := self.queue.pending_ahead()) is not None:
+            self._prefiller.advance_ahead(ahead, max(left, 1))
 
     def _next_waiting(self) -> RequestState | None:
         """Take the first waiting request if it fits; the others stay behind it."""
@@ -272,7 +266,7 @@ class Scheduler:
                 self._step_unbatched(state)
                 return len(state.ids)
             if state.prefill is None:
-                self.queue.claim_tickets(state.request.prompt)
+                self.queue.claim_ahead(state.request.prompt)
                 state.prefill = self._prefiller.start(state.ids, len(state.request.prompt))
             # In company logits differ anyway, and a second pass would slow down the others.
             split = not (self.model_runner.is_exact or self._decoding or self.queue.waiting)
@@ -281,7 +275,7 @@ class Scheduler:
                 return count
         except BaseException as error:  # noqa: BLE001  whatever a model raises
             self._prefilling = None
-            state.deliver(_as_student_error(error))
+            state.deliver(as_student_error(error))
             return 0
         self._prefilling = None
         chosen = sample(logits[None], [state])[0]
@@ -341,7 +335,7 @@ class Scheduler:
             finished = self._append(state, sample(logits[None], [state])[0])
             state.unbatched.pending = [state.token]
         except BaseException as error:  # noqa: BLE001  whatever a model raises
-            state.deliver(_as_student_error(error))
+            state.deliver(as_student_error(error))
             finished = True
         if finished:
             self._unbatched.remove(state)
@@ -353,31 +347,20 @@ class Scheduler:
                 return state.append(chosen, self._end_ids)
             except BaseException as error:  # noqa: BLE001  a constraint may panic, too
                 chosen = error
-        state.deliver(_as_student_error(chosen))
+        state.deliver(as_student_error(chosen))
         return True
 
 
 def _fail(states: list[RequestState], error: BaseException) -> None:
     for state in states:
-        state.deliver(_as_student_error(error))
-
-
-def _as_student_error(error: BaseException) -> StudentError:
-    if isinstance(error, StudentError):
-        return error
-    wrapped = StudentError(f"the student failed: {type(error).__name__}: {error}")
-    wrapped.__cause__ = error
-    return wrapped
+        state.deliver(as_student_error(error))
 
 
 _schedulers: weakref.WeakSet[Scheduler] = weakref.WeakSet()
 
 
+@in_forked_child
 def _reset_after_fork() -> None:
     """Start over in a forked child: the thread, and what it held, stayed with the parent."""
     for scheduler in list(_schedulers):
         scheduler.reset()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reset_after_fork)

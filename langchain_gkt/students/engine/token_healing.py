@@ -3,7 +3,7 @@ r"""Token healing: continue a text as if the student had written its end with it
 A text that somebody else began ends wherever it was cut. Its last token is often one that the
 student would not have written there: ":" where it knows ":\n", "hel" where it knows "hello".
 So the last token is left out of the prompt, and the first new tokens are held to spell it, and
-the blanks behind it, again; they may go on from there. (The idea is that of the Guidance
+the whitespace behind it, again; they may go on from there. (The idea is that of the Guidance
 project: github.com/guidance-ai/guidance.)
 """
 
@@ -15,14 +15,14 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from transformers.convert_slow_tokenizer import bytes_to_unicode
+if TYPE_CHECKING:
+    import torch
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 _LAST = b"\xff"
-# A longer end is mostly blanks; spelling it again would cost more than the seam is worth.
+# A longer end is mostly whitespace; spelling it again would cost more than the seam is worth.
 _MAX_SPELLED = 200
 
 
@@ -80,16 +80,16 @@ class TokenSpelling:
         """Find where a begun text has to be opened again.
 
         Args:
-            ids: Ids of the text, blanks at its end included.
+            ids: Ids of the text, whitespace at its end included.
 
         Returns:
-            The text without its last token that is not blank, and without what follows; None
+            The text without its last token of more than whitespace, and without what follows; None
             if it has to stay as it is.
         """
-        at, blank = len(ids), True
-        while at and self._opens(ids[at - 1]) and (blank or self._splits_character(ids[:at])):
+        at, is_space = len(ids), True
+        while at and self._opens(ids[at - 1]) and (is_space or self._splits_character(ids[:at])):
             at -= 1
-            blank = not self.of(ids[at]).strip()
+            is_space = not self.of(ids[at]).strip()
         spelled = b"".join(map(self.of, ids[at:]))
         if not 0 < len(spelled) <= _MAX_SPELLED:
             return None
@@ -159,6 +159,8 @@ class Healing:
         """
         if not self._rest:
             return logits
+        import torch  # engines without it hold no logits
+
         allowed = torch.tensor(self._spelling.candidates(self._rest), device=logits.device)
         held = torch.full_like(logits, -torch.inf)
         held[allowed] = logits[allowed]
@@ -182,6 +184,8 @@ class Healing:
 
 def _spelling(tokenizer: Any, size: int) -> list[bytes]:
     """Return the bytes of every token; empty for control tokens and for kinds we do not know."""
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
     spelled = [b""] * size
     decoder = json.dumps(json.loads(tokenizer.backend_tokenizer.to_str()).get("decoder"))
     known_bytes: dict[int, str] = bytes_to_unicode()  # type: ignore[no-untyped-call]

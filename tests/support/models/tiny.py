@@ -125,11 +125,11 @@ def reference(model, request: Request) -> list[int]:
     """What transformers itself generates for this request alone."""
     options = {"max_new_tokens": request.max_tokens, "do_sample": False, "pad_token_id": 0}
     if model.config.is_encoder_decoder:
-        start = torch.tensor([[0, *request.prefill]])
+        start = torch.tensor([[0, *request.answer_prefix]])
         out = model.generate(torch.tensor([request.prompt]), decoder_input_ids=start, **options)
-        new = out[0, 1 + len(request.prefill) :].tolist()
+        new = out[0, 1 + len(request.answer_prefix) :].tolist()
     else:
-        ids = [*request.prompt, *request.prefill]
+        ids = [*request.prompt, *request.answer_prefix]
         new = model.generate(torch.tensor([ids]), **options)[0, len(ids) :].tolist()
     end = TOKENIZER.eos_token_id
     return new[: new.index(end)] if end in new else new

@@ -56,8 +56,8 @@ async def test_a_cancelled_call_reads_nothing_ahead(ask, own_student, monkeypatc
         await task
     assert not made
     gate.set()
-    wait_until(lambda: made and made[-1]._ticket.claimed)  # not freed by the event loop
-    assert scheduler.queue.tickets == []
+    wait_until(lambda: made and made[-1].claimed.is_set())  # not freed by the event loop
+    assert scheduler.queue.ahead == []
     assert asked == []
 
 

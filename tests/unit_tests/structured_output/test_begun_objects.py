@@ -135,7 +135,7 @@ def test_a_token_across_the_seam_is_one_token(writer, tokenizer) -> None:
     assert request.seam.spelled == b'":'
     kept = requests.build([HumanMessage("Who?"), AIMessage('{"name":')], settings, heal=False)
     assert kept.seam is None
-    assert kept.kept == request.prefill
+    assert kept.kept == request.answer_prefix
 
 
 def test_blanks_before_the_object_are_no_part_of_it(writer) -> None:

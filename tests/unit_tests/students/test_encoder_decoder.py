@@ -57,7 +57,7 @@ def test_encoder_and_decoder_have_a_context_each(bart) -> None:
         student.check([HumanMessage("hi"), AIMessage("1 " * 26)], reserve=900)
     student.check([HumanMessage("1 " * 30)], reserve=900)  # guidance is none of the encoder's
     for prompt, says in (([5] * 65, "65 tokens, but .* reads 64"), ([5], "65 tokens .* holds 64")):
-        request = Request(prompt=prompt, prefill=[], max_tokens=64)
+        request = Request(prompt=prompt, answer_prefix=[], max_tokens=64)
         with pytest.raises(StudentError, match=says):
             next(student._engine.generate(request, threading.Event()))
 

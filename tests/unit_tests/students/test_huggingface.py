@@ -119,7 +119,9 @@ def test_weights_that_are_not_numbers_are_named(student) -> None:
         model.get_output_embeddings().weight.fill_(float("nan"))
     broken = Engine(model, student._engine.tokenizer)
     with pytest.raises(StudentError, match="not numbers"):
-        list(broken.generate(Request(prompt=[2], prefill=[], max_tokens=1), threading.Event()))
+        list(
+            broken.generate(Request(prompt=[2], answer_prefix=[], max_tokens=1), threading.Event())
+        )
 
 
 def test_bad_calls_are_named(student) -> None:
@@ -172,7 +174,7 @@ async def test_a_closed_stream_stops_within_a_step(problem) -> None:
 def test_a_cancelled_request_yields_nothing_more(student) -> None:
     cancelled = threading.Event()
     pieces = student._engine.generate(
-        Request(prompt=[2, 70, 3], prefill=[], max_tokens=9), cancelled
+        Request(prompt=[2, 70, 3], answer_prefix=[], max_tokens=9), cancelled
     )
     cancelled.set()
     assert list(pieces) == []

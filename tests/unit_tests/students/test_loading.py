@@ -17,7 +17,7 @@ from langchain_gkt import (
     HuggingFaceStudent,
     StudentError,
 )
-from langchain_gkt.students import loading
+from langchain_gkt.students.backends.pytorch import loading
 
 QUESTION = "What is 3 plus 4?"
 

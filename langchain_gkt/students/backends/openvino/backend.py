@@ -25,6 +25,7 @@ from langchain_gkt.students.backends.openvino.state import OpenVINOState
 from langchain_gkt.students.engine.config import EngineConfig
 from langchain_gkt.students.engine.context_window import ContextWindow
 from langchain_gkt.students.engine.delivery import Deliver, areceive, receive
+from langchain_gkt.students.engine.prefill_handle import PrefillHandle
 from langchain_gkt.students.engine.requests.detokenizer import Detokenizer
 from langchain_gkt.students.engine.requests.request import Request, TokenChunk
 from langchain_gkt.students.engine.token_healing import Healing, TokenSpelling
@@ -123,7 +124,7 @@ class OpenVINOBackend:
         """A digest that differs between two sets of weights."""
         return self._source.fingerprint
 
-    def prefill(self, prompt: list[int]) -> PromptPrefill:
+    def prefill(self, prompt: list[int]) -> PrefillHandle:
         """Prefill a prompt; the request with the same prompt waits for it and uses it.
 
         Args:
@@ -132,7 +133,8 @@ class OpenVINOBackend:
         Returns:
             A handle; closing it stops.
         """
-        ahead = PromptPrefill(self._scheduler, prompt, self.window)
+        fits = bool(prompt) and (self.window.size is None or len(prompt) < self.window.size)
+        ahead = self._scheduler.prefill_ahead(prompt, fits=fits)
         _ = self.spelling  # there is time now, and it will be needed where text is begun
         return ahead
 
@@ -196,39 +198,6 @@ class OpenVINOBackend:
         else:
             self._scheduler.submit(state)
         return state.close
-
-
-class PromptPrefill:
-    """A prompt that is being prefilled ahead of its request; a context manager that closes."""
-
-    def __init__(self, scheduler: OpenVINOScheduler, ids: list[int], window: ContextWindow) -> None:
-        """Start prefilling.
-
-        Args:
-            scheduler: The model's scheduler.
-            ids: Ids of the prompt.
-            window: How many of them the model reads.
-        """
-        fits = bool(ids) and (window.size is None or len(ids) < window.size)
-        self._scheduler = scheduler
-        self._ticket = scheduler.prefill_ahead(ids, fits=fits)
-
-    @property
-    def done(self) -> bool:
-        """Whether nothing is left to prefill."""
-        return self._ticket.done
-
-    def close(self) -> None:
-        """Stop, unless the request with this prompt has come."""
-        self._scheduler.discard(self._ticket)
-
-    def __enter__(self) -> PromptPrefill:
-        """Return itself."""
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """Close."""
-        self.close()
 
 
 def _device(device: str | None) -> str:

@@ -9,15 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from langchain_gkt.errors import StudentError
-from langchain_gkt.students.backends.choosing import EXPORT, OPENVINO_MODEL, gguf_source
 from langchain_gkt.students.backends.gguf import (
     GGUFHeader,
+    gguf_source,
     load_tokenizer,
     local_file,
     read_header,
     sampled_digest,
 )
+from langchain_gkt.students.engine.vocabulary import refuse_unknown_tokens
 
+OPENVINO_MODEL = "openvino_model.xml"
+"""The file that makes a folder one of OpenVINO's."""
+EXPORT = (
+    "make such a folder with: optimum-cli export openvino --model FOLDER --task "
+    "text-generation-with-past --weight-format int8 OUTPUT (see the docs, engines)"
+)
+"""How a folder of transformers is turned into one of OpenVINO's."""
+_HUB_OWNER = "OpenVINO/"
 _KV_BYTES = 2  # of a number at most; bfloat16, or 8 bits where OpenVINO chooses
 _NEEDED = {
     "openvino_model.bin": "weights",
@@ -25,6 +34,30 @@ _NEEDED = {
     "openvino_tokenizer.xml": "tokenizer of OpenVINO's own",
     "openvino_detokenizer.xml": "detokenizer of OpenVINO's own",
 }
+
+
+def is_openvino(model: Any) -> bool:
+    """Whether a model's name stands for a folder that was exported for OpenVINO.
+
+    Args:
+        model: A folder, a hub id (those of the owner ``OpenVINO`` are), or anything else.
+    """
+    if not isinstance(model, str):
+        return False
+    folder = Path(model).expanduser()
+    return (folder / OPENVINO_MODEL).is_file() or (
+        model.startswith(_HUB_OWNER) and not folder.exists()
+    )
+
+
+def has_torch_weights(model: Any) -> bool:
+    """Whether a folder holds weights that torch can load.
+
+    Args:
+        model: The folder, or anything else.
+    """
+    folder = Path(str(model)).expanduser()
+    return any(next(folder.glob(kind), None) for kind in ("*.safetensors", "pytorch_model*.bin"))
 
 
 @dataclass(frozen=True)
@@ -110,6 +143,7 @@ def _of_folder(folder: Path, tokenizer: Any) -> OpenVINOSource:
             f"student={str(folder)!r} could not be read ({error}); export the model again: {EXPORT}"
         ) from error
     config = {**config, **config.get("text_config", {})}
+    refuse_unknown_tokens(tokenizer, int(config.get("vocab_size", len(tokenizer))))
     heads = int(config.get("num_attention_heads", 1))
     size = int(config.get("head_dim") or config.get("hidden_size", 0) // heads)
     layers = int(config.get("num_hidden_layers", 1))
@@ -130,12 +164,14 @@ def _of_folder(folder: Path, tokenizer: Any) -> OpenVINOSource:
 
 
 def _of_gguf(header: GGUFHeader, tokenizer: Any) -> OpenVINOSource:
-    end = tokenizer.eos_token_id
+    end, vocabulary = tokenizer.eos_token_id, header.vocabulary
+    if vocabulary is not None:
+        refuse_unknown_tokens(tokenizer, vocabulary)
     return OpenVINOSource(
         path=header.path,
         tokenizer=tokenizer,
         context=header.context,
         kv_bytes_per_token=header.kv_bytes_per_token,
         end_ids=frozenset() if end is None else frozenset({end}),
-        vocabulary=int(header.value("vocab_size", len(tokenizer))),
+        vocabulary=vocabulary or len(tokenizer),
     )

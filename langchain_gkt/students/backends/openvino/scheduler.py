@@ -28,7 +28,8 @@ from langchain_gkt.students.backends.openvino.state import (
     block_numbers,
 )
 from langchain_gkt.students.engine.config import EngineConfig
-from langchain_gkt.students.engine.prefill import AT_ONCE, PrefillTicket
+from langchain_gkt.students.engine.failures import as_student_error
+from langchain_gkt.students.engine.prefill_handle import PREFILL_DELAY_SECONDS, PrefillHandle
 from langchain_gkt.students.engine.request_queue import RequestQueue
 from langchain_gkt.students.engine.request_state import RequestState
 from langchain_gkt.students.engine.requests.request import TextConstraint
@@ -47,7 +48,7 @@ _GATHER_SECONDS = 0.005
 class OpenVINOScheduler:
     """Admits requests to a pipeline and reads their tokens.
 
-    `submit`, `prefill_ahead`, `discard` and `close` may be called from any thread; all else
+    `submit`, `prefill_ahead` and `close` may be called from any thread; all else
     belongs to the queue's thread.
     """
 
@@ -70,7 +71,7 @@ class OpenVINOScheduler:
         self._spelling = spelling
         self._pipeline: Any = open_pipeline()
         self._running: list[OpenVINOState] = []
-        self._ahead: tuple[PrefillTicket, Any] | None = None
+        self._ahead: tuple[PrefillHandle, Any] | None = None
         self._ahead_blocks: list[int] = []
         self._known: set[int] = set()  # blocks that OpenVINO has computed
         self._requests = 0
@@ -80,7 +81,7 @@ class OpenVINOScheduler:
         """Queue a request; see `RequestQueue.submit`."""
         self.queue.submit(state)
 
-    def prefill_ahead(self, ids: list[int], *, fits: bool) -> PrefillTicket:
+    def prefill_ahead(self, ids: list[int], *, fits: bool) -> PrefillHandle:
         """Queue a prompt whose request will come later.
 
         Args:
@@ -88,19 +89,15 @@ class OpenVINOScheduler:
             fits: Whether the context holds it; if not, its request will raise the error.
         """
         wanted = fits and self._keeps_blocks and len(ids) >= BLOCK
-        due = time.monotonic() + AT_ONCE
-        ticket = PrefillTicket(ids, done=not wanted, claimed=not wanted, due=due)
+        due = time.monotonic() + PREFILL_DELAY_SECONDS
+        ahead = PrefillHandle(ids, self.queue.discard_ahead, due=due, useless=not wanted)
         if wanted:
-            self.queue.submit_ticket(ticket)
-        return ticket
+            self.queue.submit_ahead(ahead)
+        return ahead
 
     @property
     def _keeps_blocks(self) -> bool:
         return self._config.prefix_cache_bytes > 0
-
-    def discard(self, ticket: PrefillTicket) -> None:
-        """Stop prefilling a prompt, unless its request has come."""
-        self.queue.discard_ticket(ticket)
 
     def close(self) -> None:
         """End the thread and free the weights; requests that still run get a StudentError."""
@@ -115,7 +112,7 @@ class OpenVINOScheduler:
                 states, self._running, self._ahead = self._running, [], None
                 self._pipeline = None
                 for state in states:
-                    state.deliver(_as_student_error(error))
+                    state.deliver(as_student_error(error))
 
     def _wait_for_work(self) -> bool:
         with self.queue.lock:
@@ -145,8 +142,8 @@ class OpenVINOScheduler:
             self._pipeline = self._open()
             self._known.clear()
         self._remove_cancelled()
-        self._end_ticket()
-        while self._admit() + self._begin_ticket():
+        self._end_ahead()
+        while self._admit() + self._begin_ahead():
             time.sleep(_GATHER_SECONDS)
         if self._pipeline.has_non_finished_requests():
             self._pipeline.step()
@@ -158,7 +155,7 @@ class OpenVINOScheduler:
         try:
             finished = work(state)
         except BaseException as error:  # noqa: BLE001  a constraint may raise anything, or panic
-            state.deliver(_as_student_error(error))
+            state.deliver(as_student_error(error))
             finished = True
         if finished:
             self._running.remove(state)
@@ -192,7 +189,7 @@ class OpenVINOScheduler:
                 self.queue.waiting.remove(state)
             assert isinstance(state, OpenVINOState)
             self._running.append(state)
-            self.queue.claim_tickets(state.request.prompt)
+            self.queue.claim_ahead(state.request.prompt)
             if state.request.seed is not None:
                 state.seed = state.request.seed
             self._guarded(state, self._begin)
@@ -224,20 +221,21 @@ class OpenVINOScheduler:
         self._start(state, literal(seam.spelled.decode()) + ANY if seam else None)
         return False
 
-    def _end_ticket(self) -> None:
+    def _end_ahead(self) -> None:
         if self._ahead is None:
             return
-        ticket, handle = self._ahead
-        if ticket.claimed:
+        ahead, handle = self._ahead
+        if ahead.claimed.is_set():
             handle.cancel()
         elif handle.get_status() == openvino_genai.GenerationStatus.RUNNING:
             return
         else:
             self._know(self._ahead_blocks)
-        ticket.done, self._ahead = True, None
+        ahead.finish()
+        self._ahead = None
 
-    def _begin_ticket(self) -> bool:
-        if self._ahead is not None or (waiting := self.queue.pending_ticket()) is None:
+    def _begin_ahead(self) -> bool:
+        if self._ahead is not None or (waiting := self.queue.pending_ahead()) is None:
             return False
         config = openvino_genai.GenerationConfig()
         config.max_new_tokens = 1
@@ -359,11 +357,3 @@ class OpenVINOScheduler:
     def _left_to_spell(self, state: OpenVINOState) -> bytes:
         seam = state.request.seam
         return seam.spelled[len(self._bytes(state.written)) :] if seam else b""
-
-
-def _as_student_error(error: BaseException) -> StudentError:
-    if isinstance(error, StudentError):
-        return error
-    wrapped = StudentError(f"the student failed: {type(error).__name__}: {error}")
-    wrapped.__cause__ = error
-    return wrapped

@@ -29,7 +29,7 @@ class Window:
         rows: How many rows.
         start: The first column.
         end: The column after the last one.
-        fold_heads: Whether attention of single tokens goes by groups of query heads.
+        fold_heads: Whether attention of single tokens is computed in groups of query heads.
         shared_prefixes: Prefixes that are held once, each with its rows.
     """
 
@@ -100,7 +100,7 @@ class KVCache:
             layers: How many layers the model has.
             columns: How many tokens there is room for.
             slots: How many rows there is room for.
-            fold_heads: Whether attention of single tokens goes by groups of query heads.
+            fold_heads: Whether attention of single tokens is computed in groups of query heads.
         """
         self.window = Window(fold_heads=fold_heads)
         self.columns, self.slots = columns, slots
@@ -157,7 +157,7 @@ class BatchKVCache(KVCache):
         Args:
             layers: How many layers the model has.
             device: Where the model is.
-            fold_heads: Whether attention of single tokens goes by groups of query heads.
+            fold_heads: Whether attention of single tokens is computed in groups of query heads.
         """
         super().__init__(layers, columns=0, slots=0, fold_heads=fold_heads)
         self.window.rows = 0

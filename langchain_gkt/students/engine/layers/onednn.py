@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from typing import Any
 
 import torch
 
+from langchain_gkt.students.engine.forks import in_forked_child
 from langchain_gkt.students.engine.layers.widening import cpu_capabilities
 
 _lock = threading.Lock()
@@ -55,6 +55,7 @@ def without_onednn() -> Iterator[None]:
                 torch.backends.mkldnn.enabled = _was_enabled  # type: ignore[assignment]
 
 
+@in_forked_child
 def _start_anew() -> None:
     """Forget the threads that a forked child does not have."""
     global _inside, _lock
@@ -62,7 +63,3 @@ def _start_anew() -> None:
     if _inside:
         _inside = 0
         torch.backends.mkldnn.enabled = _was_enabled  # type: ignore[assignment]
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_start_anew)

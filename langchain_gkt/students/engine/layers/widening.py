@@ -38,7 +38,7 @@ class WideningLinear(torch.nn.Linear):
 
 
 def cpu_capabilities() -> dict[str, Any]:
-    """Return what torch knows of this CPU; nothing where this torch cannot tell."""
+    """Return what torch knows of this CPU. Nothing where this torch does not know."""
     found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return found
 

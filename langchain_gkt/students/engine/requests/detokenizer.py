@@ -23,7 +23,7 @@ class Detokenizer:
             backend_tokenizer: The tokenizer of the ``tokenizers`` library.
             request: Whose answer it is.
         """
-        self._tokenizer, self._prefill = backend_tokenizer, request.kept
+        self._tokenizer, self._prefix = backend_tokenizer, request.kept
         self._shown = request.seam.shown if request.seam else 0
         self._skip_special = not request.keep_special
         self._stream: DecodeStream | None = None
@@ -61,8 +61,8 @@ class Detokenizer:
 
     def _open_stream(self) -> DecodeStream:
         # The beginning of the answer comes first in the stream: a tokenizer that writes its
-        # blanks in front of words then knows whether the next word needs one.
-        ids = list(self._prefill)
+        # spaces in front of words then knows whether the next word needs one.
+        ids = list(self._prefix)
         if self._tokenizer.decode(ids, skip_special_tokens=self._skip_special).endswith(
             _REPLACEMENT
         ):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
-
-import torch
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from langchain_gkt.students.engine.token_healing import Seam
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Constraint(Protocol):
@@ -79,7 +80,7 @@ class Request:
 
     Attributes:
         prompt: Ids of the conversation, with the header of the answer.
-        prefill: Ids of the answer's beginning; may be empty.
+        answer_prefix: Ids of the answer's beginning; may be empty.
         max_tokens: Most tokens to generate.
         temperature: 0 for greedy decoding.
         top_p: Nucleus sampling threshold in (0, 1].
@@ -88,12 +89,12 @@ class Request:
         constraint: What the answer may look like; None for anything. It holds the state of
             one answer, so every request needs its own.
         keep_special: Whether control tokens stay in the text.
-        seam: How the end of ``prefill`` is written again by the model; None to keep it as it
+        seam: How the end of ``answer_prefix`` is written again by the model; None to keep it as it
             is. What is written again is neither shown nor counted.
     """
 
     prompt: list[int]
-    prefill: list[int]
+    answer_prefix: list[int]
     max_tokens: int
     temperature: float = 0.0
     top_p: float = 1.0
@@ -106,7 +107,7 @@ class Request:
     @property
     def kept(self) -> list[int]:
         """Ids of the beginning that the model reads and does not write again."""
-        return self.prefill if self.seam is None else self.seam.kept
+        return self.answer_prefix if self.seam is None else self.seam.kept
 
 
 @dataclass(frozen=True, kw_only=True)

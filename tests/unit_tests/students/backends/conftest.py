@@ -28,7 +28,7 @@ def fake_llamacpp(pair, monkeypatch):
     """The adapter of llama.cpp, over a fake xllamacpp."""
     fake = module_for(*pair)
     monkeypatch.setitem(sys.modules, "xllamacpp", fake)
-    rooms = [f"langchain_gkt.students.backends.llamacpp{end}" for end in ("_server", "")]
+    rooms = [f"langchain_gkt.students.backends.llamacpp.{end}" for end in ("server", "backend")]
     for room in rooms:
         monkeypatch.delitem(sys.modules, room, raising=False)
     adapter = importlib.import_module(rooms[1])

@@ -31,7 +31,7 @@ class Panics:
 def request(backend, **options) -> Request:
     messages = [{"role": "user", "content": "What is 3 plus 4?"}]
     ids = backend.tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
-    return Request(prompt=ids, prefill=[], max_tokens=8, **options)
+    return Request(prompt=ids, answer_prefix=[], max_tokens=8, **options)
 
 
 def text(backend, **options) -> str:

@@ -9,8 +9,13 @@ import pytest
 
 from langchain_gkt import HuggingFaceStudent, StudentError
 from langchain_gkt.students.backends import choosing
-from langchain_gkt.students.backends.choosing import GGUFSource, choose_backend, gguf_source
-from langchain_gkt.students.backends.gguf import GGUFHeader, read_header
+from langchain_gkt.students.backends.choosing import choose_backend
+from langchain_gkt.students.backends.gguf import (
+    GGUFHeader,
+    GGUFSource,
+    gguf_source,
+    read_header,
+)
 
 
 @pytest.fixture
@@ -37,7 +42,7 @@ def test_a_gguf_file_goes_to_llama_cpp_where_it_is_installed(installed) -> None:
 
 def test_the_faster_way_is_named_once(installed) -> None:
     installed()
-    choosing._say_once.cache_clear()
+    choosing._warn_once.cache_clear()
     with pytest.warns(UserWarning, match=r"langchain-gkt\[llamacpp\]"):
         assert choose_backend("a/b.gguf", "auto").name == "torch"
     with warnings.catch_warnings():

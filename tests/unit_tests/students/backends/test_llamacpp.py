@@ -15,7 +15,7 @@ from support.models.tiny import wait_until
 from langchain_gkt import HuggingFaceStudent, StudentError
 from langchain_gkt.students.backends import choosing
 from langchain_gkt.students.backends.gguf import read_header
-from langchain_gkt.students.backends.llamacpp_answer import AnswerText, completion_request
+from langchain_gkt.students.backends.llamacpp.answer import AnswerText, completion_request
 from langchain_gkt.students.engine.requests.request import Request
 from langchain_gkt.students.engine.token_healing import Seam
 
@@ -57,19 +57,23 @@ def test_schemas_hold_an_answer_as_torch_holds_it(make, pair, begun, max_tokens)
 
 def test_the_request_says_how_tokens_are_drawn() -> None:
     seam = Seam(kept=[1], spelled=b'a"\\\n', opened=1, shown=4)
-    request = Request(prompt=[5], prefill=[1, 2], max_tokens=3, seed=2**40, seam=seam)
+    request = Request(prompt=[5], answer_prefix=[1, 2], max_tokens=3, seed=2**40, seam=seam)
     body = completion_request(request, [(9, "<x>"), (8, 'a"\\\n!')])
     assert body["prompt"] == [5, 1]
     assert body["n_predict"] == 3 + 1  # the end of the beginning is no new token
     assert body["grammar"] == r'root ::= "a\x22\x5c\x0a" [^\x00]*'
     assert body["logit_bias"] == [[8, False]]
     assert body["seed"] < 2**32
-    assert "grammar" not in completion_request(Request(prompt=[5], prefill=[], max_tokens=3), [])
+    assert "grammar" not in completion_request(
+        Request(prompt=[5], answer_prefix=[], max_tokens=3), []
+    )
 
 
 def test_text_that_was_there_before_is_neither_shown_nor_counted() -> None:
     seam = Seam(kept=[], spelled=b"abc", opened=1, shown=3)
-    answer = AnswerText(Request(prompt=[1], prefill=[2], max_tokens=2, seam=seam), stream=True)
+    answer = AnswerText(
+        Request(prompt=[1], answer_prefix=[2], max_tokens=2, seam=seam), stream=True
+    )
 
     def chunk(text: str, tokens: int, reason: str | None = None) -> dict:
         choice = {"text": text, "finish_reason": reason}
@@ -118,7 +122,7 @@ def test_a_request_comes_after_the_prefill_of_its_prompt(make, fake_llamacpp) ->
 
 @pytest.mark.slow
 def test_a_request_waits_while_its_prompt_is_read_ahead(make, fake_llamacpp, monkeypatch) -> None:
-    monkeypatch.setattr(fake_llamacpp[0], "AT_ONCE", 0.0)
+    monkeypatch.setattr(fake_llamacpp[0], "PREFILL_DELAY_SECONDS", 0.0)
     student = make()
     (server,) = fake_llamacpp[1].made
     reading, go_on, complete = threading.Event(), threading.Event(), server.handle_completions
@@ -146,7 +150,7 @@ def test_a_request_waits_while_its_prompt_is_read_ahead(make, fake_llamacpp, mon
 def test_a_request_that_comes_at_once_reads_its_prompt_itself(
     make, fake_llamacpp, monkeypatch
 ) -> None:
-    monkeypatch.setattr(fake_llamacpp[0], "AT_ONCE", 30.0)
+    monkeypatch.setattr(fake_llamacpp[0], "PREFILL_DELAY_SECONDS", 30.0)
     student = make()
     (server,) = fake_llamacpp[1].made
     with student.prefill([HumanMessage("What is 3 plus 4?")]) as ahead:
@@ -158,7 +162,7 @@ def test_a_request_that_comes_at_once_reads_its_prompt_itself(
 def test_a_request_that_waits_for_the_slot_of_its_prefill_reads_its_prompt_itself(
     make, fake_llamacpp, monkeypatch
 ) -> None:
-    monkeypatch.setattr(fake_llamacpp[0], "AT_ONCE", 30.0)
+    monkeypatch.setattr(fake_llamacpp[0], "PREFILL_DELAY_SECONDS", 30.0)
     student = make(max_batch_size=1)
     (server,) = fake_llamacpp[1].made
     with student.prefill([HumanMessage("What is 3 plus 4?")]):
@@ -209,7 +213,7 @@ def test_closing_ends_what_runs_and_what_waits(make, fake_llamacpp) -> None:
 
 
 def test_errors_name_the_field_and_the_mend(make, tmp_path, gguf) -> None:
-    with pytest.raises(ValueError, match=r"dtype='int8' cannot be had of llama\.cpp"):
+    with pytest.raises(ValueError, match=r"dtype='int8' is not supported by llama\.cpp"):
         make(dtype="int8")
     with pytest.raises(ValueError, match="device='cuda' needs a build"):
         make(device="cuda")

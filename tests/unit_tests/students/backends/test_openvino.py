@@ -132,7 +132,7 @@ def test_a_request_waits_for_the_prefill_of_its_prompt(make, fake_openvino) -> N
 def test_guidance_that_comes_at_once_is_read_with_its_prompt(
     make, fake_openvino, monkeypatch
 ) -> None:
-    monkeypatch.setattr(scheduler_module(make()), "AT_ONCE", 30.0)
+    monkeypatch.setattr(scheduler_module(make()), "PREFILL_DELAY_SECONDS", 30.0)
     student = make()
     pipeline = fake_openvino[1].made[-1]
     with student.prefill([HumanMessage(LONG)]):

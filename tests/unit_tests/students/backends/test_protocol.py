@@ -22,7 +22,7 @@ def make(backend, text: str = "What is 3 plus 4?", begun: str = "", **options) -
     )["input_ids"]
     ids = tokenizer(begun, add_special_tokens=False)["input_ids"] if begun else []
     seam = backend.spelling.seam(ids) if ids else None
-    return Request(prompt=prompt, prefill=ids, seam=seam, **{"max_tokens": 30, **options})
+    return Request(prompt=prompt, answer_prefix=ids, seam=seam, **{"max_tokens": 30, **options})
 
 
 def run(backend, request: Request, **options):
@@ -67,7 +67,7 @@ def test_a_request_that_does_not_fit_is_refused(backend) -> None:
     with pytest.raises(StudentError, match="context holds"):
         run(backend, make(backend, max_tokens=10**6))
     with pytest.raises(StudentError, match="no prompt"):
-        run(backend, Request(prompt=[], prefill=[], max_tokens=1))
+        run(backend, Request(prompt=[], answer_prefix=[], max_tokens=1))
 
 
 @pytest.mark.slow
@@ -133,8 +133,8 @@ def test_a_closed_engine_says_so(backend) -> None:
     assert copy.deepcopy(backend) is backend
 
 
-def test_what_an_engine_cannot_do_is_refused_with_the_mend(backend) -> None:
+def test_what_an_engine_cannot_do_is_refused_with_the_fix(backend) -> None:
     refuse_unsupported(backend, "seed", 3)
-    backend.cannot = {"seed": "it draws by itself; leave seed out"}
-    with pytest.raises(ValueError, match=r"seed=3 .*leave seed out"):
+    backend.unsupported = {"seed": "it draws by itself; leave seed out"}
+    with pytest.raises(ValueError, match=r"seed=3 is not supported by .*leave seed out"):
         refuse_unsupported(backend, "seed", 3)

@@ -57,7 +57,7 @@ def test_neighbours_change_no_token(kind, rows, batch, prefix_bytes, models) -> 
     requests = [
         Request(
             prompt=[*ids(0, row["shared"]), *ids(i + 1, row["own"])],
-            prefill=ids(50 + i, row["prefill"]),
+            answer_prefix=ids(50 + i, row["prefill"]),
             max_tokens=row["new"],
         )
         for i, row in enumerate(rows)
@@ -93,7 +93,7 @@ def test_neighbours_change_no_token(kind, rows, batch, prefix_bytes, models) -> 
 )
 def test_models_take_the_path_they_can(kind, batches, shares, models) -> None:
     engine = Engine(models(kind), TOKENIZER)
-    run(engine, Request(prompt=[5], prefill=[], max_tokens=1))
+    run(engine, Request(prompt=[5], answer_prefix=[], max_tokens=1))
     assert (
         engine.scheduler.model_runner.can_batch,
         engine.scheduler.model_runner.can_share_prefixes,
@@ -102,7 +102,7 @@ def test_models_take_the_path_they_can(kind, batches, shares, models) -> None:
 
 
 def test_rows_are_decoded_together(engine) -> None:
-    requests = [Request(prompt=ids(i, 9), prefill=[], max_tokens=30) for i in range(8)]
+    requests = [Request(prompt=ids(i, 9), answer_prefix=[], max_tokens=30) for i in range(8)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda request: run(engine, request), requests))
     assert engine.scheduler.steps < 3 * 30
@@ -118,7 +118,7 @@ def test_a_shared_beginning_is_computed_once(engine, monkeypatch) -> None:
     )
     head = ids(0, 80)
     for i in range(3):
-        run(engine, Request(prompt=[*head, *ids(i + 1, 6)], prefill=[], max_tokens=2))
+        run(engine, Request(prompt=[*head, *ids(i + 1, 6)], answer_prefix=[], max_tokens=2))
     assert fed == [86, 6, 6]
 
 
@@ -127,7 +127,7 @@ def test_prompts_are_forgotten_least_recently_used_first(engine, models) -> None
     engine = Engine(models("grouped"), TOKENIZER, EngineConfig(prefix_cache_bytes=50 * per_token))
     scheduler = engine.scheduler
     for seed in (1, 2, 1, 3):  # 3 has room only without 2
-        run(engine, Request(prompt=ids(seed, 20), prefill=[], max_tokens=1))
+        run(engine, Request(prompt=ids(seed, 20), answer_prefix=[], max_tokens=1))
     wait_until(lambda: scheduler.prefix_cache.match([*ids(3, 20), 9]).length)
     assert scheduler.stats()["prefix_bytes"] == 40 * per_token
     known = {seed: scheduler.prefix_cache.match([*ids(seed, 20), 9]).length for seed in (1, 2, 3)}
@@ -146,7 +146,7 @@ def test_a_prompt_is_prefilled_ahead_of_its_guidance(engine, monkeypatch) -> Non
             "prefill",
             lambda cache, chunk: fed.append(len(chunk)) or prefill(cache, chunk),
         )
-        request = Request(prompt=prompt, prefill=ids(2, 4), max_tokens=5)
+        request = Request(prompt=prompt, answer_prefix=ids(2, 4), max_tokens=5)
         assert tokens_of(engine, request) == reference(engine.model, request)
     assert fed == [4]
     assert engine.scheduler.stats()["prefix_bytes"] > 0  # its request has come
@@ -164,16 +164,16 @@ def test_a_prompt_prefilled_for_nothing_is_freed(when, engine) -> None:
 
 
 def test_guidance_does_not_wait_for_a_neighbours_whole_answer(engine) -> None:
-    long = engine.generate(Request(prompt=[5], prefill=[], max_tokens=200), threading.Event())
+    long = engine.generate(Request(prompt=[5], answer_prefix=[], max_tokens=200), threading.Event())
     next(long)
-    run(engine, Request(prompt=[6], prefill=[], max_tokens=3))
+    run(engine, Request(prompt=[6], answer_prefix=[], max_tokens=3))
     wait_until(lambda: engine.scheduler.stats()["rows"] < 2)  # a row goes after its last piece
     assert engine.scheduler.stats()["rows"] == 1
     long.close()
 
 
 def test_seeds_belong_to_rows(engine) -> None:
-    hot = Request(prompt=ids(1, 5), prefill=[], max_tokens=12, temperature=1.5, top_p=0.9)
+    hot = Request(prompt=ids(1, 5), answer_prefix=[], max_tokens=12, temperature=1.5, top_p=0.9)
     seeds = [1, 2, 3, 1, 2, 3]
     alone = [tokens_of(engine, dataclasses.replace(hot, seed=seed)) for seed in seeds]
     with ThreadPoolExecutor(6) as pool:
@@ -187,7 +187,7 @@ def test_seeds_belong_to_rows(engine) -> None:
 
 def test_a_constraint_is_obeyed_and_may_end_the_answer(engine) -> None:
     recorder = Recorder(complete_after=4, allow=[11, 12])
-    request = Request(prompt=[5, 6], prefill=[], max_tokens=9, constraint=recorder)
+    request = Request(prompt=[5, 6], answer_prefix=[], max_tokens=9, constraint=recorder)
     last = run(engine, request)[-1]
     assert (last.tokens, last.finish_reason) == (4, "stop")
     assert set(recorder.tokens) <= {11, 12}
@@ -202,7 +202,7 @@ def test_numbers_that_are_none_end_their_row_alone(models) -> None:
     with torch.no_grad():
         model.model.embed_tokens.weight[9] = float("nan")
     engine = Engine(model, TOKENIZER)
-    good = Request(prompt=[5, 6, 7], prefill=[], max_tokens=20)
+    good = Request(prompt=[5, 6, 7], answer_prefix=[], max_tokens=20)
     want = tokens_of(engine, good)
     assert 9 not in want
 
@@ -226,7 +226,7 @@ def test_what_a_model_raises_reaches_its_callers_and_no_later_one(engine, monkey
     def fail(*args):
         raise RuntimeError("out of memory")
 
-    request = Request(prompt=[5, 6], prefill=[], max_tokens=4)
+    request = Request(prompt=[5, 6], answer_prefix=[], max_tokens=4)
     want = tokens_of(engine, request)
     for name in ("prefill", "decode"):
         with monkeypatch.context() as patch:

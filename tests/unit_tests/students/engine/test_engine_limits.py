@@ -53,7 +53,7 @@ def long():
 
 
 def asked(seed: int, length: int, tokens: int) -> Request:
-    return Request(prompt=ids(seed, length), prefill=[], max_tokens=tokens)
+    return Request(prompt=ids(seed, length), answer_prefix=[], max_tokens=tokens)
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ from langchain_gkt.students.engine.engine import Engine, EngineConfig, Request
 
 def test_cancelling_stops_within_a_step_and_frees(engine) -> None:
     cancelled = threading.Event()
-    pieces = engine.generate(Request(prompt=[5], prefill=[], max_tokens=240), cancelled)
+    pieces = engine.generate(Request(prompt=[5], answer_prefix=[], max_tokens=240), cancelled)
     next(pieces)
     cancelled.set()
     made = engine.scheduler.steps
@@ -38,7 +38,7 @@ def test_cancelling_stops_within_a_step_and_frees(engine) -> None:
 
 
 async def test_a_hundred_users_need_no_threads(engine) -> None:
-    requests = [Request(prompt=ids(i, 4), prefill=[], max_tokens=6) for i in range(100)]
+    requests = [Request(prompt=ids(i, 4), answer_prefix=[], max_tokens=6) for i in range(100)]
     before = threading.active_count()
     most = 0
 
@@ -57,7 +57,7 @@ async def test_a_hundred_users_need_no_threads(engine) -> None:
 
 
 async def test_a_cancelled_task_frees_its_row(engine) -> None:
-    request = Request(prompt=[5], prefill=[], max_tokens=240)
+    request = Request(prompt=[5], answer_prefix=[], max_tokens=240)
 
     async def one() -> None:
         async for _ in engine.agenerate(request):
@@ -73,14 +73,16 @@ async def test_a_cancelled_task_frees_its_row(engine) -> None:
 
 def test_a_full_queue_refuses_and_order_is_kept(models) -> None:
     engine = Engine(models("llama"), TOKENIZER, EngineConfig(max_batch_size=1, max_queue=2))
-    first = engine.generate(Request(prompt=[5], prefill=[], max_tokens=240), threading.Event())
+    first = engine.generate(
+        Request(prompt=[5], answer_prefix=[], max_tokens=240), threading.Event()
+    )
     next(first)
     ended = []
 
     def wait(name: str) -> None:
         # The third takes much longer, so that its thread cannot overtake the second's.
         tokens = {"second": 20, "third": 240}[name]
-        run(engine, Request(prompt=[6], prefill=[], max_tokens=tokens))
+        run(engine, Request(prompt=[6], answer_prefix=[], max_tokens=tokens))
         ended.append(name)
 
     threads = []
@@ -89,7 +91,7 @@ def test_a_full_queue_refuses_and_order_is_kept(models) -> None:
         threads[-1].start()
         wait_until(lambda: engine.scheduler.stats()["waiting"] == len(threads))
     with pytest.raises(StudentError, match=r"2 requests already wait .* max_queue=2"):
-        run(engine, Request(prompt=[6], prefill=[], max_tokens=20))
+        run(engine, Request(prompt=[6], answer_prefix=[], max_tokens=20))
     first.close()
     for thread in threads:
         thread.join(60)
@@ -108,14 +110,14 @@ def test_memory_bounds_who_runs(models) -> None:
         step()
 
     engine.scheduler._decode = counted
-    requests = [Request(prompt=ids(i, 10), prefill=[], max_tokens=15) for i in range(6)]
+    requests = [Request(prompt=ids(i, 10), answer_prefix=[], max_tokens=15) for i in range(6)]
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(lambda request: run(engine, request), requests))
     assert most == 2  # 2 rows of 25 tokens fit, 3 do not
     with pytest.raises(StudentError, match=r"up to 70 tokens .* kv_tokens allows 60"):
-        run(engine, Request(prompt=ids(1, 10), prefill=[], max_tokens=60))
+        run(engine, Request(prompt=ids(1, 10), answer_prefix=[], max_tokens=60))
     with pytest.raises(StudentError, match=r"up to 260 tokens .* context holds 256"):
-        run(engine, Request(prompt=ids(1, 10), prefill=[], max_tokens=250))
+        run(engine, Request(prompt=ids(1, 10), answer_prefix=[], max_tokens=250))
     engine.close()
 
 
@@ -135,7 +137,7 @@ def test_a_closed_student_says_so() -> None:
 
 
 def test_a_pickled_or_forked_engine_starts_anew(engine) -> None:
-    request = Request(prompt=[5, 6], prefill=[], max_tokens=5)
+    request = Request(prompt=[5, 6], answer_prefix=[], max_tokens=5)
     want = tokens_of(engine, request)
     again = pickle.loads(pickle.dumps(engine))
     assert tokens_of(again, request) == want
@@ -154,7 +156,7 @@ def test_users_threads_stay_theirs(engine) -> None:
             seen.append(torch.get_num_threads())
             return super().choose(logits, pick)
 
-    run(engine, Request(prompt=[5], prefill=[], max_tokens=2, constraint=Looks()))
+    run(engine, Request(prompt=[5], answer_prefix=[], max_tokens=2, constraint=Looks()))
     assert torch.get_num_threads() == before
     assert set(seen) == {before}
 
@@ -169,7 +171,7 @@ def test_the_number_of_threads_can_be_given() -> None:
 
     engine = Engine(make_model("llama"), TOKENIZER, EngineConfig(threads=before + 1))
     try:
-        run(engine, Request(prompt=[5], prefill=[], max_tokens=2, constraint=Looks()))
+        run(engine, Request(prompt=[5], answer_prefix=[], max_tokens=2, constraint=Looks()))
     finally:
         engine.close()
         torch.set_num_threads(before)
@@ -179,7 +181,7 @@ def test_the_number_of_threads_can_be_given() -> None:
 def test_a_model_without_cache_is_named_once(models) -> None:
     with pytest.warns(UserWarning, match=r"OpenAIGPTLMHeadModel\) has no KV cache"):
         engine = Engine(models("no cache"), TOKENIZER)
-    run(engine, Request(prompt=[5], prefill=[], max_tokens=3))
+    run(engine, Request(prompt=[5], answer_prefix=[], max_tokens=3))
     engine.close()
 
 
@@ -197,11 +199,6 @@ def test_bad_settings_are_named(settings, says) -> None:
         EngineConfig(**settings)
 
 
-def test_prompt_lookup_is_deprecated() -> None:
-    with pytest.warns(DeprecationWarning, match="prompt_lookup is deprecated and has no effect"):
-        HuggingFaceStudent(model=MODELS / "student", prompt_lookup=8).close()
-
-
 def test_a_prompt_that_is_asked_again_alone_runs_through_the_same_last_pass(monkeypatch) -> None:
     engine = Engine(make_model("llama").to(torch.bfloat16), TOKENIZER)
     assert engine.repeatable == "alone"
@@ -213,9 +210,9 @@ def test_a_prompt_that_is_asked_again_alone_runs_through_the_same_last_pass(monk
         lambda cache, chunk: passes.append(len(chunk)) or feed(cache, chunk),
     )
     prompt = ids(1, 70)
-    first = Request(prompt=prompt, prefill=[], max_tokens=4)
-    begun = Request(prompt=prompt, prefill=ids(2, 6), max_tokens=4)
-    longer = Request(prompt=[*prompt, *ids(3, 9)], prefill=[], max_tokens=4)
+    first = Request(prompt=prompt, answer_prefix=[], max_tokens=4)
+    begun = Request(prompt=prompt, answer_prefix=ids(2, 6), max_tokens=4)
+    longer = Request(prompt=[*prompt, *ids(3, 9)], answer_prefix=[], max_tokens=4)
     last: dict[int, set[int]] = {}
     for request in (first, begun, longer, first, begun, longer, begun, first):
         run(engine, request)

@@ -75,7 +75,7 @@ def test_fingerprints_tell_int8_weights_apart(small) -> None:
 @pytest.mark.parametrize("kind", ["llama", "t5"])
 def test_int8_models_generate(kind) -> None:
     engine = Engine(quantize(make_model(kind)), TOKENIZER)
-    request = Request(prompt=ids(1, 9), prefill=[], max_tokens=8)
+    request = Request(prompt=ids(1, 9), answer_prefix=[], max_tokens=8)
     assert len(tokens_of(engine, request)) == 8
     assert engine.scheduler.model_runner.can_batch is (kind == "llama")
     engine.close()

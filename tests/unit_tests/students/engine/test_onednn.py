@@ -10,7 +10,7 @@ import pytest
 import torch
 from support.models.fakes import MODELS
 
-from langchain_gkt.students import loading
+from langchain_gkt.students.backends.pytorch import loading
 from langchain_gkt.students.engine.layers import onednn
 from langchain_gkt.students.engine.model_runner import ModelRunner
 

@@ -28,7 +28,7 @@ class Panics:
 
 
 def request(seed: int) -> Request:
-    return Request(prompt=ids(seed, 9), prefill=[], max_tokens=6)
+    return Request(prompt=ids(seed, 9), answer_prefix=[], max_tokens=6)
 
 
 @pytest.mark.parametrize("place", ["_run_step", "_admit", "_decode", "_remove_cancelled"])

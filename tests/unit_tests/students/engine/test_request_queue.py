@@ -8,14 +8,14 @@ import pytest
 from support.models.tiny import wait_until
 
 from langchain_gkt.students.engine import request_queue
-from langchain_gkt.students.engine.prefill import PrefillTicket
+from langchain_gkt.students.engine.prefill_handle import PrefillHandle
 from langchain_gkt.students.engine.request_queue import RequestQueue
 
 
 class Server:
     def __init__(self) -> None:
         self.queue = RequestQueue(4, self.serve)
-        self.begun: list[tuple[PrefillTicket, float]] = []
+        self.begun: list[tuple[PrefillHandle, float]] = []
         self.rounds = 0
 
     def serve(self) -> None:
@@ -24,30 +24,30 @@ class Server:
                 if not self.queue.wait_for_work(busy=False):
                     return
             self.rounds += 1
-            if (ticket := self.queue.pending_ticket()) is not None:
-                self.begun.append((ticket, time.monotonic()))
-                ticket.done = True
+            if (ahead := self.queue.pending_ahead()) is not None:
+                self.begun.append((ahead, time.monotonic()))
+                ahead.finish()
 
 
 @pytest.mark.parametrize("linger", [0.0, 2.0])
 def test_a_prompt_is_begun_when_it_is_due(monkeypatch, linger) -> None:
     monkeypatch.setattr(request_queue, "_LINGER_SECONDS", linger)
     server = Server()
-    later = PrefillTicket([1], due=time.monotonic() + 0.3)
-    server.queue.submit_ticket(later)
+    later = PrefillHandle([1], due=time.monotonic() + 0.3)
+    server.queue.submit_ahead(later)
     wait_until(lambda: server.begun)
     server.queue.close()
-    ((ticket, at),) = server.begun
-    assert ticket is later
+    ((ahead, at),) = server.begun
+    assert ahead is later
     assert at >= later.due
     assert server.rounds == 1, "the thread sleeps until then"
 
 
 def test_a_prompt_that_is_due_does_not_wait_for_one_that_is_not() -> None:
     server = Server()
-    later, now = PrefillTicket([1], due=time.monotonic() + 30.0), PrefillTicket([2])
-    server.queue.submit_ticket(later)
-    server.queue.submit_ticket(now)
+    later, now = PrefillHandle([1], due=time.monotonic() + 30.0), PrefillHandle([2])
+    server.queue.submit_ahead(later)
+    server.queue.submit_ahead(now)
     wait_until(lambda: server.begun)
     server.queue.close()
-    assert [ticket for ticket, _ in server.begun] == [now]
+    assert [ahead for ahead, _ in server.begun] == [now]

@@ -139,7 +139,7 @@ def test_repeated_text_is_neither_shown_nor_counted(kind, stream) -> None:
     prompt = TOKENIZER("What is 14?")["input_ids"]
     seam = engine.spelling.seam(begun)
     assert seam.spelled.strip() and len(seam.kept) < len(begun)
-    request = Request(prompt=prompt, prefill=begun, max_tokens=6, seam=seam)
+    request = Request(prompt=prompt, answer_prefix=begun, max_tokens=6, seam=seam)
     chunks = run(engine, request, stream=stream)
     assert chunks[-1].tokens == 6
     assert chunks[-1].finish_reason == "length"

@@ -6,7 +6,7 @@ import pytest
 import torch
 from support.models.fakes import MODELS
 
-from langchain_gkt.students import loading
+from langchain_gkt.students.backends.pytorch import loading
 from langchain_gkt.students.engine.layers.widening import (
     WideningLinear,
     has_bfloat16,

@@ -27,17 +27,19 @@ import xllamacpp
 
 from langchain_gkt.errors import StudentError
 from langchain_gkt.students.backends.gguf import GGUFHeader
-from langchain_gkt.students.backends.llamacpp_answer import AnswerText, completion_request
-from langchain_gkt.students.backends.llamacpp_grammar import ConstrainedAnswer
-from langchain_gkt.students.backends.llamacpp_prefill import PromptPrefill
-from langchain_gkt.students.backends.llamacpp_server import capacity, server_parameters
+from langchain_gkt.students.backends.llamacpp.answer import AnswerText, completion_request
+from langchain_gkt.students.backends.llamacpp.grammar import ConstrainedAnswer
+from langchain_gkt.students.backends.llamacpp.server import capacity, server_parameters
 from langchain_gkt.students.backends.slots import Job, Slots
 from langchain_gkt.students.engine.config import EngineConfig
 from langchain_gkt.students.engine.context_window import ContextWindow
 from langchain_gkt.students.engine.delivery import Deliver, areceive, receive
-from langchain_gkt.students.engine.prefill import AT_ONCE
+from langchain_gkt.students.engine.failures import as_student_error
+from langchain_gkt.students.engine.forks import in_forked_child
+from langchain_gkt.students.engine.prefill_handle import PREFILL_DELAY_SECONDS, PrefillHandle
 from langchain_gkt.students.engine.requests.request import Request, TextConstraint, TokenChunk
 from langchain_gkt.students.engine.token_healing import TokenSpelling
+from langchain_gkt.students.engine.vocabulary import refuse_unknown_tokens
 from langchain_gkt.students.protocol import FirstToken, FirstTokenDetail
 
 _log = logging.getLogger(__name__)
@@ -70,11 +72,14 @@ class LlamaCppBackend:
 
         Raises:
             ValueError: If the device cannot be used.
-            StudentError: If llama.cpp cannot load the file.
+            StudentError: If llama.cpp cannot load the file, or the tokenizer has tokens that the
+                file lacks.
         """
         if _started_in and _started_in != [os.getpid()]:
             raise StudentError(_CANNOT_FORK)
         self._header, self.tokenizer, self._device = header, tokenizer, device or "cpu"
+        if header.vocabulary is not None:
+            refuse_unknown_tokens(tokenizer, header.vocabulary)
         self.end_ids = {end for end in [tokenizer.eos_token_id] if end is not None}
         rows, tokens, unified = capacity(header, config)
         self.window = ContextWindow(min(header.context or tokens, tokens))
@@ -90,7 +95,7 @@ class LlamaCppBackend:
             ) from error
         self._slots = Slots(rows, config.max_queue)
         self._pid = os.getpid()
-        self.prefills: list[PromptPrefill] = []
+        self.prefills: list[PrefillHandle] = []
         _open.add(self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LlamaCppBackend:
@@ -110,7 +115,7 @@ class LlamaCppBackend:
     @cached_property
     def vocabulary(self) -> int:
         """Number of tokens."""
-        return int(self._header.value("vocab_size", len(self.tokenizer)))
+        return self._header.vocabulary or len(self.tokenizer)
 
     @cached_property
     def spelling(self) -> TokenSpelling:
@@ -127,7 +132,7 @@ class LlamaCppBackend:
         """A digest that differs between two files."""
         return self._header.fingerprint
 
-    def prefill(self, prompt: list[int]) -> PromptPrefill:
+    def prefill(self, prompt: list[int]) -> PrefillHandle:
         """Prefill a prompt; the request with the same prompt waits for it and uses it.
 
         Args:
@@ -136,10 +141,12 @@ class LlamaCppBackend:
         Returns:
             A handle; closing it stops.
         """
-        prefill = PromptPrefill(prompt, self.prefills)
-        self._run_prefill(prefill)
+        closed = Event()
+        ahead = PrefillHandle(prompt, lambda _: closed.set())
+        self.prefills.append(ahead)
+        self._run_prefill(ahead, closed)
         _ = self.spelling  # there is time now, and it will be needed where text is begun
-        return prefill
+        return ahead
 
     def generate(
         self, request: Request, cancelled: Event, *, stream: bool = True
@@ -197,7 +204,7 @@ class LlamaCppBackend:
                     ahead.wait()
                 deliver(self._answer(request, stream, deliver, cancelled, closed))
             except Exception as error:  # noqa: BLE001  no request may be left waiting
-                deliver(_as_student_error(error))
+                deliver(as_student_error(error))
 
         self._slots.submit(Job(run, deliver))
         return closed.set
@@ -285,7 +292,7 @@ class LlamaCppBackend:
                     ahead.wait()
                 found.set_result(self._probabilities(request))
             except Exception as error:  # noqa: BLE001  no request may be left waiting
-                found.set_exception(_as_student_error(error))
+                found.set_exception(as_student_error(error))
 
         self._slots.submit(Job(run, found.set_exception))
         return found
@@ -301,39 +308,36 @@ class LlamaCppBackend:
             likely.append(FirstToken(math.exp(token["logprob"])))
         return likely
 
-    def _claim(self, prompt: list[int]) -> list[PromptPrefill]:
+    def _claim(self, prompt: list[int]) -> list[PrefillHandle]:
         """Claim what is read ahead of a request, which may have to wait for a slot itself."""
         claimed = [ahead for ahead in [*self.prefills] if ahead.ids == prompt]
         for ahead in claimed:
             ahead.claimed.set()
         return claimed
 
-    def _run_prefill(self, ahead: PromptPrefill) -> None:
+    def _run_prefill(self, ahead: PrefillHandle, closed: Event) -> None:
         def run() -> None:
             try:
-                if not ahead.claimed.wait(AT_ONCE) and not ahead.closed:
+                if not ahead.claimed.wait(PREFILL_DELAY_SECONDS) and not closed.is_set():
                     body = {"prompt": ahead.ids, "n_predict": 0, "stream": True}
-                    self._complete({**body, "return_progress": True}, lambda _: ahead.closed)
+                    self._complete({**body, "return_progress": True}, lambda _: closed.is_set())
             except Exception as error:  # noqa: BLE001  its request will say what is wrong
                 _log.debug("a prompt could not be prefilled ahead: %s", error)
             finally:
-                ahead.finish()
+                self._finish_prefill(ahead)
 
         try:
             self._check()
             # With no slot to spare, what is prefilled is overwritten before its request comes.
-            self._slots.submit(Job(run, lambda _: ahead.finish()), waits=False)
+            self._slots.submit(Job(run, lambda _: self._finish_prefill(ahead)), waits=False)
         except StudentError as error:  # the request of this prompt will say so, if it has to
             _log.debug("a prompt could not be prefilled ahead: %s", error)
-            ahead.finish()
+            self._finish_prefill(ahead)
 
-
-def _as_student_error(error: Exception) -> StudentError:
-    if isinstance(error, StudentError):
-        return error
-    wrapped = StudentError(f"the student failed: {type(error).__name__}: {error}")
-    wrapped.__cause__ = error
-    return wrapped
+    def _finish_prefill(self, ahead: PrefillHandle) -> None:
+        if ahead in self.prefills:
+            self.prefills.remove(ahead)
+        ahead.finish()
 
 
 _open: weakref.WeakSet[LlamaCppBackend] = weakref.WeakSet()
@@ -346,11 +350,8 @@ def _close_all() -> None:
         backend.close()
 
 
+@in_forked_child
 def _keep_in_child() -> None:
     """Keep the parent's servers in a forked child: to free one would wait for lost threads."""
     for backend in list(_open):
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(backend._server))
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_keep_in_child)

@@ -1,0 +1,93 @@
+"""LoRA and other PEFT adapters: folders that hold what was trained beside a base model."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from langchain_gkt.errors import MissingPackageError, StudentError
+
+ADAPTER_CONFIG = "adapter_config.json"
+"""The file that makes a folder an adapter's."""
+
+
+def base_of(path: str, folder: Path) -> str:
+    """Return the base model that an adapter was trained for.
+
+    Args:
+        path: The adapter's name, for messages.
+        folder: Its folder.
+
+    Raises:
+        MissingPackageError: If the package peft is missing.
+        StudentError: If its configuration is broken or names no base model.
+    """
+    if find_spec("peft") is None:
+        raise MissingPackageError(
+            f"student={path!r} is an adapter ({ADAPTER_CONFIG}), which needs the package peft",
+            hint='install it with: pip install "langchain-gkt[peft]"',
+        )
+    try:
+        base = json.loads((folder / ADAPTER_CONFIG).read_text())["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StudentError(
+            f"student={path!r} is an adapter whose {ADAPTER_CONFIG} cannot be read "
+            f"({type(error).__name__}: {error})",
+            hint="give a folder that peft's save_pretrained wrote",
+        ) from error
+    if not base or not isinstance(base, str):
+        raise StudentError(
+            f"student={path!r} is an adapter whose {ADAPTER_CONFIG} names no base model",
+            hint="write the folder or hub id of its base model there, as base_model_name_or_path",
+        )
+    return base
+
+
+def without_wrapper(model: Any) -> Any:
+    """Return the model inside a loaded PeftModel, whose layers hold the adapter already.
+
+    Prompt learning alone adds something in front of the model, so it stays wrapped.
+
+    Args:
+        model: Any model.
+    """
+    config = getattr(model, "active_peft_config", None)
+    if config is None or getattr(config, "is_prompt_learning", False):
+        return model
+    inner = getattr(model, "get_base_model", None)
+    return model if inner is None else inner()
+
+
+def with_adapter(model: Any, tokenizer: Any, path: str, folder: Path) -> Any:
+    """Merge an adapter into its base model, which then runs like any other model.
+
+    Args:
+        model: The base model; it is changed.
+        tokenizer: The tokenizer; tokens that were added for the adapter get rows of their own.
+        path: The adapter's name, for messages.
+        folder: Its folder.
+
+    Raises:
+        StudentError: If the adapter's files are broken, or were trained for another model.
+    """
+    from peft import PeftModel
+
+    try:
+        # The rows of added tokens are among the adapter's weights, if it was trained with them.
+        if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+            model.resize_token_embeddings(len(tokenizer))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of peft itself
+            # Else weights that are missing would be made up, with a warning alone.
+            warnings.filterwarnings("error", message=".*missing adapter keys")
+            return PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+    except Exception as error:  # peft fails in many ways
+        raise StudentError(
+            f"student={path!r} is an adapter that could not be put on its base model "
+            f"({type(error).__name__}: {error})",
+            hint="give the adapter of a causal or sequence-to-sequence language model, and the "
+            "base model that it was trained for",
+        ) from error

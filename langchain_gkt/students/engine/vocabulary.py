@@ -1,0 +1,48 @@
+"""Whether a model has a row of its embedding for every token that its tokenizer may write."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from langchain_gkt.errors import StudentError
+
+_NAMED = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+
+
+def input_embedding(model: Any) -> Any:
+    """Return a model's embedding of tokens; None of a model that does not say which it is."""
+    try:
+        return model.get_input_embeddings()
+    except (AttributeError, NotImplementedError):  # models of others need not have the method
+        return None
+
+
+def refuse_unknown_tokens(tokenizer: Any, size: int) -> None:
+    """Refuse a tokenizer that may give a model ids it does not know.
+
+    A special token beyond the embedding does no harm if nothing writes it: text in messages never
+    becomes one, so only the chat template could. Text-only models of multimodal families are saved
+    with such tokens (Gemma 3).
+
+    Args:
+        tokenizer: A Hugging Face tokenizer.
+        size: Rows of the model's embedding.
+
+    Raises:
+        StudentError: If there is such a token; it names both numbers.
+    """
+    outside = {word: token for word, token in tokenizer.get_vocab().items() if token >= size}
+    if not outside:
+        return
+    added = tokenizer.added_tokens_decoder
+    template = str(getattr(tokenizer, "chat_template", None) or "")
+    named = {getattr(tokenizer, f"{name}_token_id", None) for name in _NAMED}
+    for word, token in sorted(outside.items(), key=lambda item: item[1]):
+        special = token in added and added[token].special
+        if not special or token in named or word in template:
+            raise StudentError(
+                f"the student's tokenizer has {len(tokenizer)} tokens, but the model's embedding "
+                f"has {size} rows: {word!r} has the id {token}",
+                hint="use the tokenizer that was saved with the model, or give the model rows for "
+                "the new tokens (model.resize_token_embeddings) and train and save it with them",
+            )
