@@ -86,7 +86,10 @@ class GuidanceError(TeacherError):
 class StudentError(GKTError, RuntimeError):
     """The student could not be loaded or could not continue."""
 
-    hint = "ask the student alone with mode='student'; the __cause__ says what failed in it"
+    hint = (
+        "ask the student alone with mode='student'; the __cause__ says what failed in it. "
+        "on_student_error='teacher' has the teacher answer in its place"
+    )
 
 
 class BudgetExceeded(GKTError, RuntimeError):

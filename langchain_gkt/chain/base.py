@@ -335,7 +335,7 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
             require_tools(self.teacher)
         return self.bind(**tool_binding(tools, tool_choice, kwargs))
 
-    def bind(self, **kwargs: Any) -> BoundChain:
+    def bind(self, **kwargs: Any) -> BoundChain:  # type: ignore[override]
         """Bind arguments of each call; tools and schemas can still be bound behind them."""
         return BoundChain(bound=self, kwargs=kwargs, config={})
 

@@ -20,6 +20,11 @@ class BoundChain(RunnableBinding[LanguageModelInput, AIMessage]):
     is bound. An agent binds its tools so: ``chain.bind(mode="teacher")`` would lose its mode.
     """
 
+    @classmethod
+    def lc_id(cls) -> list[str]:
+        """Name it in traces as what it is to LangChain."""
+        return [*RunnableBinding.get_lc_namespace(), "RunnableBinding"]
+
     def bind_tools(
         self, tools: Sequence[Any], **kwargs: Any
     ) -> Runnable[LanguageModelInput, AIMessage]:

@@ -21,7 +21,9 @@ def text_chunk(text: str) -> ChatGenerationChunk:
 
 def retraction() -> ChatGenerationChunk:
     """Make a chunk that takes back what a call that is not streamed has given so far."""
-    return ChatGenerationChunk(message=AIMessageChunk(""), generation_info={_RETRACTS: True})
+    return ChatGenerationChunk(
+        message=AIMessageChunk(content=""), generation_info={_RETRACTS: True}
+    )
 
 
 class RepeatedBlank:

@@ -194,7 +194,7 @@ def _follows_runs(handler: BaseCallbackHandler) -> bool:
 
 
 @cache
-def _shows_tokens(kind: type) -> bool:
+def _shows_tokens(kind: Any) -> bool:
     """Whether a handler takes tokens, and cannot tell whose: it would take each one twice."""
     if not any(_overrides(kind, name) for name in _TOKENS):
         return False
