@@ -184,7 +184,8 @@ def with_costs(callbacks: Callbacks) -> CallbackManager:
 
 
 def _hears_children(handler: BaseCallbackHandler, hide_child_runs: bool) -> bool:
-    return _follows_runs(handler) or not (hide_child_runs or _shows_tokens(type(handler)))
+    kind: Any = type(handler)
+    return _follows_runs(handler) or not (hide_child_runs or _shows_tokens(kind))
 
 
 def _follows_runs(handler: BaseCallbackHandler) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from langchain.agents import create_agent
@@ -14,11 +14,13 @@ from support.models.scripted import add
 
 from langchain_gkt import (
     ConfigurationError,
+    GuidancePolicy,
     GuidedKnowledgeTransferChain,
     StudentError,
     TeacherError,
     track_costs,
 )
+from langchain_gkt.gates import Gate
 
 WHOLE = "Two and three make five, and that is all there is to it."
 BEGUN = "Two and three make"
@@ -78,6 +80,31 @@ async def test_the_teacher_answers_what_the_student_cannot_read(how) -> None:
     assert message.text == WHOLE
     assert gkt["fallback"] == "the student failed: ValueError: messages[0] holds an image"
     assert [asked["limit"] for asked in chain.teacher.asked] == [None]
+
+
+class Unsure(Gate):
+    """Asks for more as long as it is measured; the student fails in it."""
+
+    kind: ClassVar[str] = "unsure for student errors"
+
+    def measure(self, student: Any, messages: Any) -> dict[str, float]:
+        raise RuntimeError("out of memory")
+
+    def decide(self, signals: Any) -> Any:
+        return "some"
+
+
+@pytest.mark.parametrize("ladder", [None, (4, 8), (0, 4, "all")])
+@pytest.mark.parametrize("refuses", [None, ValueError("an image")])
+@pytest.mark.parametrize("how", ENTRY_POINTS[:4])
+async def test_gates_and_ladders_too(how, refuses, ladder) -> None:
+    policy = GuidancePolicy(gate=Unsure(), ladder=ladder)
+    # The teacher repeats what it has begun, which is left out.
+    chain = make(Adding(refuses=refuses), guidance=policy, teacher_prefill=False)
+    message = await answer(chain, how, "2 + 3?")
+    assert message.text == WHOLE
+    assert message.response_metadata["gkt"]["fallback"].startswith("the student failed: ")
+    assert message.response_metadata["gkt"]["finished_by"] == "teacher"
 
 
 def test_it_is_an_error_by_default() -> None:
