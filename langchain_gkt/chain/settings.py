@@ -269,7 +269,7 @@ class CallSettings:
             limit = min(limit, max_tokens)
         fall_back = chain.on_teacher_error == "student"
         timeout = check_timeout(given["timeout"])
-        keeps_share = fall_back and strategy.student_may_answer
+        reserves_student_time = fall_back and strategy.student_may_answer
         if response_format := arguments.get("response_format"):
             schema_in(response_format)
         return cls(
@@ -303,7 +303,9 @@ class CallSettings:
             on_refusal=chain.on_refusal,
             teacher_may_answer=chain.on_student_error == "teacher" and strategy.asks_teacher,
             breaker=chain.circuit_breaker,
-            deadline=None if timeout is None else Deadline(timeout, keeps_share=keeps_share),
+            deadline=None
+            if timeout is None
+            else Deadline(timeout, reserves_student_time=reserves_student_time),
         )
 
     @property

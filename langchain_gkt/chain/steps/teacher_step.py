@@ -101,7 +101,7 @@ class TeacherStep:
         return BlockingWork(
             partial(prepare, prompt, messages, context),
             partial(aprepare, prompt, messages, context),
-            part="teacher prompt",
+            stage="teacher prompt",
         )
 
     def run(

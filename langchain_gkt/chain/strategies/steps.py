@@ -233,7 +233,7 @@ def _fallback(settings: CallSettings, error: Exception | None) -> str | None:
         return None
     may = settings.strategy.student_may_answer
     if isinstance(error, BudgetExceeded):
-        if error.go_on and may:
+        if error.student_may_answer and may:
             return f"BudgetExceeded: {error}"
         raise error
     may = may and not (settings.forces_tool and not StudentStep(settings).tools)
