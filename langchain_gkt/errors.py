@@ -86,28 +86,33 @@ class GuidanceError(TeacherError):
 class StudentError(GKTError, RuntimeError):
     """The student could not be loaded or could not continue."""
 
-    hint = "ask the student alone with mode='student'; the __cause__ says what failed in it"
+    hint = (
+        "ask the student alone with mode='student'; the __cause__ says what failed in it. "
+        "on_student_error='teacher' has the teacher answer in its place"
+    )
 
 
 class BudgetExceeded(GKTError, RuntimeError):
     """The teacher was not asked, because its call could have passed a budget.
 
     Attributes:
-        go_on: Whether the student may answer alone instead.
+        student_may_answer: Whether the student may answer alone instead.
     """
 
     hint = "raise the budget, or let the student answer alone with Budget(on_exceeded='student')"
 
-    def __init__(self, message: str = "", *, go_on: bool = False, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str = "", *, student_may_answer: bool = False, hint: str | None = None
+    ) -> None:
         """Say what was passed.
 
         Args:
             message: What, by how much, and what to do.
-            go_on: Whether the student may answer alone instead.
+            student_may_answer: Whether the student may answer alone instead.
             hint: What to do, if the message does not say it.
         """
         super().__init__(message, hint=hint)
-        self.go_on = go_on
+        self.student_may_answer = student_may_answer
 
 
 class ConfigurationError(GKTError, ValueError):

@@ -36,7 +36,7 @@ class GKTMetadata(TypedDict):
         teacher_usage: The teacher's usage; None if it reported none or was not asked.
         teacher_calls: How often the teacher was asked.
         student_usage: The student's usage; None if it wrote nothing.
-        fallback: Why the student answered alone; None if it did not have to.
+        fallback: Why one model answered without the other; None if it did not have to.
         confidence: The student's confidence that decided about asking; None if it played
             no part.
         amount: How much the policy's predictor had the teacher write: ``none``, ``some`` (the

@@ -49,7 +49,7 @@ class Admission:
         busy: Whether another row has just asked the same; ask again a little later.
         wait: Seconds to wait before the call.
         refused: Why no call may be made.
-        go_on: Whether the student may answer alone then.
+        student_may_answer: Whether the student may answer alone then.
     """
 
     reply: str | None = None
@@ -57,7 +57,7 @@ class Admission:
     busy: bool = False
     wait: float = 0.0
     refused: str | None = None
-    go_on: bool = False
+    student_may_answer: bool = False
 
 
 class RateLimiter:
@@ -153,7 +153,7 @@ class JobController:
             try:
                 self._ledger.reserve(key, most, Decimal(0))
             except BudgetExceeded as error:
-                return Admission(refused=str(error), go_on=error.go_on)
+                return Admission(refused=str(error), student_may_answer=error.student_may_answer)
         wait = self._limiter.delay(most.tokens)
         self._store.begin(key)
         self._in_flight[key] = (row, self._clock() + wait)

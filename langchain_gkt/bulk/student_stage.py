@@ -45,7 +45,7 @@ class _AbsentTeacher(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        raise BudgetExceeded(self.reason, go_on=True)
+        raise BudgetExceeded(self.reason, student_may_answer=True)
 
 
 class _CallIds(BaseCallbackHandler):

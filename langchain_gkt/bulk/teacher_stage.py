@@ -160,7 +160,9 @@ class TeacherStage:
             async with self._slots:
                 admitted: Admission = await self.controller.admit.remote(key, row, most)
                 if admitted.refused is not None:
-                    refusal = BudgetExceeded(admitted.refused, go_on=admitted.go_on)
+                    refusal = BudgetExceeded(
+                        admitted.refused, student_may_answer=admitted.student_may_answer
+                    )
                     part = part_of(calls, "teacher")
                     raise _RowEnded(self._failed(key, refusal, part))
                 if admitted.reply is not None:
@@ -230,7 +232,7 @@ class TeacherStage:
     def _failed(self, key: str, error: Exception, part: AnswerPart) -> TeacherResult:
         """End a row without guidance: as an error, or as work for the student alone."""
         may_fall_back = self.call_settings.fall_back
-        alone = error.go_on if isinstance(error, BudgetExceeded) else may_fall_back
+        alone = error.student_may_answer if isinstance(error, BudgetExceeded) else may_fall_back
         text = f"{type(error).__name__}: {error}"
         if alone and strategy_of(self.chain.mode).student_may_answer:
             return TeacherResult(key=key, fallback=text, part=part)

@@ -15,6 +15,7 @@ from langchain_core.tools import BaseTool
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from langchain_gkt._langchain_compat import copy_model, to_messages
+from langchain_gkt.chain.bound import BoundChain, tool_binding
 from langchain_gkt.chain.call import Call
 from langchain_gkt.chain.callbacks.handlers import hide_usage, prepare_run
 from langchain_gkt.chain.identity import (
@@ -37,7 +38,6 @@ from langchain_gkt.chain.settings import (
     Temperature,
     Timeout,
     checked_fields,
-    tool_binding,
 )
 from langchain_gkt.chain.steps.teacher_step import TeacherStep
 from langchain_gkt.chain.strategy import strategy_of
@@ -105,6 +105,9 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
     """Fields of `HuggingFaceStudent`, for a student that is yet to be loaded."""
     on_teacher_error: Literal["raise", "student"] = "raise"
     """Whether a failing teacher fails the call or leaves it to the student."""
+    on_student_error: Literal["raise", "teacher"] = "raise"
+    """Whether a student that fails, or cannot read the prompt, fails the call or leaves the whole
+    turn to the teacher."""
     on_refusal: Literal["show", "student"] = "show"
     """Whether the user sees a teacher's refusal, or the student answers instead."""
     circuit_breaker: CircuitBreaker | None = None
@@ -245,7 +248,7 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
 
         Raises:
             TeacherError: If the teacher fails and ``on_teacher_error`` is ``raise``.
-            StudentError: If the student cannot continue.
+            StudentError: If the student cannot continue and ``on_student_error`` is ``raise``.
             ConfigurationError: If an argument makes no sense, or the messages cannot be read.
         """
         return BaseChatModel.invoke(self._for_config(config), input, config, **kwargs)
@@ -331,6 +334,10 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
         if tools and strategy_of(self.mode).asks_teacher and not is_configurable(self.teacher):
             require_tools(self.teacher)
         return self.bind(**tool_binding(tools, tool_choice, kwargs))
+
+    def bind(self, **kwargs: Any) -> BoundChain:  # type: ignore[override]
+        """Bind arguments of each call; tools and schemas can still be bound behind them."""
+        return BoundChain(bound=self, kwargs=kwargs, config={})
 
     def with_structured_output(
         self,

@@ -24,11 +24,11 @@ from langchain_core.runnables.config import (
     var_child_runnable_config,
 )
 
-from langchain_gkt.chain.reliability.deadline import Deadline, Part
+from langchain_gkt.chain.reliability.deadline import Deadline, Stage
 from langchain_gkt.chain.reliability.owned_stream import OwnedStream
 from langchain_gkt.chain.reliability.run_guard import RunGuard
-from langchain_gkt.chain.reliability.timed import TimedParts
-from langchain_gkt.chain.reliability.timed_async import AwaitedParts
+from langchain_gkt.chain.reliability.timed import TimedStages
+from langchain_gkt.chain.reliability.timed_async import AwaitedStages
 from langchain_gkt.teachers.attempts import raising_refusals
 
 
@@ -55,8 +55,8 @@ class ModelCall:
     blocks: bool = False
 
     @property
-    def part(self) -> Part:
-        """The part of the call whose time it takes."""
+    def stage(self) -> Stage:
+        """The stage of the call whose time it takes."""
         is_student = self.config.get("metadata", {}).get("gkt_role") == "student"
         return "student" if is_student else "teacher"
 
@@ -112,13 +112,13 @@ class BlockingWork:
         work: The work.
         awork: The same for an event loop; None to do the work in a thread.
         undo: Frees the result of the work if its task was cancelled meanwhile.
-        part: The part of the call whose time it takes.
+        stage: The stage of the call whose time it takes.
     """
 
     work: Callable[[], Any]
     awork: Callable[[], Awaitable[Any]] | None = None
     undo: Callable[[Any], None] | None = None
-    part: Part = "student"
+    stage: Stage = "student"
 
 
 NEXT_CHUNK = object()
@@ -190,19 +190,19 @@ def result_of(step: BlockingWork | ModelCall, deadline: Deadline | None) -> Any:
     if isinstance(step, BlockingWork):
         if deadline is None:
             return step.work()
-        return TimedParts(deadline).call(step.part, step.work, undo=step.undo)
+        return TimedStages(deadline).call(step.stage, step.work, undo=step.undo)
     with raising_refusals():
         if deadline is None:
             return step.run()
         call, guard = step.guarded()
-        return TimedParts(deadline).call(call.part, call.run, guard=guard)
+        return TimedStages(deadline).call(call.stage, call.run, guard=guard)
 
 
 def _stream_of(step: ModelCall, deadline: Deadline | None) -> Any:
     if deadline is None:
         return step.stream()
     call, guard = step.guarded()
-    return TimedParts(deadline).stream(call.part, call.stream, guard)
+    return TimedStages(deadline).stream(call.stage, call.stream, guard)
 
 
 async def run_async(
@@ -253,14 +253,14 @@ async def aresult_of(step: BlockingWork | ModelCall, deadline: Deadline | None) 
         work = step.awork or partial(_in_thread, step)
         if deadline is None:
             return await work()
-        return await AwaitedParts(deadline).call(step.part, work)
+        return await AwaitedStages(deadline).call(step.stage, work)
     with raising_refusals():
         if deadline is None:
             return await step.arun()
         call, guard = step.guarded()
         if call.blocks or not call.has_async:
-            return await AwaitedParts(deadline).call_thread(call.part, call.run, guard)
-        return await AwaitedParts(deadline).call(call.part, call.arun, guard=guard)
+            return await AwaitedStages(deadline).call_thread(call.stage, call.run, guard)
+        return await AwaitedStages(deadline).call(call.stage, call.arun, guard=guard)
 
 
 def _astream_of(step: ModelCall, deadline: Deadline | None) -> Any:
@@ -268,8 +268,8 @@ def _astream_of(step: ModelCall, deadline: Deadline | None) -> Any:
         return step.astream()
     call, guard = step.guarded()
     if call.blocks:
-        return AwaitedParts(deadline).stream_thread(call.part, call.stream, guard)
-    return AwaitedParts(deadline).stream(call.part, call.astream, guard)
+        return AwaitedStages(deadline).stream_thread(call.stage, call.stream, guard)
+    return AwaitedStages(deadline).stream(call.stage, call.astream, guard)
 
 
 async def _in_thread(request: BlockingWork) -> Any:

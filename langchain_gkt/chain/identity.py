@@ -27,6 +27,7 @@ _NAMED_FIELDS = (
     "answer_of",
     "stop",
     "on_teacher_error",
+    "on_student_error",
     "on_refusal",
     "teacher_limit_param",
     "teacher_prefill",

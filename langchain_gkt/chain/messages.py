@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import takewhile
 from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk
@@ -10,10 +11,19 @@ from langchain_core.messages.tool import ToolCallChunk, tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.utils.json import parse_partial_json
 
+_RETRACTS = "gkt_retracts"
+
 
 def text_chunk(text: str) -> ChatGenerationChunk:
     """Make a chunk of text."""
     return ChatGenerationChunk(message=AIMessageChunk(content=text))
+
+
+def retraction() -> ChatGenerationChunk:
+    """Make a chunk that takes back what a call that is not streamed has given so far."""
+    return ChatGenerationChunk(
+        message=AIMessageChunk(content=""), generation_info={_RETRACTS: True}
+    )
 
 
 class RepeatedBlank:
@@ -46,6 +56,24 @@ class RepeatedBlank:
         return new
 
 
+def leading_text(reply: AIMessage) -> str:
+    """Return the text that a reply begins with: that in front of its first other block.
+
+    Args:
+        reply: The reply, or what there is of it so far.
+    """
+    if isinstance(reply.content, str):
+        return reply.content
+    return "".join(takewhile(lambda text: text is not None, map(_text_of, reply.content)))
+
+
+def _text_of(block: Any) -> Any:
+    """Return the text of a content block; None if it is no text."""
+    if isinstance(block, str):
+        return block
+    return block.get("text") or "" if block.get("type") == "text" else None
+
+
 def rest_of(reply: AIMessage, shown: str) -> Any:
     """Return the part of a reply's content that has not been shown.
 
@@ -54,15 +82,20 @@ def rest_of(reply: AIMessage, shown: str) -> Any:
         shown: The text of it that has been shown.
 
     Returns:
-        Text, or content blocks if the reply had blocks.
+        Text, or content blocks in their order if the reply had blocks.
     """
-    if not shown:
-        return reply.content
-    text = str(reply.text)[len(shown) :]
     if isinstance(reply.content, str):
-        return text
-    other = [b for b in reply.content if isinstance(b, dict) and b.get("type") != "text"]
-    return [*([text] if text else []), *other]
+        return reply.content[len(shown) :]
+    left, rest = len(shown), []
+    for block in reply.content:
+        text = _text_of(block)
+        if not left or text is None:
+            rest.append(block)
+            continue
+        new, left = text[left:], max(0, left - len(text))
+        if new:
+            rest.append(new if isinstance(block, str) else {**block, "text": new})
+    return rest
 
 
 def continue_after(shown: str, reply: AIMessage) -> AIMessage:
@@ -73,13 +106,17 @@ def continue_after(shown: str, reply: AIMessage) -> AIMessage:
         reply: The second reply.
 
     Returns:
-        A reply whose text begins with ``shown``.
+        A reply whose text begins with ``shown``. Of a tool call other blocks are kept.
     """
     text = str(reply.text)
     if text.startswith(shown):
         return reply
     if reply.tool_calls or reply.invalid_tool_calls or not text:
-        return reply.model_copy(update={"content": shown})
+        content: Any = shown
+        if isinstance(reply.content, list):
+            other = [block for block in reply.content if _text_of(block) is None]
+            content = [{"type": "text", "text": shown}, *other]
+        return reply.model_copy(update={"content": content})
     return reply.model_copy(update={"content": f"{shown}\n\n{text}"})
 
 
@@ -101,7 +138,7 @@ def tool_call_chunk_of(reply: AIMessage, content: Any) -> ChatGenerationChunk:
             for c in reply.invalid_tool_calls
         ]
         invalid = [
-            {**c, "args": _strict(b)["args"]}
+            {**c, "args": _strict(b, invalid=True)["args"]}
             for c, b in zip(reply.invalid_tool_calls, broken, strict=True)
         ]
         calls = {"tool_calls": reply.tool_calls, "invalid_tool_calls": invalid}
@@ -110,20 +147,25 @@ def tool_call_chunk_of(reply: AIMessage, content: Any) -> ChatGenerationChunk:
     )
 
 
-def _strict(chunk: ToolCallChunk) -> ToolCallChunk:
-    """Keep langchain-core from completing arguments that were cut off: an agent would run them."""
+def _strict(chunk: ToolCallChunk, *, invalid: bool = False) -> ToolCallChunk:
+    """Keep langchain-core from completing arguments that were cut off: an agent would run them.
+
+    An invalid call whose arguments are an object, or nothing, would become a whole one, too.
+    """
     arguments = chunk["args"]
-    if not arguments:
+    if not arguments and not invalid:
         return chunk
     try:
-        json.loads(arguments, strict=False)
+        whole = json.loads(arguments or "{}", strict=False)
     except ValueError:
         try:
-            parse_partial_json(arguments)
+            parse_partial_json(arguments or "")
         except ValueError:
             return chunk
-        return {**chunk, "args": f"!{arguments}"}
-    return chunk
+    else:
+        if not (invalid and isinstance(whole, dict)):
+            return chunk
+    return {**chunk, "args": f"!{arguments or ''}"}
 
 
 def provider_of(reply: AIMessage | None) -> str:
@@ -141,6 +183,8 @@ def join_chunks(chunks: list[ChatGenerationChunk]) -> ChatResult:
     Returns:
         The message; tool calls are those of the chunks, not parsed again.
     """
+    taken_back = [at for at, one in enumerate(chunks) if _RETRACTS in (one.generation_info or {})]
+    chunks = chunks[taken_back[-1] :] if taken_back else chunks
     whole = chunks[0]
     for chunk in chunks[1:]:
         whole = whole + chunk

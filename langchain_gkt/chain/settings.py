@@ -30,6 +30,7 @@ from langchain_gkt.students.conversion import STUDENT_VARIABLE, as_student
 from langchain_gkt.students.protocol import student_of
 from langchain_gkt.students.voting import AnswerOf, check_answer_of
 from langchain_gkt.teachers.prefill import accepts_prefill
+from langchain_gkt.teachers.tools import bound_arguments, is_forced, offered_tools
 from langchain_gkt.teachers.wrappers import is_configurable, models_of, resolve
 
 _FIELDS = (
@@ -153,6 +154,7 @@ class ChainFields(Protocol):
     answer_of: Any
     stop: list[str] | None
     on_teacher_error: Any
+    on_student_error: Any
     teacher_limit_param: str | None
     teacher_prefill: bool | None
     timeout: float | None
@@ -191,6 +193,7 @@ class CallSettings:
         hide_child_runs: Whether only handlers that follow runs hear the children.
         warned: Warnings that the chain has already given.
         on_refusal: Whether a refusal is shown (``show``) or the ``student`` answers instead.
+        teacher_may_answer: Whether the teacher answers the whole turn if the student fails.
         breaker: Leaves a teacher alone that keeps failing; None for nothing like it.
         deadline: By when the call has to end; its clock runs. None for no limit.
     """
@@ -220,6 +223,7 @@ class CallSettings:
     hide_child_runs: bool = False
     warned: set[str] = field(default_factory=set)
     on_refusal: str = "show"
+    teacher_may_answer: bool = False
     breaker: CircuitBreaker | None = None
     deadline: Deadline | None = None
 
@@ -265,7 +269,7 @@ class CallSettings:
             limit = min(limit, max_tokens)
         fall_back = chain.on_teacher_error == "student"
         timeout = check_timeout(given["timeout"])
-        keeps_share = fall_back and strategy.student_may_answer
+        reserves_student_time = fall_back and strategy.student_may_answer
         if response_format := arguments.get("response_format"):
             schema_in(response_format)
         return cls(
@@ -297,8 +301,11 @@ class CallSettings:
             hide_child_runs=hides_child_runs(arguments),
             warned=warned,
             on_refusal=chain.on_refusal,
+            teacher_may_answer=chain.on_student_error == "teacher" and strategy.asks_teacher,
             breaker=chain.circuit_breaker,
-            deadline=None if timeout is None else Deadline(timeout, keeps_share=keeps_share),
+            deadline=None
+            if timeout is None
+            else Deadline(timeout, reserves_student_time=reserves_student_time),
         )
 
     @property
@@ -331,8 +338,19 @@ class CallSettings:
     @property
     def forces_tool(self) -> bool:
         """Whether the caller wants a tool to be called."""
-        choice = self.tool_arguments.get("tool_choice")
-        return bool(self.tools) and choice not in (None, False, "auto", "none")
+        return bool(self.tools) and is_forced(self.tool_arguments.get("tool_choice"))
+
+    @property
+    def teacher_is_forced(self) -> bool:
+        """Whether the teacher has to call a tool, also by what is bound to itself."""
+        bound = bound_arguments(self.teacher)
+        choice = self.tool_arguments.get("tool_choice", bound.get("tool_choice"))
+        return bool(self.tools or bound.get("tools")) and is_forced(choice)
+
+    @property
+    def teacher_tools(self) -> list[dict[str, Any]]:
+        """The tools that the teacher may call: its own and those of the call."""
+        return offered_tools(bound_arguments(self.teacher), self.tools)
 
     @property
     def model_name(self) -> str:
@@ -390,30 +408,3 @@ def _redacted(chain: ChainFields, prompt: Any) -> Any:
     if chain.redact is None:
         return prompt
     return TeacherPromptSequence(steps=(prompt, chain.redact))
-
-
-def tool_binding(
-    tools: Sequence[Any], tool_choice: Any, arguments: dict[str, Any]
-) -> dict[str, Any]:
-    """Turn the arguments of ``bind_tools`` into arguments of each call.
-
-    Args:
-        tools: Tools in any form LangChain knows.
-        tool_choice: The ``tool_choice``, or None.
-        arguments: The keyword arguments: of the chain's calls, or of the teacher's ``bind_tools``.
-
-    Returns:
-        Arguments to bind to the chain.
-    """
-    rest = dict(arguments)
-    # LangChain's note for traces is the chain's, not the teacher's.
-    notes = {key: rest.pop(key) for key in ("ls_structured_output_format",) if key in rest}
-    bound = {key: rest.pop(key) for key in CALL_ARGUMENTS if key in rest}
-    bound["tools"] = [in_openai_form(tool) for tool in tools]
-    if tool_choice is not None:
-        bound["tool_choice"] = tool_choice
-    if notes:
-        bound["hide_child_runs"] = True
-    if rest:
-        bound["tool_arguments"] = rest
-    return {**bound, **notes}

@@ -174,7 +174,7 @@ class Ledger:
                     f"spent or reserved and this call may take up to {more}. Raise the budget, "
                     "lower guidance_tokens, or let the student go on alone with "
                     "Budget(on_exceeded='student').",
-                    go_on=budget.on_exceeded == "student",
+                    student_may_answer=budget.on_exceeded == "student",
                 )
         self._reservations[call_id] = most
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
 from itertools import islice
 from typing import Any
 
@@ -15,9 +14,9 @@ from langchain_gkt.guidance import Guidance, GuidancePolicy
 from langchain_gkt.metadata import from_cache
 from langchain_gkt.providers.usage import believable, completed
 from langchain_gkt.texts.stop_strings import find_stop
-from langchain_gkt.texts.tool_text import begins_call
 
-_STOPPED_AT_LIMIT = {"length", "max_tokens", "max_output_tokens", "model_length", "max_length"}
+STOPPED_AT_LIMIT = {"length", "max_tokens", "max_output_tokens", "model_length", "max_length"}
+"""Words of providers for a reply that its limit has ended."""
 _REASONING_TAGS = ("think", "thinking", "thought", "reasoning")
 _REASONING = re.compile(rf"\s*<({'|'.join(_REASONING_TAGS)})>.*?(</\1>\s*|\Z)", re.DOTALL)
 # Some templates open the block in the prompt. A tag in the midst of a line is a quotation.
@@ -55,7 +54,7 @@ def finish_reason(reply: BaseMessage) -> str | None:
     """
     found = {**reply.response_metadata, **reply.additional_kwargs}
     reason = next((str(found[key]) for key in _REASON_KEYS if found.get(key)), None)
-    for word in _STOPPED_AT_LIMIT | _FINISHED:
+    for word in STOPPED_AT_LIMIT | _FINISHED:
         if reason and reason == word * (
             len(reason) // len(word)
         ):  # chunks that say it twice are joined
@@ -125,7 +124,7 @@ def _is_finished(reason: str | None, usage: Any, count: int, limit: int | None) 
     if reason is None:
         return bool(usage) and count < limit
     word = reason.lower()
-    return word not in _STOPPED_AT_LIMIT and (word in _FINISHED or count < limit)
+    return word not in STOPPED_AT_LIMIT and (word in _FINISHED or count < limit)
 
 
 def _longest(text: str, usage: Any, count: int, limit: int) -> int:
@@ -163,28 +162,6 @@ def explain_ignored_limit(guidance: Guidance, limit: int | None) -> tuple[str, s
         f"the teacher wrote {much} although it was asked for at most {limit}; {paid}. Its server "
         "may know the limit by another name: see teacher_limit_param."
     )
-
-
-def is_cut_tool_call(reply: AIMessage, limit: int | None, *, tools: Collection[str]) -> bool:
-    """Say whether a reply's tool call was cut, or may have been cut, by its limit.
-
-    Args:
-        reply: The teacher's reply.
-        limit: The limit of the call; None for none.
-        tools: Names of the tools that the call offered.
-
-    Returns:
-        True if the limit ended a reply that holds a tool call, or one that had tools and holds
-        no text: some providers drop the call that they could not finish. So does the text of
-        a small teacher that writes its calls as plain JSON.
-    """
-    reason = finish_reason(reply)
-    at_limit = limit is not None and (
-        reason.lower() in _STOPPED_AT_LIMIT if reason else completion_tokens(reply) >= limit
-    )
-    calls = reply.tool_calls or reply.invalid_tool_calls
-    text = str(reply.text).strip()
-    return at_limit and bool(calls or (tools and (not text or begins_call(text, tools))))
 
 
 def without_reasoning(written: str) -> str:

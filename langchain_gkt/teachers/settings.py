@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
@@ -12,7 +12,11 @@ from langchain_core.runnables import Runnable, RunnableBinding, RunnableWithFall
 from langchain_gkt._langchain_compat import RunnableBindingBase, copy_model
 from langchain_gkt.providers.limits import LIMIT_FIELDS
 from langchain_gkt.teachers.attempts import AttemptGate, gated
+from langchain_gkt.teachers.tools import with_bound
 from langchain_gkt.teachers.wrappers import is_guarded, models_of
+
+_FORMATS = {"response_format", "format", "response_schema", "response_json_schema"}
+"""Providers' arguments for the form of an answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +32,9 @@ class TeacherSettings:
             asks for it, because some providers then report no usage.
         tools: Tools in OpenAI's form, or None.
         tool_arguments: Further arguments of ``bind_tools``, such as ``tool_choice``.
+        asks_format: Whether the call asks for an object of its own; a form of answers that is
+            bound to the teacher is left out then.
+        bound: Arguments bound around the model, which those of the call's tools win over.
         gate: Admits each attempt of retries and fallbacks; None if nothing limits them.
     """
 
@@ -37,6 +44,8 @@ class TeacherSettings:
     stream: bool = False
     tools: Sequence[dict[str, Any]] | None = None
     tool_arguments: dict[str, Any] = field(default_factory=dict)
+    asks_format: bool = False
+    bound: dict[str, Any] = field(default_factory=dict)
     gate: AttemptGate | None = None
 
 
@@ -60,7 +69,10 @@ def with_settings(teacher: Runnable[Any, Any], settings: TeacherSettings) -> Run
         # Bound arguments would win over the fields of the model.
         names = {*LIMIT_FIELDS, settings.limit_param} if settings.limit is not None else set()
         names |= {"temperature"} if settings.temperature is not None else set()
+        names |= _FORMATS if settings.asks_format else set()
         kwargs = {key: value for key, value in teacher.kwargs.items() if key not in names}
+        if settings.tools:  # they would win over the call's tools, too
+            settings, kwargs = replace(settings, bound={**kwargs, **settings.bound}), {}
         bound = with_settings(teacher.bound, settings)
         return teacher.model_copy(update={"bound": bound, "kwargs": kwargs})
     if not isinstance(teacher, BaseChatModel):
@@ -70,7 +82,7 @@ def with_settings(teacher: Runnable[Any, Any], settings: TeacherSettings) -> Run
     if settings.tools:
         require_tools(teacher)
         bound = copy.bind_tools(settings.tools, **settings.tool_arguments, **call_arguments)
-        return gated(bound, settings.gate)
+        return gated(with_bound(bound, settings.bound), settings.gate)
     bound = RunnableBinding(bound=copy, kwargs=call_arguments) if call_arguments else copy
     return gated(bound, settings.gate)
 

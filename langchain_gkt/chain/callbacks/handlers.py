@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from functools import cache
+from inspect import signature
 from typing import Any
 
 from langchain_core.callbacks import (
+    AsyncCallbackHandler,
     AsyncCallbackManager,
     BaseCallbackHandler,
     BaseCallbackManager,
@@ -22,7 +25,7 @@ from langchain_core.callbacks import (
 )
 from langchain_core.callbacks.manager import BaseRunManager
 from langchain_core.runnables.config import RunnableConfig, ensure_config
-from langchain_core.tracers.base import BaseTracer
+from langchain_core.tracers.base import AsyncBaseTracer, BaseTracer
 
 from langchain_gkt._langchain_compat import StreamingCallbackHandler
 from langchain_gkt.chain.callbacks.tracers import priced
@@ -30,6 +33,9 @@ from langchain_gkt.chain.callbacks.usage import HideUsage, SumUsage
 from langchain_gkt.costs.budget import Budget
 from langchain_gkt.costs.tracker import CostTracker
 from langchain_gkt.metadata import Role
+
+_TOKENS = ("on_llm_new_token", "on_stream_event")
+_STARTS = ("on_chat_model_start", "on_llm_start", "on_chain_start")
 
 
 def prepare_run(
@@ -104,10 +110,9 @@ def _without_usage(
 ) -> list[BaseCallbackHandler]:
     if not handlers or isinstance(handlers[0], HideUsage):  # nobody listens, or done already
         return handlers
-    rest: list[BaseCallbackHandler] = []
-    if hides_child_runs(arguments):
-        everywhere = CallbackManager.configure().handlers  # the models' runs get these, too
-        rest = [h for h in handlers if not _follows_runs(h) and h not in everywhere]
+    everywhere = CallbackManager.configure().handlers  # the models' runs get these, too
+    hidden = hides_child_runs(arguments)
+    rest = [h for h in handlers if not _hears_children(h, hidden) and h not in everywhere]
     follow = [handler for handler in handlers if handler not in rest]
     # The handlers are called one after the other with the same result; on an event loop those
     # that are not inline come last.
@@ -131,7 +136,8 @@ def child_config(
         metadata: Inheritable metadata of the child, added to ``gkt_role``.
         hide_child_runs: Whether only handlers that follow runs hear the child: tracers, event
             streams, and those with a true attribute ``gkt_children``. LangChain's standard tests
-            want any other handler to see one chat model start per structured answer.
+            want any other handler to see one chat model start per structured answer. Handlers that
+            show tokens never hear it: the chain's run tells them of each token once.
 
     Returns:
         A config for the child's ``invoke``, ``stream`` or their asynchronous twins.
@@ -152,10 +158,8 @@ def child_config(
     for handler in own or []:
         if handler not in manager.handlers:
             manager.add_handler(handler)
-    if hide_child_runs:
-        manager.handlers = list(filter(_follows_runs, manager.handlers))
-        manager.inheritable_handlers = list(filter(_follows_runs, manager.inheritable_handlers))
-    manager.set_handlers(priced(manager.handlers))
+    heard = [handler for handler in manager.handlers if _hears_children(handler, hide_child_runs)]
+    manager.set_handlers(priced(heard))
     return {
         "callbacks": manager,
         "run_name": role,
@@ -179,10 +183,33 @@ def with_costs(callbacks: Callbacks) -> CallbackManager:
     return manager
 
 
+def _hears_children(handler: BaseCallbackHandler, hide_child_runs: bool) -> bool:
+    kind: Any = type(handler)
+    return _follows_runs(handler) or not (hide_child_runs or _shows_tokens(kind))
+
+
 def _follows_runs(handler: BaseCallbackHandler) -> bool:
-    return isinstance(handler, BaseTracer | StreamingCallbackHandler) or bool(
+    return isinstance(handler, BaseTracer | AsyncBaseTracer | StreamingCallbackHandler) or bool(
         getattr(handler, "gkt_children", False)
     )
+
+
+@cache
+def _shows_tokens(kind: Any) -> bool:
+    """Whether a handler takes tokens, and cannot tell whose: it would take each one twice."""
+    if not any(_overrides(kind, name) for name in _TOKENS):
+        return False
+    # One that asks where a run starts for its parent sorts runs into a tree.
+    return not any(
+        "parent_run_id" in signature(getattr(kind, name)).parameters
+        for name in _STARTS
+        if _overrides(kind, name)
+    )
+
+
+def _overrides(kind: type, name: str) -> bool:
+    plain = (getattr(BaseCallbackHandler, name, None), getattr(AsyncCallbackHandler, name, None))
+    return getattr(kind, name, None) not in plain
 
 
 def with_budget(callbacks: Callbacks, budget: Budget) -> Callbacks:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from langchain_gkt.errors import StudentError, TeacherError
 from langchain_gkt.time_limit import OutOfTime, SecondsLeft
 
-Part = Literal["teacher", "teacher prompt", "student"]
+Stage = Literal["teacher", "teacher prompt", "student"]
 """What of a call takes time; ``teacher prompt`` is the making of what the teacher is shown."""
 
 STUDENT_SHARE = 0.5
@@ -61,27 +61,27 @@ class Deadline:
     The time that the reader of a stream takes between two chunks does not count.
     """
 
-    def __init__(self, seconds: float, *, keeps_share: bool) -> None:
+    def __init__(self, seconds: float, *, reserves_student_time: bool) -> None:
         """Start the clock.
 
         Args:
             seconds: How long the call may take.
-            keeps_share: Whether the teacher leaves a share to the student, because the student
-                answers if it fails.
+            reserves_student_time: Whether the teacher leaves a share to the student, because
+                the student answers if it fails.
         """
-        self._seconds, self._keeps_share = seconds, keeps_share
+        self._seconds, self._reserves_student_time = seconds, reserves_student_time
         self._end = time.monotonic() + seconds
         self._teacher_end: float | None = None
         self._paused_at: float | None = None
         self._taken: dict[str, float] = {}
 
-    def left(self, part: Part) -> SecondsLeft:
-        """Return what says how many seconds a part of the call has left.
+    def left(self, stage: Stage) -> SecondsLeft:
+        """Return what says how many seconds a stage of the call has left.
 
         Args:
-            part: The part. The teacher's share is measured when it is first asked about.
+            stage: The stage. The teacher's share is measured when it is first asked about.
         """
-        if part == "student" or not self._keeps_share:
+        if stage == "student" or not self._reserves_student_time:
             return lambda: self._until(self._end)
         if self._teacher_end is None:
             left = self._until(self._end)
@@ -93,17 +93,17 @@ class Deadline:
         return max(0.0, end - now)
 
     @contextmanager
-    def taken_by(self, part: Part) -> Iterator[None]:
-        """Count the time inside as a part's.
+    def taken_by(self, stage: Stage) -> Iterator[None]:
+        """Count the time inside as a stage's.
 
         Args:
-            part: The part.
+            stage: The stage.
         """
         began = time.monotonic()
         try:
             yield
         finally:
-            self._taken[part] = self._taken.get(part, 0.0) + time.monotonic() - began
+            self._taken[stage] = self._taken.get(stage, 0.0) + time.monotonic() - began
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -117,26 +117,26 @@ class Deadline:
             if self._teacher_end is not None:
                 self._teacher_end += taken
 
-    def error(self, part: Part, cause: OutOfTime) -> Exception:
+    def error(self, stage: Stage, cause: OutOfTime) -> Exception:
         """Make the error of a call whose time is over.
 
         Args:
-            part: What was being waited for.
+            stage: What was being waited for.
             cause: What noticed it.
 
         Returns:
-            A TeacherError or a StudentError that says which part took the time.
+            A TeacherError or a StudentError that says which stage took the time.
         """
-        where = "queue" if cause.queued and part == "student" else part
+        where = "queue" if cause.queued and stage == "student" else stage
         taken = ", ".join(f"{_NAMES[name]} {sec:.1f} s" for name, sec in self._taken.items())
-        share = self._keeps_share and part != "student"
+        share = self._reserves_student_time and stage != "student"
         what = "the teacher's share of the call's" if share else "the call's"
         message = (
             f"{what} timeout={self._seconds:g} s is over, and {_NAMES[where]} had not finished "
             f"(taken so far: {taken})"
         )
         error: Exception
-        if part == "student":
+        if stage == "student":
             error = StudentError(message, hint=_STUDENT_HINT[where], retryable=True)
         else:
             error = TeacherError(message, hint=_TEACHER_HINT, retryable=True)

@@ -1,11 +1,11 @@
-"""Waits for the parts of a call no longer than its deadline allows, without an event loop."""
+"""Waits for the stages of a call no longer than its deadline allows, without an event loop."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from langchain_gkt.chain.reliability.deadline import Deadline, Part
+from langchain_gkt.chain.reliability.deadline import Deadline, Stage
 from langchain_gkt.chain.reliability.run_guard import RunGuard
 from langchain_gkt.chain.reliability.threads import AbandonableThread, NotInTime
 from langchain_gkt.time_limit import OutOfTime, SecondsLeft, limited_to, time_over
@@ -17,12 +17,12 @@ _CLOSING_SECONDS = 1.0
 _END = object()
 
 
-def time_to_wait(deadline: Deadline, part: Part) -> SecondsLeft:
-    """Return what says how long to wait for a part of a call.
+def time_to_wait(deadline: Deadline, stage: Stage) -> SecondsLeft:
+    """Return what says how long to wait for a stage of a call.
 
     Args:
         deadline: The deadline of the call.
-        part: The part.
+        stage: The stage.
 
     Returns:
         Says the seconds.
@@ -31,14 +31,14 @@ def time_to_wait(deadline: Deadline, part: Part) -> SecondsLeft:
         TeacherError: If the teacher has no time left.
         StudentError: If the student has none.
     """
-    left = deadline.left(part)
+    left = deadline.left(stage)
     if left() <= 0:
-        raise deadline.error(part, OutOfTime("no time was left to begin"))
-    return left if part != "student" else lambda: left() + GRACE_SECONDS
+        raise deadline.error(stage, OutOfTime("no time was left to begin"))
+    return left if stage != "student" else lambda: left() + GRACE_SECONDS
 
 
-class TimedParts:
-    """Has each part of a call done on a thread of its own, which is abandoned in time."""
+class TimedStages:
+    """Has each stage of a call done on a thread of its own, which is abandoned in time."""
 
     def __init__(self, deadline: Deadline) -> None:
         """Wait for nothing yet.
@@ -50,7 +50,7 @@ class TimedParts:
 
     def call(
         self,
-        part: Part,
+        stage: Stage,
         work: Callable[[], Any],
         *,
         guard: RunGuard | None = None,
@@ -59,7 +59,7 @@ class TimedParts:
         """Do some work.
 
         Args:
-            part: Which part of the call it is.
+            stage: Which stage of the call it is.
             work: The work.
             guard: Guards the runs of the model that does it.
             undo: Frees the result if nobody waits for it any more.
@@ -71,17 +71,17 @@ class TimedParts:
             TeacherError: If the teacher takes too long.
             StudentError: If the student does.
         """
-        wait, results = time_to_wait(self._deadline, part), list[Any]()
+        wait, results = time_to_wait(self._deadline, stage), list[Any]()
 
         def kept() -> Any:
             results.append(work())
             return results[0]
 
-        thread = self._thread(part)
+        thread = self._thread(stage)
         last: Callable[[], Any] | None = None
         try:
-            return self._await(thread, part, kept, wait, guard)
-        except _Left as left:
+            return self._await(thread, stage, kept, wait, guard)
+        except _Abandoned as left:
             if undo is not None:
                 last = lambda: [undo(result) for result in results]  # noqa: E731
             raise left.error from left.error.__cause__
@@ -89,52 +89,52 @@ class TimedParts:
             thread.end(last)
 
     def stream(
-        self, part: Part, start: Callable[[], Iterator[Any]], guard: RunGuard
+        self, stage: Stage, start: Callable[[], Iterator[Any]], guard: RunGuard
     ) -> TimedStream:
         """Give what an iterator gives.
 
         Args:
-            part: Which part of the call it is.
+            stage: Which stage of the call it is.
             start: Makes the iterator, on the thread.
             guard: Guards the runs of the model.
 
         Returns:
             An iterator with a method ``close``.
         """
-        return TimedStream(self, part, start, guard)
+        return TimedStream(self, stage, start, guard)
 
-    def _thread(self, part: Part) -> AbandonableThread:
-        with limited_to(self._deadline.left(part)):  # the thread copies the context
+    def _thread(self, stage: Stage) -> AbandonableThread:
+        with limited_to(self._deadline.left(stage)):  # the thread copies the context
             return AbandonableThread()
 
     def _await(
         self,
         thread: AbandonableThread,
-        part: Part,
+        stage: Stage,
         work: Callable[[], Any],
         wait: SecondsLeft,
         guard: RunGuard | None,
         chunks: list[Any] | None = None,
     ) -> Any:
         try:
-            with self._deadline.taken_by(part):
+            with self._deadline.taken_by(stage):
                 return thread.call(work, wait)
         except NotInTime:
-            cause = OutOfTime(f"the call's time was over while waiting for the {part}")
+            cause = OutOfTime(f"the call's time was over while waiting for the {stage}")
             if guard is not None:
                 guard.end_runs(cause, chunks or ())
-            raise _Left(self._deadline.error(part, cause)) from None
+            raise _Abandoned(self._deadline.error(stage, cause)) from None
         except KeyboardInterrupt as error:
             if guard is not None:
                 guard.end_runs(error, chunks or ())
             raise
         except Exception as error:
             if over := time_over(error):
-                raise _Left(self._deadline.error(part, over)) from error
+                raise _Abandoned(self._deadline.error(stage, over)) from error
             raise
 
 
-class _Left(Exception):
+class _Abandoned(Exception):
     """The work was left alone; ``error`` is what to say of it."""
 
     def __init__(self, error: Exception) -> None:
@@ -146,19 +146,19 @@ class TimedStream:
     """An iterator over what a thread's iterator gives; it reads no further than it is asked."""
 
     def __init__(
-        self, timed: TimedParts, part: Part, start: Callable[[], Iterator[Any]], guard: RunGuard
+        self, timed: TimedStages, stage: Stage, start: Callable[[], Iterator[Any]], guard: RunGuard
     ) -> None:
         """Start nothing but the thread.
 
         Args:
             timed: Who waits.
-            part: Which part of the call it is.
+            stage: Which stage of the call it is.
             start: Makes the iterator, on the thread.
             guard: Guards the runs of the model.
         """
-        self._timed, self._part, self._start, self._guard = timed, part, start, guard
-        self._wait = time_to_wait(timed._deadline, part)
-        self._thread = timed._thread(part)
+        self._timed, self._stage, self._start, self._guard = timed, stage, start, guard
+        self._wait = time_to_wait(timed._deadline, stage)
+        self._thread = timed._thread(stage)
         self._iterator: Any = None
         self._chunks: list[Any] = []
         self._open = True
@@ -188,9 +188,9 @@ class TimedStream:
             raise StopIteration
         try:
             chunk = self._timed._await(
-                self._thread, self._part, self._next, self._wait, self._guard, self._chunks
+                self._thread, self._stage, self._next, self._wait, self._guard, self._chunks
             )
-        except _Left as left:
+        except _Abandoned as left:
             self._leave()
             raise left.error from left.error.__cause__
         except BaseException:

@@ -1,4 +1,4 @@
-"""Awaits the parts of a call no longer than its deadline allows."""
+"""Awaits the stages of a call no longer than its deadline allows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
-from langchain_gkt.chain.reliability.deadline import Deadline, Part
+from langchain_gkt.chain.reliability.deadline import Deadline, Stage
 from langchain_gkt.chain.reliability.run_guard import Abandoned, RunGuard
 from langchain_gkt.chain.reliability.threads import AbandonableThread
 from langchain_gkt.chain.reliability.timed import time_to_wait
@@ -58,8 +58,8 @@ class _Alarm:
         self._handle = self._loop.call_later(_AGAIN_SECONDS, self._ring)
 
 
-class AwaitedParts:
-    """Awaits each part of a call in the task of its caller, and cancels it in time."""
+class AwaitedStages:
+    """Awaits each stage of a call in the task of its caller, and cancels it in time."""
 
     def __init__(self, deadline: Deadline) -> None:
         """Wait for nothing yet.
@@ -71,7 +71,7 @@ class AwaitedParts:
 
     async def call(
         self,
-        part: Part,
+        stage: Stage,
         work: Callable[[], Awaitable[Any]],
         *,
         guard: RunGuard | None = None,
@@ -80,7 +80,7 @@ class AwaitedParts:
         """Await some work.
 
         Args:
-            part: Which part of the call it is.
+            stage: Which stage of the call it is.
             work: The work.
             guard: Guards the runs of the model that does it.
             chunks: What the model has given so far.
@@ -92,23 +92,23 @@ class AwaitedParts:
             TeacherError: If the teacher takes too long.
             StudentError: If the student does.
         """
-        wait = time_to_wait(self._deadline, part)
+        wait = time_to_wait(self._deadline, stage)
         try:
-            left = limited_to(self._deadline.left(part))
-            with left, self._deadline.taken_by(part), _Alarm(wait, guard):
+            left = limited_to(self._deadline.left(stage))
+            with left, self._deadline.taken_by(stage), _Alarm(wait, guard):
                 return await work()
         except Exception as error:
             if (cause := time_over(error)) is None:
                 raise
             if guard is not None:
                 await guard.aend_runs(cause, chunks or ())
-            raise self._deadline.error(part, cause) from cause
+            raise self._deadline.error(stage, cause) from cause
 
-    async def call_thread(self, part: Part, work: Callable[[], Any], guard: RunGuard) -> Any:
+    async def call_thread(self, stage: Stage, work: Callable[[], Any], guard: RunGuard) -> Any:
         """Await some work that blocks.
 
         Args:
-            part: Which part of the call it is.
+            stage: Which stage of the call it is.
             work: The work.
             guard: Guards the runs of the model that does it.
 
@@ -119,44 +119,44 @@ class AwaitedParts:
             TeacherError: If the teacher takes too long.
             StudentError: If the student does.
         """
-        with limited_to(self._deadline.left(part)):  # the thread copies the context
+        with limited_to(self._deadline.left(stage)):  # the thread copies the context
             thread = AbandonableThread()
         try:
-            return await self.call(part, lambda: thread.acall(work), guard=guard)
+            return await self.call(stage, lambda: thread.acall(work), guard=guard)
         finally:
             thread.end()
 
     def stream(
-        self, part: Part, start: Callable[[], AsyncIterator[Any]], guard: RunGuard
+        self, stage: Stage, start: Callable[[], AsyncIterator[Any]], guard: RunGuard
     ) -> TimedAsyncStream:
         """Give what an asynchronous iterator gives.
 
         Args:
-            part: Which part of the call it is.
+            stage: Which stage of the call it is.
             start: Makes the iterator.
             guard: Guards the runs of the model.
 
         Returns:
             An iterator with a method ``aclose``.
         """
-        return TimedAsyncStream(self, part, start(), guard)
+        return TimedAsyncStream(self, stage, start(), guard)
 
     def stream_thread(
-        self, part: Part, start: Callable[[], Iterator[Any]], guard: RunGuard
+        self, stage: Stage, start: Callable[[], Iterator[Any]], guard: RunGuard
     ) -> TimedAsyncStream:
         """Give what an iterator gives that blocks.
 
         Args:
-            part: Which part of the call it is.
+            stage: Which stage of the call it is.
             start: Makes the iterator, on a thread.
             guard: Guards the runs of the model.
 
         Returns:
             An iterator with a method ``aclose``.
         """
-        with limited_to(self._deadline.left(part)):
+        with limited_to(self._deadline.left(stage)):
             thread = AbandonableThread()
-        return TimedAsyncStream(self, part, _read_on(thread, start), guard)
+        return TimedAsyncStream(self, stage, _read_on(thread, start), guard)
 
 
 async def _read_on(
@@ -181,17 +181,17 @@ class TimedAsyncStream:
     """An iterator over what another gives, each in time."""
 
     def __init__(
-        self, awaited: AwaitedParts, part: Part, stream: AsyncIterator[Any], guard: RunGuard
+        self, awaited: AwaitedStages, stage: Stage, stream: AsyncIterator[Any], guard: RunGuard
     ) -> None:
         """Ask for nothing yet.
 
         Args:
             awaited: Who waits.
-            part: Which part of the call it is.
+            stage: Which stage of the call it is.
             stream: The iterator.
             guard: Guards the runs of the model.
         """
-        self._awaited, self._part, self._stream, self._guard = awaited, part, stream, guard
+        self._awaited, self._stage, self._stream, self._guard = awaited, stage, stream, guard
         self._chunks: list[Any] = []
 
     def __aiter__(self) -> TimedAsyncStream:
@@ -207,7 +207,7 @@ class TimedAsyncStream:
             StudentError: If the student does.
         """
         chunk = await self._awaited.call(
-            self._part, self._stream.__anext__, guard=self._guard, chunks=self._chunks
+            self._stage, self._stream.__anext__, guard=self._guard, chunks=self._chunks
         )
         self._chunks.append(chunk)
         return chunk

@@ -17,6 +17,7 @@ from langchain_gkt.chain.drivers import NEXT_CHUNK, BlockingWork, ModelCall
 from langchain_gkt.chain.messages import RepeatedBlank, text_chunk, tool_call_chunk_of
 from langchain_gkt.chain.settings import CallSettings
 from langchain_gkt.chain.steps.received import received
+from langchain_gkt.errors import ConfigurationError
 from langchain_gkt.guidance import Guidance
 from langchain_gkt.students.protocol import FirstToken, FirstTokenDetail, Student, student_of
 from langchain_gkt.texts.begun_answer import begun_text
@@ -72,6 +73,10 @@ class CalledStudent(Student):
 
     def _of_call(self, arguments: dict[str, Any]) -> dict[str, Any]:
         return {"config": self._config, **self._arguments, **arguments}
+
+
+class NoRoom(ConfigurationError):
+    """What is asked for does not fit into ``max_tokens``, whoever answers."""
 
 
 @dataclass(frozen=True)
@@ -134,9 +139,12 @@ class StudentStep:
         reserved = student.check(messages, reserve=guidance_room, **arguments, **forced)
         if forced:  # only if no teacher makes the call it takes the student's tokens
             reserved = 0
-        if settings.max_tokens is not None and reserved > settings.max_tokens:
-            raise ValueError(
-                f"max_tokens={settings.max_tokens} cannot hold an answer of this schema, whose "
+        limit, whose = settings.max_tokens, ""
+        if limit is None:  # without one the student's own counts
+            limit, whose = getattr(settings.student, "max_tokens", None), "the student's own "
+        if isinstance(limit, int) and reserved > limit:
+            raise NoRoom(
+                f"{whose}max_tokens={limit} cannot hold an answer of this schema, whose "
                 f"shortest takes {reserved} tokens; raise max_tokens"
             )
         if not asks_teacher:
@@ -238,12 +246,15 @@ class StudentStep:
             )
         return model  # type: ignore[no-any-return]
 
-    def write(self, call: ModelCall, begun: str) -> Generator[Any, Any, AIMessage]:
+    def write(
+        self, call: ModelCall, begun: str, shown: list[str]
+    ) -> Generator[Any, Any, AIMessage]:
         """Have the student write, and show what it writes.
 
         Args:
             call: The request.
             begun: The guidance, which has been shown.
+            shown: What is shown is added to it.
 
         Returns:
             The student's whole reply.
@@ -255,6 +266,7 @@ class StudentStep:
             while chunk is not None:
                 reply = chunk if reply is None else reply + chunk
                 if new := repeated.drop(str(chunk.text)):
+                    shown.append(new)
                     yield text_chunk(new)
                 chunk = yield NEXT_CHUNK
             text = ""

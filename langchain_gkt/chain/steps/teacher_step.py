@@ -21,7 +21,7 @@ from langchain_gkt.chain.drivers import (
     aresult_of,
     result_of,
 )
-from langchain_gkt.chain.messages import continue_after, text_chunk
+from langchain_gkt.chain.messages import continue_after, leading_text, text_chunk
 from langchain_gkt.chain.reliability.breaker import guarded
 from langchain_gkt.chain.settings import CallSettings
 from langchain_gkt.chain.steps.received import received
@@ -39,6 +39,7 @@ from langchain_gkt.teachers.attempts import AttemptGate
 from langchain_gkt.teachers.prefill import as_instruction, without_repetition
 from langchain_gkt.teachers.refusals import refusal_in
 from langchain_gkt.teachers.secrets import hiding
+from langchain_gkt.teachers.tools import is_cut_tool_call, tool_names, without_cut_calls
 from langchain_gkt.teachers.wrappers import is_guarded, models_of
 from langchain_gkt.texts.begun_answer import begun_text
 from langchain_gkt.texts.stop_strings import before_stop
@@ -78,8 +79,8 @@ class TeacherStep:
         return PromptContext(
             conversation=messages,
             guidance_tokens=settings.guidance_tokens,
-            whole_reply=settings.forces_tool or settings.response_format is not None,
-            has_tools=bool(settings.tools),
+            whole_reply=settings.teacher_is_forced or settings.response_format is not None,
+            has_tools=bool(settings.teacher_tools),
             student=settings.student,
             student_config={**child, "run_name": "summary"},
             student_arguments={"temperature": settings.temperature} if warm else {},
@@ -100,7 +101,7 @@ class TeacherStep:
         return BlockingWork(
             partial(prepare, prompt, messages, context),
             partial(aprepare, prompt, messages, context),
-            part="teacher prompt",
+            stage="teacher prompt",
         )
 
     def run(
@@ -115,23 +116,26 @@ class TeacherStep:
 
         Args:
             prompt: What it is shown.
-            outcome: Filled with what the teacher gives.
+            outcome: Filled with what the teacher gives. Text that it has shown already is the
+                beginning of the answer.
             streaming: Whether its text is shown while it is written.
             reserved: Tokens of the answer that the student needs at least.
         """
         settings = self.settings
         limit, messages = self._first_limit(reserved), list(prompt.messages)
+        begun = outcome.shown
         call = self._model_call(messages, limit, settings.child("teacher"), streaming=streaming)
         outcome.calls += 1
         reply = yield call
-        # A provider's own tools (web search) have no function.
-        names = [str(tool.get("function", tool).get("name")) for tool in settings.tools or ()]
+        tools = settings.teacher_tools
+        names = tool_names(tools)
         if call.streams:
             chunk, reply, told = reply, None, []
             while chunk is not None:
                 told.append(getattr(chunk, "usage_metadata", None))
                 reply = chunk if reply is None else reply + chunk
-                text = str(reply.text)
+                # What comes before a tool call keeps its place in front of the text.
+                text = leading_text(reply) if tools else str(reply.text)
                 visible = self._showable(text, limit, prompt)
                 # What was shown may turn out to be reasoning.
                 new = visible.removeprefix(outcome.shown)
@@ -145,9 +149,11 @@ class TeacherStep:
         reply = received(self.settings, reply, "teacher")
         outcome.count(reply)
         reply = self._following(prompt, reply)
-        is_cut = replies.is_cut_tool_call(reply, limit, tools=names)
+        if begun:
+            reply = continue_after(begun, reply)
+        is_cut = is_cut_tool_call(reply, limit, tools=tools)
         if is_cut and limit != settings.max_tokens:
-            first_text, limit = str(reply.text), settings.max_tokens
+            first_text, limit = leading_text(reply), settings.max_tokens
             call = self._model_call(messages, limit, settings.child("teacher"), streaming=False)
             outcome.calls += 1
             reply = received(self.settings, (yield call), "teacher")
@@ -155,6 +161,9 @@ class TeacherStep:
             reply = self._following(prompt, reply)
             if outcome.shown:
                 reply = continue_after(first_text, reply)
+            is_cut = is_cut_tool_call(reply, limit, tools=tools)
+        if is_cut:
+            reply = without_cut_calls(reply, tools)
         if reply.tool_calls or reply.invalid_tool_calls:
             outcome.tool_reply = reply
         else:
@@ -225,7 +234,7 @@ class TeacherStep:
     def _first_limit(self, reserved: int) -> int | None:
         """Return the limit of the first reply; a tool call that is required has no limit."""
         settings = self.settings
-        if settings.forces_tool:
+        if settings.teacher_is_forced:
             return settings.max_tokens
         if settings.limit is None or settings.max_tokens is None or not reserved:
             return settings.limit
@@ -290,6 +299,7 @@ class TeacherStep:
                 stream=stream,
                 tools=settings.tools,
                 tool_arguments=settings.tool_arguments,
+                asks_format=settings.response_format is not None,
                 gate=gate,
             ),
         )

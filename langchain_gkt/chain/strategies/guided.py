@@ -46,10 +46,10 @@ def guided(settings: CallSettings, messages: list[BaseMessage], *, streaming: bo
         return
     amount, winner = yield from _decide(answer)
     if amount == "all":
-        answer.settings = replace(settings, limit=settings.max_tokens)
+        answer.settings = replace(answer.settings, limit=settings.max_tokens)
     # Behind the teacher's whole answer nothing is left to the student.
     with (yield from prepared(answer, asks_teacher=amount == "some")):
-        if amount != "none":
+        if amount != "none" or answer.is_teachers:
             yield from ask_teacher(answer)
             yield from show_teacher(answer)
         elif winner is not None:
@@ -67,6 +67,8 @@ def _decide(answer: Answer) -> Generator[Any, Any, tuple[Amount, AIMessage | Non
     if (gate := settings.gate) is None:
         return "some", None
     signals = yield from measure(answer, gate)
+    if answer.is_teachers:
+        return "all", None
     answer.amount = gate.decide(signals)
     answer.expected = gate.expectations(signals)
     return answer.amount, signals.winner
@@ -77,6 +79,8 @@ def _climb(answer: Answer, gate: Gate, ladder: tuple[Rung, ...]) -> CallSteps:
     winner: AIMessage | None = None
     rungs = list(ladder)
     with (yield from prepared(answer, asks_teacher=False)):
+        if answer.is_teachers:
+            rungs = ["all"]
         while rungs:
             rung = rungs.pop(0)
             if rung:
@@ -86,6 +90,9 @@ def _climb(answer: Answer, gate: Gate, ladder: tuple[Rung, ...]) -> CallSteps:
             if over or not rungs:
                 break
             signals = yield from measure(answer, gate)
+            if answer.is_teachers:
+                rungs = ["all"]
+                continue
             answer.amount = gate.decide(signals)
             answer.expected = gate.expectations(signals)
             if answer.amount == "none":
@@ -132,7 +139,8 @@ def _more(answer: Answer, rung: Rung, *, streaming: bool) -> CallSteps:
             new.guidance = _joined(first, new.guidance)
     if more.other_usage:
         answer.other_usage = add_usage(answer.other_usage, more.other_usage)
-    answer.outcome, answer.fallback = new, more.fallback
+    answer.outcome, answer.fallback = new, more.fallback or answer.fallback
+    answer.teacher_failed = more.teacher_failed
     answer.in_answer = new.guidance.token_count if new.guidance else None
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -14,10 +14,17 @@ from langchain_core.outputs import ChatGenerationChunk
 
 from langchain_gkt.chain.callbacks.usage import prompt_share, usage_of_answer
 from langchain_gkt.chain.drivers import BlockingWork, CallSteps, ModelCall
-from langchain_gkt.chain.messages import provider_of, rest_of, text_chunk, tool_call_chunk_of
+from langchain_gkt.chain.messages import (
+    leading_text,
+    provider_of,
+    rest_of,
+    retraction,
+    text_chunk,
+    tool_call_chunk_of,
+)
 from langchain_gkt.chain.settings import CallSettings
 from langchain_gkt.chain.steps.received import received
-from langchain_gkt.chain.steps.student_step import StudentStep
+from langchain_gkt.chain.steps.student_step import NoRoom, StudentStep
 from langchain_gkt.chain.steps.teacher_outcome import TeacherOutcome
 from langchain_gkt.chain.steps.teacher_step import TeacherStep
 from langchain_gkt.errors import BudgetExceeded, GKTError, StudentError, TeacherError, bounded
@@ -30,6 +37,7 @@ from langchain_gkt.teachers.refusals import is_refusal, refused
 from langchain_gkt.teachers.replies import finish_reason
 from langchain_gkt.teachers.secrets import hide_in_error, secrets_of
 from langchain_gkt.texts.begun_answer import begun_text
+from langchain_gkt.time_limit import OutOfTime
 
 
 @dataclass(kw_only=True)
@@ -44,7 +52,8 @@ class Answer:
         outcome: What the teacher gave.
         reply: The student's reply; None if it wrote nothing.
         other_usage: The student's usage besides its reply; None for none.
-        fallback: Why the student answers without the teacher; None if it does not have to.
+        fallback: Why one model answers without the other; None if it does not have to.
+        teacher_failed: Whether the teacher has failed or refused in this call.
         signals: What a gate has measured, by name.
         agreement: The share of the student's answers that say what the shown one says.
         vote_fallback: Why no vote was taken, though one was wanted.
@@ -61,12 +70,18 @@ class Answer:
     reply: AIMessage | None = None
     other_usage: UsageMetadata | None = None
     fallback: str | None = None
+    teacher_failed: bool = False
     signals: dict[str, float] = field(default_factory=dict)
     agreement: float | None = None
     vote_fallback: str | None = None
     in_answer: int | None = None
     amount: Amount | None = None
     expected: Mapping[Amount, float] | None = None
+
+    @property
+    def is_teachers(self) -> bool:
+        """Whether the student has failed and the turn is left to the teacher."""
+        return not self.settings.strategy.asks_student
 
     def note_drafts(self, replies: Sequence[AIMessage]) -> None:
         """Count the usage of replies that are not the answer's end.
@@ -99,7 +114,7 @@ def measure(answer: Answer, gate: Gate) -> Generator[Any, Any, Signals]:
         gate: The gate.
 
     Returns:
-        The signals.
+        The signals; none if the student fails and the turn is left to the teacher.
 
     Raises:
         ValueError: If the student does not report what the gate needs.
@@ -109,9 +124,13 @@ def measure(answer: Answer, gate: Gate) -> Generator[Any, Any, Signals]:
     gate.require(student)
     if guidance and guidance.text:
         messages = step.behind(messages, guidance.text)
-    signals = yield BlockingWork(
-        partial(gate.measure, student, messages), partial(gate.ameasure, student, messages)
-    )
+    try:
+        signals = yield BlockingWork(
+            partial(gate.measure, student, messages), partial(gate.ameasure, student, messages)
+        )
+    except Exception as error:  # noqa: BLE001  whatever a student raises
+        leave_to_teacher(answer, error)
+        return Signals({})
     signals = signals if isinstance(signals, Signals) else Signals(signals)
     answer.signals.update(signals)
     answer.agreement = signals.get("agreement", answer.agreement)
@@ -131,10 +150,43 @@ def prepared(
     Returns:
         A context that holds the prompt's KV cache.
     """
+    if answer.is_teachers:
+        return nullcontext()
     work = StudentStep(answer.settings).prepare(answer.messages, asks_teacher=asks_teacher)
     context: AbstractContextManager[Any]
-    answer.reserved, context = yield work
+    try:
+        answer.reserved, context = yield work
+    except Exception as error:  # noqa: BLE001  whatever a student raises
+        leave_to_teacher(answer, error)
+        return nullcontext()
     return context
+
+
+def leave_to_teacher(answer: Answer, error: Exception) -> None:
+    """Have the teacher answer the whole turn, if a failing student may be replaced by it.
+
+    Args:
+        answer: The answer; its settings are left without a student.
+        error: Why the student cannot answer.
+
+    Raises:
+        Exception: The error, if the teacher cannot answer instead.
+    """
+    settings = answer.settings
+    out_of_time = isinstance(error.__cause__, OutOfTime)
+    if (
+        not settings.teacher_may_answer
+        or answer.teacher_failed
+        or out_of_time
+        or isinstance(error, NoRoom)
+    ):
+        raise error
+    answer.fallback = bounded(f"the student failed: {type(error).__name__}: {error}")
+    alone = replace(settings.strategy, roles=frozenset({"teacher"}), student_may_answer=False)
+    answer.settings = replace(
+        settings, strategy=alone, limit=settings.max_tokens, fall_back=False, on_refusal="show"
+    )
+    answer.reserved = 0
 
 
 def ask_teacher(answer: Answer) -> CallSteps:
@@ -169,9 +221,10 @@ def ask_teacher(answer: Answer) -> CallSteps:
             outcome.keep_shown()
             if is_refusal(error):
                 outcome.refusal = bounded(str(error))
+    answer.teacher_failed = bool(error or outcome.refusal)
     if context.student_usage:
         answer.other_usage = add_usage(answer.other_usage, context.student_usage)
-    answer.fallback = _fallback(answer.settings, error) or outcome.fallback
+    answer.fallback = _fallback(answer.settings, error) or answer.fallback or outcome.fallback
 
 
 def _fallback(settings: CallSettings, error: Exception | None) -> str | None:
@@ -180,7 +233,7 @@ def _fallback(settings: CallSettings, error: Exception | None) -> str | None:
         return None
     may = settings.strategy.student_may_answer
     if isinstance(error, BudgetExceeded):
-        if error.go_on and may:
+        if error.student_may_answer and may:
             return f"BudgetExceeded: {error}"
         raise error
     may = may and not (settings.forces_tool and not StudentStep(settings).tools)
@@ -204,7 +257,11 @@ def show_teacher(answer: Answer) -> CallSteps:
     """
     outcome = answer.outcome
     if reply := outcome.tool_reply:
-        yield tool_call_chunk_of(reply, rest_of(reply, outcome.shown))
+        shown = outcome.shown
+        if shown and (new := leading_text(reply)[len(shown) :]):
+            yield text_chunk(new)
+            shown += new
+        yield tool_call_chunk_of(reply, rest_of(reply, shown))
     elif outcome.guidance and (new := outcome.guidance.text[len(outcome.shown) :]):
         yield text_chunk(new)
 
@@ -216,10 +273,10 @@ def ask_student(answer: Answer) -> CallSteps:
         answer: The answer; its ``reply`` is set.
 
     Raises:
-        StudentError: If the student fails.
+        StudentError: If the student fails, and the teacher may not answer instead.
     """
     settings, outcome = answer.settings, answer.outcome
-    if outcome.tool_reply:
+    if outcome.tool_reply or answer.is_teachers:
         return
     guidance = outcome.guidance
     in_answer = outcome.tokens if guidance is None or guidance.dropped is None else 0
@@ -227,7 +284,7 @@ def ask_student(answer: Answer) -> CallSteps:
         in_answer = answer.in_answer
     elif guidance and not guidance.complete and outcome.calls == 1 and settings.limit:
         in_answer = min(in_answer, settings.limit)  # more was cut away
-    step = StudentStep(settings)
+    step, written = StudentStep(settings), list[str]()
     call = step.model_call(answer.messages, guidance, in_answer, streaming=answer.streaming)
     if call is None:
         return
@@ -236,11 +293,20 @@ def ask_student(answer: Answer) -> CallSteps:
         votes = settings.samples > 1 and not step.tools
         if votes and (yield from _voted(answer, step, call, begun)):
             return
-        answer.reply = yield from step.write(call, begun)
-    except GKTError:
-        raise
-    except Exception as error:  # another client's
-        raise provider_error(error, StudentError, "student") from error
+        answer.reply = yield from step.write(call, begun, written)
+    except Exception as error:  # noqa: BLE001  another client's, too
+        failure: Exception = error
+        if not isinstance(error, GKTError):
+            failure = provider_error(error, StudentError, "student")
+            failure.__cause__ = error
+        leave_to_teacher(answer, failure)
+        if not answer.streaming:
+            yield retraction()
+        # What was shown cannot be taken back: the teacher's answer follows it.
+        shown = "".join([begun, *written]) if answer.streaming else ""
+        answer.outcome = replace(outcome, guidance=None, fallback=None, shown=shown)
+        yield from ask_teacher(answer)
+        yield from show_teacher(answer)
 
 
 def _voted(

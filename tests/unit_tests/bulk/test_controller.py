@@ -83,7 +83,7 @@ def test_the_budget_counts_calls_in_flight_and_earlier_sittings(begin, tmp_path)
     assert controller.admit("b", "2", MOST).refused is None
     refused = controller.admit("c", "3", MOST)
     assert "Budget.usd=0.025" in str(refused.refused)
-    assert refused.go_on
+    assert refused.student_may_answer
     controller.settle("1", "a", "1", replace(PAID, prompt_cost=Decimal("0.02")), "{}")
     controller.close()  # killed: the call "b" is lost
     again = begin(replace(settings, run="2"))

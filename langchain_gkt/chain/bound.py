@@ -1,0 +1,72 @@
+"""A chain with arguments bound to it, which ``bind_tools`` and the like keep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_core.language_models import LanguageModelInput
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import Runnable, RunnableBinding
+
+from langchain_gkt.chain.settings import CALL_ARGUMENTS
+from langchain_gkt.structured_output.tools import in_openai_form
+
+
+class BoundChain(RunnableBinding[LanguageModelInput, AIMessage]):
+    """What `GuidedKnowledgeTransferChain.bind` returns.
+
+    LangChain hands ``bind_tools`` of a binding to the model inside, which knows nothing of what
+    is bound. An agent binds its tools so: ``chain.bind(mode="teacher")`` would lose its mode.
+    """
+
+    @classmethod
+    def lc_id(cls) -> list[str]:
+        """Name it in traces as what it is to LangChain."""
+        return [*RunnableBinding.get_lc_namespace(), "RunnableBinding"]
+
+    def bind_tools(
+        self, tools: Sequence[Any], **kwargs: Any
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Bind tools besides; see `GuidedKnowledgeTransferChain.bind_tools`."""
+        return self.bind(**self._chain.bind_tools(tools, **kwargs).kwargs)
+
+    def with_structured_output(
+        self, schema: Any, **kwargs: Any
+    ) -> Runnable[LanguageModelInput, Any]:
+        """Ask for objects; see `GuidedKnowledgeTransferChain.with_structured_output`."""
+        asking: Runnable[LanguageModelInput, Any] = self._chain.with_structured_output(
+            schema, **{**self.kwargs, **kwargs}
+        )
+        return asking.with_config(self.config) if self.config else asking
+
+    @property
+    def _chain(self) -> Any:
+        return self.bound
+
+
+def tool_binding(
+    tools: Sequence[Any], tool_choice: Any, arguments: dict[str, Any]
+) -> dict[str, Any]:
+    """Turn the arguments of ``bind_tools`` into arguments of each call.
+
+    Args:
+        tools: Tools in any form LangChain knows.
+        tool_choice: The ``tool_choice``, or None.
+        arguments: The keyword arguments: of the chain's calls, or of the teacher's ``bind_tools``.
+
+    Returns:
+        Arguments to bind to the chain.
+    """
+    rest = dict(arguments)
+    # LangChain's note for traces is the chain's, not the teacher's.
+    notes = {key: rest.pop(key) for key in ("ls_structured_output_format",) if key in rest}
+    bound = {key: rest.pop(key) for key in CALL_ARGUMENTS if key in rest}
+    bound["tools"] = [in_openai_form(tool) for tool in tools]
+    if tool_choice is not None:
+        bound["tool_choice"] = tool_choice
+    if notes:
+        bound["hide_child_runs"] = True
+    if rest:
+        bound["tool_arguments"] = rest
+    return {**bound, **notes}

@@ -1,0 +1,225 @@
+"""Tools of a teacher: those bound to it already, and calls that its limit has cut."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from langchain_core.messages import AIMessage, AIMessageChunk, InvalidToolCall, ToolCall
+from langchain_core.messages.tool import invalid_tool_call, tool_call
+from langchain_core.runnables import Runnable, RunnableBinding, RunnableWithFallbacks
+
+from langchain_gkt._langchain_compat import RunnableBindingBase
+from langchain_gkt.structured_output.tools import in_openai_form
+from langchain_gkt.teachers.replies import STOPPED_AT_LIMIT, completion_tokens, finish_reason
+from langchain_gkt.texts.tool_text import begins_call
+
+_SEVERAL = ("function_declarations", "functionDeclarations")
+"""Where Google's form has several tools in one."""
+
+
+def bound_arguments(teacher: object) -> dict[str, Any]:
+    """Return the arguments that are bound to a teacher; the outer ones win, as in a call.
+
+    Args:
+        teacher: A chat model, wrapped or not. With fallbacks, the first model counts.
+    """
+    if isinstance(teacher, RunnableWithFallbacks):
+        return bound_arguments(teacher.runnable)
+    if isinstance(teacher, RunnableBindingBase):
+        return {**bound_arguments(teacher.bound), **teacher.kwargs}
+    return {}
+
+
+def offered_tools(
+    bound: Mapping[str, Any], tools: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return the functions that a teacher may call, in OpenAI's form.
+
+    Args:
+        bound: What is bound to the teacher. Tools of a form that is not known are left out, and
+            so are a provider's own, such as a web search.
+        tools: Those of the call, which win where names are equal.
+    """
+    known: list[dict[str, Any]] = []
+    for tool in bound.get("tools") or ():
+        try:
+            converted = in_openai_form(tool)
+        except (ValueError, TypeError, KeyError):
+            continue
+        known += [converted] if "function" in converted else []
+    return _union(known, tools)
+
+
+def is_forced(choice: Any) -> bool:
+    """Whether a ``tool_choice``, in any provider's form, demands a tool call.
+
+    Args:
+        choice: The choice, or None.
+    """
+    if isinstance(choice, Mapping):
+        choice = choice.get("type")
+    return choice not in (None, False, "auto", "none")
+
+
+def with_bound(model: Runnable[Any, Any], bound: Mapping[str, Any]) -> Runnable[Any, Any]:
+    """Bind to a model what was bound to the teacher; what the model has bound itself wins.
+
+    Args:
+        model: What ``bind_tools`` returned.
+        bound: The arguments that were bound around it. Their tools are added to its own.
+
+    Returns:
+        The model that has both.
+    """
+    if not bound:
+        return model
+    own = dict(model.kwargs) if isinstance(model, RunnableBindingBase) else {}
+    both = {**bound, **{k: v for k, v in own.items() if v is not None or k not in bound}}
+    if "tools" in bound and "tools" in own:
+        both["tools"] = _union(bound["tools"], own["tools"])
+    elif not own:
+        both.pop("tools", None)  # its own are hidden somewhere inside
+    if isinstance(model, RunnableBindingBase):
+        return model.model_copy(update={"kwargs": both})
+    return RunnableBinding(bound=model, kwargs=both)
+
+
+def _union(earlier: Sequence[Any], tools: Sequence[Any]) -> list[Any]:
+    """Join two lists of tools in a provider's form; the second wins where names are equal."""
+    names = {name for tool in tools for name in _names(tool)}
+    kept: list[Any] = []
+    for tool in earlier:
+        several = next((key for key in _SEVERAL if isinstance(tool, Mapping) and key in tool), None)
+        if several is None:
+            kept += [] if names & set(_names(tool)) else [tool]
+        elif left := [one for one in tool[several] if not names & set(_names(one))]:
+            kept.append({**tool, several: left})
+    return [*kept, *tools]
+
+
+def _names(tool: Any) -> Iterator[str]:
+    """Give the names of a tool in any provider's form; a tool without one is named by its type."""
+    if not isinstance(tool, Mapping):
+        name = getattr(tool, "name", None) or getattr(tool, "__name__", None)
+        yield from [str(name)] if name else []
+        return
+    inner = [value for value in tool.values() if isinstance(value, Mapping) and "name" in value]
+    several = [one for key in _SEVERAL for one in tool.get(key) or ()]
+    if "name" in tool or inner or several:
+        for one in [tool, *inner, *several]:
+            yield from [str(one["name"])] if isinstance(one, Mapping) and "name" in one else []
+    elif "type" in tool:
+        yield str(tool["type"])
+
+
+def is_cut_tool_call(
+    reply: AIMessage, limit: int | None, *, tools: Sequence[Mapping[str, Any]]
+) -> bool:
+    """Say whether a reply's tool call was cut, or may have been cut, by its limit.
+
+    Some servers say ``tool_calls`` of a call that was cut. So its arguments count, too.
+
+    Args:
+        reply: The teacher's reply.
+        limit: The limit of the call; None for none.
+        tools: The tools that the call offered, in OpenAI's form.
+
+    Returns:
+        True if the limit ended a reply that holds a tool call, or one that had tools and holds
+        no text: some providers drop the call that they could not finish. So does the text of
+        a small teacher that writes its calls as plain JSON.
+    """
+    if limit is None:
+        return False
+    names, text = tool_names(tools), str(reply.text).strip()
+    calls = bool(reply.tool_calls or reply.invalid_tool_calls)
+    may_hold = calls or bool(names and (not text or begins_call(text, names)))
+    reason, at_limit = finish_reason(reply), completion_tokens(reply) >= limit
+    if reason is None:
+        return at_limit and may_hold
+    if reason.lower() in STOPPED_AT_LIMIT:
+        return may_hold
+    uncounted = not reply.usage_metadata  # an estimate says nothing against broken arguments
+    return (at_limit or uncounted) and bool(_parted(reply, tools)[1])
+
+
+def without_cut_calls(reply: AIMessage, tools: Sequence[Mapping[str, Any]]) -> AIMessage:
+    """Keep an agent from running the calls of a reply that were cut.
+
+    Args:
+        reply: A reply for which `is_cut_tool_call` is true.
+        tools: The tools that the call offered, in OpenAI's form.
+
+    Returns:
+        The reply with its broken calls among ``invalid_tool_calls``; its finish reason is
+        ``length`` if there are any.
+    """
+    whole, broken = _parted(reply, tools)
+    if not broken:
+        return reply
+    return AIMessage(
+        content=reply.content,
+        additional_kwargs=reply.additional_kwargs,
+        tool_calls=whole,
+        invalid_tool_calls=broken,
+        usage_metadata=reply.usage_metadata,
+        response_metadata={**reply.response_metadata, "finish_reason": "length"},
+    )
+
+
+def _parted(
+    reply: AIMessage, tools: Sequence[Mapping[str, Any]]
+) -> tuple[list[ToolCall], list[InvalidToolCall]]:
+    """Part the calls of a reply into whole ones and broken ones.
+
+    Arguments are broken if they do not parse, lack required properties, or are empty though the
+    tool has some.
+    """
+    schemas = {str(f.get("name")): f.get("parameters") or {} for f in map(_function, tools)}
+    whole: list[ToolCall] = []
+    broken = list(reply.invalid_tool_calls)
+    calls = [(c["name"], json.dumps(c["args"], default=str), c["id"]) for c in reply.tool_calls]
+    if isinstance(reply, AIMessageChunk) and reply.tool_call_chunks:
+        # langchain-core has completed what was cut; only the text of the arguments tells.
+        broken = []
+        calls = [(c["name"] or "", c["args"] or "", c["id"]) for c in reply.tool_call_chunks]
+    for name, text, call_id in calls:
+        arguments = _read(text)
+        if arguments is None or _lacks(arguments, schemas.get(name)):
+            error = "its arguments were cut by the limit"
+            broken.append(invalid_tool_call(name=name, args=text, id=call_id, error=error))
+        else:
+            whole.append(tool_call(name=name, args=arguments, id=call_id))
+    return whole, broken
+
+
+def _read(text: str) -> dict[str, Any] | None:
+    try:
+        arguments = json.loads(text or "{}", strict=False)
+    except ValueError:
+        return None
+    return arguments if isinstance(arguments, dict) else None
+
+
+def _lacks(arguments: Mapping[str, Any], schema: Mapping[str, Any] | None) -> bool:
+    if schema is None:  # a name that was cut names no tool
+        return not arguments
+    if not arguments and schema.get("properties"):
+        return True
+    return any(name not in arguments for name in schema.get("required") or ())
+
+
+def _function(tool: Mapping[str, Any]) -> Mapping[str, Any]:
+    inner = tool.get("function", tool)  # a provider's own tools (web search) have no function
+    return inner if isinstance(inner, Mapping) else {}
+
+
+def tool_names(tools: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names of tools in OpenAI's form.
+
+    Args:
+        tools: The tools.
+    """
+    return [str(_function(tool).get("name")) for tool in tools]
