@@ -13,41 +13,71 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
-    from langchain_gkt.chain.reliability.breaker import CircuitBreaker
+    from langchain_gkt.chain.reliability import CircuitBreaker as CircuitBreaker
     from langchain_gkt.costs import (
-        Budget,
+        Budget as Budget,
+    )
+    from langchain_gkt.costs import (
         CostReport,
         CostTracker,
-        MachineTime,
         Price,
         track_costs,
     )
-    from langchain_gkt.errors import (
-        BudgetExceeded,
-        ConfigurationError,
-        GKTError,
-        GuidanceError,
-        StudentError,
-        TeacherError,
+    from langchain_gkt.costs import (
+        MachineTime as MachineTime,
     )
+    from langchain_gkt.errors import (
+        BudgetExceeded as BudgetExceeded,
+    )
+    from langchain_gkt.errors import (
+        ConfigurationError as ConfigurationError,
+    )
+    from langchain_gkt.errors import (
+        GKTError,
+    )
+    from langchain_gkt.errors import (
+        GuidanceError as GuidanceError,
+    )
+    from langchain_gkt.errors import (
+        StudentError as StudentError,
+    )
+    from langchain_gkt.errors import (
+        TeacherError as TeacherError,
+    )
+    from langchain_gkt.gates import AgreementGate, ConfidenceGate, LearnedGate
     from langchain_gkt.guidance import Guidance, GuidancePolicy
-    from langchain_gkt.metadata import GKTMetadata
+    from langchain_gkt.metadata import GKTMetadata as GKTMetadata
     from langchain_gkt.prompts import (
-        InstructTeacher,
-        LastTurns,
-        PreparedPrompt,
-        SummarizeOlder,
-        TeacherPrompt,
-        WithoutExemplars,
-        mark_exemplars,
+        InstructTeacher as InstructTeacher,
+    )
+    from langchain_gkt.prompts import (
+        LastTurns as LastTurns,
+    )
+    from langchain_gkt.prompts import (
+        PreparedPrompt as PreparedPrompt,
+    )
+    from langchain_gkt.prompts import (
+        SummarizeOlder as SummarizeOlder,
+    )
+    from langchain_gkt.prompts import (
+        TeacherPrompt as TeacherPrompt,
+    )
+    from langchain_gkt.prompts import (
+        WithoutExemplars as WithoutExemplars,
+    )
+    from langchain_gkt.prompts import (
+        mark_exemplars as mark_exemplars,
     )
     from langchain_gkt.students import as_student, remote_student
     from langchain_gkt.students.huggingface import HuggingFaceStudent
 
+
 _HOMES = {
+    "AgreementGate": "gates",
     "Budget": "costs",
     "BudgetExceeded": "errors",
-    "CircuitBreaker": "chain.reliability.breaker",
+    "CircuitBreaker": "chain.reliability",
+    "ConfidenceGate": "gates",
     "ConfigurationError": "errors",
     "CostReport": "costs",
     "CostTracker": "costs",
@@ -60,6 +90,7 @@ _HOMES = {
     "HuggingFaceStudent": "students.huggingface",
     "InstructTeacher": "prompts",
     "LastTurns": "prompts",
+    "LearnedGate": "gates",
     "MachineTime": "costs",
     "PreparedPrompt": "prompts",
     "Price": "costs",
@@ -74,33 +105,22 @@ _HOMES = {
     "track_costs": "costs",
 }
 
+# What most programs need. Every name of _HOMES can be imported from here, too; budgets, prompts,
+# errors and the circuit breaker are documented in the modules that hold them.
 __all__ = [
-    "Budget",
-    "BudgetExceeded",
-    "CircuitBreaker",
-    "ConfigurationError",
+    "AgreementGate",
+    "ConfidenceGate",
     "CostReport",
     "CostTracker",
     "GKTError",
-    "GKTMetadata",
     "Guidance",
-    "GuidanceError",
     "GuidancePolicy",
     "GuidedKnowledgeTransferChain",
     "HuggingFaceStudent",
-    "InstructTeacher",
-    "LastTurns",
-    "MachineTime",
-    "PreparedPrompt",
+    "LearnedGate",
     "Price",
-    "StudentError",
-    "SummarizeOlder",
-    "TeacherError",
-    "TeacherPrompt",
-    "WithoutExemplars",
     "__version__",
     "as_student",
-    "mark_exemplars",
     "remote_student",
     "track_costs",
 ]
@@ -115,4 +135,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """List the public names."""
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_HOMES})

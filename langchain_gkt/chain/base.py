@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from langchain_core.callbacks.manager import BaseRunManager
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
@@ -12,7 +12,7 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SkipValidation, model_validator
 
 from langchain_gkt._langchain_compat import copy_model, to_messages
 from langchain_gkt.chain.bound import BoundChain, tool_binding
@@ -43,11 +43,14 @@ from langchain_gkt.chain.steps.teacher_step import TeacherStep
 from langchain_gkt.chain.strategy import strategy_of
 from langchain_gkt.chain.structured import with_schema
 from langchain_gkt.chain.tool import answering_tool
+from langchain_gkt.costs.budget import Budget
 from langchain_gkt.errors import ConfigurationError, own_errors
 from langchain_gkt.guidance import Guidance, GuidancePolicy
+from langchain_gkt.prompts.base import TeacherPromptLike
 from langchain_gkt.structured_output.schema import Method
 from langchain_gkt.structured_output.tools import AnyTool, ToolChoice
 from langchain_gkt.students.batching import InterruptibleChatModel
+from langchain_gkt.students.conversion import StudentLike
 from langchain_gkt.teachers.pickling import dump_state, load_state
 from langchain_gkt.teachers.settings import require_tools
 from langchain_gkt.teachers.wrappers import is_configurable, models_of, resolve
@@ -76,18 +79,18 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    teacher: Any = Field(repr=False)
+    teacher: SkipValidation[Runnable[Any, Any]] = Field(repr=False)
     """Any LangChain chat model, or one wrapped by bind, with_retry or with_fallbacks."""
-    student: Any
+    student: SkipValidation[StudentLike]
     """Whatever `as_student` takes."""
     guidance_tokens: GuidanceTokens = 40
     """Most completion tokens the teacher may write. 0 asks no teacher."""
     guidance: GuidancePolicy | None = None
     """Where guidance is cut and when it is asked for, or a JSON file; None: whole words, always."""
-    redact: Any = None
+    redact: SkipValidation[TeacherPromptLike] = None
     """A teacher prompt such as `Redact` that comes last in every mode and every call."""
-    teacher_prompt: Any = None
-    """What of the conversation the teacher sees; None: all of it. See `GuidancePolicy`."""
+    teacher_prompt: SkipValidation[TeacherPromptLike] = None
+    """What of the conversation the teacher sees; None: all of it, or what the policy says."""
     mode: CheckedMode = "guided"
     """How an answer is made. ``teacher`` (on the whole conversation) and ``student`` are the
     single-model baselines; see `langchain_gkt.chain.strategy` for others."""
@@ -118,7 +121,7 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
     """The teacher's name for its completion limit, if it is not a usual one."""
     teacher_prefill: bool | None = None
     """False if the teacher refuses a conversation ending in an AIMessage; None to go by model."""
-    budget: Any = Field(default=None, repr=False)
+    budget: SkipValidation[Budget | None] = Field(default=None, repr=False)
     """A `Budget` of this chain's own, or None; copies of the chain share it."""
     streaming: bool | None = None
     """True has ``invoke`` hand tokens to listening handlers; False keeps ``stream`` from it."""
@@ -127,6 +130,11 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
     _run: BaseRunManager | None = PrivateAttr(default=None)  # of the copy that serves one call
     _chunks: Any = PrivateAttr(default=None)  # of that copy, too: those that are being produced
     _warned: set[str] = PrivateAttr(default_factory=set)
+
+    @property
+    def _student(self) -> BaseChatModel:
+        """The student, of which `as_student` has made a chat model."""
+        return cast(BaseChatModel, self.student)
 
     @model_validator(mode="before")
     @classmethod
@@ -176,7 +184,7 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
             return self.custom_get_token_ids(text)
         if not strategy_of(self.mode).asks_student:
             return next(models_of(resolve(self.teacher, None))).get_token_ids(text)
-        return self.student.get_token_ids(text)  # type: ignore[no-any-return]
+        return self._student.get_token_ids(text)
 
     def _for_config(self, config: RunnableConfig | None) -> GuidedKnowledgeTransferChain:
         """Return the chain with the teacher that a config asks for."""
@@ -370,7 +378,7 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
             TypeError: If ``method`` needs a `HuggingFaceStudent` and there is none.
         """
         return with_schema(
-            self, self.student, schema, include_raw=include_raw, method=method, arguments=kwargs
+            self, self._student, schema, include_raw=include_raw, method=method, arguments=kwargs
         )
 
     def as_tool(

@@ -73,7 +73,8 @@ def open_chain(
         try:
             yield chain
         finally:
-            chain.student.close()
+            student: Any = chain.student
+            student.close()
 
 
 def existing_file(path: Path, option: str) -> Path:

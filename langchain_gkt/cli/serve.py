@@ -8,10 +8,10 @@ from typing import Any
 
 from langchain_core.messages import HumanMessage
 
-from langchain_gkt import Budget, CostTracker
 from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
 from langchain_gkt.cli.models import open_chain, prices
 from langchain_gkt.cli.options import ModelOptions, ServeOptions
+from langchain_gkt.costs import Budget, CostTracker
 from langchain_gkt.teachers.wrappers import models_of
 
 

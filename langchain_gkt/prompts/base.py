@@ -28,9 +28,6 @@ from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import run_in_executor
 
-TeacherPromptLike: TypeAlias = "TeacherPrompt | Runnable[Any, Any] | Callable[..., Any] | None"
-"""What ``teacher_prompt`` takes; None shows the teacher the whole conversation."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedPrompt:
@@ -169,6 +166,10 @@ class TeacherPrompt(ABC):
     def __ror__(self, other: Any) -> TeacherPromptSequence:
         """Apply this prompt to what a function makes."""
         return TeacherPromptSequence(steps=(other, self))
+
+
+TeacherPromptLike: TypeAlias = TeacherPrompt | Runnable[Any, Any] | Callable[..., Any] | None
+"""What ``teacher_prompt`` takes; None shows the teacher the whole conversation."""
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from langchain_core.language_models import BaseChatModel
+from langchain_core.language_models import BaseChatModel, BaseLanguageModel
 
 from langchain_gkt._langchain_compat import pipeline_generation_settings
 from langchain_gkt.students.settings import STUDENT_VARIABLE
 
 __all__ = ["STUDENT_VARIABLE", "as_student"]
+
+StudentLike = str | Path | tuple[Any, Any] | BaseLanguageModel[Any] | Callable[..., Any]
+"""What `as_student` takes; a transformers pipeline is a callable."""
 
 _ACCEPTED = (
     "a folder or hub id, a .gguf file, a (model, tokenizer) pair, a transformers text-generation "
@@ -41,7 +45,7 @@ _HANDLED_OR_HARMLESS = {
 }
 
 
-def as_student(obj: Any, **kwargs: Any) -> BaseChatModel:
+def as_student(obj: StudentLike, **kwargs: Any) -> BaseChatModel:
     """Make a student of anything that holds a local model.
 
     Args:
@@ -63,7 +67,8 @@ def as_student(obj: Any, **kwargs: Any) -> BaseChatModel:
         return _make(model=obj, **kwargs)
     if isinstance(obj, tuple) and len(obj) == 2:
         return _make(model=obj[0], tokenizer=obj[1], **kwargs)
-    inner, given = getattr(obj, "llm", None), {}
+    inner: Any = getattr(obj, "llm", None)
+    given: dict[str, Any] = {}
     if type(obj).__name__ == "ChatHuggingFace" and hasattr(inner, "pipeline"):
         given = {name: getattr(obj, name, None) for name in _CHAT_FIELDS}
         obj = inner

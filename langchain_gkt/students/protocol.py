@@ -218,7 +218,7 @@ class _AnyChatModel(Student):
         return self._chat_model
 
 
-def student_of(model: BaseChatModel) -> Student:
+def student_of(model: Any) -> Student:
     """Return a chat model as a chain's student.
 
     Args:
