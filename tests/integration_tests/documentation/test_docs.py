@@ -52,6 +52,13 @@ def world(tmp_path, monkeypatch) -> Any:
         yield
 
 
+def test_strategies(capsys) -> None:
+    space = run_page("strategies.md", at_least=2)
+    assert "agreement:" in capsys.readouterr().out
+    assert space["message"].text
+    assert space["gkt"]["strategy"] == "guided"
+
+
 def test_use_in_langchain(world, capsys) -> None:
     space = run_page("use-in-langchain.md", at_least=12)
     printed = capsys.readouterr().out
