@@ -1,4 +1,4 @@
-"""What a run is made with, in plain values: the settings in which all its sittings must agree."""
+"""What a run is made with, in plain values: the settings in which all its sessions must agree."""
 
 from __future__ import annotations
 
@@ -30,12 +30,6 @@ def run_settings(
     student_price: Prices | MachineTime,
 ) -> dict[str, Any]:
     """Describe what a run is made with, the same in every process, without keys and addresses.
-
-    Args:
-        chain: The chain that is asked.
-        task: The questions.
-        teacher_price: As for `CostTracker`.
-        student_price: As for `CostTracker`.
 
     Returns:
         Plain values.
