@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, asdict, field
 from decimal import Decimal, InvalidOperation
+from itertools import zip_longest
 from typing import Any, NamedTuple, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from langchain_gkt.costs.totals import CallRecord
-from langchain_gkt.evaluation.running.signals import numbered
 from langchain_gkt.evaluation.validation import plain_error
+from langchain_gkt.gates.first_tokens import first_token_signals
 from langchain_gkt.modes import Mode
+from langchain_gkt.students.protocol import FirstToken
 
 T = TypeVar("T")
 
@@ -186,8 +188,8 @@ class Answer:
         """Name the signals of old lines; refuse an answer that the main metric has not judged."""
         if confidence is not None:
             self.signals.setdefault("confidence", confidence)
-        self.signals.update(numbered("probability", probabilities or ()))
-        self.signals.update(numbered("entropy", entropies or ()))
+        columns = zip_longest(probabilities or (), entropies or ())
+        self.signals.update(first_token_signals([FirstToken(*pair) for pair in columns]))
         if "answer" not in self.verdicts:
             raise ValueError("Answer.verdicts must hold the main metric's verdict, 'answer'")
 

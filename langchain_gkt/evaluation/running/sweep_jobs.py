@@ -12,11 +12,13 @@ from langchain_gkt._langchain_compat import RunnableBindingBase
 from langchain_gkt.evaluation.running.records import SWEPT, Answer, AnswerKey, AnswerPart
 from langchain_gkt.evaluation.running.replay import RecordedTeacher, ReplayedReply, TokenSplitter
 from langchain_gkt.evaluation.running.runner import EvaluationRunner, Job
-from langchain_gkt.evaluation.running.signals import measure_first_tokens
 from langchain_gkt.gates import Gate
+from langchain_gkt.gates.first_tokens import first_token_signals
 from langchain_gkt.guidance import GuidancePolicy
 from langchain_gkt.students.protocol import student_of
 
+PROBED = 32
+"""Of how many of its own first tokens a sweep asks the student."""
 _TRIES = 3
 
 
@@ -69,7 +71,9 @@ class SweepJobs:
         runner = self._runner
         answer = await runner.answer(index, mode, runner.chain)
         prompt, student = runner.prompts[index], student_of(runner.chain.student)
-        answer.signals.update(await measure_first_tokens(student, prompt))
+        if student.first_token_detail != "none":
+            tokens = await student.afirst_tokens(prompt, tokens=PROBED)
+            answer.signals.update(first_token_signals(tokens))
         for gate in self._gates:
             answer.signals.update(await gate.ameasure(student, prompt))
         runner.keep(answer)

@@ -111,9 +111,8 @@ def test_a_gate_does_in_a_chain_what_the_sweep_said(cloud) -> None:
         teacher_tokenizer=AutoTokenizer.from_pretrained(MODELS / "teacher"),
     )
     # In the middle of a gap, because batches move probabilities in their last bits.
-    known = sorted(
-        -score for score in found.outcomes.scores(ConfidenceGate(below=1, probe_tokens=16))
-    )
+    any_gate = ConfidenceGate(below=1, probe_tokens=16)
+    known = sorted(-score for score in found.outcomes.scores(any_gate))
     gap = max(range(6, 18), key=lambda i: known[i + 1] - known[i])
     ask = (known[gap] + known[gap + 1]) / 2
     point = found.outcomes.point(18, ConfidenceGate(below=ask, probe_tokens=16))

@@ -16,7 +16,8 @@ from langchain_gkt import GuidancePolicy
 from langchain_gkt.evaluation import compare, sweep
 from langchain_gkt.evaluation.results.choice import choose_among
 from langchain_gkt.evaluation.results.outcomes import OutcomeMatrix, frontiers
-from langchain_gkt.evaluation.running.signals import numbered
+from langchain_gkt.gates.first_tokens import first_token_signals
+from langchain_gkt.students.protocol import FirstToken
 
 
 @pytest.mark.slow
@@ -87,7 +88,9 @@ def made_outcomes(seed: int, count: int, priced: bool = True) -> OutcomeMatrix:
     return OutcomeMatrix(
         right=pandas.DataFrame(right, index=rows),
         cost=pandas.DataFrame(cost, index=rows),
-        signals=[numbered("probability", [chance.random() for _ in range(32)]) for _ in rows],
+        signals=[
+            first_token_signals([FirstToken(chance.random()) for _ in range(32)]) for _ in rows
+        ],
         priced=priced,
     )
 

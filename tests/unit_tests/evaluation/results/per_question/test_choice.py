@@ -20,7 +20,8 @@ from langchain_gkt.evaluation.results.per_question.choice import (
 from langchain_gkt.evaluation.results.per_question.learning import worthwhile
 from langchain_gkt.evaluation.results.per_question.random_mix import Answered, random_mix
 from langchain_gkt.evaluation.results.per_question.tables import tables
-from langchain_gkt.evaluation.running.signals import numbered
+from langchain_gkt.gates.first_tokens import first_token_signals
+from langchain_gkt.students.protocol import FirstToken
 
 pytest.importorskip("sklearn")
 
@@ -39,10 +40,7 @@ def made(seed: int, count: int, shares: dict[int, Any] = PARTED, told: bool = Tr
     ]
     rows = [f"{i:04d}" for i in range(count)]
     right = {n: [chance.random() < share[h] for h in hard] for n, share in shares.items()}
-    signals = [
-        {**numbered("probability", row), **numbered("entropy", [2 - 2 * p for p in row])}
-        for row in sure
-    ]
+    signals = [first_token_signals([FirstToken(p, 2 - 2 * p) for p in row]) for row in sure]
     return OutcomeMatrix(
         right=pandas.DataFrame(right, index=rows),
         cost=pandas.DataFrame({n: [COSTS[n]] * count for n in shares}, index=rows),
