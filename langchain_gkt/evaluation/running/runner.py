@@ -25,6 +25,7 @@ from langchain_gkt.evaluation.running.run_settings import run_settings
 from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.evaluation.tasks.task import Task
 from langchain_gkt.gates.learned import question_of
+from langchain_gkt.students.protocol import student_of
 
 _MOST_FAILURES = 10
 """If this many questions fail before one succeeds, something is wrong with all of them."""
@@ -126,7 +127,7 @@ class EvaluationRunner:
         """What the manifest says of this session."""
         return {
             "concurrency": self.concurrency,
-            "repeatable": getattr(self.chain.student, "repeatable", None),
+            "repeatable": student_of(self.chain.student).repeatable,
             "rows_from": dict(self.task.source),
         }
 

@@ -115,7 +115,7 @@ def test_the_unseen_rows_have_no_say_in_the_choice() -> None:
     order = sorted(range(40), key=lambda i: outcomes.rows[i])
     random.Random(5).shuffle(order)
     unseen = set(order[20:])
-    spoiled = outcomes.right ^ [[i in unseen] * 4 for i in range(40)]
+    spoiled = outcomes.right.ne([i in unseen for i in range(40)], axis="index")
     after = choose_among(replace(outcomes, right=spoiled), max_loss=0.02, gate=True, seed=5)
     assert (after.policy, after.chosen) == (before.policy, before.chosen)
     assert after.unseen.accuracy == pytest.approx(1 - before.unseen.accuracy)

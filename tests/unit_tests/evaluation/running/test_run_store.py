@@ -90,7 +90,7 @@ def test_the_manifest_names_seed_data_and_load(tmp_path) -> None:
     (session,) = found.manifest["sessions"]
     assert session["rows_from"]["seed"] == 5
     assert session["concurrency"] == 3
-    assert session["repeatable"] is None  # a scripted student says nothing of it
+    assert session["repeatable"] == "unknown"  # a scripted student says nothing of it
 
 
 def test_text_of_any_kind_is_written_down(tmp_path) -> None:

@@ -90,7 +90,7 @@ def test_the_three_parts_share_no_row() -> None:
     random.Random(3).shuffle(order)
 
     def spoiled(rows: set[int]) -> PerQuestionChoice:
-        right = outcomes.right ^ [[i in rows] * len(COSTS) for i in range(90)]
+        right = outcomes.right.ne([i in rows for i in range(90)], axis="index")
         return choose_per_question(replace(outcomes, right=right), Goal(), seed=3)
 
     unseen = spoiled(set(order[60:]))
