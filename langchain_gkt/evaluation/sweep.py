@@ -148,7 +148,8 @@ async def sweep_from(
     chosen = _lengths(settings.lengths, chain.guidance_tokens)
     if bad := [length for length in settings.check_lengths if length < 1]:
         raise ValueError(f"check_lengths must be 1 or more, not {bad[0]}")
-    for gate in settings.gates:
+    gates = [gate.reading(chain.answer_of) for gate in settings.gates]
+    for gate in gates:
         gate.require(student_of(chain.student))
     chain = _to_sweep(chain, chosen)
     folder = RunStore(out)
@@ -175,7 +176,7 @@ async def sweep_from(
                 runner.reuse(run.folder, mode=mode)
         # Rows that are new to the run get the lengths that the others have.
         known = {key.length for key in runner.answers if key.length}
-        jobs = SweepJobs(runner, sorted(known.union(chosen)), splitter, settings.gates)
+        jobs = SweepJobs(runner, sorted(known.union(chosen)), splitter, gates)
         await runner.run("teacher", await jobs.teacher_jobs(), bar)
         await runner.run("student", runner.missing("student", ask=jobs.ask_student), bar)
         await runner.run(SWEPT, jobs.guided_jobs(), bar)
@@ -196,7 +197,12 @@ def _to_sweep(
         prompt = chain.guidance.teacher_prompt or prompt
         # Whether to ask is what the sweep finds out.
         update["guidance"] = replace(
-            chain.guidance, ask="always", predictor=None, gate=None, teacher_prompt=None
+            chain.guidance,
+            ask="always",
+            predictor=None,
+            gate=None,
+            ladder=None,
+            teacher_prompt=None,
         )
     update["teacher_prompt"] = for_tokens(prompt, chain.guidance_tokens or max(1, *lengths))
     return chain.model_copy(update=update)

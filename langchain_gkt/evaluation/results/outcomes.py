@@ -221,7 +221,13 @@ class OutcomeMatrix:
     def scores(self, gate: ThresholdGate) -> list[float]:
         """Return row by row how much a gate wants the teacher."""
         if gate not in self._scores:
-            self._scores[gate] = [gate.score(features) for features in self.features]
+            try:
+                self._scores[gate] = [gate.score(features) for features in self.features]
+            except KeyError as error:
+                raise ValueError(
+                    f"gate={gate} is based on the signal {error}, which was not measured of every "
+                    "row; give sweep(gates=[...]) such a gate, and another folder"
+                ) from error
         return self._scores[gate]
 
     def separation(self, gate: ThresholdGate, rows: Sequence[int]) -> float:

@@ -57,6 +57,8 @@ def run_settings(
             "temperature": chain.temperature,
             "stop": chain.stop,
             "on_teacher_error": chain.on_teacher_error,
+            # Left out without a vote: runs written before know nothing of it.
+            **({"samples": chain.samples} if chain.samples > 1 else {}),
         },
         "prices": {"teacher": _price(teacher_price), "student": _price(student_price)},
     }

@@ -13,7 +13,7 @@ from support.models.exam import PRICE, Telling, judge, number_of, pair, rows, ta
 
 from langchain_gkt import GuidancePolicy
 from langchain_gkt.evaluation import Task, compare, load_run, sweep
-from langchain_gkt.gates import ThresholdGate
+from langchain_gkt.gates import ConfidenceGate, ThresholdGate
 
 LENGTHS = [1, 2, 3, 5, 6, 8, 12, 14, 15, 16, 17, 30]
 
@@ -115,6 +115,8 @@ def test_a_gate_of_ones_own_is_measured_calibrated_and_read_again(tmp_path) -> N
     assert choice.policy.gate == choice.chosen.gate
     assert "LargeNumbers(above=" in str(choice)
     assert "signal_number" in found.to_frame()
+    with pytest.raises(ValueError, match=r"signal 'number', which was not measured .*gates="):
+        sweep(chain, task(4), lengths=[6]).choose(gate=LargeNumbers())
     again = load_run(str(tmp_path)).choose(max_loss=0.0, gate=LargeNumbers())
     assert again.chosen == choice.chosen
     with pytest.raises(ValueError, match=r"gates=\['large numbers'\], and now it is None"):
@@ -278,8 +280,12 @@ def test_a_teacher_that_is_down_is_named(count) -> None:
 
 
 def test_the_policys_gate_is_left_out_of_the_sweep() -> None:
-    chain = pair(guidance=GuidancePolicy(ask=0.5, probe_tokens=8))
-    assert sweep(chain, task(4), lengths=[6]).by_length[6].asked == 1.0
+    gate = ConfidenceGate(below=0.5, probe_tokens=8)
+    for policy in (
+        GuidancePolicy(ask=0.5, probe_tokens=8),
+        GuidancePolicy(gate=gate, ladder=(0, 6, "all")),
+    ):
+        assert sweep(pair(guidance=policy), task(4), lengths=[6]).by_length[6].asked == 1.0
 
 
 def test_lengths_can_be_a_number_or_left_out() -> None:
