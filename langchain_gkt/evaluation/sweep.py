@@ -196,14 +196,8 @@ def _to_sweep(
     if chain.guidance is not None:
         prompt = chain.guidance.teacher_prompt or prompt
         # Whether to ask is what the sweep finds out.
-        update["guidance"] = replace(
-            chain.guidance,
-            ask="always",
-            predictor=None,
-            gate=None,
-            ladder=None,
-            teacher_prompt=None,
-        )
+        asking = {"ask": "always", "predictor": None, "gate": None, "ladder": None}
+        update["guidance"] = replace(chain.guidance, **asking, teacher_prompt=None)
     update["teacher_prompt"] = for_tokens(prompt, chain.guidance_tokens or max(1, *lengths))
     return chain.model_copy(update=update)
 

@@ -72,9 +72,8 @@ def settings_of(table: pandas.DataFrame) -> list[int | str]:
         The guidance tokens of the strategy that is swept, with 0 for the student alone and
         `TEACHER_ALONE`; the name of any other strategy, with its guidance tokens if it has any.
     """
-    settings = []
+    settings, ends = list[Any](), {STUDENT: 0, TEACHER: TEACHER_ALONE}
     for strategy, tokens in zip(table["strategy"], guidance_tokens(table), strict=True):
-        ends = {STUDENT: 0, TEACHER: TEACHER_ALONE}
         words = strategy if tokens is None else f"{strategy}, {tokens} tokens"
         settings.append(ends.get(strategy, tokens if strategy == SWEPT else words))
     return settings

@@ -63,7 +63,7 @@ class Comparison(EvaluationResult):
         common = {m: groups[m][groups[m]["row"].isin(rows)] for m in order if rows}
         right = {mode: table.set_index("row")["right"] for mode, table in common.items()}
         pairs = [
-            mcnemar(right[mode], right[alone].reindex(right[mode].index), (mode, alone))
+            mcnemar(right[mode].tolist(), right[alone][right[mode].index].tolist(), (mode, alone))
             for mode in common
             for alone in (STUDENT, TEACHER)
             if mode not in (STUDENT, TEACHER) and alone in common
@@ -213,7 +213,7 @@ def _accuracy_and_price(summaries: Mapping[str, Summary]) -> Figure:
     """Draw the accuracy, and what the teacher costs per answer, its prompts apart."""
     every = list(summaries.values())
     others = cycle(COLOURS[2:])
-    ends = dict(zip((TEACHER, STUDENT), COLOURS, strict=False))
+    ends: dict[str, str] = {TEACHER: COLOURS[0], STUDENT: COLOURS[1]}
     colours = [ends.get(mode) or next(others) for mode in summaries]
     accuracy = [one.accuracy for one in every]
     errors = [

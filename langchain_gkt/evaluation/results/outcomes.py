@@ -109,12 +109,12 @@ class OutcomeMatrix:
         if priced:
             price = table["cost"].astype(float) * 1000
         table = table.assign(setting=settings_of(table), price=price)
-        wide = table.pivot(index="row", columns="setting", values=["right", "price"]).loc[rows]
+        wide: Any = table.pivot(index="row", columns="setting", values=["right", "price"]).loc[rows]
         alone = table[table["strategy"] == STUDENT].set_index("row").loc[rows]
-        signals = alone[[name for name in alone if name.startswith("signal_")]]
-        signals.columns = [name.removeprefix("signal_") for name in signals]
+        signals = alone[[name for name in map(str, alone) if name.startswith("signal_")]]
+        signals = signals.rename(columns=lambda name: name.removeprefix("signal_"))
         measured = [
-            {name: value for name, value in line.items() if value == value}
+            {str(name): value for name, value in line.items() if value == value}
             for line in signals.to_dict("records")
         ]
         return cls(
@@ -139,7 +139,7 @@ class OutcomeMatrix:
     @property
     def lengths(self) -> list[int]:
         """The guidance lengths, 0 included."""
-        return sorted(n for n in self.right if not isinstance(n, str) and n != TEACHER_ALONE)
+        return sorted(n for n in self._arrays if not isinstance(n, str) and n != TEACHER_ALONE)
 
     def has_signal(self, name: str) -> bool:
         """Return whether it was measured of every row."""
@@ -171,7 +171,8 @@ class OutcomeMatrix:
 
     @cached_property
     def _arrays(self) -> dict[Setting, tuple[Any, Any]]:
-        return {n: (self.right[n].to_numpy(), self.cost[n].to_numpy()) for n in self.right}
+        every: list[Any] = list(self.right)
+        return {n: (self.right[n].to_numpy(), self.cost[n].to_numpy()) for n in every}
 
     def settings_by_row(
         self, setting: Setting, gate: Gate | None, rows: Sequence[int]

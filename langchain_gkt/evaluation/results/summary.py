@@ -67,7 +67,7 @@ def summarise(table: pandas.DataFrame) -> Summary:
     """Sum up one group of an `answer_table`: answers of one strategy and guidance length."""
     count, right = len(table), int(table["right"].sum())
     first = table["first_token_seconds"]
-    others = [name for name in table if name.startswith("is_") and name != "is_answer"]
+    others = [name for name in map(str, table) if name.startswith("is_") and name != "is_answer"]
     ends = table["started"] + table["seconds"]
     return Summary(
         mode=table["strategy"].iloc[0],

@@ -198,10 +198,10 @@ def _learned(
     """Learn predictors from one part of the rows, and choose length and price by another."""
     learned = list[tuple[int, Predictor]]()
     for length, predictor in predictors(outcomes, train).items():
-        prices = [goal.price_per_point]
-        if goal.price_per_point is None:
-            values = values_of_rows(outcomes, train, predictor.probe_tokens)
-            prices = [*prices_to_try(predictor, values)]
+        values = values_of_rows(outcomes, train, predictor.probe_tokens)
+        prices = prices_to_try(predictor, values)
+        if goal.price_per_point is not None:
+            prices = [goal.price_per_point]
         for price in prices:
             one = replace(predictor, price_per_point=price)
             if goal.share is not None:

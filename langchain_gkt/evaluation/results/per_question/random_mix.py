@@ -42,8 +42,14 @@ class Answered:
         rows: Sequence[int],
     ) -> Answered:
         """Look rows up, by their numbers, answered in a setting where a gate asks."""
-        right, cost, asked = map(tuple, outcomes.answered(*way, rows))
-        return cls(kind=kind, guidance=guidance, right=right, cost=cost, asked=asked)
+        right, cost, asked = outcomes.answered(*way, rows)
+        return cls(
+            kind=kind,
+            guidance=guidance,
+            right=tuple(right),
+            cost=tuple(cost),
+            asked=tuple(asked),
+        )
 
     @classmethod
     def joined(cls, parts: Sequence[Answered]) -> Answered:
