@@ -196,7 +196,7 @@ def _to_sweep(
     if chain.guidance is not None:
         prompt = chain.guidance.teacher_prompt or prompt
         # Whether to ask is what the sweep finds out.
-        asking = {"ask": "always", "predictor": None, "gate": None, "ladder": None}
+        asking: dict[str, Any] = {"ask": "always", "predictor": None, "gate": None, "ladder": None}
         update["guidance"] = replace(chain.guidance, **asking, teacher_prompt=None)
     update["teacher_prompt"] = for_tokens(prompt, chain.guidance_tokens or max(1, *lengths))
     return chain.model_copy(update=update)
