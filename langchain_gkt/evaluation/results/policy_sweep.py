@@ -13,7 +13,8 @@ from langchain_gkt.evaluation.results.base import EvaluationResult, per_thousand
 from langchain_gkt.evaluation.results.choice import FEWEST, Choice, halves
 from langchain_gkt.evaluation.results.outcomes import OperatingPoint
 from langchain_gkt.evaluation.results.summary import Summary
-from langchain_gkt.evaluation.results.sweep_result import Sweep, frontier_chart
+from langchain_gkt.evaluation.results.sweep_charts import frontier_chart
+from langchain_gkt.evaluation.results.sweep_result import Sweep
 from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.gates import ThresholdGate
 from langchain_gkt.guidance import GuidancePolicy

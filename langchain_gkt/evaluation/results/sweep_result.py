@@ -25,11 +25,11 @@ from langchain_gkt.evaluation.results.per_question.choice import (
 )
 from langchain_gkt.evaluation.results.per_question.tables import tables as per_question_tables
 from langchain_gkt.evaluation.results.summary import Summary, summarise
+from langchain_gkt.evaluation.results.sweep_charts import accuracy_chart, frontier_chart
 from langchain_gkt.evaluation.running.replay import CUT_METHODS
 from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.gates import ThresholdGate
 from langchain_gkt.prompts.plain_data import kept_prompt
-from langchain_gkt.reporting.charts import COLOURS, Line, line_chart
 from langchain_gkt.reporting.table import Table
 
 if TYPE_CHECKING:
@@ -37,13 +37,6 @@ if TYPE_CHECKING:
 
 _GOALS = (0.25, 0.5, 0.75, 0.9, 1.0)
 _SHOWN_POINTS = 8
-_LOOKS = {
-    "fixed length": ("o", COLOURS[2]),
-    "gated": ("^", COLOURS[3]),
-    "both": ("s", COLOURS[4]),
-    "teacher only": ("*", COLOURS[0]),
-    "student only": ("X", COLOURS[1]),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -383,63 +376,9 @@ class Sweep(EvaluationResult):
             ImportError: If matplotlib is missing.
         """
         return {
-            "accuracy": self._accuracy_by_length(),
+            "accuracy": accuracy_chart(self.by_length, self.teacher, self.further),
             "frontier": frontier_chart(self.frontiers(), self.outcomes.price_name),
         }
-
-    def _accuracy_by_length(self) -> Figure:
-        """Draw accuracy over the guidance length, with its intervals, and the leak."""
-        lengths, every = list(self.by_length), list(self.by_length.values())
-        (_, teacher), (_, student) = _LOOKS["teacher only"], _LOOKS["student only"]
-        lines = [
-            Line(
-                name="guided",
-                x=lengths,
-                y=[one.accuracy for one in every],
-                marker="o",
-                colour=_LOOKS["fixed length"][1],
-                band=([one.interval[0] for one in every], [one.interval[1] for one in every]),
-            ),
-            Line(
-                name="guidance already holds the answer",
-                x=lengths[1:],
-                y=[one.leaked for one in every[1:]],
-                style=":",
-                colour="#666666",
-            ),
-            Line(name="teacher alone", y=[self.teacher.accuracy], style="--", colour=teacher),
-            Line(name="student alone", y=[self.student.accuracy], style="-.", colour=student),
-            *(Line(name=name, y=[one.accuracy]) for name, one in self.further.items()),
-        ]
-        title = f"Accuracy by guidance length, {self.teacher.rows} questions"
-        return line_chart(lines, xlabel="guidance tokens", title=title, columns=3)
-
-
-def frontier_chart(kinds: Mapping[str, list[OperatingPoint]], price: str) -> Figure:
-    """Draw accuracy against cost.
-
-    Args:
-        kinds: Points by kind or policy, the cheapest first; ``teacher only`` and ``student only``
-            may be followed by a comma and a policy.
-        price: The unit of the costs.
-    """
-    lines = []
-    for kind, points in kinds.items():
-        marker, _ = _LOOKS.get(kind.partition(",")[0], ("o", None))
-        _, colour = _LOOKS.get(kind, ("", None))
-        alone = marker in "*X"
-        lines.append(
-            Line(
-                name=kind,
-                x=[point.cost for point in points],
-                y=[point.accuracy for point in points],
-                style="none" if alone else "-",
-                marker=marker,
-                markersize=12 if alone else 5,
-                colour=colour,
-            )
-        )
-    return line_chart(lines, xlabel=price, title="Accuracy for its cost", columns=5, from_zero=True)
 
 
 def _thinned(points: list[OperatingPoint]) -> list[OperatingPoint]:
