@@ -11,7 +11,7 @@ from typing import Any
 from section import chart, gain_points, percent, section, title, whole_prompt
 from summaries import BILL
 
-from langchain_gkt.evaluation.results.charts import write_figure
+from langchain_gkt.reporting.charts import write_figure
 from langchain_gkt.reporting.table import Table
 
 _ENOUGH = 100

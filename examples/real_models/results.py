@@ -108,7 +108,7 @@ def _try_again(
     policy = "short" if "short" in found.sweeps else "whole"
     # The engine that is quickest need not tell entropies.
     probe = HuggingFaceStudent(model=str(args.probe or args.student))
-    one, whole, ways = found.sweeps[policy], found.sweeps["whole"].ways, list[dict[str, Any]]()
+    one, whole, ways = found.sweeps[policy], found.sweeps["whole"].outcomes, list[dict[str, Any]]()
     for tokens in args.again:
         kept = out / f"again-{tokens}"
         ways += second_helping.try_again(one, whole, tokens, chain, task, PRICE, probe, kept)

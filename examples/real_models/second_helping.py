@@ -18,7 +18,8 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_gkt import GuidedKnowledgeTransferChain, HuggingFaceStudent
 from langchain_gkt.costs import Price
 from langchain_gkt.evaluation import Sweep, Task, sweep
-from langchain_gkt.evaluation.results.frontier import TEACHER_ALONE, OutcomeMatrix
+from langchain_gkt.evaluation.results.answer_table import TEACHER_ALONE
+from langchain_gkt.evaluation.results.outcomes import OutcomeMatrix
 from langchain_gkt.evaluation.results.per_question.learning import worthwhile
 from langchain_gkt.evaluation.running.records import Answer
 from langchain_gkt.texts import edges
@@ -71,8 +72,8 @@ def try_again(
     """
     out.mkdir(parents=True, exist_ok=True)
     rows = {task.row_key(i): row for i, row in enumerate(task.rows)}
-    answers = {a.row: a for a in found.answers if a.mode == "guided" and a.length == tokens}
-    steps = _steps([answers[key] for key in found.ways.rows], rows, task, probe, out)
+    answers = {a.row: a for a in found.answers if a.length == tokens}
+    steps = _steps([answers[key] for key in found.outcomes.rows], rows, task, probe, out)
     if not any(steps.values()):
         return []  # the teacher has finished every answer, or no student began a second step
     places = {share: _places(steps, share) for share in SHARES}
@@ -86,25 +87,25 @@ def try_again(
         out=out / "answers",
         concurrency=16,
     )
-    known = {row: i for i, row in enumerate(again.ways.rows)}
+    known = {row: i for i, row in enumerate(again.outcomes.rows)}
     at = {place: known.get(begun_task.row_key(i)) for i, place in enumerate(begun)}
-    base = found.ways.outcomes[tokens]
-    one_call = [found.ways.point(n) for n in worthwhile(found.ways, range(len(found.ways.rows)))]
+    base = found.outcomes
+    one_call = [base.point(n) for n in worthwhile(base, range(len(base.rows)))]
     lines = []
     for chosen in places.values():
         for more in (*MORE, TEACHER_ALONE):
-            second = again.ways.outcomes[more]
+            second = again.outcomes
             right, cost, asked = 0, 0.0, 0
-            for row, key in enumerate(found.ways.rows):
-                cost += base.cost[row]
+            for row, key in enumerate(found.outcomes.rows):
+                cost += base.cost[tokens].iloc[row]
                 place = at[key, chosen[key]] if key in chosen else None
                 if place is None:  # nobody asked, or it failed: the first answer stands
-                    right += base.right[row]
+                    right += bool(base.right[tokens].iloc[row])
                 else:
                     asked += 1
-                    right += second.right[place]
-                    cost += second.cost[place]
-            count = len(found.ways.rows)
+                    right += bool(second.right[more].iloc[place])
+                    cost += second.cost[more].iloc[place]
+            count = len(found.outcomes.rows)
             mixture = numpy.interp(
                 cost / count, [one.cost for one in one_call], [one.accuracy for one in one_call]
             )

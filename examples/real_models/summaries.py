@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from langchain_gkt.evaluation import PolicySweep, Sweep
-from langchain_gkt.evaluation.results.frontier import TEACHER_ALONE, OutcomeMatrix, halves
-from langchain_gkt.evaluation.results.statistics import auc
+from langchain_gkt.evaluation.results.answer_table import TEACHER_ALONE
+from langchain_gkt.evaluation.results.choice import halves
+from langchain_gkt.evaluation.results.outcomes import CONFIDENCE_GATES, OutcomeMatrix
 from langchain_gkt.evaluation.results.summary import Summary
 
 BILL = 0.52
@@ -28,6 +29,7 @@ def condense(found: PolicySweep) -> dict[str, Any]:
     """
     settings = next(iter(found.sweeps.values())).manifest["settings"]
     whole = found.sweeps[found.whole or next(iter(found.sweeps))]
+    outcomes = whole.outcomes
     return {
         "task": settings["task"]["name"],
         "shots": settings["task"]["shots"],
@@ -38,13 +40,13 @@ def condense(found: PolicySweep) -> dict[str, Any]:
         "rows": whole.student.rows,
         "policies": {name: _policy(one, whole) for name, one in found.sweeps.items()},
         "within_budget": _choice(found),
-        "frontier": _frontier(found, whole.ways),
+        "frontier": _frontier(found, whole.outcomes),
         "beginnings": {name: _beginnings(one) for name, one in found.sweeps.items()},
         "confidence": {
-            str(k): round(auc(values, whole.ways.outcomes[0].right), 3)
-            for k, values in whole.ways.confidences.items()
+            str(gate.probe_tokens): round(outcomes.separation(gate, range(len(outcomes.rows))), 3)
+            for gate in CONFIDENCE_GATES
         }
-        if whole.ways.tells_confidence
+        if outcomes.tells_confidence
         else {},
     }
 
@@ -112,46 +114,44 @@ def _frontier(found: PolicySweep, whole: OutcomeMatrix) -> dict[str, list[list[f
     lines: dict[str, list[list[float]]] = {}
     base = whole.point(TEACHER_ALONE).cost
     for name, one in found.sweeps.items():
-        ways = one.ways
-        fixed = [(n, None, 1) for n in ways.lengths]
-        lines[f"fixed length, {name}"] = _tested(ways, whole, lambda seen, f=fixed: f)
-        if ways.tells_confidence:
+        mine = one.outcomes
+        fixed = [(n, None) for n in mine.lengths]
+        lines[f"fixed length, {name}"] = _tested(mine, whole, lambda seen, f=fixed: f)
+        if mine.tells_confidence:
             lines[f"cascade of whole answers, {name}"] = _tested(
-                ways, whole, lambda seen, w=ways: _gated(w, seen, [TEACHER_ALONE])
+                mine, whole, lambda seen, o=mine: _gated(o, seen, [TEACHER_ALONE])
             )
             lines[f"gated guidance, {name}"] = _tested(
-                ways, whole, lambda seen, w=ways: _gated(w, seen, [n for n in w.lengths if n])
+                mine, whole, lambda seen, o=mine: _gated(o, seen, [n for n in o.lengths if n])
             )
-        student, teacher = ways.point(0), ways.point(TEACHER_ALONE)
+        student, teacher = mine.point(0), mine.point(TEACHER_ALONE)
         ends = [[p.cost / base, p.accuracy] for p in (student, teacher)] if base else []
         lines[f"random router, {name}"] = [[round(x, 4), round(y, 4)] for x, y in ends]
         if not isinstance(one.per_question, str):
-            mine = one.per_question.cross_fitted.predictor
+            predictor = one.per_question.cross_fitted.predictor
             lines[f"predictor, {name}"] = [
-                [round(mine.mean_cost / base, 4), round(mine.accuracy, 4)]
+                [round(predictor.mean_cost / base, 4), round(predictor.accuracy, 4)]
             ]
     return lines
 
 
-def _gated(ways: OutcomeMatrix, seen: Sequence[int], lengths: Iterable[int]) -> list[Any]:
-    probe, thresholds = ways.gates(seen)
-    asking = [(n, ask, probe) for n in lengths for ask in [*thresholds, None]]
-    return [(0, None, 1), *asking]
+def _gated(outcomes: OutcomeMatrix, seen: Sequence[int], lengths: Iterable[int]) -> list[Any]:
+    return [(0, None), *((n, gate) for n in lengths for gate in [*outcomes.gates(seen), None])]
 
 
-def _tested(ways: OutcomeMatrix, whole: OutcomeMatrix, candidates: Any) -> list[list[float]]:
-    first, second = halves(ways.rows, 0)
+def _tested(outcomes: OutcomeMatrix, whole: OutcomeMatrix, candidates: Any) -> list[list[float]]:
+    first, second = halves(outcomes.rows, 0)
     base, points = whole.point(TEACHER_ALONE).cost, list[list[float]]()
     for budget in (*_BUDGETS, 1.01):
         right = cost = 0.0
         for seen, unseen in ((first, second), (second, first)):
             limit = budget * whole.point(TEACHER_ALONE, only=seen).cost
-            tried = [(way, ways.point(*way, only=seen)) for way in candidates(seen)]
+            tried = [(way, outcomes.point(*way, only=seen)) for way in candidates(seen)]
             affordable = [pair for pair in tried if pair[1].cost <= limit] or tried[:1]
             way, _ = max(affordable, key=lambda pair: (pair[1].accuracy, -pair[1].cost))
-            tested = ways.point(*way, only=unseen)
+            tested = outcomes.point(*way, only=unseen)
             right, cost = right + tested.right, cost + tested.cost * tested.rows
-        rows = len(ways.rows)
+        rows = len(outcomes.rows)
         point = [round(cost / rows / base, 4) if base else 0.0, round(right / rows, 4)]
         if point not in points:
             points.append(point)
@@ -160,11 +160,11 @@ def _tested(ways: OutcomeMatrix, whole: OutcomeMatrix, candidates: Any) -> list[
 
 def _beginnings(one: Sweep) -> dict[str, Any]:
     """Say what each length did to answers that the student alone gets right, with examples."""
-    found, rows = {}, one.ways.rows
-    asked = dict(zip(rows, one.ways.questions, strict=True)) if one.ways.questions else {}
+    found, rows = {}, one.outcomes.rows
+    asked = dict(zip(rows, one.outcomes.questions, strict=True)) if one.outcomes.questions else {}
     alone = {a.row: a for a in one.answers if a.mode == "student"}
     for length in [n for n in one.by_length if n]:
-        guided = {a.row: a for a in one.answers if a.mode == "guided" and a.length == length}
+        guided = {a.row: a for a in one.answers if a.length == length}
         broken = [row for row in rows if alone[row].right and not guided[row].right]
         mended = [row for row in rows if guided[row].right and not alone[row].right]
         # An answer that the teacher finished is no beginning.

@@ -16,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 from langchain_gkt import GuidedKnowledgeTransferChain
 from langchain_gkt.demo.pair import PRICE, STUDENT, TOYS, demo_teacher
 from langchain_gkt.evaluation import Comparison, Task, compare, load_task
-from langchain_gkt.evaluation.results import charts
+from langchain_gkt.reporting import charts
 
 
 def run_demo(*, rows: int, guidance_tokens: int, seed: int, out: Path) -> Comparison:

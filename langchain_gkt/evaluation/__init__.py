@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from langchain_gkt.evaluation.compare import acompare, compare
+from langchain_gkt.evaluation.results.choice import Choice
 from langchain_gkt.evaluation.results.comparison import Comparison
-from langchain_gkt.evaluation.results.frontier import Choice
 from langchain_gkt.evaluation.results.per_question.choice import PerQuestionChoice
 from langchain_gkt.evaluation.results.policy_sweep import PolicyChoice, PolicySweep
 from langchain_gkt.evaluation.results.sweep_result import Sweep
@@ -37,10 +37,7 @@ __all__ = [
 
 
 def load_run(folder: str) -> Comparison | Sweep | PolicySweep:
-    """Read the folder of a run; no model is called.
-
-    Args:
-        folder: What ``out=`` named.
+    """Read the folder of a run, what ``out=`` named; no model is called.
 
     Returns:
         What `compare`, `sweep` or `sweep_policies` returned; of an interrupted run, what it has
@@ -52,5 +49,5 @@ def load_run(folder: str) -> Comparison | Sweep | PolicySweep:
     """
     read = RunStore(folder).read()
     kinds: dict[str, Any] = {"compare": Comparison, "policies": PolicySweep}
-    found: Comparison | Sweep | PolicySweep = kinds.get(read.manifest["kind"], Sweep).of(read)
-    return found
+    result: Comparison | Sweep | PolicySweep = kinds.get(read.manifest["kind"], Sweep).of(read)
+    return result

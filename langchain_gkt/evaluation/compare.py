@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
+from langchain_gkt.chain.strategy import strategy_names
 from langchain_gkt.costs.prices import MachineTime, Prices
 from langchain_gkt.evaluation.results.comparison import Comparison
 from langchain_gkt.evaluation.running.async_to_sync import async_to_sync
-from langchain_gkt.evaluation.running.earlier_cuts import forget_other_cuts
 from langchain_gkt.evaluation.running.progress import ProgressBar
 from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.evaluation.running.runner import EvaluationRunner
@@ -18,6 +18,7 @@ from langchain_gkt.evaluation.tasks.task import Task
 from langchain_gkt.metadata import Mode
 
 MODES: tuple[Mode, ...] = ("teacher", "student", "guided")
+"""What is compared if nothing else is asked for; it may be any mode of the chain."""
 
 
 async def acompare(
@@ -39,7 +40,7 @@ async def acompare(
     Args:
         chain: The guided pair. If it has no ``max_tokens`` or ``stop``, the task's are used.
         task: The questions; see `load_task` and `Task`.
-        modes: Which of ``teacher``, ``student`` and ``guided`` to ask, one after the other.
+        modes: Which modes of the chain to ask, one after the other.
         teacher_price: As for `CostTracker`.
         student_price: As for `CostTracker`.
         out: The run's folder; None to keep nothing.
@@ -54,8 +55,9 @@ async def acompare(
         RuntimeError: If every question fails, or another process writes to ``out``.
     """
     modes = tuple(modes)
-    if unknown := [mode for mode in modes if mode not in MODES] or not modes:
-        raise ValueError(f"modes must be some of {', '.join(MODES)}, not {unknown or modes!r}")
+    if not modes or (unknown := [mode for mode in modes if mode not in strategy_names()]):
+        known = ", ".join(strategy_names())
+        raise ValueError(f"modes must be some of {known}, not {unknown if modes else modes!r}")
     folder = RunStore(out)
     runner = EvaluationRunner(chain, task, folder, teacher_price, student_price, concurrency)
     settings: dict[str, Any] = {**runner.settings, "modes": list(modes)}
@@ -65,10 +67,6 @@ async def acompare(
     ):
         runner.load()
         for mode in modes:
-            if mode == "guided" and runner.missing(mode):
-                old = await forget_other_cuts(runner)
-                # First, so that a run that is interrupted here still misses the others.
-                await runner.run(mode, [job for job in runner.missing(mode) if job[0] in old], bar)
             await runner.run(mode, runner.missing(mode), bar)
     return Comparison.of(folder)
 

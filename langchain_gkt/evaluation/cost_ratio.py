@@ -11,12 +11,11 @@ from typing import Any
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables import Runnable
 
-from langchain_gkt.chain.strategy import strategy_names
 from langchain_gkt.costs.comparison import BillComparison
 from langchain_gkt.costs.prices import MachineTime, Prices
 from langchain_gkt.costs.totals import UsageTotals
 from langchain_gkt.costs.tracker import CostTracker
-from langchain_gkt.evaluation.results.ratio import bootstrap_ratio
+from langchain_gkt.evaluation.results.statistics import bootstrap_ratio
 from langchain_gkt.metadata import Mode
 
 
@@ -71,13 +70,13 @@ def measure_costs(
         raise ValueError(f"confidence must be between 0 and 1, not {confidence}")
     rng = random.Random(seed)
     drawn = rng.sample(range(len(inputs)), min(sample, len(inputs)))
-    modes: list[Mode] = [mode for mode in strategy_names() if student or mode != "student"]
+    modes: list[Mode] = ["guided", "teacher", *(["student"] if student else [])]
     sums = {mode: UsageTotals() for mode in modes}
     costs: list[tuple[float, float]] = []
     tokens: list[tuple[float, float]] = []
     estimated = measured = 0
-    given = dict(config or {})
-    listeners: list[BaseCallbackHandler] = given.pop("callbacks", [])
+    settings = dict(config or {})
+    listeners: list[BaseCallbackHandler] = settings.pop("callbacks", [])
     for index in drawn:
         bills: dict[Mode, tuple[Decimal, int]] = {}
         guess: int | None = None
@@ -87,13 +86,13 @@ def measure_costs(
                 student_price=student_price,
                 teacher_tokenizer=teacher_tokenizer,
             )
-            one: Any = {**given, "callbacks": [*listeners, tracker]}
-            chain.invoke(inputs[index], one, mode=mode)
+            call_config: Any = {**settings, "callbacks": [*listeners, tracker]}
+            chain.invoke(inputs[index], call_config, mode=mode)
             report = tracker.report()
             _check(report.total, mode)
             sums[mode].add(report.total)
             bills[mode] = (report.total.known_cost, report.teacher.completion_tokens)
-            if mode == "guided" and report.estimate.calls:
+            if report.estimate.calls:
                 guess = report.estimate.counts.completion_tokens
         (guided_cost, guided_tokens), (teacher_cost, teacher_tokens) = (
             bills["guided"],

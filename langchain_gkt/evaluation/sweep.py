@@ -11,22 +11,24 @@ from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
 from langchain_gkt.costs.prices import MachineTime, Prices
 from langchain_gkt.evaluation.results.sweep_result import Sweep
 from langchain_gkt.evaluation.running.async_to_sync import async_to_sync
-from langchain_gkt.evaluation.running.earlier_cuts import forget_other_cuts
 from langchain_gkt.evaluation.running.progress import ProgressBar
+from langchain_gkt.evaluation.running.records import SWEPT
 from langchain_gkt.evaluation.running.replay import TokenSplitter, token_splitter
 from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.evaluation.running.runner import EvaluationRunner
 from langchain_gkt.evaluation.running.sweep_jobs import SweepJobs
 from langchain_gkt.evaluation.running.teacher_pass import TeacherPasses
 from langchain_gkt.evaluation.tasks.task import Task
+from langchain_gkt.gates import Gate
 from langchain_gkt.prompts.base import for_tokens
+from langchain_gkt.students.protocol import student_of
 from langchain_gkt.teachers.wrappers import models_of, resolve
 
 _DEFAULT_LENGTHS = 12
 
 
 @dataclass(frozen=True)
-class Donor:
+class ReusedRun:
     """A sweep whose answers another one takes over.
 
     Attributes:
@@ -51,6 +53,7 @@ class SweepSettings:
     concurrency: int = 8
     progress: bool | None = None
     teacher_from: str | Path | None = None
+    gates: Sequence[Gate] = ()
 
 
 async def asweep(
@@ -67,6 +70,7 @@ async def asweep(
     concurrency: int = 8,
     progress: bool | None = None,
     teacher_from: str | Path | None = None,
+    gates: Sequence[Gate] = (),
 ) -> Sweep:
     """Answer the same questions with guidance of many lengths, from one answer of the teacher.
 
@@ -100,6 +104,8 @@ async def asweep(
         teacher_from: The folder of another sweep whose teacher was asked the same questions in
             the same way, such as one with another student: its answers are taken over, and the
             teacher is paid for rows alone that it lacks.
+        gates: Gates whose signals are measured of each question, besides the student's first
+            tokens; ``Sweep.choose(gate=...)`` then finds the threshold of one.
 
     Returns:
         The sweep; its `Sweep.choose` names the cheapest length that is good enough.
@@ -118,12 +124,13 @@ async def asweep(
         concurrency=concurrency,
         progress=progress,
         teacher_from=teacher_from,
+        gates=gates,
     )
     return await sweep_from((), chain, task, out, settings)
 
 
 async def sweep_from(
-    donors: Sequence[Donor],
+    reused: Sequence[ReusedRun],
     chain: GuidedKnowledgeTransferChain,
     task: Task,
     out: str | Path | None,
@@ -132,18 +139,18 @@ async def sweep_from(
     """Do what `asweep` does, and take over answers that other sweeps have already.
 
     Args:
-        donors: Sweeps of the same questions and models.
+        reused: Sweeps of the same questions and models.
         chain: As for `asweep`.
         task: As for `asweep`.
         out: As for `asweep`.
         settings: Its other arguments.
-
-    Returns:
-        The sweep.
     """
     chosen = _lengths(settings.lengths, chain.guidance_tokens)
     if bad := [length for length in settings.check_lengths if length < 1]:
         raise ValueError(f"check_lengths must be 1 or more, not {bad[0]}")
+    gates = [gate.reading(chain.answer_of) for gate in settings.gates]
+    for gate in gates:
+        gate.require(student_of(chain.student))
     chain = _to_sweep(chain, chosen)
     folder = RunStore(out)
     # Replies that are not streamed report their tokens more reliably.
@@ -154,28 +161,25 @@ async def sweep_from(
     made_with["chain"].pop("guidance_tokens")  # that is what a sweep varies
     if settings.teacher_from is not None:
         known_pass = TeacherPasses(settings.teacher_from).find(made_with, runner.keys)
-        donors = [*donors, *([] if known_pass is None else [Donor(known_pass, ("teacher",))])]
+        if known_pass is not None:
+            reused = [*reused, ReusedRun(known_pass, ("teacher",))]
+    if settings.gates:
+        made_with["gates"] = [gate.kind for gate in settings.gates]
     splitter = _splitter(settings.teacher_tokenizer, chain.teacher)
     with (
         folder.writing("sweep", made_with, runner.questions, runner.about),
         ProgressBar(settings.progress) as bar,
     ):
         runner.load()
-        for donor in donors:
-            for mode in donor.modes:
-                runner.adopt(donor.folder, mode=mode)
+        for run in reused:
+            for mode in run.modes:
+                runner.reuse(run.folder, mode=mode)
         # Rows that are new to the run get the lengths that the others have.
-        known = {length for _, mode, length in runner.answers if mode == "guided" and length}
-        jobs = SweepJobs(runner, sorted(known.union(chosen)), splitter)
+        known = {key.length for key in runner.answers if key.length}
+        jobs = SweepJobs(runner, sorted(known.union(chosen)), splitter, gates)
         await runner.run("teacher", await jobs.teacher_jobs(), bar)
         await runner.run("student", runner.missing("student", ask=jobs.ask_student), bar)
-        if older := jobs.first_token_jobs():
-            await runner.run("first tokens", older, bar)
-        if jobs.guided_jobs():
-            old = await forget_other_cuts(runner, splitter)
-            # First, so that a run that is interrupted here still misses the others.
-            await runner.run("guided", jobs.guided_jobs(old), bar)
-        await runner.run("guided", jobs.guided_jobs(), bar)
+        await runner.run(SWEPT, jobs.guided_jobs(), bar)
         if checks := jobs.check_jobs(settings.check_lengths, settings.check_rows):
             await runner.run("check", checks, bar, gives_up=False)
     return replace(Sweep.of(folder), teacher_prompt=chain.teacher_prompt)
@@ -192,42 +196,41 @@ def _to_sweep(
     if chain.guidance is not None:
         prompt = chain.guidance.teacher_prompt or prompt
         # Whether to ask is what the sweep finds out.
-        update["guidance"] = replace(
-            chain.guidance, ask="always", predictor=None, teacher_prompt=None
-        )
+        asking: dict[str, Any] = {"ask": "always", "predictor": None, "gate": None, "ladder": None}
+        update["guidance"] = replace(chain.guidance, **asking, teacher_prompt=None)
     update["teacher_prompt"] = for_tokens(prompt, chain.guidance_tokens or max(1, *lengths))
     return chain.model_copy(update=update)
 
 
-def _lengths(given: Sequence[int] | int | None, longest: int) -> list[int]:
-    if given is None:
+def _lengths(lengths: Sequence[int] | int | None, longest: int) -> list[int]:
+    if lengths is None:
         count = min(_DEFAULT_LENGTHS, longest)
-        given = [round(longest * i / max(1, count)) for i in range(count + 1)]
-    elif isinstance(given, int):
-        given = range(given + 1)
-    bad = [n for n in given if not isinstance(n, int) or isinstance(n, bool) or n < 0]
-    if bad or not given:
-        raise ValueError(f"lengths must be whole numbers, 0 or more, not {bad or given!r}")
-    return sorted({0, *given})
+        lengths = [round(longest * i / max(1, count)) for i in range(count + 1)]
+    elif isinstance(lengths, int):
+        lengths = range(lengths + 1)
+    bad = [n for n in lengths if not isinstance(n, int) or isinstance(n, bool) or n < 0]
+    if bad or not lengths:
+        raise ValueError(f"lengths must be whole numbers, 0 or more, not {bad or lengths!r}")
+    return sorted({0, *lengths})
 
 
-def _splitter(given: Any, teacher: Any) -> TokenSplitter | None:
-    if given is None:
+def _splitter(tokenizer: Any, teacher: Any) -> TokenSplitter | None:
+    if tokenizer is None:
         from langchain_gkt.students.huggingface import HuggingFaceStudent  # imports torch
 
         # A local teacher brings its own.
         first, *others = models_of(resolve(teacher, None))
         if isinstance(first, HuggingFaceStudent) and not others:
-            given = first._loader.load().prompts.tokenizer
-    if given is None:
+            tokenizer = first._loader.load().prompts.tokenizer
+    if tokenizer is None:
         return None
-    if hasattr(given, "decode") and callable(given):
-        return token_splitter(given)
-    if callable(given):
-        return lambda text: list(given(text))
+    if hasattr(tokenizer, "decode") and callable(tokenizer):
+        return token_splitter(tokenizer)
+    if callable(tokenizer):
+        return lambda text: list(tokenizer(text))
     raise TypeError(
         "teacher_tokenizer must be a Hugging Face tokenizer or a function from a text to its "
-        f"tokens' texts, not {type(given).__name__}"
+        f"tokens' texts, not {type(tokenizer).__name__}"
     )
 
 

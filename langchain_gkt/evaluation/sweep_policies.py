@@ -15,7 +15,7 @@ from langchain_gkt.evaluation.results.sweep_result import Sweep
 from langchain_gkt.evaluation.running.async_to_sync import async_to_sync
 from langchain_gkt.evaluation.running.run_settings import run_settings
 from langchain_gkt.evaluation.running.run_store import RunStore
-from langchain_gkt.evaluation.sweep import Donor, SweepSettings, sweep_from
+from langchain_gkt.evaluation.sweep import ReusedRun, SweepSettings, sweep_from
 from langchain_gkt.evaluation.tasks.task import Task
 from langchain_gkt.guidance import GuidancePolicy, as_policy
 from langchain_gkt.prompts.base import for_tokens
@@ -67,18 +67,18 @@ async def asweep_policies(
     asked = [str(task.prompt(row)[-1].text) for row in task.rows]
     made_with = run_settings(chain, task, shared.teacher_price, shared.student_price)
     del made_with["chain"]  # each policy's folder says what it was made with
-    found: dict[str, Sweep] = {}
+    sweeps: dict[str, Sweep] = {}
     with folder.writing(
         "policies", made_with, dict(zip(keys, asked, strict=True)), {"policies": list(chains)}
     ):
         for name, one in chains.items():
-            donors = [
-                Donor(other.folder, _shared(chains[known].teacher_prompt, one.teacher_prompt))
-                for known, other in found.items()
+            reused = [
+                ReusedRun(other.folder, _shared(chains[known].teacher_prompt, one.teacher_prompt))
+                for known, other in sweeps.items()
             ]
             inner = None if folder.path is None else folder.path / name
-            found[name] = await sweep_from(donors, one, task, inner, shared)
-    return PolicySweep.of(folder, found)
+            sweeps[name] = await sweep_from(reused, one, task, inner, shared)
+    return PolicySweep.of(folder, sweeps)
 
 
 def _shared(known: Any, new: Any) -> tuple[str, ...]:
@@ -86,15 +86,15 @@ def _shared(known: Any, new: Any) -> tuple[str, ...]:
 
 
 def _with(
-    chain: GuidedKnowledgeTransferChain, name: Any, given: PolicyLike
+    chain: GuidedKnowledgeTransferChain, name: Any, policy_like: PolicyLike
 ) -> GuidedKnowledgeTransferChain:
     """Return the chain with one policy, its teacher prompt's number of tokens filled in."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError(
-            f"policies: {name!r} cannot name a folder; use letters, digits, blanks and . + - _"
+            f"policies: {name!r} cannot name a folder; use letters, digits, spaces and . + - _"
         )
     try:
-        policy = as_policy(given) or GuidancePolicy()
+        policy = as_policy(policy_like) or GuidancePolicy()
     except TypeError as error:
         raise TypeError(f"policies[{name!r}]: {error}") from error
     tokens = chain.guidance_tokens if policy.tokens is None else policy.tokens

@@ -6,14 +6,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from langchain_gkt.evaluation.results import html_report
-from langchain_gkt.evaluation.results.charts import save_figures
+from langchain_gkt.evaluation.results.answer_table import answer_table
 from langchain_gkt.evaluation.results.summary import Summary
 from langchain_gkt.evaluation.running.records import Answer, AnswerKey
 from langchain_gkt.evaluation.running.run_store import RunStore
+from langchain_gkt.reporting.charts import save_figures
 from langchain_gkt.reporting.table import Table
 
 if TYPE_CHECKING:
@@ -37,15 +39,8 @@ class EvaluationResult(ABC):
 
     @staticmethod
     def read(folder: RunStore) -> tuple[list[Answer], dict[AnswerKey, str]]:
-        """Read a folder's lines.
-
-        Args:
-            folder: The folder.
-
-        Returns:
-            The answers to the manifest's rows, in their order, and what has failed.
-        """
-        order = {row: at for at, row in enumerate(folder.manifest["rows"])}
+        """Return a folder's answers to the manifest's rows, in their order, and what failed."""
+        order = {row: place for place, row in enumerate(folder.manifest["rows"])}
         answers: dict[AnswerKey, Answer] = {}
         failures: dict[AnswerKey, str] = {}
         for line in folder.lines:
@@ -54,12 +49,13 @@ class EvaluationResult(ABC):
                 answers[answer.key] = answer
                 failures.pop(answer.key, None)
             elif line["type"] == "check":
-                failures.pop((line["row"], "check", line["length"]), None)
+                failures.pop(AnswerKey(line["row"], "check", line["length"]), None)
             elif line["type"] == "failure":
-                failures[line["row"], line["mode"], line["length"]] = line["error"]
-        mine = [answer for answer in answers.values() if answer.row in order]
-        mine.sort(key=lambda answer: order[answer.row])
-        return mine, {key: error for key, error in failures.items() if key[0] in order}
+                key = AnswerKey(line["row"], line["mode"], line["length"], line.get("sample", 0))
+                failures[key] = line["error"]
+        known = [answer for answer in answers.values() if answer.row in order]
+        known.sort(key=lambda answer: order[answer.row])
+        return known, {key: error for key, error in failures.items() if key.row in order}
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -83,24 +79,30 @@ class EvaluationResult(ABC):
         """Return all tables, the main one first."""
         return [self.table()]
 
+    @cached_property
+    def frame(self) -> pandas.DataFrame:
+        """The answers as a tidy table; see `answer_table`."""
+        return answer_table(self.answers)
+
     def notes(self) -> list[str]:
         """Return what the table's numbers do not include."""
-        found = []
-        for mode in dict.fromkeys(mode for _, mode, _ in self.failures):
-            errors = [error for (_, m, _), error in self.failures.items() if m == mode]
-            found.append(f"{mode}: {len(errors)} failed and are left out, such as {errors[0]}")
+        notes, errors = list[str](), dict[str, list[str]]()
+        for key, error in self.failures.items():
+            errors.setdefault(key.mode, []).append(error)
+        for mode, failed in errors.items():
+            notes.append(f"{mode}: {len(failed)} failed and are left out, such as {failed[0]}")
         total = len(self.manifest["rows"])
         unreported = sum(a.teacher.unreported + a.student.unreported for a in self.answers)
         if unreported:
-            found.append(
+            notes.append(
                 f"cost: at least this much; {unreported} call(s) failed or told no usage, and may "
                 "have been billed"
             )
-        for mode in dict.fromkeys(answer.mode for answer in self.answers):
-            done = len({answer.row for answer in self.answers if answer.mode == mode})
+        answered = self.frame.groupby("strategy", sort=False)["row"].nunique()
+        for strategy, done in answered.items():
             if done < total:
-                found.append(f"{mode}: {done} of {total} rows are answered")
-        return found
+                notes.append(f"{strategy}: {done} of {total} rows are answered")
+        return notes
 
     def __str__(self) -> str:
         """Return the tables as text."""
@@ -115,41 +117,18 @@ class EvaluationResult(ABC):
         return "".join(table.html() for table in self.tables())
 
     def to_frame(self) -> pandas.DataFrame:
-        """Return the answers as a pandas DataFrame, one line each.
-
-        Returns:
-            Fields of `Answer`; the parts' fields with ``teacher_`` and ``student_`` in front, the
-            metrics with ``is_``.
+        """Return the answers as a pandas DataFrame, one line each; see `answer_table`.
 
         Raises:
             ImportError: If pandas is missing.
         """
-        try:
-            import pandas
-        except ImportError as error:
-            raise ImportError(
-                'pandas is not installed: pip install "langchain-gkt[report]"'
-            ) from error
-        lines = []
-        for answer in self.answers:
-            data = answer.to_dict()
-            parts = {
-                f"{role}_{name}": value
-                for role in ("teacher", "student")
-                for name, value in data.pop(role).items()
-            }
-            verdicts = {f"is_{name}": value for name, value in data.pop("verdicts").items()}
-            lines.append({**data, "right": answer.right, **verdicts, **parts})
-        return pandas.DataFrame(lines)
+        return self.frame.copy()
 
     def save(self, folder: str | Path | None = None) -> list[Path]:
-        """Write report.txt, report.md, report.html and the charts as PNG and SVG.
+        """Write report.txt, report.md, report.html and the charts, and return the files.
 
         Args:
             folder: Where to; None for the run's own folder.
-
-        Returns:
-            The files.
 
         Raises:
             ValueError: If the run has no folder and none is given.
@@ -164,7 +143,7 @@ class EvaluationResult(ABC):
         for name, text in (
             ("report.txt", f"{self}\n"),
             ("report.md", f"{self.markdown()}\n\n{images}\n"),
-            ("report.html", html_report.page(self.manifest, self.tables(), figures, self.answers)),
+            ("report.html", html_report.page(self.manifest, self.tables(), figures, self.frame)),
         ):
             (target / name).write_text(text, encoding="utf-8")
             files.append(target / name)

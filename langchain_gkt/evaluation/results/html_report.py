@@ -7,12 +7,13 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from langchain_gkt.evaluation.results.charts import write_figure
-from langchain_gkt.evaluation.running.records import Answer
+from langchain_gkt.evaluation.results.answer_table import STUDENT
+from langchain_gkt.reporting.charts import write_figure
 from langchain_gkt.reporting.html import render
 from langchain_gkt.reporting.table import Table
 
 if TYPE_CHECKING:
+    import pandas
     from matplotlib.figure import Figure
 
 _EXAMPLES = 6
@@ -22,15 +23,9 @@ def page(
     manifest: Mapping[str, Any],
     tables: Sequence[Table],
     figures: Mapping[str, Figure],
-    answers: Sequence[Answer],
+    answers: pandas.DataFrame,
 ) -> str:
-    """Return one page with tables, charts and some guided answers.
-
-    Args:
-        manifest: What the run was made with.
-        tables: Its tables.
-        figures: Its figures by name.
-        answers: Its answers.
+    """Return one page with a run's tables, charts, and some answers of its `answer_table`.
 
     Returns:
         An HTML document without references to anything outside of it.
@@ -44,7 +39,7 @@ def page(
     return render(
         "evaluation_report.html.j2",
         title=f"{manifest['kind']}: {settings['task']['name']}",
-        teacher=", ".join(str(one["model"] or one["class"]) for one in settings["teacher"]),
+        teacher=", ".join(str(model["model"] or model["class"]) for model in settings["teacher"]),
         student=str(settings["student"]["model"] or settings["student"]["class"]),
         tables=[Markup(table.html()) for table in tables],  # noqa: S704  it escapes its cells
         charts=[Markup(_svg(name, figure)) for name, figure in figures.items()],  # noqa: S704
@@ -60,27 +55,28 @@ def _svg(name: str, figure: Figure) -> str:
     return drawn[drawn.index("<svg") :]
 
 
-def _examples(manifest: Mapping[str, Any], answers: Sequence[Answer]) -> list[dict[str, Any]]:
+def _examples(manifest: Mapping[str, Any], answers: pandas.DataFrame) -> list[dict[str, Any]]:
     """Pick some guided answers; first those that only guidance made right."""
-    alone = {answer.row: answer.right for answer in answers if answer.mode == "student"}
-    guided = [answer for answer in answers if answer.mode == "guided" and answer.guidance]
-    guided.sort(key=lambda answer: (answer.right <= alone.get(answer.row, False), answer.row))
-    picked: dict[str, Answer] = {}
-    for answer in guided:
-        if len(picked) < _EXAMPLES:
-            picked.setdefault(answer.row, answer)
+    if answers.empty:
+        return []
+    alone = answers[answers["strategy"] == STUDENT].drop_duplicates("row").set_index("row")["right"]
+    guided = answers[answers["guidance_tokens"].notna() & (answers["guidance"] != "")]
+    # Of those that are right with guidance and wrong without it, the rest comes behind.
+    plain = guided["right"] <= guided["row"].map(alone).fillna(False).astype(bool)
+    guided = guided.assign(plain=plain).sort_values(["plain", "row"], kind="stable")
     questions = dict(zip(manifest["rows"], manifest["questions"], strict=True))
-    return [_example(questions[row], answer) for row, answer in picked.items()]
+    picked = guided.drop_duplicates("row").head(_EXAMPLES).to_dict("records")
+    return [_example(questions[answer["row"]], answer) for answer in picked]
 
 
-def _example(question: str, answer: Answer) -> dict[str, Any]:
-    guidance = answer.guidance if answer.text.startswith(answer.guidance) else ""
+def _example(question: str, answer: Mapping[Any, Any]) -> dict[str, Any]:
+    guidance = answer["guidance"] if answer["text"].startswith(answer["guidance"]) else ""
     return {
         "question": question,
         "guidance": guidance,
-        "continuation": answer.text[len(guidance) :],
-        "verdict": "right" if answer.right else "wrong",
-        "length": answer.length,
+        "continuation": answer["text"][len(guidance) :],
+        "verdict": "right" if answer["right"] else "wrong",
+        "length": answer["guidance_tokens"],
     }
 
 

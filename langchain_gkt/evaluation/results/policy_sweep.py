@@ -8,17 +8,15 @@ from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from langchain_gkt.evaluation.results import charts
+from langchain_gkt.evaluation.results.answer_table import TEACHER_ALONE
 from langchain_gkt.evaluation.results.base import EvaluationResult, per_thousand, percent, share
-from langchain_gkt.evaluation.results.frontier import (
-    TEACHER_ALONE,
-    Choice,
-    OperatingPoint,
-    halves,
-)
+from langchain_gkt.evaluation.results.choice import FEWEST, Choice, halves
+from langchain_gkt.evaluation.results.outcomes import OperatingPoint
 from langchain_gkt.evaluation.results.summary import Summary
+from langchain_gkt.evaluation.results.sweep_charts import frontier_chart
 from langchain_gkt.evaluation.results.sweep_result import Sweep
 from langchain_gkt.evaluation.running.run_store import RunStore
+from langchain_gkt.gates import ThresholdGate
 from langchain_gkt.guidance import GuidancePolicy
 from langchain_gkt.reporting.table import Table
 
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
-_FEWEST = 4
 _ROUNDING = 1e-9
 
 
@@ -92,14 +89,7 @@ class PolicySweep(EvaluationResult):
 
     @classmethod
     def of(cls, folder: RunStore, sweeps: Mapping[str, Sweep] | None = None) -> PolicySweep:
-        """Put sweeps together; no model is called.
-
-        Args:
-            folder: The folder of all of them.
-            sweeps: The sweeps; None to read them from their folders.
-
-        Returns:
-            The sweeps.
+        """Put sweeps together, those in the folder if none are given; no model is called.
 
         Raises:
             FileNotFoundError: If a policy's folder is missing.
@@ -111,22 +101,21 @@ class PolicySweep(EvaluationResult):
                 known[name] = Sweep.of(RunStore(folder.path / name).read())
         if not known:
             raise ValueError(f"{folder.path} holds no policy's sweep yet; call the same again")
-        common = set.intersection(*(set(one.ways.rows) for one in known.values()))
+        common = set.intersection(*(set(one.outcomes.rows) for one in known.values()))
         if not common:
             raise ValueError(
                 f"{folder.path or 'the run'} holds no row that every policy has answered in every "
                 "way; call sweep_policies() with the same out= to go on"
             )
-        found = {}
         for name, one in known.items():
-            same = set(one.ways.rows) == common
-            cut = one if same else Sweep.of(one.folder, only=common)
-            found[name] = replace(cut, teacher_prompt=one.teacher_prompt)
+            if set(one.outcomes.rows) != common:
+                cut = Sweep.of(one.folder, only=common)
+                known[name] = replace(cut, teacher_prompt=one.teacher_prompt)
         return cls(
             folder=folder,
-            sweeps=found,
-            answers=tuple(answer for one in found.values() for answer in one.answers),
-            failures={k: v for one in found.values() for k, v in one.failures.items()},
+            sweeps=known,
+            answers=tuple(answer for one in known.values() for answer in one.answers),
+            failures={k: v for one in known.values() for k, v in one.failures.items()},
         )
 
     @cached_property
@@ -139,7 +128,7 @@ class PolicySweep(EvaluationResult):
         *,
         max_loss: float = 0.02,
         max_bill: float | None = None,
-        gate: bool = False,
+        gate: bool | ThresholdGate = False,
         seed: int = 0,
         **further: Any,
     ) -> PolicyChoice:
@@ -153,7 +142,7 @@ class PolicySweep(EvaluationResult):
             max_bill: What may be paid at most, as a share of what the teacher alone costs on the
                 whole conversation, such as 0.52. It takes the place of ``max_loss``: as accurate
                 as the most accurate length that costs no more, on the seen rows.
-            gate: Whether the teacher may be left out if the student is sure.
+            gate: Whether the teacher may be left out if the student is sure, or by which gate.
             seed: Seed of the split.
             **further: Other arguments of `Sweep.choose`.
 
@@ -169,17 +158,17 @@ class PolicySweep(EvaluationResult):
         if max_bill is not None:
             most = best[best_name].chosen.accuracy
             max_loss = max(0.0, most - self._affordable(max_bill, seed))
-        found = {}
+        choices = {}
         for name, one in self.sweeps.items():
             spare = max_loss - (best[best_name].chosen.accuracy - best[name].chosen.accuracy)
             if spare >= -_ROUNDING:
                 loss = max(0.0, spare) + _ROUNDING if max_loss else 0.0
-                found[name] = one.choose(max_loss=loss, gate=gate, seed=seed, **further)
-        name = min(found, key=lambda n: (found[n].chosen.cost, -found[n].chosen.accuracy))
-        choice = replace(found[name], max_loss=max_loss, best=best[best_name].best)
+                choices[name] = one.choose(max_loss=loss, gate=gate, seed=seed, **further)
+        name = min(choices, key=lambda n: (choices[n].chosen.cost, -choices[n].chosen.accuracy))
+        choice = replace(choices[name], max_loss=max_loss, best=best[best_name].best)
         alone = None
         if self.whole:
-            whole = self.sweeps[self.whole].ways
+            whole = self.sweeps[self.whole].outcomes
             alone = whole.point(TEACHER_ALONE, only=halves(whole.rows, seed)[1])
         return PolicyChoice(name=name, choice=choice, best_name=best_name, teacher=alone)
 
@@ -192,27 +181,22 @@ class PolicySweep(EvaluationResult):
                 "max_bill is a share of what the teacher alone costs on the whole conversation, "
                 "which no policy shows it; name one that is None, or give max_loss"
             )
-        whole = self.sweeps[self.whole].ways
+        whole = self.sweeps[self.whole].outcomes
         seen, _ = halves(whole.rows, seed)
         limit = max_bill * whole.point(TEACHER_ALONE, only=seen).cost
         points = [
-            one.ways.point(n, only=seen) for one in self.sweeps.values() for n in one.ways.lengths
+            one.outcomes.point(n, only=seen)
+            for one in self.sweeps.values()
+            for n in one.outcomes.lengths
         ]
         if not (enough := [point.accuracy for point in points if point.cost <= limit]):
             raise ValueError(f"max_bill={max_bill}: no length of any policy costs so little")
         return max(enough)
 
     def frontiers(self, kind: str = "fixed length") -> dict[str, list[OperatingPoint]]:
-        """Return each policy's points that no cheaper one is as accurate as, over all rows.
-
-        Args:
-            kind: A key of `Sweep.frontiers`.
-
-        Returns:
-            Points by policy; those that have none are left out.
-        """
-        found = {name: one.frontiers().get(kind, []) for name, one in self.sweeps.items()}
-        return {name: points for name, points in found.items() if points}
+        """Return each policy's points of a kind of `Sweep.frontiers`, if it has some."""
+        frontiers = {name: one.frontiers().get(kind, []) for name, one in self.sweeps.items()}
+        return {name: points for name, points in frontiers.items() if points}
 
     # --- tables ---
 
@@ -230,7 +214,7 @@ class PolicySweep(EvaluationResult):
 
     def _leak_table(self) -> Table:
         def cell(name: str, one: Summary) -> str:
-            return percent(one.leaked) if one.mode == "guided" else "-"
+            return "-" if one.length is None else percent(one.leaked)
 
         return self._by_length("How often the guidance holds the answer already", cell, [])
 
@@ -275,45 +259,38 @@ class PolicySweep(EvaluationResult):
             Choices by ``fixed length`` and ``gated length``; none if there are too few rows.
         """
         sweeps = self.sweeps.values()
-        if min(one.student.rows for one in sweeps) < _FEWEST:
+        if min(one.student.rows for one in sweeps) < FEWEST:
             return {}
-        found = {"fixed length": self.choose(max_loss=self.max_loss)}
-        if all(one.ways.tells_confidence for one in sweeps):
-            found["gated length"] = self.choose(max_loss=self.max_loss, gate=True)
-        return found
+        choices = {"fixed length": self.choose(max_loss=self.max_loss)}
+        if all(one.outcomes.tells_confidence for one in sweeps):
+            choices["gated length"] = self.choose(max_loss=self.max_loss, gate=True)
+        return choices
 
     def _choice_table(self) -> list[Table]:
-        found = self.choices()
-        if not found:
+        choices = self.choices()
+        if not choices:
             return []
-        first = next(iter(found.values())).choice
+        first = next(iter(choices.values())).choice
         return [
             Table(
                 title=f"The cheapest within {100 * self.max_loss:g} points of the best length of "
                 "any policy",
                 head=[
-                    "kind",
-                    "policy",
-                    "guidance",
-                    "asks below",
-                    "seen",
-                    "unseen (95%)",
-                    "price",
-                    "keeps",
-                    "pays",
+                    *("kind", "policy", "guidance", "asks below", "seen", "unseen (95%)"),
+                    *("price", "keeps", "pays"),
                 ],
                 rows=[
                     [
                         kind,
                         one.name,
                         one.choice.chosen.guidance,
-                        one.choice.chosen.gate,
+                        one.choice.chosen.asks_below,
                         percent(one.choice.chosen.accuracy),
                         share(one.choice.unseen.accuracy, one.choice.unseen.interval),
                         one.choice.unseen.price,
                         *("?" if part is None else percent(part) for part in (one.kept, one.bill)),
                     ]
-                    for kind, one in found.items()
+                    for kind, one in choices.items()
                 ],
                 notes=[
                     f"chosen on {first.seen_rows} rows (seen), tested on the {first.unseen_rows} "
@@ -325,39 +302,33 @@ class PolicySweep(EvaluationResult):
         ]
 
     def to_frame(self) -> pandas.DataFrame:
-        """Return the answers of all policies as a pandas DataFrame, with a column ``policy``.
-
-        Returns:
-            One line for each answer; see `EvaluationResult.to_frame`.
+        """Return the answers of all policies as one table, with a column ``policy``.
 
         Raises:
             ImportError: If pandas is missing.
         """
-        frames = [one.to_frame().assign(policy=name) for name, one in self.sweeps.items()]
-        import pandas  # to_frame has said so if it is missing
+        frames = [one.frame.assign(policy=name) for name, one in self.sweeps.items()]
+        import pandas  # a sweep's frame has said so if it is missing
 
         return pandas.concat(frames, ignore_index=True)
 
     def figures(self) -> dict[str, Figure]:
-        """Draw accuracy for its cost, a line for each policy.
-
-        Returns:
-            Matplotlib figures by file name.
+        """Draw accuracy for its cost, a line for each policy, by file name.
 
         Raises:
             ImportError: If matplotlib is missing.
         """
-        sweeps = list(self.sweeps.values())
-        lines = self.frontiers()
-        alone = {"student only": [sweeps[0].ways.point(0)]}
+        first = next(iter(self.sweeps.values())).outcomes
+        lines = {**self.frontiers(), "student only": [first.point(0)]}
         for name, one in self.sweeps.items():
-            alone[f"teacher only, {name}"] = one.frontiers()["teacher only"]
-        return {"frontier": charts.frontier({**lines, **alone}, sweeps[0].ways.price_name)}
+            lines[f"teacher only, {name}"] = one.frontiers()["teacher only"]
+        return {"frontier": frontier_chart(lines, first.price_name)}
 
 
 def _names(manifest: Mapping[str, Any]) -> list[str]:
-    """Return the policies of all sittings, in the order in which they were named."""
-    return list(dict.fromkeys(n for one in manifest["sittings"] for n in one.get("policies", ())))
+    """Return the policies of all sessions, in the order in which they were named."""
+    sessions = manifest["sessions"]
+    return list(dict.fromkeys(name for one in sessions for name in one.get("policies", ())))
 
 
 def _shows_whole(one: Sweep) -> bool:

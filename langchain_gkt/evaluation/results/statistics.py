@@ -1,26 +1,18 @@
-"""Statistics of right and wrong answers: intervals, McNemar's test, ROC areas; and busy time."""
+"""Statistics of answers: intervals, McNemar's test, ROC areas, ratios of sums; and busy time."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from langchain_gkt.evaluation.running.records import Answer
+from langchain_gkt.reporting.html import missing_extra
 
 
 def wilson(right: int, count: int) -> tuple[float, float]:
-    """Return the Wilson score interval of a share, at 95%.
-
-    Args:
-        right: How many.
-        count: Of how many.
-
-    Returns:
-        Its ends.
-    """
-    found: Any = _stats().binomtest(right, count).proportion_ci(method="wilson")
-    return float(found.low), float(found.high)
+    """Return the Wilson score interval of a share, at 95%."""
+    interval: Any = _stats().binomtest(right, count).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,59 +44,74 @@ class PairedTest:
         )
 
 
-def paired_test(
-    first: Sequence[Answer], second: Sequence[Answer], names: tuple[str, str]
-) -> PairedTest:
-    """Compare two ways on the rows that both have answered.
-
-    Args:
-        first: Answers of one.
-        second: Answers of the other.
-        names: What they are called.
-
-    Returns:
-        The comparison.
-    """
-    theirs = {answer.row: answer.right for answer in second}
-    both = [(answer.right, theirs[answer.row]) for answer in first if answer.row in theirs]
-    return mcnemar([one for one, _ in both], [other for _, other in both], names)
-
-
 def mcnemar(first: Sequence[bool], second: Sequence[bool], names: tuple[str, str]) -> PairedTest:
-    """Compare two ways row by row, with McNemar's exact test.
-
-    Args:
-        first: Which rows one got right.
-        second: Which of the same rows the other did.
-        names: What they are called.
-
-    Returns:
-        The comparison.
-    """
-    ahead = sum(one and not other for one, other in zip(first, second, strict=True))
-    behind = sum(other and not one for one, other in zip(first, second, strict=True))
+    """Compare which of the same rows two ways got right, with McNemar's exact test."""
+    pairs = list(zip(first, second, strict=True))
+    ahead = sum(bool(one and not other) for one, other in pairs)
+    behind = sum(bool(other and not one) for one, other in pairs)
     p_value = 1.0
     if ahead + behind:
         p_value = float(_stats().binomtest(min(ahead, behind), ahead + behind, 0.5).pvalue)
     return PairedTest(
         first=names[0],
         second=names[1],
-        difference=(ahead - behind) / max(1, len(first)),
+        difference=(ahead - behind) / max(1, len(pairs)),
         only_first=ahead,
         only_second=behind,
         p_value=p_value,
     )
 
 
-def covered(spans: Sequence[tuple[float, float]]) -> float:
-    """Return the length of a union of intervals.
+@dataclass(frozen=True, kw_only=True)
+class Ratio:
+    """A ratio of sums.
+
+    Attributes:
+        value: Sum of the first over sum of the second; not a mean of ratios.
+        interval: Its bootstrap interval over questions; None for a single question.
+    """
+
+    value: float
+    interval: tuple[float, float] | None
+
+
+def bootstrap_ratio(
+    pairs: Sequence[tuple[float, float]], *, confidence: float = 0.95, seed: int = 0
+) -> Ratio:
+    """Divide two sums over the same questions.
 
     Args:
-        spans: Their beginnings and ends.
+        pairs: What each question took in the first way and in the second.
+        confidence: Level of the interval.
+        seed: Seed of the bootstrap.
 
-    Returns:
-        The time that at least one of them covers.
+    Raises:
+        ImportError: If scipy is missing.
     """
+    value = sum(first for first, _ in pairs) / sum(second for _, second in pairs)
+    if len(pairs) < 2:
+        return Ratio(value=value, interval=None)
+
+    def ratio(first: Any, second: Any, axis: int = -1) -> Any:
+        return first.sum(axis=axis) / second.sum(axis=axis)
+
+    columns = list(zip(*pairs, strict=True))
+    low, high = bootstrap(columns, ratio, seed=seed, confidence_level=confidence)
+    return Ratio(value=value, interval=(float(low), float(high)))
+
+
+def bootstrap(
+    columns: Sequence[Any], statistic: Callable[..., Any], *, seed: int, **options: Any
+) -> tuple[Any, Any]:
+    """Return the ends of a statistic's bootstrap interval over rows, as scipy works it out."""
+    # Percentiles, because BCa is undefined if all rows are alike.
+    options = {"paired": True, "method": "percentile", "rng": seed, **options}
+    interval = _stats().bootstrap(tuple(columns), statistic, **options).confidence_interval
+    return interval.low, interval.high
+
+
+def covered(spans: Sequence[tuple[float, float]]) -> float:
+    """Return the time that at least one of several intervals, begins and ends, covers."""
     total, reached = 0.0, float("-inf")
     for begin, end in sorted(spans):
         total += max(0.0, end - max(begin, reached))
@@ -115,10 +122,6 @@ def covered(spans: Sequence[tuple[float, float]]) -> float:
 def auc(scores: Sequence[float], right: Sequence[bool]) -> float:
     """Return how often a right answer's score is above a wrong one's; ties count half.
 
-    Args:
-        scores: One for each answer.
-        right: Which of them are right.
-
     Returns:
         The area under the ROC curve; 0.5 if all answers are right, or all wrong.
     """
@@ -127,15 +130,13 @@ def auc(scores: Sequence[float], right: Sequence[bool]) -> float:
     if not good or not bad:
         return 0.5
     # The method concerns its p-value only, and this one needs no long sums.
-    found: Any = _stats().mannwhitneyu(good, bad, method="asymptotic")
-    return float(found.statistic) / len(good) / len(bad)
+    test: Any = _stats().mannwhitneyu(good, bad, method="asymptotic")
+    return float(test.statistic) / len(good) / len(bad)
 
 
 def _stats() -> Any:
     try:
         from scipy import stats
     except ImportError as error:
-        raise ImportError(
-            'the intervals need scipy: pip install "langchain-gkt[report]"'
-        ) from error
+        raise missing_extra("scipy") from error
     return stats

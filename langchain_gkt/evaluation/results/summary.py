@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from statistics import median
+from typing import TYPE_CHECKING
 
+from langchain_gkt.evaluation.results.answer_table import STUDENT, TEACHER, guidance_tokens
 from langchain_gkt.evaluation.results.statistics import covered, wilson
-from langchain_gkt.evaluation.running.records import Answer, AnswerPart
+from langchain_gkt.evaluation.running.records import AnswerPart
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """The sums over all answers of one mode and length.
+    """The sums over all answers of one strategy and guidance length.
 
     Attributes:
-        mode: ``teacher``, ``student`` or ``guided``.
-        length: Most guidance tokens; None in the other modes.
+        mode: The strategy: what the chain was given as ``mode``.
+        length: Most guidance tokens; None where guidance plays no part.
         rows: How many answers.
         accuracy: Share of them that the main metric calls right.
         interval: Wilson interval of the accuracy, at 95%.
@@ -60,58 +63,43 @@ class Summary:
         return tokens / self.wall_seconds if self.wall_seconds else 0.0
 
 
-def summarise(answers: Sequence[Answer]) -> Summary:
-    """Sum up answers of one mode and length.
-
-    Args:
-        answers: One for each row, at least one.
-
-    Returns:
-        The sums.
-    """
-    count, right = len(answers), sum(answer.right for answer in answers)
-    first = [a.first_token_seconds for a in answers if a.first_token_seconds is not None]
-    others = [name for name in answers[0].verdicts if name != "answer"]
+def summarise(table: pandas.DataFrame) -> Summary:
+    """Sum up one group of an `answer_table`: answers of one strategy and guidance length."""
+    count, right = len(table), int(table["right"].sum())
+    first = table["first_token_seconds"]
+    others = [name for name in map(str, table) if name.startswith("is_") and name != "is_answer"]
+    ends = table["started"] + table["seconds"]
     return Summary(
-        mode=answers[0].mode,
-        length=answers[0].length,
+        mode=table["strategy"].iloc[0],
+        length=guidance_tokens(table)[0],
         rows=count,
         accuracy=right / count,
         interval=wilson(right, count),
-        metrics={name: sum(a.verdicts[name] is True for a in answers) / count for name in others},
-        unparsed=sum(a.verdicts["answer"] is None for a in answers) / count,
-        leaked=sum(a.leaked for a in answers) / count,
-        asked=sum(a.teacher.calls > 0 for a in answers) / count,
-        teacher=add_parts([a.teacher for a in answers]),
-        student=add_parts([a.student for a in answers]),
-        wall_seconds=covered([(a.started, a.started + a.seconds) for a in answers]),
-        seconds=median(a.seconds for a in answers),
-        first_token_seconds=median(first) if first else None,
+        metrics={name[3:]: sum(v is True for v in table[name]) / count for name in others},
+        unparsed=float(table["is_answer"].isna().mean()),
+        leaked=float(table["leaked"].mean()),
+        asked=float((table["teacher_calls"] > 0).mean()),
+        teacher=_sum_part(table, TEACHER),
+        student=_sum_part(table, STUDENT),
+        wall_seconds=covered(list(zip(table["started"], ends, strict=True))),
+        seconds=float(table["seconds"].median()),
+        first_token_seconds=float(first.median()) if first.notna().any() else None,
     )
 
 
-def add_parts(parts: Sequence[AnswerPart]) -> AnswerPart:
-    """Add up; a cost that is unknown for one is unknown for all.
+def _sum_part(table: pandas.DataFrame, role: str) -> AnswerPart:
+    """Add up one model's part; a cost that is unknown for one answer is unknown for all."""
 
-    Args:
-        parts: The parts.
+    def money(name: str) -> str | None:
+        costs = table[f"{role}_{name}"]
+        return None if costs.isna().any() else str(sum(map(Decimal, costs), Decimal(0)))
 
-    Returns:
-        Their sums; the time to the first token is the mean of those that have one.
-    """
-    first = [p.first_token_seconds for p in parts if p.first_token_seconds is not None]
-
-    def total(costs: Sequence[str | None]) -> str | None:
-        known = [Decimal(cost) for cost in costs if cost is not None]
-        return str(sum(known, Decimal(0))) if len(known) == len(costs) else None
-
+    counts = ("calls", "prompt_tokens", "completion_tokens", "unreported")
+    first = table[f"{role}_first_token_seconds"]
     return AnswerPart(
-        calls=sum(p.calls for p in parts),
-        prompt_tokens=sum(p.prompt_tokens for p in parts),
-        completion_tokens=sum(p.completion_tokens for p in parts),
-        prompt_cost=total([p.prompt_cost for p in parts]),
-        completion_cost=total([p.completion_cost for p in parts]),
-        seconds=sum(p.seconds for p in parts),
-        first_token_seconds=sum(first) / len(first) if first else None,
-        unreported=sum(p.unreported for p in parts),
+        **{name: int(table[f"{role}_{name}"].sum()) for name in counts},
+        prompt_cost=money("prompt_cost"),
+        completion_cost=money("completion_cost"),
+        seconds=sum(table[f"{role}_seconds"]),
+        first_token_seconds=float(first.mean()) if first.notna().any() else None,
     )

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from langchain_gkt.evaluation.results import charts
+from langchain_gkt.evaluation.results.answer_table import TEACHER_ALONE, answer_table, settings_of
 from langchain_gkt.evaluation.results.base import EvaluationResult, per_thousand, percent, share
-from langchain_gkt.evaluation.results.choice_table import choice_tables
-from langchain_gkt.evaluation.results.frontier import (
-    SHOWN_POINTS,
-    Choice,
+from langchain_gkt.evaluation.results.choice import FEWEST, Choice, choice_tables, choose_among
+from langchain_gkt.evaluation.results.outcomes import (
+    CONFIDENCE_GATES,
     OperatingPoint,
     OutcomeMatrix,
-    choose_among,
     frontiers,
-    thinned,
 )
 from langchain_gkt.evaluation.results.per_question.choice import (
     Goal,
@@ -27,18 +24,19 @@ from langchain_gkt.evaluation.results.per_question.choice import (
     choose_per_question,
 )
 from langchain_gkt.evaluation.results.per_question.tables import tables as per_question_tables
-from langchain_gkt.evaluation.results.statistics import auc
 from langchain_gkt.evaluation.results.summary import Summary, summarise
+from langchain_gkt.evaluation.results.sweep_charts import accuracy_chart, frontier_chart
 from langchain_gkt.evaluation.running.replay import CUT_METHODS
 from langchain_gkt.evaluation.running.run_store import RunStore
+from langchain_gkt.gates import ThresholdGate
 from langchain_gkt.prompts.plain_data import kept_prompt
 from langchain_gkt.reporting.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_KINDS = ("fixed length", "gated", "both")
 _GOALS = (0.25, 0.5, 0.75, 0.9, 1.0)
+_SHOWN_POINTS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +47,8 @@ class Sweep(EvaluationResult):
         teacher: Sums of the teacher alone, over the rows that are answered in every way.
         student: Sums of the student alone.
         by_length: Sums of guided answers by guidance length, 0 (the student alone) included.
-        ways: The same answers row by row, for choosing.
+        further: Sums of the answers of any other strategy, by its name.
+        outcomes: The same answers row by row, for choosing.
         methods: How many teacher answers are cut in which way; see `CUT_METHODS`.
         checks: Guidances that the teacher was really asked for again, and whether they were the
             ones that had been cut.
@@ -61,7 +60,8 @@ class Sweep(EvaluationResult):
     teacher: Summary
     student: Summary
     by_length: dict[int, Summary]
-    ways: OutcomeMatrix
+    outcomes: OutcomeMatrix
+    further: Mapping[str, Summary] = field(default_factory=dict)
     methods: Mapping[str, int] = field(default_factory=dict)
     checks: tuple[dict[str, Any], ...] = ()
     max_loss: float = 0.02
@@ -75,46 +75,38 @@ class Sweep(EvaluationResult):
             folder: The run's folder.
             only: Keys of the rows to look at; None for all.
 
-        Returns:
-            The sweep.
-
         Raises:
             ValueError: If the run ended before any row was answered in every way.
         """
         answers, failures = cls.read(folder)
-        lengths = sorted({a.length for a in answers if a.length is not None})
-        by_way: dict[Any, dict[str, Any]] = {}
-        for answer in answers:
-            way = answer.length if answer.mode == "guided" else answer.mode
-            by_way.setdefault(way, {})[answer.row] = answer
+        table = answer_table(answers)
+        table = table.assign(setting=settings_of(table))
         # A length at which everything fails must not leave the others without rows.
-        ways = ["teacher", "student", *lengths]
-        rows = [
-            row
-            for row in folder.manifest["rows"]
-            if all(row in by_way.get(way, {}) for way in ways) and (only is None or row in only)
-        ]
-        if not rows:
+        settings = {0, TEACHER_ALONE, *table["setting"]}
+        counts = table.groupby("row")["setting"].nunique()
+        rows = counts.index[counts == len(settings)]
+        table = table[table["row"].isin(rows if only is None else set(rows) & set(only))]
+        if table.empty:
             raise ValueError(
                 f"{folder.path or 'the sweep'} holds no row that is answered in every way; call "
                 "sweep() with the same out= to go on"
             )
-        found = {way: [by_way[way][row] for row in rows] for way in ways}
-        student = summarise(found["student"])
+        sums = {
+            setting: summarise(group) for setting, group in table.groupby("setting", sort=False)
+        }
+        outcomes = OutcomeMatrix.of(
+            table, dict(zip(folder.manifest["rows"], folder.manifest["questions"], strict=True))
+        )
         cuts = {line["row"]: line["method"] for line in folder.lines if line["type"] == "cut"}
         return cls(
             folder=folder,
             answers=tuple(answers),
             failures=failures,
-            teacher=summarise(found["teacher"]),
-            student=student,
-            by_length={0: student, **{n: summarise(found[n]) for n in lengths}},
-            ways=OutcomeMatrix.of(
-                found["teacher"],
-                found["student"],
-                {n: found[n] for n in lengths},
-                dict(zip(folder.manifest["rows"], folder.manifest["questions"], strict=True)),
-            ),
+            teacher=sums[TEACHER_ALONE],
+            student=sums[0],
+            by_length={length: sums[length] for length in outcomes.lengths},
+            further={name: one for name, one in sums.items() if isinstance(name, str)},
+            outcomes=outcomes,
             methods=Counter(cuts.values()),
             checks=tuple(line for line in folder.lines if line["type"] == "check"),
             teacher_prompt=kept_prompt(folder.manifest["settings"]["chain"].get("teacher_prompt")),
@@ -124,7 +116,7 @@ class Sweep(EvaluationResult):
         self,
         *,
         max_loss: float = 0.02,
-        gate: bool = False,
+        gate: bool | ThresholdGate = False,
         predictor: bool = False,
         price_per_point: float | None = None,
         share: float | None = None,
@@ -143,7 +135,8 @@ class Sweep(EvaluationResult):
         Args:
             max_loss: Accuracy that may be given up, such as 0.02 for two points; with
                 ``predictor`` against the best length or the teacher alone.
-            gate: Whether the teacher may be left out if the student is sure.
+            gate: Whether the teacher may be left out if the student is sure; or another gate,
+                whose threshold is to be found.
             predictor: Whether to learn how much guidance each question needs.
             price_per_point: With ``predictor``: what a point of accuracy is worth, in the unit of
                 the tables; it takes the place of ``max_loss``.
@@ -166,12 +159,12 @@ class Sweep(EvaluationResult):
             for name, value in (("price_per_point", price_per_point), ("share", share)):
                 if value is not None:
                     raise ValueError(f"{name} is for choose(predictor=True); give both, or neither")
-            choice = choose_among(self.ways, max_loss=max_loss, gate=gate, seed=seed, cut=cut)
+            choice = choose_among(self.outcomes, max_loss=max_loss, gate=gate, seed=seed, cut=cut)
         elif gate:
             raise ValueError("gate and predictor both say when to ask; give one of them")
         else:
             goal = Goal(max_loss=max_loss, price_per_point=price_per_point, share=share)
-            choice = choose_per_question(self.ways, goal, seed=seed, cut=cut)
+            choice = choose_per_question(self.outcomes, goal, seed=seed, cut=cut)
         same = {
             "min_tokens": swept.get("min_tokens", 0),
             "teacher_prompt": self.teacher_prompt,
@@ -184,30 +177,28 @@ class Sweep(EvaluationResult):
         Returns:
             Points by kind: ``fixed length``; ``gated`` (the teacher's whole answer if the student
             is unsure); ``both`` (guidance of some length if the student is unsure);
-            ``teacher only`` and ``student only``, which have one point each.
+            ``teacher only``, ``student only`` and any further strategy, by its name, which have
+            one point each.
         """
         return self._frontiers
 
     @cached_property
     def _frontiers(self) -> dict[str, list[OperatingPoint]]:
-        return frontiers(self.ways)
+        return frontiers(self.outcomes)
 
     # --- tables ---
 
     def table(self) -> Table:
         """Return accuracy and cost by length."""
         metrics = list(self.student.metrics)
-        lines = []
-        for length, one in self.by_length.items():
-            name = f"{length}" if length else "0 (student alone)"
-            lines.append(self._line(name, one, metrics))
-        lines.append(self._line("all (teacher alone)", self.teacher, metrics))
+        lengths = {str(n) if n else "0 (student alone)": one for n, one in self.by_length.items()}
+        every = {**lengths, **self.further, "all (teacher alone)": self.teacher}
         head = ["guidance tokens", "accuracy (95%)", *metrics, "unparsed", "leak"]
         head += ["teacher tokens", "$ per 1,000", "of teacher", "seconds"]
         return Table(
             title=f"{self.task_name}: {self.student.rows} questions",
             head=head,
-            rows=lines,
+            rows=[self._line(name, one, metrics) for name, one in every.items()],
             notes=[
                 "leak: how often the guidance alone contains the answer",
                 "teacher tokens: share of the completion tokens of teacher-only answers; "
@@ -220,7 +211,7 @@ class Sweep(EvaluationResult):
             ],
         )
 
-    def _line(self, name: str, one: Summary, metrics: Sequence[str]) -> list[str]:
+    def _line(self, name: str, one: Summary, metrics: list[str]) -> list[str]:
         tokens, full = one.teacher.completion_tokens, self.teacher.teacher.completion_tokens
         against = "?"
         if one.cost is not None and self.teacher.cost:
@@ -230,7 +221,7 @@ class Sweep(EvaluationResult):
             share(one.accuracy, one.interval),
             *(percent(one.metrics[metric]) for metric in metrics),
             percent(one.unparsed),
-            percent(one.leaked) if one.mode == "guided" else "-",
+            "-" if one.length is None else percent(one.leaked),
             percent(tokens / full) if full else "?",
             per_thousand(one),
             against,
@@ -239,27 +230,27 @@ class Sweep(EvaluationResult):
 
     def notes(self) -> list[str]:
         """Return what the tables' numbers do not include."""
-        found, total = super().notes(), len(self.manifest["rows"])
+        notes, total = super().notes(), len(self.manifest["rows"])
         if self.student.rows < total:
-            found.append(f"{self.student.rows} of {total} rows are answered in every way")
+            notes.append(f"{self.student.rows} of {total} rows are answered in every way")
         if prompt := self.manifest["settings"]["chain"].get("teacher_prompt"):
             names = [step if isinstance(step, str) else step["prompt"] for step in prompt]
-            found.append(
+            notes.append(
                 f"the teacher was shown a prompt of its own ({', '.join(names)}), also where it "
                 "answers alone: shares of its bill are of that prompt's"
             )
             if kept_prompt(prompt) is None and self.teacher_prompt is None:
-                found.append(
+                notes.append(
                     "a file cannot hold that prompt: the policies of this report go without it, so "
                     "give the chain teacher_prompt="
                 )
-        return found
+        return notes
 
     def _check_notes(self) -> list[str]:
         if not self.checks:
             return []
-        same, cost = sum(c["same"] for c in self.checks), Decimal(0)
-        cost = sum((Decimal(c["cost"]) for c in self.checks), cost)
+        same = sum(check["same"] for check in self.checks)
+        cost = sum((Decimal(check["cost"]) for check in self.checks), Decimal(0))
         lengths = ", ".join(str(n) for n in sorted({c["length"] for c in self.checks}))
         return [
             f"asked again at {lengths} tokens: {same} of {len(self.checks)} guidances were the "
@@ -272,39 +263,35 @@ class Sweep(EvaluationResult):
         Returns:
             Choices by ``fixed length`` and ``gated length``; none if there are too few rows.
         """
-        if self.student.rows < 4:
+        if self.student.rows < FEWEST:
             return {}
-        found = {"fixed length": self.choose(max_loss=self.max_loss)}
-        if self.ways.tells_confidence:
-            found["gated length"] = self.choose(max_loss=self.max_loss, gate=True)
-        return found
+        choices = {"fixed length": self.choose(max_loss=self.max_loss)}
+        if self.outcomes.tells_confidence:
+            choices["gated length"] = self.choose(max_loss=self.max_loss, gate=True)
+        return choices
 
     @cached_property
     def per_question(self) -> PerQuestionChoice | str:
         """What `choose` finds with a predictor, or why it finds nothing."""
         try:
-            return choose_per_question(self.ways, Goal(max_loss=self.max_loss))
+            return choose_per_question(self.outcomes, Goal(max_loss=self.max_loss))
         except (ValueError, ImportError) as error:
             return str(error)
 
     def tables(self) -> list[Table]:
         """Return accuracy by length, the frontier, and the choices."""
-        found = [
+        tables = [
             self.table(),
             self._frontier_table(),
             self._price_table(),
             *choice_tables(self.choices(), self.max_loss),
         ]
         if isinstance(self.per_question, PerQuestionChoice):
-            found += per_question_tables(self.per_question)
-        return found
+            tables += per_question_tables(self.per_question)
+        return tables
 
     def price_of(self, accuracy: float, kind: str) -> float | None:
-        """Return the lowest price of an accuracy, over all rows.
-
-        Args:
-            accuracy: A share of right answers.
-            kind: A key of `frontiers`.
+        """Return the lowest price of an accuracy, over all rows, by a kind of `frontiers`.
 
         Returns:
             The price, in the unit of the tables; None if this kind never gets so accurate.
@@ -319,14 +306,15 @@ class Sweep(EvaluationResult):
         return sorted({low + (high - low) * part for part in _GOALS}) if high > low else []
 
     def _price_table(self) -> Table:
-        kinds = [kind for kind in self.frontiers() if kind in _KINDS]
-        found = {goal: [self.price_of(goal, kind) for kind in kinds] for goal in self.goals()}
+        kinds = [kind for kind in self.frontiers() if kind not in ("teacher only", "student only")]
+        prices = {goal: [self.price_of(goal, kind) for kind in kinds] for goal in self.goals()}
+        written = self.outcomes.written
         return Table(
-            title=f"What an accuracy costs, {self.ways.price_name}",
+            title=f"What an accuracy costs, {self.outcomes.price_name}",
             head=["accuracy of at least", *kinds],
             rows=[
-                [percent(goal), *("-" if one is None else self.ways.written(one) for one in prices)]
-                for goal, prices in found.items()
+                [percent(goal), *("-" if price is None else written(price) for price in line)]
+                for goal, line in prices.items()
             ],
             notes=["the cheapest of each kind, picked by looking at all rows"],
         )
@@ -336,66 +324,66 @@ class Sweep(EvaluationResult):
             [
                 kind,
                 point.guidance,
-                point.gate,
+                point.asks_below,
                 percent(point.accuracy),
                 percent(point.asked),
                 point.price,
             ]
             for kind, points in self.frontiers().items()
-            for point in thinned(points)
+            for point in _thinned(points)
         ]
         notes = [
             "fixed length: guidance for every question; gated: the whole answer from the teacher, "
             "where the student is unsure; both: guidance, where the student is unsure",
             "the points that no cheaper one of their kind beats, at most "
-            f"{SHOWN_POINTS} of each; picked by looking at all rows, so a little too good",
+            f"{_SHOWN_POINTS} of each; picked by looking at all rows, so a little too good",
             *self._confidence_notes(),
             *self._predictor_notes(),
         ]
-        return Table(
-            title="Accuracy for its cost",
-            head=["kind", "guidance", "asks below", "accuracy", "asked", self.ways.price_name],
-            rows=lines,
-            notes=notes,
-        )
+        head = ["kind", "guidance", "asks below", "accuracy", "asked", self.outcomes.price_name]
+        return Table(title="Accuracy for its cost", head=head, rows=lines, notes=notes)
 
     def _confidence_notes(self) -> list[str]:
-        if not self.ways.tells_confidence:
+        outcomes = self.outcomes
+        if not outcomes.tells_confidence:
             return ["the student does not tell how sure it is, so there is no gate"]
-        right = self.ways.outcomes[0].right
-        found = ", ".join(
-            f"{tokens}: {auc(scores, right):.2f}"
-            for tokens, scores in self.ways.confidences.items()
-        )
-        probe = self.ways.gates(range(len(right)))[0]
+        areas = {
+            gate.probe_tokens: outcomes.separation(gate, range(len(outcomes.rows)))
+            for gate in CONFIDENCE_GATES
+        }
+        found = ", ".join(f"{tokens}: {area:.2f}" for tokens, area in areas.items())
         return [
-            f"asks below: this confidence over the student's first {probe} token(s)",
+            "asks below: this confidence over the student's first "
+            f"{max(areas, key=lambda tokens: areas[tokens])} token(s)",
             "confidence: how often the student is surer of a right answer of its own than of a "
             f"wrong one (0.5 is chance), by the number of first tokens it is taken over: {found}",
         ]
 
     def _predictor_notes(self) -> list[str]:
-        found = self.per_question
-        if isinstance(found, str):
-            return [f"no predictor: {found}"]
-        if self.ways.tells_confidence and self.ways.entropies is None:
+        if isinstance(self.per_question, str):
+            return [f"no predictor: {self.per_question}"]
+        if self.outcomes.tells_confidence and not self.outcomes.has_signal("entropy_1"):
             return [
                 "the predictor does without the entropies of the student's first tokens: torch "
-                "tells them, other engines do not; sweep() with the same out= adds what an older "
-                "release did not record"
+                "tells them, other engines do not"
             ]
         return []
 
     def figures(self) -> dict[str, Figure]:
-        """Draw accuracy by guidance length, and accuracy for its cost.
-
-        Returns:
-            Matplotlib figures by file name.
+        """Draw accuracy by guidance length, and accuracy for its cost, by file name.
 
         Raises:
             ImportError: If matplotlib is missing.
         """
         return {
-            "accuracy": charts.accuracy_by_length(self.by_length, self.teacher),
-            "frontier": charts.frontier(self.frontiers(), self.ways.price_name),
+            "accuracy": accuracy_chart(self.by_length, self.teacher, self.further),
+            "frontier": frontier_chart(self.frontiers(), self.outcomes.price_name),
         }
+
+
+def _thinned(points: list[OperatingPoint]) -> list[OperatingPoint]:
+    """Return `_SHOWN_POINTS` of many points, the first and the last among them."""
+    if len(points) <= _SHOWN_POINTS:
+        return points
+    last = _SHOWN_POINTS - 1
+    return [points[round(i * (len(points) - 1) / last)] for i in range(_SHOWN_POINTS)]

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, field
+from dataclasses import InitVar, asdict, field
 from decimal import Decimal, InvalidOperation
-from typing import Any, TypeAlias, TypeVar
+from itertools import zip_longest
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from langchain_gkt.costs.totals import CallRecord
 from langchain_gkt.evaluation.validation import plain_error
+from langchain_gkt.gates.first_tokens import first_token_signals
+from langchain_gkt.modes import Mode
+from langchain_gkt.students.protocol import FirstToken
 
 T = TypeVar("T")
 
-AnswerKey: TypeAlias = tuple[str, str, int | None]
-"""Names an answer: its row, mode and length."""
+SWEPT: Mode = "guided"
+"""The mode whose guidance length a sweep varies."""
+
+
+class AnswerKey(NamedTuple):
+    """The name that no other answer of its run has; see `Answer`."""
+
+    row: str
+    mode: str
+    length: int | None = None
+    sample: int = 0
+
 
 _KNOWN_FIELDS = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
 
@@ -65,15 +79,7 @@ class AnswerPart:
 
 
 def part_of(calls: Sequence[CallRecord], role: str) -> AnswerPart:
-    """Sum up one model's calls.
-
-    Args:
-        calls: What a `CostTracker` with ``keep_calls`` kept of one chain call.
-        role: ``teacher`` or ``student``.
-
-    Returns:
-        The sums.
-    """
+    """Sum up one role's calls, of those that a `CostTracker` kept of one call of the chain."""
     mine = [call for call in calls if call.role == role]
     unreported = sum(call.counts.unreported_calls for call in mine)
     priced = not any(call.counts.unpriced_calls for call in mine)
@@ -129,8 +135,9 @@ class Answer:
 
     Attributes:
         row: The row's key.
-        mode: ``teacher``, ``student`` or ``guided``.
-        length: Most guidance tokens; None in the other modes.
+        mode: How it was made: what the chain was given as ``mode``.
+        length: Most guidance tokens; None where guidance plays no part.
+        sample: Its number among the answers that were made alike.
         text: The whole answer.
         guidance: What of it the teacher wrote, as the student read it.
         verdicts: Metric names and what they say: right, wrong, or None for unparsed.
@@ -143,15 +150,17 @@ class Answer:
         finish_reason: Why it ended.
         finished_by: ``teacher`` or ``student``.
         fallback: Why the student answered without guidance it should have had, or None.
-        confidence: The student's, if the policy depended on it.
-        probabilities: Those that the student gives its own first tokens, if it was asked.
-        entropies: Those of the distributions that these tokens were chosen from, likewise.
+        signals: What was measured of the question, or of the student's own answer to it, by name.
         replayed: Whether the teacher's part comes from a reply that was already paid for.
+        confidence: How lines of schema version 1 name the signal ``confidence``.
+        probabilities: How they hold the signals ``probability_1`` and so on.
+        entropies: How they hold the signals ``entropy_1`` and so on.
     """
 
     row: str
     mode: str
     length: int | None = None
+    sample: int = 0
     text: str
     guidance: str = ""
     verdicts: dict[str, bool | None]
@@ -164,13 +173,23 @@ class Answer:
     finish_reason: str | None = None
     finished_by: str = "student"
     fallback: str | None = None
-    confidence: float | None = None
-    probabilities: list[float] | None = None
-    entropies: list[float] | None = None
+    signals: dict[str, float] = field(default_factory=dict)
     replayed: bool = False
+    confidence: InitVar[float | None] = None
+    probabilities: InitVar[list[float] | None] = None
+    entropies: InitVar[list[float] | None] = None
 
-    def __post_init__(self) -> None:
-        """Refuse an answer that the main metric has not judged."""
+    def __post_init__(
+        self,
+        confidence: float | None,
+        probabilities: list[float] | None,
+        entropies: list[float] | None,
+    ) -> None:
+        """Name the signals of old lines; refuse an answer that the main metric has not judged."""
+        if confidence is not None:
+            self.signals.setdefault("confidence", confidence)
+        columns = zip_longest(probabilities or (), entropies or ())
+        self.signals.update(first_token_signals([FirstToken(*pair) for pair in columns]))
         if "answer" not in self.verdicts:
             raise ValueError("Answer.verdicts must hold the main metric's verdict, 'answer'")
 
@@ -182,7 +201,7 @@ class Answer:
     @property
     def key(self) -> AnswerKey:
         """The name that no other answer of its run has."""
-        return self.row, self.mode, self.length
+        return AnswerKey(self.row, self.mode, self.length, self.sample)
 
     @property
     def cost(self) -> Decimal | None:

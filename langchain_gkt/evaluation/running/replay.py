@@ -44,7 +44,7 @@ class ReplayedReply:
         text = recorded.text.encode()
         usage: Any = recorded.usage or {}
         self.reasoning = (usage.get("output_token_details") or {}).get("reasoning") or 0
-        # Bytes that are not the text's, such as behind a removed blank, say nothing about it.
+        # Bytes that are not the text's, such as behind a removed space, say nothing about it.
         pieces = [bytes.fromhex(piece) for piece in recorded.pieces or ()]
         self.method = "logprobs"
         if b"".join(pieces) != text or not pieces:
@@ -141,8 +141,8 @@ def logprob_pieces(message: AIMessage) -> list[str] | None:
     if not content:
         return None
     return [
-        (bytes(one["bytes"]) if one.get("bytes") is not None else one["token"].encode()).hex()
-        for one in content
+        (bytes(token["bytes"]) if token.get("bytes") is not None else token["token"].encode()).hex()
+        for token in content
     ]
 
 
@@ -159,7 +159,7 @@ def token_splitter(tokenizer: Any) -> TokenSplitter:
 
     def split(text: str) -> list[str]:
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        # Not by offsets: many tokenizers leave a word's leading blank out of them.
+        # Not by offsets: many tokenizers leave a word's leading space out of them.
         prefixes = [""]
         for size in range(1, len(ids) + 1):
             seen = tokenizer.decode(ids[:size], clean_up_tokenization_spaces=False)

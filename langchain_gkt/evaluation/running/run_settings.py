@@ -1,4 +1,4 @@
-"""What a run is made with, in plain values: the settings in which all its sittings must agree."""
+"""What a run is made with, in plain values: the settings in which all its sessions must agree."""
 
 from __future__ import annotations
 
@@ -31,12 +31,6 @@ def run_settings(
 ) -> dict[str, Any]:
     """Describe what a run is made with, the same in every process, without keys and addresses.
 
-    Args:
-        chain: The chain that is asked.
-        task: The questions.
-        teacher_price: As for `CostTracker`.
-        student_price: As for `CostTracker`.
-
     Returns:
         Plain values.
     """
@@ -63,6 +57,8 @@ def run_settings(
             "temperature": chain.temperature,
             "stop": chain.stop,
             "on_teacher_error": chain.on_teacher_error,
+            # Left out without a vote: runs written before know nothing of it.
+            **({"samples": chain.samples} if chain.samples > 1 else {}),
         },
         "prices": {"teacher": _price(teacher_price), "student": _price(student_price)},
     }

@@ -17,8 +17,10 @@ from typing_extensions import TypedDict
 from langchain_gkt.evaluation.running.line_shapes import check_line
 from langchain_gkt.evaluation.validation import plain_error
 
-SCHEMA_VERSION = 1
-"""Grows when a field of a line or of the manifest is renamed or removed."""
+SCHEMA_VERSION = 2
+"""Grows when a field of a line or of the manifest is renamed or removed.
+
+Version 1 named no signals, and its manifest called sessions ``sittings``. It is still read."""
 
 MANIFEST, LINES = "manifest.json", "lines.jsonl"
 _PACKAGES = ("langchain-gkt", "langchain-core", "langchain-openai", "transformers", "torch")
@@ -30,10 +32,10 @@ class Manifest(TypedDict):
     Attributes:
         schema_version: `SCHEMA_VERSION` when it was written.
         kind: ``compare`` or ``sweep``.
-        settings: What all sittings of the run agree in.
+        settings: What all sessions of the run agree in.
         rows: The rows' keys.
         questions: Their questions, in the same order.
-        sittings: When, with which versions and options each sitting began.
+        sessions: When, with which versions and options each session began.
     """
 
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
@@ -43,7 +45,7 @@ class Manifest(TypedDict):
     settings: dict[str, Any]
     rows: list[str]
     questions: list[str]
-    sittings: list[dict[str, Any]]
+    sessions: list[dict[str, Any]]
 
 
 _MANIFEST = TypeAdapter(Manifest)
@@ -78,16 +80,16 @@ class RunStore:
 
         Args:
             kind: ``compare`` or ``sweep``.
-            settings: What all sittings of one run must agree in.
-            rows: The rows' keys with their questions; a later sitting may add some.
-            about: What else to write down about this sitting.
+            settings: What all sessions of one run must agree in.
+            rows: The rows' keys with their questions; a later session may add some.
+            about: What else to write down about this session.
 
         Raises:
             ValueError: If the folder holds another run.
             RuntimeError: If another process writes to it.
             ImportError: If the package filelock is missing.
         """
-        sitting = {
+        session = {
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "versions": _versions(),
             **json.loads(json.dumps(about, default=str)),
@@ -98,7 +100,7 @@ class RunStore:
             "settings": json.loads(json.dumps(settings)),
             "rows": list(rows),
             "questions": list(rows.values()),
-            "sittings": [sitting],
+            "sessions": [session],
         }
         if self.path is None:
             self.manifest = fresh
@@ -107,9 +109,9 @@ class RunStore:
         self.path.mkdir(parents=True, exist_ok=True)
         with _alone(self.path):
             if (self.path / MANIFEST).exists():
-                self.read(mend=True)
+                self.read(truncate=True)
                 _refuse_other(self.path, self.manifest, fresh)
-                fresh["sittings"] = [*self.manifest["sittings"], sitting]
+                fresh["sessions"] = [*self.manifest["sessions"], session]
                 if len(rows) < len(self.manifest["rows"]):
                     fresh |= {name: self.manifest[name] for name in ("rows", "questions")}
             elif (self.path / LINES).exists():
@@ -131,22 +133,18 @@ class RunStore:
         os.replace(draft, self.path / MANIFEST)
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Write one line, and wait until it is on the disk.
-
-        Args:
-            line: What JSON can hold.
-        """
+        """Write one line of what JSON can hold, and wait until it is on the disk."""
         self.lines.append(dict(line))
         if self._file is not None:
             self._file.write(json.dumps(line).encode() + b"\n")
             self._file.flush()
             os.fsync(self._file.fileno())
 
-    def read(self, *, mend: bool = False) -> RunStore:
+    def read(self, *, truncate: bool = False) -> RunStore:
         """Read what is there, without a last line that was cut off.
 
         Args:
-            mend: Whether to cut such a line away in the file, so that others can follow.
+            truncate: Whether to cut such a line away in the file, so that others can follow.
 
         Returns:
             This object.
@@ -163,13 +161,15 @@ class RunStore:
             )
         try:
             self.manifest = json.loads(file.read_text(encoding="utf-8"))
-            found = self.manifest.get("schema_version", "none")
+            version = self.manifest.get("schema_version", "none")
         except (ValueError, AttributeError) as error:
             raise ValueError(f"{file} is damaged: {error}") from error
-        if found != SCHEMA_VERSION:
+        if version not in range(1, SCHEMA_VERSION + 1):
             raise ValueError(
-                f"{file} has schema_version {found}; this release reads {SCHEMA_VERSION}"
+                f"{file} has schema_version {version}; this release reads 1 to {SCHEMA_VERSION}"
             )
+        if "sittings" in self.manifest:
+            self.manifest["sessions"] = self.manifest.pop("sittings")
         try:
             _MANIFEST.validate_python(self.manifest)
         except ValidationError as error:
@@ -182,7 +182,7 @@ class RunStore:
         data = file.read_bytes() if file.exists() else b""
         if data and not data.endswith(b"\n"):
             data = data[: data.rfind(b"\n") + 1]
-            if mend:
+            if truncate:
                 os.truncate(file, len(data))
         self.lines = []
         for number, line in enumerate(data.splitlines(), 1):
@@ -226,8 +226,8 @@ def _refuse_other(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) ->
     advice = "; give the same, or another folder"
     if old["kind"] != new["kind"]:
         raise ValueError(f"out={str(path)!r} holds a {old['kind']}, not a {new['kind']}{advice}")
-    if found := _difference(old["settings"], new["settings"], ""):
-        name, was, now = found
+    if difference := _difference(old["settings"], new["settings"], ""):
+        name, was, now = difference
         raise ValueError(
             f"out={str(path)!r} was begun with {name}={was!r}, and now it is {now!r}{advice}"
         )
@@ -240,17 +240,17 @@ def _difference(old: Any, new: Any, name: str) -> tuple[str, Any, Any] | None:
     if isinstance(old, dict) and isinstance(new, dict):
         for key in {**old, **new}:
             inner = f"{name}.{key}" if name else key
-            if found := _difference(old.get(key), new.get(key), inner):
-                return found
+            if difference := _difference(old.get(key), new.get(key), inner):
+                return difference
         return None
     return None if old == new else (name, old, new)
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for package in _PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:  # an optional one
             continue
-    return found
+    return versions

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from langchain_core.messages import AIMessageChunk
 
 from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
+from langchain_gkt.chain.strategy import strategy_of
 from langchain_gkt.costs import MachineTime
 from langchain_gkt.costs.prices import Prices, refuse_unlisted
 from langchain_gkt.errors import TeacherError
@@ -24,6 +25,7 @@ from langchain_gkt.evaluation.running.run_settings import run_settings
 from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.evaluation.tasks.task import Task
 from langchain_gkt.gates.learned import question_of
+from langchain_gkt.students.protocol import student_of
 
 _MOST_FAILURES = 10
 """If this many questions fail before one succeeds, something is wrong with all of them."""
@@ -45,7 +47,7 @@ class EvaluationRunner:
         concurrency: Most questions at the same time.
         own_prompt: Whether the teacher alone is shown the chain's teacher prompt, too; if not,
             it reads the whole conversation.
-        answers: Finished answers by key, those of earlier sittings included; see `load`.
+        answers: Finished answers by key, those of earlier sessions included; see `load`.
         replies: The teacher's replies by row and mode, likewise.
         spent: US dollars of the run so far, as far as they are known.
     """
@@ -70,36 +72,36 @@ class EvaluationRunner:
         self.prompts = [self.task.prompt(row) for row in self.task.rows]
         asked = [question_of(prompt) for prompt in self.prompts]
         self.questions = dict(zip(self.keys, asked, strict=True))
-        given = self.chain
-        stop = given.stop if given.stop is not None else list(self.task.stop) or None
+        chain = self.chain
+        stop = chain.stop if chain.stop is not None else list(self.task.stop) or None
         # An answer from LangChain's cache would cost nothing and take no time.
-        self.chain = given.model_copy(
+        self.chain = chain.model_copy(
             update={
                 "cache": False,
-                "max_tokens": given.max_tokens or self.task.max_tokens,
+                "max_tokens": chain.max_tokens or self.task.max_tokens,
                 "stop": stop,
             }
         )
 
     def load(self) -> None:
-        """Take over what earlier sittings have finished; the folder must be open for writing."""
+        """Take over what earlier sessions have finished; the folder must be open for writing."""
         lines = self.folder.lines
-        found = [Answer.from_dict(one["answer"]) for one in lines if one["type"] == "answer"]
-        self.answers: dict[AnswerKey, Answer] = {a.key: a for a in found}
+        answers = [Answer.from_dict(line["answer"]) for line in lines if line["type"] == "answer"]
+        self.answers: dict[AnswerKey, Answer] = {answer.key: answer for answer in answers}
         self._judge_again()
         self.replies = {
-            (one["row"], one["mode"]): TeacherReply.from_dict(one["reply"])
-            for one in lines
-            if one["type"] == "reply"
+            (line["row"], line["mode"]): TeacherReply.from_dict(line["reply"])
+            for line in lines
+            if line["type"] == "reply"
         }
-        parts = [reply.part for reply in self.replies.values()] + [a.student for a in found]
+        parts = [reply.part for reply in self.replies.values()] + [a.student for a in answers]
         self.spent = sum((part.cost or Decimal(0) for part in parts), Decimal(0))
 
-    def adopt(self, other: RunStore, *, mode: str) -> None:
-        """Take over what another run has of a mode, and write it down as this run's own.
+    def reuse(self, other: RunStore, *, mode: str) -> None:
+        """Take over what a run of the same questions and models has of a mode, as this run's own.
 
         Args:
-            other: The other run, of the same questions and models.
+            other: The other run.
             mode: ``teacher`` or ``student``.
         """
         keys = set(self.keys)
@@ -117,15 +119,15 @@ class EvaluationRunner:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What all sittings of this run must agree in; see `run_settings`."""
+        """What all sessions of this run must agree in; see `run_settings`."""
         return run_settings(self.chain, self.task, self.teacher_price, self.student_price)
 
     @property
     def about(self) -> dict[str, Any]:
-        """What the manifest says of this sitting."""
+        """What the manifest says of this session."""
         return {
             "concurrency": self.concurrency,
-            "repeatable": getattr(self.chain.student, "repeatable", None),
+            "repeatable": student_of(self.chain.student).repeatable,
             "rows_from": dict(self.task.source),
         }
 
@@ -151,11 +153,7 @@ class EvaluationRunner:
     def recorder(
         self, on_reply: Callable[[TeacherReply], None] = lambda reply: None
     ) -> ReplyRecorder:
-        """Return a tracker for one answer.
-
-        Args:
-            on_reply: Called with the teacher's reply as soon as it ends.
-        """
+        """Return a tracker for one answer; ``on_reply`` gets the teacher's reply as it ends."""
         prices: dict[str, Any] = {
             "teacher_price": self.teacher_price,
             "student_price": self.student_price,
@@ -169,24 +167,15 @@ class EvaluationRunner:
         self.folder.append({"type": "answer", "answer": answer.to_dict()})
 
     def fail(self, key: AnswerKey, error: Exception) -> None:
-        """Write down what failed; a later sitting tries it again."""
-        row, mode, length = key
-        line = {"type": "failure", "row": row, "mode": mode, "length": length}
-        self.folder.append({**line, "error": f"{type(error).__name__}: {error}"})
+        """Write down what failed; a later session tries it again."""
+        line = {"type": "failure", **key._asdict(), "error": f"{type(error).__name__}: {error}"}
+        self.folder.append(line)
 
     async def ask(self, index: int, mode: str) -> Answer:
-        """Ask one question in one mode, and write down what comes back.
-
-        Args:
-            index: The row's number.
-            mode: ``teacher``, ``student`` or ``guided``.
-
-        Returns:
-            The answer.
-        """
+        """Ask the question of a row, by its number, and write down what comes back."""
         key = (self.keys[index], mode)
         chain = self.chain
-        if known := self.replies.get(key):  # paid for in a sitting that ended before the answer
+        if known := self.replies.get(key):  # paid for in a session that ended before the answer
             teacher = RecordedTeacher(reply=ReplayedReply(known))
             chain = chain.model_copy(update={"teacher": teacher})
 
@@ -226,8 +215,7 @@ class EvaluationRunner:
         settings: dict[str, Any] = {"mode": mode}
         if length is not None:
             settings["guidance_tokens"] = length
-        elif mode == "guided":
-            length = chain.guidance_tokens
+        length = length if length is not None else self._length(mode)
         if mode == "teacher" and self.own_prompt:
             settings["teacher_prompt"] = chain.teacher_prompt
         config: Any = {"callbacks": [recorder]}
@@ -259,14 +247,14 @@ class EvaluationRunner:
             leaked=bool(gkt["guidance"]) and self.task.leaked(gkt["guidance"], row),
             teacher=teacher,
             student=part_of(recorder.calls, "student"),
-            # A recorded reply took its time in an earlier sitting.
+            # A recorded reply took its time in an earlier session.
             seconds=seconds + (teacher.seconds if recorded else 0.0),
             first_token_seconds=None if recorded else first,
             started=started,
             finish_reason=message.response_metadata.get("finish_reason"),
             finished_by=gkt["finished_by"],
             fallback=gkt["fallback"],
-            confidence=gkt["confidence"],
+            signals=dict(gkt["signals"]),
             replayed=recorded,
         )
 
@@ -308,8 +296,8 @@ class EvaluationRunner:
         Raises:
             RuntimeError: If so many fail before one succeeds that something must be wrong.
         """
-        modes = {mode for (_, mode, _), _ in jobs}
-        succeeded, failed = sum(mode in modes for _, mode, _ in self.answers), 0
+        modes = {key.mode for key, _ in jobs}
+        succeeded, failed = sum(key.mode in modes for key in self.answers), 0
         todo = iter(jobs)
         progress.begin(name, len(jobs))
 
@@ -341,15 +329,14 @@ class EvaluationRunner:
     def missing(
         self, mode: str, ask: Callable[[int, str], Awaitable[Any]] | None = None
     ) -> list[Job]:
-        """Return a job for each row that has no answer yet in a mode.
-
-        Args:
-            mode: The mode.
-            ask: What to do for a row; None for `ask`.
-        """
-        length = self.chain.guidance_tokens if mode == "guided" else None
+        """Return a job for each row that has no answer yet in a mode: ``ask``, or `ask`."""
+        keys = [AnswerKey(row, mode, self._length(mode)) for row in self.keys]
         return [
-            ((row, mode, length), partial(ask or self.ask, index, mode))
-            for index, row in enumerate(self.keys)
-            if (row, mode, length) not in self.answers
+            (key, partial(ask or self.ask, index, mode))
+            for index, key in enumerate(keys)
+            if key not in self.answers
         ]
+
+    def _length(self, mode: str) -> int | None:
+        """Return the chain's guidance tokens, or None in a mode of one model alone."""
+        return self.chain.guidance_tokens if len(strategy_of(mode).roles) > 1 else None

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
-from functools import partial
 from typing import Any
 
 from langchain_gkt._langchain_compat import RunnableBindingBase
-from langchain_gkt.evaluation.running.records import Answer, AnswerKey, AnswerPart
+from langchain_gkt.evaluation.running.records import SWEPT, Answer, AnswerKey, AnswerPart
 from langchain_gkt.evaluation.running.replay import RecordedTeacher, ReplayedReply, TokenSplitter
 from langchain_gkt.evaluation.running.runner import EvaluationRunner, Job
+from langchain_gkt.gates import Gate
+from langchain_gkt.gates.first_tokens import first_token_signals
 from langchain_gkt.guidance import GuidancePolicy
 from langchain_gkt.students.protocol import student_of
 
 PROBED = 32
-"""Of how many of its own first tokens a sweep asks the student for the probabilities."""
-
+"""Of how many of its own first tokens a sweep asks the student."""
 _TRIES = 3
 
 
@@ -30,16 +30,18 @@ class SweepJobs:
         runner: EvaluationRunner,
         lengths: Sequence[int],
         splitter: TokenSplitter | None,
+        gates: Sequence[Gate] = (),
     ) -> None:
         """Set it up.
 
         Args:
-            runner: The run's runner, with what earlier sittings have finished.
+            runner: The run's runner, with what earlier sessions have finished.
             lengths: Guidance lengths.
             splitter: Finds the tokens of replies that do not hold them.
+            gates: What is measured of each question, besides the student's first tokens.
         """
         self._runner, self._lengths, self._splitter = runner, lengths, splitter
-        self._tells_entropies = True  # until the student was asked for some
+        self._gates = gates
 
     async def teacher_jobs(self) -> list[Job]:
         """Return a job for each whole answer of the teacher.
@@ -55,8 +57,9 @@ class SweepJobs:
         without = runner.chain
         with_logprobs = runner.chain.model_copy(update={"teacher": teacher})
         for at, (_, job) in enumerate(jobs[:_TRIES]):
-            for runner.chain in (with_logprobs, without):
-                # What fails both ways has another cause, and shows when it is tried again.
+            for chain in (with_logprobs, without):
+                runner.chain = chain
+                # What fails with both has another cause, and shows when it is tried again.
                 with suppress(Exception):
                     await job()
                     return jobs[:at] + jobs[at + 1 :]
@@ -64,92 +67,46 @@ class SweepJobs:
         return jobs
 
     async def ask_student(self, index: int, mode: str) -> Answer:
-        """Have the student answer alone, and report the probabilities of its first tokens."""
+        """Have the student answer alone, and measure the signals of the question."""
         runner = self._runner
         answer = await runner.answer(index, mode, runner.chain)
-        answer = await self._with_first_tokens(index, answer)
+        prompt, student = runner.prompts[index], student_of(runner.chain.student)
+        if student.first_token_detail != "none":
+            tokens = await student.afirst_tokens(prompt, tokens=PROBED)
+            answer.signals.update(first_token_signals(tokens))
+        for gate in self._gates:
+            answer.signals.update(await gate.ameasure(student, prompt))
         runner.keep(answer)
         return answer
 
-    async def _with_first_tokens(self, index: int, answer: Answer) -> Answer:
-        prompt, student = self._runner.prompts[index], student_of(self._runner.chain.student)
-        if student.first_token_detail != "none":
-            first = await student.afirst_tokens(prompt, tokens=PROBED)
-            known = [token.entropy for token in first if token.entropy is not None]
-            self._tells_entropies = len(known) == len(first)
-            return replace(
-                answer,
-                probabilities=[token.probability for token in first],
-                entropies=known if self._tells_entropies else None,
-            )
-        return answer
-
-    def first_token_jobs(self) -> list[Job]:
-        """Return a job for each answer of an older release, which did not record entropies.
-
-        Not every engine tells them: once one has not, nothing more is asked for their sake.
-        """
-        runner = self._runner
-        if student_of(runner.chain.student).first_token_detail == "none":
-            return []
-
-        def lacks(answer: Answer) -> bool:
-            unknown = answer.entropies if self._tells_entropies else answer.probabilities
-            return unknown is None
-
-        async def work(index: int, answer: Answer) -> None:
-            if not lacks(answer):
-                return
-            told = await self._with_first_tokens(index, answer)
-            if told != answer:
-                runner.answers[answer.key] = told
-                runner.folder.append({"type": "answer", "answer": told.to_dict()})
-
-        known = {row: runner.answers.get((row, "student", None)) for row in runner.keys}
-        return [
-            (answer.key, partial(work, index, answer))
-            for index, answer in enumerate(known.values())
-            if answer is not None and lacks(answer)
-        ]
-
-    def guided_jobs(self, only: Collection[AnswerKey] | None = None) -> list[Job]:
-        """Return a job for each row: its lengths one after the other, the shortest first.
-
-        Args:
-            only: The answers to make; None for all that are missing.
-        """
-        runner, found = self._runner, list[Job]()
+    def guided_jobs(self) -> list[Job]:
+        """Return a job for each row: its missing lengths one after the other, shortest first."""
+        runner, jobs = self._runner, list[Job]()
         for index, row in enumerate(runner.keys):
-            keys = {n: (row, "guided", n) for n in self._lengths if n}
-            missing = [
-                n
-                for n, key in keys.items()
-                if key not in runner.answers and (only is None or key in only)
-            ]
-            if (
-                missing
-                and (row, "teacher") in runner.replies
-                and (row, "student", None) in runner.answers
-            ):
-                found.append(((row, "guided", missing[0]), self._guided(index, missing)))
-        return found
+            keys = [AnswerKey(row, SWEPT, length) for length in self._lengths if length]
+            missing = [key for key in keys if key not in runner.answers]
+            answered = AnswerKey(row, "student") in runner.answers
+            if missing and (row, "teacher") in runner.replies and answered:
+                jobs.append((missing[0], self._guided(index, missing)))
+        return jobs
 
-    def _guided(self, index: int, lengths: Sequence[int]) -> Any:
+    def _guided(self, index: int, keys: Sequence[AnswerKey]) -> Any:
         runner, row = self._runner, self._runner.keys[index]
 
         async def work() -> None:
             reply = ReplayedReply(runner.replies[row, "teacher"], self._splitter)
             chain = runner.chain.model_copy(update={"teacher": RecordedTeacher(reply=reply)})
-            alone = runner.answers[row, "student", None]
-            last = replace(alone, mode="guided", probabilities=None, entropies=None, replayed=True)
+            alone = runner.answers[AnswerKey(row, "student")]
+            last = replace(alone, mode=SWEPT, signals={}, replayed=True)
             runner.folder.append({"type": "cut", "row": row, "method": reply.method})
-            for length in lengths:
+            for key in keys:
+                length = key.length or 0
                 answer = self._unchanged(last, reply, length)
                 try:
                     if answer is None:
-                        answer = await runner.answer(index, "guided", chain, length=length)
+                        answer = await runner.answer(index, SWEPT, chain, length=length)
                 except Exception as error:  # noqa: BLE001  a length must not lose the others
-                    runner.fail((row, "guided", length), error)
+                    runner.fail(key, error)
                     continue
                 part = _up_to(reply, length)
                 last = replace(
@@ -193,17 +150,17 @@ class SweepJobs:
 
     def check_jobs(self, lengths: Sequence[int], rows: int) -> list[Job]:
         """Return a job for each guidance for which the teacher is really asked again."""
-        runner, found = self._runner, list[Job]()
+        runner, jobs = self._runner, list[Job]()
         done = {
-            (one["row"], one["length"]) for one in runner.folder.lines if one["type"] == "check"
+            (line["row"], line["length"]) for line in runner.folder.lines if line["type"] == "check"
         }
         for index, row in enumerate(runner.keys[:rows]):
             if (row, "teacher") not in runner.replies:
                 continue
             for length in lengths:
                 if (row, length) not in done:
-                    found.append(((row, "check", length), self._check(index, length)))
-        return found
+                    jobs.append((AnswerKey(row, "check", length), self._check(index, length)))
+        return jobs
 
     def _check(self, index: int, length: int) -> Any:
         runner, row = self._runner, self._runner.keys[index]

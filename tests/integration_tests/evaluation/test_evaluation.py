@@ -15,6 +15,7 @@ from transformers import AutoTokenizer
 
 from langchain_gkt import GuidancePolicy, GuidedKnowledgeTransferChain, HuggingFaceStudent
 from langchain_gkt.evaluation import compare, load_task, sweep
+from langchain_gkt.gates import ConfidenceGate
 
 
 class Provider:
@@ -110,10 +111,11 @@ def test_a_gate_does_in_a_chain_what_the_sweep_said(cloud) -> None:
         teacher_tokenizer=AutoTokenizer.from_pretrained(MODELS / "teacher"),
     )
     # In the middle of a gap, because batches move probabilities in their last bits.
-    known = sorted(found.ways.confidences[16])
+    any_gate = ConfidenceGate(below=1, probe_tokens=16)
+    known = sorted(-score for score in found.outcomes.scores(any_gate))
     gap = max(range(6, 18), key=lambda i: known[i + 1] - known[i])
     ask = (known[gap] + known[gap + 1]) / 2
-    point = found.ways.point(18, ask, 16)
+    point = found.outcomes.point(18, ConfidenceGate(below=ask, probe_tokens=16))
     gate = GuidancePolicy(ask=ask, probe_tokens=16)
     real = compare(pair.model_copy(update={"guidance": gate}), questions, modes=["guided"])
     summary = real.summaries["guided"]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
 from support.models.exam import PRICE, Needy, lasting_lines, pair, rows, solution, task, words
 
-from langchain_gkt.evaluation import Comparison, Task, acompare, compare
+from langchain_gkt.evaluation import Comparison, Task, acompare, compare, load_run
 
 
 def fallbacks(found: Comparison, mode: str) -> int:
@@ -37,6 +39,27 @@ def test_the_table_is_what_was_done() -> None:
     text = str(found)
     assert "50.0% (24-76)" in text
     assert f"{0.22 / (0.1 + 0.02 * (tokens + 1)):.1%}" in text
+
+
+def test_another_strategy_is_a_column_of_its_own(tmp_path) -> None:
+    found = compare(pair(), task(6), teacher_price=PRICE, out=tmp_path)
+    with open(tmp_path / "lines.jsonl", "a") as file:
+        for answer in found.answers:
+            if answer.mode == "guided":
+                new = replace(answer, mode="verified", length=None)
+                file.write(json.dumps({"type": "answer", "answer": new.to_dict()}) + "\n")
+    again = load_run(tmp_path)
+    assert again.table().head == ["", "teacher", "student", "guided", "verified"]
+    assert [(one.first, one.second) for one in again.pairs[2:]] == [
+        ("verified", "student"),
+        ("verified", "teacher"),
+    ]
+    leak = next(row for row in again.table().rows if row[0] == "guidance holds the answer")
+    assert leak[1:] == ["-", "-", "0.0%", "-"]
+    assert again.cost_ratio(strategy="verified") == found.cost_ratio()
+    assert list(again.times()) == ["teacher", "student", "guided", "verified"]
+    assert set(again.to_frame()["strategy"]) == set(again.summaries)
+    assert "verified" in again.figures()["modes"].axes[0].get_xticklabels()[-1].get_text()
 
 
 def test_the_ratio_of_the_bills_has_an_interval() -> None:

@@ -6,7 +6,7 @@ from support.models.fakes import WordTeacher
 
 from langchain_gkt import GuidedKnowledgeTransferChain, Price
 from langchain_gkt.evaluation.cost_ratio import measure_costs
-from langchain_gkt.evaluation.results.ratio import bootstrap_ratio
+from langchain_gkt.evaluation.results.statistics import bootstrap_ratio
 
 PRICE = Price("2", "10")
 

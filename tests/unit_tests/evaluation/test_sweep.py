@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import pytest
-from support.models.exam import PRICE, Telling, judge, pair, rows, task, words
+from langchain_core.messages import BaseMessage
+from support.models.exam import PRICE, Telling, judge, number_of, pair, rows, task, words
 
 from langchain_gkt import GuidancePolicy
-from langchain_gkt.evaluation import Task, compare, sweep
+from langchain_gkt.evaluation import Task, compare, load_run, sweep
+from langchain_gkt.gates import ConfidenceGate, ThresholdGate
 
 LENGTHS = [1, 2, 3, 5, 6, 8, 12, 14, 15, 16, 17, 30]
 
@@ -55,20 +60,84 @@ def test_asking_again_finds_the_same_guidance() -> None:
     assert "0 of 3 guidances were the ones" in str(found)
 
 
-def test_an_engine_without_entropies_is_asked_for_its_first_tokens_once(tmp_path) -> None:
+def test_signals_are_measured_once_and_kept_by_name(tmp_path) -> None:
     probed: list = []
     student = Telling(entropies=False, probed=probed)
     chain = pair().model_copy(update={"student": student})
-    found = sweep(chain, task(6), lengths=[6], out=tmp_path, concurrency=2)
+    found = sweep(chain, task(6), lengths=[6], out=tmp_path / "a", concurrency=2)
     assert len(probed) == 6
-    assert found.ways.tells_confidence and found.ways.entropies is None
-    lines = (tmp_path / "lines.jsonl").read_bytes()
-    sweep(chain, task(6), lengths=[6], out=tmp_path, concurrency=2)
-    assert len(probed) <= 6 + 2  # until one has answered that it still knows none
-    assert (tmp_path / "lines.jsonl").read_bytes() == lines
+    assert found.outcomes.tells_confidence and not found.outcomes.has_signal("entropy_1")
+    lines = (tmp_path / "a" / "lines.jsonl").read_bytes()
+    sweep(chain, task(6), lengths=[6], out=tmp_path / "a", concurrency=2)
+    assert len(probed) == 6
+    assert (tmp_path / "a" / "lines.jsonl").read_bytes() == lines
     student.entropies = True  # as another engine does
-    found = sweep(chain, task(6), lengths=[6], out=tmp_path, concurrency=2)
-    assert found.ways.entropies is not None
+    found = sweep(chain, task(6), lengths=[6], concurrency=2)
+    assert found.outcomes.has_signal("entropy_1")
+    signals = next(answer.signals for answer in found.answers if answer.mode == "student")
+    assert signals["probability_3"] == 0.99 and signals["entropy_32"] == 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class LargeNumbers(ThresholdGate):
+    """A gate of one's own: asks where the number in the question is above a threshold."""
+
+    kind: ClassVar[str] = "large numbers"
+    above: float = 0.0
+
+    def measure(self, student: Any, messages: list[BaseMessage]) -> dict[str, float]:
+        return {"number": float(number_of(messages))}
+
+    def score(self, signals: Mapping[str, float]) -> float:
+        return signals["number"]
+
+    def decide(self, signals: Mapping[str, float]) -> str:
+        return "some" if self.score(signals) > self.above else "none"
+
+    def asking_above(self, score: float) -> LargeNumbers:
+        return LargeNumbers(above=score)
+
+
+def test_a_gate_of_ones_own_is_measured_calibrated_and_read_again(tmp_path) -> None:
+    class Small(type(pair().student)):
+        """Knows numbers below 20 by itself."""
+
+        def _generate(self, messages, *args, **kwargs):
+            self.needs = 0 if number_of(messages) < 20 else 5
+            return super()._generate(messages, *args, **kwargs)
+
+    chain = pair().model_copy(update={"student": Small()})
+    more = {"lengths": [6], "teacher_price": PRICE, "out": tmp_path}
+    found = sweep(chain, task(20), gates=[LargeNumbers()], **more)
+    choice = found.choose(max_loss=0.0, gate=LargeNumbers())
+    assert choice.unseen.accuracy == 1.0
+    assert choice.unseen.cost < found.choose(max_loss=0.0).unseen.cost
+    assert choice.policy.gate == choice.chosen.gate
+    assert "LargeNumbers(above=" in str(choice)
+    assert "signal_number" in found.to_frame()
+    with pytest.raises(ValueError, match=r"signal 'number', which was not measured .*gates="):
+        sweep(chain, task(4), lengths=[6]).choose(gate=LargeNumbers())
+    again = load_run(str(tmp_path)).choose(max_loss=0.0, gate=LargeNumbers())
+    assert again.chosen == choice.chosen
+    with pytest.raises(ValueError, match=r"gates=\['large numbers'\], and now it is None"):
+        sweep(chain, task(20), **more)
+
+
+def test_another_strategy_is_in_every_table_by_being_in_the_rows(tmp_path) -> None:
+    found = sweep(pair(), task(12), lengths=[6], teacher_price=PRICE, out=tmp_path)
+    with open(tmp_path / "lines.jsonl", "a") as file:
+        for answer in found.answers:
+            if answer.mode == "teacher":
+                new = replace(answer, mode="verified", leaked=False)
+                file.write(json.dumps({"type": "answer", "answer": new.to_dict()}) + "\n")
+    again = load_run(str(tmp_path))
+    rows = {row[0]: row for row in again.table().rows}
+    assert rows["verified"][1:4] == rows["all (teacher alone)"][1:4]
+    assert "verified" in again.frontiers()
+    accuracy, prices = again.tables()[1:3]
+    assert "verified" in {row[0] for row in accuracy.rows} and "verified" in prices.head
+    assert again.choose(max_loss=0.0).policy == found.choose(max_loss=0.0).policy
+    assert "verified" in again.save()[1].read_text("utf-8")
 
 
 def test_a_provider_that_refuses_logprobs_is_cut_otherwise() -> None:
@@ -211,8 +280,12 @@ def test_a_teacher_that_is_down_is_named(count) -> None:
 
 
 def test_the_policys_gate_is_left_out_of_the_sweep() -> None:
-    chain = pair(guidance=GuidancePolicy(ask=0.5, probe_tokens=8))
-    assert sweep(chain, task(4), lengths=[6]).by_length[6].asked == 1.0
+    gate = ConfidenceGate(below=0.5, probe_tokens=8)
+    for policy in (
+        GuidancePolicy(ask=0.5, probe_tokens=8),
+        GuidancePolicy(gate=gate, ladder=(0, 6, "all")),
+    ):
+        assert sweep(pair(guidance=policy), task(4), lengths=[6]).by_length[6].asked == 1.0
 
 
 def test_lengths_can_be_a_number_or_left_out() -> None:

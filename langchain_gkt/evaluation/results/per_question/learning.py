@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from itertools import combinations
-from typing import Any
 
-from langchain_gkt.evaluation.results.frontier import TEACHER_ALONE, OutcomeMatrix
+from langchain_gkt.evaluation.results.answer_table import TEACHER_ALONE
+from langchain_gkt.evaluation.results.outcomes import (
+    CONFIDENCE_GATES,
+    OperatingPoint,
+    OutcomeMatrix,
+)
 from langchain_gkt.gates.learned import (
     VERSION,
     Expectation,
     Predictor,
     feature_names,
     feature_values,
-    question_signals,
 )
-from langchain_gkt.students.protocol import FirstToken
 
 FEWEST_ROWS = 60
 """With fewer, a part of the rows holds too few to learn from, to choose by or to test on."""
@@ -29,61 +29,22 @@ cross-validation among them would differ from one part of the rows to the next."
 _QUANTILES = tuple(i / 12 for i in range(13))
 
 
-@dataclass(frozen=True)
-class Questions:
-    """What is known of each row of a sweep before the teacher is paid.
-
-    Attributes:
-        ways: The sweep's outcomes.
-    """
-
-    ways: OutcomeMatrix
-
-    @cached_property
-    def names(self) -> tuple[str, ...]:
-        """The features that every row has."""
-        ways = self.ways
-        return feature_names(
-            probabilities=ways.probabilities is not None, entropies=ways.entropies is not None
-        )
-
-    @cached_property
-    def first_tokens(self) -> list[list[FirstToken]]:
-        """The student's first tokens, row by row; empty if it does not tell them."""
-        ways = self.ways
-        if ways.probabilities is None:
-            return [[] for _ in ways.rows]
-        entropies: Sequence[Sequence[float | None]] = ways.entropies or [
-            [None] * len(row) for row in ways.probabilities
-        ]
-        return [
-            [FirstToken(p, e) for p, e in zip(*row, strict=True)]
-            for row in zip(ways.probabilities, entropies, strict=True)
-        ]
-
-    def values(self, rows: Sequence[int], probe: int) -> list[tuple[float, ...]]:
-        """Work out the features of some rows.
-
-        Args:
-            rows: Their numbers.
-            probe: How many first tokens are looked at.
-
-        Returns:
-            One line for each row.
-        """
-        questions, first = self.ways.questions, self.first_tokens
-        return [
-            feature_values(self.names, question_signals(questions[row], first[row][:probe]))
-            for row in rows
-        ]
+def values_of_rows(
+    outcomes: OutcomeMatrix, rows: Sequence[int], probe: int
+) -> list[tuple[float, ...]]:
+    """Return the features of some rows, with a number of the student's first tokens."""
+    names = _features(outcomes)
+    return [feature_values(names, outcomes.features[row], probe_tokens=probe) for row in rows]
 
 
-def predictors(questions: Questions, rows: Sequence[int]) -> dict[int, Predictor]:
-    """Learn one predictor for each guidance length that is worth its price to some questions.
+def _features(outcomes: OutcomeMatrix) -> tuple[str, ...]:
+    return feature_names(
+        probabilities=outcomes.tells_confidence, entropies=outcomes.has_signal("entropy_1")
+    )
 
-    Args:
-        questions: The sweep.
-        rows: Numbers of the rows to learn from.
+
+def predictors(outcomes: OutcomeMatrix, rows: Sequence[int]) -> dict[int, Predictor]:
+    """Learn from some rows one predictor for each guidance length that pays for some questions.
 
     Returns:
         Predictors by guidance length; their price per point is yet to be chosen.
@@ -92,50 +53,40 @@ def predictors(questions: Questions, rows: Sequence[int]) -> dict[int, Predictor
         ImportError: If scikit-learn is missing.
         ValueError: If help makes too few of the rows right to learn from.
     """
-    ways = questions.ways
-    refuse_few_helped(ways, rows)
-    probe = ways.gates(rows)[0] if ways.tells_confidence else 0
-    values = questions.values(rows, probe)
-    inner = [n for n in worthwhile(ways, rows) if n not in (0, TEACHER_ALONE)]
+    _refuse_few_helped(outcomes, rows)
+    probe = 0
+    if outcomes.tells_confidence:
+        probe = outcomes.best_gate(rows, CONFIDENCE_GATES).probe_tokens
+    values = values_of_rows(outcomes, rows, probe)
+    inner = [length for length in worthwhile(outcomes, rows) if length not in (0, TEACHER_ALONE)]
     if not inner:
-        at = {n: ways.point(n, only=rows) for n in ways.lengths if n}
-        inner = [max(at, key=lambda n: (at[n].accuracy, -at[n].cost))]
-    fitted = {n: _fit(ways, n, rows, values) for n in (0, *inner, TEACHER_ALONE)}
+        points = [outcomes.point(length, only=rows) for length in outcomes.lengths if length]
+        inner = [max(points, key=lambda p: (p.accuracy, -p.cost)).length]
+    fitted = {n: _fit(outcomes, n, rows, values) for n in (0, *inner, TEACHER_ALONE)}
     return {
         length: Predictor(
             version=VERSION,
-            features=questions.names,
+            features=_features(outcomes),
             probe_tokens=probe,
             none=fitted[0],
             some=fitted[length],
             all=fitted[TEACHER_ALONE],
             price_per_point=1.0,
-            unit=ways.price_name,
+            unit=outcomes.price_name,
         )
         for length in inner
     }
 
 
-def refuse_few_helped(ways: OutcomeMatrix, rows: Sequence[int]) -> None:
-    """Refuse rows of which help makes too few right to learn which.
-
-    Args:
-        ways: The outcomes.
-        rows: Numbers of the rows to learn from.
-
-    Raises:
-        ValueError: If there are too few.
-    """
-    helped = sum(
-        not ways.outcomes[0].right[row]
-        and any(outcome.right[row] for outcome in ways.outcomes.values())
-        for row in rows
-    )
+def _refuse_few_helped(outcomes: OutcomeMatrix, rows: Sequence[int]) -> None:
+    right = outcomes.right.iloc[list(rows)]
+    helped = int((~right[0] & right.any(axis="columns")).sum())
     if helped >= _FEWEST_HELPED:
         return
     wanted = "over harder questions"
     if helped:
-        wanted = f"over about {math.ceil(len(ways.rows) * _FEWEST_HELPED / helped)} rows or more"
+        more = math.ceil(len(outcomes.rows) * _FEWEST_HELPED / helped)
+        wanted = f"over about {more} rows or more"
     raise ValueError(
         f"predictor=True learns which questions the teacher's help makes right, and of the "
         f"{len(rows)} rows to learn from these are {helped}; it needs {_FEWEST_HELPED}: sweep "
@@ -143,19 +94,15 @@ def refuse_few_helped(ways: OutcomeMatrix, rows: Sequence[int]) -> None:
     )
 
 
-def worthwhile(ways: OutcomeMatrix, rows: Sequence[int]) -> list[int]:
+def worthwhile(outcomes: OutcomeMatrix, rows: Sequence[int]) -> list[int]:
     """Return the lengths that no random mix of others beats: the hull of accuracy over cost.
-
-    Args:
-        ways: The outcomes.
-        rows: Numbers of the rows to go by.
 
     Returns:
         Lengths, the cheapest first; 0 stands for the student alone, `TEACHER_ALONE` for the
         teacher alone.
     """
-    points = [ways.point(length, only=rows) for length in (*ways.lengths, TEACHER_ALONE)]
-    hull: list[Any] = []
+    points = [outcomes.point(n, only=rows) for n in (*outcomes.lengths, TEACHER_ALONE)]
+    hull: list[OperatingPoint] = []
     for point in sorted(points, key=lambda p: (p.cost, -p.accuracy)):
         if hull and point.accuracy <= hull[-1].accuracy:
             continue
@@ -165,42 +112,38 @@ def worthwhile(ways: OutcomeMatrix, rows: Sequence[int]) -> list[int]:
     return [point.length for point in hull]
 
 
-def _slope(first: Any, second: Any) -> float:
+def _slope(first: OperatingPoint, second: OperatingPoint) -> float:
     rise, run = second.accuracy - first.accuracy, second.cost - first.cost
-    return float(rise / run) if run else math.inf
+    return rise / run if run else math.inf
 
 
 def prices_to_try(predictor: Predictor, values: Sequence[Sequence[float]]) -> list[float]:
-    """Return prices per point at which a predictor begins to ask for more of some questions.
+    """Return prices per point, the lowest first, at which it begins to ask for more of a question.
 
     Args:
         predictor: The predictor; its own price plays no part.
         values: Features of the questions.
-
-    Returns:
-        Prices, the lowest first.
     """
-    found = []
-    for one in values:
-        ways = (predictor.none, predictor.some, predictor.all)
-        for less, more in combinations(ways, 2):
-            gain = 100 * (more.accuracy(one) - less.accuracy(one))
+    amounts = (predictor.none, predictor.some, predictor.all)
+    prices = []
+    for features in values:
+        for less, more in combinations(amounts, 2):
+            gain = 100 * (more.accuracy(features) - less.accuracy(features))
             if gain > 0 and more.cost > less.cost:
-                found.append((more.cost - less.cost) / gain)
-    if not found:
+                prices.append((more.cost - less.cost) / gain)
+    if not prices:
         return [max(predictor.all.cost, 1e-9)]
-    found.sort()
-    last = len(found) - 1
-    return sorted({*(found[round(q * last)] for q in _QUANTILES), 2 * found[-1]})
+    prices.sort()
+    last = len(prices) - 1
+    return sorted({*(prices[round(q * last)] for q in _QUANTILES), 2 * prices[-1]})
 
 
 def _fit(
-    ways: OutcomeMatrix, length: int, rows: Sequence[int], values: Sequence[Sequence[float]]
+    outcomes: OutcomeMatrix, length: int, rows: Sequence[int], values: Sequence[Sequence[float]]
 ) -> Expectation:
-    """Fit the probability that one way to answer is right."""
-    outcome = ways.outcomes[length]
-    right = [outcome.right[row] for row in rows]
-    cost = sum(outcome.cost[row] for row in rows) / len(rows)
+    """Fit the probability that one setting is right."""
+    right = outcomes.right[length].iloc[list(rows)].tolist()
+    cost = sum(outcomes.cost[length].iloc[list(rows)]) / len(rows)
     rare = min(sum(right), len(right) - sum(right))
     if rare < 3:  # nothing to part them by
         share = (sum(right) + 1) / (len(right) + 2)

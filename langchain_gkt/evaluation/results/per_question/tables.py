@@ -3,41 +3,39 @@
 from __future__ import annotations
 
 from langchain_gkt.evaluation.results.base import percent, share
-from langchain_gkt.evaluation.results.frontier import OutcomeMatrix
-from langchain_gkt.evaluation.results.per_question.answered import Answered
-from langchain_gkt.evaluation.results.per_question.choice import RANDOM, PerQuestionChoice, Tested
+from langchain_gkt.evaluation.results.outcomes import OutcomeMatrix
+from langchain_gkt.evaluation.results.per_question.choice import (
+    RANDOM,
+    Goal,
+    PerQuestionChoice,
+    Tested,
+)
+from langchain_gkt.evaluation.results.per_question.random_mix import Answered
 from langchain_gkt.evaluation.results.statistics import mcnemar
 from langchain_gkt.gates.learned import Predictor
 from langchain_gkt.reporting.table import Table
 
 
-def tables(found: PerQuestionChoice) -> list[Table]:
-    """Return what a predictor gives beside its rivals, and what it looks at.
-
-    Args:
-        found: The choice.
-
-    Returns:
-        A table of the unseen rows, one of all rows, and one of the weights.
-    """
-    predictor = found.policy.predictor
+def tables(choice: PerQuestionChoice) -> list[Table]:
+    """Return what a predictor gives on unseen rows and on all rows, and what it looks at."""
+    predictor = choice.policy.predictor
     assert predictor is not None
     unseen = _comparison(
-        f"Per question: {found.unseen_rows} unseen rows",
-        found.tested,
-        found.ways,
+        f"Per question: {choice.unseen_rows} unseen rows",
+        choice.tested,
+        choice.outcomes,
         [
-            f"learned from {found.train_rows} rows, its length and its price per point "
-            f"({predictor.price_per_point:.4g} {predictor.unit}) chosen by {found.choose_rows} "
+            f"learned from {choice.train_rows} rows, its length and its price per point "
+            f"({predictor.price_per_point:.4g} {predictor.unit}) chosen by {choice.choose_rows} "
             f"others, tested on these; the rivals were chosen by the first "
-            f"{found.seen_rows} rows and tested on these",
-            *_goal_notes(found),
+            f"{choice.seen_rows} rows and tested on these",
+            *_goal_notes(choice.goal),
         ],
     )
     every = _comparison(
-        f"Per question: all {len(found.ways.rows)} rows, cross-fitted",
-        found.cross_fitted,
-        found.ways,
+        f"Per question: all {len(choice.outcomes.rows)} rows, cross-fitted",
+        choice.cross_fitted,
+        choice.outcomes,
         [
             "each row is answered by a predictor, and by rivals, that were made from other rows; "
             "the intervals leave out that these predictors differ",
@@ -46,8 +44,7 @@ def tables(found: PerQuestionChoice) -> list[Table]:
     return [unseen, every, _weights(predictor)]
 
 
-def _goal_notes(found: PerQuestionChoice) -> list[str]:
-    goal = found.goal
+def _goal_notes(goal: Goal) -> list[str]:
     wanted = f"the cheapest within {100 * goal.max_loss:g} points of the best fixed way"
     if goal.price_per_point is not None:
         wanted = f"what is worth most if a point of accuracy is worth {goal.price_per_point:g}"
@@ -57,7 +54,7 @@ def _goal_notes(found: PerQuestionChoice) -> list[str]:
     return [f"every way was chosen alike: {wanted}{asked}"]
 
 
-def _comparison(title: str, tested: Tested, ways: OutcomeMatrix, notes: list[str]) -> Table:
+def _comparison(title: str, tested: Tested, outcomes: OutcomeMatrix, notes: list[str]) -> Table:
     alone = tested.rivals["teacher alone"]
     mine, mix = tested.predictor, tested.mix
 
@@ -71,7 +68,7 @@ def _comparison(title: str, tested: Tested, ways: OutcomeMatrix, notes: list[str
             one.guidance,
             share(one.accuracy, one.interval),
             percent(one.share_asked),
-            ways.written(one.mean_cost),
+            outcomes.written(one.mean_cost),
             percent(one.mean_cost / alone.mean_cost) if alone.mean_cost else "?",
             lead,
         ]
@@ -79,7 +76,7 @@ def _comparison(title: str, tested: Tested, ways: OutcomeMatrix, notes: list[str
     drawn = [f"{RANDOM} of equal accuracy", "drawn by lot", percent(mine.accuracy), "-", "-", "-"]
     if mix.cost is not None:
         part = percent(mix.cost / alone.mean_cost) if alone.mean_cost else "?"
-        drawn = [*drawn[:4], ways.written(mix.cost), part]
+        drawn = [*drawn[:4], outcomes.written(mix.cost), part]
     against = (
         f"the predictor's bill is {_interval(mix.bill, mix.bill_interval, '.0%')} of it"
         if mix.cost is not None
@@ -97,7 +94,7 @@ def _comparison(title: str, tested: Tested, ways: OutcomeMatrix, notes: list[str
             "guidance",
             "accuracy (95%)",
             "asked",
-            ways.price_name,
+            outcomes.price_name,
             "of teacher",
             "predictor leads by (McNemar)",
         ],
@@ -120,18 +117,19 @@ def _interval(value: float, interval: tuple[float, float], form: str) -> str:
 
 def _weights(predictor: Predictor) -> Table:
     """Say what the predictor goes by."""
-    ways = {"none": predictor.none, "some": predictor.some, "all": predictor.all}
+    amounts = {"none": predictor.none, "some": predictor.some, "all": predictor.all}
+    every = amounts.values()
     rows = [
-        [name, *(f"{way.weights[at]:+.3g}" for way in ways.values())]
-        for at, name in enumerate(predictor.features)
+        [name, *(f"{one.weights[place]:+.3g}" for one in every)]
+        for place, name in enumerate(predictor.features)
     ]
     return Table(
         title="Per question: what the predictor goes by",
-        head=["feature", *ways],
+        head=["feature", *amounts],
         rows=[
             *rows,
-            ["bias", *(f"{way.bias:+.3g}" for way in ways.values())],
-            ["cost", *(f"{way.cost:.4g}" for way in ways.values())],
+            ["bias", *(f"{one.bias:+.3g}" for one in every)],
+            ["cost", *(f"{one.cost:.4g}" for one in every)],
         ],
         notes=[
             "log odds of a right answer, by what the teacher writes: nothing, the tokens, or the "

@@ -22,14 +22,14 @@ def test_a_page_shows_tables_charts_answers_and_settings(tmp_path) -> None:
     assert page.index("one more than 11?") < page.index("one more than 10?")
     assert "<mark>Plan: take 11 and add </mark>one. 11 + 1 = 12." in page
     assert '<span class="right">(right, 6 tokens)</span>' in page
-    assert "&#34;schema_version&#34;: 1" in page
+    assert "&#34;schema_version&#34;: 2" in page
 
 
 def test_what_models_and_users_write_is_escaped() -> None:
     asked = [{"question": "<script>What is one more than 11?</script>", "answer": "12"}]
     hostile = Task("<i>mine", asked, lambda text, row: row["answer"] in text)
     found = compare(pair(), hostile)
-    written = page(found.manifest, found.tables(), {}, found.answers)
+    written = page(found.manifest, found.tables(), {}, found.to_frame())
     assert "<script>" not in written
     assert "&lt;script&gt;What is one more than 11?" in written
     assert "<i>mine" not in written

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import replace
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_gkt.evaluation.results.statistics import (
-    auc,
-    covered,
-    mcnemar,
-    paired_test,
-    wilson,
-)
-from langchain_gkt.evaluation.results.summary import add_parts, summarise
+from langchain_gkt.evaluation.results.answer_table import answer_table
+from langchain_gkt.evaluation.results.comparison import Comparison
+from langchain_gkt.evaluation.results.statistics import auc, covered, mcnemar, wilson
+from langchain_gkt.evaluation.results.summary import Summary, summarise
 from langchain_gkt.evaluation.running.records import Answer, AnswerPart
+from langchain_gkt.evaluation.running.run_store import RunStore
 
 
 def test_wilsons_interval() -> None:
@@ -48,12 +48,21 @@ def answer(row: str, right: bool | None, **fields) -> Answer:
     )
 
 
+def sums(answers: list[Answer]) -> Summary:
+    return summarise(answer_table(answers))
+
+
 def test_only_rows_that_both_answered_are_paired() -> None:
-    first = [answer("a", True), answer("b", False), answer("c", True)]
-    second = [answer("c", False), answer("a", True)]
-    found = paired_test(first, second, ("one", "other"))
+    folder = RunStore(None)
+    rows = ["a", "b", "c"]
+    settings = {"modes": ["guided", "student"], "chain": {}, "task": {"name": "made"}}
+    folder.manifest = {"rows": rows, "questions": rows, "settings": settings}
+    answers = [answer("a", True), answer("b", False), answer("c", True)]
+    answers += [answer("c", False, mode="student"), answer("a", True, mode="student")]
+    folder.lines = [{"type": "answer", "answer": one.to_dict()} for one in answers]
+    (found,) = Comparison.of(folder).pairs
     assert (found.only_first, found.only_second, found.difference) == (1, 0, 0.5)
-    assert "one against other: +50.0 points" in str(found)
+    assert "guided against student: +50.0 points" in str(found)
 
 
 def test_time_that_several_answers_share_counts_once() -> None:
@@ -64,7 +73,7 @@ def test_time_that_several_answers_share_counts_once() -> None:
         answer("a", True, started=0.0, seconds=2.0),
         answer("b", None, started=1.0, seconds=2.0),
     ]
-    summary = summarise(spans)
+    summary = sums(spans)
     assert (summary.wall_seconds, summary.unparsed, summary.accuracy) == (3.0, 0.5, 0.5)
 
 
@@ -73,18 +82,31 @@ def test_unknown_money_is_unknown_in_every_sum() -> None:
         AnswerPart(prompt_cost="0.1", completion_cost="0.2"),
         AnswerPart(prompt_cost=None),
     )
-    assert add_parts([known, known]).cost is not None
-    assert str(add_parts([known, known]).cost) == "0.6"
-    assert add_parts([known, unknown]).cost is None
-    assert add_parts([known, AnswerPart(first_token_seconds=2.0)]).first_token_seconds == 2.0
-    assert summarise([answer("a", True, teacher=unknown)]).cost is None
+    first = answer("a", True, teacher=known)
+    assert sums([first, replace(first, row="b")]).cost == Decimal("0.6")
+    assert sums([first, answer("b", True, teacher=unknown)]).cost is None
+    later = answer("b", True, teacher=AnswerPart(first_token_seconds=2.0))
+    assert sums([first, later]).teacher.first_token_seconds == 2.0
 
 
 def test_answers_travel_through_json() -> None:
-    one = answer(
-        "a", None, teacher=AnswerPart(calls=1, prompt_cost=None), probabilities=[0.5], length=3
-    )
-    assert Answer.from_dict(one.to_dict()) == one
+    one = answer("a", None, teacher=AnswerPart(calls=1, prompt_cost=None), length=3, sample=2)
+    one = replace(one, signals={"probability_1": 0.5})
+    assert Answer.from_dict(json.loads(json.dumps(one.to_dict()))) == one
+
+
+def test_lines_of_before_signals_had_names_are_read() -> None:
+    old = answer("a", True).to_dict()
+    del old["signals"], old["sample"]
+    more = {"confidence": 0.7, "probabilities": [0.5, 0.25], "entropies": [1.0, 2.0]}
+    assert Answer.from_dict({**old, **more}).signals == {
+        "confidence": 0.7,
+        "probability_1": 0.5,
+        "probability_2": 0.25,
+        "entropy_1": 1.0,
+        "entropy_2": 2.0,
+    }
+    assert Answer.from_dict({**old, **dict.fromkeys(more)}).signals == {}
 
 
 def test_auc() -> None:

@@ -21,7 +21,7 @@ def test_a_comparison_survives_kill_9_and_pays_for_nothing_twice(tmp_path) -> No
     paid = diary_lines(tmp_path / "run.diary")
     assert sorted(paid) == sorted([f"{n} {m}" for n in range(10, 18) for m in (None, 6)])
     manifest = json.loads((tmp_path / "run" / MANIFEST).read_text())
-    assert len(manifest["sittings"]) == 4
+    assert len(manifest["sessions"]) == 4
     # Twice the teacher had answered when the process died over the student's part.
     assert sum(answer.replayed for answer in load_run(tmp_path / "run").answers) == 2
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from support.models.exam import PRICE, lasting_lines, pair, rows, task
 
@@ -85,10 +87,10 @@ def test_the_manifest_names_seed_data_and_load(tmp_path) -> None:
     words = load_task("word_problems", rows=2, seed=5)
     asked = Task("exam", rows(2), lambda text, row: True, source=words.source)
     found = compare(pair(), asked, out=tmp_path, concurrency=3)
-    (sitting,) = found.manifest["sittings"]
-    assert sitting["rows_from"]["seed"] == 5
-    assert sitting["concurrency"] == 3
-    assert sitting["repeatable"] is None  # a scripted student says nothing of it
+    (session,) = found.manifest["sessions"]
+    assert session["rows_from"]["seed"] == 5
+    assert session["concurrency"] == 3
+    assert session["repeatable"] == "unknown"  # a scripted student says nothing of it
 
 
 def test_text_of_any_kind_is_written_down(tmp_path) -> None:
@@ -139,6 +141,18 @@ def test_a_cut_off_line_is_dropped_and_a_damaged_one_named(tmp_path) -> None:
     file.write_bytes(b"{\n" + lines)
     with pytest.raises(ValueError, match="line 1 is damaged"):
         load_run(tmp_path)
+
+
+def test_folders_of_schema_version_1_are_read_and_continued(tmp_path) -> None:
+    found = compare(pair(), task(3), out=tmp_path)
+    manifest = json.loads((tmp_path / MANIFEST).read_text())
+    manifest |= {"schema_version": 1, "sittings": manifest.pop("sessions")}
+    (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+    assert str(load_run(tmp_path)) == str(found)
+    compare(pair(), task(4), out=tmp_path)
+    manifest = json.loads((tmp_path / MANIFEST).read_text())
+    assert (manifest["schema_version"], len(manifest["sessions"])) == (2, 2)
+    assert "sittings" not in manifest
 
 
 def test_bad_folders_are_named(tmp_path) -> None:

@@ -7,21 +7,21 @@ import sys
 from dataclasses import replace
 from typing import Any
 
+import pandas
 import pytest
 
-from langchain_gkt.evaluation.results.frontier import (
-    TEACHER_ALONE,
-    LengthOutcomes,
-    OutcomeMatrix,
-)
-from langchain_gkt.evaluation.results.per_question.answered import Answered, random_mix
+from langchain_gkt.evaluation.results.answer_table import TEACHER_ALONE
+from langchain_gkt.evaluation.results.outcomes import OutcomeMatrix
 from langchain_gkt.evaluation.results.per_question.choice import (
     Goal,
     PerQuestionChoice,
     choose_per_question,
 )
 from langchain_gkt.evaluation.results.per_question.learning import worthwhile
+from langchain_gkt.evaluation.results.per_question.random_mix import Answered, random_mix
 from langchain_gkt.evaluation.results.per_question.tables import tables
+from langchain_gkt.gates.first_tokens import first_token_signals
+from langchain_gkt.students.protocol import FirstToken
 
 pytest.importorskip("sklearn")
 
@@ -38,17 +38,13 @@ def made(seed: int, count: int, shares: dict[int, Any] = PARTED, told: bool = Tr
     sure = [
         [chance.uniform(0.2, 0.7) if h else chance.uniform(0.6, 1) for _ in "1234"] for h in hard
     ]
+    rows = [f"{i:04d}" for i in range(count)]
+    right = {n: [chance.random() < share[h] for h in hard] for n, share in shares.items()}
+    signals = [first_token_signals([FirstToken(p, 2 - 2 * p) for p in row]) for row in sure]
     return OutcomeMatrix(
-        rows=[f"{i:04d}" for i in range(count)],
-        outcomes={
-            n: LengthOutcomes(
-                right=[chance.random() < share[h] for h in hard], cost=[COSTS[n]] * count
-            )
-            for n, share in shares.items()
-        },
-        probabilities=sure if told else None,
-        entropies=[[2 - 2 * p for p in row] for row in sure] if told else None,
-        priced=True,
+        right=pandas.DataFrame(right, index=rows),
+        cost=pandas.DataFrame({n: [COSTS[n]] * count for n in shares}, index=rows),
+        signals=signals if told else [{}] * count,
         questions=[f"Add {' and '.join('7' * (5 if h else 2))}." for h in hard],
     )
 
@@ -56,8 +52,8 @@ def made(seed: int, count: int, shares: dict[int, Any] = PARTED, told: bool = Tr
 @pytest.mark.slow
 @pytest.mark.parametrize("told", [True, False], ids=["first tokens", "text alone"])
 def test_a_structure_that_is_there_is_found(told) -> None:
-    ways = made(1, 180, told=told)
-    found = choose_per_question(ways, Goal(max_loss=0.05))
+    outcomes = made(1, 180, told=told)
+    found = choose_per_question(outcomes, Goal(max_loss=0.05))
     assert (found.train_rows, found.choose_rows, found.unseen_rows) == (60, 60, 60)
     teacher = found.tested.rivals["teacher alone"]
     assert found.unseen.accuracy >= 0.9 * teacher.accuracy
@@ -88,17 +84,14 @@ def test_noise_is_not_taken_for_structure() -> None:
 
 @pytest.mark.slow
 def test_the_three_parts_share_no_row() -> None:
-    ways = made(2, 90)
-    before = choose_per_question(ways, Goal(), seed=3)
-    order = sorted(range(90), key=lambda i: ways.rows[i])
+    outcomes = made(2, 90)
+    before = choose_per_question(outcomes, Goal(), seed=3)
+    order = sorted(range(90), key=lambda i: outcomes.rows[i])
     random.Random(3).shuffle(order)
 
     def spoiled(rows: set[int]) -> PerQuestionChoice:
-        outcomes = {
-            n: LengthOutcomes(right=[r != (i in rows) for i, r in enumerate(o.right)], cost=o.cost)
-            for n, o in ways.outcomes.items()
-        }
-        return choose_per_question(replace(ways, outcomes=outcomes), Goal(), seed=3)
+        right = outcomes.right.ne([i in rows for i in range(90)], axis="index")
+        return choose_per_question(replace(outcomes, right=right), Goal(), seed=3)
 
     unseen = spoiled(set(order[60:]))
     assert unseen.policy == before.policy
@@ -112,18 +105,18 @@ def test_the_three_parts_share_no_row() -> None:
 
 @pytest.mark.slow
 def test_every_row_is_unseen_once_in_the_cross_fit() -> None:
-    ways = made(4, 75)
-    tested = choose_per_question(ways, Goal()).cross_fitted
+    outcomes = made(4, 75)
+    tested = choose_per_question(outcomes, Goal()).cross_fitted
     assert len(tested.predictor.right) == 75
     for kind, length in (("student alone", 0), ("teacher alone", TEACHER_ALONE)):
-        assert sum(tested.rivals[kind].right) == sum(ways.outcomes[length].right)
+        assert sum(tested.rivals[kind].right) == sum(outcomes.right[length])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("share", [0.2, 0.6])
 def test_a_share_of_the_questions_is_asked(share) -> None:
-    ways = made(5, 180)
-    found = choose_per_question(ways, Goal(share=share))
+    outcomes = made(5, 180)
+    found = choose_per_question(outcomes, Goal(share=share))
     assert found.unseen.asked == pytest.approx(share, abs=0.2)
     assert found.tested.rivals["cascade of whole answers"].share_asked == pytest.approx(
         share, abs=0.2
@@ -133,9 +126,9 @@ def test_a_share_of_the_questions_is_asked(share) -> None:
 
 @pytest.mark.slow
 def test_a_dear_point_buys_more_than_a_cheap_one() -> None:
-    ways = made(6, 120)
+    outcomes = made(6, 120)
     asked = [
-        choose_per_question(ways, Goal(price_per_point=price)).unseen.asked
+        choose_per_question(outcomes, Goal(price_per_point=price)).unseen.asked
         for price in (0.01, 1.5, 1000.0)
     ]
     assert asked[0] == 0.0
@@ -146,8 +139,8 @@ def test_a_dear_point_buys_more_than_a_cheap_one() -> None:
 @pytest.mark.slow
 def test_a_teacher_that_is_no_better_is_not_asked() -> None:
     useless = {n: (0.6, 0.6) for n in COSTS}
-    ways = made(7, 120, useless)
-    assert choose_per_question(ways, Goal(price_per_point=0.5)).unseen.asked < 0.2
+    outcomes = made(7, 120, useless)
+    assert choose_per_question(outcomes, Goal(price_per_point=0.5)).unseen.asked < 0.2
 
 
 @pytest.mark.parametrize(
@@ -188,8 +181,8 @@ def test_without_scikit_learn_the_extra_is_named(monkeypatch) -> None:
 
 
 def test_of_fixed_ways_only_the_hull_is_mixed() -> None:
-    ways = made(8, 400)
-    hull = worthwhile(ways, range(400))
+    outcomes = made(8, 400)
+    hull = worthwhile(outcomes, range(400))
     assert hull[0] == 0 and hull[-1] == TEACHER_ALONE
     # 30 tokens are a little better than 10 at twice the price, far below the line to the teacher.
     assert 30 not in hull

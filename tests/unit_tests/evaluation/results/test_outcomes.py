@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
+import pandas
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,12 +14,10 @@ from support.models.exam import PRICE, pair, task
 
 from langchain_gkt import GuidancePolicy
 from langchain_gkt.evaluation import compare, sweep
-from langchain_gkt.evaluation.results.frontier import (
-    LengthOutcomes,
-    OutcomeMatrix,
-    choose_among,
-    frontiers,
-)
+from langchain_gkt.evaluation.results.choice import choose_among
+from langchain_gkt.evaluation.results.outcomes import OutcomeMatrix, frontiers
+from langchain_gkt.gates.first_tokens import first_token_signals
+from langchain_gkt.students.protocol import FirstToken
 
 
 @pytest.mark.slow
@@ -70,7 +69,7 @@ def test_choose_refuses_what_it_cannot_do() -> None:
     found = sweep(pair(), task(6), lengths=[6])
     with pytest.raises(ValueError, match="max_loss must be a share"):
         found.choose(max_loss=2)
-    blind = replace(found.ways, probabilities=None)
+    blind = replace(found.outcomes, signals=[{}] * 6)
     with pytest.raises(ValueError, match="gate=True goes by the student's confidence"):
         choose_among(blind, max_loss=0.02, gate=True, seed=0)
     assert "gated" not in frontiers(blind)
@@ -78,19 +77,20 @@ def test_choose_refuses_what_it_cannot_do() -> None:
 
 def made_outcomes(seed: int, count: int, priced: bool = True) -> OutcomeMatrix:
     chance = random.Random(seed)
-    outcomes = {}
-    for length in (0, 5, 10, -1):
-        hits = [
+    right = {
+        length: [
             chance.random() < 0.3 + 0.06 * (length if length >= 0 else 11) for _ in range(count)
         ]
-        outcomes[length] = LengthOutcomes(
-            right=hits, cost=[float(length if length >= 0 else 30)] * count
-        )
-    sure = [[chance.random() for _ in range(32)] for _ in range(count)]
+        for length in (0, 5, 10, -1)
+    }
+    cost = {length: [float(length if length >= 0 else 30)] * count for length in right}
+    rows = [f"{i:04d}" for i in range(count)]
     return OutcomeMatrix(
-        rows=[f"{i:04d}" for i in range(count)],
-        outcomes=outcomes,
-        probabilities=sure,
+        right=pandas.DataFrame(right, index=rows),
+        cost=pandas.DataFrame(cost, index=rows),
+        signals=[
+            first_token_signals([FirstToken(chance.random()) for _ in range(32)]) for _ in rows
+        ],
         priced=priced,
     )
 
@@ -99,29 +99,24 @@ def made_outcomes(seed: int, count: int, priced: bool = True) -> OutcomeMatrix:
 @given(st.integers(0, 10_000), st.integers(4, 60), st.sampled_from([0.0, 0.05, 0.3]))
 @settings(max_examples=40)
 def test_a_choice_keeps_its_word_on_the_rows_it_saw(seed, count, loss) -> None:
-    ways = made_outcomes(seed, count)
+    outcomes = made_outcomes(seed, count)
     for gate in (False, True):
-        choice = choose_among(ways, max_loss=loss, gate=gate, seed=seed)
+        choice = choose_among(outcomes, max_loss=loss, gate=gate, seed=seed)
         assert choice.seen_rows + choice.unseen_rows == count
         assert abs(choice.seen_rows - choice.unseen_rows) <= 1
-        assert choice == choose_among(ways, max_loss=loss, gate=gate, seed=seed)
-        free = choose_among(ways, max_loss=0.99, gate=gate, seed=seed)
+        assert choice == choose_among(outcomes, max_loss=loss, gate=gate, seed=seed)
+        free = choose_among(outcomes, max_loss=0.99, gate=gate, seed=seed)
         assert free.chosen.cost <= choice.chosen.cost
 
 
 def test_the_unseen_rows_have_no_say_in_the_choice() -> None:
-    ways = made_outcomes(3, 40)
-    before = choose_among(ways, max_loss=0.02, gate=True, seed=5)
-    order = sorted(range(40), key=lambda i: ways.rows[i])
+    outcomes = made_outcomes(3, 40)
+    before = choose_among(outcomes, max_loss=0.02, gate=True, seed=5)
+    order = sorted(range(40), key=lambda i: outcomes.rows[i])
     random.Random(5).shuffle(order)
     unseen = set(order[20:])
-    spoiled = {
-        length: LengthOutcomes(
-            right=[r if i not in unseen else not r for i, r in enumerate(o.right)], cost=o.cost
-        )
-        for length, o in ways.outcomes.items()
-    }
-    after = choose_among(replace(ways, outcomes=spoiled), max_loss=0.02, gate=True, seed=5)
+    spoiled = outcomes.right.ne([i in unseen for i in range(40)], axis="index")
+    after = choose_among(replace(outcomes, right=spoiled), max_loss=0.02, gate=True, seed=5)
     assert (after.policy, after.chosen) == (before.policy, before.chosen)
     assert after.unseen.accuracy == pytest.approx(1 - before.unseen.accuracy)
 
@@ -129,7 +124,7 @@ def test_the_unseen_rows_have_no_say_in_the_choice() -> None:
 def test_without_prices_tokens_are_counted() -> None:
     found = sweep(pair(), task(6), lengths=[6])
     assert found.by_length[6].cost is None
-    assert found.ways.price_name == "teacher tokens per answer"
+    assert found.outcomes.price_name == "teacher tokens per answer"
     assert found.choose(max_loss=0.0).unseen.cost == 16.0
     assert "unknown" in str(found)
 
@@ -137,15 +132,13 @@ def test_without_prices_tokens_are_counted() -> None:
 def certain_outcomes(**lengths: tuple[float, float]) -> OutcomeMatrix:
     """Return 20 rows of which every half is right alike, by ``length: (accuracy, cost)``."""
 
-    def outcomes(accuracy: float, cost: float) -> LengthOutcomes:
-        return LengthOutcomes(right=[i < 20 * accuracy for i in range(20)], cost=[cost] * 20)
-
-    found = {int(name[1:]): outcomes(*one) for name, one in lengths.items()}
+    known = {int(name[1:]): one for name, one in lengths.items()}
+    known = {0: (0.0, 0.0), **known, -1: (1.0, 99.0)}
+    rows = [f"{i:04d}" for i in range(20)]
+    right = {n: [i < 20 * accuracy for i in range(20)] for n, (accuracy, _) in known.items()}
+    cost = {n: [cost] * 20 for n, (_, cost) in known.items()}
     return OutcomeMatrix(
-        rows=[f"{i:04d}" for i in range(20)],
-        outcomes={0: outcomes(0.0, 0.0), **found, -1: outcomes(1.0, 99.0)},
-        probabilities=None,
-        priced=True,
+        right=pandas.DataFrame(right, index=rows), cost=pandas.DataFrame(cost, index=rows)
     )
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
-from langchain_gkt.evaluation.results.frontier import OperatingPoint, OutcomeMatrix
-from langchain_gkt.evaluation.results.statistics import wilson
+from langchain_gkt.evaluation.results.outcomes import OperatingPoint, OutcomeMatrix, Setting
+from langchain_gkt.evaluation.results.statistics import bootstrap, wilson
+from langchain_gkt.gates import Gate
 
 _RESAMPLES = 2000
 
@@ -32,35 +34,33 @@ class Answered:
 
     @classmethod
     def of(
-        cls, kind: str, guidance: str, ways: OutcomeMatrix, lengths: Sequence[tuple[int, int]]
+        cls,
+        kind: str,
+        guidance: str,
+        outcomes: OutcomeMatrix,
+        way: tuple[Setting, Gate | None],
+        rows: Sequence[int],
     ) -> Answered:
-        """Look rows up.
-
-        Args:
-            kind: How it was decided.
-            guidance: How much, in words.
-            ways: The outcomes.
-            lengths: Numbers of rows, each with the length it is answered with.
-        """
-        found = [(ways.outcomes[length], row, length) for row, length in lengths]
+        """Look rows up, by their numbers, answered in a setting where a gate asks."""
+        right, cost, asked = outcomes.answered(*way, rows)
         return cls(
             kind=kind,
             guidance=guidance,
-            right=tuple(outcome.right[row] for outcome, row, _ in found),
-            cost=tuple(outcome.cost[row] for outcome, row, _ in found),
-            asked=tuple(length != 0 for _, _, length in found),
+            right=tuple(right),
+            cost=tuple(cost),
+            asked=tuple(asked),
         )
 
     @classmethod
     def joined(cls, parts: Sequence[Answered]) -> Answered:
         """Join the parts of one kind over different rows."""
-        words = list(dict.fromkeys(part.guidance for part in parts))
+        words = {part.guidance for part in parts}
         return cls(
             kind=parts[0].kind,
-            guidance=words[0] if len(words) == 1 else "varies",
-            right=tuple(one for part in parts for one in part.right),
-            cost=tuple(one for part in parts for one in part.cost),
-            asked=tuple(one for part in parts for one in part.asked),
+            guidance=words.pop() if len(words) == 1 else "varies",
+            right=tuple(chain.from_iterable(part.right for part in parts)),
+            cost=tuple(chain.from_iterable(part.cost for part in parts)),
+            asked=tuple(chain.from_iterable(part.asked for part in parts)),
         )
 
     @property
@@ -83,19 +83,14 @@ class Answered:
         """Share of rows in which the teacher was asked."""
         return sum(self.asked) / len(self.asked)
 
-    def point(self, ways: OutcomeMatrix, length: int) -> OperatingPoint:
-        """Return its sums.
-
-        Args:
-            ways: The outcomes that it was looked up in.
-            length: The guidance length to name.
-        """
+    def point(self, outcomes: OutcomeMatrix, length: int) -> OperatingPoint:
+        """Return its sums, named by a guidance length."""
         return OperatingPoint(
             length=length,
             right=sum(self.right),
             rows=len(self.right),
             cost=self.mean_cost,
-            price=ways.written(self.mean_cost),
+            price=outcomes.written(self.mean_cost),
             asked=self.share_asked,
             words=self.guidance,
         )
@@ -131,28 +126,20 @@ class RandomMix:
 
 
 def random_mix(chooser: Answered, fixed: Sequence[Answered], *, seed: int = 0) -> RandomMix:
-    """Compare a chooser with the random mix of fixed ways.
-
-    Args:
-        chooser: What it gave.
-        fixed: The fixed ways that may be mixed, on the same rows.
-        seed: Seed of the bootstrap.
-
-    Returns:
-        The comparison.
+    """Compare a chooser with the random mix of fixed ways on the same rows.
 
     Raises:
         ImportError: If scipy is missing.
     """
     import numpy as np
 
-    ways = [chooser, *fixed]
-    data = [*(np.array(w.right, float) for w in ways), *(np.array(w.cost, float) for w in ways)]
+    every = [chooser, *fixed]
+    data = [*(np.array(w.right, float) for w in every), *(np.array(w.cost, float) for w in every)]
 
     def compare(*columns: Any) -> tuple[float, float]:
         right, cost = np.split(np.array([column.mean() for column in columns]), 2)
         # Cheapest first, each more accurate than those before: what a mix may be drawn from.
-        order = sorted(range(1, len(ways)), key=lambda i: (cost[i], -right[i]))
+        order = sorted(range(1, len(every)), key=lambda i: (cost[i], -right[i]))
         kept = order[:1]
         for i in order[1:]:
             if right[i] > right[kept[-1]]:
@@ -162,32 +149,13 @@ def random_mix(chooser: Answered, fixed: Sequence[Answered], *, seed: int = 0) -
         return bill, float(right[0] - np.interp(cost[0], cost[kept], right[kept]))
 
     bill, gain = compare(*data)
-    low, high = _bootstrap(data, compare, seed)
-    reachable = chooser.accuracy <= max(one.accuracy for one in fixed)
+    options = {"seed": seed, "vectorized": False, "n_resamples": _RESAMPLES}
+    bills, gains = zip(*bootstrap(data, compare, **options), strict=True)
+    reachable = chooser.accuracy <= max(way.accuracy for way in fixed)
     return RandomMix(
         cost=chooser.mean_cost / bill if reachable and bill else None,
         bill=bill,
-        bill_interval=(low[0], high[0]),
+        bill_interval=(float(bills[0]), float(bills[1])),
         gain=gain,
-        gain_interval=(low[1], high[1]),
+        gain_interval=(float(gains[0]), float(gains[1])),
     )
-
-
-def _bootstrap(data: Sequence[Any], statistic: Any, seed: int) -> tuple[Any, Any]:
-    try:
-        from scipy.stats import bootstrap
-    except ImportError as error:
-        raise ImportError(
-            'the intervals need scipy: pip install "langchain-gkt[report]"'
-        ) from error
-    # Percentiles, as for the ratio of costs: BCa is undefined if all rows are alike.
-    found = bootstrap(
-        tuple(data),
-        statistic,
-        paired=True,
-        vectorized=False,
-        n_resamples=_RESAMPLES,
-        method="percentile",
-        rng=seed,
-    ).confidence_interval
-    return [float(one) for one in found.low], [float(one) for one in found.high]
