@@ -1,4 +1,4 @@
-"""Errors of the package, and checks of arguments that name the field and the mend."""
+"""Errors of the package, and checks of arguments that name the field and the fix."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def configuration_error(error: Exception) -> ConfigurationError | None:
 
 
 @contextmanager
-def own_errors(otherwise: type[GKTError], what: str) -> Iterator[None]:
+def wrap_errors(otherwise: type[GKTError], what: str) -> Iterator[None]:
     """Let only errors of the package's family through, each with its cause.
 
     Args:

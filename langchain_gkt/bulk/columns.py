@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from langchain_gkt.errors import refuse_unknown
-from langchain_gkt.evaluation.running.records import AnswerPart
+from langchain_gkt.evaluation.running.records import ModelUsage
 
 if TYPE_CHECKING:
     import pyarrow
@@ -92,7 +92,7 @@ class TeacherResult:
     finish_reason: str | None = None
     error: str | None = None
     fallback: str | None = None
-    part: AnswerPart = field(default_factory=AnswerPart)
+    part: ModelUsage = field(default_factory=ModelUsage)
 
     def to_json(self) -> str:
         """Return it as text for a column."""
@@ -106,7 +106,7 @@ class TeacherResult:
             text: What it returned.
         """
         data = json.loads(text)
-        return cls(**{**data, "part": AnswerPart(**data["part"])})
+        return cls(**{**data, "part": ModelUsage(**data["part"])})
 
     @property
     def needs_student(self) -> bool:
@@ -136,7 +136,7 @@ class RowResult:
     finished_by: str | None = None
     fallback: str | None = None
     finish_reason: str | None = None
-    student: AnswerPart = field(default_factory=AnswerPart)
+    student: ModelUsage = field(default_factory=ModelUsage)
 
     @classmethod
     def without_student(cls, teacher: TeacherResult) -> RowResult:

@@ -27,8 +27,8 @@ class JobSettings:
         requests_per_minute: As for `BulkOptions`.
         tokens_per_minute: As for `BulkOptions`.
         checkpoint: As for `BulkOptions`.
-        stable_rows: Whether rows have the same names in every sitting.
-        run: Names this sitting.
+        stable_rows: Whether rows have the same names in every session.
+        run: Names this session.
     """
 
     budget: Budget | None = None

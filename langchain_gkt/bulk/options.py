@@ -32,7 +32,7 @@ class BulkOptions:
         checkpoint: A folder on the driver's machine that keeps what was paid for; a job that is
             started again with it pays for nothing twice. None to keep it while the job lives.
         id_column: A column whose values name the rows, for the cost columns of prompts that occur
-            several times: of such rows one carries the cost, in every sitting the same.
+            several times: of such rows one carries the cost, in every session the same.
         job: A name. Datasets of one driver that name the same job share its limits and budget,
             and `job_report` finds it by this name. None to name it by its checkpoint's path, or,
             without one, to keep it for this dataset alone.
@@ -84,7 +84,7 @@ class BulkOptions:
         whole_number("students", most, least=least, meaning="(least, most)")
         if self.processor is not None and isinstance(self.student_price, MachineTime):
             raise ValueError(
-                "student_price: Ray's processor does not tell how long a machine was busy; give "
+                "student_price: Ray's processor does not report how long a machine was busy; give "
                 "a Price, or None"
             )
 

@@ -12,11 +12,11 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_gkt.bulk.chains import read_prompt, settings_of, unpack_chain
 from langchain_gkt.bulk.columns import RowResult, add_columns
 from langchain_gkt.bulk.stages import StageSettings, read_result, spend_student
-from langchain_gkt.chain.messages import RepeatedBlank
+from langchain_gkt.chain.messages import RepeatedWhitespace
 from langchain_gkt.costs.prices import FREE, price_call
 from langchain_gkt.costs.totals import UsageTotals
 from langchain_gkt.costs.usage import Tokens
-from langchain_gkt.evaluation.running.records import AnswerPart
+from langchain_gkt.evaluation.running.records import ModelUsage
 
 if TYPE_CHECKING:
     import pyarrow
@@ -135,14 +135,14 @@ class EngineAnswers:
         part = self._part(*tokens, totals)
         return RowResult(
             teacher=teacher,
-            text=guidance + RepeatedBlank(blank).drop(text, last=True),
+            text=guidance + RepeatedWhitespace(blank).drop(text, last=True),
             guidance=guidance,
             finished_by="student",
             fallback=teacher.fallback,
             student=part,
         )
 
-    def _part(self, prompt: int, completion: int, totals: UsageTotals) -> AnswerPart:
+    def _part(self, prompt: int, completion: int, totals: UsageTotals) -> ModelUsage:
         price = self.settings.options.student_price
         if isinstance(price, Mapping):
             price = price.get(self.settings.options.processor.model_source)
@@ -154,7 +154,7 @@ class EngineAnswers:
         found = price_call(given, usage, provider=None, model=model, base_url=None)
         totals.calls += 1
         totals.add_measured(Tokens(prompt=prompt, completion=completion), found)
-        return AnswerPart(
+        return ModelUsage(
             calls=1,
             prompt_tokens=prompt,
             completion_tokens=completion,

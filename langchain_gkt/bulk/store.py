@@ -47,9 +47,9 @@ class GuidanceStore:
 
         Args:
             folder: Where it is; None to keep everything in memory.
-            run: Names this sitting of the job; a writer that is started again gives the same.
+            run: Names this session of the job; a writer that is started again gives the same.
                 None to read alone, beside a writer.
-            stable_rows: Whether rows have the same names in every sitting.
+            stable_rows: Whether rows have the same names in every session.
 
         Raises:
             RuntimeError: If another job writes to it.
@@ -91,7 +91,7 @@ class GuidanceStore:
             self.lost_calls += self.in_flight
             self._db.execute("DELETE FROM begun")
             if not stable_rows:
-                # Rows are numbered anew in each sitting: the numbers of the last one say nothing.
+                # Rows are numbered anew in each session: the numbers of the last one say nothing.
                 self._db.execute("UPDATE guidance SET carrier = NULL")
         self._write_about(schema_version=SCHEMA_VERSION, run=run, lost_calls=self.lost_calls)
 

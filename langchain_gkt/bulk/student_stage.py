@@ -21,7 +21,7 @@ from langchain_gkt.chain.strategy import strategy_of
 from langchain_gkt.costs import CostTracker, MachineTime
 from langchain_gkt.costs.totals import UsageTotals
 from langchain_gkt.errors import BudgetExceeded
-from langchain_gkt.evaluation.running.records import AnswerPart, TeacherReply, part_of
+from langchain_gkt.evaluation.running.records import ModelUsage, TeacherReply, part_of
 from langchain_gkt.evaluation.running.replay import RecordedTeacher, ReplayedReply
 from langchain_gkt.students.protocol import student_of
 
@@ -137,7 +137,7 @@ class StudentStage:
             student=self._part(tracker, ids),
         )
 
-    def _part(self, tracker: CostTracker, ids: _CallIds) -> AnswerPart:
+    def _part(self, tracker: CostTracker, ids: _CallIds) -> ModelUsage:
         """Return the student's part of the calls that belong to one row."""
         calls = [call for call in list(tracker.calls) if call.call_id in ids.found]
         part = part_of(calls, "student")

@@ -32,7 +32,7 @@ from langchain_gkt.costs.runs.fork_safe_lock import ForkSafeLock
 from langchain_gkt.costs.runs.listener import RunListener
 from langchain_gkt.costs.totals import CallRecord, UsageTotals
 from langchain_gkt.errors import BudgetExceeded, TeacherError
-from langchain_gkt.evaluation.running.records import AnswerPart, TeacherReply, part_of
+from langchain_gkt.evaluation.running.records import ModelUsage, TeacherReply, part_of
 from langchain_gkt.evaluation.running.replay import RecordedTeacher, ReplayedReply
 from langchain_gkt.evaluation.running.reply_recorder import ReplyRecorder
 from langchain_gkt.guidance import Guidance
@@ -218,7 +218,7 @@ class TeacherStage:
         return self._result(key, reply, guidance, part)
 
     def _result(
-        self, key: str, reply: TeacherReply, guidance: Guidance, part: AnswerPart
+        self, key: str, reply: TeacherReply, guidance: Guidance, part: ModelUsage
     ) -> TeacherResult:
         return TeacherResult(
             key=key,
@@ -229,7 +229,7 @@ class TeacherStage:
             part=part,
         )
 
-    def _failed(self, key: str, error: Exception, part: AnswerPart) -> TeacherResult:
+    def _failed(self, key: str, error: Exception, part: ModelUsage) -> TeacherResult:
         """End a row without guidance: as an error, or as work for the student alone."""
         may_fall_back = self.call_settings.fall_back
         alone = error.student_may_answer if isinstance(error, BudgetExceeded) else may_fall_back
@@ -247,7 +247,7 @@ class TeacherStage:
         return self.aggregator.reservation(list(models_of(settings.teacher)), shown, settings.limit)
 
 
-def add_parts(one: AnswerPart, other: AnswerPart) -> AnswerPart:
+def add_parts(one: ModelUsage, other: ModelUsage) -> ModelUsage:
     """Add two parts of one model.
 
     Args:
@@ -262,7 +262,7 @@ def add_parts(one: AnswerPart, other: AnswerPart) -> AnswerPart:
         amounts = (getattr(one, name), getattr(other, name))
         return None if None in amounts else str(sum(map(Decimal, amounts)))
 
-    return AnswerPart(
+    return ModelUsage(
         calls=one.calls + other.calls,
         prompt_tokens=one.prompt_tokens + other.prompt_tokens,
         completion_tokens=one.completion_tokens + other.completion_tokens,

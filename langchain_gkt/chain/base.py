@@ -44,7 +44,7 @@ from langchain_gkt.chain.strategy import strategy_of
 from langchain_gkt.chain.structured import with_schema
 from langchain_gkt.chain.tool import answering_tool
 from langchain_gkt.costs.budget import Budget
-from langchain_gkt.errors import ConfigurationError, own_errors
+from langchain_gkt.errors import ConfigurationError, wrap_errors
 from langchain_gkt.guidance import Guidance, GuidancePolicy
 from langchain_gkt.prompts.base import TeacherPromptLike
 from langchain_gkt.structured_output.schema import Method
@@ -120,7 +120,7 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
     teacher_limit_param: str | None = None
     """The teacher's name for its completion limit, if it is not a usual one."""
     teacher_prefill: bool | None = None
-    """False if the teacher refuses a conversation ending in an AIMessage; None to go by model."""
+    """False if the teacher refuses a conversation ending in an AIMessage; None: by model."""
     budget: SkipValidation[Budget | None] = Field(default=None, repr=False)
     """A `Budget` of this chain's own, or None; copies of the chain share it."""
     streaming: bool | None = None
@@ -205,11 +205,11 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
         return config, self._for_config(config)._for_run(run)
 
     def _settings(self, stop: list[str] | None, run: Any, arguments: Any) -> CallSettings:
-        with own_errors(ConfigurationError, "the call's settings cannot be used"):
+        with wrap_errors(ConfigurationError, "the call's settings cannot be used"):
             return CallSettings.of(self, stop, run or self._run, arguments, self._warned)
 
     def _convert_input(self, model_input: LanguageModelInput) -> PromptValue:
-        with own_errors(ConfigurationError, "the prompt cannot be read"):
+        with wrap_errors(ConfigurationError, "the prompt cannot be read"):
             return super()._convert_input(model_input)
 
     def _generate(

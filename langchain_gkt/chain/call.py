@@ -11,7 +11,7 @@ from langchain_core.outputs import ChatGenerationChunk
 
 from langchain_gkt.chain.drivers import CallSteps, run_async, run_sync
 from langchain_gkt.chain.settings import CallSettings
-from langchain_gkt.errors import GKTError, own_errors, refuse_broken_text, refuse_empty
+from langchain_gkt.errors import GKTError, refuse_broken_text, refuse_empty, wrap_errors
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class Call:
         Yields:
             The chunks of the answer; the last one carries usage and metadata.
         """
-        with own_errors(GKTError, "the call failed"):
+        with wrap_errors(GKTError, "the call failed"):
             yield from run_sync(self._steps(messages, streaming=streaming), self.settings.deadline)
 
     async def arun(
         self, messages: list[BaseMessage], *, streaming: bool
     ) -> AsyncGenerator[ChatGenerationChunk, None]:
         """Do what `run` does, on the event loop."""
-        with own_errors(GKTError, "the call failed"):
+        with wrap_errors(GKTError, "the call failed"):
             steps = self._steps(messages, streaming=streaming)
             async with aclosing(run_async(steps, self.settings.deadline)) as chunks:
                 async for chunk in chunks:

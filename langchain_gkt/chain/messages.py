@@ -26,7 +26,7 @@ def retraction() -> ChatGenerationChunk:
     )
 
 
-class RepeatedBlank:
+class RepeatedWhitespace:
     """Drops the blank that a reply begins with if it has been shown already."""
 
     def __init__(self, blank: str) -> None:

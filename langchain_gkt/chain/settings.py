@@ -185,7 +185,7 @@ class CallSettings:
         samples: How often the student writes its part; the most common answer is shown.
         answer_of: What makes two answers the same.
         guidance_tokens: How many tokens of the teacher's answer a teacher prompt speaks of.
-        prefill: Whether the teacher continues a begun answer; None to go by its model.
+        prefill: Whether the teacher continues a begun answer; None to decide by its model.
         model: The teacher's model for this call alone, or None for its own.
         tools: Tools in OpenAI's form.
         tool_arguments: Further arguments of the teacher's ``bind_tools``.

@@ -197,7 +197,7 @@ class Predictor:
         all: What is expected of the teacher's whole answer.
         price_per_point: What one point of accuracy is worth, in the unit of the costs.
         unit: What costs are counted in.
-        threshold: The score above which the teacher is asked, in points of accuracy: 0 to go by
+        threshold: The score above which the teacher is asked, in points of accuracy: 0 to follow
             the price, another number for a share of the questions.
 
     Raises:

@@ -71,7 +71,7 @@ class PreparedPrompt:
 
 @dataclass(kw_only=True)
 class PromptContext:
-    """What a teacher prompt may go by, beside the messages.
+    """What a teacher prompt may be based on, beside the messages.
 
     Attributes:
         conversation: The whole conversation, as the student reads it.

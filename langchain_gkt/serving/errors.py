@@ -18,7 +18,7 @@ from langchain_gkt.providers.errors import causes, status_of
 from langchain_gkt.serving.api.schema import FIELDS
 
 _REFUSED = (400, 413, 422)
-"""Statuses of a provider that finds fault with the request, which no retry mends."""
+"""Statuses of a provider that finds fault with the request, which no retry fixes."""
 NO_RETRY = {"x-should-retry": "false"}
 """Headers of an error that OpenAI's clients would ask again for, for nothing."""
 

@@ -13,7 +13,7 @@ from langchain_core.messages.ai import OutputTokenDetails, UsageMetadata
 from langchain_core.messages.tool import ToolCallChunk
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
-from langchain_gkt.errors import StudentError, own_errors
+from langchain_gkt.errors import StudentError, wrap_errors
 from langchain_gkt.students.backends.protocol import Backend
 from langchain_gkt.students.engine.requests.request import Request, TokenChunk
 from langchain_gkt.students.tool_parsing import AnswerParser
@@ -41,7 +41,7 @@ class Generation:
     def stream(self) -> Iterator[ChatGenerationChunk]:
         """Generate the answer token by token; closing the iterator stops it."""
         parts = self._engine.generate(self._request, threading.Event())
-        with own_errors(StudentError, _FAILED), closing(parts):
+        with wrap_errors(StudentError, _FAILED), closing(parts):
             for part in parts:
                 chunk = self._chunk(part)
                 yield chunk
@@ -50,7 +50,7 @@ class Generation:
 
     async def astream(self) -> AsyncGenerator[ChatGenerationChunk, None]:
         """Do what `stream` does, on the event loop."""
-        with own_errors(StudentError, _FAILED):
+        with wrap_errors(StudentError, _FAILED):
             async with aclosing(self._engine.agenerate(self._request)) as parts:
                 async for part in parts:
                     chunk = self._chunk(part)
@@ -64,7 +64,7 @@ class Generation:
             self._parser is not None and self._parser.may_stop
         ):  # a stop string may end the text before the engine does
             return generate_from_stream(self.stream())
-        with own_errors(StudentError, _FAILED):
+        with wrap_errors(StudentError, _FAILED):
             parts = self._engine.generate(self._request, threading.Event(), stream=False)
             return generate_from_stream(map(self._chunk, parts))
 
@@ -72,7 +72,7 @@ class Generation:
         """Do what `result` does, on the event loop."""
         if self._parser is not None and self._parser.may_stop:
             return await agenerate_from_stream(self.astream())
-        with own_errors(StudentError, _FAILED):
+        with wrap_errors(StudentError, _FAILED):
             parts = self._engine.agenerate(self._request, stream=False)
             return await agenerate_from_stream(self._chunk(part) async for part in parts)
 

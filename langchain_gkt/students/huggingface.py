@@ -13,7 +13,7 @@ from langchain_core.runnables import Runnable
 from langchain_core.runnables.config import RunnableConfig, run_in_executor
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
-from langchain_gkt.errors import ConfigurationError, StudentError, own_errors, refuse_unknown
+from langchain_gkt.errors import ConfigurationError, StudentError, refuse_unknown, wrap_errors
 from langchain_gkt.structured_output.schema import Method, bind_schema
 from langchain_gkt.structured_output.tools import AnyTool, ToolChoice, in_openai_form
 from langchain_gkt.students.backends.protocol import Backend, PrefillHandle
@@ -157,7 +157,7 @@ class HuggingFaceStudent(Student, InterruptibleChatModel):
         return {**found, "ls_provider": "huggingface-local", "ls_model_name": name}
 
     def _convert_input(self, model_input: Any) -> Any:
-        with own_errors(ConfigurationError, "the prompt cannot be read"):
+        with wrap_errors(ConfigurationError, "the prompt cannot be read"):
             return super()._convert_input(model_input)
 
     def _resolve_model_profile(self) -> Any:
@@ -368,7 +368,7 @@ class HuggingFaceStudent(Student, InterruptibleChatModel):
     def _generation(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
     ) -> Generation:
-        with own_errors(StudentError, "the student could not read the prompt"):
+        with wrap_errors(StudentError, "the student could not read the prompt"):
             student = self._student_for(kwargs)
             settings = GenerationSettings.of_call(student, stop, **kwargs)
             return student._loader.load().generation(messages, settings, student.display_name)

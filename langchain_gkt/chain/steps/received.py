@@ -1,4 +1,4 @@
-"""What a model's reply says of itself is checked before anything goes by it."""
+"""What a model's reply says of itself is checked before anything is based on it."""
 
 from __future__ import annotations
 
@@ -25,6 +25,6 @@ def received(settings: CallSettings, reply: AIMessage, role: Role) -> AIMessage:
         settings.warn_once(
             f"odd-usage-{role}",
             f"the {role} reported usage that cannot be true ({refused}), which is not believed; "
-            "what it bills is not known. Have its server mended.",
+            "what it bills is not known. Fix its server.",
         )
     return reply

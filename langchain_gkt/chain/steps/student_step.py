@@ -14,7 +14,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 
 from langchain_gkt._langchain_compat import blocks_threads, copy_model
 from langchain_gkt.chain.drivers import NEXT_CHUNK, BlockingWork, ModelCall
-from langchain_gkt.chain.messages import RepeatedBlank, text_chunk, tool_call_chunk_of
+from langchain_gkt.chain.messages import RepeatedWhitespace, text_chunk, tool_call_chunk_of
 from langchain_gkt.chain.settings import CallSettings
 from langchain_gkt.chain.steps.received import received
 from langchain_gkt.errors import ConfigurationError
@@ -288,6 +288,6 @@ class StudentStep:
         if new := self._repeated(begun).drop(str(reply.text), last=True):
             yield text_chunk(new)
 
-    def _repeated(self, begun: str) -> RepeatedBlank:
+    def _repeated(self, begun: str) -> RepeatedWhitespace:
         blank = "" if self.student.continues_whitespace else begun[len(begun.rstrip()) :]
-        return RepeatedBlank(blank)
+        return RepeatedWhitespace(blank)

@@ -27,14 +27,14 @@ from langchain_gkt.chain.settings import CallSettings
 from langchain_gkt.chain.steps.received import received
 from langchain_gkt.chain.steps.teacher_outcome import TeacherOutcome
 from langchain_gkt.costs.observer import observers_in
-from langchain_gkt.errors import GKTError, own_errors, refuse_broken_text
+from langchain_gkt.errors import GKTError, refuse_broken_text, wrap_errors
 from langchain_gkt.guidance import Guidance, GuidancePolicy
 from langchain_gkt.prompts.base import PreparedPrompt, PromptContext, aprepare, prepare
 from langchain_gkt.providers.errors import teacher_error
 from langchain_gkt.providers.usage import repeated
 from langchain_gkt.structured_output.schema import schema_in, with_instruction
 from langchain_gkt.teachers import replies
-from langchain_gkt.teachers import settings as teachers
+from langchain_gkt.teachers import settings as teacher_settings
 from langchain_gkt.teachers.attempts import AttemptGate
 from langchain_gkt.teachers.prefill import as_instruction, without_repetition
 from langchain_gkt.teachers.refusals import refusal_in
@@ -64,7 +64,7 @@ class TeacherStep:
         )
 
     def prompt_context(self, messages: list[BaseMessage]) -> PromptContext:
-        """Return what a teacher prompt may go by.
+        """Return what a teacher prompt may be based on.
 
         Args:
             messages: The conversation.
@@ -183,7 +183,7 @@ class TeacherStep:
             ValueError: If the settings ask no teacher.
             TeacherError: If the teacher fails or writes nothing.
         """
-        with own_errors(GKTError, "the teacher's prompt could not be made"):
+        with wrap_errors(GKTError, "the teacher's prompt could not be made"):
             config = self._guide_config(config)
             refuse_broken_text(messages)
             prompt = prepare(self.settings.teacher_prompt, messages, self.prompt_context(messages))
@@ -200,7 +200,7 @@ class TeacherStep:
 
     async def aguide(self, messages: list[BaseMessage], config: RunnableConfig | None) -> Guidance:
         """Do what `guide` does, on the event loop."""
-        with own_errors(GKTError, "the teacher's prompt could not be made"):
+        with wrap_errors(GKTError, "the teacher's prompt could not be made"):
             config = self._guide_config(config)
             refuse_broken_text(messages)
             context = self.prompt_context(messages)
@@ -251,7 +251,7 @@ class TeacherStep:
         settings = self.settings
         streams = (
             streaming
-            and teachers.streams_usage(settings.teacher)
+            and teacher_settings.streams_usage(settings.teacher)
             and not {"ignored-limit", "shown-reasoning"} & settings.warned
         )
         if begun_text(messages) is not None and not settings.teacher_continues:
@@ -269,7 +269,7 @@ class TeacherStep:
             config=hiding(config, settings.teacher),
             arguments=arguments,
             streams=streams,
-            has_async=teachers.has_async(settings.teacher),
+            has_async=teacher_settings.has_async(settings.teacher),
             blocks=any(map(blocks_threads, models_of(settings.teacher))),
         )
 
@@ -284,15 +284,16 @@ class TeacherStep:
         self, limit: int | None, *, stream: bool, gate: AttemptGate | None
     ) -> Runnable[Any, Any]:
         settings = self.settings
-        if limit is not None and not teachers.can_limit(settings.teacher, settings.limit_param):
+        limits = teacher_settings.can_limit(settings.teacher, settings.limit_param)
+        if limit is not None and not limits:
             settings.warn_once(
                 "no-limit",
                 "the teacher knows no completion limit that could be set; its whole answers are "
                 "paid for and cut afterwards. Name its limit with teacher_limit_param=.",
             )
-        return teachers.with_settings(
+        return teacher_settings.with_settings(
             settings.teacher,
-            teachers.TeacherSettings(
+            teacher_settings.TeacherSettings(
                 limit=limit,
                 limit_param=settings.limit_param,
                 temperature=settings.temperature,

@@ -116,8 +116,8 @@ def choose_among(
         )
     if gate is True and not outcomes.tells_confidence:
         raise ValueError(
-            "gate=True goes by the student's confidence, which this student does not tell; use a "
-            "HuggingFaceStudent or gate=False"
+            "gate=True is based on the student's confidence, which this student does not report; "
+            "use a HuggingFaceStudent or gate=False"
         )
     seen, unseen = halves(outcomes.rows, seed)
     at = partial(outcomes.point, only=seen)

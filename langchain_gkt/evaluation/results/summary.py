@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from langchain_gkt.evaluation.results.answer_table import STUDENT, TEACHER, guidance_tokens
 from langchain_gkt.evaluation.results.statistics import covered, wilson
-from langchain_gkt.evaluation.running.records import AnswerPart
+from langchain_gkt.evaluation.running.records import ModelUsage
 
 if TYPE_CHECKING:
     import pandas
@@ -44,8 +44,8 @@ class Summary:
     unparsed: float
     leaked: float
     asked: float
-    teacher: AnswerPart
-    student: AnswerPart
+    teacher: ModelUsage
+    student: ModelUsage
     wall_seconds: float
     seconds: float
     first_token_seconds: float | None
@@ -87,7 +87,7 @@ def summarise(table: pandas.DataFrame) -> Summary:
     )
 
 
-def _sum_part(table: pandas.DataFrame, role: str) -> AnswerPart:
+def _sum_part(table: pandas.DataFrame, role: str) -> ModelUsage:
     """Add up one model's part; a cost that is unknown for one answer is unknown for all."""
 
     def money(name: str) -> str | None:
@@ -96,7 +96,7 @@ def _sum_part(table: pandas.DataFrame, role: str) -> AnswerPart:
 
     counts = ("calls", "prompt_tokens", "completion_tokens", "unreported")
     first = table[f"{role}_first_token_seconds"]
-    return AnswerPart(
+    return ModelUsage(
         **{name: int(table[f"{role}_{name}"].sum()) for name in counts},
         prompt_cost=money("prompt_cost"),
         completion_cost=money("completion_cost"),

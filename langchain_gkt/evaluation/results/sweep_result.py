@@ -150,7 +150,7 @@ class Sweep(EvaluationResult):
 
         Raises:
             ValueError: If there are too few rows, an argument makes no sense, or ``gate`` is
-                wanted and the student does not tell its confidence.
+                wanted and the student does not report its confidence.
             ImportError: If ``predictor`` is wanted and scikit-learn is missing.
         """
         swept = self.manifest["settings"]["chain"]["guidance"] or {}
@@ -346,7 +346,7 @@ class Sweep(EvaluationResult):
     def _confidence_notes(self) -> list[str]:
         outcomes = self.outcomes
         if not outcomes.tells_confidence:
-            return ["the student does not tell how sure it is, so there is no gate"]
+            return ["the student does not report how sure it is, so there is no gate"]
         areas = {
             gate.probe_tokens: outcomes.separation(gate, range(len(outcomes.rows)))
             for gate in CONFIDENCE_GATES

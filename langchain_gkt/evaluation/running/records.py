@@ -36,7 +36,7 @@ _KNOWN_FIELDS = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
 
 
 @dataclass(frozen=True, kw_only=True, config=_KNOWN_FIELDS)
-class AnswerPart:
+class ModelUsage:
     """One model's part of an answer.
 
     Attributes:
@@ -67,7 +67,7 @@ class AnswerPart:
                 Decimal(getattr(self, name) or 0)
             except InvalidOperation:
                 raise ValueError(
-                    f"AnswerPart.{name} must be a decimal number, not {getattr(self, name)!r}"
+                    f"ModelUsage.{name} must be a decimal number, not {getattr(self, name)!r}"
                 ) from None
 
     @property
@@ -78,7 +78,7 @@ class AnswerPart:
         return Decimal(self.prompt_cost) + Decimal(self.completion_cost)
 
 
-def part_of(calls: Sequence[CallRecord], role: str) -> AnswerPart:
+def part_of(calls: Sequence[CallRecord], role: str) -> ModelUsage:
     """Sum up one role's calls, of those that a `CostTracker` kept of one call of the chain."""
     mine = [call for call in calls if call.role == role]
     unreported = sum(call.counts.unreported_calls for call in mine)
@@ -88,7 +88,7 @@ def part_of(calls: Sequence[CallRecord], role: str) -> AnswerPart:
     machine = sum((call.counts.machine_cost for call in mine), Decimal(0))
     prompt = sum((call.counts.prompt_cost for call in mine), Decimal(0))
     completion = sum((call.counts.completion_cost for call in mine), machine)
-    return AnswerPart(
+    return ModelUsage(
         calls=len(mine),
         prompt_tokens=sum(call.counts.prompt_tokens for call in mine),
         completion_tokens=sum(call.counts.completion_tokens for call in mine),
@@ -117,7 +117,7 @@ class TeacherReply:
     usage: dict[str, Any] | None = None
     finish_reason: str | None = None
     pieces: list[str] | None = None
-    part: AnswerPart = field(default_factory=AnswerPart)
+    part: ModelUsage = field(default_factory=ModelUsage)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TeacherReply:
@@ -165,8 +165,8 @@ class Answer:
     guidance: str = ""
     verdicts: dict[str, bool | None]
     leaked: bool = False
-    teacher: AnswerPart = field(default_factory=AnswerPart)
-    student: AnswerPart = field(default_factory=AnswerPart)
+    teacher: ModelUsage = field(default_factory=ModelUsage)
+    student: ModelUsage = field(default_factory=ModelUsage)
     seconds: float = 0.0
     first_token_seconds: float | None = None
     started: float = 0.0

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from langchain_gkt._langchain_compat import RunnableBindingBase
-from langchain_gkt.evaluation.running.records import SWEPT, Answer, AnswerKey, AnswerPart
+from langchain_gkt.evaluation.running.records import SWEPT, Answer, AnswerKey, ModelUsage
 from langchain_gkt.evaluation.running.replay import RecordedTeacher, ReplayedReply, TokenSplitter
 from langchain_gkt.evaluation.running.runner import EvaluationRunner, Job
 from langchain_gkt.gates import Gate
@@ -181,7 +181,7 @@ class SweepJobs:
         return work
 
 
-def _up_to(reply: ReplayedReply, length: int) -> AnswerPart:
+def _up_to(reply: ReplayedReply, length: int) -> ModelUsage:
     """Return the teacher's part of an answer if it stops at a length.
 
     Prices are per token, so costs follow the tokens; the time is an estimate that does too.

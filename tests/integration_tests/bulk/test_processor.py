@@ -16,7 +16,7 @@ from langchain_gkt.bulk.columns import ROW, TEACHER, TeacherResult, output_names
 from langchain_gkt.bulk.options import BulkOptions
 from langchain_gkt.bulk.processor import EngineAnswers, EngineRequest, keep_written
 from langchain_gkt.bulk.stages import StageSettings
-from langchain_gkt.evaluation.running.records import AnswerPart
+from langchain_gkt.evaluation.running.records import ModelUsage
 
 
 class _Told:
@@ -47,7 +47,7 @@ def test_the_processor_gets_what_its_stages_ask_for(cluster, student) -> None:
     request = EngineRequest(settings)
     processor = llm.build_processor(config, preprocess=request, postprocess=keep_written)
 
-    begun = TeacherResult(guidance="Two and ", part=AnswerPart(calls=1, completion_tokens=5))
+    begun = TeacherResult(guidance="Two and ", part=ModelUsage(calls=1, completion_tokens=5))
     ended = TeacherResult(guidance="Four.", finished=True)
     rows = [
         {"q": "2 + 2?", ROW: 0, TEACHER: begun.to_json()},

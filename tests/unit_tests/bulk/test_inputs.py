@@ -13,7 +13,7 @@ from langchain_gkt.bulk import BulkOptions, guide_dataset
 from langchain_gkt.bulk.chains import GuidanceKeys, check_chain, read_prompt
 from langchain_gkt.bulk.columns import TeacherResult, output_names
 from langchain_gkt.costs import MachineTime
-from langchain_gkt.evaluation.running.records import AnswerPart
+from langchain_gkt.evaluation.running.records import ModelUsage
 from langchain_gkt.prompts import InstructTeacher
 
 
@@ -82,6 +82,6 @@ def test_keys_name_what_the_reply_depends_on(teacher, student) -> None:
 
 
 def test_a_result_survives_its_way_between_the_stages() -> None:
-    part = AnswerPart(calls=2, prompt_cost="0.1", completion_cost=None)
+    part = ModelUsage(calls=2, prompt_cost="0.1", completion_cost=None)
     result = TeacherResult(key="k", guidance="half \ud83d", part=part)
     assert TeacherResult.from_json(result.to_json()) == result

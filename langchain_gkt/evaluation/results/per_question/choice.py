@@ -41,7 +41,7 @@ class Goal:
     Attributes:
         max_loss: Accuracy that may be given up against the best way; the cheapest is taken.
         price_per_point: What a point of accuracy is worth, in the unit of the costs; then the way
-            that is worth most after its price is taken. None to go by ``max_loss``.
+            that is worth most after its price is taken. None to choose by ``max_loss``.
         share: In how many of the questions the teacher is asked; None for any.
     """
 

@@ -116,7 +116,7 @@ def _interval(value: float, interval: tuple[float, float], form: str) -> str:
 
 
 def _weights(predictor: Predictor) -> Table:
-    """Say what the predictor goes by."""
+    """Say what the predictor is based on."""
     amounts = {"none": predictor.none, "some": predictor.some, "all": predictor.all}
     every = amounts.values()
     rows = [
@@ -124,7 +124,7 @@ def _weights(predictor: Predictor) -> Table:
         for place, name in enumerate(predictor.features)
     ]
     return Table(
-        title="Per question: what the predictor goes by",
+        title="Per question: what the predictor is based on",
         head=["feature", *amounts],
         rows=[
             *rows,
@@ -136,6 +136,6 @@ def _weights(predictor: Predictor) -> Table:
             f"whole answer; costs: {predictor.unit}",
             f"the student's own first {predictor.probe_tokens} token(s) are looked at"
             if predictor.probe_tokens
-            else "the student does not tell how sure it is, so only the text is looked at",
+            else "the student does not report how sure it is, so only the text is looked at",
         ],
     )

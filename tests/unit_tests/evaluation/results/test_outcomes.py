@@ -70,7 +70,7 @@ def test_choose_refuses_what_it_cannot_do() -> None:
     with pytest.raises(ValueError, match="max_loss must be a share"):
         found.choose(max_loss=2)
     blind = replace(found.outcomes, signals=[{}] * 6)
-    with pytest.raises(ValueError, match="gate=True goes by the student's confidence"):
+    with pytest.raises(ValueError, match="gate=True is based on the student's confidence"):
         choose_among(blind, max_loss=0.02, gate=True, seed=0)
     assert "gated" not in frontiers(blind)
 

@@ -15,7 +15,7 @@ from langchain_gkt.evaluation.results.answer_table import answer_table
 from langchain_gkt.evaluation.results.comparison import Comparison
 from langchain_gkt.evaluation.results.statistics import auc, covered, mcnemar, wilson
 from langchain_gkt.evaluation.results.summary import Summary, summarise
-from langchain_gkt.evaluation.running.records import Answer, AnswerPart
+from langchain_gkt.evaluation.running.records import Answer, ModelUsage
 from langchain_gkt.evaluation.running.run_store import RunStore
 
 
@@ -79,18 +79,18 @@ def test_time_that_several_answers_share_counts_once() -> None:
 
 def test_unknown_money_is_unknown_in_every_sum() -> None:
     known, unknown = (
-        AnswerPart(prompt_cost="0.1", completion_cost="0.2"),
-        AnswerPart(prompt_cost=None),
+        ModelUsage(prompt_cost="0.1", completion_cost="0.2"),
+        ModelUsage(prompt_cost=None),
     )
     first = answer("a", True, teacher=known)
     assert sums([first, replace(first, row="b")]).cost == Decimal("0.6")
     assert sums([first, answer("b", True, teacher=unknown)]).cost is None
-    later = answer("b", True, teacher=AnswerPart(first_token_seconds=2.0))
+    later = answer("b", True, teacher=ModelUsage(first_token_seconds=2.0))
     assert sums([first, later]).teacher.first_token_seconds == 2.0
 
 
 def test_answers_travel_through_json() -> None:
-    one = answer("a", None, teacher=AnswerPart(calls=1, prompt_cost=None), length=3, sample=2)
+    one = answer("a", None, teacher=ModelUsage(calls=1, prompt_cost=None), length=3, sample=2)
     one = replace(one, signals={"probability_1": 0.5})
     assert Answer.from_dict(json.loads(json.dumps(one.to_dict()))) == one
 
