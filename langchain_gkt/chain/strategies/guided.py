@@ -15,11 +15,10 @@ from langchain_core.messages.ai import add_usage
 from langchain_gkt.chain.drivers import CallSteps
 from langchain_gkt.chain.settings import CallSettings
 from langchain_gkt.chain.steps.student_step import StudentStep
+from langchain_gkt.chain.strategies.answer import Answer, last_chunk
 from langchain_gkt.chain.strategies.steps import (
-    Answer,
     ask_student,
     ask_teacher,
-    last_chunk,
     measure,
     prepared,
     show_reply,

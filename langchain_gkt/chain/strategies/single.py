@@ -6,11 +6,10 @@ from langchain_core.messages import BaseMessage
 
 from langchain_gkt.chain.drivers import CallSteps
 from langchain_gkt.chain.settings import CallSettings
+from langchain_gkt.chain.strategies.answer import Answer, last_chunk
 from langchain_gkt.chain.strategies.steps import (
-    Answer,
     ask_student,
     ask_teacher,
-    last_chunk,
     prepared,
     show_teacher,
 )

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.messages.ai import UsageMetadata, add_usage, subtract_usage
+from langchain_core.messages import AIMessage
+from langchain_core.messages.ai import add_usage
 from langchain_core.outputs import ChatGenerationChunk
 
-from langchain_gkt.chain.callbacks.usage import prompt_share, usage_of_answer
+from langchain_gkt.chain.callbacks.usage import prompt_share
 from langchain_gkt.chain.drivers import BlockingWork, CallSteps, ModelCall
 from langchain_gkt.chain.messages import (
     leading_text,
-    provider_of,
     rest_of,
     retraction,
     text_chunk,
@@ -25,83 +24,17 @@ from langchain_gkt.chain.messages import (
 from langchain_gkt.chain.settings import CallSettings
 from langchain_gkt.chain.steps.received import received
 from langchain_gkt.chain.steps.student_step import NoRoom, StudentStep
-from langchain_gkt.chain.steps.teacher_outcome import TeacherOutcome
 from langchain_gkt.chain.steps.teacher_step import TeacherStep
+from langchain_gkt.chain.strategies.answer import Answer
 from langchain_gkt.errors import BudgetExceeded, GKTError, StudentError, TeacherError, bounded
-from langchain_gkt.gates import Amount, Gate, Signals
-from langchain_gkt.metadata import GKTMetadata
+from langchain_gkt.gates import Gate, Signals
 from langchain_gkt.prompts.base import PreparedPrompt
 from langchain_gkt.providers.errors import provider_error, teacher_error
 from langchain_gkt.students.voting import vote
 from langchain_gkt.teachers.refusals import is_refusal, refused
-from langchain_gkt.teachers.replies import finish_reason
 from langchain_gkt.teachers.secrets import hide_in_error, secrets_of
 from langchain_gkt.texts.begun_answer import begun_text
 from langchain_gkt.time_limit import OutOfTime
-
-
-@dataclass(kw_only=True)
-class Answer:
-    """What one call has of its answer so far.
-
-    Attributes:
-        settings: The settings of the call; a strategy may go on with changed ones.
-        messages: The conversation.
-        streaming: Whether the models are streamed.
-        reserved: Tokens of the answer that the student needs at least; see `prepared`.
-        outcome: What the teacher gave.
-        reply: The student's reply; None if it wrote nothing.
-        other_usage: The student's usage besides its reply; None for none.
-        fallback: Why one model answers without the other; None if it does not have to.
-        teacher_failed: Whether the teacher has failed or refused in this call.
-        signals: What a gate has measured, by name.
-        agreement: The share of the student's answers that say what the shown one says.
-        vote_fallback: Why no vote was taken, though one was wanted.
-        in_answer: How many of the teacher's tokens are part of the answer; None for all.
-        amount: How much the gate had the teacher write; None without a gate.
-        expected: Share of right answers that the gate expects by amount; None if it expects none.
-    """
-
-    settings: CallSettings
-    messages: list[BaseMessage]
-    streaming: bool
-    reserved: int = 0
-    outcome: TeacherOutcome = field(default_factory=TeacherOutcome)
-    reply: AIMessage | None = None
-    other_usage: UsageMetadata | None = None
-    fallback: str | None = None
-    teacher_failed: bool = False
-    signals: dict[str, float] = field(default_factory=dict)
-    agreement: float | None = None
-    vote_fallback: str | None = None
-    in_answer: int | None = None
-    amount: Amount | None = None
-    expected: Mapping[Amount, float] | None = None
-
-    @property
-    def is_teachers(self) -> bool:
-        """Whether the student has failed and the turn is left to the teacher."""
-        return not self.settings.strategy.asks_student
-
-    def note_drafts(self, replies: Sequence[AIMessage]) -> None:
-        """Count the usage of replies that are not the answer's end.
-
-        Args:
-            replies: The student's replies.
-        """
-        for reply in replies:
-            if reply.usage_metadata:
-                self.other_usage = add_usage(self.other_usage, reply.usage_metadata)
-
-    def take(self, reply: AIMessage) -> None:
-        """Make one of the replies counted by `note_drafts` the answer's end.
-
-        Args:
-            reply: The reply.
-        """
-        self.reply = reply
-        if reply.usage_metadata:
-            self.other_usage = subtract_usage(self.other_usage, reply.usage_metadata)
 
 
 def measure(answer: Answer, gate: Gate) -> Generator[Any, Any, Signals]:
@@ -363,62 +296,3 @@ def unshown(steps: CallSteps) -> CallSteps:
                     step = steps.send(result)
         except StopIteration:
             return
-
-
-def last_chunk(answer: Answer) -> ChatGenerationChunk:
-    """Make the chunk that carries usage and metadata, and no text.
-
-    Args:
-        answer: The answer, which is whole.
-
-    Returns:
-        The chunk; every strategy ends with it.
-    """
-    outcome, reply, settings = answer.outcome, answer.reply, answer.settings
-    student_usage = answer.other_usage
-    if reply and reply.usage_metadata:
-        student_usage = add_usage(student_usage, reply.usage_metadata)
-    guidance, reason = outcome.guidance, None
-    if reply:
-        reason = reply.response_metadata.get("finish_reason")
-    elif guidance:
-        reason = guidance.finish_reason if guidance.complete else "length"
-    elif outcome.tool_reply:
-        reason = finish_reason(outcome.tool_reply)
-    gkt = GKTMetadata(
-        guidance=guidance.text if guidance else "",
-        guidance_tokens=outcome.tokens,
-        guidance_tokens_estimated=outcome.estimated,
-        finished_by="student" if reply else "teacher",
-        teacher_usage=outcome.usage,
-        teacher_calls=outcome.calls,
-        student_usage=student_usage,
-        fallback=answer.fallback,
-        confidence=answer.signals.get("confidence"),
-        amount=answer.amount if answer.expected else None,
-        predicted=dict(answer.expected) if answer.expected else None,
-        written_chars=len(guidance.written) if guidance else 0,
-        mode=settings.mode,
-        strategy=settings.mode,
-        signals=answer.signals,
-        agreement=answer.agreement,
-        vote_fallback=answer.vote_fallback,
-        call_id=settings.call_id,
-        teacher_prompt_share=outcome.prompt_share,
-        refusal=outcome.refusal,
-    )
-    return ChatGenerationChunk(
-        message=AIMessageChunk(
-            content="",
-            usage_metadata=usage_of_answer(
-                guidance, outcome.tool_reply, reply, prompt_share=outcome.prompt_share
-            ),
-            response_metadata={
-                "model_name": settings.model_name,
-                "model_provider": provider_of(outcome.tool_reply),
-                "finish_reason": reason or "stop",
-                "gkt": gkt,
-            },
-            chunk_position="last",
-        )
-    )

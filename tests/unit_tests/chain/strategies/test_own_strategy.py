@@ -11,11 +11,10 @@ from support.models.exam import pair, solution
 from langchain_gkt import track_costs
 from langchain_gkt.chain import strategy
 from langchain_gkt.chain.messages import text_chunk
+from langchain_gkt.chain.strategies.answer import Answer, last_chunk
 from langchain_gkt.chain.strategies.steps import (
-    Answer,
     ask_student,
     ask_teacher,
-    last_chunk,
     show_teacher,
     unshown,
 )
