@@ -28,6 +28,7 @@ from typing_extensions import NotRequired
 
 from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
 from langchain_gkt.chain.settings import CALL_ARGUMENTS
+from langchain_gkt.chain.strategy import strategy_of
 from langchain_gkt.costs import Budget, CostReport, CostTracker
 from langchain_gkt.costs.prices import MachineTime, Prices
 from langchain_gkt.errors import BudgetExceeded
@@ -90,7 +91,7 @@ class GuidanceMiddleware(AgentMiddleware[Any, Any, Any]):
         given: Any = request.model
         if not isinstance(given, GuidedKnowledgeTransferChain):
             return _with_chain(request, self._chain)
-        if given.mode != "teacher":
+        if strategy_of(given.mode).asks_student:
             return request
         # What a BudgetMiddleware in front of this one made; its tracker must go on listening.
         handlers = [*_handlers(self._chain), *_handlers(given)]

@@ -174,7 +174,7 @@ def _check_price(chain: GuidedKnowledgeTransferChain, options: BulkOptions) -> N
             list(models_of(settings.teacher)),
             [HumanMessage("?")],
             call_id="check",
-            mode=settings.mode,
+            compared=False,
             limit=settings.limit,
         )
     except BudgetExceeded as error:

@@ -376,7 +376,11 @@ class CallSettings:
             self.parent,
             role,
             own_callbacks=self.callbacks,
-            metadata={"gkt_call_id": self.call_id, "gkt_mode": self.mode},
+            metadata={
+                "gkt_call_id": self.call_id,
+                "gkt_mode": self.mode,
+                "gkt_compared": self.strategy.has_teacher_counterpart,
+            },
             hide_child_runs=self.hide_child_runs,
         )
 

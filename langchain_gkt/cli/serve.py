@@ -115,7 +115,7 @@ def _require_price(chain: GuidedKnowledgeTransferChain, given: dict[str, Any]) -
             list(models_of(chain.teacher)),
             [HumanMessage("?")],
             call_id="start",
-            mode="guided",
+            compared=False,
             limit=1,
         )
     except RuntimeError as error:

@@ -174,7 +174,7 @@ class CostAggregator:
             if self.ledger:
                 self.ledger.release(call.call_id)
             sums = self._calls.pop(call, None)
-        if call.mode != "guided" or sums is None:
+        if not call.compared or sums is None:
             return
         found = self._teacher_only(sums, message) if message is not None else None
         with self._lock:

@@ -8,8 +8,6 @@ from uuid import UUID
 
 from langchain_core.messages import BaseMessage
 
-from langchain_gkt.metadata import Mode
-
 
 class BreakerState(Protocol):
     """A circuit breaker, as far as a report needs it."""
@@ -31,7 +29,7 @@ class CallObserver:
         messages: Sequence[BaseMessage],
         *,
         call_id: str,
-        mode: Mode,
+        compared: bool,
         limit: int | None,
         root: UUID | None = None,
     ) -> None:
@@ -41,7 +39,7 @@ class CallObserver:
             models: The chat models the call may reach.
             messages: The prompt.
             call_id: The chain call it belongs to.
-            mode: The chain's mode.
+            compared: Whether the call counts for the estimate of the teacher alone.
             limit: Most completion tokens of the call; None if it has no limit.
             root: The chain's run; None if the teacher is asked outside of one.
 

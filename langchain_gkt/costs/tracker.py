@@ -17,7 +17,6 @@ from langchain_gkt.costs.report import CostReport
 from langchain_gkt.costs.runs.fork_safe_lock import ForkSafeLock
 from langchain_gkt.costs.runs.listener import RunListener
 from langchain_gkt.costs.totals import CallRecord
-from langchain_gkt.metadata import Mode
 
 
 class CostTracker(RunListener, CallObserver):
@@ -109,7 +108,7 @@ class CostTracker(RunListener, CallObserver):
         messages: Sequence[BaseMessage],
         *,
         call_id: str,
-        mode: Mode,
+        compared: bool,
         limit: int | None,
         root: UUID | None = None,
     ) -> None:
@@ -127,7 +126,7 @@ class CostTracker(RunListener, CallObserver):
         with self._lock:
             self._aggregator.reserve(call_id, self._calls.get(call_id), most)
             if root is not None:
-                self._call_of({"gkt_call_id": call_id, "gkt_mode": mode}, root)
+                self._call_of({"gkt_call_id": call_id, "gkt_compared": compared}, root)
 
     def add_breaker(self, models: Sequence[Any], breaker: BreakerState) -> None:
         """Take a teacher's circuit breaker into the report; see `CallObserver`."""

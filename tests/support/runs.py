@@ -40,6 +40,7 @@ def start(listener: RunListener, role: str, **metadata: Any) -> uuid.UUID:
     """Start a model's run; returns its id."""
     run_id = uuid.uuid4()
     known = {"gkt_role": role, "gkt_call_id": "1", "gkt_mode": "guided", "ls_model_name": role}
+    known["gkt_compared"] = True
     listener.on_chat_model_start(
         {},
         PROMPT,

@@ -323,7 +323,7 @@ class TeacherStep:
                     models,
                     messages,
                     call_id=self.settings.call_id,
-                    mode=self.settings.mode,
+                    compared=self.settings.strategy.has_teacher_counterpart,
                     limit=limit,
                     root=manager.parent_run_id,
                 )

@@ -251,7 +251,7 @@ class RunListener(BaseCallbackHandler):
         call_id = str(metadata.get("gkt_call_id"))
         call = self._calls.get(call_id)
         if call is None:
-            call = ChainCall(call_id=call_id, mode=metadata.get("gkt_mode", "guided"))
+            call = ChainCall(call_id=call_id, compared=bool(metadata.get("gkt_compared")))
             self._calls[call_id] = call
             self._tasks.start(call_id)
             if len(self._calls) > _MAX_OPEN:

@@ -111,14 +111,14 @@ class ChainCall:
 
     Attributes:
         call_id: Its id.
-        mode: The chain's mode.
+        compared: Whether its bill is compared with that of the teacher alone.
         root: The chain's run; None if the teacher was asked outside of one.
         wrappers: Open runs of wrappers, such as ``with_retry``, within the call.
         runs: Open runs of its models.
     """
 
     call_id: str
-    mode: Mode
+    compared: bool
     root: UUID | None = None
     wrappers: set[UUID] = field(default_factory=set)
     runs: set[UUID] = field(default_factory=set)

@@ -216,7 +216,7 @@ class EvaluationRunner:
         if length is not None:
             settings["guidance_tokens"] = length
         length = length if length is not None else self._length(mode)
-        if mode == "teacher" and self.own_prompt:
+        if not strategy_of(mode).asks_student and self.own_prompt:
             settings["teacher_prompt"] = chain.teacher_prompt
         config: Any = {"callbacks": [recorder]}
         message: AIMessageChunk | None = None
