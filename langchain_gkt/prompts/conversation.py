@@ -26,14 +26,14 @@ def with_text_behind(message: BaseMessage, text: str) -> Any:
         text: The text, which becomes a paragraph of its own.
 
     Returns:
-        A copy of the message without its id, because it says something else.
+        A copy of the message.
     """
     content: Any = message.content
     if isinstance(content, str):
         content = f"{content}\n\n{text}" if content else text
     else:
         content = [*content, {"type": "text", "text": f"\n\n{text}" if content else text}]
-    return message.model_copy(update={"content": content, "id": None})
+    return message.model_copy(update={"content": content})
 
 
 def with_system_text(messages: Sequence[BaseMessage], text: str) -> list[BaseMessage]:

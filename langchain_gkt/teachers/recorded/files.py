@@ -176,7 +176,7 @@ def _from_columns(row: dict[str, Any], place: str, columns: Mapping[str, Column]
                 break
             cell = cell[key]
         else:
-            cells[name] = None if cell == "" else cell
+            cells[name] = cell if cell or not isinstance(cell, str) else None
     for name in ("question", "answer"):
         if not isinstance(cells[name], str | None):
             raise BadRow(f"has a {type(cells[name]).__name__} as its {name}, not a text")

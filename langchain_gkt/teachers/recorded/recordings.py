@@ -101,7 +101,7 @@ def from_message(question: str, message: AIMessage, place: str, **known: Any) ->
     metadata = message.response_metadata
     parts: dict[str, Any] = {
         "id": None,
-        "usage": dict(message.usage_metadata or {}),
+        "usage": {name: n for name, n in (message.usage_metadata or {}).items() if n},
         "model": metadata.get("model_name") or metadata.get("model"),
         "provider": metadata.get("model_provider"),
     }

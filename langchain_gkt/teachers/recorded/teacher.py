@@ -37,6 +37,9 @@ from langchain_gkt.teachers.token_cuts import CutReply, NamedTokenizer, load_tok
 from langchain_gkt.texts.begun_answer import begun_text
 from langchain_gkt.texts.stop_strings import find_stop
 
+_TOLERANCE = 0.02
+"""Share by which the reported tokens and those of a tokenizer may differ, beside one an answer."""
+
 _HINT = (
     "record its answer, or give the log's own wording or id; a question that a strategy makes "
     "itself, such as for a verdict, needs a live teacher"
@@ -136,19 +139,34 @@ class RecordedTeacher(BaseChatModel):
         with own_errors(ConfigurationError, "the teacher's fields cannot be used"):
             refuse_unknown(fields, cls.model_fields, cls.__name__)
             teacher = cls(recordings=recordings, **fields)
-        splitter = load_tokenizer(teacher.tokenizer).split if teacher.tokenizer else None
-        vague = sum(
-            1 for a in answers if _cuttable(a, splitter).method not in ("logprobs", "tokenizer")
-        )
-        if vague:
-            why = "tokenizer= does not restore them" if splitter else "their tokens are not known"
+        if doubt := teacher._doubt():
             warnings.warn(
-                f"{vague} of {len(answers)} recorded answers are cut approximately, in proportion "
-                f"to their characters, because {why}; give the teacher's own tokenizer=, such as "
-                "'o200k_base' for OpenAI's models",
+                f"{doubt}; give the teacher's own tokenizer=, such as 'o200k_base' for OpenAI's "
+                "models",
                 stacklevel=3,
             )
         return teacher
+
+    def _doubt(self) -> str | None:
+        """Return why the answers may be cut elsewhere than the provider would have, or None."""
+        answers = self.recordings.answers
+        splitter = load_tokenizer(self.tokenizer).split if self.tokenizer else None
+        replies = [_cuttable(answer, splitter) for answer in answers]
+        if vague := sum(not reply.pieces for reply in replies):
+            why = f"tokenizer={self.tokenizer!r} does not restore them"
+            return (
+                f"{vague} of {len(answers)} recorded answers are cut approximately, in proportion "
+                f"to their characters, because {why if splitter else 'their tokens are unknown'}"
+            )
+        replies = [reply for reply in replies if reply.method == "tokenizer"]
+        found = sum(len(reply.pieces) for reply in replies)
+        billed = sum(reply.tokens - reply.reasoning for reply in replies)
+        if abs(billed - found) > len(replies) + billed * _TOLERANCE:
+            return (
+                f"the log reports {billed} completion tokens where tokenizer={self.tokenizer!r} "
+                f"finds {found}, so that answers are cut elsewhere than their provider would have"
+            )
+        return None
 
     def require(self, questions: Iterable[LanguageModelInput]) -> None:
         """Check that every question has a recorded answer, before anything is spent on any.
@@ -159,6 +177,7 @@ class RecordedTeacher(BaseChatModel):
         Raises:
             ConfigurationError: If answers are missing; the questions are named.
         """
+        questions = [questions] if isinstance(questions, str) else questions
         asked = [to_messages(self, question) for question in questions]
         missing = [messages for messages in asked if self.recordings.find(messages) is None]
         if missing:
@@ -214,12 +233,12 @@ class RecordedTeacher(BaseChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         message, reply = self._replay(messages, stop, kwargs)
         for text in reply.streamed(str(message.content)):
-            chunk = ChatGenerationChunk(message=AIMessageChunk(text))
+            chunk = ChatGenerationChunk(message=AIMessageChunk(content=text))
             if run_manager:
                 run_manager.on_llm_new_token(text, chunk=chunk)
             yield chunk
         last = AIMessageChunk(
-            "",
+            content="",
             usage_metadata=message.usage_metadata,
             response_metadata=message.response_metadata,
             chunk_position="last",
@@ -251,7 +270,7 @@ class RecordedTeacher(BaseChatModel):
         if prompt is None:
             prompt = _count_prompt(messages, tokenizer)
         elif size:
-            prompt += reply.tokens_in(size)
+            prompt += reply.tokens_in(size) - reply.reasoning
         if size:
             reply = reply.behind(size)
         limits = (arguments.get(name) for name in LIMIT_FIELDS)
@@ -271,8 +290,7 @@ class RecordedTeacher(BaseChatModel):
         metadata = {
             "finish_reason": reason,
             "model_name": self.model_name or recording.model,
-            "recorded": {"id": recording.id, "place": recording.place},
-            "cut": reply.method,
+            "recorded": {"id": recording.id, "place": recording.place, "cut": reply.method},
         }
         return AIMessage(text, usage_metadata=usage, response_metadata=metadata), reply
 

@@ -128,7 +128,7 @@ def test_an_openai_batch(tmp_path) -> None:
         "input_token_details": {"cache_read": 4},
     }
     said = reply.response_metadata
-    assert (said["finish_reason"], said["cut"]) == ("length", "logprobs")
+    assert (said["finish_reason"], said["recorded"]["cut"]) == ("length", "logprobs")
     assert (said["model_name"], teacher.provider) == ("gpt-4o-mini-2024-07-18", "openai")
     whole = teacher.invoke(QUESTION, max_tokens=100)
     assert (whole.text, whole.response_metadata["finish_reason"]) == (ANSWER, "stop")
@@ -203,7 +203,7 @@ def test_a_table(tmp_path) -> None:
     with pytest.warns(UserWarning, match="in proportion to their characters"):
         teacher = RecordedTeacher.from_file(path, max_tokens=2)
     reply = teacher.invoke("Two\nlines, and a comma?")
-    assert (reply.text, reply.response_metadata["cut"]) == ("a b", "approximate")
+    assert (reply.text, reply.response_metadata["recorded"]["cut"]) == ("a b", "approximate")
     assert teacher.model_name == "gpt-4o"
 
 
@@ -212,7 +212,7 @@ def test_bytes_of_a_tiktoken_encoding() -> None:
     teacher = RecordedTeacher.from_answers({"q": "5 € <|endoftext|>"}, tokenizer="o200k_base")
     cuts = [teacher.invoke("q", max_tokens=n) for n in (3, 4, 5, 8)]
     assert [cut.text for cut in cuts] == ["5 ", "5 ", "5 €", "5 € <|"]
-    assert cuts[0].response_metadata["cut"] == "tokenizer"
+    assert cuts[0].response_metadata["recorded"]["cut"] == "tokenizer"
     assert cuts[0].usage_metadata == {"input_tokens": 1, "output_tokens": 3, "total_tokens": 4}
     assert "".join(chunk.text for chunk in teacher.stream("q")) == "5 € <|endoftext|>"
 
@@ -222,12 +222,19 @@ def test_a_folder_with_a_hugging_face_tokenizer(student, tmp_path) -> None:
     teacher = RecordedTeacher.from_answers({QUESTION: ANSWER}, tokenizer=str(tmp_path))
     reply = teacher.invoke(QUESTION, max_tokens=4)
     assert ANSWER.startswith(reply.text) and reply.text != ANSWER
-    assert reply.response_metadata["cut"] == "tokenizer"
+    assert reply.response_metadata["recorded"]["cut"] == "tokenizer"
 
 
 def test_no_such_tokenizer(tmp_path) -> None:
     with pytest.raises(ConfigurationError, match=r"tokenizer='.*none' cannot be loaded"):
         RecordedTeacher.from_answers({"q": "a"}, tokenizer=str(tmp_path / "none"))
+
+
+def test_another_models_tokenizer_is_noticed(tmp_path) -> None:
+    row = {"question": QUESTION, "answer": ANSWER, "output_tokens": TOKENS + 1}
+    path = write_lines(tmp_path / "log.jsonl", row)
+    with pytest.warns(UserWarning, match=r"reports 16 completion tokens where .* finds 57"):
+        RecordedTeacher.from_file(path, tokenizer="o200k_base")
 
 
 def test_messages_as_answers() -> None:
