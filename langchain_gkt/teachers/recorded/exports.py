@@ -127,7 +127,9 @@ def _from_generations(outputs: dict[str, Any]) -> AIMessage:
         raise BadRow(f"holds a message of type {message.type!r} as its answer")
     report = (outputs.get("llm_output") or {}).get("token_usage")
     metadata = {**(found.get("generation_info") or {}), **message.response_metadata}
-    usage = message.usage_metadata or _usage_of(report)
+    # The conversion leaves a serialized message's usage out.
+    serialized = given.get("kwargs") or given if isinstance(given, dict) else {}
+    usage = message.usage_metadata or serialized.get("usage_metadata") or _usage_of(report)
     return message.model_copy(update={"response_metadata": metadata, "usage_metadata": usage})
 
 

@@ -12,6 +12,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from langchain_gkt.errors import ConfigurationError
+from langchain_gkt.providers.usage import believable
 from langchain_gkt.teachers.replies import STOPPED_AT_LIMIT, finish_reason, whole_characters
 from langchain_gkt.teachers.token_cuts import logprob_pieces
 
@@ -98,20 +99,27 @@ def from_message(question: str, message: AIMessage, place: str, **known: Any) ->
         raise BadRow("has an empty answer")
     if reason.lower() in {*STOPPED_AT_LIMIT, "content_filter"}:
         raise BadRow(f"has an answer without its end (finish reason {reason!r})")
+    usage, refused = believable(message.usage_metadata, wrote=True)
+    if refused:
+        raise BadRow(f"reports usage that cannot be true ({refused})")
     metadata = message.response_metadata
     parts: dict[str, Any] = {
         "id": None,
-        "usage": {name: n for name, n in (message.usage_metadata or {}).items() if n},
+        "usage": {name: count for name, count in (usage or {}).items() if count},
         "model": metadata.get("model_name") or metadata.get("model"),
         "provider": metadata.get("model_provider"),
     }
+    parts |= known
+    for name in ("model", "provider"):
+        if not isinstance(parts[name], str | None):
+            raise BadRow(f"has {name}={parts[name]!r}, which is no text")
     return Recording(
         question=question,
         answer=answer,
         place=place,
         finish_reason=reason,
         pieces=tuple(bytes.fromhex(piece) for piece in logprob_pieces(message) or ()),
-        **{**parts, **known},
+        **parts,
     )
 
 

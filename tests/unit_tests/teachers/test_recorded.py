@@ -25,10 +25,12 @@ from langchain_gkt import (
     track_costs,
 )
 from langchain_gkt.teachers import token_cuts
+from langchain_gkt.teachers.token_cuts import CutReply
 
 QUESTION = "What is one more than 11?"
 ANSWER = solution(11)
 TOKENS = len(ANSWER.split())
+REASONED: Any = {"output_token_details": {"reasoning": 2}}
 APPROXIMATE = "ignore:.*cut approximately:UserWarning"
 
 
@@ -142,7 +144,10 @@ def test_runs_of_langsmith(tmp_path, as_list) -> None:
     path = tmp_path / "runs.json"
     path.write_text(json.dumps(rows)) if as_list else write_lines(path, *rows)
     teacher = RecordedTeacher.from_file(path, max_tokens=3)
-    assert teacher.invoke(QUESTION).text == "Plan: take 11"
+    reply = teacher.invoke(QUESTION)
+    assert reply.text == "Plan: take 11"
+    assert (reply.usage_metadata["input_tokens"], reply.usage_metadata["output_tokens"]) == (20, 3)
+    assert teacher.invoke(QUESTION, max_tokens=99).usage_metadata["total_tokens"] == 36
     assert (teacher.provider, teacher.model_name) == ("openai", "gpt-4o-mini")
     assert teacher.invoke([HumanMessage("?", id="0190")]).text == "Plan: take 11"
 
@@ -237,6 +242,30 @@ def test_another_models_tokenizer_is_noticed(tmp_path) -> None:
         RecordedTeacher.from_file(path, tokenizer="o200k_base")
 
 
+@pytest.mark.parametrize(
+    ("pieces", "usage"),
+    [
+        (["Plan:", " 5", " \u20ac", " is", " it."], {}),
+        (["Plan:", " 5", " \u20ac", " is", " it."], {"output_tokens": 8, **REASONED}),
+        ([], {"output_tokens": 9}),
+        ([], {}),
+    ],
+)
+def test_a_cut_and_the_rest_are_the_whole(pieces, usage) -> None:
+    text = "Plan: 5 \u20ac is it."
+    whole = CutReply(text, usage=usage, pieces=[piece.encode() for piece in pieces])
+    for limit in range(1, whole.tokens + 2):
+        begun, used, complete = whole.cut(limit)
+        rest = whole.behind(len(begun))
+        assert begun + rest.text == text
+        assert whole.tokens_in(len(begun)) <= max(used, whole.reasoning)
+        assert complete is (limit >= whole.tokens)
+        if pieces and begun and not complete:
+            assert used + rest.tokens == whole.tokens
+            assert "".join(rest.streamed(rest.text)) == rest.text
+        assert "".join(whole.streamed(begun)) == begun
+
+
 def test_messages_as_answers() -> None:
     usage: Any = {"input_tokens": 9, "output_tokens": 17, "total_tokens": 26}
     metadata = {"logprobs": tokens_of(ANSWER), "model_name": "gpt-4o", "model_provider": "openai"}
@@ -274,6 +303,19 @@ BAD_LINES = {
     "logprobs": (
         [{"question": "x", "answer": "y", "logprobs": [-0.1]}],
         "line 1 has logprobs that hold no list of tokens",
+    ),
+    "model": (
+        [{"question": "x", "answer": "y", "model": ["m"]}],
+        r"line 1 has model=\['m'\], which is no text",
+    ),
+    "usage": (
+        [
+            {
+                "inputs": {"messages": [{"role": "user", "content": "x"}]},
+                "outputs": completion("y") | {"usage": {"completion_tokens": -1}},
+            }
+        ],
+        r"line 1 reports usage that cannot be true \(output_tokens=-1\)",
     ),
     "nothing": ([], "holds no answer"),
     "request": ([request("a", "x")], "line 1 is a request; give the results here"),
