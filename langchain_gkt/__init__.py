@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     )
     from langchain_gkt.students import as_student, remote_student
     from langchain_gkt.students.huggingface import HuggingFaceStudent
+    from langchain_gkt.teachers.recorded import RecordedTeacher
 
 
 _HOMES = {
@@ -94,6 +95,7 @@ _HOMES = {
     "MachineTime": "costs",
     "PreparedPrompt": "prompts",
     "Price": "costs",
+    "RecordedTeacher": "teachers.recorded",
     "StudentError": "errors",
     "SummarizeOlder": "prompts",
     "TeacherError": "errors",
@@ -119,6 +121,7 @@ __all__ = [
     "HuggingFaceStudent",
     "LearnedGate",
     "Price",
+    "RecordedTeacher",
     "__version__",
     "as_student",
     "remote_student",

@@ -22,7 +22,7 @@ from langchain_gkt.costs import CostTracker, MachineTime
 from langchain_gkt.costs.totals import UsageTotals
 from langchain_gkt.errors import BudgetExceeded
 from langchain_gkt.evaluation.running.records import ModelUsage, TeacherReply, part_of
-from langchain_gkt.evaluation.running.replay import RecordedTeacher, ReplayedReply
+from langchain_gkt.evaluation.running.replay import ReplayedReply, ReplayTeacher
 from langchain_gkt.students.protocol import student_of
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class StudentStage:
         chain, ids = self.chain, _CallIds()
         if teacher.reply is not None:
             replayed = ReplayedReply(TeacherReply.from_dict(teacher.reply))
-            chain = chain.model_copy(update={"teacher": RecordedTeacher(reply=replayed)})
+            chain = chain.model_copy(update={"teacher": ReplayTeacher(reply=replayed)})
         elif teacher.fallback is not None:
             chain = chain.model_copy(update={"teacher": _AbsentTeacher(reason=teacher.fallback)})
         try:

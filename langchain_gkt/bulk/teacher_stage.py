@@ -33,7 +33,7 @@ from langchain_gkt.costs.runs.listener import RunListener
 from langchain_gkt.costs.totals import CallRecord, UsageTotals
 from langchain_gkt.errors import BudgetExceeded, TeacherError
 from langchain_gkt.evaluation.running.records import ModelUsage, TeacherReply, part_of
-from langchain_gkt.evaluation.running.replay import RecordedTeacher, ReplayedReply
+from langchain_gkt.evaluation.running.replay import ReplayedReply, ReplayTeacher
 from langchain_gkt.evaluation.running.reply_recorder import ReplyRecorder
 from langchain_gkt.guidance import Guidance
 from langchain_gkt.prompts.base import aprepare
@@ -210,7 +210,7 @@ class TeacherStage:
         part = part_of(calls, "teacher")
         if admitted.carries:
             part = add_parts(reply.part, part)
-        teacher = RecordedTeacher(reply=ReplayedReply(reply))
+        teacher = ReplayTeacher(reply=ReplayedReply(reply))
         try:
             guidance = await self.chain.model_copy(update={"teacher": teacher}).aguide(messages)
         except TeacherError as error:

@@ -13,7 +13,6 @@ from langchain_gkt.evaluation.results.sweep_result import Sweep
 from langchain_gkt.evaluation.running.async_to_sync import async_to_sync
 from langchain_gkt.evaluation.running.progress import ProgressBar
 from langchain_gkt.evaluation.running.records import SWEPT
-from langchain_gkt.evaluation.running.replay import TokenSplitter, token_splitter
 from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.evaluation.running.runner import EvaluationRunner
 from langchain_gkt.evaluation.running.sweep_jobs import SweepJobs
@@ -22,6 +21,7 @@ from langchain_gkt.evaluation.tasks.task import Task
 from langchain_gkt.gates import Gate
 from langchain_gkt.prompts.base import for_tokens
 from langchain_gkt.students.protocol import student_of
+from langchain_gkt.teachers.token_cuts import TokenSplitter, token_splitter
 from langchain_gkt.teachers.wrappers import models_of, resolve
 
 _DEFAULT_LENGTHS = 12

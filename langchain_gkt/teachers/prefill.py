@@ -69,7 +69,9 @@ def as_instruction(messages: list[BaseMessage]) -> list[BaseMessage]:
     asked = earlier[-1] if earlier else None
     if isinstance(asked, HumanMessage):
         # Two messages of the user in a row are refused by some chat templates.
-        return [*earlier[:-1], with_text_behind(asked, instruction)]
+        told = with_text_behind(asked, instruction)
+        # It says something else than the message of that id.
+        return [*earlier[:-1], told.model_copy(update={"id": None})]
     return [*earlier, HumanMessage(instruction)]
 
 

@@ -26,11 +26,11 @@ from langchain_gkt.evaluation.results.per_question.choice import (
 from langchain_gkt.evaluation.results.per_question.tables import tables as per_question_tables
 from langchain_gkt.evaluation.results.summary import Summary, summarise
 from langchain_gkt.evaluation.results.sweep_charts import accuracy_chart, frontier_chart
-from langchain_gkt.evaluation.running.replay import CUT_METHODS
 from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.gates import ThresholdGate
 from langchain_gkt.prompts.plain_data import kept_prompt
 from langchain_gkt.reporting.table import Table
+from langchain_gkt.teachers.token_cuts import CUT_METHODS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,8 +11,8 @@ from langchain_core.outputs import LLMResult
 from langchain_gkt.costs import CostTracker
 from langchain_gkt.costs.usage import message_of
 from langchain_gkt.evaluation.running.records import TeacherReply, part_of
-from langchain_gkt.evaluation.running.replay import logprob_pieces
 from langchain_gkt.teachers.replies import finish_reason
+from langchain_gkt.teachers.token_cuts import logprob_pieces
 
 
 class ReplyRecorder(CostTracker):

@@ -19,7 +19,7 @@ from langchain_gkt.costs.prices import Prices, refuse_unlisted
 from langchain_gkt.errors import TeacherError
 from langchain_gkt.evaluation.running.progress import ProgressBar
 from langchain_gkt.evaluation.running.records import Answer, AnswerKey, TeacherReply, part_of
-from langchain_gkt.evaluation.running.replay import RecordedTeacher, ReplayedReply
+from langchain_gkt.evaluation.running.replay import ReplayedReply, ReplayTeacher
 from langchain_gkt.evaluation.running.reply_recorder import ReplyRecorder
 from langchain_gkt.evaluation.running.run_settings import run_settings
 from langchain_gkt.evaluation.running.run_store import RunStore
@@ -176,7 +176,7 @@ class EvaluationRunner:
         key = (self.keys[index], mode)
         chain = self.chain
         if known := self.replies.get(key):  # paid for in a session that ended before the answer
-            teacher = RecordedTeacher(reply=ReplayedReply(known))
+            teacher = ReplayTeacher(reply=ReplayedReply(known))
             chain = chain.model_copy(update={"teacher": teacher})
 
         def keep_reply(reply: TeacherReply) -> None:
@@ -234,7 +234,7 @@ class EvaluationRunner:
         seconds = time.perf_counter() - begun
         assert message is not None
         gkt, text = message.response_metadata["gkt"], str(message.text)
-        recorded = isinstance(chain.teacher, RecordedTeacher) and bool(gkt["teacher_calls"])
+        recorded = isinstance(chain.teacher, ReplayTeacher) and bool(gkt["teacher_calls"])
         reply = self.replies.get((self.keys[index], mode))
         teacher = reply.part if recorded and reply else part_of(recorder.calls, "teacher")
         return Answer(

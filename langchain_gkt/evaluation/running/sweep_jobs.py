@@ -10,12 +10,13 @@ from typing import Any
 
 from langchain_gkt._langchain_compat import RunnableBindingBase
 from langchain_gkt.evaluation.running.records import SWEPT, Answer, AnswerKey, ModelUsage
-from langchain_gkt.evaluation.running.replay import RecordedTeacher, ReplayedReply, TokenSplitter
+from langchain_gkt.evaluation.running.replay import ReplayedReply, ReplayTeacher
 from langchain_gkt.evaluation.running.runner import EvaluationRunner, Job
 from langchain_gkt.gates import Gate
 from langchain_gkt.gates.first_tokens import first_token_signals
 from langchain_gkt.guidance import GuidancePolicy
 from langchain_gkt.students.protocol import student_of
+from langchain_gkt.teachers.token_cuts import TokenSplitter
 
 PROBED = 32
 """Of how many of its own first tokens a sweep asks the student."""
@@ -95,7 +96,7 @@ class SweepJobs:
 
         async def work() -> None:
             reply = ReplayedReply(runner.replies[row, "teacher"], self._splitter)
-            chain = runner.chain.model_copy(update={"teacher": RecordedTeacher(reply=reply)})
+            chain = runner.chain.model_copy(update={"teacher": ReplayTeacher(reply=reply)})
             alone = runner.answers[AnswerKey(row, "student")]
             last = replace(alone, mode=SWEPT, signals={}, replayed=True)
             runner.folder.append({"type": "cut", "row": row, "method": reply.method})
@@ -170,7 +171,7 @@ class SweepJobs:
             reply = ReplayedReply(runner.replies[row, "teacher"], self._splitter)
             chain = runner.chain.model_copy(update={"guidance_tokens": length})
             asked = await chain.aguide(runner.prompts[index], {"callbacks": [recorder]})
-            recorded = chain.model_copy(update={"teacher": RecordedTeacher(reply=reply)})
+            recorded = chain.model_copy(update={"teacher": ReplayTeacher(reply=reply)})
             cut = await recorded.aguide(runner.prompts[index])
             cost = recorder.report().teacher.known_cost
             line = {"type": "check", "row": row, "length": length, "method": reply.method}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiktoken
 import typer
 from langchain_core.messages import AIMessage
 from support.models.scripted import save_scripted
@@ -16,6 +17,7 @@ from support.servers.completions_server import completions_server
 
 from langchain_gkt import GuidancePolicy, __version__
 from langchain_gkt.cli.app import app
+from langchain_gkt.teachers.token_cuts import load_tokenizer
 
 ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs"
@@ -80,6 +82,24 @@ def test_costs(world, capsys) -> None:
     assert space["measured"].questions == 2
     assert space["answer"].response_metadata["gkt"]["fallback"].startswith("BudgetExceeded")
     assert "per_call_usd" in printed
+
+
+def test_recorded_teachers(tmp_path, monkeypatch, capsys) -> None:
+    encoding = tiktoken.Encoding(  # a real one would have to be fetched
+        "o200k_base",
+        pat_str=r"\s*\S+",
+        mergeable_ranks={bytes([byte]): byte for byte in range(256)},
+        special_tokens={},
+    )
+    monkeypatch.setattr(tiktoken, "get_encoding", lambda name: encoding)
+    monkeypatch.chdir(tmp_path)
+    load_tokenizer.cache_clear()
+    try:
+        space = run_page("recorded-teachers.md", at_least=3)
+    finally:
+        load_tokenizer.cache_clear()
+    assert space["message"].response_metadata["gkt"]["guidance_tokens"] == 20
+    assert "no recorded answer" in capsys.readouterr().out
 
 
 def test_deadlines(world) -> None:

@@ -12,7 +12,8 @@ from support.models.exam import PRICE, pair, solution, task, words
 from langchain_gkt import TeacherError
 from langchain_gkt.evaluation import sweep
 from langchain_gkt.evaluation.running.records import TeacherReply
-from langchain_gkt.evaluation.running.replay import RecordedTeacher, ReplayedReply, token_splitter
+from langchain_gkt.evaluation.running.replay import ReplayedReply, ReplayTeacher
+from langchain_gkt.teachers.token_cuts import token_splitter
 
 
 def reply(text: str, tokens: list[str] | None, *, reported: int | None = None, reasoning: int = 0):
@@ -64,7 +65,7 @@ def test_providers_that_do_not_count_the_end_token() -> None:
 def test_hidden_reasoning_comes_first() -> None:
     replayed = ReplayedReply(reply("a b", ["a", " b"], reported=7, reasoning=4))
     assert [replayed.cut(n)[0] for n in (4, 5, 6)] == ["", "a", "a b"]
-    chain = pair().model_copy(update={"teacher": RecordedTeacher(reply=replayed)})
+    chain = pair().model_copy(update={"teacher": ReplayTeacher(reply=replayed)})
     with pytest.raises(TeacherError, match="spent 4 hidden reasoning tokens"):
         chain.invoke("What is one more than 1?", guidance_tokens=4)
 

@@ -1,0 +1,5 @@
+"""Teachers that replay recorded answers."""
+
+from langchain_gkt.teachers.recorded.teacher import RecordedTeacher
+
+__all__ = ["RecordedTeacher"]

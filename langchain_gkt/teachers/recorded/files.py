@@ -1,0 +1,226 @@
+"""Reads files of recorded answers: JSON lines, CSV, and exports by their shape."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from langchain_core.messages import AIMessage
+
+from langchain_gkt.errors import ConfigurationError, refuse_unknown
+from langchain_gkt.teachers.recorded.exports import from_batch, from_langsmith, messages_of
+from langchain_gkt.teachers.recorded.recordings import (
+    BadRow,
+    Recording,
+    asked_in,
+    from_message,
+    refuse_rows,
+)
+
+Column: TypeAlias = str | Sequence[str]
+"""A column's name, or the keys that lead to it in nested objects."""
+
+COLUMNS = {
+    "question": "the text of the last message of the user",
+    "answer": "the whole answer",
+    "id": "a name of the row",
+    "input_tokens": "prompt tokens",
+    "output_tokens": "completion tokens",
+    "finish_reason": "why the answer ended",
+    "logprobs": "its tokens: a list of texts, or OpenAI's `logprobs` object",
+    "model": "the model that answered",
+}
+"""What a file of rows may hold; `question` and `answer` it must."""
+
+
+def read_file(
+    path: Path, columns: Mapping[str, Column] | None, requests: Path | None
+) -> list[Recording]:
+    """Read a file of recorded answers.
+
+    Args:
+        path: The file.
+        columns: Which column holds what, by the names of `COLUMNS`; None to detect the shape.
+        requests: The requests of a batch, which hold its questions.
+
+    Returns:
+        The answers, in the file's order.
+
+    Raises:
+        ConfigurationError: If the file has another form, or rows that cannot be used.
+    """
+    refuse_unknown(columns or (), COLUMNS, "columns")
+    questions = _read_requests(requests) if requests else None
+    found, problems = list[Recording](), list[str]()
+    for place, row in _rows(path):
+        try:
+            if not isinstance(row, dict):
+                raise BadRow(f"holds a {type(row).__name__}, not an object")
+            recording = _reader(row, columns, questions)(row, place)
+        except BadRow as error:
+            problems.append(f"{place} {error}")
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            problems.append(f"{place} has another form ({type(error).__name__}: {error})")
+        else:
+            found += [recording] if recording else []
+    refuse_rows(problems, "correct these rows of the file, leave them out, or see columns=")
+    if not found:
+        raise ConfigurationError(
+            f"{path} holds no answer", hint="give a file with recorded answers"
+        )
+    return found
+
+
+def _read_requests(path: Path) -> dict[str, str]:
+    """Read the questions of a batch, by the names of its requests."""
+    found: dict[str, str] = {}
+    problems = []
+    for place, row in _rows(path):
+        try:
+            name, messages = str(row["custom_id"]), row["body"]["messages"]
+            asked = asked_in(messages_of(messages))
+            if asked is None:
+                raise BadRow("does not end in a message of the user")
+            if name in found:
+                raise BadRow(f"repeats custom_id {name!r}")
+        except BadRow as error:
+            problems.append(f"{place} {error}")
+        except (LookupError, TypeError):
+            problems.append(f"{place} holds no custom_id and body.messages")
+        else:
+            found[name] = str(asked.text)
+    refuse_rows(problems, "give the file of chat completion requests that made the batch")
+    return found
+
+
+def _rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """Yield each row of a file with its place."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path} is not UTF-8 ({error})", hint="convert it") from None
+    if path.suffix.lower() in (".csv", ".tsv"):
+        yield from _csv_rows(path, text)
+    elif text.lstrip().startswith("["):
+        rows = _parsed(text, str(path))
+        yield from ((f"{path}, entry {n}", row) for n, row in enumerate(rows, 1))
+    else:  # not by splitlines(): a JSON text may hold other line ends
+        for number, line in enumerate(text.split("\n"), 1):
+            if line.strip():
+                yield f"{path}, line {number}", _parsed(line, f"{path}, line {number}")
+
+
+def _csv_rows(path: Path, text: str) -> Iterator[tuple[str, Any]]:
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    line = 1
+    try:
+        for row in reader:
+            place, line = f"{path}, line {line + 1}", reader.line_num
+            if None in row or None in row.values():
+                raise ConfigurationError(
+                    f"{place} has more or fewer fields than the file has columns",
+                    hint="put a text that holds the delimiter or a line end into quotes",
+                )
+            yield place, row
+    except csv.Error as error:
+        raise ConfigurationError(
+            f"{path}, line {line + 1} is not CSV ({error})", hint="correct it, or use JSON lines"
+        ) from None
+
+
+def _parsed(text: str, place: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError(
+            f"{place} is not JSON ({error})",
+            hint="give JSON lines (an object a line), a JSON list, or a .csv file",
+        ) from None
+
+
+_Reader: TypeAlias = Callable[[dict[str, Any], str], Recording | None]
+
+
+def _reader(
+    row: dict[str, Any],
+    columns: Mapping[str, Column] | None,
+    questions: Mapping[str, str] | None,
+) -> _Reader:
+    """Choose how to read a row, by its shape."""
+    if columns is None and row.keys() >= {"custom_id", "response"}:
+        return lambda row, place: from_batch(row, place, questions)
+    if columns is None and row.keys() >= {"custom_id", "body"}:
+        raise BadRow("is a request; give the results here, and this file as requests=")
+    if columns is None and row.keys() >= {"inputs", "outputs"}:
+        return from_langsmith
+    return lambda row, place: _from_columns(row, place, columns or {})
+
+
+def _from_columns(row: dict[str, Any], place: str, columns: Mapping[str, Column]) -> Recording:
+    cells: dict[str, Any] = {}
+    for name in COLUMNS:
+        column = columns.get(name, name)
+        keys, cell = [column] if isinstance(column, str) else list(column), row
+        for key in keys:
+            if not isinstance(cell, dict) or key not in cell:
+                if name in columns or name in ("question", "answer"):
+                    raise BadRow(
+                        f"has no {' / '.join(keys)!r} for columns[{name!r}]; it has: "
+                        f"{', '.join(map(str, row))}"
+                    )
+                break
+            cell = cell[key]
+        else:
+            cells[name] = cell if cell or not isinstance(cell, str) else None
+    for name in ("question", "answer"):
+        if not isinstance(cells[name], str | None):
+            raise BadRow(f"has a {type(cells[name]).__name__} as its {name}, not a text")
+    usage = {name: _count(name, cells.get(name)) for name in ("input_tokens", "output_tokens")}
+    metadata = {
+        "finish_reason": cells.get("finish_reason"),
+        "logprobs": _logprobs(cells.get("logprobs")),
+        "model_name": cells.get("model"),
+    }
+    message = AIMessage(cells["answer"] or "", response_metadata=metadata)
+    return from_message(
+        cells["question"] or "",
+        message,
+        place,
+        id=None if cells.get("id") is None else str(cells["id"]),
+        usage={name: count for name, count in usage.items() if count is not None},
+    )
+
+
+def _count(name: str, cell: Any) -> int | None:
+    """Read a number of tokens; tables often hold it as 12.0."""
+    if cell is None:
+        return None
+    try:
+        count = int(float(cell))
+    except (TypeError, ValueError, OverflowError):
+        count = 0
+    if isinstance(cell, bool) or count < 1 or count != float(cell):
+        raise BadRow(f"has {name}={cell!r}, which is no number of tokens")
+    return count
+
+
+def _logprobs(cell: Any) -> Any:
+    """Read recorded tokens, in OpenAI's form or as a list of texts, perhaps as JSON in a table."""
+    given = cell
+    try:
+        cell = json.loads(cell) if isinstance(cell, str) else cell
+    except ValueError:
+        cell = given
+    tokens = cell.get("content") if isinstance(cell, dict) else cell
+    if tokens is None:
+        return None
+    if isinstance(tokens, list):
+        content = [{"token": one} if isinstance(one, str) else one for one in tokens]
+        if all(isinstance(one, dict) and isinstance(one.get("token"), str) for one in content):
+            return {"content": content}
+    raise BadRow(f"has logprobs that hold no list of tokens: {str(given)[:40]!r}")

@@ -1,0 +1,204 @@
+"""Recorded answers: what each must hold, and how it is found again."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+
+from langchain_gkt.errors import ConfigurationError
+from langchain_gkt.providers.usage import believable
+from langchain_gkt.teachers.replies import STOPPED_AT_LIMIT, finish_reason, whole_characters
+from langchain_gkt.teachers.token_cuts import logprob_pieces
+
+BEGINNING = 60
+"""Characters by which errors name a question."""
+
+_MOST_NAMED = 5
+"""Most rows that one error names."""
+
+
+# The last block of a prompt in the form of worked examples.
+_LAST_BLOCK = re.compile(r"(?:.*\n\n|\A)Q: (.+?)\nA:\s*\Z", re.DOTALL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recording:
+    """One recorded answer.
+
+    Attributes:
+        question: The text of the user's last message.
+        answer: The whole answer.
+        place: File and line, as errors name them.
+        id: A name of the row, or None.
+        usage: What of the usage metadata was recorded.
+        finish_reason: The provider's word for why it ended.
+        pieces: The tokens of the answer, if recorded.
+        model: The model that wrote it, if recorded.
+        provider: Its provider's id, if recorded.
+    """
+
+    question: str
+    answer: str
+    place: str
+    id: str | None
+    usage: dict[str, Any]
+    finish_reason: str
+    pieces: tuple[bytes, ...]
+    model: str | None
+    provider: str | None
+
+
+class BadRow(ValueError):
+    """What is wrong with one row, as the rest of a sentence that begins with its place."""
+
+
+def refuse_rows(problems: Sequence[str], hint: str) -> None:
+    """Refuse a file with bad rows.
+
+    Args:
+        problems: What is wrong, each with its place.
+        hint: What to do.
+
+    Raises:
+        ConfigurationError: If there are any.
+    """
+    if problems:
+        more = len(problems) - _MOST_NAMED
+        shown = "; ".join(problems[:_MOST_NAMED]) + (f"; and {more} more" if more > 0 else "")
+        raise ConfigurationError(shown, hint=hint)
+
+
+def from_message(question: str, message: AIMessage, place: str, **known: Any) -> Recording:
+    """Make a recording of a message.
+
+    Args:
+        question: The question.
+        message: The answer. Its usage, finish reason, logprobs and model are taken, too.
+        place: Where it comes from.
+        **known: Attributes of the recording that are known otherwise.
+
+    Returns:
+        The recording.
+
+    Raises:
+        BadRow: If the question is empty, or the answer is empty, cut or a tool call.
+    """
+    question, answer = whole_characters(question), whole_characters(str(message.text))
+    reason = finish_reason(message) or "stop"
+    if not question.strip():
+        raise BadRow("has no question")
+    if message.tool_calls or message.invalid_tool_calls:
+        raise BadRow("calls a tool; only text can be replayed")
+    if not answer.strip():
+        raise BadRow("has an empty answer")
+    if reason.lower() in {*STOPPED_AT_LIMIT, "content_filter"}:
+        raise BadRow(f"has an answer without its end (finish reason {reason!r})")
+    usage, refused = believable(message.usage_metadata, wrote=True)
+    if refused:
+        raise BadRow(f"reports usage that cannot be true ({refused})")
+    metadata = message.response_metadata
+    parts: dict[str, Any] = {
+        "id": None,
+        "usage": {name: count for name, count in (usage or {}).items() if count},
+        "model": metadata.get("model_name") or metadata.get("model"),
+        "provider": metadata.get("model_provider"),
+    }
+    parts |= known
+    for name in ("model", "provider"):
+        if not isinstance(parts[name], str | None):
+            raise BadRow(f"has {name}={parts[name]!r}, which is no text")
+    return Recording(
+        question=question,
+        answer=answer,
+        place=place,
+        finish_reason=reason,
+        pieces=tuple(bytes.fromhex(piece) for piece in logprob_pieces(message) or ()),
+        **parts,
+    )
+
+
+def asked_in(messages: Sequence[BaseMessage]) -> HumanMessage | None:
+    """Return the user's last message, if the conversation ends in it.
+
+    Args:
+        messages: The conversation; system messages may come last.
+    """
+    last = next((m for m in reversed(messages) if not isinstance(m, SystemMessage)), None)
+    return last if isinstance(last, HumanMessage) else None
+
+
+class Recordings(BaseModel):
+    """Recorded answers, found by question or by id.
+
+    Attributes:
+        source: Where they come from.
+        digest: What tells them from others.
+        answers: The answers.
+    """
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    source: str
+    digest: str
+    answers: tuple[Recording, ...] = Field(exclude=True, repr=False)
+    _by_question: dict[str, Recording] = PrivateAttr(default_factory=dict)
+    _by_id: dict[str, Recording] = PrivateAttr(default_factory=dict)
+
+    @classmethod
+    def of(cls, answers: Sequence[Recording], source: str) -> Recordings:
+        """Index some answers.
+
+        Args:
+            answers: The answers.
+            source: Where they come from.
+
+        Returns:
+            The recordings.
+
+        Raises:
+            ConfigurationError: If there are two answers to one question, or of one id.
+        """
+        digest = hashlib.sha256(repr(answers).encode()).hexdigest()
+        made, problems = cls(source=source, digest=digest, answers=tuple(answers)), list[str]()
+        for answer in answers:
+            earlier = made._by_question.setdefault(answer.question.strip(), answer)
+            if earlier.answer != answer.answer:
+                problems.append(
+                    f"{answer.place} gives a second answer to {begins(answer.question)}, which "
+                    f"{earlier.place} answers otherwise"
+                )
+            named = made._by_id.setdefault(answer.id, answer) if answer.id else answer
+            if named.question.strip() != answer.question.strip():
+                problems.append(f"{answer.place} repeats the id {answer.id!r} of {named.place}")
+        refuse_rows(problems, "keep one answer of each question and one question of each id")
+        return made
+
+    def find(self, messages: Sequence[BaseMessage]) -> Recording | None:
+        """Return the answer to a conversation's last message, or None.
+
+        Args:
+            messages: The conversation, without a begun answer.
+        """
+        if (asked := asked_in(messages)) is None:
+            return None
+        text = str(asked.text)
+        found = self._by_question.get(text.strip()) or self._by_id.get(asked.id or "")
+        if found is None and (block := _LAST_BLOCK.match(text)):
+            found = self._by_question.get(block[1].strip())
+        return found
+
+
+def begins(question: str) -> str:
+    """Name a question by its beginning.
+
+    Args:
+        question: Its text.
+    """
+    text = " ".join(question.split())
+    return repr(text if len(text) <= BEGINNING else f"{text[:BEGINNING]}...")

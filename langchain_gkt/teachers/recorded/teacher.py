@@ -1,0 +1,346 @@
+"""A chat model that replays recorded answers, cut where a limit would have stopped the provider."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import (
+    BaseChatModel,
+    LangSmithParams,
+    LanguageModelInput,
+)
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages.utils import count_tokens_approximately
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from pydantic import Field
+
+from langchain_gkt._langchain_compat import to_messages
+from langchain_gkt.errors import ConfigurationError, NotSupportedError, own_errors, refuse_unknown
+from langchain_gkt.providers.limits import LIMIT_FIELDS
+from langchain_gkt.teachers.recorded.files import Column, read_file
+from langchain_gkt.teachers.recorded.recordings import (
+    BEGINNING,
+    BadRow,
+    Recording,
+    Recordings,
+    asked_in,
+    begins,
+    from_message,
+    refuse_rows,
+)
+from langchain_gkt.teachers.token_cuts import CutReply, NamedTokenizer, load_tokenizer
+from langchain_gkt.texts.begun_answer import begun_text
+from langchain_gkt.texts.stop_strings import find_stop
+
+_TOLERANCE = 0.02
+"""Share by which the reported tokens and those of a tokenizer may differ, beside one an answer."""
+
+_HINT = (
+    "record its answer, or give the log's own wording or id; a question that a strategy makes "
+    "itself, such as for a verdict, needs a live teacher"
+)
+
+
+class RecordedTeacher(BaseChatModel):
+    """A teacher that replays answers which were recorded and paid for.
+
+    An answer is found by the text of the user's last message, also behind the last ``Q:`` of a
+    prompt that ends in ``Q: ... A:``, or else by that message's id: ``HumanMessage(text,
+    id="row-17")``. It is cut at ``max_tokens`` of the teacher's tokens, as its provider would
+    have cut it, and reports the usage that the provider would have billed.
+
+    Made by `from_file` or `from_answers`.
+    """
+
+    recordings: Recordings = Field(repr=False)
+    """The recorded answers."""
+    tokenizer: str | None = None
+    """The teacher's tokenizer: an encoding of tiktoken, such as ``"o200k_base"``, or the folder
+    or repo id of a Hugging Face tokenizer. Recorded logprobs go before it."""
+    model_name: str | None = None
+    """The recorded model, by which its price is found."""
+    provider: str | None = None
+    """The id of its provider, such as ``"openai"``."""
+    max_tokens: int | None = Field(default=None, ge=1)
+    """Most completion tokens; None for whole answers."""
+    stream_usage: bool = True
+    """Streams report their usage."""
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | Path,
+        *,
+        columns: Mapping[str, Column] | None = None,
+        requests: str | Path | None = None,
+        **fields: Any,
+    ) -> RecordedTeacher:
+        """Read recorded answers from a file: its shape is detected.
+
+        Args:
+            path: JSON lines or a JSON list of rows, runs exported from LangSmith, or results of
+                an OpenAI batch; or rows as ``.csv`` or ``.tsv``.
+            columns: Which column holds the ``question``, ``answer``, ``id``, ``input_tokens``,
+                ``output_tokens``, ``finish_reason``, ``logprobs`` and ``model``: its name, or a
+                list of the keys that lead to it. What is not named is looked for by its own name.
+            requests: The requests of an OpenAI batch, which hold its questions.
+            **fields: ``tokenizer``, ``model_name``, ``provider`` and other fields.
+
+        Returns:
+            The teacher.
+
+        Raises:
+            ConfigurationError: If the file cannot be read or lacks a column, an answer is empty
+                or without its end, or a question has two answers; file and line are named.
+        """
+        with own_errors(ConfigurationError, f"{path} cannot be read"):
+            answers = read_file(Path(path), columns, Path(requests) if requests else None)
+        return cls._of(answers, str(path), fields)
+
+    @classmethod
+    def from_answers(cls, answers: Mapping[str, str | AIMessage], **fields: Any) -> RecordedTeacher:
+        """Replay the answers of a mapping.
+
+        Args:
+            answers: Answers by question. Of a message, usage and finish reason count too.
+            **fields: ``tokenizer``, ``model_name``, ``provider`` and other fields.
+
+        Returns:
+            The teacher.
+
+        Raises:
+            ConfigurationError: If an answer is empty or without its end.
+        """
+        found, problems = list[Recording](), list[str]()
+        for question, given in answers.items():
+            place = f"answers[{begins(question)}]"
+            message = AIMessage(given) if isinstance(given, str) else given
+            try:
+                found.append(from_message(question, message, place))
+            except BadRow as error:
+                problems.append(f"{place} {error}")
+        refuse_rows(problems, "give each question a whole answer")
+        return cls._of(found, "answers", fields)
+
+    @classmethod
+    def _of(
+        cls, answers: Sequence[Recording], source: str, fields: dict[str, Any]
+    ) -> RecordedTeacher:
+        recordings = Recordings.of(answers, source)
+        for name, kind in (("model_name", "model"), ("provider", "provider")):
+            known = {getattr(answer, kind) for answer in answers}
+            if fields.get(name) is None and len(known) == 1:
+                fields = {**fields, name: known.pop()}
+        with own_errors(ConfigurationError, "the teacher's fields cannot be used"):
+            refuse_unknown(fields, cls.model_fields, cls.__name__)
+            teacher = cls(recordings=recordings, **fields)
+        if doubt := teacher._doubt():
+            warnings.warn(
+                f"{doubt}; give the teacher's own tokenizer=, such as 'o200k_base' for OpenAI's "
+                "models",
+                stacklevel=3,
+            )
+        return teacher
+
+    def _doubt(self) -> str | None:
+        """Return why the answers may be cut elsewhere than the provider would have, or None."""
+        answers = self.recordings.answers
+        splitter = load_tokenizer(self.tokenizer).split if self.tokenizer else None
+        replies = [_cuttable(answer, splitter) for answer in answers]
+        if vague := sum(not reply.pieces for reply in replies):
+            why = f"tokenizer={self.tokenizer!r} does not restore them"
+            return (
+                f"{vague} of {len(answers)} recorded answers are cut approximately, in proportion "
+                f"to their characters, because {why if splitter else 'their tokens are unknown'}"
+            )
+        replies = [reply for reply in replies if reply.method == "tokenizer"]
+        found = sum(len(reply.pieces) for reply in replies)
+        billed = sum(reply.tokens - reply.reasoning for reply in replies)
+        if abs(billed - found) > len(replies) + billed * _TOLERANCE:
+            return (
+                f"the log reports {billed} completion tokens where tokenizer={self.tokenizer!r} "
+                f"finds {found}, so that answers are cut elsewhere than their provider would have"
+            )
+        return None
+
+    def require(self, questions: Iterable[LanguageModelInput]) -> None:
+        """Check that every question has a recorded answer, before anything is spent on any.
+
+        Args:
+            questions: Texts or conversations.
+
+        Raises:
+            ConfigurationError: If answers are missing; the questions are named.
+        """
+        questions = [questions] if isinstance(questions, str) else questions
+        asked = [to_messages(self, question) for question in questions]
+        missing = [messages for messages in asked if self.recordings.find(messages) is None]
+        if missing:
+            named = ", ".join(_named(messages) for messages in missing[:5])
+            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+            raise ConfigurationError(
+                f"{len(missing)} of {len(asked)} questions have no recorded answer in "
+                f"{self.recordings.source}: {named}{more}",
+                hint=_HINT,
+            )
+
+    @property
+    def _llm_type(self) -> str:
+        return "gkt-recorded"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        names = ("tokenizer", "model_name", "provider", "max_tokens")
+        params = {name: getattr(self, name) for name in names}
+        return {**params, "recordings": self.recordings.digest}
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        params = super()._get_ls_params(stop=stop, **kwargs)
+        if self.provider:
+            params["ls_provider"] = self.provider
+        return params
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        message, _ = self._replay(messages, stop, kwargs)
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        return self._generate(messages, stop, **kwargs)
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        message, reply = self._replay(messages, stop, kwargs)
+        for text in reply.streamed(str(message.content)):
+            chunk = ChatGenerationChunk(message=AIMessageChunk(content=text))
+            if run_manager:
+                run_manager.on_llm_new_token(text, chunk=chunk)
+            yield chunk
+        last = AIMessageChunk(
+            content="",
+            usage_metadata=message.usage_metadata,
+            response_metadata=message.response_metadata,
+            chunk_position="last",
+        )
+        yield ChatGenerationChunk(message=last)
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        for chunk in self._stream(messages, stop, **kwargs):
+            if run_manager:
+                await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+            yield chunk
+
+    def _replay(
+        self, messages: list[BaseMessage], stop: list[str] | None, arguments: Mapping[str, Any]
+    ) -> tuple[AIMessage, CutReply]:
+        """Return the recorded answer as far as its limit goes, and what it was cut from."""
+        begun = begun_text(messages)
+        recording = self._find(messages if begun is None else messages[:-1], arguments)
+        tokenizer = load_tokenizer(self.tokenizer) if self.tokenizer else None
+        reply = _cuttable(recording, tokenizer.split if tokenizer else None)
+        size = _size_of(recording, begun or "")
+        prompt = recording.usage.get("input_tokens")
+        if prompt is None:
+            prompt = _count_prompt(messages, tokenizer)
+        elif size:
+            prompt += reply.tokens_in(size) - reply.reasoning
+        if size:
+            reply = reply.behind(size)
+        limits = (arguments.get(name) for name in LIMIT_FIELDS)
+        limit = next((limit for limit in limits if limit is not None), self.max_tokens)
+        text, tokens, complete = reply.cut(reply.tokens if limit is None else limit)
+        reason = recording.finish_reason if complete else "length"
+        if (end := find_stop(text, stop)) is not None:
+            text, tokens, reason = text[:end], min(tokens, reply.tokens_in(end + 1)), "stop"
+        usage: Any = {
+            **recording.usage,
+            "input_tokens": prompt,
+            "output_tokens": tokens,
+            "total_tokens": prompt + tokens,
+        }
+        if "output_token_details" in usage:
+            usage["output_token_details"] = {"reasoning": min(tokens, reply.reasoning)}
+        metadata = {
+            "finish_reason": reason,
+            "model_name": self.model_name or recording.model,
+            "recorded": {"id": recording.id, "place": recording.place, "cut": reply.method},
+        }
+        return AIMessage(text, usage_metadata=usage, response_metadata=metadata), reply
+
+    def _find(self, messages: Sequence[BaseMessage], arguments: Mapping[str, Any]) -> Recording:
+        if (found := self.recordings.find(messages)) is None:
+            raise ConfigurationError(
+                f"no answer is recorded in {self.recordings.source} to {_named(messages)}",
+                hint=_HINT,
+            )
+        model = arguments.get("model")
+        if model not in (None, self.model_name, found.model):
+            raise NotSupportedError(
+                f"model={model!r} needs a live teacher: the answers of "
+                f"{self.recordings.source} are those of {self.model_name or found.model}",
+                hint="leave model= out",
+            )
+        return found
+
+
+def _cuttable(recording: Recording, splitter: Any) -> CutReply:
+    return CutReply(
+        recording.answer, usage=recording.usage, pieces=recording.pieces, splitter=splitter
+    )
+
+
+def _size_of(recording: Recording, begun: str) -> int:
+    """Return how many characters of a recorded answer a begun answer takes."""
+    if not begun.strip():
+        return 0
+    for edge in ("", re.match(r"\s*", recording.answer)[0]):  # type: ignore[index]
+        if recording.answer.startswith(edge + begun):
+            return len(edge + begun)
+    raise NotSupportedError(
+        f"the begun answer {begun[:BEGINNING]!r} to {begins(recording.question)} needs a live "
+        f"teacher, because the answer at {recording.place} begins otherwise: "
+        f"{recording.answer[:BEGINNING]!r}",
+        hint="use a strategy that asks the teacher once, or a live teacher",
+    )
+
+
+def _count_prompt(messages: Sequence[BaseMessage], tokenizer: NamedTokenizer | None) -> int:
+    if tokenizer is None:
+        return count_tokens_approximately(messages)
+    return max(1, sum(tokenizer.count(str(message.text)) for message in messages))
+
+
+def _named(messages: Sequence[BaseMessage]) -> str:
+    """Name a conversation by what is asked last."""
+    asked = asked_in(messages)
+    if asked is not None:
+        return begins(str(asked.text))
+    last = f"a message of type {messages[-1].type!r}" if messages else "an empty conversation"
+    return f"{last} (a second call)"
