@@ -20,7 +20,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from pydantic import Field
 
 from langchain_gkt._langchain_compat import to_messages
-from langchain_gkt.errors import ConfigurationError, NotSupportedError, own_errors, refuse_unknown
+from langchain_gkt.errors import ConfigurationError, NotSupportedError, refuse_unknown, wrap_errors
 from langchain_gkt.providers.limits import LIMIT_FIELDS
 from langchain_gkt.teachers.recorded.files import Column, read_file
 from langchain_gkt.teachers.recorded.recordings import (
@@ -98,7 +98,7 @@ class RecordedTeacher(BaseChatModel):
             ConfigurationError: If the file cannot be read or lacks a column, an answer is empty
                 or without its end, or a question has two answers; file and line are named.
         """
-        with own_errors(ConfigurationError, f"{path} cannot be read"):
+        with wrap_errors(ConfigurationError, f"{path} cannot be read"):
             answers = read_file(Path(path), columns, Path(requests) if requests else None)
         return cls._of(answers, str(path), fields)
 
@@ -136,7 +136,7 @@ class RecordedTeacher(BaseChatModel):
             known = {getattr(answer, kind) for answer in answers}
             if fields.get(name) is None and len(known) == 1:
                 fields = {**fields, name: known.pop()}
-        with own_errors(ConfigurationError, "the teacher's fields cannot be used"):
+        with wrap_errors(ConfigurationError, "the teacher's fields cannot be used"):
             refuse_unknown(fields, cls.model_fields, cls.__name__)
             teacher = cls(recordings=recordings, **fields)
         if doubt := teacher._doubt():
