@@ -356,6 +356,7 @@ class Guidance:
         dropped: How many tokens were left after cutting if they were too few to help, and the
             text is empty for that; None otherwise.
         estimated: Whether ``token_count`` is our guess, because no usage was reported.
+        logprob: Log-probability of its first token; None if the provider did not report it.
     """
 
     text: str
@@ -366,6 +367,7 @@ class Guidance:
     written: str = ""
     dropped: int | None = None
     estimated: bool = False
+    logprob: float | None = None
 
     @property
     def kept_tokens(self) -> int:

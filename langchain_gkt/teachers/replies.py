@@ -237,7 +237,16 @@ def read(
         usage=usage,
         complete=complete,
         written=written,
+        logprob=_first_logprob(message),
     )
+
+
+def _first_logprob(message: BaseMessage) -> float | None:
+    """Return the log-probability of a reply's first token, in the form of OpenAI's reports."""
+    try:
+        return float(message.response_metadata["logprobs"]["content"][0]["logprob"])
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None
 
 
 def _silence(usage: Any, reason: str | None, limit: int | None) -> GuidanceError:

@@ -55,10 +55,10 @@ def world(tmp_path, monkeypatch) -> Any:
 
 
 def test_strategies(capsys) -> None:
-    space = run_page("strategies.md", at_least=2)
+    space = run_page("strategies.md", at_least=3)
     assert "agreement:" in capsys.readouterr().out
     assert space["message"].text
-    assert space["gkt"]["strategy"] == "guided"
+    assert space["gkt"]["strategy"] == "verified"
 
 
 def test_use_in_langchain(world, capsys) -> None:

@@ -1,0 +1,143 @@
+"""Verification: the student drafts, the teacher accepts the draft or corrects a step of it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
+from support.entry_points import ENTRY_POINTS, answer
+
+from langchain_gkt import AgreementGate, GuidancePolicy, GuidedKnowledgeTransferChain, track_costs
+
+DRAFT = "He has 3 + 4 = 8 pens.\nHe gives 2 away, so 8 - 2 = 6.\nThe answer is 6."
+
+
+class Drafting(BaseChatModel):
+    """A student with one draft, which ends an answer rightly behind a right step."""
+
+    asked: Any
+    draft: str = DRAFT
+
+    def _generate(self, messages, stop=None, run_manager=None, **kwargs) -> ChatResult:
+        begun = str(messages[-1].text) if messages[-1].type == "ai" else None
+        self.asked.append(begun)
+        text = self.draft if begun is None else "\nSo 7 - 2 = 5. The answer is 5."
+        usage = {"input_tokens": 10, "output_tokens": 20, "total_tokens": 30}
+        reply = AIMessage(text, usage_metadata=usage, response_metadata={"finish_reason": "stop"})
+        return ChatResult(generations=[ChatGeneration(message=reply)])
+
+    @property
+    def _llm_type(self) -> str:
+        return "drafting"
+
+
+class Judge(BaseChatModel):
+    """A teacher with one verdict."""
+
+    verdict: str
+    asked: Any
+    max_tokens: int | None = None
+    logprob: float | None = None
+    fails: bool = False
+
+    def _generate(self, messages, stop=None, run_manager=None, **kwargs) -> ChatResult:
+        self.asked.append((messages, self.max_tokens))
+        if self.fails:
+            raise ConnectionError("the line is down")
+        metadata: dict[str, Any] = {"finish_reason": "stop"}
+        if self.logprob is not None:
+            metadata["logprobs"] = {"content": [{"token": "OK", "logprob": self.logprob}]}
+        usage = {"input_tokens": 50, "output_tokens": 2, "total_tokens": 52}
+        reply = AIMessage(self.verdict, usage_metadata=usage, response_metadata=metadata)
+        return ChatResult(generations=[ChatGeneration(message=reply)])
+
+    @property
+    def _llm_type(self) -> str:
+        return "judge"
+
+
+def chain(verdict: str, *, draft: str = DRAFT, judge: dict[str, Any] | None = None, **fields: Any):
+    return GuidedKnowledgeTransferChain(
+        teacher=Judge(verdict=verdict, asked=[], **(judge or {})),
+        student=Drafting(asked=[], draft=draft),
+        mode="verified",
+        guidance_tokens=12,
+        **fields,
+    )
+
+
+@pytest.mark.parametrize("how", ENTRY_POINTS)
+@pytest.mark.parametrize("verdict", ["OK", "ok.", "Right", " **Correct**"])
+async def test_an_accepted_draft_is_shown(how, verdict) -> None:
+    pair = chain(verdict)
+    with track_costs() as costs:
+        message = await answer(pair, how, "How many pens has he?")
+    gkt = message.response_metadata["gkt"]
+    assert message.text == DRAFT
+    assert (gkt["finished_by"], gkt["guidance"], gkt["strategy"]) == ("student", "", "verified")
+    assert gkt["signals"] == {"verdict": 1.0}
+    assert gkt["teacher_usage"]["output_tokens"] == 2
+    assert gkt["student_usage"]["output_tokens"] == 20
+    [(messages, limit)] = pair.teacher.asked
+    assert limit == 12
+    assert messages[0].text == "How many pens has he?"
+    assert messages[1].text.startswith("1. He has 3 + 4 = 8 pens.\n2. He gives 2 away")
+    assert (costs.report().teacher.calls, costs.report().student.calls) == (1, 1)
+    assert costs.report().estimate.calls == 0  # its prompt is not what the teacher alone reads
+
+
+@pytest.mark.parametrize("how", ENTRY_POINTS)
+@pytest.mark.parametrize(
+    ("verdict", "begun"),
+    [
+        ("1: He has 3 + 4 = 7 pens.", "He has 3 + 4 = 7 pens."),
+        ("Step 1. He has 3 + 4 = 7 pens.", "He has 3 + 4 = 7 pens."),
+        ("2) He gives 2 of 7 away.", "He has 3 + 4 = 8 pens.\nHe gives 2 of 7 away."),
+    ],
+)
+async def test_the_student_goes_on_from_the_corrected_step(how, verdict, begun) -> None:
+    pair = chain(verdict)
+    message = await answer(pair, how, "How many pens has he?")
+    gkt = message.response_metadata["gkt"]
+    assert message.text == f"{begun}\nSo 7 - 2 = 5. The answer is 5."
+    assert pair.student.asked == [None, begun]
+    assert gkt["signals"]["verdict"] == 0.0
+    assert gkt["student_usage"]["output_tokens"] == 40  # the draft is on the bill, too
+
+
+def test_a_draft_of_one_line_is_parted_into_sentences() -> None:
+    pair = chain("2: It is 5.", draft="I add. It is 6! Done.")
+    assert pair.invoke("?").text.startswith("I add. It is 5.")
+
+
+@pytest.mark.parametrize("verdict", ["Perhaps.", "7: no such step", "0: nothing"])
+def test_a_verdict_that_cannot_be_read_leaves_the_draft_and_says_so(verdict) -> None:
+    message = chain(verdict).invoke("How many?")
+    assert message.text == DRAFT
+    assert "could not be read" in message.response_metadata["gkt"]["fallback"]
+
+
+@pytest.mark.parametrize(("verdict", "p"), [("OK", 0.8), ("1: 7 pens.", 0.2)])
+def test_a_verdict_is_as_sure_as_its_first_token(verdict, p) -> None:
+    message = chain(verdict, judge={"logprob": math.log(0.8)}).invoke("How many?")
+    assert message.response_metadata["gkt"]["signals"]["verdict"] == pytest.approx(p)
+
+
+def test_a_sure_student_needs_no_verdict() -> None:
+    policy = GuidancePolicy(gate=AgreementGate(samples=3, at_least=2, answer_of="number"))
+    pair = chain("OK", guidance=policy)
+    message = pair.invoke("How many?")
+    assert message.text == DRAFT
+    assert pair.teacher.asked == []
+    assert message.response_metadata["gkt"]["agreement"] == 1.0
+
+
+def test_a_draft_stands_if_the_teacher_cannot_be_reached() -> None:
+    pair = chain("OK", judge={"fails": True}, on_teacher_error="student")
+    message = pair.invoke("How many?")
+    assert message.text == DRAFT
+    assert "ConnectionError" in message.response_metadata["gkt"]["fallback"]
