@@ -39,8 +39,8 @@ class GKTMetadata(TypedDict):
         fallback: Why one model answered without the other; None if it did not have to.
         confidence: The student's confidence that decided about asking; None if it played
             no part.
-        amount: How much the policy's predictor had the teacher write: ``none``, ``some`` (the
-            policy's ``tokens``) or ``all``; None without a predictor.
+        amount: How much the policy's gate had the teacher write: ``none``, ``some`` (the policy's
+            ``tokens``, or the next step of its ladder) or ``all``; None without a gate.
         predicted: Share of right answers that it expects of each amount; None without one.
         written_chars: Characters that the teacher wrote, before cutting.
         mode: The mode of the call.

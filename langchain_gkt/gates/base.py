@@ -63,9 +63,16 @@ class Gate(ABC):
     kind: ClassVar[str]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Register a gate that has a kind of its own."""
+        """Register a gate that has a kind of its own.
+
+        Raises:
+            ValueError: If another gate has the kind already.
+        """
         super().__init_subclass__(**kwargs)
         if "kind" in cls.__dict__:
+            known = _KINDS.get(cls.kind, cls)
+            if known.__qualname__ != cls.__qualname__:
+                raise ValueError(f"kind={cls.kind!r} is taken by {known.__qualname__}; rename one")
             _KINDS[cls.kind] = cls
 
     def require(self, student: Student) -> None:  # noqa: B027  most gates can measure any student

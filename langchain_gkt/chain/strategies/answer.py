@@ -112,7 +112,7 @@ def last_chunk(answer: Answer) -> ChatGenerationChunk:
         student_usage=student_usage,
         fallback=answer.fallback,
         confidence=answer.signals.get("confidence"),
-        amount=answer.amount if answer.expected else None,
+        amount=answer.amount,
         predicted=dict(answer.expected) if answer.expected else None,
         written_chars=len(guidance.written) if guidance else 0,
         mode=settings.mode,

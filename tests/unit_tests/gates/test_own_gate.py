@@ -45,6 +45,7 @@ def test_it_decides_what_the_teacher_writes() -> None:
     assert [limit for _, limit in asked] == [None]
     assert (short.text, long.text) == (solution(10), solution(11))
     assert short.response_metadata["gkt"]["signals"] == {"question_length": 25.0}
+    assert [one.response_metadata["gkt"]["amount"] for one in (short, long)] == ["none", "all"]
     assert long.response_metadata["gkt"]["finished_by"] == "teacher"
 
 
@@ -60,6 +61,13 @@ def test_it_is_calibrated_like_any_other() -> None:
     questions = ["x" * length for length in range(1, 11)]
     half = policy.calibrate(pair().student, questions, share=0.5)
     assert half.gate == LongQuestions(characters=5.5)
+
+
+def test_two_gates_of_one_kind_are_refused() -> None:
+    with pytest.raises(ValueError, match="kind='confidence' is taken by ConfidenceGate; rename"):
+
+        class Other(ThresholdGate):
+            kind = "confidence"
 
 
 def test_an_unknown_gate_is_named() -> None:
