@@ -62,7 +62,7 @@ def _examples(manifest: Mapping[str, Any], answers: pandas.DataFrame) -> list[di
     alone = answers[answers["strategy"] == STUDENT].drop_duplicates("row").set_index("row")["right"]
     guided = answers[answers["guidance_tokens"].notna() & (answers["guidance"] != "")]
     # Of those that are right with guidance and wrong without it, the rest comes behind.
-    plain = guided["right"] <= guided["row"].map(alone).fillna(False).astype(bool)
+    plain = guided["right"] <= guided["row"].map(alone).eq(True)
     guided = guided.assign(plain=plain).sort_values(["plain", "row"], kind="stable")
     questions = dict(zip(manifest["rows"], manifest["questions"], strict=True))
     picked = guided.drop_duplicates("row").head(_EXAMPLES).to_dict("records")

@@ -57,10 +57,14 @@ def test_a_long_conversation_is_shortened_where_that_is_wanted(
     turns.append(HumanMessage("What is 3 plus 4?"))
     with pytest.raises(ValueError, match=r"prompt of \d+ tokens.*holds 512.*on_long_prompt"):
         student.invoke(turns)
-    build, built = PromptBuilder.build, []
-    monkeypatch.setattr(
-        PromptBuilder, "build", lambda *args: built.append(build(*args)) or built[-1]
-    )
+    build, built = PromptBuilder.build_truncated, []
+
+    def note(*args, **kwargs):
+        written = build(*args, **kwargs)
+        built.append((written.ids, written.answer_prefix))
+        return written
+
+    monkeypatch.setattr(PromptBuilder, "build_truncated", note)
     tokenizer = AutoTokenizer.from_pretrained(MODELS / "student")
     forgetful = HuggingFaceStudent(model=MODELS / "student", on_long_prompt="truncate")
     reply = forgetful.invoke([*turns, AIMessage("The sum")], max_tokens=64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -174,6 +175,14 @@ def test_the_version(capsys) -> None:
     assert capsys.readouterr().out == f"langchain-gkt {__version__}\n"
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Python's own handler of Ctrl-C, which a program in the background does not have."""
+    earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, earlier)
+
+
 @pytest.mark.parametrize(
     ("command", "said"),
     [
@@ -182,7 +191,7 @@ def test_the_version(capsys) -> None:
         ("answer x", "answer: interrupted."),
     ],
 )
-def test_ctrl_c_says_how_to_go_on(capsys, monkeypatch, command, said) -> None:
+def test_ctrl_c_says_how_to_go_on(capsys, monkeypatch, interruptible, command, said) -> None:
     def interrupt(*args, **given):
         signal.raise_signal(signal.SIGINT)
 
@@ -196,6 +205,7 @@ def test_ctrl_c_says_how_to_go_on(capsys, monkeypatch, command, said) -> None:
 def test_a_second_ctrl_c_shows_no_traceback(when) -> None:
     code = f"""
 import atexit, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a program in the background has none
 from types import SimpleNamespace
 from langchain_gkt.cli import app
 

@@ -18,7 +18,7 @@ from transformers import (
 
 from langchain_gkt.students.prompting import PromptBuilder
 from langchain_gkt.students.tool_parsing import HermesToolParser, ResponseTemplateParser
-from langchain_gkt.teachers.replies import is_cut_tool_call
+from langchain_gkt.teachers.tools import is_cut_tool_call
 
 
 def parsed(parser: Any, text: str, size: int) -> tuple[str, list[tuple[str, Any]]]:
@@ -131,5 +131,8 @@ def test_tags_are_read_after_held_text_too() -> None:
 )
 def test_guidance_that_ends_inside_a_call_is_a_broken_off_call(text, cut) -> None:
     reply = AIMessage(text, response_metadata={"finish_reason": "length"})
-    assert is_cut_tool_call(reply, 10, tools=["add"]) is cut
+    assert (
+        is_cut_tool_call(reply, 10, tools=[{"type": "function", "function": {"name": "add"}}])
+        is cut
+    )
     assert not is_cut_tool_call(reply, 10, tools=[])
