@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from langchain_core.messages import BaseMessage
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
+from pydantic_core import ArgsKwargs
 
 _MAX_TEXT = 2_000
 """Most characters of an error's message: a provider's body may be megabytes."""
@@ -260,6 +261,18 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str], owner: str) -> No
     for name in given:
         if name not in known:
             raise TypeError(f"{owner} got an unknown argument {name!r}; {nearest(name, known)}")
+
+
+class KnownFields:
+    """Refuses unknown arguments of a dataclass with the nearest name; pydantic would drop them."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_fields(cls, values: Any) -> Any:
+        given = values.kwargs if isinstance(values, ArgsKwargs) else values
+        known: Any = cls.__dataclass_fields__  # type: ignore[attr-defined]
+        refuse_unknown(given or (), known, cls.__name__)
+        return values
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

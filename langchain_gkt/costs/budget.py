@@ -12,10 +12,10 @@ from pydantic import ConfigDict, PlainValidator
 from pydantic.dataclasses import dataclass
 
 from langchain_gkt.costs.price_list import CallCost
-from langchain_gkt.costs.prices import KnownFields, Prices, Usd, check_price
+from langchain_gkt.costs.prices import Prices, Usd, check_price
 from langchain_gkt.costs.totals import UsageTotals, amount
 from langchain_gkt.costs.usage import TokenRate
-from langchain_gkt.errors import BudgetExceeded
+from langchain_gkt.errors import BudgetExceeded, KnownFields
 
 DEFAULT_COMPLETION_LIMIT = 4096
 """Completion tokens to reserve for a call without a limit."""

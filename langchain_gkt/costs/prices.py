@@ -9,14 +9,13 @@ from decimal import Decimal
 from typing import Annotated, Any, TypeAlias
 
 from langchain_core.messages.ai import UsageMetadata
-from pydantic import ConfigDict, PlainValidator, ValidationInfo, model_validator
+from pydantic import ConfigDict, PlainValidator, ValidationInfo
 from pydantic.dataclasses import dataclass
-from pydantic_core import ArgsKwargs
 
 from langchain_gkt.costs.price_list import CallCost, look_up, places, tier_note
 from langchain_gkt.costs.runs.model_runs import ModelRun
 from langchain_gkt.costs.usage import Tokens, read_tokens
-from langchain_gkt.errors import refuse_unknown
+from langchain_gkt.errors import KnownFields
 from langchain_gkt.metadata import Role
 
 _MTOK = Decimal(1_000_000)
@@ -44,18 +43,6 @@ def _money(value: object, name: str) -> Decimal:
 # A float cannot hold money exactly, so pydantic's own conversion to Decimal is not used.
 Usd: TypeAlias = Annotated[Decimal, PlainValidator(_usd)]
 """US dollars: a Decimal, int or decimal string, finite and not negative."""
-
-
-class KnownFields:
-    """Refuses unknown arguments of a dataclass with the nearest name; pydantic would drop them."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unknown_fields(cls, values: Any) -> Any:
-        given = values.kwargs if isinstance(values, ArgsKwargs) else values
-        known: Any = cls.__dataclass_fields__  # type: ignore[attr-defined]
-        refuse_unknown(given or (), known, cls.__name__)
-        return values
 
 
 def _tiers(value: object) -> Mapping[str, Any]:

@@ -28,6 +28,7 @@ async def acompare(
     modes: Sequence[Mode] = MODES,
     teacher_price: Prices = None,
     student_price: Prices | MachineTime = None,
+    tier: str | None = None,
     out: str | Path | None = None,
     concurrency: int = 8,
     progress: bool | None = None,
@@ -43,6 +44,7 @@ async def acompare(
         modes: Which modes of the chain to ask, one after the other.
         teacher_price: As for `CostTracker`.
         student_price: As for `CostTracker`.
+        tier: As for `CostTracker`, such as ``batch`` for calls that are billed so.
         out: The run's folder; None to keep nothing.
         concurrency: Most questions at the same time. Times are measured under that load.
         progress: Whether to show a progress bar; None to show it in a terminal only.
@@ -59,7 +61,9 @@ async def acompare(
         known = ", ".join(strategy_names())
         raise ValueError(f"modes must be some of {known}, not {unknown if modes else modes!r}")
     folder = RunStore(out)
-    runner = EvaluationRunner(chain, task, folder, teacher_price, student_price, concurrency)
+    runner = EvaluationRunner(
+        chain, task, folder, teacher_price, student_price, concurrency, tier=tier
+    )
     settings: dict[str, Any] = {**runner.settings, "modes": list(modes)}
     with (
         folder.writing("compare", settings, runner.questions, runner.about),

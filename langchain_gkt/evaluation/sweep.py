@@ -47,6 +47,7 @@ class SweepSettings:
     lengths: Sequence[int] | int | None = None
     teacher_price: Prices = None
     student_price: Prices | MachineTime = None
+    tier: str | None = None
     teacher_tokenizer: Any = None
     check_lengths: Sequence[int] = ()
     check_rows: int = 20
@@ -63,6 +64,7 @@ async def asweep(
     lengths: Sequence[int] | int | None = None,
     teacher_price: Prices = None,
     student_price: Prices | MachineTime = None,
+    tier: str | None = None,
     teacher_tokenizer: Any = None,
     check_lengths: Sequence[int] = (),
     check_rows: int = 20,
@@ -93,6 +95,7 @@ async def asweep(
             to it; None for a dozen up to the chain's ``guidance_tokens``. 0 is always among them.
         teacher_price: As for `CostTracker`.
         student_price: As for `CostTracker`.
+        tier: As for `CostTracker`, such as ``batch`` for calls that are billed so.
         teacher_tokenizer: The teacher's Hugging Face tokenizer, or a function from a text to its
             tokens' texts; None if the teacher reports its tokens or is a local model.
         check_lengths: Lengths at which the teacher is really asked again, to check that it
@@ -118,6 +121,7 @@ async def asweep(
         lengths=lengths,
         teacher_price=teacher_price,
         student_price=student_price,
+        tier=tier,
         teacher_tokenizer=teacher_tokenizer,
         check_lengths=check_lengths,
         check_rows=check_rows,
@@ -156,7 +160,9 @@ async def sweep_from(
     # Replies that are not streamed report their tokens more reliably.
     chain = chain.model_copy(update={"disable_streaming": True})
     prices = settings.teacher_price, settings.student_price
-    runner = EvaluationRunner(chain, task, folder, *prices, settings.concurrency, own_prompt=True)
+    runner = EvaluationRunner(
+        chain, task, folder, *prices, settings.concurrency, own_prompt=True, tier=settings.tier
+    )
     made_with = runner.settings
     made_with["chain"].pop("guidance_tokens")  # that is what a sweep varies
     if settings.teacher_from is not None:

@@ -65,7 +65,9 @@ async def asweep_policies(
     folder = RunStore(out)
     keys = [task.row_key(i) for i in range(len(task.rows))]
     asked = [str(task.prompt(row)[-1].text) for row in task.rows]
-    made_with = run_settings(chain, task, shared.teacher_price, shared.student_price)
+    made_with = run_settings(
+        chain, task, shared.teacher_price, shared.student_price, tier=shared.tier
+    )
     del made_with["chain"]  # each policy's folder says what it was made with
     sweeps: dict[str, Sweep] = {}
     with folder.writing(

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, TypeVar
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables.config import run_in_executor
 
-from langchain_gkt.errors import nearest
+from langchain_gkt.errors import KnownFields, nearest
 from langchain_gkt.modes import Amount
 from langchain_gkt.students.protocol import Student
 from langchain_gkt.students.voting import AnswerOf
@@ -51,7 +51,7 @@ class Signals(dict[str, float]):
 _Threshold = TypeVar("_Threshold", bound="ThresholdGate")
 
 
-class Gate(ABC):
+class Gate(KnownFields, ABC):
     """Decides for each question how much of the answer the teacher writes.
 
     A gate is a frozen dataclass: its fields are what a policy's file holds of it.
@@ -75,7 +75,7 @@ class Gate(ABC):
                 raise ValueError(f"kind={cls.kind!r} is taken by {known.__qualname__}; rename one")
             _KINDS[cls.kind] = cls
 
-    def require(self, student: Student) -> None:  # noqa: B027  most gates can measure any student
+    def require(self, student: Student) -> None:
         """Refuse a student of which the signals cannot be measured; called before any question.
 
         Args:

@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, model_validator
 from pydantic.dataclasses import dataclass as checked_dataclass
 from pydantic_core import ArgsKwargs
 
-from langchain_gkt.errors import refuse_unknown, whole_number
+from langchain_gkt.errors import KnownFields, refuse_unknown, whole_number
 from langchain_gkt.gates.base import ThresholdGate
 from langchain_gkt.gates.confidence import confidence
 from langchain_gkt.gates.first_tokens import first_token_signals, first_tokens_in
@@ -129,7 +129,7 @@ def feature_values(
 
 
 @checked_dataclass(frozen=True, kw_only=True)
-class Expectation:
+class Expectation(KnownFields):
     """What is expected of one amount of guidance: a logistic regression, and a price.
 
     Attributes:

@@ -8,11 +8,10 @@ from functools import partial
 from typing import Annotated, Any, Literal
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
-from pydantic import BeforeValidator, ConfigDict, model_validator
+from pydantic import BeforeValidator, ConfigDict
 from pydantic.dataclasses import dataclass
-from pydantic_core import ArgsKwargs
 
-from langchain_gkt.errors import refuse_unknown, whole_number
+from langchain_gkt.errors import KnownFields, whole_number
 from langchain_gkt.prompts.base import PromptContext, TeacherPrompt
 from langchain_gkt.prompts.conversation import leading_system, turns, with_system_text
 from langchain_gkt.prompts.exemplars import describe_style, exemplars, without_exemplars
@@ -69,20 +68,8 @@ def _check_style(value: Any) -> Any:
     return value
 
 
-class _ReadyMade(TeacherPrompt):
-    """Refuses unknown fields with the nearest known name."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unknown_fields(cls, values: Any) -> Any:
-        given = values.kwargs if isinstance(values, ArgsKwargs) else values
-        known: Any = cls.__dataclass_fields__  # type: ignore[attr-defined]
-        refuse_unknown(given or (), known, cls.__name__)
-        return values
-
-
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
-class WithoutExemplars(_ReadyMade):
+class WithoutExemplars(KnownFields, TeacherPrompt):
     """Leaves worked examples out; the student still reads them.
 
     Examples are turns whose messages are marked: with ``additional_kwargs={"example": True}`` or
@@ -107,7 +94,7 @@ class WithoutExemplars(_ReadyMade):
 
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
-class LastTurns(_ReadyMade):
+class LastTurns(KnownFields, TeacherPrompt):
     """Keeps the last turns only: a question of the user, and all that follows it.
 
     Attributes:
@@ -127,7 +114,7 @@ class LastTurns(_ReadyMade):
 
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
-class InstructTeacher(_ReadyMade):
+class InstructTeacher(KnownFields, TeacherPrompt):
     """Tells the teacher in its system message that only the beginning of its answer is used.
 
     Calls whose whole reply is used, a required tool call or an object of a schema, go without.
@@ -172,7 +159,7 @@ class InstructTeacher(_ReadyMade):
 
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
-class SummarizeOlder(_ReadyMade):
+class SummarizeOlder(KnownFields, TeacherPrompt):
     """Has the student sum up the older turns; the teacher reads the summary in their place.
 
     The summary is a run of the student in its own right, on the bill. If the student writes

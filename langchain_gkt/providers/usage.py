@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from langchain_core.messages.ai import UsageMetadata
+from pydantic import BaseModel
 
 MOST_TOKENS = 10**9
 """More tokens than any single call can have."""
@@ -14,23 +15,35 @@ MAX_CHARS_PER_TOKEN = 32
 
 _DETAILS = {"input_token_details": "input_tokens", "output_token_details": "output_tokens"}
 # Where clients keep what the provider itself said, and the names of counts in there.
-_REPORTS = ("token_usage", "usage")
-_PROMPT = ("prompt_tokens", "input_tokens")
-_COMPLETION = ("completion_tokens", "output_tokens")
+_REPORTS = ("token_usage", "usage", "usage_metadata")
+_PROMPT = ("prompt_tokens", "prompt_token_count", "input_tokens", "inputTokens")
+_COMPLETION = ("completion_tokens", "candidates_token_count", "output_tokens", "outputTokens")
 _PROMPT_DETAILS = ("prompt_tokens_details", "input_tokens_details", "cache_creation")
 _COMPLETION_DETAILS = ("completion_tokens_details", "output_tokens_details")
 _IN_LANGCHAIN = {
     "audio_tokens": "audio",
     "cached_tokens": "cache_read",
     "cache_read_input_tokens": "cache_read",
+    "cacheReadInputTokens": "cache_read",
+    "cached_content_token_count": "cache_read",
     "num_cached_tokens": "cache_read",
     "prompt_cache_hit_tokens": "cache_read",
     "cache_creation_input_tokens": "cache_creation",
+    "cacheWriteInputTokens": "cache_creation",
+    "cache_write_input_tokens": "cache_creation",
     "cache_write_tokens": "cache_creation",
     "ephemeral_5m_input_tokens": "ephemeral_5m_input_tokens",
     "ephemeral_1h_input_tokens": "ephemeral_1h_input_tokens",
     "reasoning_tokens": "reasoning",
 }
+# Anthropic and Bedrock count these beside the prompt, others inside.
+_BESIDE = (
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
+    "cacheReadInputTokens",
+    "cacheWriteInputTokens",
+)
+_INSIDE = ("prompt_tokens", "prompt_token_count")
 _STANDARD_TIERS = ("default", "auto", "standard")
 _TIERS = ("flex", "priority", "batch", "fast", "scale", *_STANDARD_TIERS)
 
@@ -107,6 +120,8 @@ def _reports(*metadata: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]
     for place in metadata:
         for name in _REPORTS:
             report = (place or {}).get(name)
+            if isinstance(report, BaseModel):  # as LiteLLM's client keeps it
+                report = report.model_dump()
             if isinstance(report, Mapping) and report:
                 yield report
 
@@ -122,10 +137,11 @@ def _read_report(report: Mapping[str, Any]) -> dict[str, Any]:
     answers: dict[str, Any] = {}
     for name in _COMPLETION_DETAILS:
         answers |= _renamed(report.get(name))
-    # Anthropic counts what is read from its cache, and written to it, beside the prompt.
-    if isinstance(prompt, int) and not report.get("prompt_tokens"):
-        beside = (report.get("cache_read_input_tokens"), report.get("cache_creation_input_tokens"))
-        prompt += sum(count for count in beside if isinstance(count, int))
+    if isinstance(prompt, int) and not any(report.get(name) for name in _INSIDE):
+        prompt += sum(n for name in _BESIDE if isinstance(n := report.get(name), int))
+    # Google counts reasoning beside the answer.
+    if isinstance(thoughts := report.get("thoughts_token_count"), int) and thoughts:
+        completion, answers["reasoning"] = (completion or 0) + thoughts, thoughts
     return {
         "input_tokens": prompt,
         "output_tokens": completion,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk, InvalidToolCall, ToolCall
@@ -17,6 +18,8 @@ from langchain_gkt.texts.tool_text import begins_call
 
 _SEVERAL = ("function_declarations", "functionDeclarations")
 """Where Google's form has several tools in one."""
+_MAX_DEPTH = 50
+"""How far references of a tool's schema are followed."""
 
 
 def bound_arguments(teacher: object) -> dict[str, Any]:
@@ -174,8 +177,8 @@ def _parted(
 ) -> tuple[list[ToolCall], list[InvalidToolCall]]:
     """Part the calls of a reply into whole ones and broken ones.
 
-    Arguments are broken if they do not parse, lack required properties, or are empty though the
-    tool has some.
+    Arguments are broken if they do not parse, lack required properties (also of an object inside),
+    or are empty though the tool has some.
     """
     schemas = {str(f.get("name")): f.get("parameters") or {} for f in map(_function, tools)}
     whole: list[ToolCall] = []
@@ -208,7 +211,29 @@ def _lacks(arguments: Mapping[str, Any], schema: Mapping[str, Any] | None) -> bo
         return not arguments
     if not arguments and schema.get("properties"):
         return True
-    return any(name not in arguments for name in schema.get("required") or ())
+    return _lacks_inside(arguments, schema, schema)
+
+
+def _lacks_inside(value: Any, schema: Any, root: Mapping[str, Any], depth: int = 0) -> bool:
+    """Say whether an object, or one inside, lacks properties that its schema requires."""
+    if not isinstance(schema, Mapping) or not isinstance(value, Mapping | list):
+        return False
+    if depth > _MAX_DEPTH:  # a schema may refer to itself
+        return False
+    lacks = partial(_lacks_inside, root=root, depth=depth + 1)
+    if isinstance(reference := schema.get("$ref"), str):
+        found: Any = root
+        for name in reference.removeprefix("#").split("/")[1:]:
+            found = found.get(name) if isinstance(found, Mapping) else None
+        return lacks(value, found)
+    if forms := schema.get("anyOf") or schema.get("oneOf"):
+        fitting = [form for form in forms if form.get("type") in ("object", "array", None)]
+        return bool(fitting) and all(lacks(value, form) for form in fitting)
+    if isinstance(value, list):
+        return any(lacks(one, schema.get("items")) for one in value)
+    inner = schema.get("properties") or {}
+    missing = any(name not in value for name in schema.get("required") or ())
+    return missing or any(lacks(one, inner.get(name)) for name, one in value.items())
 
 
 def _function(tool: Mapping[str, Any]) -> Mapping[str, Any]:

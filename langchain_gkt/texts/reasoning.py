@@ -14,6 +14,7 @@ TAGS: tuple[Tags, ...] = (
     ("<|START_THINKING|>", "<|END_THINKING|>"),
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
     ("<|channel>thought", "<channel|>"),
+    ("◁think▷", "◁/think▷"),
 )
 """The tags of the models that are known, the usual ones first."""
 

@@ -28,6 +28,8 @@ def run_settings(
     task: Task,
     teacher_price: Prices,
     student_price: Prices | MachineTime,
+    *,
+    tier: str | None = None,
 ) -> dict[str, Any]:
     """Describe what a run is made with, the same in every process, without keys and addresses.
 
@@ -60,7 +62,12 @@ def run_settings(
             # Left out without a vote: runs written before know nothing of it.
             **({"samples": chain.samples} if chain.samples > 1 else {}),
         },
-        "prices": {"teacher": _price(teacher_price), "student": _price(student_price)},
+        "prices": {
+            "teacher": _price(teacher_price),
+            "student": _price(student_price),
+            # Left out if none was named: runs written before know nothing of it.
+            **({"tier": tier.lower()} if tier else {}),
+        },
     }
 
 

@@ -47,6 +47,7 @@ class EvaluationRunner:
         concurrency: Most questions at the same time.
         own_prompt: Whether the teacher alone is shown the chain's teacher prompt, too; if not,
             it reads the whole conversation.
+        tier: As for `CostTracker`.
         answers: Finished answers by key, those of earlier sessions included; see `load`.
         replies: The teacher's replies by row and mode, likewise.
         spent: US dollars of the run so far, as far as they are known.
@@ -59,6 +60,7 @@ class EvaluationRunner:
     student_price: Prices | MachineTime
     concurrency: int
     own_prompt: bool = False
+    tier: str | None = None
 
     def __post_init__(self) -> None:
         """Name the rows, and take the task's limits if the chain has none of its own."""
@@ -120,7 +122,9 @@ class EvaluationRunner:
     @property
     def settings(self) -> dict[str, Any]:
         """What all sessions of this run must agree in; see `run_settings`."""
-        return run_settings(self.chain, self.task, self.teacher_price, self.student_price)
+        return run_settings(
+            self.chain, self.task, self.teacher_price, self.student_price, tier=self.tier
+        )
 
     @property
     def about(self) -> dict[str, Any]:
@@ -157,6 +161,7 @@ class EvaluationRunner:
         prices: dict[str, Any] = {
             "teacher_price": self.teacher_price,
             "student_price": self.student_price,
+            "tier": self.tier,
         }
         return ReplyRecorder(on_reply, **prices)
 

@@ -16,6 +16,7 @@ _SAME = (
     ("chain", "temperature"),
     ("chain", "stop"),
     ("prices", "teacher"),
+    ("prices", "tier"),
     _PROMPT := ("chain", "teacher_prompt"),
 )
 """The settings that a teacher's answers and their price depend on; policies differ in the last."""

@@ -11,7 +11,7 @@ from decimal import Decimal
 import pytest
 from support.models.exam import PRICE, Needy, lasting_lines, pair, rows, solution, task, words
 
-from langchain_gkt.evaluation import Comparison, Task, acompare, compare, load_run
+from langchain_gkt.evaluation import Comparison, Task, acompare, compare, load_run, sweep
 
 
 def fallbacks(found: Comparison, mode: str) -> int:
@@ -39,6 +39,23 @@ def test_the_table_is_what_was_done() -> None:
     text = str(found)
     assert "50.0% (24-76)" in text
     assert f"{0.22 / (0.1 + 0.02 * (tokens + 1)):.1%}" in text
+
+
+def test_calls_may_be_billed_as_a_batch(tmp_path) -> None:
+    halved = replace(PRICE, tiers={"batch": "0.5"})
+    paid = compare(pair(), task(2), modes=["guided"], teacher_price=halved, out=tmp_path / "a")
+    batch = compare(
+        pair(), task(2), modes=["guided"], teacher_price=halved, tier="batch", out=tmp_path / "b"
+    )
+    assert batch.summaries["guided"].cost * 2 == paid.summaries["guided"].cost
+    with pytest.raises(ValueError, match="tier"):
+        compare(
+            pair(), task(2), modes=["guided"], teacher_price=halved, tier="flex", out=tmp_path / "b"
+        )
+    with pytest.raises(TypeError, match="tier must be a name such as 'batch'"):
+        compare(pair(), task(2), tier=0.5)
+    swept = sweep(pair(), task(2), lengths=[0, 6], teacher_price=halved, tier="batch")
+    assert swept.manifest["settings"]["prices"]["tier"] == "batch"
 
 
 def test_another_strategy_is_a_column_of_its_own(tmp_path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from support.models.exam import pair, solution
 
 from langchain_gkt import GuidancePolicy
-from langchain_gkt.gates import ThresholdGate
+from langchain_gkt.gates import AgreementGate, ConfidenceGate, ThresholdGate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +68,15 @@ def test_two_gates_of_one_kind_are_refused() -> None:
 
         class Other(ThresholdGate):
             kind = "confidence"
+
+
+def test_unknown_arguments_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"AgreementGate got an unknown argument 'sample'.*samples"):
+        AgreementGate(sample=9)
+    with pytest.raises(TypeError, match="ConfidenceGate got an unknown argument"):
+        ConfidenceGate(below=0.5, tokns=3)
+    with pytest.raises(TypeError, match="unknown argument"):
+        GuidancePolicy(gate={"kind": "agreement", "sample": 9})
 
 
 def test_an_unknown_gate_is_named() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import BaseModel
 
 from langchain_gkt.providers.usage import believable, completed, service_tier
 
@@ -63,6 +64,18 @@ RAW = {
         },
         {"cache_read": 4_000, "cache_creation": 5_000, "ephemeral_1h_input_tokens": 5_000},
     ),
+    "bedrock": (
+        {"inputTokens": 1_000, "cacheReadInputTokens": 4_000, "cacheWriteInputTokens": 5_000},
+        {"cache_read": 4_000, "cache_creation": 5_000},
+    ),
+    "bedrock, as invoked": (
+        {"prompt_tokens": 10_000, "cache_write_input_tokens": 5_000},
+        {"cache_creation": 5_000},
+    ),
+    "google": (
+        {"prompt_token_count": 10_000, "cached_content_token_count": 9_000},
+        {"cache_read": 9_000},
+    ),
 }
 
 
@@ -73,6 +86,25 @@ def test_details_come_from_the_providers_own_report(kind, name) -> None:
     whole = completed(usage(10_000, 100), {name: raw})
     assert whole["input_token_details"] == details
     assert (whole["input_tokens"], whole["output_tokens"]) == (10_000, 100)
+
+
+class LiteLLMUsage(BaseModel):
+    prompt_tokens: int = 10
+    completion_tokens: int = 5
+    prompt_tokens_details: dict[str, int] = {"cached_tokens": 4}
+
+
+def test_a_report_may_be_an_object() -> None:
+    whole = completed(usage(), {"token_usage": LiteLLMUsage()})
+    assert whole["input_token_details"] == {"cache_read": 4}
+
+
+def test_google_counts_reasoning_beside_the_answer() -> None:
+    raw = {"prompt_token_count": 10, "candidates_token_count": 2, "thoughts_token_count": 3}
+    for told in (None, usage(10, 5)):
+        whole = completed(told, {"usage_metadata": raw})
+        assert (whole["input_tokens"], whole["output_tokens"]) == (10, 5)
+        assert whole["output_token_details"] == {"reasoning": 3}
 
 
 def test_counts_come_from_there_too() -> None:

@@ -71,6 +71,12 @@ def test_guidance_lands_behind_reasoning_that_is_closed(template) -> None:
     assert not written(template, ASKED).endswith("</think>\n\n")  # alone it may reason
 
 
+def test_other_tags_are_closed_too() -> None:
+    prompts = builder(OPEN.replace("<think>\n", "◁think▷"), ("◁think▷", "◁/think▷"))
+    ids, prefix = prompts.build(BEGUN)
+    assert prompts.tokenizer.decode([*ids, *prefix]).endswith("<|assistant|>◁think▷◁/think▷The")
+
+
 def test_arguments_reach_the_template() -> None:
     on, off = {"thinking": True}, {"enable_thinking": False}
     assert written(SYSTEM_SWITCH, ASKED, template_kwargs=on) == (

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.tools import tool
+from pydantic import BaseModel
 from support.entry_points import ENTRY_POINTS, answer, joined
 from support.models.saying import Adding, Saying, reply
 from support.models.scripted import add
@@ -27,6 +28,17 @@ def look(place: str = "here") -> str:
 def now() -> str:
     """Tell the time."""
     return "noon"
+
+
+class Point(BaseModel):
+    x: int
+    y: int
+
+
+@tool
+def draw(points: list[Point], centre: Point | None = None) -> str:
+    """Draw points."""
+    return "drawn"
 
 
 def invalid(arguments: str) -> dict[str, Any]:
@@ -55,6 +67,8 @@ CUT = {
     "half": reply(tool_calls=[call("add", a=2)]),
     "the last": reply(tool_calls=[call("add", a=2, b=3), call("add")]),
     "optional": reply(tool_calls=[call("look")]),
+    "inside": reply(tool_calls=[call("draw", points=[{"x": 1, "y": 2}, {"x": 1}])]),
+    "inside an optional": reply(tool_calls=[call("draw", points=[], centre={"x": 1})]),
     "the name": reply(tool_calls=[call("ad")]),
     "uncounted": AIMessage("", invalid_tool_calls=[invalid('{"a"')]).model_copy(
         update={"response_metadata": {"finish_reason": "tool_calls"}}
@@ -71,7 +85,7 @@ CUT = {
 async def test_a_cut_call_is_asked_for_again_whatever_the_reason_says(how, cut) -> None:
     teacher = Saying(asked=[], says=lambda limit: CUT[cut] if limit == 8 else WHOLE)
     chain = GuidedKnowledgeTransferChain(teacher=teacher, student=Adding(), guidance_tokens=8)
-    message = await answer(chain.bind_tools([add, look]), how, "add 2 and 3")
+    message = await answer(chain.bind_tools([add, look, draw]), how, "add 2 and 3")
     assert [asked["limit"] for asked in teacher.asked] == [8, None]
     assert [(c["name"], c["args"]) for c in message.tool_calls] == [("add", {"a": 2, "b": 3})]
     assert not message.invalid_tool_calls
@@ -79,6 +93,7 @@ async def test_a_cut_call_is_asked_for_again_whatever_the_reason_says(how, cut) 
 
 ASKED_ONCE = {
     "whole": reply(tool_calls=[call("add", a=2, b=3)]),
+    "whole inside": reply(tool_calls=[call("draw", points=[{"x": 1, "y": 2}], centre=None)]),
     "no arguments": reply(tool_calls=[call("now")]),
     "below the limit": reply(tokens=7, tool_calls=[call("add", a=2)]),
     "chunks": streamed(("add", '{"a": 2, "b": 3}'), ("now", "")),
@@ -90,7 +105,7 @@ ASKED_ONCE = {
 async def test_a_whole_call_is_not_asked_for_again(how, said) -> None:
     teacher = Saying(asked=[], says=lambda limit: ASKED_ONCE[said])
     chain = GuidedKnowledgeTransferChain(teacher=teacher, student=Adding(), guidance_tokens=8)
-    message = await answer(chain.bind_tools([add, look, now]), how, "add 2 and 3")
+    message = await answer(chain.bind_tools([add, look, draw, now]), how, "add 2 and 3")
     assert len(teacher.asked) == 1
     assert message.tool_calls
     assert not message.invalid_tool_calls
@@ -103,10 +118,28 @@ async def test_a_call_cut_by_the_users_own_limit_is_never_handed_out_as_whole(ho
     chain = GuidedKnowledgeTransferChain(
         teacher=teacher, student=Adding(), guidance_tokens=8, max_tokens=8
     )
-    message = await answer(chain.bind_tools([add, look]), how, "add 2 and 3")
+    message = await answer(chain.bind_tools([add, look, draw]), how, "add 2 and 3")
     assert not message.tool_calls
     assert [c["name"] for c in message.invalid_tool_calls] == ["add"]
     assert message.response_metadata["finish_reason"] == "length"
+
+
+def test_required_properties_are_found_behind_references() -> None:
+    point = {"type": "object", "properties": {"x": {}, "y": {}}, "required": ["x", "y"]}
+    parameters = {
+        "type": "object",
+        "properties": {
+            "p": {"$ref": "#/$defs/P"},
+            "q": {"$ref": "#/$defs/gone"},
+            "r": {"$ref": "#/$defs/R"},
+        },
+        "$defs": {"P": point, "R": {"anyOf": [{"$ref": "#/$defs/R"}]}},
+    }
+    tools = [{"type": "function", "function": {"name": "plot", "parameters": parameters}}]
+    half, whole = {"x": 1}, {"x": 1, "y": 2}
+    for found, cut in ((half, True), (whole, False)):
+        said = reply(tool_calls=[call("plot", p=found, q=half, r=half)])
+        assert is_cut_tool_call(said, 8, tools=tools) is cut
 
 
 def test_a_reply_without_a_limit_is_never_cut() -> None:
