@@ -19,10 +19,10 @@ from langchain_core.messages.ai import UsageMetadata
 
 from langchain_gkt._langchain_compat import tracing_params
 from langchain_gkt.costs.budget import (
-    DEFAULT_COMPLETION_LIMIT,
     Budget,
     Ledger,
     Reservation,
+    completion_limit,
     highest_cost,
     max_prompt_tokens,
 )
@@ -197,7 +197,7 @@ class CostAggregator:
         Args:
             models: The chat models it may reach.
             messages: The prompt.
-            limit: Most completion tokens; None if it has no limit.
+            limit: Most completion tokens; None for the models' own limits.
 
         Returns:
             Tokens and money, of the most expensive model.
@@ -206,9 +206,9 @@ class CostAggregator:
             BudgetExceeded: If the budget is in money and a model is unpriced.
         """
         chars = text_length(list(messages))
-        completion = DEFAULT_COMPLETION_LIMIT if limit is None else limit
         costs, tokens = [], 0
         for model in models:
+            completion = completion_limit(model) if limit is None else limit
             serialized = {"kwargs": {"base_url": _base_url(model)}}
             run = read_run("teacher", serialized, tracing_params(model), prompt_chars=chars)
             with self._lock:

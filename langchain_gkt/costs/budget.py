@@ -16,9 +16,10 @@ from langchain_gkt.costs.prices import Prices, Usd, check_price
 from langchain_gkt.costs.totals import UsageTotals, amount
 from langchain_gkt.costs.usage import TokenRate
 from langchain_gkt.errors import BudgetExceeded, KnownFields
+from langchain_gkt.providers.limits import LIMIT_FIELDS
 
 DEFAULT_COMPLETION_LIMIT = 4096
-"""Completion tokens to reserve for a call without a limit."""
+"""Completion tokens to reserve for a call of a model without a limit."""
 
 _PROMPT_MARGIN = 1.25
 _TOKENS_PER_MESSAGE = 8
@@ -202,6 +203,17 @@ class Ledger:
             "reserved_tokens": sum(one.tokens for one in reservations),
             "refused_calls": self.refused,
         }
+
+
+def completion_limit(model: Any) -> int:
+    """Return the most completion tokens of a call that sets no limit.
+
+    Args:
+        model: The chat model, which may have a limit of its own.
+    """
+    fields = (getattr(model, name, None) for name in LIMIT_FIELDS)
+    own = (limit for limit in fields if isinstance(limit, int) and limit > 0)
+    return next(own, DEFAULT_COMPLETION_LIMIT)
 
 
 def max_prompt_tokens(messages: Sequence[BaseMessage], chars: int, rate: TokenRate | None) -> int:

@@ -58,6 +58,21 @@ def test_a_call_that_could_pass_the_budget_is_not_made(chain, problem) -> None:
     assert "1 call(s) refused" in str(costs.report())
 
 
+def test_a_models_own_limit_is_reserved(student) -> None:
+    def run(own: int | None, tokens: int) -> int:
+        teacher = WordTeacher(answer="Plan.", num_predict=own, asked=[])
+        chain = GuidedKnowledgeTransferChain(teacher=teacher, student=student, mode="teacher")
+        with track_costs(budget=Budget(tokens=tokens)):
+            chain.invoke("Why?")
+        return len(teacher.asked)
+
+    assert run(50, 200) == 1
+    for own, tokens in ((None, 200), (-1, 200), (50_000, 10_000)):  # -1: no limit, as of Ollama
+        with pytest.raises(BudgetExceeded):
+            run(own, tokens)
+    assert run(None, 10_000) == 1
+
+
 async def test_the_student_goes_on_alone(chain, problem) -> None:
     budget = Budget(usd="0.0002", on_exceeded="student")
     with track_costs(teacher_price=PRICE, budget=budget) as costs:
