@@ -15,6 +15,7 @@ import typer
 from langchain_gkt import __version__
 from langchain_gkt.cli import options
 from langchain_gkt.cli.interrupts import INTERRUPTED, end_at_once_when_repeated
+from langchain_gkt.cli.recorded import RecordedOptions
 
 _PROGRAM = "langchain-gkt"
 _EXPECTED = (ImportError, OSError, RuntimeError, TypeError, ValueError)
@@ -221,6 +222,7 @@ def sweep(
     lengths: options.SweepOptions,
     models: options.EvaluationModelOptions,
     task: options.TaskOptions,
+    recorded: RecordedOptions,
     out: options.Out = Path("runs/sweep"),
     concurrency: options.Concurrency = 8,
 ) -> None:
@@ -228,11 +230,12 @@ def sweep(
 
     The teacher answers each question once, and every shorter guidance is cut from that. The
     choice is written to policy.json. A run that was interrupted is continued by the same command.
+    With --recorded no teacher is asked: answers that are there already are cut.
     """
     _say_what_loads()
     from langchain_gkt.cli import commands
 
-    commands.sweep(lengths, models, task, out=out, concurrency=concurrency)
+    commands.sweep(lengths, models, task, recorded, out=out, concurrency=concurrency)
 
 
 @app.command(short_help="Rebuild the tables and pictures of a run without calling any model.")

@@ -16,6 +16,7 @@ from langchain_gkt.cli.options import (
     SweepOptions,
     TaskOptions,
 )
+from langchain_gkt.cli.recorded import RecordedOptions, read_recorded
 from langchain_gkt.demo import pair
 from langchain_gkt.evaluation.results.base import EvaluationResult
 from langchain_gkt.evaluation.tasks.word_problems import GUIDANCE_TOKENS, is_word_problem
@@ -95,7 +96,13 @@ def compare(
 
 
 def sweep(
-    options: SweepOptions, models: ModelOptions, task: TaskOptions, *, out: Path, concurrency: int
+    options: SweepOptions,
+    models: ModelOptions,
+    task: TaskOptions,
+    recorded: RecordedOptions,
+    *,
+    out: Path,
+    concurrency: int,
 ) -> None:
     """Run a sweep, print its report, and write it and its choices as policies.
 
@@ -103,12 +110,16 @@ def sweep(
         options: Which guidance lengths are tried.
         models: Which models answer.
         task: Which questions are asked.
+        recorded: Which recorded answers take the place of a teacher, if any.
         out: Folder of the run.
         concurrency: Questions at the same time.
     """
-    loaded, model_prices, tokenizer = _load_task(task), prices(models), None
+    live = {"--check-lengths": options.check_lengths}
+    live |= {"--teacher-tokenizer": options.teacher_tokenizer or ""}
+    teacher = read_recorded(recorded, models, **live)
+    loaded, model_prices, tokenizer = _load_task(task), prices(models, teacher), None
     lengths = _numbers(options.lengths, "--lengths") if options.lengths else None
-    if options.teacher_tokenizer or models.teacher == "demo":
+    if options.teacher_tokenizer or (models.teacher == "demo" and teacher is None):
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(
@@ -126,7 +137,8 @@ def sweep(
         **model_prices,
     }
     result: evaluation.Sweep | evaluation.PolicySweep
-    with open_chain(models, task_guidance_tokens=loaded.guidance_tokens) as chain:
+    tokens = loaded.guidance_tokens
+    with open_chain(models, task_guidance_tokens=tokens, teacher=teacher) as chain:
         if policies is None:
             result = evaluation.sweep(chain, loaded, **arguments)
         else:

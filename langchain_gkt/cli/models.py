@@ -6,13 +6,13 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from transformers.utils import logging as transformers_logging
 
-from langchain_gkt import GuidedKnowledgeTransferChain, Price
+from langchain_gkt import GuidedKnowledgeTransferChain, Price, RecordedTeacher
 from langchain_gkt.cli.options import ModelOptions
 from langchain_gkt.demo import pair
 from langchain_gkt.evaluation.tasks.word_problems import GUIDANCE_TOKENS
@@ -24,7 +24,11 @@ _PATH = re.compile(r"[./~\\]|[A-Za-z]:[\\/]|[^:]*[\\/]")
 
 @contextmanager
 def open_chain(
-    options: ModelOptions, *, task_guidance_tokens: int | None = None, quiet: bool = False
+    options: ModelOptions,
+    *,
+    task_guidance_tokens: int | None = None,
+    quiet: bool = False,
+    teacher: RecordedTeacher | None = None,
 ) -> Iterator[GuidedKnowledgeTransferChain]:
     """Load the models, and close them in the end.
 
@@ -33,6 +37,7 @@ def open_chain(
         task_guidance_tokens: Most guidance tokens if the options say nothing of it; None for
             the chain's own default, or for as many as leave the embedded student something to do.
         quiet: Whether to say nothing of what is loaded.
+        teacher: Takes the place of the options' teacher.
 
     Yields:
         The chain.
@@ -48,19 +53,19 @@ def open_chain(
     if options.guidance:
         policy["guidance"] = existing_file(options.guidance, "--guidance")
     elif tokens is None:
-        embedded = GUIDANCE_TOKENS if options.teacher == "demo" else None
+        embedded = GUIDANCE_TOKENS if options.teacher == "demo" and not teacher else None
         tokens = task_guidance_tokens or embedded
     if tokens is not None:
         policy["guidance_tokens"] = tokens
     if options.teacher_prompt:
         policy["teacher_prompt"] = _teacher_prompt(options.teacher_prompt)
     temperature = _temperature(options.temperature)
-    with _open_teacher(options, quiet) as teacher:
+    with nullcontext(teacher) if teacher else _open_teacher(options, quiet) as opened:
         embedded_student = options.student == "demo"
         if not quiet:
             say(f"Loading the student {'(embedded)' if embedded_student else options.student}")
         chain = GuidedKnowledgeTransferChain(
-            teacher=teacher,
+            teacher=opened,
             student=pair.STUDENT if embedded_student else options.student,
             student_kwargs={
                 "dtype": options.dtype,
@@ -108,11 +113,12 @@ def say(what: str) -> None:
     sys.stderr.flush()
 
 
-def prices(options: ModelOptions) -> dict[str, Any]:
+def prices(options: ModelOptions, recorded: RecordedTeacher | None = None) -> dict[str, Any]:
     """Return the prices of both models.
 
     Args:
         options: The options.
+        recorded: What takes the place of the options' teacher.
 
     Returns:
         ``teacher_price`` and ``student_price``, as a cost tracker takes them.
@@ -121,7 +127,7 @@ def prices(options: ModelOptions) -> dict[str, Any]:
         ValueError: If one is not a price.
     """
     teacher = _price(options.teacher_price, "--teacher-price")
-    if teacher is None and options.teacher == "demo":
+    if teacher is None and options.teacher == "demo" and recorded is None:
         teacher = pair.PRICE
     return {
         "teacher_price": teacher,

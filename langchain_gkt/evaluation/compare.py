@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
-from langchain_gkt.chain.strategy import strategy_names
+from langchain_gkt.chain.strategy import strategy_names, strategy_of
 from langchain_gkt.costs.prices import MachineTime, Prices
 from langchain_gkt.evaluation.results.comparison import Comparison
 from langchain_gkt.evaluation.running.async_to_sync import async_to_sync
 from langchain_gkt.evaluation.running.progress import ProgressBar
+from langchain_gkt.evaluation.running.recorded import require_recorded
 from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.evaluation.running.runner import EvaluationRunner
 from langchain_gkt.evaluation.tasks.task import Task
@@ -64,6 +65,8 @@ async def acompare(
     runner = EvaluationRunner(
         chain, task, folder, teacher_price, student_price, concurrency, tier=tier
     )
+    if any("teacher" in strategy_of(mode).roles for mode in modes):
+        require_recorded(chain, runner.prompts)
     settings: dict[str, Any] = {**runner.settings, "modes": list(modes)}
     with (
         folder.writing("compare", settings, runner.questions, runner.about),

@@ -12,6 +12,7 @@ from langchain_gkt.costs.prices import MachineTime, Prices
 from langchain_gkt.evaluation.results.sweep_result import Sweep
 from langchain_gkt.evaluation.running.async_to_sync import async_to_sync
 from langchain_gkt.evaluation.running.progress import ProgressBar
+from langchain_gkt.evaluation.running.recorded import recorded_splitter, require_recorded
 from langchain_gkt.evaluation.running.records import SWEPT
 from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.evaluation.running.runner import EvaluationRunner
@@ -163,6 +164,7 @@ async def sweep_from(
     runner = EvaluationRunner(
         chain, task, folder, *prices, settings.concurrency, own_prompt=True, tier=settings.tier
     )
+    require_recorded(chain, runner.prompts, check_lengths=settings.check_lengths)
     made_with = runner.settings
     made_with["chain"].pop("guidance_tokens")  # that is what a sweep varies
     if settings.teacher_from is not None:
@@ -229,7 +231,7 @@ def _splitter(tokenizer: Any, teacher: Any) -> TokenSplitter | None:
         if isinstance(first, HuggingFaceStudent) and not others:
             tokenizer = first._loader.load().prompts.tokenizer
     if tokenizer is None:
-        return None
+        return recorded_splitter(teacher)
     if hasattr(tokenizer, "decode") and callable(tokenizer):
         return token_splitter(tokenizer)
     if callable(tokenizer):

@@ -13,6 +13,7 @@ from langchain_gkt.errors import refuse_unknown
 from langchain_gkt.evaluation.results.policy_sweep import PolicySweep
 from langchain_gkt.evaluation.results.sweep_result import Sweep
 from langchain_gkt.evaluation.running.async_to_sync import async_to_sync
+from langchain_gkt.evaluation.running.recorded import require_recorded
 from langchain_gkt.evaluation.running.run_settings import run_settings
 from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.evaluation.sweep import ReusedRun, SweepSettings, sweep_from
@@ -64,7 +65,10 @@ async def asweep_policies(
     shared = SweepSettings(**settings)
     folder = RunStore(out)
     keys = [task.row_key(i) for i in range(len(task.rows))]
-    asked = [str(task.prompt(row)[-1].text) for row in task.rows]
+    prompts = [task.prompt(row) for row in task.rows]
+    for one in chains.values():
+        require_recorded(one, prompts, check_lengths=shared.check_lengths)
+    asked = [str(prompt[-1].text) for prompt in prompts]
     made_with = run_settings(
         chain, task, shared.teacher_price, shared.student_price, tier=shared.tier
     )

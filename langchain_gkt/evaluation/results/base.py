@@ -84,9 +84,18 @@ class EvaluationResult(ABC):
         """The answers as a tidy table; see `answer_table`."""
         return answer_table(self.answers)
 
+    def recorded_notes(self) -> list[str]:
+        """Return where a recorded teacher's answers come from; nothing of a live one."""
+        return [
+            f"the teacher is recorded: {one['answers']} answers of {one['model'] or 'a model'} in "
+            f"{one['file']}{' of ' + one['dated'] if one['dated'] else ''}; no provider was "
+            "called, costs are what it would have billed, and seconds are the student's alone"
+            for one in self.manifest["sessions"][-1].get("recorded", ())
+        ]
+
     def notes(self) -> list[str]:
         """Return what the table's numbers do not include."""
-        notes, errors = list[str](), dict[str, list[str]]()
+        notes, errors = self.recorded_notes(), dict[str, list[str]]()
         for key, error in self.failures.items():
             errors.setdefault(key.mode, []).append(error)
         for mode, failed in errors.items():

@@ -205,7 +205,10 @@ class PolicySweep(EvaluationResult):
         return self._by_length(
             "Accuracy (95%)",
             lambda name, one: share(one.accuracy, one.interval),
-            ["teacher alone: shown what the policy shows it"],
+            [
+                "teacher alone: shown what the policy shows it",
+                *next(iter(self.sweeps.values())).recorded_notes(),
+            ],
         )
 
     def tables(self) -> list[Table]:

@@ -111,6 +111,7 @@ class TeacherReply:
         pieces: The text token by token, each as hexadecimal UTF-8 bytes, if the provider reports
             them (``logprobs``); a token may be part of a character.
         part: Its tokens, money and time.
+        cut: How a recorded teacher finds its tokens: a key of `CUT_METHODS`; None of others.
     """
 
     text: str
@@ -118,6 +119,7 @@ class TeacherReply:
     finish_reason: str | None = None
     pieces: list[str] | None = None
     part: ModelUsage = field(default_factory=ModelUsage)
+    cut: str | None = None
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TeacherReply:

@@ -26,6 +26,8 @@ class ReplayedReply(CutReply):
         """
         pieces = [bytes.fromhex(piece) for piece in recorded.pieces or ()]
         super().__init__(recorded.text, usage=recorded.usage, pieces=pieces, splitter=splitter)
+        if self.method == "approximate" and recorded.cut == "guessed":
+            self.method = "guessed"  # the number of tokens was the guess
         self.recorded = recorded
 
 

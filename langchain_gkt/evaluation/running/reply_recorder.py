@@ -57,5 +57,6 @@ class ReplyRecorder(CostTracker):
             finish_reason=finish_reason(message),
             pieces=logprob_pieces(message),
             part=part_of(self.calls, "teacher"),
+            cut=(message.response_metadata.get("recorded") or {}).get("cut"),
         )
         self._on_reply(self.reply)

@@ -18,6 +18,7 @@ from langchain_gkt.costs import MachineTime
 from langchain_gkt.costs.prices import Prices, refuse_unlisted
 from langchain_gkt.errors import TeacherError
 from langchain_gkt.evaluation.running.progress import ProgressBar
+from langchain_gkt.evaluation.running.recorded import describe_recorded, recorded_teachers
 from langchain_gkt.evaluation.running.records import Answer, AnswerKey, TeacherReply, part_of
 from langchain_gkt.evaluation.running.replay import ReplayedReply, ReplayTeacher
 from langchain_gkt.evaluation.running.reply_recorder import ReplyRecorder
@@ -69,6 +70,8 @@ class EvaluationRunner:
         self.recorder()  # refuses prices that are none
         for name in ("teacher_price", "student_price"):
             refuse_unlisted(getattr(self, name), name)
+        # Recorded answers were paid for before the run; their price is what they would cost.
+        self._pays_teacher = not recorded_teachers(self.chain.teacher)
         rows = range(len(self.task.rows))
         self.keys = [self.task.row_key(i) for i in rows]
         self.prompts = [self.task.prompt(row) for row in self.task.rows]
@@ -96,7 +99,9 @@ class EvaluationRunner:
             for line in lines
             if line["type"] == "reply"
         }
-        parts = [reply.part for reply in self.replies.values()] + [a.student for a in answers]
+        parts = [answer.student for answer in answers]
+        if self._pays_teacher:
+            parts += [reply.part for reply in self.replies.values()]
         self.spent = sum((part.cost or Decimal(0) for part in parts), Decimal(0))
 
     def reuse(self, other: RunStore, *, mode: str) -> None:
@@ -133,6 +138,7 @@ class EvaluationRunner:
             "concurrency": self.concurrency,
             "repeatable": student_of(self.chain.student).repeatable,
             "rows_from": dict(self.task.source),
+            **describe_recorded(self.chain.teacher),
         }
 
     def _judge_again(self) -> None:
@@ -187,7 +193,8 @@ class EvaluationRunner:
         def keep_reply(reply: TeacherReply) -> None:
             if known is not None:
                 return
-            self.spent += reply.part.cost or 0
+            if self._pays_teacher:
+                self.spent += reply.part.cost or 0
             self.replies[key] = reply
             line = {"type": "reply", "row": key[0], "mode": mode, "reply": asdict(reply)}
             self.folder.append(line)

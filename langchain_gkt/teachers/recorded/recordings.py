@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
@@ -138,6 +138,7 @@ class Recordings(BaseModel):
 
     Attributes:
         source: Where they come from.
+        dated: The day on which that was last written, or None.
         digest: What tells them from others.
         answers: The answers.
     """
@@ -145,18 +146,20 @@ class Recordings(BaseModel):
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
     source: str
+    dated: str | None = None
     digest: str
     answers: tuple[Recording, ...] = Field(exclude=True, repr=False)
     _by_question: dict[str, Recording] = PrivateAttr(default_factory=dict)
     _by_id: dict[str, Recording] = PrivateAttr(default_factory=dict)
 
     @classmethod
-    def of(cls, answers: Sequence[Recording], source: str) -> Recordings:
+    def of(cls, answers: Sequence[Recording], source: str, dated: str | None = None) -> Recordings:
         """Index some answers.
 
         Args:
             answers: The answers.
             source: Where they come from.
+            dated: The day on which that was last written, or None.
 
         Returns:
             The recordings.
@@ -164,8 +167,15 @@ class Recordings(BaseModel):
         Raises:
             ConfigurationError: If there are two answers to one question, or of one id.
         """
-        digest = hashlib.sha256(repr(answers).encode()).hexdigest()
-        made, problems = cls(source=source, digest=digest, answers=tuple(answers)), list[str]()
+        # The same log under another path holds the same answers.
+        said = repr([replace(answer, place="") for answer in answers])
+        made = cls(
+            source=source,
+            dated=dated,
+            digest=hashlib.sha256(said.encode()).hexdigest(),
+            answers=tuple(answers),
+        )
+        problems = list[str]()
         for answer in answers:
             earlier = made._by_question.setdefault(answer.question.strip(), answer)
             if earlier.answer != answer.answer:

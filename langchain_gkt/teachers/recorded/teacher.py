@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,8 @@ class RecordedTeacher(BaseChatModel):
     """The id of its provider, such as ``"openai"``."""
     max_tokens: int | None = Field(default=None, ge=1)
     """Most completion tokens; None for whole answers."""
+    logprobs: bool | None = None
+    """Whether replies hold their tokens, if these were recorded, in the form of OpenAI's."""
     stream_usage: bool = True
     """Streams report their usage."""
 
@@ -100,7 +103,8 @@ class RecordedTeacher(BaseChatModel):
         """
         with wrap_errors(ConfigurationError, f"{path} cannot be read"):
             answers = read_file(Path(path), columns, Path(requests) if requests else None)
-        return cls._of(answers, str(path), fields)
+            dated = datetime.fromtimestamp(Path(path).stat().st_mtime).date().isoformat()
+        return cls._of(answers, str(path), fields, dated)
 
     @classmethod
     def from_answers(cls, answers: Mapping[str, str | AIMessage], **fields: Any) -> RecordedTeacher:
@@ -129,9 +133,13 @@ class RecordedTeacher(BaseChatModel):
 
     @classmethod
     def _of(
-        cls, answers: Sequence[Recording], source: str, fields: dict[str, Any]
+        cls,
+        answers: Sequence[Recording],
+        source: str,
+        fields: dict[str, Any],
+        dated: str | None = None,
     ) -> RecordedTeacher:
-        recordings = Recordings.of(answers, source)
+        recordings = Recordings.of(answers, source, dated)
         for name, kind in (("model_name", "model"), ("provider", "provider")):
             known = {getattr(answer, kind) for answer in answers}
             if fields.get(name) is None and len(known) == 1:
@@ -287,11 +295,13 @@ class RecordedTeacher(BaseChatModel):
         }
         if "output_token_details" in usage:
             usage["output_token_details"] = {"reasoning": min(tokens, reply.reasoning)}
-        metadata = {
+        metadata: dict[str, Any] = {
             "finish_reason": reason,
             "model_name": self.model_name or recording.model,
             "recorded": {"id": recording.id, "place": recording.place, "cut": reply.method},
         }
+        if self.logprobs and recording.pieces:
+            metadata["logprobs"] = _logprobs(reply.pieces, text)
         return AIMessage(text, usage_metadata=usage, response_metadata=metadata), reply
 
     def _find(self, messages: Sequence[BaseMessage], arguments: Mapping[str, Any]) -> Recording:
@@ -314,6 +324,17 @@ def _cuttable(recording: Recording, splitter: Any) -> CutReply:
     return CutReply(
         recording.answer, usage=recording.usage, pieces=recording.pieces, splitter=splitter
     )
+
+
+def _logprobs(pieces: Sequence[bytes], text: str) -> dict[str, Any]:
+    """Report the tokens of a text, as a provider does that is asked for ``logprobs``."""
+    content, left = list[dict[str, Any]](), len(text.encode())
+    for piece in pieces:
+        if left <= 0:
+            break
+        kept, left = piece[:left], left - len(piece)
+        content.append({"token": kept.decode(errors="replace"), "bytes": list(kept)})
+    return {"content": content}
 
 
 def _size_of(recording: Recording, begun: str) -> int:

@@ -14,6 +14,7 @@ from support.programs.processes import run_python
 from langchain_gkt import __main__ as program
 from langchain_gkt import __version__
 from langchain_gkt.cli import app, commands, options
+from langchain_gkt.cli.recorded import RecordedOptions
 
 COMMANDS = ("demo", "answer", "compare", "sweep", "report", "serve")
 
@@ -43,7 +44,12 @@ def test_defaults(called) -> None:
         ),
         (
             "sweep",
-            (options.SweepOptions(), options.EvaluationModelOptions(), options.TaskOptions()),
+            (
+                options.SweepOptions(),
+                options.EvaluationModelOptions(),
+                options.TaskOptions(),
+                RecordedOptions(),
+            ),
             {"out": Path("runs/sweep"), "concurrency": 8},
         ),
         ("report", (Path("run"),), {"format": "text", "max_loss": 0.02, "out": None}),
@@ -58,6 +64,7 @@ def test_every_option_arrives(called) -> None:
     models += "--student-price 3,4 --teacher-prompt last_turns"
     task = "--task aqua --data d --rows 5 --seed -2 --shots 0 --style text --exemplars e "
     task += "--reference --out o --concurrency 2"
+    task += " --recorded r --columns question=q --requests b --tokenizer t"
     own = "--lengths 1,2 --check-lengths 2 --teacher-tokenizer k --max-loss 0 --policies p"
     assert program.main(["sweep", *f"{own} {models} {task}".split()]) == 0
     [(_, args, given)] = called
@@ -67,6 +74,7 @@ def test_every_option_arrives(called) -> None:
             *("t", "u", "s", "cuda", "int8", 0, Path("g.json"), 9, "-1", "1,2", "3,4", "last_turns")
         ),
         options.TaskOptions("aqua", Path("d"), 5, -2, 0, "text", Path("e"), True),
+        RecordedOptions(Path("r"), "question=q", Path("b"), "t"),
     )
     assert given == {"out": Path("o"), "concurrency": 2}
 

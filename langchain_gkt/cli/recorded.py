@@ -1,0 +1,112 @@
+"""Options of a command that replays recorded answers in the place of a teacher."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from langchain_gkt import RecordedTeacher
+    from langchain_gkt.cli.options import ModelOptions
+
+
+@dataclass(frozen=True)
+class RecordedOptions:
+    """Where recorded answers are, and how they are read."""
+
+    recorded: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Recorded answers, replayed in the place of a teacher; no provider is called.",
+        ),
+    ] = None
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            show_default="by their own names",
+            help="What the file's columns are called, such as question=prompt,answer=completion; "
+            "a slash leads into nested objects.",
+        ),
+    ] = None
+    requests: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The requests of an OpenAI batch, if the file is its results."
+        ),
+    ] = None
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Tokenizer of the recorded model: an encoding of tiktoken such as o200k_base, or "
+            "a folder or hub id.",
+        ),
+    ] = None
+
+
+def read_recorded(
+    options: RecordedOptions, models: ModelOptions, **live: Any
+) -> RecordedTeacher | None:
+    """Read recorded answers.
+
+    Args:
+        options: Where they are.
+        models: The model options.
+        **live: Further options, by name, that only a live teacher can follow.
+
+    Returns:
+        The teacher that replays them; None if none are wanted.
+
+    Raises:
+        OSError: If a file is not there.
+        ValueError: If a file has no usable answers, or other options need a live teacher.
+    """
+    from langchain_gkt import RecordedTeacher
+    from langchain_gkt.cli.models import existing_file
+
+    if options.recorded is None:
+        for name in ("columns", "requests", "tokenizer"):
+            if getattr(options, name):
+                raise ValueError(f"--{name} says how recorded answers are read; give --recorded")
+        return None
+    live |= {
+        "--teacher": models.teacher != "demo",
+        "--base-url": models.base_url,
+        "--teacher-prompt": models.teacher_prompt,
+    }
+    for name, wanted in live.items():
+        if wanted:
+            raise ValueError(
+                f"{name} needs a live teacher, and --recorded replays answers that are there; "
+                f"drop one of them{_INSTEAD.get(name, '')}"
+            )
+    return RecordedTeacher.from_file(
+        existing_file(options.recorded, "--recorded"),
+        columns=_columns(options.columns) if options.columns else None,
+        requests=existing_file(options.requests, "--requests") if options.requests else None,
+        tokenizer=options.tokenizer,
+    )
+
+
+_INSTEAD = {
+    "--teacher": ". --teacher-price openai:gpt-4o-mini says what the answers would cost",
+    "--teacher-tokenizer": ". --tokenizer names that of the recorded answers",
+}
+
+
+def _columns(text: str) -> dict[str, Any]:
+    columns: dict[str, Any] = {}
+    for part in text.split(","):
+        name, mark, column = (piece.strip() for piece in part.partition("="))
+        if not (name and mark and column) or name in columns:
+            raise ValueError(
+                "--columns must name each column once, such as question=prompt,answer=completion, "
+                f"not {text!r}"
+            )
+        columns[name] = column.split("/") if "/" in column else column
+    return columns

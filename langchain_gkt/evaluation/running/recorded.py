@@ -1,0 +1,89 @@
+"""Recorded teachers in an evaluation: what they cannot answer is named before anything is run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from langchain_core.messages import BaseMessage
+
+from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
+from langchain_gkt.errors import NotSupportedError
+from langchain_gkt.prompts.plain_data import name_prompt
+from langchain_gkt.teachers.recorded import RecordedTeacher
+from langchain_gkt.teachers.token_cuts import TokenSplitter, load_tokenizer
+from langchain_gkt.teachers.wrappers import models_of, resolve
+
+
+def recorded_teachers(teacher: Any) -> list[RecordedTeacher]:
+    """Return the recorded teachers that stand behind a chain's teacher.
+
+    Args:
+        teacher: A chat model, wrapped or not.
+
+    Returns:
+        The teachers; none if any of its models is a live one.
+    """
+    models = list(models_of(resolve(teacher, None)))
+    recorded = [model for model in models if isinstance(model, RecordedTeacher)]
+    return recorded if len(recorded) == len(models) else []
+
+
+def require_recorded(
+    chain: GuidedKnowledgeTransferChain,
+    prompts: Iterable[list[BaseMessage]],
+    *,
+    check_lengths: Sequence[int] = (),
+) -> None:
+    """Refuse what a recorded teacher has no answer to; a live one may be asked anything.
+
+    Args:
+        chain: The chain.
+        prompts: What it will be asked.
+        check_lengths: Lengths at which its teacher is to be asked again.
+
+    Raises:
+        NotSupportedError: If a live teacher is needed; what for is named.
+        ConfigurationError: If a question has no recorded answer.
+    """
+    recorded = recorded_teachers(chain.teacher)
+    if not recorded:
+        return
+    source = recorded[0].recordings.source
+    prompt = (chain.guidance and chain.guidance.teacher_prompt) or chain.teacher_prompt
+    if prompt is not None:
+        raise NotSupportedError(
+            f"teacher_prompt={name_prompt(prompt)} needs a live teacher: shown another prompt it "
+            f"may answer otherwise than {source} has recorded",
+            hint="leave teacher_prompt out: prompt tokens are billed as they were recorded",
+        )
+    if check_lengths:
+        raise NotSupportedError(
+            f"check_lengths={list(check_lengths)} needs a live teacher: it asks again, and the "
+            f"answers of {source} can only be cut again",
+            hint="leave check_lengths out",
+        )
+    asked = list(prompts)
+    for teacher in recorded:
+        teacher.require(asked)
+
+
+def recorded_splitter(teacher: Any) -> TokenSplitter | None:
+    """Return what finds the tokens of recorded answers; None without their tokenizer."""
+    names = {one.tokenizer for one in recorded_teachers(teacher)}
+    name = names.pop() if len(names) == 1 else None
+    return load_tokenizer(name).split if name else None
+
+
+def describe_recorded(teacher: Any) -> dict[str, Any]:
+    """Say for a run's manifest where recorded answers come from; nothing of a live teacher."""
+    found = [
+        {
+            "file": one.recordings.source,
+            "dated": one.recordings.dated,
+            "answers": len(one.recordings.answers),
+            "model": one.model_name,
+        }
+        for one in recorded_teachers(teacher)
+    ]
+    return {"recorded": found} if found else {}
