@@ -26,6 +26,8 @@ class Strategy:
             alone.
         student_may_answer: Whether the student answers alone where the teacher fails, refuses
             or is over budget, if the chain's settings allow it.
+        asks_own_questions: Whether it asks the teacher what no user has asked, such as for a
+            verdict, so that recorded answers are not enough.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Strategy:
     roles: frozenset[Role]
     has_teacher_counterpart: bool = False
     student_may_answer: bool = False
+    asks_own_questions: bool = False
 
     @property
     def asks_teacher(self) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from langchain_gkt import evaluation, track_costs
+from langchain_gkt import AgreementGate, evaluation, track_costs
 from langchain_gkt.cli.models import existing_file, open_chain, prices
 from langchain_gkt.cli.options import (
     EvaluationModelOptions,
@@ -132,6 +132,7 @@ def sweep(
         "lengths": lengths[0] if lengths and len(lengths) == 1 else lengths,
         "teacher_tokenizer": tokenizer,
         "check_lengths": _numbers(options.check_lengths, "--check-lengths"),
+        "gates": [_agreement(options.agreement)] if options.agreement else [],
         "out": out,
         "concurrency": concurrency,
         **model_prices,
@@ -149,7 +150,7 @@ def sweep(
     if not choices:
         sys.stdout.write("\nNo policy was written: choosing takes 4 rows or more.\n")
     files = {"fixed length": "policy.json", "gated length": "policy-gated.json"}
-    chosen = {files[name]: choice for name, choice in choices.items()}
+    chosen = {files.get(name, f"policy-{name}.json"): one for name, one in choices.items()}
     if isinstance(result, evaluation.Sweep) and not isinstance(result.per_question, str):
         chosen["policy-predictor.json"] = result.per_question
     for name, choice in chosen.items():
@@ -188,6 +189,10 @@ def _html_page(files: list[Path]) -> Path:
 def _load_task(options: TaskOptions) -> evaluation.Task:
     arguments = asdict(options)
     return evaluation.load_task(arguments.pop("task"), **arguments)
+
+
+def _agreement(samples: int) -> AgreementGate:
+    return AgreementGate(samples=samples, at_least=samples // 2 + 1)
 
 
 def _policies(file: Path) -> dict[str, Any]:

@@ -274,6 +274,15 @@ class SweepOptions:
             'as {"whole": {}, "short": {"teacher_prompt": [{"prompt": "without_exemplars"}]}}.',
         ),
     ] = None
+    agreement: Annotated[
+        int | None,
+        typer.Option(
+            parser=_at_least(2),
+            metavar="N",
+            show_default="no",
+            help="Have the student answer N times, to ask the teacher where too few agree.",
+        ),
+    ] = None
 
 
 def _more_than_zero(text: str) -> float:

@@ -65,8 +65,8 @@ async def acompare(
     runner = EvaluationRunner(
         chain, task, folder, teacher_price, student_price, concurrency, tier=tier
     )
-    if any("teacher" in strategy_of(mode).roles for mode in modes):
-        require_recorded(chain, runner.prompts)
+    if any(strategy_of(mode).asks_teacher for mode in modes):
+        require_recorded(chain, runner.prompts, modes=modes)
     settings: dict[str, Any] = {**runner.settings, "modes": list(modes)}
     with (
         folder.writing("compare", settings, runner.questions, runner.about),

@@ -11,6 +11,7 @@ from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
 from langchain_gkt.costs.prices import MachineTime, Prices
 from langchain_gkt.evaluation.results.sweep_result import Sweep
 from langchain_gkt.evaluation.running.async_to_sync import async_to_sync
+from langchain_gkt.evaluation.running.measured_gates import described, refuse_alike
 from langchain_gkt.evaluation.running.progress import ProgressBar
 from langchain_gkt.evaluation.running.recorded import recorded_splitter, require_recorded
 from langchain_gkt.evaluation.running.records import SWEPT
@@ -153,7 +154,11 @@ async def sweep_from(
     chosen = _lengths(settings.lengths, chain.guidance_tokens)
     if bad := [length for length in settings.check_lengths if length < 1]:
         raise ValueError(f"check_lengths must be 1 or more, not {bad[0]}")
-    gates = [gate.reading(chain.answer_of) for gate in settings.gates]
+    answer_of = chain.answer_of
+    if "answer_of" not in chain.model_fields_set and task.answer_of is not None:
+        answer_of = task.answer_of
+    gates = [gate.reading(answer_of) for gate in settings.gates]
+    refuse_alike(gates)
     for gate in gates:
         gate.require(student_of(chain.student))
     chain = _to_sweep(chain, chosen)
@@ -172,7 +177,7 @@ async def sweep_from(
         if known_pass is not None:
             reused = [*reused, ReusedRun(known_pass, ("teacher",))]
     if settings.gates:
-        made_with["gates"] = [gate.kind for gate in settings.gates]
+        made_with["gates"] = [described(gate) for gate in gates]
     splitter = _splitter(settings.teacher_tokenizer, chain.teacher)
     with (
         folder.writing("sweep", made_with, runner.questions, runner.about),
@@ -182,6 +187,9 @@ async def sweep_from(
         for run in reused:
             for mode in run.modes:
                 runner.reuse(run.folder, mode=mode)
+                if mode == "student":
+                    for gate in gates:
+                        runner.reuse(run.folder, mode=gate.shown_as or mode)
         # Rows that are new to the run get the lengths that the others have.
         known = {key.length for key in runner.answers if key.length}
         jobs = SweepJobs(runner, sorted(known.union(chosen)), splitter, gates)

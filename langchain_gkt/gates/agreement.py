@@ -69,6 +69,11 @@ class AgreementGate(ThresholdGate):
             )
         return self
 
+    @property
+    def shown_as(self) -> str:
+        """The vote, by its number of samples."""
+        return f"vote of {self.samples}"
+
     def reading(self, answer_of: AnswerOf) -> AgreementGate:
         """Return a copy that reads answers as the chain does, unless it says itself how."""
         return self if self.answer_of is not None else replace(self, answer_of=answer_of)

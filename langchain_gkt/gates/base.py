@@ -62,6 +62,14 @@ class Gate(KnownFields, ABC):
 
     kind: ClassVar[str]
 
+    @property
+    def shown_as(self) -> str | None:
+        """What reports call the answer that it shows if it asks no teacher.
+
+        None if the student then answers as it does without a gate.
+        """
+        return None
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Register a gate that has a kind of its own.
 

@@ -43,7 +43,7 @@ _CORRECTED = re.compile(r"\W*(?:step\s*)?(?P<number>\d+)\s*[:.)]\s*(?P<text>\S.*
 _SENTENCE_END = re.compile(r"(?<=[.!?]\s)")
 
 
-@strategy("verified", student_may_answer=True)
+@strategy("verified", student_may_answer=True, asks_own_questions=True)
 def verified(settings: CallSettings, messages: list[BaseMessage], *, streaming: bool) -> CallSteps:
     """Make one answer.
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from langchain_gkt.evaluation.results.answer_table import TEACHER_ALONE
 from langchain_gkt.evaluation.results.base import percent, share
 from langchain_gkt.evaluation.results.outcomes import (
     CONFIDENCE_GATES,
     OperatingPoint,
     OutcomeMatrix,
 )
-from langchain_gkt.gates import ConfidenceGate, ThresholdGate
+from langchain_gkt.gates import AgreementGate, ConfidenceGate, ThresholdGate
 from langchain_gkt.guidance import Cut, GuidancePolicy
 from langchain_gkt.reporting.table import Table
 
@@ -31,7 +32,8 @@ class Choice:
         max_loss: Accuracy that could be given up.
         chosen: The way that was chosen, on the rows it was chosen by.
         unseen: The same way on the other rows.
-        best: The length that was most accurate on the seen rows, on the unseen ones.
+        best: The length that was most accurate on the seen rows, on the unseen ones; with a gate
+            of a kind of its own, the teacher alone is one of them.
         seen_rows: How many rows it was chosen by.
         unseen_rows: How many it was tested on.
     """
@@ -47,7 +49,8 @@ class Choice:
     def __str__(self) -> str:
         """Return the choice in a few sentences."""
         low, high = self.unseen.interval
-        way = f"{self.chosen.guidance} of guidance"
+        whole = self.chosen.length == TEACHER_ALONE
+        way = "the teacher's whole answer" if whole else f"{self.chosen.guidance} of guidance"
         if self.chosen.gate is not None:
             way += f" where {_gate_words(self.chosen)}"
         return (
@@ -60,6 +63,8 @@ class Choice:
 
 
 def _gate_words(point: OperatingPoint) -> str:
+    if isinstance(point.gate, AgreementGate):
+        return f"fewer than {point.asks_below}"
     if not isinstance(point.gate, ConfidenceGate):
         return f"{point.gate} asks"
     return (
@@ -122,19 +127,28 @@ def choose_among(
     seen, unseen = halves(outcomes.rows, seed)
     at = partial(outcomes.point, only=seen)
     fixed = [at(length) for length in outcomes.lengths]
-    best = max(fixed, key=lambda p: (p.accuracy, -p.cost))
+    whole = isinstance(gate, ThresholdGate)  # the teacher may answer alone where it asks
+    ways = [*fixed, at(TEACHER_ALONE)] if whole else fixed
+    best = max(ways, key=lambda p: (p.accuracy, -p.cost))
     candidates = fixed
     if gate:
         gates = outcomes.gates(seen, CONFIDENCE_GATES if isinstance(gate, bool) else [gate])
         lengths = [length for length in outcomes.lengths if length]
+        lengths += [TEACHER_ALONE] if whole else []
         candidates = fixed + [at(length, one) for one in gates for length in lengths]
     enough = [p for p in candidates if p.accuracy >= best.accuracy - max_loss]
+    # No gate may keep what the teacher alone reaches.
+    enough = enough or [max(candidates, key=lambda p: (p.accuracy, -p.cost))]
     chosen = min(enough, key=lambda p: (p.cost, -p.accuracy))
     asking: dict[str, Any] = {"gate": chosen.gate}
     if isinstance(chosen.gate, ConfidenceGate):  # it has a short form
         asking = {"ask": chosen.gate.below, "probe_tokens": chosen.gate.probe_tokens}
+    if chosen.length == TEACHER_ALONE:
+        asking["ladder"] = (0, "all")
+    else:
+        asking["tokens"] = chosen.length
     return Choice(
-        policy=GuidancePolicy(tokens=chosen.length, cut=cut, **asking),
+        policy=GuidancePolicy(cut=cut, **asking),
         max_loss=max_loss,
         chosen=chosen,
         unseen=outcomes.point(chosen.length, chosen.gate, only=unseen),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from langchain_gkt.evaluation.results.answer_table import STUDENT, TEACHER_ALONE, settings_of
 from langchain_gkt.evaluation.results.statistics import auc, wilson
-from langchain_gkt.gates import ConfidenceGate, Gate, ThresholdGate
+from langchain_gkt.gates import AgreementGate, ConfidenceGate, Gate, ThresholdGate
 from langchain_gkt.gates.first_tokens import first_tokens_in
 from langchain_gkt.gates.learned import question_signals
 from langchain_gkt.modes import Amount
@@ -74,6 +74,8 @@ class OperatingPoint:
         """Below which confidence it is asked, or by which other gate, written out."""
         if self.gate is None:
             return "-"
+        if isinstance(self.gate, AgreementGate):
+            return f"{self.gate.at_least} of {self.gate.samples} agree"
         return f"{self.gate.below:.6f}" if isinstance(self.gate, ConfidenceGate) else f"{self.gate}"
 
 
@@ -88,6 +90,7 @@ class OutcomeMatrix:
         priced: Whether the costs are US dollars of a thousand answers; else they are the teacher's
             tokens.
         questions: What is asked, row by row; empty if unknown.
+        unasked: Settings in which the teacher is asked nothing.
     """
 
     right: pandas.DataFrame
@@ -95,6 +98,7 @@ class OutcomeMatrix:
     signals: Sequence[Mapping[str, float]] = ()
     priced: bool = True
     questions: Sequence[str] = ()
+    unasked: frozenset[Setting] = frozenset({0})
     _amounts: dict[Gate, dict[int, Amount]] = field(default_factory=dict, init=False, repr=False)
     _scores: dict[Gate, list[float]] = field(default_factory=dict, init=False, repr=False)
 
@@ -117,12 +121,16 @@ class OutcomeMatrix:
             {str(name): value for name, value in line.items() if value == value}
             for line in signals.to_dict("records")
         ]
+        calls = table.groupby("setting", sort=False)["teacher_calls"].sum()
         return cls(
             right=wide["right"].astype(bool),
             cost=wide["price"].astype(float),
             signals=measured,
             priced=priced,
             questions=[questions[row] for row in rows] if questions else (),
+            unasked=frozenset(
+                {0, *(n for n, calls in calls.items() if isinstance(n, str) and not calls)}
+            ),
         )
 
     @property
@@ -180,12 +188,22 @@ class OutcomeMatrix:
         """Return in which setting rows are answered where a gate decides; None for always."""
         if gate is None or setting == 0:
             return [setting] * len(rows)
+        self._require_measured(gate)
         known = self._amounts.setdefault(gate, {})
         for row in rows:
             if row not in known:
                 known[row] = gate.decide(self.features[row])
-        settings: dict[Amount, Setting] = {"none": 0, "some": setting, "all": TEACHER_ALONE}
+        alone: Setting = 0 if gate.shown_as is None else gate.shown_as
+        settings: dict[Amount, Setting] = {"none": alone, "some": setting, "all": TEACHER_ALONE}
         return [settings[known[row]] for row in rows]
+
+    def _require_measured(self, gate: Gate) -> None:
+        """Refuse a gate whose answers to these rows were not recorded."""
+        if gate.shown_as is not None and gate.shown_as not in self._arrays:
+            raise ValueError(
+                f"gate={gate} has the student answer, and its answers ({gate.shown_as}) were not "
+                "recorded of every row; give sweep(gates=[...]) this gate, and another folder"
+            )
 
     def answered(
         self, setting: Setting, gate: Gate | None, rows: Sequence[int]
@@ -194,7 +212,14 @@ class OutcomeMatrix:
         settings = self.settings_by_row(setting, gate, rows)
         cells = [(self._arrays[one], row) for one, row in zip(settings, rows, strict=True)]
         right = [bool(arrays[0][row]) for arrays, row in cells]
-        return right, [float(arrays[1][row]) for arrays, row in cells], [n != 0 for n in settings]
+        cost = [float(arrays[1][row]) for arrays, row in cells]
+        asked = [n not in self.unasked for n in settings]
+        if gate is None or setting == 0 or gate.shown_as is None:
+            return right, cost, asked
+        # The answers that it looks at are paid for, also where the teacher is asked.
+        looked = self._arrays[gate.shown_as][1]
+        cost = [c + float(looked[r]) * a for c, r, a in zip(cost, rows, asked, strict=True)]
+        return right, cost, asked
 
     def point(
         self, setting: Setting, gate: Gate | None = None, *, only: Sequence[int] | None = None
@@ -222,6 +247,7 @@ class OutcomeMatrix:
     def scores(self, gate: ThresholdGate) -> list[float]:
         """Return row by row how much a gate wants the teacher."""
         if gate not in self._scores:
+            self._require_measured(gate)
             try:
                 self._scores[gate] = [gate.score(features) for features in self.features]
             except KeyError as error:
@@ -259,10 +285,16 @@ class OutcomeMatrix:
         return [best.asking_above(score) for score in sorted(thresholds, reverse=True)]
 
 
-def frontiers(outcomes: OutcomeMatrix) -> dict[str, list[OperatingPoint]]:
+def frontiers(
+    outcomes: OutcomeMatrix, measured: Sequence[ThresholdGate] = ()
+) -> dict[str, list[OperatingPoint]]:
     """Return each kind's points, the cheapest first, that no cheaper one of the kind beats.
 
     See `Sweep.frontiers`; every strategy beside the one that is swept is a kind of its own.
+
+    Args:
+        outcomes: The outcomes.
+        measured: Further gates whose signals were measured.
     """
     lengths = [length for length in outcomes.lengths if length]
     points = {
@@ -273,10 +305,26 @@ def frontiers(outcomes: OutcomeMatrix) -> dict[str, list[OperatingPoint]]:
         gates = outcomes.gates(range(len(outcomes.rows)))
         points["gated"] = _unbeaten(outcomes.point(TEACHER_ALONE, gate) for gate in gates)
         points["both"] = _unbeaten(outcomes.point(n, gate) for n in lengths for gate in gates)
+    for one in measured:
+        variants = outcomes.gates(range(len(outcomes.rows)), [one])
+        points[one.kind] = _unbeaten(outcomes.point(TEACHER_ALONE, gate) for gate in variants)
     for setting in outcomes.settings:
         if isinstance(setting, str):
             points[setting] = [outcomes.point(setting)]
     return {**points, "teacher only": [outcomes.point(TEACHER_ALONE)]}
+
+
+def random_router(outcomes: OutcomeMatrix, cost: float) -> float:
+    """Return the accuracy of drawing lots between the student and the teacher alone.
+
+    Args:
+        outcomes: The outcomes.
+        cost: What it may cost; outside of what the two cost, the nearer one answers all.
+    """
+    student, teacher = outcomes.point(0), outcomes.point(TEACHER_ALONE)
+    span = teacher.cost - student.cost
+    share = min(1.0, max(0.0, (cost - student.cost) / span)) if span else 1.0
+    return student.accuracy + share * (teacher.accuracy - student.accuracy)
 
 
 def _unbeaten(points: Iterable[OperatingPoint]) -> list[OperatingPoint]:

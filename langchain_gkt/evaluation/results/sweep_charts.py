@@ -16,6 +16,7 @@ _LOOKS = {
     "fixed length": ("o", COLOURS[2]),
     "gated": ("^", COLOURS[3]),
     "both": ("s", COLOURS[4]),
+    "agreement": ("D", COLOURS[5]),
     "teacher only": ("*", COLOURS[0]),
     "student only": ("X", COLOURS[1]),
 }
@@ -75,4 +76,8 @@ def frontier_chart(kinds: Mapping[str, list[OperatingPoint]], price: str) -> Fig
                 colour=colour,
             )
         )
+    ends = [kinds[one][0] for one in ("student only", "teacher only") if kinds.get(one)]
+    if len(ends) == 2:
+        x, y = [point.cost for point in ends], [point.accuracy for point in ends]
+        lines.append(Line(name="random router", x=x, y=y, style=":", colour="#666666"))
     return line_chart(lines, xlabel=price, title="Accuracy for its cost", columns=5, from_zero=True)

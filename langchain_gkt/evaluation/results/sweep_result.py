@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from langchain_gkt.evaluation.results.answer_table import TEACHER_ALONE, answer_table, settings_of
 from langchain_gkt.evaluation.results.base import EvaluationResult, per_thousand, percent, share
 from langchain_gkt.evaluation.results.choice import FEWEST, Choice, choice_tables, choose_among
+from langchain_gkt.evaluation.results.frontier_table import agreement_notes, frontier_table
 from langchain_gkt.evaluation.results.outcomes import (
-    CONFIDENCE_GATES,
     OperatingPoint,
     OutcomeMatrix,
     frontiers,
@@ -26,6 +26,7 @@ from langchain_gkt.evaluation.results.per_question.choice import (
 from langchain_gkt.evaluation.results.per_question.tables import tables as per_question_tables
 from langchain_gkt.evaluation.results.summary import Summary, summarise
 from langchain_gkt.evaluation.results.sweep_charts import accuracy_chart, frontier_chart
+from langchain_gkt.evaluation.running.measured_gates import described, measured
 from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.gates import ThresholdGate
 from langchain_gkt.prompts.plain_data import kept_prompt
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _GOALS = (0.25, 0.5, 0.75, 0.9, 1.0)
-_SHOWN_POINTS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +55,7 @@ class Sweep(EvaluationResult):
         max_loss: Accuracy that the report's choice may give up; see `choose`.
         teacher_prompt: What of the conversation the teacher was shown; None for all of it, and
             for a function in a run that is read from its folder.
+        gates: Gates that had the student answer, at some threshold.
     """
 
     teacher: Summary
@@ -66,6 +67,7 @@ class Sweep(EvaluationResult):
     checks: tuple[dict[str, Any], ...] = ()
     max_loss: float = 0.02
     teacher_prompt: Any = None
+    gates: tuple[ThresholdGate, ...] = ()
 
     @classmethod
     def of(cls, folder: RunStore, *, only: Collection[str] | None = None) -> Sweep:
@@ -110,6 +112,7 @@ class Sweep(EvaluationResult):
             methods=Counter(cuts.values()),
             checks=tuple(line for line in folder.lines if line["type"] == "check"),
             teacher_prompt=kept_prompt(folder.manifest["settings"]["chain"].get("teacher_prompt")),
+            gates=measured(folder.manifest["settings"]),
         )
 
     def choose(
@@ -136,7 +139,9 @@ class Sweep(EvaluationResult):
             max_loss: Accuracy that may be given up, such as 0.02 for two points; with
                 ``predictor`` against the best length or the teacher alone.
             gate: Whether the teacher may be left out if the student is sure; or another gate,
-                whose threshold is to be found.
+                whose threshold is to be found. Where that one asks, the teacher may also write the
+                whole answer (``ladder=(0, "all")``), and ``max_loss`` is against the best length
+                or the teacher alone; if no threshold keeps it, the most accurate is taken.
             predictor: Whether to learn how much guidance each question needs.
             price_per_point: With ``predictor``: what a point of accuracy is worth, in the unit of
                 the tables; it takes the place of ``max_loss``.
@@ -153,6 +158,8 @@ class Sweep(EvaluationResult):
                 wanted and the student does not report its confidence.
             ImportError: If ``predictor`` is wanted and scikit-learn is missing.
         """
+        if isinstance(gate, ThresholdGate):
+            gate = self._as_measured(gate)
         swept = self.manifest["settings"]["chain"]["guidance"] or {}
         cut = swept.get("cut", "word")
         if not predictor:
@@ -171,12 +178,27 @@ class Sweep(EvaluationResult):
         }
         return replace(choice, policy=replace(choice.policy, **same))
 
+    def _as_measured(self, gate: ThresholdGate) -> ThresholdGate:
+        """Return a gate that reads answers as the measured one; refuse another of its kind."""
+        for one in self.gates:
+            if one.kind == gate.kind:
+                answer_of: Any = getattr(one, "answer_of", None)
+                read: Any = gate.reading(answer_of)
+                if described(read) != described(one):
+                    raise ValueError(
+                        f"gate={gate} is not the gate that was measured, {one}; give choose() that "
+                        "one, or measure yours with sweep(gates=[...]) into another folder"
+                    )
+                return read  # type: ignore[no-any-return]
+        return gate
+
     def frontiers(self) -> dict[str, list[OperatingPoint]]:
         """Return the points that no cheaper one is as accurate as, over all rows.
 
         Returns:
             Points by kind: ``fixed length``; ``gated`` (the teacher's whole answer if the student
-            is unsure); ``both`` (guidance of some length if the student is unsure);
+            is unsure); ``both`` (guidance of some length if the student is unsure); the kind of
+            each of the `gates`, such as ``agreement`` (the whole answer if it asks);
             ``teacher only``, ``student only`` and any further strategy, by its name, which have
             one point each.
         """
@@ -184,7 +206,7 @@ class Sweep(EvaluationResult):
 
     @cached_property
     def _frontiers(self) -> dict[str, list[OperatingPoint]]:
-        return frontiers(self.outcomes)
+        return frontiers(self.outcomes, self.gates)
 
     # --- tables ---
 
@@ -207,6 +229,7 @@ class Sweep(EvaluationResult):
                 "its whole answer",
                 *(f"cut: {count} answers, {CUT_METHODS[m]}" for m, count in self.methods.items()),
                 *self._check_notes(),
+                *agreement_notes(self.gates, self.student, self.further),
                 *self.notes(),
             ],
         )
@@ -261,13 +284,16 @@ class Sweep(EvaluationResult):
         """Return what `choose` finds without a gate, and with one if there are confidences.
 
         Returns:
-            Choices by ``fixed length`` and ``gated length``; none if there are too few rows.
+            Choices by ``fixed length``, ``gated length`` and the kind of each of the `gates`; none
+            if there are too few rows.
         """
         if self.student.rows < FEWEST:
             return {}
         choices = {"fixed length": self.choose(max_loss=self.max_loss)}
         if self.outcomes.tells_confidence:
             choices["gated length"] = self.choose(max_loss=self.max_loss, gate=True)
+        for gate in self.gates:
+            choices[gate.kind] = self.choose(max_loss=self.max_loss, gate=gate)
         return choices
 
     @cached_property
@@ -282,7 +308,7 @@ class Sweep(EvaluationResult):
         """Return accuracy by length, the frontier, and the choices."""
         tables = [
             self.table(),
-            self._frontier_table(),
+            frontier_table(self.outcomes, self.frontiers(), self.per_question, self.gates),
             self._price_table(),
             *choice_tables(self.choices(), self.max_loss),
         ]
@@ -319,56 +345,6 @@ class Sweep(EvaluationResult):
             notes=["the cheapest of each kind, picked by looking at all rows"],
         )
 
-    def _frontier_table(self) -> Table:
-        lines = [
-            [
-                kind,
-                point.guidance,
-                point.asks_below,
-                percent(point.accuracy),
-                percent(point.asked),
-                point.price,
-            ]
-            for kind, points in self.frontiers().items()
-            for point in _thinned(points)
-        ]
-        notes = [
-            "fixed length: guidance for every question; gated: the whole answer from the teacher, "
-            "where the student is unsure; both: guidance, where the student is unsure",
-            "the points that no cheaper one of their kind beats, at most "
-            f"{_SHOWN_POINTS} of each; picked by looking at all rows, so a little too good",
-            *self._confidence_notes(),
-            *self._predictor_notes(),
-        ]
-        head = ["kind", "guidance", "asks below", "accuracy", "asked", self.outcomes.price_name]
-        return Table(title="Accuracy for its cost", head=head, rows=lines, notes=notes)
-
-    def _confidence_notes(self) -> list[str]:
-        outcomes = self.outcomes
-        if not outcomes.tells_confidence:
-            return ["the student does not report how sure it is, so there is no gate"]
-        areas = {
-            gate.probe_tokens: outcomes.separation(gate, range(len(outcomes.rows)))
-            for gate in CONFIDENCE_GATES
-        }
-        found = ", ".join(f"{tokens}: {area:.2f}" for tokens, area in areas.items())
-        return [
-            "asks below: this confidence over the student's first "
-            f"{max(areas, key=lambda tokens: areas[tokens])} token(s)",
-            "confidence: how often the student is surer of a right answer of its own than of a "
-            f"wrong one (0.5 is chance), by the number of first tokens it is taken over: {found}",
-        ]
-
-    def _predictor_notes(self) -> list[str]:
-        if isinstance(self.per_question, str):
-            return [f"no predictor: {self.per_question}"]
-        if self.outcomes.tells_confidence and not self.outcomes.has_signal("entropy_1"):
-            return [
-                "the predictor does without the entropies of the student's first tokens: torch "
-                "tells them, other engines do not"
-            ]
-        return []
-
     def figures(self) -> dict[str, Figure]:
         """Draw accuracy by guidance length, and accuracy for its cost, by file name.
 
@@ -379,11 +355,3 @@ class Sweep(EvaluationResult):
             "accuracy": accuracy_chart(self.by_length, self.teacher, self.further),
             "frontier": frontier_chart(self.frontiers(), self.outcomes.price_name),
         }
-
-
-def _thinned(points: list[OperatingPoint]) -> list[OperatingPoint]:
-    """Return `_SHOWN_POINTS` of many points, the first and the last among them."""
-    if len(points) <= _SHOWN_POINTS:
-        return points
-    last = _SHOWN_POINTS - 1
-    return [points[round(i * (len(points) - 1) / last)] for i in range(_SHOWN_POINTS)]

@@ -8,6 +8,7 @@ from typing import Any
 from langchain_core.messages import BaseMessage
 
 from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
+from langchain_gkt.chain.strategy import strategy_of
 from langchain_gkt.errors import NotSupportedError
 from langchain_gkt.prompts.plain_data import name_prompt
 from langchain_gkt.teachers.recorded import RecordedTeacher
@@ -34,6 +35,7 @@ def require_recorded(
     prompts: Iterable[list[BaseMessage]],
     *,
     check_lengths: Sequence[int] = (),
+    modes: Sequence[str] = (),
 ) -> None:
     """Refuse what a recorded teacher has no answer to; a live one may be asked anything.
 
@@ -41,6 +43,7 @@ def require_recorded(
         chain: The chain.
         prompts: What it will be asked.
         check_lengths: Lengths at which its teacher is to be asked again.
+        modes: The modes in which it will be asked.
 
     Raises:
         NotSupportedError: If a live teacher is needed; what for is named.
@@ -62,6 +65,12 @@ def require_recorded(
             f"check_lengths={list(check_lengths)} needs a live teacher: it asks again, and the "
             f"answers of {source} can only be cut again",
             hint="leave check_lengths out",
+        )
+    if own := [mode for mode in modes if strategy_of(mode).asks_own_questions]:
+        raise NotSupportedError(
+            f"mode={own[0]!r} needs a live teacher: it asks questions of its own, to which "
+            f"{source} holds no answers",
+            hint="leave that mode out",
         )
     asked = list(prompts)
     for teacher in recorded:

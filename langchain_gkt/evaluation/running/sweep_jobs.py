@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from langchain_gkt._langchain_compat import RunnableBindingBase
+from langchain_gkt.evaluation.running.measured_gates import measure
 from langchain_gkt.evaluation.running.records import SWEPT, Answer, AnswerKey, ModelUsage
 from langchain_gkt.evaluation.running.replay import ReplayedReply, ReplayTeacher
 from langchain_gkt.evaluation.running.runner import EvaluationRunner, Job
@@ -72,11 +74,17 @@ class SweepJobs:
         runner = self._runner
         answer = await runner.answer(index, mode, runner.chain)
         prompt, student = runner.prompts[index], student_of(runner.chain.student)
+        judge = partial(runner.task.judge, row=runner.task.rows[index])
         if student.first_token_detail != "none":
             tokens = await student.afirst_tokens(prompt, tokens=PROBED)
             answer.signals.update(first_token_signals(tokens))
         for gate in self._gates:
-            answer.signals.update(await gate.ameasure(student, prompt))
+            signals, shown = await measure(
+                gate, runner.chain, prompt, recorder=runner.recorder(), alone=answer, judge=judge
+            )
+            answer.signals.update(signals)
+            if shown is not None:
+                runner.keep(shown)
         runner.keep(answer)
         return answer
 

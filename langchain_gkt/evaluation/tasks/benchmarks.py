@@ -12,6 +12,7 @@ from typing import Any
 from langchain_gkt.evaluation.scoring.reference import reference_number, reference_option
 from langchain_gkt.evaluation.tasks.readers import PublishedRow
 from langchain_gkt.evaluation.tasks.task import Metric, Row
+from langchain_gkt.students.voting import AnswerForm
 from langchain_gkt.texts.numbers import extract_number, states_number
 from langchain_gkt.texts.options import extract_option, states_option
 from langchain_gkt.texts.statements import ExtractionRule
@@ -32,6 +33,7 @@ class Benchmark:
         guidance_tokens: How much the teacher writes, as in the paper.
         max_tokens: That, and what the paper's student writes at most.
         zero_shot: The instruction if no examples show the form of an answer.
+        answer_of: What makes two answers the same.
     """
 
     hub: tuple[str, str | None, str]
@@ -42,6 +44,7 @@ class Benchmark:
     guidance_tokens: int
     max_tokens: int
     zero_shot: str
+    answer_of: AnswerForm
 
 
 def gsm8k_row(published: PublishedRow) -> dict[str, Any]:
@@ -236,6 +239,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         guidance_tokens=40,
         max_tokens=340,
         zero_shot=_END_IN_NUMBER,
+        answer_of="number",
     ),
     "csqa": Benchmark(
         hub=("tau/commonsense_qa", None, "validation"),
@@ -246,6 +250,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         guidance_tokens=30,
         max_tokens=130,
         zero_shot=_END_IN_LETTER,
+        answer_of="option",
     ),
     "aqua": Benchmark(
         hub=("deepmind/aqua_rat", "raw", "test"),
@@ -256,5 +261,6 @@ BENCHMARKS: dict[str, Benchmark] = {
         guidance_tokens=20,
         max_tokens=120,
         zero_shot=_END_IN_LETTER,
+        answer_of="option",
     ),
 }

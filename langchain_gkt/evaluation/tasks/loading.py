@@ -111,6 +111,7 @@ def load_task(
         guidance_tokens=benchmark.guidance_tokens,
         max_tokens=benchmark.max_tokens,
         stop=_STOP[style],
+        answer_of=benchmark.answer_of,
         source={
             "data": "hub" if data is None else str(data),
             "rows": rows,
@@ -132,5 +133,6 @@ def _word_problems(rows: int | None, seed: int | None, style: Style, reference: 
         guidance_tokens=GUIDANCE_TOKENS,
         max_tokens=120,
         stop=_STOP[style],
+        answer_of="number",
         source={"rows": rows, "seed": seed},
     )

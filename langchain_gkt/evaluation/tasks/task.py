@@ -16,6 +16,7 @@ from pydantic.dataclasses import dataclass
 
 from langchain_gkt.evaluation.validation import plain_errors, wrong_type
 from langchain_gkt.prompts.exemplars import mark_exemplars
+from langchain_gkt.students.voting import check_answer_of
 
 T = TypeVar("T")
 
@@ -64,6 +65,10 @@ def _must_be(kind: type, what: str) -> BeforeValidator:
         return value
 
     return BeforeValidator(checked)
+
+
+def _known_form(value: Any) -> Any:
+    return None if value is None else check_answer_of(value)
 
 
 def _not_empty(value: Any) -> Any:
@@ -123,6 +128,8 @@ class Task:
         max_tokens: Most tokens of a whole answer, guidance included; None for no limit.
         stop: Strings that end an answer.
         source: Where the rows come from, for the manifests of runs.
+        answer_of: What makes two answers the same where a sweep has the student answer several
+            times; None for the chain's ``answer_of``.
 
     Raises:
         TypeError: If a field or a row has the wrong type.
@@ -146,6 +153,7 @@ class Task:
     max_tokens: Count | None = None
     stop: Annotated[Sequence[Annotated[str, BeforeValidator(_not_empty)]], _kept("texts")] = ()
     source: SkipValidation[Mapping[str, Any]] = field(default_factory=dict, repr=False)
+    answer_of: Annotated[Any, BeforeValidator(_known_form)] = None
 
     def __post_init__(self) -> None:
         """Refuse what only fields together show to be wrong."""

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import (
@@ -18,7 +18,7 @@ from langchain_core.language_models import (
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.utils import count_tokens_approximately
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from langchain_gkt._langchain_compat import to_messages
 from langchain_gkt.errors import ConfigurationError, NotSupportedError, refuse_unknown, wrap_errors
@@ -47,6 +47,10 @@ _HINT = (
 )
 
 
+def _as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
 class RecordedTeacher(BaseChatModel):
     """A teacher that replays answers which were recorded and paid for.
 
@@ -60,7 +64,7 @@ class RecordedTeacher(BaseChatModel):
 
     recordings: Recordings = Field(repr=False)
     """The recorded answers."""
-    tokenizer: str | None = None
+    tokenizer: Annotated[str | None, BeforeValidator(_as_text)] = None
     """The teacher's tokenizer: an encoding of tiktoken, such as ``"o200k_base"``, or the folder
     or repo id of a Hugging Face tokenizer. Recorded logprobs go before it."""
     model_name: str | None = None

@@ -66,10 +66,11 @@ def test_every_option_arrives(called) -> None:
     task += "--reference --out o --concurrency 2"
     task += " --recorded r --columns question=q --requests b --tokenizer t"
     own = "--lengths 1,2 --check-lengths 2 --teacher-tokenizer k --max-loss 0 --policies p"
+    own += " --agreement 5"
     assert program.main(["sweep", *f"{own} {models} {task}".split()]) == 0
     [(_, args, given)] = called
     assert args == (
-        options.SweepOptions("1,2", "2", "k", 0.0, Path("p")),
+        options.SweepOptions("1,2", "2", "k", 0.0, Path("p"), 5),
         options.EvaluationModelOptions(
             *("t", "u", "s", "cuda", "int8", 0, Path("g.json"), 9, "-1", "1,2", "3,4", "last_turns")
         ),
@@ -90,6 +91,7 @@ def test_every_option_arrives(called) -> None:
         ("compare --rows", "langchain-gkt compare: error: Option '--rows' requires an argument."),
         ("compare --shots -1", "argument --shots: must be 0 or more, not -1."),
         ("sweep --max-loss 2", "argument --max-loss: must be a share such as 0.02, not 2."),
+        ("sweep --agreement 1", "argument --agreement: must be 2 or more, not 1."),
         ("sweep --style verse", "argument --style: 'verse' is not one of 'chat', 'text'."),
         ("answer", "Missing argument 'QUESTION'."),
         ("answer two words", "unexpected extra argument"),

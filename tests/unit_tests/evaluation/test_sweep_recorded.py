@@ -86,7 +86,7 @@ def test_the_recorded_teachers_tokenizer_cuts(tmp_path, monkeypatch) -> None:
         "langchain_gkt.evaluation.running.recorded.load_tokenizer", lambda name: made
     )
     log = write_log(tmp_path / "log.jsonl", 4, name="unused")
-    found = sweep(recorded(log, tokenizer="words"), task(4), lengths=[3])
+    found = sweep(recorded(log, tokenizer=Path("words")), task(4), lengths=[3])
     assert dict(found.methods) == {"tokenizer": 4}
     assert {answer.guidance for answer in found.answers if answer.length == 3} == {"Plan: take "}
 
@@ -117,6 +117,8 @@ def test_what_needs_a_live_teacher_is_named_before_anything_is_run(tmp_path) -> 
         sweep_policies(chain, task(4), policies, out=tmp_path / "run")
     with pytest.raises(NotSupportedError, match=r"check_lengths=\[2\] needs a live teacher"):
         sweep(chain, task(4), check_lengths=[2], out=tmp_path / "run")
+    with pytest.raises(NotSupportedError, match="mode='verified' needs a live teacher"):
+        compare(chain, task(4), modes=["guided", "verified"], out=tmp_path / "run")
     assert asked == [] and not (tmp_path / "run").exists()
     sweep_policies(chain, task(4), {"whole": None, "steps": {"cut": "step"}}, lengths=[3])
 
