@@ -100,6 +100,7 @@ def test_recorded_teachers(tmp_path, monkeypatch, capsys) -> None:
         load_tokenizer.cache_clear()
     assert space["message"].response_metadata["gkt"]["guidance_tokens"] == 20
     assert "no recorded answer" in capsys.readouterr().out
+    assert "the teacher is recorded: 2 answers of gpt-4o-mini in log.jsonl" in str(space["found"])
 
 
 def test_deadlines(world) -> None:
@@ -117,6 +118,8 @@ def test_evaluate(tmp_path, monkeypatch, capsys) -> None:
     assert "8 of 8 guidances" in str(space["found"])
     assert GuidancePolicy.load(tmp_path / "policy.json") == space["choice"].policy
     assert str(space["gated"].policy) in printed
+    saved = GuidancePolicy.load(tmp_path / "policy-agreement.json")
+    assert saved == space["agreement"].policy
 
 
 def test_every_code_block_of_the_pages_is_python_or_shell() -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
-NOTEBOOK = Path(__file__).parents[3] / "examples" / "cost_comparison.ipynb"
+from langchain_gkt import GuidancePolicy
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+NOTEBOOK = EXAMPLES / "cost_comparison.ipynb"
 
 
 @pytest.mark.slow
@@ -28,3 +32,18 @@ def test_the_cost_notebook_runs(tmp_path) -> None:
 def test_a_user_changes_two_lines() -> None:
     code = [c.source for c in nbformat.read(NOTEBOOK, as_version=4).cells if c.cell_type == "code"]
     assert sum(source.count("# <-") for source in code) == 2
+
+
+@pytest.mark.slow
+def test_the_notebook_of_a_small_log_runs_without_a_provider(tmp_path) -> None:
+    shutil.copy(EXAMPLES / "recorded_log.jsonl", tmp_path)
+    notebook = nbformat.read(EXAMPLES / "recorded_log.ipynb", as_version=4)
+    client = NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute()
+    shown = [out for cell in notebook.cells for out in cell.get("outputs", ())]
+    tables = "".join(out.get("data", {}).get("text/html", "") for out in shown)
+    for part in ("the teacher is recorded", "agreement", "gated", "vote of 5", "over lots"):
+        assert part in tables
+    assert any("image/png" in out.get("data", {}) for out in shown)
+    assert GuidancePolicy.load(tmp_path / "policy.json")
+    assert not [out for out in shown if out.get("name") == "stderr"], shown
