@@ -166,6 +166,12 @@ def choice_tables(choices: Mapping[str, Choice], max_loss: float) -> list[Table]
     """
     if not choices:
         return []
+    named = ", ".join(k for k, one in choices.items() if one.best.length == TEACHER_ALONE)
+    whole = [
+        f"{named}: against the teacher alone, which was the most accurate; the most accurate is "
+        "taken if none comes so near"
+    ]
+    whole = whole if named else []
     return [
         Table(
             title=f"The cheapest within {100 * max_loss:g} points of the best length",
@@ -189,6 +195,7 @@ def choice_tables(choices: Mapping[str, Choice], max_loss: float) -> list[Table]
                 f"chosen on {next(iter(choices.values())).seen_rows} rows (seen), tested on the "
                 "others (unseen); best length: what was most accurate on the seen rows, on the "
                 "unseen ones; of cost: of that length's",
+                *whole,
             ],
         )
     ]
