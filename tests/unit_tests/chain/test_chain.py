@@ -85,7 +85,7 @@ async def test_aguide_is_guide(teacher, student, problem) -> None:
     [
         ({"guidance_token": 3}, "did you mean 'guidance_tokens'"),
         ({"guidance_tokens": -1}, "guidance_tokens must be 0"),
-        ({"mode": "both"}, "'guided', 'teacher' or 'student'"),
+        ({"mode": "both"}, "'guided', 'teacher', 'student' or 'verified'"),
         ({"guidance_tokens": 3, "guidance": GuidancePolicy(tokens=4)}, "disagree"),
         ({"teacher": "gpt-4o-mini"}, "teacher must be a LangChain chat model"),
         ({"student": 3}, "student must be a folder or hub id"),

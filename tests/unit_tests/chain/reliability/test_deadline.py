@@ -24,7 +24,7 @@ from langchain_gkt.chain.reliability import deadline
 from langchain_gkt.time_limit import OutOfTime
 
 QUESTION = "What is 3 plus 4?"
-SHORT = 0.15
+SHORT = 0.75
 ENTRY_POINTS = ("invoke", "ainvoke", "stream", "astream", "batch", "abatch")
 
 
@@ -77,7 +77,7 @@ async def test_a_teacher_that_blocks_is_left(entry_point, teacher, go, student) 
     tracker, recorder = CostTracker(teacher_price="openai:gpt-4o-mini"), Recorder()
     chain = chain_of(teacher(answer="First we add.", go=go, asked=[]), student)
     config = {"callbacks": [tracker, recorder]}
-    with pytest.raises(TeacherError, match=r"timeout=0.15 s is over, and the teacher had") as found:
+    with pytest.raises(TeacherError, match=r"timeout=0.75 s is over, and the teacher had") as found:
         await answer(chain, entry_point, QUESTION, config)
     assert found.value.retryable and isinstance(found.value.__cause__, OutOfTime)
     report = tracker.report()
@@ -148,7 +148,7 @@ async def test_a_cancelled_call_is_cancelled(go, student) -> None:
 async def test_guide_ends_in_time(go, student) -> None:
     chain = chain_of(Blocking(answer="x", go=go, asked=[]), student)
     for ask in (lambda: chain.guide(QUESTION), lambda: asyncio.run(chain.aguide(QUESTION))):
-        with pytest.raises(TeacherError, match=r"timeout=0.15 s is over"):
+        with pytest.raises(TeacherError, match=r"timeout=0.75 s is over"):
             await asyncio.to_thread(ask)
 
 
