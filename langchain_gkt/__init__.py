@@ -48,6 +48,9 @@ if TYPE_CHECKING:
     from langchain_gkt.guidance import Guidance, GuidancePolicy
     from langchain_gkt.metadata import GKTMetadata as GKTMetadata
     from langchain_gkt.prompts import (
+        HintPrompt as HintPrompt,
+    )
+    from langchain_gkt.prompts import (
         InstructTeacher as InstructTeacher,
     )
     from langchain_gkt.prompts import (
@@ -89,6 +92,7 @@ _HOMES = {
     "GuidancePolicy": "guidance",
     "GuidedKnowledgeTransferChain": "chain",
     "HuggingFaceStudent": "students.huggingface",
+    "HintPrompt": "prompts",
     "InstructTeacher": "prompts",
     "LastTurns": "prompts",
     "LearnedGate": "gates",

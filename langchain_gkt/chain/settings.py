@@ -316,6 +316,14 @@ class CallSettings:
         return self.strategy.asks_teacher and self.limit != 0
 
     @property
+    def wants_whole_answer(self) -> bool:
+        """Whether the student does not go on from what the teacher writes."""
+        strategy = self.strategy
+        if strategy.asks_own_questions or not strategy.asks_student:
+            return True
+        return self.limit is None or self.limit == self.max_tokens
+
+    @property
     def mode(self) -> Mode:
         """The strategy's name."""
         return self.strategy.name

@@ -9,6 +9,7 @@ from langchain_gkt.prompts.base import (
     TeacherPromptSequence,
 )
 from langchain_gkt.prompts.exemplars import mark_exemplars
+from langchain_gkt.prompts.hints import HintPrompt
 from langchain_gkt.prompts.ready_made import (
     InstructTeacher,
     LastTurns,
@@ -18,6 +19,7 @@ from langchain_gkt.prompts.ready_made import (
 from langchain_gkt.prompts.redaction import Redact
 
 __all__ = [
+    "HintPrompt",
     "InstructTeacher",
     "LastTurns",
     "PreparedPrompt",

@@ -13,7 +13,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from langchain_core.messages import (
@@ -38,10 +38,14 @@ class PreparedPrompt:
         restore: Undoes in the teacher's text, and in the texts of its tool calls, what the
             prompt changed; None if there is nothing to undo. It is called with what is written
             so far: the result for a longer text must begin with the result for a shorter one.
+        hint: Makes the beginning of the student's answer of what the teacher wrote, which is no
+            answer itself; None if it is one. It is called with the text and whether the teacher
+            ended it. An empty result leaves the student alone.
     """
 
     messages: Sequence[BaseMessage]
     restore: Callable[[str], str] | None = None
+    hint: Callable[[str, bool], str] | None = None
 
     def restored(self, reply: AIMessage) -> AIMessage:
         """Undo in a reply what the prompt changed.
@@ -78,6 +82,7 @@ class PromptContext:
         guidance_tokens: How many tokens of the teacher's answer are used.
         whole_reply: Whether the whole reply is used all the same: a tool call that is required,
             or JSON of a schema.
+        whole_answer: Whether the teacher writes an answer that no student goes on from.
         has_tools: Whether the teacher may call tools.
         student: The student, for prompts that give it work; None if there is none.
         student_config: The config of its runs.
@@ -89,6 +94,7 @@ class PromptContext:
     conversation: Sequence[BaseMessage] = ()
     guidance_tokens: int | None = None
     whole_reply: bool = False
+    whole_answer: bool = False
     has_tools: bool = False
     student: Runnable[Any, Any] | None = None
     student_config: RunnableConfig | None = None
@@ -304,7 +310,7 @@ def _checked(prompt: Any, made: Any) -> PreparedPrompt:
     """Refuse what a teacher cannot be asked, before it is paid."""
     name = f"teacher_prompt ({_name(prompt)})"
     if isinstance(made, PreparedPrompt):
-        return PreparedPrompt(messages=_messages(name, made.messages), restore=made.restore)
+        return replace(made, messages=_messages(name, made.messages))
     return PreparedPrompt(messages=_messages(name, made))
 
 
@@ -335,16 +341,17 @@ def _name(prompt: Any) -> str:
 
 
 def _joined(made: Sequence[PreparedPrompt]) -> PreparedPrompt:
-    undo = [one.restore for one in made if one.restore is not None]
+    undo = [step.restore for step in made if step.restore is not None]
+    hint = next((step.hint for step in reversed(made) if step.hint is not None), None)
     if not undo:
-        return made[-1]
+        return replace(made[-1], hint=hint)
 
     def restore(text: str) -> str:
-        for one in reversed(undo):
-            text = one(text)
+        for undone in reversed(undo):
+            text = undone(text)
         return text
 
-    return PreparedPrompt(messages=made[-1].messages, restore=restore)
+    return PreparedPrompt(messages=made[-1].messages, restore=restore, hint=hint)
 
 
 def _in_block(block: Any, restore: Callable[[str], str]) -> Any:

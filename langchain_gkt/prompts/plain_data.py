@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from langchain_gkt.errors import explain
 from langchain_gkt.prompts.base import TeacherPrompt, TeacherPromptSequence
+from langchain_gkt.prompts.hints import HintPrompt
 from langchain_gkt.prompts.ready_made import (
     InstructTeacher,
     LastTurns,
@@ -25,6 +26,7 @@ _READY_MADE: dict[str, Any] = {
     "last_turns": LastTurns,
     "instruct_teacher": InstructTeacher,
     "summarize_older": SummarizeOlder,
+    "hint": HintPrompt,
 }
 _NAMES = {kind: name for name, kind in _READY_MADE.items()}
 

@@ -80,6 +80,7 @@ class TeacherStep:
             conversation=messages,
             guidance_tokens=settings.guidance_tokens,
             whole_reply=settings.teacher_is_forced or settings.response_format is not None,
+            whole_answer=settings.wants_whole_answer,
             has_tools=bool(settings.teacher_tools),
             student=settings.student,
             student_config={**child, "run_name": "summary"},
@@ -167,7 +168,7 @@ class TeacherStep:
         if reply.tool_calls or reply.invalid_tool_calls:
             outcome.tool_reply = reply
         else:
-            outcome.guidance = self._read(reply, limit, outcome)
+            outcome.guidance = self._read(prompt, reply, limit, outcome)
 
     def guide(self, messages: list[BaseMessage], config: RunnableConfig | None) -> Guidance:
         """Ask the teacher for guidance alone.
@@ -229,7 +230,7 @@ class TeacherStep:
     def _read_alone(self, prompt: PreparedPrompt, reply: AIMessage) -> Guidance:
         """Read the reply of a call that has no answer to go on with."""
         reply = self._following(prompt, received(self.settings, reply, "teacher"))
-        return self._read(reply, self.settings.limit, TeacherOutcome())
+        return self._read(prompt, reply, self.settings.limit, TeacherOutcome())
 
     def _first_limit(self, reserved: int) -> int | None:
         """Return the limit of the first reply; a tool call that is required has no limit."""
@@ -331,7 +332,13 @@ class TeacherStep:
         admit()
         return AttemptGate(admit) if observers and is_guarded(self.settings.teacher) else None
 
-    def _read(self, message: AIMessage, limit: int | None, outcome: TeacherOutcome) -> Guidance:
+    def _read(
+        self,
+        prompt: PreparedPrompt,
+        message: AIMessage,
+        limit: int | None,
+        outcome: TeacherOutcome,
+    ) -> Guidance:
         settings = self.settings
         if refusal := refusal_in(message):
             return outcome.refused(message, refusal, settings)
@@ -362,6 +369,13 @@ class TeacherStep:
                 f"tokens were left, fewer than min_tokens={policy.min_tokens}"
             )
             return replace(guidance, text="", dropped=guidance.kept_tokens)
+        elif prompt.hint is not None and not alone:
+            text = prompt.hint(guidance.text, guidance.complete)
+            outcome.fallback = None if text else "the teacher's hint could not be read"
+            dropped = None if text else 0
+            guidance = replace(
+                guidance, text=text, complete=False, finish_reason=None, dropped=dropped
+            )
         if len(outcome.shown) > len(guidance.text):  # what was shown cannot be taken back
             return replace(guidance, text=outcome.shown)
         return guidance
@@ -387,6 +401,8 @@ class TeacherStep:
     def _showable(self, written: str, limit: int | None, prompt: PreparedPrompt) -> str:
         """Return the part of a growing reply that can be shown: its last word may be cut."""
         settings = self.settings
+        if prompt.hint is not None and settings.strategy.asks_student:
+            return ""
         if prompt.restore is not None:
             written = prompt.restore(written)
         written = replies.whole_characters(written, growing=True)

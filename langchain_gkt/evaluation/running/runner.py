@@ -26,6 +26,8 @@ from langchain_gkt.evaluation.running.run_settings import run_settings
 from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.evaluation.tasks.task import Task
 from langchain_gkt.gates.learned import question_of
+from langchain_gkt.prompts.base import TeacherPrompt
+from langchain_gkt.prompts.hints import AsHint
 from langchain_gkt.students.protocol import student_of
 
 _MOST_FAILURES = 10
@@ -229,7 +231,10 @@ class EvaluationRunner:
             settings["guidance_tokens"] = length
         length = length if length is not None else self._length(mode)
         if not strategy_of(mode).asks_student and self.own_prompt:
-            settings["teacher_prompt"] = chain.teacher_prompt
+            prompt = chain.teacher_prompt
+            if isinstance(prompt, TeacherPrompt):
+                prompt = AsHint(prompt=prompt)
+            settings["teacher_prompt"] = prompt
         config: Any = {"callbacks": [recorder]}
         message: AIMessageChunk | None = None
         first, started, begun = None, time.time(), time.perf_counter()
