@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from langchain_gkt.errors import (
         TeacherError as TeacherError,
     )
-    from langchain_gkt.gates import AgreementGate, ConfidenceGate, LearnedGate
+    from langchain_gkt.gates import AgreementGate, ConfidenceGate, HopelessGate, LearnedGate
     from langchain_gkt.guidance import Guidance, GuidancePolicy
     from langchain_gkt.metadata import GKTMetadata as GKTMetadata
     from langchain_gkt.prompts import (
@@ -95,6 +95,7 @@ _HOMES = {
     "HintPrompt": "prompts",
     "InstructTeacher": "prompts",
     "LastTurns": "prompts",
+    "HopelessGate": "gates",
     "LearnedGate": "gates",
     "MachineTime": "costs",
     "PreparedPrompt": "prompts",
@@ -122,6 +123,7 @@ __all__ = [
     "Guidance",
     "GuidancePolicy",
     "GuidedKnowledgeTransferChain",
+    "HopelessGate",
     "HuggingFaceStudent",
     "LearnedGate",
     "Price",

@@ -4,6 +4,7 @@ from langchain_gkt.gates.agreement import AgreementGate
 from langchain_gkt.gates.base import Gate, Signals, ThresholdGate, gate_from
 from langchain_gkt.gates.calibration import calibrate
 from langchain_gkt.gates.confidence import ConfidenceGate
+from langchain_gkt.gates.hopeless import HopelessGate
 from langchain_gkt.gates.learned import LearnedGate, Predictor
 from langchain_gkt.modes import AMOUNTS, Amount
 
@@ -13,6 +14,7 @@ __all__ = [
     "Amount",
     "ConfidenceGate",
     "Gate",
+    "HopelessGate",
     "LearnedGate",
     "Predictor",
     "Signals",
