@@ -1,4 +1,4 @@
-"""Make docs/results.md: the embedded pair's whole table, with pictures.
+"""Make docs/measurements/toy-models.md: the embedded pair's whole table, with pictures.
 
 The part on real models stays as it is.
 
@@ -10,7 +10,6 @@ Ended at any moment, the same command goes on where it was; the runs stay in run
 from __future__ import annotations
 
 import argparse
-import re
 import shutil
 from pathlib import Path
 
@@ -30,41 +29,33 @@ PICTURES = {
     "time": "Where the time goes",
 }
 
-_REAL = re.compile("<!-- real models -->.*<!-- real models end -->", re.DOTALL)
-"""What examples/real_models writes."""
-_EMPTY = "<!-- real models -->\n<!-- real models end -->"
+PAGE = """# The embedded pair
 
-PAGE = """# Results
-
-{real}
-
-## The embedded pair
-
-What follows are toys: the two models that come with the package have {weights} weights, know one
+These are toys: the two models that come with the package have {weights} weights, know one
 synthetic family of word problems, and show the *mechanism*. What guidance does with your models
-on your questions, `langchain-gkt sweep` tells: see [Evaluate](evaluate.md). The paper's own figures
+on your questions, `langchain-gkt sweep` tells: see [Evaluate](../evaluate.md). The paper's own figures
 are at the end, apart.
 
 Made by `{command}` from problems of a seed that was not looked at
 while designing ({seed}). Greedy. Teacher over HTTP on the same machine, billed as if it were
 `{price}`.
 
-### How much guidance
+## How much guidance
 
 The teacher answered each question once; every shorter guidance was cut from that answer.
 
 {lengths}
 
-![Accuracy by guidance length](images/accuracy.svg)
+![Accuracy by guidance length](../images/accuracy.svg)
 
-### How much is enough
+## How much is enough
 
 `choose()` takes the cheapest length whose accuracy is at most two points below the best one's, on
 half of the rows; the other half says what that comes to.
 
 {choice}
 
-### Does the student need help at all?
+## Does the student need help at all?
 
 New against the paper, where every question gets guidance: with
 `GuidancePolicy(ask=0.99, probe_tokens=16)` the teacher is asked only where the student is not sure
@@ -74,23 +65,23 @@ of the first tokens of its own answer.
 
 {prices}
 
-![Accuracy for its cost](images/frontier.svg)
+![Accuracy for its cost](../images/frontier.svg)
 
 {verdict}
 
-### The three modes side by side
+## The three modes side by side
 
 Guided with the policy of fixed length chosen above.
 
 {modes}
 
-![Accuracy and price of the three modes](images/modes.svg)
+![Accuracy and price of the three modes](../images/modes.svg)
 
-![Where the time goes](images/time.svg)
+![Where the time goes](../images/time.svg)
 
 Both models and the server share two cores here, so these times say little about a cloud's teacher.
 
-### What the paper reports
+## What the paper reports
 
 From Yao, Li & Zhao, "GKT", Findings of ACL 2024; *not* measured by us, and not comparable with the
 toys above:
@@ -172,10 +163,8 @@ def write(
 ) -> None:
     """Write the page and its pictures."""
     lengths, frontier, prices, choice = found.tables()
-    results = docs / "results.md"
-    known = _REAL.search(results.read_text(encoding="utf-8")) if results.exists() else None
+    results = docs / "measurements" / "toy-models.md"
     page = PAGE.format(
-        real=known[0] if known else _EMPTY,
         weights="1.4 M and 0.4 M",
         command="python examples/demo_models/results.py",
         seed=seed,
@@ -187,7 +176,8 @@ def write(
         verdict=verdict(found, choices),
         modes=modes.markdown(),
     )
-    (docs / "images").mkdir(parents=True, exist_ok=True)
+    for folder in (docs / "images", results.parent):
+        folder.mkdir(parents=True, exist_ok=True)
     results.write_text(page, encoding="utf-8")
     for run in (found, modes):
         for file in run.save():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
@@ -16,53 +15,59 @@ from langchain_gkt.reporting.table import Table
 
 _ENOUGH = 100
 """Fewer rows decide nothing."""
-_PART = re.compile("(?<=<!-- real models -->\n).*(?=<!-- real models end -->)", re.DOTALL)
-"""What is ours of docs/results.md; the rest is the embedded pair's."""
-PART = """
-## Real models
+TASKS = {
+    "gsm8k": "GSM8K, eight worked examples",
+    "gsm8k-0-shot": "GSM8K, no examples",
+    "csqa": "CommonsenseQA, seven worked examples",
+    "aqua": "AQuA, four worked examples",
+}
+"""Names of the tasks, by what the names of their runs begin with."""
+
+HEAD = """# Real models
 
 {verdict}
 
-{table}
-
-All figures, the curves and examples: [Results on real models](results-real.md).
-
-"""
-
-HEAD = """# Results on real models
-
-{verdict}
+Written by `make results-real` from `examples/real_models/summaries/`. The runs are of November 2026.
+Each pair and task has a page with all settings, curves and examples: see the end.
 
 {table}
 
-The lever is the *prompt's* length: most of a few-shot call's price is its prompt, which the teacher
-reads whole. A `teacher_prompt=` of its own shows it less, while the student keeps all worked
-examples: see [Evaluate](evaluate.md). The next table parts what the prompt saves from what the
-guidance saves.
+## What the prompt saves, and what the guidance saves
+
+Most of a few-shot call's price is its prompt, and the teacher reads all of it. A `teacher_prompt=` shows
+the teacher less, while the student keeps all worked examples: see [Evaluate](../evaluate.md). So the lever
+on this page is the length of the *prompt*. The guidance adds next to nothing to it:
 
 {savings}
 
-Where the promise is not kept: without examples there is no prompt to shorten, and half of the bill
-buys two thirds of an answer, which seldom hold the result. AQuA has four examples: two of them cost
-more than half of the bill with a whole answer, and shown one, the teacher is right half as often.
-qwen05 is a weak teacher: a few points are a tenth of its accuracy.
+Where the promise is not kept:
 
-The embedded toys are in [Results](results.md).
+- Without examples there is no prompt to shorten. Half of the bill buys two thirds of an answer, and these
+  seldom hold the result.
+- AQuA has four examples. Two of them cost more than half of the bill with a whole answer. Shown one, the
+  teacher is right half as often.
+- qwen05 is a weak teacher. A few points are a tenth of its accuracy.
+
 {again}
-Rows differ from section to section: they are what the time allowed. Below 100 rows a section shows
-what such a run looks like, and decides nothing.
 
-Written by `make results-real` from `examples/real_models/summaries/`, the figures of each run.
-Greedy, on a CPU with instructions for bfloat16. OpenVINO's folders have int8 weights; its keys and
-values are in bfloat16, for CommonsenseQA in 8 bits. So accuracies are those of the rounded models,
-and a teacher's differ a little between sections. The first rows of each file, AQuA's are all there
-were; the wording of CommonsenseQA's short prompt, of GSM8K's brief and plain ones and of its
-instruction without examples was found on other rows of the same files.
-Bills are reckoned at {prompt} dollars for a million prompt tokens and {completion} for a
-million completion tokens, without a provider's cache of prompts, and are shares of what the teacher
-alone costs on the whole prompt. qwen15 and qwen05 are Qwen2.5-Coder-1.5B-Instruct and
--0.5B-Instruct, smollm2 is SmolLM2-135M-Instruct. Seconds say only what a busy machine of two cores
-took; a pair whose teacher's answers come from another run waits for the student alone.
+## How it was measured
+
+- The models: qwen15 and qwen05 are Qwen2.5-Coder-1.5B-Instruct and -0.5B-Instruct, smollm2 is
+  SmolLM2-135M-Instruct. They answer greedily, on a CPU with instructions for bfloat16. OpenVINO's folders
+  have int8 weights. Its keys and values are in bfloat16, for CommonsenseQA in 8 bits. So accuracies are
+  those of the rounded models, and a teacher's differ a little between pages.
+- The rows: the first ones of each file, and all that there are of AQuA. Their number is what the time
+  allowed. The wording of the prompts `short`, `brief` and `plain` was found on other rows of the same files.
+- The bill: {prompt} dollars for a million prompt tokens and {completion} for a million completion tokens,
+  without a provider's cache of prompts. Shares are of what the teacher alone costs on the whole prompt.
+- Seconds: what a busy machine of two cores took. Where the teacher's answers come from another run, a pair
+  waits for the student alone.
+
+The models that come with the package are toys: [The embedded pair](toy-models.md).
+
+## By task
+
+{tasks}
 """
 
 
@@ -73,29 +78,43 @@ def write(summaries: Mapping[str, Mapping[str, Any]], docs: Path) -> None:
         summaries: What `summaries.condense` made of each run, by the run's name.
         docs: The folder of the page.
     """
-    (docs / "images").mkdir(parents=True, exist_ok=True)
+    pages = docs / "measurements" / "real-models"
+    for folder in (docs / "images", pages):
+        folder.mkdir(parents=True, exist_ok=True)
     found = list(summaries.values())
-    verdict, table = _verdict(found), _within_budget(found).markdown()
-    results = docs / "results.md"
-    if results.exists():
-        part, text = PART.format(verdict=verdict, table=table), results.read_text(encoding="utf-8")
-        results.write_text(_PART.sub(lambda _: part, text), encoding="utf-8")
     prices = found[0]["prices"] if found else {"input_mtok": "?", "output_mtok": "?"}
-    parts = [
-        HEAD.format(
-            verdict=verdict,
-            table=table,
-            savings=_savings(found).markdown(),
-            again=_second_helpings(found),
-            prompt=prices["input_mtok"],
-            completion=prices["output_mtok"],
-        )
-    ]
+    head = HEAD.format(
+        verdict=_verdict(found),
+        table=_within_budget(found).markdown(),
+        savings=_savings(found).markdown(),
+        again=_second_requests(found),
+        prompt=prices["input_mtok"],
+        completion=prices["output_mtok"],
+        tasks=_by_task(summaries),
+    )
+    (pages.parent / "real-models.md").write_text(head, encoding="utf-8")
     for run, one in summaries.items():
         name = f"real-{run}"
         write_figure(chart(one), docs / "images" / f"{name}.svg", name, "svg")
-        parts.append(section(one, name))
-    (docs / "results-real.md").write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
+        (pages / f"{run}.md").write_text(section(one, name).rstrip() + "\n", encoding="utf-8")
+
+
+def _by_task(summaries: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a picture for each task, and links to the pages of its pairs."""
+    parts = []
+    for task in sorted({_task_of(run) for run in summaries}):
+        runs = [run for run in summaries if _task_of(run) == task]
+        # The last pair is the one of the strongest teacher and student where there are several.
+        shown = next((run for run in runs if run.endswith("qwen15-qwen05")), runs[-1])
+        links = [f"- [{title(summaries[run])}](real-models/{run}.md)" for run in runs]
+        picture = f"![{title(summaries[shown])}](../images/real-{shown}.svg)"
+        parts.append("\n\n".join([f"### {TASKS.get(task, task)}", picture, "\n".join(links)]))
+    return "\n\n".join(parts)
+
+
+def _task_of(run: str) -> str:
+    """Return the part of a run's name that names its task; the rest are teacher and student."""
+    return run.rsplit("-", 2)[0]
 
 
 def _verdict(summaries: Sequence[Mapping[str, Any]]) -> str:
@@ -110,11 +129,11 @@ def _verdict(summaries: Sequence[Mapping[str, Any]]) -> str:
                 f"the mean is {choice['mean_kept']:.0%} at {choice['mean_bill']:.0%}, and guidance "
                 f"gains {gain_points(guided - drawn)} over a random router of whole answers"
             )
-    claim = "**The paper promises 95% of the teacher's accuracy at 52% of its bill. On unseen rows"
+    claim = "**The paper promises 95% of the teacher's accuracy at 52% of its bill."
     if not reached:
-        return f"{claim}\nno pair keeps that in most splits.**"
+        return f"{claim} On unseen rows no pair keeps that in most splits.**"
     decided = sum(one["rows"] >= _ENOUGH for one in summaries)
-    keep = f"{len(reached)} of {decided} pairs and tasks keep that in most splits:**"
+    keep = f"On unseen rows {len(reached)} of {decided} pairs and tasks keep that in most splits:**"
     return "\n".join([claim, keep, "", *reached])
 
 
@@ -158,10 +177,10 @@ def _within_budget(summaries: Sequence[Mapping[str, Any]]) -> Table:
     )
 
 
-def _second_helpings(summaries: Sequence[Mapping[str, Any]]) -> str:
+def _second_requests(summaries: Sequence[Mapping[str, Any]]) -> str:
     """Say what asking the teacher again in mid-answer gave where it was tried."""
     tried = [one for one in summaries if "again" in one]
-    said = "There is no second helping in mid-answer: each section says what a second call costs."
+    said = "There is no second request in mid-answer: each section says what a second call costs."
     if tried:
         ways = [way for one in tried for way in one["again"]["ways"]]
         gains = sorted(way["right"] / way["rows"] - way["mixture"] for way in ways)

@@ -1,4 +1,4 @@
-r"""Make docs/results-real.md: what a guided pair of real models gives on public benchmarks.
+r"""Make docs/measurements/real-models.md: what a guided pair of real models gives on public benchmarks.
 
     python examples/real_models/results.py --teacher FOLDER --student FOLDER \
         --gsm8k test.jsonl --csqa dev.jsonl
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import page
-import second_helping
+import second_request
 import summaries
 
 from langchain_gkt import (
@@ -111,11 +111,11 @@ def _try_again(
     one, whole, ways = found.sweeps[policy], found.sweeps["whole"].outcomes, list[dict[str, Any]]()
     for tokens in args.again:
         kept = out / f"again-{tokens}"
-        ways += second_helping.try_again(one, whole, tokens, chain, task, PRICE, probe, kept)
+        ways += second_request.try_again(one, whole, tokens, chain, task, PRICE, probe, kept)
     probe.close()
     if ways:
         text = json.dumps({"policy": policy, "ways": ways})
-        (out / second_helping.FILE).write_text(text, encoding="utf-8")
+        (out / second_request.FILE).write_text(text, encoding="utf-8")
 
 
 def condense(runs: Path, kept: Path) -> None:
@@ -141,7 +141,7 @@ def condense(runs: Path, kept: Path) -> None:
                 found = replace(found, sweeps={n: _sweep(folder / n) for n in done})
             engine = folder / ENGINE
             told = engine.read_text(encoding="utf-8").strip() if engine.exists() else None
-            again = folder / second_helping.FILE
+            again = folder / second_request.FILE
             further = {"again": json.loads(again.read_text("utf-8"))} if again.exists() else {}
             condensed = {"engine": told, **summaries.condense(found), **further}
             text = json.dumps(condensed, indent=1)
@@ -175,7 +175,7 @@ def main() -> None:
         type=int,
         nargs="+",
         default=[],
-        help="guidance tokens after which a second helping in mid-answer is tried, too",
+        help="guidance tokens after which a second request in mid-answer is tried, too",
     )
     parser.add_argument(
         "--probe", type=Path, help="folder of the student for torch, if its engine tells no entropy"

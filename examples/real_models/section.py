@@ -87,7 +87,7 @@ def section(one: Mapping[str, Any], name: str) -> str:
     )
     engine = f"Run by {told}.\n\n" if (told := one.get("engine")) else ""
     return (
-        f"## {title(one)}\n\n{engine}{table.markdown()}\n\n![{title(one)}](images/{name}.svg)\n\n"
+        f"# {title(one)}\n\n{engine}![{title(one)}](../../images/{name}.svg)\n\n{table.markdown()}\n\n"
         f"{frontier.markdown()}\n\n{_second_call(one)}\n\n{_beginnings(one)}"
     )
 
@@ -239,10 +239,10 @@ def _second_call(one: Mapping[str, Any]) -> str:
 def _again(one: Mapping[str, Any]) -> Table:
     policy, ways = one["again"]["policy"], one["again"]["ways"]
     return Table(
-        title=f"A second helping where a step begins unsurely ({policy}, {ways[0]['rows']} rows)",
+        title=f"A second request where a step begins unsurely ({policy}, {ways[0]['rows']} rows)",
         head=[
             *("tokens", "asked again", "more tokens", "accuracy", "of bill", "one call"),
-            "a second helping gains",
+            "a second request gains",
         ],
         rows=[
             [

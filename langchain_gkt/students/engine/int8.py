@@ -96,7 +96,7 @@ def _pack(weight: torch.Tensor, scales: torch.Tensor) -> Any:
     zeros = torch.zeros(len(scales), dtype=torch.int64)
     with warnings.catch_warnings():
         # The kernel takes its weights as a tensor of a deprecated type, and this type alone.
-        # docs/performance.md says how its successors did.
+        # docs/measurements/student-speed.md says how its successors did.
         warnings.filterwarnings("ignore", message=".*quantized tensor creation functions")
         quantized = torch._make_per_channel_quantized_tensor(weight, scales, zeros, 0)
     return torch.ops.quantized.linear_prepack(quantized, None)

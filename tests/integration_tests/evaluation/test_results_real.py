@@ -24,17 +24,17 @@ def test_a_run_leaves_a_summary_from_which_the_page_is_written(tmp_path) -> None
         json.dumps({"question": row["question"], "answer": f"#### {row['answer']}"}) for row in rows
     ]
     (tmp_path / "rows.jsonl").write_text("\n".join(lines) + "\n")
-    (tmp_path / "docs").mkdir()
-    results = tmp_path / "docs" / "results.md"
-    results.write_text("<!-- real models -->\nof yesterday\n<!-- real models end -->\nThe toys.\n")
     places = [f"--{name}={tmp_path / name}" for name in ("runs", "summaries", "docs")]
     models = [f"--teacher={TEACHER}", f"--student={STUDENT}", f"--gsm8k={tmp_path / 'rows.jsonl'}"]
     options = ["--rows=8", "--shots=1", "--dtype=float32", "--lengths", "6", "18"]
     options += ["--again", "6"]
     command = [sys.executable, str(SCRIPT), *places]
     subprocess.run([*command, *models, *options], check=True, capture_output=True)
-    page = tmp_path / "docs" / "results-real.md"
-    first = page.read_text()
+    pages = tmp_path / "docs" / "measurements"
+    page = pages / "real-models.md"
+    overview = page.read_text()
+    assert "(real-models/gsm8k-1-shot-teacher-student.md)" in overview
+    first = (pages / "real-models" / "gsm8k-1-shot-teacher-student.md").read_text()
     kept = json.loads((tmp_path / "summaries" / "gsm8k-1-shot-teacher-student.json").read_text())
     assert kept["rows"] == 8
     assert "Run by transformers and torch" in first
@@ -47,17 +47,15 @@ def test_a_run_leaves_a_summary_from_which_the_page_is_written(tmp_path) -> None
     assert [way["more"] for way in kept["again"]["ways"]] == 3 * [20, 40, "all"]
     asked = [way["asked"] for way in kept["again"]["ways"][::3]]
     assert 0 < asked[0] <= asked[1] <= asked[2] <= 1
-    assert "A second helping where a step begins unsurely (short, 8 rows)" in first
+    assert "A second request where a step begins unsurely (short, 8 rows)" in first
     whole_run = tmp_path / "runs" / "gsm8k-1-shot-teacher-student"
     for name, begun in (("answers-none", "lines.jsonl"), ("has-no-policy", "manifest.json")):
         shutil.copytree(whole_run, whole_run.with_name(name))
         for file in whole_run.with_name(name).glob(f"*/{begun}"):
             file.write_text("") if begun == "lines.jsonl" else shutil.rmtree(file.parent)
-    led = results.read_text()
-    assert "## Real models" in led and "of yesterday" not in led and led.endswith("The toys.\n")
     page.unlink()
     subprocess.run(command, check=True, capture_output=True)
-    assert page.read_text() == first  # a run without a guided answer adds nothing
+    assert page.read_text() == overview  # a run without a guided answer adds nothing
     (tmp_path / "runs").rename(tmp_path / "gone")  # the summaries are enough
     subprocess.run(command, check=True, capture_output=True)
-    assert page.read_text() == first
+    assert page.read_text() == overview

@@ -3,7 +3,8 @@
 With several rows in a batch, reading keys and values is most of the work of a decoding step.
 The model is not changed: the keys that the KV cache returns are a tensor subclass that holds
 the shared keys and values too, and that computes scaled dot product attention itself. The parts
-are merged by the log-sum-exps of their softmaxes. docs/performance.md says what it brings.
+are merged by the log-sum-exps of their softmaxes. docs/measurements/student-speed.md says what it
+brings.
 
 Query heads that read the same key head are folded into queries of that head. For bfloat16 on a
 CPU this alone is worth it, so keys are wrapped there even without a shared prefix.

@@ -1,4 +1,4 @@
-"""A second helping: where the student begins a step unsurely, the teacher is asked again.
+"""A second request: where the student begins a step unsurely, the teacher is asked again.
 
 It is tried on the answers of a sweep, by asking the chain to go on from an answer that is begun:
 the teacher reads its prompt and the answer so far, and the student goes on from what it adds.
@@ -24,11 +24,11 @@ from langchain_gkt.evaluation.results.per_question.learning import worthwhile
 from langchain_gkt.evaluation.running.records import Answer
 from langchain_gkt.texts import edges
 
-FILE = "second-helping.json"  # in a run's folder: what was found
+FILE = "second-request.json"  # in a run's folder: what was found
 SHARES = (0.25, 0.5, 1.0)
 """Of the answers with a further step, how many are broken off; it sets the entropy's threshold."""
 MORE = (20, 40)
-"""Completion tokens of the second helping; the rest of the teacher's answer is tried, too."""
+"""Completion tokens of the second request; the rest of the teacher's answer is tried, too."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def try_again(
         out: Where to write down what is asked, to go on from if interrupted.
 
     Returns:
-        By share of questions and length of the second helping: right answers, the price of both
+        By share of questions and length of the second request: right answers, the price of both
         calls, and the accuracy that one call gives for it.
     """
     out.mkdir(parents=True, exist_ok=True)
