@@ -103,8 +103,8 @@ def test_recorded_teachers(tmp_path, monkeypatch, capsys) -> None:
     assert "the teacher is recorded: 2 answers of gpt-4o-mini in log.jsonl" in str(space["found"])
 
 
-def test_deadlines(world) -> None:
-    chain = run_page("deadlines.md")["chain"]
+def test_reliability(world) -> None:
+    chain = run_page("reliability.md")["chain"]
     assert chain.invoke("What is 2 plus 3?").text
     chain.student.close()
 

@@ -18,7 +18,7 @@ from support.servers.billing_server import BillingServer
 from langchain_gkt import GKTError, GuidedKnowledgeTransferChain, Price, track_costs
 
 DOORS = ("invoke", "ainvoke", "stream", "astream", "batch", "abatch")
-PAGE = Path(__file__).parents[3] / "docs" / "reliability.md"
+PAGE = Path(__file__).parents[3] / "docs" / "measurements" / "faults.md"
 ALL = [(group, index) for group, faults in FAULTS.items() for index in range(len(faults))]
 HINTS = {
     "status 401": "refuses the key",
