@@ -33,8 +33,8 @@ PAGE = """# The embedded pair
 
 These are toys: the two models that come with the package have {weights} weights, know one
 synthetic family of word problems, and show the *mechanism*. What guidance does with your models
-on your questions, `langchain-gkt sweep` tells: see [Evaluate](../evaluate.md). The paper's own figures
-are at the end, apart.
+on your questions, `langchain-gkt sweep` tells: see [Evaluate](../evaluate.md). The paper's own
+figures are at the end, apart.
 
 Made by `{command}` from problems of a seed that was not looked at
 while designing ({seed}). Greedy. Teacher over HTTP on the same machine, billed as if it were
@@ -57,9 +57,9 @@ half of the rows; the other half says what that comes to.
 
 ## Does the student need help at all?
 
-New against the paper, where every question gets guidance: with
-`GuidancePolicy(ask=0.99, probe_tokens=16)` the teacher is asked only where the student is not sure
-of the first tokens of its own answer.
+New against the paper, where every question gets guidance: with `GuidancePolicy(ask=0.99,
+probe_tokens=16)` the teacher is asked only where the student is not sure of the first tokens of
+its own answer.
 
 {frontier}
 
@@ -79,12 +79,13 @@ Guided with the policy of fixed length chosen above.
 
 ![Where the time goes](../images/time.svg)
 
-Both models and the server share two cores here, so these times say little about a cloud's teacher.
+Both models and the server share two cores here, so these times say little about a cloud's
+teacher.
 
 ## What the paper reports
 
-From Yao, Li & Zhao, "GKT", Findings of ACL 2024; *not* measured by us, and not comparable with the
-toys above:
+From Yao, Li & Zhao, "GKT", Findings of ACL 2024; *not* measured by us, and not comparable with
+the toys above:
 
 | | accuracy | speed |
 | --- | --- | --- |

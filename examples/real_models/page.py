@@ -27,25 +27,26 @@ HEAD = """# Real models
 
 {verdict}
 
-Written by `make results-real` from `examples/real_models/summaries/`. The runs are of November 2026.
-Each pair and task has a page with all settings, curves and examples: see the end.
+Written by `make results-real` from `examples/real_models/summaries/`. The runs are of November
+2026. Each pair and task has a page with all settings, curves and examples: see the end.
 
 {table}
 
 ## What the prompt saves, and what the guidance saves
 
-Most of a few-shot call's price is its prompt, and the teacher reads all of it. A `teacher_prompt=` shows
-the teacher less, while the student keeps all worked examples: see [Evaluate](../evaluate.md). So the lever
-on this page is the length of the *prompt*. The guidance adds next to nothing to it:
+Most of a few-shot call's price is its prompt, and the teacher reads all of it. A
+`teacher_prompt=` shows the teacher less, while the student keeps all worked examples: see
+[Evaluate](../evaluate.md). So the lever on this page is the length of the *prompt*. The guidance
+adds next to nothing to it:
 
 {savings}
 
 Where the promise is not kept:
 
-- Without examples there is no prompt to shorten. Half of the bill buys two thirds of an answer, and these
-  seldom hold the result.
-- AQuA has four examples. Two of them cost more than half of the bill with a whole answer. Shown one, the
-  teacher is right half as often.
+- Without examples there is no prompt to shorten. Half of the bill buys two thirds of an answer,
+  and these seldom hold the result.
+- AQuA has four examples. Two of them cost more than half of the bill with a whole answer. Shown
+  one, the teacher is right half as often.
 - qwen05 is a weak teacher. A few points are a tenth of its accuracy.
 
 {again}
@@ -53,15 +54,18 @@ Where the promise is not kept:
 ## How it was measured
 
 - The models: qwen15 and qwen05 are Qwen2.5-Coder-1.5B-Instruct and -0.5B-Instruct, smollm2 is
-  SmolLM2-135M-Instruct. They answer greedily, on a CPU with instructions for bfloat16. OpenVINO's folders
-  have int8 weights. Its keys and values are in bfloat16, for CommonsenseQA in 8 bits. So accuracies are
-  those of the rounded models, and a teacher's differ a little between pages.
-- The rows: the first ones of each file, and all that there are of AQuA. Their number is what the time
-  allowed. The wording of the prompts `short`, `brief` and `plain` was found on other rows of the same files.
-- The bill: {prompt} dollars for a million prompt tokens and {completion} for a million completion tokens,
-  without a provider's cache of prompts. Shares are of what the teacher alone costs on the whole prompt.
-- Seconds: what a busy machine of two cores took. Where the teacher's answers come from another run, a pair
-  waits for the student alone.
+  SmolLM2-135M-Instruct. They answer greedily, on a CPU with instructions for bfloat16.
+  OpenVINO's folders have int8 weights. Its keys and values are in bfloat16, for CommonsenseQA in
+  8 bits. So accuracies are those of the rounded models, and a teacher's differ a little between
+  pages.
+- The rows: the first ones of each file, and all that there are of AQuA. Their number is what the
+  time allowed. The wording of the prompts `short`, `brief` and `plain` was found on other rows
+  of the same files.
+- The bill: {prompt} dollars for a million prompt tokens and {completion} for a million
+  completion tokens, without a provider's cache of prompts. Shares are of what the teacher alone
+  costs on the whole prompt.
+- Seconds: what a busy machine of two cores took. Where the teacher's answers come from another
+  run, a pair waits for the student alone.
 
 The models that come with the package are toys: [The embedded pair](toy-models.md).
 

@@ -1,4 +1,4 @@
-r"""Make docs/measurements/real-models.md: what a guided pair of real models gives on public benchmarks.
+r"""Make docs/measurements/real-models.md: what real pairs give on public benchmarks.
 
     python examples/real_models/results.py --teacher FOLDER --student FOLDER \
         --gsm8k test.jsonl --csqa dev.jsonl

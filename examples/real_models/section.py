@@ -86,8 +86,9 @@ def section(one: Mapping[str, Any], name: str) -> str:
         ],
     )
     engine = f"Run by {told}.\n\n" if (told := one.get("engine")) else ""
+    picture = f"![{title(one)}](../../images/{name}.svg)"
     return (
-        f"# {title(one)}\n\n{engine}![{title(one)}](../../images/{name}.svg)\n\n{table.markdown()}\n\n"
+        f"# {title(one)}\n\n{engine}{picture}\n\n{table.markdown()}\n\n"
         f"{frontier.markdown()}\n\n{_second_call(one)}\n\n{_beginnings(one)}"
     )
 
