@@ -19,8 +19,8 @@ from langchain_gkt import GuidedKnowledgeTransferChain, HuggingFaceStudent
 from langchain_gkt.costs import Price
 from langchain_gkt.evaluation import Sweep, Task, sweep
 from langchain_gkt.evaluation.results.answer_table import TEACHER_ALONE
+from langchain_gkt.evaluation.results.frontier import worthwhile
 from langchain_gkt.evaluation.results.outcomes import OutcomeMatrix
-from langchain_gkt.evaluation.results.per_question.learning import worthwhile
 from langchain_gkt.evaluation.running.records import Answer
 from langchain_gkt.texts import edges
 

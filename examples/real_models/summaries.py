@@ -130,7 +130,7 @@ def _frontier(found: PolicySweep, whole: OutcomeMatrix) -> dict[str, list[list[f
         if not isinstance(one.per_question, str):
             predictor = one.per_question.cross_fitted.predictor
             lines[f"predictor, {name}"] = [
-                [round(predictor.mean_cost / base, 4), round(predictor.accuracy, 4)]
+                [round(predictor.cost / base, 4), round(predictor.accuracy, 4)]
             ]
     return lines
 

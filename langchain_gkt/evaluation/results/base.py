@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from decimal import Decimal
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from langchain_gkt.evaluation.results import html_report
 from langchain_gkt.evaluation.results.answer_table import answer_table
-from langchain_gkt.evaluation.results.summary import Summary
 from langchain_gkt.evaluation.running.records import Answer, AnswerKey
 from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.reporting.charts import save_figures
@@ -28,34 +26,36 @@ class EvaluationResult(ABC):
     """Answers that were written down, and what they show.
 
     Attributes:
-        folder: The run's folder.
-        answers: Every finished answer.
-        failures: Messages of what failed and has not succeeded since.
+        folder: The run's folder, which has been read.
     """
 
     folder: RunStore
-    answers: tuple[Answer, ...] = ()
-    failures: Mapping[AnswerKey, str] = field(default_factory=dict)
 
-    @staticmethod
-    def read(folder: RunStore) -> tuple[list[Answer], dict[AnswerKey, str]]:
-        """Return a folder's answers to the manifest's rows, in their order, and what failed."""
-        order = {row: place for place, row in enumerate(folder.manifest["rows"])}
-        answers: dict[AnswerKey, Answer] = {}
+    @cached_property
+    def answers(self) -> tuple[Answer, ...]:
+        """Every finished answer, in the order of the manifest's rows."""
+        order = {row: place for place, row in enumerate(self.manifest["rows"])}
+        lines = [line["answer"] for line in self.folder.lines if line["type"] == "answer"]
+        latest = {answer.key: answer for answer in map(Answer.from_dict, lines)}
+        known = [answer for answer in latest.values() if answer.row in order]
+        return tuple(sorted(known, key=lambda answer: order[answer.row]))
+
+    @cached_property
+    def failures(self) -> Mapping[AnswerKey, str]:
+        """Messages of what failed and has not succeeded since."""
         failures: dict[AnswerKey, str] = {}
-        for line in folder.lines:
-            if line["type"] == "answer":
-                answer = Answer.from_dict(line["answer"])
-                answers[answer.key] = answer
-                failures.pop(answer.key, None)
-            elif line["type"] == "check":
-                failures.pop(AnswerKey(line["row"], "check", line["length"]), None)
-            elif line["type"] == "failure":
-                key = AnswerKey(line["row"], line["mode"], line["length"], line.get("sample", 0))
+        for line in self.folder.lines:
+            fields = line.get("answer", line)
+            if line["type"] not in ("answer", "check", "failure"):
+                continue
+            mode = fields.get("mode", "check")
+            key = AnswerKey(fields["row"], mode, fields.get("length"), fields.get("sample", 0))
+            if line["type"] == "failure":
                 failures[key] = line["error"]
-        known = [answer for answer in answers.values() if answer.row in order]
-        known.sort(key=lambda answer: order[answer.row])
-        return known, {key: error for key, error in failures.items() if key.row in order}
+            else:
+                failures.pop(key, None)
+        rows = set(self.manifest["rows"])
+        return {key: error for key, error in failures.items() if key.row in rows}
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -87,10 +87,10 @@ class EvaluationResult(ABC):
     def recorded_notes(self) -> list[str]:
         """Return where a recorded teacher's answers come from; nothing of a live one."""
         return [
-            f"the teacher is recorded: {one['answers']} answers of {one['model'] or 'a model'} in "
-            f"{one['file']}{' of ' + one['dated'] if one['dated'] else ''}; no provider was "
+            f"the teacher is recorded: {log['answers']} answers of {log['model'] or 'a model'} in "
+            f"{log['file']}{' of ' + log['dated'] if log['dated'] else ''}; no provider was "
             "called, costs are what it would have billed, and seconds are the student's alone"
-            for one in self.manifest["sessions"][-1].get("recorded", ())
+            for log in self.manifest["sessions"][-1].get("recorded", ())
         ]
 
     def notes(self) -> list[str]:
@@ -157,29 +157,3 @@ class EvaluationResult(ABC):
             (target / name).write_text(text, encoding="utf-8")
             files.append(target / name)
         return files
-
-
-def percent(value: float) -> str:
-    """Format a share in per cent."""
-    return f"{value * 100:.1f}%"
-
-
-def share(value: float, interval: tuple[float, float]) -> str:
-    """Format a share with its interval."""
-    low, high = (round(100 * end) for end in interval)
-    return f"{value * 100:.1f}% ({low}-{high})"
-
-
-def dollars(cost: Decimal | str | None) -> str:
-    """Format US dollars, or say that they are unknown."""
-    return "unknown" if cost is None else f"${Decimal(cost):.6f}"
-
-
-def per_thousand(summary: Summary) -> str:
-    """Format the cost of a thousand answers, or say that it is unknown."""
-    return "unknown" if summary.cost is None else f"{summary.cost * 1000 / summary.rows:.4f}"
-
-
-def duration(seconds: float | None) -> str:
-    """Format seconds, or say that they were not measured."""
-    return "-" if seconds is None else f"{seconds:.2f}"

@@ -5,22 +5,67 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
+from langchain_gkt.errors import share_number
 from langchain_gkt.evaluation.results.answer_table import TEACHER_ALONE
-from langchain_gkt.evaluation.results.base import percent, share
 from langchain_gkt.evaluation.results.outcomes import (
     CONFIDENCE_GATES,
     OperatingPoint,
     OutcomeMatrix,
+    most_accurate,
 )
+from langchain_gkt.evaluation.results.summary import percent, share
 from langchain_gkt.gates import AgreementGate, ConfidenceGate, ThresholdGate
 from langchain_gkt.guidance import Cut, GuidancePolicy
 from langchain_gkt.reporting.table import Table
 
 FEWEST = 4
 """With fewer rows there are none to choose by, or none to test on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """What is wanted of a way to answer.
+
+    Attributes:
+        max_loss: Accuracy that may be given up against the best way; the cheapest is taken.
+        price_per_point: What a point of accuracy is worth, in the unit of the costs; then the way
+            that is worth most after its price is taken. None to choose by ``max_loss``.
+        share: In how many of the questions the teacher is asked; None for any.
+    """
+
+    max_loss: float = 0.02
+    price_per_point: float | None = None
+    share: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        price = self.price_per_point
+        if not 0 <= self.max_loss < 1:
+            raise ValueError(
+                f"max_loss must be a share from 0 up to 1, such as 0.02, not {self.max_loss}"
+            )
+        number = isinstance(price, int | float) and not isinstance(price, bool)
+        if price is not None and not (number and 0 < price < float("inf")):
+            raise ValueError(
+                "price_per_point must be a number above 0, in the unit of the sweep's costs, not "
+                f"{price!r}"
+            )
+        if self.share is not None:
+            share_number("share", self.share)
+
+    def best(self, points: Sequence[OperatingPoint], most: float) -> OperatingPoint:
+        """Return the best point; ``most`` is the accuracy of the best way there is.
+
+        If none comes near enough to that, the most accurate is the best.
+        """
+        if (price := self.price_per_point) is not None:
+            return max(points, key=lambda p: (100 * p.accuracy - p.cost / price, -p.cost))
+        # With a share, not every accuracy can be had.
+        most = max(p.accuracy for p in points) if self.share is not None else most
+        enough = [p for p in points if p.accuracy >= most - self.max_loss]
+        return min(enough or [most_accurate(points)], key=lambda p: (p.cost, -p.accuracy))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +79,6 @@ class Choice:
         unseen: The same way on the other rows.
         best: The length that was most accurate on the seen rows, on the unseen ones; with a gate
             of a kind of its own, the teacher alone is one of them.
-        seen_rows: How many rows it was chosen by.
-        unseen_rows: How many it was tested on.
     """
 
     policy: GuidancePolicy
@@ -43,8 +86,16 @@ class Choice:
     chosen: OperatingPoint
     unseen: OperatingPoint
     best: OperatingPoint
-    seen_rows: int
-    unseen_rows: int
+
+    @property
+    def seen_rows(self) -> int:
+        """How many rows it was chosen by."""
+        return self.chosen.rows
+
+    @property
+    def unseen_rows(self) -> int:
+        """How many rows it was tested on."""
+        return self.unseen.rows
 
     def __str__(self) -> str:
         """Return the choice in a few sentences."""
@@ -87,12 +138,6 @@ def halves(rows: Sequence[str], seed: int) -> tuple[list[int], list[int]]:
     return order[: len(order) // 2], order[len(order) // 2 :]
 
 
-def check_max_loss(max_loss: float) -> None:
-    """Refuse what is no share below 1."""
-    if not 0 <= max_loss < 1:
-        raise ValueError(f"max_loss must be a share from 0 up to 1, such as 0.02, not {max_loss}")
-
-
 def choose_among(
     outcomes: OutcomeMatrix,
     *,
@@ -113,7 +158,7 @@ def choose_among(
     Raises:
         ValueError: If it cannot be made; see `Sweep.choose`.
     """
-    check_max_loss(max_loss)
+    goal = Goal(max_loss=max_loss)
     if len(outcomes.rows) < FEWEST:
         raise ValueError(
             f"choose() needs {FEWEST} rows to have some it did not see, and there are "
@@ -125,37 +170,33 @@ def choose_among(
             "use a HuggingFaceStudent or gate=False"
         )
     seen, unseen = halves(outcomes.rows, seed)
-    at = partial(outcomes.point, only=seen)
-    fixed = [at(length) for length in outcomes.lengths]
-    whole = isinstance(gate, ThresholdGate)  # the teacher may answer alone where it asks
-    ways = [*fixed, at(TEACHER_ALONE)] if whole else fixed
-    best = max(ways, key=lambda p: (p.accuracy, -p.cost))
-    candidates = fixed
+    # Where a gate of a kind of its own asks, the teacher may answer alone.
+    whole = [TEACHER_ALONE] if isinstance(gate, ThresholdGate) else []
+    fixed = [outcomes.point(length, only=seen) for length in outcomes.lengths]
+    best = most_accurate([*fixed, *(outcomes.point(length, only=seen) for length in whole)])
+    gated: list[OperatingPoint] = []
     if gate:
         gates = outcomes.gates(seen, CONFIDENCE_GATES if isinstance(gate, bool) else [gate])
-        lengths = [length for length in outcomes.lengths if length]
-        lengths += [TEACHER_ALONE] if whole else []
-        candidates = fixed + [at(length, one) for one in gates for length in lengths]
-    enough = [p for p in candidates if p.accuracy >= best.accuracy - max_loss]
-    # No gate may keep what the teacher alone reaches.
-    enough = enough or [max(candidates, key=lambda p: (p.accuracy, -p.cost))]
-    chosen = min(enough, key=lambda p: (p.cost, -p.accuracy))
-    asking: dict[str, Any] = {"gate": chosen.gate}
-    if isinstance(chosen.gate, ConfidenceGate):  # it has a short form
-        asking = {"ask": chosen.gate.below, "probe_tokens": chosen.gate.probe_tokens}
-    if chosen.length == TEACHER_ALONE:
-        asking["ladder"] = (0, "all")
-    else:
-        asking["tokens"] = chosen.length
+        lengths = [length for length in (*outcomes.lengths, *whole) if length]
+        gated = [outcomes.point(n, variant, only=seen) for variant in gates for n in lengths]
+    chosen = goal.best([*fixed, *gated], best.accuracy)
     return Choice(
-        policy=GuidancePolicy(cut=cut, **asking),
+        policy=GuidancePolicy(cut=cut, **_asking(chosen)),
         max_loss=max_loss,
         chosen=chosen,
         unseen=outcomes.point(chosen.length, chosen.gate, only=unseen),
         best=outcomes.point(best.length, only=unseen),
-        seen_rows=len(seen),
-        unseen_rows=len(unseen),
     )
+
+
+def _asking(chosen: OperatingPoint) -> dict[str, Any]:
+    """Return the fields of a policy that answers in a way."""
+    asking: dict[str, Any] = {"gate": chosen.gate}
+    if isinstance(chosen.gate, ConfidenceGate):  # it has a short form
+        asking = {"ask": chosen.gate.below, "probe_tokens": chosen.gate.probe_tokens}
+    if chosen.length == TEACHER_ALONE:
+        return {**asking, "ladder": (0, "all")}
+    return {**asking, "tokens": chosen.length}
 
 
 def choice_tables(choices: Mapping[str, Choice], max_loss: float) -> list[Table]:
@@ -166,12 +207,16 @@ def choice_tables(choices: Mapping[str, Choice], max_loss: float) -> list[Table]
     """
     if not choices:
         return []
-    named = ", ".join(k for k, one in choices.items() if one.best.length == TEACHER_ALONE)
-    whole = [
-        f"{named}: against the teacher alone, which was the most accurate; the most accurate is "
-        "taken if none comes so near"
+    notes = [
+        f"chosen on {next(iter(choices.values())).seen_rows} rows (seen), tested on the "
+        "others (unseen); best length: what was most accurate on the seen rows, on the "
+        "unseen ones; of cost: of that length's"
     ]
-    whole = whole if named else []
+    if whole := [k for k, choice in choices.items() if choice.best.length == TEACHER_ALONE]:
+        notes.append(
+            f"{', '.join(whole)}: against the teacher alone, which was the most accurate; the "
+            "most accurate is taken if none comes so near"
+        )
     return [
         Table(
             title=f"The cheapest within {100 * max_loss:g} points of the best length",
@@ -182,20 +227,15 @@ def choice_tables(choices: Mapping[str, Choice], max_loss: float) -> list[Table]
             rows=[
                 [
                     kind,
-                    one.chosen.guidance,
-                    one.chosen.asks_below,
-                    percent(one.chosen.accuracy),
-                    share(one.unseen.accuracy, one.unseen.interval),
-                    share(one.best.accuracy, one.best.interval),
-                    percent(one.unseen.cost / one.best.cost) if one.best.cost else "?",
+                    choice.chosen.guidance,
+                    choice.chosen.asks_below,
+                    percent(choice.chosen.accuracy),
+                    share(choice.unseen.accuracy, choice.unseen.interval),
+                    share(choice.best.accuracy, choice.best.interval),
+                    percent(choice.unseen.cost / choice.best.cost) if choice.best.cost else "?",
                 ]
-                for kind, one in choices.items()
+                for kind, choice in choices.items()
             ],
-            notes=[
-                f"chosen on {next(iter(choices.values())).seen_rows} rows (seen), tested on the "
-                "others (unseen); best length: what was most accurate on the seen rows, on the "
-                "unseen ones; of cost: of that length's",
-                *whole,
-            ],
+            notes=notes,
         )
     ]

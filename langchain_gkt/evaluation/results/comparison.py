@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from itertools import cycle
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cached_property
+from typing import TYPE_CHECKING
 
-from langchain_gkt.evaluation.results.answer_table import STUDENT, TEACHER, answer_table
-from langchain_gkt.evaluation.results.base import (
-    EvaluationResult,
-    dollars,
-    duration,
-    percent,
-    share,
-)
+from langchain_gkt.evaluation.results.answer_table import ROLES, STUDENT, TEACHER
+from langchain_gkt.evaluation.results.base import EvaluationResult
+from langchain_gkt.evaluation.results.charts import accuracy_and_price_chart
 from langchain_gkt.evaluation.results.statistics import (
     PairedTest,
     Ratio,
     bootstrap_ratio,
     mcnemar,
 )
-from langchain_gkt.evaluation.results.summary import Summary, summarise
+from langchain_gkt.evaluation.results.summary import (
+    Summary,
+    accuracy,
+    leak,
+    of_bill,
+    percent,
+    summarise,
+)
 from langchain_gkt.evaluation.running.run_store import RunStore
-from langchain_gkt.reporting.charts import COLOURS, BarPanel, StackedBar, bar_panels, stacked_bars
+from langchain_gkt.reporting.charts import StackedBar, stacked_bars
 from langchain_gkt.reporting.table import Table
 
 if TYPE_CHECKING:
@@ -39,65 +41,57 @@ _TIMES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison(EvaluationResult):
-    """What `compare` found; ``print`` shows the table.
-
-    Attributes:
-        summaries: Sums by strategy, over the rows that every strategy has answered.
-        pairs: Each strategy of two models compared with each model alone, row by row.
-        common: Keys of the rows that every strategy has answered.
-    """
-
-    summaries: dict[str, Summary] = field(default_factory=dict)
-    pairs: tuple[PairedTest, ...] = ()
-    common: frozenset[str] = frozenset()
+    """What `compare` found; ``print`` shows the table."""
 
     @classmethod
     def of(cls, folder: RunStore) -> Comparison:
         """Make a comparison from what a run wrote down; no model is called."""
-        answers, failures = cls.read(folder)
-        groups = _by_strategy(answer_table(answers))
-        named = dict.fromkeys([*folder.manifest["settings"]["modes"], *groups])
-        order = [mode for mode in named if mode in groups]
-        every = [set(groups[mode]["row"]) for mode in order]
-        rows = set(folder.manifest["rows"]).intersection(*every)
-        common = {m: groups[m][groups[m]["row"].isin(rows)] for m in order if rows}
-        right = {mode: table.set_index("row")["right"] for mode, table in common.items()}
-        pairs = [
-            mcnemar(right[mode].tolist(), right[alone][right[mode].index].tolist(), (mode, alone))
-            for mode in common
-            for alone in (STUDENT, TEACHER)
-            if mode not in (STUDENT, TEACHER) and alone in common
-        ]
-        return cls(
-            folder=folder,
-            answers=tuple(answers),
-            failures=failures,
-            summaries={mode: summarise(table) for mode, table in common.items()},
-            pairs=tuple(pairs),
-            common=frozenset(rows),
-        )
+        return cls(folder=folder)
 
-    def _common(self) -> dict[str, pandas.DataFrame]:
-        groups = _by_strategy(self.frame[self.frame["row"].isin(self.common)])
-        return {mode: groups[mode] for mode in self.summaries}
+    @cached_property
+    def _groups(self) -> dict[str, pandas.DataFrame]:
+        """The answers by strategy, to the rows that every strategy has answered."""
+        strategies = self.frame["strategy"]
+        counts = self.frame.groupby("row")["strategy"].nunique()
+        rows = counts.index[counts == strategies.nunique()]
+        common = self.frame[self.frame["row"].isin(rows)]
+        groups = dict(iter(common.groupby("strategy", sort=False)))
+        named = dict.fromkeys([*self.manifest["settings"]["modes"], *strategies])
+        return {mode: groups[mode] for mode in named if mode in groups}
+
+    @cached_property
+    def summaries(self) -> dict[str, Summary]:
+        """Sums by strategy, over the rows that every strategy has answered."""
+        return {mode: summarise(table) for mode, table in self._groups.items()}
+
+    @cached_property
+    def common(self) -> frozenset[str]:
+        """Keys of the rows that every strategy has answered."""
+        return frozenset(row for table in self._groups.values() for row in table["row"])
+
+    @property
+    def _of_both_models(self) -> list[str]:
+        return [mode for mode in self._groups if mode not in ROLES]
+
+    @cached_property
+    def pairs(self) -> tuple[PairedTest, ...]:
+        """Each strategy of two models compared with each model alone, row by row."""
+        right = {mode: table.set_index("row")["right"] for mode, table in self._groups.items()}
+        return tuple(
+            mcnemar(right[mode].tolist(), right[alone][right[mode].index].tolist(), (mode, alone))
+            for mode in self._of_both_models
+            for alone in (STUDENT, TEACHER)
+            if alone in right
+        )
 
     def table(self) -> Table:
         """Return the table: one line for each measure, one column for each strategy."""
         every = list(self.summaries.values())
         names = list(every[0].metrics) if every else []
-        teacher_cost = self.summaries[TEACHER].cost if TEACHER in self.summaries else None
-
-        def against(one: Summary) -> str:
-            if one.cost is None or not teacher_cost:
-                return "?"
-            return percent(float(one.cost / teacher_cost))
-
-        def leak(one: Summary) -> str:
-            return "-" if one.length is None else percent(one.leaked)
-
+        teacher = self.summaries.get(TEACHER)
         lines: list[tuple[str, list[str]]] = [
-            ("accuracy (95%)", [share(s.accuracy, s.interval) for s in every]),
-            *((f"  {n}", [percent(s.metrics[n]) for s in every]) for n in names),
+            ("accuracy (95%)", [accuracy(s) for s in every]),
+            *((f"  {name}", [percent(s.metrics[name]) for s in every]) for name in names),
             ("unparsed", [percent(s.unparsed) for s in every]),
             ("guidance holds the answer", [leak(s) for s in every]),
             ("teacher asked", [percent(s.asked) for s in every]),
@@ -105,20 +99,26 @@ class Comparison(EvaluationResult):
             ("teacher completion tokens", [f"{s.teacher.completion_tokens:,}" for s in every]),
             ("student prompt tokens", [f"{s.student.prompt_tokens:,}" for s in every]),
             ("student completion tokens", [f"{s.student.completion_tokens:,}" for s in every]),
-            ("cost: teacher's prompts", [dollars(s.teacher.prompt_cost) for s in every]),
-            ("cost: teacher's completions", [dollars(s.teacher.completion_cost) for s in every]),
-            ("cost in all", [dollars(s.cost) for s in every]),
-            ("cost against teacher", [against(s) for s in every]),
+            ("cost: teacher's prompts", [_dollars(s.teacher.prompt_cost) for s in every]),
+            ("cost: teacher's completions", [_dollars(s.teacher.completion_cost) for s in every]),
+            ("cost in all", [_dollars(s.cost) for s in every]),
+            ("cost against teacher", [of_bill(s, teacher) for s in every]),
             ("wall time", [f"{s.wall_seconds:.1f} s" for s in every]),
             ("tokens per second", [f"{s.tokens_per_second:.1f}" for s in every]),
             ("seconds per answer (median)", [f"{s.seconds:.2f}" for s in every]),
-            ("time to first token (median)", [duration(s.first_token_seconds) for s in every]),
+            ("time to first token (median)", [_duration(s.first_token_seconds) for s in every]),
         ]
+        notes = [*map(str, self.pairs), *self.notes()]
+        if any(s.cost is None for s in every):
+            notes.append(
+                "cost: unknown where a model has no known price (give teacher_price=), or never "
+                "told its usage"
+            )
         return Table(
             title=f"{self.task_name}: {every[0].rows if every else 0} questions",
-            head=["", *(s.mode for s in every)],
+            head=["", *self.summaries],
             rows=[[name, *cells] for name, cells in lines] if every else [],
-            notes=[*map(str, self.pairs), *self.notes(), *self._cost_notes()],
+            notes=notes,
         )
 
     def cost_ratio(
@@ -135,9 +135,8 @@ class Comparison(EvaluationResult):
             The ratio with its interval; None if one of the strategies is missing, a cost is
             unknown, or the teacher cost nothing.
         """
-        groups = self._common()
-        both = [mode for mode in groups if mode not in (STUDENT, TEACHER)]
-        strategy = strategy or next(iter(both), None)
+        groups = self._groups
+        strategy = strategy or next(iter(self._of_both_models), None)
         if strategy not in groups or TEACHER not in groups:
             return None
         costs = [groups[mode].set_index("row")["cost"] for mode in (strategy, TEACHER)]
@@ -151,20 +150,11 @@ class Comparison(EvaluationResult):
         """Return what the table's numbers do not include, and what the teacher was shown."""
         notes = super().notes()
         if self.manifest["settings"]["chain"].get("teacher_prompt"):
-            both = [mode for mode in self.summaries if mode not in (STUDENT, TEACHER)]
             notes.append(
-                f"{' and '.join(both)}: the teacher was shown a prompt of its own; the teacher "
-                "alone read the whole conversation"
+                f"{' and '.join(self._of_both_models)}: the teacher was shown a prompt of its own; "
+                "the teacher alone read the whole conversation"
             )
         return notes
-
-    def _cost_notes(self) -> list[str]:
-        if not any(one.cost is None for one in self.summaries.values()):
-            return []
-        return [
-            "cost: unknown where a model has no known price (give teacher_price=), or never told "
-            "its usage"
-        ]
 
     def figures(self) -> dict[str, Figure]:
         """Draw accuracy and price by strategy, and where the time goes, by file name.
@@ -174,18 +164,17 @@ class Comparison(EvaluationResult):
         """
         if not self.summaries:
             return {}
-        bars = [
-            StackedBar(name=mode, parts=list(parts.values()), estimated=None)
-            for mode, parts in self.times().items()
-        ]
         times = stacked_bars(
-            bars,
+            [
+                StackedBar(name=mode, parts=list(parts.values()), estimated=None)
+                for mode, parts in self.times().items()
+            ],
             series=_TIMES,
             xlabel="seconds per answer (mean, under the run's load)",
             value_format="{:.2f} s",
             title="Where the time goes",
         )
-        return {"modes": _accuracy_and_price(self.summaries), "time": times}
+        return {"modes": accuracy_and_price_chart(self.summaries), "time": times}
 
     def times(self) -> dict[str, dict[str, float]]:
         """Return how the time of an answer is spent, in mean seconds.
@@ -195,7 +184,7 @@ class Comparison(EvaluationResult):
             and ``decode`` (the student's other tokens).
         """
         times = {}
-        for mode, table in self._common().items():
+        for mode, table in self._groups.items():
             first = table["student_first_token_seconds"].fillna(0.0)
             times[mode] = {
                 "teacher": float(table["teacher_seconds"].mean()),
@@ -205,39 +194,9 @@ class Comparison(EvaluationResult):
         return times
 
 
-def _by_strategy(table: pandas.DataFrame) -> dict[Any, pandas.DataFrame]:
-    return dict(iter(table.groupby("strategy", sort=False)))
+def _dollars(cost: Decimal | str | None) -> str:
+    return "unknown" if cost is None else f"${Decimal(cost):.6f}"
 
 
-def _accuracy_and_price(summaries: Mapping[str, Summary]) -> Figure:
-    """Draw the accuracy, and what the teacher costs per answer, its prompts apart."""
-    every = list(summaries.values())
-    others = cycle(COLOURS[2:])
-    ends: dict[str, str] = {TEACHER: COLOURS[0], STUDENT: COLOURS[1]}
-    colours = [ends.get(mode) or next(others) for mode in summaries]
-    accuracy = [one.accuracy for one in every]
-    errors = [
-        [one.accuracy - one.interval[0] for one in every],
-        [one.interval[1] - one.accuracy for one in every],
-    ]
-    priced = all(one.teacher.cost is not None for one in every)
-
-    def each(name: str) -> list[float]:
-        if priced:
-            money = [float(getattr(one.teacher, f"{name}_cost") or 0) for one in every]
-            return [1000 * cost / one.rows for cost, one in zip(money, every, strict=True)]
-        return [getattr(one.teacher, f"{name}_tokens") / one.rows for one in every]
-
-    panels = [
-        BarPanel(
-            title=f"Accuracy, {every[0].rows} questions (95%)",
-            layers=[(accuracy, 1.0)],
-            errors=errors,
-        ),
-        BarPanel(
-            title="The teacher's price (pale: its prompts)",
-            layers=[(each("prompt"), 0.45), (each("completion"), 1.0)],
-            ylabel="$ per 1,000 answers" if priced else "teacher tokens per answer",
-        ),
-    ]
-    return bar_panels(list(summaries), colours, panels)
+def _duration(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds:.2f}"

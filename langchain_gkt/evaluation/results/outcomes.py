@@ -1,15 +1,15 @@
-"""Every setting's outcomes on the same rows, what each would give, and their frontiers."""
+"""Every setting's outcomes on the same rows, and what each would give, with or without a gate."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from langchain_gkt.evaluation.results.answer_table import STUDENT, TEACHER_ALONE, settings_of
 from langchain_gkt.evaluation.results.statistics import auc, wilson
-from langchain_gkt.gates import AgreementGate, ConfidenceGate, Gate, ThresholdGate
+from langchain_gkt.gates import AgreementGate, ConfidenceGate, Gate, LearnedGate, ThresholdGate
 from langchain_gkt.gates.first_tokens import first_tokens_in
 from langchain_gkt.gates.learned import question_signals
 from langchain_gkt.modes import Amount
@@ -27,30 +27,53 @@ CONFIDENCE_GATES = tuple(
 _QUANTILES = tuple(i / 20 for i in range(1, 20))
 
 
+class Outcome(NamedTuple):
+    """One row's answer in a setting."""
+
+    setting: Setting
+    right: bool
+    cost: float
+    asked: bool
+
+
 @dataclass(frozen=True, kw_only=True)
 class OperatingPoint:
-    """A setting, with or without a gate, and what it gives.
+    """Rows answered in a setting, all of them or where a gate asks, and what that gives.
 
     Attributes:
-        length: Guidance tokens; 0 for the student alone, `TEACHER_ALONE` for the teacher alone,
-            a name for another strategy.
+        length: The setting: guidance tokens, 0 for the student alone, `TEACHER_ALONE` for the
+            teacher alone, a name for another strategy.
         gate: What decides whether that is asked, or the student answers alone; None for always.
-        right: How many answers are right.
-        rows: Of how many.
-        cost: Price of a thousand answers in US dollars, or teacher tokens of one.
-        price: The same, written out.
-        asked: Share of questions in which the teacher is asked.
-        words: How much the teacher writes, if it is not the same for all questions.
+        outcomes: The rows' answers; costs are US dollars of a thousand, or teacher tokens of one.
+        priced: Which of the two.
+        words: The guidance in words, if it was not made by one gate.
     """
 
     length: Any
     gate: Gate | None = None
-    right: int
-    rows: int
-    cost: float
-    price: str
-    asked: float
+    outcomes: tuple[Outcome, ...] = field(repr=False)
+    priced: bool = True
     words: str = ""
+
+    @cached_property
+    def rows(self) -> int:
+        """How many rows."""
+        return len(self.outcomes)
+
+    @cached_property
+    def right(self) -> int:
+        """How many answers are right."""
+        return sum(one.right for one in self.outcomes)
+
+    @cached_property
+    def cost(self) -> float:
+        """Mean cost."""
+        return sum(one.cost for one in self.outcomes) / self.rows
+
+    @cached_property
+    def asked(self) -> float:
+        """Share of questions in which the teacher is asked."""
+        return sum(one.asked for one in self.outcomes) / self.rows
 
     @property
     def accuracy(self) -> float:
@@ -63,20 +86,44 @@ class OperatingPoint:
         return wilson(self.right, self.rows)
 
     @property
+    def price(self) -> str:
+        """The cost, written out."""
+        return written(self.cost, self.priced)
+
+    @property
     def guidance(self) -> str:
         """How much the teacher writes, in words."""
         if self.words or isinstance(self.length, str):
             return self.words or self.length
+        if isinstance(self.gate, LearnedGate):
+            settings = [one.setting for one in self.outcomes]
+            some, whole = (settings.count(n) / self.rows for n in (self.length, TEACHER_ALONE))
+            return f"{self.length} tokens for {some:.0%}, whole answer for {whole:.0%}"
         return {0: "none", TEACHER_ALONE: "whole answer"}.get(self.length, f"{self.length} tokens")
 
     @property
     def asks_below(self) -> str:
         """Below which confidence it is asked, or by which other gate, written out."""
-        if self.gate is None:
+        if self.gate is None or isinstance(self.gate, LearnedGate):
             return "-"
         if isinstance(self.gate, AgreementGate):
             return f"{self.gate.at_least} of {self.gate.samples} agree"
         return f"{self.gate.below:.6f}" if isinstance(self.gate, ConfidenceGate) else f"{self.gate}"
+
+    @property
+    def way(self) -> str:
+        """Guidance and gate in words."""
+        return self.guidance + ("" if self.asks_below == "-" else f" below {self.asks_below}")
+
+
+def written(cost: float, priced: bool) -> str:
+    """Write a cost out."""
+    return f"{cost:.4f}" if priced else f"{cost:.1f}"
+
+
+def most_accurate(points: Sequence[OperatingPoint]) -> OperatingPoint:
+    """Return the most accurate point; the cheapest of several."""
+    return max(points, key=lambda point: (point.accuracy, -point.cost))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -115,21 +162,19 @@ class OutcomeMatrix:
         table = table.assign(setting=settings_of(table), price=price)
         wide: Any = table.pivot(index="row", columns="setting", values=["right", "price"]).loc[rows]
         alone = table[table["strategy"] == STUDENT].set_index("row").loc[rows]
-        signals = alone[[name for name in map(str, alone) if name.startswith("signal_")]]
-        signals = signals.rename(columns=lambda name: name.removeprefix("signal_"))
-        measured = [
-            {str(name): value for name, value in line.items() if value == value}
-            for line in signals.to_dict("records")
-        ]
+        signals = alone.filter(regex="^signal_").rename(columns=lambda name: name[7:])
         calls = table.groupby("setting", sort=False)["teacher_calls"].sum()
         return cls(
             right=wide["right"].astype(bool),
             cost=wide["price"].astype(float),
-            signals=measured,
+            signals=[
+                {str(name): value for name, value in line.items() if value == value}
+                for line in signals.to_dict("records")
+            ],
             priced=priced,
             questions=[questions[row] for row in rows] if questions else (),
             unasked=frozenset(
-                {0, *(n for n, calls in calls.items() if isinstance(n, str) and not calls)}
+                {0, *(n for n, count in calls.items() if isinstance(n, str) and not count)}
             ),
         )
 
@@ -141,13 +186,13 @@ class OutcomeMatrix:
     @property
     def settings(self) -> list[Any]:
         """The settings: guidance lengths upwards, other strategies, and the teacher alone."""
-        others = [one for one in self.right if isinstance(one, str)]
-        return [*self.lengths, *others, TEACHER_ALONE]
+        return [*self.lengths, *(n for n in self.right if isinstance(n, str)), TEACHER_ALONE]
 
-    @property
+    @cached_property
     def lengths(self) -> list[int]:
         """The guidance lengths, 0 included."""
-        return sorted(n for n in self._arrays if not isinstance(n, str) and n != TEACHER_ALONE)
+        every: list[Any] = list(self.right)
+        return sorted(n for n in every if not isinstance(n, str) and n != TEACHER_ALONE)
 
     def has_signal(self, name: str) -> bool:
         """Return whether it was measured of every row."""
@@ -163,10 +208,6 @@ class OutcomeMatrix:
         """What costs are counted in."""
         return "$ per 1,000 answers" if self.priced else "teacher tokens per answer"
 
-    def written(self, cost: float) -> str:
-        """Write a price out."""
-        return f"{cost:.4f}" if self.priced else f"{cost:.1f}"
-
     @cached_property
     def features(self) -> Sequence[Mapping[str, float]]:
         """All that a gate looks at, row by row: the signals, and what the question's text tells."""
@@ -178,48 +219,15 @@ class OutcomeMatrix:
         ]
 
     @cached_property
-    def _arrays(self) -> dict[Setting, tuple[Any, Any]]:
+    def _outcomes(self) -> dict[Setting, list[Outcome]]:
         every: list[Any] = list(self.right)
-        return {n: (self.right[n].to_numpy(), self.cost[n].to_numpy()) for n in every}
-
-    def settings_by_row(
-        self, setting: Setting, gate: Gate | None, rows: Sequence[int]
-    ) -> list[Setting]:
-        """Return in which setting rows are answered where a gate decides; None for always."""
-        if gate is None or setting == 0:
-            return [setting] * len(rows)
-        self._require_measured(gate)
-        known = self._amounts.setdefault(gate, {})
-        for row in rows:
-            if row not in known:
-                known[row] = gate.decide(self.features[row])
-        alone: Setting = 0 if gate.shown_as is None else gate.shown_as
-        settings: dict[Amount, Setting] = {"none": alone, "some": setting, "all": TEACHER_ALONE}
-        return [settings[known[row]] for row in rows]
-
-    def _require_measured(self, gate: Gate) -> None:
-        """Refuse a gate whose answers to these rows were not recorded."""
-        if gate.shown_as is not None and gate.shown_as not in self._arrays:
-            raise ValueError(
-                f"gate={gate} has the student answer, and its answers ({gate.shown_as}) were not "
-                "recorded of every row; give sweep(gates=[...]) this gate, and another folder"
-            )
-
-    def answered(
-        self, setting: Setting, gate: Gate | None, rows: Sequence[int]
-    ) -> tuple[list[bool], list[float], list[bool]]:
-        """Return row by row what is right, what it costs, and whether the teacher is asked."""
-        settings = self.settings_by_row(setting, gate, rows)
-        cells = [(self._arrays[one], row) for one, row in zip(settings, rows, strict=True)]
-        right = [bool(arrays[0][row]) for arrays, row in cells]
-        cost = [float(arrays[1][row]) for arrays, row in cells]
-        asked = [n not in self.unasked for n in settings]
-        if gate is None or setting == 0 or gate.shown_as is None:
-            return right, cost, asked
-        # The answers that it looks at are paid for, also where the teacher is asked.
-        looked = self._arrays[gate.shown_as][1]
-        cost = [c + float(looked[r]) * a for c, r, a in zip(cost, rows, asked, strict=True)]
-        return right, cost, asked
+        return {
+            n: [
+                Outcome(n, bool(right), float(cost), n not in self.unasked)
+                for right, cost in zip(self.right[n], self.cost[n], strict=True)
+            ]
+            for n in every
+        }
 
     def point(
         self, setting: Setting, gate: Gate | None = None, *, only: Sequence[int] | None = None
@@ -232,17 +240,44 @@ class OutcomeMatrix:
             only: Numbers of the rows to look at; None for all.
         """
         rows = range(len(self.right)) if only is None else only
-        right, cost, asked = self.answered(setting, gate, rows)
-        mean = sum(cost) / len(rows)
+        if gate is None or setting == 0:
+            outcomes = [self._outcomes[setting][row] for row in rows]
+        else:
+            outcomes = [self._outcomes[n][row] for n, row in self._gated(setting, gate, rows)]
+            if gate.shown_as is not None:
+                # The answers that it looks at are paid for, also where the teacher is asked.
+                looked = self._outcomes[gate.shown_as]
+                outcomes = [
+                    one._replace(cost=one.cost + looked[row].cost * one.asked)
+                    for one, row in zip(outcomes, rows, strict=True)
+                ]
         return OperatingPoint(
-            length=setting,
-            gate=gate,
-            right=sum(right),
-            rows=len(rows),
-            cost=mean,
-            price=self.written(mean),
-            asked=sum(asked) / len(rows),
+            length=setting, gate=gate, outcomes=tuple(outcomes), priced=self.priced
         )
+
+    def _gated(
+        self, setting: Setting, gate: Gate, rows: Sequence[int]
+    ) -> list[tuple[Setting, int]]:
+        """Return in which setting each row is answered where a gate decides."""
+        self._require_measured(gate)
+        known = self._amounts.setdefault(gate, {})
+        for row in rows:
+            if row not in known:
+                known[row] = gate.decide(self.features[row])
+        settings: dict[Amount, Setting] = {
+            "none": 0 if gate.shown_as is None else gate.shown_as,
+            "some": setting,
+            "all": TEACHER_ALONE,
+        }
+        return [(settings[known[row]], row) for row in rows]
+
+    def _require_measured(self, gate: Gate) -> None:
+        """Refuse a gate whose answers to these rows were not recorded."""
+        if gate.shown_as is not None and gate.shown_as not in self._outcomes:
+            raise ValueError(
+                f"gate={gate} has the student answer, and its answers ({gate.shown_as}) were not "
+                "recorded of every row; give sweep(gates=[...]) this gate, and another folder"
+            )
 
     def scores(self, gate: ThresholdGate) -> list[float]:
         """Return row by row how much a gate wants the teacher."""
@@ -259,8 +294,8 @@ class OutcomeMatrix:
 
     def separation(self, gate: ThresholdGate, rows: Sequence[int]) -> float:
         """Return how well a gate's score parts the student's wrong answers from its right ones."""
-        scores, right = self.scores(gate), self._arrays[0][0]
-        return auc([-scores[row] for row in rows], [right[row] for row in rows])
+        scores, alone = self.scores(gate), self._outcomes[0]
+        return auc([-scores[row] for row in rows], [alone[row].right for row in rows])
 
     def best_gate(self, rows: Sequence[int], variants: Sequence[_Gate]) -> _Gate:
         """Return the variant of a gate whose score separates best; see `separation`."""
@@ -283,54 +318,3 @@ class OutcomeMatrix:
         known = sorted((scores[row] for row in rows), reverse=True)
         thresholds = {known[int(q * len(known))] for q in _QUANTILES}
         return [best.asking_above(score) for score in sorted(thresholds, reverse=True)]
-
-
-def frontiers(
-    outcomes: OutcomeMatrix, measured: Sequence[ThresholdGate] = ()
-) -> dict[str, list[OperatingPoint]]:
-    """Return each kind's points, the cheapest first, that no cheaper one of the kind beats.
-
-    See `Sweep.frontiers`; every strategy beside the one that is swept is a kind of its own.
-
-    Args:
-        outcomes: The outcomes.
-        measured: Further gates whose signals were measured.
-    """
-    lengths = [length for length in outcomes.lengths if length]
-    points = {
-        "student only": [outcomes.point(0)],
-        "fixed length": _unbeaten(outcomes.point(n) for n in lengths),
-    }
-    if outcomes.tells_confidence:
-        gates = outcomes.gates(range(len(outcomes.rows)))
-        points["gated"] = _unbeaten(outcomes.point(TEACHER_ALONE, gate) for gate in gates)
-        points["both"] = _unbeaten(outcomes.point(n, gate) for n in lengths for gate in gates)
-    for one in measured:
-        variants = outcomes.gates(range(len(outcomes.rows)), [one])
-        points[one.kind] = _unbeaten(outcomes.point(TEACHER_ALONE, gate) for gate in variants)
-    for setting in outcomes.settings:
-        if isinstance(setting, str):
-            points[setting] = [outcomes.point(setting)]
-    return {**points, "teacher only": [outcomes.point(TEACHER_ALONE)]}
-
-
-def random_router(outcomes: OutcomeMatrix, cost: float) -> float:
-    """Return the accuracy of drawing lots between the student and the teacher alone.
-
-    Args:
-        outcomes: The outcomes.
-        cost: What it may cost; outside of what the two cost, the nearer one answers all.
-    """
-    student, teacher = outcomes.point(0), outcomes.point(TEACHER_ALONE)
-    span = teacher.cost - student.cost
-    share = min(1.0, max(0.0, (cost - student.cost) / span)) if span else 1.0
-    return student.accuracy + share * (teacher.accuracy - student.accuracy)
-
-
-def _unbeaten(points: Iterable[OperatingPoint]) -> list[OperatingPoint]:
-    """Keep the points that are more accurate than every cheaper one."""
-    kept: list[OperatingPoint] = []
-    for point in sorted(points, key=lambda p: (p.cost, -p.accuracy)):
-        if not kept or point.accuracy > kept[-1].accuracy:
-            kept.append(point)
-    return kept

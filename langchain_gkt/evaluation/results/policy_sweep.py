@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from langchain_gkt.evaluation.results.answer_table import TEACHER_ALONE
-from langchain_gkt.evaluation.results.base import EvaluationResult, per_thousand, percent, share
+from langchain_gkt.evaluation.results.base import EvaluationResult
+from langchain_gkt.evaluation.results.charts import frontier_chart
 from langchain_gkt.evaluation.results.choice import FEWEST, Choice, halves
 from langchain_gkt.evaluation.results.outcomes import OperatingPoint
-from langchain_gkt.evaluation.results.summary import Summary
-from langchain_gkt.evaluation.results.sweep_charts import frontier_chart
+from langchain_gkt.evaluation.results.summary import (
+    Summary,
+    accuracy,
+    leak,
+    of_bill,
+    per_thousand,
+    percent,
+    share,
+)
 from langchain_gkt.evaluation.results.sweep_result import Sweep
+from langchain_gkt.evaluation.running.records import Answer, AnswerKey
 from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.gates import ThresholdGate
 from langchain_gkt.guidance import GuidancePolicy
@@ -107,21 +115,32 @@ class PolicySweep(EvaluationResult):
                 f"{folder.path or 'the run'} holds no row that every policy has answered in every "
                 "way; call sweep_policies() with the same out= to go on"
             )
-        for name, one in known.items():
-            if set(one.outcomes.rows) != common:
-                cut = Sweep.of(one.folder, only=common)
-                known[name] = replace(cut, teacher_prompt=one.teacher_prompt)
-        return cls(
-            folder=folder,
-            sweeps=known,
-            answers=tuple(answer for one in known.values() for answer in one.answers),
-            failures={k: v for one in known.values() for k, v in one.failures.items()},
-        )
+        for name, sweep in known.items():
+            if set(sweep.outcomes.rows) != common:
+                known[name] = replace(sweep, only=frozenset(common))
+        return cls(folder=folder, sweeps=known)
+
+    @cached_property
+    def answers(self) -> tuple[Answer, ...]:
+        """The answers of all policies."""
+        return tuple(answer for sweep in self.sweeps.values() for answer in sweep.answers)
+
+    @cached_property
+    def failures(self) -> Mapping[AnswerKey, str]:
+        """What failed of any policy."""
+        return {key: e for sweep in self.sweeps.values() for key, e in sweep.failures.items()}
 
     @cached_property
     def whole(self) -> str | None:
         """Name of the first policy that shows the teacher the whole conversation, or None."""
-        return next((n for n, one in self.sweeps.items() if _shows_whole(one)), None)
+        for name, sweep in self.sweeps.items():
+            if not sweep.manifest["settings"]["chain"].get("teacher_prompt"):
+                return name
+        return None
+
+    @property
+    def _first(self) -> Sweep:
+        return next(iter(self.sweeps.values()))
 
     def choose(
         self,
@@ -198,36 +217,26 @@ class PolicySweep(EvaluationResult):
         frontiers = {name: one.frontiers().get(kind, []) for name, one in self.sweeps.items()}
         return {name: points for name, points in frontiers.items() if points}
 
-    # --- tables ---
-
     def table(self) -> Table:
         """Return accuracy by guidance length and policy."""
-        return self._by_length(
-            "Accuracy (95%)",
-            lambda name, one: share(one.accuracy, one.interval),
-            [
-                "teacher alone: shown what the policy shows it",
-                *next(iter(self.sweeps.values())).recorded_notes(),
-            ],
-        )
+        notes = [
+            "teacher alone: shown what the policy shows it",
+            *self._first.recorded_notes(),
+        ]
+        return self._by_length("Accuracy (95%)", lambda name, one: accuracy(one), notes)
 
     def tables(self) -> list[Table]:
         """Return accuracy, leak, costs, and the choice."""
-        return [self.table(), self._leak_table(), self._cost_table(), *self._choice_table()]
-
-    def _leak_table(self) -> Table:
-        def cell(name: str, one: Summary) -> str:
-            return "-" if one.length is None else percent(one.leaked)
-
-        return self._by_length("How often the guidance holds the answer already", cell, [])
+        title = "How often the guidance holds the answer already"
+        leaks = self._by_length(title, lambda name, one: leak(one), [])
+        return [self.table(), leaks, self._cost_table(), *self._choice_table()]
 
     def _cost_table(self) -> Table:
         whole = self.sweeps[self.whole].teacher if self.whole else None
 
         def cell(name: str, one: Summary) -> str:
-            own = _ratio(one, self.sweeps[name].teacher)
-            against = _ratio(one, whole) if whole else "?"
-            return f"{per_thousand(one)} ({against}, {own})"
+            own = of_bill(one, self.sweeps[name].teacher)
+            return f"{per_thousand(one)} ({of_bill(one, whole)}, {own})"
 
         notes = [
             "in brackets: of what the teacher alone costs on the whole conversation"
@@ -236,22 +245,27 @@ class PolicySweep(EvaluationResult):
         ]
         return self._by_length("$ per 1,000 answers", cell, notes)
 
-    def _by_length(self, title: str, cell: Any, notes: list[str]) -> Table:
-        lengths = sorted({n for one in self.sweeps.values() for n in one.by_length})
-        rows = []
-        for length in lengths:
-            label = "student alone" if length == 0 else f"{length} tokens"
-            cells = [
-                cell(name, one.by_length[length]) if length in one.by_length else "-"
-                for name, one in self.sweeps.items()
-            ]
-            rows.append([label, *cells])
-        alone = [cell(name, one.teacher) for name, one in self.sweeps.items()]
-        count = next(iter(self.sweeps.values())).student.rows
+    def _by_length(
+        self, title: str, cell: Callable[[str, Summary], str], notes: Sequence[str]
+    ) -> Table:
+        """Return one measure, a line for each guidance length and a column for each policy."""
+
+        def line(label: str, sums: Mapping[str, Summary | None]) -> list[str]:
+            return [label, *("-" if one is None else cell(n, one) for n, one in sums.items())]
+
+        lengths = sorted({n for sweep in self.sweeps.values() for n in sweep.by_length})
+        rows = [
+            line(
+                f"{length} tokens" if length else "student alone",
+                {name: sweep.by_length.get(length) for name, sweep in self.sweeps.items()},
+            )
+            for length in lengths
+        ]
+        alone = {name: sweep.teacher for name, sweep in self.sweeps.items()}
         return Table(
-            title=f"{self.task_name}, {count} questions: {title}",
+            title=f"{self.task_name}, {self._first.student.rows} questions: {title}",
             head=["guidance", *self.sweeps],
-            rows=[*rows, ["teacher alone", *alone]],
+            rows=[*rows, line("teacher alone", alone)],
             notes=notes,
         )
 
@@ -321,7 +335,7 @@ class PolicySweep(EvaluationResult):
         Raises:
             ImportError: If matplotlib is missing.
         """
-        first = next(iter(self.sweeps.values())).outcomes
+        first = self._first.outcomes
         lines = {**self.frontiers(), "student only": [first.point(0)]}
         for name, one in self.sweeps.items():
             lines[f"teacher only, {name}"] = one.frontiers()["teacher only"]
@@ -332,13 +346,3 @@ def _names(manifest: Mapping[str, Any]) -> list[str]:
     """Return the policies of all sessions, in the order in which they were named."""
     sessions = manifest["sessions"]
     return list(dict.fromkeys(name for one in sessions for name in one.get("policies", ())))
-
-
-def _shows_whole(one: Sweep) -> bool:
-    return not one.manifest["settings"]["chain"].get("teacher_prompt")
-
-
-def _ratio(one: Summary, base: Summary) -> str:
-    if one.cost is None or not base.cost:
-        return "?"
-    return percent(float(Decimal(one.cost) / one.rows / (Decimal(base.cost) / base.rows)))

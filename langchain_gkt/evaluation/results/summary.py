@@ -1,10 +1,10 @@
-"""Sums over answers: accuracy with its interval, tokens, costs, time."""
+"""Sums over answers: accuracy with its interval, tokens, costs, time; and how tables write them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from langchain_gkt.evaluation.results.answer_table import STUDENT, TEACHER, guidance_tokens
 from langchain_gkt.evaluation.results.statistics import covered, wilson
@@ -30,6 +30,7 @@ class Summary:
         asked: Share of rows in which the teacher was asked.
         teacher: Sums of the teacher's part.
         student: Sums of the student's part.
+        cost: US dollars of both models, or None if they are unknown.
         wall_seconds: Time during which at least one of the questions was being answered.
         seconds: Median time of an answer.
         first_token_seconds: Median time to an answer's first text; None if not measured.
@@ -46,15 +47,10 @@ class Summary:
     asked: float
     teacher: ModelUsage
     student: ModelUsage
+    cost: Decimal | None
     wall_seconds: float
     seconds: float
     first_token_seconds: float | None
-
-    @property
-    def cost(self) -> Decimal | None:
-        """US dollars of both models, or None if they are unknown."""
-        teacher, student = self.teacher.cost, self.student.cost
-        return None if teacher is None or student is None else teacher + student
 
     @property
     def tokens_per_second(self) -> float:
@@ -81,6 +77,7 @@ def summarise(table: pandas.DataFrame) -> Summary:
         asked=float((table["teacher_calls"] > 0).mean()),
         teacher=_sum_part(table, TEACHER),
         student=_sum_part(table, STUDENT),
+        cost=_money(table["cost"]),
         wall_seconds=covered(list(zip(table["started"], ends, strict=True))),
         seconds=float(table["seconds"].median()),
         first_token_seconds=float(first.median()) if first.notna().any() else None,
@@ -88,18 +85,53 @@ def summarise(table: pandas.DataFrame) -> Summary:
 
 
 def _sum_part(table: pandas.DataFrame, role: str) -> ModelUsage:
-    """Add up one model's part; a cost that is unknown for one answer is unknown for all."""
-
-    def money(name: str) -> str | None:
-        costs = table[f"{role}_{name}"]
-        return None if costs.isna().any() else str(sum(map(Decimal, costs), Decimal(0)))
-
-    counts = ("calls", "prompt_tokens", "completion_tokens", "unreported")
+    """Add up one model's part."""
+    counts: Any = ("calls", "prompt_tokens", "completion_tokens", "unreported")
+    costs: Any = {
+        name: _money(table[f"{role}_{name}"]) for name in ("prompt_cost", "completion_cost")
+    }
     first = table[f"{role}_first_token_seconds"]
     return ModelUsage(
         **{name: int(table[f"{role}_{name}"].sum()) for name in counts},
-        prompt_cost=money("prompt_cost"),
-        completion_cost=money("completion_cost"),
+        **{name: None if cost is None else str(cost) for name, cost in costs.items()},
         seconds=sum(table[f"{role}_seconds"]),
         first_token_seconds=float(first.mean()) if first.notna().any() else None,
     )
+
+
+def _money(costs: pandas.Series) -> Decimal | None:
+    """Add up money; one unknown amount makes the sum unknown."""
+    return None if costs.isna().any() else sum(map(Decimal, costs), Decimal(0))
+
+
+def percent(value: float) -> str:
+    """Format a share in per cent."""
+    return f"{value * 100:.1f}%"
+
+
+def share(value: float, interval: tuple[float, float]) -> str:
+    """Format a share with its interval."""
+    low, high = (round(100 * end) for end in interval)
+    return f"{value * 100:.1f}% ({low}-{high})"
+
+
+def accuracy(summary: Summary) -> str:
+    """Format the accuracy with its interval."""
+    return share(summary.accuracy, summary.interval)
+
+
+def leak(summary: Summary) -> str:
+    """Format how often the guidance alone contains the answer."""
+    return "-" if summary.length is None else percent(summary.leaked)
+
+
+def per_thousand(summary: Summary) -> str:
+    """Format the cost of a thousand answers, or say that it is unknown."""
+    return "unknown" if summary.cost is None else f"{summary.cost * 1000 / summary.rows:.4f}"
+
+
+def of_bill(summary: Summary, base: Summary | None) -> str:
+    """Format the cost as a share of that of other answers to the same rows."""
+    if summary.cost is None or base is None or not base.cost:
+        return "?"
+    return percent(float(summary.cost / base.cost))

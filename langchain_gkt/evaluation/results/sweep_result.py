@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from langchain_gkt.evaluation.results.answer_table import TEACHER_ALONE, answer_table, settings_of
-from langchain_gkt.evaluation.results.base import EvaluationResult, per_thousand, percent, share
-from langchain_gkt.evaluation.results.choice import FEWEST, Choice, choice_tables, choose_among
-from langchain_gkt.evaluation.results.frontier_table import agreement_notes, frontier_table
-from langchain_gkt.evaluation.results.outcomes import (
-    OperatingPoint,
-    OutcomeMatrix,
-    frontiers,
-)
-from langchain_gkt.evaluation.results.per_question.choice import (
+from langchain_gkt.evaluation.results.answer_table import TEACHER_ALONE, settings_of
+from langchain_gkt.evaluation.results.base import EvaluationResult
+from langchain_gkt.evaluation.results.charts import accuracy_chart, frontier_chart
+from langchain_gkt.evaluation.results.choice import (
+    FEWEST,
+    Choice,
     Goal,
+    choice_tables,
+    choose_among,
+)
+from langchain_gkt.evaluation.results.frontier import frontier_table, frontiers
+from langchain_gkt.evaluation.results.outcomes import OperatingPoint, OutcomeMatrix, written
+from langchain_gkt.evaluation.results.per_question.choice import (
     PerQuestionChoice,
     choose_per_question,
 )
 from langchain_gkt.evaluation.results.per_question.tables import tables as per_question_tables
-from langchain_gkt.evaluation.results.summary import Summary, summarise
-from langchain_gkt.evaluation.results.sweep_charts import accuracy_chart, frontier_chart
+from langchain_gkt.evaluation.results.summary import (
+    Summary,
+    accuracy,
+    leak,
+    of_bill,
+    per_thousand,
+    percent,
+    summarise,
+)
 from langchain_gkt.evaluation.running.measured_gates import described, measured
 from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.gates import ThresholdGate
@@ -34,6 +43,7 @@ from langchain_gkt.reporting.table import Table
 from langchain_gkt.teachers.token_cuts import CUT_METHODS
 
 if TYPE_CHECKING:
+    import pandas
     from matplotlib.figure import Figure
 
 _GOALS = (0.25, 0.5, 0.75, 0.9, 1.0)
@@ -44,76 +54,88 @@ class Sweep(EvaluationResult):
     """What `sweep` found; ``print`` shows the tables.
 
     Attributes:
-        teacher: Sums of the teacher alone, over the rows that are answered in every way.
-        student: Sums of the student alone.
-        by_length: Sums of guided answers by guidance length, 0 (the student alone) included.
-        further: Sums of the answers of any other strategy, by its name.
-        outcomes: The same answers row by row, for choosing.
-        methods: How many teacher answers are cut in which way; see `CUT_METHODS`.
-        checks: Guidances that the teacher was really asked for again, and whether they were the
-            ones that had been cut.
+        only: Keys of the rows to look at; None for all.
         max_loss: Accuracy that the report's choice may give up; see `choose`.
         teacher_prompt: What of the conversation the teacher was shown; None for all of it, and
             for a function in a run that is read from its folder.
-        gates: Gates that had the student answer, at some threshold.
     """
 
-    teacher: Summary
-    student: Summary
-    by_length: dict[int, Summary]
-    outcomes: OutcomeMatrix
-    further: Mapping[str, Summary] = field(default_factory=dict)
-    methods: Mapping[str, int] = field(default_factory=dict)
-    checks: tuple[dict[str, Any], ...] = ()
+    only: frozenset[str] | None = None
     max_loss: float = 0.02
     teacher_prompt: Any = None
-    gates: tuple[ThresholdGate, ...] = ()
 
     @classmethod
-    def of(cls, folder: RunStore, *, only: Collection[str] | None = None) -> Sweep:
+    def of(cls, folder: RunStore) -> Sweep:
         """Make a sweep from what a run wrote down; no model is called.
-
-        Args:
-            folder: The run's folder.
-            only: Keys of the rows to look at; None for all.
 
         Raises:
             ValueError: If the run ended before any row was answered in every way.
         """
-        answers, failures = cls.read(folder)
-        table = answer_table(answers)
-        table = table.assign(setting=settings_of(table))
-        # A length at which everything fails must not leave the others without rows.
-        settings = {0, TEACHER_ALONE, *table["setting"]}
-        counts = table.groupby("row")["setting"].nunique()
-        rows = counts.index[counts == len(settings)]
-        table = table[table["row"].isin(rows if only is None else set(rows) & set(only))]
-        if table.empty:
+        prompt = kept_prompt(folder.manifest["settings"]["chain"].get("teacher_prompt"))
+        sweep = cls(folder=folder, teacher_prompt=prompt)
+        if sweep._complete.empty:
             raise ValueError(
                 f"{folder.path or 'the sweep'} holds no row that is answered in every way; call "
                 "sweep() with the same out= to go on"
             )
-        sums = {
-            setting: summarise(group) for setting, group in table.groupby("setting", sort=False)
-        }
-        outcomes = OutcomeMatrix.of(
-            table, dict(zip(folder.manifest["rows"], folder.manifest["questions"], strict=True))
-        )
-        cuts = {line["row"]: line["method"] for line in folder.lines if line["type"] == "cut"}
-        return cls(
-            folder=folder,
-            answers=tuple(answers),
-            failures=failures,
-            teacher=sums[TEACHER_ALONE],
-            student=sums[0],
-            by_length={length: sums[length] for length in outcomes.lengths},
-            further={name: one for name, one in sums.items() if isinstance(name, str)},
-            outcomes=outcomes,
-            methods=Counter(cuts.values()),
-            checks=tuple(line for line in folder.lines if line["type"] == "check"),
-            teacher_prompt=kept_prompt(folder.manifest["settings"]["chain"].get("teacher_prompt")),
-            gates=measured(folder.manifest["settings"]),
-        )
+        return sweep
+
+    @cached_property
+    def _complete(self) -> pandas.DataFrame:
+        """The answers to the rows that are answered in every setting."""
+        table = self.frame.assign(setting=settings_of(self.frame))
+        # A length at which everything fails must not leave the others without rows.
+        settings = {0, TEACHER_ALONE, *table["setting"]}
+        counts = table.groupby("row")["setting"].nunique()
+        rows = set(counts.index[counts == len(settings)])
+        return table[table["row"].isin(rows if self.only is None else rows & self.only)]
+
+    @cached_property
+    def _sums(self) -> dict[Any, Summary]:
+        groups = self._complete.groupby("setting", sort=False)
+        return {setting: summarise(group) for setting, group in groups}
+
+    @property
+    def teacher(self) -> Summary:
+        """Sums of the teacher alone, over the rows that are answered in every way."""
+        return self._sums[TEACHER_ALONE]
+
+    @property
+    def student(self) -> Summary:
+        """Sums of the student alone."""
+        return self._sums[0]
+
+    @property
+    def by_length(self) -> dict[int, Summary]:
+        """Sums of guided answers by guidance length, 0 (the student alone) included."""
+        return {length: self._sums[length] for length in self.outcomes.lengths}
+
+    @property
+    def further(self) -> dict[str, Summary]:
+        """Sums of the answers of any other strategy, by its name."""
+        return {name: one for name, one in self._sums.items() if isinstance(name, str)}
+
+    @cached_property
+    def outcomes(self) -> OutcomeMatrix:
+        """The same answers row by row, for choosing."""
+        questions = zip(self.manifest["rows"], self.manifest["questions"], strict=True)
+        return OutcomeMatrix.of(self._complete, dict(questions))
+
+    @cached_property
+    def methods(self) -> Mapping[str, int]:
+        """How many teacher answers are cut in which way; see `CUT_METHODS`."""
+        lines = [line for line in self.folder.lines if line["type"] == "cut"]
+        return Counter({line["row"]: line["method"] for line in lines}.values())
+
+    @property
+    def checks(self) -> tuple[dict[str, Any], ...]:
+        """Guidances the teacher was asked for again, and whether they were those cut before."""
+        return tuple(line for line in self.folder.lines if line["type"] == "check")
+
+    @cached_property
+    def gates(self) -> tuple[ThresholdGate, ...]:
+        """Gates that had the student answer, at some threshold."""
+        return measured(self.manifest["settings"])
 
     def choose(
         self,
@@ -172,25 +194,26 @@ class Sweep(EvaluationResult):
         else:
             goal = Goal(max_loss=max_loss, price_per_point=price_per_point, share=share)
             choice = choose_per_question(self.outcomes, goal, seed=seed, cut=cut)
-        same = {
-            "min_tokens": swept.get("min_tokens", 0),
-            "teacher_prompt": self.teacher_prompt,
-        }
-        return replace(choice, policy=replace(choice.policy, **same))
+        policy = replace(
+            choice.policy,
+            min_tokens=swept.get("min_tokens", 0),
+            teacher_prompt=self.teacher_prompt,
+        )
+        return replace(choice, policy=policy)
 
     def _as_measured(self, gate: ThresholdGate) -> ThresholdGate:
         """Return a gate that reads answers as the measured one; refuse another of its kind."""
-        for one in self.gates:
-            if one.kind == gate.kind:
-                answer_of: Any = getattr(one, "answer_of", None)
-                read: Any = gate.reading(answer_of)
-                if described(read) != described(one):
-                    raise ValueError(
-                        f"gate={gate} is not the gate that was measured, {one}; give choose() that "
-                        "one, or measure yours with sweep(gates=[...]) into another folder"
-                    )
-                return read  # type: ignore[no-any-return]
-        return gate
+        known = next((one for one in self.gates if one.kind == gate.kind), None)
+        if known is None:
+            return gate
+        answer_of: Any = getattr(known, "answer_of", None)
+        read: Any = gate.reading(answer_of)
+        if described(read) != described(known):
+            raise ValueError(
+                f"gate={gate} is not the gate that was measured, {known}; give choose() that "
+                "one, or measure yours with sweep(gates=[...]) into another folder"
+            )
+        return read  # type: ignore[no-any-return]
 
     def frontiers(self) -> dict[str, list[OperatingPoint]]:
         """Return the points that no cheaper one is as accurate as, over all rows.
@@ -215,12 +238,27 @@ class Sweep(EvaluationResult):
         metrics = list(self.student.metrics)
         lengths = {str(n) if n else "0 (student alone)": one for n, one in self.by_length.items()}
         every = {**lengths, **self.further, "all (teacher alone)": self.teacher}
-        head = ["guidance tokens", "accuracy (95%)", *metrics, "unparsed", "leak"]
-        head += ["teacher tokens", "$ per 1,000", "of teacher", "seconds"]
+        full = self.teacher.teacher.completion_tokens
         return Table(
             title=f"{self.task_name}: {self.student.rows} questions",
-            head=head,
-            rows=[self._line(name, one, metrics) for name, one in every.items()],
+            head=[
+                *("guidance tokens", "accuracy (95%)", *metrics, "unparsed", "leak"),
+                *("teacher tokens", "$ per 1,000", "of teacher", "seconds"),
+            ],
+            rows=[
+                [
+                    name,
+                    accuracy(one),
+                    *(percent(one.metrics[metric]) for metric in metrics),
+                    percent(one.unparsed),
+                    leak(one),
+                    percent(one.teacher.completion_tokens / full) if full else "?",
+                    per_thousand(one),
+                    of_bill(one, self.teacher),
+                    f"{one.seconds:.2f}",
+                ]
+                for name, one in every.items()
+            ],
             notes=[
                 "leak: how often the guidance alone contains the answer",
                 "teacher tokens: share of the completion tokens of teacher-only answers; "
@@ -229,27 +267,10 @@ class Sweep(EvaluationResult):
                 "its whole answer",
                 *(f"cut: {count} answers, {CUT_METHODS[m]}" for m, count in self.methods.items()),
                 *self._check_notes(),
-                *agreement_notes(self.gates, self.student, self.further),
+                *self._gate_notes(),
                 *self.notes(),
             ],
         )
-
-    def _line(self, name: str, one: Summary, metrics: list[str]) -> list[str]:
-        tokens, full = one.teacher.completion_tokens, self.teacher.teacher.completion_tokens
-        against = "?"
-        if one.cost is not None and self.teacher.cost:
-            against = percent(float(one.cost / self.teacher.cost))
-        return [
-            name,
-            share(one.accuracy, one.interval),
-            *(percent(one.metrics[metric]) for metric in metrics),
-            percent(one.unparsed),
-            "-" if one.length is None else percent(one.leaked),
-            percent(tokens / full) if full else "?",
-            per_thousand(one),
-            against,
-            f"{one.seconds:.2f}",
-        ]
 
     def notes(self) -> list[str]:
         """Return what the tables' numbers do not include."""
@@ -279,6 +300,21 @@ class Sweep(EvaluationResult):
             f"asked again at {lengths} tokens: {same} of {len(self.checks)} guidances were the "
             f"ones that had been cut; that cost ${cost:.6f} more"
         ]
+
+    def _gate_notes(self) -> list[str]:
+        """Say what measuring took, of gates that had the student answer."""
+        notes, base = [], self.student.student.completion_tokens
+        for gate in self.gates:
+            if (vote := self.further.get(str(gate.shown_as))) is None:
+                continue
+            tokens = vote.student.completion_tokens
+            times = f", {tokens / base:.1f} times those of one answer" if base else ""
+            notes.append(
+                f"{gate.shown_as}: the student's answers by which the gate {gate.kind!r} decides; "
+                f"they took {tokens / vote.rows:.0f} completion tokens of the student a question"
+                f"{times}, which every answer of that gate pays for"
+            )
+        return notes
 
     def choices(self) -> dict[str, Choice]:
         """Return what `choose` finds without a gate, and with one if there are confidences.
@@ -333,15 +369,15 @@ class Sweep(EvaluationResult):
 
     def _price_table(self) -> Table:
         kinds = [kind for kind in self.frontiers() if kind not in ("teacher only", "student only")]
-        prices = {goal: [self.price_of(goal, kind) for kind in kinds] for goal in self.goals()}
-        written = self.outcomes.written
+
+        def cell(goal: float, kind: str) -> str:
+            price = self.price_of(goal, kind)
+            return "-" if price is None else written(price, self.outcomes.priced)
+
         return Table(
             title=f"What an accuracy costs, {self.outcomes.price_name}",
             head=["accuracy of at least", *kinds],
-            rows=[
-                [percent(goal), *("-" if price is None else written(price) for price in line)]
-                for goal, line in prices.items()
-            ],
+            rows=[[percent(goal), *(cell(goal, kind) for kind in kinds)] for goal in self.goals()],
             notes=["the cheapest of each kind, picked by looking at all rows"],
         )
 

@@ -4,76 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
-from langchain_gkt.errors import share_number
 from langchain_gkt.evaluation.results.answer_table import TEACHER_ALONE
-from langchain_gkt.evaluation.results.choice import Choice, check_max_loss, shuffled
+from langchain_gkt.evaluation.results.choice import Choice, Goal, shuffled
+from langchain_gkt.evaluation.results.frontier import worthwhile
 from langchain_gkt.evaluation.results.outcomes import (
     CONFIDENCE_GATES,
     OperatingPoint,
     OutcomeMatrix,
+    most_accurate,
 )
 from langchain_gkt.evaluation.results.per_question.learning import (
     FEWEST_ROWS,
     predictors,
     prices_to_try,
     values_of_rows,
-    worthwhile,
 )
-from langchain_gkt.evaluation.results.per_question.random_mix import (
-    Answered,
-    RandomMix,
-    random_mix,
-)
-from langchain_gkt.gates import Gate, LearnedGate, Predictor
+from langchain_gkt.evaluation.results.per_question.random_mix import RandomMix, random_mix
+from langchain_gkt.gates import Gate, LearnedGate
 from langchain_gkt.gates.calibration import threshold_for
 from langchain_gkt.guidance import Cut, GuidancePolicy
 
 _FOLDS = 5
 PREDICTOR, RANDOM = "predictor", "random mix"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Goal:
-    """What is wanted of a way to answer.
-
-    Attributes:
-        max_loss: Accuracy that may be given up against the best way; the cheapest is taken.
-        price_per_point: What a point of accuracy is worth, in the unit of the costs; then the way
-            that is worth most after its price is taken. None to choose by ``max_loss``.
-        share: In how many of the questions the teacher is asked; None for any.
-    """
-
-    max_loss: float = 0.02
-    price_per_point: float | None = None
-    share: float | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse what makes no sense."""
-        price = self.price_per_point
-        check_max_loss(self.max_loss)
-        number = isinstance(price, int | float) and not isinstance(price, bool)
-        if price is not None and not (number and 0 < price < float("inf")):
-            raise ValueError(
-                "price_per_point must be a number above 0, in the unit of the sweep's costs, not "
-                f"{price!r}"
-            )
-        if self.share is not None:
-            share_number("share", self.share)
-
-    def best(self, points: Sequence[OperatingPoint], most: float) -> int:
-        """Return the best point's number; ``most`` is the accuracy of the best way there is."""
-        numbers = range(len(points))
-        if self.price_per_point is not None:
-            worth = [100 * p.accuracy - p.cost / self.price_per_point for p in points]
-            return max(numbers, key=lambda i: (worth[i], -points[i].cost))
-        # With a share, not every accuracy can be had.
-        most = max(p.accuracy for p in points) if self.share is not None else most
-        enough = [i for i in numbers if points[i].accuracy >= most - self.max_loss]
-        if not enough:
-            return max(numbers, key=lambda i: (points[i].accuracy, -points[i].cost))
-        return min(enough, key=lambda i: (points[i].cost, -points[i].accuracy))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +41,8 @@ class Tested:
         mix: The random mix of fixed ways, against the predictor.
     """
 
-    predictor: Answered
-    rivals: Mapping[str, Answered]
+    predictor: OperatingPoint
+    rivals: Mapping[str, OperatingPoint]
     mix: RandomMix
 
 
@@ -101,7 +56,6 @@ class PerQuestionChoice(Choice):
     Attributes:
         goal: What was wanted.
         train_rows: How many rows it was learned from.
-        choose_rows: How many its length and its price were chosen by.
         tested: Predictor and rivals on the unseen rows.
         cross_fitted: The same over all rows: each is answered by a predictor, and by rivals,
             that were made from others.
@@ -110,22 +64,30 @@ class PerQuestionChoice(Choice):
 
     goal: Goal
     train_rows: int
-    choose_rows: int
     tested: Tested
     cross_fitted: Tested
     outcomes: OutcomeMatrix
 
+    @property
+    def choose_rows(self) -> int:
+        """How many rows its length and its price were chosen by."""
+        return self.chosen.rows
+
+    @property
+    def seen_rows(self) -> int:
+        """How many rows it was made from."""
+        return self.train_rows + self.choose_rows
+
     def __str__(self) -> str:
         """Return the choice in a few sentences."""
-        mine, mix = self.tested.predictor, self.tested.mix
-        low, high = mine.interval
+        mix, (low, high) = self.tested.mix, self.unseen.interval
         claim = "ahead of" if mix.is_beaten else "not surely ahead of"
         return (
-            f"per question ({mine.guidance}): {mine.accuracy:.1%} right on {self.unseen_rows} "
-            f"unseen rows (95% interval {low:.1%} to {high:.1%}), at {self.unseen.price} against "
-            f"{self.best.price} for {self.best.guidance}, which is right on "
-            f"{self.best.accuracy:.1%} of them; {claim} a random router that costs the same: "
-            f"{100 * mix.gain:+.1f} points ({100 * mix.gain_interval[0]:+.1f} to "
+            f"per question ({self.unseen.guidance}): {self.unseen.accuracy:.1%} right on "
+            f"{self.unseen_rows} unseen rows (95% interval {low:.1%} to {high:.1%}), at "
+            f"{self.unseen.price} against {self.best.price} for {self.best.guidance}, which is "
+            f"right on {self.best.accuracy:.1%} of them; {claim} a random router that costs the "
+            f"same: {100 * mix.gain:+.1f} points ({100 * mix.gain_interval[0]:+.1f} to "
             f"{100 * mix.gain_interval[1]:+.1f})"
         )
 
@@ -150,21 +112,19 @@ def choose_per_question(
     third = len(order) // 3
     train, choose, unseen = order[:third], order[third : 2 * third], order[2 * third :]
     seen = [*train, *choose]
-    length, predictor = _learned(outcomes, goal, train, choose)
-    tested = _test(outcomes, goal, (length, predictor), seen, unseen)
-    best = max(_fixed_points(outcomes, seen), key=lambda p: (p.accuracy, -p.cost))
+    chosen = _learn(outcomes, goal, train, choose)
+    assert isinstance(chosen.gate, LearnedGate)
+    points = _compete(outcomes, goal, chosen, seen, unseen)
+    best = most_accurate(_fixed(outcomes, seen))
     return PerQuestionChoice(
-        policy=GuidancePolicy(tokens=length, cut=cut, predictor=predictor),
+        policy=GuidancePolicy(tokens=chosen.length, cut=cut, predictor=chosen.gate.predictor),
         max_loss=goal.max_loss,
-        chosen=_apply(outcomes, length, predictor, choose).point(outcomes, length),
-        unseen=tested[PREDICTOR].point(outcomes, length),
+        chosen=chosen,
+        unseen=points[PREDICTOR],
         best=outcomes.point(best.length, only=unseen),
-        seen_rows=2 * third,
-        unseen_rows=len(unseen),
         goal=goal,
         train_rows=third,
-        choose_rows=third,
-        tested=_tested(outcomes, tested, worthwhile(outcomes, seen), unseen),
+        tested=_tested(outcomes, points, worthwhile(outcomes, seen), unseen),
         cross_fitted=_cross_fit(outcomes, goal, order),
         outcomes=outcomes,
     )
@@ -188,58 +148,44 @@ def _refuse_poor(outcomes: OutcomeMatrix) -> None:
         )
 
 
-def _fixed_points(outcomes: OutcomeMatrix, rows: Sequence[int]) -> list[OperatingPoint]:
+def _fixed(outcomes: OutcomeMatrix, rows: Sequence[int]) -> list[OperatingPoint]:
     return [outcomes.point(n, only=rows) for n in (*outcomes.lengths, TEACHER_ALONE)]
 
 
-def _learned(
+def _learn(
     outcomes: OutcomeMatrix, goal: Goal, train: Sequence[int], choose: Sequence[int]
-) -> tuple[int, Predictor]:
+) -> OperatingPoint:
     """Learn predictors from one part of the rows, and choose length and price by another."""
-    learned = list[tuple[int, Predictor]]()
-    for length, predictor in predictors(outcomes, train).items():
-        values = values_of_rows(outcomes, train, predictor.probe_tokens)
-        prices = prices_to_try(predictor, values)
+    points = list[OperatingPoint]()
+    for length, learned in predictors(outcomes, train).items():
         if goal.price_per_point is not None:
             prices = [goal.price_per_point]
+        else:
+            values = values_of_rows(outcomes, train, learned.probe_tokens)
+            prices = prices_to_try(learned, values)
         for price in prices:
-            one = replace(predictor, price_per_point=price)
+            gate = LearnedGate(predictor=replace(learned, price_per_point=price))
             if goal.share is not None:
-                rows = [*train, *choose]
-                scores = [one.predict_from(outcomes.features[row]).score for row in rows]
-                one = replace(one, threshold=threshold_for(scores, goal.share))
-            learned.append((length, one))
-    points = [_apply(outcomes, *pair, choose).point(outcomes, pair[0]) for pair in learned]
-    return learned[goal.best(points, max(p.accuracy for p in _fixed_points(outcomes, choose)))]
+                scores = [gate.score(outcomes.features[row]) for row in (*train, *choose)]
+                gate = gate.asking_above(threshold_for(scores, goal.share))
+            points.append(outcomes.point(length, gate, only=choose))
+    return goal.best(points, max(point.accuracy for point in _fixed(outcomes, choose)))
 
 
-def _apply(
-    outcomes: OutcomeMatrix, length: int, predictor: Predictor, rows: Sequence[int]
-) -> Answered:
-    """Answer rows as a chain with this predictor would."""
-    way = length, LearnedGate(predictor=predictor)
-    settings = outcomes.settings_by_row(*way, rows)
-    some, whole = (f"{settings.count(n) / len(rows):.0%}" for n in (length, TEACHER_ALONE))
-    words = f"{length} tokens for {some}, whole answer for {whole}"
-    return Answered.of(PREDICTOR, words, outcomes, way, rows)
-
-
-def _test(
+def _compete(
     outcomes: OutcomeMatrix,
     goal: Goal,
-    learned: tuple[int, Predictor],
+    chosen: OperatingPoint,
     seen: Sequence[int],
     unseen: Sequence[int],
-) -> dict[str, Answered]:
+) -> dict[str, OperatingPoint]:
     """Answer unseen rows by a predictor, and by rivals that are chosen on the seen rows."""
-    answered = {PREDICTOR: _apply(outcomes, *learned, unseen)}
-    most = max(point.accuracy for point in _fixed_points(outcomes, seen))
+    points = {PREDICTOR: outcomes.point(chosen.length, chosen.gate, only=unseen)}
+    most = max(point.accuracy for point in _fixed(outcomes, seen))
     for kind, ways in _rivals(outcomes, goal, seen).items():
-        points = [outcomes.point(*way, only=seen) for way in ways]
-        best = points[goal.best(points, most)]
-        words = best.guidance if best.gate is None else f"{best.guidance} below {best.asks_below}"
-        answered[kind] = Answered.of(kind, words, outcomes, (best.length, best.gate), unseen)
-    return answered
+        best = goal.best([outcomes.point(*way, only=seen) for way in ways], most)
+        points[kind] = outcomes.point(best.length, best.gate, only=unseen)
+    return points
 
 
 _Way = tuple[int, Gate | None]
@@ -248,45 +194,57 @@ _Way = tuple[int, Gate | None]
 def _rivals(outcomes: OutcomeMatrix, goal: Goal, seen: Sequence[int]) -> dict[str, list[_Way]]:
     """Return what each rival may choose among: length and gate."""
     fixed: list[_Way] = [(length, None) for length in outcomes.lengths]
-    whole: list[_Way] = [(0, None), (TEACHER_ALONE, None)]
+    student: list[_Way] = [(0, None)]
+    teacher: list[_Way] = [(TEACHER_ALONE, None)]
     rivals = {"fixed length": fixed}
     if outcomes.tells_confidence:
         gates = outcomes.gates(seen)
-        ungated = fixed, whole
+        gated: list[_Way] = [(n, gate) for gate in gates for n in outcomes.lengths if n]
+        cascade: list[_Way] = [(TEACHER_ALONE, gate) for gate in gates]
+        rivals["gated length"] = [*fixed, *gated]
+        rivals["cascade of whole answers"] = [*student, *teacher, *cascade]
         if goal.share is not None:
             best = outcomes.best_gate(seen, CONFIDENCE_GATES)
             scores = [outcomes.scores(best)[row] for row in seen]
-            gates = [best.asking_above(threshold_for(scores, goal.share))]
-            ungated = [], []
-        guided: list[_Way] = [(n, gate) for gate in gates for n in outcomes.lengths if n]
-        rivals["gated length"] = [*ungated[0], *guided]
-        cascade: list[_Way] = [(TEACHER_ALONE, gate) for gate in gates]
-        rivals["cascade of whole answers"] = [*ungated[1], *cascade]
-    return {**rivals, "student alone": whole[:1], "teacher alone": whole[1:]}
+            gate = best.asking_above(threshold_for(scores, goal.share))
+            rivals["gated length"] = [(n, gate) for n in outcomes.lengths if n]
+            rivals["cascade of whole answers"] = [(TEACHER_ALONE, gate)]
+    return {**rivals, "student alone": student, "teacher alone": teacher}
 
 
 def _tested(
     outcomes: OutcomeMatrix,
-    answered: Mapping[str, Answered],
+    points: Mapping[str, OperatingPoint],
     hull: Sequence[int],
     rows: Sequence[int],
 ) -> Tested:
-    fixed = [Answered.of(RANDOM, "", outcomes, (n, None), rows) for n in hull]
-    rivals = {kind: one for kind, one in answered.items() if kind != PREDICTOR}
-    mine = answered[PREDICTOR]
-    return Tested(predictor=mine, rivals=rivals, mix=random_mix(mine, fixed))
+    rivals = dict(points)
+    predictor = rivals.pop(PREDICTOR)
+    mix = random_mix(predictor, [outcomes.point(length, only=rows) for length in hull])
+    return Tested(predictor=predictor, rivals=rivals, mix=mix)
 
 
 def _cross_fit(outcomes: OutcomeMatrix, goal: Goal, order: Sequence[int]) -> Tested:
     """Answer every row by a predictor, and by rivals, that have not seen it."""
-    parts = list[dict[str, Answered]]()
     folds = [order[i::_FOLDS] for i in range(_FOLDS)]
+    parts = list[dict[str, OperatingPoint]]()
     for fold in folds:
         unseen = set(fold)
         seen = [row for row in order if row not in unseen]
         half = len(seen) // 2
-        learned = _learned(outcomes, goal, seen[:half], seen[half:])
-        parts.append(_test(outcomes, goal, learned, seen, fold))
-    joined = {kind: Answered.joined([part[kind] for part in parts]) for kind in parts[0]}
+        chosen = _learn(outcomes, goal, seen[:half], seen[half:])
+        parts.append(_compete(outcomes, goal, chosen, seen, fold))
     rows = [row for fold in folds for row in fold]
+    joined = {kind: _joined([part[kind] for part in parts]) for kind in parts[0]}
     return _tested(outcomes, joined, worthwhile(outcomes, rows), rows)
+
+
+def _joined(parts: Sequence[OperatingPoint]) -> OperatingPoint:
+    """Join what one kind of way gave on different rows."""
+    ways = {part.way for part in parts}
+    return replace(
+        parts[0],
+        gate=None,
+        outcomes=tuple(chain.from_iterable(part.outcomes for part in parts)),
+        words=ways.pop() if len(ways) == 1 else "varies",
+    )

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from langchain_gkt.evaluation.results.answer_table import TEACHER_ALONE
+from langchain_gkt.evaluation.results.frontier import worthwhile
 from langchain_gkt.evaluation.results.outcomes import (
     CONFIDENCE_GATES,
-    OperatingPoint,
     OutcomeMatrix,
+    most_accurate,
 )
 from langchain_gkt.gates.learned import (
     VERSION,
@@ -61,7 +62,7 @@ def predictors(outcomes: OutcomeMatrix, rows: Sequence[int]) -> dict[int, Predic
     inner = [length for length in worthwhile(outcomes, rows) if length not in (0, TEACHER_ALONE)]
     if not inner:
         points = [outcomes.point(length, only=rows) for length in outcomes.lengths if length]
-        inner = [max(points, key=lambda p: (p.accuracy, -p.cost)).length]
+        inner = [most_accurate(points).length]
     fitted = {n: _fit(outcomes, n, rows, values) for n in (0, *inner, TEACHER_ALONE)}
     return {
         length: Predictor(
@@ -92,29 +93,6 @@ def _refuse_few_helped(outcomes: OutcomeMatrix, rows: Sequence[int]) -> None:
         f"{len(rows)} rows to learn from these are {helped}; it needs {_FEWEST_HELPED}: sweep "
         f"{wanted}"
     )
-
-
-def worthwhile(outcomes: OutcomeMatrix, rows: Sequence[int]) -> list[int]:
-    """Return the lengths that no random mix of others beats: the hull of accuracy over cost.
-
-    Returns:
-        Lengths, the cheapest first; 0 stands for the student alone, `TEACHER_ALONE` for the
-        teacher alone.
-    """
-    points = [outcomes.point(n, only=rows) for n in (*outcomes.lengths, TEACHER_ALONE)]
-    hull: list[OperatingPoint] = []
-    for point in sorted(points, key=lambda p: (p.cost, -p.accuracy)):
-        if hull and point.accuracy <= hull[-1].accuracy:
-            continue
-        while len(hull) > 1 and _slope(hull[-2], hull[-1]) <= _slope(hull[-1], point):
-            hull.pop()
-        hull.append(point)
-    return [point.length for point in hull]
-
-
-def _slope(first: OperatingPoint, second: OperatingPoint) -> float:
-    rise, run = second.accuracy - first.accuracy, second.cost - first.cost
-    return rise / run if run else math.inf
 
 
 def prices_to_try(predictor: Predictor, values: Sequence[Sequence[float]]) -> list[float]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from langchain_gkt.evaluation.results.base import percent, share
-from langchain_gkt.evaluation.results.outcomes import OutcomeMatrix
+from langchain_gkt.evaluation.results.choice import Goal
+from langchain_gkt.evaluation.results.outcomes import OperatingPoint, OutcomeMatrix, written
 from langchain_gkt.evaluation.results.per_question.choice import (
+    PREDICTOR,
     RANDOM,
-    Goal,
     PerQuestionChoice,
     Tested,
 )
-from langchain_gkt.evaluation.results.per_question.random_mix import Answered
 from langchain_gkt.evaluation.results.statistics import mcnemar
+from langchain_gkt.evaluation.results.summary import percent, share
 from langchain_gkt.gates.learned import Predictor
 from langchain_gkt.reporting.table import Table
 
@@ -55,28 +55,24 @@ def _goal_notes(goal: Goal) -> list[str]:
 
 
 def _comparison(title: str, tested: Tested, outcomes: OutcomeMatrix, notes: list[str]) -> Table:
-    alone = tested.rivals["teacher alone"]
-    mine, mix = tested.predictor, tested.mix
+    alone, predictor, mix = tested.rivals["teacher alone"], tested.predictor, tested.mix
 
-    def line(one: Answered) -> list[str]:
-        lead = "-"
-        if one is not mine:
-            test = mcnemar(mine.right, one.right, (mine.kind, one.kind))
-            lead = f"{100 * test.difference:+.1f} (p {test.p_value:.2g})"
-        return [
-            one.kind,
-            one.guidance,
-            share(one.accuracy, one.interval),
-            percent(one.share_asked),
-            outcomes.written(one.mean_cost),
-            percent(one.mean_cost / alone.mean_cost) if alone.mean_cost else "?",
-            lead,
-        ]
+    def price(cost: float | None) -> list[str]:
+        if cost is None:
+            return ["-", "-"]
+        of_teacher = percent(cost / alone.cost) if alone.cost else "?"
+        return [written(cost, outcomes.priced), of_teacher]
 
-    drawn = [f"{RANDOM} of equal accuracy", "drawn by lot", percent(mine.accuracy), "-", "-", "-"]
-    if mix.cost is not None:
-        part = percent(mix.cost / alone.mean_cost) if alone.mean_cost else "?"
-        drawn = [*drawn[:4], outcomes.written(mix.cost), part]
+    def line(kind: str, point: OperatingPoint) -> list[str]:
+        accuracy = share(point.accuracy, point.interval)
+        return [kind, point.way, accuracy, percent(point.asked), *price(point.cost)]
+
+    def lead(kind: str, rival: OperatingPoint) -> str:
+        pairs = zip(predictor.outcomes, rival.outcomes, strict=True)
+        ours, theirs = zip(*((one.right, other.right) for one, other in pairs), strict=True)
+        test = mcnemar(ours, theirs, (PREDICTOR, kind))
+        return f"{100 * test.difference:+.1f} (p {test.p_value:.2g})"
+
     against = (
         f"the predictor's bill is {_interval(mix.bill, mix.bill_interval, '.0%')} of it"
         if mix.cost is not None
@@ -86,7 +82,8 @@ def _comparison(title: str, tested: Tested, outcomes: OutcomeMatrix, notes: list
     claim = "more than chance explains" if mix.is_beaten else "which chance may explain"
     if mix.gain <= 0:
         claim = "so it is not better than drawing lots"
-    kept = mine.accuracy / alone.accuracy if alone.accuracy else 0.0
+    kept = predictor.accuracy / alone.accuracy if alone.accuracy else 0.0
+    equal = [f"{RANDOM} of equal accuracy", "drawn by lot", percent(predictor.accuracy), "-"]
     return Table(
         title=title,
         head=[
@@ -98,7 +95,11 @@ def _comparison(title: str, tested: Tested, outcomes: OutcomeMatrix, notes: list
             "of teacher",
             "predictor leads by (McNemar)",
         ],
-        rows=[line(mine), [*drawn, "+0.0"], *map(line, tested.rivals.values())],
+        rows=[
+            [*line(PREDICTOR, predictor), "-"],
+            [*equal, *price(mix.cost), "+0.0"],
+            *([*line(kind, one), lead(kind, one)] for kind, one in tested.rivals.items()),
+        ],
         notes=[
             f"{RANDOM}: a router that draws lots between the fixed ways that no mix of others "
             f"beats; {against}; of a mix that costs what the predictor costs it is "

@@ -15,7 +15,8 @@ from support.models.exam import PRICE, pair, task
 from langchain_gkt import GuidancePolicy
 from langchain_gkt.evaluation import compare, sweep
 from langchain_gkt.evaluation.results.choice import choose_among
-from langchain_gkt.evaluation.results.outcomes import OutcomeMatrix, frontiers
+from langchain_gkt.evaluation.results.frontier import frontiers
+from langchain_gkt.evaluation.results.outcomes import OutcomeMatrix
 from langchain_gkt.gates.first_tokens import first_token_signals
 from langchain_gkt.students.protocol import FirstToken
 

@@ -11,14 +11,14 @@ import pandas
 import pytest
 
 from langchain_gkt.evaluation.results.answer_table import TEACHER_ALONE
-from langchain_gkt.evaluation.results.outcomes import OutcomeMatrix
+from langchain_gkt.evaluation.results.choice import Goal
+from langchain_gkt.evaluation.results.frontier import worthwhile
+from langchain_gkt.evaluation.results.outcomes import OperatingPoint, Outcome, OutcomeMatrix
 from langchain_gkt.evaluation.results.per_question.choice import (
-    Goal,
     PerQuestionChoice,
     choose_per_question,
 )
-from langchain_gkt.evaluation.results.per_question.learning import worthwhile
-from langchain_gkt.evaluation.results.per_question.random_mix import Answered, random_mix
+from langchain_gkt.evaluation.results.per_question.random_mix import random_mix
 from langchain_gkt.evaluation.results.per_question.tables import tables
 from langchain_gkt.gates.first_tokens import first_token_signals
 from langchain_gkt.students.protocol import FirstToken
@@ -57,7 +57,7 @@ def test_a_structure_that_is_there_is_found(told) -> None:
     assert (found.train_rows, found.choose_rows, found.unseen_rows) == (60, 60, 60)
     teacher = found.tested.rivals["teacher alone"]
     assert found.unseen.accuracy >= 0.9 * teacher.accuracy
-    assert found.unseen.cost < 0.65 * teacher.mean_cost
+    assert found.unseen.cost < 0.65 * teacher.cost
     assert found.tested.mix.is_beaten and found.cross_fitted.mix.is_beaten
     assert found.cross_fitted.mix.bill < 0.8
     assert "ahead of a random router" in str(found) and "not surely" not in str(found)
@@ -107,9 +107,9 @@ def test_the_three_parts_share_no_row() -> None:
 def test_every_row_is_unseen_once_in_the_cross_fit() -> None:
     outcomes = made(4, 75)
     tested = choose_per_question(outcomes, Goal()).cross_fitted
-    assert len(tested.predictor.right) == 75
+    assert tested.predictor.rows == 75
     for kind, length in (("student alone", 0), ("teacher alone", TEACHER_ALONE)):
-        assert sum(tested.rivals[kind].right) == sum(outcomes.right[length])
+        assert tested.rivals[kind].right == sum(outcomes.right[length])
 
 
 @pytest.mark.slow
@@ -118,10 +118,8 @@ def test_a_share_of_the_questions_is_asked(share) -> None:
     outcomes = made(5, 180)
     found = choose_per_question(outcomes, Goal(share=share))
     assert found.unseen.asked == pytest.approx(share, abs=0.2)
-    assert found.tested.rivals["cascade of whole answers"].share_asked == pytest.approx(
-        share, abs=0.2
-    )
-    assert found.cross_fitted.predictor.share_asked == pytest.approx(share, abs=0.06)
+    assert found.tested.rivals["cascade of whole answers"].asked == pytest.approx(share, abs=0.2)
+    assert found.cross_fitted.predictor.asked == pytest.approx(share, abs=0.06)
 
 
 @pytest.mark.slow
@@ -188,14 +186,9 @@ def test_of_fixed_ways_only_the_hull_is_mixed() -> None:
     assert 30 not in hull
 
 
-def answered(right: int, cost: float, count: int = 100) -> Answered:
-    return Answered(
-        kind="made",
-        guidance="",
-        right=tuple(i < right for i in range(count)),
-        cost=(cost,) * count,
-        asked=(True,) * count,
-    )
+def answered(right: int, cost: float, count: int = 100) -> OperatingPoint:
+    outcomes = (Outcome(10, i < right, cost, True) for i in range(count))
+    return OperatingPoint(length=10, outcomes=tuple(outcomes))
 
 
 @pytest.mark.slow

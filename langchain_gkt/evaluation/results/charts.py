@@ -1,0 +1,114 @@
+"""The charts of comparisons and sweeps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import cycle
+from typing import TYPE_CHECKING, Any
+
+from langchain_gkt.evaluation.results.answer_table import STUDENT, TEACHER
+from langchain_gkt.evaluation.results.outcomes import OperatingPoint
+from langchain_gkt.evaluation.results.summary import Summary
+from langchain_gkt.reporting.charts import COLOURS, new_figure, percent_axis
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_TEACHER, _STUDENT, _GUIDED = COLOURS[:3]
+_GREY = "#666666"
+_LOOKS = {
+    "fixed length": ("o", _GUIDED),
+    "gated": ("^", COLOURS[3]),
+    "both": ("s", COLOURS[4]),
+    "agreement": ("D", COLOURS[5]),
+    "teacher only": ("*", _TEACHER),
+    "student only": ("X", _STUDENT),
+}
+
+
+def accuracy_chart(
+    by_length: Mapping[int, Summary], alone: Summary, further: Mapping[str, Summary]
+) -> Figure:
+    """Draw accuracy over the guidance length, with its intervals, and the leak."""
+    figure, [axes] = new_figure()
+    lengths, every = list(by_length), list(by_length.values())
+    lows, highs = zip(*(one.interval for one in every), strict=True)
+    band = {"color": _GUIDED, "alpha": 0.2, "linewidth": 0, "label": "95% interval"}
+    axes.fill_between(lengths, lows, highs, **band)
+    accuracy = [one.accuracy for one in every]
+    axes.plot(lengths, accuracy, marker="o", color=_GUIDED, label="guided")
+    leaks = [one.leaked for one in every[1:]]
+    name = "guidance already holds the answer"
+    axes.plot(lengths[1:], leaks, linestyle=":", color=_GREY, label=name)
+    axes.axhline(alone.accuracy, color=_TEACHER, linestyle="--", label="teacher alone")
+    axes.axhline(by_length[0].accuracy, color=_STUDENT, linestyle="-.", label="student alone")
+    for name, one in further.items():
+        axes.axhline(one.accuracy, label=name)
+    axes.set_title(f"Accuracy by guidance length, {alone.rows} questions", loc="left")
+    return _of_accuracies(figure, axes, xlabel="guidance tokens", columns=3)
+
+
+def frontier_chart(kinds: Mapping[str, list[OperatingPoint]], price: str) -> Figure:
+    """Draw accuracy against cost.
+
+    Args:
+        kinds: Points by kind or policy, the cheapest first; ``teacher only`` and ``student only``
+            may be followed by a comma and a policy.
+        price: The unit of the costs.
+    """
+    figure, [axes] = new_figure()
+    for kind, points in kinds.items():
+        marker, _ = _LOOKS.get(kind.partition(",")[0], ("o", None))
+        _, colour = _LOOKS.get(kind, ("", None))
+        look: dict[str, Any] = {"linestyle": "-", "markersize": 5}
+        if marker in "*X":
+            look = {"linestyle": "none", "markersize": 12}
+        costs, accuracies = zip(*((p.cost, p.accuracy) for p in points), strict=True)
+        axes.plot(costs, accuracies, marker=marker, color=colour, label=kind, alpha=0.9, **look)
+    ends = [kinds[kind][0] for kind in ("student only", "teacher only") if kinds.get(kind)]
+    if len(ends) == 2:
+        costs, accuracies = zip(*((p.cost, p.accuracy) for p in ends), strict=True)
+        axes.plot(costs, accuracies, linestyle=":", color=_GREY, label="random router", alpha=0.9)
+    axes.set_title("Accuracy for its cost", loc="left")
+    axes.set_xlim(left=0)
+    return _of_accuracies(figure, axes, xlabel=price, columns=5)
+
+
+def _of_accuracies(figure: Figure, axes: Any, *, xlabel: str, columns: int) -> Figure:
+    axes.set(xlabel=xlabel, ylabel="accuracy", ylim=(0, 1.03))
+    percent_axis(axes)
+    handles = axes.get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=columns, frameon=False)
+    return figure
+
+
+def accuracy_and_price_chart(summaries: Mapping[str, Summary]) -> Figure:
+    """Draw the accuracy by strategy, and what the teacher costs per answer, its prompts apart."""
+    figure, [accuracy_axes, price_axes] = new_figure(8, 3.4, panels=2)
+    every, names, others = list(summaries.values()), list(summaries), cycle(COLOURS[2:])
+    ends: dict[str, str] = {TEACHER: _TEACHER, STUDENT: _STUDENT}
+    colours = [ends.get(mode) or next(others) for mode in summaries]
+    accuracy = [one.accuracy for one in every]
+    errors = [
+        [one.accuracy - one.interval[0] for one in every],
+        [one.interval[1] - one.accuracy for one in every],
+    ]
+    accuracy_axes.bar(names, accuracy, color=colours, yerr=errors, capsize=4)
+    title = f"Accuracy, {every[0].rows} questions (95%)"
+    accuracy_axes.set_title(title, loc="left", fontsize=11)
+    accuracy_axes.set_ylim(0, 1.05)
+    percent_axis(accuracy_axes)
+    priced = all(one.teacher.cost is not None for one in every)
+
+    def each(name: str) -> list[float]:
+        if priced:
+            money = [float(getattr(one.teacher, f"{name}_cost") or 0) for one in every]
+            return [1000 * cost / one.rows for cost, one in zip(money, every, strict=True)]
+        return [getattr(one.teacher, f"{name}_tokens") / one.rows for one in every]
+
+    prompts = each("prompt")
+    price_axes.bar(names, prompts, color=colours, alpha=0.45)
+    price_axes.bar(names, each("completion"), bottom=prompts, color=colours)
+    price_axes.set_title("The teacher's price (pale: its prompts)", loc="left", fontsize=11)
+    price_axes.set_ylabel("$ per 1,000 answers" if priced else "teacher tokens per answer")
+    return figure
