@@ -66,8 +66,8 @@ async def asweep_policies(
     folder = RunStore(out)
     keys = [task.row_key(i) for i in range(len(task.rows))]
     prompts = [task.prompt(row) for row in task.rows]
-    for one in chains.values():
-        require_recorded(one, prompts, check_lengths=shared.check_lengths)
+    for policy_chain in chains.values():
+        require_recorded(policy_chain, prompts, check_lengths=shared.check_lengths)
     asked = [str(prompt[-1].text) for prompt in prompts]
     made_with = run_settings(
         chain, task, shared.teacher_price, shared.student_price, tier=shared.tier
@@ -77,18 +77,21 @@ async def asweep_policies(
     with folder.writing(
         "policies", made_with, dict(zip(keys, asked, strict=True)), {"policies": list(chains)}
     ):
-        for name, one in chains.items():
+        for name, policy_chain in chains.items():
             reused = [
-                ReusedRun(other.folder, _shared(chains[known].teacher_prompt, one.teacher_prompt))
-                for known, other in sweeps.items()
+                ReusedRun(earlier.folder, _shared(chains[known], policy_chain))
+                for known, earlier in sweeps.items()
             ]
             inner = None if folder.path is None else folder.path / name
-            sweeps[name] = await sweep_from(reused, one, task, inner, shared)
+            sweeps[name] = await sweep_from(reused, policy_chain, task, inner, shared)
     return PolicySweep.of(folder, sweeps)
 
 
-def _shared(known: Any, new: Any) -> tuple[str, ...]:
-    return ("student", "teacher") if known == new else ("student",)
+def _shared(
+    known: GuidedKnowledgeTransferChain, new: GuidedKnowledgeTransferChain
+) -> tuple[str, ...]:
+    same = known.teacher_prompt == new.teacher_prompt
+    return ("student", "teacher") if same else ("student",)
 
 
 def _with(

@@ -22,26 +22,12 @@ _TYPES = {
 
 
 def wrong_type(message: str) -> PydanticCustomError:
-    """Return an error that a validator raises for a value of the wrong type.
-
-    Args:
-        message: What the value must be, as the rest of a sentence about the field.
-
-    Returns:
-        The error. Users see a TypeError; a plain one would lose the field's name.
-    """
+    """Return an error for a validator to raise: a plain TypeError would lose the field's name."""
     return PydanticCustomError(_WRONG_TYPE, "{text}", {"text": message})
 
 
 def plain_errors(cls: C) -> C:
-    """Make a pydantic dataclass raise TypeError and ValueError instead of ValidationError.
-
-    Args:
-        cls: The class; changed in place.
-
-    Returns:
-        The class.
-    """
+    """Make a pydantic dataclass raise TypeError and ValueError instead of ValidationError."""
     checked = cls.__init__  # type: ignore[misc]
 
     @wraps(checked)
@@ -59,14 +45,6 @@ def plain_errors(cls: C) -> C:
 def check(adapter: TypeAdapter[T], value: Any, name: str) -> T:
     """Validate one argument of a function.
 
-    Args:
-        adapter: What it must be.
-        value: The argument.
-        name: Its name, for the error.
-
-    Returns:
-        The value.
-
     Raises:
         TypeError: If its type is wrong.
         ValueError: If its type is right and its value is not.
@@ -80,24 +58,15 @@ def check(adapter: TypeAdapter[T], value: Any, name: str) -> T:
 def plain_error(
     error: ValidationError, owner: str, positional: Sequence[str] = ()
 ) -> TypeError | ValueError:
-    """Turn the first finding of a validation into an error of one sentence.
-
-    Args:
-        error: What pydantic raised.
-        owner: The name of the class or argument that was validated.
-        positional: The names of the fields that may be given without a name, in order.
-
-    Returns:
-        The error to raise in its place.
-    """
-    found = error.errors(include_url=False)[0]
-    kind, value, context = found["type"], found["input"], found.get("ctx", {})
-    place = found["loc"]
+    """Turn the first finding of a validation into an error of one sentence."""
+    first = error.errors(include_url=False)[0]
+    kind, value, context = first["type"], first["input"], first.get("ctx", {})
+    place = first["loc"]
     if place and isinstance(place[0], int) and place[0] < len(positional):
         place = (positional[place[0]], *place[1:])
-    field, given = _path(owner, place), type(value).__name__
+    field, value_type = _path(owner, place), type(value).__name__
     if kind in _TYPES:
-        return TypeError(f"{field} must be {_TYPES[kind]}, not {given}")
+        return TypeError(f"{field} must be {_TYPES[kind]}, not {value_type}")
     if kind == _WRONG_TYPE:
         return TypeError(f"{field} {context['text']}")
     if kind == "value_error":
@@ -112,7 +81,7 @@ def plain_error(
         return TypeError(f"{field} is missing")
     if kind.startswith("unexpected_"):
         return TypeError(f"{field} is not a field of {owner}")
-    return ValueError(f"{field}: {found['msg']}")
+    return ValueError(f"{field}: {first['msg']}")
 
 
 def _path(owner: str, place: tuple[int | str, ...]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, Literal
@@ -34,6 +34,14 @@ class Table:
     rows: Sequence[Sequence[str]]
     notes: Sequence[str] = ()
     styles: Sequence[RowStyle] = ()
+
+    @classmethod
+    def of(
+        cls, lines: Sequence[Mapping[str, str]], *, title: str, notes: Sequence[str] = ()
+    ) -> Table:
+        """Make a table of one or more lines that name their columns, all in the same order."""
+        rows = [list(line.values()) for line in lines]
+        return cls(title=title, head=list(lines[0]), rows=rows, notes=notes)
 
     def text(self) -> str:
         """Return aligned lines."""

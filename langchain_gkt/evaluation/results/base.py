@@ -33,7 +33,11 @@ class EvaluationResult(ABC):
 
     @cached_property
     def answers(self) -> tuple[Answer, ...]:
-        """Every finished answer, in the order of the manifest's rows."""
+        """Every finished answer, in the order of the manifest's rows.
+
+        All figures are of these, their money included: whoever prices answers otherwise does it
+        here, with other costs in the parts of both models.
+        """
         order = {row: place for place, row in enumerate(self.manifest["rows"])}
         lines = [line["answer"] for line in self.folder.lines if line["type"] == "answer"]
         latest = {answer.key: answer for answer in map(Answer.from_dict, lines)}

@@ -32,18 +32,18 @@ def accuracy_chart(
     """Draw accuracy over the guidance length, with its intervals, and the leak."""
     figure, [axes] = new_figure()
     lengths, every = list(by_length), list(by_length.values())
-    lows, highs = zip(*(one.interval for one in every), strict=True)
+    lows, highs = zip(*(summary.interval for summary in every), strict=True)
     band = {"color": _GUIDED, "alpha": 0.2, "linewidth": 0, "label": "95% interval"}
     axes.fill_between(lengths, lows, highs, **band)
-    accuracy = [one.accuracy for one in every]
+    accuracy = [summary.accuracy for summary in every]
     axes.plot(lengths, accuracy, marker="o", color=_GUIDED, label="guided")
-    leaks = [one.leaked for one in every[1:]]
+    leaks = [summary.leaked for summary in every[1:]]
     name = "guidance already holds the answer"
     axes.plot(lengths[1:], leaks, linestyle=":", color=_GREY, label=name)
     axes.axhline(alone.accuracy, color=_TEACHER, linestyle="--", label="teacher alone")
     axes.axhline(by_length[0].accuracy, color=_STUDENT, linestyle="-.", label="student alone")
-    for name, one in further.items():
-        axes.axhline(one.accuracy, label=name)
+    for name, summary in further.items():
+        axes.axhline(summary.accuracy, label=name)
     axes.set_title(f"Accuracy by guidance length, {alone.rows} questions", loc="left")
     return _of_accuracies(figure, axes, xlabel="guidance tokens", columns=3)
 
@@ -88,23 +88,23 @@ def accuracy_and_price_chart(summaries: Mapping[str, Summary]) -> Figure:
     every, names, others = list(summaries.values()), list(summaries), cycle(COLOURS[2:])
     ends: dict[str, str] = {TEACHER: _TEACHER, STUDENT: _STUDENT}
     colours = [ends.get(mode) or next(others) for mode in summaries]
-    accuracy = [one.accuracy for one in every]
+    accuracy = [summary.accuracy for summary in every]
     errors = [
-        [one.accuracy - one.interval[0] for one in every],
-        [one.interval[1] - one.accuracy for one in every],
+        [summary.accuracy - summary.interval[0] for summary in every],
+        [summary.interval[1] - summary.accuracy for summary in every],
     ]
     accuracy_axes.bar(names, accuracy, color=colours, yerr=errors, capsize=4)
     title = f"Accuracy, {every[0].rows} questions (95%)"
     accuracy_axes.set_title(title, loc="left", fontsize=11)
     accuracy_axes.set_ylim(0, 1.05)
     percent_axis(accuracy_axes)
-    priced = all(one.teacher.cost is not None for one in every)
+    priced = all(summary.teacher.cost is not None for summary in every)
 
     def each(name: str) -> list[float]:
         if priced:
-            money = [float(getattr(one.teacher, f"{name}_cost") or 0) for one in every]
-            return [1000 * cost / one.rows for cost, one in zip(money, every, strict=True)]
-        return [getattr(one.teacher, f"{name}_tokens") / one.rows for one in every]
+            money = [float(getattr(summary.teacher, f"{name}_cost") or 0) for summary in every]
+            return [1000 * cost / summary.rows for cost, summary in zip(money, every, strict=True)]
+        return [getattr(summary.teacher, f"{name}_tokens") / summary.rows for summary in every]
 
     prompts = each("prompt")
     price_axes.bar(names, prompts, color=colours, alpha=0.45)

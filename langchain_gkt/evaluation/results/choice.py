@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from langchain_gkt.errors import share_number
+from langchain_gkt.evaluation.results import cells
 from langchain_gkt.evaluation.results.answer_table import TEACHER_ALONE
 from langchain_gkt.evaluation.results.outcomes import (
     CONFIDENCE_GATES,
@@ -15,7 +16,6 @@ from langchain_gkt.evaluation.results.outcomes import (
     OutcomeMatrix,
     most_accurate,
 )
-from langchain_gkt.evaluation.results.summary import percent, share
 from langchain_gkt.gates import AgreementGate, ConfidenceGate, ThresholdGate
 from langchain_gkt.guidance import Cut, GuidancePolicy
 from langchain_gkt.reporting.table import Table
@@ -112,6 +112,17 @@ class Choice:
             f"{self.best.accuracy:.1%} of them"
         )
 
+    def columns(self) -> dict[str, str]:
+        """Return what tables show of it, by column."""
+        return {
+            "guidance": self.chosen.guidance,
+            "asks below": self.chosen.asks_below,
+            "seen": cells.percent(self.chosen.accuracy),
+            "unseen (95%)": cells.accuracy(self.unseen),
+            "best length": cells.accuracy(self.best),
+            "of cost": cells.ratio(self.unseen.cost, self.best.cost),
+        }
+
 
 def _gate_words(point: OperatingPoint) -> str:
     if isinstance(point.gate, AgreementGate):
@@ -146,18 +157,7 @@ def choose_among(
     seed: int,
     cut: Cut | Any = "word",
 ) -> Choice:
-    """Choose; see `Sweep.choose`.
-
-    Args:
-        outcomes: The outcomes.
-        max_loss: Accuracy that may be given up.
-        gate: Whether the teacher may be left unasked, or by which gate.
-        seed: Seed of the split into seen and unseen rows.
-        cut: Where the chain cuts guidance.
-
-    Raises:
-        ValueError: If it cannot be made; see `Sweep.choose`.
-    """
+    """Choose; see `Sweep.choose`."""
     goal = Goal(max_loss=max_loss)
     if len(outcomes.rows) < FEWEST:
         raise ValueError(
@@ -200,11 +200,7 @@ def _asking(chosen: OperatingPoint) -> dict[str, Any]:
 
 
 def choice_tables(choices: Mapping[str, Choice], max_loss: float) -> list[Table]:
-    """Say what was chosen, by kind, and what it gives on unseen rows.
-
-    Returns:
-        One table; none if there is no choice.
-    """
+    """Say what was chosen, by kind, and what it gives on unseen rows."""
     if not choices:
         return []
     notes = [
@@ -217,25 +213,6 @@ def choice_tables(choices: Mapping[str, Choice], max_loss: float) -> list[Table]
             f"{', '.join(whole)}: against the teacher alone, which was the most accurate; the "
             "most accurate is taken if none comes so near"
         )
-    return [
-        Table(
-            title=f"The cheapest within {100 * max_loss:g} points of the best length",
-            head=[
-                *("kind", "guidance", "asks below", "seen", "unseen (95%)"),
-                *("best length", "of cost"),
-            ],
-            rows=[
-                [
-                    kind,
-                    choice.chosen.guidance,
-                    choice.chosen.asks_below,
-                    percent(choice.chosen.accuracy),
-                    share(choice.unseen.accuracy, choice.unseen.interval),
-                    share(choice.best.accuracy, choice.best.interval),
-                    percent(choice.unseen.cost / choice.best.cost) if choice.best.cost else "?",
-                ]
-                for kind, choice in choices.items()
-            ],
-            notes=notes,
-        )
-    ]
+    lines = [{"kind": kind, **choice.columns()} for kind, choice in choices.items()]
+    title = f"The cheapest within {100 * max_loss:g} points of the best length"
+    return [Table.of(lines, title=title, notes=notes)]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from langchain_gkt.evaluation.results import cells
 from langchain_gkt.evaluation.results.answer_table import ROLES, STUDENT, TEACHER
 from langchain_gkt.evaluation.results.base import EvaluationResult
 from langchain_gkt.evaluation.results.charts import accuracy_and_price_chart
@@ -16,14 +17,7 @@ from langchain_gkt.evaluation.results.statistics import (
     bootstrap_ratio,
     mcnemar,
 )
-from langchain_gkt.evaluation.results.summary import (
-    Summary,
-    accuracy,
-    leak,
-    of_bill,
-    percent,
-    summarise,
-)
+from langchain_gkt.evaluation.results.summary import Summary, summarise
 from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.reporting.charts import StackedBar, stacked_bars
 from langchain_gkt.reporting.table import Table
@@ -87,27 +81,31 @@ class Comparison(EvaluationResult):
     def table(self) -> Table:
         """Return the table: one line for each measure, one column for each strategy."""
         every = list(self.summaries.values())
-        names = list(every[0].metrics) if every else []
+        metrics = list(every[0].metrics) if every else []
         teacher = self.summaries.get(TEACHER)
-        lines: list[tuple[str, list[str]]] = [
-            ("accuracy (95%)", [accuracy(s) for s in every]),
-            *((f"  {name}", [percent(s.metrics[name]) for s in every]) for name in names),
-            ("unparsed", [percent(s.unparsed) for s in every]),
-            ("guidance holds the answer", [leak(s) for s in every]),
-            ("teacher asked", [percent(s.asked) for s in every]),
-            ("teacher prompt tokens", [f"{s.teacher.prompt_tokens:,}" for s in every]),
-            ("teacher completion tokens", [f"{s.teacher.completion_tokens:,}" for s in every]),
-            ("student prompt tokens", [f"{s.student.prompt_tokens:,}" for s in every]),
-            ("student completion tokens", [f"{s.student.completion_tokens:,}" for s in every]),
-            ("cost: teacher's prompts", [_dollars(s.teacher.prompt_cost) for s in every]),
-            ("cost: teacher's completions", [_dollars(s.teacher.completion_cost) for s in every]),
-            ("cost in all", [_dollars(s.cost) for s in every]),
-            ("cost against teacher", [of_bill(s, teacher) for s in every]),
-            ("wall time", [f"{s.wall_seconds:.1f} s" for s in every]),
-            ("tokens per second", [f"{s.tokens_per_second:.1f}" for s in every]),
-            ("seconds per answer (median)", [f"{s.seconds:.2f}" for s in every]),
-            ("time to first token (median)", [_duration(s.first_token_seconds) for s in every]),
-        ]
+
+        def metric(name: str) -> Callable[[Summary], str]:
+            return lambda s: cells.percent(s.metrics[name])
+
+        measures: dict[str, Callable[[Summary], str]] = {
+            "accuracy (95%)": cells.accuracy,
+            **{f"  {name}": metric(name) for name in metrics},
+            "unparsed": lambda s: cells.percent(s.unparsed),
+            "guidance holds the answer": cells.leak,
+            "teacher asked": lambda s: cells.percent(s.asked),
+            "teacher prompt tokens": lambda s: f"{s.teacher.prompt_tokens:,}",
+            "teacher completion tokens": lambda s: f"{s.teacher.completion_tokens:,}",
+            "student prompt tokens": lambda s: f"{s.student.prompt_tokens:,}",
+            "student completion tokens": lambda s: f"{s.student.completion_tokens:,}",
+            "cost: teacher's prompts": lambda s: cells.dollars(s.teacher.prompt_cost),
+            "cost: teacher's completions": lambda s: cells.dollars(s.teacher.completion_cost),
+            "cost in all": lambda s: cells.dollars(s.cost),
+            "cost against teacher": lambda s: cells.of_bill(s, teacher),
+            "wall time": lambda s: f"{s.wall_seconds:.1f} s",
+            "tokens per second": lambda s: f"{s.tokens_per_second:.1f}",
+            "seconds per answer (median)": lambda s: f"{s.seconds:.2f}",
+            "time to first token (median)": lambda s: cells.seconds(s.first_token_seconds),
+        }
         notes = [*map(str, self.pairs), *self.notes()]
         if any(s.cost is None for s in every):
             notes.append(
@@ -117,7 +115,7 @@ class Comparison(EvaluationResult):
         return Table(
             title=f"{self.task_name}: {every[0].rows if every else 0} questions",
             head=["", *self.summaries],
-            rows=[[name, *cells] for name, cells in lines] if every else [],
+            rows=[[name, *map(cell, every)] for name, cell in measures.items()] if every else [],
             notes=notes,
         )
 
@@ -157,11 +155,7 @@ class Comparison(EvaluationResult):
         return notes
 
     def figures(self) -> dict[str, Figure]:
-        """Draw accuracy and price by strategy, and where the time goes, by file name.
-
-        Raises:
-            ImportError: If matplotlib is missing.
-        """
+        """Draw accuracy and price by strategy, and where the time goes, by file name."""
         if not self.summaries:
             return {}
         times = stacked_bars(
@@ -192,11 +186,3 @@ class Comparison(EvaluationResult):
                 "decode": float((table["student_seconds"] - first).clip(lower=0.0).mean()),
             }
         return times
-
-
-def _dollars(cost: Decimal | str | None) -> str:
-    return "unknown" if cost is None else f"${Decimal(cost):.6f}"
-
-
-def _duration(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{seconds:.2f}"

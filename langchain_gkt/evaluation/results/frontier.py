@@ -6,17 +6,19 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from langchain_gkt.evaluation.results import cells
 from langchain_gkt.evaluation.results.answer_table import TEACHER_ALONE
 from langchain_gkt.evaluation.results.outcomes import (
     CONFIDENCE_GATES,
     OperatingPoint,
     OutcomeMatrix,
+    written,
 )
-from langchain_gkt.evaluation.results.summary import percent
 from langchain_gkt.gates import ThresholdGate
 from langchain_gkt.reporting.table import Table
 
 _SHOWN_POINTS = 8
+_GOALS = (0.25, 0.5, 0.75, 0.9, 1.0)
 
 
 def unbeaten(points: Iterable[OperatingPoint]) -> list[OperatingPoint]:
@@ -55,10 +57,6 @@ def frontiers(
     """Return each kind's `unbeaten` points; see `Sweep.frontiers`.
 
     Every strategy beside the one that is swept is a kind of its own.
-
-    Args:
-        outcomes: The outcomes.
-        measured: Further gates whose signals were measured.
     """
     every = range(len(outcomes.rows))
     lengths = [length for length in outcomes.lengths if length]
@@ -72,7 +70,7 @@ def frontiers(
         points["both"] = unbeaten(outcomes.point(n, gate) for n in lengths for gate in gates)
     for gate in measured:
         variants = outcomes.gates(every, [gate])
-        points[gate.kind] = unbeaten(outcomes.point(TEACHER_ALONE, one) for one in variants)
+        points[gate.kind] = unbeaten(outcomes.point(TEACHER_ALONE, variant) for variant in variants)
     others = [setting for setting in outcomes.settings if isinstance(setting, str)]
     points |= {strategy: [outcomes.point(strategy)] for strategy in others}
     return {**points, "teacher only": [outcomes.point(TEACHER_ALONE)]}
@@ -84,14 +82,7 @@ def frontier_table(
     per_question: Any,
     gates: Sequence[ThresholdGate] = (),
 ) -> Table:
-    """Return a table of the points that no cheaper one of their kind beats.
-
-    Args:
-        outcomes: The outcomes.
-        frontiers: Points by kind.
-        per_question: The choice question by question, or why there is none.
-        gates: Gates that had the student answer.
-    """
+    """Return a table of the points that no cheaper one of their kind beats."""
     student, teacher = outcomes.point(0), outcomes.point(TEACHER_ALONE)
 
     def random_router(cost: float) -> float:
@@ -104,25 +95,22 @@ def frontier_table(
         f"; {gate.kind}: the whole answer, where too few of the student's answers agree"
         for gate in gates
     )
-    return Table(
+    lines = [
+        {
+            "kind": kind,
+            "guidance": point.guidance,
+            "asks below": point.asks_below,
+            "accuracy": cells.percent(point.accuracy),
+            "asked": cells.percent(point.asked),
+            outcomes.price_name: point.price,
+            "over lots": f"{100 * (point.accuracy - random_router(point.cost)):+.1f}",
+        }
+        for kind, points in frontiers.items()
+        for point in _thinned(points)
+    ]
+    return Table.of(
+        lines,
         title="Accuracy for its cost",
-        head=[
-            *("kind", "guidance", "asks below", "accuracy", "asked"),
-            *(outcomes.price_name, "over lots"),
-        ],
-        rows=[
-            [
-                kind,
-                point.guidance,
-                point.asks_below,
-                percent(point.accuracy),
-                percent(point.asked),
-                point.price,
-                f"{100 * (point.accuracy - random_router(point.cost)):+.1f}",
-            ]
-            for kind, points in frontiers.items()
-            for point in _thinned(points)
-        ],
         notes=[
             "fixed length: guidance for every question; gated: the whole answer from the teacher, "
             f"where the student is unsure; both: guidance, where the student is unsure{kinds}",
@@ -134,6 +122,36 @@ def frontier_table(
             *_predictor_notes(outcomes, per_question),
         ],
     )
+
+
+def price_table(outcomes: OutcomeMatrix, frontiers: Mapping[str, list[OperatingPoint]]) -> Table:
+    """Return what some accuracies cost at least, by kind of a frontier."""
+    kinds = [kind for kind in frontiers if kind not in ("teacher only", "student only")]
+
+    def cell(accuracy: float, kind: str) -> str:
+        price = price_of(accuracy, frontiers[kind])
+        return "-" if price is None else written(price, outcomes.priced)
+
+    return Table(
+        title=f"What an accuracy costs, {outcomes.price_name}",
+        head=["accuracy of at least", *kinds],
+        rows=[
+            [cells.percent(goal), *(cell(goal, kind) for kind in kinds)] for goal in goals(outcomes)
+        ],
+        notes=["the cheapest of each kind, picked by looking at all rows"],
+    )
+
+
+def goals(outcomes: OutcomeMatrix) -> list[float]:
+    """Return some accuracies between the student's and the best that guidance reaches."""
+    low = outcomes.point(0).accuracy
+    high = max(outcomes.point(length).accuracy for length in outcomes.lengths)
+    return sorted({low + (high - low) * part for part in _GOALS}) if high > low else []
+
+
+def price_of(accuracy: float, points: Iterable[OperatingPoint]) -> float | None:
+    """Return the lowest cost of an accuracy; None if no point is so accurate."""
+    return min((point.cost for point in points if point.accuracy >= accuracy), default=None)
 
 
 def _confidence_notes(outcomes: OutcomeMatrix) -> list[str]:

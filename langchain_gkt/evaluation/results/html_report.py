@@ -25,14 +25,7 @@ def page(
     figures: Mapping[str, Figure],
     answers: pandas.DataFrame,
 ) -> str:
-    """Return one page with a run's tables, charts, and some answers of its `answer_table`.
-
-    Returns:
-        An HTML document without references to anything outside of it.
-
-    Raises:
-        ImportError: If jinja2 is missing.
-    """
+    """Return one page with a run's tables, charts, and some answers of its `answer_table`."""
     from markupsafe import Markup  # comes with jinja2
 
     settings = manifest["settings"]

@@ -60,20 +60,30 @@ class OperatingPoint:
         """How many rows."""
         return len(self.outcomes)
 
+    @property
+    def rights(self) -> list[bool]:
+        """Which answers are right."""
+        return [outcome.right for outcome in self.outcomes]
+
+    @property
+    def costs(self) -> list[float]:
+        """What each costs."""
+        return [outcome.cost for outcome in self.outcomes]
+
     @cached_property
     def right(self) -> int:
         """How many answers are right."""
-        return sum(one.right for one in self.outcomes)
+        return sum(self.rights)
 
     @cached_property
     def cost(self) -> float:
         """Mean cost."""
-        return sum(one.cost for one in self.outcomes) / self.rows
+        return sum(self.costs) / self.rows
 
     @cached_property
     def asked(self) -> float:
         """Share of questions in which the teacher is asked."""
-        return sum(one.asked for one in self.outcomes) / self.rows
+        return sum(outcome.asked for outcome in self.outcomes) / self.rows
 
     @property
     def accuracy(self) -> float:
@@ -96,7 +106,7 @@ class OperatingPoint:
         if self.words or isinstance(self.length, str):
             return self.words or self.length
         if isinstance(self.gate, LearnedGate):
-            settings = [one.setting for one in self.outcomes]
+            settings = [outcome.setting for outcome in self.outcomes]
             some, whole = (settings.count(n) / self.rows for n in (self.length, TEACHER_ALONE))
             return f"{self.length} tokens for {some:.0%}, whole answer for {whole:.0%}"
         return {0: "none", TEACHER_ALONE: "whole answer"}.get(self.length, f"{self.length} tokens")
@@ -232,13 +242,7 @@ class OutcomeMatrix:
     def point(
         self, setting: Setting, gate: Gate | None = None, *, only: Sequence[int] | None = None
     ) -> OperatingPoint:
-        """Work out what a setting gives where a gate asks, and the student alone elsewhere.
-
-        Args:
-            setting: The setting.
-            gate: None to ask always.
-            only: Numbers of the rows to look at; None for all.
-        """
+        """Work out what a setting gives where a gate asks, and the student alone elsewhere."""
         rows = range(len(self.right)) if only is None else only
         if gate is None or setting == 0:
             outcomes = [self._outcomes[setting][row] for row in rows]
@@ -248,8 +252,8 @@ class OutcomeMatrix:
                 # The answers that it looks at are paid for, also where the teacher is asked.
                 looked = self._outcomes[gate.shown_as]
                 outcomes = [
-                    one._replace(cost=one.cost + looked[row].cost * one.asked)
-                    for one, row in zip(outcomes, rows, strict=True)
+                    outcome._replace(cost=outcome.cost + looked[row].cost * outcome.asked)
+                    for outcome, row in zip(outcomes, rows, strict=True)
                 ]
         return OperatingPoint(
             length=setting, gate=gate, outcomes=tuple(outcomes), priced=self.priced
@@ -308,10 +312,6 @@ class OutcomeMatrix:
 
         One variant is used for all thresholds: with more to choose from, a choice would fit the
         rows it has seen and no others.
-
-        Args:
-            rows: Numbers of the rows to base them on.
-            variants: Gates of one kind, of which the `best_gate` is taken.
         """
         best = self.best_gate(rows, variants)
         scores = self.scores(best)

@@ -7,20 +7,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from langchain_gkt.evaluation.results import cells
 from langchain_gkt.evaluation.results.answer_table import TEACHER_ALONE
 from langchain_gkt.evaluation.results.base import EvaluationResult
 from langchain_gkt.evaluation.results.charts import frontier_chart
 from langchain_gkt.evaluation.results.choice import FEWEST, Choice, halves
 from langchain_gkt.evaluation.results.outcomes import OperatingPoint
-from langchain_gkt.evaluation.results.summary import (
-    Summary,
-    accuracy,
-    leak,
-    of_bill,
-    per_thousand,
-    percent,
-    share,
-)
+from langchain_gkt.evaluation.results.summary import Summary
 from langchain_gkt.evaluation.results.sweep_result import Sweep
 from langchain_gkt.evaluation.running.records import Answer, AnswerKey
 from langchain_gkt.evaluation.running.run_store import RunStore
@@ -82,6 +75,18 @@ class PolicyChoice:
             f"accuracy, {self.bill:.1%} of its price"
         )
 
+    def columns(self) -> dict[str, str]:
+        """Return what tables show of it, by column."""
+        columns = self.choice.columns()
+        del columns["best length"], columns["of cost"]
+        return {
+            "policy": self.name,
+            **columns,
+            "price": self.choice.unseen.price,
+            "keeps": cells.ratio(self.kept, 1),
+            "pays": cells.ratio(self.bill, 1),
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class PolicySweep(EvaluationResult):
@@ -104,12 +109,14 @@ class PolicySweep(EvaluationResult):
             ValueError: If no row is answered in every way.
         """
         known = dict(sweeps or {})
-        for name in _names(folder.manifest):
+        sessions = folder.manifest["sessions"]
+        named = [name for session in sessions for name in session.get("policies", ())]
+        for name in dict.fromkeys(named):
             if name not in known and folder.path is not None and (folder.path / name).exists():
                 known[name] = Sweep.of(RunStore(folder.path / name).read())
         if not known:
             raise ValueError(f"{folder.path} holds no policy's sweep yet; call the same again")
-        common = set.intersection(*(set(one.outcomes.rows) for one in known.values()))
+        common = set.intersection(*(set(sweep.outcomes.rows) for sweep in known.values()))
         if not common:
             raise ValueError(
                 f"{folder.path or 'the run'} holds no row that every policy has answered in every "
@@ -172,17 +179,17 @@ class PolicySweep(EvaluationResult):
             ValueError: As for `Sweep.choose`; or if nothing costs so little, or no policy shows
                 the teacher the whole conversation, which ``max_bill`` is a share of.
         """
-        best = {n: one.choose(max_loss=0.0, seed=seed) for n, one in self.sweeps.items()}
+        best = {n: sweep.choose(max_loss=0.0, seed=seed) for n, sweep in self.sweeps.items()}
         best_name = max(best, key=lambda n: (best[n].chosen.accuracy, -best[n].chosen.cost))
         if max_bill is not None:
             most = best[best_name].chosen.accuracy
             max_loss = max(0.0, most - self._affordable(max_bill, seed))
         choices = {}
-        for name, one in self.sweeps.items():
+        for name, sweep in self.sweeps.items():
             spare = max_loss - (best[best_name].chosen.accuracy - best[name].chosen.accuracy)
             if spare >= -_ROUNDING:
                 loss = max(0.0, spare) + _ROUNDING if max_loss else 0.0
-                choices[name] = one.choose(max_loss=loss, gate=gate, seed=seed, **further)
+                choices[name] = sweep.choose(max_loss=loss, gate=gate, seed=seed, **further)
         name = min(choices, key=lambda n: (choices[n].chosen.cost, -choices[n].chosen.accuracy))
         choice = replace(choices[name], max_loss=max_loss, best=best[best_name].best)
         alone = None
@@ -204,9 +211,9 @@ class PolicySweep(EvaluationResult):
         seen, _ = halves(whole.rows, seed)
         limit = max_bill * whole.point(TEACHER_ALONE, only=seen).cost
         points = [
-            one.outcomes.point(n, only=seen)
-            for one in self.sweeps.values()
-            for n in one.outcomes.lengths
+            sweep.outcomes.point(length, only=seen)
+            for sweep in self.sweeps.values()
+            for length in sweep.outcomes.lengths
         ]
         if not (enough := [point.accuracy for point in points if point.cost <= limit]):
             raise ValueError(f"max_bill={max_bill}: no length of any policy costs so little")
@@ -214,7 +221,7 @@ class PolicySweep(EvaluationResult):
 
     def frontiers(self, kind: str = "fixed length") -> dict[str, list[OperatingPoint]]:
         """Return each policy's points of a kind of `Sweep.frontiers`, if it has some."""
-        frontiers = {name: one.frontiers().get(kind, []) for name, one in self.sweeps.items()}
+        frontiers = {name: s.frontiers().get(kind, []) for name, s in self.sweeps.items()}
         return {name: points for name, points in frontiers.items() if points}
 
     def table(self) -> Table:
@@ -223,20 +230,22 @@ class PolicySweep(EvaluationResult):
             "teacher alone: shown what the policy shows it",
             *self._first.recorded_notes(),
         ]
-        return self._by_length("Accuracy (95%)", lambda name, one: accuracy(one), notes)
+        return self._by_length(
+            "Accuracy (95%)", lambda name, summary: cells.accuracy(summary), notes
+        )
 
     def tables(self) -> list[Table]:
         """Return accuracy, leak, costs, and the choice."""
         title = "How often the guidance holds the answer already"
-        leaks = self._by_length(title, lambda name, one: leak(one), [])
+        leaks = self._by_length(title, lambda name, summary: cells.leak(summary), [])
         return [self.table(), leaks, self._cost_table(), *self._choice_table()]
 
     def _cost_table(self) -> Table:
         whole = self.sweeps[self.whole].teacher if self.whole else None
 
-        def cell(name: str, one: Summary) -> str:
-            own = of_bill(one, self.sweeps[name].teacher)
-            return f"{per_thousand(one)} ({of_bill(one, whole)}, {own})"
+        def cell(name: str, summary: Summary) -> str:
+            own = cells.of_bill(summary, self.sweeps[name].teacher)
+            return f"{cells.per_thousand(summary)} ({cells.of_bill(summary, whole)}, {own})"
 
         notes = [
             "in brackets: of what the teacher alone costs on the whole conversation"
@@ -251,7 +260,7 @@ class PolicySweep(EvaluationResult):
         """Return one measure, a line for each guidance length and a column for each policy."""
 
         def line(label: str, sums: Mapping[str, Summary | None]) -> list[str]:
-            return [label, *("-" if one is None else cell(n, one) for n, one in sums.items())]
+            return [label, *(cell(name, s) if s else "-" for name, s in sums.items())]
 
         lengths = sorted({n for sweep in self.sweeps.values() for n in sweep.by_length})
         rows = [
@@ -275,40 +284,22 @@ class PolicySweep(EvaluationResult):
         Returns:
             Choices by ``fixed length`` and ``gated length``; none if there are too few rows.
         """
-        sweeps = self.sweeps.values()
-        if min(one.student.rows for one in sweeps) < FEWEST:
+        if self._first.student.rows < FEWEST:
             return {}
         choices = {"fixed length": self.choose(max_loss=self.max_loss)}
-        if all(one.outcomes.tells_confidence for one in sweeps):
+        if all(sweep.outcomes.tells_confidence for sweep in self.sweeps.values()):
             choices["gated length"] = self.choose(max_loss=self.max_loss, gate=True)
         return choices
 
     def _choice_table(self) -> list[Table]:
-        choices = self.choices()
-        if not choices:
+        if not (choices := self.choices()):
             return []
         first = next(iter(choices.values())).choice
+        points = 100 * self.max_loss
         return [
-            Table(
-                title=f"The cheapest within {100 * self.max_loss:g} points of the best length of "
-                "any policy",
-                head=[
-                    *("kind", "policy", "guidance", "asks below", "seen", "unseen (95%)"),
-                    *("price", "keeps", "pays"),
-                ],
-                rows=[
-                    [
-                        kind,
-                        one.name,
-                        one.choice.chosen.guidance,
-                        one.choice.chosen.asks_below,
-                        percent(one.choice.chosen.accuracy),
-                        share(one.choice.unseen.accuracy, one.choice.unseen.interval),
-                        one.choice.unseen.price,
-                        *("?" if part is None else percent(part) for part in (one.kept, one.bill)),
-                    ]
-                    for kind, one in choices.items()
-                ],
+            Table.of(
+                [{"kind": kind, **choice.columns()} for kind, choice in choices.items()],
+                title=f"The cheapest within {points:g} points of the best length of any policy",
                 notes=[
                     f"chosen on {first.seen_rows} rows (seen), tested on the {first.unseen_rows} "
                     "others (unseen); the more policies, the more the seen column flatters",
@@ -319,30 +310,16 @@ class PolicySweep(EvaluationResult):
         ]
 
     def to_frame(self) -> pandas.DataFrame:
-        """Return the answers of all policies as one table, with a column ``policy``.
-
-        Raises:
-            ImportError: If pandas is missing.
-        """
-        frames = [one.frame.assign(policy=name) for name, one in self.sweeps.items()]
+        """Return the answers of all policies as one table, with a column ``policy``."""
+        frames = [sweep.frame.assign(policy=name) for name, sweep in self.sweeps.items()]
         import pandas  # a sweep's frame has said so if it is missing
 
         return pandas.concat(frames, ignore_index=True)
 
     def figures(self) -> dict[str, Figure]:
-        """Draw accuracy for its cost, a line for each policy, by file name.
-
-        Raises:
-            ImportError: If matplotlib is missing.
-        """
+        """Draw accuracy for its cost, a line for each policy, by file name."""
         first = self._first.outcomes
         lines = {**self.frontiers(), "student only": [first.point(0)]}
-        for name, one in self.sweeps.items():
-            lines[f"teacher only, {name}"] = one.frontiers()["teacher only"]
+        for name, sweep in self.sweeps.items():
+            lines[f"teacher only, {name}"] = sweep.frontiers()["teacher only"]
         return {"frontier": frontier_chart(lines, first.price_name)}
-
-
-def _names(manifest: Mapping[str, Any]) -> list[str]:
-    """Return the policies of all sessions, in the order in which they were named."""
-    sessions = manifest["sessions"]
-    return list(dict.fromkeys(name for one in sessions for name in one.get("policies", ())))

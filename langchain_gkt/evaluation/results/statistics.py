@@ -20,8 +20,8 @@ class PairedTest:
     """Two ways to answer the same rows, compared row by row.
 
     Attributes:
-        first: Name of one.
-        second: Name of the other.
+        first: Name of the first.
+        second: Name of the second.
         difference: Accuracy of the first less that of the second.
         only_first: Rows that only the first got right.
         only_second: Rows that only the second got right.
@@ -47,8 +47,8 @@ class PairedTest:
 def mcnemar(first: Sequence[bool], second: Sequence[bool], names: tuple[str, str]) -> PairedTest:
     """Compare which of the same rows two ways got right, with McNemar's exact test."""
     pairs = list(zip(first, second, strict=True))
-    ahead = sum(bool(one and not other) for one, other in pairs)
-    behind = sum(bool(other and not one) for one, other in pairs)
+    ahead = sum(bool(mine and not theirs) for mine, theirs in pairs)
+    behind = sum(bool(theirs and not mine) for mine, theirs in pairs)
     p_value = 1.0
     if ahead + behind:
         p_value = float(_stats().binomtest(min(ahead, behind), ahead + behind, 0.5).pvalue)
@@ -79,11 +79,6 @@ def bootstrap_ratio(
     pairs: Sequence[tuple[float, float]], *, confidence: float = 0.95, seed: int = 0
 ) -> Ratio:
     """Divide two sums over the same questions.
-
-    Args:
-        pairs: What each question took in the first way and in the second.
-        confidence: Level of the interval.
-        seed: Seed of the bootstrap.
 
     Raises:
         ImportError: If scipy is missing.

@@ -1,4 +1,4 @@
-"""Sums over answers: accuracy with its interval, tokens, costs, time; and how tables write them."""
+"""Sums over answers: accuracy with its interval, tokens, costs, time."""
 
 from __future__ import annotations
 
@@ -86,14 +86,14 @@ def summarise(table: pandas.DataFrame) -> Summary:
 
 def _sum_part(table: pandas.DataFrame, role: str) -> ModelUsage:
     """Add up one model's part."""
-    counts: Any = ("calls", "prompt_tokens", "completion_tokens", "unreported")
-    costs: Any = {
-        name: _money(table[f"{role}_{name}"]) for name in ("prompt_cost", "completion_cost")
-    }
+    counts = ("calls", "prompt_tokens", "completion_tokens", "unreported")
+    sums: dict[str, Any] = {name: int(table[f"{role}_{name}"].sum()) for name in counts}
+    for name in ("prompt_cost", "completion_cost"):
+        cost = _money(table[f"{role}_{name}"])
+        sums[name] = None if cost is None else str(cost)
     first = table[f"{role}_first_token_seconds"]
     return ModelUsage(
-        **{name: int(table[f"{role}_{name}"].sum()) for name in counts},
-        **{name: None if cost is None else str(cost) for name, cost in costs.items()},
+        **sums,
         seconds=sum(table[f"{role}_seconds"]),
         first_token_seconds=float(first.mean()) if first.notna().any() else None,
     )
@@ -102,36 +102,3 @@ def _sum_part(table: pandas.DataFrame, role: str) -> ModelUsage:
 def _money(costs: pandas.Series) -> Decimal | None:
     """Add up money; one unknown amount makes the sum unknown."""
     return None if costs.isna().any() else sum(map(Decimal, costs), Decimal(0))
-
-
-def percent(value: float) -> str:
-    """Format a share in per cent."""
-    return f"{value * 100:.1f}%"
-
-
-def share(value: float, interval: tuple[float, float]) -> str:
-    """Format a share with its interval."""
-    low, high = (round(100 * end) for end in interval)
-    return f"{value * 100:.1f}% ({low}-{high})"
-
-
-def accuracy(summary: Summary) -> str:
-    """Format the accuracy with its interval."""
-    return share(summary.accuracy, summary.interval)
-
-
-def leak(summary: Summary) -> str:
-    """Format how often the guidance alone contains the answer."""
-    return "-" if summary.length is None else percent(summary.leaked)
-
-
-def per_thousand(summary: Summary) -> str:
-    """Format the cost of a thousand answers, or say that it is unknown."""
-    return "unknown" if summary.cost is None else f"{summary.cost * 1000 / summary.rows:.4f}"
-
-
-def of_bill(summary: Summary, base: Summary | None) -> str:
-    """Format the cost as a share of that of other answers to the same rows."""
-    if summary.cost is None or base is None or not base.cost:
-        return "?"
-    return percent(float(summary.cost / base.cost))

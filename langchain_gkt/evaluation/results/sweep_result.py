@@ -9,6 +9,7 @@ from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from langchain_gkt.evaluation.results import cells, frontier
 from langchain_gkt.evaluation.results.answer_table import TEACHER_ALONE, settings_of
 from langchain_gkt.evaluation.results.base import EvaluationResult
 from langchain_gkt.evaluation.results.charts import accuracy_chart, frontier_chart
@@ -19,22 +20,13 @@ from langchain_gkt.evaluation.results.choice import (
     choice_tables,
     choose_among,
 )
-from langchain_gkt.evaluation.results.frontier import frontier_table, frontiers
-from langchain_gkt.evaluation.results.outcomes import OperatingPoint, OutcomeMatrix, written
+from langchain_gkt.evaluation.results.outcomes import OperatingPoint, OutcomeMatrix
 from langchain_gkt.evaluation.results.per_question.choice import (
     PerQuestionChoice,
     choose_per_question,
 )
 from langchain_gkt.evaluation.results.per_question.tables import tables as per_question_tables
-from langchain_gkt.evaluation.results.summary import (
-    Summary,
-    accuracy,
-    leak,
-    of_bill,
-    per_thousand,
-    percent,
-    summarise,
-)
+from langchain_gkt.evaluation.results.summary import Summary, summarise
 from langchain_gkt.evaluation.running.measured_gates import described, measured
 from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.gates import ThresholdGate
@@ -45,8 +37,6 @@ from langchain_gkt.teachers.token_cuts import CUT_METHODS
 if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
-
-_GOALS = (0.25, 0.5, 0.75, 0.9, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +103,7 @@ class Sweep(EvaluationResult):
     @property
     def further(self) -> dict[str, Summary]:
         """Sums of the answers of any other strategy, by its name."""
-        return {name: one for name, one in self._sums.items() if isinstance(name, str)}
+        return {name: summary for name, summary in self._sums.items() if isinstance(name, str)}
 
     @cached_property
     def outcomes(self) -> OutcomeMatrix:
@@ -203,7 +193,7 @@ class Sweep(EvaluationResult):
 
     def _as_measured(self, gate: ThresholdGate) -> ThresholdGate:
         """Return a gate that reads answers as the measured one; refuse another of its kind."""
-        known = next((one for one in self.gates if one.kind == gate.kind), None)
+        known = {measured.kind: measured for measured in self.gates}.get(gate.kind)
         if known is None:
             return gate
         answer_of: Any = getattr(known, "answer_of", None)
@@ -229,14 +219,12 @@ class Sweep(EvaluationResult):
 
     @cached_property
     def _frontiers(self) -> dict[str, list[OperatingPoint]]:
-        return frontiers(self.outcomes, self.gates)
-
-    # --- tables ---
+        return frontier.frontiers(self.outcomes, self.gates)
 
     def table(self) -> Table:
         """Return accuracy and cost by length."""
         metrics = list(self.student.metrics)
-        lengths = {str(n) if n else "0 (student alone)": one for n, one in self.by_length.items()}
+        lengths = {str(n) if n else "0 (student alone)": s for n, s in self.by_length.items()}
         every = {**lengths, **self.further, "all (teacher alone)": self.teacher}
         full = self.teacher.teacher.completion_tokens
         return Table(
@@ -248,16 +236,16 @@ class Sweep(EvaluationResult):
             rows=[
                 [
                     name,
-                    accuracy(one),
-                    *(percent(one.metrics[metric]) for metric in metrics),
-                    percent(one.unparsed),
-                    leak(one),
-                    percent(one.teacher.completion_tokens / full) if full else "?",
-                    per_thousand(one),
-                    of_bill(one, self.teacher),
-                    f"{one.seconds:.2f}",
+                    cells.accuracy(summary),
+                    *(cells.percent(summary.metrics[metric]) for metric in metrics),
+                    cells.percent(summary.unparsed),
+                    cells.leak(summary),
+                    cells.ratio(summary.teacher.completion_tokens, full),
+                    cells.per_thousand(summary),
+                    cells.of_bill(summary, self.teacher),
+                    cells.seconds(summary.seconds),
                 ]
-                for name, one in every.items()
+                for name, summary in every.items()
             ],
             notes=[
                 "leak: how often the guidance alone contains the answer",
@@ -344,8 +332,8 @@ class Sweep(EvaluationResult):
         """Return accuracy by length, the frontier, and the choices."""
         tables = [
             self.table(),
-            frontier_table(self.outcomes, self.frontiers(), self.per_question, self.gates),
-            self._price_table(),
+            frontier.frontier_table(self.outcomes, self.frontiers(), self.per_question, self.gates),
+            frontier.price_table(self.outcomes, self.frontiers()),
             *choice_tables(self.choices(), self.max_loss),
         ]
         if isinstance(self.per_question, PerQuestionChoice):
@@ -358,35 +346,14 @@ class Sweep(EvaluationResult):
         Returns:
             The price, in the unit of the tables; None if this kind never gets so accurate.
         """
-        enough = [one.cost for one in self.frontiers().get(kind, ()) if one.accuracy >= accuracy]
-        return min(enough, default=None)
+        return frontier.price_of(accuracy, self.frontiers().get(kind, ()))
 
     def goals(self) -> list[float]:
         """Return some accuracies between the student's and the best that guidance reaches."""
-        low = self.student.accuracy
-        high = max(one.accuracy for one in self.by_length.values())
-        return sorted({low + (high - low) * part for part in _GOALS}) if high > low else []
-
-    def _price_table(self) -> Table:
-        kinds = [kind for kind in self.frontiers() if kind not in ("teacher only", "student only")]
-
-        def cell(goal: float, kind: str) -> str:
-            price = self.price_of(goal, kind)
-            return "-" if price is None else written(price, self.outcomes.priced)
-
-        return Table(
-            title=f"What an accuracy costs, {self.outcomes.price_name}",
-            head=["accuracy of at least", *kinds],
-            rows=[[percent(goal), *(cell(goal, kind) for kind in kinds)] for goal in self.goals()],
-            notes=["the cheapest of each kind, picked by looking at all rows"],
-        )
+        return frontier.goals(self.outcomes)
 
     def figures(self) -> dict[str, Figure]:
-        """Draw accuracy by guidance length, and accuracy for its cost, by file name.
-
-        Raises:
-            ImportError: If matplotlib is missing.
-        """
+        """Draw accuracy by guidance length, and accuracy for its cost, by file name."""
         return {
             "accuracy": accuracy_chart(self.by_length, self.teacher, self.further),
             "frontier": frontier_chart(self.frontiers(), self.outcomes.price_name),

@@ -19,10 +19,6 @@ T = TypeVar("T")
 def async_to_sync(work: Callable[P, Coroutine[Any, Any, T]], name: str) -> Callable[P, T]:
     """Make the synchronous version of an asynchronous function.
 
-    Args:
-        work: The function.
-        name: The new function's name.
-
     Returns:
         A function that does the same and returns when it is done; see `_run`.
     """
@@ -44,12 +40,6 @@ def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
     All calls share one event loop: a model's HTTP client keeps connections, and they belong to
     the loop in which they were opened.
-
-    Args:
-        work: Makes the coroutine.
-
-    Returns:
-        What it returns.
     """
     done: Future[T] = Future()
     tasks: list[asyncio.Task[T]] = []

@@ -5,50 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-from typing_extensions import TypedDict
+from pydantic import BaseModel, ValidationError, create_model
 
 from langchain_gkt.evaluation.running.records import Answer, TeacherReply
 from langchain_gkt.evaluation.validation import plain_error
 
-
-class _Line(TypedDict):
-    type: str
-
-
-class _AnswerLine(TypedDict):
-    answer: dict[str, Any]
-
-
-class _ReplyLine(TypedDict):
-    row: str
-    mode: str
-    reply: dict[str, Any]
-
-
-class _FailureLine(TypedDict):
-    row: str
-    mode: str
-    length: int | None
-    error: str
-
-
-class _CutLine(TypedDict):
-    row: str
-    method: str
-
-
-class _CheckLine(_CutLine):
-    length: int | None
-
-
-_ANY = TypeAdapter(_Line)
-_SHAPES: dict[str, TypeAdapter[Any]] = {
-    "answer": TypeAdapter(_AnswerLine),
-    "reply": TypeAdapter(_ReplyLine),
-    "failure": TypeAdapter(_FailureLine),
-    "cut": TypeAdapter(_CutLine),
-    "check": TypeAdapter(_CheckLine),
+_FIELDS: dict[str, dict[str, Any]] = {
+    "line": {"type": str},
+    "answer": {"answer": dict[str, Any]},
+    "reply": {"row": str, "mode": str, "reply": dict[str, Any]},
+    "failure": {"row": str, "mode": str, "length": int | None, "error": str},
+    "cut": {"row": str, "method": str},
+    "check": {"row": str, "method": str, "length": int | None},
+}
+_create: Any = create_model
+_SHAPES: dict[str, type[BaseModel]] = {
+    kind: _create(kind, **{name: (form, ...) for name, form in fields.items()})
+    for kind, fields in _FIELDS.items()
 }
 _RECORDS: dict[str, Callable[[Any], Any]] = {
     "answer": Answer.from_dict,
@@ -59,18 +32,15 @@ _RECORDS: dict[str, Callable[[Any], Any]] = {
 def check_line(line: Any) -> None:
     """Refuse a line that cannot be read.
 
-    Args:
-        line: What its JSON holds.
-
     Raises:
         ValueError: If a field is missing or of the wrong type.
     """
     kind = "line"
     try:
-        _ANY.validate_python(line)
+        _SHAPES[kind].model_validate(line)
         kind = line["type"]
         if kind in _SHAPES:
-            _SHAPES[kind].validate_python(line)
+            _SHAPES[kind].model_validate(line)
     except ValidationError as error:
         raise ValueError(str(plain_error(error, kind))) from None
     if kind in _RECORDS:

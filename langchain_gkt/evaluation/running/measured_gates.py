@@ -24,9 +24,6 @@ from langchain_gkt.students.protocol import student_of
 def refuse_alike(gates: Sequence[Gate]) -> None:
     """Refuse two gates that have the student answer and name their signals alike.
 
-    Args:
-        gates: What a sweep is to measure.
-
     Raises:
         ValueError: If there are two.
     """
@@ -40,9 +37,6 @@ def refuse_alike(gates: Sequence[Gate]) -> None:
 
 def described(gate: Gate) -> Any:
     """Say what of a gate its signals depend on, in plain values for a run's settings.
-
-    Args:
-        gate: The gate.
 
     Returns:
         Its kind; all but its threshold if it has the student answer.
@@ -60,13 +54,10 @@ def described(gate: Gate) -> Any:
 def measured(settings: Mapping[str, Any]) -> tuple[ThresholdGate, ...]:
     """Read what `described` wrote down of gates that have the student answer.
 
-    Args:
-        settings: A run's settings.
-
     Returns:
         The gates whose module is imported.
     """
-    gates = [gate_from(one) for one in settings.get("gates", ()) if isinstance(one, Mapping)]
+    gates = [gate_from(kept) for kept in settings.get("gates", ()) if isinstance(kept, Mapping)]
     return tuple(gate for gate in gates if isinstance(gate, ThresholdGate))
 
 
@@ -96,8 +87,8 @@ async def measure(
     metadata = {"gkt_call_id": str(uuid.uuid4()), "gkt_mode": "student", "gkt_compared": False}
     config = child_config(None, "student", own_callbacks=[recorder], metadata=metadata)
     arguments = {"max_tokens": chain.max_tokens, "stop": chain.stop}
-    given = {name: value for name, value in arguments.items() if value is not None}
-    student = CalledStudent(student_of(chain.student), config, given)
+    limits = {name: value for name, value in arguments.items() if value is not None}
+    student = CalledStudent(student_of(chain.student), config, limits)
     started, begun = time.time(), time.perf_counter()
     signals = await gate.ameasure(student, messages)
     if gate.shown_as is None:

@@ -13,11 +13,7 @@ class ProgressBar:
     """One line per phase on standard error; a context manager."""
 
     def __init__(self, shown: bool | None) -> None:
-        """Set it up.
-
-        Args:
-            shown: Whether to show it; None to show it if standard error is a terminal.
-        """
+        """Set it up; with None it is shown if standard error is a terminal."""
         self._progress: Any = None
         self._task: Any = None
         if sys.stderr.isatty() if shown is None else shown:
@@ -40,12 +36,7 @@ class ProgressBar:
             self._progress.stop()
 
     def begin(self, name: str, total: int) -> None:
-        """Begin a phase.
-
-        Args:
-            name: What is done.
-            total: How many steps.
-        """
+        """Begin a phase."""
         self._begun, self._done = time.perf_counter(), 0
         if self._progress is not None and total:  # all may be known from an earlier session
             self._task = self._progress.add_task(name, total=total, rate="", cost="")

@@ -17,14 +17,7 @@ from langchain_gkt.teachers.wrappers import models_of, resolve
 
 
 def recorded_teachers(teacher: Any) -> list[RecordedTeacher]:
-    """Return the recorded teachers that stand behind a chain's teacher.
-
-    Args:
-        teacher: A chat model, wrapped or not.
-
-    Returns:
-        The teachers; none if any of its models is a live one.
-    """
+    """Return a teacher's recorded models; none if any of its models is a live one."""
     models = list(models_of(resolve(teacher, None)))
     recorded = [model for model in models if isinstance(model, RecordedTeacher)]
     return recorded if len(recorded) == len(models) else []
@@ -79,20 +72,20 @@ def require_recorded(
 
 def recorded_splitter(teacher: Any) -> TokenSplitter | None:
     """Return what finds the tokens of recorded answers; None without their tokenizer."""
-    names = {one.tokenizer for one in recorded_teachers(teacher)}
+    names = {model.tokenizer for model in recorded_teachers(teacher)}
     name = names.pop() if len(names) == 1 else None
     return load_tokenizer(name).split if name else None
 
 
 def describe_recorded(teacher: Any) -> dict[str, Any]:
     """Say for a run's manifest where recorded answers come from; nothing of a live teacher."""
-    found = [
+    logs = [
         {
-            "file": one.recordings.source,
-            "dated": one.recordings.dated,
-            "answers": len(one.recordings.answers),
-            "model": one.model_name,
+            "file": model.recordings.source,
+            "dated": model.recordings.dated,
+            "answers": len(model.recordings.answers),
+            "model": model.model_name,
         }
-        for one in recorded_teachers(teacher)
+        for model in recorded_teachers(teacher)
     ]
-    return {"recorded": found} if found else {}
+    return {"recorded": logs} if logs else {}

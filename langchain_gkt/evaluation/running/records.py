@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import InitVar, asdict, field
+from dataclasses import InitVar, asdict, field, replace
 from decimal import Decimal, InvalidOperation
 from itertools import zip_longest
 from typing import Any, NamedTuple, TypeVar
@@ -76,6 +76,20 @@ class ModelUsage:
         if self.prompt_cost is None or self.completion_cost is None:
             return None
         return Decimal(self.prompt_cost) + Decimal(self.completion_cost)
+
+    def up_to(self, tokens: int, of: int) -> ModelUsage:
+        """Return the part with its first completion tokens alone, of so many.
+
+        Prices are per token, so costs follow the tokens; the time is an estimate that does too.
+        """
+        share, cost = Decimal(tokens) / Decimal(max(1, of)), self.completion_cost
+        return replace(
+            self,
+            completion_tokens=tokens,
+            completion_cost=None if cost is None else str(Decimal(cost) * share),
+            seconds=self.seconds * float(share),
+            first_token_seconds=None,
+        )
 
 
 def part_of(calls: Sequence[CallRecord], role: str) -> ModelUsage:

@@ -18,12 +18,7 @@ class ReplayedReply(CutReply):
     """A recorded reply that can be cut after any number of tokens."""
 
     def __init__(self, recorded: TeacherReply, splitter: TokenSplitter | None = None) -> None:
-        """Find the tokens' ends.
-
-        Args:
-            recorded: The reply.
-            splitter: Finds the tokens if the reply does not hold them.
-        """
+        """Find the tokens' ends, with the splitter if the reply does not hold them."""
         pieces = [bytes.fromhex(piece) for piece in recorded.pieces or ()]
         super().__init__(recorded.text, usage=recorded.usage, pieces=pieces, splitter=splitter)
         if self.method == "approximate" and recorded.cut == "guessed":

@@ -23,12 +23,7 @@ class ReplyRecorder(CostTracker):
     """
 
     def __init__(self, on_reply: Callable[[TeacherReply], None], **prices: Any) -> None:
-        """Start without a reply.
-
-        Args:
-            on_reply: Called with each reply of the teacher.
-            **prices: As for `CostTracker`.
-        """
+        """Start without a reply."""
         super().__init__(keep_calls=True, **prices)
         self._on_reply = on_reply
         self._teacher_runs: set[UUID] = set()

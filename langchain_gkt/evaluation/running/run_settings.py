@@ -31,11 +31,7 @@ def run_settings(
     *,
     tier: str | None = None,
 ) -> dict[str, Any]:
-    """Describe what a run is made with, the same in every process, without keys and addresses.
-
-    Returns:
-        Plain values.
-    """
+    """Describe what a run is made with, the same in every process, without keys and addresses."""
     teacher = resolve(chain.teacher, None)
     student: Any = chain.student
     return {
@@ -72,14 +68,7 @@ def run_settings(
 
 
 def describe_teacher(teacher: Any) -> dict[str, Any]:
-    """Describe a teacher, the same in every process, without keys and addresses.
-
-    Args:
-        teacher: A chat model, wrapped or not, with nothing left to configure.
-
-    Returns:
-        Plain values.
-    """
+    """Describe a teacher, the same in every process, without keys and addresses."""
     return {
         "teacher": [_model(model) for model in models_of(teacher)],
         "teacher_bound": _bound_arguments(teacher),
@@ -133,5 +122,5 @@ def _price(price: Any) -> Any:
     if price is None or isinstance(price, str):
         return price
     if isinstance(price, dict):
-        return {name: _price(one) for name, one in price.items()}
+        return {model: _price(listed) for model, listed in price.items()}
     return {name: str(value) for name, value in asdict(price).items() if name != "as_of"}

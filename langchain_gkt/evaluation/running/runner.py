@@ -107,12 +107,7 @@ class EvaluationRunner:
         self.spent = sum((part.cost or Decimal(0) for part in parts), Decimal(0))
 
     def reuse(self, other: RunStore, *, mode: str) -> None:
-        """Take over what a run of the same questions and models has of a mode, as this run's own.
-
-        Args:
-            other: The other run.
-            mode: ``teacher`` or ``student``.
-        """
+        """Take over what a run of the same questions and models has of a mode."""
         keys = set(self.keys)
         for line in other.lines:
             key = (line.get("row"), mode)
@@ -221,9 +216,6 @@ class EvaluationRunner:
             chain: What to ask: the runner's chain, or one whose teacher is recorded.
             on_reply: Called with the teacher's reply as soon as it ends.
             length: Most guidance tokens; None for the chain's.
-
-        Returns:
-            The answer.
         """
         row, recorder = self.task.rows[index], self.recorder(on_reply)
         settings: dict[str, Any] = {"mode": mode}

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from decimal import Decimal
 from functools import partial
 from typing import Any
 
 from langchain_gkt._langchain_compat import RunnableBindingBase
 from langchain_gkt.evaluation.running.measured_gates import measure
-from langchain_gkt.evaluation.running.records import SWEPT, Answer, AnswerKey, ModelUsage
+from langchain_gkt.evaluation.running.records import SWEPT, Answer, AnswerKey
 from langchain_gkt.evaluation.running.replay import ReplayedReply, ReplayTeacher
 from langchain_gkt.evaluation.running.runner import EvaluationRunner, Job
 from langchain_gkt.gates import Gate
@@ -117,7 +116,7 @@ class SweepJobs:
                 except Exception as error:  # noqa: BLE001  a length must not lose the others
                     runner.fail(key, error)
                     continue
-                part = _up_to(reply, length)
+                part = reply.recorded.part.up_to(min(length, reply.tokens), reply.tokens)
                 last = replace(
                     answer,
                     length=length,
@@ -188,24 +187,6 @@ class SweepJobs:
             runner.spent += cost
 
         return work
-
-
-def _up_to(reply: ReplayedReply, length: int) -> ModelUsage:
-    """Return the teacher's part of an answer if it stops at a length.
-
-    Prices are per token, so costs follow the tokens; the time is an estimate that does too.
-    """
-    part = reply.recorded.part
-    tokens = min(length, reply.tokens)
-    share = Decimal(tokens) / Decimal(max(1, reply.tokens))
-    cost = part.completion_cost
-    return replace(
-        part,
-        completion_tokens=tokens,
-        completion_cost=None if cost is None else str(Decimal(cost) * share),
-        seconds=part.seconds * float(share),
-        first_token_seconds=None,
-    )
 
 
 def _with_logprobs(teacher: Any) -> Any:

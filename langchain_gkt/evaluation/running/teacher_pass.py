@@ -28,9 +28,6 @@ class TeacherPasses:
     def __init__(self, path: str | Path) -> None:
         """Read the folder; no model is called.
 
-        Args:
-            path: What ``out`` of `sweep` or `sweep_policies` named.
-
         Raises:
             FileNotFoundError: If there is no run.
             ValueError: If it is a run of another kind, or damaged.
@@ -43,7 +40,7 @@ class TeacherPasses:
             self._runs = [folder]
         elif kind == "policies":
             inner = sorted(file.parent for file in self._path.glob(f"*/{MANIFEST}"))
-            self._runs = [RunStore(one).read() for one in inner]
+            self._runs = [RunStore(path).read() for path in inner]
         else:
             raise ValueError(f"teacher_from={str(path)!r} holds a {kind}, not a sweep")
         if not self._runs:
@@ -51,10 +48,6 @@ class TeacherPasses:
 
     def find(self, settings: Mapping[str, Any], rows: Collection[str]) -> RunStore | None:
         """Return the run whose teacher was asked the same in the same way.
-
-        Args:
-            settings: Those of the sweep that is to come; see `run_settings`.
-            rows: Its rows' keys.
 
         Returns:
             The run, or None if no run showed the teacher the same prompt.

@@ -39,9 +39,6 @@ def reference_number(
         seed: Seeds the draw if no digit is found, together with the text: the same text is
             always scored alike.
 
-    Returns:
-        Whether the number found, or drawn, is the right one.
-
     Raises:
         ValueError: If ``gold`` holds no number.
     """
@@ -66,17 +63,14 @@ def reference_option(text: str, gold: str, *, options: str = "ABCD", seed: int =
             "ABCDE" for AQuA.
         seed: Seeds that draw, together with the text.
 
-    Returns:
-        Whether the letter found, or drawn, is the right one.
-
     Raises:
         ValueError: If ``gold`` is no letter from A to E or there are no ``options``.
     """
     right = exact_option(gold)
     if not options.isalpha():
         raise ValueError(f"options must be letters, as 'ABCD' is, not {options!r}")
-    found = _LETTER.search(text)
-    return right == (found[1] if found else _draw(seed, text).choice(options.upper()))
+    stated = _LETTER.search(text)
+    return right == (stated[1] if stated else _draw(seed, text).choice(options.upper()))
 
 
 def _digit_runs(text: str) -> list[str]:

@@ -53,9 +53,6 @@ def gsm8k_row(published: PublishedRow) -> dict[str, Any]:
     Args:
         published: ``question``, and ``answer`` ending in ``#### N``.
 
-    Returns:
-        The row of a task.
-
     Raises:
         ValueError: If a field is missing or the answer states no number.
     """
@@ -98,9 +95,9 @@ def csqa_row(published: PublishedRow) -> dict[str, Any]:
         if len(labels) != len(texts):
             raise asked.error("choices", f"has {len(labels)} labels for {len(texts)} texts")
         listed = [{"label": a, "text": b} for a, b in zip(labels, texts, strict=True)]
-    if not isinstance(listed, Sequence) or not all(isinstance(one, Mapping) for one in listed):
+    if not isinstance(listed, Sequence) or not all(isinstance(part, Mapping) for part in listed):
         raise asked.error("choices", "must be a list of objects with label and text")
-    parts = [PublishedRow(asked.where, one, f"{asked.inside}choices.") for one in listed]
+    parts = [PublishedRow(asked.where, part, f"{asked.inside}choices.") for part in listed]
     pairs = [(part.text("label").upper(), part.text("text")) for part in parts]
     if not published.fields.get("answerKey"):
         raise published.error(
@@ -156,33 +153,19 @@ def _choice_row(
 
 
 def number_metric(how: ExtractionRule) -> Metric:
-    """Return a metric for rows whose ``answer`` is a number.
-
-    Args:
-        how: Where in a text the answer is looked for: see `scoring.extract_number`.
-
-    Returns:
-        The metric.
-    """
+    """Return a metric of a number, looked for as `scoring.extract_number` says."""
     return _metric(partial(extract_number, how=how), Decimal)
 
 
 def option_metric(how: ExtractionRule) -> Metric:
-    """Return a metric for rows whose ``answer`` is a letter.
-
-    Args:
-        how: Where in a text the answer is looked for: see `scoring.extract_option`.
-
-    Returns:
-        The metric.
-    """
+    """Return a metric of a letter, looked for as `scoring.extract_option` says."""
     return _metric(partial(extract_option, how=how), str)
 
 
 def _metric(extract: Callable[[str], Any], read: Callable[[Any], Any]) -> Metric:
     def metric(text: str, row: Row) -> bool | None:
-        found = extract(text)
-        return None if found is None else bool(found == read(row["answer"]))
+        answer = extract(text)
+        return None if answer is None else bool(answer == read(row["answer"]))
 
     return metric
 

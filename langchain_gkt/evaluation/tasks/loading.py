@@ -76,10 +76,10 @@ def load_task(
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
         raise TypeError(f"seed must be an int or None, not {type(seed).__name__}")
     if wanted == "word_problems":
-        for given, value in (("data", data), ("exemplars", exemplars), ("shots", shots or None)):
+        for argument, value in (("data", data), ("exemplars", exemplars), ("shots", shots or None)):
             if value is not None:
                 raise ValueError(
-                    f"word_problems brings its rows and shows no examples: drop {given}"
+                    f"word_problems brings its rows and shows no examples: drop {argument}"
                 )
         return _word_problems(rows, seed, style, reference)
     benchmark = BENCHMARKS[wanted]
@@ -93,15 +93,15 @@ def load_task(
             f"shots={shots} is too many: {source} {len(pairs)}; give shots={len(pairs)}"
         )
     published = readers.hub_rows(*benchmark.hub) if data is None else readers.read_rows(data)
-    found = [benchmark.read(row) for row in published]
-    if rows is not None and rows < len(found):
-        every = range(len(found))
+    problems = [benchmark.read(row) for row in published]
+    if rows is not None and rows < len(problems):
+        every = range(len(problems))
         chosen = every[:rows] if seed is None else sorted(random.Random(seed).sample(every, rows))
-        found = [found[i] for i in chosen]
+        problems = [problems[i] for i in chosen]
     others = ("strict", "flexible", "reference") if reference else ("strict", "flexible")
     return Task(
         wanted,
-        found,
+        problems,
         benchmark.metrics["answer"],
         more_metrics={other: benchmark.metrics[other] for other in others},
         leaks=benchmark.leaks,

@@ -29,25 +29,11 @@ class PublishedRow:
     inside: str = ""
 
     def error(self, field: str, problem: str) -> ValueError:
-        """Return an error that names the row and the field.
-
-        Args:
-            field: The field's name.
-            problem: What is wrong with it, as the rest of the sentence.
-
-        Returns:
-            The error to raise.
-        """
+        """Return an error that names row and field; the problem ends its sentence."""
         return ValueError(f"{self.where}: field '{self.inside}{field}' {problem}")
 
     def need(self, field: str) -> Any:
         """Return a field that must be there.
-
-        Args:
-            field: The field's name.
-
-        Returns:
-            Its value.
 
         Raises:
             ValueError: If there is none.
@@ -59,12 +45,6 @@ class PublishedRow:
 
     def text(self, field: str) -> str:
         """Return a field that must hold text, without the blanks around it.
-
-        Args:
-            field: The field's name.
-
-        Returns:
-            The text.
 
         Raises:
             ValueError: If it is missing, no text or blank.
@@ -93,32 +73,24 @@ def read_rows(path: str | PathLike[str], argument: str = "data") -> list[Publish
         ValueError: If it is no UTF-8 text, holds no rows, or a row is no JSON object.
     """
     file, text = _read(path, argument)
-    found: list[tuple[str, Any]]
+    rows: list[tuple[str, Any]]
     if text.lstrip().startswith("["):
         listed = _decode(text, file.name, 0)
-        found = [(f"{file.name}, row {i}", row) for i, row in enumerate(listed, 1)]
+        rows = [(f"{file.name}, row {i}", row) for i, row in enumerate(listed, 1)]
     else:
         # Only a line feed ends a row: JSON text may hold the other line ends of Unicode.
         lines = [(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
-        found = [(f"{file.name}, line {i}", _decode(line, file.name, i)) for i, line in lines]
-    if not found:
+        rows = [(f"{file.name}, line {i}", _decode(line, file.name, i)) for i, line in lines]
+    if not rows:
         raise ValueError(f"{argument}={file.name!r} holds no rows")
-    for where, row in found:
+    for where, row in rows:
         if not isinstance(row, dict):
             raise ValueError(f"{where}: must be a JSON object, not {type(row).__name__}")
-    return [PublishedRow(where, row) for where, row in found]
+    return [PublishedRow(where, row) for where, row in rows]
 
 
 def hub_rows(repo: str, config: str | None, split: str) -> list[PublishedRow]:
     """Download rows with the ``datasets`` package.
-
-    Args:
-        repo: The dataset's id on the hub.
-        config: Its configuration, or None for the default one.
-        split: Which split to take.
-
-    Returns:
-        Its rows, in order.
 
     Raises:
         ImportError: If the package is missing.
@@ -162,26 +134,19 @@ def read_exemplars(path: str | PathLike[str]) -> list[tuple[str, str]]:
         return _text_exemplars(path)
     if kind not in (".json", ".jsonl"):
         raise ValueError(f"exemplars={str(path)!r} must be a .json, .jsonl or .txt file")
-    found = []
+    exemplars = []
     for row in read_rows(path, "exemplars"):
         names = [name for name in ("answer", "target") if name in row.fields]
         if not names:
             raise row.error("answer", "is missing, and so is 'target'")
-        found.append((row.text("question"), row.text(names[0])))
-    return found
+        exemplars.append((row.text("question"), row.text(names[0])))
+    return exemplars
 
 
 def own_exemplars(name: str) -> list[tuple[str, str]]:
-    """Return the exemplars this package brings for a task.
-
-    Args:
-        name: ``gsm8k``, ``csqa`` or ``aqua``.
-
-    Returns:
-        Question and answer of each.
-    """
+    """Return the exemplars this package brings for a task."""
     file = resources.files("langchain_gkt.evaluation.tasks") / "exemplars" / f"{name}.json"
-    return [(one["question"], one["answer"]) for one in json.loads(file.read_text("utf-8"))]
+    return [(pair["question"], pair["answer"]) for pair in json.loads(file.read_text("utf-8"))]
 
 
 def _text_exemplars(path: str | PathLike[str]) -> list[tuple[str, str]]:
@@ -205,16 +170,16 @@ def _text_exemplars(path: str | PathLike[str]) -> list[tuple[str, str]]:
         else:
             (blocks[-1][2] or blocks[-1][1]).append(line)
         after_blank = False
-    found = []
+    exemplars = []
     for i, *parts in blocks:
         question, answer = ("\n".join(map(str.rstrip, part)).strip() for part in parts)
         if not question or not answer:
             missing = "answer ('A:')" if question else "text after 'Q:'"
             raise ValueError(f"{file.name}, line {i}: the question has no {missing}")
-        found.append((question, answer))
-    if not found:
+        exemplars.append((question, answer))
+    if not exemplars:
         raise ValueError(f"exemplars={file.name!r} holds no 'Q:' blocks")
-    return found
+    return exemplars
 
 
 def _path(path: str | PathLike[str], argument: str) -> Path:

@@ -184,22 +184,18 @@ class Task:
                     "row['question'] is messages, which style='text' cannot show; give a text, "
                     "or style='chat'"
                 )
-            blocks = [f"Q: {one.question}\nA: {one.answer}" for one in self.examples]
+            blocks = [f"Q: {shown.question}\nA: {shown.answer}" for shown in self.examples]
             first = [] if self.instruction is None else [self.instruction]
             return [HumanMessage("\n\n".join([*first, *blocks, f"Q: {question}\nA:"]))]
         turns: list[BaseMessage] = []
         if self.instruction is not None:
             turns.append(SystemMessage(self.instruction))
-        for one in self.examples:
-            turns += mark_exemplars([HumanMessage(one.question), AIMessage(one.answer)])
+        for shown in self.examples:
+            turns += mark_exemplars([HumanMessage(shown.question), AIMessage(shown.answer)])
         return [*turns, *([HumanMessage(question)] if isinstance(question, str) else question)]
 
     def judge(self, text: str, row: Row) -> dict[str, bool | None]:
         """Judge an answer by every metric.
-
-        Args:
-            text: The whole answer.
-            row: The row it answers.
 
         Returns:
             The main metric's verdict as ``answer``, then the others' by name.
@@ -213,14 +209,7 @@ class Task:
         }
 
     def leaked(self, guidance: str, row: Row) -> bool:
-        """Say whether guidance alone already contains a row's answer.
-
-        Args:
-            guidance: What the teacher wrote.
-            row: The row it belongs to.
-
-        Returns:
-            Whether it does; False if there is no guidance.
+        """Say whether guidance alone already contains a row's answer; False if there is none.
 
         Raises:
             TypeError: If ``leaks`` (or ``metric`` in its place) returns no verdict.
@@ -233,9 +222,6 @@ class Task:
 
     def row_key(self, i: int) -> str:
         """Return a name of a row that is the same in every run.
-
-        Args:
-            i: The row's number, from 0.
 
         Returns:
             The number and a hash of the row and its prompt.
@@ -285,9 +271,9 @@ def _plain(value: Any) -> Any:
         names = ("type", "content", "name", "tool_calls", "tool_call_id")
         return {name: _plain(getattr(value, name, None)) for name in names}
     if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
+        return {str(key): _plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [_plain(part) for part in value]
     if isinstance(value, set | frozenset):
         return sorted(map(str, value))
     return value if value is None or isinstance(value, str | int | float) else str(value)

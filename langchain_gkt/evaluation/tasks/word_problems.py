@@ -66,9 +66,6 @@ def sample(seed: int | None, count: int | None) -> list[WordProblem]:
 def is_word_problem(question: str) -> bool:
     """Say whether the embedded models have learned to read a question.
 
-    Args:
-        question: Any text.
-
     Returns:
         Whether it names a number, and no word that the shipped problems do not use.
     """

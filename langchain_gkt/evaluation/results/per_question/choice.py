@@ -20,7 +20,6 @@ from langchain_gkt.evaluation.results.per_question.learning import (
     FEWEST_ROWS,
     predictors,
     prices_to_try,
-    values_of_rows,
 )
 from langchain_gkt.evaluation.results.per_question.random_mix import RandomMix, random_mix
 from langchain_gkt.gates import Gate, LearnedGate
@@ -97,12 +96,6 @@ def choose_per_question(
 ) -> PerQuestionChoice:
     """Learn a predictor, choose its price, and test it; see `Sweep.choose`.
 
-    Args:
-        outcomes: The outcomes.
-        goal: What is wanted.
-        seed: Seed of the split into three parts.
-        cut: Where the chain cuts guidance.
-
     Raises:
         ImportError: If scikit-learn is missing.
         ValueError: If there are too few rows, or what is needed of them was not recorded.
@@ -158,11 +151,9 @@ def _learn(
     """Learn predictors from one part of the rows, and choose length and price by another."""
     points = list[OperatingPoint]()
     for length, learned in predictors(outcomes, train).items():
+        prices = prices_to_try(learned, outcomes, train)
         if goal.price_per_point is not None:
             prices = [goal.price_per_point]
-        else:
-            values = values_of_rows(outcomes, train, learned.probe_tokens)
-            prices = prices_to_try(learned, values)
         for price in prices:
             gate = LearnedGate(predictor=replace(learned, price_per_point=price))
             if goal.share is not None:

@@ -30,25 +30,8 @@ cross-validation among them would differ from one part of the rows to the next."
 _QUANTILES = tuple(i / 12 for i in range(13))
 
 
-def values_of_rows(
-    outcomes: OutcomeMatrix, rows: Sequence[int], probe: int
-) -> list[tuple[float, ...]]:
-    """Return the features of some rows, with a number of the student's first tokens."""
-    names = _features(outcomes)
-    return [feature_values(names, outcomes.features[row], probe_tokens=probe) for row in rows]
-
-
-def _features(outcomes: OutcomeMatrix) -> tuple[str, ...]:
-    return feature_names(
-        probabilities=outcomes.tells_confidence, entropies=outcomes.has_signal("entropy_1")
-    )
-
-
 def predictors(outcomes: OutcomeMatrix, rows: Sequence[int]) -> dict[int, Predictor]:
     """Learn from some rows one predictor for each guidance length that pays for some questions.
-
-    Returns:
-        Predictors by guidance length; their price per point is yet to be chosen.
 
     Raises:
         ImportError: If scikit-learn is missing.
@@ -58,7 +41,10 @@ def predictors(outcomes: OutcomeMatrix, rows: Sequence[int]) -> dict[int, Predic
     probe = 0
     if outcomes.tells_confidence:
         probe = outcomes.best_gate(rows, CONFIDENCE_GATES).probe_tokens
-    values = values_of_rows(outcomes, rows, probe)
+    names = feature_names(
+        probabilities=outcomes.tells_confidence, entropies=outcomes.has_signal("entropy_1")
+    )
+    values = [feature_values(names, outcomes.features[i], probe_tokens=probe) for i in rows]
     inner = [length for length in worthwhile(outcomes, rows) if length not in (0, TEACHER_ALONE)]
     if not inner:
         points = [outcomes.point(length, only=rows) for length in outcomes.lengths if length]
@@ -67,7 +53,7 @@ def predictors(outcomes: OutcomeMatrix, rows: Sequence[int]) -> dict[int, Predic
     return {
         length: Predictor(
             version=VERSION,
-            features=_features(outcomes),
+            features=names,
             probe_tokens=probe,
             none=fitted[0],
             some=fitted[length],
@@ -95,18 +81,16 @@ def _refuse_few_helped(outcomes: OutcomeMatrix, rows: Sequence[int]) -> None:
     )
 
 
-def prices_to_try(predictor: Predictor, values: Sequence[Sequence[float]]) -> list[float]:
-    """Return prices per point, the lowest first, at which it begins to ask for more of a question.
-
-    Args:
-        predictor: The predictor; its own price plays no part.
-        values: Features of the questions.
-    """
+def prices_to_try(
+    predictor: Predictor, outcomes: OutcomeMatrix, rows: Sequence[int]
+) -> list[float]:
+    """Return prices per point, the lowest first, at which it begins to ask for more."""
     amounts = (predictor.none, predictor.some, predictor.all)
-    prices = []
-    for features in values:
+    prices, count = [], predictor.probe_tokens
+    for row in rows:
+        values = feature_values(predictor.features, outcomes.features[row], probe_tokens=count)
         for less, more in combinations(amounts, 2):
-            gain = 100 * (more.accuracy(features) - less.accuracy(features))
+            gain = 100 * (more.accuracy(values) - less.accuracy(values))
             if gain > 0 and more.cost > less.cost:
                 prices.append((more.cost - less.cost) / gain)
     if not prices:
@@ -120,8 +104,8 @@ def _fit(
     outcomes: OutcomeMatrix, length: int, rows: Sequence[int], values: Sequence[Sequence[float]]
 ) -> Expectation:
     """Fit the probability that one setting is right."""
-    right = outcomes.right[length].iloc[list(rows)].tolist()
-    cost = sum(outcomes.cost[length].iloc[list(rows)]) / len(rows)
+    point = outcomes.point(length, only=rows)
+    right, cost = point.rights, point.cost
     rare = min(sum(right), len(right) - sum(right))
     if rare < 3:  # nothing to part them by
         share = (sum(right) + 1) / (len(right) + 2)

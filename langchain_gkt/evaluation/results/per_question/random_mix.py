@@ -44,16 +44,12 @@ class RandomMix:
 def random_mix(
     chooser: OperatingPoint, fixed: Sequence[OperatingPoint], *, seed: int = 0
 ) -> RandomMix:
-    """Compare a chooser with the random mix of fixed ways on the same rows.
-
-    Raises:
-        ImportError: If scipy is missing.
-    """
+    """Compare a chooser with the random mix of fixed ways on the same rows."""
     import numpy as np
 
     ways = [chooser, *fixed]
-    data = [np.array([one.right for one in way.outcomes], float) for way in ways]
-    data += [np.array([one.cost for one in way.outcomes], float) for way in ways]
+    data = [np.array(way.rights, float) for way in ways]
+    data += [np.array(way.costs, float) for way in ways]
 
     def compare(*columns: Any) -> tuple[float, float]:
         right, cost = np.split(np.array([column.mean() for column in columns]), 2)

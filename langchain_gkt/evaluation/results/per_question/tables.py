@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from langchain_gkt.evaluation.results import cells
 from langchain_gkt.evaluation.results.choice import Goal
 from langchain_gkt.evaluation.results.outcomes import OperatingPoint, OutcomeMatrix, written
 from langchain_gkt.evaluation.results.per_question.choice import (
@@ -11,7 +12,6 @@ from langchain_gkt.evaluation.results.per_question.choice import (
     Tested,
 )
 from langchain_gkt.evaluation.results.statistics import mcnemar
-from langchain_gkt.evaluation.results.summary import percent, share
 from langchain_gkt.gates.learned import Predictor
 from langchain_gkt.reporting.table import Table
 
@@ -57,22 +57,29 @@ def _goal_notes(goal: Goal) -> list[str]:
 def _comparison(title: str, tested: Tested, outcomes: OutcomeMatrix, notes: list[str]) -> Table:
     alone, predictor, mix = tested.rivals["teacher alone"], tested.predictor, tested.mix
 
-    def price(cost: float | None) -> list[str]:
-        if cost is None:
-            return ["-", "-"]
-        of_teacher = percent(cost / alone.cost) if alone.cost else "?"
-        return [written(cost, outcomes.priced), of_teacher]
-
-    def line(kind: str, point: OperatingPoint) -> list[str]:
-        accuracy = share(point.accuracy, point.interval)
-        return [kind, point.way, accuracy, percent(point.asked), *price(point.cost)]
+    def line(kind: str, way: OperatingPoint, lead: str) -> dict[str, str]:
+        return {
+            "way": kind,
+            "guidance": way.way,
+            "accuracy (95%)": cells.accuracy(way),
+            "asked": cells.percent(way.asked),
+            outcomes.price_name: way.price,
+            "of teacher": cells.ratio(way.cost, alone.cost),
+            "predictor leads by (McNemar)": lead,
+        }
 
     def lead(kind: str, rival: OperatingPoint) -> str:
-        pairs = zip(predictor.outcomes, rival.outcomes, strict=True)
-        ours, theirs = zip(*((one.right, other.right) for one, other in pairs), strict=True)
-        test = mcnemar(ours, theirs, (PREDICTOR, kind))
+        test = mcnemar(predictor.rights, rival.rights, (PREDICTOR, kind))
         return f"{100 * test.difference:+.1f} (p {test.p_value:.2g})"
 
+    equal = {
+        **line(f"{RANDOM} of equal accuracy", predictor, "+0.0"),
+        "guidance": "drawn by lot",
+        "accuracy (95%)": cells.percent(predictor.accuracy),
+        "asked": "-",
+        outcomes.price_name: "-" if mix.cost is None else written(mix.cost, outcomes.priced),
+        "of teacher": "-" if mix.cost is None else cells.ratio(mix.cost, alone.cost),
+    }
     against = (
         f"the predictor's bill is {_interval(mix.bill, mix.bill_interval, '.0%')} of it"
         if mix.cost is not None
@@ -83,29 +90,16 @@ def _comparison(title: str, tested: Tested, outcomes: OutcomeMatrix, notes: list
     if mix.gain <= 0:
         claim = "so it is not better than drawing lots"
     kept = predictor.accuracy / alone.accuracy if alone.accuracy else 0.0
-    equal = [f"{RANDOM} of equal accuracy", "drawn by lot", percent(predictor.accuracy), "-"]
-    return Table(
+    rivals = [line(kind, rival, lead(kind, rival)) for kind, rival in tested.rivals.items()]
+    return Table.of(
+        [line(PREDICTOR, predictor, "-"), equal, *rivals],
         title=title,
-        head=[
-            "way",
-            "guidance",
-            "accuracy (95%)",
-            "asked",
-            outcomes.price_name,
-            "of teacher",
-            "predictor leads by (McNemar)",
-        ],
-        rows=[
-            [*line(PREDICTOR, predictor), "-"],
-            [*equal, *price(mix.cost), "+0.0"],
-            *([*line(kind, one), lead(kind, one)] for kind, one in tested.rivals.items()),
-        ],
         notes=[
             f"{RANDOM}: a router that draws lots between the fixed ways that no mix of others "
             f"beats; {against}; of a mix that costs what the predictor costs it is "
             f"{100 * mix.gain:+.1f} points ahead (95%: {100 * low:+.1f} to {100 * high:+.1f}), "
             f"{claim}",
-            f"the predictor keeps {percent(kept)} of the teacher's accuracy",
+            f"the predictor keeps {cells.percent(kept)} of the teacher's accuracy",
             *notes,
         ],
     )
@@ -121,7 +115,7 @@ def _weights(predictor: Predictor) -> Table:
     amounts = {"none": predictor.none, "some": predictor.some, "all": predictor.all}
     every = amounts.values()
     rows = [
-        [name, *(f"{one.weights[place]:+.3g}" for one in every)]
+        [name, *(f"{amount.weights[place]:+.3g}" for amount in every)]
         for place, name in enumerate(predictor.features)
     ]
     return Table(
@@ -129,8 +123,8 @@ def _weights(predictor: Predictor) -> Table:
         head=["feature", *amounts],
         rows=[
             *rows,
-            ["bias", *(f"{one.bias:+.3g}" for one in every)],
-            ["cost", *(f"{one.cost:.4g}" for one in every)],
+            ["bias", *(f"{amount.bias:+.3g}" for amount in every)],
+            ["cost", *(f"{amount.cost:.4g}" for amount in every)],
         ],
         notes=[
             "log odds of a right answer, by what the teacher writes: nothing, the tokens, or the "
