@@ -29,6 +29,8 @@ def page(
     from markupsafe import Markup  # comes with jinja2
 
     settings = manifest["settings"]
+    about = {name: v for name, v in manifest.items() if name not in ("rows", "questions")}
+    about["rows"] = len(manifest["rows"])
     return render(
         "evaluation_report.html.j2",
         title=f"{manifest['kind']}: {settings['task']['name']}",
@@ -37,7 +39,7 @@ def page(
         tables=[Markup(table.html()) for table in tables],  # noqa: S704  it escapes its cells
         charts=[Markup(_svg(name, figure)) for name, figure in figures.items()],  # noqa: S704
         examples=_examples(manifest, answers),
-        about=_about(manifest),
+        about=json.dumps(about, indent=1, ensure_ascii=False),
     )
 
 
@@ -71,9 +73,3 @@ def _example(question: str, answer: Mapping[Any, Any]) -> dict[str, Any]:
         "verdict": "right" if answer["right"] else "wrong",
         "length": answer["guidance_tokens"],
     }
-
-
-def _about(manifest: Mapping[str, Any]) -> str:
-    long = ("rows", "questions")
-    short = {name: value for name, value in manifest.items() if name not in long}
-    return json.dumps({**short, "rows": len(manifest["rows"])}, indent=1, ensure_ascii=False)

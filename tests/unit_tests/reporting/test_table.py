@@ -28,6 +28,13 @@ def test_text_is_aligned() -> None:
     assert Table(head=["", "n"], rows=[["x", "1"]]).text() == "   n\nx  1"
 
 
+def test_lines_name_their_columns() -> None:
+    lines = [{"way": "a", "cost": "1"}, {"way": "b", "cost": "2"}]
+    assert Table.of(lines, title="t", notes=["n"]) == Table(
+        title="t", head=["way", "cost"], rows=[["a", "1"], ["b", "2"]], notes=["n"]
+    )
+
+
 def test_markdown_has_no_stray_bars() -> None:
     assert TABLE.markdown() == (
         "**Costs <of> it**\n\n|  | a\\|b | money |\n| --- | ---: | ---: |\n"

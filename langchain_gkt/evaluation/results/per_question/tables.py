@@ -57,7 +57,7 @@ def _goal_notes(goal: Goal) -> list[str]:
 def _comparison(title: str, tested: Tested, outcomes: OutcomeMatrix, notes: list[str]) -> Table:
     alone, predictor, mix = tested.rivals["teacher alone"], tested.predictor, tested.mix
 
-    def line(kind: str, way: OperatingPoint, lead: str) -> dict[str, str]:
+    def line(kind: str, way: OperatingPoint, ahead: str) -> dict[str, str]:
         return {
             "way": kind,
             "guidance": way.way,
@@ -65,7 +65,7 @@ def _comparison(title: str, tested: Tested, outcomes: OutcomeMatrix, notes: list
             "asked": cells.percent(way.asked),
             outcomes.price_name: way.price,
             "of teacher": cells.ratio(way.cost, alone.cost),
-            "predictor leads by (McNemar)": lead,
+            "predictor leads by (McNemar)": ahead,
         }
 
     def lead(kind: str, rival: OperatingPoint) -> str:

@@ -89,6 +89,24 @@ def test_unknown_money_is_unknown_in_every_sum() -> None:
     assert sums([first, later]).teacher.first_token_seconds == 2.0
 
 
+def test_a_part_that_stops_earlier_costs_its_tokens_alone() -> None:
+    whole = ModelUsage(
+        calls=1,
+        prompt_tokens=5,
+        completion_tokens=8,
+        prompt_cost="0.5",
+        completion_cost="0.8",
+        seconds=4.0,
+        first_token_seconds=1.0,
+    )
+    part = whole.up_to(2, 8)
+    assert (part.prompt_tokens, part.completion_tokens, part.seconds) == (5, 2, 1.0)
+    assert part.cost == Decimal("0.7")
+    assert part.first_token_seconds is None
+    assert replace(whole, completion_cost=None).up_to(2, 8).cost is None
+    assert whole.up_to(0, 0).cost == Decimal("0.5")
+
+
 def test_answers_travel_through_json() -> None:
     one = answer("a", None, teacher=ModelUsage(calls=1, prompt_cost=None), length=3, sample=2)
     one = replace(one, signals={"probability_1": 0.5})
