@@ -53,7 +53,7 @@ def answer_table(answers: Iterable[Answer]) -> pandas.DataFrame:
             }
         )
     if not lines:
-        return pandas.DataFrame(columns=["row", "strategy", "guidance_tokens"])
+        return pandas.DataFrame(columns=["row", "strategy", "guidance_tokens", "right", "cost"])
     table = pandas.DataFrame(lines)
     times = ["first_token_seconds", *(f"{role}_first_token_seconds" for role in ROLES)]
     return table.astype({"guidance_tokens": "Int64", **dict.fromkeys(times, float)})

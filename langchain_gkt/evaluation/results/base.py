@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_gkt.evaluation.results import html_report
 from langchain_gkt.evaluation.results.answer_table import answer_table
+from langchain_gkt.evaluation.results.summary import Summary, summarise
 from langchain_gkt.evaluation.running.records import Answer, AnswerKey
 from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.reporting.charts import save_figures
@@ -87,6 +88,22 @@ class EvaluationResult(ABC):
     def frame(self) -> pandas.DataFrame:
         """The answers as a tidy table; see `answer_table`."""
         return answer_table(self.answers)
+
+    def _ways(self) -> Any:
+        """Return how each answer of the frame was made: what is summed up by itself."""
+        return self.frame["strategy"]
+
+    @cached_property
+    def complete(self) -> pandas.DataFrame:
+        """The answers to rows that are answered in every ``way``, with that column."""
+        table = self.frame.assign(way=self._ways())
+        counts = table.groupby("row")["way"].nunique()
+        return table[table["row"].isin(counts.index[counts == table["way"].nunique()])]
+
+    @cached_property
+    def sums(self) -> dict[Any, Summary]:
+        """The sums over them, by ``way``."""
+        return {way: summarise(group) for way, group in self.complete.groupby("way", sort=False)}
 
     def recorded_notes(self) -> list[str]:
         """Return where a recorded teacher's answers come from; nothing of a live one."""

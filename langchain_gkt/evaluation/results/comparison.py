@@ -17,7 +17,7 @@ from langchain_gkt.evaluation.results.statistics import (
     bootstrap_ratio,
     mcnemar,
 )
-from langchain_gkt.evaluation.results.summary import Summary, summarise
+from langchain_gkt.evaluation.results.summary import Summary
 from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.reporting.charts import StackedBar, stacked_bars
 from langchain_gkt.reporting.table import Table
@@ -43,36 +43,31 @@ class Comparison(EvaluationResult):
         return cls(folder=folder)
 
     @cached_property
-    def _groups(self) -> dict[str, pandas.DataFrame]:
-        """The answers by strategy, to the rows that every strategy has answered."""
-        strategies = self.frame["strategy"]
-        counts = self.frame.groupby("row")["strategy"].nunique()
-        rows = counts.index[counts == strategies.nunique()]
-        common = self.frame[self.frame["row"].isin(rows)]
-        groups = dict(iter(common.groupby("strategy", sort=False)))
-        named = dict.fromkeys([*self.manifest["settings"]["modes"], *strategies])
-        return {mode: groups[mode] for mode in named if mode in groups}
-
-    @cached_property
     def summaries(self) -> dict[str, Summary]:
         """Sums by strategy, over the rows that every strategy has answered."""
-        return {mode: summarise(table) for mode, table in self._groups.items()}
+        named = dict.fromkeys([*self.manifest["settings"]["modes"], *self.frame["strategy"]])
+        return {mode: self.sums[mode] for mode in named if mode in self.sums}
 
-    @cached_property
+    @property
     def common(self) -> frozenset[str]:
         """Keys of the rows that every strategy has answered."""
-        return frozenset(row for table in self._groups.values() for row in table["row"])
+        return frozenset(self.complete["row"])
 
     @property
     def _of_both_models(self) -> list[str]:
-        return [mode for mode in self._groups if mode not in ROLES]
+        return [mode for mode in self.summaries if mode not in ROLES]
+
+    def _wide(self, column: str) -> pandas.DataFrame:
+        """Return a column of these rows' answers, with a column for each strategy."""
+        rows = list(dict.fromkeys(self.complete["row"]))
+        return self.complete.pivot(index="row", columns="strategy", values=column).loc[rows]
 
     @cached_property
     def pairs(self) -> tuple[PairedTest, ...]:
         """Each strategy of two models compared with each model alone, row by row."""
-        right = {mode: table.set_index("row")["right"] for mode, table in self._groups.items()}
+        right = self._wide("right")
         return tuple(
-            mcnemar(right[mode].tolist(), right[alone][right[mode].index].tolist(), (mode, alone))
+            mcnemar(right[mode].tolist(), right[alone].tolist(), (mode, alone))
             for mode in self._of_both_models
             for alone in (STUDENT, TEACHER)
             if alone in right
@@ -133,15 +128,14 @@ class Comparison(EvaluationResult):
             The ratio with its interval; None if one of the strategies is missing, a cost is
             unknown, or the teacher cost nothing.
         """
-        groups = self._groups
+        costs = self._wide("cost")
         strategy = strategy or next(iter(self._of_both_models), None)
-        if strategy not in groups or TEACHER not in groups:
+        if strategy not in costs or TEACHER not in costs:
             return None
-        costs = [groups[mode].set_index("row")["cost"] for mode in (strategy, TEACHER)]
-        if any(column.isna().any() for column in costs) or not sum(costs[1]):
+        both = costs[[strategy, TEACHER]]
+        if both.isna().any(axis=None) or not sum(both[TEACHER]):
             return None
-        paid, alone = (column.astype(float) for column in costs)
-        pairs = list(zip(paid, alone.reindex(paid.index), strict=True))
+        pairs = list(both.astype(float).itertuples(index=False, name=None))
         return bootstrap_ratio(pairs, confidence=confidence, seed=seed)
 
     def notes(self) -> list[str]:
@@ -178,7 +172,8 @@ class Comparison(EvaluationResult):
             and ``decode`` (the student's other tokens).
         """
         times = {}
-        for mode, table in self._groups.items():
+        for mode in self.summaries:
+            table = self.complete[self.complete["strategy"] == mode]
             first = table["student_first_token_seconds"].fillna(0.0)
             times[mode] = {
                 "teacher": float(table["teacher_seconds"].mean()),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from langchain_gkt.evaluation.results.answer_table import STUDENT, TEACHER_ALONE, settings_of
+from langchain_gkt.evaluation.results.answer_table import STUDENT, TEACHER_ALONE
 from langchain_gkt.evaluation.results.statistics import auc, wilson
 from langchain_gkt.gates import AgreementGate, ConfidenceGate, Gate, LearnedGate, ThresholdGate
 from langchain_gkt.gates.first_tokens import first_tokens_in
@@ -163,17 +163,17 @@ class OutcomeMatrix:
     def of(
         cls, table: pandas.DataFrame, questions: Mapping[str, str] | None = None
     ) -> OutcomeMatrix:
-        """Make it from an `answer_table` of rows that are answered in every setting."""
+        """Make it from the `complete` answers of a sweep."""
         table = table[table["sample"] == 0]
         rows, priced = list(dict.fromkeys(table["row"])), bool(table["cost"].notna().all())
         price = table["teacher_prompt_tokens"] + table["teacher_completion_tokens"]
         if priced:
             price = table["cost"].astype(float) * 1000
-        table = table.assign(setting=settings_of(table), price=price)
-        wide: Any = table.pivot(index="row", columns="setting", values=["right", "price"]).loc[rows]
+        table = table.assign(price=price)
+        wide: Any = table.pivot(index="row", columns="way", values=["right", "price"]).loc[rows]
         alone = table[table["strategy"] == STUDENT].set_index("row").loc[rows]
         signals = alone.filter(regex="^signal_").rename(columns=lambda name: name[7:])
-        calls = table.groupby("setting", sort=False)["teacher_calls"].sum()
+        calls = table.groupby("way", sort=False)["teacher_calls"].sum()
         return cls(
             right=wide["right"].astype(bool),
             cost=wide["price"].astype(float),

@@ -26,7 +26,7 @@ from langchain_gkt.evaluation.results.per_question.choice import (
     choose_per_question,
 )
 from langchain_gkt.evaluation.results.per_question.tables import tables as per_question_tables
-from langchain_gkt.evaluation.results.summary import Summary, summarise
+from langchain_gkt.evaluation.results.summary import Summary
 from langchain_gkt.evaluation.running.measured_gates import described, measured
 from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.gates import ThresholdGate
@@ -63,53 +63,47 @@ class Sweep(EvaluationResult):
         """
         prompt = kept_prompt(folder.manifest["settings"]["chain"].get("teacher_prompt"))
         sweep = cls(folder=folder, teacher_prompt=prompt)
-        if sweep._complete.empty:
+        if not {0, TEACHER_ALONE} <= set(sweep.sums):
             raise ValueError(
                 f"{folder.path or 'the sweep'} holds no row that is answered in every way; call "
                 "sweep() with the same out= to go on"
             )
         return sweep
 
-    @cached_property
-    def _complete(self) -> pandas.DataFrame:
-        """The answers to the rows that are answered in every setting."""
-        table = self.frame.assign(setting=settings_of(self.frame))
-        # A length at which everything fails must not leave the others without rows.
-        settings = {0, TEACHER_ALONE, *table["setting"]}
-        counts = table.groupby("row")["setting"].nunique()
-        rows = set(counts.index[counts == len(settings)])
-        return table[table["row"].isin(rows if self.only is None else rows & self.only)]
+    def _ways(self) -> Any:
+        return settings_of(self.frame)
 
     @cached_property
-    def _sums(self) -> dict[Any, Summary]:
-        groups = self._complete.groupby("setting", sort=False)
-        return {setting: summarise(group) for setting, group in groups}
+    def complete(self) -> pandas.DataFrame:
+        """The answers to rows that are answered in every ``way``: length or other strategy."""
+        table = super().complete
+        return table if self.only is None else table[table["row"].isin(self.only)]
 
     @property
     def teacher(self) -> Summary:
         """Sums of the teacher alone, over the rows that are answered in every way."""
-        return self._sums[TEACHER_ALONE]
+        return self.sums[TEACHER_ALONE]
 
     @property
     def student(self) -> Summary:
         """Sums of the student alone."""
-        return self._sums[0]
+        return self.sums[0]
 
     @property
     def by_length(self) -> dict[int, Summary]:
         """Sums of guided answers by guidance length, 0 (the student alone) included."""
-        return {length: self._sums[length] for length in self.outcomes.lengths}
+        return {length: self.sums[length] for length in self.outcomes.lengths}
 
     @property
     def further(self) -> dict[str, Summary]:
         """Sums of the answers of any other strategy, by its name."""
-        return {name: summary for name, summary in self._sums.items() if isinstance(name, str)}
+        return {name: summary for name, summary in self.sums.items() if isinstance(name, str)}
 
     @cached_property
     def outcomes(self) -> OutcomeMatrix:
         """The same answers row by row, for choosing."""
         questions = zip(self.manifest["rows"], self.manifest["questions"], strict=True)
-        return OutcomeMatrix.of(self._complete, dict(questions))
+        return OutcomeMatrix.of(self.complete, dict(questions))
 
     @cached_property
     def methods(self) -> Mapping[str, int]:
