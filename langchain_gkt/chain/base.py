@@ -46,12 +46,13 @@ from langchain_gkt.chain.tool import answering_tool
 from langchain_gkt.costs.budget import Budget
 from langchain_gkt.errors import ConfigurationError, wrap_errors
 from langchain_gkt.guidance import Guidance, GuidancePolicy
+from langchain_gkt.pickling import dump_state, load_state
 from langchain_gkt.prompts.base import TeacherPromptLike
 from langchain_gkt.structured_output.schema import Method
 from langchain_gkt.structured_output.tools import AnyTool, ToolChoice
 from langchain_gkt.students.batching import InterruptibleChatModel
 from langchain_gkt.students.conversion import StudentLike
-from langchain_gkt.teachers.pickling import dump_state, load_state
+from langchain_gkt.students.protocol import Student
 from langchain_gkt.teachers.settings import require_tools
 from langchain_gkt.teachers.wrappers import is_configurable, models_of, resolve
 
@@ -174,9 +175,12 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
         super().__setstate__(load_state(state))
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> GuidedKnowledgeTransferChain:
-        """Copy the settings; the teacher, which calls never change, and the weights are shared."""
-        (memo := {} if memo is None else memo)[id(self.teacher)] = self.teacher
-        return super().__deepcopy__(memo)
+        """Copy the settings; what holds clients, locks or weights is shared."""
+        memo = {} if memo is None else memo
+        memo[id(self.teacher)] = self.teacher
+        if not isinstance(self.student, Student):  # another client
+            memo[id(self.student)] = self.student
+        return cast(GuidedKnowledgeTransferChain, super().__deepcopy__(memo))
 
     def get_token_ids(self, text: str) -> list[int]:
         """Tokenise a text as the student does; in mode ``teacher`` as the teacher does."""

@@ -18,8 +18,19 @@ _DETAILS = {"input_token_details": "input_tokens", "output_token_details": "outp
 _REPORTS = ("token_usage", "usage", "usage_metadata")
 _PROMPT = ("prompt_tokens", "prompt_token_count", "input_tokens", "inputTokens")
 _COMPLETION = ("completion_tokens", "candidates_token_count", "output_tokens", "outputTokens")
-_PROMPT_DETAILS = ("prompt_tokens_details", "input_tokens_details", "cache_creation")
-_COMPLETION_DETAILS = ("completion_tokens_details", "output_tokens_details")
+_PROMPT_DETAILS = (
+    "prompt_tokens_details",
+    "prompt_token_details",
+    "input_tokens_details",
+    "input_token_details",
+    "cache_creation",
+)
+_COMPLETION_DETAILS = (
+    "completion_tokens_details",
+    "completion_token_details",
+    "output_tokens_details",
+    "output_token_details",
+)
 _IN_LANGCHAIN = {
     "audio_tokens": "audio",
     "cached_tokens": "cache_read",
@@ -36,6 +47,13 @@ _IN_LANGCHAIN = {
     "ephemeral_1h_input_tokens": "ephemeral_1h_input_tokens",
     "reasoning_tokens": "reasoning",
 }
+_PLAIN = (
+    "text_tokens",
+    "prompt_cache_miss_tokens",
+    "accepted_prediction_tokens",
+    "rejected_prediction_tokens",
+)
+"""Details that cost what any token costs."""
 # Anthropic and Bedrock count these beside the prompt, others inside.
 _BESIDE = (
     "cache_read_input_tokens",
@@ -130,7 +148,8 @@ def _read_report(report: Mapping[str, Any]) -> dict[str, Any]:
     """Return a provider's own report in the form of usage metadata."""
     prompt = next((report[name] for name in _PROMPT if report.get(name)), None)
     completion = next((report[name] for name in _COMPLETION if report.get(name)), None)
-    inside = [_renamed(report), *(_renamed(report.get(name)) for name in _PROMPT_DETAILS)]
+    beside = {key: n for key, n in report.items() if key in _IN_LANGCHAIN or "cach" in key.lower()}
+    inside = [_renamed(beside), *(_renamed(report.get(name)) for name in _PROMPT_DETAILS)]
     prompts: dict[str, Any] = {}
     for details in inside:
         prompts |= {name: n for name, n in details.items() if name != "reasoning"}
@@ -152,9 +171,14 @@ def _read_report(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _renamed(details: Any) -> dict[str, Any]:
+    """Return details by LangChain's names; an unknown one keeps its own, so that it is told."""
     if not isinstance(details, Mapping):
         return {}
-    return {_IN_LANGCHAIN[key]: n for key, n in details.items() if key in _IN_LANGCHAIN and n}
+    return {
+        _IN_LANGCHAIN.get(key, key): n
+        for key, n in details.items()
+        if n and (key in _IN_LANGCHAIN or (key not in _PLAIN and _is_count(n)))
+    }
 
 
 def _joined(usage: Mapping[str, Any], raw: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -174,7 +198,7 @@ def _joined(usage: Mapping[str, Any], raw: Mapping[str, Any]) -> Mapping[str, An
         new = {
             key: count
             for key, count in raw[name].items()
-            if not any(one == key or one.endswith(f"_{key}") for one in told)
+            if not any(f"_{one}".endswith(f"_{key.removesuffix('_tokens')}") for one in told)
         }
         if new:
             joined[name] = {**known, **new}

@@ -14,15 +14,16 @@ from collections.abc import Callable
 from contextvars import Context, copy_context
 from typing import Any, TypeVar
 
-from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables.config import RunnableConfig, get_config_list, merge_configs
+
+from langchain_gkt.pickling import PortableChatModel
 
 T = TypeVar("T")
 
 _Outcome = tuple[int, Any, BaseException | None]
 
 
-class InterruptibleChatModel(BaseChatModel, ABC):
+class InterruptibleChatModel(PortableChatModel, ABC):
     """A chat model whose ``batch`` ends at once when the program is interrupted."""
 
     def batch(

@@ -171,7 +171,7 @@ class HuggingFaceStudent(Student, InterruptibleChatModel):
         """Copy the settings; weights and tokenizer are shared."""
         memo = {} if memo is None else memo
         memo |= {id(shared): shared for shared in (self.model, self.tokenizer)}
-        return super().__deepcopy__(memo)
+        return cast(HuggingFaceStudent, super().__deepcopy__(memo))
 
     @property
     def _engine(self) -> Backend:

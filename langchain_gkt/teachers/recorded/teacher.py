@@ -10,11 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import (
-    BaseChatModel,
-    LangSmithParams,
-    LanguageModelInput,
-)
+from langchain_core.language_models import LangSmithParams, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.utils import count_tokens_approximately
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
@@ -22,6 +18,7 @@ from pydantic import BeforeValidator, Field
 
 from langchain_gkt._langchain_compat import to_messages
 from langchain_gkt.errors import ConfigurationError, NotSupportedError, refuse_unknown, wrap_errors
+from langchain_gkt.pickling import PortableChatModel
 from langchain_gkt.providers.limits import LIMIT_FIELDS
 from langchain_gkt.teachers.recorded.files import Column, read_file
 from langchain_gkt.teachers.recorded.recordings import (
@@ -51,7 +48,7 @@ def _as_text(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-class RecordedTeacher(BaseChatModel):
+class RecordedTeacher(PortableChatModel):
     """A teacher that replays answers which were recorded and paid for.
 
     An answer is found by the text of the user's last message, also behind the last ``Q:`` of a

@@ -73,11 +73,21 @@ def test_a_price_without_a_rate_for_cache_writes_says_so() -> None:
     assert "(cache writes as plain input: no cache_write_mtok)" in str(found.sources)
 
 
-def test_an_unknown_detail_is_told_once() -> None:
-    chain = make(
-        Fake(says=said({"ephemeral_24h_input_tokens": 9_000})),
-        WordTeacher(answer="And so on."),
-    )
+UNKNOWN = {"ephemeral_24h_input_tokens": 9_000}
+INPUT = {"prompt_tokens": 10_000}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        said(UNKNOWN),
+        said(response_metadata={"token_usage": {**INPUT, "prompt_tokens_details": UNKNOWN}}),
+        said(response_metadata={"usage": {"input_tokens": 10_000, "cache_creation": UNKNOWN}}),
+        said(UNKNOWN, response_metadata={"token_usage": {**INPUT, "input_token_details": UNKNOWN}}),
+    ],
+)
+def test_an_unknown_detail_is_told_once(message) -> None:
+    chain = make(Fake(says=message), WordTeacher(answer="And so on."))
     with track_costs() as costs, pytest.warns(UserWarning, match="ephemeral_24h") as warned:
         chain.invoke("How many?", mode="teacher")
         chain.invoke("How many?", mode="teacher")
@@ -86,6 +96,28 @@ def test_an_unknown_detail_is_told_once() -> None:
     assert data["teacher"]["unknown_details"] == ["ephemeral_24h_input_tokens"]
     assert data["teacher"]["prompt_cost"] == "0.060000"
     assert any("ephemeral_24h_input_tokens; billed as plain" in note for note in data["notes"])
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"cache_tokens_30m": 9_000},
+        {"completion_tokens_details": {"drafted_tokens": 4}},
+        {"prompt_tokens_details": {"cached_tokens": 9_000, "image_tokens": 5}},
+    ],
+)
+def test_an_unknown_detail_beside_known_ones(raw) -> None:
+    message = said(response_metadata={"token_usage": {**INPUT, **raw}})
+    with pytest.warns(UserWarning, match="cache_tokens_30m|drafted_tokens|image_tokens"):
+        found = bill(message, teacher_price=Price("2", "10", "0.2"))
+    assert found.prompt_cost == Decimal("0.0038" if "prompt_tokens_details" in raw else "0.02")
+
+
+def test_details_that_cost_what_any_token_does_are_not_told() -> None:
+    plain = {"accepted_prediction_tokens": 4, "rejected_prediction_tokens": 1, "audio_tokens": 0}
+    raw = {**INPUT, "prompt_tokens_details": {"text_tokens": 9}, "prompt_cache_miss_tokens": 9}
+    message = said(response_metadata={"token_usage": {**raw, "completion_tokens_details": plain}})
+    assert bill(message).unknown_details == set()
 
 
 def test_details_that_only_the_raw_report_has() -> None:

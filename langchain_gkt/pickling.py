@@ -1,17 +1,71 @@
-"""Pickles chat models: they hold clients and locks, which are made anew when loaded."""
+"""Pickles and copies chat models: clients and locks are made anew when one is loaded."""
 
 from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Iterator, Sequence
+import threading
+from abc import ABC
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from langchain_core.callbacks.base import BaseCallbackManager
 from langchain_core.language_models import BaseChatModel
 from pydantic import BaseModel, SecretStr
 
 _MODELS = ("teacher", "student")
+_LOCKS = {type(make()): make for make in (threading.Lock, threading.RLock)}
+_UNPICKLABLE = (TypeError, AttributeError, pickle.PicklingError)
+
+
+class PortableChatModel(BaseChatModel, ABC):
+    """A chat model that can be pickled and copied with what LangChain lets its users set on it.
+
+    Rate limiters, caches and many handlers hold locks. A loaded model has its own; copies made by
+    ``deepcopy`` share the very objects.
+    """
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """Pickle locks as free ones."""
+        state = super().__getstate__()
+        fields: dict[str, Any] = state["__dict__"]
+        own = {name: value for name, value in fields.items() if name in BaseChatModel.model_fields}
+        return {**state, "__dict__": {**fields, **_portable(own)}}
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Any:
+        """Copy the settings; handlers, cache and rate limiter are shared."""
+        memo = {} if memo is None else memo
+        given, callbacks = [self.rate_limiter, self.cache], self.callbacks or []
+        if isinstance(callbacks, BaseCallbackManager):
+            given += [*callbacks.handlers, *callbacks.inheritable_handlers]
+        else:
+            given += callbacks
+        memo |= {id(one): one for one in given}
+        return super().__deepcopy__(memo)
+
+
+def _portable(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Make values that can be pickled of the fields of a model, as far as that is possible."""
+    made = dict(fields)
+    for name, value in fields.items():
+        try:
+            pickle.dumps(value)
+        except _UNPICKLABLE:
+            # What still cannot be pickled, such as a lambda, may be known to another pickler.
+            with suppress(TypeError):
+                made[name] = _Pickled(_dumped(value, name))
+    return made
+
+
+class _Pickled:
+    """A pickle inside another; loading the one loads the other."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return load_model, (self._data,)
 
 
 def dump_model(model: Any, name: str) -> bytes:
@@ -29,16 +83,19 @@ def dump_model(model: Any, name: str) -> bytes:
     Raises:
         TypeError: If the settings hold something that cannot be pickled.
     """
-    if not any(map(_keys_of, _models(model))):
-        with suppress(TypeError, AttributeError, pickle.PicklingError):  # it may hold clients
-            return pickle.dumps(model)
+    with suppress(TypeError):  # it may hold clients
+        return _dumped(model, name, rebuilds=False)
+    return _dumped(model, name)
+
+
+def _dumped(value: Any, name: str, *, rebuilds: bool = True) -> bytes:
     buffer = io.BytesIO()
     try:
-        _ModelPickler(buffer).dump(model)
-    except (TypeError, AttributeError, pickle.PicklingError) as error:
+        _ModelPickler(buffer, rebuilds=rebuilds).dump(value)
+    except _UNPICKLABLE as error:
         raise TypeError(
             f"{name} cannot be pickled ({error}); leave out what is tied to this process, such "
-            "as rate limiters and HTTP clients, and set it again after loading"
+            "as connections and HTTP clients, and set it again after loading"
         ) from error
     return buffer.getvalue()
 
@@ -67,7 +124,8 @@ def dump_state(state: dict[Any, Any], *, empty: Sequence[str]) -> dict[Any, Any]
         The state to pickle.
     """
     models = {name: dump_model(state["__dict__"][name], name) for name in _MODELS}
-    fields = {**state["__dict__"], **models}
+    others = {name: value for name, value in state["__dict__"].items() if name not in _MODELS}
+    fields = {**_portable(others), **models}
     private = {**(state["__pydantic_private__"] or {}), **dict.fromkeys(empty)}
     return {**state, "__dict__": fields, "__pydantic_private__": private}
 
@@ -87,10 +145,22 @@ def load_state(state: dict[Any, Any]) -> dict[Any, Any]:
 
 
 class _ModelPickler(pickle.Pickler):
-    """Replaces each chat model by its class and the settings given to it."""
+    """Writes locks as free ones, and chat models as their class and the settings given to them."""
+
+    def __init__(self, buffer: io.BytesIO, *, rebuilds: bool) -> None:
+        """Write into a buffer.
+
+        Args:
+            buffer: The buffer.
+            rebuilds: Whether all chat models are made anew, or only those that hold keys.
+        """
+        super().__init__(buffer)
+        self._rebuilds = rebuilds
 
     def reducer_override(self, obj: Any) -> Any:
-        if not isinstance(obj, BaseChatModel):
+        if make := _LOCKS.get(type(obj)):
+            return make, ()
+        if not isinstance(obj, BaseChatModel) or not (self._rebuilds or _keys_of(obj)):
             return NotImplemented
         # Fields that a class keeps out of exports are the clients it made for itself.
         fields = type(obj).model_fields
@@ -100,14 +170,6 @@ class _ModelPickler(pickle.Pickler):
             if name in BaseChatModel.model_fields or not fields[name].exclude
         }
         return _rebuild, (type(obj), given, tuple(sorted(_keys_of(obj))))
-
-
-def _models(model: Any) -> Iterator[Any]:
-    """Give a model and all that it wraps."""
-    yield model
-    for inner in (getattr(model, "bound", None), *(getattr(model, "runnables", None) or ())):
-        if inner is not None:
-            yield from _models(inner)
 
 
 def _keys_of(model: Any) -> set[str]:
