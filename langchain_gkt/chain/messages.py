@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from itertools import takewhile
 from typing import Any
 
@@ -14,9 +15,42 @@ from langchain_core.utils.json import parse_partial_json
 _RETRACTS = "gkt_retracts"
 
 
-def text_chunk(text: str) -> ChatGenerationChunk:
-    """Make a chunk of text."""
-    return ChatGenerationChunk(message=AIMessageChunk(content=text))
+def text_chunk(text: str, block: Mapping[str, Any] | None = None) -> ChatGenerationChunk:
+    """Make a chunk of text.
+
+    Args:
+        text: The text.
+        block: The content block that it continues; None for plain text.
+    """
+    content: Any = [{**block, "text": text}] if block else text
+    return ChatGenerationChunk(message=AIMessageChunk(content=content))
+
+
+def text_blocks(
+    text: str, reply: AIMessage, at: int, block: Mapping[str, Any] | None
+) -> Iterator[tuple[str, Mapping[str, Any] | None]]:
+    """Part a text as the reply has it in blocks, so that other blocks can keep their places.
+
+    Args:
+        text: The text.
+        reply: The reply, or what there is of it so far.
+        at: Where in the reply's leading text it begins.
+        block: The block of what was shown before, or None.
+
+    Yields:
+        Each part, and the block that it belongs to; None for a reply of plain text.
+    """
+    for given in reply.content if isinstance(reply.content, list) else ():
+        if (held := _text_of(given)) is None or not text:
+            break
+        part, at = text[: max(0, len(held) - at)], max(0, at - len(held))
+        if part:
+            if isinstance(given, dict) and "index" in given:
+                block = {"type": "text", "index": given["index"]}
+            yield part, block
+            text = text[len(part) :]
+    if text:
+        yield text, block
 
 
 def retraction() -> ChatGenerationChunk:
@@ -93,7 +127,8 @@ def rest_of(reply: AIMessage, shown: str) -> Any:
             rest.append(block)
             continue
         new, left = text[left:], max(0, left - len(text))
-        if new:
+        more = isinstance(block, dict) and block.keys() - {"type", "text", "index"}
+        if new or (more and "index" in block):  # such as sources, which the text was shown without
             rest.append(new if isinstance(block, str) else {**block, "text": new})
     return rest
 
@@ -114,8 +149,10 @@ def continue_after(shown: str, reply: AIMessage) -> AIMessage:
     if reply.tool_calls or reply.invalid_tool_calls or not text:
         content: Any = shown
         if isinstance(reply.content, list):
-            other = [block for block in reply.content if _text_of(block) is None]
-            content = [{"type": "text", "text": shown}, *other]
+            other: list[Any] = [block for block in reply.content if _text_of(block) is None]
+            content = [{"type": "text", "text": shown}]
+            for place, block in enumerate(other, 1):
+                content.append({**block, "index": place} if "index" in block else block)
         return reply.model_copy(update={"content": content})
     return reply.model_copy(update={"content": f"{shown}\n\n{text}"})
 

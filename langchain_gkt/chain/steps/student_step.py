@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -247,7 +247,11 @@ class StudentStep:
         return model  # type: ignore[no-any-return]
 
     def write(
-        self, call: ModelCall, begun: str, shown: list[str]
+        self,
+        call: ModelCall,
+        begun: str,
+        shown: list[str],
+        block: Mapping[str, Any] | None = None,
     ) -> Generator[Any, Any, AIMessage]:
         """Have the student write, and show what it writes.
 
@@ -255,6 +259,7 @@ class StudentStep:
             call: The request.
             begun: The guidance, which has been shown.
             shown: What is shown is added to it.
+            block: The content block of the guidance; None for plain text.
 
         Returns:
             The student's whole reply.
@@ -267,26 +272,29 @@ class StudentStep:
                 reply = chunk if reply is None else reply + chunk
                 if new := repeated.drop(str(chunk.text)):
                     shown.append(new)
-                    yield text_chunk(new)
+                    yield text_chunk(new, block)
                 chunk = yield NEXT_CHUNK
             text = ""
         else:
             text = str(reply.text)
         if new := repeated.drop(text, last=True):
-            yield text_chunk(new)
+            yield text_chunk(new, block)
         if reply.tool_calls or reply.invalid_tool_calls:
             yield tool_call_chunk_of(reply, "")
         return received(self.settings, reply, "student")
 
-    def show(self, reply: AIMessage, begun: str) -> Generator[Any, Any, None]:
+    def show(
+        self, reply: AIMessage, begun: str, block: Mapping[str, Any] | None = None
+    ) -> Generator[Any, Any, None]:
         """Show a reply that has been written already.
 
         Args:
             reply: The reply.
             begun: The guidance, which has been shown.
+            block: The content block of the guidance; None for plain text.
         """
         if new := self._repeated(begun).drop(str(reply.text), last=True):
-            yield text_chunk(new)
+            yield text_chunk(new, block)
 
     def _repeated(self, begun: str) -> RepeatedWhitespace:
         blank = "" if self.student.continues_whitespace else begun[len(begun.rstrip()) :]

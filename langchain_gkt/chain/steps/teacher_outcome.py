@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from langchain_core.messages import AIMessage
 from langchain_core.messages.ai import UsageMetadata, add_usage
+from langchain_core.outputs import ChatGenerationChunk
 
+from langchain_gkt.chain.messages import text_blocks, text_chunk
 from langchain_gkt.chain.settings import CallSettings
 from langchain_gkt.errors import bounded
 from langchain_gkt.guidance import Guidance
@@ -26,6 +30,7 @@ class TeacherOutcome:
         usage: Its usage; None if it reported none.
         estimated: Whether ``tokens`` is partly a guess, because usage was not reported.
         shown: The text that has already been shown to the caller.
+        block: The content block that it ends in; None for plain text.
         fallback: Why the student had to answer without guidance, or None.
         prompt_share: About how long the teacher's prompt was, as a share of the whole
             conversation; None if it was shown the whole.
@@ -39,9 +44,26 @@ class TeacherOutcome:
     usage: UsageMetadata | None = None
     estimated: bool = False
     shown: str = ""
+    block: Mapping[str, Any] | None = None
     fallback: str | None = None
     prompt_share: float | None = None
     refusal: str | None = None
+
+    def show(self, text: str, reply: AIMessage | None = None) -> Iterator[ChatGenerationChunk]:
+        """Make chunks of text that follows what was shown.
+
+        Args:
+            text: The text.
+            reply: The teacher's reply that holds it, or what there is of it so far; None for a
+                text of another origin.
+        """
+        if reply is None:
+            yield text_chunk(text, self.block)
+        else:
+            for part, block in text_blocks(text, reply, len(self.shown), self.block):
+                self.block = block
+                yield text_chunk(part, block)
+        self.shown += text
 
     def count(self, reply: AIMessage) -> None:
         """Add the tokens of a reply.

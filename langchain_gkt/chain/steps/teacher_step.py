@@ -21,7 +21,7 @@ from langchain_gkt.chain.drivers import (
     aresult_of,
     result_of,
 )
-from langchain_gkt.chain.messages import continue_after, leading_text, text_chunk
+from langchain_gkt.chain.messages import continue_after, leading_text
 from langchain_gkt.chain.reliability.breaker import guarded
 from langchain_gkt.chain.settings import CallSettings
 from langchain_gkt.chain.steps.received import received
@@ -142,8 +142,7 @@ class TeacherStep:
                 new = visible.removeprefix(outcome.shown)
                 new = new if visible.startswith(outcome.shown) else ""
                 if new and not may_be_call(text, names):  # a call is no text to show
-                    outcome.shown += new
-                    yield text_chunk(new)
+                    yield from outcome.show(new, reply if tools else None)
                 chunk = yield NEXT_CHUNK
             if reply is not None and (usage := repeated(told)):
                 reply = reply.model_copy(update={"usage_metadata": usage})

@@ -190,13 +190,11 @@ def show_teacher(answer: Answer) -> CallSteps:
     """
     outcome = answer.outcome
     if reply := outcome.tool_reply:
-        shown = outcome.shown
-        if shown and (new := leading_text(reply)[len(shown) :]):
-            yield text_chunk(new)
-            shown += new
-        yield tool_call_chunk_of(reply, rest_of(reply, shown))
+        if outcome.shown and (new := leading_text(reply)[len(outcome.shown) :]):
+            yield from outcome.show(new, reply)
+        yield tool_call_chunk_of(reply, rest_of(reply, outcome.shown))
     elif outcome.guidance and (new := outcome.guidance.text[len(outcome.shown) :]):
-        yield text_chunk(new)
+        yield text_chunk(new, outcome.block)
 
 
 def ask_student(answer: Answer) -> CallSteps:
@@ -226,7 +224,7 @@ def ask_student(answer: Answer) -> CallSteps:
         votes = settings.samples > 1 and not step.tools
         if votes and (yield from _voted(answer, step, call, begun)):
             return
-        answer.reply = yield from step.write(call, begun, written)
+        answer.reply = yield from step.write(call, begun, written, outcome.block)
     except Exception as error:  # noqa: BLE001  another client's, too
         failure: Exception = error
         if not isinstance(error, GKTError):
@@ -272,7 +270,7 @@ def show_reply(answer: Answer, reply: AIMessage, begun: str = "") -> CallSteps:
         begun: The guidance that it continues, which has been shown.
     """
     answer.take(reply)
-    yield from StudentStep(answer.settings).show(reply, begun)
+    yield from StudentStep(answer.settings).show(reply, begun, answer.outcome.block)
 
 
 def unshown(steps: CallSteps) -> CallSteps:

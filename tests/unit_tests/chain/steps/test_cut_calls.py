@@ -193,7 +193,35 @@ def test_text_in_front_of_other_blocks_is_shown_at_once() -> None:
     ]
     chunks = list(guided(blocks).bind_tools([add]).stream("add 2 and 3"))
     assert next(chunk.text for chunk in chunks if chunk.text) == "I "
-    assert joined(chunks).content == ["I will add. ", *blocks[1:]]
+    assert joined(chunks).content == blocks
+
+
+@pytest.mark.parametrize(
+    "order",
+    [(1, 0, 2), (1, 2), (1, 2, 1), (1, 1, 0, 2), (0, 1, 2, 1), (2, 1), (0, 2), (1, 0, 1, 2)],
+)
+@pytest.mark.parametrize("how", ["stream", "astream"])
+async def test_blocks_keep_order_and_indices(how, order) -> None:
+    blocks = [{**BLOCKS[at], "index": index} for index, at in enumerate(order)]
+    for found in (blocks, [{**one, "extras": {"of": one["type"]}} for one in blocks]):
+        message = await answer(guided(found).bind_tools([add]), how, "add 2 and 3")
+        assert message.content == joined(turn(found)).content
+        assert message.tool_calls[0]["args"] == {"a": 2, "b": 3}
+
+
+def test_a_text_in_a_block_is_continued_in_it() -> None:
+    end: Any = {"finish_reason": "length"}
+    usage: Any = {"input_tokens": 5, "output_tokens": 8, "total_tokens": 13}
+    said = [
+        AIMessageChunk([{"type": "text", "text": "I will ", "index": 0}]),
+        AIMessageChunk([{"type": "text", "text": "add.", "index": 0}]),
+        AIMessageChunk("", usage_metadata=usage, response_metadata=end),
+    ]
+    teacher = Saying(asked=[], says=lambda limit: said)
+    chain = GuidedKnowledgeTransferChain(teacher=teacher, student=Adding(), guidance_tokens=8)
+    message = joined(chain.bind_tools([add]).stream("Hello"))
+    assert message.text == chain.bind_tools([add]).invoke("Hello").text
+    assert message.content == [{"type": "text", "text": message.text, "index": 0}]
 
 
 def test_text_behind_thinking_is_guided_with_tools_bound() -> None:
