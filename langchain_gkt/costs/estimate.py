@@ -29,6 +29,9 @@ ESTIMATE_METHODS = {
 
 _ENCODINGS = "https://openaipublic.blob.core.windows.net/encodings/{}.tiktoken"
 
+_MOST_NAME = 100
+"""Most characters of a model's name that count: callers may send any."""
+
 
 def estimate_teacher_only(
     gkt: Mapping[str, Any], usage: UsageMetadata, answer: str, count: Callable[[str], int] | None
@@ -87,7 +90,6 @@ def on_whole_prompt(usage: UsageMetadata, share: float) -> UsageMetadata:
     return whole  # type: ignore[no-any-return]
 
 
-@lru_cache(maxsize=64)
 def offline_tokenizer(model: str) -> Callable[[str], int] | None:
     """Return an OpenAI model's tokenizer, if tiktoken has its file already.
 
@@ -99,6 +101,11 @@ def offline_tokenizer(model: str) -> Callable[[str], int] | None:
     Returns:
         A function from a text to its number of tokens, or None.
     """
+    return _offline_tokenizer(model[:_MOST_NAME])  # tiktoken goes by how names begin
+
+
+@lru_cache(maxsize=64)
+def _offline_tokenizer(model: str) -> Callable[[str], int] | None:
     try:
         import tiktoken
     except ImportError:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
-from typing import Any
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
 
-import llguidance.hf
+import llguidance
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from langchain_gkt.structured_output.closing import ClosingOrder
 from langchain_gkt.structured_output.grammar import valid_prefix
 
+if TYPE_CHECKING:
+    import torch
+
+_KEPT_LENGTHS = 256
 # A text that takes more tokens to end than this is taken to have no end.
 _MAX_CLOSING_TOKENS = 4096
 
@@ -32,6 +35,8 @@ class GrammarTokenizer:
         Raises:
             ValueError: If the grammar engine cannot read the tokenizer, or there is no end id.
         """
+        import llguidance.hf  # it imports transformers
+
         if not end_ids:
             raise ValueError("the student has no end token; structured output needs one")
         try:
@@ -44,6 +49,7 @@ class GrammarTokenizer:
             ) from error
         self.end_ids = end_ids
         self._closing = ClosingOrder(self.tokens, end_ids, size)
+        self._shortest: dict[bytes, int] = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> GrammarTokenizer:
         """Share it: it never changes."""
@@ -62,6 +68,23 @@ class GrammarTokenizer:
         """Whether a text is one added token of the vocabulary, which no bytes can spell."""
         ids = self.tokens.tokenize_str(text)
         return len(ids) == 1 and bool(self.tokens.is_special_token(ids[0]))
+
+    def shortest_answer(self, grammar: str) -> int:
+        """Return how many tokens the shortest text of a grammar takes.
+
+        Args:
+            grammar: A compiled grammar.
+
+        Raises:
+            ValueError: If no text of it was found that ends.
+        """
+        key = blake2b(grammar.encode()).digest()  # a grammar may be megabytes
+        if (length := self._shortest.get(key)) is None:
+            length = len(_found(self.shortest_end(self.matcher(grammar))))
+            if len(self._shortest) >= _KEPT_LENGTHS:
+                self._shortest.clear()
+            self._shortest[key] = length
+        return length
 
     def shortest_end(self, matcher: llguidance.LLMatcher, rest: bytes = b"") -> list[int] | None:
         """Return tokens that bring a text to its end, few rather than many.
@@ -92,20 +115,6 @@ def allowed_tokens(matcher: llguidance.LLMatcher) -> npt.NDArray[np.bool_]:
     # One byte per token. llguidance.torch would compile its kernel at the first call, for 20 s.
     bias: npt.NDArray[np.uint8] = np.frombuffer(matcher.compute_logit_bias(), dtype=np.uint8)
     return bias.astype(bool)
-
-
-@lru_cache(maxsize=256)
-def shortest_answer(tokenizer: GrammarTokenizer, grammar: str) -> int:
-    """Return how many tokens the shortest text of a grammar takes.
-
-    Args:
-        tokenizer: The student's.
-        grammar: A compiled grammar.
-
-    Raises:
-        ValueError: If no text of it was found that ends.
-    """
-    return len(_found(tokenizer.shortest_end(tokenizer.matcher(grammar))))
 
 
 def _found(end: list[int] | None) -> list[int]:
@@ -191,6 +200,8 @@ class GrammarConstraint:
             The sampler's token; or, if that would leave too few tokens to end the answer, the
             next token on the shortest way to the end.
         """
+        import torch
+
         forbidden = torch.from_numpy(~allowed_tokens(self._matcher)).to(logits.device)
         return self.take(pick(logits.masked_fill(forbidden, -torch.inf)))
 

@@ -23,6 +23,8 @@ except ImportError as missing:
 
 # Enough for indents. Without a bound a small model might write blanks and nothing else.
 _COMPACT: Any = {"whitespace_pattern": r"[ \t\r\n]{0,32}"}
+_MOST_KEPT = 2**15
+"""Most characters of a schema whose grammar is kept for the next call: users' may be megabytes."""
 _BYTES = llguidance.LLTokenizer("byte")
 
 
@@ -38,14 +40,17 @@ def json_grammar(schema: dict[str, Any]) -> str:
     Raises:
         ValueError: If the schema is invalid or uses what cannot be enforced.
     """
-    return _json_grammar(json.dumps(schema))
+    text = json.dumps(schema)
+    return _kept_grammar(text) if len(text) <= _MOST_KEPT else _json_grammar(text)
 
 
-@lru_cache(maxsize=256)
 def _json_grammar(schema: str) -> str:
     closed = _closed(json.loads(schema))
     grammar: str = llguidance.LLMatcher.grammar_from_json_schema(closed, defaults=_COMPACT)
     return _checked(grammar, "schema")
+
+
+_kept_grammar = lru_cache(maxsize=64)(_json_grammar)
 
 
 def _closed(schema: Any) -> Any:

@@ -84,11 +84,7 @@ class DecodingConstraints:
             ValueError: If the schema, the tool choice or a tool's parameters cannot be enforced.
         """
         grammar = self._grammar(settings)
-        if grammar is None:
-            return 0
-        from langchain_gkt.structured_output.constraint import shortest_answer
-
-        return shortest_answer(self._tokenizer, grammar)
+        return 0 if grammar is None else self._tokenizer.shortest_answer(grammar)
 
     def _grammar(self, settings: GenerationSettings) -> str | None:
         if (tool := settings.required_tool) is not None or settings.response_format:

@@ -31,6 +31,7 @@ IMPORTS = ("import_module", "__import__")
         "langchain_gkt.metadata",
         "langchain_gkt.reporting.table",
         "langchain_gkt.serving",
+        "langchain_gkt.structured_output.constraint",
         "langchain_gkt.students.huggingface",
         "langchain_gkt.telemetry",
     ],
@@ -59,6 +60,10 @@ def test_a_chain_with_a_remote_student_loads_no_model_library() -> None:
         "teacher, student = (FakeListChatModel(responses=[t]) for t in ('It is', 'seven.'))\n"
         "chain = GuidedKnowledgeTransferChain(teacher=teacher, student=as_student(student))\n"
         "print(chain.invoke('What is 3 plus 4?').text)\n"
+        "schema = {'title': 'A', 'type': 'object', 'properties': {'a': {'type': 'integer'}}}\n"
+        "for student in (server, remote_student(server, 'vllm')):\n"
+        "    chain = GuidedKnowledgeTransferChain(teacher=server, student=student)\n"
+        "    chain.with_structured_output(schema)\n"
         "print(*{'torch', 'transformers'} & sys.modules.keys())\n"
     )
     done = run_python("-c", code)

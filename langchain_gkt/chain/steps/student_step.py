@@ -139,11 +139,12 @@ class StudentStep:
         reserved = student.check(messages, reserve=guidance_room, **arguments, **forced)
         if forced:  # only if no teacher makes the call it takes the student's tokens
             reserved = 0
-        limit, whose = settings.max_tokens, ""
-        if limit is None:  # without one the student's own counts
-            limit, whose = getattr(settings.student, "max_tokens", None), "the student's own "
+        limit, whose, refused = settings.max_tokens, "", NoRoom
+        if limit is None:  # without one the student's own counts, which is no limit of a teacher
+            limit, refused = getattr(settings.student, "max_tokens", None), ConfigurationError
+            whose = "the student's own "
         if isinstance(limit, int) and reserved > limit:
-            raise NoRoom(
+            raise refused(
                 f"{whose}max_tokens={limit} cannot hold an answer of this schema, whose "
                 f"shortest takes {reserved} tokens; raise max_tokens"
             )

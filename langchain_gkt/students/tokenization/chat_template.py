@@ -32,6 +32,8 @@ _OWN = (
     "tokenize",
 )
 _KEPT_SHAPES = 256
+_MOST_KEPT = 4096
+"""Most characters that are kept of what a template writes: documents may be among them."""
 
 
 def check_template_kwargs(value: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -96,7 +98,7 @@ class ChatTemplate:
         """The template's source; empty without one."""
         self.is_harmony = is_harmony(self.text)
         """Whether answers are messages on channels, as those of gpt-oss are."""
-        self._plans: dict[tuple[Any, ...], _Plan] = {}
+        self._plans: dict[bytes, _Plan] = {}
         self._warned = False
 
     @cached_property
@@ -172,14 +174,15 @@ class ChatTemplate:
         Raises:
             ConfigurationError: If the template drops one of its messages.
         """
-        # A digest, because arguments may hold a user's documents.
-        told = blake2b(repr(sorted(arguments.items())).encode()).digest()
-        key = (tuple(map(_kind, conversation)), bool(tools), told)
+        # A digest, because conversations may be long, and arguments hold a user's documents.
+        shape = f"{list(map(_kind, conversation))} {bool(tools)} {sorted(arguments.items())}"
+        key = blake2b(shape.encode()).digest()
         if (plan := self._plans.get(key)) is None:
             plan = self._plan(conversation, tools, arguments)
             if len(self._plans) >= _KEPT_SHAPES:
                 self._plans.clear()
-            self._plans[key] = plan
+            if len(plan.header) <= _MOST_KEPT:
+                self._plans[key] = plan
         arranged = _ARRANGEMENTS[plan.arrangement](conversation)
         if plan.arrangement and not self._warned and _folds(plan.arrangement, conversation):
             self._warned = True

@@ -28,14 +28,25 @@ def make(student: Any, **fields: Any) -> GuidedKnowledgeTransferChain:
     return GuidedKnowledgeTransferChain(teacher=teacher, student=student, **fields)
 
 
-@pytest.mark.parametrize("on_student_error", ["raise", "teacher"])
 @pytest.mark.parametrize("how", ENTRY_POINTS[:4])
-async def test_the_students_own_limit_counts(how, on_student_error) -> None:
-    chain = make(Limited(), on_student_error=on_student_error)
+async def test_the_students_own_limit_counts(how) -> None:
+    chain = make(Limited())
     wanted = r"the student's own max_tokens=8 cannot hold .* takes 12 tokens; raise max_tokens"
     with pytest.raises(ConfigurationError, match=wanted):
         await answer(chain, how, "Make one.", response_format=OBJECT)
     assert not chain.teacher.asked
+
+
+@pytest.mark.parametrize("how", ENTRY_POINTS[:4])
+async def test_the_teacher_answers_where_a_student_has_no_room(how) -> None:
+    chain = make(Limited(), on_student_error="teacher", guidance_tokens=3)
+    message = await answer(chain, how, "Make one.", response_format=OBJECT)
+    gkt = message.response_metadata["gkt"]
+    assert (message.text, gkt["finished_by"]) == ('{"a": 1}', "teacher")
+    assert "the student's own max_tokens=8 cannot hold" in gkt["fallback"]
+    assert [asked["limit"] for asked in chain.teacher.asked] == [None]
+    with pytest.raises(ConfigurationError, match=r"^max_tokens=9 cannot hold"):  # of both
+        await answer(chain, how, "Make one.", response_format=OBJECT, max_tokens=9)
 
 
 def test_a_limit_of_the_call_counts_instead() -> None:
