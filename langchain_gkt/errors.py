@@ -163,6 +163,8 @@ def configuration_error(error: Exception) -> ConfigurationError | None:
         One of the same built-in kind; its ``__cause__`` is left to be set. None if the error is
         of no kind that says this.
     """
+    if isinstance(error, ValidationError):
+        return ConfigurationError(explain(error))
     for builtin, made in _LIKE.items():
         if isinstance(error, builtin):
             plain = type(error) is not KeyError and type(error).__module__ == "builtins"
@@ -189,6 +191,31 @@ def wrap_errors(otherwise: type[GKTError], what: str) -> Iterator[None]:
         made: GKTError | None = configuration_error(error)
         if made is None:
             made = otherwise(f"{what}: {type(error).__name__}: {error}")
+        raise made from error
+
+
+@contextmanager
+def field_errors() -> Iterator[None]:
+    """Let what is wrong with the fields of a model leave its constructor as the package's errors.
+
+    Raises:
+        ConfigurationError: In the place of pydantic's error, and of a built-in one that says that
+            an argument is wrong; it is of the same built-in kind. One of ours, which pydantic has
+            taken for a field's, is raised as it was.
+    """
+    try:
+        yield
+    except GKTError:
+        raise
+    except ValidationError as error:
+        causes = [one.get("ctx", {}).get("error") for one in error.errors(include_url=False)]
+        if len(causes) == 1 and isinstance(causes[0], GKTError):
+            raise causes[0] from (causes[0].__cause__ or error)
+        raise ConfigurationError(explain(error)) from error
+    except Exception as error:
+        made = configuration_error(error)
+        if made is None:
+            raise
         raise made from error
 
 

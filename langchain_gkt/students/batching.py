@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from langchain_core.runnables.config import RunnableConfig, get_config_list, merge_configs
 
+from langchain_gkt.errors import field_errors
 from langchain_gkt.pickling import PortableChatModel
 
 T = TypeVar("T")
@@ -24,7 +25,19 @@ _Outcome = tuple[int, Any, BaseException | None]
 
 
 class InterruptibleChatModel(PortableChatModel, ABC):
-    """A chat model whose ``batch`` ends at once when the program is interrupted."""
+    """A chat model whose ``batch`` ends at once when the program is interrupted.
+
+    Wrong arguments are errors of the package.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Take the fields.
+
+        Raises:
+            ConfigurationError: If one makes no sense, or is unknown.
+        """
+        with field_errors():
+            super().__init__(*args, **kwargs)
 
     def batch(
         self,

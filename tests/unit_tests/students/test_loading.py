@@ -10,10 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from support.models.fakes import MODELS
+from support.models.fakes import MODELS, WordTeacher, make
 from support.models.tiny import wait_until, write_no_more
 
 from langchain_gkt import (
+    ConfigurationError,
+    GKTError,
+    GuidedKnowledgeTransferChain,
     HuggingFaceStudent,
     StudentError,
 )
@@ -151,3 +154,53 @@ def test_int8_students_answer_and_are_told_apart(student, problem) -> None:
 def test_a_missing_folder_is_not_looked_for_on_the_hub(name) -> None:
     with pytest.raises(FileNotFoundError, match="is not a folder"):
         HuggingFaceStudent(model=name).invoke("Hello")
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "says"),
+    [
+        ({"device": "cuda"}, ConfigurationError, "device='cuda' cannot be used .*leave device out"),
+        ({"device": "xpu"}, ConfigurationError, "device='xpu' cannot be used by this torch"),
+        ({"device": 0}, ConfigurationError, "^device: Input should be a valid string"),
+        ({"dtype": "bfloat17"}, ConfigurationError, "dtype='bfloat17' .*did you mean 'bfloat16'"),
+        ({"dtype": "torch.float16"}, ConfigurationError, "did you mean 'float16'"),
+        ({"dtype": "int32"}, ConfigurationError, "dtype='int32' is no type of weights"),
+        ({"device_map": "auto"}, ImportError, "device_map='auto' needs the package accelerate"),
+        ({"backend": "tochr"}, ConfigurationError, "^backend='tochr' is unknown"),
+        ({"max_tokens": -1}, ConfigurationError, "^max_tokens: Input should be greater"),
+        ({"max_token": 1}, TypeError, "unknown argument 'max_token'; did you mean 'max_tokens'"),
+        ({"allowed_added_tokens": ["<|nope|>"]}, ConfigurationError, "^allowed_added_tokens names"),
+        ({"chat_template_kwargs": {"tokenize": 1}}, ConfigurationError, "^chat_template_kwargs"),
+        ({"model": "/nope"}, FileNotFoundError, "^student='/nope' is not a folder"),
+    ],
+)
+@pytest.mark.parametrize("in_chain", [False, True])
+def test_wrong_fields_are_errors_of_the_family(monkeypatch, fields, kind, says, in_chain) -> None:
+    monkeypatch.setattr(loading, "find_spec", lambda name: None)
+    fields = {"model": str(MODELS / "student"), **fields}
+    with pytest.raises(kind, match=says) as caught:
+        if in_chain:
+            model = fields.pop("model")
+            make(WordTeacher(answer="x"), model, student_kwargs=fields)
+        else:
+            HuggingFaceStudent(**fields)
+    assert isinstance(caught.value, GKTError)
+    assert isinstance(caught.value, ValueError)
+    assert "pydantic.dev" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"guidance_tokens": -1}, "^guidance_tokens must be 0"),
+        ({"guidance_tokens": "x"}, "^guidance_tokens: Input should be a valid integer"),
+        ({"mode": "guidde"}, "^mode must be"),
+        ({"on_student_error": "x", "timeout": -1}, "^on_student_error: Input .*; timeout must be"),
+        ({"teacher": "gpt-4"}, "^teacher must be a LangChain chat model"),
+        ({"student": 3}, "^student must be a folder"),
+    ],
+)
+def test_wrong_fields_of_a_chain_are_errors_of_the_family(fields, says) -> None:
+    local = WordTeacher(answer="x")
+    with pytest.raises(ConfigurationError, match=says):
+        GuidedKnowledgeTransferChain(**{"teacher": local, "student": local, **fields})

@@ -7,7 +7,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from langchain_gkt.errors import ConfigurationError, StudentError, bounded
+from langchain_gkt.errors import (
+    ConfigurationError,
+    MissingPackageError,
+    StudentError,
+    bounded,
+    nearest,
+)
 from langchain_gkt.students.backends.gguf import (
     gguf_source,
     load_tokenizer,
@@ -44,6 +50,7 @@ def load_or_use(source: ModelSource) -> tuple[Any, Any]:
     """
     model, placed = source.model, (source.device, source.dtype)
     refuse_device(source.device, source.device_map)
+    refuse_dtype(source.dtype)
     if (file := gguf_source(model)) is not None:
         return from_gguf(local_file(file), source.tokenizer, *placed, device_map=source.device_map)
     if isinstance(model, str):
@@ -76,6 +83,11 @@ def refuse_device(device: str | None, device_map: Any = None) -> None:
     """
     import torch
 
+    if device_map is not None and find_spec("accelerate") is None:
+        raise MissingPackageError(
+            f"device_map={device_map!r} needs the package accelerate",
+            hint="install it with: pip install accelerate",
+        )
     if device is None:
         return
     if device_map is not None:
@@ -92,6 +104,26 @@ def refuse_device(device: str | None, device_map: Any = None) -> None:
         ) from error
     if not is_there:
         raise ConfigurationError(f"device={device!r} computes nothing; leave device out")
+
+
+def refuse_dtype(dtype: str) -> None:
+    """Refuse a type that no weights can have.
+
+    Args:
+        dtype: ``auto``, ``int8``, or the name of a torch type.
+
+    Raises:
+        ConfigurationError: If it is none.
+    """
+    import torch
+
+    found = getattr(torch, dtype, None)
+    if dtype in ("auto", "int8") or (isinstance(found, torch.dtype) and found.is_floating_point):
+        return
+    known = ("auto", "bfloat16", "float16", "float32", "float64", "int8")
+    raise ConfigurationError(
+        f"dtype={dtype!r} is no type of weights; {nearest(dtype.removeprefix('torch.'), known)}"
+    )
 
 
 def _moved(model: Any, device: str, name: str) -> Any:
