@@ -28,6 +28,8 @@ from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import run_in_executor
 
+from langchain_gkt.texts.reasoning import answer_in
+
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedPrompt:
@@ -131,7 +133,7 @@ class PromptContext:
     def _text(self, reply: AIMessage) -> str:
         if reply.usage_metadata:
             self.student_usage = add_usage(self.student_usage, reply.usage_metadata)
-        return str(reply.text)
+        return answer_in(str(reply.text))
 
 
 class TeacherPrompt(ABC):

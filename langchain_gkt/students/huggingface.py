@@ -270,6 +270,11 @@ class HuggingFaceStudent(Student, InterruptibleChatModel):
         return True
 
     @property
+    def filters_reasoning(self) -> bool:
+        """Always: the model's own tags are known."""
+        return True
+
+    @property
     def enforces_schema(self) -> bool:
         """Always: forbidden tokens are never written."""
         return True

@@ -67,6 +67,11 @@ class Student:
         return False
 
     @property
+    def filters_reasoning(self) -> bool:
+        """Whether the text of its answers holds no reasoning; else tags in front are looked for."""
+        return False
+
+    @property
     def names_weights(self) -> bool:
         """Whether LangChain's cache keeps two sets of weights apart."""
         return False

@@ -13,7 +13,7 @@ from langchain_core.messages.tool import ToolCallChunk, tool_call_chunk
 from langchain_gkt.students.prompting import WrittenPrompt
 from langchain_gkt.students.tokenization.chat_template import ChatTemplate
 from langchain_gkt.texts.harmony import HarmonyFilter
-from langchain_gkt.texts.reasoning import TAGS, ReasoningFilter, Tags
+from langchain_gkt.texts.reasoning import ReasoningFilter, Tags, is_tag
 from langchain_gkt.texts.stop_strings import StopStringFilter
 from langchain_gkt.texts.tool_text import CLOSE, OPEN, may_be_call, whole_call
 
@@ -196,7 +196,7 @@ def keeps_marks(tokenizer: Any, template: ChatTemplate) -> bool:
     if getattr(tokenizer, "response_template", None) or template.is_harmony:
         return True
     special = set(tokenizer.all_special_tokens)
-    return any(tag in special for tags in TAGS for tag in tags)
+    return any(map(is_tag, special))
 
 
 class AnswerParser:

@@ -13,17 +13,11 @@ from langchain_gkt.errors import GuidanceError
 from langchain_gkt.guidance import Guidance, GuidancePolicy
 from langchain_gkt.metadata import from_cache
 from langchain_gkt.providers.usage import believable, completed
+from langchain_gkt.texts.reasoning import without_reasoning
 from langchain_gkt.texts.stop_strings import find_stop
 
 STOPPED_AT_LIMIT = {"length", "max_tokens", "max_output_tokens", "model_length", "max_length"}
 """Words of providers for a reply that its limit has ended."""
-_REASONING_TAGS = ("think", "thinking", "thought", "reasoning")
-_REASONING = re.compile(rf"\s*<({'|'.join(_REASONING_TAGS)})>.*?(</\1>\s*|\Z)", re.DOTALL)
-# Some templates open the block in the prompt. A tag in the midst of a line is a quotation.
-_CLOSED_REASONING = re.compile(
-    rf"(?:(?!<({'|'.join(_REASONING_TAGS)})>).)*?(?:\A|\n)\s*</({'|'.join(_REASONING_TAGS)})>\s*",
-    re.DOTALL,
-)
 _FINISHED = {
     "stop",
     "end_turn",
@@ -162,28 +156,6 @@ def explain_ignored_limit(guidance: Guidance, limit: int | None) -> tuple[str, s
         f"the teacher wrote {much} although it was asked for at most {limit}; {paid}. Its server "
         "may know the limit by another name: see teacher_limit_param."
     )
-
-
-def without_reasoning(written: str) -> str:
-    """Leave out the reasoning that some models write at the beginning, between ``<think>`` tags.
-
-    A closing tag alone at the beginning of a line ends such a block, too. But for that, the
-    result for a longer text begins with the result for a shorter one.
-
-    Args:
-        written: A reply, or what there is of it so far.
-
-    Returns:
-        The text after it; empty if the reasoning has not ended.
-    """
-    closed = _CLOSED_REASONING.match(written)
-    text = written[closed.end() :] if closed else written
-    while block := _REASONING.match(text):
-        text = text[block.end() :]
-    begun = text.strip()  # a tag may be cut in its middle
-    if any(f"<{tag}>".startswith(begun) for tag in _REASONING_TAGS):
-        return ""
-    return text
 
 
 def read(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 Tags = tuple[str, str]
 """The marks that open and close a block of reasoning."""
 
+_NAMES = ("think", "thinking", "thought", "thoughts", "reasoning", "analysis")
 TAGS: tuple[Tags, ...] = (
-    *((f"<{name}>", f"</{name}>") for name in ("think", "thinking", "thought", "reasoning")),
+    *((f"<{name}>", f"</{name}>") for name in _NAMES),
     ("<seed:think>", "</seed:think>"),
     ("[THINK]", "[/THINK]"),
     ("<|START_THINKING|>", "<|END_THINKING|>"),
@@ -16,7 +18,47 @@ TAGS: tuple[Tags, ...] = (
     ("<|channel>thought", "<channel|>"),
     ("◁think▷", "◁/think▷"),
 )
-"""The tags of the models that are known, the usual ones first."""
+"""The tags of the models that are known, the usual ones first. Their case does not matter."""
+
+_ANY_NAME = "|".join(_NAMES)
+# Some templates open the block in the prompt. A tag in the midst of a line is a quotation.
+_CLOSED = re.compile(
+    rf"(?:(?!<(?:{_ANY_NAME})>).)*?(?:\A|\n)\s*</(?:{_ANY_NAME})>\s*", re.DOTALL | re.IGNORECASE
+)
+# How tags look, and how the closing one is made of what the opening one holds.
+_FORMS = (
+    (re.compile(r"<([A-Za-z][\w:-]*)>"), "</{0}>"),
+    (re.compile(r"<\|(?:begin|start)_of_(\w+)\|>"), "<|end_of_{0}|>"),
+    (re.compile(r"<\|(?:begin|start)_(\w+)\|>"), "<|end_{0}|>"),
+    (re.compile(r"<\|(?:BEGIN|START)_OF_(\w+)\|>"), "<|END_OF_{0}|>"),
+    (re.compile(r"<\|(?:BEGIN|START)_(\w+)\|>"), "<|END_{0}|>"),
+    (re.compile(r"<\|(\w+?)_(?:begin|start)\|>"), "<|{0}_end|>"),
+    (re.compile(r"<\|(?!end_|END_)(\w+)(?<!_end)(?<!_END)\|>"), "<|/{0}|>"),
+    (re.compile(r"\[(\w+)\]"), "[/{0}]"),
+)
+_REASONS = re.compile("think|thought|reason|analy|reflect|scratch|deliberat|rationale", re.I)
+_SPEAKERS = re.compile("assistant|model|bot|gpt|ai|system|user|human|answer|response|output", re.I)
+
+
+def _pairs(text: str, *, source: str = "") -> list[tuple[int, Tags]]:
+    """Return where tags end that open a block of reasoning, by their form, and the tags.
+
+    Args:
+        text: The text.
+        source: The chat template: a tag that it closes may have any name but a speaker's.
+    """
+    found: dict[int, tuple[int, Tags]] = {}
+    for form, end in _FORMS:
+        for match in form.finditer(text):
+            tags, name = (match[0], end.format(match[1])), match[1]
+            named = tags[1] in source and not _SPEAKERS.fullmatch(name)
+            if (_REASONS.search(name) or named) and match.start() not in found:
+                found[match.start()] = (match.end(), tags)
+    return [found[start] for start in sorted(found)]
+
+
+def _search(tag: str, text: str) -> re.Match[str] | None:
+    return re.search(re.escape(tag), text, re.IGNORECASE)
 
 
 def tags_in(text: str) -> Tags | None:
@@ -25,23 +67,76 @@ def tags_in(text: str) -> Tags | None:
     Args:
         text: The chat template.
     """
-    return next((tags for tags in TAGS if tags[1] in text), None)
+    for opened, closed in TAGS:
+        if end := _search(closed, text):
+            begin = _search(opened, text)
+            return begin[0] if begin else opened, end[0]
+    return next((tags for _, tags in _pairs(text) if tags[1] in text), None)
 
 
-def open_tags(header: str, marks: Iterable[str] = ()) -> Tags | None:
+def is_tag(token: str) -> bool:
+    """Whether a token opens or closes a block of reasoning.
+
+    Args:
+        token: The token's text.
+    """
+    if any(token.lower() == tag.lower() for tags in TAGS for tag in tags):
+        return True
+    return bool(_REASONS.search(token)) and bool(re.fullmatch(r"<\|[\w/]+\|>|</?[\w:-]+>", token))
+
+
+def open_tags(header: str, marks: Iterable[str] = (), source: str = "") -> Tags | None:
     """Return the tags of the block of reasoning that a text ends in, or None.
 
     Args:
         header: The end of a prompt, from its last message on.
         marks: Texts of control tokens. One behind a tag shows that the tag is only spoken of.
+        source: The chat template. A tag that nobody knows opens a block if it ends the prompt
+            and the template closes it elsewhere.
     """
     marks = list(marks)
-    for tags in TAGS:
-        at = header.rfind(tags[0])
-        rest = header[at + len(tags[0]) :]
-        if at >= 0 and tags[1] not in rest and not any(mark in rest for mark in marks):
-            return tags
-    return None
+    for opened, closed in TAGS:
+        found = [*re.finditer(re.escape(opened), header, re.IGNORECASE)]
+        rest = header[found[-1].end() :] if found else ""
+        if found and not _search(closed, rest) and not any(mark in rest for mark in marks):
+            opening = found[-1][0]
+            if opening == opened:
+                return opened, closed
+            shouted = closed.upper() if opening.isupper() else closed
+            return opening, opening.replace("<", "</", 1) if closed[:2] == "</" else shouted
+    ends = [tags for end, tags in _pairs(header, source=source) if not header[end:].strip()]
+    return ends[-1] if ends else None
+
+
+def without_reasoning(written: str) -> str:
+    """Leave out the reasoning that some models write at the beginning, between tags.
+
+    A closing tag alone at the beginning of a line ends such a block, too. But for that, the
+    result for a longer text begins with the result for a shorter one.
+
+    Args:
+        written: A reply, or what there is of it so far.
+
+    Returns:
+        The text after it; empty if the reasoning has not ended.
+    """
+    return ReasoningFilter().feed(written[_closed_at(written) :])
+
+
+def answer_in(text: str, *, has_begun: bool = False) -> str:
+    """Leave out the reasoning in front of a whole answer; see `without_reasoning`.
+
+    Args:
+        text: The answer, whose end is not held back.
+        has_begun: Whether it continues a beginning.
+    """
+    found = ReasoningFilter(has_begun=has_begun)
+    return found.feed(text if has_begun else text[_closed_at(text) :]) + found.finish()
+
+
+def _closed_at(text: str) -> int:
+    closed = _CLOSED.match(text)
+    return closed.end() if closed else 0
 
 
 def closing(header: str, tags: Tags) -> str:
@@ -86,15 +181,15 @@ class ReasoningFilter:
         self._held += text
         while not self._answers:
             if self._inside:
-                reasoning, end, rest = self._held.partition(self._inside[1])
+                end = _search(self._inside[1], self._held)
                 if not end:  # the closing tag may be split
                     return ""
-                self.reasoning += reasoning + end
-                self._inside, self._held, self._trims = None, rest, True
-            elif found := _begins(self._held, [one for tags in TAGS for one in tags]):
-                self.reasoning += self._held[: self._held.index(found) + len(found)]
-                self._held, self._trims = self._held.partition(found)[2], True
-                self._inside = next((tags for tags in TAGS if tags[0] == found), None)
+                self.reasoning += self._held[: end.end()]
+                self._inside, self._held, self._trims = None, self._held[end.end() :], True
+            elif found := _beginning(self._held):
+                size, self._inside = found
+                self.reasoning += self._held[:size]
+                self._held, self._trims = self._held[size:], True
             elif _may_begin(self._held):
                 return ""
             else:
@@ -121,13 +216,22 @@ class ReasoningFilter:
         return f" {answer}" if self._has_begun and answer not in ("", held) else answer
 
 
-def _begins(text: str, tags: Iterable[str]) -> str | None:
-    """Return the longest of the tags that a text begins with."""
-    found = [tag for tag in tags if text.lstrip().startswith(tag)]
-    return max(found, key=len, default=None)
+def _beginning(text: str) -> tuple[int, Tags | None] | None:
+    """Return the size of the tag that a text begins with, and the block if the tag opens one."""
+    begun = text.lstrip().lower()
+    fitting = [
+        (len(tag), tags if tag is tags[0] else None)
+        for tags in TAGS
+        for tag in tags
+        if begun.startswith(tag.lower())
+    ]
+    if not fitting:
+        return None
+    size, tags = max(fitting, key=lambda one: one[0])
+    return len(text) - len(text.lstrip()) + size, tags
 
 
 def _may_begin(text: str) -> bool:
     """Whether a text may grow into one that begins with a tag."""
-    begun = text.lstrip()
-    return any(tag.startswith(begun) for tags in TAGS for tag in tags)
+    begun = text.lstrip().lower()
+    return any(tag.lower().startswith(begun) for tags in TAGS for tag in tags)

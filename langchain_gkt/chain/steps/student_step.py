@@ -21,6 +21,7 @@ from langchain_gkt.errors import ConfigurationError
 from langchain_gkt.guidance import Guidance
 from langchain_gkt.students.protocol import FirstToken, FirstTokenDetail, Student, student_of
 from langchain_gkt.texts.begun_answer import begun_text
+from langchain_gkt.texts.reasoning import ReasoningFilter, answer_in
 
 SAMPLE_TEMPERATURE = 0.7
 """Of several answers to one question, if nobody names one above 0: at 0 they are all alike."""
@@ -63,16 +64,36 @@ class CalledStudent(Student):
         self, messages: list[BaseMessage], samples: int, **arguments: Any
     ) -> list[AIMessage]:
         """Have the student answer several times, as runs of the call."""
-        return self._student.sample(messages, samples, **self._of_call(arguments))
+        replies = self._student.sample(messages, samples, **self._of_call(arguments))
+        return [shown_reply(self._student, reply) for reply in replies]
 
     async def asample(
         self, messages: list[BaseMessage], samples: int, **arguments: Any
     ) -> list[AIMessage]:
         """Do what `sample` does, on the event loop."""
-        return await self._student.asample(messages, samples, **self._of_call(arguments))
+        replies = await self._student.asample(messages, samples, **self._of_call(arguments))
+        return [shown_reply(self._student, reply) for reply in replies]
 
     def _of_call(self, arguments: dict[str, Any]) -> dict[str, Any]:
         return {"config": self._config, **self._arguments, **arguments}
+
+
+def shown_reply(student: Student, reply: AIMessage, begun: str = "") -> AIMessage:
+    """Leave out the reasoning that a reply begins with.
+
+    Args:
+        student: Who wrote it.
+        reply: The reply.
+        begun: The beginning that it continues.
+
+    Returns:
+        The reply, a copy with plain text if there was reasoning in its text.
+    """
+    if student.filters_reasoning:
+        return reply
+    text = str(reply.text)
+    visible = answer_in(text, has_begun=bool(begun))
+    return reply if visible == text else reply.model_copy(update={"content": visible})
 
 
 class NoRoom(ConfigurationError):
@@ -191,7 +212,7 @@ class StudentStep:
             messages=messages,
             config=settings.child("student"),
             arguments=arguments,
-            streams=streaming,
+            streams=streaming and "shown-student-reasoning" not in settings.warned,
             blocks=blocks_threads(settings.student),
         )
 
@@ -268,21 +289,39 @@ class StudentStep:
         repeated = self._repeated(begun)
         reply = yield call
         if call.streams:
+            answer = None
+            if not self.student.filters_reasoning:
+                answer = ReasoningFilter(has_begun=bool(begun))
             chunk, reply = reply, None
             while chunk is not None:
                 reply = chunk if reply is None else reply + chunk
-                if new := repeated.drop(str(chunk.text)):
+                text = str(chunk.text)
+                if new := repeated.drop(answer.feed(text) if answer else text):
                     shown.append(new)
                     yield text_chunk(new, block)
                 chunk = yield NEXT_CHUNK
-            text = ""
+            text = answer.finish() if answer else ""
+            reply = self._without_shown(reply, begun, "".join([*shown, text]))
         else:
+            reply = shown_reply(self.student, reply, begun)
             text = str(reply.text)
         if new := repeated.drop(text, last=True):
             yield text_chunk(new, block)
         if reply.tool_calls or reply.invalid_tool_calls:
             yield tool_call_chunk_of(reply, "")
         return received(self.settings, reply, "student")
+
+    def _without_shown(self, reply: AIMessage, begun: str, shown: str) -> AIMessage:
+        """Leave out a reply's reasoning, and say so once if its stream has shown it."""
+        answer = shown_reply(self.student, reply, begun)
+        if len(str(answer.text).strip()) < len(shown.strip()):
+            self.settings.warn_once(
+                "shown-student-reasoning",
+                "the student's reasoning was shown as text, because only its end is marked "
+                "(</think>); from now on its text is shown when it is whole. Turn its reasoning "
+                "off, or have its server leave reasoning out of the text.",
+            )
+        return answer
 
     def show(
         self, reply: AIMessage, begun: str, block: Mapping[str, Any] | None = None

@@ -16,6 +16,7 @@ from langchain_gkt.errors import bounded
 from langchain_gkt.guidance import Guidance
 from langchain_gkt.teachers import replies
 from langchain_gkt.teachers.refusals import Refusal, TeacherRefused
+from langchain_gkt.texts.reasoning import without_reasoning
 
 
 @dataclass(kw_only=True)
@@ -116,7 +117,7 @@ class TeacherOutcome:
             raise TeacherRefused(
                 f"the teacher refused to answer ({self.refusal})", hint=TeacherRefused.hint
             )
-        text = replies.without_reasoning(refusal.text)
+        text = without_reasoning(refusal.text)
         if not text.startswith(shown):
             text = f"{shown}\n\n{text}" if text else shown
         return replace(guidance, text=text, complete=True, dropped=None)

@@ -42,6 +42,7 @@ from langchain_gkt.teachers.secrets import hiding
 from langchain_gkt.teachers.tools import is_cut_tool_call, tool_names, without_cut_calls
 from langchain_gkt.teachers.wrappers import is_guarded, models_of
 from langchain_gkt.texts.begun_answer import begun_text
+from langchain_gkt.texts.reasoning import without_reasoning
 from langchain_gkt.texts.stop_strings import before_stop
 from langchain_gkt.texts.tool_text import may_be_call
 
@@ -351,7 +352,7 @@ class TeacherStep:
             ignored := replies.explain_ignored_limit(guidance, limit)
         ):
             settings.warn_once(*ignored)
-        visible = replies.without_reasoning(guidance.written)
+        visible = without_reasoning(guidance.written)
         if not (alone or settings.response_format) and not visible.startswith(outcome.shown):
             settings.warn_once(
                 "shown-reasoning",
@@ -388,7 +389,7 @@ class TeacherStep:
             json_prefix,
         )
 
-        written = replies.without_reasoning(guidance.written)
+        written = without_reasoning(guidance.written)
         text, complete = json_prefix(written, schema)
         if not complete and (whole := complete_json(written, schema, outcome.shown)):
             text, complete = whole, True
@@ -412,7 +413,7 @@ class TeacherStep:
             return "" if settings.response_format else before_stop(written, settings.stop)
         if settings.policy.min_tokens:  # whether enough is left is known at the end
             return ""
-        written = before_stop(replies.without_reasoning(written), settings.stop)
+        written = before_stop(without_reasoning(written), settings.stop)
         if not settings.response_format:
             return settings.policy.trim(written)
         from langchain_gkt.structured_output.partial_json import json_prefix  # needs an extra

@@ -23,7 +23,7 @@ from langchain_gkt.chain.messages import (
 )
 from langchain_gkt.chain.settings import CallSettings
 from langchain_gkt.chain.steps.received import received
-from langchain_gkt.chain.steps.student_step import NoRoom, StudentStep
+from langchain_gkt.chain.steps.student_step import NoRoom, StudentStep, shown_reply
 from langchain_gkt.chain.steps.teacher_step import TeacherStep
 from langchain_gkt.chain.strategies.answer import Answer
 from langchain_gkt.errors import BudgetExceeded, GKTError, StudentError, TeacherError, bounded
@@ -246,7 +246,8 @@ def _voted(
     """Have the student write several times and show the most common answer, if there is one."""
     settings = answer.settings
     replies = yield step.sampled(call, settings.samples)
-    replies = [received(settings, reply, "student") for reply in replies]
+    shown = (shown_reply(step.student, reply, begun) for reply in replies)
+    replies = [received(settings, reply, "student") for reply in shown]
     answer.note_drafts(replies)
     earlier = begun_text(answer.messages) or ""
     result = vote(replies, settings.answer_of, begun=f"{earlier}{begun}")

@@ -271,7 +271,7 @@ class ChatTemplate:
         Args:
             header: What stands behind the last message.
         """
-        return open_tags(header, [mark for mark in self._marks if mark.strip()])
+        return open_tags(header, [mark for mark in self._marks if mark.strip()], self.text)
 
     @cached_property
     def _marks(self) -> set[str]:

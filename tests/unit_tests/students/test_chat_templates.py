@@ -77,6 +77,15 @@ def test_other_tags_are_closed_too() -> None:
     assert prompts.tokenizer.decode([*ids, *prefix]).endswith("<|assistant|>◁think▷◁/think▷The")
 
 
+@pytest.mark.parametrize("name", ["THINK", "reasoning", "inner_voice"])
+def test_an_open_block_of_any_name_is_closed(made, name) -> None:
+    open_tag, close_tag = f"<{name}>", f"</{name}>"
+    template = OPEN.replace("<think>", open_tag) + f"{{# {close_tag} #}}"
+    assert written(template, BEGUN).endswith(f"{open_tag}\n\n{close_tag}\n\nThe")
+    student = made(f"Hm.{close_tag} Yes.", template)
+    assert student.invoke("x").text == "Yes."
+
+
 def test_arguments_reach_the_template() -> None:
     on, off = {"thinking": True}, {"enable_thinking": False}
     assert written(SYSTEM_SWITCH, ASKED, template_kwargs=on) == (

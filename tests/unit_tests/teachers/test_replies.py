@@ -12,8 +12,8 @@ from langchain_gkt.teachers.replies import (
     believed,
     explain_ignored_limit,
     read,
-    without_reasoning,
 )
+from langchain_gkt.texts.reasoning import without_reasoning
 
 
 def message(text: str, output: int | None = None, reasoning: int = 0, **metadata) -> AIMessage:

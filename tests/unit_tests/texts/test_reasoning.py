@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from langchain_gkt.texts.harmony import HarmonyFilter
-from langchain_gkt.texts.reasoning import TAGS, ReasoningFilter, open_tags
+from langchain_gkt.texts.reasoning import TAGS, ReasoningFilter, answer_in, open_tags
 
 SIZES = [1, 2, 3, 7, 1000]
 
@@ -45,6 +45,43 @@ def test_what_is_taken_out_is_counted_whole() -> None:
     taker = ReasoningFilter()
     assert shown(taker, "<think>hm</think>\nyes", 3) == "yes"
     assert taker.reasoning == "<think>hm</think>"
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_case_of_tags_does_not_matter(size) -> None:
+    for opened, closed in [("<THINK>", "</THINK>"), ("<Reasoning>", "</reasoning>")]:
+        assert shown(ReasoningFilter(), f"{opened}hm{closed}\nyes", size) == "yes"
+        assert shown(ReasoningFilter((opened, closed)), f"hm{closed.lower()}yes", size) == "yes"
+        assert answer_in(f"{opened}hm{closed}yes") == "yes"
+
+
+@pytest.mark.parametrize(
+    ("opened", "closed"),
+    [
+        ("<THINK>", "</THINK>"),
+        ("<thinking>", "</thinking>"),
+        ("<analysis>", "</analysis>"),
+        ("<|begin_of_thought|>", "<|end_of_thought|>"),
+        ("<|begin_of_deliberation|>", "<|end_of_deliberation|>"),
+        ("<|BEGIN_REASONING|>", "<|END_REASONING|>"),
+        ("<|think_start|>", "<|think_end|>"),
+        ("<|reflect|>", "<|/reflect|>"),
+        ("[THINK]", "[/THINK]"),
+        ("<inner-voice>", "</inner-voice>"),
+    ],
+)
+def test_a_template_may_open_a_block_of_any_name(opened, closed) -> None:
+    source = f"{opened} or {closed}"
+    assert open_tags(f"<|end|><|assistant|>{opened}\n", ["<|end|>"], source) == (opened, closed)
+    assert open_tags(f"<|assistant|>{opened}\n\n{closed}\n\n", [], source) is None
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["<|assistant|>", "<assistant>\n", "[/INST]", "<start_of_turn>model\n", "<bot>", "<|h|>"],
+)
+def test_a_speakers_name_opens_nothing(header) -> None:
+    assert open_tags(header, [], "<assistant></assistant><bot></bot></model>") is None
 
 
 def test_open_blocks() -> None:
