@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import secrets
@@ -13,7 +14,7 @@ from hashlib import blake2b
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
-from langchain_core.messages.utils import convert_to_openai_messages
+from langchain_core.messages.utils import convert_to_openai_messages, merge_message_runs
 
 from langchain_gkt.errors import ConfigurationError
 from langchain_gkt.prompts.conversation import leading_system
@@ -72,10 +73,12 @@ class _Plan:
 
     Attributes:
         arrangement: The number of the first arrangement that it renders in whole.
+        merges: Whether messages of one role that follow each other are joined, too.
         header: What it writes behind the last message.
     """
 
     arrangement: int
+    merges: bool
     header: str
 
 
@@ -99,7 +102,7 @@ class ChatTemplate:
         self.is_harmony = is_harmony(self.text)
         """Whether answers are messages on channels, as those of gpt-oss are."""
         self._plans: dict[bytes, _Plan] = {}
-        self._warned = False
+        self._warned: set[str] = set()
 
     @cached_property
     def knows_tools(self) -> bool:
@@ -168,7 +171,8 @@ class ChatTemplate:
             arguments: As for `render`.
 
         Returns:
-            The conversation, with system texts that have no place in the next user message;
+            The conversation, with system texts that have no place in the next user message, and
+            messages of one role joined if they have to take turns;
             and what the template writes behind the last message.
 
         Raises:
@@ -183,17 +187,19 @@ class ChatTemplate:
                 self._plans.clear()
             if len(plan.header) <= _MOST_KEPT:
                 self._plans[key] = plan
-        arranged = _ARRANGEMENTS[plan.arrangement](conversation)
-        if plan.arrangement and not self._warned and _folds(plan.arrangement, conversation):
-            self._warned = True
+        arranged = _arranged(conversation, plan.arrangement, merges=plan.merges)
+        if plan.arrangement and _folds(plan.arrangement, conversation):
             taken = "no system message" if plan.arrangement == _LAST else "one system message"
-            warnings.warn(
-                f"the student's chat template takes {taken}; what the others say is put into the "
-                "next user message",
-                UserWarning,
-                stacklevel=2,
-            )
+            self._warn_once(f"{taken}; what the others say is put into the next user message")
+        if plan.merges:
+            self._warn_once("user and assistant in turns; messages of one role are joined")
         return arranged, plan.header
+
+    def _warn_once(self, taken: str) -> None:
+        if taken not in self._warned:
+            self._warned.add(taken)
+            text = f"the student's chat template takes {taken}"
+            warnings.warn(text, UserWarning, stacklevel=2)
 
     def _plan(
         self,
@@ -204,8 +210,11 @@ class ChatTemplate:
         dropped: BaseMessage | None = None
         # A template that takes no system message gives another reason than what is wrong.
         last = _LAST if any(isinstance(m, SystemMessage) for m in conversation) else 0
-        for number, arrange in enumerate(_ARRANGEMENTS[: last + 1]):
-            arranged, nonce = arrange(conversation), secrets.token_hex(8)
+        for merges, number in itertools.product((False, True), range(last + 1)):
+            arranged = _arranged(conversation, number, merges=merges)
+            if merges and len(arranged) == len(_arranged(conversation, number, merges=False)):
+                continue
+            nonce = secrets.token_hex(8)
             texts = [f"t{nonce}n{at}." for at in range(len(arranged))]
             marked = [with_text(m, text) for m, text in zip(arranged, texts, strict=True)]
             try:
@@ -216,7 +225,7 @@ class ChatTemplate:
             missing = [m for m, text in shown if text not in written and not _has_calls(m)]
             if not missing:
                 end = max(written.rfind(text) + len(text) for text in texts if text in written)
-                return _Plan(number, written[end:])
+                return _Plan(number, merges, written[end:])
             if not any(isinstance(m, SystemMessage) for m in missing):
                 dropped = missing[0]
         if dropped is not None:
@@ -227,7 +236,7 @@ class ChatTemplate:
                 hint="leave it out, or put its text into a message of the user; the template may "
                 "take one question only",
             )
-        return _Plan(last, "")
+        return _Plan(last, False, "")
 
     def header(self, turns: list[dict[str, Any]], tools: Any, arguments: Mapping[str, Any]) -> str:
         """Return what the template writes behind the last message.
@@ -351,6 +360,17 @@ _ARRANGEMENTS: tuple[Callable[[Sequence[BaseMessage]], list[BaseMessage]], ...] 
     _no_system,
 )
 _LAST = len(_ARRANGEMENTS) - 1
+
+
+def _arranged(
+    conversation: Sequence[BaseMessage], arrangement: int, *, merges: bool
+) -> list[BaseMessage]:
+    """Return a conversation by the number of its arrangement."""
+    arranged = _ARRANGEMENTS[arrangement](conversation)
+    if not merges:
+        return arranged
+    texts = [with_text(message, str(message.text)) for message in arranged]
+    return merge_message_runs(texts, chunk_separator="\n\n")
 
 
 def _folds(arrangement: int, conversation: Sequence[BaseMessage]) -> bool:

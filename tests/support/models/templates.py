@@ -42,6 +42,13 @@ NO_SYSTEM = (
     "{{ '<|' ~ m.role ~ '|>' ~ m.content | trim ~ '<|end|>' }}{% endfor %}"
     f"{_ANSWER}{{% endif %}}"
 )
+# A system text comes first, and then both speak in turns, as Mistral's templates want it.
+TURNS = (
+    "{% set said = messages[1:] if messages[0].role == 'system' else messages %}"
+    "{% for m in said %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('After the optional system message, roles must alternate') }}{% endif %}"
+    f"{{% endfor %}}{_TURNS}{_ANSWER}{{% endif %}}"
+)
 ONE_SYSTEM = (
     "{% for m in messages %}{% if m.role == 'system' and not loop.first %}"
     f"{_REFUSE}{{% endif %}}"

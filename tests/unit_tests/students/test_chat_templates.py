@@ -23,6 +23,7 @@ from support.models.templates import (
     OPEN_CHANNEL,
     SAID_SWITCH,
     SYSTEM_SWITCH,
+    TURNS,
 )
 from transformers import AutoTokenizer
 
@@ -295,10 +296,41 @@ def test_a_last_system_text_goes_behind_the_question() -> None:
         assert prompt == "<|user|>q\n\ns<|end|><|assistant|>"
 
 
+@pytest.mark.parametrize("template", [NO_SYSTEM, TURNS])
+def test_messages_of_one_role_take_one_turn_where_they_have_to(template) -> None:
+    prompts = builder(template)
+    blocks = HumanMessage([{"type": "text", "text": "q2"}])
+    asked = [HumanMessage("q1"), blocks, AIMessage("a"), AIMessage("b"), HumanMessage("q3")]
+    with pytest.warns(UserWarning, match="user and assistant in turns; .* joined") as warned:
+        ids, _ = prompts.build(asked)
+        prompts.build([*asked, HumanMessage("q4")])
+    assert len(warned) == 1
+    assert prompts.tokenizer.decode(ids) == (
+        "<|user|>q1\n\nq2<|end|><|assistant|>a\n\nb<|end|><|user|>q3<|end|><|assistant|>"
+    )
+
+
+def test_system_texts_and_turns_are_both_folded() -> None:
+    asked = [SystemMessage("s"), HumanMessage("q1"), SystemMessage("t"), HumanMessage("q2")]
+    with pytest.warns(UserWarning, match="the student's chat template takes") as warned:
+        assert written(NO_SYSTEM, asked) == "<|user|>s\n\nq1\n\nt\n\nq2<|end|><|assistant|>"
+    assert len(warned) == 2
+    with pytest.warns(UserWarning, match="in turns"):
+        end = "<|user|>q1\n\nq2<|end|><|assistant|>"
+        assert written(TURNS, [asked[0], asked[1], asked[3]]) == f"<|system|>s<|end|>{end}"
+
+
+def test_the_beginning_of_an_answer_is_joined_with_nothing() -> None:
+    with pytest.warns(UserWarning, match="in turns"):
+        prompt = written(NO_SYSTEM, [HumanMessage("q1"), HumanMessage("q2"), AIMessage("The")])
+    assert prompt == "<|user|>q1\n\nq2<|end|><|assistant|>The"
+
+
 def test_what_has_its_place_is_left_alone() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert written(HYBRID, SEVERAL).count("<|system|>") == 3
+        assert written(HYBRID, [*ASKED, *ASKED]).count("<|user|>") == 2
         assert written(ONE_SYSTEM, SEVERAL[:4] + SEVERAL[5:]).count("<|system|>") == 1
         developer = SystemMessage("d", additional_kwargs={"__openai_role__": "developer"})
         assert written(DROPS_LATER_SYSTEM, [developer, *ASKED]).startswith("<|system|>d")
@@ -323,7 +355,7 @@ def test_a_dropped_message_is_named_before_the_teacher_is_paid(made) -> None:
         pytest.raises(ConfigurationError, match="Conversation roles must alternate"),
         pytest.warns(UserWarning, match="takes no system message"),
     ):
-        builder(NO_SYSTEM).build([SystemMessage("s"), HumanMessage("q"), HumanMessage("q")])
+        builder(NO_SYSTEM).build([SystemMessage("s"), AIMessage("a"), HumanMessage("q")])
     assert asked == []
 
 
