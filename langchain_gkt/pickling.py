@@ -36,7 +36,8 @@ class PortableChatModel(BaseChatModel, ABC):
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Any:
         """Copy the settings; handlers, cache and rate limiter are shared."""
         memo = {} if memo is None else memo
-        given, callbacks = [self.rate_limiter, self.cache], self.callbacks or []
+        given: list[Any] = [self.rate_limiter, self.cache]
+        callbacks = self.callbacks or []
         if isinstance(callbacks, BaseCallbackManager):
             given += [*callbacks.handlers, *callbacks.inheritable_handlers]
         else:

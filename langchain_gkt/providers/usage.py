@@ -175,7 +175,7 @@ def _renamed(details: Any) -> dict[str, Any]:
     if not isinstance(details, Mapping):
         return {}
     return {
-        _IN_LANGCHAIN.get(key, key): n
+        str(_IN_LANGCHAIN.get(key, key)): n
         for key, n in details.items()
         if n and (key in _IN_LANGCHAIN or (key not in _PLAIN and _is_count(n)))
     }

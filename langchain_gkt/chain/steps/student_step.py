@@ -160,7 +160,8 @@ class StudentStep:
         reserved = student.check(messages, reserve=guidance_room, **arguments, **forced)
         if forced:  # only if no teacher makes the call it takes the student's tokens
             reserved = 0
-        limit, whose, refused = settings.max_tokens, "", NoRoom
+        limit, whose = settings.max_tokens, ""
+        refused: type[ConfigurationError] = NoRoom
         if limit is None:  # without one the student's own counts, which is no limit of a teacher
             limit, refused = getattr(settings.student, "max_tokens", None), ConfigurationError
             whose = "the student's own "
