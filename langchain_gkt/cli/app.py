@@ -5,8 +5,9 @@ Each command imports what it needs when it runs, so that ``--help`` loads no mod
 
 from __future__ import annotations
 
-import re
+import json
 import sys
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,7 @@ import typer
 
 from langchain_gkt import __version__
 from langchain_gkt.cli import options
+from langchain_gkt.cli.errors import in_words
 from langchain_gkt.cli.interrupts import INTERRUPTED, end_at_once_when_repeated
 from langchain_gkt.cli.recorded import RecordedOptions
 
@@ -64,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
     except _EXPECTED as error:
         if traceback:
             raise
-        sys.stderr.write(f"{_command(context)}: {_in_words(error)}\n")
+        sys.stderr.write(f"{_command(context)}: {in_words(error)}\n")
         return 1
     finally:
         restore()
@@ -80,13 +82,6 @@ def _interruption(context: Any) -> str:
     name = context and context.invoked_subcommand
     hint = " The same command continues the run." if name in _CONTINUED else ""
     return f"{_command(context)}: interrupted.{hint}"
-
-
-def _in_words(error: BaseException) -> str:
-    """Say an error without the operating system's numbers."""
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return re.sub(r"\[(?:Errno|WinError) -?\d+\] ", "", str(error))
 
 
 def _reason(error: typer.TyperException) -> str:
@@ -109,11 +104,16 @@ def _show_version(asked: bool) -> None:
         raise typer.Exit
 
 
-def _say_what_loads() -> None:
+def _say_what_loads(*, as_json: bool = False) -> None:
     """Say what takes the first seconds, unless it is there already."""
-    if "torch" not in sys.modules:
-        sys.stderr.write("Loading torch and transformers ...\n")
-        sys.stderr.flush()
+    if "torch" in sys.modules:
+        return
+    line = "Loading torch and transformers ..."
+    if as_json:
+        time = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        line = json.dumps({"time": time, "level": "info", "event": line})
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
 
 
 @app.callback(invoke_without_command=True)
@@ -270,8 +270,7 @@ def serve(serving: options.ServeOptions, models: options.ModelOptions) -> None:
     Clients choose by the model's name: NAME for the pair, NAME-teacher and NAME-student for one of
     the two alone. Ctrl-C finishes the answers that have begun; a second one does not.
     """
-    if sys.stderr.isatty():  # else programs read what it logs
-        _say_what_loads()
+    _say_what_loads(as_json=not sys.stderr.isatty())  # programs read its log
     from langchain_gkt.cli import serve as command
 
     command.serve(serving, models)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from langchain_gkt import AgreementGate, evaluation, track_costs
-from langchain_gkt.cli.models import existing_file, open_chain, prices
+from langchain_gkt.cli.errors import existing_file, naming, writable_folder
+from langchain_gkt.cli.models import open_chain, prices
 from langchain_gkt.cli.options import (
     EvaluationModelOptions,
     ModelOptions,
@@ -58,6 +59,7 @@ def demo(models: EvaluationModelOptions, task: TaskOptions, *, out: Path) -> Non
     """
     from langchain_gkt.demo.run import run_demo, show_demo  # needs the extra 'demo'
 
+    writable_folder(out)
     embedded = models == EvaluationModelOptions(guidance_tokens=models.guidance_tokens)
     if embedded and task == TaskOptions(rows=task.rows, seed=task.seed):
         tokens, seed = models.guidance_tokens, task.seed
@@ -86,6 +88,7 @@ def compare(
         out: Folder of the run.
         concurrency: Questions at the same time.
     """
+    writable_folder(out)
     loaded, model_prices = _load_task(task), prices(models)
     chosen: Any = [mode.strip() for mode in modes.split(",") if mode.strip()]
     with open_chain(models, task_guidance_tokens=loaded.guidance_tokens) as chain:
@@ -114,6 +117,7 @@ def sweep(
         out: Folder of the run.
         concurrency: Questions at the same time.
     """
+    writable_folder(out)
     live = {"--check-lengths": options.check_lengths}
     live |= {"--teacher-tokenizer": options.teacher_tokenizer or ""}
     teacher = read_recorded(recorded, models, **live)
@@ -122,9 +126,10 @@ def sweep(
     if options.teacher_tokenizer or (models.teacher == "demo" and teacher is None):
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(
-            options.teacher_tokenizer or pair.TEACHER, trust_remote_code=False
-        )
+        with naming(teacher_tokenizer=options.teacher_tokenizer):
+            tokenizer = AutoTokenizer.from_pretrained(
+                options.teacher_tokenizer or pair.TEACHER, trust_remote_code=False
+            )
     policies = _policies(options.policies) if options.policies else None
     if policies is not None and (models.guidance or models.teacher_prompt):
         raise ValueError("--policies takes the place of --guidance and --teacher-prompt; drop them")
@@ -167,6 +172,7 @@ def report(run: Path, *, format: str, max_loss: float, out: Path | None) -> None
         max_loss: Accuracy that a sweep's choice may give up.
         out: Folder for the files; None for that of the run.
     """
+    writable_folder(out)
     result = evaluation.load_run(str(run))
     if isinstance(result, evaluation.Sweep | evaluation.PolicySweep):
         result = replace(result, max_loss=max_loss)
@@ -187,8 +193,12 @@ def _html_page(files: list[Path]) -> Path:
 
 
 def _load_task(options: TaskOptions) -> evaluation.Task:
+    for name in ("data", "exemplars"):
+        if (path := getattr(options, name)) is not None:
+            existing_file(path, f"--{name}")
     arguments = asdict(options)
-    return evaluation.load_task(arguments.pop("task"), **arguments)
+    with naming(data=options.data, exemplars=options.exemplars):
+        return evaluation.load_task(arguments.pop("task"), **arguments)
 
 
 def _agreement(samples: int) -> AgreementGate:

@@ -181,6 +181,14 @@ class ModelOptions:
         str | None,
         typer.Option(metavar="PRICE", show_default="free", help="The same for the student."),
     ] = None
+    tier: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            show_default="as the responses say",
+            help="Service tier at which the teacher's calls are billed, such as batch or flex.",
+        ),
+    ] = None
     teacher_prompt: Annotated[
         str | None,
         typer.Option(
@@ -306,7 +314,8 @@ class ServeOptions:
         ),
     ] = "127.0.0.1"
     port: Annotated[
-        int, typer.Option(parser=not_negative, metavar="N", help="The port; 0 for any free one.")
+        int,
+        typer.Option(min=0, max=65535, metavar="N", help="The port; 0 for any free one."),
     ] = 8000
     name: Annotated[str, typer.Option(metavar="NAME", help="What clients call the pair.")] = (
         "langchain-gkt"

@@ -67,7 +67,7 @@ def read_recorded(
         ValueError: If a file has no usable answers, or other options need a live teacher.
     """
     from langchain_gkt import RecordedTeacher
-    from langchain_gkt.cli.models import existing_file
+    from langchain_gkt.cli.errors import existing_file, naming
 
     if options.recorded is None:
         for name in ("columns", "requests", "tokenizer"):
@@ -85,12 +85,13 @@ def read_recorded(
                 f"{name} needs a live teacher, and --recorded replays answers that are there; "
                 f"drop one of them{_INSTEAD.get(name, '')}"
             )
-    return RecordedTeacher.from_file(
-        existing_file(options.recorded, "--recorded"),
-        columns=_columns(options.columns) if options.columns else None,
-        requests=existing_file(options.requests, "--requests") if options.requests else None,
-        tokenizer=options.tokenizer,
-    )
+    recorded = existing_file(options.recorded, "--recorded")
+    requests = existing_file(options.requests, "--requests") if options.requests else None
+    columns = _columns(options.columns) if options.columns else None
+    with naming(requests=requests, tokenizer=options.tokenizer, recorded=recorded):
+        return RecordedTeacher.from_file(
+            recorded, columns=columns, requests=requests, tokenizer=options.tokenizer
+        )
 
 
 _INSTEAD = {

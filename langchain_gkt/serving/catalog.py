@@ -18,8 +18,8 @@ from langchain_gkt.errors import explain
 from langchain_gkt.guidance import as_policy
 from langchain_gkt.metadata import Mode
 from langchain_gkt.prompts.plain_data import from_data
+from langchain_gkt.serving.api.fields import FieldError
 from langchain_gkt.serving.api.json_schemas import refuse_endless
-from langchain_gkt.serving.api.schema import ChatCompletionRequest
 from langchain_gkt.serving.errors import APIError
 from langchain_gkt.structured_output.schema import schema_in
 from langchain_gkt.students.remote import remote_student
@@ -89,15 +89,16 @@ class Catalog:
             APIError: If there is no such model.
         """
         if model not in self.modes:
+            known = ", ".join(self.modes)
             raise APIError(
                 404,
-                f"the model {model!r} does not exist; this server has {', '.join(self.modes)}",
+                f"the model {model[:100]!r} does not exist; this server has {known}",
                 code="model_not_found",
                 param="model",
             )
         return self.modes[model]
 
-    def call(self, body: ChatCompletionRequest) -> ServedCall:
+    def call(self, body: Any) -> ServedCall:
         """Return the call that a request asks for.
 
         Args:
@@ -115,7 +116,7 @@ class Catalog:
         if body.tools:
             for at, tool in enumerate(body.tools):
                 parameters = tool["function"].get("parameters", {})
-                refuse_endless(parameters, f"tools[{at}].function.parameters")
+                refuse_endless(parameters, f"tools[{at}]{body.in_function}.parameters")
             for name in ("tool_choice", "parallel_tool_calls"):
                 if (value := getattr(body, name)) is not None:
                     arguments[name] = value
@@ -144,9 +145,9 @@ def _read(value: Any, read: Callable[[Any], Any], field: str) -> Any:
     try:
         return read(value)
     except ValidationError as error:
-        raise ValueError(f"{field}: {explain(error)}") from None
+        raise FieldError(field, f": {explain(error)}") from None
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{field}: {error}") from None
+        raise FieldError(field, f": {error}") from None
 
 
 def _continuing(teacher: Any) -> Any:

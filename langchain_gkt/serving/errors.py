@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
@@ -15,7 +15,8 @@ from starlette.responses import Response
 
 from langchain_gkt.errors import BudgetExceeded, GKTError, StudentError, TeacherError, explain
 from langchain_gkt.providers.errors import causes, status_of
-from langchain_gkt.serving.api.schema import FIELDS
+from langchain_gkt.serving.api.fields import FieldError
+from langchain_gkt.serving.api.schema import ChatCompletionRequest
 
 _REFUSED = (400, 413, 422)
 """Statuses of a provider that finds fault with the request, which no retry fixes."""
@@ -36,6 +37,15 @@ _TOO_LONG = re.compile(
 _TOO_LONG_FOR_STUDENT = re.compile(r"tokens.* but the student's (?:context holds|encoder reads)")
 # A message of the chain begins with the argument it is about.
 _FIELD = re.compile(r"([a-z][a-z0-9_]*)(?:\[\d+\]|\.[a-z_]+)*(?=[ :=.])")
+# What pydantic says of Python's types, in the words of JSON.
+_WORDS = {
+    "Field required": "is missing",
+    "Input should be": "must be",
+    "a valid string": "a text",
+    "a valid dictionary": "an object",
+    "a valid list": "a list",
+    "List should have at least 1 item after validation, not 0": "must not be empty",
+}
 
 
 class APIError(Exception):
@@ -77,6 +87,18 @@ class APIError(Exception):
         }
         return {"error": fields}
 
+    def renamed(self, names: Mapping[str, str]) -> APIError:
+        """Call the field as an API does.
+
+        Args:
+            names: The API's names of fields whose names are others in the chain.
+        """
+        for old, new in names.items():
+            if self.param and re.match(rf"{old}\b", self.param):
+                self.message = re.sub(rf"^{old}[^\s:=]*", new, self.message)
+                self.param = new
+        return self
+
     def response(self) -> Response:
         """Return the response."""
         # A message may quote half a character, which only ASCII can spell.
@@ -99,6 +121,8 @@ def as_api_error(error: BaseException) -> APIError:
         return _of_validation(error)
     if isinstance(error, HTTPException):
         return _of_http(error)
+    if isinstance(error, FieldError):
+        return APIError(400, str(error), param=error.field)
     if isinstance(error, RecursionError):
         return APIError(400, "the body is nested too deeply; send fewer levels")
     if isinstance(error, BudgetExceeded):
@@ -173,7 +197,7 @@ def _public(error: BaseException) -> str:
 def _param(message: str) -> str | None:
     """Return the field of the request that a message begins with."""
     found = _FIELD.match(message)
-    return found[0] if found and found[1] in FIELDS else None
+    return found[0] if found and found[1] in ChatCompletionRequest.model_fields else None
 
 
 def _of_http(error: HTTPException) -> APIError:
@@ -189,27 +213,43 @@ def _of_http(error: HTTPException) -> APIError:
         message = "the body is no JSON: it is not UTF-8; send it in that encoding, uncompressed"
     elif isinstance(cause, RecursionError):
         message = "the body is nested too deeply; send fewer levels"
-    elif cause is not None:
-        message = f"the body is no JSON: {cause}"
+    elif cause is not None:  # a number with thousands of digits
+        message = f"the body is no JSON: {str(cause).partition(';')[0]}"
     else:
         message = str(error.detail)
     return APIError(error.status_code, message, headers=headers)
 
 
 def _of_validation(error: RequestValidationError) -> APIError:
-    texts: list[str] = []
-    param = None
+    problems: dict[str, str] = {}
     for one in error.errors():
-        parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in one["loc"][1:])
-        place = "".join(parts).removeprefix(".")
+        place, message = _place(one["loc"][1:], error.body), one["msg"]
         cause = one.get("ctx", {}).get("error")
-        message = str(cause or one["msg"])
         if one["type"] == "json_invalid":
-            place, message = "", f"the body is no JSON: {message}"
-        elif one["type"] == "model_attributes_type" or (one["loc"] == ("body",) and not cause):
-            place, message = "", "the body must be a JSON object, sent as application/json"
-        if isinstance(cause, Exception) and (own := _param(message)):
-            param, place = param or own, ""  # a message of ours names the field itself
-        param = param or place or None
-        texts.append(f"{place}: {message}" if place else message)
-    return APIError(400, "; ".join(texts), param=param)
+            place, message = "", f"the body is no JSON: {cause}"
+        elif isinstance(cause, FieldError):
+            place, message = cause.field, str(cause)
+        elif cause is not None:
+            message = str(cause)
+        elif not place:
+            message = "the body must be a JSON object, sent as application/json"
+        else:
+            for theirs, ours in _WORDS.items():
+                message = message.replace(theirs, ours)
+            message = f"{place}: {message}"
+            if place in problems:  # another kind of value that the field takes
+                message = f"{problems[place]}, or {message.removeprefix(f'{place}: must be ')}"
+        problems[place] = message
+    return APIError(400, "; ".join(problems.values()), param=next(iter(problems)) or None)
+
+
+def _place(path: Sequence[str | int], body: Any) -> str:
+    """Return the place of a value in a body; pydantic's path also names kinds of values."""
+    place, value = "", body
+    for depth, part in enumerate(path):
+        is_missing = isinstance(value, dict) and depth == len(path) - 1
+        if isinstance(value, list) and isinstance(part, int):
+            value, place = value[part], f"{place}[{part}]"
+        elif isinstance(value, dict) and (part in value or is_missing):
+            value, place = value.get(str(part)), f"{place}.{part}"
+    return place.removeprefix(".")
