@@ -205,15 +205,11 @@ def _remote_teacher(options: ModelOptions) -> Any:
     except ImportError:
         raise  # says what to install
     except Exception as error:  # whatever a provider's client raises
-        if not named and "model_provider" in str(error):
+        if "model_provider" in str(error) or "Unsupported provider" in str(error):
+            fault = "no provider that LangChain knows" if named else "no provider"
             raise ValueError(
-                f"--teacher {options.teacher} names no provider. Put it in front, as in "
-                f"openai:{options.teacher}, or give a folder with a model"
-            ) from error
-        if "Unsupported provider" in str(error):
-            raise ValueError(
-                f"--teacher {options.teacher} names no provider that LangChain knows. Give one, "
-                "such as openai:gpt-4o-mini, or a folder with a model"
+                f"--teacher {options.teacher} names {fault}. Put it in front, as in "
+                f"openai:{options.teacher.rpartition(':')[2]}, or give a folder with a model"
             ) from error
         raise ValueError(
             f"--teacher {options.teacher} cannot be used: {error} Set the provider's key in its "

@@ -181,14 +181,6 @@ class ModelOptions:
         str | None,
         typer.Option(metavar="PRICE", show_default="free", help="The same for the student."),
     ] = None
-    tier: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            show_default="as the responses say",
-            help="Service tier at which the teacher's calls are billed, such as batch or flex.",
-        ),
-    ] = None
     teacher_prompt: Annotated[
         str | None,
         typer.Option(
@@ -196,6 +188,14 @@ class ModelOptions:
             show_default="the whole conversation",
             help="What the teacher is shown: without_exemplars, last_turns, instruct_teacher or "
             "summarize_older, or several joined by +.",
+        ),
+    ] = None
+    tier: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            show_default="as the responses say",
+            help="Service tier at which the teacher's calls are billed, such as batch or flex.",
         ),
     ] = None
 

@@ -41,6 +41,7 @@ _FIELD = re.compile(r"([a-z][a-z0-9_]*)(?:\[\d+\]|\.[a-z_]+)*(?=[ :=.])")
 _WORDS = {
     "Field required": "is missing",
     "Input should be": "must be",
+    " or object to extract fields from": "",
     "a valid string": "a text",
     "a valid dictionary": "an object",
     "a valid list": "a list",

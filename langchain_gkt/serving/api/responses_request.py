@@ -45,10 +45,14 @@ class ResponsesRequest(CompletionRequest):
         "prompt": "there are no stored prompts here; send instructions and input",
         "top_logprobs": "log probabilities are not reported; leave it out",
     }
-    names = {"max_tokens": "max_output_tokens", "messages": "input", "response_format": "text"}
+    names = {
+        "max_tokens": "max_output_tokens",
+        "messages": "input",
+        "response_format": "text.format",
+    }
     in_function = ""
 
-    input: str | list[dict[str, Any]]
+    input: str | list[Any]
     instructions: str | None = None
     max_output_tokens: int | None = Field(default=None, ge=1)
     text: TextOptions = TextOptions()
@@ -81,6 +85,8 @@ class ResponsesRequest(CompletionRequest):
         if isinstance(self.input, str):
             return as_langchain([*messages, {"role": "user", "content": self.input}])
         for at, item in enumerate(self.input):
+            if not isinstance(item, dict):
+                raise FieldError(f"input[{at}]", " must be an object, such as a message")
             message = _message(without_nulls(item), f"input[{at}]")
             last = messages[-1] if messages else {}
             if message and "tool_calls" in message and last.get("role") == "assistant":
@@ -96,8 +102,12 @@ class ResponsesRequest(CompletionRequest):
     def response_format(self) -> dict[str, Any] | None:
         """The form of the answer, as the other API spells it."""
         form = self.text.format
-        if not form or form.get("type") != "json_schema":
+        if not form or form.get("type") in ("text", "json_object"):
             return form
+        if form.get("type") != "json_schema" or not isinstance(form.get("schema"), dict):
+            raise FieldError(
+                "text.format", " must be {'type': 'json_schema', 'name': ..., 'schema': {...}}"
+            )
         inner = {k: v for k, v in form.items() if k != "type" and v is not None}
         return {"type": "json_schema", "json_schema": inner}
 
