@@ -7,7 +7,6 @@ import re
 import time
 import uuid
 from collections.abc import MutableMapping, Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -101,7 +100,10 @@ class RequestMiddleware:
     def _check_host(self, host: str) -> None:
         """Refuse a name that a web page may have pointed at this machine."""
         name = _PORT.sub("", host.lower())
-        if not any(fnmatchcase(name, allowed) for allowed in self.allowed_hosts):
+        if not any(
+            allowed in ("*", name) or (allowed[:2] == "*." and name.endswith(allowed[1:]))
+            for allowed in self.allowed_hosts
+        ):
             raise APIError(
                 400,
                 f"the Host {name[:100]!r} is none of this server's names; ask it under another, or "
