@@ -25,13 +25,7 @@ from langchain_gkt.modes import Mode
 
 
 def answer(question: str, models: ModelOptions, *, mode: Mode) -> None:
-    """Answer one question, and print the answer and its costs.
-
-    Args:
-        question: The question; ``-`` to read it from standard input.
-        models: Which models answer.
-        mode: The strategy's name.
-    """
+    """Answer one question, and print the answer and its costs."""
     if question == "-":
         question = sys.stdin.read()
     model_prices = prices(models)
@@ -50,13 +44,7 @@ def answer(question: str, models: ModelOptions, *, mode: Mode) -> None:
 
 
 def demo(models: EvaluationModelOptions, task: TaskOptions, *, out: Path) -> None:
-    """Show a pair at work.
-
-    Args:
-        models: Which models answer.
-        task: Which questions are asked.
-        out: Folder of the chart.
-    """
+    """Show a pair at work."""
     from langchain_gkt.demo.run import run_demo, show_demo  # needs the extra 'demo'
 
     writable_folder(out)
@@ -79,15 +67,7 @@ def demo(models: EvaluationModelOptions, task: TaskOptions, *, out: Path) -> Non
 def compare(
     models: ModelOptions, task: TaskOptions, *, modes: str, out: Path, concurrency: int
 ) -> None:
-    """Run a comparison, print its report and write it.
-
-    Args:
-        models: Which models answer.
-        task: Which questions are asked.
-        modes: The modes to compare, separated by commas.
-        out: Folder of the run.
-        concurrency: Questions at the same time.
-    """
+    """Run a comparison, print its report and write it."""
     writable_folder(out)
     loaded, model_prices = _load_task(task), prices(models)
     chosen: Any = [mode.strip() for mode in modes.split(",") if mode.strip()]
@@ -107,16 +87,7 @@ def sweep(
     out: Path,
     concurrency: int,
 ) -> None:
-    """Run a sweep, print its report, and write it and its choices as policies.
-
-    Args:
-        options: Which guidance lengths are tried.
-        models: Which models answer.
-        task: Which questions are asked.
-        recorded: Which recorded answers take the place of a teacher, if any.
-        out: Folder of the run.
-        concurrency: Questions at the same time.
-    """
+    """Run a sweep, print its report, and write it and its choices as policies."""
     writable_folder(out)
     live = {"--check-lengths": options.check_lengths}
     live |= {"--teacher-tokenizer": options.teacher_tokenizer or ""}
@@ -164,14 +135,7 @@ def sweep(
 
 
 def report(run: Path, *, format: str, max_loss: float, out: Path | None) -> None:
-    """Rebuild the report of a run, and print it.
-
-    Args:
-        run: Folder of the run.
-        format: ``text``, ``markdown`` or ``html``.
-        max_loss: Accuracy that a sweep's choice may give up.
-        out: Folder for the files; None for that of the run.
-    """
+    """Rebuild the report of a run, and print it."""
     writable_folder(out)
     result = evaluation.load_run(str(run))
     if isinstance(result, evaluation.Sweep | evaluation.PolicySweep):

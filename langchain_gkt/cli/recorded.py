@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from langchain_gkt.cli.options import option
 
 if TYPE_CHECKING:
     from langchain_gkt import RecordedTeacher
@@ -19,32 +19,29 @@ class RecordedOptions:
 
     recorded: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Recorded answers, replayed in the place of a teacher; no provider is called.",
+        option(
+            "FILE", "Recorded answers, replayed in the place of a teacher; no provider is called."
         ),
     ] = None
     columns: Annotated[
         str | None,
-        typer.Option(
-            metavar="LIST",
-            show_default="by their own names",
-            help="What the file's columns are called, such as question=prompt,answer=completion; "
-            "a slash leads into nested objects.",
+        option(
+            "LIST",
+            "What the file's columns are called, such as question=prompt,answer=completion; a "
+            "slash leads into nested objects.",
+            "by their own names",
         ),
     ] = None
     requests: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", help="The requests of an OpenAI batch, if the file is its results."
-        ),
+        option("FILE", "The requests of an OpenAI batch, if the file is its results."),
     ] = None
     tokenizer: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Tokenizer of the recorded model: an encoding of tiktoken such as o200k_base, or "
-            "a folder or hub id.",
+        option(
+            "NAME",
+            "Tokenizer of the recorded model: an encoding of tiktoken such as o200k_base, or a "
+            "folder or hub id.",
         ),
     ] = None
 

@@ -72,28 +72,18 @@ class APIError(Exception):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         """Take the fields; see the class."""
-        message = _ADDRESS.sub("", message)
-        super().__init__(message)
+        super().__init__(message := _ADDRESS.sub("", message))
         self.status, self.message, self.kind = status, message, kind
         self.code, self.param, self.headers = code, param, dict(headers or {})
 
     @property
     def body(self) -> dict[str, Any]:
         """The body of the response."""
-        fields = {
-            "message": self.message,
-            "type": self.kind,
-            "param": self.param,
-            "code": self.code,
-        }
-        return {"error": fields}
+        fields = {"message": self.message, "type": self.kind}
+        return {"error": {**fields, "param": self.param, "code": self.code}}
 
     def renamed(self, names: Mapping[str, str]) -> APIError:
-        """Call the field as an API does.
-
-        Args:
-            names: The API's names of fields whose names are others in the chain.
-        """
+        """Call the field as an API does, by its names of fields that the chain calls otherwise."""
         for old, new in names.items():
             if self.param and re.match(rf"{old}\b", self.param):
                 self.message = re.sub(rf"^{old}[^\s:=]*", new, self.message)
@@ -110,11 +100,7 @@ class APIError(Exception):
 def as_api_error(error: BaseException) -> APIError:
     """Say to a client what an exception means.
 
-    Args:
-        error: What the chain or the web framework raised.
-
-    Returns:
-        The error. A provider's own message is kept from clients: it may name keys and addresses.
+    A provider's own message is kept from clients: it may name keys and addresses.
     """
     if isinstance(error, APIError):
         return error
@@ -132,24 +118,7 @@ def as_api_error(error: BaseException) -> APIError:
             429, message, kind="insufficient_quota", code="insufficient_quota", headers=NO_RETRY
         )
     if isinstance(error, TeacherError):
-        cause = error.__cause__
-        why = f" ({type(cause).__name__})" if cause else f": {error}"
-        if status_of(error) in _REFUSED and _is_too_long(error):
-            message = f"the messages are too long for the teacher{why}; shorten them, or ask the "
-            return _too_long(f"{message}student's model")
-        if status_of(error) in _REFUSED:
-            message = f"the teacher refuses this request{why}: it may hold what it does not take, "
-            message += "such as tools or an assistant message to continue; change the request, or "
-            message += "ask the student's model"
-            return APIError(400, message, code="teacher_refused")
-        wait = _retry_after(error.retry_after)
-        if status_of(error) == 429 and error.retryable:
-            message = f"the teacher's provider limits the rate{why}; try again later, or ask the "
-            message += "student's model"
-            kind, code = "rate_limit_error", "teacher_rate_limited"
-            return APIError(429, message, kind=kind, code=code, headers=wait)
-        message = f"the teacher's call failed{why}; try again, or ask who runs this server"
-        return APIError(502, message, kind="api_error", code="teacher_error", headers=wait)
+        return _of_teacher(error)
     if _is_too_long(error):
         return _too_long(_public(error))
     if isinstance(error, StudentError):
@@ -168,9 +137,29 @@ def as_api_error(error: BaseException) -> APIError:
     )
 
 
-def _retry_after(seconds: float | None) -> dict[str, str]:
-    """Pass on when a provider wants to be asked again: OpenAI's clients wait for it."""
-    return {} if seconds is None else {"Retry-After": str(math.ceil(seconds))}
+def _of_teacher(error: TeacherError) -> APIError:
+    cause = error.__cause__
+    why = f" ({type(cause).__name__})" if cause else f": {error}"
+    if status_of(error) in _REFUSED and _is_too_long(error):
+        message = f"the messages are too long for the teacher{why}; shorten them, or ask the "
+        return _too_long(f"{message}student's model")
+    if status_of(error) in _REFUSED:
+        return APIError(
+            400,
+            f"the teacher refuses this request{why}: it may hold what it does not take, such as "
+            "tools or an assistant message to continue; change the request, or ask the student's "
+            "model",
+            code="teacher_refused",
+        )
+    # OpenAI's clients wait for as long as the provider says.
+    after = error.retry_after
+    wait = {} if after is None else {"Retry-After": str(math.ceil(after))}
+    if status_of(error) == 429 and error.retryable:
+        message = f"the teacher's provider limits the rate{why}; try again later, or ask the "
+        kind, code = "rate_limit_error", "teacher_rate_limited"
+        return APIError(429, f"{message}student's model", kind=kind, code=code, headers=wait)
+    message = f"the teacher's call failed{why}; try again, or ask who runs this server"
+    return APIError(502, message, kind="api_error", code="teacher_error", headers=wait)
 
 
 def _is_too_long(error: BaseException) -> bool:

@@ -49,12 +49,7 @@ class Client:
     """A key in use: what it has spent, and how often it has asked."""
 
     def __init__(self, key: APIKey, prices: Mapping[str, Any]) -> None:
-        """Start at zero.
-
-        Args:
-            key: The key.
-            prices: ``teacher_price`` and ``student_price``, as for `CostTracker`.
-        """
+        """Start at zero; ``prices`` are arguments of `CostTracker`."""
         self.key = key
         self.costs = CostTracker(budget=key.budget, **prices)
         self._limiter = None
@@ -66,11 +61,7 @@ class Client:
             self._limiter.available_tokens = burst  # or the first request would be refused
 
     def count_request(self) -> None:
-        """Count a request.
-
-        Raises:
-            APIError: If there were too many in the last minute.
-        """
+        """Count a request; an `APIError` if there were too many in the last minute."""
         if self._limiter is None or self._limiter.acquire(blocking=False):
             return
         rate: Any = self.key.requests_per_minute
@@ -88,29 +79,14 @@ class KeyRing:
     """The keys of a server."""
 
     def __init__(self, keys: list[APIKey], prices: Mapping[str, Any]) -> None:
-        """Take the keys.
-
-        Args:
-            keys: The keys; one without a secret lets everybody in.
-            prices: As for `Client`.
-
-        Raises:
-            ValueError: If two are alike.
-        """
+        """Take the keys, of which no two may be alike; one without a secret lets all in."""
         secrets = [key.secret for key in keys]
         if len(set(secrets)) < len(secrets):
             raise ValueError("two keys of the server are the same; give each client its own")
         self.clients = [Client(key, prices) for key in keys]
 
     def authenticate(self, authorization: str | None) -> Client:
-        """Return the client that a request comes from.
-
-        Args:
-            authorization: The header ``Authorization``.
-
-        Raises:
-            APIError: If its key is missing or wrong.
-        """
+        """Return the client of an ``Authorization``; an `APIError` if its key is wrong."""
         scheme, _, given = (authorization or "").partition(" ")
         given = given.strip() if scheme.lower() == "bearer" else ""
         for client in self.clients:

@@ -70,20 +70,12 @@ class Metrics:
         )
 
     def begin(self, record: RequestRecord) -> None:
-        """Count a request as running.
-
-        Args:
-            record: The request.
-        """
+        """Count a request as running."""
         self._open.add(record)
         self.running.set(len(self._open))
 
     def observe(self, record: RequestRecord) -> None:
-        """Add a request that ended.
-
-        Args:
-            record: The request.
-        """
+        """Add a request that ended."""
         self._open.discard(record)
         self.running.set(len(self._open))
         model = record.model or "unknown"  # a client's own words would be labels without end

@@ -40,16 +40,7 @@ class RequestMiddleware:
         read_seconds: float,
         allowed_hosts: Sequence[str],
     ) -> None:
-        """Guard an application.
-
-        Args:
-            app: The application.
-            keys: Who may ask it.
-            metrics: Where requests are counted.
-            max_body_bytes: Most bytes of a request's body.
-            read_seconds: How long a client may take to send its body.
-            allowed_hosts: Names that the header ``Host`` may hold.
-        """
+        """Guard an application; see `app.build_app` for the limits."""
         self.allowed_hosts = [host.lower() for host in allowed_hosts]
         self.app, self.keys, self.metrics = app, keys, metrics
         self.max_body_bytes, self.read_seconds = max_body_bytes, read_seconds
