@@ -9,6 +9,7 @@ import json
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, Literal
 
 import typer
@@ -116,6 +117,14 @@ def _say_what_loads(*, as_json: bool = False) -> None:
     sys.stderr.flush()
 
 
+def _commands() -> ModuleType:
+    """Load what the commands need, which takes seconds."""
+    _say_what_loads()
+    from langchain_gkt.cli import commands
+
+    return commands
+
+
 @app.callback(invoke_without_command=True)
 def _program(
     context: typer.Context,
@@ -159,9 +168,7 @@ def demo(
         raise ImportError(
             f'{error}. The demo needs more: pip install "langchain-gkt[demo]"'
         ) from error
-    from langchain_gkt.cli import commands
-
-    commands.demo(models, task, out=out)
+    _commands().demo(models, task, out=out)
 
 
 @app.command(short_help="Answer one question and say what it cost.")
@@ -187,10 +194,7 @@ def answer(
     Try: langchain-gkt answer "Ben has 29 shells. A parcel brings 15. He doubles them. How many
     shells does Ben have now?" - with --mode student, the student alone gets it wrong.
     """
-    _say_what_loads()
-    from langchain_gkt.cli import commands
-
-    commands.answer(question, models, mode=mode)
+    _commands().answer(question, models, mode=mode)
 
 
 @app.command(short_help="Teacher, student and guided answers to the same questions, side by side.")
@@ -210,10 +214,7 @@ def compare(
     The teacher alone, the student alone and the guided pair are compared in accuracy, cost and
     speed. A run that was interrupted is continued by the same command.
     """
-    _say_what_loads()
-    from langchain_gkt.cli import commands
-
-    commands.compare(models, task, modes=modes, out=out, concurrency=concurrency)
+    _commands().compare(models, task, modes=modes, out=out, concurrency=concurrency)
 
 
 @app.command(short_help="Accuracy and cost over the guidance length, from one teacher-only run.")
@@ -232,10 +233,7 @@ def sweep(
     choice is written to policy.json. A run that was interrupted is continued by the same command.
     With --recorded no teacher is asked: answers that are there already are cut.
     """
-    _say_what_loads()
-    from langchain_gkt.cli import commands
-
-    commands.sweep(lengths, models, task, recorded, out=out, concurrency=concurrency)
+    _commands().sweep(lengths, models, task, recorded, out=out, concurrency=concurrency)
 
 
 @app.command(short_help="Rebuild the tables and pictures of a run without calling any model.")
@@ -256,10 +254,7 @@ def report(
 
     It writes report.txt, report.md, report.html and the pictures as PNG and SVG.
     """
-    _say_what_loads()
-    from langchain_gkt.cli import commands
-
-    commands.report(run, format=format, max_loss=max_loss, out=out)
+    _commands().report(run, format=format, max_loss=max_loss, out=out)
 
 
 @app.command(short_help="Serve a guided pair behind OpenAI's chat completions API.")

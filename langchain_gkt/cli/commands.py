@@ -28,6 +28,8 @@ def answer(question: str, models: ModelOptions, *, mode: Mode) -> None:
     """Answer one question, and print the answer and its costs."""
     if question == "-":
         question = sys.stdin.read()
+    if not question.strip():
+        raise ValueError("QUESTION is empty; give a question, or - and one on standard input")
     model_prices = prices(models)
     with open_chain(models) as chain, track_costs(**model_prices) as costs:
         gkt: dict[str, Any] = {}

@@ -172,3 +172,15 @@ def test_calls_in_chunks_of_their_own_are_numbered_on() -> None:
     events = [*form.more(chunk("a")), *form.more(chunk("b"))]
     deltas = [json.loads(one.removeprefix("data: "))["choices"][0]["delta"] for one in events]
     assert [delta["tool_calls"][0]["index"] for delta in deltas] == [0, 1]
+
+
+async def test_calls_may_be_billed_as_a_tier() -> None:
+    chain = GuidedKnowledgeTransferChain(teacher=ToolTeacher(), student=Dripping())
+    price = Price(input_mtok=1, output_mtok=1, tiers={"batch": "0.5"})
+    usd = []
+    for tier in (None, "batch"):
+        app = build_app(chain, prices={"teacher_price": price, "tier": tier})
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+            usd.append(float((await ask(client, CHAT, {})).json()["gkt"]["usd"]))
+    assert usd[1] == usd[0] / 2 > 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from langchain_core.language_models import FakeListChatModel
 
 from langchain_gkt.__main__ import main
-from langchain_gkt.cli import models
+from langchain_gkt.cli import app, models, serve
 from langchain_gkt.cli.errors import in_words, naming
 from langchain_gkt.cli.options import EvaluationModelOptions, ModelOptions
 
@@ -127,3 +129,16 @@ def test_a_tier_reaches_the_prices(here, loaded, capsys, monkeypatch) -> None:
     assert EvaluationModelOptions(tier="flex").tier == "flex"
     assert main(["answer", "x", "--mode", "teacher", "--tier", "batch"]) == 0
     assert "batch" in capsys.readouterr().out
+
+
+def test_a_server_says_what_it_loads_to_programs_too(capsys, monkeypatch) -> None:
+    monkeypatch.delitem(sys.modules, "torch")  # it is yet to be loaded
+    app._say_what_loads(as_json=True)
+    first = json.loads(capsys.readouterr().err)
+    assert (first["event"], first["level"]) == ("Loading torch and transformers ...", "info")
+    try:
+        serve._log("Loading the student x")
+        assert json.loads(capsys.readouterr().err)["event"] == "Loading the student x"
+    finally:  # later tests listen to it as usual
+        logger = logging.getLogger("langchain_gkt.serving")
+        logger.handlers, logger.propagate = [], True
