@@ -146,9 +146,12 @@ def _temperature(text: str | None) -> float | None:
     if text in (None, "own"):
         return None
     try:
-        return float(text)
-    except ValueError as error:
-        raise ValueError(f"--temperature must be a number or own, not {text!r}") from error
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not number >= 0:
+        raise ValueError(f"--temperature must be a number, 0 or more, or own, not {text!r}")
+    return number
 
 
 @contextmanager
