@@ -117,7 +117,7 @@ class ChatCompletionService:
     ) -> AsyncIterator[str]:
         """Yield the server-sent events of a streamed response."""
         form = ChatAnswer(self.name, include_usage=body.includes_usage)
-        last = AIMessageChunk("")
+        last = AIMessageChunk(content="")
         events = form.begin()
         async for last in self.stream(generation):
             for event in (*events, *form.more(last)):
