@@ -108,13 +108,14 @@ def _keys(options: ServeOptions) -> list[Any]:
                 "put the key that clients must send into it (export "
                 f"{variable}=...), not on the command line"
             )
-        names = (
-            [variable] if len(found) == 1 else [f"{variable}-{n + 1}" for n, _ in enumerate(found)]
-        )
-        pairs = zip(names, found, strict=True)
         keys += [
-            APIKey(name=name, secret=secret, budget=budget, requests_per_minute=rate)
-            for name, secret in pairs
+            APIKey(
+                name=variable if len(found) == 1 else f"{variable}-{number}",
+                secret=secret,
+                budget=budget,
+                requests_per_minute=rate,
+            )
+            for number, secret in enumerate(found, 1)
         ]
     return keys or [APIKey(name="anyone", budget=budget, requests_per_minute=rate)]
 

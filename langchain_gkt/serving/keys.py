@@ -8,13 +8,15 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from langchain_core.rate_limiters import InMemoryRateLimiter
+from pydantic import BaseModel, ValidationError
 
 from langchain_gkt.costs import Budget, CostTracker
-from langchain_gkt.errors import refuse_unknown
+from langchain_gkt.errors import explain, refuse_unknown
 from langchain_gkt.serving.errors import APIError
 
 
@@ -127,25 +129,35 @@ def load_keys(path: Path, *, budget: Budget | None, rate: float | None) -> list[
         raise ValueError(f"--keys {path}: {error}") from error
 
 
+class _Entry(BaseModel):
+    """What a file says of one key."""
+
+    key: Any = None
+    key_env: str | None = None
+    budget_usd: Decimal | None = None
+    requests_per_minute: float | None = None
+
+
 def _key(name: str, given: Any, budget: Budget | None, rate: float | None) -> APIKey:
     if not isinstance(given, dict):
         raise ValueError(f"{name!r} must be an object such as {{'key_env': 'NAME'}}")
-    known = ("key", "key_env", "budget_usd", "requests_per_minute")
-    refuse_unknown(given, known, f"key {name!r}")
-    secret = given.get("key")
-    if variable := given.get("key_env"):
-        secret = os.environ.get(variable)
-        if secret is None:
-            raise ValueError(f"key {name!r}: the environment variable {variable} is not set")
+    refuse_unknown(given, _Entry.model_fields, f"key {name!r}")
+    try:
+        entry = _Entry.model_validate(given)
+    except ValidationError as error:
+        raise ValueError(f"key {name!r}: {explain(error)}") from None
+    secret = entry.key
+    if entry.key_env and (secret := os.environ.get(entry.key_env)) is None:
+        raise ValueError(f"key {name!r}: the environment variable {entry.key_env} is not set")
     if not isinstance(secret, str):
         raise ValueError(f"key {name!r} needs 'key', or 'key_env' with a variable's name")
-    if "budget_usd" in given:
-        budget = Budget(
-            usd=given["budget_usd"], on_exceeded=budget.on_exceeded if budget else "raise"
-        )
+    if entry.budget_usd is not None:
+        exceeded = budget.on_exceeded if budget else "raise"
+        budget = Budget(usd=entry.budget_usd, on_exceeded=exceeded)
+    own = entry.requests_per_minute
     return APIKey(
         name=name,
         secret=secret,
         budget=budget,
-        requests_per_minute=given.get("requests_per_minute", rate),
+        requests_per_minute=rate if own is None else own,
     )
