@@ -121,14 +121,17 @@ def _message(item: dict[str, Any], place: str) -> dict[str, Any] | None:
     """Return an item as a message of the other API; None if it is not for our models."""
     kind, content = item.get("type", "message"), "content"
     if kind == "message":
-        message = {"role": item.get("role"), "content": _content(item.get("content"), place)}
+        message = {
+            "role": item.get("role"),
+            "content": _content(item.get("content"), f"{place}.content"),
+        }
     elif kind == "function_call":
         function = {name: item[name] for name in ("name", "arguments") if name in item}
         call = {"id": item.get("call_id"), "type": "function", "function": function}
         message = {"role": "assistant", "tool_calls": [call]}
     elif kind == "function_call_output":
         content = "output"
-        output = _content(item.get("output"), place)
+        output = _content(item.get("output"), f"{place}.output")
         message = {"role": "tool", "tool_call_id": item.get("call_id"), "content": output}
     elif kind == "reasoning":  # another model's, or an earlier turn's
         return None
@@ -150,7 +153,7 @@ def _message(item: dict[str, Any], place: str) -> dict[str, Any] | None:
 def _content(content: Any, place: str) -> Any:
     if not isinstance(content, list):
         return content
-    return [_part(part, f"{place}.content[{at}]") for at, part in enumerate(content)]
+    return [_part(part, f"{place}[{at}]") for at, part in enumerate(content)]
 
 
 def _part(part: Any, place: str) -> Any:

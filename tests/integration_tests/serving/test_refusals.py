@@ -113,6 +113,8 @@ async def test_a_schema_that_is_none_is_refused_before_the_teacher_is_paid(
          "input[0].name"),
         (RESPONSES, {"input": [{"type": "function_call_output", "call_id": "c", "output": 5}]},
          "input[0].output"),
+        (RESPONSES, {"input": [{"type": "function_call_output", "call_id": "c", "output": [5]}]},
+         "input[0].output[0]"),
         (RESPONSES, {"input": [{"type": "function_call_output", "output": "x"}]},
          "input[0].call_id"),
         (RESPONSES, {"instructions": 5}, "instructions"),
