@@ -18,7 +18,7 @@ class Metrics:
     def __init__(self) -> None:
         """Start at zero."""
         self.registry = CollectorRegistry()
-        own = {"registry": self.registry}
+        own: Any = {"registry": self.registry}
         ended = "Requests that ended, by model and HTTP status (499: the client went away)."
         tokens = "Tokens that each model read (prompt) and wrote (completion)."
         usd, unpriced = "US dollars that each model cost.", "Calls whose price is not known."
