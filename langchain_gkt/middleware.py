@@ -131,6 +131,7 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
         per_run: Budget | None = None,
         teacher_price: Prices = None,
         student_price: Prices | MachineTime = None,
+        tier: str | None = None,
         exit_behavior: Literal["error", "end"] = "error",
         end_message: str = "I have to stop here, because the budget is spent.",
     ) -> None:
@@ -145,6 +146,7 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
             per_run: Limits of one run (``invoke``) of the agent.
             teacher_price: As for `CostTracker`.
             student_price: As for `CostTracker`.
+            tier: As for `CostTracker`, such as ``flex`` for calls that are billed so.
             exit_behavior: Whether a call that is refused raises `BudgetExceeded`, or ends the
                 agent with a message.
             end_message: The text of that message, for the agent's users. Why the call was refused
@@ -168,6 +170,7 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
             budget=budget,
             teacher_price=teacher_price or next(iter(priced), None),
             student_price=student_price,
+            tier=tier,
         )
         self._of_state = {"budget_of_thread": per_thread, "budget_of_run": per_run}
         self._exit_behavior, self._end_message = exit_behavior, end_message

@@ -71,6 +71,18 @@ def _check_mode(value: Any) -> Mode:
     return strategy_of(value).name
 
 
+def _check_schema(schema: dict[str, Any], *, asks_teacher: bool) -> None:
+    """Refuse a schema that no answer can be held to, before the teacher is paid for one."""
+    if not asks_teacher:  # a student that is held to it checks it by itself
+        return
+    from langchain_gkt.structured_output.grammar import json_grammar  # needs an extra
+
+    try:
+        json_grammar(schema)
+    except ValueError as error:
+        raise ValueError(f"response_format: {error}") from None
+
+
 def _check_samples(value: Any) -> int:
     return whole_number("samples", value, least=1, meaning="one answer, no vote")
 
@@ -271,7 +283,7 @@ class CallSettings:
         timeout = check_timeout(given["timeout"])
         reserves_student_time = fall_back and strategy.student_may_answer
         if response_format := arguments.get("response_format"):
-            schema_in(response_format)
+            _check_schema(schema_in(response_format), asks_teacher=strategy.asks_teacher)
         return cls(
             teacher=resolve(chain.teacher, None),
             student=chain.student,

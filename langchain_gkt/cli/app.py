@@ -5,15 +5,18 @@ Each command imports what it needs when it runs, so that ``--help`` loads no mod
 
 from __future__ import annotations
 
-import re
+import json
 import sys
+from datetime import datetime, timezone
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, Literal
 
 import typer
 
 from langchain_gkt import __version__
 from langchain_gkt.cli import options
+from langchain_gkt.cli.errors import in_words
 from langchain_gkt.cli.interrupts import INTERRUPTED, end_at_once_when_repeated
 from langchain_gkt.cli.recorded import RecordedOptions
 
@@ -64,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     except _EXPECTED as error:
         if traceback:
             raise
-        sys.stderr.write(f"{_command(context)}: {_in_words(error)}\n")
+        sys.stderr.write(f"{_command(context)}: {in_words(error)}\n")
         return 1
     finally:
         restore()
@@ -80,13 +83,6 @@ def _interruption(context: Any) -> str:
     name = context and context.invoked_subcommand
     hint = " The same command continues the run." if name in _CONTINUED else ""
     return f"{_command(context)}: interrupted.{hint}"
-
-
-def _in_words(error: BaseException) -> str:
-    """Say an error without the operating system's numbers."""
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return re.sub(r"\[(?:Errno|WinError) -?\d+\] ", "", str(error))
 
 
 def _reason(error: typer.TyperException) -> str:
@@ -109,11 +105,24 @@ def _show_version(asked: bool) -> None:
         raise typer.Exit
 
 
-def _say_what_loads() -> None:
+def _say_what_loads(*, as_json: bool = False) -> None:
     """Say what takes the first seconds, unless it is there already."""
-    if "torch" not in sys.modules:
-        sys.stderr.write("Loading torch and transformers ...\n")
-        sys.stderr.flush()
+    if "torch" in sys.modules:
+        return
+    line = "Loading torch and transformers ..."
+    if as_json:
+        time = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        line = json.dumps({"time": time, "level": "info", "event": line})
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+def _commands() -> ModuleType:
+    """Load what the commands need, which takes seconds."""
+    _say_what_loads()
+    from langchain_gkt.cli import commands
+
+    return commands
 
 
 @app.callback(invoke_without_command=True)
@@ -159,9 +168,7 @@ def demo(
         raise ImportError(
             f'{error}. The demo needs more: pip install "langchain-gkt[demo]"'
         ) from error
-    from langchain_gkt.cli import commands
-
-    commands.demo(models, task, out=out)
+    _commands().demo(models, task, out=out)
 
 
 @app.command(short_help="Answer one question and say what it cost.")
@@ -187,10 +194,7 @@ def answer(
     Try: langchain-gkt answer "Ben has 29 shells. A parcel brings 15. He doubles them. How many
     shells does Ben have now?" - with --mode student, the student alone gets it wrong.
     """
-    _say_what_loads()
-    from langchain_gkt.cli import commands
-
-    commands.answer(question, models, mode=mode)
+    _commands().answer(question, models, mode=mode)
 
 
 @app.command(short_help="Teacher, student and guided answers to the same questions, side by side.")
@@ -210,10 +214,7 @@ def compare(
     The teacher alone, the student alone and the guided pair are compared in accuracy, cost and
     speed. A run that was interrupted is continued by the same command.
     """
-    _say_what_loads()
-    from langchain_gkt.cli import commands
-
-    commands.compare(models, task, modes=modes, out=out, concurrency=concurrency)
+    _commands().compare(models, task, modes=modes, out=out, concurrency=concurrency)
 
 
 @app.command(short_help="Accuracy and cost over the guidance length, from one teacher-only run.")
@@ -232,10 +233,7 @@ def sweep(
     choice is written to policy.json. A run that was interrupted is continued by the same command.
     With --recorded no teacher is asked: answers that are there already are cut.
     """
-    _say_what_loads()
-    from langchain_gkt.cli import commands
-
-    commands.sweep(lengths, models, task, recorded, out=out, concurrency=concurrency)
+    _commands().sweep(lengths, models, task, recorded, out=out, concurrency=concurrency)
 
 
 @app.command(short_help="Rebuild the tables and pictures of a run without calling any model.")
@@ -256,10 +254,7 @@ def report(
 
     It writes report.txt, report.md, report.html and the pictures as PNG and SVG.
     """
-    _say_what_loads()
-    from langchain_gkt.cli import commands
-
-    commands.report(run, format=format, max_loss=max_loss, out=out)
+    _commands().report(run, format=format, max_loss=max_loss, out=out)
 
 
 @app.command(short_help="Serve a guided pair behind OpenAI's chat completions API.")
@@ -270,8 +265,7 @@ def serve(serving: options.ServeOptions, models: options.ModelOptions) -> None:
     Clients choose by the model's name: NAME for the pair, NAME-teacher and NAME-student for one of
     the two alone. Ctrl-C finishes the answers that have begun; a second one does not.
     """
-    if sys.stderr.isatty():  # else programs read what it logs
-        _say_what_loads()
+    _say_what_loads(as_json=not sys.stderr.isatty())  # programs read its log
     from langchain_gkt.cli import serve as command
 
     command.serve(serving, models)

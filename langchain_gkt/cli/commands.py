@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from langchain_gkt import AgreementGate, evaluation, track_costs
-from langchain_gkt.cli.models import existing_file, open_chain, prices
+from langchain_gkt.cli.errors import existing_file, naming, writable_folder
+from langchain_gkt.cli.models import open_chain, prices
 from langchain_gkt.cli.options import (
     EvaluationModelOptions,
     ModelOptions,
@@ -24,15 +25,11 @@ from langchain_gkt.modes import Mode
 
 
 def answer(question: str, models: ModelOptions, *, mode: Mode) -> None:
-    """Answer one question, and print the answer and its costs.
-
-    Args:
-        question: The question; ``-`` to read it from standard input.
-        models: Which models answer.
-        mode: The strategy's name.
-    """
+    """Answer one question, and print the answer and its costs."""
     if question == "-":
         question = sys.stdin.read()
+    if not question.strip():
+        raise ValueError("QUESTION is empty; give a question, or - and one on standard input")
     model_prices = prices(models)
     with open_chain(models) as chain, track_costs(**model_prices) as costs:
         gkt: dict[str, Any] = {}
@@ -49,15 +46,10 @@ def answer(question: str, models: ModelOptions, *, mode: Mode) -> None:
 
 
 def demo(models: EvaluationModelOptions, task: TaskOptions, *, out: Path) -> None:
-    """Show a pair at work.
-
-    Args:
-        models: Which models answer.
-        task: Which questions are asked.
-        out: Folder of the chart.
-    """
+    """Show a pair at work."""
     from langchain_gkt.demo.run import run_demo, show_demo  # needs the extra 'demo'
 
+    writable_folder(out)
     embedded = models == EvaluationModelOptions(guidance_tokens=models.guidance_tokens)
     if embedded and task == TaskOptions(rows=task.rows, seed=task.seed):
         tokens, seed = models.guidance_tokens, task.seed
@@ -77,15 +69,8 @@ def demo(models: EvaluationModelOptions, task: TaskOptions, *, out: Path) -> Non
 def compare(
     models: ModelOptions, task: TaskOptions, *, modes: str, out: Path, concurrency: int
 ) -> None:
-    """Run a comparison, print its report and write it.
-
-    Args:
-        models: Which models answer.
-        task: Which questions are asked.
-        modes: The modes to compare, separated by commas.
-        out: Folder of the run.
-        concurrency: Questions at the same time.
-    """
+    """Run a comparison, print its report and write it."""
+    writable_folder(out)
     loaded, model_prices = _load_task(task), prices(models)
     chosen: Any = [mode.strip() for mode in modes.split(",") if mode.strip()]
     with open_chain(models, task_guidance_tokens=loaded.guidance_tokens) as chain:
@@ -104,16 +89,8 @@ def sweep(
     out: Path,
     concurrency: int,
 ) -> None:
-    """Run a sweep, print its report, and write it and its choices as policies.
-
-    Args:
-        options: Which guidance lengths are tried.
-        models: Which models answer.
-        task: Which questions are asked.
-        recorded: Which recorded answers take the place of a teacher, if any.
-        out: Folder of the run.
-        concurrency: Questions at the same time.
-    """
+    """Run a sweep, print its report, and write it and its choices as policies."""
+    writable_folder(out)
     live = {"--check-lengths": options.check_lengths}
     live |= {"--teacher-tokenizer": options.teacher_tokenizer or ""}
     teacher = read_recorded(recorded, models, **live)
@@ -122,9 +99,10 @@ def sweep(
     if options.teacher_tokenizer or (models.teacher == "demo" and teacher is None):
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(
-            options.teacher_tokenizer or pair.TEACHER, trust_remote_code=False
-        )
+        with naming(teacher_tokenizer=options.teacher_tokenizer):
+            tokenizer = AutoTokenizer.from_pretrained(
+                options.teacher_tokenizer or pair.TEACHER, trust_remote_code=False
+            )
     policies = _policies(options.policies) if options.policies else None
     if policies is not None and (models.guidance or models.teacher_prompt):
         raise ValueError("--policies takes the place of --guidance and --teacher-prompt; drop them")
@@ -159,14 +137,8 @@ def sweep(
 
 
 def report(run: Path, *, format: str, max_loss: float, out: Path | None) -> None:
-    """Rebuild the report of a run, and print it.
-
-    Args:
-        run: Folder of the run.
-        format: ``text``, ``markdown`` or ``html``.
-        max_loss: Accuracy that a sweep's choice may give up.
-        out: Folder for the files; None for that of the run.
-    """
+    """Rebuild the report of a run, and print it."""
+    writable_folder(out)
     result = evaluation.load_run(str(run))
     if isinstance(result, evaluation.Sweep | evaluation.PolicySweep):
         result = replace(result, max_loss=max_loss)
@@ -187,8 +159,12 @@ def _html_page(files: list[Path]) -> Path:
 
 
 def _load_task(options: TaskOptions) -> evaluation.Task:
+    for name in ("data", "exemplars"):
+        if (path := getattr(options, name)) is not None:
+            existing_file(path, f"--{name}")
     arguments = asdict(options)
-    return evaluation.load_task(arguments.pop("task"), **arguments)
+    with naming(data=options.data, exemplars=options.exemplars):
+        return evaluation.load_task(arguments.pop("task"), **arguments)
 
 
 def _agreement(samples: int) -> AgreementGate:

@@ -5,21 +5,34 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from transformers.utils import logging as transformers_logging
 
-from langchain_gkt import GuidedKnowledgeTransferChain, Price, RecordedTeacher
+from langchain_gkt import GuidancePolicy, GuidedKnowledgeTransferChain, Price, RecordedTeacher
+from langchain_gkt.cli.errors import existing_file, naming
 from langchain_gkt.cli.options import ModelOptions
 from langchain_gkt.demo import pair
 from langchain_gkt.evaluation.tasks.word_problems import GUIDANCE_TOKENS
 from langchain_gkt.prompts.plain_data import from_data
 
-_PATH = re.compile(r"[./~\\]|[A-Za-z]:[\\/]|[^:]*[\\/]")
-"""What begins like a path, not like a provider's name."""
+_LOCAL = re.compile(r"[./~\\]|[A-Za-z]:[\\/]")
+"""What begins like a path of this machine, not like a name on a hub."""
+_PATH = re.compile(rf"{_LOCAL.pattern}|[^:]*[\\/]|$")
+"""What is no provider's name."""
+
+
+def say(what: str) -> None:
+    """Tell the user what the next seconds are spent on.
+
+    Args:
+        what: What is done.
+    """
+    sys.stderr.write(f"{what} ...\n")
+    sys.stderr.flush()
 
 
 @contextmanager
@@ -27,7 +40,7 @@ def open_chain(
     options: ModelOptions,
     *,
     task_guidance_tokens: int | None = None,
-    quiet: bool = False,
+    tell: Callable[[str], None] = say,
     teacher: RecordedTeacher | None = None,
 ) -> Iterator[GuidedKnowledgeTransferChain]:
     """Load the models, and close them in the end.
@@ -36,7 +49,7 @@ def open_chain(
         options: The options.
         task_guidance_tokens: Most guidance tokens if the options say nothing of it; None for
             the chain's own default, or for as many as leave the embedded student something to do.
-        quiet: Whether to say nothing of what is loaded.
+        tell: Is told what is loaded.
         teacher: Takes the place of the options' teacher.
 
     Yields:
@@ -51,7 +64,8 @@ def open_chain(
     policy: dict[str, Any] = {}
     tokens = options.guidance_tokens
     if options.guidance:
-        policy["guidance"] = existing_file(options.guidance, "--guidance")
+        with naming(guidance=options.guidance):
+            policy["guidance"] = GuidancePolicy.load(existing_file(options.guidance, "--guidance"))
     elif tokens is None:
         embedded = GUIDANCE_TOKENS if options.teacher == "demo" and not teacher else None
         tokens = task_guidance_tokens or embedded
@@ -60,57 +74,29 @@ def open_chain(
     if options.teacher_prompt:
         policy["teacher_prompt"] = _teacher_prompt(options.teacher_prompt)
     temperature = _temperature(options.temperature)
-    with nullcontext(teacher) if teacher else _open_teacher(options, quiet) as opened:
-        embedded_student = options.student == "demo"
-        if not quiet:
-            say(f"Loading the student {'(embedded)' if embedded_student else options.student}")
-        chain = GuidedKnowledgeTransferChain(
-            teacher=opened,
-            student=pair.STUDENT if embedded_student else options.student,
-            student_kwargs={
-                "dtype": options.dtype,
-                **({"device": options.device} if options.device else {}),
-            },
-            temperature=temperature,
-            max_tokens=options.max_tokens,
-            **policy,
-        )
+    student = None if options.student == "demo" else options.student
+    if student is not None and (not student or _LOCAL.match(student)):
+        _require_there("--student", student)
+    with nullcontext(teacher) if teacher else _open_teacher(options, tell) as opened:
+        tell(f"Loading the student {student or '(embedded)'}")
+        dtype = None if options.dtype == "auto" else options.dtype
+        with naming(student=student, device=options.device, dtype=dtype):
+            chain = GuidedKnowledgeTransferChain(
+                teacher=opened,
+                student=student or pair.STUDENT,
+                student_kwargs={
+                    "dtype": options.dtype,
+                    **({"device": options.device} if options.device else {}),
+                },
+                temperature=temperature,
+                max_tokens=options.max_tokens,
+                **policy,
+            )
         try:
             yield chain
         finally:
-            student: Any = chain.student
-            student.close()
-
-
-def existing_file(path: Path, option: str) -> Path:
-    """Return the path of a file, or say that it is not there.
-
-    Args:
-        path: The path.
-        option: The option that named it.
-
-    Returns:
-        The path.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        IsADirectoryError: If it is a folder.
-    """
-    if path.is_dir():
-        raise IsADirectoryError(f"{option} {path} is a folder; name the file in it")
-    if not path.exists():
-        raise FileNotFoundError(f"{option} {path}: there is no such file")
-    return path
-
-
-def say(what: str) -> None:
-    """Tell the user what the next seconds are spent on.
-
-    Args:
-        what: What is done.
-    """
-    sys.stderr.write(f"{what} ...\n")
-    sys.stderr.flush()
+            loaded: Any = chain.student
+            loaded.close()
 
 
 def prices(options: ModelOptions, recorded: RecordedTeacher | None = None) -> dict[str, Any]:
@@ -121,7 +107,7 @@ def prices(options: ModelOptions, recorded: RecordedTeacher | None = None) -> di
         recorded: What takes the place of the options' teacher.
 
     Returns:
-        ``teacher_price`` and ``student_price``, as a cost tracker takes them.
+        ``teacher_price``, ``student_price`` and ``tier``, as a cost tracker takes them.
 
     Raises:
         ValueError: If one is not a price.
@@ -132,6 +118,7 @@ def prices(options: ModelOptions, recorded: RecordedTeacher | None = None) -> di
     return {
         "teacher_price": teacher,
         "student_price": _price(options.student_price, "--student-price"),
+        "tier": options.tier,
     }
 
 
@@ -159,37 +146,46 @@ def _temperature(text: str | None) -> float | None:
     if text in (None, "own"):
         return None
     try:
-        return float(text)
-    except ValueError as error:
-        raise ValueError(f"--temperature must be a number or own, not {text!r}") from error
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not number >= 0:
+        raise ValueError(f"--temperature must be a number, 0 or more, or own, not {text!r}")
+    return number
 
 
 @contextmanager
-def _open_teacher(options: ModelOptions, quiet: bool) -> Iterator[Any]:
+def _open_teacher(options: ModelOptions, tell: Callable[[str], None]) -> Iterator[Any]:
     folder = Path(options.teacher).expanduser()
     if options.teacher == "demo":
-        if not quiet:
-            say("Starting the embedded teacher, a server on this machine")
+        tell("Starting the embedded teacher, a server on this machine")
         with pair.demo_teacher() as served:
             yield served
-    elif folder.is_dir():
+    elif options.teacher and folder.is_dir():
         from langchain_gkt.students.huggingface import HuggingFaceStudent
 
-        if not quiet:
-            say(f"Loading the teacher {folder}")
-        teacher = HuggingFaceStudent(model=str(folder), device=options.device)
+        tell(f"Loading the teacher {folder}")
+        with naming(teacher=folder):
+            teacher = HuggingFaceStudent(model=str(folder), device=options.device)
         try:
             yield teacher
         finally:
             teacher.close()
     elif not options.base_url and _PATH.match(options.teacher):
-        fault = "is no folder" if folder.exists() else "is a folder that does not exist"
-        raise NotADirectoryError(
-            f"--teacher {options.teacher} {fault}. Give a folder with a model, or a provider's "
-            "model such as openai:gpt-4o-mini"
+        _require_there(
+            "--teacher", options.teacher, "a provider's model such as openai:gpt-4o-mini"
         )
     else:
         yield _remote_teacher(options)
+
+
+def _require_there(option: str, name: str, otherwise: str = "a hub id such as owner/name") -> None:
+    """Refuse a path on which there is no model, before anything is loaded."""
+    path = Path(name).expanduser()
+    if name and path.exists() and option == "--student":  # a folder, or a GGUF file
+        return
+    fault = "is no folder" if path.exists() else "is a folder that does not exist"
+    raise NotADirectoryError(f"{option} {name} {fault}. Give a folder with a model, or {otherwise}")
 
 
 def _remote_teacher(options: ModelOptions) -> Any:
@@ -212,10 +208,11 @@ def _remote_teacher(options: ModelOptions) -> Any:
     except ImportError:
         raise  # says what to install
     except Exception as error:  # whatever a provider's client raises
-        if not named and "model_provider" in str(error):
+        if "model_provider" in str(error) or "Unsupported provider" in str(error):
+            fault = "no provider that LangChain knows" if named else "no provider"
             raise ValueError(
-                f"--teacher {options.teacher} names no provider. Put it in front, as in "
-                f"openai:{options.teacher}, or give a folder with a model"
+                f"--teacher {options.teacher} names {fault}. Put it in front, as in "
+                f"openai:{options.teacher.rpartition(':')[2]}, or give a folder with a model"
             ) from error
         raise ValueError(
             f"--teacher {options.teacher} cannot be used: {error} Set the provider's key in its "

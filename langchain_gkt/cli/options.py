@@ -58,27 +58,27 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _at_least(minimum: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
+def _number(kind: Callable[[str], Any], accepts: Callable[[Any], bool], must: str) -> Any:
+    """Return a parser of numbers that says what they must be."""
+
+    def parse(text: str) -> Any:
         try:
-            number = int(text)
+            number = kind(text)
         except ValueError:
-            number = minimum - 1
-        if number < minimum:
-            raise typer.BadParameter(f"must be {minimum} or more, not {text}")
+            number = None
+        if number is None or not accepts(number):
+            raise typer.BadParameter(f"must be {must}, not {text}")
         return number
 
     return parse
 
 
-def _share(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number < 1:
-        raise typer.BadParameter(f"must be a share such as 0.02, not {text}")
-    return number
+def _at_least(minimum: int) -> Any:
+    return _number(int, lambda number: number >= minimum, f"{minimum} or more")
+
+
+_share = _number(float, lambda number: 0 <= number < 1, "a share such as 0.02")
+_more_than_zero = _number(float, lambda number: number > 0, "a number above 0")
 
 
 def mode(text: str) -> str:
@@ -105,23 +105,25 @@ def mode(text: str) -> str:
 
 positive, not_negative = _at_least(1), _at_least(0)
 
-Concurrency = Annotated[
-    int,
-    typer.Option(parser=positive, metavar="N", help="How many questions at the same time."),
-]
+
+def option(metavar: str, help: str, default: str | None = None, **more: Any) -> Any:
+    """Return an option; ``default`` says in words what holds without it."""
+    return typer.Option(
+        metavar=metavar, help=help, **(more | ({"show_default": default} if default else {}))
+    )
+
+
+Concurrency = Annotated[int, option("N", "How many questions at the same time.", parser=positive)]
 MaxLoss = Annotated[
     float,
-    typer.Option(
+    option(
+        "SHARE",
+        "Accuracy that a sweep's choice may give up against the best length.",
         parser=_share,
-        metavar="SHARE",
-        help="Accuracy that a sweep's choice may give up against the best length.",
     ),
 ]
-Out = Annotated[Path, typer.Option(metavar="FOLDER", help="The run's folder.")]
-Temperature = Annotated[
-    str | None,
-    typer.Option(metavar="NUMBER", help="Of both models; own for each model's own."),
-]
+Out = Annotated[Path, option("FOLDER", "The run's folder.")]
+Temperature = Annotated[str | None, option("NUMBER", "Of both models; own for each model's own.")]
 
 
 @dataclass(frozen=True)
@@ -130,64 +132,63 @@ class ModelOptions:
 
     teacher: Annotated[
         str,
-        typer.Option(
-            metavar="MODEL",
-            help="A model such as openai:gpt-4o-mini (see LangChain's init_chat_model), a folder "
-            "with a local model, or demo.",
+        option(
+            "MODEL",
+            "A model such as openai:gpt-4o-mini (see LangChain's init_chat_model), a folder with a "
+            "local model, or demo.",
         ),
     ] = "demo"
-    base_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="Address of an OpenAI-compatible server.")
-    ] = None
+    base_url: Annotated[str | None, option("URL", "Address of an OpenAI-compatible server.")] = None
     student: Annotated[
-        str,
-        typer.Option(metavar="MODEL", help="A folder or hub id of a Hugging Face model, or demo."),
+        str, option("MODEL", "A folder or hub id of a Hugging Face model, or demo.")
     ] = "demo"
-    device: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Where the student runs, such as cuda.")
-    ] = None
+    device: Annotated[str | None, option("NAME", "Where the student runs, such as cuda.")] = None
     dtype: Annotated[
-        str,
-        typer.Option(metavar="NAME", help="Number type of the student, such as bfloat16 or int8."),
+        str, option("NAME", "Number type of the student, such as bfloat16 or int8.")
     ] = "auto"
     guidance_tokens: Annotated[
         int | None,
-        typer.Option(
+        option(
+            "N",
+            "Most tokens the teacher writes.",
+            "the task's, else 18 of the embedded teacher and 40 of others",
             parser=not_negative,
-            metavar="N",
-            show_default="the task's, else 18 of the embedded teacher and 40 of others",
-            help="Most tokens the teacher writes.",
         ),
     ] = None
     guidance: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="A policy that sweep wrote, such as policy.json."),
+        Path | None, option("FILE", "A policy that sweep wrote, such as policy.json.")
     ] = None
     max_tokens: Annotated[
-        int | None,
-        typer.Option(parser=positive, metavar="N", help="Most tokens of a whole answer."),
+        int | None, option("N", "Most tokens of a whole answer.", parser=positive)
     ] = None
     temperature: Temperature = None
     teacher_price: Annotated[
         str | None,
-        typer.Option(
-            metavar="PRICE",
-            show_default="that of the teacher",
-            help="US dollars per million prompt and completion tokens, such as 0.15,0.60, or a "
-            "model of the price list such as openai:gpt-4o-mini.",
+        option(
+            "PRICE",
+            "US dollars per million prompt and completion tokens, such as 0.15,0.60, or a model of "
+            "the price list such as openai:gpt-4o-mini.",
+            "that of the teacher",
         ),
     ] = None
-    student_price: Annotated[
-        str | None,
-        typer.Option(metavar="PRICE", show_default="free", help="The same for the student."),
-    ] = None
+    student_price: Annotated[str | None, option("PRICE", "The same for the student.", "free")] = (
+        None
+    )
     teacher_prompt: Annotated[
         str | None,
-        typer.Option(
-            metavar="LIST",
-            show_default="the whole conversation",
-            help="What the teacher is shown: without_exemplars, last_turns, instruct_teacher or "
+        option(
+            "LIST",
+            "What the teacher is shown: without_exemplars, last_turns, instruct_teacher or "
             "summarize_older, or several joined by +.",
+            "the whole conversation",
+        ),
+    ] = None
+    tier: Annotated[
+        str | None,
+        option(
+            "NAME",
+            "Service tier at which the teacher's calls are billed, such as batch or flex.",
+            "as the responses say",
         ),
     ] = None
 
@@ -203,35 +204,17 @@ class EvaluationModelOptions(ModelOptions):
 class TaskOptions:
     """Which questions are asked, and how."""
 
-    task: Annotated[
-        str, typer.Option(metavar="NAME", help="gsm8k, csqa, aqua or word_problems.")
-    ] = "word_problems"
-    data: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="JSON lines as the publisher offers them.")
-    ] = None
-    rows: Annotated[
-        int | None,
-        typer.Option(parser=positive, metavar="N", show_default="all", help="How many questions."),
-    ] = None
-    seed: Annotated[
-        int | None,
-        typer.Option(metavar="N", show_default="the first ones", help="Draw the questions by it."),
-    ] = None
+    task: Annotated[str, option("NAME", "gsm8k, csqa, aqua or word_problems.")] = "word_problems"
+    data: Annotated[Path | None, option("FILE", "JSON lines as the publisher offers them.")] = None
+    rows: Annotated[int | None, option("N", "How many questions.", "all", parser=positive)] = None
+    seed: Annotated[int | None, option("N", "Draw the questions by it.", "the first ones")] = None
     shots: Annotated[
-        int | None,
-        typer.Option(
-            parser=not_negative,
-            metavar="N",
-            show_default="the task's",
-            help="How many worked examples.",
-        ),
+        int | None, option("N", "How many worked examples.", "the task's", parser=not_negative)
     ] = None
     style: Annotated[
         Literal["chat", "text"], typer.Option(help="Examples as chat turns or as one text.")
     ] = "chat"
-    exemplars: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Worked examples of your own.")
-    ] = None
+    exemplars: Annotated[Path | None, option("FILE", "Worked examples of your own.")] = None
     reference: Annotated[
         bool, typer.Option("--reference", help="Also score as the paper's code does.")
     ] = False
@@ -243,56 +226,45 @@ class SweepOptions:
 
     lengths: Annotated[
         str | None,
-        typer.Option(
-            metavar="LIST",
-            show_default="a dozen up to --guidance-tokens",
-            help="Guidance lengths, such as 8,16,24, or one number for all up to it.",
+        option(
+            "LIST",
+            "Guidance lengths, such as 8,16,24, or one number for all up to it.",
+            "a dozen up to --guidance-tokens",
         ),
     ] = None
     check_lengths: Annotated[
         str,
-        typer.Option(
-            metavar="LIST",
-            show_default="none",
-            help="Lengths at which the teacher is really asked again for some rows, at its "
-            "price, to check the cut.",
+        option(
+            "LIST",
+            "Lengths at which the teacher is really asked again for some rows, at its price, to "
+            "check the cut.",
+            "none",
         ),
     ] = ""
     teacher_tokenizer: Annotated[
         str | None,
-        typer.Option(
-            metavar="PATH",
-            help="Folder or hub id of the teacher's tokenizer, if its API reports no tokens.",
+        option(
+            "PATH", "Folder or hub id of the teacher's tokenizer, if its API reports no tokens."
         ),
     ] = None
     max_loss: MaxLoss = 0.02
     policies: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Policies to compare: a JSON object that maps a name to the fields of each, such "
-            'as {"whole": {}, "short": {"teacher_prompt": [{"prompt": "without_exemplars"}]}}.',
+        option(
+            "FILE",
+            "Policies to compare: a JSON object that maps a name to the fields of each, such as "
+            '{"whole": {}, "short": {"teacher_prompt": [{"prompt": "without_exemplars"}]}}.',
         ),
     ] = None
     agreement: Annotated[
         int | None,
-        typer.Option(
+        option(
+            "N",
+            "Have the student answer N times, to ask the teacher where too few agree.",
+            "no",
             parser=_at_least(2),
-            metavar="N",
-            show_default="no",
-            help="Have the student answer N times, to ask the teacher where too few agree.",
         ),
     ] = None
-
-
-def _more_than_zero(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not number > 0:
-        raise typer.BadParameter(f"must be a number above 0, not {text}")
-    return number
 
 
 @dataclass(frozen=True)
@@ -300,37 +272,27 @@ class ServeOptions:
     """Where a server listens, and who may ask it for how much."""
 
     host: Annotated[
-        str,
-        typer.Option(
-            metavar="ADDRESS", help="Where to listen; others than this machine's own need keys."
-        ),
+        str, option("ADDRESS", "Where to listen; others than this machine's own need keys.")
     ] = "127.0.0.1"
-    port: Annotated[
-        int, typer.Option(parser=not_negative, metavar="N", help="The port; 0 for any free one.")
-    ] = 8000
-    name: Annotated[str, typer.Option(metavar="NAME", help="What clients call the pair.")] = (
-        "langchain-gkt"
-    )
+    port: Annotated[int, option("N", "The port; 0 for any free one.", min=0, max=65535)] = 8000
+    name: Annotated[str, option("NAME", "What clients call the pair.")] = "langchain-gkt"
     api_key_env: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME",
-            show_default="no key is asked for",
-            help="Environment variable with the key that clients must send, or several keys "
-            "separated by commas.",
+        option(
+            "NAME",
+            "Environment variable with the key that clients must send, or several keys separated "
+            "by commas.",
+            "no key is asked for",
         ),
     ] = None
     keys: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="JSON file of keys, each with limits of its own."),
+        Path | None, option("FILE", "JSON file of keys, each with limits of its own.")
     ] = None
-    budget_usd: Annotated[
-        str | None,
-        typer.Option(metavar="USD", show_default="none", help="Most that all requests may cost."),
-    ] = None
+    budget_usd: Annotated[str | None, option("USD", "Most that all requests may cost.", "none")] = (
+        None
+    )
     key_budget_usd: Annotated[
-        str | None,
-        typer.Option(metavar="USD", show_default="none", help="Most that each key may spend."),
+        str | None, option("USD", "Most that each key may spend.", "none")
     ] = None
     on_exceeded: Annotated[
         Literal["raise", "student"],
@@ -341,46 +303,36 @@ class ServeOptions:
         typer.Option(help="What a failing teacher does: the same."),
     ] = "raise"
     requests_per_minute: Annotated[
-        float | None,
-        typer.Option(
-            parser=_more_than_zero, metavar="N", show_default="no limit", help="Of each key."
-        ),
+        float | None, option("N", "Of each key.", "no limit", parser=_more_than_zero)
     ] = None
-    max_body_bytes: Annotated[
-        int, typer.Option(parser=positive, metavar="N", help="Most bytes of a request.")
-    ] = 2**20
+    max_body_bytes: Annotated[int, option("N", "Most bytes of a request.", parser=positive)] = 2**20
     read_seconds: Annotated[
-        float,
-        typer.Option(
-            parser=_more_than_zero,
-            metavar="N",
-            help="How long a client may take to send a request.",
-        ),
+        float, option("N", "How long a client may take to send a request.", parser=_more_than_zero)
     ] = 30.0
     max_connections: Annotated[
-        int, typer.Option(parser=positive, metavar="N", help="Most connections at the same time.")
+        int, option("N", "Most connections at the same time.", parser=positive)
     ] = 256
     allowed_hosts: Annotated[
         str | None,
-        typer.Option(
-            metavar="LIST",
-            show_default="this machine's names, or any on another --host",
-            help="Names that clients may call the server, such as ai.example.com; * for any.",
+        option(
+            "LIST",
+            "Names that clients may call the server, such as ai.example.com; * for any.",
+            "this machine's names, or any on another --host",
         ),
     ] = None
     cors_origins: Annotated[
         str | None,
-        typer.Option(
-            metavar="LIST",
-            show_default="none",
-            help="Web pages that may ask from a browser, such as https://app.example.com.",
+        option(
+            "LIST",
+            "Web pages that may ask from a browser, such as https://app.example.com.",
+            "none",
         ),
     ] = None
     shutdown_seconds: Annotated[
         float,
-        typer.Option(
+        option(
+            "N",
+            "How long answers that have begun may take after Ctrl-C or SIGTERM.",
             parser=_more_than_zero,
-            metavar="N",
-            help="How long answers that have begun may take after Ctrl-C or SIGTERM.",
         ),
     ] = 30.0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from langchain_gkt.cli.options import option
 
 if TYPE_CHECKING:
     from langchain_gkt import RecordedTeacher
@@ -19,32 +19,29 @@ class RecordedOptions:
 
     recorded: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Recorded answers, replayed in the place of a teacher; no provider is called.",
+        option(
+            "FILE", "Recorded answers, replayed in the place of a teacher; no provider is called."
         ),
     ] = None
     columns: Annotated[
         str | None,
-        typer.Option(
-            metavar="LIST",
-            show_default="by their own names",
-            help="What the file's columns are called, such as question=prompt,answer=completion; "
-            "a slash leads into nested objects.",
+        option(
+            "LIST",
+            "What the file's columns are called, such as question=prompt,answer=completion; a "
+            "slash leads into nested objects.",
+            "by their own names",
         ),
     ] = None
     requests: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", help="The requests of an OpenAI batch, if the file is its results."
-        ),
+        option("FILE", "The requests of an OpenAI batch, if the file is its results."),
     ] = None
     tokenizer: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Tokenizer of the recorded model: an encoding of tiktoken such as o200k_base, or "
-            "a folder or hub id.",
+        option(
+            "NAME",
+            "Tokenizer of the recorded model: an encoding of tiktoken such as o200k_base, or a "
+            "folder or hub id.",
         ),
     ] = None
 
@@ -67,7 +64,7 @@ def read_recorded(
         ValueError: If a file has no usable answers, or other options need a live teacher.
     """
     from langchain_gkt import RecordedTeacher
-    from langchain_gkt.cli.models import existing_file
+    from langchain_gkt.cli.errors import existing_file, naming
 
     if options.recorded is None:
         for name in ("columns", "requests", "tokenizer"):
@@ -85,12 +82,13 @@ def read_recorded(
                 f"{name} needs a live teacher, and --recorded replays answers that are there; "
                 f"drop one of them{_INSTEAD.get(name, '')}"
             )
-    return RecordedTeacher.from_file(
-        existing_file(options.recorded, "--recorded"),
-        columns=_columns(options.columns) if options.columns else None,
-        requests=existing_file(options.requests, "--requests") if options.requests else None,
-        tokenizer=options.tokenizer,
-    )
+    recorded = existing_file(options.recorded, "--recorded")
+    requests = existing_file(options.requests, "--requests") if options.requests else None
+    columns = _columns(options.columns) if options.columns else None
+    with naming(requests=requests, tokenizer=options.tokenizer, recorded=recorded):
+        return RecordedTeacher.from_file(
+            recorded, columns=columns, requests=requests, tokenizer=options.tokenizer
+        )
 
 
 _INSTEAD = {

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from logging.config import dictConfig
 from typing import Any
 
 from langchain_core.messages import HumanMessage
 
 from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
-from langchain_gkt.cli.models import open_chain, prices
+from langchain_gkt.cli.errors import existing_file
+from langchain_gkt.cli.models import open_chain, prices, say
 from langchain_gkt.cli.options import ModelOptions, ServeOptions
 from langchain_gkt.costs import Budget, CostTracker
 from langchain_gkt.teachers.wrappers import models_of
@@ -43,7 +45,7 @@ def serve(options: ServeOptions, models: ModelOptions) -> None:
     given_prices = prices(models)
     listener = bind(options.host, options.port)
     try:
-        with open_chain(models, quiet=not sys.stderr.isatty()) as chain:  # programs read its log
+        with open_chain(models, tell=say if sys.stderr.isatty() else _log) as chain:
             chain = chain.model_copy(update={"on_teacher_error": options.on_teacher_error})
             if budget or any(key.budget for key in keys):
                 _require_price(chain, given_prices)
@@ -69,6 +71,14 @@ def serve(options: ServeOptions, models: ModelOptions) -> None:
         listener.close()
 
 
+def _log(what: str) -> None:
+    """Say what is loaded to a program, which reads JSON lines."""
+    from langchain_gkt.serving.records import log, log_settings
+
+    dictConfig(dict(log_settings()))
+    log(what)
+
+
 def _listed(text: str | None) -> list[str]:
     return [part.strip() for part in (text or "").split(",") if part.strip()]
 
@@ -87,7 +97,9 @@ def _keys(options: ServeOptions) -> list[Any]:
 
     budget = _budget("--key-budget-usd", options.key_budget_usd, options)
     rate = options.requests_per_minute
-    keys = load_keys(options.keys, budget=budget, rate=rate) if options.keys else []
+    keys = []
+    if options.keys:
+        keys = load_keys(existing_file(options.keys, "--keys"), budget=budget, rate=rate)
     if variable := options.api_key_env:
         found = [key.strip() for key in os.environ.get(variable, "").split(",") if key.strip()]
         if not found:
@@ -96,13 +108,14 @@ def _keys(options: ServeOptions) -> list[Any]:
                 "put the key that clients must send into it (export "
                 f"{variable}=...), not on the command line"
             )
-        names = (
-            [variable] if len(found) == 1 else [f"{variable}-{n + 1}" for n, _ in enumerate(found)]
-        )
-        pairs = zip(names, found, strict=True)
         keys += [
-            APIKey(name=name, secret=secret, budget=budget, requests_per_minute=rate)
-            for name, secret in pairs
+            APIKey(
+                name=variable if len(found) == 1 else f"{variable}-{number}",
+                secret=secret,
+                budget=budget,
+                requests_per_minute=rate,
+            )
+            for number, secret in enumerate(found, 1)
         ]
     return keys or [APIKey(name="anyone", budget=budget, requests_per_minute=rate)]
 

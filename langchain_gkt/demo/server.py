@@ -26,20 +26,10 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
 from langchain_core.messages import AIMessage, AIMessageChunk
-from langchain_core.messages.ai import UsageMetadata
 from starlette.concurrency import run_in_threadpool
 
-from langchain_gkt.serving.api.chat_completions import (
-    DONE,
-    choice_of,
-    common_fields,
-    delta_of,
-    event,
-    finish_reason,
-    usage_fields,
-    whole_choice,
-)
-from langchain_gkt.serving.api.schema import CompletionFields
+from langchain_gkt.serving.api.chat_completions import ChatAnswer
+from langchain_gkt.serving.api.schema import ChatCompletionRequest
 from langchain_gkt.serving.errors import APIError, as_api_error
 from langchain_gkt.students.generation import Generation
 from langchain_gkt.students.huggingface import HuggingFaceStudent
@@ -60,7 +50,7 @@ class ChatCompletionService:
         self.active_requests = 0
         self.streamed_chunks = 0
 
-    def prepare(self, body: CompletionFields) -> Generation:
+    def prepare(self, body: ChatCompletionRequest) -> Generation:
         """Check a request and tokenize it.
 
         Args:
@@ -123,24 +113,24 @@ class ChatCompletionService:
             self.active_requests -= 1
 
     async def stream_events(
-        self, generation: Generation, body: CompletionFields
+        self, generation: Generation, body: ChatCompletionRequest
     ) -> AsyncIterator[str]:
         """Yield the server-sent events of a streamed response."""
-        base, usage = common_fields("chat.completion.chunk", self.name), None
-        begun: dict[str, Any] = {"role": "assistant", "content": ""}
-        async for chunk in self.stream(generation):
-            reason = finish_reason(chunk) if chunk.response_metadata.get("finish_reason") else None
-            delta, begun = {**begun, **delta_of(chunk)}, {}
-            yield event({**base, "choices": [choice_of(delta, reason)]})
-            usage = chunk.usage_metadata
-        if body.includes_usage and usage:
-            yield event({**base, "choices": [], "usage": _usage(usage)})
-        yield DONE
+        form = ChatAnswer(self.name, include_usage=body.includes_usage)
+        last = AIMessageChunk(content="")
+        events = form.begin()
+        async for last in self.stream(generation):
+            for event in (*events, *form.more(last)):
+                yield event
+            events = iter(())
+        for event in form.end(_billed(last), None):
+            yield event
 
 
-def _usage(usage: UsageMetadata) -> dict[str, Any] | None:
-    # Cached tokens have a discount, and a bill must not depend on what was asked before.
-    return usage_fields({**usage, "input_token_details": {}})
+def _billed(answer: Any) -> Any:
+    """Leave cached tokens out: they have a discount, and a bill must not depend on the past."""
+    usage = answer.usage_metadata and {**answer.usage_metadata, "input_token_details": {}}
+    return answer.model_copy(update={"usage_metadata": usage})
 
 
 def build_app(service: ChatCompletionService) -> FastAPI:
@@ -171,7 +161,9 @@ def build_app(service: ChatCompletionService) -> FastAPI:
         return {"object": "list", "data": [{"id": service.name, "object": "model"}]}
 
     @app.post("/v1/chat/completions", response_model=None)
-    async def chat_completions(body: CompletionFields, connection: Request) -> dict[str, Any] | Any:
+    async def chat_completions(
+        body: ChatCompletionRequest, connection: Request
+    ) -> dict[str, Any] | Any:
         try:
             generation = await run_in_threadpool(service.prepare, body)
         except (ValueError, NotImplementedError) as error:
@@ -182,9 +174,7 @@ def build_app(service: ChatCompletionService) -> FastAPI:
         answer = await service.generate(generation, connection)
         if answer is None or answer.usage_metadata is None:
             return APIError(400, "the client went away").response()
-        common = common_fields("chat.completion", service.name)
-        usage = _usage(answer.usage_metadata)
-        return {**common, "choices": [whole_choice(answer)], "usage": usage}
+        return ChatAnswer(service.name, include_usage=False).whole(_billed(answer), None)
 
     return app
 

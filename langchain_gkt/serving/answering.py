@@ -135,16 +135,7 @@ class Answering:
         }
 
     async def whole(self, connection: Request, form: AnswerFormat) -> dict[str, Any]:
-        """Return the response of a request that is not streamed.
-
-        Args:
-            connection: The client's connection.
-            form: Writes it.
-
-        Raises:
-            ClientGone: If the client goes away first.
-            Exception: Whatever the chain raises.
-        """
+        """Return the response of a request that is not streamed; raises as `streamed`."""
         answer = await self._first(connection)
         assert isinstance(answer, _Answer)
         return form.whole(answer.message, answer.gkt)
@@ -153,10 +144,6 @@ class Answering:
         """Return the response of a request that is streamed, once its first part is there.
 
         So an error before it has an HTTP status of its own.
-
-        Args:
-            connection: The client's connection.
-            form: Writes its events.
 
         Raises:
             ClientGone: If the client goes away first.

@@ -12,7 +12,6 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
 from langchain_gkt.costs import Budget, CostTracker
@@ -20,7 +19,7 @@ from langchain_gkt.serving.answering import AnswerFormat, Answering, ClientGone
 from langchain_gkt.serving.api.chat_completions import ChatAnswer
 from langchain_gkt.serving.api.responses_answer import ResponsesAnswer
 from langchain_gkt.serving.api.responses_request import ResponsesRequest
-from langchain_gkt.serving.api.schema import ChatCompletionRequest
+from langchain_gkt.serving.api.schema import ChatCompletionRequest, CompletionRequest
 from langchain_gkt.serving.catalog import Catalog
 from langchain_gkt.serving.errors import APIError, as_api_error
 from langchain_gkt.serving.keys import APIKey, KeyRing
@@ -75,6 +74,7 @@ def build_app(
         metrics=metrics,
         max_body_bytes=max_body_bytes,
         read_seconds=read_seconds,
+        allowed_hosts=allowed_hosts,
     )
     if cors_origins:  # around the keys: a browser asks for leave without one
         app.add_middleware(
@@ -83,10 +83,6 @@ def build_app(
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
             expose_headers=["x-request-id"],
-        )
-    if "*" not in allowed_hosts:
-        app.add_middleware(
-            TrustedHostMiddleware, allowed_hosts=list(allowed_hosts), www_redirect=False
         )
 
     @app.exception_handler(Exception)
@@ -114,7 +110,7 @@ def build_app(
         return catalog.describe(model)
 
     async def answer(
-        body: ChatCompletionRequest, form: AnswerFormat, connection: Request
+        body: CompletionRequest, form: AnswerFormat, connection: Request
     ) -> dict[str, Any] | Response:
         record, client = connection.state.record, connection.state.client
         catalog.mode(body.model)
@@ -122,7 +118,7 @@ def build_app(
         try:
             call = await run_in_threadpool(catalog.call, body)
             limit = body.gkt.budget_usd
-            per_call = None if limit is None else Budget(per_call_usd=limit)  # type: ignore[arg-type]
+            per_call = None if limit is None else Budget(per_call_usd=limit)
             answering = Answering(
                 call, record, CostTracker(budget=per_call, **prices), [client.costs, costs]
             )
@@ -137,7 +133,7 @@ def build_app(
             return Response(status_code=499)
         except Exception as error:  # noqa: BLE001  whatever the models raise
             record.note_error(error)
-            return as_api_error(error).response()
+            return as_api_error(error).renamed(body.names).response()
 
     @app.post("/v1/chat/completions", response_model=None)
     async def chat_completions(

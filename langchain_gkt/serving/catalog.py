@@ -18,8 +18,8 @@ from langchain_gkt.errors import explain
 from langchain_gkt.guidance import as_policy
 from langchain_gkt.metadata import Mode
 from langchain_gkt.prompts.plain_data import from_data
+from langchain_gkt.serving.api.fields import FieldError
 from langchain_gkt.serving.api.json_schemas import refuse_endless
-from langchain_gkt.serving.api.schema import ChatCompletionRequest
 from langchain_gkt.serving.errors import APIError
 from langchain_gkt.structured_output.schema import schema_in
 from langchain_gkt.students.remote import remote_student
@@ -49,27 +49,14 @@ class Catalog:
     """Names the pair, and each other mode of the chain, as a model of its own."""
 
     def __init__(self, chain: GuidedKnowledgeTransferChain, name: str) -> None:
-        """Offer a chain.
-
-        Args:
-            chain: The pair.
-            name: The pair's name; every other mode is this with the mode behind it, such as
-                ``-teacher``.
-        """
+        """Offer a chain; every mode but the pair's has its name behind ``name``: ``-teacher``."""
         self.chain, self._created = chain, int(time.time())
         default, *others = strategy_names()
         self.modes: dict[str, Mode] = {name: default}
         self.modes |= {f"{name}-{mode}": mode for mode in others}
 
     def describe(self, model: str) -> dict[str, Any]:
-        """Return a model as ``/v1/models`` shows it.
-
-        Args:
-            model: Its name.
-
-        Raises:
-            APIError: If there is no such model.
-        """
+        """Return a model as ``/v1/models`` shows it; raises an `APIError` if there is none."""
         mode = self.mode(model)
         return {
             "id": model,
@@ -80,24 +67,18 @@ class Catalog:
         }
 
     def mode(self, model: str) -> Mode:
-        """Return the mode of the chain that a model's name stands for.
-
-        Args:
-            model: Its name.
-
-        Raises:
-            APIError: If there is no such model.
-        """
+        """Return the mode that a model's name stands for; an `APIError` if there is none."""
         if model not in self.modes:
+            known = ", ".join(self.modes)
             raise APIError(
                 404,
-                f"the model {model!r} does not exist; this server has {', '.join(self.modes)}",
+                f"the model {model[:100]!r} does not exist; this server has {known}",
                 code="model_not_found",
                 param="model",
             )
         return self.modes[model]
 
-    def call(self, body: ChatCompletionRequest) -> ServedCall:
+    def call(self, body: Any) -> ServedCall:
         """Return the call that a request asks for.
 
         Args:
@@ -107,46 +88,46 @@ class Catalog:
             APIError: If there is no such model.
             ValueError: If the messages or the options make no sense.
         """
-        arguments: dict[str, Any] = {"mode": self.mode(body.model)}
-        for name in ("temperature", "stop", "tools"):
-            if (value := getattr(body, name)) is not None:
-                arguments[name] = value
-        forced_tool = body.forced_tool
+        given: dict[str, Any] = {
+            "temperature": body.temperature,
+            "stop": body.stop,
+            "tools": body.tools,
+            "max_tokens": body.limit,
+            "guidance_tokens": body.gkt.guidance_tokens,
+        }
+        for at, tool in enumerate(body.tools or ()):
+            parameters = tool["function"].get("parameters", {})
+            refuse_endless(parameters, f"tools[{at}]{body.in_function}.parameters")
         if body.tools:
-            for at, tool in enumerate(body.tools):
-                parameters = tool["function"].get("parameters", {})
-                refuse_endless(parameters, f"tools[{at}].function.parameters")
-            for name in ("tool_choice", "parallel_tool_calls"):
-                if (value := getattr(body, name)) is not None:
-                    arguments[name] = value
-        if body.limit is not None:
-            arguments["max_tokens"] = body.limit
-        if body.response_format and body.response_format.get("type") != "text":
-            refuse_endless(schema_in(body.response_format), "response_format")
-            arguments["response_format"] = body.response_format
-        if body.gkt.guidance_tokens is not None:
-            arguments["guidance_tokens"] = body.gkt.guidance_tokens
+            given["tool_choice"] = body.tool_choice
+            given["parallel_tool_calls"] = body.parallel_tool_calls
+        form = body.response_format
+        if form and form.get("type") != "text":
+            refuse_endless(schema_in(form), "response_format")
+            given["response_format"] = form
         for name, read in _READERS.items():
             if (value := getattr(body.gkt, name)) is not None:
-                arguments[name] = _read(value, read, f"gkt.{name}")
+                given[name] = _read(value, read, f"gkt.{name}")
         chain = _sampling(self.chain, seed=body.seed, top_p=body.top_p)
         if body.continue_final_message:
             chain = chain.model_copy(update={"teacher": _continuing(chain.teacher)})
         return ServedCall(
             chain=chain,
             messages=body.conversation,
-            arguments=arguments,
-            forced_tool=forced_tool,
+            arguments={
+                "mode": self.mode(body.model),
+                **{name: value for name, value in given.items() if value is not None},
+            },
+            forced_tool=body.forced_tool,
         )
 
 
 def _read(value: Any, read: Callable[[Any], Any], field: str) -> Any:
     try:
         return read(value)
-    except ValidationError as error:
-        raise ValueError(f"{field}: {explain(error)}") from None
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{field}: {error}") from None
+        why = explain(error) if isinstance(error, ValidationError) else error
+        raise FieldError(field, f": {why}") from None
 
 
 def _continuing(teacher: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
@@ -15,7 +15,8 @@ from starlette.responses import Response
 
 from langchain_gkt.errors import BudgetExceeded, GKTError, StudentError, TeacherError, explain
 from langchain_gkt.providers.errors import causes, status_of
-from langchain_gkt.serving.api.schema import FIELDS
+from langchain_gkt.serving.api.fields import FieldError
+from langchain_gkt.serving.api.schema import ChatCompletionRequest
 
 _REFUSED = (400, 413, 422)
 """Statuses of a provider that finds fault with the request, which no retry fixes."""
@@ -36,6 +37,16 @@ _TOO_LONG = re.compile(
 _TOO_LONG_FOR_STUDENT = re.compile(r"tokens.* but the student's (?:context holds|encoder reads)")
 # A message of the chain begins with the argument it is about.
 _FIELD = re.compile(r"([a-z][a-z0-9_]*)(?:\[\d+\]|\.[a-z_]+)*(?=[ :=.])")
+# What pydantic says of Python's types, in the words of JSON.
+_WORDS = {
+    "Field required": "is missing",
+    "Input should be": "must be",
+    " or object to extract fields from": "",
+    "a valid string": "a text",
+    "a valid dictionary": "an object",
+    "a valid list": "a list",
+    "List should have at least 1 item after validation, not 0": "must not be empty",
+}
 
 
 class APIError(Exception):
@@ -61,21 +72,23 @@ class APIError(Exception):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         """Take the fields; see the class."""
-        message = _ADDRESS.sub("", message)
-        super().__init__(message)
+        super().__init__(message := _ADDRESS.sub("", message))
         self.status, self.message, self.kind = status, message, kind
         self.code, self.param, self.headers = code, param, dict(headers or {})
 
     @property
     def body(self) -> dict[str, Any]:
         """The body of the response."""
-        fields = {
-            "message": self.message,
-            "type": self.kind,
-            "param": self.param,
-            "code": self.code,
-        }
-        return {"error": fields}
+        fields = {"message": self.message, "type": self.kind}
+        return {"error": {**fields, "param": self.param, "code": self.code}}
+
+    def renamed(self, names: Mapping[str, str]) -> APIError:
+        """Call the field as an API does, by its names of fields that the chain calls otherwise."""
+        for old, new in names.items():
+            if self.param and re.match(rf"{old}\b", self.param):
+                self.message = re.sub(rf"^{old}[^\s:=]*", new, self.message)
+                self.param = new
+        return self
 
     def response(self) -> Response:
         """Return the response."""
@@ -87,11 +100,7 @@ class APIError(Exception):
 def as_api_error(error: BaseException) -> APIError:
     """Say to a client what an exception means.
 
-    Args:
-        error: What the chain or the web framework raised.
-
-    Returns:
-        The error. A provider's own message is kept from clients: it may name keys and addresses.
+    A provider's own message is kept from clients: it may name keys and addresses.
     """
     if isinstance(error, APIError):
         return error
@@ -99,6 +108,8 @@ def as_api_error(error: BaseException) -> APIError:
         return _of_validation(error)
     if isinstance(error, HTTPException):
         return _of_http(error)
+    if isinstance(error, FieldError):
+        return APIError(400, str(error), param=error.field)
     if isinstance(error, RecursionError):
         return APIError(400, "the body is nested too deeply; send fewer levels")
     if isinstance(error, BudgetExceeded):
@@ -107,24 +118,7 @@ def as_api_error(error: BaseException) -> APIError:
             429, message, kind="insufficient_quota", code="insufficient_quota", headers=NO_RETRY
         )
     if isinstance(error, TeacherError):
-        cause = error.__cause__
-        why = f" ({type(cause).__name__})" if cause else f": {error}"
-        if status_of(error) in _REFUSED and _is_too_long(error):
-            message = f"the messages are too long for the teacher{why}; shorten them, or ask the "
-            return _too_long(f"{message}student's model")
-        if status_of(error) in _REFUSED:
-            message = f"the teacher refuses this request{why}: it may hold what it does not take, "
-            message += "such as tools or an assistant message to continue; change the request, or "
-            message += "ask the student's model"
-            return APIError(400, message, code="teacher_refused")
-        wait = _retry_after(error.retry_after)
-        if status_of(error) == 429 and error.retryable:
-            message = f"the teacher's provider limits the rate{why}; try again later, or ask the "
-            message += "student's model"
-            kind, code = "rate_limit_error", "teacher_rate_limited"
-            return APIError(429, message, kind=kind, code=code, headers=wait)
-        message = f"the teacher's call failed{why}; try again, or ask who runs this server"
-        return APIError(502, message, kind="api_error", code="teacher_error", headers=wait)
+        return _of_teacher(error)
     if _is_too_long(error):
         return _too_long(_public(error))
     if isinstance(error, StudentError):
@@ -143,9 +137,29 @@ def as_api_error(error: BaseException) -> APIError:
     )
 
 
-def _retry_after(seconds: float | None) -> dict[str, str]:
-    """Pass on when a provider wants to be asked again: OpenAI's clients wait for it."""
-    return {} if seconds is None else {"Retry-After": str(math.ceil(seconds))}
+def _of_teacher(error: TeacherError) -> APIError:
+    cause = error.__cause__
+    why = f" ({type(cause).__name__})" if cause else f": {error}"
+    if status_of(error) in _REFUSED and _is_too_long(error):
+        message = f"the messages are too long for the teacher{why}; shorten them, or ask the "
+        return _too_long(f"{message}student's model")
+    if status_of(error) in _REFUSED:
+        return APIError(
+            400,
+            f"the teacher refuses this request{why}: it may hold what it does not take, such as "
+            "tools or an assistant message to continue; change the request, or ask the student's "
+            "model",
+            code="teacher_refused",
+        )
+    # OpenAI's clients wait for as long as the provider says.
+    after = error.retry_after
+    wait = {} if after is None else {"Retry-After": str(math.ceil(after))}
+    if status_of(error) == 429 and error.retryable:
+        message = f"the teacher's provider limits the rate{why}; try again later, or ask the "
+        kind, code = "rate_limit_error", "teacher_rate_limited"
+        return APIError(429, f"{message}student's model", kind=kind, code=code, headers=wait)
+    message = f"the teacher's call failed{why}; try again, or ask who runs this server"
+    return APIError(502, message, kind="api_error", code="teacher_error", headers=wait)
 
 
 def _is_too_long(error: BaseException) -> bool:
@@ -173,7 +187,7 @@ def _public(error: BaseException) -> str:
 def _param(message: str) -> str | None:
     """Return the field of the request that a message begins with."""
     found = _FIELD.match(message)
-    return found[0] if found and found[1] in FIELDS else None
+    return found[0] if found and found[1] in ChatCompletionRequest.model_fields else None
 
 
 def _of_http(error: HTTPException) -> APIError:
@@ -189,27 +203,43 @@ def _of_http(error: HTTPException) -> APIError:
         message = "the body is no JSON: it is not UTF-8; send it in that encoding, uncompressed"
     elif isinstance(cause, RecursionError):
         message = "the body is nested too deeply; send fewer levels"
-    elif cause is not None:
-        message = f"the body is no JSON: {cause}"
+    elif cause is not None:  # a number with thousands of digits
+        message = f"the body is no JSON: {str(cause).partition(';')[0]}"
     else:
         message = str(error.detail)
     return APIError(error.status_code, message, headers=headers)
 
 
 def _of_validation(error: RequestValidationError) -> APIError:
-    texts: list[str] = []
-    param = None
+    problems: dict[str, str] = {}
     for one in error.errors():
-        parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in one["loc"][1:])
-        place = "".join(parts).removeprefix(".")
+        place, message = _place(one["loc"][1:], error.body), one["msg"]
         cause = one.get("ctx", {}).get("error")
-        message = str(cause or one["msg"])
         if one["type"] == "json_invalid":
-            place, message = "", f"the body is no JSON: {message}"
-        elif one["type"] == "model_attributes_type" or (one["loc"] == ("body",) and not cause):
-            place, message = "", "the body must be a JSON object, sent as application/json"
-        if isinstance(cause, Exception) and (own := _param(message)):
-            param, place = param or own, ""  # a message of ours names the field itself
-        param = param or place or None
-        texts.append(f"{place}: {message}" if place else message)
-    return APIError(400, "; ".join(texts), param=param)
+            place, message = "", f"the body is no JSON: {cause}"
+        elif isinstance(cause, FieldError):
+            place, message = cause.field, str(cause)
+        elif cause is not None:
+            message = str(cause)
+        elif not place:
+            message = "the body must be a JSON object, sent as application/json"
+        else:
+            for theirs, ours in _WORDS.items():
+                message = message.replace(theirs, ours)
+            message = f"{place}: {message}"
+            if place in problems:  # another kind of value that the field takes
+                message = f"{problems[place]}, or {message.removeprefix(f'{place}: must be ')}"
+        problems[place] = message
+    return APIError(400, "; ".join(problems.values()), param=next(iter(problems)) or None)
+
+
+def _place(path: Sequence[str | int], body: Any) -> str:
+    """Return the place of a value in a body; pydantic's path also names kinds of values."""
+    place, value = "", body
+    for depth, part in enumerate(path):
+        is_missing = isinstance(value, dict) and depth == len(path) - 1
+        if isinstance(value, list) and isinstance(part, int):
+            value, place = value[part], f"{place}[{part}]"
+        elif isinstance(value, dict) and (part in value or is_missing):
+            value, place = value.get(str(part)), f"{place}.{part}"
+    return place.removeprefix(".")

@@ -8,13 +8,15 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from langchain_core.rate_limiters import InMemoryRateLimiter
+from pydantic import BaseModel, ValidationError
 
 from langchain_gkt.costs import Budget, CostTracker
-from langchain_gkt.errors import refuse_unknown
+from langchain_gkt.errors import explain, refuse_unknown
 from langchain_gkt.serving.errors import APIError
 
 
@@ -49,12 +51,7 @@ class Client:
     """A key in use: what it has spent, and how often it has asked."""
 
     def __init__(self, key: APIKey, prices: Mapping[str, Any]) -> None:
-        """Start at zero.
-
-        Args:
-            key: The key.
-            prices: ``teacher_price`` and ``student_price``, as for `CostTracker`.
-        """
+        """Start at zero; ``prices`` are arguments of `CostTracker`."""
         self.key = key
         self.costs = CostTracker(budget=key.budget, **prices)
         self._limiter = None
@@ -66,11 +63,7 @@ class Client:
             self._limiter.available_tokens = burst  # or the first request would be refused
 
     def count_request(self) -> None:
-        """Count a request.
-
-        Raises:
-            APIError: If there were too many in the last minute.
-        """
+        """Count a request; an `APIError` if there were too many in the last minute."""
         if self._limiter is None or self._limiter.acquire(blocking=False):
             return
         rate: Any = self.key.requests_per_minute
@@ -88,29 +81,14 @@ class KeyRing:
     """The keys of a server."""
 
     def __init__(self, keys: list[APIKey], prices: Mapping[str, Any]) -> None:
-        """Take the keys.
-
-        Args:
-            keys: The keys; one without a secret lets everybody in.
-            prices: As for `Client`.
-
-        Raises:
-            ValueError: If two are alike.
-        """
+        """Take the keys, of which no two may be alike; one without a secret lets all in."""
         secrets = [key.secret for key in keys]
         if len(set(secrets)) < len(secrets):
             raise ValueError("two keys of the server are the same; give each client its own")
         self.clients = [Client(key, prices) for key in keys]
 
     def authenticate(self, authorization: str | None) -> Client:
-        """Return the client that a request comes from.
-
-        Args:
-            authorization: The header ``Authorization``.
-
-        Raises:
-            APIError: If its key is missing or wrong.
-        """
+        """Return the client of an ``Authorization``; an `APIError` if its key is wrong."""
         scheme, _, given = (authorization or "").partition(" ")
         given = given.strip() if scheme.lower() == "bearer" else ""
         for client in self.clients:
@@ -151,25 +129,35 @@ def load_keys(path: Path, *, budget: Budget | None, rate: float | None) -> list[
         raise ValueError(f"--keys {path}: {error}") from error
 
 
+class _Entry(BaseModel):
+    """What a file says of one key."""
+
+    key: Any = None
+    key_env: str | None = None
+    budget_usd: Decimal | None = None
+    requests_per_minute: float | None = None
+
+
 def _key(name: str, given: Any, budget: Budget | None, rate: float | None) -> APIKey:
     if not isinstance(given, dict):
         raise ValueError(f"{name!r} must be an object such as {{'key_env': 'NAME'}}")
-    known = ("key", "key_env", "budget_usd", "requests_per_minute")
-    refuse_unknown(given, known, f"key {name!r}")
-    secret = given.get("key")
-    if variable := given.get("key_env"):
-        secret = os.environ.get(variable)
-        if secret is None:
-            raise ValueError(f"key {name!r}: the environment variable {variable} is not set")
+    refuse_unknown(given, _Entry.model_fields, f"key {name!r}")
+    try:
+        entry = _Entry.model_validate(given)
+    except ValidationError as error:
+        raise ValueError(f"key {name!r}: {explain(error)}") from None
+    secret = entry.key
+    if entry.key_env and (secret := os.environ.get(entry.key_env)) is None:
+        raise ValueError(f"key {name!r}: the environment variable {entry.key_env} is not set")
     if not isinstance(secret, str):
         raise ValueError(f"key {name!r} needs 'key', or 'key_env' with a variable's name")
-    if "budget_usd" in given:
-        budget = Budget(
-            usd=given["budget_usd"], on_exceeded=budget.on_exceeded if budget else "raise"
-        )
+    if entry.budget_usd is not None:
+        exceeded = budget.on_exceeded if budget else "raise"
+        budget = Budget(usd=entry.budget_usd, on_exceeded=exceeded)
+    own = entry.requests_per_minute
     return APIKey(
         name=name,
         secret=secret,
         budget=budget,
-        requests_per_minute=given.get("requests_per_minute", rate),
+        requests_per_minute=rate if own is None else own,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from langchain_gkt.serving.records import RequestRecord
@@ -15,53 +17,26 @@ class Metrics:
 
     def __init__(self) -> None:
         """Start at zero."""
-        self.registry = registry = CollectorRegistry()
-        self.requests = Counter(
-            "gkt_requests",
-            "Requests that ended, by model and HTTP status (499: the client went away).",
-            ("model", "status"),
-            registry=registry,
-        )
-        self.tokens = Counter(
-            "gkt_tokens",
-            "Tokens that each model read (prompt) and wrote (completion).",
-            ("role", "kind"),
-            registry=registry,
-        )
-        self.usd = Counter(
-            "gkt_usd", "US dollars that each model cost.", ("role",), registry=registry
-        )
-        self.unpriced = Counter(
-            "gkt_unpriced_calls", "Calls whose price is not known.", ("role",), registry=registry
-        )
-        self.guidance_share = Histogram(
-            "gkt_guidance_share",
-            "Share of an answer's tokens that the teacher wrote.",
-            buckets=_SHARES,
-            registry=registry,
-        )
-        self.first_token = Histogram(
-            "gkt_time_to_first_token_seconds",
-            "Time until the first token of an answer was there.",
-            ("model",),
-            buckets=_SECONDS,
-            registry=registry,
-        )
+        self.registry = CollectorRegistry()
+        own: Any = {"registry": self.registry}
+        ended = "Requests that ended, by model and HTTP status (499: the client went away)."
+        tokens = "Tokens that each model read (prompt) and wrote (completion)."
+        usd, unpriced = "US dollars that each model cost.", "Calls whose price is not known."
+        self.requests = Counter("gkt_requests", ended, ("model", "status"), **own)
+        self.tokens = Counter("gkt_tokens", tokens, ("role", "kind"), **own)
+        self.usd = Counter("gkt_usd", usd, ("role",), **own)
+        self.unpriced = Counter("gkt_unpriced_calls", unpriced, ("role",), **own)
+        share = "Share of an answer's tokens that the teacher wrote."
+        self.guidance_share = Histogram("gkt_guidance_share", share, buckets=_SHARES, **own)
+        by_model: Any = {"labelnames": ("model",), "buckets": _SECONDS, **own}
+        first = "Time until the first token of an answer was there."
+        self.first_token = Histogram("gkt_time_to_first_token_seconds", first, **by_model)
         self.seconds = Histogram(
-            "gkt_request_seconds",
-            "Time until the end of a request.",
-            ("model",),
-            buckets=_SECONDS,
-            registry=registry,
+            "gkt_request_seconds", "Time until the end of a request.", **by_model
         )
-        self.running = Gauge(
-            "gkt_requests_running", "Requests that are being answered.", registry=registry
-        )
-        self.queue = Gauge(
-            "gkt_requests_waiting",
-            "Requests that are being answered and have no token yet.",
-            registry=registry,
-        )
+        running = "Requests that are being answered"
+        self.running = Gauge("gkt_requests_running", f"{running}.", **own)
+        self.queue = Gauge("gkt_requests_waiting", f"{running} and have no token yet.", **own)
         self._open: set[RequestRecord] = set()
         self.queue.set_function(
             lambda: sum(
@@ -70,20 +45,12 @@ class Metrics:
         )
 
     def begin(self, record: RequestRecord) -> None:
-        """Count a request as running.
-
-        Args:
-            record: The request.
-        """
+        """Count a request as running."""
         self._open.add(record)
         self.running.set(len(self._open))
 
     def observe(self, record: RequestRecord) -> None:
-        """Add a request that ended.
-
-        Args:
-            record: The request.
-        """
+        """Add a request that ended."""
         self._open.discard(record)
         self.running.set(len(self._open))
         model = record.model or "unknown"  # a client's own words would be labels without end

@@ -78,16 +78,9 @@ class RequestRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the line of the log."""
-        fields: dict[str, Any] = {
-            "request_id": self.request_id,
-            "client": self.client,
-            "method": self.method,
-            "path": self.path,
-            "model": self.model,
-            "stream": self.stream,
-            "status": self.status,
-            "seconds": round(self.seconds, 4),
-        }
+        names = ("request_id", "client", "method", "path", "model", "stream", "status")
+        fields = {name: getattr(self, name) for name in names}
+        fields["seconds"] = round(self.seconds, 4)
         if self.first_token_seconds is not None:
             fields["first_token_seconds"] = round(self.first_token_seconds, 4)
         if self.costs is not None:
@@ -103,14 +96,9 @@ class RequestRecord:
 
 
 def role_fields(totals: UsageTotals) -> dict[str, Any]:
-    """Return what one model used in a request.
+    """Return what one model used in a request, with estimates of what was billed unsaid.
 
-    Args:
-        totals: Its sums.
-
-    Returns:
-        Calls and tokens, and US dollars as a decimal string; None if the price is not known.
-        What a provider may have billed without saying is in there as its estimate.
+    US dollars are a decimal string; None if the price is not known.
     """
     unpriced = totals.unpriced_calls or totals.unreported_unpriced_calls
     return {
@@ -139,11 +127,7 @@ class _JSONLines(logging.Formatter):
 
 
 def log_settings(level: str = "INFO") -> Mapping[str, Any]:
-    """Return the logging settings of a server: JSON lines on standard error.
-
-    Args:
-        level: The least level that is written.
-    """
+    """Return the logging settings of a server: JSON lines on standard error."""
     names = ("langchain_gkt.serving", "uvicorn.error")
     return {
         "version": 1,
@@ -157,10 +141,5 @@ def log_settings(level: str = "INFO") -> Mapping[str, Any]:
 
 
 def log(event: str, **fields: Any) -> None:
-    """Write one line of the log.
-
-    Args:
-        event: What happened.
-        **fields: What is known of it; never content.
-    """
+    """Write one line of the log: what happened, and what is known of it, never content."""
     LOGGER.info(event, extra={"fields": fields})

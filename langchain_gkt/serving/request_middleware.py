@@ -6,7 +6,7 @@ import asyncio
 import re
 import time
 import uuid
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -19,6 +19,7 @@ from langchain_gkt.serving.metrics import Metrics
 from langchain_gkt.serving.records import RequestRecord, log
 
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+_PORT = re.compile(r"(?<=[^:]):\d+$")
 _QUIET = ("/health", "/metrics")
 _LARGE_BYTES = 2**17
 """Bytes of a body whose tokens take so much memory that it is given back at once."""
@@ -37,16 +38,10 @@ class RequestMiddleware:
         metrics: Metrics,
         max_body_bytes: int,
         read_seconds: float,
+        allowed_hosts: Sequence[str],
     ) -> None:
-        """Guard an application.
-
-        Args:
-            app: The application.
-            keys: Who may ask it.
-            metrics: Where requests are counted.
-            max_body_bytes: Most bytes of a request's body.
-            read_seconds: How long a client may take to send its body.
-        """
+        """Guard an application; see `app.build_app` for the limits."""
+        self.allowed_hosts = [host.lower() for host in allowed_hosts]
         self.app, self.keys, self.metrics = app, keys, metrics
         self.max_body_bytes, self.read_seconds = max_body_bytes, read_seconds
 
@@ -76,6 +71,7 @@ class RequestMiddleware:
         state["record"] = record
         is_quiet = record.path in _QUIET
         try:
+            self._check_host(headers.get("host", ""))
             if not is_quiet:
                 self.metrics.begin(record)
                 receive = await self._admit(scope, headers, receive, record)
@@ -92,6 +88,20 @@ class RequestMiddleware:
             if record.body_bytes > _LARGE_BYTES:
                 asyncio.get_running_loop().run_in_executor(None, release_freed_memory)
 
+    def _check_host(self, host: str) -> None:
+        """Refuse a name that a web page may have pointed at this machine."""
+        name = _PORT.sub("", host.lower())
+        if not any(
+            allowed in ("*", name) or (allowed[:2] == "*." and name.endswith(allowed[1:]))
+            for allowed in self.allowed_hosts
+        ):
+            raise APIError(
+                400,
+                f"the Host {name[:100]!r} is none of this server's names; ask it under another, or "
+                "have it started with --allowed-hosts",
+                code="unknown_host",
+            )
+
     async def _admit(
         self, scope: Scope, headers: Headers, receive: Receive, record: RequestRecord
     ) -> Receive:
@@ -102,7 +112,7 @@ class RequestMiddleware:
         if scope["method"] != "POST":
             return receive
         client.count_request()
-        if (encoding := headers.get("content-encoding", "identity").lower()) != "identity":
+        if (encoding := headers.get("content-encoding", "").lower()) not in ("", "identity"):
             raise APIError(
                 415,
                 f"the body is encoded ({encoding[:20]}); send it as it is, without "

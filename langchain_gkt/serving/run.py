@@ -24,12 +24,7 @@ MAX_CONNECTIONS = 256
 def default_hosts(host: str) -> list[str]:
     """Return the ``Host`` headers to answer to, so that no web page can pose as this machine.
 
-    Args:
-        host: The address to listen on.
-
-    Returns:
-        This machine's own names for one of them; ``*``, which is any, for an address that
-        others reach under names that only they know.
+    For an address that others reach, it is ``*``, which is any: only they know its names.
     """
     return ["127.0.0.1", "localhost", "[::1]", "::1"] if host in LOCAL_HOSTS else ["*"]
 
@@ -96,7 +91,7 @@ def run(
     read_seconds: float = 30.0,
     max_connections: int = MAX_CONNECTIONS,
 ) -> None:
-    """Serve until a signal ends it; answers that have begun are finished.
+    """Serve until a signal ends it; see `server_config` for the limits.
 
     Args:
         app: The application.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from langchain_gkt.serving.api.fields import FieldError
 from langchain_gkt.structured_output.schema import target_of
 
 _MOST_PARTS = 100_000
@@ -17,12 +18,13 @@ def refuse_endless(schema: dict[str, Any], field: str) -> None:
         field: The request's field that holds it, for the message.
 
     Raises:
-        ValueError: If it is such a schema, or one with too many parts to look at.
+        FieldError: If it is such a schema, or one with too many parts to look at.
     """
     if not _Endings(schema, field).has_end(schema, ()):
-        raise ValueError(
-            f"{field}: no value can satisfy this schema, because it refers to itself without an "
-            "end; give it one (null, an empty list, a property that may be left out)"
+        raise FieldError(
+            field,
+            ": no value can satisfy this schema, because it refers to itself without an "
+            "end; give it one (null, an empty list, a property that may be left out)",
         )
 
 
@@ -38,7 +40,7 @@ class _Endings:
         """Whether some value of a schema ends, without the references that led here."""
         self._parts += 1
         if self._parts > _MOST_PARTS:
-            raise ValueError(f"{self._field}: the schema has too many parts; send a smaller one")
+            raise FieldError(self._field, ": the schema has too many parts; send a smaller one")
         if not isinstance(schema, dict):
             return schema is not False
         ref = schema.get("$ref")

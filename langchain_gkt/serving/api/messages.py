@@ -8,19 +8,10 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage, convert_to_messages
 
+from langchain_gkt.serving.api.fields import FieldError, check_values, without_nulls
+
 _ROLES = ("system", "developer", "user", "assistant", "tool")
 _MEDIA = "answers are text; leave it out"
-
-
-def without_nulls(value: Any) -> Any:
-    """Drop the fields of an object that are null, and those of objects inside it.
-
-    Args:
-        value: A JSON value. Not a JSON schema, in which null is a value.
-    """
-    if isinstance(value, dict):
-        return {name: without_nulls(inner) for name, inner in value.items() if inner is not None}
-    return [without_nulls(inner) for inner in value] if isinstance(value, list) else value
 
 
 def as_langchain(messages: Sequence[Mapping[str, Any]]) -> list[BaseMessage]:
@@ -34,8 +25,7 @@ def as_langchain(messages: Sequence[Mapping[str, Any]]) -> list[BaseMessage]:
         The conversation.
 
     Raises:
-        ValueError: If one lacks a field or holds something else; it begins with the place,
-            such as ``messages[2].content``.
+        FieldError: If one lacks a field or holds something else.
     """
     return convert_to_messages(
         [check_message(message, f"messages[{at}]") for at, message in enumerate(messages)]
@@ -53,12 +43,12 @@ def check_message(given: Mapping[str, Any], place: str) -> dict[str, Any]:
         The message as LangChain reads it.
 
     Raises:
-        ValueError: As for `as_langchain`.
+        FieldError: As for `as_langchain`.
     """
     message = without_nulls(dict(given))
     role = message.get("role")
     if role not in _ROLES:
-        raise ValueError(f"{place}.role must be one of {', '.join(_ROLES)}, not {role!r}")
+        raise FieldError(f"{place}.role", f" must be one of {', '.join(_ROLES)}, not {role!r}")
     checked: dict[str, Any] = {"role": role, "content": _content(message, place)}
     if "name" in message:
         checked["name"] = _text(message["name"], f"{place}.name")
@@ -68,12 +58,12 @@ def check_message(given: Mapping[str, Any], place: str) -> dict[str, Any]:
             ("function_call", "it is deprecated; use tool_calls"),
         ):
             if field in message:
-                raise ValueError(f"{place}.{field}: {fix}")
+                raise FieldError(f"{place}.{field}", f": {fix}")
         if calls := message.get("tool_calls"):
             checked["tool_calls"] = _tool_calls(calls, f"{place}.tool_calls")
     if role == "tool":
         if "tool_call_id" not in message:
-            raise ValueError(f"{place}.tool_call_id is missing; name the call it answers")
+            raise FieldError(f"{place}.tool_call_id", " is missing; name the call it answers")
         checked["tool_call_id"] = _text(message["tool_call_id"], f"{place}.tool_call_id")
     return checked
 
@@ -84,38 +74,44 @@ def _content(message: Mapping[str, Any], place: str) -> Any:
         # A turn of tool calls may have no text, and a refusal has its own field.
         return _text(message.get("refusal", ""), f"{place}.refusal")
     if content is None:
-        raise ValueError(f"{place}.content is missing; give a text")
+        raise FieldError(f"{place}.content", " is missing; give a text")
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
-        raise ValueError(f"{place}.content must be a text or a list of parts, not {_kind(content)}")
-    for at, part in enumerate(content):
-        if not isinstance(part, dict) or not isinstance(part.get("type"), str):
-            raise ValueError(f"{place}.content[{at}] must be an object with a type, such as text")
-        if part["type"] == "text":
-            _text(part.get("text"), f"{place}.content[{at}].text")
-    return [
-        {"type": "text", "text": part.get("refusal", "")} if part["type"] == "refusal" else part
-        for part in content
-    ]
+        raise FieldError(
+            f"{place}.content", f" must be a text or a list of parts, not {_kind(content)}"
+        )
+    return [_part(part, f"{place}.content[{at}]") for at, part in enumerate(content)]
+
+
+def _part(part: Any, place: str) -> dict[str, Any]:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if not isinstance(kind, str):
+        raise FieldError(place, " must be an object with a type, such as text")
+    if kind == "refusal":
+        return {"type": "text", "text": _text(part.get("refusal", ""), f"{place}.refusal")}
+    if kind == "text":
+        _text(part.get("text"), f"{place}.text")
+    return dict(part)
 
 
 def _tool_calls(calls: Any, place: str) -> list[dict[str, Any]]:
     if not isinstance(calls, list):
-        raise ValueError(f"{place} must be a list, not {_kind(calls)}")
+        raise FieldError(place, f" must be a list, not {_kind(calls)}")
     checked = []
     for at, call in enumerate(calls):
         here = f"{place}[{at}]"
         function = call.get("function") if isinstance(call, dict) else None
         if not isinstance(function, dict):
-            raise ValueError(f"{here}.function is missing; only calls of functions are known")
+            raise FieldError(f"{here}.function", " is missing; only calls of functions are known")
         name = _text(function.get("name"), f"{here}.function.name")
         arguments = function.get("arguments", "{}")
         if isinstance(arguments, str):
             arguments = _parsed(arguments, f"{here}.function.arguments")
         if not isinstance(arguments, dict):
-            raise ValueError(
-                f"{here}.function.arguments must be a JSON object as text, not {_kind(arguments)}"
+            raise FieldError(
+                f"{here}.function.arguments",
+                f" must be a JSON object as text, not {_kind(arguments)}",
             )
         call_id = _text(call.get("id"), f"{here}.id")
         checked.append({"type": "tool_call", "id": call_id, "name": name, "args": arguments})
@@ -124,23 +120,23 @@ def _tool_calls(calls: Any, place: str) -> list[dict[str, Any]]:
 
 def _parsed(arguments: str, place: str) -> Any:
     try:
-        # A call without arguments has an empty text with some clients.
-        return json.loads(arguments, strict=False) if arguments.strip() else {}
+        # A call without arguments has an empty text with some clients, and null with others.
+        found = json.loads(arguments, strict=False) if arguments.strip() else None
+        check_values(found)
     except (ValueError, RecursionError) as error:
         why = str(error) if isinstance(error, ValueError) else "it is nested too deeply"
-        raise ValueError(
-            f"{place} is no JSON: {why}; send the arguments whole, or leave this call and its "
-            "result out"
+        raise FieldError(
+            place,
+            f" is no JSON: {why}; send the arguments whole, or leave this call and its result out",
         ) from error
+    return {} if found is None else found
 
 
 def _text(value: Any, place: str) -> str:
+    if value is None:
+        raise FieldError(place, " is missing; give a text")
     if not isinstance(value, str):
-        raise ValueError(
-            f"{place} is missing; give a text"
-            if value is None
-            else f"{place} must be a text, not {_kind(value)}"
-        )
+        raise FieldError(place, f" must be a text, not {_kind(value)}")
     return value
 
 

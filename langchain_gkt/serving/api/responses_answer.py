@@ -18,14 +18,10 @@ _EMPTY: dict[str, Any] = {"type": "output_text", "text": "", "annotations": [], 
 
 
 class ResponsesAnswer:
-    """Writes one answer as the responses API does."""
+    """Writes one answer as the responses API does; see `answering.AnswerFormat`."""
 
     def __init__(self, request: ResponsesRequest) -> None:
-        """Begin an answer.
-
-        Args:
-            request: The request, some of whose fields a response repeats.
-        """
+        """Begin the answer of a request, some of whose fields a response repeats."""
         self._base: dict[str, Any] = {
             "id": f"resp_{uuid.uuid4().hex}",
             "object": "response",
@@ -54,12 +50,7 @@ class ResponsesAnswer:
         self._open: dict[str, Any] | None = None  # the message that is being written
 
     def whole(self, message: AIMessage, gkt: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the response of a request that is not streamed.
-
-        Args:
-            message: The answer.
-            gkt: What the chain says of it.
-        """
+        """Return the response of a request that is not streamed."""
         answer = assistant_message(message)
         output = [_message(answer["content"])] if answer["content"] else []
         output += [_call(call) for call in answer.get("tool_calls", ())]
@@ -71,11 +62,7 @@ class ResponsesAnswer:
         yield self._event("response.in_progress", response=self._base)
 
     def more(self, chunk: AIMessageChunk) -> Iterator[str]:
-        """Yield the events of a chunk.
-
-        Args:
-            chunk: What is added; its tool calls are whole.
-        """
+        """Yield the events of a chunk, whose tool calls are whole."""
         delta = delta_of(chunk)
         if text := delta.get("content"):
             if self._open is None:
@@ -99,22 +86,13 @@ class ResponsesAnswer:
             self._output.append(item)
 
     def end(self, message: AIMessage, gkt: Mapping[str, Any]) -> Iterator[str]:
-        """Yield the last events.
-
-        Args:
-            message: The whole answer.
-            gkt: What the chain says of it.
-        """
+        """Yield the last events."""
         yield from self._close()
         response = self._ended(message, gkt, self._output)
         yield self._event(f"response.{response['status']}", response=response)
 
     def fail(self, error: Mapping[str, Any]) -> Iterator[str]:
-        """Yield the events that end a stream early.
-
-        Args:
-            error: The body of the error.
-        """
+        """Yield the events that end a stream early."""
         says = error["error"]
         fields = {name: says[name] for name in ("code", "message", "param")}
         yield self._event("error", **fields)

@@ -1,129 +1,159 @@
-"""The request of the responses API, as one of the chat completions API."""
+"""The request of the responses API."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
-from pydantic import model_validator
+from langchain_core.messages import BaseMessage
+from pydantic import Field, field_validator
 
-from langchain_gkt.errors import refuse_unknown
-from langchain_gkt.serving.api.messages import check_message, without_nulls
-from langchain_gkt.serving.api.schema import HARMLESS, ChatCompletionRequest, refuse_deep
+from langchain_gkt.serving.api.fields import FieldError, without_nulls
+from langchain_gkt.serving.api.messages import as_langchain, check_message
+from langchain_gkt.serving.api.schema import HARMLESS, CompletionRequest, OptionalFields
 
-_SAME = ("model", "temperature", "top_p", "parallel_tool_calls", "stream", "seed", "gkt")
-_READ = ("input", "instructions", "max_output_tokens", "text", "tools", "tool_choice")
-_NO_EFFECT = ("include", "max_tool_calls", "reasoning", "stream_options", "truncation", *HARMLESS)
 _NOT_STORED = "nothing is stored here; send the whole conversation in input"
-_REFUSED = {
-    "background": "answers are given at once; leave it out",
-    "conversation": _NOT_STORED,
-    "previous_response_id": _NOT_STORED,
-    "prompt": "there are no stored prompts here; send instructions and input",
-    "top_logprobs": "log probabilities are not reported; leave it out",
+# An item is checked as a message of the other API.
+_NAMES = {
+    ".tool_calls[0].id": ".call_id",
+    ".tool_calls[0].function.name": ".name",
+    ".tool_calls[0].function.arguments": ".arguments",
+    ".tool_call_id": ".call_id",
 }
 
 
-class ResponsesRequest(ChatCompletionRequest):
-    """A responses request: its fields are renamed, and checked as those of the other API."""
+class TextOptions(OptionalFields):
+    """What form the text of an answer has."""
 
-    @model_validator(mode="before")
+    format: dict[str, Any] | None = None
+
+
+class ResponsesRequest(CompletionRequest):
+    """A responses request; nothing is stored, so the input is the whole conversation."""
+
+    no_effect = (
+        *HARMLESS,
+        "include",
+        "max_tool_calls",
+        "reasoning",
+        "stream_options",
+        "truncation",
+    )
+    refused = {
+        "background": "answers are given at once; leave it out",
+        "conversation": _NOT_STORED,
+        "previous_response_id": _NOT_STORED,
+        "prompt": "there are no stored prompts here; send instructions and input",
+        "top_logprobs": "log probabilities are not reported; leave it out",
+    }
+    names = {
+        "max_tokens": "max_output_tokens",
+        "messages": "input",
+        "response_format": "text.format",
+    }
+    in_function = ""
+
+    input: str | list[Any]
+    instructions: str | None = None
+    max_output_tokens: int | None = Field(default=None, ge=1)
+    text: TextOptions = TextOptions()
+
+    # What this API has not, and a call of the chain asks for.
+    stop: ClassVar[None] = None
+    continue_final_message: ClassVar[bool] = False
+
+    @field_validator("tools", "tool_choice", mode="before")
     @classmethod
-    def _translate(cls, values: Any) -> Any:
-        return _as_chat(values) if isinstance(values, dict) else values
+    def _nest(cls, value: Any) -> Any:
+        if isinstance(value, list):
+            return [cls._nest(tool) for tool in value]
+        if not isinstance(value, dict):
+            return value
+        # This API has the fields of a function side by side with its type.
+        inner = {name: inner for name, inner in value.items() if name != "type"}
+        return {"type": value.get("type", "function"), "function": inner}
 
+    @property
+    def conversation(self) -> list[BaseMessage]:
+        """The input, as LangChain's messages.
 
-def _as_chat(values: Mapping[str, Any]) -> dict[str, Any]:
-    refuse_deep(values)
-    given = {name: value for name, value in values.items() if value is not None}
-    for name, fix in _REFUSED.items():
-        if given.pop(name, None):
-            raise ValueError(f"{name}: {fix}")
-    try:
-        refuse_unknown(given, (*_SAME, *_READ, *_NO_EFFECT), "the request")
-    except TypeError as error:
-        raise ValueError(str(error)) from error
-    chat = {name: given[name] for name in _SAME if name in given}
-    chat["messages"] = _messages(given.get("instructions"), given.get("input"))
-    if "max_output_tokens" in given:
-        chat["max_completion_tokens"] = given["max_output_tokens"]
-    if "tools" in given:
-        chat["tools"] = _tools(given["tools"])
-    if "tool_choice" in given:
-        choice = given["tool_choice"]
-        chat["tool_choice"] = _function(choice) if isinstance(choice, dict) else choice
-    text = given.get("text", {})
-    if not isinstance(text, dict):
-        raise ValueError("text must be an object such as {'format': {'type': 'text'}}")
-    if isinstance(form := text.get("format"), dict):
-        inner = {name: value for name, value in form.items() if name != "type"}
-        is_schema = form.get("type") == "json_schema"
-        chat["response_format"] = (
-            {"type": "json_schema", "json_schema": inner} if is_schema else form
-        )
-    return chat
+        Raises:
+            FieldError: If an item lacks a field or holds something else.
+        """
+        messages: list[dict[str, Any]] = []
+        if self.instructions is not None:
+            messages.append({"role": "system", "content": self.instructions})
+        if isinstance(self.input, str):
+            return as_langchain([*messages, {"role": "user", "content": self.input}])
+        for at, item in enumerate(self.input):
+            if not isinstance(item, dict):
+                raise FieldError(f"input[{at}]", " must be an object, such as a message")
+            message = _message(without_nulls(item), f"input[{at}]")
+            last = messages[-1] if messages else {}
+            if message and "tool_calls" in message and last.get("role") == "assistant":
+                # The calls of one turn, and the text before them, are items of their own here.
+                last["tool_calls"] = [*last.get("tool_calls", ()), *message["tool_calls"]]
+            elif message:
+                messages.append(message)
+        if messages and messages[-1]["role"] == "assistant" and "tool_calls" not in messages[-1]:
+            raise FieldError("input", " ends with an assistant's message; end it with a user's")
+        return as_langchain(messages)
 
+    @property
+    def response_format(self) -> dict[str, Any] | None:
+        """The form of the answer, as the other API spells it."""
+        form = self.text.format
+        if not form or form.get("type") in ("text", "json_object"):
+            return form
+        if form.get("type") != "json_schema" or not isinstance(form.get("schema"), dict):
+            raise FieldError(
+                "text.format", " must be {'type': 'json_schema', 'name': ..., 'schema': {...}}"
+            )
+        inner = {k: v for k, v in form.items() if k != "type" and v is not None}
+        return {"type": "json_schema", "json_schema": inner}
 
-def _function(value: dict[str, Any]) -> dict[str, Any]:
-    """Put the fields of a function, which this API has side by side with its type, inside."""
-    inner = {name: inner for name, inner in value.items() if name != "type"}
-    return {"type": value.get("type", "function"), "function": inner}
-
-
-def _tools(tools: Any) -> list[Any]:
-    if not isinstance(tools, list):
-        raise ValueError("tools must be a list")
-    return [_function(tool) if isinstance(tool, dict) else tool for tool in tools]
-
-
-def _messages(instructions: Any, given: Any) -> list[dict[str, Any]]:
-    messages: list[dict[str, Any]] = []
-    if instructions is not None:
-        messages.append({"role": "system", "content": instructions})
-    if isinstance(given, str):
-        return [*messages, {"role": "user", "content": given}]
-    if not isinstance(given, list):
-        raise ValueError("input must be a text or a list of items")
-    for at, item in enumerate(given):
-        place = f"input[{at}]"
-        if not isinstance(item, dict):
-            raise ValueError(f"{place} must be an object, such as a message")
-        message = _message(without_nulls(item), place)
-        if message is None:
-            continue
-        check_message(message, place)
-        last = messages[-1] if messages else {}
-        if "tool_calls" in message and last.get("role") == "assistant":
-            # The calls of one turn, and the text before them, are items of their own here.
-            last["tool_calls"] = [*last.get("tool_calls", ()), *message["tool_calls"]]
-        else:
-            messages.append(message)
-    return messages
+    @property
+    def limit(self) -> int | None:
+        """Most tokens of the answer; None for the models' own limits."""
+        return self.max_output_tokens
 
 
 def _message(item: dict[str, Any], place: str) -> dict[str, Any] | None:
-    kind = item.get("type", "message")
+    """Return an item as a message of the other API; None if it is not for our models."""
+    kind, content = item.get("type", "message"), "content"
     if kind == "message":
-        return {"role": item.get("role"), "content": _content(item.get("content"), place)}
-    if kind == "function_call":
+        message = {
+            "role": item.get("role"),
+            "content": _content(item.get("content"), f"{place}.content"),
+        }
+    elif kind == "function_call":
         function = {name: item[name] for name in ("name", "arguments") if name in item}
         call = {"id": item.get("call_id"), "type": "function", "function": function}
-        return {"role": "assistant", "tool_calls": [call]}
-    if kind == "function_call_output":
-        output = _content(item.get("output"), place)
-        return {"role": "tool", "tool_call_id": item.get("call_id"), "content": output}
-    if kind == "reasoning":  # another model's, or an earlier turn's
+        message = {"role": "assistant", "tool_calls": [call]}
+    elif kind == "function_call_output":
+        content = "output"
+        output = _content(item.get("output"), f"{place}.output")
+        message = {"role": "tool", "tool_call_id": item.get("call_id"), "content": output}
+    elif kind == "reasoning":  # another model's, or an earlier turn's
         return None
-    raise ValueError(
-        f"{place}.type {kind!r} is not supported; send messages, function_call and "
-        f"function_call_output ({_NOT_STORED})"
-    )
+    else:
+        raise FieldError(
+            f"{place}.type",
+            f" {kind!r} is not supported; send messages, function_call and "
+            f"function_call_output ({_NOT_STORED})",
+        )
+    try:
+        check_message(message, place)
+    except FieldError as error:
+        field = error.field.removeprefix(place)
+        field = _NAMES.get(field, field.replace(".content", f".{content}"))
+        raise FieldError(f"{place}{field}", error.problem) from None
+    return message
 
 
 def _content(content: Any, place: str) -> Any:
     if not isinstance(content, list):
         return content
-    return [_part(part, f"{place}.content[{at}]") for at, part in enumerate(content)]
+    return [_part(part, f"{place}[{at}]") for at, part in enumerate(content)]
 
 
 def _part(part: Any, place: str) -> Any:
@@ -135,4 +165,4 @@ def _part(part: Any, place: str) -> Any:
     if kind == "input_image" and "image_url" in part:
         detail = {"detail": part["detail"]} if "detail" in part else {}
         return {"type": "image_url", "image_url": {"url": part["image_url"], **detail}}
-    raise ValueError(f"{place} must be input_text, output_text or input_image with its image_url")
+    raise FieldError(place, " must be input_text, output_text or input_image with its image_url")

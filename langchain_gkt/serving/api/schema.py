@@ -1,16 +1,22 @@
-"""The request of the chat completions API, checked field by field."""
+"""The requests of both APIs, checked field by field."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Literal
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, ClassVar, Literal
 
 from langchain_core.messages import BaseMessage
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import BaseModel, Field, JsonValue, field_validator, model_validator
 from typing_extensions import Self
 
-from langchain_gkt.errors import refuse_unknown
-from langchain_gkt.serving.api.messages import as_langchain, without_nulls
+from langchain_gkt.serving.api.fields import (
+    FieldError,
+    check_values,
+    refuse_unknown_fields,
+    without_nulls,
+)
+from langchain_gkt.serving.api.messages import as_langchain
 
 HARMLESS = (
     "metadata",
@@ -25,74 +31,27 @@ HARMLESS = (
 )
 """Fields of both APIs that have no effect, because an answer does not depend on them."""
 
-_HINTS = (
-    "add_generation_prompt",  # what vLLM's clients send beside continue_final_message
-    "modalities",
-    "reasoning_effort",
-    "verbosity",
-)
-"""Wishes about the answer; they have no effect, because the server's models are set up already."""
-
-_LOGPROBS = "log probabilities are not reported, because two models write an answer; leave it out"
-_REFUSED = {
-    "audio": "answers are text; leave it out",
-    "frequency_penalty": "it is not supported; leave it out",
-    "function_call": "it is deprecated; use tool_choice",
-    "functions": "they are deprecated; use tools",
-    "logit_bias": "it is not supported; leave it out",
-    "logprobs": _LOGPROBS,
-    "prediction": "it is not supported; leave it out",
-    "presence_penalty": "it is not supported; leave it out",
-    "top_logprobs": _LOGPROBS,
-    "web_search_options": "it is not supported; leave it out",
-}
-"""Fields that would change an answer and are not supported, each with what to do."""
-
-_MOST_LEVELS = 100
 _CHOICES = ("none", "auto", "required", "any")
 
 
-def refuse_deep(value: Any) -> None:
-    """Refuse values inside of values inside of values, which would end the stack.
-
-    Args:
-        value: A JSON value.
-
-    Raises:
-        ValueError: If it has more than 100 levels.
-    """
-    level = [value]
-    for _ in range(_MOST_LEVELS):
-        level = [
-            inner
-            for one in level
-            if isinstance(one, dict | list)
-            for inner in (one.values() if isinstance(one, dict) else one)
-        ]
-        if not level:
-            return
-    raise ValueError(f"the body is nested too deeply; {_MOST_LEVELS} levels are read")
-
-
-def _refuse(values: dict[str, Any], owner: str, known: Iterable[str]) -> None:
-    try:
-        refuse_unknown(values, known, owner)
-    except TypeError as error:
-        raise ValueError(str(error)) from error
-
-
-class StreamOptions(BaseModel):
-    """What a stream holds besides the text."""
-
-    include_usage: bool = False
+class OptionalFields(BaseModel):
+    """An object whose fields may be null, which means their default."""
 
     @model_validator(mode="before")
     @classmethod
     def _drop_nulls(cls, values: Any) -> Any:
-        return without_nulls(values)
+        if not isinstance(values, dict):
+            return values
+        return {name: value for name, value in values.items() if value is not None}
 
 
-class GKTOptions(BaseModel):
+class StreamOptions(OptionalFields):
+    """What a stream holds besides the text."""
+
+    include_usage: bool = False
+
+
+class GKTOptions(OptionalFields):
     """What a request says of the pair: ``extra_body={"gkt": {...}}``.
 
     Attributes:
@@ -104,75 +63,176 @@ class GKTOptions(BaseModel):
 
     guidance_tokens: int | None = Field(default=None, ge=0, strict=True)
     guidance: dict[str, JsonValue] | None = None
-    teacher_prompt: dict[str, JsonValue] | list[dict[str, JsonValue]] | None = None
-    budget_usd: str | float | None = None
+    teacher_prompt: JsonValue = None
+    budget_usd: Decimal | None = Field(default=None, ge=0)
 
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown(cls, values: Any) -> Any:
         if isinstance(values, dict):
-            _refuse(values, "gkt", cls.model_fields)
-        return values
+            refuse_unknown_fields(values, cls.model_fields, "gkt.")
+        return without_nulls(values)
 
 
-class CompletionFields(BaseModel):
-    """The fields of a chat completions request that any server of this package understands."""
+class CompletionRequest(BaseModel):
+    """What the requests of both APIs have in common.
 
-    model_config = ConfigDict(extra="ignore")
+    Attributes:
+        names: What this API calls fields of the chain.
+        in_function: Where in a tool its name and its parameters are.
+    """
 
-    messages: list[dict[str, Any]] = Field(min_length=1)
+    no_effect: ClassVar[tuple[str, ...]] = HARMLESS
+    refused: ClassVar[Mapping[str, str]] = {}
+    names: ClassVar[Mapping[str, str]] = {}
+    in_function: ClassVar[str] = ".function"
+
     model: str
-    max_tokens: int | None = Field(default=None, ge=1)
-    max_completion_tokens: int | None = Field(default=None, ge=1)
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
-    stop: list[str] | None = None
-    n: Literal[1] = 1
     stream: bool = False
-    stream_options: StreamOptions | None = None
-    continue_final_message: bool = False
     tools: list[dict[str, Any]] | None = None
-    tool_choice: str | dict[str, Any] | None = None
+    tool_choice: Any = None
+    parallel_tool_calls: bool | None = None
+    gkt: GKTOptions = GKTOptions()
 
     @model_validator(mode="before")
     @classmethod
-    def _drop_nulls(cls, values: Any) -> Any:
+    def _check_names(cls, values: Any) -> Any:
         # The API lets every optional field be null, which means its default.
         if not isinstance(values, dict):
             return values
-        refuse_deep(values)
-        return {name: value for name, value in values.items() if value is not None}
+        check_values(values)
+        given = {name: value for name, value in values.items() if value is not None}
+        for name, fix in cls.refused.items():
+            if given.pop(name, None):  # 0, false and {} ask for nothing
+                raise FieldError(name, f": {fix}")
+        refuse_unknown_fields(given, (*cls.model_fields, *cls.no_effect))
+        if given.get("modalities", ["text"]) != ["text"]:
+            raise FieldError("modalities", ': answers are text; leave it out, or send ["text"]')
+        return {name: value for name, value in given.items() if name not in cls.no_effect}
+
+    @field_validator("tools")
+    @classmethod
+    def _check_tools(cls, tools: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+        return tools and [cls._tool(tool, f"tools[{at}]") for at, tool in enumerate(tools)]
+
+    @classmethod
+    def _tool(cls, tool: dict[str, Any], place: str) -> dict[str, Any]:
+        function = {name: value for name, value in function_of(tool).items() if value is not None}
+        if tool.get("type", "function") != "function" or not isinstance(function.get("name"), str):
+            inner = "'name': ..., 'parameters': {...}"
+            inner = f"'function': {{{inner}}}" if cls.in_function else inner
+            raise FieldError(
+                place,
+                f" must be an object such as {{'type': 'function', {inner}}}; other kinds of "
+                "tools are not supported",
+            )
+        if not isinstance(function.get("parameters", {}), dict):
+            where = f"{place}{cls.in_function}.parameters"
+            raise FieldError(where, " must be a JSON schema, an object")
+        return {"type": "function", "function": function}
+
+    @property
+    def forced_tool(self) -> str | None:
+        """The tool that must be called; empty for any of them, None if none has to be.
+
+        Raises:
+            FieldError: If ``tool_choice`` is none of the API's, or names no tool of the request.
+        """
+        choice = self.tool_choice
+        if choice in (None, "auto", "none"):
+            return None
+        if not self.tools:
+            raise FieldError("tool_choice", " needs tools; give them, or leave it out")
+        if choice in ("required", "any"):
+            return ""
+        named = function_of(choice).get("name") if isinstance(choice, dict) else choice
+        names = [tool["function"]["name"] for tool in self.tools]
+        if named not in names:
+            raise FieldError(
+                "tool_choice",
+                f" must be {', '.join(_CHOICES)}, or name one of the request's tools "
+                f"({', '.join(names)}), not {choice!r}",
+            )
+        return str(named)
+
+
+_LOGPROBS = "log probabilities are not reported, because two models write an answer; leave it out"
+
+
+class ChatCompletionRequest(CompletionRequest):
+    """A chat completions request; fields that would change the answer are taken or refused."""
+
+    # Wishes about the answer have no effect, because the server's models are set up already.
+    # Clients of vLLM send add_generation_prompt beside continue_final_message.
+    no_effect = (
+        *HARMLESS,
+        "add_generation_prompt",
+        "modalities",
+        "reasoning_effort",
+        "verbosity",
+    )
+    refused = {
+        "audio": "answers are text; leave it out",
+        "frequency_penalty": "it is not supported; leave it out",
+        "function_call": "it is deprecated; use tool_choice",
+        "functions": "they are deprecated; use tools",
+        "logit_bias": "it is not supported; leave it out",
+        "logprobs": _LOGPROBS,
+        "prediction": "it is not supported; leave it out",
+        "presence_penalty": "it is not supported; leave it out",
+        "top_logprobs": _LOGPROBS,
+        "web_search_options": "it is not supported; leave it out",
+    }
+
+    messages: list[dict[str, Any]] = Field(min_length=1)
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    stop: list[str] | None = None
+    n: Literal[1] = 1
+    stream_options: StreamOptions | None = None
+    continue_final_message: bool = False
+    response_format: dict[str, Any] | None = None
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         if self.stream_options and not self.stream:
-            raise ValueError("stream_options is for streams; set stream=true or leave it out")
+            raise FieldError("stream_options", " is for streams; set stream=true or leave it out")
         begun = self.messages[-1].get("role") == "assistant"
         if begun and not self.continue_final_message and not self.messages[-1].get("tool_calls"):
-            raise ValueError(
-                "messages end with an assistant message; set continue_final_message to continue it"
+            raise FieldError(
+                "messages",
+                " end with an assistant message; set continue_final_message to continue it",
             )
         if self.continue_final_message and not begun:
-            raise ValueError("continue_final_message needs messages that end with an assistant's")
+            raise FieldError(
+                "continue_final_message", " needs messages that end with an assistant's"
+            )
         return self
 
     @field_validator("stop", mode="before")
     @classmethod
     def _as_list(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value or None
+        return [value] if isinstance(value, str) else None if value == [] else value
 
-    @field_validator("tools")
+    @field_validator("response_format")
     @classmethod
-    def _check_tools(cls, tools: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
-        return None if tools is None else [_tool(tool, at) for at, tool in enumerate(tools)]
+    def _drop_nulls(cls, form: dict[str, Any] | None) -> dict[str, Any] | None:
+        if form is None:
+            return None
+        inner = form.get("json_schema")
+        if isinstance(inner, dict):  # in the schema itself null is a value
+            form = {**form, "json_schema": {k: v for k, v in inner.items() if v is not None}}
+        return {name: value for name, value in form.items() if value is not None}
 
     @property
     def conversation(self) -> list[BaseMessage]:
         """The messages, as LangChain's.
 
         Raises:
-            ValueError: If one lacks a field or holds something else; it names the message.
+            FieldError: If one lacks a field or holds something else.
         """
         return as_langchain(self.messages)
 
@@ -187,85 +247,11 @@ class CompletionFields(BaseModel):
         return self.stream_options is not None and self.stream_options.include_usage
 
 
-class ChatCompletionRequest(CompletionFields):
-    """A chat completions request; fields that would change the answer are taken or refused."""
+def function_of(value: dict[str, Any]) -> dict[str, Any]:
+    """Return the function of a tool, empty if it has none.
 
-    parallel_tool_calls: bool | None = None
-    response_format: dict[str, Any] | None = None
-    gkt: GKTOptions = GKTOptions()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _check_names(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        given = {name: value for name, value in values.items() if value is not None}
-        for name, fix in _REFUSED.items():
-            if given.get(name):  # 0, false and {} ask for nothing
-                raise ValueError(f"{name}: {fix}")
-        if given.get("modalities", ["text"]) != ["text"]:
-            raise ValueError('modalities: answers are text; leave it out, or send ["text"]')
-        given = {name: value for name, value in given.items() if name not in _REFUSED}
-        _refuse(given, "the request", (*cls.model_fields, *HARMLESS, *_HINTS))
-        return given
-
-    @field_validator("response_format")
-    @classmethod
-    def _form(cls, form: dict[str, Any] | None) -> dict[str, Any] | None:
-        if form is None:
-            return None
-        inner = form.get("json_schema")
-        if isinstance(inner, dict):  # in the schema itself null is a value
-            form = {**form, "json_schema": {k: v for k, v in inner.items() if v is not None}}
-        return {name: value for name, value in form.items() if value is not None}
-
-    @property
-    def forced_tool(self) -> str | None:
-        """The tool that must be called; empty for any of them, None if none has to be.
-
-        Raises:
-            ValueError: If ``tool_choice`` is none of the API's, or names no tool of the request.
-        """
-        choice = self.tool_choice
-        if choice in (None, "auto", "none"):
-            return None
-        if not self.tools:
-            raise ValueError("tool_choice needs tools; give them, or leave it out")
-        if choice in ("required", "any"):
-            return ""
-        named = choice if isinstance(choice, str) else _function_of(choice).get("name")
-        names = [tool["function"]["name"] for tool in self.tools]
-        if named not in names:
-            raise ValueError(
-                f"tool_choice must be {', '.join(_CHOICES)}, or name one of the request's tools "
-                f"({', '.join(names)}), not {choice!r}"
-            )
-        return str(named)
-
-
-_OF_RESPONSES = ("background", "conversation", "input", "previous_response_id", "prompt", "text")
-FIELDS = {
-    *ChatCompletionRequest.model_fields,
-    *GKTOptions.model_fields,
-    *_HINTS,
-    *_OF_RESPONSES,
-    *_REFUSED,
-}
-"""Fields of either API that a message may be about."""
-
-
-def _tool(tool: dict[str, Any], at: int) -> dict[str, Any]:
-    function = {name: value for name, value in _function_of(tool).items() if value is not None}
-    if tool.get("type", "function") != "function" or not isinstance(function.get("name"), str):
-        raise ValueError(
-            f"tools[{at}] must be an object such as {{'type': 'function', 'function': "
-            "{'name': ..., 'parameters': {...}}}; other kinds of tools are not supported"
-        )
-    if not isinstance(function.get("parameters", {}), dict):
-        raise ValueError(f"tools[{at}].function.parameters must be a JSON schema, an object")
-    return {"type": "function", "function": function}
-
-
-def _function_of(value: dict[str, Any]) -> dict[str, Any]:
+    Args:
+        value: A tool, or a choice of one, in the form of the chat completions API.
+    """
     function = value.get("function")
     return function if isinstance(function, dict) else {}

@@ -163,3 +163,15 @@ async def test_summaries_go_by_the_profile_of_the_pair(student, asynchronous) ->
         state = await agent.ainvoke(given) if asynchronous else agent.invoke(given)
         assert state["messages"][0].text.startswith(first)
         assert state["messages"][-1].text.endswith("the answer to this is: 7.")
+
+
+def test_the_calls_may_be_billed_as_a_tier() -> None:
+    price = Price(input_mtok="1", output_mtok="2", tiers={"flex": "0.5"})
+    limit = Budget(usd="1")
+    whole, flex = (
+        BudgetMiddleware(limit, per_run=limit, teacher_price=price, tier=tier)
+        for tier in (None, "flex")
+    )
+    for keeper in (whole, flex):
+        create_agent(ToolTeacher(), [add], middleware=[keeper]).invoke(SUM)
+    assert flex.report().teacher.known_cost == whole.report().teacher.known_cost / 2 > 0

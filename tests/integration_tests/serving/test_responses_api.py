@@ -144,9 +144,9 @@ def test_a_turn_of_several_items_is_one_message(client, log) -> None:
         ({"background": True}, "background", "at once"),
         ({"question": [{"type": "item_reference", "id": "m"}]}, "input[0].type", "not supported"),
         ({"question": [{"role": "king", "content": "x"}]}, "input[0].role", "king"),
-        ({"question": [CUT]}, "input[0].tool_calls[0].function.arguments", "no JSON"),
+        ({"question": [CUT]}, "input[0].arguments", "no JSON"),
         ({"tools": [{"type": "web_search"}]}, "tools[0]", "not supported"),
-        ({"extra_body": {"top_q": 1}}, None, "did you mean 'top_p'"),
+        ({"extra_body": {"top_q": 1}}, "top_q", "did you mean 'top_p'"),
         ({"temperature": 9}, "temperature", "less than"),
     ],
 )

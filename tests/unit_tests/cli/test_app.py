@@ -66,13 +66,27 @@ def test_every_option_arrives(called) -> None:
     task += "--reference --out o --concurrency 2"
     task += " --recorded r --columns question=q --requests b --tokenizer t"
     own = "--lengths 1,2 --check-lengths 2 --teacher-tokenizer k --max-loss 0 --policies p"
-    own += " --agreement 5"
+    own += " --agreement 5 --tier batch"
     assert program.main(["sweep", *f"{own} {models} {task}".split()]) == 0
     [(_, args, given)] = called
     assert args == (
         options.SweepOptions("1,2", "2", "k", 0.0, Path("p"), 5),
         options.EvaluationModelOptions(
-            *("t", "u", "s", "cuda", "int8", 0, Path("g.json"), 9, "-1", "1,2", "3,4", "last_turns")
+            *(
+                "t",
+                "u",
+                "s",
+                "cuda",
+                "int8",
+                0,
+                Path("g.json"),
+                9,
+                "-1",
+                "1,2",
+                "3,4",
+                "last_turns",
+            ),
+            tier="batch",
         ),
         options.TaskOptions("aqua", Path("d"), 5, -2, 0, "text", Path("e"), True),
         RecordedOptions(Path("r"), "question=q", Path("b"), "t"),

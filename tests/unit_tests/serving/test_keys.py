@@ -27,10 +27,12 @@ def test_keys_of_a_file_have_limits_of_their_own(keys_file, monkeypatch) -> None
         {
             "ada": {"key_env": "ADA_KEY", "budget_usd": "5", "requests_per_minute": 60},
             "bob": {"key": "sk-bob"},
+            "cid": {"key": "sk-cid", "budget_usd": 0.1, "requests_per_minute": None},
         }
     )
     every = Budget(usd="1", on_exceeded="student")
-    ada, bob = load_keys(path, budget=every, rate=2)
+    ada, bob, cid = load_keys(path, budget=every, rate=2)
+    assert (str(cid.budget.usd), cid.requests_per_minute) == ("0.1", 2)
     assert (ada.secret, ada.budget.usd, ada.requests_per_minute) == ("sk-ada", 5, 60)
     assert ada.budget.on_exceeded == "student"  # of the command line, for every key
     assert (bob.secret, bob.budget, bob.requests_per_minute) == ("sk-bob", every, 2)
@@ -50,6 +52,9 @@ def test_keys_of_a_file_have_limits_of_their_own(keys_file, monkeypatch) -> None
         ({"ada": {"key": "k", "budget": 5}}, "did you mean 'budget_usd'"),
         ({"ada": {"key": "k", "budget_usd": "much"}}, "usd"),
         ({"ada": {"key": "k", "requests_per_minute": 0}}, "must be more than 0"),
+        ({"ada": {"key": "k", "requests_per_minute": "fast"}}, "'ada': requests_per_minute"),
+        ({"ada": {"key": "k", "budget_usd": [5]}}, "'ada': budget_usd"),
+        ({"ada": {"key_env": 5}}, "'ada': key_env"),
     ],
 )
 def test_bad_files_name_the_key_and_the_fix(keys_file, found, says) -> None:

@@ -1,0 +1,79 @@
+"""Errors in the words of the command line: they name the option, not a library's field."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def in_words(error: BaseException) -> str:
+    """Say an error without the operating system's numbers and pydantic's frame.
+
+    Args:
+        error: Any error.
+    """
+    from pydantic import ValidationError
+
+    if isinstance(error, ValidationError):
+        from langchain_gkt.errors import explain
+
+        return explain(error)
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return re.sub(r"\[(?:Errno|WinError) -?\d+\] ", "", str(error))
+
+
+@contextmanager
+def naming(**options: object) -> Iterator[None]:
+    """Let errors name the option whose value they are about.
+
+    Args:
+        **options: The options that are read in the block, and their values; None if not given.
+
+    Raises:
+        ValueError: In the place of another error.
+    """
+    given = {f"--{name.replace('_', '-')}": str(v) for name, v in options.items() if v is not None}
+    try:
+        yield
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        text = in_words(error)
+        about = [one for one, value in given.items() if value in text]
+        option = next(iter(about or (given if len(given) == 1 else ())), None)
+        if option is None or option in text:
+            raise
+        raise ValueError(f"{option} {given[option]}: {text}") from error
+
+
+def existing_file(path: Path, option: str) -> Path:
+    """Return the path of a file, or say that it is not there.
+
+    Args:
+        path: The path.
+        option: The option that named it.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        IsADirectoryError: If it is a folder.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"{option} {path} is a folder; name the file in it")
+    if not path.exists():
+        raise FileNotFoundError(f"{option} {path}: there is no such file")
+    return path
+
+
+def writable_folder(path: Path | None) -> None:
+    """Refuse an ``--out`` in which nothing can be written, before anything is paid.
+
+    Args:
+        path: The folder; it is made later if it is not there.
+
+    Raises:
+        NotADirectoryError: If a file is in the way.
+    """
+    for folder in (path, *path.parents) if path else ():
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(f"--out {path}: {folder} is a file; name a folder")

@@ -1,0 +1,76 @@
+"""What is wrong with a field of a request, and checks that hold for any JSON value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from langchain_gkt.errors import nearest
+
+_MOST_LEVELS = 100
+
+
+class FieldError(ValueError):
+    """A field of a request is wrong.
+
+    Attributes:
+        field: Its place, such as ``messages[2].content``.
+        problem: What is wrong and what to do; behind the place it makes the message.
+    """
+
+    def __init__(self, field: str, problem: str) -> None:
+        """Take the place, and what goes on behind it."""
+        super().__init__(f"{field}{problem}")
+        self.field, self.problem = field, problem
+
+
+def check_values(value: Any) -> None:
+    """Refuse what Python reads as JSON and others do not.
+
+    Args:
+        value: A JSON value.
+
+    Raises:
+        ValueError: If it holds NaN or an infinity, or more than 100 levels, which would end the
+            stack.
+    """
+    level = [value]
+    for _ in range(_MOST_LEVELS):
+        if any(isinstance(one, float) and not math.isfinite(one) for one in level):
+            raise ValueError("NaN and Infinity are no JSON; send null or a number")
+        inner = (one.values() if isinstance(one, dict) else one for one in level
+                 if isinstance(one, dict | list))  # fmt: skip
+        level = [one for values in inner for one in values]
+        if not level:
+            return
+    raise ValueError(f"the body is nested too deeply; {_MOST_LEVELS} levels are read")
+
+
+def refuse_unknown_fields(values: Iterable[str], known: Iterable[str], place: str = "") -> None:
+    """Refuse fields that do not exist, naming the nearest that does.
+
+    Args:
+        values: The names of an object's fields.
+        known: Names that exist.
+        place: The object's place, with a dot behind it.
+
+    Raises:
+        FieldError: If a name is not known.
+    """
+    known = set(known)
+    for name in values:
+        if name not in known:
+            short = name if len(name) <= 100 else f"{name[:100]}..."
+            raise FieldError(f"{place}{short}", f" is not known here; {nearest(short, known)}")
+
+
+def without_nulls(value: Any) -> Any:
+    """Drop the fields of an object that are null, and those of objects inside it.
+
+    Args:
+        value: A JSON value. Not a JSON schema, in which null is a value.
+    """
+    if isinstance(value, dict):
+        return {name: without_nulls(inner) for name, inner in value.items() if inner is not None}
+    return [without_nulls(inner) for inner in value] if isinstance(value, list) else value
