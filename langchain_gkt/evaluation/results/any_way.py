@@ -171,10 +171,10 @@ def choose_any_way(
         best=most_accurate([tested, *alone.values()]),
         teacher=base.point(TEACHER_ALONE, only=unseen),
         rivals=(
-            _random_router(base, tested.cost, unseen),
+            random_router(base, tested.cost, unseen),
             *_cascade(base, chosen.cost, seen, unseen),
             *_cheapest_teacher(alone),
-            _oracle(base, tested.cost, unseen),
+            oracle(base, tested.cost, unseen),
         ),
     )
 
@@ -222,7 +222,8 @@ def _within(points: Sequence[OperatingPoint], limit: float, error: str) -> Opera
     return most_accurate(affordable)
 
 
-def _random_router(outcomes: OutcomeMatrix, cost: float, rows: Sequence[int]) -> Rival:
+def random_router(outcomes: OutcomeMatrix, cost: float, rows: Sequence[int]) -> Rival:
+    """Return what drawing lots between student and teacher gives, at a price."""
     student, teacher = (outcomes.point(n, only=rows) for n in (0, TEACHER_ALONE))
     span = teacher.cost - student.cost
     part = min(1.0, max(0.0, (cost - student.cost) / span)) if span else 1.0
@@ -250,7 +251,8 @@ def _cheapest_teacher(alone: Mapping[str, OperatingPoint]) -> list[Rival]:
     return [Rival(f"cheapest teacher-only prompt: {name}", point.accuracy, point.cost)]
 
 
-def _oracle(outcomes: OutcomeMatrix, cost: float, rows: Sequence[int]) -> Rival:
+def oracle(outcomes: OutcomeMatrix, cost: float, rows: Sequence[int]) -> Rival:
+    """Return what asking only where the student is wrong and the teacher right gives."""
     student, teacher = (outcomes.point(n, only=rows) for n in (0, TEACHER_ALONE))
     pairs = zip(student.outcomes, teacher.outcomes, strict=True)
     helped = sorted(two.cost - one.cost for one, two in pairs if two.right and not one.right)
