@@ -61,6 +61,8 @@ all worked examples, and the teacher reads none of them.
   teacher, at the same price.
 - *oracle*: asks only where the student is wrong and the teacher right. Nobody can, and it shows
   what is left to win.
+- The cheapest way to ask the teacher alone is a line of its own where its answers to a shorter
+  prompt were recorded too: compare the columns *alone* and *$ per 1,000*.
 - Bills are of the teacher's own prompt and completion tokens, at the price of the table. The
   student is free.
 """
@@ -108,6 +110,7 @@ def condense(found: Sweep) -> dict[str, Any]:
             for n in outcomes.lengths
             if n
         },
+        "dollars_per_thousand": outcomes.point(TEACHER_ALONE).cost,
         "teacher_tokens": [
             found.teacher.teacher.prompt_tokens / found.teacher.rows,
             found.teacher.teacher.completion_tokens / found.teacher.rows,
@@ -175,6 +178,8 @@ def write(summaries: Mapping[str, Mapping[str, Any]], docs: Path) -> None:
         summaries: What `condense` made of each run, by the run's name.
         docs: The folder of the docs.
     """
+    for folder in (docs / "measurements", docs / "images"):
+        folder.mkdir(parents=True, exist_ok=True)
     tasks = sorted({one["task"] for one in summaries.values()})
     parts = []
     for task in tasks:
@@ -191,8 +196,6 @@ def write(summaries: Mapping[str, Mapping[str, Any]], docs: Path) -> None:
         tasks="\n\n".join(parts),
         splits=SPLITS,
     )
-    (docs / "measurements").mkdir(parents=True, exist_ok=True)
-    (docs / "images").mkdir(exist_ok=True)
     (docs / "measurements" / "recorded-teachers.md").write_text(text, encoding="utf-8")
 
 
@@ -223,7 +226,9 @@ def _table(runs: Mapping[str, Mapping[str, Any]]) -> Table:
             lines.append(
                 {
                     "teacher": one["teacher"],
-                    "alone": f"{right['teacher']:.1%}, {prompt:.0f} + {completion:.0f} tokens",
+                    "alone": f"{right['teacher']:.1%}",
+                    "tokens": f"{prompt:.0f} + {completion:.0f}",
+                    "$ per 1,000": f"{one['dollars_per_thousand']:.4f}",
                     "student": f"{right['student']:.1%}, vote {right['vote']:.1%}",
                     "gate": way,
                     **{f"within {float(b):.0%}": _cell(budgets[b]) for b in SHOWN},
