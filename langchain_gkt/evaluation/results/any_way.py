@@ -191,7 +191,7 @@ def check_max_bill(max_bill: Any) -> None:
 
 def _ways(name: str, one: Measured, seen: Sequence[int]) -> list[_Way]:
     outcomes = one.outcomes
-    asked: list[Setting] = [n for n in outcomes.lengths if n] + [TEACHER_ALONE]
+    asked: list[Setting] = [*filter(None, outcomes.lengths), TEACHER_ALONE]
     ways = [_Way(name, outcomes.point(n, only=seen)) for n in (0, *asked)]
     kinds: list[Sequence[ThresholdGate]] = [[gate] for gate in one.gates]
     kinds += [CONFIDENCE_GATES] if outcomes.tells_confidence else []
