@@ -11,7 +11,7 @@ VERSION_TESTS := tests/unit_tests/test_langchain_compat.py tests/unit_tests/cost
 	tests/integration_tests/chain/test_standard_chain.py \
 	tests/integration_tests/students/test_standard_student.py tests/integration_tests/chain/test_agents.py
 
-.PHONY: demo test test-fast test-versions test-lowest test-newest test-real test-bulk lint bench bench-real results results-real docs pages release-check clean
+.PHONY: demo test test-fast test-versions test-lowest test-newest test-real test-bulk lint bench bench-real results results-real results-recorded docs pages release-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m langchain_gkt demo
@@ -65,6 +65,10 @@ results: $(VENV)/.installed
 # is written again from the summaries, and from the runs that are there.
 results-real: $(VENV)/.installed
 	$(BIN)/python examples/real_models/results.py $(MODELS)
+
+# The page of sweeps over recorded answers, which are in runs/recorded; see the script.
+results-recorded: $(VENV)/.installed
+	$(BIN)/python examples/real_models/recorded.py
 
 # The site, in site/. Warnings are errors.
 docs: $(VENV)/.installed

@@ -72,8 +72,10 @@ def _check_ladder(value: Any) -> Any:
     if value is None:
         return None
     what = f"GuidancePolicy.ladder={value!r}"
-    if isinstance(value, str) or not isinstance(value, Sequence) or len(value) < 2:
-        raise ValueError(f'{what} must be two amounts or more that rise, such as (0, 40, "all")')
+    if isinstance(value, str) or not isinstance(value, Sequence) or not value:
+        raise ValueError(f'{what} must be amounts that rise, such as (0, 40, "all")')
+    if len(value) == 1 and value[0] != "all":
+        raise ValueError(f"{what} has one amount; set GuidancePolicy.tokens instead")
     for rung in value:
         if rung != "all":
             whole_number("GuidancePolicy.ladder", rung, least=0, meaning="student only")
@@ -125,7 +127,8 @@ class GuidancePolicy:
             are short forms of two of them.
         ladder: Amounts that rise, such as ``(0, 40, "all")``: after each the gate looks at the
             question and the guidance so far, and only if it is unsure the teacher writes the
-            next. A gate that says ``all`` skips to the last. None for one step of ``tokens``.
+            next. A gate that says ``all`` skips to the last. ``("all",)`` has the teacher always
+            write the whole answer. None for one step of ``tokens``.
         samples: How often the student writes its part of an answer; with 2 or more the most
             common answer is shown. None for the chain's ``samples``.
         answer_of: What makes two answers the same; None for the chain's ``answer_of``.
@@ -175,10 +178,15 @@ class GuidancePolicy:
 
     @model_validator(mode="after")
     def _check_climb(self) -> GuidancePolicy:
-        if self.ladder is not None and self.active_gate is None:
+        if self.ladder is not None and len(self.ladder) > 1 and self.active_gate is None:
             raise ValueError(
                 f"GuidancePolicy.ladder={self.ladder!r} needs a gate that says when to go on; set "
                 "gate=, or ask= a number"
+            )
+        if self.ladder == ("all",) and self.active_gate is not None:
+            raise ValueError(
+                'GuidancePolicy.ladder=("all",) always asks, so its gate has no effect; set '
+                'ladder=(0, "all")'
             )
         if self.ladder is not None and self.tokens is not None:
             raise ValueError(

@@ -131,6 +131,8 @@ def sweep(
     chosen = {files.get(name, f"policy-{name}.json"): one for name, one in choices.items()}
     if isinstance(result, evaluation.Sweep) and not isinstance(result.per_question, str):
         chosen["policy-predictor.json"] = result.per_question
+    if choices and isinstance(result, evaluation.Sweep):
+        chosen["policy-any.json"] = result.any_way
     for name, choice in chosen.items():
         choice.policy.save(out / name)
         sys.stdout.write(f"\n{out / name}: {choice}\n")

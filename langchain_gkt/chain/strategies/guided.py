@@ -64,7 +64,7 @@ def _decide(answer: Answer) -> Generator[Any, Any, tuple[Amount, AIMessage | Non
     if not settings.asks_teacher:
         return "none", None
     if (gate := settings.gate) is None:
-        return "some", None
+        return "all" if settings.policy.ladder == ("all",) else "some", None
     signals = yield from measure(answer, gate)
     if answer.is_teachers:
         return "all", None

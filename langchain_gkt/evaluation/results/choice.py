@@ -181,7 +181,7 @@ def choose_among(
         gated = [outcomes.point(n, variant, only=seen) for variant in gates for n in lengths]
     chosen = goal.best([*fixed, *gated], best.accuracy)
     return Choice(
-        policy=GuidancePolicy(cut=cut, **_asking(chosen)),
+        policy=GuidancePolicy(cut=cut, **asking(chosen)),
         max_loss=max_loss,
         chosen=chosen,
         unseen=outcomes.point(chosen.length, chosen.gate, only=unseen),
@@ -189,14 +189,14 @@ def choose_among(
     )
 
 
-def _asking(chosen: OperatingPoint) -> dict[str, Any]:
+def asking(chosen: OperatingPoint) -> dict[str, Any]:
     """Return the fields of a policy that answers in a way."""
-    asking: dict[str, Any] = {"gate": chosen.gate}
+    fields: dict[str, Any] = {"gate": chosen.gate}
     if isinstance(chosen.gate, ConfidenceGate):  # it has a short form
-        asking = {"ask": chosen.gate.below, "probe_tokens": chosen.gate.probe_tokens}
+        fields = {"ask": chosen.gate.below, "probe_tokens": chosen.gate.probe_tokens}
     if chosen.length == TEACHER_ALONE:
-        return {**asking, "ladder": (0, "all")}
-    return {**asking, "tokens": chosen.length}
+        return {**fields, "ladder": ("all",) if chosen.gate is None else (0, "all")}
+    return {**fields, "tokens": chosen.length}
 
 
 def choice_tables(choices: Mapping[str, Choice], max_loss: float) -> list[Table]:

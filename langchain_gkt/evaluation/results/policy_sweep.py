@@ -9,6 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_gkt.evaluation.results import cells
 from langchain_gkt.evaluation.results.answer_table import TEACHER_ALONE
+from langchain_gkt.evaluation.results.any_way import (
+    AnyWayChoice,
+    check_max_bill,
+    choose_any_way,
+)
 from langchain_gkt.evaluation.results.base import EvaluationResult
 from langchain_gkt.evaluation.results.charts import frontier_chart
 from langchain_gkt.evaluation.results.choice import FEWEST, Choice, halves
@@ -198,10 +203,41 @@ class PolicySweep(EvaluationResult):
             alone = whole.point(TEACHER_ALONE, only=halves(whole.rows, seed)[1])
         return PolicyChoice(name=name, choice=choice, best_name=best_name, teacher=alone)
 
+    def choose_any(
+        self, *, max_loss: float = 0.02, max_bill: float | None = None, seed: int = 0
+    ) -> AnyWayChoice:
+        """Choose among every way of every policy: lengths, gates and whole answers.
+
+        Args:
+            max_loss: Accuracy that may be given up against the most accurate way.
+            max_bill: What may be paid at most, as a share of what the teacher alone costs on the
+                whole conversation. It takes the place of ``max_loss``.
+            seed: Seed of the split.
+
+        Returns:
+            The choice, beside the random router, the confidence cascade, the cheapest teacher-only
+            prompt and the oracle.
+
+        Raises:
+            ValueError: If there are too few rows, an argument makes no sense, nothing costs so
+                little, or no policy shows the teacher the whole conversation.
+        """
+        if self.whole is None:
+            raise ValueError(
+                "choose_any() compares with the teacher alone on the whole conversation, which no "
+                "policy shows it; name one that is None"
+            )
+        return choose_any_way(
+            {name: sweep.measured for name, sweep in self.sweeps.items()},
+            max_loss=max_loss,
+            max_bill=max_bill,
+            seed=seed,
+            whole=self.whole,
+        )
+
     def _affordable(self, max_bill: float, seed: int) -> float:
         """Return the accuracy on seen rows of the best length that costs no more."""
-        if isinstance(max_bill, bool) or not isinstance(max_bill, int | float) or max_bill <= 0:
-            raise ValueError(f"max_bill must be a share above 0, such as 0.52, not {max_bill!r}")
+        check_max_bill(max_bill)
         if self.whole is None:
             raise ValueError(
                 "max_bill is a share of what the teacher alone costs on the whole conversation, "

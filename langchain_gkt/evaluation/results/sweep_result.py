@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from langchain_gkt.evaluation.results import cells, frontier
 from langchain_gkt.evaluation.results.answer_table import TEACHER_ALONE, settings_of
+from langchain_gkt.evaluation.results.any_way import AnyWayChoice, Measured, choose_any_way
 from langchain_gkt.evaluation.results.base import EvaluationResult
 from langchain_gkt.evaluation.results.charts import accuracy_chart, frontier_chart
 from langchain_gkt.evaluation.results.choice import (
@@ -30,6 +31,7 @@ from langchain_gkt.evaluation.results.summary import Summary
 from langchain_gkt.evaluation.running.measured_gates import described, measured
 from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.gates import ThresholdGate
+from langchain_gkt.guidance import GuidancePolicy
 from langchain_gkt.prompts.plain_data import kept_prompt
 from langchain_gkt.reporting.table import Table
 from langchain_gkt.teachers.token_cuts import CUT_METHODS
@@ -125,7 +127,8 @@ class Sweep(EvaluationResult):
         self,
         *,
         max_loss: float = 0.02,
-        gate: bool | ThresholdGate = False,
+        max_bill: float | None = None,
+        gate: bool | ThresholdGate | Literal["any"] = False,
         predictor: bool = False,
         price_per_point: float | None = None,
         share: float | None = None,
@@ -141,9 +144,16 @@ class Sweep(EvaluationResult):
         the second chooses its length and its price, the third tests it beside fixed length,
         gate, cascade and a random router. Each question then gets no tokens, some, or all.
 
+        With ``gate="any"`` or ``max_bill`` the choice is among every way that was measured: the
+        student alone, each length, the whole answer, and these behind each gate. It shows the
+        random router, the confidence cascade and the oracle beside the choice.
+
         Args:
             max_loss: Accuracy that may be given up, such as 0.02 for two points; with
-                ``predictor`` against the best length or the teacher alone.
+                ``predictor`` against the best length or the teacher alone, with ``gate="any"``
+                against the most accurate way.
+            max_bill: What may be paid at most, as a share of what the teacher alone costs, such as
+                0.52; the most accurate way is taken. It takes the place of ``max_loss``.
             gate: Whether the teacher may be left out if the student is sure; or another gate,
                 whose threshold is to be found. Where that one asks, the teacher may also write the
                 whole answer (``ladder=(0, "all")``), and ``max_loss`` is against the best length
@@ -157,13 +167,23 @@ class Sweep(EvaluationResult):
 
         Returns:
             The choice; ``choice.policy.save("policy.json")`` writes it for a chain. With
-            ``predictor`` it is a `PerQuestionChoice`, whose rivals are in the sweep's tables.
+            ``predictor`` it is a `PerQuestionChoice`, whose rivals are in the sweep's tables;
+            among every way it is an `AnyWayChoice`.
 
         Raises:
             ValueError: If there are too few rows, an argument makes no sense, or ``gate`` is
                 wanted and the student does not report its confidence.
             ImportError: If ``predictor`` is wanted and scikit-learn is missing.
         """
+        if gate == "any" or max_bill is not None:
+            if predictor or gate not in (False, "any"):
+                raise ValueError(
+                    'max_bill and gate="any" choose among every way; leave predictor and other '
+                    "gates out"
+                )
+            return choose_any_way(
+                {"": self.measured}, max_loss=max_loss, max_bill=max_bill, seed=seed
+            )
         if isinstance(gate, ThresholdGate):
             gate = self._as_measured(gate)
         swept = self.manifest["settings"]["chain"]["guidance"] or {}
@@ -184,6 +204,17 @@ class Sweep(EvaluationResult):
             teacher_prompt=self.teacher_prompt,
         )
         return replace(choice, policy=policy)
+
+    @property
+    def measured(self) -> Measured:
+        """What was measured, for the choice among every way."""
+        swept = self.manifest["settings"]["chain"]["guidance"] or {}
+        policy = GuidancePolicy(
+            cut=swept.get("cut", "word"),
+            min_tokens=swept.get("min_tokens", 0),
+            teacher_prompt=self.teacher_prompt,
+        )
+        return Measured(outcomes=self.outcomes, gates=self.gates, policy=policy)
 
     def _as_measured(self, gate: ThresholdGate) -> ThresholdGate:
         """Return a gate that reads answers as the measured one; refuse another of its kind."""
@@ -322,6 +353,11 @@ class Sweep(EvaluationResult):
         except (ValueError, ImportError) as error:
             return str(error)
 
+    @cached_property
+    def any_way(self) -> AnyWayChoice:
+        """What `choose` finds among every way."""
+        return choose_any_way({"": self.measured}, max_loss=self.max_loss)
+
     def tables(self) -> list[Table]:
         """Return accuracy by length, the frontier, and the choices."""
         tables = [
@@ -330,6 +366,8 @@ class Sweep(EvaluationResult):
             frontier.price_table(self.outcomes, self.frontiers()),
             *choice_tables(self.choices(), self.max_loss),
         ]
+        if self.student.rows >= FEWEST:
+            tables.append(self.any_way.table())
         if isinstance(self.per_question, PerQuestionChoice):
             tables += per_question_tables(self.per_question)
         return tables

@@ -81,11 +81,14 @@ class EvaluationRunner:
         self.questions = dict(zip(self.keys, asked, strict=True))
         chain = self.chain
         stop = chain.stop if chain.stop is not None else list(self.task.stop) or None
+        limit, recorded = self.task.max_tokens, recorded_teachers(chain.teacher)
+        if limit is not None and recorded:  # a whole answer that was paid for is not cut
+            limit = max(limit, *(teacher.longest for teacher in recorded))
         # An answer from LangChain's cache would cost nothing and take no time.
         self.chain = chain.model_copy(
             update={
                 "cache": False,
-                "max_tokens": chain.max_tokens or self.task.max_tokens,
+                "max_tokens": chain.max_tokens or limit,
                 "stop": stop,
             }
         )

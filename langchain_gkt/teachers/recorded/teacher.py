@@ -156,16 +156,25 @@ class RecordedTeacher(PortableChatModel):
             )
         return teacher
 
+    @property
+    def longest(self) -> int:
+        """Completion tokens of the longest recorded answer."""
+        return max(reply.tokens for reply in self._cuttable())
+
+    def _cuttable(self) -> list[CutReply]:
+        splitter = load_tokenizer(self.tokenizer).split if self.tokenizer else None
+        return [_cuttable(answer, splitter) for answer in self.recordings.answers]
+
     def _doubt(self) -> str | None:
         """Return why the answers may be cut elsewhere than the provider would have, or None."""
-        answers = self.recordings.answers
-        splitter = load_tokenizer(self.tokenizer).split if self.tokenizer else None
-        replies = [_cuttable(answer, splitter) for answer in answers]
+        answers, replies = self.recordings.answers, self._cuttable()
         if vague := sum(not reply.pieces for reply in replies):
-            why = f"tokenizer={self.tokenizer!r} does not restore them"
+            why = "their tokens are unknown"
+            if self.tokenizer:
+                why = f"tokenizer={self.tokenizer!r} does not restore them"
             return (
                 f"{vague} of {len(answers)} recorded answers are cut approximately, in proportion "
-                f"to their characters, because {why if splitter else 'their tokens are unknown'}"
+                f"to their characters, because {why}"
             )
         replies = [reply for reply in replies if reply.method == "tokenizer"]
         found = sum(len(reply.pieces) for reply in replies)

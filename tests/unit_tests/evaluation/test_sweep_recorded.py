@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -186,3 +187,11 @@ def test_a_message_recorded_with_its_tokens_reports_them_if_asked_to() -> None:
         "Wörter",
         " in",
     ]
+
+
+def test_a_whole_answer_is_not_cut_at_the_tasks_limit(tmp_path) -> None:
+    """It was paid for whole, so the teacher alone is judged by all of it."""
+    chain = recorded(write_log(tmp_path / "log.jsonl", 4))
+    found = sweep(chain, replace(task(4), max_tokens=5), lengths=[3], progress=False)
+    assert found.teacher.accuracy == 1
+    assert found.teacher.teacher.completion_tokens > 4 * 5

@@ -1,0 +1,309 @@
+r"""Make docs/measurements/recorded-teachers.md: what a student saves on answers of cloud models.
+
+Each run is a sweep over recorded answers, named TASK-TEACHER-STUDENT, such as
+
+    langchain-gkt sweep --recorded gpt-4.jsonl --task gsm8k --data test.jsonl --student FOLDER \
+        --agreement 5 --lengths 20,40 --out runs/recorded/gsm8k-gpt-4-qwen15
+    python examples/real_models/recorded.py
+
+The figures of the runs are kept in examples/real_models/recorded, from which the page is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any, NamedTuple
+
+from langchain_gkt.evaluation import Sweep, load_run
+from langchain_gkt.evaluation.results.answer_table import TEACHER_ALONE
+from langchain_gkt.evaluation.results.any_way import choose_any_way, oracle, random_router
+from langchain_gkt.evaluation.results.choice import halves
+from langchain_gkt.evaluation.results.outcomes import OutcomeMatrix, most_accurate
+from langchain_gkt.reporting.charts import COLOURS, new_figure, percent_axis, write_figure
+from langchain_gkt.reporting.table import Table
+
+DOCS = Path(__file__).parents[2] / "docs"
+SUMMARIES = Path(__file__).parent / "recorded"
+BUDGETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+SHOWN = ("0.2", "0.4", "0.6", "0.8")
+SPLITS = 10
+KEPT = 0.95
+_LOOKS = {
+    "agreement": ("D", COLOURS[5], "-"),
+    "confidence": ("^", COLOURS[3], "-"),
+    "random router": ("", "#666666", ":"),
+    "oracle": ("", COLOURS[0], "--"),
+}
+
+HEAD = """# Recorded cloud teachers
+
+{summary}
+
+Written by `make results-recorded`. The runs are of {date}. The teachers' answers were recorded by
+others, so no call was made: see [Recorded teachers](../recorded-teachers.md). The student reads
+all worked examples, and the teacher reads none of them.
+
+{tasks}
+
+## How to read it
+
+- For each budget, half of the rows chooses the most accurate threshold that costs no more, and
+  the other half tests it. The figures are means over {splits} splits and both directions.
+- *agreement*: the student answers five times at temperature 0.7. The teacher writes the whole
+  answer where too few say the same. Else their most common answer is shown.
+- *confidence*: the teacher writes the whole answer where the student is unsure of its first
+  tokens.
+- *over lots*: points of accuracy over a random router, which draws lots between student and
+  teacher, at the same price.
+- *oracle*: asks only where the student is wrong and the teacher right. Nobody can, and it shows
+  what is left to win.
+- The cheapest way to ask the teacher alone is a line of its own where its answers to a shorter
+  prompt were recorded too: compare the columns *alone* and *$ per 1,000*.
+- Bills are of the teacher's own prompt and completion tokens, at the price of the table. The
+  student is free.
+"""
+
+
+class Line(NamedTuple):
+    """One way on unseen rows, within a budget; shares of the teacher's bill and accuracies."""
+
+    bill: float
+    accuracy: float
+    random: float
+    oracle: float
+
+
+def condense(found: Sweep) -> dict[str, Any]:
+    """Take the figures of a run.
+
+    Args:
+        found: The sweep over recorded answers.
+
+    Returns:
+        Plain values.
+    """
+    outcomes, settings = found.outcomes, found.manifest["settings"]
+    lines = {
+        "agreement": lambda seen: [v for g in found.gates for v in outcomes.gates(seen, [g])],
+        "confidence": outcomes.gates,
+    }
+    shares = [signals["agreement"] for signals in outcomes.signals]
+    votes = outcomes.point("vote of 5")
+    return {
+        "date": found.manifest["sessions"][-1]["started"][:10],
+        "task": settings["task"]["name"],
+        "rows": len(outcomes.rows),
+        "teacher": settings["teacher"][0]["model"],
+        "prices": settings["prices"]["teacher"],
+        "right": {
+            "student": outcomes.point(0).accuracy,
+            "vote": votes.accuracy,
+            "teacher": outcomes.point(TEACHER_ALONE).accuracy,
+            **{str(n): outcomes.point(n).accuracy for n in outcomes.lengths if n},
+        },
+        "of_bill": {
+            str(n): outcomes.point(n).cost / outcomes.point(TEACHER_ALONE).cost
+            for n in outcomes.lengths
+            if n
+        },
+        "dollars_per_thousand": outcomes.point(TEACHER_ALONE).cost,
+        "teacher_tokens": [
+            found.teacher.teacher.prompt_tokens / found.teacher.rows,
+            found.teacher.teacher.completion_tokens / found.teacher.rows,
+        ],
+        "agreeing": [_agreeing(shares, votes.rights, number / 5) for number in range(1, 6)],
+        "lines": {name: _line(outcomes, gates) for name, gates in lines.items()},
+        "kept": _cheapest(found),
+    }
+
+
+def _agreeing(shares: Sequence[float], right: Sequence[bool], share: float) -> list[int]:
+    """Return of how many rows so many answers agree, and how many of those are right."""
+    rows = [
+        is_right for one, is_right in zip(shares, right, strict=True) if abs(one - share) < 0.01
+    ]
+    return [len(rows), sum(rows)]
+
+
+def _splits(outcomes: OutcomeMatrix) -> Iterator[tuple[list[int], list[int]]]:
+    for seed in range(SPLITS):
+        first, second = halves(outcomes.rows, seed)
+        yield first, second
+        yield second, first
+
+
+def _line(
+    outcomes: OutcomeMatrix, gates: Callable[[Sequence[int]], Sequence[Any]]
+) -> dict[str, list[float]]:
+    """Return by budget what the best threshold on seen rows gives on unseen ones."""
+    found: dict[str, list[Line]] = {str(budget): [] for budget in BUDGETS}
+    for seen, unseen in _splits(outcomes):
+        points = [outcomes.point(0, only=seen)]
+        points += [outcomes.point(TEACHER_ALONE, gate, only=seen) for gate in gates(seen)]
+        whole = outcomes.point(TEACHER_ALONE, only=seen).cost
+        base = outcomes.point(TEACHER_ALONE, only=unseen).cost
+        for budget in BUDGETS:
+            best = most_accurate([p for p in points if p.cost <= budget * whole])
+            tested = outcomes.point(best.length, best.gate, only=unseen)
+            rivals = (way(outcomes, tested.cost, unseen) for way in (random_router, oracle))
+            accuracies = (rival.accuracy for rival in rivals)
+            found[str(budget)].append(Line(tested.cost / base, tested.accuracy, *accuracies))
+    return {
+        budget: [round(mean(values), 4) for values in zip(*lines, strict=True)]
+        for budget, lines in found.items()
+    }
+
+
+def _cheapest(found: Sweep) -> list[float]:
+    """Return what the cheapest way that keeps 95% on the seen rows keeps and pays on others."""
+    kept = []
+    for seed in range(SPLITS):
+        loss = (1 - KEPT) * found.outcomes.point(TEACHER_ALONE).accuracy
+        choice = choose_any_way({"": found.measured}, max_loss=loss, seed=seed)
+        kept.append((choice.kept or 0.0, choice.bill or 0.0))
+    return [round(mean(values), 4) for values in zip(*kept, strict=True)]
+
+
+# --- the page ---
+
+
+def write(summaries: Mapping[str, Mapping[str, Any]], docs: Path) -> None:
+    """Write the page and its pictures.
+
+    Args:
+        summaries: What `condense` made of each run, by the run's name.
+        docs: The folder of the docs.
+    """
+    for folder in (docs / "measurements", docs / "images"):
+        folder.mkdir(parents=True, exist_ok=True)
+    tasks = sorted({one["task"] for one in summaries.values()})
+    parts = []
+    for task in tasks:
+        mine = {name: one for name, one in summaries.items() if one["task"] == task}
+        pictures = []
+        for name, one in mine.items():
+            write_figure(_chart(one), docs / "images" / f"recorded-{name}.svg", name, "svg")
+            pictures.append(f"![{_title(one)}](../images/recorded-{name}.svg)")
+        table, agreeing = _table(mine).markdown(), _agreement_table(mine).markdown()
+        parts.append("\n\n".join([f"## {task}", table, *pictures, agreeing]))
+    text = HEAD.format(
+        summary="\n".join(f"- {line}" for line in _summary(summaries)),
+        date=" and ".join(sorted({one["date"] for one in summaries.values()})),
+        tasks="\n\n".join(parts),
+        splits=SPLITS,
+    )
+    (docs / "measurements" / "recorded-teachers.md").write_text(text, encoding="utf-8")
+
+
+def _title(one: Mapping[str, Any]) -> str:
+    return f"{one['teacher']} on {one['task']}"
+
+
+def _summary(summaries: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    lines = []
+    for one in summaries.values():
+        gains = [100 * (a - r) for _, a, r, _ in one["lines"]["agreement"].values()]
+        kept, bill = one["kept"]
+        lines.append(
+            f"{_title(one)}, {one['rows']} rows: agreement is {min(gains):+.1f} to "
+            f"{max(gains):+.1f} points over a random router at bills from 10% to 90%. The cheapest "
+            f"way that keeps {KEPT:.0%} on seen rows keeps {kept:.0%} at {bill:.0%} of the bill on "
+            "unseen ones."
+        )
+    return lines
+
+
+def _table(runs: Mapping[str, Mapping[str, Any]]) -> Table:
+    lines = []
+    for one in runs.values():
+        right = one["right"]
+        prompt, completion = one["teacher_tokens"]
+        for way, budgets in one["lines"].items():
+            lines.append(
+                {
+                    "teacher": one["teacher"],
+                    "alone": f"{right['teacher']:.1%}",
+                    "tokens": f"{prompt:.0f} + {completion:.0f}",
+                    "$ per 1,000": f"{one['dollars_per_thousand']:.4f}",
+                    "student": f"{right['student']:.1%}, vote {right['vote']:.1%}",
+                    "gate": way,
+                    **{f"within {float(b):.0%}": _cell(budgets[b]) for b in SHOWN},
+                }
+            )
+    rows = next(iter(runs.values()))["rows"]
+    prices = next(iter(runs.values()))["prices"]
+    return Table.of(
+        lines,
+        title=f"Accuracy on unseen rows within a share of the bill (over lots), {rows} rows",
+        notes=[
+            f"price: {prices['input_mtok']} and {prices['output_mtok']} dollars for a million "
+            "prompt and completion tokens"
+        ],
+    )
+
+
+def _cell(line: Sequence[float]) -> str:
+    bill, accuracy, drawn, _ = line
+    return f"{accuracy:.1%} at {bill:.0%} ({100 * (accuracy - drawn):+.1f})"
+
+
+def _agreement_table(runs: Mapping[str, Mapping[str, Any]]) -> Table:
+    one = next(iter(runs.values()))
+    return Table(
+        title="The student's answers that agree, and how many of them are right",
+        head=["of five", "rows", "right"],
+        rows=[
+            [str(number), str(rows), f"{right / rows:.0%}" if rows else "-"]
+            for number, (rows, right) in enumerate(one["agreeing"], 1)
+        ],
+    )
+
+
+def _chart(one: Mapping[str, Any]) -> Any:
+    figure, [axes] = new_figure()
+    ends = [(0.0, one["right"]["student"]), (1.0, one["right"]["teacher"])]
+    agreement = one["lines"]["agreement"].values()
+    drawn = {
+        **{
+            name: [(bill, accuracy) for bill, accuracy, *_ in budgets.values()]
+            for name, budgets in one["lines"].items()
+        },
+        "random router": ends,
+        "oracle": sorted((bill, best) for bill, _, _, best in agreement),
+    }
+    for name, points in drawn.items():
+        marker, colour, style = _LOOKS[name]
+        axes.plot(*zip(*points, strict=True), marker=marker, color=colour, ls=style, label=name)
+    axes.set(xlabel="share of the teacher's bill", ylabel="accuracy, unseen rows", xlim=(0, 1))
+    axes.set_title(f"{_title(one)}, {one['rows']} rows", loc="left")
+    percent_axis(axes)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+def main() -> None:
+    """Condense the runs, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=Path, default=Path("runs/recorded"))
+    parser.add_argument("--summaries", type=Path, default=SUMMARIES)
+    parser.add_argument("--docs", type=Path, default=DOCS)
+    args = parser.parse_args()
+    args.summaries.mkdir(parents=True, exist_ok=True)
+    for manifest in sorted(args.runs.glob("*/manifest.json")):
+        found = load_run(str(manifest.parent))
+        if isinstance(found, Sweep):
+            text = json.dumps(condense(found), indent=1)
+            name = f"{manifest.parent.name}.json"
+            (args.summaries / name).write_text(f"{text}\n", encoding="utf-8")
+    files = sorted(args.summaries.glob("*.json"))
+    if not files:
+        parser.error(f"there is no run in {args.runs}; --runs names the folder of the sweeps")
+    write({file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}, args.docs)
+
+
+if __name__ == "__main__":
+    main()
