@@ -1,0 +1,47 @@
+"""The script that makes the page of recorded teachers, on the embedded pair."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from langchain_gkt import AgreementGate, GuidedKnowledgeTransferChain, RecordedTeacher
+from langchain_gkt.costs import Price
+from langchain_gkt.demo.pair import STUDENT
+from langchain_gkt.evaluation import load_task, sweep
+
+SCRIPT = Path(__file__).parents[3] / "examples" / "real_models" / "recorded.py"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*cut approximately:UserWarning")
+def test_runs_leave_summaries_from_which_the_page_is_written(tmp_path) -> None:
+    task = load_task("word_problems", rows=8)
+    answers = {row["question"]: f"The answer is {row['answer']}." for row in task.rows}
+    teacher = RecordedTeacher.from_answers(answers, model_name="big")
+    chain = GuidedKnowledgeTransferChain(teacher=teacher, student=STUDENT)
+    sweep(
+        chain,
+        task,
+        lengths=[0],
+        gates=[AgreementGate(samples=5)],
+        teacher_price=Price(input_mtok="1", output_mtok="4"),
+        out=tmp_path / "runs" / "words-big-student",
+        progress=False,
+    )
+    chain.student.close()
+    places = [f"--{name}={tmp_path / name}" for name in ("runs", "summaries", "docs")]
+    subprocess.run([sys.executable, str(SCRIPT), *places], check=True, capture_output=True)
+    page = (tmp_path / "docs" / "measurements" / "recorded-teachers.md").read_text()
+    kept = json.loads((tmp_path / "summaries" / "words-big-student.json").read_text())
+    assert kept["right"]["teacher"] == 1
+    assert sum(rows for rows, _ in kept["agreeing"]) <= 8
+    assert "big on word_problems, 8 rows: agreement is" in page
+    assert (tmp_path / "docs" / "images" / "recorded-words-big-student.svg").exists()
+    nothing = [sys.executable, str(SCRIPT), "--runs=none", f"--summaries={tmp_path / 'none'}"]
+    failed = subprocess.run(nothing, check=False, capture_output=True, text=True)
+    assert "there is no run in none" in failed.stderr
