@@ -19,6 +19,7 @@ from pydantic_core import ArgsKwargs
 
 from langchain_gkt.errors import explain, refuse_unknown, whole_number
 from langchain_gkt.gates import ConfidenceGate, Gate, LearnedGate, Predictor, calibrate, gate_from
+from langchain_gkt.gates.agreement import tool_gate_from
 from langchain_gkt.prompts.base import check_teacher_prompt
 from langchain_gkt.prompts.plain_data import from_data, name_prompt, to_data
 from langchain_gkt.students.voting import check_answer_of
@@ -94,6 +95,12 @@ def _check_answer_of(value: Any) -> Any:
     return None if value is None else check_answer_of(value)
 
 
+def _check_teacher_tools(value: Any) -> Any:
+    if isinstance(value, str) or not all(isinstance(name, str) for name in value):
+        raise ValueError(f"GuidancePolicy.teacher_tools must be names of tools, not {value!r}")
+    return tuple(value)
+
+
 @checked_dataclass(frozen=True, kw_only=True)
 class GuidancePolicy:
     """Whether the teacher is asked, how many tokens it writes, and where its text is cut.
@@ -132,6 +139,10 @@ class GuidancePolicy:
         samples: How often the student writes its part of an answer; with 2 or more the most
             common answer is shown. None for the chain's ``samples``.
         answer_of: What makes two answers the same; None for the chain's ``answer_of``.
+        tools: Who makes tool calls. ``teacher``, or an `AgreementGate`: the student writes the
+            turn ``samples`` times, and if ``at_least`` of them make the same calls, which keep to
+            the tools' schemas, the teacher is not asked.
+        teacher_tools: Names of tools that the teacher alone may call, such as those that pay.
 
     Raises:
         ValueError: If a value makes no sense; the message names the field and what it takes.
@@ -153,6 +164,8 @@ class GuidancePolicy:
     ladder: Annotated[tuple[Rung, ...] | None, BeforeValidator(_check_ladder)] = None
     samples: Annotated[int | None, BeforeValidator(_check_samples)] = None
     answer_of: Annotated[Any, BeforeValidator(_check_answer_of)] = None
+    tools: Annotated[Any, BeforeValidator(tool_gate_from)] = "teacher"
+    teacher_tools: Annotated[tuple[str, ...], BeforeValidator(_check_teacher_tools)] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -264,9 +277,10 @@ class GuidancePolicy:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         values["predictor"] = self.predictor and dataclasses.asdict(self.predictor)
         values["gate"] = self.gate and self.gate.to_dict()
-        # Left out if they are None: files and runs written before know nothing of them.
-        for name in ("gate", "ladder", "samples", "answer_of"):
-            if values[name] is None:
+        values["tools"] = None if self.tools == "teacher" else self.tools.to_dict()
+        # Left out if they say nothing: files and runs written before know nothing of them.
+        for name in ("gate", "ladder", "samples", "answer_of", "tools", "teacher_tools"):
+            if not values[name]:
                 del values[name]
         return {**values, "teacher_prompt": name_prompt(self.teacher_prompt)}
 

@@ -19,8 +19,9 @@ from langchain_gkt.chain.callbacks.handlers import child_config, hides_child_run
 from langchain_gkt.chain.reliability.breaker import CircuitBreaker
 from langchain_gkt.chain.reliability.deadline import Deadline, check_timeout
 from langchain_gkt.chain.strategy import Strategy, strategy_of
+from langchain_gkt.chain.tool_policy import check_tool_policy
 from langchain_gkt.errors import refuse_unknown, whole_number
-from langchain_gkt.gates import Gate
+from langchain_gkt.gates import AgreementGate, Gate
 from langchain_gkt.guidance import GuidancePolicy, as_policy
 from langchain_gkt.metadata import Mode, Role
 from langchain_gkt.prompts.base import TeacherPromptSequence, check_teacher_prompt
@@ -127,6 +128,8 @@ def checked_fields(values: dict[str, Any], known: Iterable[str], owner: str) -> 
     values = {**values, "student": loaded, "student_kwargs": {}, "guidance": policy}
     if policy is not None and policy.active_gate is not None:
         policy.active_gate.require(student_of(loaded))
+    if policy is not None:
+        check_tool_policy(policy, student_of(loaded))
     if policy is not None and policy.tokens is not None:
         tokens = values.get("guidance_tokens")
         if tokens not in (None, policy.tokens):
@@ -208,6 +211,7 @@ class CallSettings:
         teacher_may_answer: Whether the teacher answers the whole turn if the student fails.
         breaker: Leaves a teacher alone that keeps failing; None for nothing like it.
         deadline: By when the call has to end; its clock runs. None for no limit.
+        is_text_turn: Whether it is decided that the student calls no tool.
     """
 
     teacher: Runnable[Any, Any]
@@ -238,6 +242,7 @@ class CallSettings:
     teacher_may_answer: bool = False
     breaker: CircuitBreaker | None = None
     deadline: Deadline | None = None
+    is_text_turn: bool = False
 
     @classmethod
     def of(
@@ -284,7 +289,7 @@ class CallSettings:
         reserves_student_time = fall_back and strategy.student_may_answer
         if response_format := arguments.get("response_format"):
             _check_schema(schema_in(response_format), asks_teacher=strategy.asks_teacher)
-        return cls(
+        settings = cls(
             teacher=resolve(chain.teacher, None),
             student=chain.student,
             call_id=str(uuid.uuid4()),
@@ -319,6 +324,9 @@ class CallSettings:
             if timeout is None
             else Deadline(timeout, reserves_student_time=reserves_student_time),
         )
+        if settings.tools:
+            check_tool_policy(policy, student_of(chain.student), settings.teacher_tools)
+        return settings
 
     @property
     def asks_teacher(self) -> bool:
@@ -350,15 +358,28 @@ class CallSettings:
     @property
     def gate(self) -> Gate | None:
         """What decides by the question if the teacher is called; None if nothing does."""
-        # Tool calls are the teacher's, and the first tokens of an object are its braces.
-        plain = not self.tools and not self.response_format
+        # Tool calls have a gate of their own, and the first tokens of an object are its braces.
+        plain = (not self.tools or self.is_text_turn) and not self.response_format
         gate = self.policy.active_gate if plain else None
         return gate and gate.reading(self.answer_of)
 
     @property
+    def tool_gate(self) -> AgreementGate | None:
+        """What decides whether the student makes the turn's tool calls; None if nothing does."""
+        gate = self.policy.tools
+        decides = self.tools and not self.is_text_turn and not self.response_format
+        both = self.asks_teacher and self.strategy.asks_student
+        return gate if isinstance(gate, AgreementGate) and decides and both else None
+
+    @property
+    def tool_choice(self) -> Any:
+        """The caller's ``tool_choice``; None if it names none."""
+        return self.tool_arguments.get("tool_choice")
+
+    @property
     def forces_tool(self) -> bool:
         """Whether the caller wants a tool to be called."""
-        return bool(self.tools) and is_forced(self.tool_arguments.get("tool_choice"))
+        return bool(self.tools) and is_forced(self.tool_choice)
 
     @property
     def teacher_is_forced(self) -> bool:

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, model_validator
 from pydantic.dataclasses import dataclass
 
 from langchain_gkt.errors import whole_number
-from langchain_gkt.gates.base import Signals, ThresholdGate
+from langchain_gkt.gates.base import Signals, ThresholdGate, gate_from
 from langchain_gkt.modes import Amount
 from langchain_gkt.students.protocol import Student
 from langchain_gkt.students.voting import AnswerOf, check_answer_of, vote
@@ -117,3 +117,30 @@ class AgreementGate(ThresholdGate):
                 "'number', 'option', 'json' or 'text', or give answer_of= to the chain instead"
             )
         return super().to_dict()
+
+
+def tool_gate_from(given: Any) -> Any:
+    """Take what a policy's ``tools`` may be.
+
+    Args:
+        given: ``teacher``, an `AgreementGate`, or what its `AgreementGate.to_dict` returned.
+
+    Returns:
+        ``teacher`` or the gate.
+
+    Raises:
+        ValueError: If it is something else, or the gate has an ``answer_of``.
+    """
+    gate = gate_from(given) if isinstance(given, Mapping) else given
+    if gate == "teacher":
+        return gate
+    if not isinstance(gate, AgreementGate):
+        raise ValueError(
+            f"GuidancePolicy.tools must be 'teacher' or an AgreementGate, not {gate!r}"
+        )
+    if gate.answer_of is not None:
+        raise ValueError(
+            "GuidancePolicy.tools compares calls by name and arguments; leave out "
+            f"AgreementGate.answer_of={gate.answer_of!r}"
+        )
+    return gate

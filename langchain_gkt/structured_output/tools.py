@@ -66,3 +66,20 @@ def _own_parameters(tool: Any) -> dict[str, Any] | None:
     if isinstance(schema, type) and issubclass(schema, BaseModel) and not is_typeddict(schema):
         return schema.model_json_schema()
     return None
+
+
+def required_tool(choice: Any) -> str | None:
+    """Return the tool that a ``tool_choice``, in any provider's form, demands.
+
+    Args:
+        choice: The choice, or None.
+
+    Returns:
+        Its name, ``any`` for any of them, None if no call is demanded.
+    """
+    if isinstance(choice, Mapping):
+        named = choice.get("function", choice)  # of OpenAI, or of Anthropic
+        choice = named.get("name") or choice.get("type", "auto")
+    if choice in (None, False, "auto", "none"):
+        return None
+    return "any" if choice in (True, "required") else str(choice)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator
 
 from langchain_gkt.errors import refuse_unknown
+from langchain_gkt.structured_output.tools import required_tool
 from langchain_gkt.students.tokenization.chat_template import check_template_kwargs
 
 STUDENT_VARIABLE = "GKT_STUDENT"
@@ -105,13 +106,7 @@ class GenerationSettings:
     @property
     def required_tool(self) -> str | None:
         """The name of the tool that must be called, ``any`` for any of them, None for no must."""
-        choice = self.tool_choice
-        if isinstance(choice, dict):
-            named = choice.get("function", choice)  # of OpenAI, or of Anthropic
-            choice = named.get("name") or choice.get("type", "auto")
-        if not self.offered_tools or choice in (None, False, "auto", "none"):
-            return None
-        return "any" if choice in (True, "required") else str(choice)
+        return required_tool(self.tool_choice) if self.offered_tools else None
 
 
 def model_or_env(fields: Mapping[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Tool calls that a model writes as plain JSON, bare or in a code fence."""
+"""Tool calls as models write them: between tags, in code fences, or as plain JSON."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ OPEN, CLOSE = "<tool_call>", "</tool_call>"
 """The marks of a tool call in the format of Hermes and Qwen."""
 
 _FENCED = re.compile(r"```(?:json)?\s*(.*?)\s*```", re.DOTALL)
+_TAGGED = re.compile(rf"{OPEN}(.*?)(?:{CLOSE}|\Z)", re.DOTALL)
+_FENCED_JSON = re.compile(r"```(?:json|tool_call)?\s*([\[{].*?)\s*```", re.DOTALL)
 
 
 def may_be_call(text: str, names: Collection[str]) -> bool:
@@ -21,7 +23,9 @@ def may_be_call(text: str, names: Collection[str]) -> bool:
         names: Names of the tools that may be called.
     """
     head = "".join(text.split())
-    starts = (f'{fence}{{"name":"{name}"' for fence in ("", "```", "```json") for name in names)
+    # Qwen's coder models double the braces, as an example in their template does.
+    opened = [f"{fence}{brace}" for fence in ("", "```", "```json") for brace in ("{", "{{")]
+    starts = (f'{start}"name":"{name}"' for start in opened for name in names)
     return any(start.startswith(head) or head.startswith(start) for start in starts)
 
 
@@ -49,10 +53,69 @@ def whole_call(text: str, names: Collection[str]) -> dict[str, Any] | None:
     """
     fenced = _FENCED.fullmatch(text.strip())
     try:
-        call = json.loads(fenced[1] if fenced else text)
+        call = json.loads(_single_braces(fenced[1] if fenced else text.strip()))
     except ValueError:
         return None
     if not isinstance(call, dict) or call.keys() != {"name", "arguments"}:
         return None
     known = isinstance(call["name"], str) and call["name"] in names
     return call if known and isinstance(call["arguments"], dict) else None
+
+
+def written_calls(text: str) -> list[dict[str, Any]] | None:
+    """Return the tool calls that a text holds, whether or not there are tools of their names.
+
+    They may stand between tags, in code fences with or without words around them, or be the
+    whole text: one object, several, or a list.
+
+    Args:
+        text: A whole answer.
+
+    Returns:
+        Dicts with ``name`` and ``arguments``; an empty list for a text that calls nothing, None
+        for one that begins a call which cannot be read.
+    """
+    if OPEN in text:
+        found = [_calls_of(body) for body in _TAGGED.findall(text)]
+        return [call for calls in found if calls for call in calls] if all(found) else None
+    whole = text.strip()
+    bodies = _FENCED_JSON.findall(text) or ([whole] if whole[:1] in ("{", "[") else [])
+    calls: list[dict[str, Any]] = []
+    for body in bodies:
+        found_here = _calls_of(body)
+        if found_here is None and '"name"' in body:
+            return None
+        calls += found_here or []
+    return calls
+
+
+def _calls_of(body: str) -> list[dict[str, Any]] | None:
+    """Read JSON values one behind the other; None if one of them is no call."""
+    values: list[Any] = []
+    rest, decoder = _single_braces(body.strip()), json.JSONDecoder()
+    try:
+        while rest:
+            value, end = decoder.raw_decode(rest)
+            values += value if isinstance(value, list) else [value]
+            rest = rest[end:].lstrip(" \t\r\n,;")
+        calls = [_call_in(value) for value in values]
+    except (ValueError, RecursionError):
+        return None
+    return None if None in calls else calls  # type: ignore[return-value]
+
+
+def _call_in(value: Any) -> dict[str, Any] | None:
+    function = value.get("function", value) if isinstance(value, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        return None
+    arguments = function.get("arguments", function.get("parameters"))
+    if isinstance(arguments, str):
+        arguments = json.loads(arguments)
+    if not isinstance(arguments, dict):
+        return None
+    return {"name": function["name"], "arguments": arguments}
+
+
+def _single_braces(text: str) -> str:
+    """Take the outer braces off an object that is written in two pairs."""
+    return text[1:-1] if text.startswith("{{") and text.endswith("}}") else text

@@ -98,6 +98,8 @@ def test_policies_are_dataclasses_all_the_same() -> None:
         "ladder": None,
         "samples": None,
         "answer_of": None,
+        "tools": "teacher",
+        "teacher_tools": (),
     }
     other = dataclasses.replace(policy, ask=0.5)
     assert (other.tokens, other.ask, other.threshold) == (12, 0.5, 0.5)

@@ -18,8 +18,11 @@ from langchain_gkt.chain.messages import RepeatedWhitespace, text_chunk, tool_ca
 from langchain_gkt.chain.settings import CallSettings
 from langchain_gkt.chain.steps.received import received
 from langchain_gkt.errors import ConfigurationError
+from langchain_gkt.gates import AgreementGate
 from langchain_gkt.guidance import Guidance
+from langchain_gkt.structured_output.tools import required_tool
 from langchain_gkt.students.protocol import FirstToken, FirstTokenDetail, Student, student_of
+from langchain_gkt.teachers.tools import bound_arguments, tool_names
 from langchain_gkt.texts.begun_answer import begun_text
 from langchain_gkt.texts.reasoning import ReasoningFilter, answer_in
 
@@ -112,9 +115,26 @@ class StudentStep:
 
     @property
     def tools(self) -> Sequence[dict[str, Any]] | None:
-        """The tools of the call, if the student knows how to call tools."""
-        tools = self.settings.tools
-        return tools if tools and self.student.knows_tools else None
+        """The tools that the student may call by itself; None if there are none."""
+        settings = self.settings
+        if settings.is_text_turn or not settings.tools or not self.student.knows_tools:
+            return None
+        reserved = settings.policy.teacher_tools
+        return [one for one in settings.tools if not {*tool_names([one])} & {*reserved}] or None
+
+    @property
+    def tools_behind_teacher(self) -> Sequence[dict[str, Any]] | None:
+        """The tools that it may call behind words of the teacher: none if calls are voted on."""
+        return self.tools if self.settings.policy.tools == "teacher" else None
+
+    @property
+    def lacks_demanded_tool(self) -> bool:
+        """Whether the caller demands a call that the student cannot make by itself."""
+        names = tool_names(self.tools or ())
+        demanded = required_tool(self.settings.tool_choice)
+        return self.settings.forces_tool and not (
+            demanded in names or (demanded == "any" and names)
+        )
 
     @property
     def student(self) -> Student:
@@ -155,8 +175,10 @@ class StudentStep:
         }
         guidance_room = settings.limit or 0 if asks_teacher else 0
         forced: dict[str, Any] = {}
-        if self.tools and settings.forces_tool and (settings.fall_back or not asks_teacher):
-            forced["tool_choice"] = settings.tool_arguments["tool_choice"]
+        reserved = required_tool(settings.tool_choice) in settings.policy.teacher_tools
+        may_have_to = (settings.fall_back and not reserved) or not asks_teacher
+        if self.tools and settings.forces_tool and may_have_to:
+            forced["tool_choice"] = settings.tool_choice
         reserved = student.check(messages, reserve=guidance_room, **arguments, **forced)
         if forced:  # only if no teacher makes the call it takes the student's tokens
             reserved = 0
@@ -172,6 +194,7 @@ class StudentStep:
             )
         if not asks_teacher:
             return reserved, nullcontext()
+        arguments["tools"] = self.tools_behind_teacher
         return reserved, student.prefill(messages, **arguments)
 
     def model_call(
@@ -251,6 +274,31 @@ class StudentStep:
             partial(student.asample, call.messages, samples, **arguments),
         )
 
+    def sampled_turns(self, messages: list[BaseMessage], gate: AgreementGate) -> BlockingWork:
+        """Have the student write a turn several times, and call tools in it.
+
+        Args:
+            messages: The conversation.
+            gate: Says how often, and at what temperature.
+
+        Returns:
+            The request; its result is a list of replies.
+        """
+        settings, student = self.settings, self.student
+        chosen = {} if settings.tool_choice is None else {"tool_choice": settings.tool_choice}
+        arguments = {
+            **settings.stop_arguments,
+            **bound_arguments(student.chat_model.bind_tools(settings.tools, **chosen)),
+            "config": settings.child("student"),
+            "temperature": gate.temperature,
+        }
+        if settings.max_tokens is not None:
+            arguments["max_tokens"] = settings.max_tokens
+        return BlockingWork(
+            partial(student.sample, messages, gate.samples, **arguments),
+            partial(student.asample, messages, gate.samples, **arguments),
+        )
+
     def _model(self, guidance: Guidance | None) -> Runnable[Any, Any]:
         """Return the student, with the tools of the call if it knows tools."""
         settings = self.settings
@@ -258,14 +306,19 @@ class StudentStep:
         if not self.student.names_weights and model.cache is None:
             # Others may look alike to LangChain's cache; the chain's own entry is enough.
             model = copy_model(model, {"cache": False})
-        if tools := self.tools:
+        if tools := self.tools_behind_teacher if guidance else self.tools:
             # The choice was the teacher's: begun text is no tool call that could be forced.
-            choice = None if guidance else settings.tool_arguments.get("tool_choice")
+            choice = None if guidance else settings.tool_choice
             model = model.bind_tools(tools, tool_choice=choice)
-        elif settings.tools and guidance is None and not settings.asks_teacher:
+        elif (
+            settings.tools
+            and guidance is None
+            and not settings.asks_teacher
+            and (settings.forces_tool or not self.student.knows_tools)
+        ):
             raise NotImplementedError(
                 "without a teacher (mode='student', guidance_tokens=0) tools need a student "
-                "whose chat template knows tools"
+                "whose chat template knows tools, and that are none of GuidancePolicy.teacher_tools"
             )
         return model  # type: ignore[no-any-return]
 

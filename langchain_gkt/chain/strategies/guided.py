@@ -24,6 +24,7 @@ from langchain_gkt.chain.strategies.steps import (
     show_reply,
     show_teacher,
 )
+from langchain_gkt.chain.strategies.tool_calls import student_calls
 from langchain_gkt.chain.strategy import strategy
 from langchain_gkt.gates import Amount, Gate
 from langchain_gkt.guidance import Guidance, Rung
@@ -39,6 +40,10 @@ def guided(settings: CallSettings, messages: list[BaseMessage], *, streaming: bo
         streaming: Whether the models are streamed.
     """
     answer = Answer(settings=settings, messages=messages, streaming=streaming)
+    if (yield from student_calls(answer)):
+        yield last_chunk(answer)
+        return
+    settings = answer.settings
     gate, ladder = settings.gate, settings.policy.ladder
     if gate is not None and ladder is not None and settings.asks_teacher:
         yield from _climb(answer, gate, ladder)

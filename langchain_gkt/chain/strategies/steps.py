@@ -169,7 +169,7 @@ def _fallback(settings: CallSettings, error: Exception | None) -> str | None:
         if error.student_may_answer and may:
             return f"BudgetExceeded: {error}"
         raise error
-    may = may and not (settings.forces_tool and not StudentStep(settings).tools)
+    may = may and not StudentStep(settings).lacks_demanded_tool
     if is_refusal(error):
         if settings.on_refusal == "student" and may:
             return bounded(f"the teacher refused: {error}")

@@ -1,0 +1,95 @@
+"""Tool calls by agreement: the student makes a turn's calls if enough of its samples agree."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Generator
+from dataclasses import replace
+from typing import Any
+
+from langchain_core.messages import AIMessage
+from langchain_core.messages.tool import tool_call
+
+from langchain_gkt.chain.messages import tool_call_chunk_of
+from langchain_gkt.chain.steps.received import received
+from langchain_gkt.chain.steps.student_step import StudentStep
+from langchain_gkt.chain.strategies.answer import Answer
+from langchain_gkt.chain.strategies.steps import leave_to_teacher
+from langchain_gkt.gates import AgreementGate
+from langchain_gkt.students.call_voting import CallVote, vote_on_calls
+
+
+def student_calls(answer: Answer) -> Generator[Any, Any, bool]:
+    """Have the student make the turn, if the policy lets its samples decide and they agree.
+
+    If they agree that no tool is called, the answer's settings say so, and the turn is a question
+    like any other.
+
+    Args:
+        answer: The answer; samples are counted in it.
+
+    Returns:
+        Whether the turn is made. If not, it is answered as without a vote.
+
+    Raises:
+        StudentError: If the student fails, and the teacher may not answer instead.
+    """
+    settings = answer.settings
+    gate, choice = settings.tool_gate, settings.tool_choice
+    if gate is None:
+        return False
+    if choice == "none" or choice == {"type": "none"}:
+        answer.settings = replace(settings, is_text_turn=True)
+        return False
+    if StudentStep(settings).lacks_demanded_tool:  # it is the teacher's, whatever agrees
+        return False
+    vote = yield from _voted(answer, gate)
+    if vote is None or gate.decide({"agreement": vote.agreement}) != "none":
+        return False
+    if not vote.calls:
+        answer.settings = replace(settings, is_text_turn=True)
+        return False
+    if {call["name"] for call in vote.calls} & {*settings.policy.teacher_tools}:
+        return False
+    reply = _with_calls(vote)
+    answer.amount = "none"
+    answer.take(reply)
+    yield tool_call_chunk_of(reply, reply.content)
+    return True
+
+
+def _voted(answer: Answer, gate: AgreementGate) -> Generator[Any, Any, CallVote | None]:
+    """Have the student write the turn several times; None if the teacher takes over."""
+    settings = answer.settings
+    try:
+        replies = yield StudentStep(settings).sampled_turns(answer.messages, gate)
+    except Exception as error:  # noqa: BLE001  whatever a student raises
+        leave_to_teacher(answer, error)
+        return None
+    replies = [received(settings, reply, "student") for reply in replies]
+    answer.note_drafts(replies)
+    vote = vote_on_calls(
+        replies,
+        settings.tools,
+        choice=settings.tool_choice,
+        parallel=settings.tool_arguments.get("parallel_tool_calls") is not False,
+    )
+    answer.agreement = answer.signals["tool_agreement"] = vote.agreement
+    return vote
+
+
+def _with_calls(vote: CallVote) -> AIMessage:
+    """Return the reply that a vote has chosen, with its calls as calls."""
+    reply: Any = vote.reply
+    ids = [call["id"] for call in reply.tool_calls]
+    ids += [f"call_{uuid.uuid4().hex[:24]}" for _ in (vote.calls or [])[len(ids) :]]
+    return AIMessage(
+        # A call that was written as text is no text to show.
+        content=reply.text if reply.tool_calls else "",
+        tool_calls=[
+            tool_call(name=call["name"], args=call["arguments"], id=own_id)
+            for call, own_id in zip(vote.calls or [], ids, strict=True)
+        ],
+        usage_metadata=reply.usage_metadata,
+        response_metadata={**reply.response_metadata, "finish_reason": "tool_calls"},
+    )

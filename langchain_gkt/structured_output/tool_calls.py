@@ -1,0 +1,88 @@
+"""What makes two sets of tool calls the same, and whether they keep to their tools' schemas."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_gkt.structured_output.schema import in_order, target_of
+
+
+def fitting_calls(
+    calls: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]] | None:
+    """Check calls against the schemas of their tools.
+
+    Args:
+        calls: Dicts with ``name`` and ``arguments``.
+        tools: The bound tools, in OpenAI's form.
+
+    Returns:
+        The calls, their arguments in the order of the schema and whole numbers as integers where
+        it asks for them; None if a tool is not bound, or arguments break its schema or cannot be
+        checked.
+
+    Raises:
+        ImportError: If llguidance (extra ``structured``) is missing.
+    """
+    from langchain_gkt.structured_output.grammar import json_grammar, valid_prefix
+
+    schemas, fitting = _schemas(tools), []
+    for call in calls:
+        if (schema := schemas.get(call["name"])) is None:
+            return None
+        arguments = in_order(call["arguments"], schema, schema)
+        try:
+            text = json.dumps(arguments, ensure_ascii=False)
+            fits = valid_prefix(text, json_grammar(schema)) == (text, True)
+        except (ValueError, RecursionError):  # half a character, or a schema without a grammar
+            fits = False
+        if not fits:
+            return None
+        fitting.append({"name": call["name"], "arguments": arguments})
+    return fitting
+
+
+def calls_key(calls: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]]) -> str:
+    """Return what is equal for calls that do the same.
+
+    The order of calls and of properties makes no difference, nor does an argument that is left
+    out or given with its default. 1 and 1.0 are the same, 1 and true are not.
+
+    Args:
+        calls: What `fitting_calls` returned.
+        tools: The bound tools, in OpenAI's form.
+    """
+    schemas = _schemas(tools)
+    said = [
+        [call["name"], _filled(call["arguments"], schemas[call["name"]], schemas[call["name"]])]
+        for call in calls
+    ]
+    return json.dumps(sorted(json.dumps(one, sort_keys=True) for one in said))
+
+
+def _schemas(tools: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    nothing = {"type": "object", "properties": {}}
+    functions = [tool["function"] for tool in tools if "function" in tool]
+    return {function["name"]: function.get("parameters") or nothing for function in functions}
+
+
+def _filled(value: Any, schema: Any, root: dict[str, Any]) -> Any:
+    """Add the defaults of properties that are left out, and write whole numbers as integers."""
+    schema = schema if isinstance(schema, dict) else {}
+    if str(schema.get("$ref", "")).startswith("#/"):
+        schema = target_of(schema["$ref"], root)
+    if isinstance(value, list):
+        return [_filled(item, schema.get("items"), root) for item in value]
+    if isinstance(value, dict):
+        known = schema.get("properties") or {}
+        left_out = {
+            name: inner["default"]
+            for name, inner in known.items()
+            if name not in value and isinstance(inner, dict) and "default" in inner
+        }
+        return {
+            name: _filled(one, known.get(name), root) for name, one in {**left_out, **value}.items()
+        }
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -1,0 +1,82 @@
+"""Votes on tool calls: what most of several turns do, and how many do the same."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.messages import AIMessage
+
+from langchain_gkt.structured_output.tool_calls import calls_key, fitting_calls
+from langchain_gkt.structured_output.tools import required_tool
+from langchain_gkt.texts.tool_text import written_calls
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallVote:
+    """What several turns do.
+
+    Attributes:
+        calls: The calls that most make, dicts with ``name`` and ``arguments``; empty if most
+            call nothing, None if no turn can be used.
+        reply: The first of the turns that make them; None likewise.
+        agreement: The share of all turns that do the same, from 0 to 1.
+    """
+
+    calls: list[dict[str, Any]] | None
+    reply: AIMessage | None
+    agreement: float
+
+
+def vote_on_calls(
+    replies: Sequence[AIMessage],
+    tools: Sequence[dict[str, Any]],
+    *,
+    choice: Any = None,
+    parallel: bool = True,
+) -> CallVote:
+    """Count what turns do. Of two that are equally frequent the earlier one wins.
+
+    A turn agrees with none if it was cut by its token limit, writes a call that cannot be read,
+    names a tool that is not bound, breaks a schema, or is not what the caller demands.
+
+    Args:
+        replies: The turns.
+        tools: The bound tools, in OpenAI's form.
+        choice: The ``tool_choice``.
+        parallel: Whether a turn may make several calls.
+
+    Returns:
+        The result.
+
+    Raises:
+        ImportError: If llguidance (extra ``structured``) is missing.
+    """
+    made = [_calls_of(reply, tools, required_tool(choice), parallel) for reply in replies]
+    keys = [None if calls is None else calls_key(calls, tools) for calls in made]
+    counts = Counter(key for key in keys if key is not None)
+    if not counts:
+        return CallVote(calls=None, reply=None, agreement=0.0)
+    most, count = counts.most_common(1)[0]
+    first = keys.index(most)
+    return CallVote(calls=made[first], reply=replies[first], agreement=count / len(replies))
+
+
+def _calls_of(
+    reply: AIMessage, tools: Sequence[dict[str, Any]], demanded: str | None, parallel: bool
+) -> list[dict[str, Any]] | None:
+    text = str(reply.text)
+    cut = reply.response_metadata.get("finish_reason") == "length"
+    if cut or reply.invalid_tool_calls or not (reply.tool_calls or text.strip()):
+        return None
+    calls: list[dict[str, Any]] | None = [
+        {"name": call["name"], "arguments": call["args"]} for call in reply.tool_calls
+    ]
+    calls = calls or written_calls(text)
+    calls = None if calls is None else fitting_calls(calls, tools)
+    if calls is None or (len(calls) > 1 and not parallel) or (demanded and not calls):
+        return None
+    names = {call["name"] for call in calls}
+    return calls if demanded in (None, "any") or names == {demanded} else None
