@@ -133,7 +133,7 @@ class PromptBuilder:
                 f"chat_template_kwargs={dict(template_kwargs)!r} has no effect on a student "
                 "without a chat template; leave it out"
             )
-        text = _plain_text(_tools_as_text(conversation))
+        text = _plain_text(tools_as_text(conversation))
         if prefill and text[-1:].strip():
             # After "A:" comes a blank, after a question a new line.
             if not text.endswith(":"):
@@ -155,7 +155,7 @@ class PromptBuilder:
         """Return a conversation's ids by the chat template, and what it wrote last."""
         template, offered = self.template, None
         if not template.knows_tools:
-            conversation = _tools_as_text(conversation)
+            conversation = tools_as_text(conversation)
         elif tools:
             offered = list(tools)
         arranged, header = template.arrange(conversation, offered, arguments)
@@ -231,7 +231,7 @@ class PromptBuilder:
         return ids
 
 
-def _tools_as_text(conversation: Sequence[BaseMessage]) -> list[BaseMessage]:
+def tools_as_text(conversation: Sequence[BaseMessage]) -> list[BaseMessage]:
     """Write tool calls and results as text, for a template that has no place for them."""
     if not any(isinstance(m, ToolMessage) or getattr(m, "tool_calls", None) for m in conversation):
         return list(conversation)

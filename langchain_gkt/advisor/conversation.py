@@ -1,0 +1,131 @@
+"""What an adviser reads of an agent's conversation, and what in it calls for advice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+)
+from langchain_core.messages.utils import merge_message_runs
+from typing_extensions import TypedDict
+
+from langchain_gkt.students.prompting import tools_as_text
+
+AdviceKind = Literal["plan", "tool_error", "repeated_call", "low_agreement", "asked"]
+"""Why the teacher was asked for advice."""
+
+ROLE = (
+    "You advise an assistant that is less able than you. It alone talks to the user and calls the "
+    "tools. Be brief and concrete: the assistant reads nothing but your words."
+)
+REQUESTS: dict[AdviceKind, str] = {
+    "plan": "Write a plan in short numbered steps by which the assistant can do what the user "
+    "asks. Name the tool of each step. Do not do the steps.",
+    "tool_error": "The last two calls of tools have failed. Say what is wrong with them and what "
+    "the assistant should do next.",
+    "repeated_call": "The assistant has made the same call again. Say what it should do instead.",
+    "low_agreement": "The assistant is not sure what to do next. Say which step is right.",
+    "asked": "The assistant asks you: {question}",
+}
+
+
+class Advice(TypedDict):
+    """One piece of advice, as the agent's state keeps it.
+
+    Attributes:
+        kind: Why the teacher was asked.
+        text: What it said; empty if it could not be asked.
+        question: The id of the user's message that the agent works on.
+        after: The id of the last message before it.
+    """
+
+    kind: AdviceKind
+    text: str
+    question: str
+    after: str
+
+
+def told(messages: Sequence[BaseMessage], tools: str, asked: str) -> list[BaseMessage]:
+    """Write a conversation as text, which any teacher reads without the agent's tools.
+
+    Args:
+        messages: The conversation.
+        tools: Names and descriptions of the tools; empty to leave them out.
+        asked: What the teacher is asked.
+    """
+    role = f"{ROLE}\nIts tools:\n{tools}" if tools else ROLE
+    shown = tools_as_text([m for m in messages if not isinstance(m, SystemMessage)])
+    rules = "\n\n".join(str(m.text) for m in messages if isinstance(m, SystemMessage))
+    if rules:
+        role = f"{role}\nIt was told:\n{rules}"
+    return [SystemMessage(role), *merge_message_runs([*shown, HumanMessage(asked)])]
+
+
+def question_id(state: Any) -> str:
+    """Return the id of what the user asked last.
+
+    Args:
+        state: The agent's state.
+
+    Returns:
+        The id; that of the last advice if the question is in a summary by now.
+    """
+    if asked := [m.id for m in state["messages"] if _is_question(m)]:
+        return str(asked[-1])
+    advice = state.get("advice") or []
+    return advice[-1]["question"] if advice else ""
+
+
+def given_advice(state: Any, kind: AdviceKind | None = None) -> list[Advice]:
+    """Return the advice on the question at hand.
+
+    Args:
+        state: The agent's state.
+        kind: Why it was given; None for any reason.
+    """
+    question = question_id(state)
+    given = [one for one in state.get("advice") or [] if one["question"] == question]
+    return [one for one in given if kind in (None, one["kind"])]
+
+
+def last_id(messages: Sequence[BaseMessage]) -> str:
+    """Return the id of the last message; empty without one."""
+    return str(messages[-1].id) if messages else ""
+
+
+def has_failed_twice(messages: Sequence[BaseMessage]) -> bool:
+    """Whether the last two calls of tools have failed, and the student is to go on from there."""
+    results = [m for m in _of_question(messages) if isinstance(m, ToolMessage)][-2:]
+    is_new = bool(messages) and isinstance(messages[-1], ToolMessage)
+    return is_new and len(results) == 2 and all(m.status == "error" for m in results)
+
+
+def repeats_itself(messages: Sequence[BaseMessage]) -> bool:
+    """Whether the last calls were made before, and the student is to go on from there."""
+    turns = [m for m in _of_question(messages) if isinstance(m, AIMessage) and m.tool_calls]
+    if not turns or not isinstance(messages[-1], ToolMessage):
+        return False
+    *earlier, last = ({_key(call) for call in turn.tool_calls} for turn in turns)
+    return any(last <= calls for calls in earlier)
+
+
+def _of_question(messages: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
+    """Return the messages behind the user's last question."""
+    places = [place for place, message in enumerate(messages) if _is_question(message)]
+    return messages[places[-1] :] if places else messages
+
+
+def _is_question(message: BaseMessage) -> bool:
+    is_summary = message.additional_kwargs.get("lc_source") == "summarization"
+    return isinstance(message, HumanMessage) and not is_summary
+
+
+def _key(call: Any) -> str:
+    return json.dumps([call["name"], call["args"]], sort_keys=True, default=str)
