@@ -292,8 +292,8 @@ class AdvisorMiddleware(AgentMiddleware[AdvisorState, Any, Any]):
         if plans:
             system = [request.system_message] if request.system_message else []
             text = f"A plan by an experienced adviser:\n{plans[-1]}"
-            (whole,) = with_system_text(system, text)
-            request = request.override(system_message=whole)
+            whole: Any = with_system_text(system, text)
+            request = request.override(system_message=whole[0])
         if hints:
             hint = HumanMessage(f"An experienced adviser says: {hints[-1]}")
             request = request.override(messages=[*request.messages, hint])

@@ -175,8 +175,8 @@ class StudentStep:
         }
         guidance_room = settings.limit or 0 if asks_teacher else 0
         forced: dict[str, Any] = {}
-        reserved = required_tool(settings.tool_choice) in settings.policy.teacher_tools
-        may_have_to = (settings.fall_back and not reserved) or not asks_teacher
+        is_teachers = required_tool(settings.tool_choice) in settings.policy.teacher_tools
+        may_have_to = (settings.fall_back and not is_teachers) or not asks_teacher
         if self.tools and settings.forces_tool and may_have_to:
             forced["tool_choice"] = settings.tool_choice
         reserved = student.check(messages, reserve=guidance_room, **arguments, **forced)
