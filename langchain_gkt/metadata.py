@@ -49,6 +49,7 @@ class GKTMetadata(TypedDict):
             it answered once.
         vote_fallback: Why no vote was taken though ``samples`` asked for one; None otherwise.
         signals: What the policy's gate has measured of the question, by name; empty without one.
+            ``tool_agreement``: the share of the student's turns with tools that do the same.
         call_id: The id of the call; ``gkt_call_id`` in the metadata of both child runs.
         teacher_prompt_share: About how long the prompt that the teacher was shown is, as a share
             of the whole conversation (estimated by characters); None if it was shown the whole.

@@ -71,6 +71,8 @@ def test_agents(world, capsys) -> None:
     space = run_page("agents.md", at_least=5)
     assert "the answer to this is: 5" in capsys.readouterr().out  # the agent's sum
     assert space["answer"]["structured_response"].score == 7
+    assert (space["gkt"]["finished_by"], space["gkt"]["agreement"]) == ("student", 1.0)
+    assert space["advised"]["messages"][-1].text.endswith("the answer to this is: 5.")
 
 
 def test_structured_output(world) -> None:
