@@ -20,11 +20,17 @@ from support.models.calling import (
     weather,
 )
 from support.models.fakes import WordTeacher
+from support.models.scripted import add, save_scripted
 
 from langchain_gkt import (
+    Budget,
+    BudgetExceeded,
+    CircuitBreaker,
     GuidancePolicy,
     GuidedKnowledgeTransferChain,
+    HuggingFaceStudent,
     StudentError,
+    TeacherError,
     track_costs,
 )
 from langchain_gkt.gates import AgreementGate, ConfidenceGate
@@ -35,6 +41,12 @@ OSLO = call("weather", city="Oslo")
 TEACHERS = AIMessage(
     "", tool_calls=[{"name": "weather", "args": {"city": "Bern"}, "id": "teachers"}]
 )
+
+
+@pytest.fixture(scope="module")
+def caller(tmp_path_factory) -> HuggingFaceStudent:
+    """A student of torch whose template knows tools."""
+    return HuggingFaceStudent(model=save_scripted(tmp_path_factory.mktemp("caller")))
 
 
 def pair(*texts: Any, teacher: Any = TEACHERS, tools: Any = GATE, **fields: Any):
@@ -251,3 +263,40 @@ async def test_bad_input_is_refused_by_name_before_anything_is_asked() -> None:
             student=WordTeacher(answer="", asked=[]),
             guidance=GuidancePolicy(tools=GATE),
         )
+
+
+async def test_an_open_breaker_and_a_spent_budget_leave_agreed_calls_alone() -> None:
+    breaker = CircuitBreaker(failures=1, cooldown_seconds=60)
+    chain = pair(OSLO, ROME, teacher=ConnectionError("down"), circuit_breaker=breaker)
+    for _ in range(2):
+        with pytest.raises(TeacherError):
+            chain.bind_tools([weather]).invoke("How is it in Rome?")
+    sure = chain.model_copy(
+        update={"student": WrittenStudent(says=samples(ROME), ledger=[], asked=[])}
+    )
+    message, gkt = await ask(sure)
+    assert (message.tool_calls[0]["args"], gkt["fallback"]) == ({"city": "Rome"}, None)
+    small = Budget(tokens=1, teacher_price=PRICE)
+    message, gkt = await ask(pair(ROME, budget=small))
+    assert gkt["finished_by"] == "student"
+    wavering = pair(ROME, OSLO, budget=small)
+    with pytest.raises(BudgetExceeded):
+        wavering.bind_tools([weather]).invoke("How is it in Rome?")
+    assert wavering.teacher.ledger == []
+
+
+@pytest.mark.parametrize(("how", "choice"), [("invoke", None), ("astream", "add")])
+async def test_a_real_student_calls_by_agreement(how, choice, caller) -> None:
+    chain = GuidedKnowledgeTransferChain(
+        teacher=WrittenTeacher(says=samples("no"), ledger=[]),
+        student=caller,
+        guidance=GuidancePolicy(tools=AgreementGate(samples=2, at_least=2)),
+    )
+    bound = chain.bind_tools([add], tool_choice=choice)
+    with track_costs(teacher_price=PRICE) as costs:
+        message = await answer(bound, how, "add 2 and 3")
+    gkt = message.response_metadata["gkt"]
+    assert [(c["name"], c["args"]) for c in message.tool_calls] == [("add", {"a": 2, "b": 3})]
+    assert (gkt["finished_by"], gkt["agreement"], chain.teacher.ledger) == ("student", 1.0, [])
+    bill = costs.report().student
+    assert (bill.calls, bill.completion_tokens) == (2, gkt["student_usage"]["output_tokens"])
