@@ -55,7 +55,6 @@ from langchain_gkt.students.call_voting import vote_on_calls
 from langchain_gkt.students.prompting import tools_as_text
 from langchain_gkt.students.protocol import Student, student_of
 from langchain_gkt.teachers.replies import without_reasoning
-from langchain_gkt.teachers.tools import bound_arguments
 from langchain_gkt.teachers.wrappers import models_of
 
 ASK_ADVISOR = "ask_advisor"
@@ -205,9 +204,9 @@ class AdvisorMiddleware(AgentMiddleware[AdvisorState, Any, Any]):
         advised, gate = self._advised(request, []), self._gate
         assert gate is not None  # its limit is 0 otherwise
         system = [advised.system_message] if advised.system_message else []
-        choice = {"tool_choice": request.tool_choice} if request.tool_choice else {}
-        model = _student_of(request).chat_model
-        bound = bound_arguments(model.bind_tools(request.tools, **choice)) if request.tools else {}
+        tools = [in_openai_form(tool) for tool in request.tools]
+        student = _student_of(request)
+        bound = student.turn_arguments(tools, request.tool_choice) if tools else {}
         return {
             "messages": [*system, *advised.messages],
             "samples": gate.samples,

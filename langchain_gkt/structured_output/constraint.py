@@ -140,6 +140,7 @@ class GrammarConstraint:
         max_tokens: int,
         spelled: bytes = b"",
         spelled_tokens: int = 0,
+        may_be_cut: bool = False,
     ) -> None:
         """Start at the end of a prefix.
 
@@ -152,6 +153,7 @@ class GrammarConstraint:
             spelled: The end of ``begun``, in bytes, if the first tokens spell it again; the
                 logits then leave them no choice but that.
             spelled_tokens: Tokens there are for that, beside ``max_tokens``.
+            may_be_cut: Whether the limit may end the answer in its midst; no room is kept then.
 
         Raises:
             ValueError: If the prefix breaks the grammar, or no whole answer fits or ends.
@@ -182,7 +184,7 @@ class GrammarConstraint:
         self._left = self.max_tokens + spelled_tokens
         self._needed_at_most = needed
         # One token opens at most what the grammar itself spells out.
-        self._growth = len(tokenizer.tokens.tokenize_str(grammar))
+        self._growth = 0 if may_be_cut else len(tokenizer.tokens.tokenize_str(grammar))
 
     @property
     def done(self) -> bool:

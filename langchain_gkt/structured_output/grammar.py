@@ -7,7 +7,8 @@ from another model's tokenizer can be the beginning of an answer.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -109,35 +110,91 @@ def tool_grammar(
             f"tool_choice={name or 'any'!r} is none of the bound tools ({known}) that the student "
             "can call; name one of them"
         )
-    calls = [
-        {
-            "type": "object",
-            "properties": {
-                "name": {"const": function["name"]},
-                "arguments": _moved(
-                    _closed(function.get("parameters") or {"type": "object", "properties": {}}),
-                    "#/properties/arguments",
-                ),
-            },
-            "required": ["name", "arguments"],
-            "additionalProperties": False,
-        }
-        for function in chosen
-    ]
-    objects = [json.dumps({**call, "x-guidance": _COMPACT}) for call in calls]
-    rules = [f"call{i}: %json {text}" for i, text in enumerate(objects)]
+    start = r'start: OPEN "\n" call "\n" CLOSE'
+    return _call_grammar(start, map(_call_schema, chosen), single_tokens)
+
+
+def turn_grammar(tools: Sequence[dict[str, Any]], *, single_tokens: Collection[str] = ()) -> str:
+    """Compile the grammar of a turn that may call tools: a text, or calls in a usual form.
+
+    A call of one of the tools keeps to its schema. A tool that there is none of may be named, too:
+    to forbid it would turn an invented tool into a call of another.
+
+    Args:
+        tools: Tools in OpenAI's form.
+        single_tokens: As for `tool_grammar`.
+
+    Returns:
+        A grammar.
+
+    Raises:
+        ValueError: If the parameters of a tool cannot be enforced.
+    """
+    return _turn_grammar(json.dumps(tools), tuple(single_tokens))
+
+
+@lru_cache(maxsize=64)
+def _turn_grammar(tools: str, single_tokens: tuple[str, ...]) -> str:
+    functions = [tool["function"] for tool in json.loads(tools) if "function" in tool]
+    other = _other_than([function["name"] for function in functions])
+    unknown = _object_of({"type": "string", "pattern": f"^{other}$"}, {"type": "object"})
+    return _call_grammar(_TURN, [*map(_call_schema, functions), unknown], single_tokens)
+
+
+# Whoever begins an object or a fence of JSON calls a tool.
+_TURN = r"""start: TEXT | one | "```json\n" one "\n```" | tagged ("\n" tagged)*
+one: call | "{" call "}"
+tagged: OPEN "\n" call "\n" CLOSE
+TEXT: /([^`{<]|`[^`]|``[^`]|```([^j]|j[^s]|js[^o]|jso[^n])|<[^t])(?s:.*)/"""
+
+
+def _other_than(words: Collection[str]) -> str:
+    """Return a regular expression of all JSON strings without escapes, except some.
+
+    Args:
+        words: The strings that it does not match; an empty one is matched by no part of it.
+    """
+    rest: dict[str, set[str]] = {}
+    for word in filter(None, words):
+        rest.setdefault(word[0], set()).add(word[1:])
+    begun = "".join(re.escape(letter) for letter in rest)
+    parts = [rf'[^"\\{begun}][^"\\]*']
+    parts += [re.escape(letter) + _other_than(ends) for letter, ends in rest.items()]
+    either = f"({'|'.join(parts)})"
+    return either if "" in words else f"{either}?"
+
+
+def _call_schema(function: Mapping[str, Any]) -> dict[str, Any]:
+    parameters = function.get("parameters") or {"type": "object", "properties": {}}
+    arguments = _moved(_closed(parameters), "#/properties/arguments")
+    return _object_of({"const": function["name"]}, arguments)
+
+
+def _object_of(name: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {"name": name, "arguments": arguments},
+        "required": ["name", "arguments"],
+        "additionalProperties": False,
+        "x-guidance": _COMPACT,
+    }
+
+
+def _call_grammar(
+    start: str, calls: Iterable[dict[str, Any]], single_tokens: Collection[str]
+) -> str:
+    """Compile rules that speak of a ``call`` and of the marks OPEN and CLOSE around one."""
+    rules = [f"call{i}: %json {json.dumps(call)}" for i, call in enumerate(calls)]
     either = " | ".join(f"call{i}" for i in range(len(rules)))
-    rules.append(f"call: {either}")
-    spelled = _call_grammar([f'"{OPEN}"', f'"{CLOSE}"'], rules)
-    _checked(spelled, "tools")  # added tokens are unknown to the byte tokenizer that checks
-    marks = [m if m in single_tokens else f'"{m}"' for m in (OPEN, CLOSE)]
-    return _call_grammar(marks, rules)
 
+    def compiled(single: Collection[str]) -> str:
+        marks = {m: m if m in single else f'"{m}"' for m in (OPEN, CLOSE)}
+        whole = start.replace("OPEN", marks[OPEN]).replace("CLOSE", marks[CLOSE])
+        text = "\n".join([whole, *rules, f"call: {either}"])
+        return str(llguidance.LLMatcher.grammar_from_lark(text))
 
-def _call_grammar(marks: Sequence[str], rules: Sequence[str]) -> str:
-    start = rf'start: {marks[0]} "\n" call "\n" {marks[1]}'
-    grammar: str = llguidance.LLMatcher.grammar_from_lark("\n".join([start, *rules]))
-    return grammar
+    _checked(compiled(()), "tools")  # added tokens are unknown to the byte tokenizer that checks
+    return compiled(single_tokens)
 
 
 def _checked(grammar: str, field: str) -> str:

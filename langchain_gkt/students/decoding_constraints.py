@@ -5,6 +5,7 @@ The grammar engine is an extra of this package, so it is imported when a call ne
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +72,7 @@ class DecodingConstraints:
             max_tokens=max_tokens,
             spelled=seam.spelled if seam else b"",
             spelled_tokens=seam.opened if seam else 0,
+            may_be_cut=not settings.is_held,
         )
 
     def shortest_answer(self, settings: GenerationSettings) -> int:
@@ -98,10 +100,26 @@ class DecodingConstraints:
                     "format; this one's response_template has a format of its own. Leave "
                     "tool_choice out, or the call to a teacher (on_teacher_error='raise')"
                 )
-            added = [mark for mark in (OPEN, CLOSE) if self._tokenizer.is_added(mark)]
             name = None if tool == "any" else tool
-            return tool_grammar(settings.tools or (), name, single_tokens=added)
+            return tool_grammar(settings.tools or (), name, single_tokens=self._added_marks)
+        if settings.hold_calls and settings.offered_tools and not settings.response_format:
+            return self._turn_grammar(settings.offered_tools)
         return _json_grammar(settings.response_format) if settings.response_format else None
+
+    @property
+    def _added_marks(self) -> list[str]:
+        return [mark for mark in (OPEN, CLOSE) if self._tokenizer.is_added(mark)]
+
+    def _turn_grammar(self, tools: Sequence[dict[str, Any]]) -> str | None:
+        """Return what holds the calls of a turn; None if this engine or a schema allows none."""
+        if "response_format" in self._engine.unsupported:
+            return None
+        from langchain_gkt.structured_output.grammar import turn_grammar
+
+        try:
+            return turn_grammar(tools, single_tokens=self._added_marks)
+        except ValueError:  # calls are checked when they are written
+            return None
 
 
 def _json_grammar(response_format: dict[str, Any]) -> str:

@@ -243,6 +243,10 @@ class HuggingFaceStudent(Student, InterruptibleChatModel):
         request = await run_in_executor(None, build, self, messages, tokens)
         return await self._engine.afirst_tokens(request)
 
+    def turn_arguments(self, tools: Any, tool_choice: Any = None) -> dict[str, Any]:
+        """Return the arguments of a turn, whose calls are held to their tools' schemas."""
+        return {**super().turn_arguments(tools, tool_choice), "hold_calls": True}
+
     def sample_arguments(self, index: int) -> dict[str, Any]:
         """Return a seed of its own for each of several samples, if the student has one."""
         return {} if self.seed is None else {"seed": self.seed + index}

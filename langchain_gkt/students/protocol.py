@@ -201,6 +201,18 @@ class Student:
         )
         return list(await asyncio.gather(*calls))
 
+    def turn_arguments(
+        self, tools: Sequence[dict[str, Any]], tool_choice: Any = None
+    ) -> dict[str, Any]:
+        """Return the arguments of calls in which the model may call tools.
+
+        Args:
+            tools: Tools in OpenAI's form.
+            tool_choice: As for `bind_tools`; None to leave it out.
+        """
+        chosen = {} if tool_choice is None else {"tool_choice": tool_choice}
+        return dict(getattr(self.chat_model.bind_tools(tools, **chosen), "kwargs", {}))
+
     def sample_arguments(self, index: int) -> dict[str, Any]:
         """Return the arguments in which one of several samples differs, such as a seed.
 

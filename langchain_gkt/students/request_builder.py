@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from langchain_core.messages import BaseMessage
@@ -87,6 +88,8 @@ class RequestBuilder:
         if (context := engine.window.size) is not None:
             max_tokens = min(max_tokens, context - engine.window.used(prompt, answer_prefix))
         begun = (begun_text(messages) or "").lstrip()
+        if begun or self._has_parts:  # what comes before a call is no part of its grammar
+            settings = replace(settings, hold_calls=False)
         seam = engine.spelling.seam(answer_prefix) if answer_prefix and heal else None
         if settings.is_held and seam and not begun.encode().endswith(seam.spelled):
             seam = None  # it opens whitespace before the answer, which no grammar knows
@@ -162,8 +165,13 @@ class RequestBuilder:
 
     def _stops_itself(self, settings: GenerationSettings) -> bool:
         """Whether stop strings are looked for in the parsed answer alone, not by the engine."""
-        has_parts = keeps_marks(self.engine.tokenizer, self.prompts.template)
-        return bool(settings.offered_tools) or has_parts or self.prompts.template.reasons
+        return bool(settings.offered_tools) or self._has_parts
+
+    @property
+    def _has_parts(self) -> bool:
+        """Whether an answer may hold more than text and calls, such as reasoning."""
+        template = self.prompts.template
+        return keeps_marks(self.engine.tokenizer, template) or template.reasons
 
     def tokenize(
         self,

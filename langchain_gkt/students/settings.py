@@ -25,7 +25,7 @@ NO_PLACE_FOR_TOOLS = (
 )
 TemplateKwargs = Annotated[dict[str, Any], AfterValidator(check_template_kwargs)]
 """Arguments of a chat template."""
-_CALL_ONLY = ("tools", "tool_choice", "response_format")
+_CALL_ONLY = ("tools", "tool_choice", "response_format", "hold_calls")
 OnLongPrompt = Literal["raise", "truncate"]
 """What to do with a prompt that leaves the context no room."""
 
@@ -43,6 +43,7 @@ class GenerationSettings:
         tools: Tools in OpenAI's form, or None.
         tool_choice: As for `HuggingFaceStudent.bind_tools`.
         response_format: The form the answer must have, or None.
+        hold_calls: Whether calls that the model need not make are held to their schemas, too.
         on_long_prompt: What to do with a prompt that leaves the context no room.
         chat_template_kwargs: Further arguments of the chat template.
     """
@@ -55,6 +56,7 @@ class GenerationSettings:
     tools: Sequence[dict[str, Any]] | None
     tool_choice: str | bool | dict[str, Any] | None
     response_format: dict[str, Any] | None
+    hold_calls: bool | None
     on_long_prompt: OnLongPrompt
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 

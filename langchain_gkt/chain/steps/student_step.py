@@ -22,7 +22,7 @@ from langchain_gkt.gates import AgreementGate
 from langchain_gkt.guidance import Guidance
 from langchain_gkt.structured_output.tools import required_tool
 from langchain_gkt.students.protocol import FirstToken, FirstTokenDetail, Student, student_of
-from langchain_gkt.teachers.tools import bound_arguments, tool_names
+from langchain_gkt.teachers.tools import tool_names
 from langchain_gkt.texts.begun_answer import begun_text
 from langchain_gkt.texts.reasoning import ReasoningFilter, answer_in
 
@@ -285,10 +285,9 @@ class StudentStep:
             The request; its result is a list of replies.
         """
         settings, student = self.settings, self.student
-        chosen = {} if settings.tool_choice is None else {"tool_choice": settings.tool_choice}
         arguments = {
             **settings.stop_arguments,
-            **bound_arguments(student.chat_model.bind_tools(settings.tools, **chosen)),
+            **student.turn_arguments(settings.tools, settings.tool_choice),
             "config": settings.child("student"),
             "temperature": gate.temperature,
         }
