@@ -54,8 +54,8 @@ from langchain_gkt.structured_output.tools import in_openai_form
 from langchain_gkt.students.call_voting import vote_on_calls
 from langchain_gkt.students.prompting import tools_as_text
 from langchain_gkt.students.protocol import Student, student_of
-from langchain_gkt.teachers.replies import without_reasoning
 from langchain_gkt.teachers.wrappers import models_of
+from langchain_gkt.texts.reasoning import without_reasoning
 
 ASK_ADVISOR = "ask_advisor"
 """The tool by which the student asks."""
