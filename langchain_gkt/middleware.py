@@ -27,7 +27,7 @@ from langchain_core.messages import AIMessage
 from typing_extensions import NotRequired
 
 from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
-from langchain_gkt.chain.settings import CALL_ARGUMENTS
+from langchain_gkt.chain.fields import CALL_ARGUMENTS
 from langchain_gkt.chain.strategy import strategy_of
 from langchain_gkt.costs import Budget, CostReport, CostTracker
 from langchain_gkt.costs.prices import MachineTime, Prices

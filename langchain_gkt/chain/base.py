@@ -18,6 +18,16 @@ from langchain_gkt._langchain_compat import copy_model, to_messages
 from langchain_gkt.chain.bound import BoundChain, tool_binding
 from langchain_gkt.chain.call import Call
 from langchain_gkt.chain.callbacks.handlers import hide_usage, prepare_run
+from langchain_gkt.chain.fields import (
+    AnswerForms,
+    CheckedMode,
+    GuidanceTokens,
+    MaxTokens,
+    Samples,
+    Temperature,
+    Timeout,
+    checked_fields,
+)
 from langchain_gkt.chain.identity import (
     answer_key,
     known_identity,
@@ -28,17 +38,7 @@ from langchain_gkt.chain.messages import join_chunks
 from langchain_gkt.chain.profile import pair_profile
 from langchain_gkt.chain.reliability.breaker import CircuitBreaker
 from langchain_gkt.chain.reliability.owned_stream import OwnedStream
-from langchain_gkt.chain.settings import (
-    AnswerForms,
-    CallSettings,
-    CheckedMode,
-    GuidanceTokens,
-    MaxTokens,
-    Samples,
-    Temperature,
-    Timeout,
-    checked_fields,
-)
+from langchain_gkt.chain.settings import CallSettings
 from langchain_gkt.chain.steps.teacher_step import TeacherStep
 from langchain_gkt.chain.strategy import strategy_of
 from langchain_gkt.chain.structured import with_schema

@@ -9,7 +9,7 @@ from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable, RunnableBinding
 
-from langchain_gkt.chain.settings import CALL_ARGUMENTS
+from langchain_gkt.chain.fields import CALL_ARGUMENTS
 from langchain_gkt.structured_output.tools import in_openai_form
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage
 
 from langchain_gkt._langchain_compat import cache_key, identifying_params
-from langchain_gkt.chain.settings import ChainFields
+from langchain_gkt.chain.fields import ChainFields
 from langchain_gkt.chain.strategy import strategy_of
 from langchain_gkt.guidance import GuidancePolicy
 from langchain_gkt.prompts.plain_data import describe_prompt, name_prompt

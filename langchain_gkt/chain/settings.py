@@ -2,180 +2,46 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.callbacks.manager import BaseRunManager
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable, RunnableConfig
-from pydantic import AfterValidator, BeforeValidator
 
-from langchain_gkt.chain.callbacks.handlers import child_config, hides_child_runs, with_budget
+from langchain_gkt.chain.callbacks.handlers import child_config, hides_child_runs
+from langchain_gkt.chain.fields import (
+    CALL_ARGUMENTS,
+    CALL_FIELDS,
+    INTERNAL_ARGUMENTS,
+    TOOL_ARGUMENTS,
+    ChainFields,
+    check_guidance_tokens,
+    check_max_tokens,
+    check_samples,
+    check_schema,
+    check_temperature,
+)
 from langchain_gkt.chain.reliability.breaker import CircuitBreaker
 from langchain_gkt.chain.reliability.deadline import Deadline, check_timeout
 from langchain_gkt.chain.strategy import Strategy, strategy_of
 from langchain_gkt.chain.tool_policy import check_tool_policy
-from langchain_gkt.errors import refuse_unknown, whole_number
+from langchain_gkt.errors import refuse_unknown
 from langchain_gkt.gates import AgreementGate, Gate
 from langchain_gkt.guidance import GuidancePolicy, as_policy
 from langchain_gkt.metadata import Mode, Role
 from langchain_gkt.prompts.base import TeacherPromptSequence, check_teacher_prompt
 from langchain_gkt.structured_output.schema import schema_in
 from langchain_gkt.structured_output.tools import in_openai_form
-from langchain_gkt.students.conversion import STUDENT_VARIABLE, as_student
 from langchain_gkt.students.protocol import student_of
 from langchain_gkt.students.voting import AnswerOf, check_answer_of
 from langchain_gkt.teachers.prefill import accepts_prefill
 from langchain_gkt.teachers.tools import bound_arguments, is_forced, offered_tools
-from langchain_gkt.teachers.wrappers import is_configurable, models_of, resolve
-
-_FIELDS = (
-    "guidance_tokens",
-    "guidance",
-    "mode",
-    "max_tokens",
-    "temperature",
-    "samples",
-    "answer_of",
-    "teacher_prompt",
-    "timeout",
-)
-_TOOL_ARGUMENTS = ("tool_choice", "parallel_tool_calls", "strict")
-_INTERNAL = ("tool_arguments", "hide_child_runs")  # set by bind_tools
-CALL_ARGUMENTS = (*_FIELDS, "model", "tools", *_TOOL_ARGUMENTS, "response_format")
-"""Arguments of a call, as users give them."""
-
-
-# --- bounds: the same for fields and for call-time arguments ---
-
-
-def _check_guidance_tokens(value: Any) -> int:
-    return whole_number("guidance_tokens", value, least=0, meaning="student only")
-
-
-def _check_max_tokens(value: Any) -> int | None:
-    return None if value is None else whole_number("max_tokens", value, least=1)
-
-
-def _check_temperature(value: Any) -> float | None:
-    if value is None or (isinstance(value, int | float) and value >= 0):
-        return value
-    raise ValueError(f"temperature must be a number, 0 or more, not {value!r}")
-
-
-def _check_mode(value: Any) -> Mode:
-    return strategy_of(value).name
-
-
-def _check_schema(schema: dict[str, Any], *, asks_teacher: bool) -> None:
-    """Refuse a schema that no answer can be held to, before the teacher is paid for one."""
-    if not asks_teacher:  # a student that is held to it checks it by itself
-        return
-    from langchain_gkt.structured_output.grammar import json_grammar  # needs an extra
-
-    try:
-        json_grammar(schema)
-    except ValueError as error:
-        raise ValueError(f"response_format: {error}") from None
-
-
-def _check_samples(value: Any) -> int:
-    return whole_number("samples", value, least=1, meaning="one answer, no vote")
-
-
-Samples = Annotated[int, BeforeValidator(_check_samples)]
-AnswerForms = Annotated[Any, BeforeValidator(check_answer_of)]
-GuidanceTokens = Annotated[int, AfterValidator(_check_guidance_tokens)]
-MaxTokens = Annotated[int | None, AfterValidator(_check_max_tokens)]
-Temperature = Annotated[float | None, AfterValidator(_check_temperature)]
-Timeout = Annotated[float | None, BeforeValidator(check_timeout)]
-CheckedMode = Annotated[Mode, BeforeValidator(_check_mode)]
-
-
-def checked_fields(values: dict[str, Any], known: Iterable[str], owner: str) -> dict[str, Any]:
-    """Check what several arguments of a chain's constructor say together, and load its student.
-
-    Args:
-        values: The arguments.
-        known: Names of the chain's fields.
-        owner: The chain's class, for messages.
-
-    Returns:
-        The values of the fields.
-
-    Raises:
-        TypeError: If an argument is unknown, or teacher or student are of no known kind.
-        ValueError: If there is no student, or arguments do not fit together.
-    """
-    refuse_unknown(values, known, owner)
-    student = values.get("student", os.environ.get(STUDENT_VARIABLE))
-    if student is None:
-        raise ValueError(
-            "student is missing: give a folder, a hub id or a loaded model, or set the "
-            f"environment variable {STUDENT_VARIABLE}"
-        )
-    if "teacher" in values and not is_configurable(values["teacher"]):
-        list(models_of(values["teacher"]))  # refuses what is no chat model
-    check_teacher_prompt(values.get("teacher_prompt"))
-    check_teacher_prompt(values.get("redact"), name="redact")
-    loaded = as_student(student, **(values.get("student_kwargs") or {}))
-    policy = as_policy(values.get("guidance"))
-    values = {**values, "student": loaded, "student_kwargs": {}, "guidance": policy}
-    if policy is not None and policy.active_gate is not None:
-        policy.active_gate.require(student_of(loaded))
-    if policy is not None:
-        check_tool_policy(policy, student_of(loaded))
-    if policy is not None and policy.tokens is not None:
-        tokens = values.get("guidance_tokens")
-        if tokens not in (None, policy.tokens):
-            raise ValueError(
-                f"guidance_tokens={tokens} and guidance.tokens={policy.tokens} disagree; "
-                "give one of them"
-            )
-        # One place for the number, so that configurable_fields can change it.
-        values["guidance_tokens"] = policy.tokens
-        policy = values["guidance"] = replace(policy, tokens=None)
-    if policy is not None and policy.teacher_prompt is not None:
-        prompt = values.get("teacher_prompt")
-        if prompt is not None and prompt != policy.teacher_prompt:
-            raise ValueError(
-                "teacher_prompt and guidance.teacher_prompt disagree; give one of them"
-            )
-        values["teacher_prompt"] = policy.teacher_prompt
-        values["guidance"] = replace(policy, teacher_prompt=None)
-    if (budget := values.get("budget")) is not None:
-        values["callbacks"] = with_budget(values.get("callbacks"), budget)
-    return values
-
-
-class ChainFields(Protocol):
-    """The fields of a chain that a call depends on; see `GuidedKnowledgeTransferChain`."""
-
-    teacher: Any
-    student: Any
-    guidance_tokens: int
-    guidance: GuidancePolicy | None
-    mode: Mode
-    teacher_prompt: Any
-    redact: Any
-    max_tokens: int | None
-    temperature: float | None
-    samples: int
-    answer_of: Any
-    stop: list[str] | None
-    on_teacher_error: Any
-    on_student_error: Any
-    teacher_limit_param: str | None
-    teacher_prefill: bool | None
-    timeout: float | None
-    on_refusal: Any
-    circuit_breaker: CircuitBreaker | None
-    callbacks: Callbacks
+from langchain_gkt.teachers.wrappers import resolve
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,16 +136,16 @@ class CallSettings:
             ValueError: If a value makes no sense.
         """
         owner = f"a call of {type(chain).__name__}"
-        refuse_unknown(arguments.keys() - set(_INTERNAL), CALL_ARGUMENTS, owner)
-        given = {name: arguments.get(name, getattr(chain, name)) for name in _FIELDS}
+        refuse_unknown(arguments.keys() - set(INTERNAL_ARGUMENTS), CALL_ARGUMENTS, owner)
+        given = {name: arguments.get(name, getattr(chain, name)) for name in CALL_FIELDS}
         strategy = strategy_of(given["mode"])
         policy = as_policy(given["guidance"]) or GuidancePolicy()
         # Only a policy given for this call names a number; see GuidedKnowledgeTransferChain.
         limit = policy.tokens
         if limit is None or "guidance_tokens" in arguments:
-            limit = _check_guidance_tokens(given["guidance_tokens"])
+            limit = check_guidance_tokens(given["guidance_tokens"])
         guidance_tokens = limit
-        max_tokens = _check_max_tokens(given["max_tokens"])
+        max_tokens = check_max_tokens(given["max_tokens"])
         if not strategy.asks_student:
             limit = max_tokens
         elif max_tokens is not None:
@@ -288,7 +154,7 @@ class CallSettings:
         timeout = check_timeout(given["timeout"])
         reserves_student_time = fall_back and strategy.student_may_answer
         if response_format := arguments.get("response_format"):
-            _check_schema(schema_in(response_format), asks_teacher=strategy.asks_teacher)
+            check_schema(schema_in(response_format), asks_teacher=strategy.asks_teacher)
         settings = cls(
             teacher=resolve(chain.teacher, None),
             student=chain.student,
@@ -298,13 +164,13 @@ class CallSettings:
             limit=limit,
             limit_param=chain.teacher_limit_param,
             max_tokens=max_tokens,
-            temperature=_check_temperature(given["temperature"]),
+            temperature=check_temperature(given["temperature"]),
             stop=stop if stop is not None else chain.stop,
             fall_back=fall_back,
             parent=parent,
             callbacks=chain.callbacks,
             teacher_prompt=_redacted(chain, _prompt_of(chain, policy, strategy, arguments)),
-            samples=_check_samples(policy.samples or given["samples"]),
+            samples=check_samples(policy.samples or given["samples"]),
             answer_of=check_answer_of(policy.answer_of or given["answer_of"]),
             guidance_tokens=guidance_tokens,
             prefill=chain.teacher_prefill,
@@ -312,7 +178,7 @@ class CallSettings:
             tools=[in_openai_form(tool) for tool in arguments.get("tools") or ()],
             tool_arguments={
                 **(arguments.get("tool_arguments") or {}),
-                **{name: arguments[name] for name in _TOOL_ARGUMENTS if name in arguments},
+                **{name: arguments[name] for name in TOOL_ARGUMENTS if name in arguments},
             },
             response_format=response_format,
             hide_child_runs=hides_child_runs(arguments),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -24,26 +24,23 @@ from langchain_gkt.chain.drivers import (
 from langchain_gkt.chain.messages import continue_after, leading_text
 from langchain_gkt.chain.reliability.breaker import guarded
 from langchain_gkt.chain.settings import CallSettings
+from langchain_gkt.chain.steps.reading import read, showable
 from langchain_gkt.chain.steps.received import received
 from langchain_gkt.chain.steps.teacher_outcome import TeacherOutcome
 from langchain_gkt.costs.observer import observers_in
 from langchain_gkt.errors import GKTError, refuse_broken_text, wrap_errors
-from langchain_gkt.guidance import Guidance, GuidancePolicy
+from langchain_gkt.guidance import Guidance
 from langchain_gkt.prompts.base import PreparedPrompt, PromptContext, aprepare, prepare
 from langchain_gkt.providers.errors import teacher_error
 from langchain_gkt.providers.usage import repeated
 from langchain_gkt.structured_output.schema import schema_in, with_instruction
-from langchain_gkt.teachers import replies
 from langchain_gkt.teachers import settings as teacher_settings
 from langchain_gkt.teachers.attempts import AttemptGate
 from langchain_gkt.teachers.prefill import as_instruction, without_repetition
-from langchain_gkt.teachers.refusals import refusal_in
 from langchain_gkt.teachers.secrets import hiding
 from langchain_gkt.teachers.tools import is_cut_tool_call, tool_names, without_cut_calls
 from langchain_gkt.teachers.wrappers import is_guarded, models_of
 from langchain_gkt.texts.begun_answer import begun_text
-from langchain_gkt.texts.reasoning import without_reasoning
-from langchain_gkt.texts.stop_strings import before_stop
 from langchain_gkt.texts.tool_text import may_be_call
 
 
@@ -138,7 +135,7 @@ class TeacherStep:
                 reply = chunk if reply is None else reply + chunk
                 # What comes before a tool call keeps its place in front of the text.
                 text = leading_text(reply) if tools else str(reply.text)
-                visible = self._showable(text, limit, prompt)
+                visible = showable(settings, text, limit, prompt)
                 # What was shown may turn out to be reasoning.
                 new = visible.removeprefix(outcome.shown)
                 new = new if visible.startswith(outcome.shown) else ""
@@ -168,7 +165,7 @@ class TeacherStep:
         if reply.tool_calls or reply.invalid_tool_calls:
             outcome.tool_reply = reply
         else:
-            outcome.guidance = self._read(prompt, reply, limit, outcome)
+            outcome.guidance = read(settings, prompt, reply, limit, outcome)
 
     def guide(self, messages: list[BaseMessage], config: RunnableConfig | None) -> Guidance:
         """Ask the teacher for guidance alone.
@@ -230,7 +227,7 @@ class TeacherStep:
     def _read_alone(self, prompt: PreparedPrompt, reply: AIMessage) -> Guidance:
         """Read the reply of a call that has no answer to go on with."""
         reply = self._following(prompt, received(self.settings, reply, "teacher"))
-        return self._read(prompt, reply, self.settings.limit, TeacherOutcome())
+        return read(self.settings, prompt, reply, self.settings.limit, TeacherOutcome())
 
     def _first_limit(self, reserved: int) -> int | None:
         """Return the limit of the first reply; a tool call that is required has no limit."""
@@ -331,92 +328,3 @@ class TeacherStep:
 
         admit()
         return AttemptGate(admit) if observers and is_guarded(self.settings.teacher) else None
-
-    def _read(
-        self,
-        prompt: PreparedPrompt,
-        message: AIMessage,
-        limit: int | None,
-        outcome: TeacherOutcome,
-    ) -> Guidance:
-        settings = self.settings
-        if refusal := refusal_in(message):
-            return outcome.refused(message, refusal, settings)
-        # Nothing is cut if nobody continues.
-        alone = not settings.strategy.asks_student
-        is_last = alone or (limit is not None and limit == settings.max_tokens)
-        policy = GuidancePolicy(cut="none") if is_last else settings.policy
-        # Alone, its answer is its own.
-        guidance = replies.read(message, limit, policy, settings.stop, keep_reasoning=alone)
-        if "no-limit" not in settings.warned and (
-            ignored := replies.explain_ignored_limit(guidance, limit)
-        ):
-            settings.warn_once(*ignored)
-        visible = without_reasoning(guidance.written)
-        if not (alone or settings.response_format) and not visible.startswith(outcome.shown):
-            settings.warn_once(
-                "shown-reasoning",
-                "the teacher's reasoning was shown as text, because only its end is marked "
-                "(</think>); from now on its text is shown when it is whole. Turn its reasoning "
-                "off, or have its server leave reasoning out of the text.",
-            )
-            guidance = replies.read(message, limit, policy, settings.stop, keep_reasoning=True)
-        if settings.response_format:
-            guidance = self._read_json(guidance, schema_in(settings.response_format), outcome)
-        elif not is_last and not guidance.complete and guidance.kept_tokens < policy.min_tokens:
-            outcome.fallback = (
-                f"the guidance was dropped: {guidance.kept_tokens} of its {guidance.token_count} "
-                f"tokens were left, fewer than min_tokens={policy.min_tokens}"
-            )
-            return replace(guidance, text="", dropped=guidance.kept_tokens)
-        elif prompt.hint is not None and not alone:
-            text = prompt.hint(guidance.text, guidance.complete)
-            outcome.fallback = None if text else "the teacher's hint could not be read"
-            dropped = None if text else 0
-            guidance = replace(
-                guidance, text=text, complete=False, finish_reason=None, dropped=dropped
-            )
-        if len(outcome.shown) > len(guidance.text):  # what was shown cannot be taken back
-            return replace(guidance, text=outcome.shown)
-        return guidance
-
-    def _read_json(
-        self, guidance: Guidance, schema: dict[str, Any], outcome: TeacherOutcome
-    ) -> Guidance:
-        """Keep the part of the guidance that begins an object of the schema."""
-        from langchain_gkt.structured_output.partial_json import (  # needs an extra
-            complete_json,
-            json_prefix,
-        )
-
-        written = without_reasoning(guidance.written)
-        text, complete = json_prefix(written, schema)
-        if not complete and (whole := complete_json(written, schema, outcome.shown)):
-            text, complete = whole, True
-        if not complete and not self.settings.strategy.asks_student:
-            return guidance
-        outcome.fallback = None if text else "the teacher wrote no JSON of the schema"
-        return replace(guidance, text=text, complete=complete)
-
-    def _showable(self, written: str, limit: int | None, prompt: PreparedPrompt) -> str:
-        """Return the part of a growing reply that can be shown: its last word may be cut."""
-        settings = self.settings
-        if prompt.hint is not None and settings.strategy.asks_student:
-            return ""
-        if prompt.restore is not None:
-            written = prompt.restore(written)
-        written = replies.whole_characters(written, growing=True)
-        if limit is not None:
-            # A server may ignore the limit; how much is too much is known only at the end.
-            written = written[: 4 * limit]
-        if not settings.strategy.asks_student:
-            return "" if settings.response_format else before_stop(written, settings.stop)
-        if settings.policy.min_tokens:  # whether enough is left is known at the end
-            return ""
-        written = before_stop(without_reasoning(written), settings.stop)
-        if not settings.response_format:
-            return settings.policy.trim(written)
-        from langchain_gkt.structured_output.partial_json import json_prefix  # needs an extra
-
-        text = json_prefix(written, schema_in(settings.response_format))[0]
-        return text if ":" in text else ""
