@@ -15,7 +15,8 @@ from uuid import UUID
 
 from langchain_core.messages import AIMessage, BaseMessage
 
-from langchain_gkt.costs.prices import Prices, RolePrices, check_price
+from langchain_gkt.costs.prices import Prices, check_price
+from langchain_gkt.costs.role_prices import RolePrices
 from langchain_gkt.costs.runs.listener import RunListener
 from langchain_gkt.costs.runs.model_runs import CHAIN_PROVIDER, ChainCall, ModelRun, RunResult
 from langchain_gkt.metadata import from_cache

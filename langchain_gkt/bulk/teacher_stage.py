@@ -27,7 +27,7 @@ from langchain_gkt.chain.steps.teacher_step import TeacherStep
 from langchain_gkt.chain.strategy import strategy_of
 from langchain_gkt.costs.aggregator import CostAggregator
 from langchain_gkt.costs.budget import Reservation
-from langchain_gkt.costs.prices import RolePrices
+from langchain_gkt.costs.role_prices import RolePrices
 from langchain_gkt.costs.runs.fork_safe_lock import ForkSafeLock
 from langchain_gkt.costs.runs.listener import RunListener
 from langchain_gkt.costs.totals import CallRecord, UsageTotals

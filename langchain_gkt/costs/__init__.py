@@ -8,17 +8,21 @@ from langchain_gkt.costs.context import track_costs
 from langchain_gkt.costs.observer import CallObserver
 from langchain_gkt.costs.prices import MachineTime, Price
 from langchain_gkt.costs.report import CostReport
+from langchain_gkt.costs.scenarios import BillingScenario, CachedPrefix, listed_scenarios
 from langchain_gkt.costs.tracker import CostTracker
 from langchain_gkt.errors import BudgetExceeded
 
 __all__ = [
     "BillComparison",
+    "BillingScenario",
     "Budget",
     "BudgetExceeded",
+    "CachedPrefix",
     "CallObserver",
     "CostReport",
     "CostTracker",
     "MachineTime",
     "Price",
+    "listed_scenarios",
     "track_costs",
 ]

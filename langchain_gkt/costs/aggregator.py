@@ -32,8 +32,10 @@ from langchain_gkt.costs.estimate import (
     on_whole_prompt,
 )
 from langchain_gkt.costs.price_list import CallCost
-from langchain_gkt.costs.prices import MachineTime, RolePrices
+from langchain_gkt.costs.prices import MachineTime
+from langchain_gkt.costs.role_prices import RolePrices
 from langchain_gkt.costs.runs.model_runs import ChainCall, ModelRun, RunResult, read_run
+from langchain_gkt.costs.scenarios import uncached
 from langchain_gkt.costs.totals import BusyClock, CallRecord, Estimate, UsageTotals
 from langchain_gkt.costs.usage import (
     TokenRate,
@@ -181,12 +183,13 @@ class CostAggregator:
             if found is None:
                 self.estimate.not_estimated_calls += 1
                 return
-            whole, own, method = found
+            whole, own, naive, method = found
             self.estimate.calls += 1
             self.estimate.methods[method] = self.estimate.methods.get(method, 0) + 1
             self.estimate.counts.add(whole)
             self.estimate.own_prompt.add(own)
             self.estimate.own_prompt_calls += whole is not own
+            self.estimate.naive.add(naive)
             self.estimate.guided.add(sums.spent)
 
     def reservation(
@@ -245,6 +248,7 @@ class CostAggregator:
         if from_cache(usage):
             totals.cache_hits = 1
         elif usage:
+            usage = self.prices.billed(run, usage)
             tokens = read_tokens(usage, self.prices.tier_of(run))
             with self._lock:
                 learned = 0 if error else text
@@ -284,8 +288,8 @@ class CostAggregator:
 
     def _teacher_only(
         self, sums: _CallSums, message: AIMessage
-    ) -> tuple[UsageTotals, UsageTotals, str] | None:
-        """Estimate the teacher alone: on the whole conversation, and on what it was shown."""
+    ) -> tuple[UsageTotals, UsageTotals, UsageTotals, str] | None:
+        """Estimate the teacher alone: on the whole conversation, on what it was shown, naively."""
         gkt: dict[str, Any] = message.response_metadata["gkt"]
         usage, run = gkt.get("teacher_usage"), sums.teacher
         if not usage or run is None or from_cache(usage) or sums.spent.cache_hits:
@@ -294,10 +298,14 @@ class CostAggregator:
         found = estimate_teacher_only(gkt, usage, str(message.text), count)
         if found is None:
             return None
-        own = whole = self._alone(run, found[0])
+        own = whole = self._alone(run, self.prices.billed(run, found[0]))
+        usage = found[0]
         if share := gkt.get("teacher_prompt_share"):
-            whole = self._alone(run, on_whole_prompt(found[0], share))
-        return whole, own, found[1]
+            usage = on_whole_prompt(found[0], share)
+            whole = self._alone(run, self.prices.billed(run, usage))
+        naive = UsageTotals(calls=1)
+        naive.add_measured(read_tokens(uncached(usage)), self.prices.naive_cost(run, usage))
+        return whole, own, naive, found[1]
 
     def _alone(self, run: ModelRun, usage: UsageMetadata) -> UsageTotals:
         alone = UsageTotals(calls=1)

@@ -13,6 +13,7 @@ from langchain_core.tracers.context import register_configure_hook
 from langchain_gkt.costs.budget import Budget
 from langchain_gkt.costs.observer import CallObserver
 from langchain_gkt.costs.prices import MachineTime, Prices
+from langchain_gkt.costs.scenarios import BillingScenario
 from langchain_gkt.costs.tracker import CostTracker
 
 
@@ -62,6 +63,7 @@ def track_costs(
     teacher_tokenizer: Callable[[str], int] | None = None,
     keep_calls: bool = False,
     tier: str | None = None,
+    scenario: BillingScenario | None = None,
 ) -> Iterator[CostTracker]:
     """Count what guided calls inside the block use and cost. Blocks nest.
 
@@ -72,6 +74,7 @@ def track_costs(
         teacher_tokenizer: As for `CostTracker`.
         keep_calls: As for `CostTracker`.
         tier: As for `CostTracker`.
+        scenario: As for `CostTracker`.
 
     Yields:
         The tracker; ask it for a ``report()``.
@@ -83,6 +86,7 @@ def track_costs(
         teacher_tokenizer=teacher_tokenizer,
         keep_calls=keep_calls,
         tier=tier,
+        scenario=scenario,
     )
     outer = _active.get()
     token = _active.set(_FanOut((*(outer.trackers if outer else ()), tracker)))

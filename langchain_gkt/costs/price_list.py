@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import date, datetime, timezone
 from decimal import Decimal
 from functools import cache
 from importlib.metadata import version
 from typing import Any
 
 from langchain_gkt.costs.usage import Tokens
+
+_MTOK = Decimal(1_000_000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,12 +25,32 @@ class CallCost:
         source: Where the price comes from with its date, or why there is none.
         prompt_if_cached: Of the prompt tokens had the provider read all of them from its
             cache; None if no price for that is known.
+        cached: What of ``prompt`` is for tokens read from the provider's cache.
+        cache_written: What of it is for tokens written there.
     """
 
     prompt: Decimal | None
     completion: Decimal | None
     source: str
     prompt_if_cached: Decimal | None = None
+    cached: Decimal = Decimal(0)
+    cache_written: Decimal = Decimal(0)
+
+
+def missing_rates(tokens: Tokens, *, reads: bool, writes: bool) -> str:
+    """Say which cached tokens are billed as plain input for want of a rate.
+
+    Args:
+        tokens: What a call used.
+        reads: Whether the price has a rate for tokens read from a cache.
+        writes: Whether it has one for tokens written there.
+    """
+    found = ""
+    if tokens.cached and not reads:
+        found += " (cached tokens as plain input: no cached_input_mtok)"
+    if tokens.cache_written and not writes:
+        found += " (cache writes as plain input: no cache_write_mtok)"
+    return found
 
 
 def tier_note(tier: str, *, known: bool) -> str:
@@ -110,22 +132,57 @@ def look_up(
     except (LookupError, ValueError):  # unknown, or usage that its price cannot hold
         return None
     fee = found.total_price - found.input_price - found.output_price
-    tiered = ""
+    plain, reads, writes = (
+        _rate(getattr(rates, f"{name}_mtok"), tokens.prompt)
+        for name in ("input", "cache_read", "cache_write")
+    )
+    hours = _rate(rates.cache_write_1h_mtok, tokens.prompt)
+    tiered = missing_rates(tokens, reads=reads is not None, writes=writes is not None)
+    five = tokens.cache_written - tokens.cache_written_1h
+    written = five * _first(writes, plain) + tokens.cache_written_1h * _first(hours, writes, plain)
     if tokens.tier:
         variants = found.model.price_variants or ()
         known = any(tokens.tier in one.when.values() for one in variants)
-        tiered = tier_note(tokens.tier, known=known)
+        tiered += tier_note(tokens.tier, known=known)
     when = found.auto_update_timestamp or datetime.now(timezone.utc)
     verb = "updated" if found.auto_update_timestamp else "looked up"
     return CallCost(
         prompt=found.input_price + fee,
         completion=found.output_price,
         prompt_if_cached=None if all_cached is None else all_cached + fee,
-        source=f"{found.provider.id}:{found.model.id}{tiered}, genai-prices {_release()} "
+        source=f"{found.provider.id}:{found.model.id}{tiered}, genai-prices {release()} "
         f"({how}; {verb} {when:%Y-%m-%d})",
+        cached=tokens.cached * _first(reads, plain) / _MTOK,
+        cache_written=written / _MTOK,
     )
 
 
+def _rate(price: Any, prompt: int) -> Decimal | None:
+    """Return the price of a million tokens in a prompt of some length."""
+    rate: Decimal | None = getattr(price, "base", price)
+    for tier in getattr(price, "tiers", ()):
+        rate = tier.price if prompt > tier.start else rate
+    return rate
+
+
+def _first(*rates: Decimal | None) -> Decimal:
+    return next((rate for rate in rates if rate is not None), Decimal(0))
+
+
 @cache
-def _release() -> str:
+def release() -> str:
+    """Return the version of the price list."""
     return version("genai-prices")
+
+
+@cache
+def newest_price() -> date:
+    """Return the day of the latest price change in the list; models after it are not in it."""
+    from genai_prices import data_snapshot
+
+    models = [one for owner in data_snapshot.get_snapshot().providers for one in owner.models]
+    dated: list[Any] = [one for model in models for one in model.price_variants or ()]
+    for model in models:
+        dated += model.prices if isinstance(model.prices, list) else []
+    days = (getattr(one.constraint, "start_date", None) for one in dated)
+    return max(day for day in days if day and day <= datetime.now(timezone.utc).date())

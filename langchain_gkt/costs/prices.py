@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
@@ -12,11 +13,17 @@ from langchain_core.messages.ai import UsageMetadata
 from pydantic import ConfigDict, PlainValidator, ValidationInfo
 from pydantic.dataclasses import dataclass
 
-from langchain_gkt.costs.price_list import CallCost, look_up, places, tier_note
-from langchain_gkt.costs.runs.model_runs import ModelRun
+from langchain_gkt.costs.price_list import (
+    CallCost,
+    look_up,
+    missing_rates,
+    newest_price,
+    places,
+    release,
+    tier_note,
+)
 from langchain_gkt.costs.usage import Tokens, read_tokens
 from langchain_gkt.errors import KnownFields
-from langchain_gkt.metadata import Role
 
 _MTOK = Decimal(1_000_000)
 
@@ -172,7 +179,9 @@ def price_call(
     """
     tokens = read_tokens(usage, tier)
     if isinstance(price, Price):
-        return _by_price(price, tokens)
+        found = _by_price(price, tokens)
+        note = _older_than(model, price.as_of)
+        return dataclasses.replace(found, source=found.source + note) if note else found
     try:
         import genai_prices  # noqa: F401  the extra may be missing
     except ImportError:
@@ -185,7 +194,10 @@ def price_call(
     for name, place, how in found_at:
         if found := look_up(tokens, name, place, how):
             return found
-    return _unpriced(f"no known price of {price if isinstance(price, str) else model!r}")
+    return _unpriced(
+        f"no known price of {price if isinstance(price, str) else repr(model)} in genai-prices "
+        f"{release()}, whose newest price is of {newest_price()}"
+    )
 
 
 def _unpriced(why: str) -> CallCost:
@@ -203,17 +215,29 @@ def _by_price(price: Price, tokens: Tokens) -> CallCost:
         rate = price.input_mtok
     write = price.input_mtok if price.cache_write_mtok is None else price.cache_write_mtok
     hour = write if price.cache_write_1h_mtok is None else price.cache_write_1h_mtok
-    if tokens.cache_written and write is price.input_mtok and price.input_mtok:
-        source += " (cache writes as plain input: no cache_write_mtok)"
+    if price.input_mtok:
+        writes = price.cache_write_mtok is not None
+        source += missing_rates(tokens, reads=rate is not None, writes=writes)
     plain = (tokens.prompt - tokens.cached - tokens.cache_written) * price.input_mtok
     cached = tokens.cached * (price.input_mtok if rate is None else rate)
     written = (tokens.cache_written - tokens.cache_written_1h) * write
+    written += tokens.cache_written_1h * hour
     return CallCost(
-        prompt=(plain + cached + written + tokens.cache_written_1h * hour) / _MTOK,
+        prompt=(plain + cached + written) / _MTOK,
         completion=tokens.completion * price.output_mtok / _MTOK,
         prompt_if_cached=None if rate is None else tokens.prompt * rate / _MTOK,
         source=source,
+        cached=cached / _MTOK,
+        cache_written=written / _MTOK,
     )
+
+
+def _older_than(model: str, as_of: str | None) -> str:
+    """Say that a price is older than a model whose name ends in its date."""
+    dated = re.search(r"-(20\d\d)-?(\d\d)-?(\d\d)$", model)
+    if dated is None or as_of is None or "-".join(dated.groups()) <= as_of:
+        return ""
+    return f" (older than {model})"
 
 
 def dated_source(price: Price | MachineTime) -> str:
@@ -267,61 +291,3 @@ def refuse_unlisted(price: object, name: str) -> None:
                 f"{name}={price!r} is {found.source}; give Price(input_mtok=..., output_mtok=...) "
                 "or a listed model such as 'openai:gpt-4o-mini'"
             )
-
-
-class RolePrices:
-    """The prices of the two roles."""
-
-    def __init__(
-        self, *, teacher: Prices, student: Prices | MachineTime, tier: str | None = None
-    ) -> None:
-        """Keep the prices.
-
-        Args:
-            teacher: What the teacher costs; None to look up the model that was called.
-            student: What the student costs; None for free.
-            tier: The service tier of the teacher's calls whose response names none.
-
-        Raises:
-            TypeError: If the tier is no text.
-        """
-        if tier is not None and not isinstance(tier, str):
-            raise TypeError(f"tier must be a name such as 'batch', not {type(tier).__name__}")
-        self.tier = tier and tier.lower()
-        self.teacher: Prices = teacher
-        self.student: Prices | MachineTime = FREE if student is None else student
-
-    def of(self, role: Role | None) -> Prices | MachineTime:
-        """Return the price that was given for a role."""
-        return self.student if role == "student" else self.teacher
-
-    def tier_of(self, run: ModelRun) -> str | None:
-        """Return the service tier of a run: what its response named, else what the user did."""
-        return run.tier or (self.tier if run.role == "teacher" else None)
-
-    def cost(self, run: ModelRun, usage: UsageMetadata) -> CallCost:
-        """Price a run.
-
-        Args:
-            run: The run.
-            usage: What it used, or is thought to have used.
-
-        Returns:
-            What that costs; with `MachineTime` its tokens cost nothing.
-        """
-        price = self.of(run.role)
-        if isinstance(price, MachineTime):
-            source = f"{dated_source(price)}: ${price.usd_per_hour:f} an hour of busy time"
-            zero = Decimal(0)
-            return CallCost(prompt=zero, completion=zero, source=source, prompt_if_cached=zero)
-        if isinstance(price, Mapping):
-            price = price.get(run.response_model or "") or price.get(run.model)
-        return price_call(
-            price,
-            usage,
-            provider=run.provider,
-            model=run.response_model or run.model,
-            base_url=run.base_url,
-            tier=self.tier_of(run),
-            requested_model=run.model,
-        )

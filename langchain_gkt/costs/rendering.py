@@ -31,8 +31,8 @@ class ReportRow:
     """One row of a report.
 
     Attributes:
-        role: ``teacher``, ``student``, ``total``, ``unreported``, ``teacher only`` or
-            ``compared: {mode}``.
+        role: ``teacher``, ``student``, ``total``, ``unreported``, ``teacher only``, ``teacher
+            only, naive`` or ``compared: {mode}``.
         model: A model's name, or ``all``.
         kind: ``measured`` or ``estimated``.
         totals: What it sums up.
@@ -105,7 +105,11 @@ def report_rows(
     if unreported.calls:
         rows.append(ReportRow(role="unreported", kind="estimated", totals=unreported))
     if estimate.calls:
-        rows.append(ReportRow(role="teacher only", kind="estimated", totals=estimate.counts))
+        alone = estimate.cheapest
+        rows.append(ReportRow(role="teacher only", kind="estimated", totals=alone))
+        if estimate.naive.known_cost > alone.known_cost:
+            naive = ReportRow(role="teacher only, naive", kind="estimated", totals=estimate.naive)
+            rows.append(naive)
     if comparison:
         rows += [
             ReportRow(role=f"compared: {mode}", totals=totals)
@@ -137,6 +141,8 @@ def role_notes(name: str, totals: UsageTotals) -> list[str]:
         Sentences.
     """
     notes = [f"{name} price: {source}" for source in sorted(totals.sources)]
+    if totals.cached_prompt_tokens or totals.written_prompt_tokens:
+        notes.append(_prompts(name, totals))
     if totals.calls:
         notes.append(_times(name, totals))
     for number, words in (
@@ -161,6 +167,15 @@ def role_notes(name: str, totals: UsageTotals) -> list[str]:
             f"not in the sums{limit}"
         )
     return notes
+
+
+def _prompts(name: str, totals: UsageTotals) -> str:
+    parts = []
+    for kind in ("uncached", "cached", "written"):
+        tokens = getattr(totals, f"{kind}_prompt_tokens")
+        money = getattr(totals, f"{kind}_prompt_cost")
+        parts.append(f"{tokens:,} {kind} ({_money(money, True, not totals.unpriced_calls)} $)")
+    return f"{name} prompt tokens: {', '.join(parts)}"
 
 
 def _times(name: str, totals: UsageTotals) -> str:
@@ -195,17 +210,18 @@ def estimate_notes(data: Mapping[str, Any]) -> list[str]:
                 f"${Decimal(cached['guided_cost']):.6f}, teacher only "
                 f"${Decimal(cached['cost']):.6f} (estimated)"
             )
-    if own := data["own_prompt"]:
-        text = (
-            f"{own['calls']} guided call(s) showed the teacher a prompt of its own; teacher only "
-            "is estimated on the whole conversation, its prompt tokens by characters"
+    naive = data["naive"]
+    if naive and naive["cost"] is not None and naive["cost"] != data["cost"]:
+        ratio = "" if naive["ratio"] is None else f": guided calls cost {naive['ratio']:.0%} of it"
+        found.append(
+            f"teacher only is {data['against']}, as it could be asked at the least; naive: on the "
+            f"whole conversation at the list price, nothing cached, no batch{ratio} (estimated)"
         )
-        if own["ratio"] is not None:
-            text += (
-                f"; of teacher only on what it was shown, guided calls cost {own['ratio']:.0%} "
-                "(estimated)"
-            )
-        found.append(text)
+    if own := data["own_prompt"]:
+        found.append(
+            f"{own['calls']} guided call(s) showed the teacher a prompt of its own; the whole "
+            "conversation's prompt tokens are estimated by characters"
+        )
     if data["calls"]:
         found.append(f"estimate: {data['method']}")
     if data["not_estimated_calls"]:
@@ -295,7 +311,9 @@ def chart(
         # Both models' tokens are summed there, so the student's money shows as completion.
         if estimate.guided.calls != roles["total"].calls:
             bars.append(bar(f"{estimate.calls} guided calls", estimate.guided, none, "measured"))
-        bars.append(bar("the same, teacher only", estimate.counts, none, "estimated"))
+        bars.append(bar("the same, teacher only", estimate.cheapest, none, "estimated"))
+        if estimate.naive.known_cost > estimate.cheapest.known_cost:
+            bars.append(bar("teacher only, naive", estimate.naive, none, "estimated"))
     if comparison:
         for mode in ("guided", "teacher"):
             name = f"{comparison.questions} compared: {mode}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_gkt.costs import rendering
 from langchain_gkt.costs.comparison import BillComparison
 from langchain_gkt.costs.estimate import ESTIMATE_METHODS
+from langchain_gkt.costs.scenarios import BillingScenario, describe_scenario
 from langchain_gkt.costs.totals import Estimate, UsageTotals, amount
 from langchain_gkt.reporting.table import Table
 
@@ -36,6 +37,7 @@ class CostReport:
         running: Calls that had not ended when the report was made.
         breakers: The state of each teacher's circuit breaker, by the teacher's model; see
             `CircuitBreaker.to_dict`.
+        scenario: How the teacher's calls are billed; None for as they were reported.
     """
 
     models: dict[tuple[str, str], UsageTotals] = field(default_factory=dict)
@@ -45,6 +47,7 @@ class CostReport:
     hidden_retries: tuple[str, ...] = ()
     running: int = 0
     breakers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    scenario: BillingScenario | None = None
 
     @property
     def teacher(self) -> UsageTotals:
@@ -70,13 +73,18 @@ class CostReport:
 
     @property
     def ratio(self) -> float | None:
-        """Cost of the guided calls over their teacher-only estimate; None if unknown."""
-        guided, alone = self.estimate.guided, self.estimate.counts
+        """Cost of the guided calls over their teacher-only estimate; None if unknown.
+
+        It is the cheapest way to ask the teacher alone that the calls allowed: cached and batched
+        as they were, and with the same short prompt if they had one.
+        """
+        return self._ratio(self.estimate.cheapest)
+
+    def _ratio(self, alone: UsageTotals) -> float | None:
+        guided = self.estimate.guided
         if not self.estimate.calls or _unpriced(guided) or _unpriced(alone):
             return None
-        if not alone.known_cost:
-            return None
-        return float((guided.known_cost + guided.unreported_cost) / alone.known_cost)
+        return _share(guided.known_cost + guided.unreported_cost, alone.known_cost)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold.
@@ -86,8 +94,8 @@ class CostReport:
             it would leave calls out, ``known_cost`` never is, ``unreported`` is estimated, and
             ``models`` holds the same for each model); ``total``; ``teacher_only_estimate``;
             ``comparison`` (see `BillComparison`, None if nothing was compared);
-            ``budget``; ``notes``; ``running``; ``circuit_breakers``. Money is a decimal string in
-            US dollars. Times are seconds.
+            ``budget``; ``notes``; ``running``; ``circuit_breakers``; ``scenario``. Money is a
+            decimal string in US dollars. Times are seconds.
         """
         roles = {}
         for role in ("teacher", "student"):
@@ -107,10 +115,11 @@ class CostReport:
             "notes": self.notes(),
             "running": self.running,
             "circuit_breakers": self.breakers,
+            "scenario": describe_scenario(self.scenario),
         }
 
     def _estimate_dict(self) -> dict[str, Any]:
-        guided, alone = self.estimate.guided, self.estimate.counts
+        guided, alone = self.estimate.guided, self.estimate.cheapest
         known = self.estimate.calls > 0 and not _unpriced(alone)
         paid = known and not _unpriced(guided)
         spent = guided.known_cost + guided.unreported_cost
@@ -144,8 +153,26 @@ class CostReport:
                 if cached
                 else None
             ),
-            "against": "the teacher alone on the whole conversation",
+            "against": "the teacher alone on "
+            + (
+                "the whole conversation"
+                if alone is self.estimate.counts
+                else "the prompt that it was shown"
+            ),
+            "naive": self._naive_dict(),
             "own_prompt": self._own_prompt_dict(spent if paid else None),
+        }
+
+    def _naive_dict(self) -> dict[str, Any] | None:
+        """Return the estimate for a teacher alone at the list price, nothing cached, no batch."""
+        naive = self.estimate.naive
+        if not self.estimate.calls:
+            return None
+        return {
+            "prompt_tokens": naive.prompt_tokens,
+            "completion_tokens": naive.completion_tokens,
+            "cost": None if _unpriced(naive) else amount(naive.known_cost),
+            "ratio": self._ratio(naive),
         }
 
     def _own_prompt_dict(self, spent: Decimal | None) -> dict[str, Any] | None:
@@ -197,6 +224,7 @@ class CostReport:
             *rendering.role_notes("teacher", self.teacher),
             *rendering.role_notes("student", self.student),
             *rendering.estimate_notes(self._estimate_dict()),
+            *(self.scenario.notes() if self.scenario else ()),
         ]
         if self.comparison:
             notes.append(str(self.comparison))

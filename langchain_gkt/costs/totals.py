@@ -27,6 +27,7 @@ class UsageTotals:
             are not in the sums.
         prompt_tokens: Prompt tokens, cached ones included.
         cached_prompt_tokens: Prompt tokens the provider read from its cache.
+        written_prompt_tokens: Prompt tokens the provider wrote to its cache.
         completion_tokens: Completion tokens, reasoning tokens included.
         reasoning_tokens: Completion tokens spent on hidden reasoning.
         seconds: Time between start and end, summed over calls.
@@ -34,6 +35,8 @@ class UsageTotals:
         first_token_calls: Calls that streamed.
         first_token_seconds: Time to their first token, summed.
         prompt_cost: US dollars for prompt tokens.
+        cached_prompt_cost: What of it is for tokens read from the provider's cache.
+        written_prompt_cost: What of it is for tokens written there.
         completion_cost: US dollars for completion tokens.
         machine_cost: US dollars for busy seconds of a machine paid by the hour.
         prompt_cost_if_cached: US dollars had the provider read every prompt from its cache.
@@ -58,6 +61,7 @@ class UsageTotals:
     unreported_calls: int = 0
     prompt_tokens: int = 0
     cached_prompt_tokens: int = 0
+    written_prompt_tokens: int = 0
     completion_tokens: int = 0
     reasoning_tokens: int = 0
     seconds: float = 0.0
@@ -65,6 +69,8 @@ class UsageTotals:
     first_token_calls: int = 0
     first_token_seconds: float = 0.0
     prompt_cost: Decimal = _ZERO
+    cached_prompt_cost: Decimal = _ZERO
+    written_prompt_cost: Decimal = _ZERO
     completion_cost: Decimal = _ZERO
     machine_cost: Decimal = _ZERO
     prompt_cost_if_cached: Decimal = _ZERO
@@ -84,6 +90,16 @@ class UsageTotals:
     def known_cost(self) -> Decimal:
         """US dollars of the calls that are measured and priced."""
         return self.prompt_cost + self.completion_cost + self.machine_cost
+
+    @property
+    def uncached_prompt_tokens(self) -> int:
+        """Prompt tokens at full price."""
+        return self.prompt_tokens - self.cached_prompt_tokens - self.written_prompt_tokens
+
+    @property
+    def uncached_prompt_cost(self) -> Decimal:
+        """US dollars for prompt tokens at full price, with the fee for the request itself."""
+        return self.prompt_cost - self.cached_prompt_cost - self.written_prompt_cost
 
     @property
     def unreported_cost(self) -> Decimal:
@@ -112,6 +128,7 @@ class UsageTotals:
         """
         self.prompt_tokens += tokens.prompt
         self.cached_prompt_tokens += tokens.cached
+        self.written_prompt_tokens += tokens.cache_written
         self.completion_tokens += tokens.completion
         self.reasoning_tokens += tokens.reasoning
         self.sources.add(money.source)
@@ -120,6 +137,8 @@ class UsageTotals:
             self.unpriced_calls += 1
             return
         self.prompt_cost += money.prompt
+        self.cached_prompt_cost += money.cached
+        self.written_prompt_cost += money.cache_written
         self.completion_cost += money.completion
         if money.prompt_if_cached is None:
             self.uncacheable_calls += 1
@@ -161,7 +180,9 @@ class UsageTotals:
             "unreported_calls": self.unreported_calls,
             "unpriced_calls": self.unpriced_calls,
             "prompt_tokens": self.prompt_tokens,
+            "uncached_prompt_tokens": self.uncached_prompt_tokens,
             "cached_prompt_tokens": self.cached_prompt_tokens,
+            "written_prompt_tokens": self.written_prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "reasoning_tokens": self.reasoning_tokens,
             "seconds": round(self.seconds, 6),
@@ -173,6 +194,9 @@ class UsageTotals:
             ),
             # Money that leaves calls out would look like the whole bill.
             "prompt_cost": amount(self.prompt_cost) if self.complete else None,
+            "uncached_prompt_cost": amount(self.uncached_prompt_cost) if self.complete else None,
+            "cached_prompt_cost": amount(self.cached_prompt_cost) if self.complete else None,
+            "written_prompt_cost": amount(self.written_prompt_cost) if self.complete else None,
             "completion_cost": amount(self.completion_cost) if self.complete else None,
             "machine_cost": amount(self.machine_cost),
             "cost": amount(self.known_cost) if self.complete else None,
@@ -216,6 +240,7 @@ class Estimate:
         guided: The same calls as they really were, both models.
         own_prompt_calls: How many of them showed the teacher a prompt of its own.
         own_prompt: As ``counts``, with the teacher shown what it was really shown.
+        naive: As ``counts``, at the list price: nothing cached, no batch.
     """
 
     calls: int = 0
@@ -225,6 +250,14 @@ class Estimate:
     guided: UsageTotals = field(default_factory=UsageTotals)
     own_prompt_calls: int = 0
     own_prompt: UsageTotals = field(default_factory=UsageTotals)
+    naive: UsageTotals = field(default_factory=UsageTotals)
+
+    @property
+    def cheapest(self) -> UsageTotals:
+        """The cheaper of ``counts`` and ``own_prompt``: the teacher alone, asked as allowed."""
+        if not self.own_prompt_calls or self.own_prompt.known_cost >= self.counts.known_cost:
+            return self.counts
+        return self.own_prompt
 
 
 @dataclass(frozen=True, kw_only=True)

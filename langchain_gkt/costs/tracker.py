@@ -12,10 +12,12 @@ from langchain_core.messages import BaseMessage
 from langchain_gkt.costs.aggregator import CostAggregator
 from langchain_gkt.costs.budget import Budget
 from langchain_gkt.costs.observer import BreakerState, CallObserver
-from langchain_gkt.costs.prices import MachineTime, Prices, RolePrices, check_price
+from langchain_gkt.costs.prices import MachineTime, Prices, check_price
 from langchain_gkt.costs.report import CostReport
+from langchain_gkt.costs.role_prices import RolePrices
 from langchain_gkt.costs.runs.fork_safe_lock import ForkSafeLock
 from langchain_gkt.costs.runs.listener import RunListener
+from langchain_gkt.costs.scenarios import BillingScenario
 from langchain_gkt.costs.totals import CallRecord
 
 
@@ -41,6 +43,7 @@ class CostTracker(RunListener, CallObserver):
         teacher_tokenizer: Callable[[str], int] | None = None,
         keep_calls: bool = False,
         tier: str | None = None,
+        scenario: BillingScenario | None = None,
     ) -> None:
         """Start at zero.
 
@@ -56,20 +59,25 @@ class CostTracker(RunListener, CallObserver):
             keep_calls: Keep a record of each call in `calls`. Memory then grows with them.
             tier: The service tier of the teacher's calls whose response names none, such as
                 ``batch`` if they run as a batch at half price; None for the standard one.
+            scenario: How the teacher's calls are billed; it takes the place of ``teacher_price``
+                and ``tier``. None for as their responses say.
 
         Raises:
             TypeError: If a price is neither a `Price` nor a model reference.
+            ValueError: If a scenario's price or tier is given a second time.
         """
         check_price(teacher_price, "teacher_price")
         check_price(student_price, "student_price", machine_time=True)
         if budget is not None and not isinstance(budget, Budget):
             raise TypeError(f"budget must be a Budget(usd='5'), not {type(budget).__name__}")
-        if teacher_price is None and budget is not None:
+        if teacher_price is None and budget is not None and not (scenario and scenario.price):
             teacher_price = budget.teacher_price
         self.calls: list[CallRecord] = []
         lock = ForkSafeLock()
         self._aggregator = CostAggregator(
-            prices=RolePrices(teacher=teacher_price, student=student_price, tier=tier),
+            prices=RolePrices(
+                teacher=teacher_price, student=student_price, tier=tier, scenario=scenario
+            ),
             budget=budget,
             tokenizer=teacher_tokenizer,
             records=self.calls if keep_calls else None,
@@ -90,12 +98,15 @@ class CostTracker(RunListener, CallObserver):
             The tracker. It knows how many tokens the models make of a text, as this one does.
         """
         sums = self._aggregator
+        prices, scenario = sums.prices, sums.prices.scenario
         tracker = CostTracker(
-            teacher_price=sums.prices.teacher,
-            student_price=sums.prices.student,
+            # What a scenario says, it says again.
+            teacher_price=None if scenario and scenario.price is not None else prices.teacher,
+            student_price=prices.student,
             budget=budget,
             teacher_tokenizer=sums.tokenizer,
-            tier=sums.prices.tier,
+            tier=None if scenario and scenario.tier else prices.tier,
+            scenario=scenario,
         )
         tracker._aggregator.rates = sums.rates
         if tracker._aggregator.ledger:
@@ -157,4 +168,5 @@ class CostTracker(RunListener, CallObserver):
                 hidden_retries=tuple(sorted(sums.hidden_retries)),
                 running=sums.running,
                 breakers={name: one.to_dict() for name, one in self._breakers.items()},
+                scenario=sums.prices.scenario,
             )

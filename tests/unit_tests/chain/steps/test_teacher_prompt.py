@@ -280,11 +280,11 @@ def test_the_bill_says_what_it_compares_with(teacher, student) -> None:
     found = chain.invoke(long, {"callbacks": [tracker]}, max_tokens=30)
     estimate = tracker.report().to_dict()["teacher_only_estimate"]
     share = found.response_metadata["gkt"]["teacher_prompt_share"]
-    assert estimate["against"] == "the teacher alone on the whole conversation"
-    assert estimate["prompt_tokens"] == round(7 / share)
-    assert estimate["own_prompt"]["prompt_tokens"] == 7
+    assert estimate["against"] == "the teacher alone on the prompt that it was shown"
+    assert estimate["naive"]["prompt_tokens"] == round(7 / share)
+    assert estimate["prompt_tokens"] == estimate["own_prompt"]["prompt_tokens"] == 7
     assert estimate["own_prompt"]["calls"] == 1
-    assert estimate["own_prompt"]["ratio"] > estimate["ratio"]
+    assert estimate["own_prompt"]["ratio"] == estimate["ratio"] > estimate["naive"]["ratio"]
     assert "a prompt of its own" in str(tracker.report())
     plain = CostTracker(teacher_price=Price("1", "1"))
     chain.invoke(long, {"callbacks": [plain]}, max_tokens=30, teacher_prompt=None)

@@ -1,0 +1,93 @@
+"""RolePrices: what the teacher and the student of a run cost, and how the teacher is billed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+
+from langchain_core.messages.ai import UsageMetadata
+
+from langchain_gkt.costs.price_list import CallCost
+from langchain_gkt.costs.prices import FREE, MachineTime, Prices, dated_source, price_call
+from langchain_gkt.costs.runs.model_runs import ModelRun
+from langchain_gkt.costs.scenarios import BillingScenario, uncached, with_scenario
+from langchain_gkt.metadata import Role
+
+
+class RolePrices:
+    """The prices of the two roles."""
+
+    def __init__(
+        self,
+        *,
+        teacher: Prices,
+        student: Prices | MachineTime,
+        tier: str | None = None,
+        scenario: BillingScenario | None = None,
+    ) -> None:
+        """Keep the prices.
+
+        Args:
+            teacher: What the teacher costs; None to look up the model that was called.
+            student: What the student costs; None for free.
+            tier: The service tier of the teacher's calls whose response names none.
+            scenario: How the teacher's calls are billed; None for as they are reported.
+
+        Raises:
+            TypeError: If the tier is no text, or the scenario is none.
+            ValueError: If a scenario of its own price or tier is given with another.
+        """
+        self.scenario = scenario
+        if scenario is not None:
+            teacher, tier = with_scenario(scenario, teacher, tier)
+        if tier is not None and not isinstance(tier, str):
+            raise TypeError(f"tier must be a name such as 'batch', not {type(tier).__name__}")
+        self.tier = tier and tier.lower()
+        self.teacher: Prices = teacher
+        self.student: Prices | MachineTime = FREE if student is None else student
+
+    def of(self, role: Role | None) -> Prices | MachineTime:
+        """Return the price that was given for a role."""
+        return self.student if role == "student" else self.teacher
+
+    def tier_of(self, run: ModelRun) -> str | None:
+        """Return the service tier of a run: what its response named, else what the user did."""
+        return run.tier or (self.tier if run.role == "teacher" else None)
+
+    def billed(self, run: ModelRun, usage: UsageMetadata) -> UsageMetadata:
+        """Return what a run is billed for: in a scenario other tokens may be cached."""
+        if self.scenario is None or run.role != "teacher":
+            return usage
+        return self.scenario.as_billed(usage)
+
+    def naive_cost(self, run: ModelRun, usage: UsageMetadata) -> CallCost:
+        """Price a run at the list price: nothing cached, no batch."""
+        return self.cost(run, uncached(usage), list_price=True)
+
+    def cost(self, run: ModelRun, usage: UsageMetadata, *, list_price: bool = False) -> CallCost:
+        """Price a run.
+
+        Args:
+            run: The run.
+            usage: What it used, or is thought to have used.
+            list_price: Whether it is priced in the standard tier, whatever its own.
+
+        Returns:
+            What that costs; with `MachineTime` its tokens cost nothing.
+        """
+        price = self.of(run.role)
+        if isinstance(price, MachineTime):
+            source = f"{dated_source(price)}: ${price.usd_per_hour:f} an hour of busy time"
+            zero = Decimal(0)
+            return CallCost(prompt=zero, completion=zero, source=source, prompt_if_cached=zero)
+        if isinstance(price, Mapping):
+            price = price.get(run.response_model or "") or price.get(run.model)
+        return price_call(
+            price,
+            usage,
+            provider=run.provider,
+            model=run.response_model or run.model,
+            base_url=run.base_url,
+            tier=None if list_price else self.tier_of(run),
+            requested_model=run.model,
+        )

@@ -1,0 +1,424 @@
+"""Billing scenarios: how a teacher's calls are billed, cached prefixes and batches included."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from datetime import datetime, timezone
+from decimal import Decimal, InvalidOperation
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from langchain_core.messages.ai import UsageMetadata
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
+
+from langchain_gkt.costs.price_list import newest_price, release
+from langchain_gkt.costs.prices import Price, Prices, check_price
+from langchain_gkt.errors import ConfigurationError, explain, refuse_unknown
+
+MIN_CACHED_TOKENS = 1024
+"""The shortest prefix that OpenAI, Gemini and most models of Anthropic keep in their caches."""
+_LONGER = ("claude-haiku-4-5", "claude-opus-4-5", "claude-opus-4-6", "claude-opus-4-7")
+_LONGER_TOKENS = 4096
+
+
+def _rate(name: str, most: int | None) -> BeforeValidator:
+    """Check a share of a price."""
+
+    def check(value: Any) -> Decimal | None:
+        if value is None:
+            return None
+        try:
+            rate = Decimal(str(value))
+        except InvalidOperation:
+            rate = Decimal(-1)
+        if isinstance(value, bool) or not rate.is_finite() or rate < 0:
+            raise ValueError(f"{name} must be a share of the price, such as 0.1, not {value!r}")
+        if most is not None and rate > most:
+            raise ValueError(
+                f"{name}={value} would cost more than the full price; give the share that is "
+                "paid, from 0 to 1, such as 0.1"
+            )
+        return rate
+
+    return BeforeValidator(check)
+
+
+def _tokens(name: str, least: int) -> BeforeValidator:
+    def check(value: Any) -> int | None:
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} must be a whole number of {least} or more, not {value!r}")
+        return value
+
+    return BeforeValidator(check)
+
+
+def _hit_rate(value: Any) -> Any:
+    if value == "measured":
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(
+            "CachedPrefix.hit_rate must be a share from 0 to 1, such as 0.95, or 'measured', not "
+            f"{value!r}"
+        )
+    return float(value)
+
+
+class _Model(BaseModel):
+    """Fields that cannot be changed; what is wrong with one is told in one sentence."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    def __init__(self, **values: Any) -> None:
+        refuse_unknown(values, type(self).model_fields, type(self).__name__)
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigurationError(explain(error)) from None
+
+
+class CachedPrefix(_Model):
+    """What of each prompt a provider's cache holds, and what that costs.
+
+    A provider caches what prompts begin with, if that is long enough and the same in all of them.
+    """
+
+    min_tokens: Annotated[int, _tokens("CachedPrefix.min_tokens", 0)] = MIN_CACHED_TOKENS
+    """Shorter prefixes are not cached."""
+    read_rate: Annotated[Decimal | None, _rate("CachedPrefix.read_rate", 1)] = None
+    """What a token read from the cache costs, of a plain one: such as 0.1; None for the price's
+    own."""
+    write_rate: Annotated[Decimal | None, _rate("CachedPrefix.write_rate", None)] = None
+    """The same of a token written there, such as 1.25; None for the price's own."""
+    hit_rate: Annotated[float | Literal["measured"], BeforeValidator(_hit_rate)] = "measured"
+    """In which share of the calls the prefix is found, as it is assumed; the others write it.
+    ``measured`` for the tokens that the provider reports."""
+    tokens: Annotated[int | None, _tokens("CachedPrefix.tokens", 1)] = None
+    """How many tokens all prompts begin with; None to measure it, where all prompts are known."""
+
+    def share(self, prompt: int) -> tuple[int, int]:
+        """Return the tokens of a prompt that are read from the cache, and those written.
+
+        Args:
+            prompt: Its tokens.
+
+        Returns:
+            What is expected of a call, of `hit_rate`; nothing if the prefix is too short.
+        """
+        prefix = min(self.tokens or 0, prompt)
+        if self.hit_rate == "measured" or prefix < self.min_tokens:
+            return 0, 0
+        cached = round(prefix * self.hit_rate)
+        return cached, prefix - cached
+
+
+class BillingScenario(_Model):
+    """How a teacher's calls are billed: price, cached prefix, batch.
+
+    Ready-made for a model of the public price list: `listed_scenarios` and `listed`.
+    """
+
+    name: str = ""
+    """What reports call it; made of the other fields if it is empty."""
+    price: Any = None
+    """As ``teacher_price`` for `CostTracker`."""
+    cached_prefix: CachedPrefix | None = CachedPrefix()
+    """What a cache holds; None if nothing is cached. What the provider reports if not given."""
+    tier: str | None = None
+    """The service tier, such as ``batch``; None for the one that responses name."""
+    tier_rate: Annotated[Decimal | None, _rate("BillingScenario.tier_rate", None)] = None
+    """What that tier costs, of the standard one, such as 0.5; None for the price's own."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> BillingScenario:
+        check_price(self.price, "BillingScenario.price")
+        object.__setattr__(self, "tier", self.tier and self.tier.lower())
+        if self.tier_rate is not None and self.tier is None:
+            raise ValueError("BillingScenario.tier_rate says what a tier costs; name it: tier=")
+        if self.tier == "batch" and self.tier_rate is not None and self.tier_rate > 1:
+            raise ValueError(
+                f"BillingScenario.tier_rate={self.tier_rate} would make a batch dearer; give the "
+                "share that is paid, from 0 to 1, such as 0.5"
+            )
+        if self._changes_rates and not isinstance(self.price, Price | str):
+            raise ValueError(
+                "BillingScenario.price must be a Price, or a listed model such as "
+                "'openai:gpt-5-mini', for rates of its own to be a share of"
+            )
+        if not self.name:
+            object.__setattr__(self, "name", self._described())
+        return self
+
+    @classmethod
+    def listed(
+        cls,
+        model: str,
+        *,
+        cached_prefix: CachedPrefix | bool = False,
+        batch: bool = False,
+        name: str = "",
+    ) -> BillingScenario:
+        """Make a scenario of the public price list.
+
+        Args:
+            model: A model that genai-prices knows, such as ``openai:gpt-5-mini``.
+            cached_prefix: Whether all prompts begin alike, and every call finds that in the cache;
+                or how it is.
+            batch: Whether the calls go through the batch endpoint.
+            name: What reports call it.
+
+        Raises:
+            ConfigurationError: If the list does not know the model; with its newest price's date.
+        """
+        listed_price(model)
+        if cached_prefix is True:
+            cached_prefix = CachedPrefix(min_tokens=least_cached(model), hit_rate=1.0)
+        return cls(
+            name=name,
+            price=model,
+            cached_prefix=cached_prefix or None,
+            tier="batch" if batch else None,
+        )
+
+    @property
+    def _changes_rates(self) -> bool:
+        prefix = self.cached_prefix
+        own = (self.tier_rate, prefix and prefix.read_rate, prefix and prefix.write_rate)
+        return any(rate is not None for rate in own)
+
+    def _described(self) -> str:
+        parts = []
+        if self.cached_prefix and self.cached_prefix.hit_rate != "measured":
+            parts.append(f"prefix cached in {self.cached_prefix.hit_rate:.0%} of calls")
+        return ", ".join([*parts, *([self.tier] if self.tier else [])]) or "list price"
+
+    @cached_property
+    def billed_price(self) -> Prices:
+        """The price with the scenario's own rates in it."""
+        price: Prices = self.price
+        if not self._changes_rates:
+            return price
+        found = listed_price(price) if isinstance(price, str) else price
+        assert isinstance(found, Price)
+        prefix = self.cached_prefix
+        if prefix and prefix.read_rate is not None:
+            found = replace(found, cached_input_mtok=found.input_mtok * prefix.read_rate)
+        if prefix and prefix.write_rate is not None:
+            write = found.input_mtok * prefix.write_rate
+            found = replace(found, cache_write_mtok=write, cache_write_1h_mtok=None)
+        if self.tier and self.tier_rate is not None:
+            found = replace(found, tiers={**found.tiers, self.tier: self.tier_rate})
+        return found
+
+    def as_billed(self, usage: UsageMetadata) -> UsageMetadata:
+        """Return a call's usage with the cached tokens of this scenario.
+
+        Args:
+            usage: What the provider reported.
+        """
+        if self.cached_prefix is None:
+            return uncached(usage)
+        if self.cached_prefix.hit_rate == "measured":
+            return usage
+        cached, written = self.cached_prefix.share(usage["input_tokens"])
+        billed: Any = uncached(usage)
+        details = {"cache_read": cached, "cache_creation": written}
+        billed["input_token_details"] = {**billed.get("input_token_details", {}), **details}
+        return billed  # type: ignore[no-any-return]
+
+    def with_prefix(self, tokens: int | None) -> BillingScenario:
+        """Return the scenario with a measured prefix, if it assumes hits and names none.
+
+        Args:
+            tokens: How many tokens all prompts begin with; None if that is unknown.
+
+        Raises:
+            ConfigurationError: If it is needed and unknown, or the scenario's own is longer.
+        """
+        prefix = self.cached_prefix
+        if prefix is None or prefix.hit_rate == "measured" or prefix.tokens is not None:
+            return self
+        if tokens is None:
+            raise ConfigurationError(
+                f"{self.name}: how many tokens all prompts begin with is not known",
+                hint="give CachedPrefix(tokens=...), or hit_rate='measured'",
+            )
+        named = prefix.model_copy(update={"tokens": tokens or 1})
+        return self.model_copy(update={"cached_prefix": named})
+
+    def notes(self) -> list[str]:
+        """Return which rates the price lacks, and how old it is."""
+        price = self.billed_price
+        if isinstance(price, str):
+            price = listed_price(price)
+        if not isinstance(price, Price):
+            return []
+        own, found = price.of_tier(self.tier), []
+        if self.tier and own is None:
+            found.append(f"no price in tier {self.tier}: the standard one is used")
+        rates = own or price
+        if self.cached_prefix and self.cached_prefix.hit_rate != "measured":
+            if rates.cached_input_mtok is None:
+                found.append("no price of cached tokens: they cost as much as the others")
+            if rates.cache_write_mtok is None:
+                found.append("no price of cache writes: they cost as much as other tokens")
+        return [f"{self.name}: {note} ({price.source})" for note in found]
+
+
+def listed_scenarios(model: str, *, tokens: int | None = None) -> tuple[BillingScenario, ...]:
+    """Return the scenarios of a listed model: list price, cached prefix, batch, and both.
+
+    Args:
+        model: A model that genai-prices knows, such as ``openai:gpt-5-mini``.
+        tokens: How many tokens all prompts begin with; None to measure it.
+
+    Raises:
+        ConfigurationError: If the list does not know the model.
+    """
+    prefix = CachedPrefix(min_tokens=least_cached(model), hit_rate=1.0, tokens=tokens)
+    make: Callable[..., BillingScenario] = BillingScenario.listed
+    return (
+        make(model, name="list price"),
+        make(model, cached_prefix=prefix, name="cached prefix"),
+        make(model, batch=True, name="batch"),
+        make(model, cached_prefix=prefix, batch=True, name="cached prefix, batch"),
+    )
+
+
+def least_cached(model: str) -> int:
+    """Return how long a prefix must be for a model's provider to cache it, in tokens."""
+    return _LONGER_TOKENS if model.rpartition(":")[2].startswith(_LONGER) else MIN_CACHED_TOKENS
+
+
+def uncached(usage: UsageMetadata) -> UsageMetadata:
+    """Return usage without any cached token: all of them at the full price."""
+    details = usage.get("input_token_details") or {}
+    kept: Any = {"audio": details["audio"]} if details.get("audio") else {}
+    return {**usage, "input_token_details": kept}
+
+
+def with_scenario(
+    scenario: BillingScenario, price: Prices, tier: str | None
+) -> tuple[Prices, str | None]:
+    """Return the price and tier of a scenario.
+
+    Args:
+        scenario: The scenario.
+        price: The ``teacher_price`` given beside it.
+        tier: The ``tier`` given beside it.
+
+    Raises:
+        TypeError: If it is no scenario.
+        ConfigurationError: If a price or tier is given twice, or assumed hits lack the prefix.
+    """
+    if not isinstance(scenario, BillingScenario):
+        raise TypeError(
+            f"scenario must be a BillingScenario(price=...), not {type(scenario).__name__}"
+        )
+    for name, own, given in (
+        ("teacher_price", scenario.price, price),
+        ("tier", scenario.tier, tier),
+    ):
+        if own is not None and given is not None:
+            raise ConfigurationError(
+                f"{name}={given!r} and the scenario {scenario.name!r} both say it",
+                hint=f"leave {name} out",
+            )
+    scenario.with_prefix(None)
+    return (price if scenario.price is None else scenario.billed_price), scenario.tier or tier
+
+
+def listed_price(model: str) -> Price:
+    """Return a price of the public list as a `Price`, with its tiers.
+
+    Args:
+        model: A model that genai-prices knows, such as ``openai:gpt-5-mini``.
+
+    Returns:
+        The price; of prompts up to the length at which a provider may charge more.
+
+    Raises:
+        ConfigurationError: If the list does not know it, or prices it otherwise than by tokens.
+        ImportError: If genai-prices is missing.
+    """
+    try:
+        from genai_prices import data_snapshot
+    except ImportError as error:
+        raise ImportError('listed prices need: pip install "langchain-gkt[prices]"') from error
+    listed, _, name = model.rpartition(":")
+    now = datetime.now(timezone.utc)
+    try:
+        owner, found = data_snapshot.get_snapshot().find_provider_model(
+            name, None, listed or None, None
+        )
+        rates: Any = found.get_prices(now)
+    except LookupError:
+        rates = None
+    if rates is None or rates.input_mtok is None or rates.output_mtok is None:
+        raise ConfigurationError(
+            f"no known price of {model} in genai-prices {release()}, whose newest price is of "
+            f"{newest_price()}",
+            hint="give a Price(input_mtok=..., output_mtok=...), or a model of the list",
+        )
+    standard = Price(
+        **_amounts(rates),
+        source=f"{owner.id}:{found.id}, genai-prices {release()}",
+        as_of=str(newest_price()),
+    )
+    tiers = {}
+    for variant in found.price_variants or ():
+        begins = getattr(variant.constraint, "start_date", None)
+        if begins is None or begins <= now.date():
+            tiers |= {
+                str(tier): replace(standard, **_amounts(variant.prices))
+                for tier in variant.when.values()
+            }
+    return replace(standard, tiers=tiers)
+
+
+_LISTED = {
+    "input_mtok": "input_mtok",
+    "output_mtok": "output_mtok",
+    "cached_input_mtok": "cache_read_mtok",
+    "cache_write_mtok": "cache_write_mtok",
+    "cache_write_1h_mtok": "cache_write_1h_mtok",
+}
+
+
+def _amounts(rates: Any) -> dict[str, Any]:
+    """Return the rates of a listed price by the names of `Price`."""
+    known = {name: getattr(rates, listed) for name, listed in _LISTED.items()}
+    return {n: getattr(one, "base", one) for n, one in known.items() if one is not None}
+
+
+def describe_scenario(scenario: BillingScenario | None) -> dict[str, Any] | None:
+    """Return a scenario as plain values, the same on every day; None for None."""
+    if scenario is None:
+        return None
+    price = scenario.price
+    if isinstance(price, Price):
+        names = [one.name for one in fields(price) if one.name not in ("as_of", "source")]
+        price = {name: str(getattr(price, name)) for name in names}
+    data = scenario.model_dump(mode="json", exclude={"price"})
+    return {**data, "price": price if price is None or isinstance(price, dict) else str(price)}
+
+
+def check_prefix(scenario: BillingScenario, shortest: int) -> None:
+    """Refuse a prefix that is longer than a prompt it is said to begin.
+
+    Args:
+        scenario: The scenario.
+        shortest: Tokens of the shortest prompt.
+
+    Raises:
+        ConfigurationError: If more is cached than prompted.
+    """
+    prefix = scenario.cached_prefix
+    if prefix is not None and (prefix.tokens or 0) > shortest:
+        raise ConfigurationError(
+            f"CachedPrefix.tokens={prefix.tokens} is more than the {shortest} tokens of a whole "
+            "prompt",
+            hint="give what all prompts begin with, or leave it out to measure it",
+        )
