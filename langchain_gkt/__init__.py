@@ -15,7 +15,13 @@ if TYPE_CHECKING:
     from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
     from langchain_gkt.chain.reliability import CircuitBreaker as CircuitBreaker
     from langchain_gkt.costs import (
+        BillingScenario as BillingScenario,
+    )
+    from langchain_gkt.costs import (
         Budget as Budget,
+    )
+    from langchain_gkt.costs import (
+        CachedPrefix as CachedPrefix,
     )
     from langchain_gkt.costs import (
         CostReport,
@@ -54,6 +60,9 @@ if TYPE_CHECKING:
         InstructTeacher as InstructTeacher,
     )
     from langchain_gkt.prompts import (
+        KeepPrefix as KeepPrefix,
+    )
+    from langchain_gkt.prompts import (
         LastTurns as LastTurns,
     )
     from langchain_gkt.prompts import (
@@ -78,8 +87,10 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AgreementGate": "gates",
+    "BillingScenario": "costs",
     "Budget": "costs",
     "BudgetExceeded": "errors",
+    "CachedPrefix": "costs",
     "CircuitBreaker": "chain.reliability",
     "ConfidenceGate": "gates",
     "ConfigurationError": "errors",
@@ -94,6 +105,7 @@ _HOMES = {
     "HuggingFaceStudent": "students.huggingface",
     "HintPrompt": "prompts",
     "InstructTeacher": "prompts",
+    "KeepPrefix": "prompts",
     "LastTurns": "prompts",
     "HopelessGate": "gates",
     "LearnedGate": "gates",

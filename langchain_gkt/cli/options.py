@@ -178,8 +178,8 @@ class ModelOptions:
         str | None,
         option(
             "LIST",
-            "What the teacher is shown: without_exemplars, last_turns, instruct_teacher or "
-            "summarize_older, or several joined by +.",
+            "What the teacher is shown: without_exemplars, last_turns, keep_prefix, "
+            "instruct_teacher or summarize_older, or several joined by +.",
             "the whole conversation",
         ),
     ] = None

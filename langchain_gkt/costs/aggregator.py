@@ -253,7 +253,11 @@ class CostAggregator:
             with self._lock:
                 learned = 0 if error else text
                 rate.learn(tokens, prompt_chars=run.prompt_chars, text_chars=learned)
-            totals.add_measured(tokens, self.prices.cost(run, usage))
+            money = self.prices.cost(run, usage)
+            totals.add_measured(tokens, money)
+            if self.prices.is_nearly_cached(run, tokens, money):
+                totals.nearly_cached_calls = 1
+                totals.nearly_cached_tokens = tokens.prompt
             # Some providers report the prompt first: what was written since is not in there.
             unseen = rate.completion(text) - tokens.completion
             if error is not None and unseen > 0 and not _is_finished(message):

@@ -143,6 +143,12 @@ def role_notes(name: str, totals: UsageTotals) -> list[str]:
     notes = [f"{name} price: {source}" for source in sorted(totals.sources)]
     if totals.cached_prompt_tokens or totals.written_prompt_tokens:
         notes.append(_prompts(name, totals))
+    if near := totals.nearly_cached_calls:
+        notes.append(
+            f"{name}: {near} call(s) with prompts of {totals.nearly_cached_tokens // near:,} "
+            "tokens on average were just too short for the provider's cache: if they begin alike, "
+            "a few more tokens in front would make them cheaper"
+        )
     if totals.calls:
         notes.append(_times(name, totals))
     for number, words in (

@@ -10,8 +10,17 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_gkt.costs.price_list import CallCost
 from langchain_gkt.costs.prices import FREE, MachineTime, Prices, dated_source, price_call
 from langchain_gkt.costs.runs.model_runs import ModelRun
-from langchain_gkt.costs.scenarios import BillingScenario, uncached, with_scenario
+from langchain_gkt.costs.scenarios import (
+    BillingScenario,
+    least_cached,
+    uncached,
+    with_scenario,
+)
+from langchain_gkt.costs.usage import Tokens
 from langchain_gkt.metadata import Role
+
+_NEARLY = 0.75
+"""From this share of the shortest cached prompt on, one is said to be nearly long enough."""
 
 
 class RolePrices:
@@ -59,6 +68,22 @@ class RolePrices:
         if self.scenario is None or run.role != "teacher":
             return usage
         return self.scenario.as_billed(usage)
+
+    def is_nearly_cached(self, run: ModelRun, tokens: Tokens, money: CallCost) -> bool:
+        """Say whether a prompt that is not cached is just too short for it.
+
+        Args:
+            run: The run.
+            tokens: What it used.
+            money: What that cost.
+        """
+        prefix = self.scenario.cached_prefix if self.scenario else None
+        least = prefix.min_tokens if prefix else least_cached(run.model)
+        cheaper = money.prompt_if_cached is not None and money.prompt_if_cached < (
+            money.prompt or 0
+        )
+        in_reach = _NEARLY * least <= tokens.prompt < least
+        return run.role == "teacher" and in_reach and cheaper and not tokens.cached
 
     def naive_cost(self, run: ModelRun, usage: UsageMetadata) -> CallCost:
         """Price a run at the list price: nothing cached, no batch."""

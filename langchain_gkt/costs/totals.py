@@ -41,6 +41,8 @@ class UsageTotals:
         machine_cost: US dollars for busy seconds of a machine paid by the hour.
         prompt_cost_if_cached: US dollars had the provider read every prompt from its cache.
         uncacheable_calls: Priced calls for which no price of cached prompts is known.
+        nearly_cached_calls: Calls whose prompt was a little too short for the provider's cache.
+        nearly_cached_tokens: Prompt tokens of those.
         unpriced_calls: Calls whose model has no known price: not in the money.
         unreported_prompt_tokens: Estimate for the unreported calls.
         unreported_completion_tokens: Estimate for the unreported calls.
@@ -75,6 +77,8 @@ class UsageTotals:
     machine_cost: Decimal = _ZERO
     prompt_cost_if_cached: Decimal = _ZERO
     uncacheable_calls: int = 0
+    nearly_cached_calls: int = 0
+    nearly_cached_tokens: int = 0
     unpriced_calls: int = 0
     unreported_prompt_tokens: int = 0
     unreported_completion_tokens: int = 0
@@ -179,6 +183,7 @@ class UsageTotals:
             "cache_hits": self.cache_hits,
             "unreported_calls": self.unreported_calls,
             "unpriced_calls": self.unpriced_calls,
+            "nearly_cached_calls": self.nearly_cached_calls,
             "prompt_tokens": self.prompt_tokens,
             "uncached_prompt_tokens": self.uncached_prompt_tokens,
             "cached_prompt_tokens": self.cached_prompt_tokens,

@@ -12,6 +12,7 @@ from langchain_gkt.prompts.exemplars import mark_exemplars
 from langchain_gkt.prompts.hints import HintPrompt
 from langchain_gkt.prompts.ready_made import (
     InstructTeacher,
+    KeepPrefix,
     LastTurns,
     SummarizeOlder,
     WithoutExemplars,
@@ -21,6 +22,7 @@ from langchain_gkt.prompts.redaction import Redact
 __all__ = [
     "HintPrompt",
     "InstructTeacher",
+    "KeepPrefix",
     "LastTurns",
     "PreparedPrompt",
     "PromptContext",

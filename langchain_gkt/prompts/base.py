@@ -167,6 +167,10 @@ class TeacherPrompt(ABC):
         """
         return self
 
+    def cache_note(self) -> str | None:
+        """Say what the prompt does to a beginning that a provider caches; None for nothing."""
+        return None
+
     def __or__(self, other: Any) -> TeacherPromptSequence:
         """Apply another prompt to what this one makes."""
         return TeacherPromptSequence(steps=(self, other))
@@ -218,6 +222,20 @@ class TeacherPromptSequence(TeacherPrompt):
     def for_tokens(self, tokens: int) -> TeacherPromptSequence:
         """Return the sequence of the prompts for a number of guidance tokens."""
         return TeacherPromptSequence(steps=tuple(for_tokens(step, tokens) for step in self.steps))
+
+
+def cache_notes(prompt: Any) -> list[str]:
+    """Say what a teacher prompt does to the beginning of prompts that a provider caches.
+
+    Args:
+        prompt: A teacher prompt, or None.
+
+    Returns:
+        A sentence for each of its steps that changes it; nothing of functions, which nobody knows.
+    """
+    steps = prompt.steps if isinstance(prompt, TeacherPromptSequence) else (prompt,)
+    notes = [(step, step.cache_note()) for step in steps if isinstance(step, TeacherPrompt)]
+    return [f"{type(step).__name__} {note}" for step, note in notes if note]
 
 
 def check_teacher_prompt(value: Any, *, name: str = "teacher_prompt") -> Any:

@@ -16,6 +16,7 @@ from langchain_gkt.prompts.base import TeacherPrompt, TeacherPromptSequence
 from langchain_gkt.prompts.hints import HintPrompt
 from langchain_gkt.prompts.ready_made import (
     InstructTeacher,
+    KeepPrefix,
     LastTurns,
     SummarizeOlder,
     WithoutExemplars,
@@ -24,6 +25,7 @@ from langchain_gkt.prompts.ready_made import (
 _READY_MADE: dict[str, Any] = {
     "without_exemplars": WithoutExemplars,
     "last_turns": LastTurns,
+    "keep_prefix": KeepPrefix,
     "instruct_teacher": InstructTeacher,
     "summarize_older": SummarizeOlder,
     "hint": HintPrompt,

@@ -14,7 +14,12 @@ from pydantic.dataclasses import dataclass
 from langchain_gkt.errors import KnownFields, whole_number
 from langchain_gkt.prompts.base import PromptContext, TeacherPrompt
 from langchain_gkt.prompts.conversation import leading_system, turns, with_system_text
-from langchain_gkt.prompts.exemplars import describe_style, exemplars, without_exemplars
+from langchain_gkt.prompts.exemplars import (
+    describe_style,
+    exemplars,
+    is_exemplar,
+    without_exemplars,
+)
 
 Style = Literal["describe", "example", "none"]
 
@@ -92,6 +97,13 @@ class WithoutExemplars(KnownFields, TeacherPrompt):
             messages, self.keep, shortest=self.shortest, unmarked=self.unmarked
         )
 
+    def cache_note(self) -> str:
+        """Say that a shorter beginning may be too short for a cache."""
+        return (
+            "drops worked examples, with which prompts begin alike: what is left may be too short "
+            "for a provider's cache, and then costs the full price. KeepPrefix() keeps them"
+        )
+
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
 class LastTurns(KnownFields, TeacherPrompt):
@@ -111,6 +123,36 @@ class LastTurns(KnownFields, TeacherPrompt):
         kept = turns(messages[begin:])[-self.count :]
         system = list(messages[:begin]) if self.system or not kept else []
         return [*system, *(message for turn in kept for message in turn)]
+
+    def cache_note(self) -> str:
+        """Say that the beginning moves on with the conversation."""
+        return (
+            "drops turns from the front, worked examples too: a conversation then begins otherwise "
+            "at each of its turns, and is found in no cache. KeepPrefix() keeps the front"
+        )
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class KeepPrefix(KnownFields, TeacherPrompt):
+    """Keeps what all prompts begin with, as a provider's cache wants it, and shortens behind it.
+
+    The front stays byte for byte: the system messages at the beginning, with the worked examples
+    behind them (see `WithoutExemplars` for which those are). Of all turns behind, the last ones
+    stay.
+
+    Attributes:
+        count: How many turns behind the front stay; 1 for the question that is to be answered.
+    """
+
+    count: Annotated[int, _count("KeepPrefix.count", 1)] = 1
+
+    def prepare(self, messages: Sequence[BaseMessage], context: PromptContext) -> list[BaseMessage]:
+        """Leave out turns between the front and the last ones."""
+        begin = leading_system(messages)
+        every = turns(messages[begin:])
+        front = next((i for i, one in enumerate(every) if not all(map(is_exemplar, one))), 0)
+        kept = [*every[:front], *every[front:][-self.count :]]
+        return [*messages[:begin], *(message for turn in kept for message in turn)]
 
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
@@ -147,6 +189,15 @@ class InstructTeacher(KnownFields, TeacherPrompt):
     def for_tokens(self, tokens: int) -> InstructTeacher:
         """Return the instruction with its number of tokens filled in."""
         return replace(self, tokens=tokens) if self.tokens is None else self
+
+    def cache_note(self) -> str | None:
+        """Say that another number of tokens is another beginning."""
+        if self.tokens is not None or "{tokens}" not in self.text:
+            return None
+        return (
+            "names the number of tokens in the system message: each number makes another "
+            "beginning, which is cached by itself. Give it tokens= where the number varies"
+        )
 
     def _style(self, conversation: Sequence[BaseMessage]) -> str:
         found = exemplars(conversation)
@@ -195,6 +246,13 @@ class SummarizeOlder(KnownFields, TeacherPrompt):
         if not lines:
             return []
         return [HumanMessage(_SUMMARY_REQUEST.format(transcript="\n".join(lines)))]
+
+    def cache_note(self) -> str:
+        """Say that a summary is a beginning of its own."""
+        return (
+            "puts a summary into the system message: each conversation then begins otherwise, and "
+            "is found in no cache"
+        )
 
     def _with(self, messages: Sequence[BaseMessage], summary: str) -> list[BaseMessage]:
         if not summary.strip():

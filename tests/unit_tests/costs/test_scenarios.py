@@ -77,6 +77,14 @@ def test_too_short_a_prefix_is_not_cached() -> None:
     assert billed(BillingScenario(price=FULL, cached_prefix=prefix))["cached_prompt_tokens"] == 0
 
 
+@pytest.mark.parametrize(("prompt", "near"), [(700, 0), (958, 1), (1024, 0)])
+def test_a_prompt_that_is_nearly_cached_is_pointed_out(prompt: int, near: int) -> None:
+    found = billed(BillingScenario(price=FULL), prompt=prompt, cached=0)
+    said = [note for note in found["notes"] if "just too short" in note]
+    assert (found["nearly_cached_calls"], len(said)) == (near, near)
+    assert all(f"prompts of {prompt} tokens" in note for note in said)
+
+
 def test_a_batch_is_billed_at_its_rate_and_the_naive_way_is_not() -> None:
     halved = BillingScenario(price=FULL, cached_prefix=None, tier="Batch", tier_rate=0.5)
     assert Decimal(billed(halved)["cost"]) == Decimal("0.00223")

@@ -11,6 +11,7 @@ from langchain_core.runnables import RunnableLambda
 from langchain_gkt import (
     GuidancePolicy,
     InstructTeacher,
+    KeepPrefix,
     LastTurns,
     SummarizeOlder,
     WithoutExemplars,
@@ -21,6 +22,7 @@ PROMPTS = [
     WithoutExemplars(keep=1),
     WithoutExemplars(keep=1, shortest=True),
     LastTurns(count=3, system=False),
+    KeepPrefix(count=2),
     SummarizeOlder(max_tokens=9) | InstructTeacher(style="example", tokens=7),
     WithoutExemplars() | LastTurns() | InstructTeacher(text="{tokens}?"),
 ]
