@@ -31,6 +31,7 @@ __all__ = [
     "identifying_params",
     "is_from_init_chat_model",
     "pipeline_generation_settings",
+    "request_body",
     "to_messages",
     "tracing_params",
 ]
@@ -64,6 +65,23 @@ def tracing_params(model: BaseChatModel) -> dict[str, Any]:
         The parameters.
     """
     return dict(model._get_ls_params())
+
+
+def request_body(
+    model: BaseChatModel, messages: list[BaseMessage], arguments: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what a model of langchain-openai would send to its chat completions endpoint.
+
+    Args:
+        model: The model.
+        messages: The prompt.
+        arguments: Arguments of the call.
+
+    Raises:
+        AttributeError: If it is no model of langchain-openai.
+    """
+    body: dict[str, Any] = model._get_request_payload(messages, **arguments)  # type: ignore[attr-defined]
+    return body
 
 
 def identifying_params(model: BaseChatModel) -> dict[str, Any]:

@@ -40,6 +40,7 @@ from langchain_gkt.costs.totals import BusyClock, CallRecord, Estimate, UsageTot
 from langchain_gkt.costs.usage import (
     TokenRate,
     Tokens,
+    as_usage,
     read_tokens,
     text_length,
 )
@@ -219,7 +220,7 @@ class CostAggregator:
             prompt = max_prompt_tokens(messages, chars, rate)
             tokens = max(tokens, prompt + completion)
             if self.ledger and self.ledger.budget.needs_prices:
-                largest = _as_usage(Tokens(prompt=prompt, completion=completion))
+                largest = as_usage(Tokens(prompt=prompt, completion=completion))
                 costs.append((run.model, self.prices.cost(run, largest)))
         return Reservation(tokens=tokens, usd=highest_cost(costs) if costs else None)
 
@@ -278,7 +279,7 @@ class CostAggregator:
                     self.last_costs.popitem(last=False)
 
     def _add_estimate(self, run: ModelRun, totals: UsageTotals, tokens: Tokens) -> None:
-        totals.add_unreported(tokens, run.limit, self.prices.cost(run, _as_usage(tokens)))
+        totals.add_unreported(tokens, run.limit, self.prices.cost(run, as_usage(tokens)))
 
     def _add(self, run: ModelRun, totals: UsageTotals) -> None:
         """Add a run to the sums. The caller holds the lock."""
@@ -346,14 +347,6 @@ def _record(run: ModelRun, result: RunResult, totals: UsageTotals) -> CallRecord
 def _is_finished(message: AIMessage | None) -> bool:
     found = message.response_metadata if message else {}
     return bool(found.get("finish_reason") or found.get("stop_reason"))
-
-
-def _as_usage(tokens: Tokens) -> UsageMetadata:
-    return UsageMetadata(
-        input_tokens=tokens.prompt,
-        output_tokens=tokens.completion,
-        total_tokens=tokens.prompt + tokens.completion,
-    )
 
 
 def _base_url(model: Any) -> str | None:

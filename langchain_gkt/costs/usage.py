@@ -96,6 +96,15 @@ def read_tokens(usage: UsageMetadata | Mapping[str, Any], tier: str | None = Non
     )
 
 
+def as_usage(tokens: Tokens) -> UsageMetadata:
+    """Return tokens as usage metadata, without their details."""
+    return UsageMetadata(
+        input_tokens=tokens.prompt,
+        output_tokens=tokens.completion,
+        total_tokens=tokens.prompt + tokens.completion,
+    )
+
+
 def _detail(details: Mapping[str, Any], name: str) -> int:
     return sum(int(details.get(f"{prefix}{name}") or 0) for prefix in _PREFIXES)
 

@@ -123,7 +123,7 @@ class TeacherStep:
         settings = self.settings
         limit, messages = self._first_limit(reserved), list(prompt.messages)
         begun = outcome.shown
-        call = self._model_call(messages, limit, settings.child("teacher"), streaming=streaming)
+        call = self.model_call(messages, limit, settings.child("teacher"), streaming=streaming)
         outcome.calls += 1
         reply = yield call
         tools = settings.teacher_tools
@@ -152,7 +152,7 @@ class TeacherStep:
         is_cut = is_cut_tool_call(reply, limit, tools=tools)
         if is_cut and limit != settings.max_tokens:
             first_text, limit = leading_text(reply), settings.max_tokens
-            call = self._model_call(messages, limit, settings.child("teacher"), streaming=False)
+            call = self.model_call(messages, limit, settings.child("teacher"), streaming=False)
             outcome.calls += 1
             reply = received(self.settings, (yield call), "teacher")
             outcome.count(reply)
@@ -186,7 +186,7 @@ class TeacherStep:
             refuse_broken_text(messages)
             prompt = prepare(self.settings.teacher_prompt, messages, self.prompt_context(messages))
         try:
-            call = self._model_call(
+            call = self.model_call(
                 list(prompt.messages), self.settings.limit, config, streaming=False
             )
             with self.guarded():
@@ -204,7 +204,7 @@ class TeacherStep:
             context = self.prompt_context(messages)
             prompt = await aprepare(self.settings.teacher_prompt, messages, context)
         try:
-            call = self._model_call(
+            call = self.model_call(
                 list(prompt.messages), self.settings.limit, config, streaming=False
             )
             with self.guarded():
@@ -238,7 +238,7 @@ class TeacherStep:
             return settings.limit
         return max(1, min(settings.limit, settings.max_tokens - reserved))
 
-    def _model_call(
+    def model_call(
         self,
         messages: list[BaseMessage],
         limit: int | None,
@@ -246,6 +246,17 @@ class TeacherStep:
         *,
         streaming: bool,
     ) -> ModelCall:
+        """Return the call of the teacher that the settings ask for.
+
+        Args:
+            messages: What it is shown.
+            limit: Most completion tokens; None for its own.
+            config: The config of its run.
+            streaming: Whether its reply is shown while it is written.
+
+        Raises:
+            BudgetExceeded: If the call could pass a budget.
+        """
         settings = self.settings
         streams = (
             streaming

@@ -41,11 +41,18 @@ def from_batch(row: dict[str, Any], place: str, questions: Mapping[str, str] | N
         failed = row.get("error") or response.get("body")
         raise BadRow(f"is a failed request: {str(failed)[:80]}")
     body = response.get("body") or {}
-    return from_message(questions[name], _from_completion(body), place, id=name, provider="openai")
+    return from_message(questions[name], from_completion(body), place, id=name, provider="openai")
 
 
-def _from_completion(body: dict[str, Any]) -> AIMessage:
-    """Make a message of a chat completion in OpenAI's form."""
+def from_completion(body: dict[str, Any]) -> AIMessage:
+    """Make a message of a chat completion in OpenAI's form.
+
+    Args:
+        body: The completion.
+
+    Raises:
+        BadRow: If it is none.
+    """
     try:
         choice = body["choices"][0]
         content = choice["message"]["content"]
@@ -69,13 +76,18 @@ def _usage_of(report: Any) -> Any:
     if not isinstance(report, dict) or not isinstance(report.get("completion_tokens"), int):
         return None
     prompt, completion = report.get("prompt_tokens") or 0, report["completion_tokens"]
-    cached = (report.get("prompt_tokens_details") or {}).get("cached_tokens")
+    details = report.get("prompt_tokens_details") or {}
+    found = {
+        "cache_read": details.get("cached_tokens"),
+        "cache_creation": details.get("cache_write_tokens"),
+    }
+    cached = {name: count for name, count in found.items() if count}
     hidden = (report.get("completion_tokens_details") or {}).get("reasoning_tokens")
     return {
         "input_tokens": prompt,
         "output_tokens": completion,
         "total_tokens": prompt + completion,
-        **({"input_token_details": {"cache_read": cached}} if cached else {}),
+        **({"input_token_details": cached} if cached else {}),
         **({"output_token_details": {"reasoning": hidden}} if hidden else {}),
     }
 
@@ -101,7 +113,7 @@ def from_langsmith(row: dict[str, Any], place: str) -> Recording | None:
     asked = asked_in(messages_of(inputs.get("messages")))
     if asked is None:
         raise BadRow("has no inputs.messages that end in a message of the user")
-    message = _from_completion(outputs) if "choices" in outputs else _from_generations(outputs)
+    message = from_completion(outputs) if "choices" in outputs else _from_generations(outputs)
     extra = _unpacked(row.get("extra")).get("metadata") or {}
     model = message.response_metadata.get("model_name") or extra.get("ls_model_name")
     return from_message(

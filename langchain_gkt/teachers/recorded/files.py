@@ -56,7 +56,7 @@ def read_file(
     refuse_unknown(columns or (), COLUMNS, "columns")
     questions = _read_requests(requests) if requests else None
     found, problems = list[Recording](), list[str]()
-    for place, row in _rows(path):
+    for place, row in rows_of(path):
         try:
             if not isinstance(row, dict):
                 raise BadRow(f"holds a {type(row).__name__}, not an object")
@@ -79,7 +79,7 @@ def _read_requests(path: Path) -> dict[str, str]:
     """Read the questions of a batch, by the names of its requests."""
     found: dict[str, str] = {}
     problems = []
-    for place, row in _rows(path):
+    for place, row in rows_of(path):
         try:
             name, messages = str(row["custom_id"]), row["body"]["messages"]
             asked = asked_in(messages_of(messages))
@@ -97,8 +97,15 @@ def _read_requests(path: Path) -> dict[str, str]:
     return found
 
 
-def _rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """Yield each row of a file with its place."""
+def rows_of(path: Path) -> Iterator[tuple[str, Any]]:
+    """Yield each row of a file with its place.
+
+    Args:
+        path: JSON lines, a JSON list, CSV or TSV.
+
+    Raises:
+        ConfigurationError: If a row cannot be read; file and line are named.
+    """
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -1,0 +1,212 @@
+"""Files of OpenAI's batch endpoint: requests are written, and their results are read.
+
+Other providers take the same files. What is sent there costs about half, and comes in a day.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from langchain_core.messages import AIMessage
+
+from langchain_gkt.errors import ConfigurationError
+from langchain_gkt.teachers.recorded.exports import from_completion
+from langchain_gkt.teachers.recorded.files import rows_of
+from langchain_gkt.teachers.recorded.recordings import BadRow, refuse_rows
+
+ENDPOINT = "/v1/chat/completions"
+"""Where a request of a batch goes; also the ``endpoint`` of ``client.batches.create``."""
+MAX_REQUESTS, MAX_BYTES = 50_000, 200_000_000
+"""What one file may hold."""
+_MOST_NAMED = 5
+_UNBILLED = ("batch_expired", "batch_cancelled")
+
+
+def write_requests(path: str | Path, bodies: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Path]:
+    """Write requests to a batch file, and to further ones if they are too many for one.
+
+    Args:
+        path: The first file; the others are called alike, with a number.
+        bodies: The ``custom_id`` of each request, no two alike, and what is sent.
+
+    Returns:
+        The files; none if there is no request.
+
+    Raises:
+        ConfigurationError: If a file is there already, or the path cannot be written to.
+    """
+    first, files = Path(path), list[Path]()
+    out, count, size = None, 0, 0
+    try:
+        for name, body in bodies:
+            request = {"custom_id": name, "method": "POST", "url": ENDPOINT, "body": body}
+            line = json.dumps(request).encode() + b"\n"
+            if out is None or count == MAX_REQUESTS or size + len(line) > MAX_BYTES:
+                if out is not None:
+                    out.close()
+                number = f"-{len(files) + 1}" if files else ""
+                files.append(first.with_name(f"{first.stem}{number}{first.suffix}"))
+                out, count, size = open(files[-1], "xb"), 0, 0  # noqa: SIM115
+            out.write(line)
+            count, size = count + 1, size + len(line)
+    except FileExistsError as error:
+        raise ConfigurationError(
+            f"path={str(files[-1])!r} is there already, and may have been sent",
+            hint="name another file, or remove that one",
+        ) from error
+    finally:
+        if out is not None:
+            out.close()
+    return files
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchReply:
+    """One answered request.
+
+    Attributes:
+        name: Its ``custom_id``.
+        bill: What no other billed reply is called.
+        message: The reply.
+    """
+
+    name: str
+    bill: str
+    message: AIMessage
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchResults:
+    """What came back of a batch.
+
+    Attributes:
+        requests: What was sent, by ``custom_id``.
+        replies: Every reply that is billed, in the files' order.
+        failed: Why a request failed, by its ``custom_id``.
+        maybe_billed: Those of them that may have been billed all the same.
+        repeated: Requests that were answered more than once; every answer is billed, the first is
+            used.
+    """
+
+    requests: Mapping[str, Mapping[str, Any]]
+    replies: tuple[BatchReply, ...] = ()
+    failed: Mapping[str, str] = field(default_factory=dict)
+    maybe_billed: frozenset[str] = frozenset()
+    repeated: tuple[str, ...] = ()
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Requests with neither an answer nor an error."""
+        known = {one.name for one in self.replies} | set(self.failed)
+        return tuple(name for name in self.requests if name not in known)
+
+    def notes(self) -> list[str]:
+        """Name what did not come back as it should; empty if everything did."""
+        notes = []
+        failed = [f"{name} ({why})" for name, why in self.failed.items()]
+        for names, words in (
+            (self.missing, "have neither an answer nor an error in the result file"),
+            (failed, "failed"),
+            (self.repeated, "were answered more than once: each answer is billed, the first used"),
+        ):
+            if names:
+                more = len(names) - _MOST_NAMED
+                shown = ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+                notes.append(f"{len(names)} of {len(self.requests)} requests {words}: {shown}")
+        return notes
+
+
+def read_results(
+    results: str | Path | Sequence[str | Path], requests: str | Path | Sequence[str | Path]
+) -> BatchResults:
+    """Read what came back of a batch.
+
+    Args:
+        results: The output file; with the error file, if there is one.
+        requests: The files that were sent.
+
+    Returns:
+        The replies, and what is missing, failed or answered twice.
+
+    Raises:
+        ConfigurationError: If a file has another form, or a result answers no request.
+    """
+    sent = _read_requests(_paths(requests))
+    replies, failed, maybe, problems = dict[str, BatchReply](), dict[str, str](), set[str](), []
+    repeated = dict[str, None]()
+    answered = set[str]()
+    for place, row in (pair for path in _paths(results) for pair in rows_of(path)):
+        try:
+            name = _name(row, sent)
+            why, billed = _failure(row)
+            if why:
+                failed[name] = why
+                maybe |= {name} if billed else set()
+                continue
+            body = row["response"].get("body") or {}
+            bill = str(row.get("id") or row["response"].get("request_id") or body.get("id") or name)
+            reply = BatchReply(name=name, bill=bill, message=from_completion(body))
+        except BadRow as error:
+            problems.append(f"{place} {error}")
+            continue
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            problems.append(f"{place} has another form ({type(error).__name__}: {error})")
+            continue
+        if bill in replies:  # the same line twice
+            repeated |= {name: None}
+            continue
+        repeated |= {name: None} if name in answered else {}
+        answered.add(name)
+        replies[bill] = reply
+    refuse_rows(problems, "give the output file of the batch that was made of these requests")
+    for name in answered:  # tried again with success
+        failed.pop(name, None)
+    return BatchResults(
+        requests=sent,
+        replies=tuple(replies.values()),
+        failed=failed,
+        maybe_billed=frozenset(maybe),
+        repeated=tuple(repeated),
+    )
+
+
+def _paths(given: str | Path | Sequence[str | Path]) -> list[Path]:
+    return [Path(one) for one in ([given] if isinstance(given, str | Path) else given)]
+
+
+def _read_requests(paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    found, problems = dict[str, dict[str, Any]](), list[str]()
+    for place, row in (pair for path in paths for pair in rows_of(path)):
+        if not isinstance(row, dict) or not {"custom_id", "body"} <= row.keys():
+            problems.append(f"{place} holds no custom_id and body")
+        elif row["custom_id"] in found:
+            problems.append(f"{place} repeats custom_id {row['custom_id']!r}")
+        else:
+            found[str(row["custom_id"])] = row["body"]
+    refuse_rows(problems, "give the file of requests that made the batch")
+    return found
+
+
+def _name(row: Any, sent: Mapping[str, Any]) -> str:
+    if not isinstance(row, dict) or "custom_id" not in row or not {"response", "error"} & set(row):
+        raise BadRow("is no result of a batch: it holds no custom_id and response")
+    name = str(row["custom_id"])
+    if name not in sent:
+        raise BadRow(f"answers custom_id {name!r}, which the requests do not hold")
+    return name
+
+
+def _failure(row: Mapping[str, Any]) -> tuple[str, bool]:
+    """Return why a request failed, empty if it did not, and whether it may have been billed."""
+    response, error = row.get("response") or {}, row.get("error")
+    status = response.get("status_code", 200)
+    if not error and status == 200 and response:
+        return "", False
+    found = error or (response.get("body") or {}).get("error") or f"status {status}"
+    code = found.get("code") if isinstance(found, dict) else None
+    text = str(found.get("message") or code) if isinstance(found, dict) else str(found)
+    return text[:80] or "no reason given", not 400 <= status < 500 and code not in _UNBILLED
