@@ -155,11 +155,12 @@ def read_prompt(value: Any, column: str) -> list[BaseMessage]:
 class GuidanceKeys:
     """Names guidance by everything that the teacher's reply depends on."""
 
-    def __init__(self, chain: GuidedKnowledgeTransferChain) -> None:
+    def __init__(self, chain: GuidedKnowledgeTransferChain, *, questions_per_call: int = 1) -> None:
         """Describe the chain's side, which is the same for every row.
 
         Args:
             chain: The chain.
+            questions_per_call: As for `BulkOptions`.
         """
         settings = settings_of(chain)
         about = {
@@ -170,6 +171,8 @@ class GuidanceKeys:
             "stop": settings.stop,
             "teacher_prompt": name_prompt(settings.teacher_prompt),
             "guidance_tokens": settings.guidance_tokens if settings.teacher_prompt else None,
+            # Left out for one: jobs begun before know nothing of it.
+            **({"questions_per_call": questions_per_call} if questions_per_call > 1 else {}),
         }
         self._about = json.dumps(about, sort_keys=True, default=str)
 

@@ -132,13 +132,14 @@ class JobController:
         """Return what the job was begun with."""
         return self._settings
 
-    def admit(self, key: str, row: str, most: Reservation) -> Admission:
+    def admit(self, key: str, row: str, most: Reservation, joins: bool = False) -> Admission:
         """Say what a row may do: use a recorded reply, ask the teacher, or neither.
 
         Args:
             key: The key of the row's guidance.
             row: The row's name; the same if the row is tried again.
             most: The most that a call can cost.
+            joins: Whether the row joins a call that another row has been admitted for.
 
         Returns:
             What it may do. A call that may be made must be ended by `settle`.
@@ -149,6 +150,9 @@ class JobController:
         holder, since = self._in_flight.get(key, (row, 0.0))
         if holder != row and self._clock() - since < _LEASE_SECONDS:
             return Admission(busy=True)
+        if joins:
+            self._in_flight[key] = (row, self._clock())
+            return Admission()
         if self._ledger is not None:
             try:
                 self._ledger.reserve(key, most, Decimal(0))

@@ -12,6 +12,8 @@ from langchain_gkt.bulk.chains import ChainLike, pack_chain, settings_of, unpack
 from langchain_gkt.bulk.columns import ROW, OutputColumns, output_names
 from langchain_gkt.bulk.job import import_ray, start_controller
 from langchain_gkt.bulk.options import BulkOptions
+from langchain_gkt.bulk.packed_stage import PackedTeacherStage
+from langchain_gkt.bulk.packing import check_packable
 from langchain_gkt.bulk.processor import EngineAnswers, EngineRequest, keep_written
 from langchain_gkt.bulk.stages import StageSettings
 from langchain_gkt.bulk.student_stage import StudentStage
@@ -72,6 +74,8 @@ def guide_dataset(
     if not callable(chain_or_config):
         chain = unpack_chain(packed)
         _check_price(chain, checked)
+        if checked.questions_per_call > 1:
+            check_packable(chain)
         asks_teacher = settings_of(chain).asks_teacher
     _warn_if_full(ray, checked)
     settings = StageSettings(
@@ -86,7 +90,7 @@ def guide_dataset(
     stage = {"batch_format": "pyarrow", "batch_size": None}
     if asks_teacher:
         dataset = dataset.map_batches(
-            TeacherStage,
+            PackedTeacherStage if checked.questions_per_call > 1 else TeacherStage,
             fn_constructor_args=(settings, controller),
             compute=ray.data.ActorPoolStrategy(
                 size=checked.teacher_workers,

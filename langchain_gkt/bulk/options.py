@@ -24,6 +24,8 @@ class BulkOptions:
         tokens_per_minute: The same in tokens, by an upper estimate of each call; None for none.
         calls_in_flight: Most calls of the teacher at the same time, in the whole job.
         teacher_workers: Actors that share these calls.
+        questions_per_call: How many questions the teacher is asked in one call; 1 for one. Packed
+            questions share a prompt, and each gets a beginning of its own in the reply.
         attempts: Times that a row's call is tried if the teacher fails; each is paced and counted.
         students: Student actors: a number, or ``(least, most)`` to let Ray scale between them.
         student_cpus: CPUs that Ray sets aside for each student actor; may be a fraction.
@@ -50,6 +52,7 @@ class BulkOptions:
     tokens_per_minute: float | None = None
     calls_in_flight: int = 16
     teacher_workers: int = 1
+    questions_per_call: int = 1
     attempts: int = 3
     students: int | tuple[int, int] = 1
     student_cpus: float = 1.0
@@ -68,12 +71,18 @@ class BulkOptions:
         refuse_unlisted(self.student_price, "student_price")
         if self.budget is not None and not isinstance(self.budget, Budget):
             raise TypeError(f"budget must be a Budget(usd='5'), not {type(self.budget).__name__}")
-        for name in ("calls_in_flight", "teacher_workers", "attempts", "rows_per_block"):
+        counts = ("calls_in_flight", "teacher_workers", "attempts", "rows_per_block")
+        for name in (*counts, "questions_per_call"):
             whole_number(name, getattr(self, name), least=1)
         if self.teacher_workers > self.calls_in_flight:
             raise ValueError(
                 f"teacher_workers={self.teacher_workers} share calls_in_flight="
                 f"{self.calls_in_flight}; give each at least one call"
+            )
+        if self.questions_per_call > self.rows_per_block:
+            raise ValueError(
+                f"questions_per_call={self.questions_per_call} is more than rows_per_block="
+                f"{self.rows_per_block}, which travel together; raise rows_per_block"
             )
         for name in ("requests_per_minute", "tokens_per_minute"):
             _check_number(name, getattr(self, name), above=True)

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import uuid
+from collections.abc import Sequence
 from dataclasses import asdict
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,8 @@ from tenacity import (
     AsyncRetrying,
     retry_if_exception,
     stop_after_attempt,
-    wait_exponential_jitter,
+    wait_exponential,
+    wait_random,
 )
 
 from langchain_gkt.bulk.chains import GuidanceKeys, read_prompt, settings_of, unpack_chain
@@ -46,10 +48,11 @@ _BUSY_SECONDS = (0.05, 1.0)
 """The first and the longest wait for another row that has asked the same."""
 
 
-class _RowEnded(Exception):
+class RowEnded(Exception):
     """A row ends without a call."""
 
     def __init__(self, result: TeacherResult) -> None:
+        """Keep the row's result."""
         super().__init__()
         self.result = result
 
@@ -75,7 +78,7 @@ class TeacherStage:
         self.chain = unpack_chain(settings.chain)
         self.options, self.column = settings.options, settings.prompt_column
         self.call_settings = settings_of(self.chain)
-        self.keys = GuidanceKeys(self.chain)
+        self.keys = GuidanceKeys(self.chain, questions_per_call=self.options.questions_per_call)
         self.controller = controller
         prices = {name: getattr(self.options, name) for name in ("teacher_price", "student_price")}
         self.prices: dict[str, Any] = prices
@@ -105,10 +108,21 @@ class TeacherStage:
         if self._slots is None:  # belongs to the event loop, which runs by now
             self._slots = asyncio.Semaphore(self.options.calls_per_worker)
         prompts = block.column(self.column).to_pylist()
-        rows = map(str, block.column(self.options.id_column or ROW).to_pylist())
-        results = await asyncio.gather(*map(self._row, rows, prompts))
+        rows = list(map(str, block.column(self.options.id_column or ROW).to_pylist()))
+        results = await self.results_of(rows, prompts)
         texts = pyarrow.array([one.to_json() for one in results], pyarrow.string())
         return block.append_column(TEACHER, texts)
+
+    async def results_of(
+        self, rows: Sequence[str], prompts: Sequence[Any]
+    ) -> Sequence[TeacherResult]:
+        """Ask for some rows side by side.
+
+        Args:
+            rows: Their names.
+            prompts: Their prompts, in the same order.
+        """
+        return await asyncio.gather(*map(self._row, rows, prompts))
 
     async def _row(self, row: str, prompt: Any) -> TeacherResult:
         from ray.exceptions import RayError
@@ -130,7 +144,7 @@ class TeacherStage:
         most, calls = await self._most(messages), list[CallRecord]()
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self.options.attempts),
-            wait=wait_exponential_jitter(initial=0.5, max=30),
+            wait=wait_exponential(multiplier=0.5, max=30) + wait_random(0, 1),
             reraise=True,
             # What was answered is paid for, even if nothing can be made of it.
             retry=retry_if_exception(
@@ -141,7 +155,7 @@ class TeacherStage:
             async for attempt in retrying:
                 with attempt:
                     return await self._attempt(row, key, messages, most, calls)
-        except _RowEnded as end:
+        except RowEnded as end:
             return end.result
         except _CallFailed as failed:
             return self._failed(key, failed.error, part_of(calls, "teacher"))
@@ -164,7 +178,7 @@ class TeacherStage:
                         admitted.refused, student_may_answer=admitted.student_may_answer
                     )
                     part = part_of(calls, "teacher")
-                    raise _RowEnded(self._failed(key, refusal, part))
+                    raise RowEnded(self._failed(key, refusal, part))
                 if admitted.reply is not None:
                     return await self._recorded(key, messages, admitted, calls)
                 if not admitted.busy:
@@ -214,7 +228,7 @@ class TeacherStage:
         try:
             guidance = await self.chain.model_copy(update={"teacher": teacher}).aguide(messages)
         except TeacherError as error:
-            raise _RowEnded(self._failed(key, error, part)) from error
+            raise RowEnded(self._failed(key, error, part)) from error
         return self._result(key, reply, guidance, part)
 
     def _result(

@@ -1,0 +1,202 @@
+"""The teacher's stage that asks several questions in one call."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from langchain_core.messages import BaseMessage
+from langchain_core.runnables import RunnableConfig
+
+from langchain_gkt.bulk.chains import read_prompt
+from langchain_gkt.bulk.columns import TeacherResult
+from langchain_gkt.bulk.controller import Admission
+from langchain_gkt.bulk.packing import (
+    beginnings_schema,
+    check_packable,
+    packed_limit,
+    packed_messages,
+    read_beginnings,
+    shared_out,
+)
+from langchain_gkt.bulk.teacher_stage import RowEnded, TeacherStage
+from langchain_gkt.costs.budget import Reservation
+from langchain_gkt.costs.totals import CallRecord, UsageTotals
+from langchain_gkt.errors import GKTError
+from langchain_gkt.evaluation.running.records import TeacherReply, part_of
+from langchain_gkt.evaluation.running.reply_recorder import ReplyRecorder
+from langchain_gkt.guidance import GuidancePolicy
+from langchain_gkt.teachers.wrappers import models_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    """A row that waits for its beginning."""
+
+    row: str
+    key: str
+    prompt: str
+    messages: list[BaseMessage]
+
+
+class PackedTeacherStage(TeacherStage):
+    """Asks for the beginnings of several answers in one call.
+
+    A question whose beginning is missing in the reply is asked once more, alone, as are the
+    questions of a call that failed.
+    """
+
+    async def results_of(
+        self, rows: Sequence[str], prompts: Sequence[Any]
+    ) -> Sequence[TeacherResult]:
+        """Ask for some rows, as many in a call as the options say."""
+        check_packable(self.chain)
+        size = self.options.questions_per_call
+        results: dict[int, TeacherResult] = {}
+        waiting = dict[str, tuple[int, _Row]]()
+        later = []
+        for at, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
+            try:
+                messages = read_prompt(prompt, self.column)
+            except (TypeError, ValueError):
+                later.append(at)
+                continue
+            key = self.keys.of(messages)
+            if key in waiting:  # the same prompt again: it finds the reply of the other
+                later.append(at)
+            else:
+                waiting[key] = at, _Row(row=row, key=key, prompt=prompt, messages=messages)
+        packs = list(waiting.values())
+        await asyncio.gather(
+            *(self._pack(packs[i : i + size], results) for i in range(0, len(packs), size))
+        )
+        missing = [at for at, _ in packs if at not in results] + later
+        found = await asyncio.gather(*(self._row(rows[at], prompts[at]) for at in missing))
+        results |= dict(zip(missing, found, strict=True))
+        return [results[at] for at in range(len(rows))]
+
+    async def _pack(
+        self, pack: Sequence[tuple[int, _Row]], results: dict[int, TeacherResult]
+    ) -> None:
+        """Ask for a pack; what gets no beginning here is left to a call of its own."""
+        if len(pack) < 2:
+            return
+        tokens = self.call_settings.limit or 1
+        limit = packed_limit(len(pack), tokens)
+        messages = packed_messages([one.prompt for _, one in pack], tokens)
+        models = list(models_of(self.call_settings.teacher))
+        most = self.aggregator.reservation(models, messages, limit)
+        assert self._slots is not None
+        async with self._slots:
+            admitted = await self._admitted(pack, most)
+            if len(admitted) < len(pack):  # recorded already, or refused: asked one by one
+                await self._release(admitted, UsageTotals(), {})
+                return
+            await self._ask_packed(pack, messages, limit, results)
+
+    async def _admitted(
+        self, pack: Sequence[tuple[int, _Row]], most: Reservation
+    ) -> list[tuple[int, _Row]]:
+        """Take the pack's turn; its first row reserves for all."""
+        taken, wait = [], 0.0
+        for place, (at, one) in enumerate(pack):
+            found: Admission = await self.controller.admit.remote(
+                one.key, one.row, most, joins=place > 0
+            )
+            if found.reply is not None or found.busy or found.refused is not None:
+                return taken
+            taken.append((at, one))
+            wait = max(wait, found.wait)
+        await asyncio.sleep(wait)
+        return taken
+
+    async def _ask_packed(
+        self,
+        pack: Sequence[tuple[int, _Row]],
+        messages: list[BaseMessage],
+        limit: int,
+        results: dict[int, TeacherResult],
+    ) -> None:
+        recorder = ReplyRecorder(lambda reply: None, **self.prices)
+        config: RunnableConfig = {"callbacks": [recorder, self.listener]}
+        chain = self.chain.model_copy(
+            update={
+                "teacher": _held_to_schema(self.chain.teacher, len(pack)),
+                "guidance": GuidancePolicy(cut="none"),
+                "guidance_tokens": limit,
+                "max_tokens": None,
+                "stop": None,
+            }
+        )
+        totals, replies = UsageTotals(), dict[int, TeacherReply]()
+        try:
+            await chain.aguide(messages, config)
+        except GKTError:
+            pass  # its rows are asked alone, and tell the error if it stays
+        finally:
+            for call in recorder.calls:
+                totals.add(call.counts)
+            if recorder.reply is not None:
+                replies = _replies(recorder.reply, recorder.calls, len(pack))
+            await self._release(pack, totals, replies)
+        for place, reply in replies.items():
+            at, one = pack[place]
+            found = Admission(reply=json.dumps(asdict(reply)), carries=True)
+            try:
+                results[at] = await self._recorded(one.key, one.messages, found, [])
+            except RowEnded as end:
+                results[at] = end.result
+
+    async def _release(
+        self,
+        pack: Sequence[tuple[int, _Row]],
+        totals: UsageTotals,
+        replies: dict[int, TeacherReply],
+    ) -> None:
+        """End the rows' turn; the first of them books the whole call."""
+        for place, (_, one) in enumerate(pack):
+            reply = replies.get(place)
+            text = None if reply is None else json.dumps(asdict(reply))
+            booked = totals if place == 0 else UsageTotals()
+            await self.controller.settle.remote(uuid.uuid4().hex, one.key, one.row, booked, text)
+
+
+def _replies(
+    whole: TeacherReply, calls: Sequence[CallRecord], count: int
+) -> dict[int, TeacherReply]:
+    """Make a reply of each beginning; together they carry the bill of the call."""
+    found = read_beginnings(whole.text, count)
+    # The last word of a beginning is whole, unless the call's limit fell into it.
+    open_end = max(found, default=0) if whole.finish_reason == "length" else None
+    shares = shared_out(part_of(calls, "teacher"), list(found.values())) if found else []
+    return {
+        place: TeacherReply(
+            text=beginning if place == open_end else f"{beginning} ",
+            usage={
+                "input_tokens": share.prompt_tokens,
+                "output_tokens": share.completion_tokens,
+                "total_tokens": share.prompt_tokens + share.completion_tokens,
+            },
+            finish_reason="length",
+            part=share,
+        )
+        for (place, beginning), share in zip(found.items(), shares, strict=True)
+    }
+
+
+def _held_to_schema(teacher: Any, count: int) -> Any:
+    """Bind the form of the reply to a teacher that says it can be held to one."""
+    models = list(models_of(teacher))
+    profiles = [getattr(model, "profile", None) or {} for model in models]
+    takes = all(
+        profile.get("structured_output") and "openai_api_base" in type(model).model_fields
+        for model, profile in zip(models, profiles, strict=True)
+    )
+    if not takes:
+        return teacher
+    schema = {"name": "beginnings", "strict": True, "schema": beginnings_schema(count)}
+    return teacher.bind(response_format={"type": "json_schema", "json_schema": schema})
