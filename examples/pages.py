@@ -11,7 +11,8 @@ import re
 from decimal import Decimal
 from pathlib import Path
 
-from langchain_gkt import GuidedKnowledgeTransferChain
+from langchain_gkt import GuidedKnowledgeTransferChain, Price
+from langchain_gkt.costs import BillingScenario, CachedPrefix
 from langchain_gkt.demo.pair import STUDENT, demo_teacher
 from langchain_gkt.evaluation.tasks.word_problems import sample
 
@@ -23,6 +24,16 @@ PROMPTS = (50, 100, 300, 1000, 3000)
 GUIDANCE = (10, 20, 40, 80)
 ANSWER = 200
 INPUT, OUTPUT = Decimal("0.15"), Decimal("0.60")
+_HALF = {"batch": "0.5"}
+PRESETS = {
+    "openai:gpt-6.1-terra": Price("1", "5", "0.05", cache_write_mtok="1.25", tiers=_HALF),
+    "openai:gpt-6-luna": Price("0.1", "0.5", "0.01", cache_write_mtok="0.125", tiers=_HALF),
+    "anthropic:claude-sonnet-5-5": Price("2", "10", "0.1", cache_write_mtok="2.5", tiers=_HALF),
+    "google:gemini-3.8-flash": Price("0.75", "3.75", "0.075", tiers=_HALF),
+    "mistral:mistral-large-4": Price("0.7", "2.1", "0.07", tiers=_HALF),
+}
+PRICED = "genai-prices 0.2.3, read on 2026-11-29"
+FRONT, PROMPT, SHORT_ANSWER, GUIDED = 1024, 1124, 110, 40
 
 _BOXES = (  # x, y, width, height, colour, heading, line below
     (10, 90, 150, 70, "#eceff1", "Question", "the whole conversation"),
@@ -79,6 +90,53 @@ def shares() -> str:
         cells = ((prompt * INPUT + g * OUTPUT) / alone for g in GUIDANCE)
         lines.append(f"| {prompt:,} | " + " | ".join(f"{cell:.0%}" for cell in cells) + " |")
     return "\n".join(lines)
+
+
+def options() -> str:
+    """Return the calculator's models, as HTML options that hold their prices."""
+    lines = ['<option value="">of your own</option>']
+    for model, price in PRESETS.items():
+        fields = {
+            "input": price.input_mtok,
+            "output": price.output_mtok,
+            "discount": _percent(price.cached_input_mtok, price.input_mtok),
+            "write": _percent(price.cache_write_mtok, price.input_mtok),
+        }
+        data = " ".join(f'data-{name}="{value}"' for name, value in fields.items())
+        lines.append(f"<option {data}>{model.partition(':')[2]}</option>")
+    return "\n".join(lines)
+
+
+def _percent(rate: Decimal | None, whole: Decimal) -> str:
+    return f"{float((whole if rate is None else rate) / whole * 100):.4g}"
+
+
+def presets() -> str:
+    """Return the bills of the calculator's models, as a Markdown table, with their source."""
+    lines = [
+        "| model | input $ | output / input | list price, 1,000 calls | cached | batch | both "
+        "| guided, cached | guided, both |",
+        "| --- |" + " ---: |" * 8,
+    ]
+    front = CachedPrefix(tokens=FRONT, hit_rate=1.0)
+    for model, price in PRESETS.items():
+        naive, cached, batch, both = (
+            BillingScenario(price=price, cached_prefix=prefix, tier=tier)
+            for tier in (None, "batch")
+            for prefix in (None, front)
+        )
+        whole = naive.cost(PROMPT, SHORT_ANSWER)
+        bills = [one.cost(PROMPT, SHORT_ANSWER) for one in (cached, batch, both)]
+        bills += [one.cost(PROMPT, GUIDED) for one in (cached, both)]
+        cells = [
+            model.partition(":")[2],
+            f"{price.input_mtok}",
+            f"{price.output_mtok / price.input_mtok:.1f}",
+            f"${1000 * whole:.2f}",
+            *(f"{bill / whole:.0%}" for bill in bills),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", f"Prices: {PRICED}."])
 
 
 def marked_answer() -> str:
@@ -147,7 +205,8 @@ def main() -> None:
         page.write_text(install_lines(page.read_text()))
         if "<!-- install -->" in page.read_text():
             put(page, "install", install_note())
-    put(docs / "will-it-pay.md", "shares", shares())
+    for name, text in (("shares", shares()), ("options", options()), ("presets", presets())):
+        put(docs / "will-it-pay.md", name, text)
     put(docs / "how-guidance-works.md", "answer", marked_answer())
 
 

@@ -13,6 +13,8 @@ from typing import Any
 from langchain_gkt.costs.usage import Tokens
 
 _MTOK = Decimal(1_000_000)
+TIER_KEYS = ("service_tier", "processing", "speed")
+"""What a list names a tier by: whichever of these its provider does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,9 +101,7 @@ def look_up(
     from genai_prices import Usage, calc_price
 
     calc: Any = calc_price  # its overloads cannot be met by a mapping
-    # A list names a tier by one of these, by whichever its provider does.
-    keys = ("service_tier", "processing", "speed")
-    context = dict.fromkeys(keys, tokens.tier) if tokens.tier else None
+    context = dict.fromkeys(TIER_KEYS, tokens.tier) if tokens.tier else None
 
     def ask(cached: int, written: int, hour: int) -> Any:
         return calc(

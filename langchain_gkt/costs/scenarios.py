@@ -12,8 +12,9 @@ from typing import Annotated, Any, Literal
 from langchain_core.messages.ai import UsageMetadata
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 
-from langchain_gkt.costs.price_list import newest_price, release
-from langchain_gkt.costs.prices import Price, Prices, check_price
+from langchain_gkt.costs.price_list import TIER_KEYS, newest_price, release
+from langchain_gkt.costs.prices import Price, Prices, check_price, price_call
+from langchain_gkt.costs.usage import Tokens, as_usage
 from langchain_gkt.errors import ConfigurationError, explain, refuse_unknown
 
 MIN_CACHED_TOKENS = 1024
@@ -228,6 +229,28 @@ class BillingScenario(_Model):
         billed["input_token_details"] = {**billed.get("input_token_details", {}), **details}
         return billed  # type: ignore[no-any-return]
 
+    def cost(self, prompt: int, completion: int) -> Decimal:
+        """Return what one call costs, in US dollars.
+
+        Args:
+            prompt: Its prompt tokens.
+            completion: Its completion tokens.
+
+        Raises:
+            ConfigurationError: If the scenario has no price of its own, or more is cached than
+                prompted.
+        """
+        check_prefix(self, prompt)
+        usage = self.as_billed(as_usage(Tokens(prompt=prompt, completion=completion)))
+        found = price_call(
+            self.billed_price, usage, provider=None, model="", base_url=None, tier=self.tier
+        )
+        if not isinstance(self.price, Price | str) or found.prompt is None:
+            raise ConfigurationError(
+                f"{self.name}: no price of a call is known", hint="give BillingScenario(price=...)"
+            )
+        return found.prompt + (found.completion or 0)
+
     def with_prefix(self, tokens: int | None) -> BillingScenario:
         """Return the scenario with a measured prefix, if it assumes hits and names none.
 
@@ -368,13 +391,10 @@ def listed_price(model: str) -> Price:
         as_of=str(newest_price()),
     )
     tiers = {}
-    for variant in found.price_variants or ():
-        begins = getattr(variant.constraint, "start_date", None)
-        if begins is None or begins <= now.date():
-            tiers |= {
-                str(tier): replace(standard, **_amounts(variant.prices))
-                for tier in variant.when.values()
-            }
+    for tier in {str(v) for one in found.price_variants or () for v in one.when.values()}:
+        own = found.get_prices(now, dict.fromkeys(TIER_KEYS, tier))
+        if own != rates:
+            tiers[tier] = replace(standard, **_amounts(own))
     return replace(standard, tiers=tiers)
 
 

@@ -101,6 +101,24 @@ def test_ready_made_scenarios_come_from_the_price_list() -> None:
         listed_price("openai:gpt-99")
 
 
+def test_the_costs_of_a_call_are_told_and_more_cached_than_prompted_is_refused() -> None:
+    found = {one.name: one.cost(1124, 110) for one in listed_scenarios("openai:gpt-4o-mini")}
+    assert found["list price"] == found["cached prefix"]  # no prefix is known
+    assert found["batch"] * 2 == found["list price"]
+    assert prefixed(1024).cost(1124, 110) == Decimal("0.002156")
+    with pytest.raises(ValueError, match="tokens=1024 is more than the 900 tokens"):
+        prefixed(1024).cost(900, 110)
+    with pytest.raises(ValueError, match="no price of a call is known"):
+        BillingScenario().cost(1, 1)
+
+
+def test_of_several_listed_prices_the_one_that_is_billed_is_taken() -> None:
+    listed = listed_price("mistral:mistral-large-4")
+    plain, _, batch, _ = listed_scenarios("mistral:mistral-large-4")
+    own = [BillingScenario(price=listed, tier=tier).cost(10**6, 10**6) for tier in (None, "batch")]
+    assert own == [plain.cost(10**6, 10**6), batch.cost(10**6, 10**6)]
+
+
 def test_missing_rates_and_an_old_price_are_said() -> None:
     prefix = CachedPrefix(tokens=1024, hit_rate=0.5)
     scenario = BillingScenario(price=Price("1", "2"), cached_prefix=prefix, tier="batch")
