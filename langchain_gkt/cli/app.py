@@ -249,12 +249,28 @@ def report(
         Path | None,
         typer.Option(metavar="FOLDER", show_default="the run's own", help="Folder for the files."),
     ] = None,
+    prices: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Price the teacher again: as a model of the price list such as openai:gpt-5-mini, "
+            "or in US dollars per million prompt and completion tokens, such as 0.15,0.60.",
+        ),
+    ] = None,
+    cached_prefix: Annotated[
+        bool, typer.Option(help="With --prices, too: what all prompts begin with is cached.")
+    ] = False,
+    batch: Annotated[bool, typer.Option(help="With --prices, too: the calls are a batch.")] = False,
 ) -> None:
     """Rebuild the tables and pictures of a run; no model is called.
 
-    It writes report.txt, report.md, report.html and the pictures as PNG and SVG.
+    It writes report.txt, report.md, report.html and the pictures as PNG and SVG. With --prices it
+    shows the bill in each scenario instead, side by side, and writes scenarios.txt and so on.
     """
-    _commands().report(run, format=format, max_loss=max_loss, out=out)
+    if prices is None and (cached_prefix or batch):
+        raise ValueError("--cached-prefix and --batch need --prices, such as openai:gpt-5-mini")
+    bill = (prices, cached_prefix, batch)
+    _commands().report(run, format=format, max_loss=max_loss, out=out, bill=bill)
 
 
 @app.command(short_help="Serve a guided pair behind OpenAI's chat completions API.")

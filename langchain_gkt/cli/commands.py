@@ -10,7 +10,7 @@ from typing import Any
 
 from langchain_gkt import AgreementGate, evaluation, track_costs
 from langchain_gkt.cli.errors import existing_file, naming, writable_folder
-from langchain_gkt.cli.models import open_chain, prices
+from langchain_gkt.cli.models import open_chain, prices, read_price
 from langchain_gkt.cli.options import (
     EvaluationModelOptions,
     ModelOptions,
@@ -18,6 +18,7 @@ from langchain_gkt.cli.options import (
     TaskOptions,
 )
 from langchain_gkt.cli.recorded import RecordedOptions, read_recorded
+from langchain_gkt.costs import scenarios_of
 from langchain_gkt.demo import pair
 from langchain_gkt.evaluation.results.base import EvaluationResult
 from langchain_gkt.evaluation.tasks.word_problems import GUIDANCE_TOKENS, is_word_problem
@@ -138,17 +139,32 @@ def sweep(
         sys.stdout.write(f"\n{out / name}: {choice}\n")
 
 
-def report(run: Path, *, format: str, max_loss: float, out: Path | None) -> None:
-    """Rebuild the report of a run, and print it."""
+def report(
+    run: Path,
+    *,
+    format: str,
+    max_loss: float,
+    out: Path | None,
+    bill: tuple[str | None, bool, bool] = (None, False, False),
+) -> None:
+    """Rebuild the report of a run, and print it.
+
+    ``bill`` is what the teacher is priced as again, and whether with a cached prefix, and as a
+    batch; nothing for the run as it was paid.
+    """
     writable_folder(out)
     result = evaluation.load_run(str(run))
     if isinstance(result, evaluation.Sweep | evaluation.PolicySweep):
         result = replace(result, max_loss=max_loss)
-    files = result.save(out)
+    shown: Any = result
+    if price := read_price(bill[0], "--prices"):
+        ways = scenarios_of(price, cached_prefix=bill[1], batch=bill[2])
+        shown = evaluation.ScenarioReport.of(result, ways)
+    files = shown.save(out or run)
     if format == "html":
         text = _html_page(files).read_text(encoding="utf-8")
     else:
-        text = result.markdown() if format == "markdown" else str(result)
+        text = shown.markdown() if format == "markdown" else str(shown)
     sys.stdout.write(f"{text}\n")
 
 

@@ -112,17 +112,26 @@ def prices(options: ModelOptions, recorded: RecordedTeacher | None = None) -> di
     Raises:
         ValueError: If one is not a price.
     """
-    teacher = _price(options.teacher_price, "--teacher-price")
+    teacher = read_price(options.teacher_price, "--teacher-price")
     if teacher is None and options.teacher == "demo" and recorded is None:
         teacher = pair.PRICE
     return {
         "teacher_price": teacher,
-        "student_price": _price(options.student_price, "--student-price"),
+        "student_price": read_price(options.student_price, "--student-price"),
         "tier": options.tier,
     }
 
 
-def _price(text: str | None, name: str) -> Price | str | None:
+def read_price(text: str | None, name: str) -> Price | str | None:
+    """Read a price: two amounts, or a model of the price list; None for None.
+
+    Args:
+        text: What the user typed.
+        name: The option's name.
+
+    Raises:
+        ValueError: If it is neither.
+    """
     if text is None or "," not in text:
         return text
     try:

@@ -8,7 +8,7 @@ from langchain_gkt.costs.context import track_costs
 from langchain_gkt.costs.observer import CallObserver
 from langchain_gkt.costs.prices import MachineTime, Price
 from langchain_gkt.costs.report import CostReport
-from langchain_gkt.costs.scenarios import BillingScenario, CachedPrefix, listed_scenarios
+from langchain_gkt.costs.scenarios import BillingScenario, CachedPrefix, scenarios_of
 from langchain_gkt.costs.tracker import CostTracker
 from langchain_gkt.errors import BudgetExceeded
 
@@ -23,6 +23,6 @@ __all__ = [
     "CostTracker",
     "MachineTime",
     "Price",
-    "listed_scenarios",
+    "scenarios_of",
     "track_costs",
 ]

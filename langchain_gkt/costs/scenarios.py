@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import fields, replace
 from datetime import datetime, timezone
 from decimal import Decimal, InvalidOperation
@@ -118,7 +117,7 @@ class CachedPrefix(_Model):
 class BillingScenario(_Model):
     """How a teacher's calls are billed: price, cached prefix, batch.
 
-    Ready-made for a model of the public price list: `listed_scenarios` and `listed`.
+    Ready-made for a model of the public price list: `scenarios_of` and `listed`.
     """
 
     name: str = ""
@@ -290,23 +289,39 @@ class BillingScenario(_Model):
         return [f"{self.name}: {note} ({price.source})" for note in found]
 
 
-def listed_scenarios(model: str, *, tokens: int | None = None) -> tuple[BillingScenario, ...]:
-    """Return the scenarios of a listed model: list price, cached prefix, batch, and both.
+def scenarios_of(
+    price: Price | str,
+    *,
+    cached_prefix: bool = True,
+    batch: bool = True,
+    tokens: int | None = None,
+) -> tuple[BillingScenario, ...]:
+    """Return the scenarios of a price: list price, cached prefix, batch, and both.
 
     Args:
-        model: A model that genai-prices knows, such as ``openai:gpt-5-mini``.
+        price: A model that genai-prices knows, such as ``openai:gpt-5-mini``, or a `Price`.
+        cached_prefix: Whether what all prompts begin with may be cached.
+        batch: Whether the calls may be a batch.
         tokens: How many tokens all prompts begin with; None to measure it.
 
     Raises:
         ConfigurationError: If the list does not know the model.
     """
-    prefix = CachedPrefix(min_tokens=least_cached(model), hit_rate=1.0, tokens=tokens)
-    make: Callable[..., BillingScenario] = BillingScenario.listed
-    return (
-        make(model, name="list price"),
-        make(model, cached_prefix=prefix, name="cached prefix"),
-        make(model, batch=True, name="batch"),
-        make(model, cached_prefix=prefix, batch=True, name="cached prefix, batch"),
+    least = MIN_CACHED_TOKENS
+    if isinstance(price, str):
+        listed_price(price)
+        least = least_cached(price)
+    front = CachedPrefix(min_tokens=least, hit_rate=1.0, tokens=tokens)
+    fronts = [("", None), *([("cached prefix", front)] if cached_prefix else [])]
+    return tuple(
+        BillingScenario(
+            name=", ".join(filter(None, (name, tier))) or "list price",
+            price=price,
+            cached_prefix=prefix,
+            tier=tier,
+        )
+        for tier in (None, *(["batch"] if batch else []))
+        for name, prefix in fronts
     )
 
 

@@ -9,6 +9,7 @@ from langchain_gkt.evaluation.results.choice import Choice
 from langchain_gkt.evaluation.results.comparison import Comparison
 from langchain_gkt.evaluation.results.per_question.choice import PerQuestionChoice
 from langchain_gkt.evaluation.results.policy_sweep import PolicyChoice, PolicySweep
+from langchain_gkt.evaluation.results.scenario_report import ScenarioReport
 from langchain_gkt.evaluation.results.sweep_result import Sweep
 from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.evaluation.sweep import asweep, sweep
@@ -23,6 +24,7 @@ __all__ = [
     "PerQuestionChoice",
     "PolicyChoice",
     "PolicySweep",
+    "ScenarioReport",
     "Sweep",
     "Task",
     "acompare",

@@ -9,7 +9,7 @@ from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 
 from langchain_gkt import CostTracker, Price, track_costs
-from langchain_gkt.costs import BillingScenario, CachedPrefix, listed_scenarios
+from langchain_gkt.costs import BillingScenario, CachedPrefix, scenarios_of
 from langchain_gkt.costs.scenarios import check_prefix, least_cached, listed_price
 
 FULL = Price("2.50", "15", cached_input_mtok="0.25", cache_write_mtok="3.125")
@@ -92,7 +92,7 @@ def test_a_batch_is_billed_at_its_rate_and_the_naive_way_is_not() -> None:
 
 
 def test_ready_made_scenarios_come_from_the_price_list() -> None:
-    plain, cached, batch, both = listed_scenarios("openai:gpt-5-mini", tokens=1024)
+    plain, cached, batch, both = scenarios_of("openai:gpt-5-mini", tokens=1024)
     costs = [Decimal(billed(one)["cost"]) for one in (plain, cached, batch, both)]
     assert costs[3] < costs[1] < costs[0]
     assert costs[2] < costs[0]
@@ -102,7 +102,7 @@ def test_ready_made_scenarios_come_from_the_price_list() -> None:
 
 
 def test_the_costs_of_a_call_are_told_and_more_cached_than_prompted_is_refused() -> None:
-    found = {one.name: one.cost(1124, 110) for one in listed_scenarios("openai:gpt-4o-mini")}
+    found = {one.name: one.cost(1124, 110) for one in scenarios_of("openai:gpt-4o-mini")}
     assert found["list price"] == found["cached prefix"]  # no prefix is known
     assert found["batch"] * 2 == found["list price"]
     assert prefixed(1024).cost(1124, 110) == Decimal("0.002156")
@@ -114,7 +114,7 @@ def test_the_costs_of_a_call_are_told_and_more_cached_than_prompted_is_refused()
 
 def test_of_several_listed_prices_the_one_that_is_billed_is_taken() -> None:
     listed = listed_price("mistral:mistral-large-4")
-    plain, _, batch, _ = listed_scenarios("mistral:mistral-large-4")
+    plain, _, batch, _ = scenarios_of("mistral:mistral-large-4")
     own = [BillingScenario(price=listed, tier=tier).cost(10**6, 10**6) for tier in (None, "batch")]
     assert own == [plain.cost(10**6, 10**6), batch.cost(10**6, 10**6)]
 

@@ -1,0 +1,232 @@
+"""A stored run under several ways of billing, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from langchain_gkt.costs.scenarios import BillingScenario
+from langchain_gkt.errors import ConfigurationError
+from langchain_gkt.evaluation.results import html_report
+from langchain_gkt.evaluation.results.comparison import Comparison
+from langchain_gkt.evaluation.results.policy_sweep import PolicySweep
+from langchain_gkt.evaluation.results.summary import Summary
+from langchain_gkt.evaluation.results.sweep_charts import frontier_chart
+from langchain_gkt.evaluation.results.sweep_result import Sweep
+from langchain_gkt.evaluation.running.repricing import cacheable_tokens, repriced
+from langchain_gkt.reporting.charts import save_figures
+from langchain_gkt.reporting.table import Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Result: TypeAlias = Comparison | Sweep | PolicySweep
+
+NAIVE = "list price"
+"""The scenario that is always among them: nothing cached, no batch."""
+_ALONE = "teacher alone"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScenarioReport:
+    """A run priced in several ways; ``print`` shows the tables.
+
+    Attributes:
+        results: The run in each scenario, by the scenario's name; `NAIVE` comes first.
+        notes: What could be cached, and what prices lack.
+    """
+
+    results: Mapping[str, Result]
+    notes: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, result: Result, scenarios: Sequence[BillingScenario]) -> ScenarioReport:
+        """Price a run again; no model is called.
+
+        Args:
+            result: The run.
+            scenarios: How the teacher is billed, each under a name of its own. All are ways that
+                the teacher alone could be asked in, too.
+
+        Raises:
+            ConfigurationError: If there is no scenario, two have one name, or one cannot be
+                applied; see `repriced`.
+        """
+        if not scenarios:
+            raise ConfigurationError("scenarios is empty; give a BillingScenario(price=...)")
+        naive = scenarios[0].model_copy(
+            update={"name": NAIVE, "cached_prefix": None, "tier": None, "tier_rate": None}
+        )
+        known = {NAIVE: naive}
+        for one in scenarios:
+            if one.name in known and one.name != NAIVE:
+                raise ConfigurationError(
+                    f"two scenarios are called {one.name!r}", hint="give each a name= of its own"
+                )
+            known.setdefault(one.name, one)
+        folders = [result.folder]
+        if isinstance(result, PolicySweep):
+            folders = [sweep.folder for sweep in result.sweeps.values()]
+        notes = []
+        for folder in folders:
+            tokens, how = cacheable_tokens(folder)
+            if tokens is not None:
+                notes.append(f"cached prefix: about {tokens:,} tokens of each prompt; {how}")
+        notes += [note for one in known.values() for note in one.notes()]
+        return cls(
+            results={name: _in(result, scenario) for name, scenario in known.items()},
+            notes=list(dict.fromkeys(notes)),
+        )
+
+    @property
+    def bills(self) -> dict[str, dict[str, Decimal | None]]:
+        """US dollars of a thousand answers: by scenario, then by way to answer."""
+        return {
+            name: {
+                way: None if one.cost is None else one.cost * 1000 / one.rows
+                for way, one in ways(result).items()
+            }
+            for name, result in self.results.items()
+        }
+
+    @property
+    def cheapest_alone(self) -> tuple[str, Decimal] | None:
+        """The scenario in which the teacher alone costs least, and what it costs there."""
+        known = [
+            (name, cost)
+            for name, bill in self.bills.items()
+            for way, cost in bill.items()
+            if _is_alone(way) and cost is not None
+        ]
+        return min(known, key=lambda pair: pair[1], default=None)
+
+    def table(self) -> Table:
+        """Return what each way to answer costs in each scenario."""
+        bills, alone = self.bills, self.cheapest_alone
+        first = next(iter(self.results.values()))
+        rows = []
+        for way, summary in ways(first).items():
+            costs = [bill[way] for bill in bills.values()]
+            least = min((cost for cost in costs if cost is not None), default=None)
+            base = alone[1] if alone else None
+            rows.append(
+                [
+                    way,
+                    f"{summary.accuracy:.1%}",
+                    *("unknown" if cost is None else f"{cost:.4f}" for cost in costs),
+                    f"{least / base:.1%}" if least is not None and base else "?",
+                ]
+            )
+        notes = ["costs: US dollars of 1,000 answers"]
+        if alone is not None:
+            naive = [cost for way, cost in bills[NAIVE].items() if _is_alone(way) and cost]
+            share = f", {alone[1] / max(naive):.1%} of the naive bill" if naive else ""
+            notes.append(
+                f"least: the cheapest scenario of that way, of the cheapest way to ask the teacher "
+                f"alone, which is {alone[0]!r} at {alone[1]:.4f}{share}; naive is {NAIVE!r}"
+            )
+        return Table(
+            title=f"{first.task_name}: the bill in each scenario",
+            head=["", "accuracy", *self.results, "least"],
+            rows=rows,
+            notes=[*notes, *self.notes],
+        )
+
+    def tables(self) -> list[Table]:
+        """Return the bills, and what each scenario would choose."""
+        lines = []
+        for name, result in self.results.items():
+            if isinstance(result, Comparison):
+                continue
+            for kind, found in result.choices().items():
+                choice = getattr(found, "choice", found)
+                policy = f"{found.name}: " if choice is not found else ""
+                lines.append(
+                    [
+                        name,
+                        kind,
+                        f"{policy}{choice.chosen.guidance}",
+                        choice.chosen.asks_below,
+                        f"{choice.chosen.accuracy:.1%}",
+                        f"{choice.unseen.accuracy:.1%}",
+                        choice.unseen.price,
+                    ]
+                )
+        head = ["scenario", "kind", "guidance", "asks below", "seen", "unseen", "price unseen"]
+        title = "What is chosen in each scenario"
+        return [self.table(), *([Table(title=title, head=head, rows=lines)] if lines else [])]
+
+    def figures(self) -> dict[str, Figure]:
+        """Draw the frontiers of all scenarios in one chart; none for a comparison.
+
+        Raises:
+            ImportError: If matplotlib is missing.
+        """
+        lines, unit = {}, ""
+        for name, result in self.results.items():
+            if isinstance(result, Sweep):
+                unit = result.outcomes.price_name
+                found = result.frontiers()
+                lines[f"fixed length, {name}"] = found["fixed length"]
+                lines[f"teacher only, {name}"] = found["teacher only"]
+        return {"scenarios": frontier_chart(lines, unit)} if lines else {}
+
+    def __str__(self) -> str:
+        """Return the tables as text."""
+        return "\n\n".join(table.text() for table in self.tables())
+
+    def markdown(self) -> str:
+        """Return the tables as Markdown."""
+        return "\n\n".join(table.markdown() for table in self.tables())
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write scenarios.txt, scenarios.md, scenarios.html and the chart, and return the files.
+
+        Args:
+            folder: Where to.
+
+        Raises:
+            ImportError: If matplotlib or jinja2 is missing.
+        """
+        target, figures = Path(folder), self.figures()
+        first = next(iter(self.results.values()))
+        files = save_figures(figures, target)
+        page = html_report.page(first.manifest, self.tables(), figures, first.to_frame())
+        for name, text in (("txt", f"{self}\n"), ("md", f"{self.markdown()}\n"), ("html", page)):
+            files.append(target / f"scenarios.{name}")
+            files[-1].write_text(text, encoding="utf-8")
+        return files
+
+
+def ways(result: Result) -> dict[str, Summary]:
+    """Return the sums of a run by the way to answer."""
+    if isinstance(result, Comparison):
+        return {_ALONE if way == "teacher" else way: one for way, one in result.summaries.items()}
+    if isinstance(result, PolicySweep):
+        return {
+            f"{name}: {way}": one
+            for name, sweep in result.sweeps.items()
+            for way, one in ways(sweep).items()
+        }
+    lengths = {f"{n} tokens" if n else "student alone": one for n, one in result.by_length.items()}
+    return {**lengths, **result.further, _ALONE: result.teacher}
+
+
+def _is_alone(way: str) -> bool:
+    return way.endswith(_ALONE)
+
+
+def _in(result: Result, scenario: BillingScenario) -> Result:
+    """Return a run in a scenario."""
+    if isinstance(result, Comparison):
+        return Comparison.of(repriced(result.folder, scenario))
+    if isinstance(result, Sweep):
+        made = Sweep.of(repriced(result.folder, scenario))
+        same = {"max_loss": result.max_loss, "teacher_prompt": result.teacher_prompt}
+        return replace(made, **same)  # type: ignore[arg-type]
+    sweeps = {name: _in(sweep, scenario) for name, sweep in result.sweeps.items()}
+    found = PolicySweep.of(result.folder, sweeps)  # type: ignore[arg-type]
+    return replace(found, max_loss=result.max_loss)

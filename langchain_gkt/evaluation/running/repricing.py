@@ -1,0 +1,180 @@
+"""Prices a stored run again, as if its teacher had been billed otherwise; no model is called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from decimal import Decimal
+from statistics import StatisticsError, linear_regression
+from typing import Any
+
+from langchain_gkt.costs.prices import Price, Prices, price_call
+from langchain_gkt.costs.scenarios import BillingScenario, check_prefix
+from langchain_gkt.costs.usage import Tokens, as_usage
+from langchain_gkt.errors import ConfigurationError
+from langchain_gkt.evaluation.running.records import Answer, ModelUsage
+from langchain_gkt.evaluation.running.run_store import RunStore
+from langchain_gkt.metadata import Role
+from langchain_gkt.prompts.shared_prefix import SharedPrefix
+
+_TEACHER: Role = "teacher"
+
+
+def repriced(folder: RunStore, scenario: BillingScenario) -> RunStore:
+    """Return a run whose teacher is billed as a scenario says.
+
+    Tokens and answers stay. What could be cached is what the rows' prompts begin with, as it was
+    measured when they were asked. Prompts that a strategy asks besides are taken to begin so too.
+
+    Args:
+        folder: The run's folder, which has been read; it is left as it is.
+        scenario: How the teacher is billed. Without a price of its own, at the run's.
+
+    Returns:
+        A run in memory.
+
+    Raises:
+        ConfigurationError: If no price is known, more is cached than prompted, or what all prompts
+            begin with is needed and not known.
+    """
+    pricing = _Pricing(folder, scenario)
+    made = RunStore(None)
+    made.manifest, made.lines = folder.manifest, [pricing.line(line) for line in folder.lines]
+    return made
+
+
+def cacheable_tokens(folder: RunStore, *, alone: bool | None = None) -> tuple[int | None, str]:
+    """Return about how many tokens all prompts of the teacher begin with, and how that is known.
+
+    Args:
+        folder: The run's folder, which has been read.
+        alone: Whether those of the teacher alone are meant or the others; None for all, if they
+            are the same.
+
+    Returns:
+        The tokens, None if nothing tells; and a sentence.
+    """
+    parts = [
+        (answer.row, answer.teacher.prompt_tokens)
+        for answer in _answers(folder)
+        if answer.teacher.calls == 1 and alone in (None, answer.mode == _TEACHER)
+    ]
+    if not parts:
+        return None, "the teacher was not asked"
+    mean = sum(tokens for _, tokens in parts) / len(parts)
+    if measured := folder.manifest["sessions"][-1].get("prompts"):
+        kind = "whole" if alone is True or "shown" not in measured else "shown"
+        found = SharedPrefix(**measured[kind])
+        return found.tokens(round(mean * found.prompts)), (
+            f"all prompts begin with the same {found.shared:,} characters"
+        )
+    questions = dict(zip(folder.manifest["rows"], folder.manifest["questions"], strict=True))
+    lengths = [len(questions[row]) for row, _ in parts]
+    try:
+        fit = linear_regression(lengths, [tokens for _, tokens in parts])
+    except StatisticsError:
+        return None, "the run is of an older release, which did not measure what prompts share"
+    shared = max(0, min(round(fit.intercept), *(tokens for _, tokens in parts)))
+    return shared, (
+        "what all prompts begin with is estimated from the questions' lengths: the run is of an "
+        "older release, which did not measure it"
+    )
+
+
+def _answers(folder: RunStore) -> list[Answer]:
+    return [Answer.from_dict(line["answer"]) for line in folder.lines if line["type"] == "answer"]
+
+
+class _Pricing:
+    """Prices the teacher's part of each line."""
+
+    def __init__(self, folder: RunStore, scenario: BillingScenario) -> None:
+        settings = folder.manifest["settings"]
+        self._price: Prices = scenario.billed_price
+        if scenario.price is None:
+            self._price = _stored_price(settings["prices"]["teacher"])
+        self._model = settings["teacher"][0]
+        # In a comparison the teacher alone reads the whole conversation.
+        self._apart = folder.manifest["kind"] == "compare"
+        asked = [answer for answer in _answers(folder) if answer.teacher.prompt_tokens]
+        for answer in asked:
+            check_prefix(scenario, answer.teacher.prompt_tokens)
+        kinds = {answer.mode == _TEACHER for answer in asked} if self._apart else {None}
+        self._scenarios = {
+            alone: scenario.with_prefix(cacheable_tokens(folder, alone=alone)[0]) for alone in kinds
+        }
+        self._details = {
+            (line["row"], line["mode"]): (line["reply"].get("usage") or {}).get(
+                "input_token_details"
+            )
+            for line in folder.lines
+            if line["type"] == "reply"
+        }
+
+    def line(self, line: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a line with the teacher's money of the scenario."""
+        if line["type"] == "answer":
+            answer = Answer.from_dict(line["answer"])
+            part = self._priced(answer.teacher, answer.row, answer.mode)
+            return {**line, "answer": replace(answer, teacher=part).to_dict()}
+        if line["type"] == "reply":
+            part = ModelUsage(**line["reply"]["part"])
+            priced = self._priced(part, line["row"], line["mode"])
+            return {**line, "reply": {**line["reply"], "part": asdict(priced)}}
+        return dict(line)
+
+    def _priced(self, part: ModelUsage, row: str, mode: str) -> ModelUsage:
+        if not part.calls or not part.prompt_tokens + part.completion_tokens:
+            return part
+        scenario = self._scenarios[mode == _TEACHER if self._apart else None]
+        # A sweep cuts its guidance from the teacher's whole answer, to the same prompt.
+        details = self._details.get((row, mode)) or self._details.get((row, _TEACHER))
+        costs = [
+            self._cost(scenario, prompt, completion, details if part.calls == 1 else None)
+            for prompt, completion in zip(
+                _split(part.prompt_tokens, part.calls),
+                _split(part.completion_tokens, part.calls),
+                strict=True,
+            )
+        ]
+        prompt_cost = sum((prompt for prompt, _ in costs), Decimal(0))
+        completion_cost = sum((completion for _, completion in costs), Decimal(0))
+        return replace(part, prompt_cost=str(prompt_cost), completion_cost=str(completion_cost))
+
+    def _cost(
+        self, scenario: BillingScenario, prompt: int, completion: int, details: Any
+    ) -> tuple[Decimal, Decimal]:
+        usage: Any = as_usage(Tokens(prompt=prompt, completion=completion))
+        if details:
+            usage["input_token_details"] = details
+        price = self._price
+        if isinstance(price, Mapping):
+            price = price.get(self._model["model"])
+        found = price_call(
+            price,
+            scenario.as_billed(usage),
+            provider=self._model["provider"],
+            model=self._model["model"] or "",
+            base_url=None,
+            tier=scenario.tier,
+        )
+        if found.prompt is None or found.completion is None:
+            raise ConfigurationError(
+                f"{scenario.name}: {found.source}", hint="give BillingScenario(price=...)"
+            )
+        return found.prompt, found.completion
+
+
+def _split(total: int, parts: int) -> Sequence[int]:
+    """Part a number of tokens evenly among calls."""
+    return [total * (n + 1) // parts - total * n // parts for n in range(parts)]
+
+
+def _stored_price(described: Any) -> Any:
+    """Make the price again that a run's manifest describes."""
+    if not isinstance(described, Mapping):
+        return described
+    if "input_mtok" not in described:
+        return {model: _stored_price(price) for model, price in described.items()}
+    rates = {k: v for k, v in described.items() if k.endswith("_mtok") and v != "None"}
+    return Price(**rates, source=described.get("source", "user"))

@@ -1,0 +1,211 @@
+"""Stored runs priced again: no model, the prompts' common front, every scenario side by side."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from langchain_gkt import Price
+from langchain_gkt.cli.app import main
+from langchain_gkt.costs import BillingScenario, CachedPrefix
+from langchain_gkt.evaluation import Comparison, ScenarioReport, Sweep
+from langchain_gkt.evaluation.results.scenario_report import NAIVE, ways
+from langchain_gkt.evaluation.running.records import Answer, ModelUsage
+from langchain_gkt.evaluation.running.repricing import cacheable_tokens, repriced
+from langchain_gkt.evaluation.running.run_store import RunStore
+
+FULL = Price("2.50", "15", cached_input_mtok="0.25", tiers={"batch": "0.5"})
+PROMPT, ANSWER, ROWS = 1124, 110, 8
+FRONT = CachedPrefix(hit_rate=1.0)
+
+
+def store(kind: str = "sweep", **changes: Any) -> RunStore:
+    """Return a run of eight questions; guidance of 40 tokens is as right as the teacher."""
+    folder = RunStore(None)
+    chain = {"guidance": None, "teacher_prompt": None, **changes.pop("chain", {})}
+    folder.manifest = {
+        "schema_version": 2,
+        "kind": kind,
+        "settings": {
+            "task": {"name": "sums"},
+            "chain": chain,
+            "teacher": [{"provider": "openai", "model": "gpt-4o-mini", "class": "ChatOpenAI"}],
+            "student": {"model": "small", "class": "Small"},
+            "prices": {"teacher": None, "student": None},
+            "modes": ["teacher", "student", "guided"],
+        },
+        "rows": [f"r{n}" for n in range(ROWS)],
+        "questions": ["Q" * (10 + 4 * n) for n in range(ROWS)],
+        "sessions": [{"prompts": {"whole": {"shared": 4096, "total": 4496 * ROWS, "prompts": 8}}}],
+        **changes,
+    }
+    lines = []
+    for n in range(ROWS):
+        for mode, length, tokens in (("teacher", None, ANSWER), ("guided", 40, 40)):
+            lines.append(answer(n, mode, length, tokens, right=True))
+        lines.append(answer(n, "student", None, 0, right=n < 2))
+    folder.lines = [{"type": "answer", "answer": one.to_dict()} for one in lines]
+    return folder
+
+
+def answer(n: int, mode: str, length: int | None, tokens: int, *, right: bool) -> Answer:
+    paid = {"prompt_cost": "0.001", "completion_cost": "0.001"}
+    teacher = ModelUsage(calls=1, prompt_tokens=PROMPT, completion_tokens=tokens, **paid)
+    return Answer(
+        row=f"r{n}",
+        mode=mode,
+        length=length,
+        text="7",
+        guidance="7" if length else "",
+        verdicts={"answer": right},
+        teacher=teacher if tokens else ModelUsage(),
+        student=ModelUsage(),
+    )
+
+
+def per_thousand(prompt: str, completion: int) -> Decimal:
+    return (Decimal(prompt) * 1000 + Decimal(completion) * 15 * 1000) / 1_000_000
+
+
+def test_the_issues_example_is_told_from_a_stored_run() -> None:
+    cached = BillingScenario(name="cached", price=FULL, cached_prefix=FRONT)
+    both = BillingScenario(name="both", price=FULL, cached_prefix=FRONT, tier="batch")
+    found = ScenarioReport.of(Sweep.of(store()), [cached, both])
+    bills = found.bills
+    assert list(bills) == [NAIVE, "cached", "both"]
+    assert bills[NAIVE]["teacher alone"] == Decimal("4.46")
+    assert bills["cached"]["teacher alone"] == Decimal("2.156")  # 48% of the uncached bill
+    assert bills["cached"]["40 tokens"] == Decimal("2.156") - Decimal(70 * 15) / 1000
+    assert bills["both"]["40 tokens"] == bills["cached"]["40 tokens"] / 2
+    assert found.cheapest_alone == ("both", Decimal("1.078"))
+    text = str(found)
+    assert "'both' at 1.0780, 24.2% of the naive bill" in text
+    assert "about 1,024 tokens of each prompt" in text
+    rows = {row[0]: row for row in found.table().rows}
+    assert rows["40 tokens"][-1] == "51.3%"  # of the cheapest teacher alone, not of the naive one
+    assert rows["student alone"][-1] == "0.0%"
+
+
+def test_the_run_itself_stays_as_it_was_paid() -> None:
+    folder = store()
+    before = [dict(line) for line in folder.lines]
+    ScenarioReport.of(Sweep.of(folder), [BillingScenario(price=FULL, cached_prefix=FRONT)])
+    assert folder.lines == before
+
+
+def test_a_comparison_and_its_file(tmp_path) -> None:
+    folder = store("compare")
+    found = ScenarioReport.of(Comparison.of(folder), [BillingScenario(name="b", price=FULL)])
+    assert set(found.bills["b"]) == {"teacher alone", "student", "guided"}
+    assert found.bills["b"] == found.bills[NAIVE]  # nothing was reported as cached
+    assert found.figures() == {}
+    assert len(found.tables()) == 1
+
+
+def test_the_teacher_alone_has_its_own_front_in_a_comparison() -> None:
+    prompts = store().manifest["sessions"][0]["prompts"]
+    shown = {"shared": 0, "total": 4496 * ROWS, "prompts": ROWS}
+    folder = store("compare", sessions=[{"prompts": {**prompts, "shown": shown}}])
+    scenario = BillingScenario(name="c", price=FULL, cached_prefix=FRONT)
+    bills = ScenarioReport.of(Comparison.of(folder), [scenario]).bills
+    assert bills["c"]["teacher alone"] < bills[NAIVE]["teacher alone"]
+    assert bills["c"]["guided"] == bills[NAIVE]["guided"]
+
+
+def test_what_was_reported_as_cached_is_measured() -> None:
+    folder = store()
+    usage = {
+        "input_tokens": PROMPT,
+        "output_tokens": ANSWER,
+        "total_tokens": PROMPT + ANSWER,
+        "input_token_details": {"cache_read": 1000},
+    }
+    part = {"calls": 1, "prompt_tokens": PROMPT, "completion_tokens": ANSWER}
+    reply = {"text": "7", "usage": usage, "part": part}
+    folder.lines += [
+        {"type": "reply", "row": f"r{n}", "mode": "teacher", "reply": reply} for n in range(ROWS)
+    ]
+    sweep = Sweep.of(repriced(folder, BillingScenario(price=FULL)))
+    prompt = Decimal(124 * 250 + 1000 * 25) / 100 / 1_000_000
+    for way in ("teacher alone", "40 tokens"):
+        assert ways(sweep)[way].teacher.prompt_cost is not None
+        assert Decimal(str(ways(sweep)[way].teacher.prompt_cost)) == prompt * ROWS
+
+
+def test_older_runs_are_estimated_by_their_questions_or_refused() -> None:
+    folder = store(sessions=[{}])
+    tokens, how = cacheable_tokens(folder)
+    assert tokens == PROMPT  # all prompts are as long, whatever the question
+    assert "older release" in how
+    alike = store(sessions=[{}], questions=["Q"] * ROWS)
+    assert cacheable_tokens(alike)[0] is None
+    with pytest.raises(ValueError, match=r"give CachedPrefix\(tokens=...\)"):
+        repriced(alike, BillingScenario(price=FULL, cached_prefix=FRONT))
+    named = BillingScenario(price=FULL, cached_prefix=CachedPrefix(hit_rate=1.0, tokens=1024))
+    found = Sweep.of(repriced(alike, named))
+    assert found.teacher.cost == ROWS * Decimal("0.002156")
+
+
+def test_what_contradicts_the_run_is_refused() -> None:
+    sweep = Sweep.of(store())
+    long = BillingScenario(price=FULL, cached_prefix=CachedPrefix(hit_rate=1.0, tokens=2000))
+    with pytest.raises(ValueError, match="tokens=2000 is more than the 1124 tokens of a whole"):
+        ScenarioReport.of(sweep, [long])
+    twice = BillingScenario(name="a", price=FULL)
+    with pytest.raises(ValueError, match="two scenarios are called 'a'"):
+        ScenarioReport.of(sweep, [twice, twice])
+    with pytest.raises(ValueError, match="scenarios is empty"):
+        ScenarioReport.of(sweep, [])
+    unknown = BillingScenario(price={"other": FULL}, cached_prefix=None)
+    listed = ScenarioReport.of(sweep, [unknown]).bills  # the list knows the run's own model
+    assert listed[NAIVE]["teacher alone"] == Decimal("0.2346")
+
+
+def test_a_runs_own_price_is_used_where_the_scenario_has_none() -> None:
+    described = {"input_mtok": "2.50", "output_mtok": "15", "cached_input_mtok": "0.25"}
+    described |= {"cache_write_mtok": "None", "source": "user", "tiers": "{}"}
+    folder = store()
+    folder.manifest["settings"]["prices"]["teacher"] = described
+    found = Sweep.of(repriced(folder, BillingScenario(cached_prefix=FRONT)))
+    assert found.teacher.cost == ROWS * Decimal("0.002156")
+
+
+def test_choices_and_the_chart_are_made_in_each_scenario(tmp_path) -> None:
+    scenario = BillingScenario(name="batch", price=FULL, cached_prefix=None, tier="batch")
+    found = ScenarioReport.of(Sweep.of(store()), [scenario])
+    chosen = found.tables()[1]
+    assert [row[0] for row in chosen.rows] == [NAIVE, "batch"]
+    assert {row[2] for row in chosen.rows} == {"40 tokens"}
+    names = {file.name for file in found.save(tmp_path)}
+    assert {"scenarios.txt", "scenarios.md", "scenarios.html", "scenarios.svg"} <= names
+    assert "the bill in each scenario" in (tmp_path / "scenarios.html").read_text()
+
+
+@pytest.fixture
+def run_folder(tmp_path) -> str:
+    folder = store()
+    (tmp_path / "manifest.json").write_text(json.dumps(folder.manifest))
+    lines = "".join(json.dumps(line) + "\n" for line in folder.lines)
+    (tmp_path / "lines.jsonl").write_text(lines)
+    return str(tmp_path)
+
+
+def test_the_command_shows_scenarios_side_by_side(run_folder, capsys) -> None:
+    words = ["report", run_folder, "--prices", "2.5,15", "--cached-prefix", "--batch"]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    for name in (NAIVE, "cached prefix", "batch", "cached prefix, batch"):
+        assert name in said
+    assert "no price of cached tokens" in said
+    assert (Path(run_folder) / "scenarios.html").exists()
+
+
+def test_the_command_names_what_it_lacks(run_folder, capsys) -> None:
+    assert main(["report", run_folder, "--batch"]) == 1
+    assert "--cached-prefix and --batch need --prices" in capsys.readouterr().err
+    assert main(["report", run_folder, "--prices", "openai:gpt-99"]) == 1
+    assert "newest price is of 20" in capsys.readouterr().err
