@@ -102,7 +102,7 @@ class PackedTeacherStage(TeacherStage):
         self, pack: Sequence[tuple[int, _Row]], most: Reservation
     ) -> list[tuple[int, _Row]]:
         """Take the pack's turn; its first row reserves for all."""
-        taken, wait = [], 0.0
+        taken, wait = list[tuple[int, _Row]](), 0.0
         for place, (at, one) in enumerate(pack):
             found: Admission = await self.controller.admit.remote(
                 one.key, one.row, most, joins=place > 0

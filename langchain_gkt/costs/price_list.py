@@ -185,4 +185,5 @@ def newest_price() -> date:
     for model in models:
         dated += model.prices if isinstance(model.prices, list) else []
     days = (getattr(one.constraint, "start_date", None) for one in dated)
-    return max(day for day in days if day and day <= datetime.now(timezone.utc).date())
+    newest: date = max(d for d in days if d and d <= datetime.now(timezone.utc).date())
+    return newest

@@ -179,9 +179,9 @@ def price_call(
     """
     tokens = read_tokens(usage, tier)
     if isinstance(price, Price):
-        found = _by_price(price, tokens)
+        cost = _by_price(price, tokens)
         note = _older_than(model, price.as_of)
-        return dataclasses.replace(found, source=found.source + note) if note else found
+        return dataclasses.replace(cost, source=cost.source + note) if note else cost
     try:
         import genai_prices  # noqa: F401  the extra may be missing
     except ImportError:

@@ -240,15 +240,14 @@ class BillingScenario(_Model):
                 prompted.
         """
         check_prefix(self, prompt)
+        price, hint = self.billed_price, "give BillingScenario(price=...)"
+        if not isinstance(price, Price | str):
+            raise ConfigurationError(f"{self.name}: no price of a call is known", hint=hint)
         usage = self.as_billed(as_usage(Tokens(prompt=prompt, completion=completion)))
-        found = price_call(
-            self.billed_price, usage, provider=None, model="", base_url=None, tier=self.tier
-        )
-        if not isinstance(self.price, Price | str) or found.prompt is None:
-            raise ConfigurationError(
-                f"{self.name}: no price of a call is known", hint="give BillingScenario(price=...)"
-            )
-        return found.prompt + (found.completion or 0)
+        found = price_call(price, usage, provider=None, model="", base_url=None, tier=self.tier)
+        if found.prompt is None or found.completion is None:
+            raise ConfigurationError(f"{self.name}: {found.source}", hint=hint)
+        return found.prompt + found.completion
 
     def with_prefix(self, tokens: int | None) -> BillingScenario:
         """Return the scenario with a measured prefix, if it assumes hits and names none.

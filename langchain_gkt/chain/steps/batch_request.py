@@ -33,11 +33,12 @@ def teacher_request(
     step = TeacherStep(settings)
     prompt = prepare(settings.teacher_prompt, messages, step.prompt_context(messages))
     call = step.model_call(list(prompt.messages), settings.limit, {}, streaming=False)
-    model, arguments = call.model, {**call.arguments, **further}
+    model: Any = call.model
+    arguments = {**call.arguments, **further}
     while isinstance(model, RunnableBindingBase):  # bind, with_retry
         model, arguments = model.bound, {**model.kwargs, **arguments}
     try:
-        body = request_body(model, list(call.messages), arguments)  # type: ignore[arg-type]
+        body = request_body(model, list(call.messages), arguments)
     except AttributeError:
         raise NotSupportedError(
             f"a batch file needs a teacher of langchain-openai, not {type(model).__name__}",

@@ -12,7 +12,7 @@ from langchain_gkt.costs.scenarios import BillingScenario
 from langchain_gkt.errors import ConfigurationError
 from langchain_gkt.evaluation.results import html_report
 from langchain_gkt.evaluation.results.comparison import Comparison
-from langchain_gkt.evaluation.results.policy_sweep import PolicySweep
+from langchain_gkt.evaluation.results.policy_sweep import PolicyChoice, PolicySweep
 from langchain_gkt.evaluation.results.summary import Summary
 from langchain_gkt.evaluation.results.sweep_charts import frontier_chart
 from langchain_gkt.evaluation.results.sweep_result import Sweep
@@ -142,8 +142,8 @@ class ScenarioReport:
             if isinstance(result, Comparison):
                 continue
             for kind, found in result.choices().items():
-                choice = getattr(found, "choice", found)
-                policy = f"{found.name}: " if choice is not found else ""
+                choice = found.choice if isinstance(found, PolicyChoice) else found
+                policy = f"{found.name}: " if isinstance(found, PolicyChoice) else ""
                 lines.append(
                     [
                         name,
@@ -215,6 +215,17 @@ def ways(result: Result) -> dict[str, Summary]:
     return {**lengths, **result.further, _ALONE: result.teacher}
 
 
+def sweep_in(sweep: Sweep, scenario: BillingScenario) -> Sweep:
+    """Return a sweep in a scenario.
+
+    Args:
+        sweep: The sweep.
+        scenario: How the teacher is billed.
+    """
+    made = Sweep.of(repriced(sweep.folder, scenario))
+    return replace(made, max_loss=sweep.max_loss, teacher_prompt=sweep.teacher_prompt)
+
+
 def _is_alone(way: str) -> bool:
     return way.endswith(_ALONE)
 
@@ -224,9 +235,7 @@ def _in(result: Result, scenario: BillingScenario) -> Result:
     if isinstance(result, Comparison):
         return Comparison.of(repriced(result.folder, scenario))
     if isinstance(result, Sweep):
-        made = Sweep.of(repriced(result.folder, scenario))
-        same = {"max_loss": result.max_loss, "teacher_prompt": result.teacher_prompt}
-        return replace(made, **same)  # type: ignore[arg-type]
-    sweeps = {name: _in(sweep, scenario) for name, sweep in result.sweeps.items()}
-    found = PolicySweep.of(result.folder, sweeps)  # type: ignore[arg-type]
+        return sweep_in(result, scenario)
+    sweeps = {name: sweep_in(sweep, scenario) for name, sweep in result.sweeps.items()}
+    found = PolicySweep.of(result.folder, sweeps)
     return replace(found, max_loss=result.max_loss)
