@@ -39,7 +39,7 @@ class BilledTeacher(BaseChatModel):
     """Bills each call in a file when it begins, and answers after a while.
 
     A prompt with "finish" in it is finished inside the limit; one with "refuse" always fails, and
-    one with "stumble" fails when it is asked for the first time.
+    one with "stumble" fails when it is asked for the first time. Each packed question gets its own.
     """
 
     ledger: str
@@ -64,6 +64,8 @@ class BilledTeacher(BaseChatModel):
         if "refuse" in prompt or ("stumble" in prompt and not asked_before):
             raise ConnectionError("scripted")
         text = "It is done." if "finish" in prompt else "one two three four"
+        if packed := prompt.count("Question "):
+            text = json.dumps({str(n): "one two three" for n in range(1, packed + 1)})
         usage = {
             "input_tokens": PROMPT_TOKENS,
             "output_tokens": GUIDANCE_TOKENS,

@@ -185,3 +185,22 @@ def test_a_row_that_is_no_text_fails_alone(job, cluster) -> None:
     rows = {row["i"]: row for row in guide_dataset(data, job.chain(), prompt_column="q").take_all()}
     assert rows[0]["answer"] == "one two three (question 1)"
     assert rows[1]["error"].startswith("TypeError: prompt_column='q' holds a NoneType")
+
+
+def test_packed_questions_share_a_call_and_its_bill(job, cluster) -> None:
+    data = cluster.data.from_items([{"q": f"question {i}"} for i in range(6)])
+    rows = rows_of(
+        guide_dataset(
+            data,
+            job.chain(guidance_tokens=3),
+            prompt_column="q",
+            teacher_price=PRICE,
+            questions_per_call=3,
+            rows_per_block=6,
+            job="packed",
+        )
+    )
+    assert len(job.asked) == 2
+    assert {row["answer"].split(" (")[0] for row in rows.values()} == {"one two three"}
+    assert sum(row["teacher_cost"] for row in rows.values()) == 2 * CALL
+    assert sum(row["teacher_calls"] for row in rows.values()) == 2
