@@ -245,6 +245,15 @@ def dated_source(price: Price | MachineTime) -> str:
     return f"{price.source} of {price.as_of}" if price.as_of else price.source
 
 
+def describe_price(price: Price | MachineTime) -> dict[str, str]:
+    """Return a price as plain values, the same on every day."""
+    data = dataclasses.asdict(price)
+    for tier in data.get("tiers", {}).values():
+        if isinstance(tier, dict):
+            del tier["as_of"]
+    return {name: str(value) for name, value in data.items() if name != "as_of"}
+
+
 def check_price(price: object, name: str, *, machine_time: bool = False) -> None:
     """Refuse what is no price.
 

@@ -7,12 +7,12 @@ from decimal import Decimal
 
 from langchain_core.messages.ai import UsageMetadata
 
+from langchain_gkt.costs.listed import least_cached
 from langchain_gkt.costs.price_list import CallCost
 from langchain_gkt.costs.prices import FREE, MachineTime, Prices, dated_source, price_call
 from langchain_gkt.costs.runs.model_runs import ModelRun
 from langchain_gkt.costs.scenarios import (
     BillingScenario,
-    least_cached,
     uncached,
     with_scenario,
 )

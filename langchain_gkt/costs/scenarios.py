@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
-from datetime import datetime, timezone
+from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from functools import cached_property
 from typing import Annotated, Any, Literal
@@ -11,15 +11,10 @@ from typing import Annotated, Any, Literal
 from langchain_core.messages.ai import UsageMetadata
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 
-from langchain_gkt.costs.price_list import TIER_KEYS, newest_price, release
-from langchain_gkt.costs.prices import Price, Prices, check_price, price_call
+from langchain_gkt.costs.listed import MIN_CACHED_TOKENS, least_cached, listed_price
+from langchain_gkt.costs.prices import Price, Prices, check_price, describe_price, price_call
 from langchain_gkt.costs.usage import Tokens, as_usage
 from langchain_gkt.errors import ConfigurationError, explain, refuse_unknown
-
-MIN_CACHED_TOKENS = 1024
-"""The shortest prefix that OpenAI, Gemini and most models of Anthropic keep in their caches."""
-_LONGER = ("claude-haiku-4-5", "claude-opus-4-5", "claude-opus-4-6", "claude-opus-4-7")
-_LONGER_TOKENS = 4096
 
 
 def _rate(name: str, most: int | None) -> BeforeValidator:
@@ -324,11 +319,6 @@ def scenarios_of(
     )
 
 
-def least_cached(model: str) -> int:
-    """Return how long a prefix must be for a model's provider to cache it, in tokens."""
-    return _LONGER_TOKENS if model.rpartition(":")[2].startswith(_LONGER) else MIN_CACHED_TOKENS
-
-
 def uncached(usage: UsageMetadata) -> UsageMetadata:
     """Return usage without any cached token: all of them at the full price."""
     details = usage.get("input_token_details") or {}
@@ -367,76 +357,19 @@ def with_scenario(
     return (price if scenario.price is None else scenario.billed_price), scenario.tier or tier
 
 
-def listed_price(model: str) -> Price:
-    """Return a price of the public list as a `Price`, with its tiers.
-
-    Args:
-        model: A model that genai-prices knows, such as ``openai:gpt-5-mini``.
-
-    Returns:
-        The price; of prompts up to the length at which a provider may charge more.
-
-    Raises:
-        ConfigurationError: If the list does not know it, or prices it otherwise than by tokens.
-        ImportError: If genai-prices is missing.
-    """
-    try:
-        from genai_prices import data_snapshot
-    except ImportError as error:
-        raise ImportError('listed prices need: pip install "langchain-gkt[prices]"') from error
-    listed, _, name = model.rpartition(":")
-    now = datetime.now(timezone.utc)
-    try:
-        owner, found = data_snapshot.get_snapshot().find_provider_model(
-            name, None, listed or None, None
-        )
-        rates: Any = found.get_prices(now)
-    except LookupError:
-        rates = None
-    if rates is None or rates.input_mtok is None or rates.output_mtok is None:
-        raise ConfigurationError(
-            f"no known price of {model} in genai-prices {release()}, whose newest price is of "
-            f"{newest_price()}",
-            hint="give a Price(input_mtok=..., output_mtok=...), or a model of the list",
-        )
-    standard = Price(
-        **_amounts(rates),
-        source=f"{owner.id}:{found.id}, genai-prices {release()}",
-        as_of=str(newest_price()),
-    )
-    tiers = {}
-    for tier in {str(v) for one in found.price_variants or () for v in one.when.values()}:
-        own = found.get_prices(now, dict.fromkeys(TIER_KEYS, tier))
-        if own != rates:
-            tiers[tier] = replace(standard, **_amounts(own))
-    return replace(standard, tiers=tiers)
-
-
-_LISTED = {
-    "input_mtok": "input_mtok",
-    "output_mtok": "output_mtok",
-    "cached_input_mtok": "cache_read_mtok",
-    "cache_write_mtok": "cache_write_mtok",
-    "cache_write_1h_mtok": "cache_write_1h_mtok",
-}
-
-
-def _amounts(rates: Any) -> dict[str, Any]:
-    """Return the rates of a listed price by the names of `Price`."""
-    known = {name: getattr(rates, listed) for name, listed in _LISTED.items()}
-    return {n: getattr(one, "base", one) for n, one in known.items() if one is not None}
-
-
 def describe_scenario(scenario: BillingScenario | None) -> dict[str, Any] | None:
     """Return a scenario as plain values, the same on every day; None for None."""
     if scenario is None:
         return None
     price = scenario.price
-    if isinstance(price, Price):
-        names = [one.name for one in fields(price) if one.name not in ("as_of", "source")]
-        price = {name: str(getattr(price, name)) for name in names}
-    data = scenario.model_dump(mode="json", exclude={"price"})
-    return {**data, "price": price if price is None or isinstance(price, dict) else str(price)}
+    if isinstance(price, Mapping):
+        price = {
+            name: describe_price(one) if isinstance(one, Price) else one
+            for name, one in price.items()
+        }
+    elif isinstance(price, Price):
+        price = describe_price(price)
+    return {**scenario.model_dump(mode="json", exclude={"price"}), "price": price}
 
 
 def check_prefix(scenario: BillingScenario, shortest: int) -> None:

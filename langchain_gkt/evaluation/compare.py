@@ -9,6 +9,7 @@ from typing import Any
 from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
 from langchain_gkt.chain.strategy import strategy_names, strategy_of
 from langchain_gkt.costs.prices import MachineTime, Prices
+from langchain_gkt.costs.scenarios import BillingScenario
 from langchain_gkt.evaluation.results.comparison import Comparison
 from langchain_gkt.evaluation.running.async_to_sync import async_to_sync
 from langchain_gkt.evaluation.running.progress import ProgressBar
@@ -30,6 +31,7 @@ async def acompare(
     teacher_price: Prices = None,
     student_price: Prices | MachineTime = None,
     tier: str | None = None,
+    scenario: BillingScenario | None = None,
     out: str | Path | None = None,
     concurrency: int = 8,
     progress: bool | None = None,
@@ -46,6 +48,7 @@ async def acompare(
         teacher_price: As for `CostTracker`.
         student_price: As for `CostTracker`.
         tier: As for `CostTracker`, such as ``batch`` for calls that are billed so.
+        scenario: As for `CostTracker`; what all prompts begin with is measured.
         out: The run's folder; None to keep nothing.
         concurrency: Most questions at the same time. Times are measured under that load.
         progress: Whether to show a progress bar; None to show it in a terminal only.
@@ -63,7 +66,14 @@ async def acompare(
         raise ValueError(f"modes must be some of {known}, not {unknown if modes else modes!r}")
     folder = RunStore(out)
     runner = EvaluationRunner(
-        chain, task, folder, teacher_price, student_price, concurrency, tier=tier
+        chain,
+        task,
+        folder,
+        teacher_price,
+        student_price,
+        concurrency,
+        tier=tier,
+        scenario=scenario,
     )
     if any(strategy_of(mode).asks_teacher for mode in modes):
         require_recorded(chain, runner.prompts, modes=modes)

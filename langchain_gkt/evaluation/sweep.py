@@ -9,6 +9,7 @@ from typing import Any
 
 from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
 from langchain_gkt.costs.prices import MachineTime, Prices
+from langchain_gkt.costs.scenarios import BillingScenario
 from langchain_gkt.evaluation.results.sweep_result import Sweep
 from langchain_gkt.evaluation.running.async_to_sync import async_to_sync
 from langchain_gkt.evaluation.running.measured_gates import described, refuse_alike
@@ -50,6 +51,7 @@ class SweepSettings:
     teacher_price: Prices = None
     student_price: Prices | MachineTime = None
     tier: str | None = None
+    scenario: BillingScenario | None = None
     teacher_tokenizer: Any = None
     check_lengths: Sequence[int] = ()
     check_rows: int = 20
@@ -67,6 +69,7 @@ async def asweep(
     teacher_price: Prices = None,
     student_price: Prices | MachineTime = None,
     tier: str | None = None,
+    scenario: BillingScenario | None = None,
     teacher_tokenizer: Any = None,
     check_lengths: Sequence[int] = (),
     check_rows: int = 20,
@@ -98,6 +101,7 @@ async def asweep(
         teacher_price: As for `CostTracker`.
         student_price: As for `CostTracker`.
         tier: As for `CostTracker`, such as ``batch`` for calls that are billed so.
+        scenario: As for `CostTracker`; what all prompts begin with is measured.
         teacher_tokenizer: The teacher's Hugging Face tokenizer, or a function from a text to its
             tokens' texts; None if the teacher reports its tokens or is a local model.
         check_lengths: Lengths at which the teacher is really asked again, to check that it
@@ -124,6 +128,7 @@ async def asweep(
         teacher_price=teacher_price,
         student_price=student_price,
         tier=tier,
+        scenario=scenario,
         teacher_tokenizer=teacher_tokenizer,
         check_lengths=check_lengths,
         check_rows=check_rows,
@@ -167,7 +172,14 @@ async def sweep_from(
     chain = chain.model_copy(update={"disable_streaming": True})
     prices = settings.teacher_price, settings.student_price
     runner = EvaluationRunner(
-        chain, task, folder, *prices, settings.concurrency, own_prompt=True, tier=settings.tier
+        chain,
+        task,
+        folder,
+        *prices,
+        settings.concurrency,
+        own_prompt=True,
+        tier=settings.tier,
+        scenario=settings.scenario,
     )
     require_recorded(chain, runner.prompts, check_lengths=settings.check_lengths)
     made_with = runner.settings

@@ -70,7 +70,12 @@ async def asweep_policies(
         require_recorded(policy_chain, prompts, check_lengths=shared.check_lengths)
     asked = [str(prompt[-1].text) for prompt in prompts]
     made_with = run_settings(
-        chain, task, shared.teacher_price, shared.student_price, tier=shared.tier
+        chain,
+        task,
+        shared.teacher_price,
+        shared.student_price,
+        tier=shared.tier,
+        scenario=shared.scenario,
     )
     del made_with["chain"]  # each policy's folder says what it was made with
     sweeps: dict[str, Sweep] = {}

@@ -49,6 +49,12 @@ def is_plain(prompt: Any) -> bool:
     return prompt is None or type(prompt) in _NAMES
 
 
+def needs_student(prompt: Any) -> bool:
+    """Whether a ready-made teacher prompt, or one of joined ones, has the student write."""
+    steps = prompt.steps if isinstance(prompt, TeacherPromptSequence) else (prompt,)
+    return any(isinstance(step, SummarizeOlder) for step in steps)
+
+
 def to_data(prompt: Any) -> list[dict[str, Any]] | None:
     """Return a teacher prompt as values that JSON can hold.
 

@@ -81,6 +81,50 @@ def cacheable_tokens(folder: RunStore, *, alone: bool | None = None) -> tuple[in
     )
 
 
+def baseline_notes(folder: RunStore) -> list[str]:
+    """Say what the teacher alone costs naively and, if it was shown less, at the least.
+
+    Args:
+        folder: The run's folder, which has been read.
+    """
+    settings, answers = folder.manifest["settings"], _answers(folder)
+    alone = [answer.teacher for answer in answers if answer.mode == _TEACHER]
+    if not alone or any(part.cost is None for part in alone):
+        return []
+    scenario = settings["prices"].get("scenario") or {}
+    price = _stored_price(scenario.get("price") or settings["prices"]["teacher"])
+    try:
+        naive = repriced(folder, BillingScenario(price=price, cached_prefix=None))
+    except ConfigurationError:  # a machine's time, or a price that is known no more
+        return []
+    notes = []
+    paid, listed = (
+        _per_thousand(sum((part.cost or Decimal(0) for part in parts), Decimal(0)), len(parts))
+        for parts in (alone, [a.teacher for a in _answers(naive) if a.mode == _TEACHER])
+    )
+    if paid != listed:
+        named = f" ({scenario['name']})" if scenario else ""
+        notes.append(
+            f"the teacher alone is billed as the run was{named}: ${paid} for 1,000 answers; naive, "
+            f"at the list price, nothing cached and no batch, it is ${listed}"
+        )
+    shown = [a.teacher for a in answers if a.mode != _TEACHER and a.teacher.calls == 1]
+    if folder.manifest["kind"] == "compare" and settings["chain"].get("teacher_prompt") and shown:
+        prompts = sum((Decimal(part.prompt_cost or 0) for part in shown), Decimal(0)) / len(shown)
+        written = sum((Decimal(part.completion_cost or 0) for part in alone), Decimal(0))
+        least = _per_thousand(prompts * len(alone) + written, len(alone))
+        notes.append(
+            f"at the least the teacher alone would be about ${least} for 1,000 answers: on the "
+            "shorter prompt that it was shown for guidance (estimated; how right it is then was "
+            "not measured)"
+        )
+    return notes
+
+
+def _per_thousand(cost: Decimal, rows: int) -> str:
+    return f"{cost * 1000 / rows:.4f}"
+
+
 def _answers(folder: RunStore) -> list[Answer]:
     return [Answer.from_dict(line["answer"]) for line in folder.lines if line["type"] == "answer"]
 

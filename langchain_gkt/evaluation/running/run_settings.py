@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
+
+from langchain_core.messages import BaseMessage
 
 from langchain_gkt._langchain_compat import (
     RunnableBindingBase,
@@ -15,10 +16,13 @@ from langchain_gkt._langchain_compat import (
 )
 from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
 from langchain_gkt.costs import MachineTime
-from langchain_gkt.costs.prices import Prices
+from langchain_gkt.costs.prices import Prices, describe_price
+from langchain_gkt.costs.scenarios import BillingScenario, describe_scenario
 from langchain_gkt.evaluation.tasks.task import Task
 from langchain_gkt.guidance import GuidancePolicy
-from langchain_gkt.prompts.plain_data import name_prompt
+from langchain_gkt.prompts.base import PromptContext, prepare
+from langchain_gkt.prompts.plain_data import is_plain, name_prompt, needs_student
+from langchain_gkt.prompts.shared_prefix import SharedPrefix, shared_prefix
 from langchain_gkt.teachers.secrets import without_secrets
 from langchain_gkt.teachers.wrappers import models_of, resolve
 
@@ -30,6 +34,7 @@ def run_settings(
     student_price: Prices | MachineTime,
     *,
     tier: str | None = None,
+    scenario: BillingScenario | None = None,
 ) -> dict[str, Any]:
     """Describe what a run is made with, the same in every process, without keys and addresses."""
     teacher = resolve(chain.teacher, None)
@@ -63,6 +68,7 @@ def run_settings(
             "student": _price(student_price),
             # Left out if none was named: runs written before know nothing of it.
             **({"tier": tier.lower()} if tier else {}),
+            **({"scenario": describe_scenario(scenario)} if scenario else {}),
         },
     }
 
@@ -73,6 +79,29 @@ def describe_teacher(teacher: Any) -> dict[str, Any]:
         "teacher": [_model(model) for model in models_of(teacher)],
         "teacher_bound": _bound_arguments(teacher),
     }
+
+
+def shared_fronts(
+    chain: GuidedKnowledgeTransferChain, prompts: Sequence[list[BaseMessage]]
+) -> dict[str, SharedPrefix]:
+    """Measure what all prompts of a run begin with, and what those do that the teacher is shown.
+
+    Returns:
+        ``whole`` and ``shown``. What a prompt of the user's own code shows is not asked for twice,
+        and taken to share nothing.
+    """
+    own = (chain.guidance and chain.guidance.teacher_prompt) or chain.teacher_prompt
+    whole = shared_prefix(prompts)
+    if own is None:
+        return {"whole": whole, "shown": whole}
+    if not is_plain(own) or needs_student(own):
+        return {"whole": whole, "shown": whole._replace(shared=0)}
+    tokens = chain.guidance_tokens
+    shown = [
+        prepare(own, prompt, PromptContext(conversation=prompt, guidance_tokens=tokens)).messages
+        for prompt in prompts
+    ]
+    return {"whole": whole, "shown": shared_prefix(shown)}
 
 
 def _policy(policy: GuidancePolicy) -> dict[str, Any]:
@@ -123,4 +152,4 @@ def _price(price: Any) -> Any:
         return price
     if isinstance(price, dict):
         return {model: _price(listed) for model, listed in price.items()}
-    return {name: str(value) for name, value in asdict(price).items() if name != "as_of"}
+    return describe_price(price)

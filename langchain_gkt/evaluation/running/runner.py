@@ -16,13 +16,15 @@ from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
 from langchain_gkt.chain.strategy import strategy_of
 from langchain_gkt.costs import MachineTime
 from langchain_gkt.costs.prices import Prices, refuse_unlisted
+from langchain_gkt.costs.scenarios import BillingScenario
+from langchain_gkt.costs.usage import CHARS_PER_TOKEN
 from langchain_gkt.errors import TeacherError
 from langchain_gkt.evaluation.running.progress import ProgressBar
 from langchain_gkt.evaluation.running.recorded import describe_recorded, recorded_teachers
 from langchain_gkt.evaluation.running.records import Answer, AnswerKey, TeacherReply, part_of
 from langchain_gkt.evaluation.running.replay import ReplayedReply, ReplayTeacher
 from langchain_gkt.evaluation.running.reply_recorder import ReplyRecorder
-from langchain_gkt.evaluation.running.run_settings import run_settings
+from langchain_gkt.evaluation.running.run_settings import run_settings, shared_fronts
 from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.evaluation.tasks.task import Task
 from langchain_gkt.gates.learned import question_of
@@ -51,6 +53,7 @@ class EvaluationRunner:
         own_prompt: Whether the teacher alone is shown the chain's teacher prompt, too; if not,
             it reads the whole conversation.
         tier: As for `CostTracker`.
+        scenario: As for `CostTracker`; what all prompts begin with is measured.
         answers: Finished answers by key, those of earlier sessions included; see `load`.
         replies: The teacher's replies by row and mode, likewise.
         spent: US dollars of the run so far, as far as they are known.
@@ -64,19 +67,22 @@ class EvaluationRunner:
     concurrency: int
     own_prompt: bool = False
     tier: str | None = None
+    scenario: BillingScenario | None = None
 
     def __post_init__(self) -> None:
         """Name the rows, and take the task's limits if the chain has none of its own."""
         if self.concurrency < 1:
             raise ValueError(f"concurrency must be 1 or more, not {self.concurrency}")
+        self.prompts = [self.task.prompt(row) for row in self.task.rows]
+        self.fronts = shared_fronts(self.chain, self.prompts)
         self.recorder()  # refuses prices that are none
         for name in ("teacher_price", "student_price"):
             refuse_unlisted(getattr(self, name), name)
+        refuse_unlisted(self.scenario and self.scenario.price, "scenario.price")
         # Recorded answers were paid for before the run; their price is what they would cost.
         self._pays_teacher = not recorded_teachers(self.chain.teacher)
         rows = range(len(self.task.rows))
         self.keys = [self.task.row_key(i) for i in rows]
-        self.prompts = [self.task.prompt(row) for row in self.task.rows]
         asked = [question_of(prompt) for prompt in self.prompts]
         self.questions = dict(zip(self.keys, asked, strict=True))
         chain = self.chain
@@ -128,7 +134,12 @@ class EvaluationRunner:
     def settings(self) -> dict[str, Any]:
         """What all sessions of this run must agree in; see `run_settings`."""
         return run_settings(
-            self.chain, self.task, self.teacher_price, self.student_price, tier=self.tier
+            self.chain,
+            self.task,
+            self.teacher_price,
+            self.student_price,
+            tier=self.tier,
+            scenario=self.scenario,
         )
 
     @property
@@ -138,6 +149,7 @@ class EvaluationRunner:
             "concurrency": self.concurrency,
             "repeatable": student_of(self.chain.student).repeatable,
             "rows_from": dict(self.task.source),
+            "prompts": {kind: front._asdict() for kind, front in self.fronts.items()},
             **describe_recorded(self.chain.teacher),
         }
 
@@ -161,13 +173,24 @@ class EvaluationRunner:
                 self.folder.append({"type": "answer", "answer": judged.to_dict()})
 
     def recorder(
-        self, on_reply: Callable[[TeacherReply], None] = lambda reply: None
+        self,
+        on_reply: Callable[[TeacherReply], None] = lambda reply: None,
+        *,
+        whole: bool = True,
     ) -> ReplyRecorder:
-        """Return a tracker for one answer; ``on_reply`` gets the teacher's reply as it ends."""
+        """Return a tracker for one answer; ``on_reply`` gets the teacher's reply as it ends.
+
+        ``whole`` says whether the teacher is shown the whole conversation.
+        """
+        scenario = self.scenario
+        if scenario is not None:
+            front = self.fronts["whole" if whole else "shown"]
+            scenario = scenario.with_prefix(round(front.shared / CHARS_PER_TOKEN))
         prices: dict[str, Any] = {
             "teacher_price": self.teacher_price,
             "student_price": self.student_price,
             "tier": self.tier,
+            "scenario": scenario,
         }
         return ReplyRecorder(on_reply, **prices)
 
@@ -220,12 +243,14 @@ class EvaluationRunner:
             on_reply: Called with the teacher's reply as soon as it ends.
             length: Most guidance tokens; None for the chain's.
         """
-        row, recorder = self.task.rows[index], self.recorder(on_reply)
+        alone = not strategy_of(mode).asks_student
+        row = self.task.rows[index]
+        recorder = self.recorder(on_reply, whole=alone and not self.own_prompt)
         settings: dict[str, Any] = {"mode": mode}
         if length is not None:
             settings["guidance_tokens"] = length
         length = length if length is not None else self._length(mode)
-        if not strategy_of(mode).asks_student and self.own_prompt:
+        if alone and self.own_prompt:
             prompt = chain.teacher_prompt
             if isinstance(prompt, TeacherPrompt):
                 prompt = AsHint(prompt=prompt)

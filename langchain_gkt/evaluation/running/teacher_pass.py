@@ -17,6 +17,7 @@ _SAME = (
     ("chain", "stop"),
     ("prices", "teacher"),
     ("prices", "tier"),
+    ("prices", "scenario"),
     _PROMPT := ("chain", "teacher_prompt"),
 )
 """The settings that a teacher's answers and their price depend on; policies differ in the last."""

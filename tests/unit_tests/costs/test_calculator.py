@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from langchain_gkt.costs import BillingScenario, CachedPrefix
+from langchain_gkt.costs.listed import listed_price
 from langchain_gkt.costs.price_list import release
-from langchain_gkt.costs.scenarios import listed_price
 
 ROOT = Path(__file__).parents[3]
 

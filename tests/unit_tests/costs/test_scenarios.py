@@ -10,7 +10,8 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 
 from langchain_gkt import CostTracker, Price, track_costs
 from langchain_gkt.costs import BillingScenario, CachedPrefix, scenarios_of
-from langchain_gkt.costs.scenarios import check_prefix, least_cached, listed_price
+from langchain_gkt.costs.listed import least_cached, listed_price
+from langchain_gkt.costs.scenarios import check_prefix
 
 FULL = Price("2.50", "15", cached_input_mtok="0.25", cache_write_mtok="3.125")
 

@@ -15,7 +15,11 @@ from langchain_gkt.costs import BillingScenario, CachedPrefix
 from langchain_gkt.evaluation import Comparison, ScenarioReport, Sweep
 from langchain_gkt.evaluation.results.scenario_report import NAIVE, ways
 from langchain_gkt.evaluation.running.records import Answer, ModelUsage
-from langchain_gkt.evaluation.running.repricing import cacheable_tokens, repriced
+from langchain_gkt.evaluation.running.repricing import (
+    baseline_notes,
+    cacheable_tokens,
+    repriced,
+)
 from langchain_gkt.evaluation.running.run_store import RunStore
 
 FULL = Price("2.50", "15", cached_input_mtok="0.25", tiers={"batch": "0.5"})
@@ -183,6 +187,22 @@ def test_choices_and_the_chart_are_made_in_each_scenario(tmp_path) -> None:
     names = {file.name for file in found.save(tmp_path)}
     assert {"scenarios.txt", "scenarios.md", "scenarios.html", "scenarios.svg"} <= names
     assert "the bill in each scenario" in (tmp_path / "scenarios.html").read_text()
+
+
+def test_every_run_says_what_the_teacher_alone_is_billed_naively_and_at_the_least() -> None:
+    naive, _ = baseline_notes(
+        store("compare", chain={"teacher_prompt": [{"prompt": "last_turns"}]})
+    )
+    assert "$2.0000 for 1,000 answers; naive" in naive
+    assert naive.endswith("it is $0.2346")
+    folder = repriced(store("compare"), BillingScenario(price=FULL, cached_prefix=None))
+    folder.manifest["settings"]["prices"]["teacher"] = {"input_mtok": "2.50", "output_mtok": "15"}
+    assert baseline_notes(folder) == []  # it was paid naively, and shown no other prompt
+    short = store("compare", chain={"teacher_prompt": [{"prompt": "last_turns"}]})
+    for line in short.lines:
+        if line["answer"]["mode"] == "guided":
+            line["answer"]["teacher"]["prompt_cost"] = "0.0001"
+    assert "about $1.1000 for 1,000 answers" in baseline_notes(short)[1]
 
 
 @pytest.fixture
