@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import Self
+
+from langchain_gkt.costs.scenarios import BillingScenario
 from langchain_gkt.evaluation.results import html_report
 from langchain_gkt.evaluation.results.answer_table import answer_table
 from langchain_gkt.evaluation.results.summary import Summary, summarise
 from langchain_gkt.evaluation.running.records import Answer, AnswerKey
+from langchain_gkt.evaluation.running.repricing import baseline_notes, repriced
 from langchain_gkt.evaluation.running.run_store import RunStore
+from langchain_gkt.prompts.base import cache_notes
+from langchain_gkt.prompts.plain_data import kept_prompt
 from langchain_gkt.reporting.charts import save_figures
 from langchain_gkt.reporting.table import Table
 
@@ -72,6 +78,10 @@ class EvaluationResult(ABC):
         """The task's name."""
         return str(self.manifest["settings"]["task"]["name"])
 
+    def in_scenario(self, scenario: BillingScenario) -> Self:
+        """Return the same answers with the teacher billed as a scenario says; see `repriced`."""
+        return replace(self, folder=repriced(self.folder, scenario))
+
     @abstractmethod
     def table(self) -> Table:
         """Return the main table."""
@@ -117,6 +127,9 @@ class EvaluationResult(ABC):
     def notes(self) -> list[str]:
         """Return what the table's numbers do not include."""
         notes, errors = self.recorded_notes(), dict[str, list[str]]()
+        notes += baseline_notes(self.folder)
+        chain = self.manifest["settings"].get("chain") or {}
+        notes += cache_notes(kept_prompt(chain.get("teacher_prompt")))
         for key, error in self.failures.items():
             errors.setdefault(key.mode, []).append(error)
         for mode, failed in errors.items():

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import Self
+
+from langchain_gkt.costs.scenarios import BillingScenario
 from langchain_gkt.evaluation.results import cells
 from langchain_gkt.evaluation.results.answer_table import TEACHER_ALONE
 from langchain_gkt.evaluation.results.any_way import (
@@ -132,6 +135,11 @@ class PolicySweep(EvaluationResult):
                 known[name] = replace(sweep, only=frozenset(common))
         return cls(folder=folder, sweeps=known)
 
+    def in_scenario(self, scenario: BillingScenario) -> Self:
+        """Return the same answers with the teacher billed as a scenario says; see `repriced`."""
+        sweeps = {name: sweep.in_scenario(scenario) for name, sweep in self.sweeps.items()}
+        return replace(self, sweeps=sweeps)
+
     @cached_property
     def answers(self) -> tuple[Answer, ...]:
         """The answers of all policies."""
@@ -161,6 +169,7 @@ class PolicySweep(EvaluationResult):
         max_bill: float | None = None,
         gate: bool | ThresholdGate = False,
         seed: int = 0,
+        scenario: BillingScenario | None = None,
         **further: Any,
     ) -> PolicyChoice:
         """Choose the cheapest policy and length that is good enough, and test it on unseen rows.
@@ -175,6 +184,7 @@ class PolicySweep(EvaluationResult):
                 as the most accurate length that costs no more, on the seen rows.
             gate: Whether the teacher may be left out if the student is sure, or by which gate.
             seed: Seed of the split.
+            scenario: How the teacher is billed; None for as the run was.
             **further: Other arguments of `Sweep.choose`.
 
         Returns:
@@ -184,6 +194,11 @@ class PolicySweep(EvaluationResult):
             ValueError: As for `Sweep.choose`; or if nothing costs so little, or no policy shows
                 the teacher the whole conversation, which ``max_bill`` is a share of.
         """
+        if scenario is not None:
+            priced = self.in_scenario(scenario)
+            return priced.choose(
+                max_loss=max_loss, max_bill=max_bill, gate=gate, seed=seed, **further
+            )
         best = {n: sweep.choose(max_loss=0.0, seed=seed) for n, sweep in self.sweeps.items()}
         best_name = max(best, key=lambda n: (best[n].chosen.accuracy, -best[n].chosen.cost))
         if max_bill is not None:

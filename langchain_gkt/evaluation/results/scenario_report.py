@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, TypeAlias
 from langchain_gkt.costs.scenarios import BillingScenario
 from langchain_gkt.errors import ConfigurationError
 from langchain_gkt.evaluation.results import html_report
+from langchain_gkt.evaluation.results.charts import frontier_chart
 from langchain_gkt.evaluation.results.comparison import Comparison
 from langchain_gkt.evaluation.results.policy_sweep import PolicyChoice, PolicySweep
 from langchain_gkt.evaluation.results.summary import Summary
-from langchain_gkt.evaluation.results.sweep_charts import frontier_chart
 from langchain_gkt.evaluation.results.sweep_result import Sweep
-from langchain_gkt.evaluation.running.repricing import cacheable_tokens, repriced
+from langchain_gkt.evaluation.running.repricing import cacheable_tokens
 from langchain_gkt.reporting.charts import save_figures
 from langchain_gkt.reporting.table import Table
 
@@ -77,7 +77,7 @@ class ScenarioReport:
                 notes.append(f"cached prefix: about {tokens:,} tokens of each prompt; {how}")
         notes += [note for one in known.values() for note in one.notes()]
         return cls(
-            results={name: _in(result, scenario) for name, scenario in known.items()},
+            results={name: result.in_scenario(one) for name, one in known.items()},
             notes=list(dict.fromkeys(notes)),
         )
 
@@ -215,27 +215,5 @@ def ways(result: Result) -> dict[str, Summary]:
     return {**lengths, **result.further, _ALONE: result.teacher}
 
 
-def sweep_in(sweep: Sweep, scenario: BillingScenario) -> Sweep:
-    """Return a sweep in a scenario.
-
-    Args:
-        sweep: The sweep.
-        scenario: How the teacher is billed.
-    """
-    made = Sweep.of(repriced(sweep.folder, scenario))
-    return replace(made, max_loss=sweep.max_loss, teacher_prompt=sweep.teacher_prompt)
-
-
 def _is_alone(way: str) -> bool:
     return way.endswith(_ALONE)
-
-
-def _in(result: Result, scenario: BillingScenario) -> Result:
-    """Return a run in a scenario."""
-    if isinstance(result, Comparison):
-        return Comparison.of(repriced(result.folder, scenario))
-    if isinstance(result, Sweep):
-        return sweep_in(result, scenario)
-    sweeps = {name: sweep_in(sweep, scenario) for name, sweep in result.sweeps.items()}
-    found = PolicySweep.of(result.folder, sweeps)
-    return replace(found, max_loss=result.max_loss)

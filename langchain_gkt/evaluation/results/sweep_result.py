@@ -9,6 +9,7 @@ from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+from langchain_gkt.costs.scenarios import BillingScenario
 from langchain_gkt.evaluation.results import cells, frontier
 from langchain_gkt.evaluation.results.answer_table import TEACHER_ALONE, settings_of
 from langchain_gkt.evaluation.results.any_way import AnyWayChoice, Measured, choose_any_way
@@ -133,6 +134,7 @@ class Sweep(EvaluationResult):
         price_per_point: float | None = None,
         share: float | None = None,
         seed: int = 0,
+        scenario: BillingScenario | None = None,
     ) -> Choice:
         """Choose the cheapest guidance that is good enough, and test it on unseen rows.
 
@@ -164,6 +166,7 @@ class Sweep(EvaluationResult):
             share: With ``predictor``: in how many of the questions to ask, from 0 to 1;
                 `GuidancePolicy.calibrate` takes it again of your own questions.
             seed: Seed of the split.
+            scenario: How the teacher is billed; None for as the run was.
 
         Returns:
             The choice; ``choice.policy.save("policy.json")`` writes it for a chain. With
@@ -186,18 +189,19 @@ class Sweep(EvaluationResult):
             )
         if isinstance(gate, ThresholdGate):
             gate = self._as_measured(gate)
+        outcomes = self.in_scenario(scenario).outcomes if scenario else self.outcomes
         swept = self.manifest["settings"]["chain"]["guidance"] or {}
         cut = swept.get("cut", "word")
         if not predictor:
             for name, value in (("price_per_point", price_per_point), ("share", share)):
                 if value is not None:
                     raise ValueError(f"{name} is for choose(predictor=True); give both, or neither")
-            choice = choose_among(self.outcomes, max_loss=max_loss, gate=gate, seed=seed, cut=cut)
+            choice = choose_among(outcomes, max_loss=max_loss, gate=gate, seed=seed, cut=cut)
         elif gate:
             raise ValueError("gate and predictor both say when to ask; give one of them")
         else:
             goal = Goal(max_loss=max_loss, price_per_point=price_per_point, share=share)
-            choice = choose_per_question(self.outcomes, goal, seed=seed, cut=cut)
+            choice = choose_per_question(outcomes, goal, seed=seed, cut=cut)
         policy = replace(
             choice.policy,
             min_tokens=swept.get("min_tokens", 0),

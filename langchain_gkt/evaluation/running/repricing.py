@@ -93,14 +93,21 @@ def baseline_notes(folder: RunStore) -> list[str]:
         return []
     scenario = settings["prices"].get("scenario") or {}
     price = _stored_price(scenario.get("price") or settings["prices"]["teacher"])
+    only = RunStore(None)
+    only.manifest = folder.manifest
+    only.lines = [
+        {"type": "answer", "answer": answer.to_dict()}
+        for answer in answers
+        if answer.mode == _TEACHER
+    ]
     try:
-        naive = repriced(folder, BillingScenario(price=price, cached_prefix=None))
+        naive = repriced(only, BillingScenario(price=price, cached_prefix=None))
     except ConfigurationError:  # a machine's time, or a price that is known no more
         return []
     notes = []
     paid, listed = (
         _per_thousand(sum((part.cost or Decimal(0) for part in parts), Decimal(0)), len(parts))
-        for parts in (alone, [a.teacher for a in _answers(naive) if a.mode == _TEACHER])
+        for parts in (alone, [answer.teacher for answer in _answers(naive)])
     )
     if paid != listed:
         named = f" ({scenario['name']})" if scenario else ""

@@ -205,6 +205,17 @@ def test_every_run_says_what_the_teacher_alone_is_billed_naively_and_at_the_leas
     assert "about $1.1000 for 1,000 answers" in baseline_notes(short)[1]
 
 
+def test_a_choice_is_made_in_a_scenario_and_a_report_names_what_breaks_the_front() -> None:
+    prompt = [{"prompt": "without_exemplars", "keep": 0, "unmarked": False}]
+    sweep = Sweep.of(store(chain={"teacher_prompt": prompt}))
+    naive = BillingScenario(price=FULL, cached_prefix=None)
+    batch = BillingScenario(price=FULL, cached_prefix=None, tier="batch")
+    costs = [sweep.choose(scenario=one).unseen.cost for one in (naive, batch)]
+    assert costs[0] == pytest.approx(2 * costs[1])
+    assert any(note.startswith("WithoutExemplars drops worked examples") for note in sweep.notes())
+    assert any("naive, at the list price" in note for note in sweep.notes())
+
+
 @pytest.fixture
 def run_folder(tmp_path) -> str:
     folder = store()
