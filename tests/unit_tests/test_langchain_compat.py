@@ -241,3 +241,11 @@ def test_the_profile_is_made_at_construction(student) -> None:
     assert made.profile["tool_calling"] is True
     alone = GuidedKnowledgeTransferChain(teacher=teacher, student=student, mode="student")
     assert alone.profile["max_input_tokens"] == 512
+
+
+def test_what_a_model_of_langchain_openai_would_send_can_be_asked() -> None:
+    model = ChatOpenAI(model="gpt-4o-mini", api_key="none", max_completion_tokens=7)  # type: ignore[arg-type]
+    body = compat.request_body(model, [HumanMessage("Hi")], {"stop": ["Q:"], "logprobs": True})
+    sent = {"model": "gpt-4o-mini", "max_completion_tokens": 7, "stop": ["Q:"], "logprobs": True}
+    assert body["messages"] == [{"role": "user", "content": "Hi"}]
+    assert sent.items() <= body.items()

@@ -91,8 +91,9 @@ def baseline_notes(folder: RunStore) -> list[str]:
     alone = [answer.teacher for answer in answers if answer.mode == _TEACHER]
     if not alone or any(part.cost is None for part in alone):
         return []
-    scenario = settings["prices"].get("scenario") or {}
-    price = _stored_price(scenario.get("price") or settings["prices"]["teacher"])
+    prices = settings.get("prices") or {}
+    scenario = prices.get("scenario") or {}
+    price = _stored_price(scenario.get("price") or prices.get("teacher"))
     only = RunStore(None)
     only.manifest = folder.manifest
     only.lines = [

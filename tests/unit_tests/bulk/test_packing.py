@@ -20,7 +20,7 @@ from langchain_openai import ChatOpenAI
 from pydantic import Field
 from support.models.saying import Adding
 
-from langchain_gkt import GuidedKnowledgeTransferChain, LastTurns, Price
+from langchain_gkt import Budget, GuidedKnowledgeTransferChain, LastTurns, Price
 from langchain_gkt.bulk import BulkOptions
 from langchain_gkt.bulk.chains import GuidanceKeys, read_prompt
 from langchain_gkt.bulk.controller import JobController, JobSettings
@@ -234,3 +234,15 @@ def test_a_teacher_that_can_be_held_to_a_schema_is() -> None:
     assert schema["required"] == ["1", "2"]
     plain = Packed(says=everything)
     assert _held_to_schema(plain, 2) is plain
+
+
+def test_a_budget_holds_for_a_pack_as_a_whole(monkeypatch) -> None:
+    results, controller, teacher = run(
+        monkeypatch, everything, ["a?", "b?", "c?"], budget=Budget(tokens=30)
+    )
+    assert teacher.asked == []  # the most that a pack, or one question, can come to is more
+    assert all("BudgetExceeded" in str(one.error) for one in results)
+    results, controller, _ = run(monkeypatch, everything, ["a?", "b?"], budget=Budget(tokens=5000))
+    report = controller.report()
+    assert [one.error for one in results] == [None, None]
+    assert (report["budget"]["spent_tokens"], report["teacher"]["calls"]) == (132, 1)
