@@ -34,6 +34,7 @@ def section(one: Mapping[str, Any], name: str) -> str:
     """
     rows, lines = one["rows"], []
     for policy, found in one["policies"].items():
+        least = found["ways"]["all"]["dollars_per_thousand"]
         for length, way in found["ways"].items():
             if length == "0" and policy != next(iter(one["policies"])):
                 continue
@@ -48,6 +49,7 @@ def section(one: Mapping[str, Any], name: str) -> str:
                     f"{way['teacher_prompt_tokens']:.0f} + {way['teacher_completion_tokens']:.0f}",
                     f"{way['student_completion_tokens']:.0f}",
                     f"{way['dollars_per_thousand']:.4f}",
+                    percent(way["dollars_per_thousand"] / least) if least else "?",
                     "?" if way["of_bill"] is None else percent(way["of_bill"]),
                     f"{way['median_seconds']:.1f}",
                     _speed_up(one, found["ways"]["all"], way),
@@ -57,12 +59,16 @@ def section(one: Mapping[str, Any], name: str) -> str:
         title=f"{one['task']}: {rows} questions",
         head=[
             *("teacher's prompt", "guidance", "accuracy (95%)", "leak", "teacher tokens"),
-            *("student tokens", "$ per 1,000", "of bill", "seconds", "speed"),
+            *("student tokens", "$ per 1,000", "of least", "of bill"),
+            *("seconds", "speed"),
         ],
         rows=lines,
         notes=[
             "leak: how often the guidance alone contains the answer; teacher tokens: prompt and "
-            "completion of one answer; of bill: of the teacher alone with the whole prompt",
+            "completion of one answer",
+            "of least: of the teacher alone with the same prompt, which is the least that it can "
+            "be asked for (a batch halves both); of bill: of the naive bill, the teacher alone with "
+            "the whole prompt",
             "speed: by arithmetic, against the teacher alone with the same prompt: new tokens "
             "times the weights that each one reads; prompts are left out",
             *(
