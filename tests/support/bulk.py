@@ -71,7 +71,7 @@ class BilledTeacher(BaseChatModel):
             "output_tokens": GUIDANCE_TOKENS,
             "total_tokens": PROMPT_TOKENS + GUIDANCE_TOKENS,
         }
-        reason = "stop" if "finish" in prompt else "length"
+        reason = "stop" if packed or "finish" in prompt else "length"
         message = AIMessage(text, usage_metadata=usage, response_metadata={"finish_reason": reason})
         return ChatResult(generations=[ChatGeneration(message=message)])
 
