@@ -224,20 +224,6 @@ class TeacherPromptSequence(TeacherPrompt):
         return TeacherPromptSequence(steps=tuple(for_tokens(step, tokens) for step in self.steps))
 
 
-def cache_notes(prompt: Any) -> list[str]:
-    """Say what a teacher prompt does to the beginning of prompts that a provider caches.
-
-    Args:
-        prompt: A teacher prompt, or None.
-
-    Returns:
-        A sentence for each of its steps that changes it; nothing of functions, which nobody knows.
-    """
-    steps = prompt.steps if isinstance(prompt, TeacherPromptSequence) else (prompt,)
-    notes = [(step, step.cache_note()) for step in steps if isinstance(step, TeacherPrompt)]
-    return [f"{type(step).__name__} {note}" for step, note in notes if note]
-
-
 def check_teacher_prompt(value: Any, *, name: str = "teacher_prompt") -> Any:
     """Refuse what is no teacher prompt.
 

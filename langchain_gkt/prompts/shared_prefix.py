@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import takewhile
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from langchain_core.messages import BaseMessage
+
+from langchain_gkt.prompts.base import TeacherPrompt, TeacherPromptSequence
 
 
 class SharedPrefix(NamedTuple):
@@ -57,3 +59,17 @@ def shared_prefix(prompts: Sequence[Sequence[BaseMessage]]) -> SharedPrefix:
         if same < len(text) or same < len(other):
             break
     return SharedPrefix(shared, total, len(texts))
+
+
+def cache_notes(prompt: Any) -> list[str]:
+    """Say what a teacher prompt does to the beginning of prompts that a provider caches.
+
+    Args:
+        prompt: A teacher prompt, or None.
+
+    Returns:
+        A sentence for each of its steps that changes it; nothing of functions, which nobody knows.
+    """
+    steps = prompt.steps if isinstance(prompt, TeacherPromptSequence) else (prompt,)
+    notes = [(step, step.cache_note()) for step in steps if isinstance(step, TeacherPrompt)]
+    return [f"{type(step).__name__} {note}" for step, note in notes if note]

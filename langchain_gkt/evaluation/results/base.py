@@ -18,8 +18,8 @@ from langchain_gkt.evaluation.results.summary import Summary, summarise
 from langchain_gkt.evaluation.running.records import Answer, AnswerKey
 from langchain_gkt.evaluation.running.repricing import baseline_notes, repriced
 from langchain_gkt.evaluation.running.run_store import RunStore
-from langchain_gkt.prompts.base import cache_notes
 from langchain_gkt.prompts.plain_data import kept_prompt
+from langchain_gkt.prompts.shared_prefix import cache_notes
 from langchain_gkt.reporting.charts import save_figures
 from langchain_gkt.reporting.table import Table
 

@@ -20,8 +20,8 @@ from langchain_gkt import (
     WithoutExemplars,
     mark_exemplars,
 )
-from langchain_gkt.prompts.base import PromptContext, cache_notes
-from langchain_gkt.prompts.shared_prefix import shared_prefix
+from langchain_gkt.prompts.base import PromptContext
+from langchain_gkt.prompts.shared_prefix import cache_notes, shared_prefix
 
 RULES = SystemMessage(
     [{"type": "text", "text": "Be brief. " * 9, "cache_control": {"type": "ephemeral"}}]
