@@ -2,7 +2,7 @@
 
 All models are fakes: the teacher is always right, and how often the student is right at a step is
 a setting of this file. So the table shows how the ways spend, and what each spends is held against
-a ledger of the fakes; how well a real student does is measured by `benchmarks.bfcl`.
+a ledger of the fakes. How well a real student does is measured by `benchmarks.bfcl`.
 """
 
 from __future__ import annotations

@@ -156,7 +156,7 @@ class Checker:
         Args:
             row: The row.
             category: Its category.
-            calls: Dicts with ``name`` and ``arguments``; None for what cannot be read.
+            calls: Dicts with ``name`` and ``arguments``. None for what cannot be read.
         """
         if "irrelevance" in category:
             return calls == []
@@ -225,7 +225,7 @@ def frontier(
 
     Returns:
         The share left to the teacher; the share of right turns by agreement, by lots, and by the
-        confidence of the greedy answer (None if it is not known); wrong turns of the student.
+        confidence of the greedy answer (None if it is not known). Wrong turns of the student.
     """
     left = np.array([row["agree"] < least for row in rows])
     right = np.array(teacher)

@@ -79,7 +79,7 @@ class Pipeline:
         call_overhead: Seconds that a call's slot is taken beside that.
         students: Student actors.
         rows_per_student: Rows per second of one.
-        requests_per_minute: The teacher's limit; None for none.
+        requests_per_minute: The teacher's limit. None for none.
         tokens_per_minute: The same in tokens.
         tokens_per_row: The teacher's tokens of a row.
         controller_rows: Rows per second that the job's actor can admit and settle.

@@ -1,6 +1,6 @@
 """Accuracy of one student on each engine: ``python -m benchmarks.real_accuracy --gsm8k FILE ...``.
 
-Engines round differently, and their files have weights of different types; this says whether the
+Engines round differently, and their files have weights of different types. This says whether the
 faster one answers worse. Every engine has a process of its own and keeps its answers, so an ended
 run goes on with the next engine.
 """
@@ -26,7 +26,7 @@ def answer(args: argparse.Namespace) -> dict[str, Any]:
     """Let one engine answer all questions, greedily.
 
     Args:
-        args: The command line; ``worker`` holds the model's place and its dtype.
+        args: The command line. ``worker`` holds the model's place and its dtype.
 
     Returns:
         The engine's description, texts, verdicts, tokens and processor seconds.

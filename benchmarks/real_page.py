@@ -39,7 +39,7 @@ def write(page: Path, name: str, text: str) -> None:
     """Put the tables of a model between its marks in a page.
 
     Args:
-        page: The page; marks are added at its end if it has none.
+        page: The page. Marks are added at its end if it has none.
         name: The model.
         text: The tables.
     """

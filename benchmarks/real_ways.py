@@ -260,7 +260,7 @@ class Entry:
     Attributes:
         runs: What it needs: ``folder``, ``gguf`` or ``openvino``.
         load: Loads a model, given its place and the number of threads.
-        bare: The entries without us that it is compared with; none for a bare one.
+        bare: The entries without us that it is compared with. None for a bare one.
         package: The package it needs, if it may be missing.
         as_saved: Whether it runs the weights as they are in the file.
         set_up_as_ours: Whether a bare engine is given the settings that ours has.

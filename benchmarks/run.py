@@ -161,7 +161,7 @@ def chain_overhead() -> dict[str, float]:
     teacher, student = InstantModel(text="Two and two"), InstantModel(text=" make four.")
     chain = GuidedKnowledgeTransferChain(teacher=teacher, student=student, teacher_limit_param=None)
     found = {}
-    # What torch has loaded is no garbage of the chain's; scanning it would be counted per call.
+    # What torch has loaded is no garbage of the chain's. Scanning it would be counted per call.
     gc.collect()
     gc.freeze()
     for users in (1, 10, 100, 1000):

@@ -154,7 +154,7 @@ def own_texts(
         student: The model.
         prompts: What it is asked.
         tokens: The longest text, in tokens.
-        schemas: The properties of the object that each prompt asks for; none for free text.
+        schemas: The properties of the object that each prompt asks for. None for free text.
 
     Returns:
         A text for each prompt.
@@ -189,7 +189,7 @@ def compare(
         tokens: How many tokens it writes behind each cut.
         healing: False for the old way, without blanks and without healing.
         trim: Cuts the text back to an edge.
-        characters: How much of what it writes is compared; None for all.
+        characters: How much of what it writes is compared. None for all.
 
     Returns:
         The counts of each text, all its cuts together.

@@ -1,7 +1,7 @@
 """Many guided calls at once, some of which meet a fault: is every call and token accounted for?
 
 Run it with ``python -m benchmarks.soak``. A server on this machine plays the teacher, keeps a
-ledger of what it bills, and fails now and then; the embedded student finishes the answers. Each
+ledger of what it bills, and fails now and then. The embedded student finishes the answers. Each
 call must end with an answer or a `GKTError`, and the tracker must have counted what the ledger
 holds. The memory of the last half should be within 5 % of the first half's.
 """
@@ -182,7 +182,7 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=64)
     parser.add_argument("--faults", type=float, default=0.05)
     given = parser.parse_args()
-    warnings.simplefilter("ignore")  # each fault is said; here they are counted
+    warnings.simplefilter("ignore")  # each fault is said. Here they are counted
     logging.disable()
     seen = asyncio.run(soak(given.calls, concurrency=given.concurrency, faults=given.faults))
     shown = {

@@ -25,7 +25,7 @@ def main() -> None:
         budget = BudgetMiddleware(Budget(usd="0.01"), teacher_price=price)
         agent = create_agent(
             model=teacher,
-            tools=[],  # the embedded teacher knows none; with yours, tool calls are its own
+            tools=[],  # the embedded teacher knows none. With yours, tool calls are its own
             middleware=[budget, GuidanceMiddleware(student=student, guidance_tokens=18)],
         )
         state = agent.invoke({"messages": [("human", QUESTION)]})

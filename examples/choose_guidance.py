@@ -1,6 +1,6 @@
 """Finds the number of guidance tokens for a pair, and saves it as a policy that a chain takes.
 
-``pip install ".[cli,demo]"``, then ``python examples/choose_guidance.py``; takes some
+``pip install ".[cli,demo]"``, then ``python examples/choose_guidance.py``. Takes some
 seconds. With a real provider it spends about what the teacher alone costs on these rows.
 """
 

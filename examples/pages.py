@@ -1,6 +1,6 @@
 """Writes what the site's pages show: a drawing, shares, one marked answer, and how to install.
 
-``python examples/pages.py`` (extra ``demo``), or ``make pages``; takes some seconds.
+``python examples/pages.py`` (extra ``demo``), or ``make pages``. Takes some seconds.
 """
 
 from __future__ import annotations

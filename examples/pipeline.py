@@ -1,6 +1,6 @@
 """The guided pair in an LCEL pipeline: one answer, a stream, a batch, and the bill.
 
-``pip install ".[demo]"``, then ``python examples/pipeline.py``; takes some seconds.
+``pip install ".[demo]"``, then ``python examples/pipeline.py``. Takes some seconds.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Let a small local model answer like a big cloud model: Guidance-based Knowledge Transfer.
 
-Importing this package imports neither torch nor transformers; loading a student does.
+Importing this package imports neither torch nor transformers. Loading a student does.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-# Here alone; the package's metadata is made of it.
+# Here alone. The package's metadata is made of it.
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ _HOMES = {
     "track_costs": "costs",
 }
 
-# What most programs need. Every name of _HOMES can be imported from here, too; budgets, prompts,
+# What most programs need. Every name of _HOMES can be imported from here, too. Budgets, prompts,
 # errors and the circuit breaker are documented in the modules that hold them.
 __all__ = [
     "AgreementGate",

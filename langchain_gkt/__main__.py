@@ -9,7 +9,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line, or say what it needs.
 
     Args:
-        argv: The arguments, without the program's name; None for those of the process.
+        argv: The arguments, without the program's name. None for those of the process.
 
     Returns:
         The exit status.

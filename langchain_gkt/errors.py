@@ -42,10 +42,10 @@ class GKTError(Exception):
         """Say what happened and what to do.
 
         Args:
-            message: What happened; its middle is left out if it is very long.
-            hint: What to do, which the error's text then ends with; None to keep to that of
+            message: What happened. Its middle is left out if it is very long.
+            hint: What to do, which the error's text then ends with. None to keep to that of
                 the class, which the text does not repeat.
-            retryable: Whether the same call may succeed later; None for what the class says.
+            retryable: Whether the same call may succeed later. None for what the class says.
             status: The HTTP status that was answered, if any.
         """
         super().__init__(bounded(message))
@@ -200,7 +200,7 @@ def field_errors() -> Iterator[None]:
 
     Raises:
         ConfigurationError: In the place of pydantic's error, and of a built-in one that says that
-            an argument is wrong; it is of the same built-in kind. One of ours, which pydantic has
+            an argument is wrong. It is of the same built-in kind. One of ours, which pydantic has
             taken for a field's, is raised as it was.
     """
     try:

@@ -120,14 +120,14 @@ class GuidancePolicy:
             ``ask_below`` is another name of it.
         probe_tokens: How many of the student's own first tokens its confidence is measured
             on: the geometric mean of their probabilities. 1 is known from prefilling the
-            prompt alone; each more costs one decoding step of the student.
+            prompt alone. Each more costs one decoding step of the student.
         min_tokens: Guidance of which fewer tokens are left after cutting is dropped, and the
-            student answers alone; the teacher is paid all the same. An answer that the teacher
+            student answers alone. The teacher is paid all the same. An answer that the teacher
             finished is never dropped. Guidance is then shown only when it is complete.
         teacher_prompt: What of the conversation the teacher is shown: a `TeacherPrompt`, or any
             Runnable or function from the messages to those it sees; None to use the chain's.
         predictor: Chooses for each question whether the teacher writes nothing, ``tokens``, or
-            the whole answer; learned by `Sweep.choose`. It looks at first tokens of its own
+            the whole answer. Learned by `Sweep.choose`. It looks at first tokens of its own
             number. Calls with tools or a schema get ``tokens``, as without it.
         gate: Decides for each question how much the teacher writes: any gate of
             `langchain_gkt.gates`, or one of your own. ``ask`` with a number and ``predictor``
@@ -136,17 +136,17 @@ class GuidancePolicy:
             question and the guidance so far, and only if it is unsure the teacher writes the
             next. A gate that says ``all`` skips to the last. ``("all",)`` has the teacher always
             write the whole answer. None for one step of ``tokens``.
-        samples: How often the student writes its part of an answer; with 2 or more the most
+        samples: How often the student writes its part of an answer. With 2 or more the most
             common answer is shown. None for the chain's ``samples``.
-        answer_of: What makes two answers the same; None for the chain's ``answer_of``.
+        answer_of: What makes two answers the same. None for the chain's ``answer_of``.
         tools: Who makes tool calls. ``teacher``, or an `AgreementGate`: the student writes the
             turn ``samples`` times, and if ``at_least`` of them make the same calls, which keep to
             the tools' schemas, the teacher is not asked.
         teacher_tools: Names of tools that the teacher alone may call, such as those that pay.
 
     Raises:
-        ValueError: If a value makes no sense; the message names the field and what it takes.
-        TypeError: If a field is unknown; the message names the nearest known one.
+        ValueError: If a value makes no sense. The message names the field and what it takes.
+        TypeError: If a field is unknown. The message names the nearest known one.
     """
 
     tokens: Annotated[int | None, BeforeValidator(_check_tokens)] = None
@@ -257,7 +257,7 @@ class GuidancePolicy:
         """Write the policy to a JSON file, which a chain takes as ``guidance="file.json"``.
 
         Args:
-            path: The file; an existing one is replaced.
+            path: The file. An existing one is replaced.
 
         Raises:
             ValueError: If ``teacher_prompt`` is not made of ready-made prompts, or
@@ -368,7 +368,7 @@ class Guidance:
 
     Attributes:
         text: The part the student continues: the teacher's text, cut by the policy.
-        token_count: Completion tokens of the teacher, as it reported them; estimated from
+        token_count: Completion tokens of the teacher, as it reported them. Estimated from
             the text's length if it reported none. What was cut away is included: it was
             paid for.
         finish_reason: The provider's own word for why it stopped, or None.
@@ -376,9 +376,9 @@ class Guidance:
         complete: Whether the teacher finished its answer inside the limit.
         written: All the teacher wrote, before cutting.
         dropped: How many tokens were left after cutting if they were too few to help, and the
-            text is empty for that; None otherwise.
+            text is empty for that. None otherwise.
         estimated: Whether ``token_count`` is our guess, because no usage was reported.
-        logprob: Log-probability of its first token; None if the provider did not report it.
+        logprob: Log-probability of its first token. None if the provider did not report it.
     """
 
     text: str

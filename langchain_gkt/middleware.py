@@ -93,7 +93,7 @@ class GuidanceMiddleware(AgentMiddleware[Any, Any, Any]):
             return _with_chain(request, self._chain)
         if strategy_of(given.mode).asks_student:
             return request
-        # What a BudgetMiddleware in front of this one made; its tracker must go on listening.
+        # What a BudgetMiddleware in front of this one made. Its tracker must go on listening.
         handlers = [*_handlers(self._chain), *_handlers(given)]
         guided = self._chain.model_copy(update={"teacher": given.teacher, "callbacks": handlers})
         return request.override(model=guided)
@@ -103,7 +103,7 @@ class BudgetState(AgentState[Any]):
     """The state of an agent with a `BudgetMiddleware`: what its model calls have cost.
 
     Both hold ``spent_usd`` (a decimal string) and ``spent_tokens`` of the teacher, as ``budget``
-    of a `CostReport` does. A checkpointer keeps the sum of a thread; a run's begins with the run.
+    of a `CostReport` does. A checkpointer keeps the sum of a thread. A run's begins with the run.
     """
 
     budget_of_thread: NotRequired[Annotated[dict[str, Any], PrivateStateAttr]]
@@ -113,7 +113,7 @@ class BudgetState(AgentState[Any]):
 class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
     """Keeps a `Budget` over the model calls of an agent.
 
-    Before each call the most it can cost is reserved; a call that could pass a budget is not
+    Before each call the most it can cost is reserved. A call that could pass a budget is not
     made. Put it behind middleware that changes the model: calls that do not come through it are
     not counted, which is warned about.
 

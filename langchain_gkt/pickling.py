@@ -22,7 +22,7 @@ _UNPICKLABLE = (TypeError, AttributeError, pickle.PicklingError)
 class PortableChatModel(BaseChatModel, ABC):
     """A chat model that can be pickled and copied with what LangChain lets its users set on it.
 
-    Rate limiters, caches and many handlers hold locks. A loaded model has its own; copies made by
+    Rate limiters, caches and many handlers hold locks. A loaded model has its own. Copies made by
     ``deepcopy`` share the very objects.
     """
 

@@ -217,11 +217,11 @@ class OpenTelemetryHandler(RunListener):
         """Prepare the tracer and the instruments.
 
         Args:
-            tracer_provider: Where spans go; None for the global provider.
-            meter_provider: Where metrics go; None for the global provider.
+            tracer_provider: Where spans go. None for the global provider.
+            meter_provider: Where metrics go. None for the global provider.
             teacher_price: As for `CostTracker`.
             student_price: As for `CostTracker`, but not `MachineTime`.
-            capture_content: Put messages, which may be private, on the spans as JSON; else the
+            capture_content: Put messages, which may be private, on the spans as JSON. Else the
                 only free text is what errors say.
             tier: As for `CostTracker`.
 

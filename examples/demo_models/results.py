@@ -4,7 +4,7 @@ The part on real models stays as it is.
 
     python examples/demo_models/results.py
 
-Ended at any moment, the same command goes on where it was; the runs stay in runs/results.
+Ended at any moment, the same command goes on where it was. The runs stay in runs/results.
 """
 
 from __future__ import annotations

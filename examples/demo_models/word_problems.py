@@ -176,7 +176,7 @@ class WordProblem:
     Attributes:
         question: The problem as a user would put it.
         plan: First sentence of the worked answer: what to compute, without results.
-        solution: The whole worked answer; it begins with ``plan`` and ends with
+        solution: The whole worked answer. It begins with ``plan`` and ends with
             ``The answer is N.``
         answer: The number asked for.
         family: ``story`` (told forwards), ``back`` (the start is asked for) or

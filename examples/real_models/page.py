@@ -241,6 +241,6 @@ def _drawn_and_guided(one: Mapping[str, Any]) -> tuple[float, float]:
     choice, rows = one["within_budget"], one["rows"]
     ways = one["policies"][choice["policy"]]["ways"]
     student, alone, way = (ways[length] for length in ("0", "all", str(choice["tokens"])))
-    share = way["of_bill"] / alone["of_bill"]  # of the questions; the others are the student's
+    share = way["of_bill"] / alone["of_bill"]  # of the questions. The others are the student's
     drawn = student["right"] + share * (alone["right"] - student["right"])
     return drawn / rows, way["right"] / rows

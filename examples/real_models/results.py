@@ -41,7 +41,7 @@ PLAIN = (
 )
 BRIEF = "Answer in the same short style."
 _BRIEF = WithoutExemplars(keep=2, shortest=True) | InstructTeacher(text=BRIEF, style="none")
-# Told to think step by step without an example, the teacher writes long LaTeX; two examples of
+# Told to think step by step without an example, the teacher writes long LaTeX. Two examples of
 # eight keep its answers short.
 TEACHER_PROMPTS = {
     "gsm8k": {
@@ -122,7 +122,7 @@ def condense(runs: Path, kept: Path) -> None:
     """Write the figures of all runs of several policies.
 
     Args:
-        runs: The folder they are in; it need not exist.
+        runs: The folder they are in. It need not exist.
         kept: Where to.
     """
     kept.mkdir(parents=True, exist_ok=True)

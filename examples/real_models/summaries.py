@@ -22,7 +22,7 @@ def condense(found: PolicySweep) -> dict[str, Any]:
     """Take the figures of a run.
 
     Args:
-        found: The run; its policy that shows the whole conversation is what bills are shares of.
+        found: The run. Its policy that shows the whole conversation is what bills are shares of.
 
     Returns:
         Plain values.
@@ -109,7 +109,7 @@ def _frontier(found: PolicySweep, whole: OutcomeMatrix) -> dict[str, list[list[f
     """Return share of the bill and accuracy of each way, chosen on other rows than tested.
 
     For each budget a half of the rows chooses the most accurate setting that costs no more, and
-    the other half tests it; then the halves change places.
+    the other half tests it. Then the halves change places.
     """
     lines: dict[str, list[list[float]]] = {}
     base = whole.point(TEACHER_ALONE).cost

@@ -41,7 +41,7 @@ class Advice(TypedDict):
 
     Attributes:
         kind: Why the teacher was asked.
-        text: What it said; empty if it could not be asked.
+        text: What it said. Empty if it could not be asked.
         question: The id of the user's message that the agent works on.
         after: The id of the last message before it.
     """
@@ -57,7 +57,7 @@ def told(messages: Sequence[BaseMessage], tools: str, asked: str) -> list[BaseMe
 
     Args:
         messages: The conversation.
-        tools: Names and descriptions of the tools; empty to leave them out.
+        tools: Names and descriptions of the tools. Empty to leave them out.
         asked: What the teacher is asked.
     """
     role = f"{ROLE}\nIts tools:\n{tools}" if tools else ROLE
@@ -88,7 +88,7 @@ def given_advice(state: Any, kind: AdviceKind | None = None) -> list[Advice]:
 
     Args:
         state: The agent's state.
-        kind: Why it was given; None for any reason.
+        kind: Why it was given. None for any reason.
     """
     question = question_id(state)
     given = [one for one in state.get("advice") or [] if one["question"] == question]

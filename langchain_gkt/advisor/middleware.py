@@ -76,7 +76,7 @@ class AdvisorMiddleware(AgentMiddleware[AdvisorState, Any, Any]):
 
     The student makes every turn. The teacher writes a plan for each question of the user, which
     stands in the system message, and a hint where something goes wrong, which stands behind the
-    conversation for the turn after it. Each kind of advice has a limit of tokens of its own; 0
+    conversation for the turn after it. Each kind of advice has a limit of tokens of its own. 0
     turns it off. Its calls have the role ``teacher`` in cost reports.
 
     Examples:
@@ -109,10 +109,10 @@ class AdvisorMiddleware(AgentMiddleware[AdvisorState, Any, Any]):
             plan_tokens: Most tokens of the plan.
             tool_error_tokens: Most tokens of a hint after two failed calls of tools in a row.
             repeated_call_tokens: Most tokens of a hint after a call that was made before.
-            low_agreement_tokens: Most tokens of a hint where the student wavers; see ``gate``.
+            low_agreement_tokens: Most tokens of a hint where the student wavers. See ``gate``.
             asked_tokens: Most tokens of an answer to the student, which asks by the tool
                 ``ask_advisor``.
-            gate: Has the student write each turn several times before it makes it; if too few
+            gate: Has the student write each turn several times before it makes it. If too few
                 agree on what to do, it is given a hint. None for no such hint.
             max_hints: Most hints of each kind for one question of the user.
             **fields: Fields of `GuidedKnowledgeTransferChain` that concern the teacher, such as

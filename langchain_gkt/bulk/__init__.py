@@ -1,6 +1,6 @@
 """Bulk inference on Ray Data: a dataset of prompts in, the same dataset with answers and bill out.
 
-Importing this package imports neither Ray nor torch; `guide_dataset` needs the extra ``ray``.
+Importing this package imports neither Ray nor torch. `guide_dataset` needs the extra ``ray``.
 """
 
 from __future__ import annotations

@@ -89,8 +89,8 @@ class BatchBill:
     """What a batch gave and cost.
 
     Attributes:
-        results: What came back; `BatchResults.notes` names what is missing.
-        bill: What its replies cost; failed requests that may have been billed are unreported.
+        results: What came back. `BatchResults.notes` names what is missing.
+        bill: What its replies cost. Failed requests that may have been billed are unreported.
         new: How many replies were not in the checkpoint before.
     """
 
@@ -122,11 +122,11 @@ def read_batch(
 
     Args:
         chain: The chain that the requests were written for.
-        results: The batch's output file; with its error file, if there is one.
+        results: The batch's output file. With its error file, if there is one.
         requests: The files that were sent.
-        checkpoint: The job's folder; no job may be running on it.
+        checkpoint: The job's folder. No job may be running on it.
         teacher_price: As for `CostTracker`.
-        scenario: As for `CostTracker`; None for the tier ``batch``.
+        scenario: As for `CostTracker`. None for the tier ``batch``.
 
     Returns:
         The bill, and what is missing, failed or answered twice.

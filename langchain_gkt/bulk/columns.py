@@ -76,7 +76,7 @@ class TeacherResult:
 
     Attributes:
         key: The key of the guidance.
-        reply: The teacher's reply as a dict; see `TeacherReply`. None if it was not asked.
+        reply: The teacher's reply as a dict. See `TeacherReply`. None if it was not asked.
         guidance: The part of it that the student continues.
         finished: Whether nothing is left to the student.
         finish_reason: Why the teacher stopped.
@@ -120,7 +120,7 @@ class RowResult:
 
     Attributes:
         teacher: What the teacher's stage gave.
-        text: The whole answer; None if the row failed.
+        text: The whole answer. None if the row failed.
         error: Why it failed.
         guidance: What of it the teacher wrote.
         finished_by: ``teacher`` or ``student``.

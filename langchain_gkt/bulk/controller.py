@@ -46,7 +46,7 @@ class Admission:
     Attributes:
         reply: A recorded reply to use instead of a call.
         carries: Whether the row carries the cost of that reply.
-        busy: Whether another row has just asked the same; ask again a little later.
+        busy: Whether another row has just asked the same. Ask again a little later.
         wait: Seconds to wait before the call.
         refused: Why no call may be made.
         student_may_answer: Whether the student may answer alone then.
@@ -77,8 +77,8 @@ class RateLimiter:
         """Start with nothing used.
 
         Args:
-            requests_per_minute: Most requests; None for no limit.
-            tokens_per_minute: Most tokens; None for no limit.
+            requests_per_minute: Most requests. None for no limit.
+            tokens_per_minute: Most tokens. None for no limit.
             clock: Seconds of a monotonic clock.
         """
         self._request_seconds = 60 / requests_per_minute if requests_per_minute else 0.0
@@ -137,7 +137,7 @@ class JobController:
 
         Args:
             key: The key of the row's guidance.
-            row: The row's name; the same if the row is tried again.
+            row: The row's name. The same if the row is tried again.
             most: The most that a call can cost.
             joins: Whether the row joins a call that another row has been admitted for.
 
@@ -171,7 +171,7 @@ class JobController:
             key: The key of the row's guidance.
             row: The row's name.
             totals: What the call used and cost.
-            reply: What it gave; None if it failed.
+            reply: What it gave. None if it failed.
         """
         if self._store.add(call, "teacher", totals, key=key, reply=reply):
             self._count("teacher", totals, key)
@@ -185,7 +185,7 @@ class JobController:
         """Add what the student used for some rows.
 
         Args:
-            source: Names these rows; told twice, because they were tried twice, they count once.
+            source: Names these rows. Told twice, because they were tried twice, they count once.
             totals: What it used.
         """
         source = f"{self._settings.run}:{source}"

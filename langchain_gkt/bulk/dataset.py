@@ -38,7 +38,7 @@ def guide_dataset(
     """Answer every prompt of a Ray dataset, as the chain would one by one.
 
     Nothing runs until the dataset is consumed, as ``write_parquet`` does. An asynchronous
-    stage asks the teacher, with many calls in flight; a pool of student actors finishes the
+    stage asks the teacher, with many calls in flight. A pool of student actors finishes the
     answers. A row that fails says so in its column ``error``, and the others go on.
 
     Args:

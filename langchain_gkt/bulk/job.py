@@ -50,7 +50,7 @@ def job_report(job: str) -> dict[str, Any]:
         See `JobController.report`.
 
     Raises:
-        ValueError: If there is no such job; it ends with the last of its datasets.
+        ValueError: If there is no such job. It ends with the last of its datasets.
     """
     ray = import_ray()
     try:

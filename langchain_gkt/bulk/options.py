@@ -19,19 +19,19 @@ class BulkOptions:
     Attributes:
         teacher_price: As for `CostTracker`.
         student_price: As for `CostTracker`.
-        budget: One for the whole job; it is never passed by more than the calls in flight.
-        requests_per_minute: The teacher's rate limit for the whole job; None for none.
-        tokens_per_minute: The same in tokens, by an upper estimate of each call; None for none.
+        budget: One for the whole job. It is never passed by more than the calls in flight.
+        requests_per_minute: The teacher's rate limit for the whole job. None for none.
+        tokens_per_minute: The same in tokens, by an upper estimate of each call. None for none.
         calls_in_flight: Most calls of the teacher at the same time, in the whole job.
         teacher_workers: Actors that share these calls.
-        questions_per_call: How many questions the teacher is asked in one call; 1 for one. Packed
+        questions_per_call: How many questions the teacher is asked in one call. 1 for one. Packed
             questions share a prompt, and each gets a beginning of its own in the reply.
-        attempts: Times that a row's call is tried if the teacher fails; each is paced and counted.
+        attempts: Times that a row's call is tried if the teacher fails. Each is paced and counted.
         students: Student actors: a number, or ``(least, most)`` to let Ray scale between them.
-        student_cpus: CPUs that Ray sets aside for each student actor; may be a fraction.
+        student_cpus: CPUs that Ray sets aside for each student actor. May be a fraction.
         student_gpus: GPUs for each, likewise.
         rows_per_block: Rows that go through the stages together, and that are written together.
-        checkpoint: A folder on the driver's machine that keeps what was paid for; a job that is
+        checkpoint: A folder on the driver's machine that keeps what was paid for. A job that is
             started again with it pays for nothing twice. None to keep it while the job lives.
         id_column: A column whose values name the rows, for the cost columns of prompts that occur
             several times: of such rows one carries the cost, in every session the same.

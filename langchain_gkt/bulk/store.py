@@ -34,7 +34,7 @@ class GuidanceStore:
     """A SQLite file with one writer. What it has taken survives a process that is killed.
 
     Attributes:
-        lost_calls: Calls that began and never ended, because their process was killed; they may
+        lost_calls: Calls that began and never ended, because their process was killed. They may
             have been billed, and nobody can know.
     """
 
@@ -46,8 +46,8 @@ class GuidanceStore:
         """Open the file, or make it.
 
         Args:
-            folder: Where it is; None to keep everything in memory.
-            run: Names this session of the job; a writer that is started again gives the same.
+            folder: Where it is. None to keep everything in memory.
+            run: Names this session of the job. A writer that is started again gives the same.
                 None to read alone, beside a writer.
             stable_rows: Whether rows have the same names in every session.
 
@@ -140,11 +140,11 @@ class GuidanceStore:
         """Write down a bill and the reply that it is for, both or neither.
 
         Args:
-            source: Names the bill; one that is there already changes nothing.
+            source: Names the bill. One that is there already changes nothing.
             role: ``teacher`` or ``student``.
             totals: Tokens and money.
             key: The key of the reply.
-            reply: The reply; None if there is none.
+            reply: The reply. None if there is none.
 
         Returns:
             Whether the bill was new.

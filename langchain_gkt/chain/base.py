@@ -60,7 +60,7 @@ from langchain_gkt.teachers.wrappers import is_configurable, models_of, resolve
 class GuidedKnowledgeTransferChain(InterruptibleChatModel):
     """A chat model whose answers are begun by a teacher and finished by a local student.
 
-    The teacher writes at most ``guidance_tokens`` tokens; the student reads the conversation
+    The teacher writes at most ``guidance_tokens`` tokens. The student reads the conversation
     with that guidance as the beginning of its own answer and writes the rest (Yao, Li & Zhao,
     "GKT", Findings of ACL 2024, section 3). No fine-tuning, no shared vocabulary.
     ``message.response_metadata["gkt"]`` of an answer is a `langchain_gkt.metadata.GKTMetadata`.
@@ -94,7 +94,7 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
     """What of the conversation the teacher sees; None: all of it, or what the policy says."""
     mode: CheckedMode = "guided"
     """How an answer is made. ``teacher`` (on the whole conversation) and ``student`` are the
-    single-model baselines; see `langchain_gkt.chain.strategy` for others."""
+    single-model baselines. See `langchain_gkt.chain.strategy` for others."""
     samples: Samples = 1
     """How often the student writes its part; with 2 or more the most common answer is shown."""
     answer_of: AnswerForms = "text"
@@ -251,7 +251,7 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
 
         Args:
             input: A prompt, messages or a prompt value.
-            config: Runnable config; ``configurable`` reaches a configurable teacher.
+            config: Runnable config. ``configurable`` reaches a configurable teacher.
             **kwargs: ``stop``; ``guidance_tokens``, ``guidance``, ``teacher_prompt``, ``mode``,
                 ``max_tokens``, ``temperature``, ``timeout``; ``model``, the teacher's for one call.
 
@@ -370,7 +370,7 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
                 token. ``function_calling``: the teacher alone writes it, as a tool call. None
                 takes the first, unless llguidance (extra ``structured``) is missing, the student
                 is not a `HuggingFaceStudent`, or the schema cannot be enforced.
-            strict: Taken for compatibility; the student always keeps to the schema.
+            strict: Taken for compatibility. The student always keeps to the schema.
             **kwargs: Further arguments of each call.
 
         Returns:
@@ -396,9 +396,9 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
         """Make a tool that answers questions, for an agent; it returns text.
 
         Args:
-            args_schema: Arguments of the tool; None for one, ``question``. The value of one
-                argument is the prompt; several are written as ``name: value`` lines.
-            name: The tool's name; None for ``answer``.
+            args_schema: Arguments of the tool. None for one, ``question``. The value of one
+                argument is the prompt. Several are written as ``name: value`` lines.
+            name: The tool's name. None for ``answer``.
             description: What the calling model is told about it.
             arg_types: Names and types of the arguments, in place of ``args_schema``.
 
@@ -414,7 +414,7 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
 
         Args:
             messages: A prompt, messages or a prompt value.
-            config: Runnable config; the teacher's run has no parent of the chain's.
+            config: Runnable config. The teacher's run has no parent of the chain's.
 
         Returns:
             The guidance that the student would continue.

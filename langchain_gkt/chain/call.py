@@ -29,7 +29,7 @@ class Call:
 
         Args:
             messages: The conversation.
-            streaming: Whether the models are streamed; if not, each gives its text at once.
+            streaming: Whether the models are streamed. If not, each gives its text at once.
 
         Yields:
             The chunks of the answer; the last one carries usage and metadata.

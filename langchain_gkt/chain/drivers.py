@@ -110,7 +110,7 @@ class BlockingWork:
 
     Attributes:
         work: The work.
-        awork: The same for an event loop; None to do the work in a thread.
+        awork: The same for an event loop. None to do the work in a thread.
         undo: Frees the result of the work if its task was cancelled meanwhile.
         stage: The stage of the call whose time it takes.
     """
@@ -133,7 +133,7 @@ def run_sync(steps: CallSteps, deadline: Deadline | None = None) -> Iterator[Cha
 
     Args:
         steps: The call.
-        deadline: By when it has to end; None for no limit.
+        deadline: By when it has to end. None for no limit.
 
     Yields:
         The chunks to show. Closing the iterator closes the model that streams.
@@ -176,8 +176,8 @@ def result_of(step: BlockingWork | ModelCall, deadline: Deadline | None) -> Any:
     """Do what one request asks for.
 
     Args:
-        step: The request; a model's reply is wanted whole.
-        deadline: The deadline of its call; None for no limit.
+        step: The request. A model's reply is wanted whole.
+        deadline: The deadline of its call. None for no limit.
 
     Returns:
         The result.
@@ -212,7 +212,7 @@ async def run_async(
 
     Args:
         steps: The call.
-        deadline: By when it has to end; None for no limit.
+        deadline: By when it has to end. None for no limit.
 
     Yields:
         The chunks to show.

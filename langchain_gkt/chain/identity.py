@@ -115,7 +115,7 @@ def answer_key(
 
     Args:
         chain: The chain.
-        teacher_identity: What tells its teacher from others; see `teachers.identity`.
+        teacher_identity: What tells its teacher from others. See `teachers.identity`.
         stop: Stop strings of the call.
         arguments: The arguments of the call.
 

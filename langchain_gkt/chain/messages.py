@@ -20,7 +20,7 @@ def text_chunk(text: str, block: Mapping[str, Any] | None = None) -> ChatGenerat
 
     Args:
         text: The text.
-        block: The content block that it continues; None for plain text.
+        block: The content block that it continues. None for plain text.
     """
     content: Any = [{**block, "text": text}] if block else text
     return ChatGenerationChunk(message=AIMessageChunk(content=content))

@@ -39,7 +39,7 @@ def pair_profile(
             known.append(max_tokens)
         if known:
             found[name] = min(known)
-    # Tool calls are the teacher's; only alone the student makes them.
+    # Tool calls are the teacher's. Only alone the student makes them.
     callers = teachers if strategy.asks_teacher else answering
     for name in ("tool_calling", "tool_choice"):
         if callers and all(name in profile for profile in callers):

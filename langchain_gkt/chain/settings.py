@@ -54,29 +54,29 @@ class CallSettings:
         call_id: The id of the call, in the metadata of both child runs.
         strategy: How the answer is made.
         policy: Where guidance is cut, and when it is asked for.
-        limit: Most completion tokens of the teacher; None for its own limit.
+        limit: Most completion tokens of the teacher. None for its own limit.
         limit_param: The teacher's own name for that limit, if it is not a usual one.
-        max_tokens: Most tokens of the whole answer; None for the models' own limits.
-        temperature: Sampling temperature of both models; None for their own.
+        max_tokens: Most tokens of the whole answer. None for the models' own limits.
+        temperature: Sampling temperature of both models. None for their own.
         stop: Strings that end the answer.
         fall_back: Whether the student answers alone if the teacher fails.
         parent: The chain's run, or None if nobody listens.
         callbacks: Handlers given to the chain's constructor.
-        teacher_prompt: What of the conversation the teacher is shown; None for all of it.
-        samples: How often the student writes its part; the most common answer is shown.
+        teacher_prompt: What of the conversation the teacher is shown. None for all of it.
+        samples: How often the student writes its part. The most common answer is shown.
         answer_of: What makes two answers the same.
         guidance_tokens: How many tokens of the teacher's answer a teacher prompt speaks of.
-        prefill: Whether the teacher continues a begun answer; None to decide by its model.
+        prefill: Whether the teacher continues a begun answer. None to decide by its model.
         model: The teacher's model for this call alone, or None for its own.
         tools: Tools in OpenAI's form.
         tool_arguments: Further arguments of the teacher's ``bind_tools``.
-        response_format: Asks for JSON of a schema; see `structured_output.schema.schema_in`.
+        response_format: Asks for JSON of a schema. See `structured_output.schema.schema_in`.
         hide_child_runs: Whether only handlers that follow runs hear the children.
         warned: Warnings that the chain has already given.
         on_refusal: Whether a refusal is shown (``show``) or the ``student`` answers instead.
         teacher_may_answer: Whether the teacher answers the whole turn if the student fails.
-        breaker: Leaves a teacher alone that keeps failing; None for nothing like it.
-        deadline: By when the call has to end; its clock runs. None for no limit.
+        breaker: Leaves a teacher alone that keeps failing. None for nothing like it.
+        deadline: By when the call has to end. Its clock runs. None for no limit.
         is_text_turn: Whether it is decided that the student calls no tool.
     """
 
@@ -123,7 +123,7 @@ class CallSettings:
 
         Args:
             chain: The chain.
-            stop: Stop strings of the call; None for the chain's.
+            stop: Stop strings of the call. None for the chain's.
             parent: The chain's run.
             arguments: The arguments of the call, which win over the chain's fields.
             warned: Warnings that the chain has already given.
@@ -140,7 +140,7 @@ class CallSettings:
         given = {name: arguments.get(name, getattr(chain, name)) for name in CALL_FIELDS}
         strategy = strategy_of(given["mode"])
         policy = as_policy(given["guidance"]) or GuidancePolicy()
-        # Only a policy given for this call names a number; see GuidedKnowledgeTransferChain.
+        # Only a policy given for this call names a number. See GuidedKnowledgeTransferChain.
         limit = policy.tokens
         if limit is None or "guidance_tokens" in arguments:
             limit = check_guidance_tokens(given["guidance_tokens"])

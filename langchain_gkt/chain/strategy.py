@@ -20,7 +20,7 @@ class Strategy:
     Attributes:
         name: Its name as a value of ``mode``.
         steps: A generator of the steps of one call. It yields chunks to show, `ModelCall`,
-            `BlockingWork` and ``NEXT_CHUNK``; the last chunk comes from `answer.last_chunk`.
+            `BlockingWork` and ``NEXT_CHUNK``. The last chunk comes from `answer.last_chunk`.
         roles: The models that it may run.
         has_teacher_counterpart: Whether its bill is to be compared with that of the teacher
             alone.

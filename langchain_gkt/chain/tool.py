@@ -48,7 +48,7 @@ def answering_tool(
         fields: dict[str, Any] = {key: (kind, ...) for key, kind in arg_types.items()}
         args_schema = create_model("Arguments", **fields)
 
-    # The config is the caller's; the callbacks are those of the tool's own run.
+    # The config is the caller's. The callbacks are those of the tool's own run.
     def answer(config: RunnableConfig, callbacks: Callbacks = None, **arguments: Any) -> str:
         inner: RunnableConfig = {**config, "callbacks": callbacks}
         return str(model.invoke(_prompt(arguments), inner).text)

@@ -19,7 +19,7 @@ def check_tool_policy(
     Args:
         policy: The policy.
         student: The student.
-        tools: The tools that the teacher may call, in OpenAI's form; None if they are not known.
+        tools: The tools that the teacher may call, in OpenAI's form. None if they are not known.
 
     Raises:
         ValueError: If the student cannot call tools, or a tool of the list is not bound.

@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     """Read the command line and run its command.
 
     Args:
-        argv: The arguments, without the program's name; None for those of the process.
+        argv: The arguments, without the program's name. None for those of the process.
 
     Returns:
         The exit status.
@@ -155,7 +155,7 @@ def demo(
 ) -> None:
     """Answer some questions with teacher, student and guided, and show where guidance helped.
 
-    Without options it is the embedded pair on 60 word problems of seed 7, with 18 guidance tokens;
+    Without options it is the embedded pair on 60 word problems of seed 7, with 18 guidance tokens.
     --teacher and --student take any models, --task and --data any questions (20 of them).
     """
     try:
@@ -279,7 +279,7 @@ def serve(serving: options.ServeOptions, models: options.ModelOptions) -> None:
     """Serve a guided pair, its teacher and its student, as an OpenAI-compatible API.
 
     Clients choose by the model's name: NAME for the pair, NAME-teacher and NAME-student for one of
-    the two alone. Ctrl-C finishes the answers that have begun; a second one does not.
+    the two alone. Ctrl-C finishes the answers that have begun. A second one does not.
     """
     _say_what_loads(as_json=not sys.stderr.isatty())  # programs read its log
     from langchain_gkt.cli import serve as command

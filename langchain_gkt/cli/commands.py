@@ -150,7 +150,7 @@ def report(
     """Rebuild the report of a run, and print it.
 
     ``bill`` is what the teacher is priced as again, and whether with a cached prefix, and as a
-    batch; nothing for the run as it was paid.
+    batch. Nothing for the run as it was paid.
     """
     writable_folder(out)
     result = evaluation.load_run(str(run))

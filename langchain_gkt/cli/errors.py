@@ -30,7 +30,7 @@ def naming(**options: object) -> Iterator[None]:
     """Let errors name the option whose value they are about.
 
     Args:
-        **options: The options that are read in the block, and their values; None if not given.
+        **options: The options that are read in the block, and their values. None if not given.
 
     Raises:
         ValueError: In the place of another error.
@@ -69,7 +69,7 @@ def writable_folder(path: Path | None) -> None:
     """Refuse an ``--out`` in which nothing can be written, before anything is paid.
 
     Args:
-        path: The folder; it is made later if it is not there.
+        path: The folder. It is made later if it is not there.
 
     Raises:
         NotADirectoryError: If a file is in the way.

@@ -1,6 +1,6 @@
 """The options of the command line: their types, their help and what they accept.
 
-Options that several commands share are fields of a dataclass; `grouped` lets a command take
+Options that several commands share are fields of a dataclass. `grouped` lets a command take
 such a dataclass as one parameter.
 """
 
@@ -20,7 +20,7 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     """Let a command take dataclasses of options.
 
     Args:
-        command: A function with keyword parameters; some may be annotated with a dataclass
+        command: A function with keyword parameters. Some may be annotated with a dataclass
             whose fields are annotated as options.
 
     Returns:

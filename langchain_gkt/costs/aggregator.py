@@ -83,7 +83,7 @@ class CostAggregator:
             prices: The prices of both roles.
             budget: As for `CostTracker`.
             tokenizer: As ``teacher_tokenizer`` for `CostTracker`.
-            records: Where to put a record of each run; None to keep none.
+            records: Where to put a record of each run. None to keep none.
             lock: The tracker's lock, which its holder can take again.
         """
         self.prices = prices
@@ -201,7 +201,7 @@ class CostAggregator:
         Args:
             models: The chat models it may reach.
             messages: The prompt.
-            limit: Most completion tokens; None for the models' own limits.
+            limit: Most completion tokens. None for the models' own limits.
 
         Returns:
             Tokens and money, of the most expensive model.

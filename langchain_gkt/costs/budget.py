@@ -47,11 +47,11 @@ class Budget(KnownFields):
     not made. When the call ends, what it was really billed replaces its reservation.
 
     Attributes:
-        usd: Most US dollars for both models together, all calls summed; None for no limit.
+        usd: Most US dollars for both models together, all calls summed. None for no limit.
         per_call_usd: Most US dollars of the teacher in one call of the chain.
         tokens: Most tokens of the teacher, prompt and completion, all calls summed.
         on_exceeded: ``raise`` `BudgetExceeded`, or let the ``student`` answer alone.
-        teacher_price: As for `CostTracker`; for a budget given to the chain itself.
+        teacher_price: As for `CostTracker`. For a budget given to the chain itself.
     """
 
     usd: Usd | None = None
@@ -77,7 +77,7 @@ class Reservation:
 
     Attributes:
         tokens: Prompt and completion tokens.
-        usd: US dollars; None if the budget is not in money.
+        usd: US dollars. None if the budget is not in money.
     """
 
     tokens: int
@@ -222,7 +222,7 @@ def max_prompt_tokens(messages: Sequence[BaseMessage], chars: int, rate: TokenRa
     Args:
         messages: The prompt.
         chars: Its characters.
-        rate: What is known of the model's tokens; None before its first call.
+        rate: What is known of the model's tokens. None before its first call.
 
     Returns:
         By the highest rate of any prompt seen, with a margin; before the first, a token for

@@ -18,12 +18,12 @@ class BillComparison:
         seed: Seed of the sample and of the order of the modes.
         confidence: Level of the intervals.
         counts: Sums of both models by mode.
-        ratio: Cost of guided answers over that of teacher-only ones; sums, not a mean.
-        interval: Bootstrap interval of the ratio over questions; None for a single question.
+        ratio: Cost of guided answers over that of teacher-only ones. Sums, not a mean.
+        interval: Bootstrap interval of the ratio over questions. None for a single question.
         completion_ratio: The same for the teacher's completion tokens alone.
         completion_interval: Its interval.
         estimated_completion_tokens: What the estimate said teacher-only would write, over the
-            guided answers it could judge; to be held against the next.
+            guided answers it could judge. To be held against the next.
         measured_completion_tokens: What teacher-only wrote for the same questions.
     """
 

@@ -93,7 +93,7 @@ def on_whole_prompt(usage: UsageMetadata, share: float) -> UsageMetadata:
 def offline_tokenizer(model: str) -> Callable[[str], int] | None:
     """Return an OpenAI model's tokenizer, if tiktoken has its file already.
 
-    tiktoken would fetch a missing file from the network; a bill must not.
+    tiktoken would fetch a missing file from the network. A bill must not.
 
     Args:
         model: The model's name.

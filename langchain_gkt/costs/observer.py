@@ -40,8 +40,8 @@ class CallObserver:
             messages: The prompt.
             call_id: The chain call it belongs to.
             compared: Whether the call counts for the estimate of the teacher alone.
-            limit: Most completion tokens of the call; None if it has no limit.
-            root: The chain's run; None if the teacher is asked outside of one.
+            limit: Most completion tokens of the call. None if it has no limit.
+            root: The chain's run. None if the teacher is asked outside of one.
 
         Raises:
             BudgetExceeded: If the call could pass a budget.
@@ -62,7 +62,7 @@ class CallObserver:
 
         Args:
             run_id: The run.
-            response: What it ended with; a partial one, or None, after an error.
+            response: What it ended with. A partial one, or None, after an error.
             error: What ended it early, or None.
 
         Returns:

@@ -22,11 +22,11 @@ class CallCost:
     """The price of one call, in US dollars.
 
     Attributes:
-        prompt: Of the prompt tokens, with a fee for the request itself; None if unpriced.
-        completion: Of the completion tokens; None if unpriced.
+        prompt: Of the prompt tokens, with a fee for the request itself. None if unpriced.
+        completion: Of the completion tokens. None if unpriced.
         source: Where the price comes from with its date, or why there is none.
         prompt_if_cached: Of the prompt tokens had the provider read all of them from its
-            cache; None if no price for that is known.
+            cache. None if no price for that is known.
         cached: What of ``prompt`` is for tokens read from the provider's cache.
         cache_written: What of it is for tokens written there.
     """

@@ -69,19 +69,19 @@ def _tiers(value: object) -> Mapping[str, Any]:
 class Price(KnownFields):
     """What a model costs, in US dollars per million tokens.
 
-    An amount is a Decimal, an int or a decimal string, and not negative; a float, which cannot
+    An amount is a Decimal, an int or a decimal string, and not negative. A float, which cannot
     hold money exactly, is a TypeError.
 
     Attributes:
         input_mtok: Per million prompt tokens.
         output_mtok: Per million completion tokens.
-        cached_input_mtok: Per million prompt tokens read from the provider's cache; None
+        cached_input_mtok: Per million prompt tokens read from the provider's cache. None
             if they cost as much as the others.
         source: Where the price comes from, as reports show it.
-        as_of: Date of the price, as reports show it; None for the day a user gives it.
-        cache_write_mtok: Per million prompt tokens written to the provider's cache; None if they
+        as_of: Date of the price, as reports show it. None for the day a user gives it.
+        cache_write_mtok: Per million prompt tokens written to the provider's cache. None if they
             cost as much as the others, which reports then say.
-        cache_write_1h_mtok: The same for those that stay there for an hour; None for
+        cache_write_1h_mtok: The same for those that stay there for an hour. None for
             ``cache_write_mtok``.
         tiers: What other service tiers cost, such as ``batch`` and ``flex``: a `Price`, or what
             each amount is multiplied by, such as ``"0.5"``.
@@ -123,7 +123,7 @@ class MachineTime(KnownFields):
     Attributes:
         usd_per_hour: US dollars. Decimal, int or decimal string.
         source: Where the price comes from, as reports show it.
-        as_of: Date of the price, as reports show it; None for the day a user gives it.
+        as_of: Date of the price, as reports show it. None for the day a user gives it.
     """
 
     usd_per_hour: Usd
@@ -165,7 +165,7 @@ def price_call(
 
     Args:
         price: The user's price; or a model that genai-prices knows, such as
-            ``openai:gpt-4o-mini``; or None to look the called model up there, by the server's
+            ``openai:gpt-4o-mini``, or None to look the called model up there, by the server's
             address first then by the provider's id.
         usage: The call's usage metadata.
         provider: The called provider's id.

@@ -26,7 +26,7 @@ SCHEMA_VERSION = 1
 class CostReport:
     """A snapshot of a `CostTracker`.
 
-    ``print(report)`` shows a table; a notebook shows the report itself.
+    ``print(report)`` shows a table. A notebook shows the report itself.
 
     Attributes:
         models: Sums by role and model, in every mode.
@@ -35,9 +35,9 @@ class CostReport:
         budget: The budget with what of it is spent, if there is one.
         hidden_retries: Models whose clients may retry unseen by any callback.
         running: Calls that had not ended when the report was made.
-        breakers: The state of each teacher's circuit breaker, by the teacher's model; see
+        breakers: The state of each teacher's circuit breaker, by the teacher's model. See
             `CircuitBreaker.to_dict`.
-        scenario: How the teacher's calls are billed; None for as they were reported.
+        scenario: How the teacher's calls are billed. None for as they were reported.
     """
 
     models: dict[tuple[str, str], UsageTotals] = field(default_factory=dict)
@@ -92,8 +92,8 @@ class CostReport:
         Returns:
             ``schema_version``; ``teacher`` and ``student`` (see `UsageTotals`; ``cost`` is None if
             it would leave calls out, ``known_cost`` never is, ``unreported`` is estimated, and
-            ``models`` holds the same for each model); ``total``; ``teacher_only_estimate``;
-            ``comparison`` (see `BillComparison`, None if nothing was compared);
+            ``models`` holds the same for each model). ``total``; ``teacher_only_estimate``;
+            ``comparison`` (see `BillComparison`, None if nothing was compared).
             ``budget``; ``notes``; ``running``; ``circuit_breakers``; ``scenario``. Money is a
             decimal string in US dollars. Times are seconds.
         """
@@ -199,7 +199,7 @@ class CostReport:
         Returns:
             A row for each role, each model, the total, and the teacher-only estimate and
             measurement if there are any, indexed by ``role`` and ``model``. Money is
-            Decimal, None if it would leave calls out; ``kind`` says whether a row is
+            Decimal, None if it would leave calls out. ``kind`` says whether a row is
             ``measured`` or ``estimated``.
 
         Raises:

@@ -37,10 +37,10 @@ class RolePrices:
         """Keep the prices.
 
         Args:
-            teacher: What the teacher costs; None to look up the model that was called.
-            student: What the student costs; None for free.
+            teacher: What the teacher costs. None to look up the model that was called.
+            student: What the student costs. None for free.
             tier: The service tier of the teacher's calls whose response names none.
-            scenario: How the teacher's calls are billed; None for as they are reported.
+            scenario: How the teacher's calls are billed. None for as they are reported.
 
         Raises:
             TypeError: If the tier is no text, or the scenario is none.

@@ -159,13 +159,13 @@ class BillingScenario(_Model):
 
         Args:
             model: A model that genai-prices knows, such as ``openai:gpt-5-mini``.
-            cached_prefix: Whether all prompts begin alike, and every call finds that in the cache;
-                or how it is.
+            cached_prefix: Whether all prompts begin alike, and every call finds that in the cache.
+                Or how it is.
             batch: Whether the calls go through the batch endpoint.
             name: What reports call it.
 
         Raises:
-            ConfigurationError: If the list does not know the model; with its newest price's date.
+            ConfigurationError: If the list does not know the model. With its newest price's date.
         """
         listed_price(model)
         if cached_prefix is True:
@@ -248,7 +248,7 @@ class BillingScenario(_Model):
         """Return the scenario with a measured prefix, if it assumes hits and names none.
 
         Args:
-            tokens: How many tokens all prompts begin with; None if that is unknown.
+            tokens: How many tokens all prompts begin with. None if that is unknown.
 
         Raises:
             ConfigurationError: If it is needed and unknown, or the scenario's own is longer.
@@ -296,7 +296,7 @@ def scenarios_of(
         price: A model that genai-prices knows, such as ``openai:gpt-5-mini``, or a `Price`.
         cached_prefix: Whether what all prompts begin with may be cached.
         batch: Whether the calls may be a batch.
-        tokens: How many tokens all prompts begin with; None to measure it.
+        tokens: How many tokens all prompts begin with. None to measure it.
 
     Raises:
         ConfigurationError: If the list does not know the model.

@@ -16,13 +16,13 @@ _ZERO = Decimal(0)
 
 @dataclass(kw_only=True)
 class UsageTotals:
-    """Sums over calls. Tokens and money are measured; `unreported_*` ones are estimated.
+    """Sums over calls. Tokens and money are measured. `unreported_*` ones are estimated.
 
     Attributes:
-        calls: Calls made, however they ended; each attempt of ``with_retry`` is one.
+        calls: Calls made, however they ended. Each attempt of ``with_retry`` is one.
         failed_calls: Calls that ended in an error.
         retries: Calls that repeat a failed one.
-        cache_hits: Calls answered from LangChain's cache; they cost nothing.
+        cache_hits: Calls answered from LangChain's cache. They cost nothing.
         unreported_calls: Calls a provider may have billed without saying what: their tokens
             are not in the sums.
         prompt_tokens: Prompt tokens, cached ones included.

@@ -49,17 +49,17 @@ class CostTracker(RunListener, CallObserver):
 
         Args:
             teacher_price: What the teacher costs, or a model that genai-prices knows, such as
-                ``openai:gpt-4o-mini``, or a mapping from model names to either; None to look up
+                ``openai:gpt-4o-mini``, or a mapping from model names to either. None to look up
                 the model that was called.
-            student_price: The same for the student, or `MachineTime`; None for free.
+            student_price: The same for the student, or `MachineTime`. None for free.
             budget: Limits that are checked before the teacher is asked.
             teacher_tokenizer: Number of the teacher's tokens in a text, for the teacher-only
-                estimate; None for tiktoken if it has the model's file, else for the
+                estimate. None for tiktoken if it has the model's file, else for the
                 characters per token of the guidance.
             keep_calls: Keep a record of each call in `calls`. Memory then grows with them.
             tier: The service tier of the teacher's calls whose response names none, such as
-                ``batch`` if they run as a batch at half price; None for the standard one.
-            scenario: How the teacher's calls are billed; it takes the place of ``teacher_price``
+                ``batch`` if they run as a batch at half price. None for the standard one.
+            scenario: How the teacher's calls are billed. It takes the place of ``teacher_price``
                 and ``tier``. None for as their responses say.
 
         Raises:

@@ -173,7 +173,7 @@ class TokenRate:
         prompt_tokens: Tokens they were billed as, what the provider adds included.
         text_chars: Characters of answers.
         text_tokens: Visible tokens they were billed as.
-        max_prompt_rate: Most tokens a character of any prompt came to; 0 before the first.
+        max_prompt_rate: Most tokens a character of any prompt came to. 0 before the first.
     """
 
     prompt_chars: int = 0

@@ -60,7 +60,7 @@ class ChatCompletionService:
             What generates the answer.
 
         Raises:
-            ValueError: If the request cannot be answered; the message says why.
+            ValueError: If the request cannot be answered. The message says why.
             NotImplementedError: If it offers tools that the model's template has no place for.
         """
         if body.model != self.name:

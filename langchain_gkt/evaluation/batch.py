@@ -21,7 +21,7 @@ def write_batch(chain: GuidedKnowledgeTransferChain, task: Task, path: str | Pat
     Args:
         chain: The guided pair. If it has no ``max_tokens`` or ``stop``, the task's are used.
         task: The questions.
-        path: The file, of JSON lines; further ones are written beside it if one is too small.
+        path: The file, of JSON lines. Further ones are written beside it if one is too small.
 
     Returns:
         The files.

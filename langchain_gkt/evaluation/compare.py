@@ -43,15 +43,15 @@ async def acompare(
 
     Args:
         chain: The guided pair. If it has no ``max_tokens`` or ``stop``, the task's are used.
-        task: The questions; see `load_task` and `Task`.
+        task: The questions. See `load_task` and `Task`.
         modes: Which modes of the chain to ask, one after the other.
         teacher_price: As for `CostTracker`.
         student_price: As for `CostTracker`.
         tier: As for `CostTracker`, such as ``batch`` for calls that are billed so.
-        scenario: As for `CostTracker`; what all prompts begin with is measured.
-        out: The run's folder; None to keep nothing.
+        scenario: As for `CostTracker`. What all prompts begin with is measured.
+        out: The run's folder. None to keep nothing.
         concurrency: Most questions at the same time. Times are measured under that load.
-        progress: Whether to show a progress bar; None to show it in a terminal only.
+        progress: Whether to show a progress bar. None to show it in a terminal only.
 
     Returns:
         The comparison, over the rows that every mode has answered.

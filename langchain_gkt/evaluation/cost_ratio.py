@@ -35,7 +35,7 @@ def measure_costs(
     """Ask a sample of questions in each mode and compare the bills.
 
     It spends real money. The modes of a question follow each other in a seeded random order,
-    because a provider's prompt cache makes the later ones cheaper. Answers are not judged; see
+    because a provider's prompt cache makes the later ones cheaper. Answers are not judged. See
     `langchain_gkt.evaluation.compare` for accuracy and cost together.
 
     Args:
@@ -44,7 +44,7 @@ def measure_costs(
         teacher_price: As for `CostTracker`.
         student_price: As for `CostTracker`.
         teacher_tokenizer: As for `CostTracker`.
-        sample: How many to draw; all if there are fewer.
+        sample: How many to draw. All if there are fewer.
         seed: Seed of the draw, of the order of modes and of the bootstrap.
         student: Whether to ask the student alone too.
         confidence: Level of the intervals.

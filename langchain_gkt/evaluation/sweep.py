@@ -84,7 +84,7 @@ async def asweep(
     The teacher answers each question once, to the end. Every shorter guidance is cut from that
     answer at the boundaries of the teacher's own tokens, so a sweep costs one teacher-only run,
     and the student's time. The tokens are those that the provider reports (``logprobs``), else
-    those of the teacher's tokenizer, else approximate; the result says which. A cut guidance is
+    those of the teacher's tokenizer, else approximate. The result says which. A cut guidance is
     what the teacher would write if asked again only if it repeats itself: at temperature 0.
 
     The teacher is shown the chain's ``teacher_prompt``, also where it answers alone. If that
@@ -93,28 +93,28 @@ async def asweep(
     If a sweep was interrupted, even by ``kill -9``, the same call continues it.
 
     Args:
-        chain: The guided pair; its ``guidance`` policy says where guidance is cut.
+        chain: The guided pair. Its ``guidance`` policy says where guidance is cut.
             If it has no ``max_tokens`` or ``stop``, the task's are used.
-        task: The questions; see `load_task` and `Task`.
-        lengths: Guidance lengths in the teacher's tokens; a number for every length from 0 up
-            to it; None for a dozen up to the chain's ``guidance_tokens``. 0 is always among them.
+        task: The questions. See `load_task` and `Task`.
+        lengths: Guidance lengths in the teacher's tokens. A number for every length from 0 up
+            to it. None for a dozen up to the chain's ``guidance_tokens``. 0 is always among them.
         teacher_price: As for `CostTracker`.
         student_price: As for `CostTracker`.
         tier: As for `CostTracker`, such as ``batch`` for calls that are billed so.
-        scenario: As for `CostTracker`; what all prompts begin with is measured.
+        scenario: As for `CostTracker`. What all prompts begin with is measured.
         teacher_tokenizer: The teacher's Hugging Face tokenizer, or a function from a text to its
-            tokens' texts; None if the teacher reports its tokens or is a local model.
+            tokens' texts. None if the teacher reports its tokens or is a local model.
         check_lengths: Lengths at which the teacher is really asked again, to check that it
             writes the guidance that was cut. This costs money.
         check_rows: How many questions that is done for.
-        out: The run's folder; None to keep nothing.
+        out: The run's folder. None to keep nothing.
         concurrency: Most questions at the same time.
-        progress: Whether to show a progress bar; None to show it in a terminal only.
+        progress: Whether to show a progress bar. None to show it in a terminal only.
         teacher_from: The folder of another sweep whose teacher was asked the same questions in
             the same way, such as one with another student: its answers are taken over, and the
             teacher is paid for rows alone that it lacks.
         gates: Gates whose signals are measured of each question, besides the student's first
-            tokens; ``Sweep.choose(gate=...)`` then finds the threshold of one.
+            tokens. ``Sweep.choose(gate=...)`` then finds the threshold of one.
 
     Returns:
         The sweep; its `Sweep.choose` names the cheapest length that is good enough.

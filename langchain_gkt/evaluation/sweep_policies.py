@@ -40,14 +40,14 @@ async def asweep_policies(
     Policies differ in what the teacher is shown (``teacher_prompt``), where guidance is cut
     (``cut``) or dropped (``min_tokens``). The teacher answers each question once for each
     different teacher prompt, the student alone once in all. With ``out``, each policy has a folder
-    of its own inside, an ordinary sweep; a later call may name more policies.
+    of its own inside, an ordinary sweep. A later call may name more policies.
 
     Args:
         chain: The guided pair. Its own policy and teacher prompt are left out: None shows the
             teacher the whole conversation.
         task: As for `sweep`.
-        policies: Policies by name; when to ask (``ask``) plays no part.
-        out: The folder; None to keep nothing.
+        policies: Policies by name. When to ask (``ask``) plays no part.
+        out: The folder. None to keep nothing.
         **settings: The other arguments of `sweep`.
 
     Returns:

@@ -37,8 +37,8 @@ class AgreementGate(ThresholdGate):
     If enough agree, the answer that most give is shown, and the student is not asked again.
 
     Attributes:
-        samples: How often the student answers; 2 or more.
-        at_least: How many answers must say the same; with fewer the teacher is asked.
+        samples: How often the student answers. 2 or more.
+        at_least: How many answers must say the same. With fewer the teacher is asked.
         answer_of: What makes two answers the same: ``number``, ``option``, ``json``, ``text``, or
             a function from a text to what is compared. None for the chain's ``answer_of``.
         temperature: Sampling temperature of these answers, above 0.

@@ -26,8 +26,8 @@ class Signals(dict[str, float]):
     """Signals by name, and the student's own answers if measuring needed some.
 
     Attributes:
-        answers: The answers, which are paid for; empty if none were needed.
-        winner: The answer to show if the teacher is not asked; None to have the student write it.
+        answers: The answers, which are paid for. Empty if none were needed.
+        winner: The answer to show if the teacher is not asked. None to have the student write it.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Gate(KnownFields, ABC):
             student: The student.
 
         Raises:
-            ValueError: If it does not report what the gate needs; the message names the fix.
+            ValueError: If it does not report what the gate needs. The message names the fix.
         """
 
     @abstractmethod

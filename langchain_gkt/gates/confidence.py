@@ -26,9 +26,9 @@ class ConfidenceGate(ThresholdGate):
     ``GuidancePolicy(ask=0.6, probe_tokens=8)`` is its short form.
 
     Attributes:
-        below: From 0 to 1; the teacher is asked if the confidence is lower.
+        below: From 0 to 1. The teacher is asked if the confidence is lower.
         probe_tokens: How many of the student's own first tokens the confidence is measured on.
-            1 is known from prefilling the prompt alone; each more costs one decoding step.
+            1 is known from prefilling the prompt alone. Each more costs one decoding step.
     """
 
     kind: ClassVar[str] = "confidence"

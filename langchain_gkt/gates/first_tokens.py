@@ -28,7 +28,7 @@ def first_tokens_in(signals: Mapping[str, float], most: int | None = None) -> li
 
     Args:
         signals: Signals of a question, others among them.
-        most: How many to return at most; None for all.
+        most: How many to return at most. None for all.
     """
     tokens: list[FirstToken] = []
     while most is None or len(tokens) < most:

@@ -114,9 +114,9 @@ def feature_values(
     """Work features out.
 
     Args:
-        names: Which; see `feature_names`.
+        names: Which. See `feature_names`.
         signals: What `question_signals` returned.
-        probe_tokens: How many first tokens are looked at; None for all.
+        probe_tokens: How many first tokens are looked at. None for all.
 
     Returns:
         Their values, in the same order.
@@ -190,8 +190,8 @@ class Predictor:
 
     Attributes:
         version: `VERSION` when it was made.
-        features: Names of what is looked at; see `feature_names`.
-        probe_tokens: How many of the student's own first tokens are looked at; 0 for none.
+        features: Names of what is looked at. See `feature_names`.
+        probe_tokens: How many of the student's own first tokens are looked at. 0 for none.
         none: What is expected of the student alone.
         some: What is expected of guidance of the policy's ``tokens``.
         all: What is expected of the teacher's whole answer.

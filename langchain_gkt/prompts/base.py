@@ -38,10 +38,10 @@ class PreparedPrompt:
     Attributes:
         messages: The messages that the teacher sees.
         restore: Undoes in the teacher's text, and in the texts of its tool calls, what the
-            prompt changed; None if there is nothing to undo. It is called with what is written
+            prompt changed. None if there is nothing to undo. It is called with what is written
             so far: the result for a longer text must begin with the result for a shorter one.
         hint: Makes the beginning of the student's answer of what the teacher wrote, which is no
-            answer itself; None if it is one. It is called with the text and whether the teacher
+            answer itself. None if it is one. It is called with the text and whether the teacher
             ended it. An empty result leaves the student alone.
     """
 
@@ -86,11 +86,11 @@ class PromptContext:
             or JSON of a schema.
         whole_answer: Whether the teacher writes an answer that no student goes on from.
         has_tools: Whether the teacher may call tools.
-        student: The student, for prompts that give it work; None if there is none.
+        student: The student, for prompts that give it work. None if there is none.
         student_config: The config of its runs.
         student_arguments: Arguments of its calls.
         config: The config for Runnables.
-        student_usage: What the student has used; None if it did nothing or reported nothing.
+        student_usage: What the student has used. None if it did nothing or reported nothing.
     """
 
     conversation: Sequence[BaseMessage] = ()
@@ -189,7 +189,7 @@ class TeacherPromptSequence(TeacherPrompt):
     """Teacher prompts one after the other; what they undo is undone in the opposite order.
 
     Attributes:
-        steps: The prompts; joined ones among them are taken apart.
+        steps: The prompts. Joined ones among them are taken apart.
     """
 
     steps: tuple[Any, ...]

@@ -57,7 +57,7 @@ def is_exemplar(message: BaseMessage) -> bool:
     """Whether a message is marked as part of a worked example.
 
     Args:
-        message: The message; marked by ``additional_kwargs["example"]``, or by one of the names
+        message: The message. Marked by ``additional_kwargs["example"]``, or by one of the names
             ``example_user`` and ``example_assistant`` that LangChain's own pages use.
     """
     return bool(message.additional_kwargs.get(EXAMPLE_MARK)) or message.name in _EXAMPLE_NAMES
@@ -124,7 +124,7 @@ def describe_style(answers: Sequence[str]) -> str:
     """Put into words how worked examples answer: layout, length, equations, how they end.
 
     Args:
-        answers: Their answers; at least one.
+        answers: Their answers. At least one.
 
     Returns:
         A sentence.

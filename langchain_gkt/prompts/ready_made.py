@@ -110,7 +110,7 @@ class LastTurns(KnownFields, TeacherPrompt):
     """Keeps the last turns only: a question of the user, and all that follows it.
 
     Attributes:
-        count: How many turns; 1 for the question that is to be answered.
+        count: How many turns. 1 for the question that is to be answered.
         system: Whether the system messages at the beginning stay.
     """
 
@@ -141,7 +141,7 @@ class KeepPrefix(KnownFields, TeacherPrompt):
     stay.
 
     Attributes:
-        count: How many turns behind the front stay; 1 for the question that is to be answered.
+        count: How many turns behind the front stay. 1 for the question that is to be answered.
     """
 
     count: Annotated[int, _count("KeepPrefix.count", 1)] = 1
@@ -162,12 +162,12 @@ class InstructTeacher(KnownFields, TeacherPrompt):
     Calls whose whole reply is used, a required tool call or an object of a schema, go without.
 
     Attributes:
-        text: What it is told; ``{tokens}`` stands for the number of tokens, ``{style}`` for the
+        text: What it is told. ``{tokens}`` stands for the number of tokens, ``{style}`` for the
             place of the style, which is otherwise put at the end.
         style: Whether it is told the style of the student's worked examples, so that the student
             can go on in it: ``describe``: in words; ``example``: by the shortest example;
             ``none``: not at all. Without examples there is nothing to tell.
-        tokens: How many tokens it is told; None for the guidance tokens of the call.
+        tokens: How many tokens it is told. None for the guidance tokens of the call.
     """
 
     text: Annotated[str, BeforeValidator(_check_text)] = INSTRUCTION

@@ -23,11 +23,11 @@ class Redact(TeacherPrompt):
     """Replaces what a function finds by placeholders such as ``<EMAIL_1>``.
 
     The same text gets the same placeholder in a whole conversation. The teacher's reply is given
-    its originals back; a placeholder at its end that is not whole is held back while it streams,
+    its originals back. A placeholder at its end that is not whole is held back while it streams,
     and left out if the reply ends there.
 
     Attributes:
-        find: Finds what to redact in a text; where two places overlap, the one that begins
+        find: Finds what to redact in a text. Where two places overlap, the one that begins
             first is taken, and the longer one of two that begin together.
     """
 

@@ -14,7 +14,7 @@ def render(template: str, *, folder: Path | None = None, **values: Any) -> str:
     Args:
         template: Name of a file in ``reporting/templates``, or in ``folder``.
         folder: A further folder with templates, which may extend or include those here.
-        **values: What to fill in. Text is escaped; `markupsafe.Markup` is taken as it is.
+        **values: What to fill in. Text is escaped. `markupsafe.Markup` is taken as it is.
 
     Returns:
         HTML.

@@ -21,12 +21,12 @@ class Table:
     """A table whose cells are text.
 
     Attributes:
-        title: What it shows; may be empty.
+        title: What it shows. May be empty.
         head: Names of the columns.
-        rows: The cells; the first of each row is its name, indented if it is part of the row
+        rows: The cells. The first of each row is its name, indented if it is part of the row
             above.
         notes: What the table cannot say.
-        styles: How each row is set off, if it is; rows without one are plain.
+        styles: How each row is set off, if it is. Rows without one are plain.
     """
 
     title: str = ""

@@ -68,7 +68,7 @@ class Answering:
         Args:
             call: The call of the chain.
             record: Filled with what happens.
-            costs: Follows this call alone; may keep its budget.
+            costs: Follows this call alone. May keep its budget.
             handlers: Those that follow further calls: the client's costs and the server's.
         """
         self._call, self._record, self._costs = call, record, costs

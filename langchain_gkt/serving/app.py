@@ -47,15 +47,15 @@ def build_app(
 
     Args:
         chain: The pair that answers.
-        name: What clients call it; see `Catalog`.
+        name: What clients call it. See `Catalog`.
         keys: Who may ask.
-        budget: The most that all requests together may cost; None for no limit.
+        budget: The most that all requests together may cost. None for no limit.
         prices: ``teacher_price`` and ``student_price``, as for `CostTracker`.
         max_body_bytes: Most bytes of a request's body.
         read_seconds: How long a client may take to send its body.
-        allowed_hosts: Names that the header ``Host`` may hold, such as ``*.example.com``; the
+        allowed_hosts: Names that the header ``Host`` may hold, such as ``*.example.com``. The
             default is any. see `run.default_hosts`.
-        cors_origins: Origins whose pages may ask from a browser, or ``*``; the default is none.
+        cors_origins: Origins whose pages may ask from a browser, or ``*``. The default is none.
 
     Returns:
         An ASGI application; ``app.state.costs`` is the tracker of all requests.

@@ -36,7 +36,7 @@ class ServedCall:
         chain: The chain, with the request's sampling set on its models.
         messages: The conversation.
         arguments: The arguments of the call.
-        forced_tool: The tool that must be called; empty for any, None if none has to be.
+        forced_tool: The tool that must be called. Empty for any, None if none has to be.
     """
 
     chain: GuidedKnowledgeTransferChain

@@ -25,10 +25,10 @@ class APIKey:
     """A key of a server.
 
     Attributes:
-        name: What logs call it; the key itself is never logged.
-        secret: The key; None lets everybody in.
-        budget: Most that its requests may cost together; None for no limit.
-        requests_per_minute: Most requests a minute, which may come all at once; None for no limit.
+        name: What logs call it. The key itself is never logged.
+        secret: The key. None lets everybody in.
+        budget: Most that its requests may cost together. None for no limit.
+        requests_per_minute: Most requests a minute, which may come all at once. None for no limit.
     """
 
     name: str

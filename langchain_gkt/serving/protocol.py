@@ -17,7 +17,7 @@ def limited_protocol(*, read_seconds: float, max_connections: int) -> type[async
 
     Args:
         read_seconds: How long a client may take to send a request's headers, and then its body.
-        max_connections: Connections that are kept open; further ones are closed unread.
+        max_connections: Connections that are kept open. Further ones are closed unread.
     """
 
     class LimitedProtocol(H11Protocol):

@@ -30,13 +30,13 @@ class RequestRecord:
         client: The name of its key.
         model: The model it asks for, if there is such a model.
         stream: Whether it is streamed.
-        status: The HTTP status; 499 if the client went away before the response began.
-        first_token_seconds: Time until the first token was there; None if none came.
+        status: The HTTP status. 499 if the client went away before the response began.
+        first_token_seconds: Time until the first token was there. None if none came.
         seconds: Time until the end.
-        guidance_share: Share of the answer's tokens that are guidance; None if unknown.
+        guidance_share: Share of the answer's tokens that are guidance. None if unknown.
         finished_by: Which model wrote the end of the answer.
         fallback: Whether the student had to answer alone.
-        costs: What both models used; None if none was called.
+        costs: What both models used. None if none was called.
         error: The type of the error, if there was one, and where it was raised.
         disconnected: Whether the client went away.
     """
@@ -98,7 +98,7 @@ class RequestRecord:
 def role_fields(totals: UsageTotals) -> dict[str, Any]:
     """Return what one model used in a request, with estimates of what was billed unsaid.
 
-    US dollars are a decimal string; None if the price is not known.
+    US dollars are a decimal string. None if the price is not known.
     """
     unpriced = totals.unpriced_calls or totals.unreported_unpriced_calls
     return {

@@ -34,7 +34,7 @@ def bind(host: str, port: int) -> socket.socket:
 
     Args:
         host: The address to listen on.
-        port: The port; 0 for any free one.
+        port: The port. 0 for any free one.
 
     Returns:
         The socket; it does not listen yet.
@@ -68,7 +68,7 @@ def server_config(
     Args:
         app: The application.
         read_seconds: How long a client may take to send a request.
-        max_connections: Connections whose requests are answered; further ones get 503, and
+        max_connections: Connections whose requests are answered. Further ones get 503, and
             beyond twice as many nothing.
         **options: Further fields.
     """
@@ -110,7 +110,7 @@ def run(
         timeout_graceful_shutdown=max(1, round(shutdown_seconds)),
     )
     earlier: Any = signal.getsignal(signal.SIGTERM)
-    # uvicorn sends the signal again when it has ended; by default that would skip all cleaning up.
+    # uvicorn sends the signal again when it has ended. By default that would skip all cleaning up.
     signal.signal(signal.SIGTERM, _exit)
     try:
         log("listening", url=f"http://{address}:{port}/v1")

@@ -35,7 +35,7 @@ class ClosingOrder:
         """Return the allowed token that comes first in the order.
 
         Args:
-            allowed: Whether each token may come next; one at least.
+            allowed: Whether each token may come next. One at least.
         """
         # If both brackets may come next, the text is inside a string: only a quote closes it.
         if all(allowed[token] for token in self._brackets):

@@ -33,7 +33,7 @@ def json_grammar(schema: dict[str, Any]) -> str:
     """Compile a JSON schema.
 
     Args:
-        schema: A JSON schema; its root should be an object.
+        schema: A JSON schema. Its root should be an object.
 
     Returns:
         A grammar for `GrammarConstraint` and `valid_prefix`.
@@ -94,7 +94,7 @@ def tool_grammar(
         tools: Tools in OpenAI's form.
         name: The tool that must be called, or None for any of them.
         single_tokens: Those of the marks ``<tool_call>`` and ``</tool_call>`` that are one added
-            token each in the student's vocabulary, as in Qwen's; others are spelled as text.
+            token each in the student's vocabulary, as in Qwen's. Others are spelled as text.
 
     Returns:
         A grammar.
@@ -152,7 +152,7 @@ def _other_than(words: Collection[str]) -> str:
     """Return a regular expression of all JSON strings without escapes, except some.
 
     Args:
-        words: The strings that it does not match; an empty one is matched by no part of it.
+        words: The strings that it does not match. An empty one is matched by no part of it.
     """
     rest: dict[str, set[str]] = {}
     for word in filter(None, words):

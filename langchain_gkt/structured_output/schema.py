@@ -223,7 +223,7 @@ def bind_schema(
 
     Raises:
         ImportError: If llguidance (extra ``structured``) is missing.
-        ValueError: If the schema cannot be enforced; now, not at the first call.
+        ValueError: If the schema cannot be enforced. Now, not at the first call.
     """
     from langchain_gkt.structured_output.grammar import json_grammar
 

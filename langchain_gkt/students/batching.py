@@ -1,7 +1,7 @@
 """Batches: how many inputs are asked at the same time, in threads that Ctrl-C can leave.
 
 LangChain's own default depends on the machine's cores, and would leave most of the engine's
-batch empty; its threads keep an interrupted program waiting until all of them have ended.
+batch empty. Its threads keep an interrupted program waiting until all of them have ended.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class InterruptibleChatModel(PortableChatModel, ABC):
 
         Args:
             inputs: The inputs.
-            config: Runnable config, or one per input; ``max_concurrency`` of the first counts.
+            config: Runnable config, or one per input. ``max_concurrency`` of the first counts.
             return_exceptions: Whether to return an exception in the place of its answer.
             **kwargs: As for ``invoke``.
 
@@ -81,14 +81,14 @@ def run_batch(work: Callable[[int], T], count: int, most: int | None = None) -> 
     Args:
         work: Does the piece of a number.
         count: How many there are.
-        most: Most threads; None for what `concurrent.futures` would take.
+        most: Most threads. None for what `concurrent.futures` would take.
 
     Returns:
         The results, in order.
 
     Raises:
         BaseException: The first that a piece raised: no further piece is begun, and those that run
-            are waited for. An interruption of the caller is raised at once; what runs then goes on
+            are waited for. An interruption of the caller is raised at once. What runs then goes on
             in daemon threads, and what it gives is dropped.
     """
     todo: queue.SimpleQueue[tuple[int, Context]] = queue.SimpleQueue()

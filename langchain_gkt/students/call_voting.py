@@ -19,9 +19,9 @@ class CallVote:
     """What several turns do.
 
     Attributes:
-        calls: The calls that most make, dicts with ``name`` and ``arguments``; empty if most
+        calls: The calls that most make, dicts with ``name`` and ``arguments``. Empty if most
             call nothing, None if no turn can be used.
-        reply: The first of the turns that make them; None likewise.
+        reply: The first of the turns that make them. None likewise.
         agreement: The share of all turns that do the same, from 0 to 1.
     """
 

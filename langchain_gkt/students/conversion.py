@@ -53,7 +53,7 @@ def as_student(obj: StudentLike, **kwargs: Any) -> BaseChatModel:
             pipeline, a ``HuggingFacePipeline``, a ``ChatHuggingFace`` over one, a
             `HuggingFaceStudent`, or any other LangChain chat model that continues a trailing
             AIMessage.
-        **kwargs: Fields of `HuggingFaceStudent`, such as ``max_tokens`` or ``device``; not for
+        **kwargs: Fields of `HuggingFaceStudent`, such as ``max_tokens`` or ``device``. Not for
             a chat model that is taken as it is.
 
     Returns:

@@ -32,7 +32,7 @@ class Generation:
         Args:
             engine: The student's engine.
             request: The request.
-            parser: Reads the answer's parts; None if it is nothing but text.
+            parser: Reads the answer's parts. None if it is nothing but text.
             model_name: The student's name in the metadata of the message.
         """
         self._engine, self._request, self._parser = engine, request, parser

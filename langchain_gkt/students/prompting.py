@@ -35,8 +35,8 @@ class WrittenPrompt(NamedTuple):
 
     Attributes:
         ids: Ids of the conversation, with the header of the answer.
-        answer_prefix: Ids of the answer's beginning; may be empty.
-        header: What the chat template wrote behind the last message; empty without one.
+        answer_prefix: Ids of the answer's beginning. May be empty.
+        header: What the chat template wrote behind the last message. Empty without one.
     """
 
     ids: list[int]
@@ -56,7 +56,7 @@ class PromptBuilder:
 
         Args:
             tokenizer: A fast Hugging Face tokenizer.
-            allowed: Added tokens that messages may hold as well; see `HuggingFaceStudent`.
+            allowed: Added tokens that messages may hold as well. See `HuggingFaceStudent`.
 
         Raises:
             ValueError: If one of them is no added token of the tokenizer.
@@ -104,7 +104,7 @@ class PromptBuilder:
                 unless it holds tool calls.
             tools: Tools in OpenAI's form, for a template that knows them.
             template_kwargs: Further arguments of the chat template.
-            direct: Whether the answer itself follows the prompt, without reasoning; always so
+            direct: Whether the answer itself follows the prompt, without reasoning. Always so
                 behind the beginning of an answer, which must not become part of the reasoning.
 
         Returns:
@@ -179,7 +179,7 @@ class PromptBuilder:
     ) -> WrittenPrompt:
         """Tokenise a conversation without its oldest turns, so that it fits.
 
-        System messages and the last turn stay; if they alone are too long, the last turn's text
+        System messages and the last turn stay. If they alone are too long, the last turn's text
         loses its beginning.
 
         Args:

@@ -38,7 +38,7 @@ class GenerationSettings:
         max_tokens: Most tokens to generate.
         temperature: 0 for greedy decoding.
         top_p: Nucleus sampling threshold.
-        seed: Seed of the call's own generator; None for a random one.
+        seed: Seed of the call's own generator. None for a random one.
         stop: Strings that end the answer's text.
         tools: Tools in OpenAI's form, or None.
         tool_choice: As for `HuggingFaceStudent.bind_tools`.
@@ -73,9 +73,9 @@ class GenerationSettings:
 
         Args:
             student: The `HuggingFaceStudent` that is called.
-            stop: The call's stop strings; None for the student's own.
+            stop: The call's stop strings. None for the student's own.
             chat_template_kwargs: The call's own, beside those of the student.
-            **arguments: The call's other arguments; None stands for the student's own.
+            **arguments: The call's other arguments. None stands for the student's own.
 
         Raises:
             TypeError: If an argument is unknown.

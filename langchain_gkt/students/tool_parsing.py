@@ -32,7 +32,7 @@ class HermesToolParser:
         """Start with no text.
 
         Args:
-            names: Tools that may be called without the tags; none if the answer has begun.
+            names: Tools that may be called without the tags. None if the answer has begun.
         """
         self._names, self._held = names, ""
         self._text = StopStringFilter((OPEN,))
@@ -161,7 +161,7 @@ class TaggedParser:
 
         Args:
             opened: The tags of the block that the prompt ends in, if it ends in one.
-            tools: Reads the calls; None if no tools are offered.
+            tools: Reads the calls. None if no tools are offered.
             has_begun: Whether the answer's beginning is written already.
         """
         self._filter, self._tools = ReasoningFilter(opened, has_begun=has_begun), tools
@@ -237,7 +237,7 @@ class AnswerParser:
         self._stop, self._tokenizer, self._offers = StopStringFilter(stop), tokenizer, bool(tools)
         self.may_stop = bool(stop)
         """Whether the text may end before the engine does."""
-        # Left in the text to part the answer; no part of what is said.
+        # Left in the text to part the answer. No part of what is said.
         marks = tokenizer.all_special_tokens if keeps_marks(tokenizer, template) else ()
         self._marks = re.compile("|".join(map(re.escape, filter(None, marks))) or r"(?!)")
 

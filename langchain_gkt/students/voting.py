@@ -27,7 +27,7 @@ class Vote:
     """What several answers to one question say.
 
     Attributes:
-        winner: The first of the answers that most agree on; None if no answer can be read.
+        winner: The first of the answers that most agree on. None if no answer can be read.
         agreement: The share of all answers that say what the winner says, from 0 to 1.
     """
 

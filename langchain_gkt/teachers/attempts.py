@@ -27,7 +27,7 @@ class AttemptGate:
         """Let one attempt through.
 
         Args:
-            admit: Reserves the most that an attempt can cost; raises `BudgetExceeded`.
+            admit: Reserves the most that an attempt can cost. Raises `BudgetExceeded`.
         """
         self._admit = admit
         self._lock = threading.Lock()
@@ -77,7 +77,7 @@ def gated(model: Runnable[Any, Any], gate: AttemptGate | None) -> Runnable[Any, 
 
     Args:
         model: A chat model, with its call's arguments bound or not.
-        gate: The gate; None for none.
+        gate: The gate. None for none.
 
     Returns:
         What to ask in its place.

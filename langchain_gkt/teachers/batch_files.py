@@ -30,7 +30,7 @@ def write_requests(path: str | Path, bodies: Iterable[tuple[str, Mapping[str, An
     """Write requests to a batch file, and to further ones if they are too many for one.
 
     Args:
-        path: The first file; the others are called alike, with a number.
+        path: The first file. The others are called alike, with a number.
         bodies: The ``custom_id`` of each request, no two alike, and what is sent.
 
     Returns:
@@ -88,7 +88,7 @@ class BatchResults:
         replies: Every reply that is billed, in the files' order.
         failed: Why a request failed, by its ``custom_id``.
         maybe_billed: Those of them that may have been billed all the same.
-        repeated: Requests that were answered more than once; every answer is billed, the first is
+        repeated: Requests that were answered more than once. Every answer is billed, the first is
             used.
     """
 
@@ -126,7 +126,7 @@ def read_results(
     """Read what came back of a batch.
 
     Args:
-        results: The output file; with the error file, if there is one.
+        results: The output file. With the error file, if there is one.
         requests: The files that were sent.
 
     Returns:

@@ -15,7 +15,7 @@ _REASONS = {
     "content_filtered",  # Bedrock
     "guardrail_intervened",  # Bedrock
     "refusal",  # Anthropic
-    "safety",  # Google; the next ones, too
+    "safety",  # Google. The next ones, too
     "blocklist",
     "prohibited_content",
     "spii",
@@ -39,7 +39,7 @@ class Refusal:
 
     Attributes:
         reason: The provider's own word for it, such as ``content_filter``, or ``refusal``.
-        text: What it said instead of an answer; empty if it said nothing.
+        text: What it said instead of an answer. Empty if it said nothing.
     """
 
     reason: str

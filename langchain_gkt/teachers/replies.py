@@ -170,9 +170,9 @@ def read(
 
     Args:
         message: The teacher's reply.
-        limit: The limit of the call, in the teacher's tokens; None for a whole answer.
+        limit: The limit of the call, in the teacher's tokens. None for a whole answer.
         policy: Where to cut.
-        stop: Stop strings of the call; text from the first one on is dropped.
+        stop: Stop strings of the call. Text from the first one on is dropped.
         keep_reasoning: Whether `without_reasoning` is left undone.
 
     Returns:

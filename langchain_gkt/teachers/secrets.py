@@ -53,7 +53,7 @@ def hide_in_error(error: Exception, secrets: set[str]) -> Exception:
     """Replace secrets in the texts of an error and of what caused it, in place.
 
     Args:
-        error: What a provider's client raised; some servers repeat the key they were sent.
+        error: What a provider's client raised. Some servers repeat the key they were sent.
         secrets: What `secrets_of` returned.
 
     Returns:

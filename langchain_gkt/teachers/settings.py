@@ -27,15 +27,15 @@ class TeacherSettings:
         limit: Most completion tokens, or None to leave the teacher's own limit.
         limit_param: The limit's name if it is none of `LIMIT_FIELDS`: a field of the model,
             or else an argument of its calls.
-        temperature: Sampling temperature, for models that have such a field; None to leave it.
+        temperature: Sampling temperature, for models that have such a field. None to leave it.
         stream: Whether the model may stream. If not, streaming is off even when a handler
             asks for it, because some providers then report no usage.
         tools: Tools in OpenAI's form, or None.
         tool_arguments: Further arguments of ``bind_tools``, such as ``tool_choice``.
-        asks_format: Whether the call asks for an object of its own; a form of answers that is
+        asks_format: Whether the call asks for an object of its own. A form of answers that is
             bound to the teacher is left out then.
         bound: Arguments bound around the model, which those of the call's tools win over.
-        gate: Admits each attempt of retries and fallbacks; None if nothing limits them.
+        gate: Admits each attempt of retries and fallbacks. None if nothing limits them.
     """
 
     limit: int | None = None
@@ -94,7 +94,7 @@ def _changes(
     fields = type(teacher).model_fields
     update: dict[str, Any] = {} if settings.stream else {"disable_streaming": True}
     if teacher.cache is None:
-        # Many models look alike to LangChain's cache; the chain's own entry is enough.
+        # Many models look alike to LangChain's cache. The chain's own entry is enough.
         update["cache"] = False
     if settings.temperature is not None and "temperature" in fields:
         update["temperature"] = settings.temperature

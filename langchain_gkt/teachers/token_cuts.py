@@ -57,7 +57,7 @@ class CutReply:
         Args:
             text: The reply's text.
             usage: Its usage metadata, if any was reported.
-            pieces: Its tokens, if the provider reports them; a token may be part of a character.
+            pieces: Its tokens, if the provider reports them. A token may be part of a character.
             splitter: Finds the tokens if ``pieces`` are not the text.
         """
         self.text = text

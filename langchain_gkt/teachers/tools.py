@@ -126,7 +126,7 @@ def is_cut_tool_call(
 
     Args:
         reply: The teacher's reply.
-        limit: The limit of the call; None for none.
+        limit: The limit of the call. None for none.
         tools: The tools that the call offered, in OpenAI's form.
 
     Returns:
@@ -185,7 +185,7 @@ def _parted(
     broken = list(reply.invalid_tool_calls)
     calls = [(c["name"], json.dumps(c["args"], default=str), c["id"]) for c in reply.tool_calls]
     if isinstance(reply, AIMessageChunk) and reply.tool_call_chunks:
-        # langchain-core has completed what was cut; only the text of the arguments tells.
+        # langchain-core has completed what was cut. Only the text of the arguments tells.
         broken = []
         calls = [(c["name"] or "", c["args"] or "", c["id"]) for c in reply.tool_call_chunks]
     for name, text, call_id in calls:

@@ -41,7 +41,7 @@ def resolve(teacher: Any, config: RunnableConfig | None) -> Any:
 
     Args:
         teacher: A chat model, wrapped or not, configurable or not.
-        config: The caller's config; its ``configurable`` decides.
+        config: The caller's config. Its ``configurable`` decides.
 
     Returns:
         The teacher without anything left to configure.
@@ -106,8 +106,8 @@ def with_fields(teacher: Any, fields: Mapping[str, Any]) -> Any:
     """Copy a chat model with other values of the fields that it has.
 
     Args:
-        teacher: A chat model, wrapped or not; it is left as it is.
-        fields: Values by name; a model without such a field keeps its own ways.
+        teacher: A chat model, wrapped or not. It is left as it is.
+        fields: Values by name. A model without such a field keeps its own ways.
 
     Returns:
         The copy, with the same wrapping; what is still to be configured is not looked into.

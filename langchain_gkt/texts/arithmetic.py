@@ -48,7 +48,7 @@ def worked_lines(text: str) -> str:
     """Write out the results of calculations.
 
     Args:
-        text: Lines such as ``left = 16 - 3 - 4`` or ``left * 2``; a name stands for the result of
+        text: Lines such as ``left = 16 - 3 - 4`` or ``left * 2``. A name stands for the result of
             an earlier line. Results that are there already are calculated again. Other lines are
             left out.
 

@@ -74,7 +74,7 @@ def whole_sentences(text: str) -> str | None:
 def whole_steps(text: str) -> str | None:
     """Return a text up to the last whole step of a worked answer.
 
-    A step ends with a line; within a line, with a sentence or with an equation's result in front
+    A step ends with a line. Within a line, with a sentence or with an equation's result in front
     of a comma or semicolon (``3 * 4 = 12 dollars,``). No step ends in a list's number (``1.``),
     a common abbreviation, a heading, a line that announces (``Step 1:``), or inside a formula of
     several lines or a code block.

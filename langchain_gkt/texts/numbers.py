@@ -3,7 +3,7 @@
 An answer is *stated* if the text says so ("The answer is 18.", "#### 18", "Answer: 18"): the
 first statement counts, else the last number. How numbers are read:
 
-- "1,234", "1,00,000" and "1 234" with a no-break or thin blank are one number; "3,15" and
+- "1,234", "1,00,000" and "1 234" with a no-break or thin blank are one number. "3,15" and
   "3, 15" are two. So "1,500" is fifteen hundred, and the European decimal "1,5" is 1 and 5.
 - A minus is a sign only directly before a number ("is -5", "-$5", "$-5") and not after another
   number or a letter: "16-3" is 16 and 3.

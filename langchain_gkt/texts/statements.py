@@ -74,7 +74,7 @@ def extract(
         text: The answer as a model wrote it.
         how: The rule.
         stated: Returns the first stated answer of a text, or None.
-        last: Returns the last number or option of a text, or None; it is told the rule.
+        last: Returns the last number or option of a text, or None. It is told the rule.
 
     Raises:
         ValueError: If the rule is unknown.

@@ -10,7 +10,7 @@ def find_stop(text: str, stop: Sequence[str] | None) -> int | None:
 
     Args:
         text: The text.
-        stop: Stop strings, or None; empty ones are ignored.
+        stop: Stop strings, or None. Empty ones are ignored.
 
     Returns:
         Where the text ends, in characters; None if there is no stop string in it.
@@ -23,7 +23,7 @@ def before_stop(text: str, stop: Sequence[str] | None) -> str:
 
     Args:
         text: The text so far.
-        stop: Stop strings, or None; empty ones are ignored.
+        stop: Stop strings, or None. Empty ones are ignored.
 
     Returns:
         The text up to the first stop string; if there is none, the text without an ending
@@ -42,7 +42,7 @@ class StopStringFilter:
         """Start with no text held back.
 
         Args:
-            stop: The stop strings; empty ones are ignored.
+            stop: The stop strings. Empty ones are ignored.
         """
         self._stop = tuple(filter(None, stop))
         self._held = ""

@@ -45,7 +45,7 @@ def whole_call(text: str, names: Collection[str]) -> dict[str, Any] | None:
     """Return the tool call that a whole answer is, or None.
 
     Args:
-        text: The whole answer; text around the call makes it no call.
+        text: The whole answer. Text around the call makes it no call.
         names: Names of the tools that may be called.
 
     Returns:

@@ -94,7 +94,7 @@ def hide_usage(run: BaseRunManager | None, arguments: Mapping[str, Any]) -> Base
     """Have the listeners of the chain's run count no token that its models' runs tell of.
 
     Args:
-        run: The chain's run, before its end; None if nobody listens.
+        run: The chain's run, before its end. None if nobody listens.
         arguments: The arguments of the call.
 
     Returns:
@@ -114,7 +114,7 @@ def _without_usage(
     hidden = hides_child_runs(arguments)
     rest = [h for h in handlers if not _hears_children(h, hidden) and h not in everywhere]
     follow = [handler for handler in handlers if handler not in rest]
-    # The handlers are called one after the other with the same result; on an event loop those
+    # The handlers are called one after the other with the same result. On an event loop those
     # that are not inline come last.
     return [HideUsage(), *follow, *([SumUsage()] if rest else []), *rest]
 
@@ -131,8 +131,8 @@ def child_config(
 
     Args:
         parent: The chain's run, or None if nobody listens.
-        role: Which of the two models the run is of; becomes its name.
-        own_callbacks: Handlers given to the chain's constructor; they hear the children, too.
+        role: Which of the two models the run is of. Becomes its name.
+        own_callbacks: Handlers given to the chain's constructor. They hear the children, too.
         metadata: Inheritable metadata of the child, added to ``gkt_role``.
         hide_child_runs: Whether only handlers that follow runs hear the child: tracers, event
             streams, and those with a true attribute ``gkt_children``. LangChain's standard tests
@@ -142,7 +142,7 @@ def child_config(
     Returns:
         A config for the child's ``invoke``, ``stream`` or their asynchronous twins.
     """
-    # The chain's ls_* labels describe the chain; a child has its own.
+    # The chain's ls_* labels describe the chain. A child has its own.
     inherited = {
         key: value
         for key, value in (parent.inheritable_metadata if parent else {}).items()

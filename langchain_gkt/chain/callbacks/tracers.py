@@ -31,7 +31,7 @@ class PricedTracer(LangChainTracer):
 
         Args:
             tracer: The tracer.
-            observers: Those that may know what a run cost; the first that does is believed.
+            observers: Those that may know what a run cost. The first that does is believed.
         """
         twin = cls.__new__(cls)
         twin.__dict__.update(tracer.__dict__)

@@ -44,7 +44,7 @@ def usage_of_answer(
         guidance: The beginning of the answer, or None.
         tool_reply: The teacher's tool call, or None.
         reply: The student's reply, or None if the teacher finished the answer.
-        prompt_share: How long the teacher's prompt was, as a share of the conversation; None if it
+        prompt_share: How long the teacher's prompt was, as a share of the conversation. None if it
             was the whole. Where the student read nothing, the whole is estimated by it.
 
     Returns:

@@ -35,7 +35,7 @@ class CircuitBreaker:
     fails, the breaker opens once more, else the breaker is closed. A request that the server
     refuses as wrong (a status like 400) or that a budget refuses is no failure of the teacher.
 
-    Chains that are given the same breaker share what they know of their teacher; copies of a
+    Chains that are given the same breaker share what they know of their teacher. Copies of a
     chain do. It may be used from any thread and event loop.
     """
 
@@ -52,7 +52,7 @@ class CircuitBreaker:
         Args:
             failures: How many calls in a row have to fail.
             cooldown_seconds: How many seconds the teacher is then left alone.
-            clock: Returns the time in seconds; tests may move their own.
+            clock: Returns the time in seconds. Tests may move their own.
             rest: Another name of ``cooldown_seconds``.
 
         Raises:
@@ -99,8 +99,8 @@ class CircuitBreaker:
         """Return plain values for a report.
 
         Returns:
-            ``state``; ``failures_in_a_row``; ``opened``, how often it opened; ``refused_calls``;
-            ``seconds_left`` until the teacher is asked again; ``last_failure``.
+            ``state``; ``failures_in_a_row``; ``opened``, how often it opened. ``refused_calls``;
+            ``seconds_left`` until the teacher is asked again. ``last_failure``.
         """
         with self._lock:
             return {
@@ -120,7 +120,7 @@ class CircuitBreaker:
         """Let a call of the teacher be made inside, and learn from how it ends.
 
         Raises:
-            TeacherError: If the teacher is left alone; nothing was paid.
+            TeacherError: If the teacher is left alone. Nothing was paid.
         """
         is_trial, period = self._admit()
         failed: bool | None = None  # unless it is known: a call that was cancelled says nothing

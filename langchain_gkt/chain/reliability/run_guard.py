@@ -1,7 +1,7 @@
 """Ends the runs of a model that nobody waits for any more, and keeps it from telling of them.
 
 A model that is abandoned in a thread goes on for a while. Its runs are ended, for every handler,
-when it is abandoned; what it tells later is heard by nobody, and stops it.
+when it is abandoned. What it tells later is heard by nobody, and stops it.
 """
 
 from __future__ import annotations

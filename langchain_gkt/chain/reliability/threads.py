@@ -59,7 +59,7 @@ class AbandonableThread:
             Its result.
 
         Raises:
-            NotInTime: If it takes longer; the thread goes on with it.
+            NotInTime: If it takes longer. The thread goes on with it.
         """
         outcomes: queue.SimpleQueue[_Outcome] = queue.SimpleQueue()
         self._jobs.put((work, outcomes.put))
@@ -98,7 +98,7 @@ class AbandonableThread:
         """Let the thread end when its work is done, whenever that is.
 
         Args:
-            last: Work to do before; what it raises is heard by nobody.
+            last: Work to do before. What it raises is heard by nobody.
         """
         if last is not None:
             self._jobs.put((last, lambda outcome: None))

@@ -115,7 +115,7 @@ def showable(
         written = prompt.restore(written)
     written = replies.whole_characters(written, growing=True)
     if limit is not None:
-        # A server may ignore the limit; how much is too much is known only at the end.
+        # A server may ignore the limit. How much is too much is known only at the end.
         written = written[: 4 * limit]
     if not settings.strategy.asks_student:
         return "" if settings.response_format else before_stop(written, settings.stop)

@@ -257,7 +257,7 @@ class StudentStep:
         """Have the student write several times what a request asks for once.
 
         Args:
-            call: What `model_call` returned; its temperature is raised if it is 0.
+            call: What `model_call` returned. Its temperature is raised if it is 0.
             samples: How often.
 
         Returns:
@@ -303,7 +303,7 @@ class StudentStep:
         settings = self.settings
         model: Any = settings.student
         if not self.student.names_weights and model.cache is None:
-            # Others may look alike to LangChain's cache; the chain's own entry is enough.
+            # Others may look alike to LangChain's cache. The chain's own entry is enough.
             model = copy_model(model, {"cache": False})
         if tools := self.tools_behind_teacher if guidance else self.tools:
             # The choice was the teacher's: begun text is no tool call that could be forced.
@@ -334,7 +334,7 @@ class StudentStep:
             call: The request.
             begun: The guidance, which has been shown.
             shown: What is shown is added to it.
-            block: The content block of the guidance; None for plain text.
+            block: The content block of the guidance. None for plain text.
 
         Returns:
             The student's whole reply.
@@ -384,7 +384,7 @@ class StudentStep:
         Args:
             reply: The reply.
             begun: The guidance, which has been shown.
-            block: The content block of the guidance; None for plain text.
+            block: The content block of the guidance. None for plain text.
         """
         if new := self._repeated(begun).drop(str(reply.text), last=True):
             yield text_chunk(new, block)

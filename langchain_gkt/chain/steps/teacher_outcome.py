@@ -24,18 +24,18 @@ class TeacherOutcome:
     """What the teacher gave in one call, possibly in two attempts.
 
     Attributes:
-        guidance: The guidance; None before it is read, and for a tool call.
+        guidance: The guidance. None before it is read, and for a tool call.
         tool_reply: The reply with the tool call, if there was one.
         calls: How often the teacher was asked.
         tokens: Its completion tokens.
-        usage: Its usage; None if it reported none.
+        usage: Its usage. None if it reported none.
         estimated: Whether ``tokens`` is partly a guess, because usage was not reported.
         shown: The text that has already been shown to the caller.
-        block: The content block that it ends in; None for plain text.
+        block: The content block that it ends in. None for plain text.
         fallback: Why the student had to answer without guidance, or None.
         prompt_share: About how long the teacher's prompt was, as a share of the whole
-            conversation; None if it was shown the whole.
-        refusal: That it refused, and why; None if it did not.
+            conversation. None if it was shown the whole.
+        refusal: That it refused, and why. None if it did not.
     """
 
     guidance: Guidance | None = None
@@ -55,7 +55,7 @@ class TeacherOutcome:
 
         Args:
             text: The text.
-            reply: The teacher's reply that holds it, or what there is of it so far; None for a
+            reply: The teacher's reply that holds it, or what there is of it so far. None for a
                 text of another origin.
         """
         if reply is None:

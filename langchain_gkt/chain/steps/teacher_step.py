@@ -250,7 +250,7 @@ class TeacherStep:
 
         Args:
             messages: What it is shown.
-            limit: Most completion tokens; None for its own.
+            limit: Most completion tokens. None for its own.
             config: The config of its run.
             streaming: Whether its reply is shown while it is written.
 

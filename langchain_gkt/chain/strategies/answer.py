@@ -23,21 +23,21 @@ class Answer:
     """What one call has of its answer so far.
 
     Attributes:
-        settings: The settings of the call; a strategy may go on with changed ones.
+        settings: The settings of the call. A strategy may go on with changed ones.
         messages: The conversation.
         streaming: Whether the models are streamed.
-        reserved: Tokens of the answer that the student needs at least; see `prepared`.
+        reserved: Tokens of the answer that the student needs at least. See `prepared`.
         outcome: What the teacher gave.
-        reply: The student's reply; None if it wrote nothing.
-        other_usage: The student's usage besides its reply; None for none.
-        fallback: Why one model answers without the other; None if it does not have to.
+        reply: The student's reply. None if it wrote nothing.
+        other_usage: The student's usage besides its reply. None for none.
+        fallback: Why one model answers without the other. None if it does not have to.
         teacher_failed: Whether the teacher has failed or refused in this call.
         signals: What a gate has measured, by name.
         agreement: The share of the student's answers that say what the shown one says.
         vote_fallback: Why no vote was taken, though one was wanted.
-        in_answer: How many of the teacher's tokens are part of the answer; None for all.
-        amount: How much the gate had the teacher write; None without a gate.
-        expected: Share of right answers that the gate expects by amount; None if it expects none.
+        in_answer: How many of the teacher's tokens are part of the answer. None for all.
+        amount: How much the gate had the teacher write. None without a gate.
+        expected: Share of right answers that the gate expects by amount. None if it expects none.
     """
 
     settings: CallSettings

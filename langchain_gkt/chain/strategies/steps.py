@@ -99,7 +99,7 @@ def leave_to_teacher(answer: Answer, error: Exception) -> None:
     """Have the teacher answer the whole turn, if a failing student may be replaced by it.
 
     Args:
-        answer: The answer; its settings are left without a student.
+        answer: The answer. Its settings are left without a student.
         error: Why the student cannot answer.
 
     Raises:
@@ -126,7 +126,7 @@ def ask_teacher(answer: Answer) -> CallSteps:
     """Ask the teacher, within the settings' limit; its failure ends the call or is noted.
 
     Args:
-        answer: The answer; its ``outcome`` is filled.
+        answer: The answer. Its ``outcome`` is filled.
 
     Raises:
         TeacherError: If the teacher fails, and the student may not answer instead.
@@ -201,7 +201,7 @@ def ask_student(answer: Answer) -> CallSteps:
     """Have the student finish the answer, if the teacher has left it something to write.
 
     Args:
-        answer: The answer; its ``reply`` is set.
+        answer: The answer. Its ``reply`` is set.
 
     Raises:
         StudentError: If the student fails, and the teacher may not answer instead.

@@ -26,7 +26,7 @@ def student_calls(answer: Answer) -> Generator[Any, Any, bool]:
     like any other.
 
     Args:
-        answer: The answer; samples are counted in it.
+        answer: The answer. Samples are counted in it.
 
     Returns:
         Whether the turn is made. If not, it is answered as without a vote.

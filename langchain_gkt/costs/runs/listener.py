@@ -72,7 +72,7 @@ class RunListener(BaseCallbackHandler):
     """A callback handler that follows the runs of guided calls for a subscriber.
 
     A run's role is only in its start event, so it is kept until the run ends. A run or call
-    whose asyncio task was cancelled ends without an event; it is ended here with its task.
+    whose asyncio task was cancelled ends without an event. It is ended here with its task.
     """
 
     run_inline = True  # the caller's context is known only in its own thread and task

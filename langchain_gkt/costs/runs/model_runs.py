@@ -41,9 +41,9 @@ class ModelRun:
     Attributes:
         run_id: The run's id.
         parent_id: The run it is inside of, wrappers such as ``with_retry`` left out.
-        role: ``teacher`` or ``student``; None for a chain that is nobody's teacher.
+        role: ``teacher`` or ``student``. None for a chain that is nobody's teacher.
         is_chain: Whether it is a run of the chain: its usage is the sum of its models' runs.
-        call_id: The chain call it belongs to; the text ``None`` if its metadata names none.
+        call_id: The chain call it belongs to. The text ``None`` if its metadata names none.
         mode: The chain's mode in that call.
         metadata: The run's metadata.
         provider: The provider's id.
@@ -54,7 +54,7 @@ class ModelRun:
         retry: Whether it repeats a failed attempt.
         retries_inside: Whether its client may retry without telling its callbacks.
         started_at: When it started, in seconds of `time.perf_counter`.
-        first_chunk_at: When its first chunk came, if it streams; it may be empty.
+        first_chunk_at: When its first chunk came, if it streams. It may be empty.
         first_token_at: When the first chunk with text or a tool call came.
         response_model: The model's name as the response gave it.
         tier: The service tier the response names.
@@ -88,7 +88,7 @@ class RunResult:
     """How a run ended.
 
     Attributes:
-        message: The reply; a partial one, or None, after an error.
+        message: The reply. A partial one, or None, after an error.
         usage: Its usage metadata, or None if none was reported.
         seconds: Time between start and end.
         error: What ended it early, or None.
@@ -112,7 +112,7 @@ class ChainCall:
     Attributes:
         call_id: Its id.
         compared: Whether its bill is compared with that of the teacher alone.
-        root: The chain's run; None if the teacher was asked outside of one.
+        root: The chain's run. None if the teacher was asked outside of one.
         wrappers: Open runs of wrappers, such as ``with_retry``, within the call.
         runs: Open runs of its models.
     """
@@ -138,11 +138,11 @@ def read_run(
     """Read what a start event tells of a run.
 
     Args:
-        role: ``teacher`` or ``student``; None for a chain that is nobody's teacher.
+        role: ``teacher`` or ``student``. None for a chain that is nobody's teacher.
         serialized: The model as langchain-core serialized it.
         metadata: The run's metadata.
         prompt_chars: Characters of its prompt.
-        run_id: The run's id; None for a run that is only thought of.
+        run_id: The run's id. None for a run that is only thought of.
         parent_id: The run it is inside of.
         tags: The run's tags.
         params: The arguments the model is called with.

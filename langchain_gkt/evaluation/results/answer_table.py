@@ -24,7 +24,7 @@ def answer_table(answers: Iterable[Answer]) -> pandas.DataFrame:
 
     Returns:
         ``row``, ``strategy`` (the chain's ``mode``), ``guidance_tokens``, ``sample``, and the other
-        fields of `Answer`; ``cost`` in US dollars; the parts' fields with ``teacher_`` and
+        fields of `Answer`; ``cost`` in US dollars. The parts' fields with ``teacher_`` and
         ``student_`` in front, the metrics with ``is_``, the signals with ``signal_``.
 
     Raises:

@@ -64,7 +64,7 @@ class AnyWayChoice(Choice):
     """The way that was chosen among all, and what else there was.
 
     Attributes:
-        name: The policy's name; empty if there is one policy only.
+        name: The policy's name. Empty if there is one policy only.
         teacher: The teacher alone on the whole conversation, on the unseen rows.
         rivals: What else could have been done.
     """
@@ -128,12 +128,12 @@ def choose_any_way(
     whole answer behind each gate, for each policy. Of ways that are equal the simplest is taken.
 
     Args:
-        measured: What was measured, by the policy's name; all of the same rows.
+        measured: What was measured, by the policy's name. All of the same rows.
         max_loss: Accuracy that may be given up against the most accurate way.
-        max_bill: What may be paid at most, as a share of what the teacher alone costs; it takes
+        max_bill: What may be paid at most, as a share of what the teacher alone costs. It takes
             the place of ``max_loss``.
         seed: Seed of the split.
-        whole: Name of the policy that shows the teacher the whole conversation; None for the
+        whole: Name of the policy that shows the teacher the whole conversation. None for the
             first one.
 
     Raises:

@@ -171,7 +171,7 @@ class EvaluationResult(ABC):
         """Write report.txt, report.md, report.html and the charts, and return the files.
 
         Args:
-            folder: Where to; None for the run's own folder.
+            folder: Where to. None for the run's own folder.
 
         Raises:
             ValueError: If the run has no folder and none is given.

@@ -52,7 +52,7 @@ def frontier_chart(kinds: Mapping[str, list[OperatingPoint]], price: str) -> Fig
     """Draw accuracy against cost.
 
     Args:
-        kinds: Points by kind or policy, the cheapest first; ``teacher only`` and ``student only``
+        kinds: Points by kind or policy, the cheapest first. ``teacher only`` and ``student only``
             may be followed by a comma and a policy.
         price: The unit of the costs.
     """

@@ -29,10 +29,10 @@ class Goal:
     """What is wanted of a way to answer.
 
     Attributes:
-        max_loss: Accuracy that may be given up against the best way; the cheapest is taken.
-        price_per_point: What a point of accuracy is worth, in the unit of the costs; then the way
+        max_loss: Accuracy that may be given up against the best way. The cheapest is taken.
+        price_per_point: What a point of accuracy is worth, in the unit of the costs. Then the way
             that is worth most after its price is taken. None to choose by ``max_loss``.
-        share: In how many of the questions the teacher is asked; None for any.
+        share: In how many of the questions the teacher is asked. None for any.
     """
 
     max_loss: float = 0.02
@@ -77,7 +77,7 @@ class Choice:
         max_loss: Accuracy that could be given up.
         chosen: The way that was chosen, on the rows it was chosen by.
         unseen: The same way on the other rows.
-        best: The length that was most accurate on the seen rows, on the unseen ones; with a gate
+        best: The length that was most accurate on the seen rows, on the unseen ones. With a gate
             of a kind of its own, the teacher alone is one of them.
     """
 

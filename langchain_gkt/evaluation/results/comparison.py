@@ -120,7 +120,7 @@ class Comparison(EvaluationResult):
         """Return the cost of the guided answers over that of the teacher's own.
 
         Args:
-            strategy: Whose cost; None for the first that is not one model alone.
+            strategy: Whose cost. None for the first that is not one model alone.
             confidence: Level of the interval.
             seed: Seed of the bootstrap over questions.
 

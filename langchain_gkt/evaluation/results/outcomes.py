@@ -43,8 +43,8 @@ class OperatingPoint:
     Attributes:
         length: The setting: guidance tokens, 0 for the student alone, `TEACHER_ALONE` for the
             teacher alone, a name for another strategy.
-        gate: What decides whether that is asked, or the student answers alone; None for always.
-        outcomes: The rows' answers; costs are US dollars of a thousand, or teacher tokens of one.
+        gate: What decides whether that is asked, or the student answers alone. None for always.
+        outcomes: The rows' answers. Costs are US dollars of a thousand, or teacher tokens of one.
         priced: Which of the two.
         words: The guidance in words, if it was not made by one gate.
     """
@@ -141,12 +141,12 @@ class OutcomeMatrix:
     """The same rows answered in every setting: an `answer_table`, with a column for each setting.
 
     Attributes:
-        right: Whether the answer is right; rows by settings.
+        right: Whether the answer is right. Rows by settings.
         cost: What it costs, likewise.
         signals: What was measured of each row, by name, and the features of its question.
-        priced: Whether the costs are US dollars of a thousand answers; else they are the teacher's
+        priced: Whether the costs are US dollars of a thousand answers. Else they are the teacher's
             tokens.
-        questions: What is asked, row by row; empty if unknown.
+        questions: What is asked, row by row. Empty if unknown.
         unasked: Settings in which the teacher is asked nothing.
     """
 

@@ -42,10 +42,10 @@ class PolicyChoice:
 
     Attributes:
         name: The policy's name.
-        choice: The length, and what it gives on unseen rows; its ``best`` is the best length of
+        choice: The length, and what it gives on unseen rows. Its ``best`` is the best length of
             all policies.
         best_name: The policy that this best length belongs to.
-        teacher: The teacher alone on the whole conversation, on the unseen rows; None if no
+        teacher: The teacher alone on the whole conversation, on the unseen rows. None if no
             policy shows it.
     """
 
@@ -102,7 +102,7 @@ class PolicySweep(EvaluationResult):
 
     Attributes:
         sweeps: The sweep of each policy, over the rows that all of them have.
-        max_loss: Accuracy that the report's choice may give up; see `choose`.
+        max_loss: Accuracy that the report's choice may give up. See `choose`.
     """
 
     sweeps: Mapping[str, Sweep] = field(default_factory=dict)
@@ -175,7 +175,7 @@ class PolicySweep(EvaluationResult):
         """Choose the cheapest policy and length that is good enough, and test it on unseen rows.
 
         Half of the rows choose: the cheapest whose accuracy is at most ``max_loss`` below that of
-        the best length of any policy. The other half tests the choice; see `Sweep.choose`.
+        the best length of any policy. The other half tests the choice. See `Sweep.choose`.
 
         Args:
             max_loss: Accuracy that may be given up, such as 0.02 for two points.
@@ -184,14 +184,14 @@ class PolicySweep(EvaluationResult):
                 as the most accurate length that costs no more, on the seen rows.
             gate: Whether the teacher may be left out if the student is sure, or by which gate.
             seed: Seed of the split.
-            scenario: How the teacher is billed; None for as the run was.
+            scenario: How the teacher is billed. None for as the run was.
             **further: Other arguments of `Sweep.choose`.
 
         Returns:
             The choice.
 
         Raises:
-            ValueError: As for `Sweep.choose`; or if nothing costs so little, or no policy shows
+            ValueError: As for `Sweep.choose`, or if nothing costs so little, or no policy shows
                 the teacher the whole conversation, which ``max_bill`` is a share of.
         """
         if scenario is not None:

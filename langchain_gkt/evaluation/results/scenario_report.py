@@ -35,7 +35,7 @@ class ScenarioReport:
     """A run priced in several ways; ``print`` shows the tables.
 
     Attributes:
-        results: The run in each scenario, by the scenario's name; `NAIVE` comes first.
+        results: The run in each scenario, by the scenario's name. `NAIVE` comes first.
         notes: What could be cached, and what prices lack.
     """
 
@@ -53,7 +53,7 @@ class ScenarioReport:
 
         Raises:
             ConfigurationError: If there is no scenario, two have one name, or one cannot be
-                applied; see `repriced`.
+                applied. See `repriced`.
         """
         if not scenarios:
             raise ConfigurationError("scenarios is empty; give a BillingScenario(price=...)")

@@ -67,8 +67,8 @@ class Ratio:
     """A ratio of sums.
 
     Attributes:
-        value: Sum of the first over sum of the second; not a mean of ratios.
-        interval: Its bootstrap interval over questions; None for a single question.
+        value: Sum of the first over sum of the second. Not a mean of ratios.
+        interval: Its bootstrap interval over questions. None for a single question.
     """
 
     value: float

@@ -20,12 +20,12 @@ class Summary:
 
     Attributes:
         mode: The strategy: what the chain was given as ``mode``.
-        length: Most guidance tokens; None where guidance plays no part.
+        length: Most guidance tokens. None where guidance plays no part.
         rows: How many answers.
         accuracy: Share of them that the main metric calls right.
         interval: Wilson interval of the accuracy, at 95%.
         metrics: The same share by the other metrics.
-        unparsed: Share of answers in which the main metric found none; they count as wrong.
+        unparsed: Share of answers in which the main metric found none. They count as wrong.
         leaked: Share of rows whose guidance alone contains the answer.
         asked: Share of rows in which the teacher was asked.
         teacher: Sums of the teacher's part.
@@ -33,7 +33,7 @@ class Summary:
         cost: US dollars of both models, or None if they are unknown.
         wall_seconds: Time during which at least one of the questions was being answered.
         seconds: Median time of an answer.
-        first_token_seconds: Median time to an answer's first text; None if not measured.
+        first_token_seconds: Median time to an answer's first text. None if not measured.
     """
 
     mode: str

@@ -47,9 +47,9 @@ class Sweep(EvaluationResult):
     """What `sweep` found; ``print`` shows the tables.
 
     Attributes:
-        only: Keys of the rows to look at; None for all.
-        max_loss: Accuracy that the report's choice may give up; see `choose`.
-        teacher_prompt: What of the conversation the teacher was shown; None for all of it, and
+        only: Keys of the rows to look at. None for all.
+        max_loss: Accuracy that the report's choice may give up. See `choose`.
+        teacher_prompt: What of the conversation the teacher was shown. None for all of it, and
             for a function in a run that is read from its folder.
     """
 
@@ -151,27 +151,27 @@ class Sweep(EvaluationResult):
         random router, the confidence cascade and the oracle beside the choice.
 
         Args:
-            max_loss: Accuracy that may be given up, such as 0.02 for two points; with
+            max_loss: Accuracy that may be given up, such as 0.02 for two points. With
                 ``predictor`` against the best length or the teacher alone, with ``gate="any"``
                 against the most accurate way.
             max_bill: What may be paid at most, as a share of what the teacher alone costs, such as
-                0.52; the most accurate way is taken. It takes the place of ``max_loss``.
-            gate: Whether the teacher may be left out if the student is sure; or another gate,
+                0.52. The most accurate way is taken. It takes the place of ``max_loss``.
+            gate: Whether the teacher may be left out if the student is sure, or another gate,
                 whose threshold is to be found. Where that one asks, the teacher may also write the
                 whole answer (``ladder=(0, "all")``), and ``max_loss`` is against the best length
-                or the teacher alone; if no threshold keeps it, the most accurate is taken.
+                or the teacher alone. If no threshold keeps it, the most accurate is taken.
             predictor: Whether to learn how much guidance each question needs.
             price_per_point: With ``predictor``: what a point of accuracy is worth, in the unit of
                 the tables; it takes the place of ``max_loss``.
             share: With ``predictor``: in how many of the questions to ask, from 0 to 1;
                 `GuidancePolicy.calibrate` takes it again of your own questions.
             seed: Seed of the split.
-            scenario: How the teacher is billed; None for as the run was.
+            scenario: How the teacher is billed. None for as the run was.
 
         Returns:
             The choice; ``choice.policy.save("policy.json")`` writes it for a chain. With
-            ``predictor`` it is a `PerQuestionChoice`, whose rivals are in the sweep's tables;
-            among every way it is an `AnyWayChoice`.
+            ``predictor`` it is a `PerQuestionChoice`, whose rivals are in the sweep's tables.
+            Among every way it is an `AnyWayChoice`.
 
         Raises:
             ValueError: If there are too few rows, an argument makes no sense, or ``gate`` is
@@ -239,8 +239,8 @@ class Sweep(EvaluationResult):
 
         Returns:
             Points by kind: ``fixed length``; ``gated`` (the teacher's whole answer if the student
-            is unsure); ``both`` (guidance of some length if the student is unsure); the kind of
-            each of the `gates`, such as ``agreement`` (the whole answer if it asks);
+            is unsure). ``both`` (guidance of some length if the student is unsure). The kind of
+            each of the `gates`, such as ``agreement`` (the whole answer if it asks).
             ``teacher only``, ``student only`` and any further strategy, by its name, which have
             one point each.
         """

@@ -39,7 +39,7 @@ def require_recorded(
         modes: The modes in which it will be asked.
 
     Raises:
-        NotSupportedError: If a live teacher is needed; what for is named.
+        NotSupportedError: If a live teacher is needed. What for is named.
         ConfigurationError: If a question has no recorded answer.
     """
     recorded = recorded_teachers(chain.teacher)

@@ -43,8 +43,8 @@ class ModelUsage:
         calls: Calls made, failed ones included.
         prompt_tokens: Prompt tokens.
         completion_tokens: Completion tokens.
-        prompt_cost: US dollars for prompt tokens as a decimal string; None if unknown.
-        completion_cost: US dollars for the rest; None if unknown.
+        prompt_cost: US dollars for prompt tokens as a decimal string. None if unknown.
+        completion_cost: US dollars for the rest. None if unknown.
         seconds: Time its calls took.
         first_token_seconds: Time to its first streamed token, or None.
         unreported: Calls that failed or reported no usage, and may have been billed: the costs
@@ -80,7 +80,7 @@ class ModelUsage:
     def up_to(self, tokens: int, of: int) -> ModelUsage:
         """Return the part with its first completion tokens alone, of so many.
 
-        Prices are per token, so costs follow the tokens; the time is an estimate that does too.
+        Prices are per token, so costs follow the tokens. The time is an estimate that does too.
         """
         share, cost = Decimal(tokens) / Decimal(max(1, of)), self.completion_cost
         return replace(
@@ -123,7 +123,7 @@ class TeacherReply:
         usage: Its usage metadata, or None.
         finish_reason: The provider's word for why it stopped, or None.
         pieces: The text token by token, each as hexadecimal UTF-8 bytes, if the provider reports
-            them (``logprobs``); a token may be part of a character.
+            them (``logprobs``). A token may be part of a character.
         part: Its tokens, money and time.
         cut: How a recorded teacher finds its tokens: a key of `CUT_METHODS`; None of others.
     """
@@ -152,7 +152,7 @@ class Answer:
     Attributes:
         row: The row's key.
         mode: How it was made: what the chain was given as ``mode``.
-        length: Most guidance tokens; None where guidance plays no part.
+        length: Most guidance tokens. None where guidance plays no part.
         sample: Its number among the answers that were made alike.
         text: The whole answer.
         guidance: What of it the teacher wrote, as the student read it.

@@ -19,7 +19,7 @@ class ReplyRecorder(CostTracker):
     """Hands over the teacher's reply as soon as it ends: from then on it has to be paid for.
 
     Attributes:
-        reply: The teacher's last reply; None before there is one.
+        reply: The teacher's last reply. None before there is one.
     """
 
     def __init__(self, on_reply: Callable[[TeacherReply], None], **prices: Any) -> None:

@@ -27,7 +27,7 @@ def repriced(folder: RunStore, scenario: BillingScenario) -> RunStore:
     measured when they were asked. Prompts that a strategy asks besides are taken to begin so too.
 
     Args:
-        folder: The run's folder, which has been read; it is left as it is.
+        folder: The run's folder, which has been read. It is left as it is.
         scenario: How the teacher is billed. Without a price of its own, at the run's.
 
     Returns:
@@ -48,7 +48,7 @@ def cacheable_tokens(folder: RunStore, *, alone: bool | None = None) -> tuple[in
 
     Args:
         folder: The run's folder, which has been read.
-        alone: Whether those of the teacher alone are meant or the others; None for all, if they
+        alone: Whether those of the teacher alone are meant or the others. None for all, if they
             are the same.
 
     Returns:

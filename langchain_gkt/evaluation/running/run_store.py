@@ -77,7 +77,7 @@ class RunStore:
         Args:
             kind: ``compare`` or ``sweep``.
             settings: What all sessions of one run must agree in.
-            rows: The rows' keys with their questions; a later session may add some.
+            rows: The rows' keys with their questions. A later session may add some.
             about: What else to write down about this session.
 
         Raises:

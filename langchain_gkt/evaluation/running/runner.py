@@ -50,11 +50,11 @@ class EvaluationRunner:
         teacher_price: As for `CostTracker`.
         student_price: As for `CostTracker`.
         concurrency: Most questions at the same time.
-        own_prompt: Whether the teacher alone is shown the chain's teacher prompt, too; if not,
+        own_prompt: Whether the teacher alone is shown the chain's teacher prompt, too. If not,
             it reads the whole conversation.
         tier: As for `CostTracker`.
-        scenario: As for `CostTracker`; what all prompts begin with is measured.
-        answers: Finished answers by key, those of earlier sessions included; see `load`.
+        scenario: As for `CostTracker`. What all prompts begin with is measured.
+        answers: Finished answers by key, those of earlier sessions included. See `load`.
         replies: The teacher's replies by row and mode, likewise.
         spent: US dollars of the run so far, as far as they are known.
     """
@@ -79,7 +79,7 @@ class EvaluationRunner:
         for name in ("teacher_price", "student_price"):
             refuse_unlisted(getattr(self, name), name)
         refuse_unlisted(self.scenario and self.scenario.price, "scenario.price")
-        # Recorded answers were paid for before the run; their price is what they would cost.
+        # Recorded answers were paid for before the run. Their price is what they would cost.
         self._pays_teacher = not recorded_teachers(self.chain.teacher)
         rows = range(len(self.task.rows))
         self.keys = [self.task.row_key(i) for i in rows]
@@ -241,7 +241,7 @@ class EvaluationRunner:
             mode: The mode.
             chain: What to ask: the runner's chain, or one whose teacher is recorded.
             on_reply: Called with the teacher's reply as soon as it ends.
-            length: Most guidance tokens; None for the chain's.
+            length: Most guidance tokens. None for the chain's.
         """
         alone = not strategy_of(mode).asks_student
         row = self.task.rows[index]

@@ -49,7 +49,7 @@ class SweepJobs:
         """Return a job for each whole answer of the teacher.
 
         It is asked for its tokens (``logprobs``) if it takes that, which is found out with the
-        first questions; they are answered here.
+        first questions. They are answered here.
         """
         runner = self._runner
         jobs = runner.missing("teacher")

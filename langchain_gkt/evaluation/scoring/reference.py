@@ -1,6 +1,6 @@
 """Scores answers as the public code of the GKT paper does, with its faults.
 
-Only for setting our numbers beside the paper's; `scoring` is what to trust. The faults kept here:
+Only for setting our numbers beside the paper's. `scoring` is what to trust. The faults kept here:
 
 - An answer in which none is found is drawn at random (0 to 100, or a letter), so that some wrong
   answers count as right. For CommonsenseQA the letter is drawn from A to D: never E.

@@ -27,7 +27,7 @@ class Benchmark:
     Attributes:
         hub: Dataset id, configuration and split on the hub.
         read: Turns a publisher's row into a task's.
-        metrics: By name; ``answer`` is the main one.
+        metrics: By name. ``answer`` is the main one.
         leaks: Whether guidance contains a row's answer.
         shots: Worked examples in the prompt, as in the paper.
         guidance_tokens: How much the teacher writes, as in the paper.

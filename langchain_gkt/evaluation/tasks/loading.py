@@ -41,12 +41,12 @@ def load_task(
         name: ``gsm8k``, ``csqa``, ``aqua`` or ``word_problems``.
         data: A file in the publisher's format: JSON lines, or a JSON list. None: the
             ``datasets`` package downloads the usual test rows.
-        rows: Most rows to take; None for all of them (``word_problems`` has 500).
+        rows: Most rows to take. None for all of them (``word_problems`` has 500).
         seed: Take a random sample, always the same for the same seed, in the order of the
             file. None: the first rows.
         shots: How many worked examples to show. None: 8 (``gsm8k``), 7 (``csqa``) or 4
             (``aqua``), as in the paper. With 0, an instruction names the form of the answer.
-        style: ``chat`` or ``text``; see `Task`.
+        style: ``chat`` or ``text``. See `Task`.
         exemplars: A file of worked examples to show instead of the package's own: see
             `langchain_gkt.evaluation.tasks.readers.read_exemplars`.
         reference: Whether to judge as the paper's code does too, under ``reference``. Of

@@ -19,7 +19,7 @@ class PublishedRow:
     """One row as its publisher wrote it.
 
     Attributes:
-        where: File and line, or whatever else finds the row again; begins every error.
+        where: File and line, or whatever else finds the row again. Begins every error.
         fields: The row.
         inside: What to put before a field's name in errors, such as ``question.``.
     """
@@ -118,7 +118,7 @@ def read_exemplars(path: str | PathLike[str]) -> list[tuple[str, str]]:
 
     Args:
         path: ``.json`` (a list) or ``.jsonl`` of objects with ``question`` and ``answer`` or
-            ``target``; or ``.txt`` of blocks ``Q: ...`` / ``A: ...`` (``Question:`` and
+            ``target``, or ``.txt`` of blocks ``Q: ...`` / ``A: ...`` (``Question:`` and
             ``Answer:`` too) with a blank line between them.
 
     Returns:

@@ -117,19 +117,19 @@ class Task:
     Attributes:
         name: What reports call it.
         rows: The questions, with whatever the metrics need to judge an answer.
-        metric: Whether an answer is right; None if no answer could be read.
+        metric: Whether an answer is right. None if no answer could be read.
         more_metrics: Other metrics by name, shown beside the main one.
-        leaks: Whether guidance alone already contains a row's answer; None to ask ``metric``.
+        leaks: Whether guidance alone already contains a row's answer. None to ask ``metric``.
         examples: Few-shot turns in front of every question.
-        style: ``chat`` for messages in turns; ``text`` for one message of ``Q:`` and ``A:``
+        style: ``chat`` for messages in turns. ``text`` for one message of ``Q:`` and ``A:``
             lines, which base models continue.
         instruction: A system message (``chat``) or the first paragraph (``text``).
-        guidance_tokens: How much a teacher should write; advice for whoever builds a chain.
-        max_tokens: Most tokens of a whole answer, guidance included; None for no limit.
+        guidance_tokens: How much a teacher should write. Advice for whoever builds a chain.
+        max_tokens: Most tokens of a whole answer, guidance included. None for no limit.
         stop: Strings that end an answer.
         source: Where the rows come from, for the manifests of runs.
         answer_of: What makes two answers the same where a sweep has the student answer several
-            times; None for the chain's ``answer_of``.
+            times. None for the chain's ``answer_of``.
 
     Raises:
         TypeError: If a field or a row has the wrong type.
@@ -258,7 +258,7 @@ def _verdict(value: Any, what: str) -> bool | None:
     """Return a metric's result as bool or None."""
     if value is None or isinstance(value, bool):
         return value
-    # The truth values of numpy are no bools; 0 and 1 are what sums and comparisons leave.
+    # The truth values of numpy are no bools. 0 and 1 are what sums and comparisons leave.
     is_numpy = getattr(getattr(value, "dtype", None), "kind", "") == "b" and value.ndim == 0
     if is_numpy or (isinstance(value, Integral) and value in (0, 1)):
         return bool(value)

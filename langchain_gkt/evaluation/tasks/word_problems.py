@@ -30,7 +30,7 @@ class WordProblem:
     Attributes:
         question: The problem as a user would put it.
         answer: The number asked for.
-        solution: The whole worked answer; it begins with ``plan`` and ends with
+        solution: The whole worked answer. It begins with ``plan`` and ends with
             ``The answer is N.``
         rich: How many of the sentences use a phrase that the student has not learned.
     """
@@ -50,8 +50,8 @@ def sample(seed: int | None, count: int | None) -> list[WordProblem]:
     """Return some of the shipped problems, in the order of the file.
 
     Args:
-        seed: Draw them by it; None for the first ones.
-        count: Most problems to return; None for all of them.
+        seed: Draw them by it. None for the first ones.
+        count: Most problems to return. None for all of them.
 
     Returns:
         Different problems, the same ones for the same arguments.

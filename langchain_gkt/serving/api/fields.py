@@ -16,7 +16,7 @@ class FieldError(ValueError):
 
     Attributes:
         field: Its place, such as ``messages[2].content``.
-        problem: What is wrong and what to do; behind the place it makes the message.
+        problem: What is wrong and what to do. Behind the place it makes the message.
     """
 
     def __init__(self, field: str, problem: str) -> None:

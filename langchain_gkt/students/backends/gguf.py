@@ -29,7 +29,7 @@ class GGUFSource:
 
     Attributes:
         file: Its path, or its name in the repository.
-        repo: The repository on the hub; None for a local file.
+        repo: The repository on the hub. None for a local file.
     """
 
     file: str

@@ -18,7 +18,7 @@ class Job:
     """Work that takes one slot.
 
     Attributes:
-        run: Does the work, on a thread of its own; raises nothing, unless it panics.
+        run: Does the work, on a thread of its own. Raises nothing, unless it panics.
         fail: Called if the queue is closed before its turn, or if it panics.
     """
 
@@ -30,7 +30,7 @@ class Slots:
     """Runs jobs in order, so many at a time, each on a thread of its own.
 
     Attributes:
-        closed: Whether no more jobs are taken; jobs that run should look at it, and end.
+        closed: Whether no more jobs are taken. Jobs that run should look at it, and end.
     """
 
     def __init__(self, count: int, max_queue: int) -> None:

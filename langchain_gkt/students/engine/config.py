@@ -11,10 +11,10 @@ class EngineConfig(BaseModel):
     Attributes:
         max_batch_size: Most requests that are decoded together.
         max_queue: Most requests that wait beside them.
-        kv_tokens: Most tokens of KV cache, padding included (a little slack aside); None for
+        kv_tokens: Most tokens of KV cache, padding included (a little slack aside). None for
             2 GiB of them, or the model's context if that is more.
         prefix_cache_bytes: Most bytes of KV cache that are kept of earlier prompts.
-        threads: Threads that compute; None for torch's number.
+        threads: Threads that compute. None for torch's number.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

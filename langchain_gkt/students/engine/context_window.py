@@ -26,7 +26,7 @@ class ContextWindow:
         """Return how much of the context is used before the answer goes on.
 
         Args:
-            prompt: Ids of the conversation; an encoder reads them in a context of its own.
+            prompt: Ids of the conversation. An encoder reads them in a context of its own.
             answer_prefix: Ids of the answer's beginning.
 
         Returns:

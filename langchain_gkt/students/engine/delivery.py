@@ -23,7 +23,7 @@ def receive(
 
     Args:
         submit: Sends it.
-        started: Set by the engine when the request leaves the queue; None if it does not say.
+        started: Set by the engine when the request leaves the queue. None if it does not say.
 
     Yields:
         The chunks, the last one with a finish reason unless the request was cancelled.

@@ -56,7 +56,7 @@ class Engine:
         Args:
             model: A transformers model with a language-modelling head.
             tokenizer: Its tokenizer, of the fast kind.
-            config: How many requests and how much memory; None for the defaults.
+            config: How many requests and how much memory. None for the defaults.
 
         Raises:
             StudentError: If the tokenizer is not a fast one, or has tokens that the model lacks.
@@ -180,7 +180,7 @@ class Engine:
         Args:
             request: What to continue, and how.
             cancelled: Ends the generation within one step when set.
-            stream: Whether to give text as soon as it is certain, or once, at the end; the latter
+            stream: Whether to give text as soon as it is certain, or once, at the end. The latter
                 is quicker.
 
         Yields:
@@ -221,7 +221,7 @@ class Engine:
         """Return how likely each token of an answer was, and of how many it could have been.
 
         Args:
-            request: A request; its constraint, stop strings and seam are ignored.
+            request: A request. Its constraint, stop strings and seam are ignored.
 
         Returns:
             The tokens.

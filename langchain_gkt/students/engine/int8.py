@@ -26,7 +26,7 @@ class Int8Linear(torch.nn.Module):
         """Quantize a layer.
 
         Args:
-            linear: A layer on the CPU; it is not changed.
+            linear: A layer on the CPU. It is not changed.
         """
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
@@ -108,7 +108,7 @@ def quantize(model: Any) -> Any:
     What is not in linear layers becomes float32.
 
     Args:
-        model: A model on the CPU; it is changed, layer by layer, so that it never needs the
+        model: A model on the CPU. It is changed, layer by layer, so that it never needs the
             memory of a float32 one.
 
     Returns:

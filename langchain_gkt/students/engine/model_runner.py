@@ -30,7 +30,7 @@ from langchain_gkt.students.engine.vocabulary import input_embedding
 _log = logging.getLogger(__name__)
 
 # Logits of the same tokens may differ by this share of their spread. Quantized weights need more,
-# because activations are rounded with their neighbours'; a wrong result is off by over 1.
+# because activations are rounded with their neighbours'. A wrong result is off by over 1.
 _EXACT, _ROUNDED = 1e-3, 0.5
 
 # What models call the argument that takes a KV cache: since transformers 5.24, and before.
@@ -64,7 +64,7 @@ class ModelRunner:
             model: A transformers model.
             is_encoder_decoder: Whether it reads the prompt with an encoder.
             trial_ids: Ids of ordinary text, to try the model with: the outliers of control
-                tokens are rounded far more coarsely in int8. At least 5; else the lowest ids.
+                tokens are rounded far more coarsely in int8. At least 5. Else the lowest ids.
         """
         self.model = model
         self._trial_ids = list(trial_ids) if len(trial_ids) >= 5 else [1, 2, 1, 3, 2]

@@ -71,7 +71,7 @@ class Prefiller:
 
         Args:
             ids: What is to be prefilled.
-            prompt: How many of them are the prompt; a begun answer follows.
+            prompt: How many of them are the prompt. A begun answer follows.
 
         Returns:
             The state, for `advance`.

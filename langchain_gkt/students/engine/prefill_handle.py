@@ -17,7 +17,7 @@ class PrefillHandle:
 
     Attributes:
         ids: Ids of the prompt.
-        due: When to begin, as `time.monotonic` counts; 0 for at once.
+        due: When to begin, as `time.monotonic` counts. 0 for at once.
         claimed: Set once its request has come, or never will.
     """
 

@@ -25,7 +25,7 @@ class RequestQueue:
     queue is closed, or with the program.
 
     Attributes:
-        lock: Guards everything below; callers may hold it over several calls.
+        lock: Guards everything below. Callers may hold it over several calls.
         waiting: Requests that nobody has begun, the oldest first.
         ahead: Prompts to prefill ahead of their requests, the oldest first.
         discarded: Prompts that were prefilled ahead, and whose requests will not come.
@@ -167,7 +167,7 @@ class RequestQueue:
         """Whether requests may still come: the queue is open, and the program runs."""
         if self.closed or threading.main_thread().is_alive():
             return not self.closed
-        # The interpreter waits for every thread that is no daemon, and so for this one; the
+        # The interpreter waits for every thread that is no daemon, and so for this one. The
         # user's own threads may send requests after the main one has ended.
         return any(
             not thread.daemon and thread.name != _THREAD and thread is not threading.main_thread()

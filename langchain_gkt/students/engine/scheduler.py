@@ -34,7 +34,7 @@ _DEFAULT_KV_BYTES = 2 * 2**30
 class Scheduler:
     """Admits, prefills and decodes the requests of one model.
 
-    `submit`, `prefill_ahead`, `stats` and `close` may be called from any thread; all
+    `submit`, `prefill_ahead`, `stats` and `close` may be called from any thread. All
     else belongs to the queue's thread.
     """
 

@@ -3,7 +3,7 @@ r"""Token healing: continue a text as if the student had written its end with it
 A text that somebody else began ends wherever it was cut. Its last token is often one that the
 student would not have written there: ":" where it knows ":\n", "hel" where it knows "hello".
 So the last token is left out of the prompt, and the first new tokens are held to spell it, and
-the whitespace behind it, again; they may go on from there. (The idea is that of the Guidance
+the whitespace behind it, again. They may go on from there. (The idea is that of the Guidance
 project: github.com/guidance-ai/guidance.)
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 _LAST = b"\xff"
-# A longer end is mostly whitespace; spelling it again would cost more than the seam is worth.
+# A longer end is mostly whitespace. Spelling it again would cost more than the seam is worth.
 _MAX_SPELLED = 200
 
 
@@ -32,9 +32,9 @@ class Seam:
 
     Attributes:
         kept: Ids of the begun text without its end.
-        spelled: The end, in bytes; the first new tokens spell it.
+        spelled: The end, in bytes. The first new tokens spell it.
         opened: How many ids the end had.
-        shown: Characters that the tokenizer decodes the end to; they are not shown again.
+        shown: Characters that the tokenizer decodes the end to. They are not shown again.
     """
 
     kept: list[int]
@@ -152,7 +152,7 @@ class Healing:
         """Forbid every token that does not spell the end.
 
         Args:
-            logits: Logits of the next token, shape (vocabulary,); not changed.
+            logits: Logits of the next token, shape (vocabulary,). Not changed.
 
         Returns:
             Logits with forbidden tokens at minus infinity.

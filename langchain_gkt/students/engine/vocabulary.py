@@ -29,7 +29,7 @@ def refuse_unknown_tokens(tokenizer: Any, size: int) -> None:
         size: Rows of the model's embedding.
 
     Raises:
-        StudentError: If there is such a token; it names both numbers.
+        StudentError: If there is such a token. It names both numbers.
     """
     outside = {word: token for word, token in tokenizer.get_vocab().items() if token >= size}
     if not outside:

@@ -62,7 +62,7 @@ def turns_reasoning_off(arguments: Mapping[str, Any]) -> bool:
     """Whether arguments of a chat template say that the model is not to reason.
 
     Args:
-        arguments: The arguments; also a template that knows no such argument is held to them.
+        arguments: The arguments. Also a template that knows no such argument is held to them.
     """
     return any(arguments.get(name) is False for name in _SWITCHES)
 

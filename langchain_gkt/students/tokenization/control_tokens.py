@@ -158,7 +158,7 @@ class CoveredText:
         """Return one of the texts, covered.
 
         Args:
-            value: A string, or a list or an object that holds strings; keys are covered, too.
+            value: A string, or a list or an object that holds strings. Keys are covered, too.
         """
         if self._twins is None:
             return value

@@ -20,7 +20,7 @@ class RecentIds:
         """Start empty.
 
         Args:
-            most_bytes: Most bytes of all that is kept; a prompt that takes more is not.
+            most_bytes: Most bytes of all that is kept. A prompt that takes more is not.
         """
         self._most_bytes, self._bytes = most_bytes, 0
         self._kept: OrderedDict[bytes, array[int]] = OrderedDict()

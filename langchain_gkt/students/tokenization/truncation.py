@@ -15,12 +15,12 @@ def truncate(
 ) -> list[BaseMessage]:
     """Leave out the oldest turns of a conversation, as few as possible.
 
-    System messages and the last turn stay; if they alone are too long, the last turn's text
+    System messages and the last turn stay. If they alone are too long, the last turn's text
     loses its beginning.
 
     Args:
-        messages: The conversation; a trailing AIMessage is the beginning of the answer.
-        fits: Whether a conversation is short enough; asked some ten times for any number of
+        messages: The conversation. A trailing AIMessage is the beginning of the answer.
+        fits: Whether a conversation is short enough. Asked some ten times for any number of
             turns, because leaving out more never makes it longer.
 
     Returns:

@@ -22,7 +22,7 @@ def from_batch(row: dict[str, Any], place: str, questions: Mapping[str, str] | N
     Args:
         row: The result.
         place: File and line.
-        questions: The questions by ``custom_id``; None if they were not given.
+        questions: The questions by ``custom_id``. None if they were not given.
 
     Returns:
         The recording.

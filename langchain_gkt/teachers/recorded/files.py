@@ -44,7 +44,7 @@ def read_file(
 
     Args:
         path: The file.
-        columns: Which column holds what, by the names of `COLUMNS`; None to detect the shape.
+        columns: Which column holds what, by the names of `COLUMNS`. None to detect the shape.
         requests: The requests of a batch, which hold its questions.
 
     Returns:
@@ -104,7 +104,7 @@ def rows_of(path: Path) -> Iterator[tuple[str, Any]]:
         path: JSON lines, a JSON list, CSV or TSV.
 
     Raises:
-        ConfigurationError: If a row cannot be read; file and line are named.
+        ConfigurationError: If a row cannot be read. File and line are named.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")

@@ -127,7 +127,7 @@ def asked_in(messages: Sequence[BaseMessage]) -> HumanMessage | None:
     """Return the user's last message, if the conversation ends in it.
 
     Args:
-        messages: The conversation; system messages may come last.
+        messages: The conversation. System messages may come last.
     """
     last = next((m for m in reversed(messages) if not isinstance(m, SystemMessage)), None)
     return last if isinstance(last, HumanMessage) else None

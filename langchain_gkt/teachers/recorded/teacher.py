@@ -88,7 +88,7 @@ class RecordedTeacher(PortableChatModel):
 
         Args:
             path: JSON lines or a JSON list of rows, runs exported from LangSmith, or results of
-                an OpenAI batch; or rows as ``.csv`` or ``.tsv``.
+                an OpenAI batch, or rows as ``.csv`` or ``.tsv``.
             columns: Which column holds the ``question``, ``answer``, ``id``, ``input_tokens``,
                 ``output_tokens``, ``finish_reason``, ``logprobs`` and ``model``: its name, or a
                 list of the keys that lead to it. What is not named is looked for by its own name.
@@ -100,7 +100,7 @@ class RecordedTeacher(PortableChatModel):
 
         Raises:
             ConfigurationError: If the file cannot be read or lacks a column, an answer is empty
-                or without its end, or a question has two answers; file and line are named.
+                or without its end, or a question has two answers. File and line are named.
         """
         with wrap_errors(ConfigurationError, f"{path} cannot be read"):
             answers = read_file(Path(path), columns, Path(requests) if requests else None)
@@ -193,7 +193,7 @@ class RecordedTeacher(PortableChatModel):
             questions: Texts or conversations.
 
         Raises:
-            ConfigurationError: If answers are missing; the questions are named.
+            ConfigurationError: If answers are missing. The questions are named.
         """
         questions = [questions] if isinstance(questions, str) else questions
         asked = [to_messages(self, question) for question in questions]

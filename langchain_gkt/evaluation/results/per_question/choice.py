@@ -50,7 +50,7 @@ class PerQuestionChoice(Choice):
     """A predictor, and what it gives on rows that it has not seen.
 
     ``chosen`` is measured on the rows that the price was chosen by, not on those it was learned
-    from; ``best`` is the best fixed way, the teacher alone included.
+    from. ``best`` is the best fixed way, the teacher alone included.
 
     Attributes:
         goal: What was wanted.

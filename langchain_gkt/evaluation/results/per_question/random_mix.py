@@ -21,8 +21,8 @@ class RandomMix:
     The intervals are bootstraps over rows, at 95%.
 
     Attributes:
-        cost: Mean price of an answer at the chooser's accuracy; None if no mix is so accurate.
-        bill: The chooser's price over that one; if no mix is so accurate, over the price of the
+        cost: Mean price of an answer at the chooser's accuracy. None if no mix is so accurate.
+        bill: The chooser's price over that one. If no mix is so accurate, over the price of the
             most accurate.
         bill_interval: Its interval.
         gain: The chooser's accuracy less that of a mix that costs the same.

@@ -48,7 +48,7 @@ _CANNOT_FORK = (
     "a student run by llama.cpp cannot work in a forked process; make children with the start "
     "method 'spawn', or use backend='torch'"
 )
-# The process whose threads llama.cpp has started; it fails in forked children of it.
+# The process whose threads llama.cpp has started. It fails in forked children of it.
 _started_in: list[int] = []
 
 
@@ -68,7 +68,7 @@ class LlamaCppBackend:
             header: The file.
             tokenizer: Its tokenizer, of the fast kind.
             config: How many requests and how much memory.
-            device: ``cuda`` (with a number, perhaps) to run all layers there; None for the CPU.
+            device: ``cuda`` (with a number, perhaps) to run all layers there. None for the CPU.
 
         Raises:
             ValueError: If the device cannot be used.

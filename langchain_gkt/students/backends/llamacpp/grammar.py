@@ -20,7 +20,7 @@ Take = Callable[[dict[str, Any]], bool]
 Complete = Callable[[dict[str, Any], Take], None]
 """Has llama.cpp complete a body; it stops when its chunks have been enough."""
 
-# More than any two logits differ by; few enough that their differences keep their digits.
+# More than any two logits differ by. Few enough that their differences keep their digits.
 _LIFT = 500.0
 
 

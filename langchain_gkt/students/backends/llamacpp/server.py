@@ -15,7 +15,7 @@ _DEFAULT_KV_BYTES = 2 * 2**30
 # With fewer slots of a whole context each, all slots share one pool instead, which is slower.
 _FEWEST_OWN_SLOTS = 4
 _QUIET, _ALL_LAYERS = -1, 999
-# Ids of a prompt that are read at once; a request can be cancelled between two such parts.
+# Ids of a prompt that are read at once. A request can be cancelled between two such parts.
 _PROMPT_PART = 512
 
 
@@ -49,7 +49,7 @@ def server_parameters(
         tokens: Tokens of each, or of the pool that they share.
         unified: Whether they share one pool.
         device: ``cpu``, or ``cuda`` (with a number, perhaps) for all layers.
-        threads: Threads that compute; None for torch's number.
+        threads: Threads that compute. None for torch's number.
 
     Raises:
         ValueError: If this build of xllamacpp cannot use the device.

@@ -27,7 +27,7 @@ EXPORT = (
 )
 """How a folder of transformers is turned into one of OpenVINO's."""
 _HUB_OWNER = "OpenVINO/"
-_KV_BYTES = 2  # of a number at most; bfloat16, or 8 bits where OpenVINO chooses
+_KV_BYTES = 2  # of a number at most. Bfloat16, or 8 bits where OpenVINO chooses
 _NEEDED = {
     "openvino_model.bin": "weights",
     "config.json": "configuration",
@@ -67,7 +67,7 @@ class OpenVINOSource:
     Attributes:
         path: The folder, or the GGUF file.
         tokenizer: Its tokenizer, of the fast kind.
-        context: Tokens of the context that the model was trained for; None if unknown.
+        context: Tokens of the context that the model was trained for. None if unknown.
         kv_bytes_per_token: Most bytes of KV cache for each token.
         end_ids: Ids that end an answer.
         vocabulary: Length of the model's logits.

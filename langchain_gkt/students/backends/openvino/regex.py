@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 ANY = r"[\s\S]*"
 _SPECIAL = set("\\^$.*+?()[]{}|/")
 _NOT_ASCII = r"[^\x00-\x7f]"
-# More texts than this are not spelled out; their first characters stand for them.
+# More texts than this are not spelled out. Their first characters stand for them.
 _MOST_WORDS = 64
 
 
@@ -38,7 +38,7 @@ def beginnings_pattern(words: Iterable[bytes], refused: Iterable[bytes], *, may_
     """Return an expression of texts that begin like some words and like none of the refused.
 
     Args:
-        words: What may come next; a text begins like one if their first characters are equal.
+        words: What may come next. A text begins like one if their first characters are equal.
         refused: What a text may not begin with.
         may_end: Whether nothing at all is allowed, too.
     """
@@ -46,7 +46,7 @@ def beginnings_pattern(words: Iterable[bytes], refused: Iterable[bytes], *, may_
     refusals = list(refused)
     texts = [text for text in map(_decoded, refusals) if text]
     other = any(byte >= b"\x80" for byte in first)
-    # Half a character cannot be written down; then no character of its kind is allowed.
+    # Half a character cannot be written down. Then no character of its kind is allowed.
     other = other and all(_decoded(word) is not None for word in refusals)
     ascii_first = sorted(byte.decode() for byte in first if byte < b"\x80")
     free = [literal(c) for c in ascii_first if not any(t.startswith(c) for t in texts)]

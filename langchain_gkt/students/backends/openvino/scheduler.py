@@ -48,7 +48,7 @@ _GATHER_SECONDS = 0.005
 class OpenVINOScheduler:
     """Admits requests to a pipeline and reads their tokens.
 
-    `submit`, `prefill_ahead` and `close` may be called from any thread; all else
+    `submit`, `prefill_ahead` and `close` may be called from any thread. All else
     belongs to the queue's thread.
     """
 
@@ -86,7 +86,7 @@ class OpenVINOScheduler:
 
         Args:
             ids: The prompt.
-            fits: Whether the context holds it; if not, its request will raise the error.
+            fits: Whether the context holds it. If not, its request will raise the error.
         """
         wanted = fits and self._keeps_blocks and len(ids) >= BLOCK
         due = time.monotonic() + PREFILL_DELAY_SECONDS
@@ -256,7 +256,7 @@ class OpenVINOScheduler:
 
         Args:
             state: The request.
-            pattern: What the rest of its text has to match; None for anything.
+            pattern: What the rest of its text has to match. None for anything.
             exact: Whether one token is all that is wanted.
         """
         self._release(state)

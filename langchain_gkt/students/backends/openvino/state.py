@@ -26,7 +26,7 @@ class OpenVINOState(RequestState):
         exact: Whether only one token is asked for, which the constraint cannot refuse.
         seed: Of its own generator.
         restarts: How often it was given to OpenVINO.
-        log_probs: Of its tokens; None if nobody wants them.
+        log_probs: Of its tokens. None if nobody wants them.
     """
 
     handle: Any = None

@@ -65,8 +65,8 @@ def with_adapter(model: Any, tokenizer: Any, path: str, folder: Path) -> Any:
     """Merge an adapter into its base model, which then runs like any other model.
 
     Args:
-        model: The base model; it is changed.
-        tokenizer: The tokenizer; tokens that were added for the adapter get rows of their own.
+        model: The base model. It is changed.
+        tokenizer: The tokenizer. Tokens that were added for the adapter get rows of their own.
         path: The adapter's name, for messages.
         folder: Its folder.
 

@@ -39,7 +39,7 @@ def load_or_use(source: ModelSource) -> tuple[Any, Any]:
     """Use a loaded model as it is, or load one. Only one thread at a time may do this.
 
     Args:
-        source: The model; a loaded one needs its tokenizer.
+        source: The model. A loaded one needs its tokenizer.
 
     Returns:
         The model and the tokenizer.
@@ -75,7 +75,7 @@ def refuse_device(device: str | None, device_map: Any = None) -> None:
     """Refuse a device that this torch cannot use, before anything is loaded for it.
 
     Args:
-        device: The device; None for the CPU.
+        device: The device. None for the CPU.
         device_map: What is given instead of a device, if anything.
 
     Raises:
@@ -199,12 +199,12 @@ def from_path(
     """Load a model and its tokenizer from a folder or a hub id.
 
     Args:
-        path: The folder or hub id; of a model, or of a PEFT adapter of one.
+        path: The folder or hub id. Of a model, or of a PEFT adapter of one.
         tokenizer: A tokenizer to use instead, or None.
-        device: Where to put the model; None for the CPU.
+        device: Where to put the model. None for the CPU.
         dtype: ``auto``, ``int8``, or the name of a torch type.
         device_map: As for transformers' ``from_pretrained``, instead of a device.
-        trust_remote_code: Whether to run the Python files that the model brings along; without
+        trust_remote_code: Whether to run the Python files that the model brings along. Without
             it such a model is refused, and nobody is asked on standard input.
 
     Returns:

@@ -43,7 +43,7 @@ class Window:
 class BufferLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     """One layer's keys and values, written in place."""
 
-    is_sliding = False  # all tokens are kept; the model's own mask applies the sliding window
+    is_sliding = False  # all tokens are kept. The model's own mask applies the sliding window
 
     def __init__(self, index: int, window: Window, slots: int, columns: int) -> None:
         """Store the sizes; the buffers are made when the first keys show their shape."""
@@ -185,7 +185,7 @@ class BatchKVCache(KVCache):
         Args:
             row: Its keys and values, from its first token on.
             shared_prefix: The part of them that other rows share, and that is not copied.
-            expected: Rows there will soon be; room is made for all of them at once.
+            expected: Rows there will soon be. Room is made for all of them at once.
         """
         window = self.window
         skip = shared_prefix.length if shared_prefix else 0
@@ -236,7 +236,7 @@ class BatchKVCache(KVCache):
         """Set a row's keys and values to zero, when they are not numbers.
 
         Args:
-            slot: Which row; it is about to be removed.
+            slot: Which row. It is about to be removed.
         """
         # The next row may use this slot: a masked value counts 0 times, and 0 times NaN is NaN.
         for layer in self.layers:

@@ -60,7 +60,7 @@ class PrefixCache:
         """Start empty.
 
         Args:
-            max_bytes: Most bytes of keys and values to hold; 0 to hold none.
+            max_bytes: Most bytes of keys and values to hold. 0 to hold none.
         """
         self.max_bytes = max_bytes
         self.nbytes = 0
@@ -99,7 +99,7 @@ class PrefixCache:
         Args:
             ids: A prompt.
             cache: Keys and values of at least these ids.
-            ahead: Whether their request has not come yet; then `remove` frees what is new.
+            ahead: Whether their request has not come yet. Then `remove` frees what is new.
         """
         node, at = self._root, 0
         while child := node.children.get(ids[at]) if at < len(ids) else None:

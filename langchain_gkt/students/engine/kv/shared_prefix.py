@@ -70,7 +70,7 @@ class SharedPrefixKeys(torch.Tensor):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Compute attention; allow reading the shape; refuse everything else."""
+        """Compute attention; allow reading the shape. Refuse everything else."""
         kwargs = kwargs or {}
         with torch._C.DisableTorchFunctionSubclass():
             if func is scaled_dot_product_attention:

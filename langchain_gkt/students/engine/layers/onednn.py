@@ -29,7 +29,7 @@ def pays_without_onednn(model: Any) -> bool:
     if model.device.type != "cpu" or model.dtype != torch.bfloat16:
         return False
     found = cpu_capabilities()
-    # Other architectures were not measured; x86 without the instructions never uses oneDNN here.
+    # Other architectures were not measured. X86 without the instructions never uses oneDNN here.
     return found.get("architecture") == "x86_64" and bool(found.get("avx512_bf16"))
 
 

@@ -19,7 +19,7 @@ class WideningLinear(torch.nn.Linear):
     """A bfloat16 layer that multiplies in float32, a block of its weights at a time.
 
     Without bfloat16 instructions torch multiplies such matrices several times more slowly than
-    float32 ones; widening them first costs less, and rounds only once.
+    float32 ones. Widening them first costs less, and rounds only once.
     """
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -55,7 +55,7 @@ def widen_linears(model: Any) -> None:
     """Make the bfloat16 layers of a model multiply in float32; their weights stay as they are.
 
     Args:
-        model: A model on the CPU; the classes of its layers change.
+        model: A model on the CPU. The classes of its layers change.
     """
     for module in model.modules():
         # A subclass may compute something else.
