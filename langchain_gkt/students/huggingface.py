@@ -23,6 +23,7 @@ from langchain_gkt.students.generation import Generation
 from langchain_gkt.students.loading import StudentLoader, name_of
 from langchain_gkt.students.profile import student_profile
 from langchain_gkt.students.protocol import FirstToken, FirstTokenDetail, Student
+from langchain_gkt.students.server_fields import ServerFields
 from langchain_gkt.students.settings import (
     NO_PLACE_FOR_TOOLS,
     SAMPLING,
@@ -37,7 +38,7 @@ _ANSWER_FIELDS = (*SAMPLING, "stop", "dtype", "on_long_prompt")
 _LATER_FIELDS = ("allowed_added_tokens", "chat_template_kwargs")
 
 
-class HuggingFaceStudent(Student, InterruptibleChatModel):
+class HuggingFaceStudent(Student, ServerFields, InterruptibleChatModel):
     """A local Hugging Face model that continues answers.
 
     A trailing AIMessage is the beginning of the model's own answer; only what follows is

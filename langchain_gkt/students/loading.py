@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from langchain_gkt.errors import StudentError
-from langchain_gkt.students.backends.choosing import choose_backend
+from langchain_gkt.students.backends.choosing import choose_for
 from langchain_gkt.students.backends.source import ModelSource
 from langchain_gkt.students.prompting import PromptBuilder
 from langchain_gkt.students.request_builder import RequestBuilder
@@ -46,7 +46,7 @@ class StudentLoader:
             ImportError: If the engine that the user chose is not installed.
         """
         self.source, self._loaded = source, loaded
-        self.choice = choose_backend(source.model, source.backend)
+        self.choice = choose_for(source)
         self.others: dict[str, Any] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:

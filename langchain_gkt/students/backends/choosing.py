@@ -8,13 +8,15 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
+from langchain_gkt.errors import ConfigurationError
 from langchain_gkt.students.backends.entry import EngineEntry
 from langchain_gkt.students.backends.llamacpp import LLAMACPP
 from langchain_gkt.students.backends.openvino import OPENVINO
 from langchain_gkt.students.backends.pytorch import TORCH
-from langchain_gkt.students.backends.source import shown
+from langchain_gkt.students.backends.server import SERVERS
+from langchain_gkt.students.backends.source import ModelSource, shown
 
-ENGINES: tuple[EngineEntry, ...] = (TORCH, LLAMACPP, OPENVINO)
+ENGINES: tuple[EngineEntry, ...] = (TORCH, LLAMACPP, OPENVINO, *SERVERS)
 """All engines, in the order in which they are asked. torch runs what no other one claims."""
 
 
@@ -36,8 +38,37 @@ class BackendChoice:
         return self.engine.name
 
 
+def choose_for(source: ModelSource) -> BackendChoice:
+    """Choose the engine of a student, and check that it and an address go together.
+
+    Args:
+        source: The student's fields.
+
+    Raises:
+        ValueError: As for `choose_backend`, or if a server has no address or another engine has.
+        ImportError: As for `choose_backend`.
+    """
+    servers = " or ".join(f"backend={engine.name!r}" for engine in ENGINES if engine.is_server)
+    if source.base_url is not None and source.backend == "auto":
+        raise ConfigurationError(
+            f"base_url={source.base_url!r} needs a backend that says what answers there: {servers}"
+        )
+    choice = choose_backend(source.model, source.backend)
+    if choice.engine.is_server and source.base_url is None:
+        raise ConfigurationError(
+            f"backend={choice.name!r} needs base_url, the address of the server, such as "
+            "'http://127.0.0.1:8000/v1'"
+        )
+    if source.base_url is not None and not choice.engine.is_server:
+        raise ConfigurationError(
+            f"base_url={source.base_url!r} has no meaning for backend={choice.name!r}, which runs "
+            f"the model in this process; leave it out, or take {servers}"
+        )
+    return choice
+
+
 def choose_backend(model: Any, backend: str) -> BackendChoice:
-    """Choose the engine of a student.
+    """Choose the engine of a model.
 
     Args:
         model: A folder, a hub id, a GGUF file or a loaded model.

@@ -32,6 +32,7 @@ class EngineEntry:
         module: The module it needs, which is looked for and not imported; None if it needs none.
         package: The package that brings the module.
         extra: The extra of this package that brings it too.
+        is_server: Whether the model runs behind an address, the student's ``base_url``.
         instead: What is said, once, when torch runs a model because the module is missing; empty
             for nothing.
     """
@@ -43,4 +44,5 @@ class EngineEntry:
     module: str | None = None
     package: str = ""
     extra: str = ""
+    is_server: bool = False
     instead: str = ""

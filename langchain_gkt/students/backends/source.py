@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import SecretStr
+
 from langchain_gkt.errors import ConfigurationError
 from langchain_gkt.students.engine.config import EngineConfig
 from langchain_gkt.students.tokenization.control_tokens import AllowedTokens
@@ -18,6 +20,11 @@ _GIVEN = (
     "backend",
     "allowed_added_tokens",
     "trust_remote_code",
+    "base_url",
+    "api_key",
+    "served_model_name",
+    "request_timeout",
+    "max_retries",
 )
 
 
@@ -35,6 +42,11 @@ class ModelSource:
         allowed_added_tokens: As for `HuggingFaceStudent`.
         trust_remote_code: Whether to run the model's own Python files.
         config: How many requests and how much memory.
+        base_url: Address of the server that runs the model; None for one in this process.
+        api_key: The server's key, if it wants one.
+        served_model_name: The model's name at the server; None for the only one there.
+        request_timeout: Seconds after which a silent server is given up.
+        max_retries: How often a request is sent again whose connection failed.
     """
 
     model: Any
@@ -46,6 +58,11 @@ class ModelSource:
     allowed_added_tokens: AllowedTokens
     trust_remote_code: bool
     config: EngineConfig
+    base_url: str | None = None
+    api_key: SecretStr | None = None
+    served_model_name: str | None = None
+    request_timeout: float = 600.0
+    max_retries: int = 2
 
     @classmethod
     def of(cls, student: Any) -> ModelSource:

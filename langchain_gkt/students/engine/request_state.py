@@ -105,6 +105,14 @@ class RequestState:
             self._texts.append(text)
         return False
 
+    def finish(self, reason: str) -> None:
+        """End the answer where it is, and deliver its last chunk.
+
+        Args:
+            reason: Its finish reason.
+        """
+        self._finish(self.detokenizer.flush(), reason)
+
     @property
     def _is_at_limit(self) -> bool:
         # An end spelled with more tokens than before must not outgrow the KV cache.

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import importlib
 import sys
+from functools import partial
 
 import pytest
 from support.models.fake_llamacpp import module_for, write_gguf
 from support.models.fake_openvino import modules_for, write_folder
 from support.models.fakes import MODELS
+from support.servers.token_server import ADDRESS, TokenServer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from langchain_gkt import HuggingFaceStudent
 from langchain_gkt.students.backends.gguf import read_header
 from langchain_gkt.students.backends.openvino.folder import read_source
+from langchain_gkt.students.backends.server import SERVER_NAMES, answer
+from langchain_gkt.students.backends.server import backend as server_backend
+from langchain_gkt.students.backends.server.backend import ServerBackend
 from langchain_gkt.students.engine.config import EngineConfig
 from langchain_gkt.students.engine.engine import Engine
 
@@ -73,11 +79,32 @@ def openvino_folder(tmp_path, pair):
     return write_folder(tmp_path / "tiny-ov", *pair)
 
 
-@pytest.fixture(params=["torch", "llamacpp", "openvino"])
+@pytest.fixture
+def served(pair, monkeypatch):
+    """Makes students behind a stand-in for a server; also gives the stand-in."""
+    made = []
+    monkeypatch.setattr(answer, "RETRY_SECONDS", 0.0)
+
+    def make(kind: str = "vllm", *, server: dict | None = None, **fields) -> tuple:
+        over = TokenServer(*pair, kind=kind, **(server or {}))
+        plain = partial(ServerBackend, transport=over.transport)
+        monkeypatch.setattr(server_backend, "ServerBackend", plain)
+        given = {"model": str(MODELS / "student"), "backend": kind, "base_url": ADDRESS}
+        made.append(HuggingFaceStudent(**{**given, **fields}))
+        return made[-1], over
+
+    yield make
+    for one in made:
+        one.close()
+
+
+@pytest.fixture(params=["torch", "llamacpp", "openvino", "vllm", "sglang", "llama-server"])
 def backend(request, pair):
     config = EngineConfig(max_batch_size=3, max_queue=8)
     if request.param == "torch":
         made = Engine(*pair, config)
+    elif request.param in SERVER_NAMES:
+        made = request.getfixturevalue("served")(request.param)[0]._engine
     elif request.param == "openvino":
         adapter, _ = request.getfixturevalue("fake_openvino")
         folder = request.getfixturevalue("openvino_folder")

@@ -1,0 +1,199 @@
+"""One answer of a server, which writes freely; where it may not, it is asked token by token.
+
+The logits stay at the server. What they would be masked for (the seam to a begun answer, a
+constraint) is asked for as single tokens among those that are allowed. The choice is that of
+masked logits. All else is one request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import replace
+
+from langchain_gkt.errors import StudentError
+from langchain_gkt.students.backends.server.connection import Unreachable
+from langchain_gkt.students.backends.server.dialects import Ask, Reply
+from langchain_gkt.students.engine.request_state import RequestState
+from langchain_gkt.students.engine.requests.request import TextConstraint
+from langchain_gkt.students.engine.token_healing import TokenSpelling
+
+Replies = Callable[[Ask], AsyncGenerator[Reply, None]]
+"""Sends a request and gives its replies."""
+
+RETRY_SECONDS = 0.5
+"""Before the first time that a request is sent again; each further time takes twice as long."""
+_SEEDS = 2**32
+_NO_ID = -1  # stands for the end of a model whose end tokens nobody named
+_FORBIDDEN = (
+    "the constraint on the answer forbids every token the student has; the student's "
+    "vocabulary cannot write what is asked for"
+)
+
+
+async def with_retries(replies: Replies, ask: Ask, retries: int) -> list[Reply]:
+    """Send a request whose replies are wanted together, again if the connection fails.
+
+    Args:
+        replies: Sends it.
+        ask: The request.
+        retries: How often it is sent again.
+
+    Raises:
+        StudentError: If it fails.
+    """
+    for failures in range(retries + 1):
+        try:
+            async with aclosing(replies(ask)) as got:
+                return [reply async for reply in got]
+        except Unreachable:
+            if failures == retries:
+                raise
+            await asyncio.sleep(RETRY_SECONDS * 2**failures)
+    raise AssertionError("unreachable")
+
+
+class AnswerWriter:
+    """Writes one answer."""
+
+    def __init__(
+        self,
+        state: RequestState,
+        spelling: TokenSpelling | None,
+        end_ids: set[int],
+        *,
+        replies: Replies,
+        most_allowed: int,
+        retries: int,
+    ) -> None:
+        """Start before the first token.
+
+        Args:
+            state: The request, and where its text goes.
+            spelling: What tokens spell; None if the request has no seam.
+            end_ids: Ids that end an answer.
+            replies: Sends requests to the server.
+            most_allowed: Most tokens that a request may allow by name.
+            retries: How often a request is sent again whose connection failed.
+        """
+        request = state.request
+        self._state, self._spelling, self._replies = state, spelling, replies
+        self._most_allowed, self._retries = most_allowed, retries
+        self._end_ids, self._end = end_ids, min(end_ids, default=_NO_ID)
+        self._rest = request.seam.spelled if request.seam else b""
+        given = request.constraint
+        self._constraint = given if isinstance(given, TextConstraint) else None
+        self._written: list[int] = []
+        self._banned: list[int] = []  # what the constraint refused as the next token
+        self._choose_again = self._finished = False
+        self._requests = 0
+
+    async def write(self) -> None:
+        """Write the answer; its chunks are delivered meanwhile.
+
+        Raises:
+            StudentError: If the server fails, or nothing is allowed.
+        """
+        failures = 0
+        while not self._finished and not self._state.is_cancelled:
+            before = len(self._written)
+            try:
+                await self._go_on()
+            except Unreachable:
+                # What is written stays: a server that is back goes on from there.
+                failures = 1 if len(self._written) > before else failures + 1
+                if failures > self._retries:
+                    raise
+                await asyncio.sleep(RETRY_SECONDS * 2 ** (failures - 1))
+
+    async def _go_on(self) -> None:
+        allowed = self._allowed()
+        if allowed is not None and not allowed:
+            raise StudentError(_FORBIDDEN)
+        if allowed is not None and len(allowed) == 1:
+            self._take(allowed[0])  # there is nothing to choose
+            return
+        ask = self._ask()
+        if allowed is None:
+            await self._ask_for(ask)
+        elif len(allowed) <= self._most_allowed:
+            await self._ask_for(replace(ask, max_tokens=1, stream=False, allowed=allowed))
+        else:
+            spells = self._rest.decode() if self._rest else ""
+            narrowed = replace(ask, spells=spells, banned=tuple(self._banned))
+            await self._ask_for(replace(narrowed, max_tokens=1, stream=False))
+
+    def _allowed(self) -> list[int] | None:
+        """Return the tokens that may come next; None if the server may choose freely."""
+        if self._rest:
+            assert self._spelling is not None
+            allowed = self._spelling.candidates(self._rest)
+            if self._constraint is not None:
+                kept = set(self._constraint.allowed)
+                allowed = [token for token in allowed if token in kept]
+            return allowed
+        if self._choose_again and self._constraint is not None:
+            return self._constraint.allowed
+        return None
+
+    def _ask(self) -> Ask:
+        state, request = self._state, self._state.request
+        ids = [*state.ids, *self._written]
+        seed = request.seed
+        if seed is not None:
+            seed = (seed + self._requests) % _SEEDS
+        self._requests += 1
+        return Ask(
+            ids=ids,
+            max_tokens=state.max_length - len(ids),
+            temperature=request.temperature,
+            top_p=request.top_p,
+            seed=seed,
+            end_ids=sorted(self._end_ids),
+            # Whole, an answer takes fewer events; but it cannot be stopped in its middle.
+            stream=state.stream or self._constraint is not None or bool(request.stop),
+        )
+
+    async def _ask_for(self, ask: Ask) -> None:
+        """Send a request and take its tokens, until it ends or one is refused."""
+        reason: str | None = None
+        is_single = ask.max_tokens == 1
+        async with aclosing(self._replies(ask)) as replies:
+            async for reply in replies:
+                reason = reply.finish_reason
+                ids = reply.ids
+                if reason == "stop" and (not ids or ids[-1] not in self._end_ids):
+                    ids = [*ids, self._end]  # servers differ in whether they name it
+                for token in ids:
+                    if self._state.is_cancelled or not self._take(token):
+                        return
+        if reason is None:
+            raise Unreachable("the server ended the answer in its middle")
+        if reason not in ("stop", "length"):
+            raise StudentError(f"the server ended the answer with finish_reason={reason!r}")
+        if not self._finished and not is_single:  # half a character, or a limit of the server's
+            self._state.finish(reason)
+            self._finished = True
+
+    def _take(self, token: int) -> bool:
+        """Take a token that the server chose; return whether it may go on from it."""
+        constraint, taken = self._constraint, token
+        if constraint is not None:
+            ends = token in self._end_ids
+            if not (constraint.may_end if ends else constraint.accepts([token])):
+                self._choose_again = True
+                if token in self._banned:
+                    raise StudentError(_FORBIDDEN)
+                self._banned.append(token)
+                return False
+            taken = constraint.take(token)
+        was_held = bool(self._rest) or self._choose_again
+        self._choose_again = False
+        self._banned.clear()
+        self._written.append(taken)
+        if self._rest and self._spelling is not None:
+            self._rest = self._rest[len(self._spelling.of(taken)) :]
+        self._finished = self._state.append(taken, {*self._end_ids, _NO_ID})
+        return not self._finished and not was_held and taken == token
+

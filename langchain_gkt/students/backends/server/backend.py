@@ -1,0 +1,343 @@
+"""A model behind a server as a student's engine: the backends ``vllm``, ``sglang``, ``llama-server``.
+
+Templates, control tokens, seams, stop strings, schemas and truncation stay the student's own: the
+server is sent token ids and gives token ids.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import math
+import os
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from concurrent.futures import Future
+from contextlib import aclosing
+from functools import cached_property, partial
+from types import MappingProxyType
+from typing import Any, Literal
+
+import httpx
+
+from langchain_gkt.errors import StudentError
+from langchain_gkt.students.backends.server.answer import AnswerWriter, with_retries
+from langchain_gkt.students.backends.server.checks import checked_model, load_tokenizer
+from langchain_gkt.students.backends.server.connection import Connection
+from langchain_gkt.students.backends.server.dialects import Ask, Reply, dialect_of
+from langchain_gkt.students.backends.server.loop import LoopThread
+from langchain_gkt.students.backends.source import ModelSource
+from langchain_gkt.students.engine.context_window import ContextWindow
+from langchain_gkt.students.engine.delivery import Deliver, areceive, receive
+from langchain_gkt.students.engine.failures import as_student_error
+from langchain_gkt.students.engine.prefill_handle import PREFILL_DELAY_SECONDS, PrefillHandle
+from langchain_gkt.students.engine.request_state import RequestState
+from langchain_gkt.students.engine.requests.detokenizer import Detokenizer
+from langchain_gkt.students.engine.requests.request import Request, TokenChunk
+from langchain_gkt.students.engine.token_healing import Healing, TokenSpelling
+from langchain_gkt.students.protocol import FirstToken, FirstTokenDetail
+
+_log = logging.getLogger(__name__)
+
+_FRESH_SECONDS = 10.0
+"""A server that has answered so lately is not asked whether it is there."""
+_CLOSED = "the student was closed before the answer was finished"
+
+
+class ServerBackend:
+    """A model that a server runs; made only if the server is there and fits the tokenizer."""
+
+    unsupported: Mapping[Any, str] = MappingProxyType({})
+    first_token_detail: FirstTokenDetail = "probabilities"
+
+    def __init__(
+        self, name: str, source: ModelSource, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        """Load the tokenizer and check the server.
+
+        Args:
+            name: The kind of server, as the field ``backend`` names it.
+            source: The student's fields.
+            transport: What carries the requests; None for the network.
+
+        Raises:
+            FileNotFoundError: If there is no tokenizer.
+            ConfigurationError: If the key is wrong, or the server has another model.
+            StudentError: If the server cannot be reached, or cannot do what is needed.
+        """
+        self.name, self._source = name, source
+        self.tokenizer, self.end_ids = load_tokenizer(source)
+        self._dialect = dialect_of(name, self._encode)
+        self._connection = Connection(source, self._dialect, transport)
+        self._thread, self._pid, self.closed = LoopThread(), os.getpid(), False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._prefills: list[_Ahead] = []
+        self._answered = -math.inf
+        try:
+            card = self._thread.run(
+                checked_model(self._connection, self._dialect, self.tokenizer, source)
+            )
+        except BaseException:
+            self.close()
+            raise
+        self._answered = time.monotonic()
+        self.window = ContextWindow(card.context)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ServerBackend:
+        """Share the connections: copies of a student differ in settings alone."""
+        return self
+
+    @property
+    def description(self) -> str:
+        """What runs the model, for people."""
+        return f"{self.name} at {self._connection.root}, model {self._connection.model}"
+
+    @cached_property
+    def vocabulary(self) -> int:
+        """Number of tokens."""
+        return int(max(self.tokenizer.get_vocab().values())) + 1
+
+    @cached_property
+    def spelling(self) -> TokenSpelling:
+        """What its tokens spell; read from the vocabulary at first use."""
+        return TokenSpelling(self.tokenizer, self.vocabulary)
+
+    @property
+    def repeatable(self) -> Literal["never"]:
+        """``never``: the batch and the prefix cache of a server change the last digits."""
+        return "never"
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the address, the model's name there and the tokenizer, not of the weights."""
+        told = f"{self.description} {self.tokenizer.backend_tokenizer.to_str()}"
+        return hashlib.sha256(told.encode()).hexdigest()
+
+    def refuse_unreachable(self) -> None:
+        """Refuse if the server cannot be asked now, or has another model than before.
+
+        Raises:
+            StudentError: If so.
+            ConfigurationError: If the key is no longer accepted.
+        """
+        if time.monotonic() - self._answered < _FRESH_SECONDS:
+            return
+        self._refuse_lost_thread()
+
+        async def look() -> None:
+            response = await self._connection.get("/v1/models")
+            if response.status_code != httpx.codes.OK:
+                self._connection.refuse(response)
+            names = [card["id"] for card in response.json()["data"]]
+            if self._connection.model not in names:
+                raise StudentError(
+                    f"the server at base_url={self._connection.root!r} no longer has the model "
+                    f"{self._connection.model!r} (it has {', '.join(names)}); make a new student"
+                )
+
+        self._thread.run(look())
+        self._answered = time.monotonic()
+
+    def prefill(self, prompt: list[int]) -> PrefillHandle:
+        """Fill the server's prefix cache; the request with the same prompt waits for it.
+
+        Args:
+            prompt: Ids of the conversation, with the header of the answer.
+
+        Returns:
+            A handle; closing it drops the request.
+        """
+        fits = bool(prompt) and (self.window.size is None or len(prompt) < self.window.size)
+        wanted = fits and self._source.config.prefix_cache_bytes > 0 and not self.closed
+        if not wanted:
+            return PrefillHandle(prompt, useless=True)
+        self._refuse_lost_thread()
+        ahead = _Ahead(prompt)
+        self._prefills.append(ahead)
+        ahead.future = self._thread.submit(self._read_ahead(ahead))
+        ahead.future.add_done_callback(lambda _: self._finish_ahead(ahead))
+        _ = self.spelling  # there is time now, and it will be needed where text is begun
+        return ahead.handle
+
+    def generate(
+        self, request: Request, cancelled: threading.Event, *, stream: bool = True
+    ) -> Generator[TokenChunk, None, None]:
+        """Generate one answer; see `Backend.generate`."""
+        if not cancelled.is_set():
+            self._refuse_lost_thread()
+            loop = self._thread.loop
+            yield from receive(partial(self._submit, request, cancelled, stream, loop))
+
+    async def agenerate(
+        self, request: Request, *, stream: bool = True
+    ) -> AsyncGenerator[TokenChunk, None]:
+        """Do what `generate` does, on the event loop and without a thread."""
+        loop = asyncio.get_running_loop()
+        submit = partial(self._submit, request, threading.Event(), stream, loop)
+        async with aclosing(areceive(submit)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    def first_tokens(self, request: Request) -> list[FirstToken]:
+        """Return how likely each token of an answer was; its entropy is not known."""
+        self._refuse_lost_thread()
+        return self._thread.run(self.afirst_tokens(request))
+
+    async def afirst_tokens(self, request: Request) -> list[FirstToken]:
+        """Do what `first_tokens` does, on the event loop."""
+        self._refuse(request)
+        await self._await_prefill(request.prompt)
+        ask = Ask(
+            ids=[*request.prompt, *request.answer_prefix],
+            max_tokens=request.max_tokens,
+            end_ids=sorted(self.end_ids),
+            log_probs=True,
+        )
+        replies = await with_retries(
+            self._replies(request.prompt), ask, self._source.max_retries
+        )
+        told = [log_prob for reply in replies for log_prob in reply.log_probs]
+        return [FirstToken(min(1.0, math.exp(log_prob))) for log_prob in told]
+
+    def close(self) -> None:
+        """End the thread and drop requests that still run: they get a StudentError."""
+        if self.closed or os.getpid() != self._pid:
+            return
+        self.closed = True
+        for task in [*self._tasks]:
+            _cancel(task)
+        self._thread.close(self._connection.aclose)
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _refuse_lost_thread(self) -> None:
+        """A forked child has neither the thread nor the right to the connections."""
+        if os.getpid() != self._pid:
+            raise StudentError(
+                f"a student with backend={self.name!r} cannot work in a forked process; make "
+                "children with the start method 'spawn', or make the student in the child"
+            )
+
+    def _refuse(self, request: Request) -> None:
+        self._refuse_lost_thread()
+        if self.closed:
+            raise StudentError("the student is closed; make a new one")
+        self.window.refuse_request(request)
+
+    def _submit(
+        self,
+        request: Request,
+        cancelled: threading.Event,
+        stream: bool,
+        loop: asyncio.AbstractEventLoop,
+        deliver: Deliver,
+    ) -> Callable[[], None]:
+        """Check a request and start it on an event loop; return what cancels it."""
+        self._refuse(request)
+        if request.max_tokens < 1:
+            deliver(TokenChunk(text="", tokens=0, finish_reason="length"))
+            return cancelled.set
+        state = RequestState(
+            request=request,
+            ids=[*request.prompt, *request.kept],
+            deliver=deliver,
+            cancelled=cancelled,
+            detokenizer=Detokenizer(self.tokenizer.backend_tokenizer, request),
+            stream=stream,
+            healing=Healing(self.spelling, request.seam) if request.seam else None,
+        )
+        running: list[asyncio.Task[None]] = []
+
+        def start() -> None:
+            task = loop.create_task(self._answer(state))
+            running.append(task)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        def cancel() -> None:
+            state.close()
+            for task in running:
+                _cancel(task)
+
+        if loop is self._thread.loop:
+            loop.call_soon_threadsafe(start)
+        else:
+            start()
+        return cancel
+
+    async def _answer(self, state: RequestState) -> None:
+        try:
+            await self._await_prefill(state.request.prompt)
+            writer = AnswerWriter(
+                state,
+                self.spelling if state.request.seam else None,
+                self.end_ids,
+                replies=self._replies(state.request.prompt),
+                most_allowed=self._dialect.most_allowed,
+                retries=self._source.max_retries,
+            )
+            await writer.write()
+            if state.is_cancelled:
+                state.deliver(None)
+            self._answered = time.monotonic()
+        except asyncio.CancelledError:
+            state.deliver(StudentError(_CLOSED) if self.closed else None)
+            raise
+        except BaseException as error:  # noqa: BLE001  a constraint may raise anything, or panic
+            self._answered = -math.inf
+            state.deliver(as_student_error(error))
+
+    def _replies(self, prompt: list[int]) -> Callable[[Ask], AsyncGenerator[Reply, None]]:
+        """Return what sends the requests of one prompt, which a router keeps together."""
+        session = hashlib.sha256(repr(prompt).encode()).hexdigest()[:32]
+        return partial(self._connection.replies, session=session)
+
+    async def _read_ahead(self, ahead: _Ahead) -> None:
+        await asyncio.sleep(PREFILL_DELAY_SECONDS)
+        ahead.begun = True
+        if ahead.handle.claimed.is_set():
+            return
+        prompt = ahead.handle.ids
+        try:
+            async with aclosing(self._replies(prompt)(Ask(ids=prompt, max_tokens=1))) as replies:
+                async for _ in replies:
+                    pass
+        except StudentError as error:  # its request will say what is wrong
+            self._answered = -math.inf
+            _log.debug("a prompt could not be prefilled ahead: %s", error)
+
+    def _finish_ahead(self, ahead: _Ahead) -> None:
+        if ahead in self._prefills:
+            self._prefills.remove(ahead)
+        ahead.handle.finish()
+
+    async def _await_prefill(self, prompt: list[int]) -> None:
+        """Wait while the server reads a prompt ahead; one not begun is left to its request."""
+        for ahead in [one for one in self._prefills if one.handle.ids == prompt]:
+            ahead.handle.claimed.set()
+            if ahead.begun:
+                waiting = asyncio.shield(asyncio.wrap_future(ahead.future))
+                await asyncio.wait([waiting])
+
+
+class _Ahead:
+    """A prompt that is read ahead of its request."""
+
+    future: Future[None]
+
+    def __init__(self, prompt: list[int]) -> None:
+        self.begun = False
+        self.handle = PrefillHandle(prompt, lambda _: self.future.cancel())
+
+
+def _cancel(task: asyncio.Task[None]) -> None:
+    """Cancel a task from any thread."""
+    loop = task.get_loop()
+    if not loop.is_closed():
+        try:
+            loop.call_soon_threadsafe(task.cancel)
+        except RuntimeError:  # it was closed meanwhile, and the task with it
+            return

@@ -1,0 +1,324 @@
+"""What servers are sent and what they answer, in token ids: one class for each kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from langchain_gkt.errors import StudentError
+from langchain_gkt.students.backends.openvino.regex import ANY, literal
+
+_MOST_LISTED = 1024
+"""vLLM's newer GPU runner takes no more allowed token ids than this."""
+_BANNED = -100.0
+_LIFTED = 500.0
+"""More than any two logits differ by; few enough that their differences keep their digits."""
+_SEEDS = 2**32 - 1  # llama.cpp takes this number itself for a random seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """One HTTP request: what to continue, and how its tokens are chosen.
+
+    Attributes:
+        ids: What the model reads.
+        max_tokens: Most tokens to write.
+        temperature: 0 for the likeliest tokens.
+        top_p: Nucleus sampling threshold.
+        seed: Of the server's generator; None sends none.
+        end_ids: Tokens that end an answer.
+        samples: How many answers.
+        stream: Whether the tokens are wanted one by one.
+        log_probs: Whether their log-probabilities are wanted.
+        allowed: Tokens among which the first is chosen; empty for all.
+        banned: Tokens that are not chosen.
+        spells: What the answer's text begins with, if ``allowed`` would be too long.
+    """
+
+    ids: list[int]
+    max_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+    end_ids: Sequence[int] = ()
+    samples: int = 1
+    stream: bool = False
+    log_probs: bool = False
+    allowed: Sequence[int] = ()
+    banned: Sequence[int] = ()
+    spells: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """What one event of an answer says.
+
+    Attributes:
+        ids: New tokens.
+        text: Their text, as the server spells it.
+        log_probs: Their log-probabilities, if they were asked for.
+        finish_reason: ``stop`` or ``length`` at the end.
+        index: Which of several answers it belongs to.
+    """
+
+    ids: list[int]
+    text: str = ""
+    log_probs: list[float] = field(default_factory=list)
+    finish_reason: str | None = None
+    index: int = 0
+
+
+Read = Callable[[dict[str, Any]], Iterator[Reply]]
+"""Reads the events of one answer, in order."""
+
+
+class Dialect(Protocol):
+    """How one kind of server is spoken to."""
+
+    path: str
+    """Where completions are asked for, behind the server's root."""
+    tokenize_path: str
+    most_allowed: int
+    """Most tokens that an `Ask` may allow by name."""
+
+    def body(self, ask: Ask, model: str) -> dict[str, Any]:
+        """Return the body of a request."""
+        ...
+
+    def reader(self, ask: Ask) -> Read:
+        """Return what reads the events of its answer."""
+        ...
+
+    def tokenize(self, text: str, model: str) -> dict[str, Any]:
+        """Return the body that asks for a text's ids, without special tokens."""
+        ...
+
+    def context(self, card: dict[str, Any]) -> int | None:
+        """Return the tokens of the context, of an entry of ``/v1/models``."""
+        ...
+
+
+class VLLM:
+    """vLLM, by ``/v1/completions`` with ``return_token_ids``."""
+
+    path, tokenize_path, most_allowed = "/v1/completions", "/tokenize", _MOST_LISTED
+
+    def body(self, ask: Ask, model: str) -> dict[str, Any]:
+        """Return the body of a request."""
+        body: dict[str, Any] = {
+            "model": model,
+            "prompt": ask.ids,
+            "max_tokens": ask.max_tokens,
+            "temperature": ask.temperature,
+            "top_p": ask.top_p,
+            # Else vLLM takes these of the model's generation_config.json.
+            "top_k": 0,
+            "min_p": 0.0,
+            "repetition_penalty": 1.0,
+            "presence_penalty": 0.0,
+            "frequency_penalty": 0.0,
+            "stop_token_ids": list(ask.end_ids),
+            "skip_special_tokens": False,
+            "return_token_ids": True,
+            "stream": ask.stream,
+            "n": ask.samples,
+        }
+        if ask.seed is not None:
+            body["seed"] = ask.seed
+        if ask.log_probs:
+            body["logprobs"] = 1
+        if ask.allowed:
+            body["allowed_token_ids"] = list(ask.allowed)
+        if ask.banned:
+            body["logit_bias"] = {str(token): _BANNED for token in ask.banned}
+        if ask.spells:
+            body["structured_outputs"] = {"regex": literal(ask.spells) + ANY}
+        return body
+
+    def reader(self, ask: Ask) -> Read:
+        """Return what reads the events of its answer."""
+
+        def read(event: dict[str, Any]) -> Iterator[Reply]:
+            for choice in event.get("choices", ()):
+                ids = choice.get("token_ids")
+                if ids is None and choice.get("text"):
+                    raise StudentError(
+                        "the server gives no token ids back: it knows no return_token_ids",
+                        hint="use vLLM 0.11 or newer, or remote_student without tokenizer=",
+                    )
+                yield Reply(
+                    ids=list(ids or ()),
+                    text=choice.get("text") or "",
+                    log_probs=[*(choice.get("logprobs") or {}).get("token_logprobs", ())],
+                    finish_reason=choice.get("finish_reason"),
+                    index=choice.get("index", 0),
+                )
+
+        return read
+
+    def tokenize(self, text: str, model: str) -> dict[str, Any]:
+        """Return the body that asks for a text's ids."""
+        return {"model": model, "prompt": text, "add_special_tokens": False}
+
+    def context(self, card: dict[str, Any]) -> int | None:
+        """Return the tokens of the context."""
+        return card.get("max_model_len")
+
+
+class SGLang:
+    """SGLang, by its own ``/generate``, as its documentation describes it."""
+
+    path, tokenize_path, most_allowed = "/generate", "/tokenize", _MOST_LISTED
+
+    def body(self, ask: Ask, model: str) -> dict[str, Any]:
+        """Return the body of a request."""
+        sampling: dict[str, Any] = {
+            "max_new_tokens": ask.max_tokens,
+            "temperature": ask.temperature,
+            "top_p": ask.top_p,
+            "top_k": -1,
+            "min_p": 0.0,
+            "repetition_penalty": 1.0,
+            "stop_token_ids": list(ask.end_ids),
+            "skip_special_tokens": False,
+            "n": ask.samples,
+        }
+        if ask.seed is not None:
+            sampling["sampling_seed"] = ask.seed
+        if bias := _bias(ask):
+            sampling["logit_bias"] = {str(token): amount for token, amount in bias}
+        if ask.spells:
+            sampling["regex"] = literal(ask.spells) + ANY
+        return {
+            "input_ids": ask.ids,
+            "sampling_params": sampling,
+            "stream": ask.stream,
+            "return_logprob": ask.log_probs,
+        }
+
+    def reader(self, ask: Ask) -> Read:
+        """Return what reads the events of its answer."""
+        seen: dict[int, int] = {}
+
+        def read(event: dict[str, Any] | list[dict[str, Any]]) -> Iterator[Reply]:
+            for position, part in enumerate(event if isinstance(event, list) else [event]):
+                about = part["meta_info"]
+                index = part.get("index", position)
+                # A stream repeats all ids in each event, unless the server was told otherwise.
+                new = about["completion_tokens"] - seen.get(index, 0)
+                seen[index] = about["completion_tokens"]
+                told = [pair[0] for pair in about.get("output_token_logprobs") or ()]
+                reason = about.get("finish_reason")
+                yield Reply(
+                    ids=part["output_ids"][-new:] if new > 0 else [],
+                    text=part.get("text") or "",
+                    log_probs=told[-new:] if new > 0 else [],
+                    finish_reason=reason["type"] if reason else None,
+                    index=index,
+                )
+
+        return read
+
+    def tokenize(self, text: str, model: str) -> dict[str, Any]:
+        """Return the body that asks for a text's ids."""
+        return {"model": model, "prompt": text, "add_special_tokens": False}
+
+    def context(self, card: dict[str, Any]) -> int | None:
+        """Return the tokens of the context."""
+        return card.get("max_model_len")
+
+
+class LlamaServer:
+    """llama-server, by its own ``/completion`` with ``return_tokens``."""
+
+    path, tokenize_path, most_allowed = "/completion", "/tokenize", 2**31
+
+    def __init__(self, encode: Callable[[str], list[int]]) -> None:
+        """Prepare.
+
+        Args:
+            encode: Tokenises a text of the answer.
+        """
+        self._encode = encode
+
+    def body(self, ask: Ask, model: str) -> dict[str, Any]:
+        """Return the body of a request."""
+        body: dict[str, Any] = {
+            "model": model,
+            "prompt": ask.ids,
+            "n_predict": ask.max_tokens,
+            "temperature": ask.temperature,
+            "top_p": ask.top_p,
+            "top_k": 0,
+            "min_p": 0.0,
+            "repeat_penalty": 1.0,
+            "samplers": ["temperature", "top_p"],
+            "cache_prompt": True,
+            "return_tokens": True,
+            "stream": ask.stream,
+        }
+        if ask.temperature == 0:
+            body |= {"top_k": 1, "samplers": ["top_k"]}
+        if ask.samples > 1:
+            body["n"] = ask.samples
+        if ask.seed is not None:
+            body["seed"] = ask.seed % _SEEDS
+        if ask.log_probs:
+            body["n_probs"] = 1
+        if bias := _bias(ask):
+            body["logit_bias"] = bias
+        return body
+
+    def reader(self, ask: Ask) -> Read:
+        """Return what reads the events of its answer."""
+        seen: dict[int, int] = {}
+
+        def read(event: dict[str, Any] | list[dict[str, Any]]) -> Iterator[Reply]:
+            for part in event if isinstance(event, list) else [event]:
+                ids, index = list(part.get("tokens") or ()), part.get("index", 0)
+                text, count = part.get("content") or "", part.get("tokens_predicted", 0)
+                missing = count - seen.get(index, 0) - len(ids)
+                if ask.stream and text and missing > 0:
+                    # A stream leaves out the tokens that only begin a character.
+                    ids = self._encode(text)
+                seen[index] = count
+                told = part.get("completion_probabilities") or ()
+                yield Reply(
+                    ids=ids,
+                    text=text,
+                    log_probs=[one["logprob"] for one in told],
+                    finish_reason=_llama_reason(part),
+                    index=index,
+                )
+
+        return read
+
+    def tokenize(self, text: str, model: str) -> dict[str, Any]:
+        """Return the body that asks for a text's ids."""
+        return {"content": text, "add_special": False, "parse_special": False}
+
+    def context(self, card: dict[str, Any]) -> int | None:
+        """Return the tokens of one slot's context."""
+        return (card.get("meta") or {}).get("n_ctx")
+
+
+def _llama_reason(part: dict[str, Any]) -> str | None:
+    if not part.get("stop"):
+        return None
+    return "length" if part.get("stop_type") == "limit" else "stop"
+
+
+def _bias(ask: Ask) -> list[list[Any]]:
+    lifted = [[token, _LIFTED] for token in ask.allowed]
+    return lifted + [[token, _BANNED] for token in ask.banned]
+
+
+def dialect_of(name: str, encode: Callable[[str], list[int]]) -> Dialect:
+    """Return how a kind of server is spoken to.
+
+    Args:
+        name: The student's ``backend``.
+        encode: Tokenises a text of the answer.
+    """
+    return {"vllm": VLLM(), "sglang": SGLang(), "llama-server": LlamaServer(encode)}[name]

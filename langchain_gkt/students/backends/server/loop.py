@@ -1,0 +1,90 @@
+"""An event loop in a thread, for callers that have none."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
+from functools import cached_property
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_CLOSING_SECONDS = 10.0
+
+
+class LoopThread:
+    """Runs coroutines on a thread that starts when it is needed, and ends with its owner."""
+
+    def __init__(self) -> None:
+        """Prepare, without a thread."""
+        self._lock, self._closed = threading.Lock(), False
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop; the first call starts its thread."""
+        with self._lock:
+            return self._started[0]
+
+    @cached_property
+    def _started(self) -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
+        loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=_serve, args=[loop], name="gkt-student", daemon=True)
+        thread.start()
+        weakref.finalize(self, _stop, loop).atexit = False
+        return loop, thread
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Start a coroutine from any thread.
+
+        Args:
+            work: The coroutine.
+        """
+        return asyncio.run_coroutine_threadsafe(work, self.loop)
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine to its end; the caller's thread waits.
+
+        Args:
+            work: The coroutine.
+        """
+        return self.submit(work).result()
+
+    def close(self, last: Callable[[], Awaitable[None]]) -> None:
+        """End the thread, if it was started.
+
+        Args:
+            last: What is done before, on the event loop.
+        """
+        if "_started" not in self.__dict__ or self._closed:
+            return
+        self._closed = True
+        loop, thread = self._started
+
+        async def end() -> None:
+            others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+            await last()
+
+        if thread is not threading.current_thread():
+            self.submit(end()).result(_CLOSING_SECONDS)
+            _stop(loop)
+            thread.join(_CLOSING_SECONDS)
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+
+def _stop(loop: asyncio.AbstractEventLoop) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(loop.stop)
