@@ -10,7 +10,7 @@ from langchain_core.messages import BaseMessage
 
 from langchain_gkt.errors import StudentError
 from langchain_gkt.structured_output.schema import schema_in, with_instruction
-from langchain_gkt.students.backends.protocol import Backend, refuse_unsupported
+from langchain_gkt.students.backends.protocol import Backend, RemoteBackend, refuse_unsupported
 from langchain_gkt.students.decoding_constraints import DecodingConstraints
 from langchain_gkt.students.engine.requests.request import Request
 from langchain_gkt.students.generation import Generation
@@ -48,6 +48,8 @@ class RequestBuilder:
         if self.engine.closed:
             raise StudentError("the student is closed; make a new one")
         self.tokenize(messages, settings, reserve=reserve, direct=bool(reserve))
+        if isinstance(self.engine, RemoteBackend):
+            self.engine.refuse_unreachable()
         return self.constraints.shortest_answer(settings)
 
     def build(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 
 class ServerFields(BaseModel):
     """Where a student's model is served; only for the backends of servers."""
 
+    model_config = ConfigDict(hide_input_in_errors=True)  # it may hold the key
     base_url: str | None = None
     """Address of the server that runs the model, such as ``http://127.0.0.1:8000/v1``. ``model``
     is then the folder or hub id of its tokenizer; no weights are loaded."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncGenerator, Generator, Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from langchain_gkt.students.engine.context_window import ContextWindow
 from langchain_gkt.students.engine.prefill_handle import PrefillHandle
@@ -19,7 +19,7 @@ from langchain_gkt.students.protocol import FirstToken, FirstTokenDetail
 Feature = Literal["seed", "response_format"]
 """What a call may ask for and not every engine can do."""
 
-__all__ = ["Backend", "Feature", "PrefillHandle", "refuse_unsupported"]
+__all__ = ["Backend", "Feature", "PrefillHandle", "RemoteBackend", "refuse_unsupported"]
 
 
 class Backend(Protocol):
@@ -131,6 +131,19 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """End its threads and free its memory; requests that still run get a StudentError."""
+        ...
+
+
+@runtime_checkable
+class RemoteBackend(Backend, Protocol):
+    """An engine in another process, which may have gone away."""
+
+    def refuse_unreachable(self) -> None:
+        """Refuse if it cannot be asked now.
+
+        Raises:
+            StudentError: If so.
+        """
         ...
 
 

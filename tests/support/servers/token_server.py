@@ -75,7 +75,7 @@ class TokenServer:
         if isinstance(fault, httpx.Response):
             return fault
         if body["stream"]:
-            return httpx.Response(200, content=self._stream(body, fault))
+            return httpx.Response(200, stream=_Stream(self._stream(body, fault)))
         if self.gate is not None:
             await self.gate.wait()
         return httpx.Response(200, json=self._whole(body))
@@ -170,3 +170,16 @@ class TokenServer:
             yield token, float(log_probs[token]), reason
             if ended:
                 return
+
+
+class _Stream(httpx.AsyncByteStream):
+    """Bytes whose sender learns at once that nobody reads them any more."""
+
+    def __init__(self, parts: AsyncIterator[bytes]) -> None:
+        self._parts = parts
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._parts
+
+    async def aclose(self) -> None:
+        await self._parts.aclose()

@@ -167,12 +167,14 @@ class AnswerWriter:
                     ids = [*ids, self._end]  # servers differ in whether they name it
                 for token in ids:
                     if self._state.is_cancelled or not self._take(token):
-                        return
+                        if reason is None:
+                            return  # which drops the request
+                        break  # what is left of the reply is read, so that its connection is kept
         if reason is None:
             raise Unreachable("the server ended the answer in its middle")
         if reason not in ("stop", "length"):
             raise StudentError(f"the server ended the answer with finish_reason={reason!r}")
-        if not self._finished and not is_single:  # half a character, or a limit of the server's
+        if not self._finished and not is_single and not self._choose_again:  # half a character, or a limit of the server's
             self._state.finish(reason)
             self._finished = True
 

@@ -318,9 +318,10 @@ class ServerBackend:
         """Wait while the server reads a prompt ahead; one not begun is left to its request."""
         for ahead in [one for one in self._prefills if one.handle.ids == prompt]:
             ahead.handle.claimed.set()
-            if ahead.begun:
-                waiting = asyncio.shield(asyncio.wrap_future(ahead.future))
-                await asyncio.wait([waiting])
+            if not ahead.begun:
+                ahead.future.cancel()
+                continue
+            await asyncio.wait([asyncio.shield(asyncio.wrap_future(ahead.future))])
 
 
 class _Ahead:

@@ -177,7 +177,9 @@ class Connection:
                 f"base_url={self.root!r} is no address ({what})",
                 hint="give one such as 'http://127.0.0.1:8000/v1'",
             )
-        return Unreachable(f"no server answers at base_url={self.root!r} ({what})")
+        return Unreachable(
+            f"no server answers at base_url={self.root!r} ({what})", hint=Unreachable.hint
+        )
 
 
 def _json(text: str) -> Any:

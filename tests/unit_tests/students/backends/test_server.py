@@ -1,0 +1,271 @@
+"""A student behind vLLM, SGLang or llama-server: what is special to servers, over a stand-in."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import pickle
+import threading
+
+import httpx
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage
+from support.models.tiny import wait_until
+
+from langchain_gkt import HuggingFaceStudent, StudentError
+from langchain_gkt.students.backends.server import SERVER_NAMES
+from langchain_gkt.students.backends.server import backend as server_backend
+from langchain_gkt.students.backends.server.dialects import VLLM, Ask, LlamaServer, SGLang
+
+QUESTION = [HumanMessage("What is 3 plus 4?")]
+BEGUN = [*QUESTION, AIMessage("The sum of 3 and")]
+SCHEMA = {
+    "type": "object",
+    "properties": {"sum": {"type": "integer"}, "ok": {"type": "boolean"}},
+    "required": ["sum", "ok"],
+}
+FORMAT = {"type": "json_schema", "json_schema": {"schema": SCHEMA}}
+
+
+@pytest.fixture(scope="module")
+def local(pair):
+    student = HuggingFaceStudent(model=pair[0], tokenizer=pair[1])
+    yield student
+    student.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", SERVER_NAMES)
+@pytest.mark.parametrize("begun", ["", '{"sum": 1'])
+def test_a_schema_holds_an_answer_as_torch_holds_it(served, local, kind, begun) -> None:
+    messages = [*QUESTION, *([AIMessage(begun)] if begun else [])]
+    options = {"response_format": FORMAT, "max_tokens": 30}
+    far, _ = served(kind)
+    wanted, found = local.invoke(messages, **options), far.invoke(messages, **options)
+    assert found.content == wanted.content
+    assert found.usage_metadata == wanted.usage_metadata
+
+
+def test_a_seam_is_asked_for_among_its_tokens_and_the_rest_at_once(served, local) -> None:
+    far, server = served()
+    assert far.invoke(BEGUN).content == local.invoke(BEGUN).content
+    *held, rest = server.asked()
+    assert {(one["max_tokens"], one["stream"]) for one in held} == {(1, False)}
+    assert all(1 < len(one["allowed_token_ids"]) <= 1024 for one in held)
+    assert "allowed_token_ids" not in rest
+    assert len(set(server.sessions[3:])) == 1
+
+
+def test_a_seam_of_many_tokens_is_an_expression(served, local, monkeypatch) -> None:
+    monkeypatch.setattr(VLLM, "most_allowed", 1)
+    far, server = served()
+    assert far.invoke(BEGUN).content == local.invoke(BEGUN).content
+    assert server.asked()[0]["structured_outputs"] == {"regex": r" and[\s\S]*"}
+    object_begun = [*QUESTION, AIMessage('{"sum": 1')]
+    options = {"response_format": FORMAT, "max_tokens": 12}
+    wanted = local.invoke(object_begun, **options).content
+    assert far.invoke(object_begun, **options).content == wanted
+    assert any(body.get("logit_bias") for body in server.asked())
+
+
+def test_a_request_says_how_tokens_are_chosen() -> None:
+    drawn = Ask(ids=[1], max_tokens=3, temperature=0.5, top_p=0.9, end_ids=[2])
+    body = VLLM().body(drawn, "m")
+    assert (body["model"], body["top_k"], body["repetition_penalty"]) == ("m", 0, 1.0)
+    assert "seed" not in body  # vLLM's CPU engine dies of it
+    for dialect, place in ((VLLM(), "seed"), (SGLang(), "sampling_seed"), (LlamaServer(list), "seed")):
+        body = dialect.body(Ask(ids=[1], max_tokens=3, seed=2**32 - 1), "m")
+        assert body.get("sampling_params", body)[place] in (0, 2**32 - 1)
+
+
+@pytest.mark.parametrize("kind", SERVER_NAMES)
+def test_a_stop_string_across_tokens_ends_the_stream(served, local, kind) -> None:
+    whole = local.invoke(QUESTION).content
+    far, server = served(kind)
+    stop = whole[4:9]
+    assert far.invoke(QUESTION, stop=[stop]).content == whole[: whole.index(stop)]
+    wait_until(lambda: server.dropped == 1)
+
+
+def test_llama_server_leaves_out_tokens_of_half_characters() -> None:
+    read = LlamaServer(lambda text: [7, 8, 9]).reader(Ask(ids=[1], max_tokens=9, stream=True))
+    events = [
+        {"content": "a", "tokens": [5], "tokens_predicted": 1},
+        {"content": "\U0001f389", "tokens": [9], "tokens_predicted": 4},
+        {"content": "", "tokens": [], "tokens_predicted": 5, "stop": True, "stop_type": "eos"},
+    ]
+    replies = [reply for event in events for reply in read(event)]
+    assert [reply.ids for reply in replies] == [[5], [7, 8, 9], []]
+    assert replies[-1].finish_reason == "stop"
+
+
+def test_sglang_may_repeat_its_ids_or_not() -> None:
+    for sent in ([[5], [5, 6]], [[5], [6]]):
+        read = SGLang().reader(Ask(ids=[1], max_tokens=9, stream=True))
+        events = [
+            {"output_ids": ids, "text": "", "meta_info": {"completion_tokens": count}}
+            for count, ids in enumerate(sent, 1)
+        ]
+        assert [reply.ids for event in events for reply in read(event)] == [[5], [6]]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_lost_connection_is_made_again(served, local, stream) -> None:
+    far, server = served()
+    broken = 3 if stream else httpx.ReadError("reset")
+    server.faults.extend([httpx.ConnectError("refused"), broken])
+    texts = [chunk.text for chunk in far.stream(BEGUN)] if stream else [far.invoke(BEGUN).text]
+    assert "".join(texts) == local.invoke(BEGUN).text
+
+
+def test_a_server_that_stays_away_is_named_and_refused_before_the_teacher(served) -> None:
+    far, server = served(max_retries=1)
+    server.is_up = False
+    with pytest.raises(StudentError, match=r"no server answers at base_url='http://student.test'"):
+        far.invoke(QUESTION)
+    with pytest.raises(StudentError, match="start the server") as refused:
+        far.check(QUESTION)
+    assert refused.value.retryable
+    server.is_up, server.name = True, "another"
+    with pytest.raises(StudentError, match="no longer has the model 'tiny'"):
+        far.check(QUESTION)
+    server.name = "tiny"
+    assert far.check(QUESTION) == 0
+
+
+def test_errors_of_a_server_are_said(served) -> None:
+    far, server = served(max_retries=0)
+    server.faults.append(httpx.Response(400, json={"error": {"message": "too long"}}))
+    with pytest.raises(StudentError, match="answers 400: too long"):
+        far.invoke(QUESTION)
+    server.faults.append(httpx.Response(503, text="loading"))
+    with pytest.raises(StudentError, match="ask again later") as busy:
+        far.invoke(QUESTION)
+    assert (busy.value.status, busy.value.retryable) == (503, True)
+    server.faults.append(httpx.ReadTimeout(""))
+    with pytest.raises(StudentError, match="raise request_timeout"):
+        far.invoke(QUESTION)
+
+
+def test_a_prompt_is_read_ahead_and_its_request_waits(served, monkeypatch) -> None:
+    monkeypatch.setattr(server_backend, "PREFILL_DELAY_SECONDS", 0.0)
+    far, server = served()
+    server.gate = asyncio.Event()
+    with far.prefill(QUESTION) as ahead:
+        wait_until(lambda: server.asked())
+        asking = threading.Thread(target=far.invoke, args=[QUESTION])
+        asking.start()
+        assert ahead.claimed.wait(60)
+        assert not ahead.done
+        far._engine._thread.loop.call_soon_threadsafe(server.gate.set)
+        asking.join(60)
+    ahead, answer = server.asked()
+    assert (ahead["max_tokens"], ahead["prompt"]) == (1, answer["prompt"])
+    assert len(set(server.sessions[3:])) == 1
+
+
+def test_a_prompt_is_not_read_ahead_for_nothing(served, monkeypatch) -> None:
+    monkeypatch.setattr(server_backend, "PREFILL_DELAY_SECONDS", 30.0)
+    far, server = served()
+    with far.prefill(QUESTION):
+        assert far.invoke(QUESTION).text  # comes at once, and does not wait
+    far.prefill(QUESTION).close()
+    wait_until(lambda: not far._engine._prefills)
+    assert [body["max_tokens"] > 1 for body in server.asked()] == [True]
+    without, _ = served(prefix_cache_bytes=0)
+    assert without.prefill(QUESTION).done
+
+
+def test_an_answer_that_nobody_reads_is_dropped(served) -> None:
+    far, server = served()
+    chunks = far.stream(QUESTION)
+    next(chunks)
+    chunks.close()
+    wait_until(lambda: server.dropped == 1 and not far._engine._tasks)
+
+
+async def test_on_an_event_loop_there_is_no_thread_and_nothing_is_left_open(served, local) -> None:
+    far, server = served()
+    wanted = local.invoke(BEGUN).content
+    messages = far._loader.load()
+    request = messages.build(BEGUN, _settings(far))
+    before = set(threading.enumerate())
+
+    async def ask() -> str:
+        return "".join([chunk.text async for chunk in far._engine.agenerate(request)])
+
+    assert await asyncio.gather(*[ask() for _ in range(8)]) == [wanted] * 8
+    assert set(threading.enumerate()) <= before
+    chunks = far._engine.agenerate(request)
+    await anext(chunks)
+    await chunks.aclose()
+    assert server.dropped == 1
+    pools = far._engine._connection._pools
+
+    def elsewhere() -> None:
+        assert asyncio.run(ask()) == wanted
+
+    await asyncio.to_thread(elsewhere)
+    assert asyncio.get_running_loop() in pools
+    assert not [loop for loop in pools if loop.is_closed()]
+
+
+def _settings(student):
+    from langchain_gkt.students.settings import GenerationSettings
+
+    return GenerationSettings.of_call(student)
+
+
+def test_closing_ends_what_runs(served) -> None:
+    far, server = served()
+    server.gate = asyncio.Event()
+    failed: list[StudentError] = []
+
+    def ask() -> None:
+        try:
+            far.invoke(QUESTION)
+        except StudentError as error:
+            failed.append(error)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    wait_until(lambda: server.asked())
+    far.close()
+    asking.join(60)
+    assert "closed before the answer was finished" in str(failed[0])
+    with pytest.raises(StudentError, match="the student is closed"):
+        far.check(QUESTION)
+
+
+def test_a_student_that_is_forgotten_leaves_no_thread(served) -> None:
+    far, _ = served()
+    (thread,) = [far._engine._thread._started[1]]
+    engine = far._loader._loaded.engine
+    far._loader._loaded = None
+    del engine
+    gc.collect()
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+def test_it_can_be_pickled_and_asks_the_server_again(served) -> None:
+    far, server = served()
+    again = pickle.loads(pickle.dumps(far))
+    assert again.invoke(QUESTION, max_tokens=3).text
+    assert len(server.bodies) == 2 * 3 + 1
+    again.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_is_told_what_to_do(served) -> None:
+    far, _ = served()
+    child = os.fork()
+    if child == 0:
+        try:
+            far.invoke(QUESTION)
+        except StudentError as error:
+            os._exit(7 if "spawn" in str(error) else 1)
+        os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
