@@ -7,8 +7,9 @@ refused early, nothing is prefilled ahead, and no token probabilities are report
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any, Literal, NamedTuple
 
 from langchain_core.language_models import BaseChatModel
@@ -32,6 +33,41 @@ class FirstToken(NamedTuple):
 
     probability: float
     entropy: float | None = None
+
+
+class SampleGroup:
+    """Several answers to one question that are asked for together.
+
+    Attributes:
+        size: How many.
+        shared: What an engine keeps that writes them with one request.
+    """
+
+    def __init__(self, size: int) -> None:
+        """Start with nothing shared.
+
+        Args:
+            size: How many answers.
+        """
+        self.size = size
+        self.shared: Any = None
+
+
+_group: ContextVar[SampleGroup | None] = ContextVar("gkt_sample_group", default=None)
+
+
+def sample_group() -> SampleGroup | None:
+    """Return the group that the answer being written belongs to; None for a single one."""
+    return _group.get()
+
+
+@contextmanager
+def _grouped(samples: int) -> Iterator[None]:
+    token = _group.set(SampleGroup(samples) if samples > 1 else None)
+    try:
+        yield
+    finally:
+        _group.reset(token)
 
 
 class Student:
@@ -183,7 +219,8 @@ class Student:
         def ask(index: int) -> AIMessage:
             return model.invoke(messages, config, **arguments, **self.sample_arguments(index))
 
-        return run_batch(ask, samples, samples)
+        with _grouped(samples):
+            return run_batch(ask, samples, samples)
 
     async def asample(
         self,
@@ -199,7 +236,8 @@ class Student:
             model.ainvoke(messages, config, **arguments, **self.sample_arguments(index))
             for index in range(samples)
         )
-        return list(await asyncio.gather(*calls))
+        with _grouped(samples):
+            return list(await asyncio.gather(*calls))
 
     def turn_arguments(
         self, tools: Sequence[dict[str, Any]], tool_choice: Any = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
@@ -13,6 +13,9 @@ from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 
 from langchain_gkt.texts.begun_answer import begun_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 RemoteEngine = Literal["vllm", "sglang", "llama-server", "ollama"]
 """Servers that continue a begun answer."""
@@ -27,23 +30,31 @@ _FIELDS: dict[str, dict[str, Any]] = {
 }
 
 
-def remote_student(chat_model: BaseChatModel, engine: RemoteEngine) -> BaseChatModel:
+def remote_student(
+    chat_model: BaseChatModel, engine: RemoteEngine, *, tokenizer: str | Path | None = None
+) -> BaseChatModel:
     """Make a student of a chat model whose server can continue a begun answer.
 
     Args:
         chat_model: The client of that server, such as ``ChatOpenAI`` with its ``base_url``, or
             ``ChatOllama``. It is not changed.
         engine: What the server is.
+        tokenizer: Folder or hub id of the model's tokenizer. The server is then sent token ids, and
+            does all that a local student does; see `HuggingFaceStudent`. Not for ``ollama``.
 
     Returns:
-        A copy that asks the server to continue a trailing AIMessage, and to report its usage
-        while it streams.
+        With a tokenizer a `HuggingFaceStudent` with the client's address, key, model and sampling.
+        Else a copy of the client that asks the server to continue a trailing AIMessage, and to
+        report its usage while it streams.
 
     Raises:
         ValueError: If the engine is unknown, or the client cannot send these fields.
+        StudentError: If there is a tokenizer, and the server cannot be reached.
     """
     if engine not in _FIELDS:
         raise ValueError(f"engine={engine!r} is unknown; take one of {', '.join(_FIELDS)}")
+    if tokenizer is not None:
+        return _by_token_ids(chat_model, engine, str(tokenizer))
     if not (wanted := _FIELDS[engine]):
         return chat_model.model_copy()
     fields = type(chat_model).model_fields
@@ -58,6 +69,38 @@ def remote_student(chat_model: BaseChatModel, engine: RemoteEngine) -> BaseChatM
         update["stream_usage"] = True
     continuing = chat_model.model_copy(update=update)
     return _WithoutEcho(chat_model=continuing) if engine == "llama-server" else continuing
+
+
+# What HuggingFaceStudent calls them, and ChatOpenAI.
+_CLIENT_FIELDS = {
+    "base_url": "openai_api_base",
+    "api_key": "openai_api_key",
+    "served_model_name": "model_name",
+    "request_timeout": "request_timeout",
+    "max_retries": "max_retries",
+    "max_tokens": "max_tokens",
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "seed": "seed",
+    "stop": "stop",
+}
+
+
+def _by_token_ids(chat_model: BaseChatModel, engine: str, tokenizer: str) -> BaseChatModel:
+    # A client that is taken as it is needs no transformers, so it is imported only here.
+    from langchain_gkt.students.huggingface import HuggingFaceStudent
+
+    if engine == "ollama" or getattr(chat_model, "openai_api_base", None) is None:
+        raise ValueError(
+            f"tokenizer={tokenizer!r} is for ChatOpenAI with the base_url of a server that takes "
+            f"token ids, not for {type(chat_model).__name__} with engine={engine!r}; leave "
+            "tokenizer out"
+        )
+    given = {ours: getattr(chat_model, theirs, None) for ours, theirs in _CLIENT_FIELDS.items()}
+    if isinstance(given["stop"], str):
+        given["stop"] = [given["stop"]]
+    told = {name: value for name, value in given.items() if value is not None}
+    return HuggingFaceStudent(model=tokenizer, backend=engine, **told)
 
 
 class _Echo:

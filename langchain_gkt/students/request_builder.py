@@ -113,6 +113,9 @@ class RequestBuilder:
             # A grammar ends its text itself; a stop string must not cut a tool call or reasoning.
             stop=() if constraint or self._stops_itself(settings) else stop,
             constraint=constraint,
+            schema=None
+            if begun or not settings.response_format or settings.required_tool
+            else schema_in(settings.response_format),
             keep_special=constraint is None
             and keeps_marks(engine.tokenizer, self.prompts.template),
             seam=seam,

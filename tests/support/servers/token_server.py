@@ -23,9 +23,9 @@ ADDRESS = "http://student.test/v1"
 class TokenServer:
     """Answers as one kind of server.
 
-    ``faults`` are taken one for each completion request: an exception to raise, a status to answer,
-    or a number of events after which the connection breaks. ``ends`` and ``seen`` say what was sent;
-    ``dropped`` counts streams that were closed before their end. ``gate`` holds tokens back.
+    ``faults`` are taken one for each completion request: an exception to raise, a response to give,
+    or a number of events after which the connection breaks. ``dropped`` counts streams that were
+    closed before their end. ``gate`` holds tokens back.
     """
 
     model: Any
@@ -112,7 +112,11 @@ class TokenServer:
         return found if count > 1 else found[0]
 
     def _event(
-        self, new: list[int], log_probs: list[float], reason: str | None, shown: list[int],
+        self,
+        new: list[int],
+        log_probs: list[float],
+        reason: str | None,
+        shown: list[int],
         index: int = 0,
     ) -> dict:
         ends = {self.tokenizer.eos_token_id}
@@ -127,7 +131,7 @@ class TokenServer:
             about = {
                 "completion_tokens": len(shown),
                 "finish_reason": reason and {"type": reason},
-                "output_token_logprobs": [[one, token, None] for one, token in zip(log_probs, new)],
+                "output_token_logprobs": [[one, 0, None] for one in log_probs],
             }
             return {"text": text, "output_ids": [*shown], "meta_info": about, "index": index}
         event = {"content": text, "tokens": new, "tokens_predicted": len(shown), "index": index}

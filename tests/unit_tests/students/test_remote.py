@@ -43,3 +43,28 @@ async def test_what_llama_server_sends_back_is_dropped(reply) -> None:
     assert student.invoke("2 + 3?").content == reply
     assert "".join(chunk.text for chunk in student.stream(messages)) == new
     assert "".join([chunk.text async for chunk in student.astream(messages)]) == new
+
+
+def test_a_tokenizer_makes_it_a_student_of_token_ids(monkeypatch) -> None:
+    made = {}
+
+    class Student:
+        def __init__(self, **fields) -> None:
+            made.update(fields)
+
+    monkeypatch.setattr("langchain_gkt.students.huggingface.HuggingFaceStudent", Student)
+    client = CLIENT.model_copy(update={"temperature": 0.5, "max_tokens": 9, "stop": "END"})
+    remote_student(client, "vllm", tokenizer="some/model")
+    assert made.pop("api_key").get_secret_value() == "x"
+    assert made == {
+        "model": "some/model",
+        "backend": "vllm",
+        "base_url": "http://127.0.0.1:1/v1",
+        "served_model_name": "m",
+        "temperature": 0.5,
+        "max_tokens": 9,
+        "stop": ["END"],
+    }
+    for model, engine in ((CLIENT, "ollama"), (FakeListChatModel(responses=["x"]), "vllm")):
+        with pytest.raises(ValueError, match="leave tokenizer out"):
+            remote_student(model, engine, tokenizer="some/model")

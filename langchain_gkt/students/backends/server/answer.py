@@ -86,7 +86,7 @@ class AnswerWriter:
         self._constraint = given if isinstance(given, TextConstraint) else None
         self._written: list[int] = []
         self._banned: list[int] = []  # what the constraint refused as the next token
-        self._choose_again = self._finished = False
+        self._choose_again = self._finished = self._refused_schema = False
         self._requests = 0
 
     async def write(self) -> None:
@@ -108,6 +108,7 @@ class AnswerWriter:
                 await asyncio.sleep(RETRY_SECONDS * 2 ** (failures - 1))
 
     async def _go_on(self) -> None:
+        request = self._state.request
         allowed = self._allowed()
         if allowed is not None and not allowed:
             raise StudentError(_FORBIDDEN)
@@ -116,13 +117,23 @@ class AnswerWriter:
             return
         ask = self._ask()
         if allowed is None:
-            await self._ask_for(ask)
+            # Its grammars begin with an answer; one of ours goes on from anywhere.
+            schema = None if self._written or self._refused_schema else request.schema
+            await self._ask_freely(replace(ask, schema=schema))
         elif len(allowed) <= self._most_allowed:
             await self._ask_for(replace(ask, max_tokens=1, stream=False, allowed=allowed))
         else:
             spells = self._rest.decode() if self._rest else ""
             narrowed = replace(ask, spells=spells, banned=tuple(self._banned))
             await self._ask_for(replace(narrowed, max_tokens=1, stream=False))
+
+    async def _ask_freely(self, ask: Ask) -> None:
+        try:
+            await self._ask_for(ask)
+        except StudentError as error:
+            if ask.schema is None or error.status not in (400, 422):
+                raise
+            self._refused_schema = True  # ours knows more of them
 
     def _allowed(self) -> list[int] | None:
         """Return the tokens that may come next; None if the server may choose freely."""
@@ -174,7 +185,9 @@ class AnswerWriter:
             raise Unreachable("the server ended the answer in its middle")
         if reason not in ("stop", "length"):
             raise StudentError(f"the server ended the answer with finish_reason={reason!r}")
-        if not self._finished and not is_single and not self._choose_again:  # half a character, or a limit of the server's
+        if (
+            not self._finished and not is_single and not self._choose_again
+        ):  # half a character, or a limit of the server's
             self._state.finish(reason)
             self._finished = True
 
@@ -198,4 +211,3 @@ class AnswerWriter:
             self._rest = self._rest[len(self._spelling.of(taken)) :]
         self._finished = self._state.append(taken, {*self._end_ids, _NO_ID})
         return not self._finished and not was_held and taken == token
-

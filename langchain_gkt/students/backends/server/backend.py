@@ -1,4 +1,4 @@
-"""A model behind a server as a student's engine: the backends ``vllm``, ``sglang``, ``llama-server``.
+"""A model behind a server as a student's engine, for all kinds of servers.
 
 Templates, control tokens, seams, stop strings, schemas and truncation stay the student's own: the
 server is sent token ids and gives token ids.
@@ -28,6 +28,7 @@ from langchain_gkt.students.backends.server.checks import checked_model, load_to
 from langchain_gkt.students.backends.server.connection import Connection
 from langchain_gkt.students.backends.server.dialects import Ask, Reply, dialect_of
 from langchain_gkt.students.backends.server.loop import LoopThread
+from langchain_gkt.students.backends.server.samples import may_share, shared_replies
 from langchain_gkt.students.backends.source import ModelSource
 from langchain_gkt.students.engine.context_window import ContextWindow
 from langchain_gkt.students.engine.delivery import Deliver, areceive, receive
@@ -37,7 +38,12 @@ from langchain_gkt.students.engine.request_state import RequestState
 from langchain_gkt.students.engine.requests.detokenizer import Detokenizer
 from langchain_gkt.students.engine.requests.request import Request, TokenChunk
 from langchain_gkt.students.engine.token_healing import Healing, TokenSpelling
-from langchain_gkt.students.protocol import FirstToken, FirstTokenDetail
+from langchain_gkt.students.protocol import (
+    FirstToken,
+    FirstTokenDetail,
+    SampleGroup,
+    sample_group,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -195,9 +201,7 @@ class ServerBackend:
             end_ids=sorted(self.end_ids),
             log_probs=True,
         )
-        replies = await with_retries(
-            self._replies(request.prompt), ask, self._source.max_retries
-        )
+        replies = await with_retries(self._replies(request.prompt), ask, self._source.max_retries)
         told = [log_prob for reply in replies for log_prob in reply.log_probs]
         return [FirstToken(min(1.0, math.exp(log_prob))) for log_prob in told]
 
@@ -250,9 +254,10 @@ class ServerBackend:
             healing=Healing(self.spelling, request.seam) if request.seam else None,
         )
         running: list[asyncio.Task[None]] = []
+        group = sample_group()
 
         def start() -> None:
-            task = loop.create_task(self._answer(state))
+            task = loop.create_task(self._answer(state, group))
             running.append(task)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -268,14 +273,17 @@ class ServerBackend:
             start()
         return cancel
 
-    async def _answer(self, state: RequestState) -> None:
+    async def _answer(self, state: RequestState, group: SampleGroup | None) -> None:
         try:
             await self._await_prefill(state.request.prompt)
+            replies = self._replies(state.request.prompt)
+            if group is not None and may_share(state.request):
+                replies = shared_replies(group, replies)
             writer = AnswerWriter(
                 state,
                 self.spelling if state.request.seam else None,
                 self.end_ids,
-                replies=self._replies(state.request.prompt),
+                replies=replies,
                 most_allowed=self._dialect.most_allowed,
                 retries=self._source.max_retries,
             )
@@ -331,7 +339,10 @@ class _Ahead:
 
     def __init__(self, prompt: list[int]) -> None:
         self.begun = False
-        self.handle = PrefillHandle(prompt, lambda _: self.future.cancel())
+        self.handle = PrefillHandle(prompt, self._close)
+
+    def _close(self, handle: PrefillHandle) -> None:
+        self.future.cancel()
 
 
 def _cancel(task: asyncio.Task[None]) -> None:

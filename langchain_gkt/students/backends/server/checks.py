@@ -1,4 +1,4 @@
-"""What is known of a server before a teacher is paid: is it there, and is it the tokenizer's model?"""
+"""Is a server there, and is its model the tokenizer's? Asked before a teacher is paid."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from langchain_gkt.students.backends.server.connection import Connection
 from langchain_gkt.students.backends.server.dialects import Ask, Dialect
 from langchain_gkt.students.backends.source import ModelSource
 
-_TEXT = "The train to K\u00f6ln leaves at 07:45,\n\tplatform 12. {\"ok\": true}  \u2013 3.5 %"
+_TEXT = 'The train to K\u00f6ln leaves at 07:45,\n\tplatform 12. {"ok": true}  \u2013 3.5 %'
 """Two tokenizers seldom split this alike."""
 _SAMPLES = 3
 
@@ -87,7 +87,8 @@ def _saved_ends(source: ModelSource) -> list[int]:
         return []
     try:
         file = cached_file(
-            str(Path(source.model).expanduser()) if Path(source.model).expanduser().is_dir()
+            str(Path(source.model).expanduser())
+            if Path(source.model).expanduser().is_dir()
             else source.model,
             "generation_config.json",
             _raise_exceptions_for_missing_entries=False,
@@ -95,6 +96,8 @@ def _saved_ends(source: ModelSource) -> list[int]:
         )
         named = json.loads(Path(file).read_text()).get("eos_token_id") if file else None
     except (OSError, ValueError):  # a tokenizer alone has none
+        return []
+    if named is None:
         return []
     return named if isinstance(named, list) else [named]
 
@@ -124,9 +127,7 @@ async def checked_model(
     return ServedModel(dialect.context(card))
 
 
-def _card(
-    connection: Connection, source: ModelSource, response: httpx.Response
-) -> dict[str, Any]:
+def _card(connection: Connection, source: ModelSource, response: httpx.Response) -> dict[str, Any]:
     try:
         cards: list[dict[str, Any]] = response.json()["data"]
         names = [card["id"] for card in cards]

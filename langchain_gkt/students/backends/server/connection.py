@@ -166,7 +166,9 @@ class Connection:
 
     def _failed(self, error: Exception) -> StudentError:
         what = f"{type(error).__name__}: {error}".rstrip(": ")
-        if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
+        if isinstance(error, httpx.TimeoutException) and not isinstance(
+            error, httpx.ConnectTimeout
+        ):
             return StudentError(
                 f"the server at base_url={self.root!r} sent nothing for request_timeout="
                 f"{self._timeout.read:g} seconds ({what})",

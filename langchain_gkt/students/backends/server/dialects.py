@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -34,6 +35,7 @@ class Ask:
         allowed: Tokens among which the first is chosen; empty for all.
         banned: Tokens that are not chosen.
         spells: What the answer's text begins with, if ``allowed`` would be too long.
+        schema: The JSON schema of the whole answer; None for any text.
     """
 
     ids: list[int]
@@ -48,6 +50,7 @@ class Ask:
     allowed: Sequence[int] = ()
     banned: Sequence[int] = ()
     spells: str = ""
+    schema: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +137,8 @@ class VLLM:
             body["logit_bias"] = {str(token): _BANNED for token in ask.banned}
         if ask.spells:
             body["structured_outputs"] = {"regex": literal(ask.spells) + ANY}
+        elif ask.schema is not None:
+            body["structured_outputs"] = {"json": ask.schema}
         return body
 
     def reader(self, ask: Ask) -> Read:
@@ -190,6 +195,8 @@ class SGLang:
             sampling["logit_bias"] = {str(token): amount for token, amount in bias}
         if ask.spells:
             sampling["regex"] = literal(ask.spells) + ANY
+        elif ask.schema is not None:
+            sampling["json_schema"] = json.dumps(ask.schema)
         return {
             "input_ids": ask.ids,
             "sampling_params": sampling,
@@ -268,6 +275,8 @@ class LlamaServer:
             body["n_probs"] = 1
         if bias := _bias(ask):
             body["logit_bias"] = bias
+        elif ask.schema is not None:
+            body["json_schema"] = ask.schema
         return body
 
     def reader(self, ask: Ask) -> Read:
@@ -321,4 +330,9 @@ def dialect_of(name: str, encode: Callable[[str], list[int]]) -> Dialect:
         name: The student's ``backend``.
         encode: Tokenises a text of the answer.
     """
-    return {"vllm": VLLM(), "sglang": SGLang(), "llama-server": LlamaServer(encode)}[name]
+    known: dict[str, Dialect] = {
+        "vllm": VLLM(),
+        "sglang": SGLang(),
+        "llama-server": LlamaServer(encode),
+    }
+    return known[name]

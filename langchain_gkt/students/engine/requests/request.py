@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from langchain_gkt.students.engine.token_healing import Seam
 
@@ -89,6 +89,8 @@ class Request:
         constraint: What the answer may look like; None for anything. It holds the state of
             one answer, so every request needs its own.
         keep_special: Whether control tokens stay in the text.
+        schema: The JSON schema of the whole answer, for servers that hold one by themselves; None
+            if there is none, or a part of the answer is there already.
         seam: How the end of ``answer_prefix`` is written again by the model; None to keep it as it
             is. What is written again is neither shown nor counted.
     """
@@ -101,6 +103,7 @@ class Request:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     constraint: Constraint | None = None
+    schema: dict[str, Any] | None = None
     keep_special: bool = False
     seam: Seam | None = None
 

@@ -17,6 +17,7 @@ from langchain_gkt import HuggingFaceStudent, StudentError
 from langchain_gkt.students.backends.server import SERVER_NAMES
 from langchain_gkt.students.backends.server import backend as server_backend
 from langchain_gkt.students.backends.server.dialects import VLLM, Ask, LlamaServer, SGLang
+from langchain_gkt.students.settings import GenerationSettings
 
 QUESTION = [HumanMessage("What is 3 plus 4?")]
 BEGUN = [*QUESTION, AIMessage("The sum of 3 and")]
@@ -57,6 +58,7 @@ def test_a_seam_is_asked_for_among_its_tokens_and_the_rest_at_once(served, local
     assert len(set(server.sessions[3:])) == 1
 
 
+@pytest.mark.slow
 def test_a_seam_of_many_tokens_is_an_expression(served, local, monkeypatch) -> None:
     monkeypatch.setattr(VLLM, "most_allowed", 1)
     far, server = served()
@@ -74,11 +76,16 @@ def test_a_request_says_how_tokens_are_chosen() -> None:
     body = VLLM().body(drawn, "m")
     assert (body["model"], body["top_k"], body["repetition_penalty"]) == ("m", 0, 1.0)
     assert "seed" not in body  # vLLM's CPU engine dies of it
-    for dialect, place in ((VLLM(), "seed"), (SGLang(), "sampling_seed"), (LlamaServer(list), "seed")):
+    for dialect, place in (
+        (VLLM(), "seed"),
+        (SGLang(), "sampling_seed"),
+        (LlamaServer(list), "seed"),
+    ):
         body = dialect.body(Ask(ids=[1], max_tokens=3, seed=2**32 - 1), "m")
         assert body.get("sampling_params", body)[place] in (0, 2**32 - 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SERVER_NAMES)
 def test_a_stop_string_across_tokens_ends_the_stream(served, local, kind) -> None:
     whole = local.invoke(QUESTION).content
@@ -177,6 +184,31 @@ def test_a_prompt_is_not_read_ahead_for_nothing(served, monkeypatch) -> None:
     assert without.prefill(QUESTION).done
 
 
+@pytest.mark.parametrize("kind", SERVER_NAMES)
+async def test_samples_of_one_question_are_one_request(served, kind) -> None:
+    far, server = served(kind)
+    answers = far.sample(QUESTION, 3, temperature=0.7, max_tokens=4)
+    answers += await far.asample(QUESTION, 3, temperature=0.7, max_tokens=4)
+    assert {answer.usage_metadata["output_tokens"] for answer in answers} == {4}
+    counts = [body.get("n") or body["sampling_params"]["n"] for body in server.asked()]
+    assert counts == [3, 3]
+    far.sample(QUESTION, 2, temperature=0.7, max_tokens=4, seed=5)
+    assert len(server.asked()) == 2 + 2
+
+
+@pytest.mark.slow
+def test_a_server_may_hold_a_whole_schema_itself(served, local) -> None:
+    far, server = served()
+    options = {"response_format": FORMAT, "max_tokens": 19}
+    server.faults.append(httpx.Response(400, json={"error": {"message": "unsupported"}}))
+    assert far.invoke(QUESTION, **options).content == local.invoke(QUESTION, **options).content
+    first, second = server.asked()[:2]
+    assert first["structured_outputs"] == {"json": SCHEMA}
+    assert "structured_outputs" not in second
+    far.invoke([*QUESTION, AIMessage('{"sum": 1')], **options)
+    assert not any("json" in body.get("structured_outputs", ()) for body in server.asked()[2:])
+
+
 def test_an_answer_that_nobody_reads_is_dropped(served) -> None:
     far, server = served()
     chunks = far.stream(QUESTION)
@@ -187,19 +219,21 @@ def test_an_answer_that_nobody_reads_is_dropped(served) -> None:
 
 async def test_on_an_event_loop_there_is_no_thread_and_nothing_is_left_open(served, local) -> None:
     far, server = served()
-    wanted = local.invoke(BEGUN).content
-    messages = far._loader.load()
-    request = messages.build(BEGUN, _settings(far))
+    wanted = local.invoke(BEGUN, max_tokens=6).content
+    settings = GenerationSettings.of_call(far, max_tokens=6)
+    request = far._loader.load().build(BEGUN, settings)
     before = set(threading.enumerate())
 
     async def ask() -> str:
         return "".join([chunk.text async for chunk in far._engine.agenerate(request)])
 
-    assert await asyncio.gather(*[ask() for _ in range(8)]) == [wanted] * 8
+    assert await asyncio.gather(*[ask() for _ in range(3)]) == [wanted] * 3
     assert set(threading.enumerate()) <= before
     chunks = far._engine.agenerate(request)
     await anext(chunks)
     await chunks.aclose()
+    for _ in range(1000):
+        await asyncio.sleep(0)
     assert server.dropped == 1
     pools = far._engine._connection._pools
 
@@ -209,12 +243,6 @@ async def test_on_an_event_loop_there_is_no_thread_and_nothing_is_left_open(serv
     await asyncio.to_thread(elsewhere)
     assert asyncio.get_running_loop() in pools
     assert not [loop for loop in pools if loop.is_closed()]
-
-
-def _settings(student):
-    from langchain_gkt.students.settings import GenerationSettings
-
-    return GenerationSettings.of_call(student)
 
 
 def test_closing_ends_what_runs(served) -> None:

@@ -28,7 +28,7 @@ def test_an_address_and_a_backend_belong_together(pair) -> None:
 
 
 def test_a_wrong_key_is_refused(served) -> None:
-    with pytest.raises(ValueError, match="api_key is missing.*401: Unauthorized"):
+    with pytest.raises(ValueError, match=r"api_key is missing.*401: Unauthorized"):
         served(server={"key": "right"})
     with pytest.raises(ValueError, match="api_key is wrong") as refused:
         served(server={"key": "right"}, api_key="false")
@@ -39,7 +39,7 @@ def test_a_wrong_key_is_refused(served) -> None:
 
 
 def test_another_model_is_refused(served, tmp_path, pair) -> None:
-    with pytest.raises(ValueError, match="served_model_name='x' is not there: .* has tiny"):
+    with pytest.raises(ValueError, match=r"served_model_name='x' is not there: .* has tiny"):
         served(served_model_name="x")
     with pytest.raises(ValueError, match=r"is not the tokenizer of .*splits a text"):
         served(server={"splits": [1, 2, 3]})

@@ -1,0 +1,102 @@
+"""Several answers to one question as one HTTP request, as votes need them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
+from dataclasses import replace
+
+from langchain_gkt.students.backends.server.dialects import Ask, Reply
+from langchain_gkt.students.engine.requests.request import Request
+from langchain_gkt.students.protocol import SampleGroup
+
+Replies = Callable[[Ask], AsyncGenerator[Reply, None]]
+
+_GATHER_SECONDS = 0.05
+"""How long the first of several answers waits for the others, which come from other threads."""
+
+
+def may_share(request: Request) -> bool:
+    """Whether an answer can be written in one request with others to its question.
+
+    Args:
+        request: What is asked. Seams and constraints need requests of their own; so do stop
+            strings, which end each answer elsewhere.
+    """
+    is_drawn = request.temperature > 0 and request.seed is None
+    return is_drawn and not request.seam and not request.constraint and not request.stop
+
+
+def shared_replies(group: SampleGroup, replies: Replies) -> Replies:
+    """Return what gives each answer of a group its part of one request.
+
+    An answer that comes too late, or is asked for again, has a request of its own.
+
+    Args:
+        group: The answers that belong together.
+        replies: Sends a request.
+    """
+    if group.shared is None:
+        group.shared = _Shared(group.size, replies)
+    shared: _Shared = group.shared
+    if (index := shared.join()) is None:
+        return replies
+    used = False
+
+    async def take(ask: Ask) -> AsyncGenerator[Reply, None]:
+        nonlocal used
+        if used:
+            async with aclosing(replies(ask)) as own:
+                async for reply in own:
+                    yield reply
+            return
+        used = True
+        for reply in await shared.replies_of(index, ask):
+            yield reply
+
+    return take
+
+
+class _Shared:
+    """One request for several answers; all of them are written on one event loop."""
+
+    def __init__(self, size: int, replies: Replies) -> None:
+        self._size, self._send = size, replies
+        self._joined = self._waiting = 0
+        self._full = asyncio.Event()
+        self._work: asyncio.Task[dict[int, list[Reply]]] | None = None
+        self._is_sent = False
+
+    def join(self) -> int | None:
+        """Return the number of one more answer; None if the request is on its way."""
+        if self._is_sent:
+            return None
+        self._joined += 1
+        if self._joined == self._size:
+            self._full.set()
+        return self._joined - 1
+
+    async def replies_of(self, index: int, ask: Ask) -> list[Reply]:
+        """Return what belongs to one answer; the request is dropped if nobody waits for it."""
+        if self._work is None:
+            self._work = asyncio.create_task(self._ask(ask))
+        self._waiting += 1
+        try:
+            return (await asyncio.shield(self._work))[index]
+        finally:
+            self._waiting -= 1
+            if not self._waiting and not self._work.done():
+                self._work.cancel()
+
+    async def _ask(self, ask: Ask) -> dict[int, list[Reply]]:
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._full.wait(), _GATHER_SECONDS)
+        self._is_sent = True
+        found: dict[int, list[Reply]] = defaultdict(list)
+        whole = replace(ask, samples=self._joined, stream=False)
+        async with aclosing(self._send(whole)) as got:
+            async for reply in got:
+                found[reply.index].append(reply)
+        return found
