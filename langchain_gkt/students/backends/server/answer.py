@@ -121,11 +121,12 @@ class AnswerWriter:
             schema = None if self._written or self._refused_schema else request.schema
             await self._ask_freely(replace(ask, schema=schema))
         elif len(allowed) <= self._most_allowed:
-            await self._ask_for(replace(ask, max_tokens=1, stream=False, allowed=allowed))
+            one = replace(ask, max_tokens=1, stream=False, allowed=allowed)
+            await self._ask_for(one, held=True)
         else:
             spells = self._rest.decode() if self._rest else ""
             narrowed = replace(ask, spells=spells, banned=tuple(self._banned))
-            await self._ask_for(replace(narrowed, max_tokens=1, stream=False))
+            await self._ask_for(replace(narrowed, max_tokens=1, stream=False), held=True)
 
     async def _ask_freely(self, ask: Ask) -> None:
         try:
@@ -166,10 +167,15 @@ class AnswerWriter:
             stream=state.stream or self._constraint is not None or bool(request.stop),
         )
 
-    async def _ask_for(self, ask: Ask) -> None:
-        """Send a request and take its tokens, until it ends or one is refused."""
+    async def _ask_for(self, ask: Ask, *, held: bool = False) -> None:
+        """Send a request and take its tokens, until it ends or one is refused.
+
+        Args:
+            ask: The request.
+            held: Whether it is for one token only, after which the answer goes on.
+        """
         reason: str | None = None
-        is_single = ask.max_tokens == 1
+        is_stopped = False
         async with aclosing(self._replies(ask)) as replies:
             async for reply in replies:
                 reason = reply.finish_reason
@@ -180,14 +186,14 @@ class AnswerWriter:
                     if self._state.is_cancelled or not self._take(token):
                         if reason is None:
                             return  # which drops the request
+                        is_stopped = True
                         break  # what is left of the reply is read, so that its connection is kept
         if reason is None:
             raise Unreachable("the server ended the answer in its middle")
         if reason not in ("stop", "length"):
             raise StudentError(f"the server ended the answer with finish_reason={reason!r}")
-        if (
-            not self._finished and not is_single and not self._choose_again
-        ):  # half a character, or a limit of the server's
+        if not held and not is_stopped:
+            # It ends in half a character, or the server has a limit of its own.
             self._state.finish(reason)
             self._finished = True
 
