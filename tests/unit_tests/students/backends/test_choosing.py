@@ -52,8 +52,8 @@ def test_the_faster_way_is_named_once(installed) -> None:
 
 def test_what_cannot_be_had_names_the_field_and_the_mend(installed) -> None:
     installed()
-    with pytest.raises(ValueError, match="backend='vllm' is unknown; take one of auto"):
-        choose_backend("a", "vllm")
+    with pytest.raises(ValueError, match="backend='tgi' is unknown; take one of auto"):
+        choose_backend("a", "tgi")
     with pytest.raises(ValueError, match=r"runs GGUF files, and model='a' is none"):
         choose_backend("a", "llamacpp")
     with pytest.raises(ImportError, match=r"langchain-gkt\[llamacpp\]"):
