@@ -213,6 +213,11 @@ class GrammarConstraint:
         return [int(token) for token in np.flatnonzero(allowed_tokens(self._matcher))]
 
     @property
+    def forced(self) -> list[int]:
+        """The tokens that have to come next, if the grammar leaves no choice of text."""
+        return [] if self._rest else list(self._matcher.compute_ff_tokens())
+
+    @property
     def may_end(self) -> bool:
         """Whether what is written is a whole answer."""
         return not self._rest and bool(self._matcher.is_accepting())

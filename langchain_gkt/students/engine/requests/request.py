@@ -50,6 +50,11 @@ class TextConstraint(Constraint, Protocol):
         ...
 
     @property
+    def forced(self) -> list[int]:
+        """The tokens that have to come next, if there is no choice of text; else none."""
+        ...
+
+    @property
     def may_end(self) -> bool:
         """Whether what is written is a whole answer."""
         ...

@@ -69,7 +69,7 @@ def server(monkeypatch, pair):
 
 def test_it_is_chosen_and_asked_like_any_other(server, pair) -> None:
     assert server.backend_reason == "a server: the model is an address"
-    with pytest.raises(ValueError, match="take one of auto, torch, llamacpp, openvino, .*server"):
+    with pytest.raises(ValueError, match=r"take one of auto, torch, llamacpp, openvino, .*server"):
         HuggingFaceStudent(model=ADDRESS, backend="tgi")
     with pytest.raises(ValueError, match="takes an address"):
         HuggingFaceStudent(model="some/folder", backend="server")
