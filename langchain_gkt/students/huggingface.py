@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 from langchain_gkt.errors import ConfigurationError, StudentError, refuse_unknown, wrap_errors
 from langchain_gkt.structured_output.schema import Method, bind_schema
 from langchain_gkt.structured_output.tools import AnyTool, ToolChoice, in_openai_form
-from langchain_gkt.students.backends.protocol import Backend, PrefillHandle
+from langchain_gkt.students.backends.protocol import Backend, PrefillHandle, RemoteBackend
 from langchain_gkt.students.backends.source import ModelSource
 from langchain_gkt.students.batching import InterruptibleChatModel, with_max_concurrency
 from langchain_gkt.students.generation import Generation
@@ -271,8 +271,8 @@ class HuggingFaceStudent(Student, ServerFields, InterruptibleChatModel):
 
     @property
     def names_weights(self) -> bool:
-        """Always: the cache key holds a digest of the weights."""
-        return True
+        """Whether the cache key holds a digest of the weights, which no server tells."""
+        return not isinstance(self._engine, RemoteBackend)
 
     @property
     def filters_reasoning(self) -> bool:

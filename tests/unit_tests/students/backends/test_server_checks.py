@@ -36,6 +36,7 @@ def test_a_wrong_key_is_refused(served) -> None:
     student, _ = served(server={"key": "right"}, api_key="right")
     assert "right" not in repr(student) + str(student._identifying_params)
     assert student.invoke("Hi.", max_tokens=2).text
+    assert not student.names_weights  # new ones may come under the same name
 
 
 def test_another_model_is_refused(served, tmp_path, pair) -> None:
