@@ -94,7 +94,7 @@ def test_engines(world, monkeypatch) -> None:
     ends = {tokenizer.eos_token_id}
     monkeypatch.setattr(server_backend, "load_tokenizer", lambda source: (tokenizer, ends))
     student = run_page("engines.md", at_least=2)["student"]
-    assert len(server.bodies) == 3  # the first of the page was checked
+    assert len(server.bodies) == 4  # the first of the page was checked
     assert student.chat_model.extra_body["continue_final_message"] is True
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ class TokenServer:
     name: str = "tiny"
     context: int = 512
     masks: bool = True
+    matches: bool = True
     tells_ids: bool = True
     splits: Any = None
     bodies: list[dict] = field(default_factory=list)
@@ -50,7 +52,7 @@ class TokenServer:
 
     def asked(self) -> list[dict]:
         """Return the requests behind those that check the server."""
-        return self.bodies[3:]
+        return self.bodies[4:]
 
     async def handle(self, request: httpx.Request) -> httpx.Response:
         if not self.is_up:
@@ -148,6 +150,10 @@ class TokenServer:
         )
         regex = sampling.get("regex") or (body.get("structured_outputs") or {}).get("regex", "")
         rest = regex.removesuffix(r"[\s\S]*").replace("\\", "")
+        if grammar := body.get("grammar"):
+            escaped = grammar.split('"')[1]
+            rest = re.sub(r"\\x(..)", lambda one: chr(int(one[1], 16)), escaped)
+        rest = rest if self.matches else ""
         bias = sampling.get("logit_bias") or {}
         pairs = bias.items() if isinstance(bias, dict) else bias
         allowed = body.get("allowed_token_ids")

@@ -1,14 +1,14 @@
 """One answer of a server, which writes freely; where it may not, it is asked token by token.
 
-The logits stay at the server. What they would be masked for (the seam to a begun answer, a
-constraint) is asked for as single tokens among those that are allowed. The choice is that of
-masked logits. All else is one request.
+The logits stay at the server. The seam to a begun answer is a regular expression that its text has
+to match. What a constraint refuses is asked for again, as one token among those that it allows. The
+choice is that of masked logits.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -64,6 +64,7 @@ class AnswerWriter:
         end_ids: set[int],
         *,
         replies: Replies,
+        marks: Sequence[str],
         most_allowed: int,
         retries: int,
     ) -> None:
@@ -74,12 +75,13 @@ class AnswerWriter:
             spelling: What tokens spell; None if the request has no seam.
             end_ids: Ids that end an answer.
             replies: Sends requests to the server.
+            marks: The added tokens, as texts.
             most_allowed: Most tokens that a request may allow by name.
             retries: How often a request is sent again whose connection failed.
         """
         request = state.request
         self._state, self._spelling, self._replies = state, spelling, replies
-        self._most_allowed, self._retries = most_allowed, retries
+        self._marks, self._most_allowed, self._retries = marks, most_allowed, retries
         self._end_ids, self._end = end_ids, min(end_ids, default=_NO_ID)
         self._rest = request.seam.spelled if request.seam else b""
         given = request.constraint
@@ -111,6 +113,10 @@ class AnswerWriter:
         request = self._state.request
         if self._choose_again and self._take_forced():
             return
+        if self._rest and self._constraint is None and not self._written and self._is_plain():
+            # One request: a second one would read the end of the prompt again.
+            await self._ask_for(replace(self._ask(), spells=self._rest.decode()))
+            return
         allowed = self._allowed()
         if allowed is not None and not allowed:
             raise StudentError(_FORBIDDEN)
@@ -129,6 +135,11 @@ class AnswerWriter:
             spells = self._rest.decode() if self._rest else ""
             narrowed = replace(ask, spells=spells, banned=tuple(self._banned))
             await self._ask_for(replace(narrowed, max_tokens=1, stream=False), held=True)
+
+    def _is_plain(self) -> bool:
+        """Whether no control token's name could stand where the seam is spelled."""
+        text = self._rest.decode()
+        return not any(mark.startswith(text) or text.startswith(mark) for mark in self._marks)
 
     def _take_forced(self) -> bool:
         """Take what the grammar spells out itself, which saves a request for each token."""
@@ -219,11 +230,10 @@ class AnswerWriter:
                 self._banned.append(token)
                 return False
             taken = constraint.take(token)
-        was_held = bool(self._rest) or self._choose_again
         self._choose_again = False
         self._banned.clear()
         self._written.append(taken)
         if self._rest and self._spelling is not None:
             self._rest = self._rest[len(self._spelling.of(taken)) :]
         self._finished = self._state.append(taken, {*self._end_ids, _NO_ID})
-        return not self._finished and not was_held and taken == token
+        return not self._finished and taken == token

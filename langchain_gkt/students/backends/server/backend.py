@@ -110,6 +110,11 @@ class ServerBackend:
         """What its tokens spell; read from the vocabulary at first use."""
         return TokenSpelling(self.tokenizer, self.vocabulary)
 
+    @cached_property
+    def _marks(self) -> list[str]:
+        added = self.tokenizer.added_tokens_decoder.values()
+        return [token.content for token in added if token.content.strip()]
+
     @property
     def repeatable(self) -> Literal["never"]:
         """``never``: the batch and the prefix cache of a server change the last digits."""
@@ -284,6 +289,7 @@ class ServerBackend:
                 self.spelling if state.request.seam else None,
                 self.end_ids,
                 replies=replies,
+                marks=self._marks,
                 most_allowed=self._dialect.most_allowed,
                 retries=self._source.max_retries,
             )

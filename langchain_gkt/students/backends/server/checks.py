@@ -187,6 +187,17 @@ async def _try_tokens(
         text, ours = "".join(reply.text for reply in got), tokenizer.decode([token])
         if text.strip() != ours.strip():
             raise _other_model(connection, source, f"token {token} is {text!r}, here {ours!r}")
+    word = tokenizer.decode(ids[:1])
+    ask = Ask(ids=prompt, max_tokens=1, spells=word)
+    async with aclosing(connection.replies(ask)) as replies:
+        text = "".join([reply.text async for reply in replies])
+    if not text or not (text.startswith(word) or word.startswith(text)):
+        raise StudentError(
+            f"the server at base_url={connection.root!r} wrote {text!r} where it was told to begin "
+            f"with {word!r}: it does not know structured_outputs (regex, or a grammar)",
+            hint=f"use a newer server of the kind backend={source.backend!r}; or remote_student "
+            "without tokenizer=",
+        )
 
 
 def _rare_tokens(tokenizer: Any) -> list[int]:

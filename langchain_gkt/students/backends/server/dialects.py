@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ from langchain_gkt.students.backends.openvino.regex import ANY, literal
 
 _MOST_LISTED = 1024
 """vLLM's newer GPU runner takes no more allowed token ids than this."""
+_ESCAPED = re.compile(r"[\x00-\x1f\x7f\"\\]")  # in a literal of llama.cpp's grammars
 _BANNED = -100.0
 _LIFTED = 500.0
 """More than any two logits differ by; few enough that their differences keep their digits."""
@@ -34,7 +36,7 @@ class Ask:
         log_probs: Whether their log-probabilities are wanted.
         allowed: Tokens among which the first is chosen; empty for all.
         banned: Tokens that are not chosen.
-        spells: What the answer's text begins with, if ``allowed`` would be too long.
+        spells: What the answer's text begins with.
         schema: The JSON schema of the whole answer; None for any text.
     """
 
@@ -275,6 +277,9 @@ class LlamaServer:
             body["n_probs"] = 1
         if bias := _bias(ask):
             body["logit_bias"] = bias
+        if ask.spells:
+            escaped = _ESCAPED.sub(lambda one: f"\\x{ord(one[0]):02x}", ask.spells)
+            body["grammar"] = f'root ::= "{escaped}" [^\\x00]*'
         elif ask.schema is not None:
             body["json_schema"] = ask.schema
         return body

@@ -48,22 +48,31 @@ def test_a_schema_holds_an_answer_as_torch_holds_it(served, local, kind, begun) 
     assert found.usage_metadata == wanted.usage_metadata
 
 
-def test_a_seam_is_asked_for_among_its_tokens_and_the_rest_at_once(served, local) -> None:
+def test_a_seam_is_an_expression_and_takes_no_request_of_its_own(served, local) -> None:
     far, server = served()
     assert far.invoke(BEGUN).content == local.invoke(BEGUN).content
+    (body,) = server.asked()
+    assert body["structured_outputs"] == {"regex": r" and[\s\S]*"}
+
+
+def test_a_seam_that_begins_a_control_token_is_chosen_among_tokens_of_text(served, local) -> None:
+    far, server = served()
+    begun = [*QUESTION, AIMessage("a <")]
+    assert far.invoke(begun, max_tokens=4).content == local.invoke(begun, max_tokens=4).content
     *held, rest = server.asked()
-    assert {(one["max_tokens"], one["stream"]) for one in held} == {(1, False)}
+    assert {(one["max_tokens"], one["stream"]) for one in held} <= {(1, False)}
     assert all(1 < len(one["allowed_token_ids"]) <= 1024 for one in held)
     assert "allowed_token_ids" not in rest
-    assert len(set(server.sessions[3:])) == 1
+    assert "structured_outputs" not in rest
+    assert len(set(server.sessions[4:])) == 1
 
 
 @pytest.mark.slow
-def test_a_seam_of_many_tokens_is_an_expression(served, local, monkeypatch) -> None:
-    monkeypatch.setattr(VLLM, "most_allowed", 1)
+def test_more_tokens_than_may_be_named_are_told_by_what_they_are_not(
+    served, local, monkeypatch
+) -> None:
     far, server = served()
-    assert far.invoke(BEGUN).content == local.invoke(BEGUN).content
-    assert server.asked()[0]["structured_outputs"] == {"regex": r" and[\s\S]*"}
+    monkeypatch.setattr(VLLM, "most_allowed", 1)
     object_begun = [*QUESTION, AIMessage('{"sum": 1')]
     options = {"response_format": FORMAT, "max_tokens": 12}
     wanted = local.invoke(object_begun, **options).content
@@ -169,7 +178,7 @@ def test_a_prompt_is_read_ahead_and_its_request_waits(served, monkeypatch) -> No
         asking.join(60)
     ahead, answer = server.asked()
     assert (ahead["max_tokens"], ahead["prompt"]) == (1, answer["prompt"])
-    assert len(set(server.sessions[3:])) == 1
+    assert len(set(server.sessions[4:])) == 1
 
 
 def test_a_prompt_is_not_read_ahead_for_nothing(served, monkeypatch) -> None:
@@ -281,7 +290,7 @@ def test_it_can_be_pickled_and_asks_the_server_again(served) -> None:
     far, server = served()
     again = pickle.loads(pickle.dumps(far))
     assert again.invoke(QUESTION, max_tokens=3).text
-    assert len(server.bodies) == 2 * 3 + 1
+    assert len(server.bodies) == 2 * 4 + 1
     again.close()
 
 

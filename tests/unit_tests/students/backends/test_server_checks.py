@@ -65,6 +65,12 @@ def test_a_server_that_cannot_hold_a_seam_is_refused(served, kind) -> None:
         served(kind, server={"masks": False})
 
 
+@pytest.mark.parametrize("kind", ["vllm", "llama-server"])
+def test_a_server_without_expressions_is_refused(served, kind) -> None:
+    with pytest.raises(StudentError, match="does not know structured_outputs"):
+        served(kind, server={"matches": False})
+
+
 def test_a_server_that_gives_no_ids_is_refused(served) -> None:
     with pytest.raises(StudentError, match="gives no token ids back"):
         served(server={"tells_ids": False})
