@@ -19,11 +19,11 @@ from langchain_gkt.structured_output.tools import AnyTool, ToolChoice, in_openai
 from langchain_gkt.students.backends.protocol import Backend, PrefillHandle, RemoteBackend
 from langchain_gkt.students.backends.source import ModelSource
 from langchain_gkt.students.batching import InterruptibleChatModel, with_max_concurrency
+from langchain_gkt.students.engine_fields import EngineFields
 from langchain_gkt.students.generation import Generation
 from langchain_gkt.students.loading import StudentLoader, name_of
 from langchain_gkt.students.profile import student_profile
 from langchain_gkt.students.protocol import FirstToken, FirstTokenDetail, Student
-from langchain_gkt.students.server_fields import ServerFields
 from langchain_gkt.students.settings import (
     NO_PLACE_FOR_TOOLS,
     SAMPLING,
@@ -38,7 +38,7 @@ _ANSWER_FIELDS = (*SAMPLING, "stop", "dtype", "on_long_prompt")
 _LATER_FIELDS = ("allowed_added_tokens", "chat_template_kwargs")
 
 
-class HuggingFaceStudent(Student, ServerFields, InterruptibleChatModel):
+class HuggingFaceStudent(Student, EngineFields, InterruptibleChatModel):
     """A local Hugging Face model that continues answers.
 
     A trailing AIMessage is the beginning of the model's own answer; only what follows is
@@ -70,27 +70,6 @@ class HuggingFaceStudent(Student, ServerFields, InterruptibleChatModel):
     """Seed of every call's own generator; None for a fresh one each call."""
     stop: list[str] | None = None
     """Strings that end an answer when a call names none."""
-    device: str | None = None
-    """Device to load the model on, such as ``cpu`` or ``cuda:0``; None for the CPU."""
-    device_map: Any = None
-    """How to spread a model over devices, as ``from_pretrained`` of transformers takes it (needs
-    accelerate); None for one device. Only for torch."""
-    dtype: str = "auto"
-    """Weights' type: ``auto`` as saved (float16 becomes float32 on a CPU), a torch name, or
-    ``int8`` for a CPU, which is quicker and a little less exact. For OpenVINO the type it
-    computes in: ``auto`` is its choice."""
-    backend: str = "auto"
-    """The engine that runs the model, such as ``torch``; ``auto`` becomes the chosen one."""
-    max_batch_size: int = 16
-    """Most answers that are written at the same time; more wait in order."""
-    max_queue: int = 1024
-    """Most requests that wait; one more is refused with a StudentError."""
-    kv_tokens: int | None = None
-    """Most tokens of KV cache, padding included; None for 2 GiB of them (at least a context)."""
-    prefix_cache_bytes: int = 256 * 2**20
-    """Most bytes of KV cache kept of prompts for those that begin alike; 0 for none."""
-    threads: int | None = None
-    """Threads that compute; None for torch's number."""
     streaming: bool | None = None
     """True has ``invoke`` hand tokens to listening handlers; False keeps ``stream`` from it."""
     on_long_prompt: OnLongPrompt = "raise"
