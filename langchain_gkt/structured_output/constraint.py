@@ -57,7 +57,7 @@ class GrammarTokenizer:
 
     def matcher(self, grammar: str) -> llguidance.LLMatcher:
         """Return the state of a text that has not begun."""
-        # Errors are asked for with get_error(); the engine would print them on stderr, too.
+        # Errors are asked for with get_error(). The engine would print them on stderr, too.
         return llguidance.LLMatcher(self.tokens, grammar, log_level=0)
 
     def spell(self, data: bytes) -> list[int]:
@@ -90,7 +90,7 @@ class GrammarTokenizer:
         """Return tokens that bring a text to its end, few rather than many.
 
         Args:
-            matcher: The text's state; it is not changed.
+            matcher: The text's state. It is not changed.
             rest: Bytes that the grammar allows next, and that come first.
 
         Returns:
@@ -150,10 +150,10 @@ class GrammarConstraint:
             begun: The part of the answer that is already written.
             max_tokens: Tokens that are left for the rest. If ``begun`` cannot be finished with
                 them, it gets as many as it needs: see the attribute of that name.
-            spelled: The end of ``begun``, in bytes, if the first tokens spell it again; the
+            spelled: The end of ``begun``, in bytes, if the first tokens spell it again. The
                 logits then leave them no choice but that.
             spelled_tokens: Tokens there are for that, beside ``max_tokens``.
-            may_be_cut: Whether the limit may end the answer in its midst; no room is kept then.
+            may_be_cut: Whether the limit may end the answer in its midst. No room is kept then.
 
         Raises:
             ValueError: If the prefix breaks the grammar, or no whole answer fits or ends.

@@ -34,7 +34,7 @@ class EngineFields(BaseModel):
     """Threads that compute; None for torch's number."""
     base_url: str | None = None
     """Address of the server that runs the model, such as ``http://127.0.0.1:8000/v1``. ``model``
-    is then the folder or hub id of its tokenizer; no weights are loaded."""
+    is then the folder or hub id of its tokenizer. No weights are loaded."""
     api_key: SecretStr | None = Field(default=None, repr=False)
     """The server's key, if it wants one."""
     served_model_name: str | None = None

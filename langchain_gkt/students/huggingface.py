@@ -41,7 +41,7 @@ _LATER_FIELDS = ("allowed_added_tokens", "chat_template_kwargs")
 class HuggingFaceStudent(Student, EngineFields, InterruptibleChatModel):
     """A local Hugging Face model that continues answers.
 
-    A trailing AIMessage is the beginning of the model's own answer; only what follows is
+    A trailing AIMessage is the beginning of the model's own answer. Only what follows is
     returned. Decoder-only and encoder-decoder models work, with a chat template or without
     (then one message is the prompt as written, and several become Q/A text).
 
@@ -282,7 +282,7 @@ class HuggingFaceStudent(Student, EngineFields, InterruptibleChatModel):
             tools: Tools in any form LangChain knows.
             tool_choice: ``auto``, ``none``, ``any`` (or ``required``, True), or a tool's name.
                 A tool that must be called is held to its schema (extra ``structured``).
-            strict: Accepted for compatibility; ``tool_choice`` decides.
+            strict: Accepted for compatibility. ``tool_choice`` decides.
             **kwargs: Further arguments of each call.
 
         Returns:
@@ -312,7 +312,7 @@ class HuggingFaceStudent(Student, EngineFields, InterruptibleChatModel):
             include_raw: Whether to return ``raw``, ``parsed`` and ``parsing_error``.
             method: ``json_schema`` or ``json_mode``, which are the same here, or
                 ``function_calling``, for a template that knows tools.
-            strict: Accepted for compatibility; the answer always keeps to the schema.
+            strict: Accepted for compatibility. The answer always keeps to the schema.
             **kwargs: Further arguments of each call.
 
         Returns:

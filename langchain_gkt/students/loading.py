@@ -79,7 +79,7 @@ class StudentLoader:
 
         Args:
             name: Its folder or hub id.
-            student: The student that is called; the other has its settings.
+            student: The student that is called. The other has its settings.
 
         Raises:
             StudentError: If this student is closed, also if that happens meanwhile.

@@ -28,7 +28,7 @@ class FirstToken(NamedTuple):
 
     Attributes:
         probability: How likely the token was.
-        entropy: Entropy in nats of the distribution it was chosen from; None if unknown.
+        entropy: Entropy in nats of the distribution it was chosen from. None if unknown.
     """
 
     probability: float
@@ -206,7 +206,7 @@ class Student:
         answer each time.
 
         Args:
-            messages: The conversation; a trailing AIMessage is the beginning of each answer.
+            messages: The conversation. A trailing AIMessage is the beginning of each answer.
             samples: How many answers.
             config: The config of each run.
             **arguments: Further arguments of each call, such as ``temperature``.
@@ -246,7 +246,7 @@ class Student:
 
         Args:
             tools: Tools in OpenAI's form.
-            tool_choice: As for `bind_tools`; None to leave it out.
+            tool_choice: As for `bind_tools`. None to leave it out.
         """
         chosen = {} if tool_choice is None else {"tool_choice": tool_choice}
         return dict(getattr(self.chat_model.bind_tools(tools, **chosen), "kwargs", {}))

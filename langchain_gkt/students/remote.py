@@ -40,7 +40,7 @@ def remote_student(
             ``ChatOllama``. It is not changed.
         engine: What the server is.
         tokenizer: Folder or hub id of the model's tokenizer. The server is then sent token ids, and
-            does all that a local student does; see `HuggingFaceStudent`. Not for ``ollama``.
+            does all that a local student does. See `HuggingFaceStudent`. Not for ``ollama``.
 
     Returns:
         With a tokenizer a `HuggingFaceStudent` with the client's address, key, model and sampling.

@@ -63,7 +63,7 @@ class RequestBuilder:
         """Build the request of one call.
 
         Args:
-            messages: The conversation; a trailing AIMessage is the beginning of the answer.
+            messages: The conversation. A trailing AIMessage is the beginning of the answer.
             settings: The settings of the call.
             heal: Whether the model spells the end of that beginning again.
             direct: Whether the answer begins without reasoning.
@@ -110,7 +110,7 @@ class RequestBuilder:
             temperature=settings.temperature,
             top_p=settings.top_p,
             seed=settings.seed,
-            # A grammar ends its text itself; a stop string must not cut a tool call or reasoning.
+            # A grammar ends its text itself. A stop string must not cut a tool call or reasoning.
             stop=() if constraint or self._stops_itself(settings) else stop,
             constraint=constraint,
             schema=None

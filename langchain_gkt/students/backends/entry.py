@@ -27,13 +27,13 @@ class EngineEntry:
             the field and the fix.
         refuse: Raises a ValueError, with the fix, if it cannot run such a model. The test is cheap:
             nothing is loaded or fetched.
-        claim: Says why it is the engine of a model under ``backend="auto"``, to follow "because";
+        claim: Says why it is the engine of a model under ``backend="auto"``, to follow "because".
             None if it is not.
-        module: The module it needs, which is looked for and not imported; None if it needs none.
+        module: The module it needs, which is looked for and not imported. None if it needs none.
         package: The package that brings the module.
         extra: The extra of this package that brings it too.
         is_server: Whether the model runs behind an address, the student's ``base_url``.
-        instead: What is said, once, when torch runs a model because the module is missing; empty
+        instead: What is said, once, when torch runs a model because the module is missing. Empty
             for nothing.
     """
 

@@ -115,7 +115,7 @@ class Backend(Protocol):
         """Return how likely each token of an answer was, and of how many it could have been.
 
         Args:
-            request: A request; its constraint, stop strings and seam are ignored.
+            request: A request. Its constraint, stop strings and seam are ignored.
 
         Returns:
             The tokens, the end token included.
@@ -156,7 +156,7 @@ def refuse_unsupported(backend: Backend, feature: Feature, given: object) -> Non
         given: The value of the field, for the message.
 
     Raises:
-        ValueError: If the engine cannot; it says why and what to do instead.
+        ValueError: If the engine cannot. It says why and what to do instead.
     """
     if feature in backend.unsupported:
         asked = "" if given is None else f"={given!r}"

@@ -35,16 +35,16 @@ class ModelSource:
     Attributes:
         model: A folder, a hub id, a GGUF file or a loaded transformers model.
         tokenizer: Its tokenizer, if it is not beside the model.
-        device: Where to load it; None for the CPU.
-        device_map: How to spread it over devices, as transformers takes it; None for one device.
+        device: Where to load it. None for the CPU.
+        device_map: How to spread it over devices, as transformers takes it. None for one device.
         dtype: The weights' type, as for `HuggingFaceStudent`.
         backend: The engine that was asked for, or ``auto``.
         allowed_added_tokens: As for `HuggingFaceStudent`.
         trust_remote_code: Whether to run the model's own Python files.
         config: How many requests and how much memory.
-        base_url: Address of the server that runs the model; None for one in this process.
+        base_url: Address of the server that runs the model. None for one in this process.
         api_key: The server's key, if it wants one.
-        served_model_name: The model's name at the server; None for the only one there.
+        served_model_name: The model's name at the server. None for the only one there.
         request_timeout: Seconds after which a silent server is given up.
         max_retries: How often a request is sent again whose connection failed.
     """

@@ -25,7 +25,7 @@ class RequestState:
     Attributes:
         request: What is asked.
         ids: Ids to prefill: the prompt and the beginning of the answer.
-        deliver: Takes the chunks; called on the scheduler's thread.
+        deliver: Takes the chunks. Called on the scheduler's thread.
         cancelled: Ends the request within one step when set.
         started: Set when the request leaves the queue.
         detokenizer: Makes the text.
@@ -34,8 +34,8 @@ class RequestState:
         token: The token chosen last.
         count: Tokens generated.
         repeated: How many of them only spell the end of the beginning again.
-        healing: Holds the first tokens to that end; None if it stays as it is.
-        generator: Source of randomness; None for greedy decoding.
+        healing: Holds the first tokens to that end. None if it stays as it is.
+        generator: Source of randomness. None for greedy decoding.
         prefill: What is known while the ids are being prefilled.
         unbatched: The model's cache, if the request runs outside the batch.
     """

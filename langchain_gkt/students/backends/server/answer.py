@@ -72,7 +72,7 @@ class AnswerWriter:
 
         Args:
             state: The request, and where its text goes.
-            spelling: What tokens spell; None if the request has no seam.
+            spelling: What tokens spell. None if the request has no seam.
             end_ids: Ids that end an answer.
             replies: Sends requests to the server.
             marks: The added tokens, as texts.
@@ -125,7 +125,7 @@ class AnswerWriter:
             return
         ask = self._ask()
         if allowed is None:
-            # Its grammars begin with an answer; one of ours goes on from anywhere.
+            # Its grammars begin with an answer. One of ours goes on from anywhere.
             schema = None if self._written or self._refused_schema else request.schema
             await self._ask_freely(replace(ask, schema=schema))
         elif len(allowed) <= self._most_allowed:
@@ -184,7 +184,7 @@ class AnswerWriter:
             top_p=request.top_p,
             seed=seed,
             end_ids=sorted(self._end_ids),
-            # Whole, an answer takes fewer events; but it cannot be stopped in its middle.
+            # Whole, an answer takes fewer events. But it cannot be stopped in its middle.
             stream=state.stream or self._constraint is not None or bool(request.stop),
         )
 

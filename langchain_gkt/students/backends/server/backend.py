@@ -66,7 +66,7 @@ class ServerBackend:
         Args:
             name: The kind of server, as the field ``backend`` names it.
             source: The student's fields.
-            transport: What carries the requests; None for the network.
+            transport: What carries the requests. None for the network.
 
         Raises:
             FileNotFoundError: If there is no tokenizer.

@@ -26,7 +26,7 @@ class ServedModel:
     """What a server says of its model.
 
     Attributes:
-        context: Tokens that it reads and writes; None if it does not say.
+        context: Tokens that it reads and writes. None if it does not say.
     """
 
     context: int | None
@@ -36,7 +36,7 @@ def load_tokenizer(source: ModelSource) -> tuple[Any, set[int]]:
     """Load the tokenizer of a model that runs elsewhere, without its weights.
 
     Args:
-        source: The student's fields; ``model`` is a folder, a hub id or a GGUF file.
+        source: The student's fields. ``model`` is a folder, a hub id or a GGUF file.
 
     Returns:
         The tokenizer, and the ids that end an answer.
@@ -158,7 +158,7 @@ async def _compare_ids(
     if response.status_code in (401, 403):
         connection.refuse(response)
     if response.status_code != httpx.codes.OK:
-        return  # routers seldom pass it on; `_try_tokens` finds out what it can
+        return  # routers seldom pass it on. `_try_tokens` finds out what it can
     theirs = response.json().get("tokens")
     if theirs != list(tokenizer(_TEXT, add_special_tokens=False)["input_ids"]):
         raise _other_model(connection, source, "it splits a text into other tokens")

@@ -37,7 +37,7 @@ class Connection:
         Args:
             source: The student's fields: address, key and time limit.
             dialect: How the server is spoken to.
-            transport: What carries the requests; None for the network.
+            transport: What carries the requests. None for the network.
         """
         root = str(source.base_url).rstrip("/")
         self.root = root.removesuffix("/v1")

@@ -29,15 +29,15 @@ class Ask:
         max_tokens: Most tokens to write.
         temperature: 0 for the likeliest tokens.
         top_p: Nucleus sampling threshold.
-        seed: Of the server's generator; None sends none.
+        seed: Of the server's generator. None sends none.
         end_ids: Tokens that end an answer.
         samples: How many answers.
         stream: Whether the tokens are wanted one by one.
         log_probs: Whether their log-probabilities are wanted.
-        allowed: Tokens among which the first is chosen; empty for all.
+        allowed: Tokens among which the first is chosen. Empty for all.
         banned: Tokens that are not chosen.
         spells: What the answer's text begins with.
-        schema: The JSON schema of the whole answer; None for any text.
+        schema: The JSON schema of the whole answer. None for any text.
     """
 
     ids: list[int]

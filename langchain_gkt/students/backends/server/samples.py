@@ -22,7 +22,7 @@ def may_share(request: Request) -> bool:
     """Whether an answer can be written in one request with others to its question.
 
     Args:
-        request: What is asked. Seams and constraints need requests of their own; so do stop
+        request: What is asked. Seams and constraints need requests of their own. So do stop
             strings, which end each answer elsewhere.
     """
     is_drawn = request.temperature > 0 and request.seed is None

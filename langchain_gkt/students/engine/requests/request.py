@@ -27,7 +27,7 @@ class Constraint(Protocol):
         """Choose the next token.
 
         Args:
-            logits: Float32 logits of the next token, shape (vocabulary,); not to be changed.
+            logits: Float32 logits of the next token, shape (vocabulary,). Not to be changed.
             pick: The request's sampler: takes logits with forbidden tokens at minus infinity.
 
         Returns:
@@ -85,18 +85,18 @@ class Request:
 
     Attributes:
         prompt: Ids of the conversation, with the header of the answer.
-        answer_prefix: Ids of the answer's beginning; may be empty.
+        answer_prefix: Ids of the answer's beginning. May be empty.
         max_tokens: Most tokens to generate.
         temperature: 0 for greedy decoding.
         top_p: Nucleus sampling threshold in (0, 1].
         seed: Seed of this request's own generator, or None for a random one.
-        stop: Strings that end the answer; they do not appear in it.
-        constraint: What the answer may look like; None for anything. It holds the state of
+        stop: Strings that end the answer. They do not appear in it.
+        constraint: What the answer may look like. None for anything. It holds the state of
             one answer, so every request needs its own.
         keep_special: Whether control tokens stay in the text.
-        schema: The JSON schema of the whole answer, for servers that hold one by themselves; None
+        schema: The JSON schema of the whole answer, for servers that hold one by themselves. None
             if there is none, or a part of the answer is there already.
-        seam: How the end of ``answer_prefix`` is written again by the model; None to keep it as it
+        seam: How the end of ``answer_prefix`` is written again by the model. None to keep it as it
             is. What is written again is neither shown nor counted.
     """
 
@@ -123,7 +123,7 @@ class TokenChunk:
     """The next part of an answer.
 
     Attributes:
-        text: New text; may be empty.
+        text: New text. May be empty.
         tokens: Tokens generated so far, the end-of-turn token included.
         finish_reason: ``stop`` or ``length`` on the last chunk, else None.
     """
