@@ -60,7 +60,7 @@ lint: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.run
 
-# make bench-real MODELS="--folder FOLDER_OR_HUB_ID --gguf FILE --openvino FOLDER --page docs/engines.md";
+# make bench-real MODELS="--folder FOLDER_OR_HUB_ID --gguf FILE --openvino FOLDER --page docs/measurements/engines.md";
 # engines whose extra is not installed are left out.
 bench-real: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.real $(or $(MODELS),--folder HuggingFaceTB/SmolLM2-135M-Instruct)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from decimal import Decimal
 from functools import partial
 from importlib.metadata import metadata
 from pathlib import Path
@@ -77,6 +78,11 @@ def test_agents(world, capsys) -> None:
     assert "the answer to this is: 5" in capsys.readouterr().out  # the agent's sum
     assert space["answer"]["structured_response"].score == 7
     assert (space["gkt"]["finished_by"], space["gkt"]["agreement"]) == ("student", 1.0)
+
+
+def test_middleware(world) -> None:
+    space = run_page("middleware.md", at_least=2)
+    assert space["guided_state"]["messages"][-1].text
     assert space["advised"]["messages"][-1].text.endswith("the answer to this is: 5.")
 
 
@@ -93,7 +99,7 @@ def test_engines(world, monkeypatch) -> None:
     monkeypatch.setattr(server_backend, "ServerBackend", made)
     ends = {tokenizer.eos_token_id}
     monkeypatch.setattr(server_backend, "load_tokenizer", lambda source: (tokenizer, ends))
-    student = run_page("engines.md", at_least=2)["student"]
+    student = run_page("student-servers.md", at_least=2)["student"]
     assert len(server.bodies) == 4  # the first of the page was checked
     assert student.chat_model.extra_body["continue_final_message"] is True
 
@@ -104,6 +110,11 @@ def test_costs(world, capsys) -> None:
     assert space["measured"].questions == 2
     assert space["answer"].response_metadata["gkt"]["fallback"].startswith("BudgetExceeded")
     assert "per_call_usd" in printed
+
+
+def test_billing(world) -> None:
+    space = run_page("billing.md")
+    assert 0 < space["scenario"].cost(1124, 110) < Decimal("0.00446")  # the uncached bill
 
 
 def test_recorded_teachers(tmp_path, monkeypatch, capsys) -> None:
