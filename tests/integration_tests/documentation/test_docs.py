@@ -112,6 +112,10 @@ def test_costs(world, capsys) -> None:
     assert "per_call_usd" in printed
 
 
+def test_traces(world) -> None:
+    assert run_page("traces.md")["own"].input_mtok
+
+
 def test_billing(world) -> None:
     space = run_page("billing.md")
     assert 0 < space["scenario"].cost(1124, 110) < Decimal("0.00446")  # the uncached bill
