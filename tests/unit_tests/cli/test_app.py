@@ -52,7 +52,11 @@ def test_defaults(called) -> None:
             ),
             {"out": Path("runs/sweep"), "concurrency": 8},
         ),
-        ("report", (Path("run"),), {"format": "text", "max_loss": 0.02, "out": None}),
+        (
+            "report",
+            (Path("run"),),
+            {"format": "text", "max_loss": 0.02, "out": None, "bill": (None, False, False)},
+        ),
     ]
     assert options.ModelOptions().temperature is None
     assert options.EvaluationModelOptions().temperature == "0"

@@ -171,7 +171,8 @@ def test_two_answers_to_one_question_are_refused(tmp_path) -> None:
     first = log.read_text().splitlines()[0]
     log.write_text(log.read_text() + first.replace("Plan: take", "Take") + "\n")
     options = RecordedOptions(recorded=log, columns="question=prompt,answer=completion")
-    with pytest.raises(ConfigurationError, match="line 3 gives a second answer to 'What is one"):
+    said = "--recorded .*line 3 gives a second answer to 'What is one"
+    with pytest.raises(ValueError, match=said):
         read_recorded(options, ModelOptions())
 
 

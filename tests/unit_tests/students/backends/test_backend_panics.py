@@ -26,6 +26,7 @@ class Panics:
 
     choose = accepts = take = _panic
     allowed = property(_panic)
+    forced = property(_panic)
 
 
 def request(backend, **options) -> Request:
