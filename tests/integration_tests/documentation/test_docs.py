@@ -163,6 +163,7 @@ def test_ask_by_question(tmp_path, monkeypatch, capsys) -> None:
     saved = GuidancePolicy.load(tmp_path / "policy-agreement.json")
     assert saved == space["agreement"].policy
     assert set(space["gkt"]["predicted"]) == {"none", "some", "all"}
+    assert GuidancePolicy.load(tmp_path / "policy-any.json") == space["best"].policy
 
 
 @pytest.mark.slow
