@@ -8,7 +8,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -46,6 +46,7 @@ from langchain_gkt.costs.usage import (
 )
 from langchain_gkt.metadata import from_cache
 from langchain_gkt.providers.errors import may_have_billed
+from langchain_gkt.providers.usage import service_tier
 
 _LOG = logging.getLogger(__name__)
 _UNKNOWN_COST = CallCost(prompt=None, completion=None, source="unpriced: it could not be counted")
@@ -222,6 +223,9 @@ class CostAggregator:
             if self.ledger and self.ledger.budget.needs_prices:
                 largest = as_usage(Tokens(prompt=prompt, completion=completion))
                 costs.append((run.model, self.prices.cost(run, largest)))
+                # Such as "priority", which costs more. The response may name it or not.
+                if asked := service_tier({"service_tier": getattr(model, "service_tier", None)}):
+                    costs.append((run.model, self.prices.cost(replace(run, tier=asked), largest)))
         return Reservation(tokens=tokens, usd=highest_cost(costs) if costs else None)
 
     def reserve(self, call_id: str, call: ChainCall | None, most: Reservation) -> None:

@@ -142,7 +142,7 @@ def look_up(
     written = five * _first(writes, plain) + tokens.cache_written_1h * _first(hours, writes, plain)
     if tokens.tier:
         variants = found.model.price_variants or ()
-        known = any(tokens.tier in one.when.values() for one in variants)
+        known = any(one.when.get(key) == tokens.tier for one in variants for key in TIER_KEYS)
         tiered += tier_note(tokens.tier, known=known)
     when = found.auto_update_timestamp or datetime.now(timezone.utc)
     verb = "updated" if found.auto_update_timestamp else "looked up"

@@ -104,7 +104,7 @@ class Price(KnownFields):
 
     def of_tier(self, tier: str | None) -> Price | None:
         """Return the price in a service tier; None if it has none of its own."""
-        given = self.tiers.get(tier or "")
+        given = self.tiers.get((tier or "").lower())
         if given is None or isinstance(given, Price):
             return given
         names = (one.name for one in dataclasses.fields(self) if one.name.endswith("_mtok"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -62,8 +63,11 @@ _BESIDE = (
     "cacheWriteInputTokens",
 )
 _INSIDE = ("prompt_tokens", "prompt_token_count")
-_STANDARD_TIERS = ("default", "auto", "standard")
+# OpenAI, Anthropic and Gemini; Bedrock; Vertex AI.
+_TIER_KEYS = ("service_tier", "serviceTier", "speed", "traffic_type", "trafficType")
+_STANDARD_TIERS = ("default", "auto", "standard", "unspecified", "on_demand")
 _TIERS = ("flex", "priority", "batch", "fast", "scale", *_STANDARD_TIERS)
+_TIER_PREFIXES = re.compile(r"service_tier_|traffic_type_|on_demand_(?=flex|priority)")
 
 
 def believable(
@@ -215,8 +219,10 @@ def service_tier(*metadata: Mapping[str, Any] | None) -> str | None:
         The tier, such as ``flex``, ``priority`` or ``batch``; None for the standard one.
     """
     for place in (*metadata, *_reports(*metadata)):
-        for key in ("service_tier", "speed"):
+        for key in _TIER_KEYS:
             given = (place or {}).get(key)
+            if isinstance(given, Mapping):  # as Bedrock says it
+                given = given.get("type")
             if isinstance(given, str) and given and _once(given) not in _STANDARD_TIERS:
                 return _once(given)
     return None
@@ -224,11 +230,12 @@ def service_tier(*metadata: Mapping[str, Any] | None) -> str | None:
 
 def _once(tier: str) -> str:
     """Return a tier that the chunks of a stream, which are joined, may have named each."""
-    tier = tier.lower()
-    for name in _TIERS:
-        if tier == name * (len(tier) // len(name)):
-            return name
-    return tier
+    tier = _TIER_PREFIXES.sub("", tier.lower())
+    names = re.findall("|".join(_TIERS), tier)
+    if names and "".join(names) == tier:
+        return str(names[-1])  # what was asked for may come before what was given
+    same = re.fullmatch(r"(.+?)\1+", tier)
+    return same[1] if same else tier
 
 
 def repeated(usages: Sequence[Mapping[str, Any] | None]) -> UsageMetadata | None:

@@ -7,8 +7,11 @@ import re
 CHANNEL, MESSAGE = "<|channel|>", "<|message|>"
 _START, _END = "<|start|>", "<|end|>"
 _FINAL = f"{CHANNEL}final{MESSAGE}"
-_ENDS = (_END, "<|return|>", "<|call|>", _START)
-_MARKS = re.compile(r"<\|\w+\|>")
+# Some models leave the end of a message out.
+_ENDS = (_END, "<|return|>", "<|call|>", _START, CHANNEL)
+_MARKS = re.compile("|".join(map(re.escape, (*_ENDS, MESSAGE))))
+HEADERS = (CHANNEL, f"{_START}assistant")
+"""What an answer begins with that is written on channels."""
 
 
 def is_harmony(template: str) -> bool:
@@ -74,6 +77,7 @@ class HarmonyFilter:
                 self._open(self._head)
             else:
                 self._close()
+                self._head = CHANNEL if found == CHANNEL else ""
 
     def finish(self) -> str:
         """End the text; see `ReasoningFilter.finish`."""
@@ -81,15 +85,17 @@ class HarmonyFilter:
         self._held = ""
         if self._head is None:
             self._close()
-        elif not self._has_message and not _MARKS.search(self._head.removeprefix("assistant")):
-            return self._head.removeprefix("assistant")  # a model that knows no channels
+        elif not self._has_message:  # a model that knows no channels
+            return _MARKS.split(self._head.removeprefix("assistant"))[0]
         return shown
 
     def _open(self, head: str) -> None:
         self._has_message = True
         recipient = re.search(r"to=([\w.-]+)", head)
         self._recipient = recipient[1].removeprefix("functions.") if recipient else ""
-        self._shows = not self._recipient and _channel(head) in ("final", None)
+        writer = re.match(r"\w*", head.rpartition(_START)[2])
+        writes = writer is not None and writer[0] in ("", "assistant")
+        self._shows = writes and not self._recipient and _channel(head) in ("final", None)
         self._head, self._body = None, ""
 
     def _close(self) -> None:
@@ -112,7 +118,7 @@ class HarmonyFilter:
 
 def _channel(head: str) -> str | None:
     found = re.search(rf"{re.escape(CHANNEL)}\s*(\w+)", head)
-    return found[1] if found else None
+    return found[1].lower() if found else None
 
 
 def _partial(text: str, marks: tuple[str, ...]) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from langchain_gkt.texts.harmony import HEADERS, HarmonyFilter
+
 Tags = tuple[str, str]
 """The marks that open and close a block of reasoning."""
 
@@ -36,6 +38,9 @@ _FORMS = (
     (re.compile(r"<\|(?!end_|END_)(\w+)(?<!_end)(?<!_END)\|>"), "<|/{0}|>"),
     (re.compile(r"\[(\w+)\]"), "[/{0}]"),
 )
+# What is left of channels where a server leaves their marks out.
+_BARE = ("analysis", "assistantfinal")
+_BARE_BEGIN = re.compile(r"\s*analysis(?=[A-Z])")
 _REASONS = re.compile("think|thought|reason|analy|reflect|scratch|deliberat|rationale", re.I)
 _SPEAKERS = re.compile("assistant|model|bot|gpt|ai|system|user|human|answer|response|output", re.I)
 
@@ -164,6 +169,7 @@ class ReasoningFilter:
         """
         self._inside, self._has_begun = opened, has_begun
         self._held, self._answers, self._trims = "", False, False
+        self._channels: HarmonyFilter | None = None
         self.reasoning = ""
         """What was taken out, with its tags."""
 
@@ -176,9 +182,17 @@ class ReasoningFilter:
         Returns:
             The part that is certain to belong to the answer.
         """
+        if self._channels is not None:
+            shown = self._channels.feed(text)
+            self.reasoning = self._channels.reasoning
+            return shown
         if self._answers:
             return text
         self._held += text
+        if not self._inside and self._held.lstrip().startswith(HEADERS):
+            self._channels = HarmonyFilter("<|start|>")
+            held, self._held = self._held.lstrip().removeprefix("<|start|>"), ""
+            return self.feed(held)
         while not self._answers:
             if self._inside:
                 end = _search(self._inside[1], self._held)
@@ -202,6 +216,8 @@ class ReasoningFilter:
         Returns:
             The part of the answer that was held back.
         """
+        if self._channels is not None:
+            return self._channels.finish()
         if self._inside:
             self.reasoning += self._held
             self._held = ""
@@ -218,6 +234,8 @@ class ReasoningFilter:
 
 def _beginning(text: str) -> tuple[int, Tags | None] | None:
     """Return the size of the tag that a text begins with, and the block if the tag opens one."""
+    if bare := _BARE_BEGIN.match(text):
+        return bare.end(), _BARE
     begun = text.lstrip().lower()
     fitting = [
         (len(tag), tags if tag is tags[0] else None)
@@ -233,5 +251,9 @@ def _beginning(text: str) -> tuple[int, Tags | None] | None:
 
 def _may_begin(text: str) -> bool:
     """Whether a text may grow into one that begins with a tag."""
-    begun = text.lstrip().lower()
-    return any(tag.lower().startswith(begun) for tags in TAGS for tag in tags)
+    begun = text.lstrip()
+    marks = (tag for tags in TAGS for tag in tags)
+    # A word is held back only as a whole: "a" may be an answer.
+    return begun == _BARE[0] or any(
+        mark.lower().startswith(begun.lower()) for mark in (*marks, *HEADERS)
+    )

@@ -33,6 +33,7 @@ def usage_of_answer(
     reply: AIMessage | None,
     *,
     prompt_share: float | None = None,
+    prompt_tokens: int = 0,
 ) -> UsageMetadata | None:
     """Describe an answer: the tokens of its conversation, and its own.
 
@@ -46,6 +47,8 @@ def usage_of_answer(
         reply: The student's reply, or None if the teacher finished the answer.
         prompt_share: How long the teacher's prompt was, as a share of the conversation. None if it
             was the whole. Where the student read nothing, the whole is estimated by it.
+        prompt_tokens: The largest prompt that a model read for what is no part of the answer, such
+            as a verdict, or samples that a gate compares.
 
     Returns:
         What a single model would have reported; None if the model that ended the answer
@@ -56,15 +59,17 @@ def usage_of_answer(
         if not taught:
             return None
         counts = _counts(taught)
-        return _with_prompt(counts, round(counts["input_tokens"] / (prompt_share or 1)))
+        whole = round(counts["input_tokens"] / (prompt_share or 1))
+        return _with_prompt(counts, max(whole, prompt_tokens))
     usage = reply.usage_metadata
     if not usage or not guidance:
-        return _counts(usage) if usage else None
+        return _with_prompt(_counts(usage), prompt_tokens) if usage else None
     # The student read the guidance as part of its prompt, but it is part of the answer.
     total = usage["input_tokens"] + usage["output_tokens"]
     output = min(total, usage["output_tokens"] + guidance.kept_tokens)
     own = UsageMetadata(input_tokens=total - output, output_tokens=output, total_tokens=total)
-    return _with_prompt(own, guidance.usage["input_tokens"] if guidance.usage else 0)
+    taught_prompt = guidance.usage["input_tokens"] if guidance.usage else 0
+    return _with_prompt(own, max(taught_prompt, prompt_tokens))
 
 
 def _with_prompt(usage: UsageMetadata, tokens: int) -> UsageMetadata:

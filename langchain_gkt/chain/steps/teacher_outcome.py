@@ -29,6 +29,7 @@ class TeacherOutcome:
         calls: How often the teacher was asked.
         tokens: Its completion tokens.
         usage: Its usage. None if it reported none.
+        prompt_tokens: Tokens of its largest prompt.
         estimated: Whether ``tokens`` is partly a guess, because usage was not reported.
         shown: The text that has already been shown to the caller.
         block: The content block that it ends in. None for plain text.
@@ -43,6 +44,7 @@ class TeacherOutcome:
     calls: int = 0
     tokens: int = 0
     usage: UsageMetadata | None = None
+    prompt_tokens: int = 0
     estimated: bool = False
     shown: str = ""
     block: Mapping[str, Any] | None = None
@@ -76,6 +78,7 @@ class TeacherOutcome:
         self.estimated |= not reply.usage_metadata
         if reply.usage_metadata:
             self.usage = add_usage(self.usage, reply.usage_metadata)
+            self.prompt_tokens = max(self.prompt_tokens, reply.usage_metadata["input_tokens"])
 
     def keep_shown(self) -> None:
         """Make guidance of what was shown before the teacher failed; the student continues it."""

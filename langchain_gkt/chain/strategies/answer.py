@@ -30,6 +30,7 @@ class Answer:
         outcome: What the teacher gave.
         reply: The student's reply. None if it wrote nothing.
         other_usage: The student's usage besides its reply. None for none.
+        draft_prompt_tokens: The prompt of its first replies that are not the answer's end.
         fallback: Why one model answers without the other. None if it does not have to.
         teacher_failed: Whether the teacher has failed or refused in this call.
         signals: What a gate has measured, by name.
@@ -47,6 +48,7 @@ class Answer:
     outcome: TeacherOutcome = field(default_factory=TeacherOutcome)
     reply: AIMessage | None = None
     other_usage: UsageMetadata | None = None
+    draft_prompt_tokens: int = 0
     fallback: str | None = None
     teacher_failed: bool = False
     signals: dict[str, float] = field(default_factory=dict)
@@ -67,9 +69,11 @@ class Answer:
         Args:
             replies: The student's replies.
         """
-        for reply in replies:
-            if reply.usage_metadata:
-                self.other_usage = add_usage(self.other_usage, reply.usage_metadata)
+        usages = [reply.usage_metadata for reply in replies if reply.usage_metadata]
+        if not self.draft_prompt_tokens:  # later ones may have guidance in their prompts
+            self.draft_prompt_tokens = max((one["input_tokens"] for one in usages), default=0)
+        for usage in usages:
+            self.other_usage = add_usage(self.other_usage, usage)
 
     def take(self, reply: AIMessage) -> None:
         """Make one of the replies counted by `note_drafts` the answer's end.
@@ -128,7 +132,11 @@ def last_chunk(answer: Answer) -> ChatGenerationChunk:
         message=AIMessageChunk(
             content="",
             usage_metadata=usage_of_answer(
-                guidance, outcome.tool_reply, reply, prompt_share=outcome.prompt_share
+                guidance,
+                outcome.tool_reply,
+                reply,
+                prompt_share=outcome.prompt_share,
+                prompt_tokens=outcome.prompt_tokens if reply else answer.draft_prompt_tokens,
             ),
             response_metadata={
                 "model_name": settings.model_name,

@@ -135,6 +135,8 @@ def _more(answer: Answer, rung: Rung, *, streaming: bool) -> CallSteps:
         new.calls += outcome.calls
         new.tokens += outcome.tokens
         new.estimated |= outcome.estimated
+        # Behind the first part of its answer it reads that part, too.
+        new.prompt_tokens = outcome.prompt_tokens or new.prompt_tokens
         if outcome.usage:
             new.usage = add_usage(new.usage, outcome.usage)
         if new.guidance is None and new.tool_reply is None:  # it failed: the first part is left
@@ -154,11 +156,17 @@ def _joined(first: Guidance, second: Guidance) -> Guidance:
     text = second.text
     if whitespace := first.text[len(begun) :]:
         text = f"{whitespace}{text.lstrip()}"
+    usage: Any = None
+    if first.usage and second.usage:  # one answer, to one prompt
+        prompt = first.usage["input_tokens"]
+        usage = add_usage(first.usage, second.usage)
+        total = prompt + usage["output_tokens"]
+        usage = {**usage, "input_tokens": prompt, "total_tokens": total}
     return replace(
         second,
         text=f"{begun}{text}",
         token_count=first.token_count + second.token_count,
-        usage=add_usage(first.usage, second.usage) if first.usage and second.usage else None,
+        usage=usage,
         written=f"{begun}{second.written}",
         estimated=first.estimated or second.estimated,
     )
