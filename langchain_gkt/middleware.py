@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
 try:
@@ -183,32 +184,38 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
         self, request: _Request, handler: Callable[[_Request], _Response]
     ) -> ExtendedModelResponse[Any]:
         """Let the call be made if the budget allows it."""
-        trackers = self._trackers(request)
-        try:
-            response = self._checked(handler(self._counted(request, trackers)))
-        except BudgetExceeded as error:
-            response = self._ended(error)
+        with self._of_thread_and_run(request) as trackers:
+            try:
+                response = self._checked(handler(self._counted(request, trackers)))
+            except BudgetExceeded as error:
+                response = self._ended(error)
         return _with_sums(response, trackers)
 
     async def awrap_model_call(
         self, request: _Request, handler: Callable[[_Request], Awaitable[_Response]]
     ) -> ExtendedModelResponse[Any]:
         """Do what `wrap_model_call` does, on the event loop."""
-        trackers = self._trackers(request)
-        try:
-            response = self._checked(await handler(self._counted(request, trackers)))
-        except BudgetExceeded as error:
-            response = self._ended(error)
+        with self._of_thread_and_run(request) as trackers:
+            try:
+                response = self._checked(await handler(self._counted(request, trackers)))
+            except BudgetExceeded as error:
+                response = self._ended(error)
         return _with_sums(response, trackers)
 
-    def _trackers(self, request: _Request) -> dict[str, CostTracker]:
-        """Return a tracker of this call for each budget whose sum is in the agent's state."""
-        state: Mapping[str, Any] = request.state
-        return {
+    @contextmanager
+    def _of_thread_and_run(self, request: _Request) -> Iterator[dict[str, CostTracker]]:
+        """Give a tracker of this call for each budget whose sum is in the agent's state."""
+        state: Any = request.state
+        trackers = {
             name: self.tracker.continued(budget, state.get(name) or {})
             for name, budget in self._of_state.items()
             if budget is not None
         }
+        try:
+            yield trackers
+        except BaseException:  # middleware in front may try again, and go on from this sum
+            state.update(_sums(trackers))
+            raise
 
     def _counted(self, request: _Request, trackers: Mapping[str, CostTracker]) -> _Request:
         model: BaseChatModel = request.model
@@ -244,11 +251,17 @@ def _with_sums(
     response: _Response, trackers: Mapping[str, CostTracker]
 ) -> ExtendedModelResponse[Any]:
     """Put what was spent into the agent's state."""
+    sums = _sums(trackers)
+    return ExtendedModelResponse(response, Command(update=sums) if sums else None)
+
+
+def _sums(trackers: Mapping[str, CostTracker]) -> dict[str, dict[str, Any]]:
+    """Return what was spent by the names of the agent's state."""
     sums = {}
     for name, tracker in trackers.items():
         spent = tracker.report().budget or {}
         sums[name] = {key: spent[key] for key in ("spent_usd", "spent_tokens")}
-    return ExtendedModelResponse(response, Command(update=sums) if sums else None)
+    return sums
 
 
 def _handlers(chain: GuidedKnowledgeTransferChain) -> list[Any]:

@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import pytest
 from langchain.agents import create_agent
-from langchain.agents.middleware import ModelFallbackMiddleware, SummarizationMiddleware
+from langchain.agents.middleware import (
+    ModelFallbackMiddleware,
+    ModelRetryMiddleware,
+    SummarizationMiddleware,
+)
 from langgraph.checkpoint.memory import InMemorySaver
 from support.models.fakes import WordTeacher
 from support.models.scripted import ToolTeacher, add, save_scripted
@@ -175,3 +179,35 @@ def test_the_calls_may_be_billed_as_a_tier() -> None:
     for keeper in (whole, flex):
         create_agent(ToolTeacher(), [add], middleware=[keeper]).invoke(SUM)
     assert flex.report().teacher.known_cost == whole.report().teacher.known_cost / 2 > 0
+
+
+class FailsOnce(ToolTeacher):
+    """Fails at first, when it may have been billed."""
+
+    def _generate(self, *args, **kwargs):
+        if not failed:
+            failed.append(1)
+            raise TimeoutError("no answer in time")
+        return super()._generate(*args, **kwargs)
+
+
+failed: list[int] = []
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("again", [ModelRetryMiddleware(initial_delay=0), "fallback"])
+async def test_attempts_in_front_of_a_budget_are_in_the_sum_of_the_thread(
+    again, asynchronous
+) -> None:
+    failed.clear()
+    model = FailsOnce()
+    chain = GuidedKnowledgeTransferChain(teacher=model, student=model, mode="teacher")
+    retries = ModelFallbackMiddleware(chain) if again == "fallback" else again
+    keeper = BudgetMiddleware(Budget(tokens=10**6), per_thread=Budget(tokens=10**6))
+    agent = create_agent(chain, [add], middleware=[retries, keeper], checkpointer=InMemorySaver())
+    config = {"configurable": {"thread_id": "a"}}
+    state = await agent.ainvoke(SUM, config) if asynchronous else agent.invoke(SUM, config)
+    assert state["messages"][-1].text.endswith("7.")
+    report = keeper.report()
+    assert report.teacher.failed_calls == 1
+    assert spent_in(agent, config)["spent_tokens"] == report.budget["spent_tokens"]

@@ -66,7 +66,8 @@ def with_adapter(model: Any, tokenizer: Any, path: str, folder: Path) -> Any:
 
     Args:
         model: The base model. It is changed.
-        tokenizer: The tokenizer. Tokens that were added for the adapter get rows of their own.
+        tokenizer: The tokenizer. Tokens that were added for the adapter get the rows that were
+            saved with it.
         path: The adapter's name, for messages.
         folder: Its folder.
 
@@ -76,9 +77,12 @@ def with_adapter(model: Any, tokenizer: Any, path: str, folder: Path) -> Any:
     from peft import PeftModel
 
     try:
-        # The rows of added tokens are among the adapter's weights, if it was trained with them.
-        if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
-            model.resize_token_embeddings(len(tokenizer))
+        embedding = model.get_input_embeddings()
+        rows = _saved_rows(model, embedding, folder)
+        if rows is None:
+            rows = max(len(tokenizer), embedding.weight.shape[0])
+        if rows and rows != embedding.weight.shape[0]:
+            model.resize_token_embeddings(rows)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of peft itself
             # Else weights that are missing would be made up, with a warning alone.
@@ -91,3 +95,26 @@ def with_adapter(model: Any, tokenizer: Any, path: str, folder: Path) -> Any:
             hint="give the adapter of a causal or sequence-to-sequence language model, and the "
             "base model that it was trained for",
         ) from error
+
+
+def _saved_rows(model: Any, embedding: Any, folder: Path) -> int | None:
+    """Return how many rows of an embedding an adapter holds.
+
+    Args:
+        model: The base model.
+        embedding: Its embedding of tokens.
+        folder: The adapter's folder.
+
+    Returns:
+        The rows, with those that fill it up. 0 if it holds none, so that added tokens have no rows
+        at all. None if its weights are in a file that only torch reads.
+    """
+    weights = folder / "adapter_model.safetensors"
+    if not weights.is_file():
+        return None
+    from safetensors import safe_open
+
+    name = next(name for name, module in model.named_modules() if module is embedding)
+    with safe_open(weights, "pt") as saved:
+        own = (key for key in saved.keys() if f".{name}." in key)  # noqa: SIM118  it is no dict
+        return next((saved.get_slice(k).get_shape()[0] for k in own if k.endswith(".weight")), 0)
