@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import UsageMetadataCallbackHandler, get_usage_metadata_callback
+from langchain_core.messages import AIMessage
 from langchain_core.tracers import LangChainTracer
 from support.entry_points import ENTRY_POINTS, answer
 from support.models.fakes import make
+from support.models.saying import Adding, Saying
 from support.traces import FakeClient, make_tracer
 
 
@@ -91,3 +93,24 @@ async def test_the_usage_of_an_answer_describes_it(how, teacher, student, proble
     assert alone.usage_metadata == alone.response_metadata["gkt"]["student_usage"]
     taught = await answer(chain, how, problem.question, mode="teacher")
     assert taught.usage_metadata == taught.response_metadata["gkt"]["teacher_usage"]
+
+
+@pytest.mark.parametrize("how", [one for one in ENTRY_POINTS if one != "astream_events"])
+@pytest.mark.parametrize(
+    ("says", "fields"),
+    [
+        ("OK", {"mode": "verified"}),
+        ("1: Two and two.", {"mode": "verified"}),
+        ("Who knows?", {"mode": "verified"}),
+        ("", {"on_teacher_error": "student"}),  # paid for, and nothing to go on from
+    ],
+)
+async def test_a_prompt_that_gave_no_guidance_is_measured_too(how, says, fields) -> None:
+    usage: Any = {"input_tokens": 3_500, "output_tokens": 4, "total_tokens": 3_504}
+    said = AIMessage(says, usage_metadata=usage, response_metadata={"finish_reason": "stop"})
+    chain = make(Saying(says=lambda limit: said), Adding(), **fields)
+    message = await answer(chain, how, "q")
+    assert message.response_metadata["gkt"]["finished_by"] == "student"
+    counts = message.usage_metadata
+    assert counts["input_tokens"] == 3_500  # the student's own has 7
+    assert counts["total_tokens"] == 3_500 + counts["output_tokens"]

@@ -11,7 +11,7 @@ from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from support.models.fakes import WordTeacher, make
 
-from langchain_gkt import Budget, CostTracker, MachineTime, Price, track_costs
+from langchain_gkt import Budget, BudgetExceeded, CostTracker, MachineTime, Price, track_costs
 
 
 class Fake(BaseChatModel):
@@ -162,6 +162,36 @@ def test_a_listed_tier_of_openai() -> None:
     flex = bill(said(response_metadata={"service_tier": "flex"}), fields=listed)
     batch = bill(said(), fields=listed, tier="BATCH")
     assert flex.prompt_cost == batch.prompt_cost == bill(said(), fields=listed).prompt_cost / 2
+
+
+def test_groqs_standard_tier_is_no_tier_of_its_own() -> None:
+    said_so = bill(said(response_metadata={"service_tier": "on_demand"}), tier="batch")
+    assert (said_so.prompt_cost, "tier batch" in str(said_so.sources)) == (Decimal("0.015"), True)
+    assert Price("1", "2", tiers={"Batch": "0.5"}).of_tier("BATCH") == Price("0.5", "1.0")
+
+
+class Asking(Fake):
+    """A client that asks for a tier."""
+
+    service_tier: str | None = None
+
+
+@pytest.mark.parametrize(
+    ("tier", "admitted"), [(None, 1), ("auto", 1), ("flex", 1), ("priority", 0)]
+)
+def test_a_budget_reserves_the_tier_that_the_client_asks_for(tier, admitted) -> None:
+    teacher = Asking(says=said(), max_tokens=1_000, service_tier=tier)
+    price = Price("0", "15", tiers={"flex": "0.5", "priority": "2"})
+    chain = make(teacher, WordTeacher(answer="And so on."))
+    with track_costs(
+        teacher_price=price, budget=Budget(usd="0.02", on_exceeded="student")
+    ) as costs:
+        if admitted:
+            chain.invoke("How many?", mode="teacher")
+        else:
+            with pytest.raises(BudgetExceeded, match=r"may take up to 0\.03"):
+                chain.invoke("How many?", mode="teacher")
+    assert costs.report().teacher.calls == admitted
 
 
 def test_a_tier_is_the_teachers_alone() -> None:

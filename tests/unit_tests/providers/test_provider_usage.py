@@ -136,6 +136,16 @@ def test_what_the_client_said_is_kept() -> None:
         ({"service_tier": "default", "token_usage": {"service_tier": "priority"}}, "priority"),
         ({"service_tier": "flexflex"}, "flex"),  # chunks of a stream, joined
         ({"service_tier": "standardstandard"}, None),
+        ({"service_tier": "on_demandon_demand"}, None),  # as Groq names the standard one
+        ({"service_tier": "autoflex"}, "flex"),  # asked for, and given
+        ({"service_tier": "performanceperformance"}, "performance"),
+        ({"serviceTier": {"type": "priority"}}, "priority"),  # Bedrock
+        ({"serviceTier": {"type": "default"}}, None),
+        ({"usage_metadata": {"traffic_type": "ON_DEMAND_FLEX"}}, "flex"),  # Vertex AI
+        ({"usage_metadata": {"traffic_type": "ON_DEMAND"}}, None),
+        ({"traffic_type": "PROVISIONED_THROUGHPUT"}, "provisioned_throughput"),
+        ({"service_tier": "SERVICE_TIER_PRIORITY"}, "priority"),  # Gemini
+        ({"service_tier": "unspecified"}, None),
         ({"service_tier": None, "usage": {"service_tier": 3}}, None),
         ({"service_tier": "", "usage": {"speed": ""}}, None),
         ({}, None),

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from langchain_gkt.texts.harmony import HarmonyFilter
-from langchain_gkt.texts.reasoning import TAGS, ReasoningFilter, answer_in, open_tags
+from langchain_gkt.texts.reasoning import (
+    TAGS,
+    ReasoningFilter,
+    answer_in,
+    open_tags,
+    without_reasoning,
+)
 
 SIZES = [1, 2, 3, 7, 1000]
 
@@ -105,9 +111,38 @@ def test_channels(size) -> None:
         (f"{start}<|channel|>analysis<|message|>", f"hm<|end|>{start}{final}", "yes"),
         (f"{start}<|channel|>final<|message|>", "yes", "yes"),
         (f"{start}<|channel|>final<|message|>", "1 <|e 2", "1 <|e 2"),
+        (start, f"{analysis.removesuffix(f'<|end|>{start}')}{final}", "yes"),  # no end between
+        (f"{start}<|channel|>final<|message|>", f"yes{analysis}", "yes"),
+        (start, "<|channel|>Final<|message|>yes", "yes"),
+        (start, "<|channel|>final <|constrain|>json<|message|>{}<|return|>", "{}"),
+        (start, f"{final}<|end|><|start|>user<|message|>more", "yes"),
+        (start, "yes<|end|>", "yes"),
+        (start, "yes <|x|>", "yes <|x|>"),
     ]:
         assert shown(HarmonyFilter(header), text, size) == answer
     taker = HarmonyFilter(start)
     call = "<|channel|>commentary to=functions.add <|constrain|>json<|message|>{}<|call|>"
     assert shown(taker, f"{analysis}{call}", size) == ""
     assert (taker.calls, taker.reasoning) == ([("add", "{}")], "hm")
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_channels_of_a_model_whose_template_is_not_known(size, has_begun) -> None:
+    analysis, final = "<|channel|>analysis<|message|>hm", "<|channel|>final<|message|>yes"
+    for text in (
+        f"{analysis}<|end|><|start|>assistant{final}<|return|>",
+        f"<|start|>assistant{analysis}<|end|><|start|>assistant{final}",
+        f"\n{analysis}{final}",
+    ):
+        taker = ReasoningFilter(has_begun=has_begun)
+        assert (shown(taker, text, size), taker.reasoning) == ("yes", "hm")
+    assert shown(ReasoningFilter(), analysis, size) == without_reasoning(analysis) == ""
+    if size > 8:
+        bare = ReasoningFilter(has_begun=has_begun)
+        assert shown(bare, "analysisWe add.assistantfinalyes", size).strip() == "yes"
+
+
+def test_words_are_no_channels() -> None:
+    for text in ("a", "analysis of it", "analyse", "Analysis: two", "<|start|>user"):
+        assert answer_in(text) == without_reasoning(text) == text

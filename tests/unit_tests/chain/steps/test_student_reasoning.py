@@ -39,6 +39,13 @@ THOUGHTS: list[tuple[Any, ...]] = [
         [{"type": "text", "text": "It is five.", "index": 1}],
     ),
     ([{"type": "reasoning", "reasoning": "Two.", "index": 0}], "It is five."),
+    (
+        "<|channel|>ana",
+        "lysis<|message|>Two.<|end|><|start|>assist",
+        "ant<|channel|>final<|message|>It is five.",
+    ),
+    ("<|channel|>analysis<|message|>Two.", "<|channel|>final<|message|>It is", " five.<|return|>"),
+    ("analysis", "Two and three.assistant", "finalIt is five."),
     ("It is", " five."),
 ]
 

@@ -22,6 +22,7 @@ class Wavering(Needy):
 
     asked: Any = None
     agree: int = 1
+    prompt: int = 8
     """How many of five answers to an odd number say the same."""
 
     def _generate(self, messages, stop=None, run_manager=None, **kwargs) -> ChatResult:
@@ -34,7 +35,11 @@ class Wavering(Needy):
         text = f" The answer is {said}." if begun else f"The answer is {said}."
         message = AIMessage(
             text,
-            usage_metadata={"input_tokens": 8, "output_tokens": 5, "total_tokens": 13},
+            usage_metadata={
+                "input_tokens": self.prompt,
+                "output_tokens": 5,
+                "total_tokens": self.prompt + 5,
+            },
             response_metadata={"finish_reason": "stop"},
         )
         return ChatResult(generations=[ChatGeneration(message=message)])
@@ -62,8 +67,10 @@ class Continuing(Knowing):
         return ChatResult(generations=[ChatGeneration(message=message)])
 
 
-def chain(policy: GuidancePolicy, *, agree: int = 1, needs: int = 5, **fields: Any):
-    student = Wavering(asked=[], agree=agree, needs=needs)
+def chain(
+    policy: GuidancePolicy, *, agree: int = 1, needs: int = 5, prompt: int = 8, **fields: Any
+):
+    student = Wavering(asked=[], agree=agree, needs=needs, prompt=prompt)
     return GuidedKnowledgeTransferChain(
         teacher=Knowing(diary=[]), student=student, guidance=policy, **fields
     )
@@ -93,11 +100,13 @@ async def test_answers_that_agree_are_shown_and_nothing_is_paid(how) -> None:
 @pytest.mark.parametrize("how", ENTRY_POINTS)
 @pytest.mark.parametrize(("agree", "asked"), [(1, [(11, None)]), (2, [(11, None)]), (3, [])])
 async def test_the_whole_answer_is_asked_for_if_too_few_agree(how, agree, asked) -> None:
-    pupil = chain(GuidancePolicy(gate=GATE, ladder=(0, "all")), agree=agree)
+    pupil = chain(GuidancePolicy(gate=GATE, ladder=(0, "all")), agree=agree, prompt=800)
     message = await answer(pupil, how, ODD)
     gkt = message.response_metadata["gkt"]
     assert pupil.teacher.diary == asked
     assert gkt["agreement"] == pytest.approx(agree / 5)
+    if how != "astream_events":  # the samples are shown another prompt than the teacher
+        assert message.usage_metadata["input_tokens"] == 800
     assert message.text == (solution(11) if asked else "The answer is 0.")
     assert gkt["finished_by"] == ("teacher" if asked else "student")
 
@@ -119,6 +128,9 @@ async def test_a_ladder_goes_up_until_the_student_is_sure(how, continues) -> Non
     report = costs.report()
     assert (report.teacher.calls, report.student.calls) == (2, 15)
     assert report.teacher.completion_tokens == gkt["teacher_usage"]["output_tokens"]
+    if how != "astream_events":  # the prompt of a turn is no sum of prompts
+        measured = message.usage_metadata["input_tokens"]
+        assert measured == gkt["teacher_usage"]["input_tokens"] / 2
     limits = [limit for _, limit in pupil.teacher.diary]
     assert limits == ([3, 3] if continues else [3, 6])
 

@@ -10,6 +10,8 @@ import warnings
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 from support.models.fakes import MODELS
 from transformers import AutoTokenizer
 
@@ -78,6 +80,29 @@ def test_an_adapter_brings_its_own_tokenizer(tmp_path, fake_peft, student) -> No
     merged.close()
 
 
+@pytest.mark.parametrize(
+    ("key", "rows"), [("embed_tokens.weight", 640), ("embed_tokens.base_layer.weight", 601)]
+)
+def test_an_adapter_with_an_embedding_gets_as_many_rows(tmp_path, fake_peft, key, rows) -> None:
+    folder = adapter(tmp_path / "lora")
+    saved = {f"base_model.model.model.{key}": torch.zeros(rows, 96)}
+    save_file(saved, tmp_path / "lora" / "adapter_model.safetensors")
+    merged = HuggingFaceStudent(model=folder)  # its tokenizer may have fewer: rows that fill up
+    assert fake_peft == [(folder, rows)]
+    merged.close()
+
+
+def test_added_tokens_that_no_adapter_was_trained_with_are_refused(tmp_path, fake_peft) -> None:
+    folder = adapter(tmp_path / "lora")
+    tokenizer = AutoTokenizer.from_pretrained(BASE)
+    tokenizer.add_tokens(["<new>"])
+    tokenizer.save_pretrained(folder)
+    saved = {"base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight": torch.zeros(8, 96)}
+    save_file(saved, tmp_path / "lora" / "adapter_model.safetensors")
+    with pytest.raises(StudentError, match=r"has 601 tokens, but the model's embedding has 600"):
+        HuggingFaceStudent(model=folder)
+
+
 def test_what_is_wrong_with_an_adapter_is_said(tmp_path, fake_peft) -> None:
     with pytest.raises(StudentError, match="is an adapter, and its base model could not be loaded"):
         HuggingFaceStudent(model=adapter(tmp_path / "a", base_model_name_or_path="./nope"))
@@ -94,7 +119,6 @@ def test_what_is_wrong_with_an_adapter_is_said(tmp_path, fake_peft) -> None:
 @pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="needs peft")
 @pytest.mark.filterwarnings("ignore")
 def test_a_real_adapter_changes_the_logits(tmp_path, student) -> None:
-    import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
