@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from abc import ABCMeta
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -290,7 +291,16 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str], owner: str) -> No
             raise TypeError(f"{owner} got an unknown argument {name!r}; {nearest(name, known)}")
 
 
-class KnownFields:
+class CheckedFields(ABCMeta):
+    """The class of classes that raise the package's errors for fields that make no sense."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Make an object; see `field_errors`."""
+        with field_errors():
+            return super().__call__(*args, **kwargs)
+
+
+class KnownFields(metaclass=CheckedFields):
     """Refuses unknown arguments of a dataclass with the nearest name; pydantic would drop them."""
 
     @model_validator(mode="before")

@@ -13,11 +13,11 @@ from typing import Annotated, Any, Literal, get_args
 
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages.ai import UsageMetadata
-from pydantic import BeforeValidator, ValidationError, model_validator
+from pydantic import BeforeValidator, model_validator
 from pydantic.dataclasses import dataclass as checked_dataclass
 from pydantic_core import ArgsKwargs
 
-from langchain_gkt.errors import explain, refuse_unknown, whole_number
+from langchain_gkt.errors import CheckedFields, ConfigurationError, refuse_unknown, whole_number
 from langchain_gkt.gates import ConfidenceGate, Gate, LearnedGate, Predictor, calibrate, gate_from
 from langchain_gkt.gates.agreement import tool_gate_from
 from langchain_gkt.prompts.base import check_teacher_prompt
@@ -102,7 +102,7 @@ def _check_teacher_tools(value: Any) -> Any:
 
 
 @checked_dataclass(frozen=True, kw_only=True)
-class GuidancePolicy:
+class GuidancePolicy(metaclass=CheckedFields):
     """Whether the teacher is asked, how many tokens it writes, and where its text is cut.
 
     Attributes:
@@ -310,8 +310,7 @@ class GuidancePolicy:
                 )
             return cls(**values)
         except (ValueError, TypeError) as error:
-            reason = explain(error) if isinstance(error, ValidationError) else error
-            raise ValueError(f"{path} does not hold a GuidancePolicy: {reason}") from error
+            raise ConfigurationError(f"{path} does not hold a GuidancePolicy: {error}") from error
 
     def trim(self, text: str) -> str:
         """Cut text that stopped at the token limit back to a clean edge.

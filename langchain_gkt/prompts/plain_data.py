@@ -9,9 +9,6 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import ValidationError
-
-from langchain_gkt.errors import explain
 from langchain_gkt.prompts.base import TeacherPrompt, TeacherPromptSequence
 from langchain_gkt.prompts.hints import HintPrompt
 from langchain_gkt.prompts.ready_made import (
@@ -118,9 +115,7 @@ def _step(data: Any) -> TeacherPrompt:
         )
     try:
         made: TeacherPrompt = _READY_MADE[name](**fields)
-    except ValidationError as error:
-        raise ValueError(f"teacher_prompt {name!r}: {explain(error)}") from error
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"teacher_prompt {name!r}: {error}") from error
     return made
 

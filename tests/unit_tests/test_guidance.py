@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import pickle
 
 import pytest
 from support.models.exam import pair
 
-from langchain_gkt import Guidance, GuidancePolicy
+from langchain_gkt import Budget, Guidance, GuidancePolicy, MachineTime, Price
+from langchain_gkt.errors import ConfigurationError
+from langchain_gkt.gates import AgreementGate, ConfidenceGate, Gate
 from langchain_gkt.gates.confidence import confidence
+from langchain_gkt.prompts import LastTurns
 
 
 @pytest.mark.parametrize(
@@ -172,3 +176,60 @@ def test_bad_policies_are_refused(tmp_path) -> None:
 )
 def test_confidence_is_a_geometric_mean(probabilities, mean) -> None:
     assert confidence(probabilities) == pytest.approx(mean)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OwnGate(Gate):
+    """A gate of a user's own, which is no dataclass of pydantic."""
+
+    kind = "own, of these tests"
+    above: float
+
+    def __post_init__(self) -> None:
+        if self.above < 0:
+            raise ValueError("OwnGate.above must be 0 or more")
+
+    def measure(self, student, messages):
+        return {}
+
+    def decide(self, signals):
+        return "none"
+
+
+@pytest.mark.parametrize(
+    ("make", "builtin", "says"),
+    [
+        (lambda: Price("-1", "2"), ValueError, r"^Price\.input_mtok must be 0 or more, not -1$"),
+        (lambda: Price(0.5, "2"), TypeError, r"^Price\.input_mtok must be a Decimal"),
+        (lambda: Price("1"), ValueError, "output_mtok: Field required"),
+        (lambda: Price("1", "2", cost=3), TypeError, "unknown argument 'cost'"),
+        (lambda: dataclasses.replace(Price("1", "2"), input_mtok="x"), ValueError, "no.* number"),
+        (lambda: MachineTime(usd_per_hour="-1"), ValueError, "usd_per_hour must be 0 or more"),
+        (lambda: Budget(), ValueError, "Budget limits nothing"),
+        (lambda: Budget(usd="1", on_exceeded="x"), ValueError, "on_exceeded: .*'student'"),
+        (lambda: GuidancePolicy(tokens=-1), ValueError, "tokens must be 0"),
+        (lambda: GuidancePolicy(tokns=1), TypeError, "did you mean 'tokens'"),
+        (lambda: GuidancePolicy(gate=3), TypeError, "must be a gate, not int"),
+        (lambda: ConfidenceGate(below=2), ValueError, "below must be a number from 0 to 1"),
+        (lambda: AgreementGate(samples=0, at_least=1), ValueError, "samples must be"),
+        (lambda: OwnGate(above=-1), ValueError, r"^OwnGate\.above must be 0 or more$"),
+        (lambda: OwnGate(), TypeError, "missing"),
+        (lambda: LastTurns(turns=0), TypeError, "unknown argument 'turns'"),
+    ],
+)
+def test_what_is_wrong_with_a_field_is_an_error_of_the_package(make, builtin, says) -> None:
+    with pytest.raises(builtin, match=says) as caught:
+        make()
+    assert isinstance(caught.value, ConfigurationError)
+
+
+def test_checked_fields_leave_a_class_what_it_is() -> None:
+    policy = GuidancePolicy(gate=ConfidenceGate(below=0.5))
+    assert pickle.loads(pickle.dumps(policy)) == dataclasses.replace(policy) == policy
+    assert "cached_input_mtok" in inspect.signature(Price).parameters
+
+
+def test_a_broken_file_is_an_error_of_the_package(tmp_path) -> None:
+    (tmp_path / "p.json").write_text('{"tokens": -1}')
+    with pytest.raises(ConfigurationError, match="does not hold a GuidancePolicy: .*tokens must"):
+        GuidancePolicy.from_json(tmp_path / "p.json")
