@@ -231,5 +231,5 @@ def test_checked_fields_leave_a_class_what_it_is() -> None:
 
 def test_a_broken_file_is_an_error_of_the_package(tmp_path) -> None:
     (tmp_path / "p.json").write_text('{"tokens": -1}')
-    with pytest.raises(ConfigurationError, match="does not hold a GuidancePolicy: .*tokens must"):
-        GuidancePolicy.from_json(tmp_path / "p.json")
+    with pytest.raises(ConfigurationError, match=r"hold a GuidancePolicy: .*tokens must"):
+        GuidancePolicy.load(tmp_path / "p.json")
