@@ -67,8 +67,9 @@ class Engine:
                 "with AutoTokenizer, or convert it to a tokenizer.json"
             )
         embedding = getattr(input_embedding(model), "weight", None)
-        if embedding is not None:
-            refuse_unknown_tokens(tokenizer, int(embedding.shape[0]))
+        rows = getattr(model.config, "vocab_size", None) if embedding is None else len(embedding)
+        if rows is not None:
+            refuse_unknown_tokens(tokenizer, int(rows))
         self.model = model.eval()
         self.tokenizer = tokenizer
         ends = getattr(model.generation_config, "eos_token_id", None)

@@ -40,6 +40,17 @@ def test_a_pair_and_a_folder(larger, tmp_path) -> None:
         HuggingFaceStudent(model=FOLDER, tokenizer=larger)
 
 
+def test_a_model_that_does_not_name_its_embedding(larger, monkeypatch) -> None:
+    model = AutoModelForCausalLM.from_pretrained(FOLDER)
+    monkeypatch.setattr(model, "get_input_embeddings", _unnamed)
+    with pytest.raises(StudentError, match=SAID):
+        HuggingFaceStudent(model=model, tokenizer=larger)
+
+
+def _unnamed():
+    raise NotImplementedError
+
+
 def test_encoder_decoder_models_too(larger, plain_folders) -> None:
     with pytest.raises(StudentError, match=SAID):
         HuggingFaceStudent(model=plain_folders["t5"], tokenizer=larger)
