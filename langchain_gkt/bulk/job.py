@@ -65,7 +65,7 @@ def job_report(job: str) -> dict[str, Any]:
 
 
 def read_report(checkpoint: str | Path) -> dict[str, Any]:
-    """Return the bill of all sittings of a job, running or not.
+    """Return the bill of all sessions of a job, running or not.
 
     Args:
         checkpoint: The job's folder.
