@@ -8,6 +8,7 @@ from typing import Any
 
 from langchain_gkt.evaluation.results import cells
 from langchain_gkt.evaluation.results.answer_table import TEACHER_ALONE
+from langchain_gkt.evaluation.results.any_way import random_router
 from langchain_gkt.evaluation.results.outcomes import (
     CONFIDENCE_GATES,
     OperatingPoint,
@@ -83,13 +84,10 @@ def frontier_table(
     gates: Sequence[ThresholdGate] = (),
 ) -> Table:
     """Return a table of the points that no cheaper one of their kind beats."""
-    student, teacher = outcomes.point(0), outcomes.point(TEACHER_ALONE)
 
-    def random_router(cost: float) -> float:
-        """Return the accuracy of drawing lots between the student and the teacher alone."""
-        span = teacher.cost - student.cost
-        part = min(1.0, max(0.0, (cost - student.cost) / span)) if span else 1.0
-        return student.accuracy + part * (teacher.accuracy - student.accuracy)
+    def over_lots(point: OperatingPoint) -> float:
+        lots = random_router(outcomes, point.cost, range(len(outcomes.rows)))
+        return point.accuracy - lots.accuracy
 
     kinds = "".join(
         f"; {gate.kind}: the whole answer, where too few of the student's answers agree"
@@ -103,7 +101,7 @@ def frontier_table(
             "accuracy": cells.percent(point.accuracy),
             "asked": cells.percent(point.asked),
             outcomes.price_name: point.price,
-            "over lots": f"{100 * (point.accuracy - random_router(point.cost)):+.1f}",
+            "over lots": f"{100 * over_lots(point):+.1f}",
         }
         for kind, points in frontiers.items()
         for point in _thinned(points)
