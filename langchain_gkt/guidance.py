@@ -22,6 +22,7 @@ from langchain_gkt.gates import ConfidenceGate, Gate, LearnedGate, Predictor, ca
 from langchain_gkt.gates.agreement import tool_gate_from
 from langchain_gkt.prompts.base import check_teacher_prompt
 from langchain_gkt.prompts.plain_data import from_data, name_prompt, to_data
+from langchain_gkt.prompts.verdicts import check_verdict
 from langchain_gkt.students.voting import check_answer_of
 from langchain_gkt.texts import edges
 
@@ -143,6 +144,9 @@ class GuidancePolicy(metaclass=CheckedFields):
             turn ``samples`` times, and if ``at_least`` of them make the same calls, which keep to
             the tools' schemas, the teacher is not asked.
         teacher_tools: Names of tools that the teacher alone may call, such as those that pay.
+        verdict: What ``mode="verified"`` asks of a draft. ``steps``: the first wrong step, put
+            right. ``option``: the letter of the right option, for questions with options. Or an
+            instruction of your own, whose reply must have the form of ``steps``.
 
     Raises:
         ValueError: If a value makes no sense. The message names the field and what it takes.
@@ -166,6 +170,7 @@ class GuidancePolicy(metaclass=CheckedFields):
     answer_of: Annotated[Any, BeforeValidator(_check_answer_of)] = None
     tools: Annotated[Any, BeforeValidator(tool_gate_from)] = "teacher"
     teacher_tools: Annotated[tuple[str, ...], BeforeValidator(_check_teacher_tools)] = ()
+    verdict: Annotated[str, BeforeValidator(check_verdict)] = "steps"
 
     @model_validator(mode="before")
     @classmethod
@@ -282,6 +287,8 @@ class GuidancePolicy(metaclass=CheckedFields):
         for name in ("gate", "ladder", "samples", "answer_of", "tools", "teacher_tools"):
             if not values[name]:
                 del values[name]
+        if values["verdict"] == "steps":
+            del values["verdict"]
         return {**values, "teacher_prompt": name_prompt(self.teacher_prompt)}
 
     @classmethod

@@ -32,7 +32,8 @@ def _draft(text: str, is_whole: bool) -> str:
     return f"Draft: {text.strip()}\n\nAnswer:" if text.strip() else ""
 
 
-def _option(text: str, is_whole: bool) -> str:
+def option_hint(text: str, is_whole: bool = True) -> str:
+    """Return the beginning of an answer that picks the option of a text; empty if it has none."""
     letter = extract_option(text)
     return f"The answer is ({letter}) because" if letter else ""
 
@@ -52,7 +53,7 @@ _FORMATS: dict[str, tuple[str, Callable[[str, bool], str]]] = {
         "Do not write the answer. Write a draft of it: each step in a line of five words at most.",
         _draft,
     ),
-    "option": ("Reply with the letter of the right option and nothing else.", _option),
+    "option": ("Reply with the letter of the right option and nothing else.", option_hint),
     "short": (
         "Answer in as few words as you can: one short line for each step, and then the result.",
         _short,

@@ -104,6 +104,7 @@ def test_policies_are_dataclasses_all_the_same() -> None:
         "answer_of": None,
         "tools": "teacher",
         "teacher_tools": (),
+        "verdict": "steps",
     }
     other = dataclasses.replace(policy, ask=0.5)
     assert (other.tokens, other.ask, other.threshold) == (12, 0.5, 0.5)

@@ -7,7 +7,6 @@ first wrong step put right, from which the student goes on.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Generator
 from dataclasses import replace
 from typing import Any
@@ -30,17 +29,7 @@ from langchain_gkt.chain.strategies.steps import (
 )
 from langchain_gkt.chain.strategy import strategy
 from langchain_gkt.guidance import Guidance
-
-VERDICT_PROMPT = (
-    "Check the answer above, whose steps are numbered. If all steps and the result are right, "
-    "reply with OK and nothing else. If not, reply with the number of the first wrong step, a "
-    "colon, and that step put right, such as 3: 12 * 2 = 24. Do not write the steps after it."
-)
-"""What the teacher is asked behind a draft."""
-
-_ACCEPTED = re.compile(r"\W*(?:ok(?:ay)?|right|correct|yes)\b", re.IGNORECASE)
-_CORRECTED = re.compile(r"\W*(?:step\s*)?(?P<number>\d+)\s*[:.)]\s*(?P<text>\S.*)", re.I | re.S)
-_SENTENCE_END = re.compile(r"(?<=[.!?]\s)")
+from langchain_gkt.prompts.verdicts import is_accepted, numbered, verdict_format
 
 
 @strategy("verified", student_may_answer=True, asks_own_questions=True)
@@ -96,11 +85,11 @@ def _draft(answer: Answer) -> Generator[Any, Any, AIMessage | None]:
 
 def _is_accepted(answer: Answer, draft: AIMessage) -> Generator[Any, Any, bool]:
     """Ask for a verdict; if the draft is not accepted, the answer begins with the correction."""
-    steps = _steps(str(draft.text))
-    numbered = "\n".join(f"{n}. {step.strip()}" for n, step in enumerate(steps, 1))
+    text = str(draft.text)
+    form = verdict_format(answer.settings.policy.verdict)
     asked = Answer(
         settings=answer.settings,
-        messages=[*answer.messages, AIMessage(numbered), HumanMessage(VERDICT_PROMPT)],
+        messages=[*answer.messages, AIMessage(numbered(text)), HumanMessage(form.instruction)],
         streaming=False,
     )
     yield from ask_teacher(asked)
@@ -111,34 +100,19 @@ def _is_accepted(answer: Answer, draft: AIMessage) -> Generator[Any, Any, bool]:
     if verdict is None or asked.fallback:
         return True
     probability = _probability(verdict)
-    corrected = _CORRECTED.match(verdict.text)
-    number = int(corrected["number"]) if corrected else 0
-    if corrected is None or not 1 <= number <= len(steps):
-        accepted = _ACCEPTED.match(verdict.text) is not None
+    accepted = is_accepted(verdict.text)
+    begun = None if accepted else form.correct(verdict.text, text)
+    if begun is None:
         if not accepted:
             answer.fallback = "the verdict could not be read, so the student's draft is shown"
         answer.signals["verdict"] = probability if accepted else 0.5
         answer.outcome.guidance = None
         return True
     answer.signals["verdict"] = 1 - probability
-    kept = "".join(steps[: number - 1])
     # The correction is a beginning, also where the teacher ended it by itself.
-    answer.outcome.guidance = replace(
-        verdict, text=f"{kept}{corrected['text']}", complete=False, finish_reason=None
-    )
+    answer.outcome.guidance = replace(verdict, text=begun, complete=False, finish_reason=None)
     answer.in_answer = verdict.token_count
     return False
-
-
-def _steps(text: str) -> list[str]:
-    """Part a draft into lines, or into sentences if it has one line; joined they are the text."""
-    steps: list[str] = []
-    for line in text.splitlines(keepends=True):
-        if steps and not line.strip():
-            steps[-1] += line
-        else:
-            steps.append(line)
-    return steps if len(steps) > 1 else _SENTENCE_END.split(text)
 
 
 def _probability(verdict: Guidance) -> float:

@@ -141,3 +141,44 @@ def test_a_draft_stands_if_the_teacher_cannot_be_reached() -> None:
     message = pair.invoke("How many?")
     assert message.text == DRAFT
     assert "ConnectionError" in message.response_metadata["gkt"]["fallback"]
+
+
+PICKED = "A mall has shops.\nThe answer is (B)."
+
+
+@pytest.mark.parametrize(
+    ("verdict", "begun"),
+    [
+        ("(C)", "The answer is (C) because"),
+        ("C", "The answer is (C) because"),
+        ("The answer is (C).", "The answer is (C) because"),
+        ("C) a bank", "The answer is (C) because"),
+        ("OK", None),
+        ("(B)", None),  # what the draft picked
+        ("2: The answer is", None),
+    ],
+)
+def test_an_option_is_put_right_by_its_letter(verdict, begun) -> None:
+    pair = chain(verdict, draft=PICKED, guidance=GuidancePolicy(verdict="option"))
+    message = pair.invoke("Where? (A) home (B) mall (C) bank")
+    assert pair.student.asked == ([None, begun] if begun else [None])
+    assert message.text.startswith(begun or PICKED)
+    [(messages, _)] = pair.teacher.asked
+    assert "letter of the right option" in messages[-1].text
+    unread = message.response_metadata["gkt"]["fallback"]
+    assert (unread is None) == (begun is not None or verdict == "OK")
+
+
+def test_a_verdict_is_asked_for_in_the_words_of_the_policy(tmp_path) -> None:
+    policy = GuidancePolicy(verdict="Is it right? Reply OK, or N: the step.")
+    policy.save(tmp_path / "policy.json")
+    pair = chain("2: So 7 - 2 is 5.", guidance=tmp_path / "policy.json")
+    assert pair.invoke("How many?").text.startswith("He has 3 + 4 = 8 pens.\nSo 7 - 2 is 5.")
+    assert pair.teacher.asked[0][0][-1].text == policy.verdict
+    assert "verdict" not in GuidancePolicy().to_dict()
+
+
+@pytest.mark.parametrize("value", ["letters", "", None, 3])
+def test_a_format_of_verdicts_that_is_not_known_is_refused(value) -> None:
+    with pytest.raises(ValueError, match="GuidancePolicy.verdict must be 'steps', 'option' or an"):
+        GuidancePolicy(verdict=value)

@@ -1,0 +1,97 @@
+"""Verdicts: what the teacher is asked about a student's draft, and how its reply is read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from langchain_gkt.prompts.hints import option_hint
+from langchain_gkt.texts.options import extract_option
+
+_ACCEPTED = re.compile(r"\W*(?:ok(?:ay)?|right|correct|yes)\b", re.IGNORECASE)
+_CORRECTED = re.compile(r"\W*(?:step\s*)?(?P<number>\d+)\s*[:.)]\s*(?P<text>\S.*)", re.I | re.S)
+_SENTENCE_END = re.compile(r"(?<=[.!?]\s)")
+
+
+class VerdictFormat(NamedTuple):
+    """How a verdict is asked for and read.
+
+    Attributes:
+        instruction: What the teacher is told behind the draft.
+        correct: Takes a verdict and the draft, and returns the beginning of a better answer, or
+            None if the verdict holds no correction.
+    """
+
+    instruction: str
+    correct: Callable[[str, str], str | None]
+
+
+def is_accepted(verdict: str) -> bool:
+    """Say whether a verdict accepts the draft."""
+    return _ACCEPTED.match(verdict) is not None
+
+
+def numbered(draft: str) -> str:
+    """Return a draft with a number before each step, for the teacher to point at."""
+    return "\n".join(f"{n}. {step.strip()}" for n, step in enumerate(_steps(draft), 1))
+
+
+def _steps(text: str) -> list[str]:
+    """Part a draft into lines, or into sentences if it has one line; joined they are the text."""
+    steps: list[str] = []
+    for line in text.splitlines(keepends=True):
+        if steps and not line.strip():
+            steps[-1] += line
+        else:
+            steps.append(line)
+    return steps if len(steps) > 1 else _SENTENCE_END.split(text)
+
+
+def _correct_step(verdict: str, draft: str) -> str | None:
+    corrected, steps = _CORRECTED.match(verdict), _steps(draft)
+    number = int(corrected["number"]) if corrected else 0
+    if corrected is None or not 1 <= number <= len(steps):
+        return None
+    return f"{''.join(steps[: number - 1])}{corrected['text']}"
+
+
+def _correct_option(verdict: str, draft: str) -> str | None:
+    letter = extract_option(verdict)
+    # The same letter as in the draft is not a correction.
+    return option_hint(verdict) if letter and letter != extract_option(draft) else None
+
+
+_FORMATS = {
+    "steps": VerdictFormat(
+        "Check the answer above, whose steps are numbered. If all steps and the result are right, "
+        "reply with OK and nothing else. If not, reply with the number of the first wrong step, a "
+        "colon, and that step put right, such as 3: 12 * 2 = 24. Do not write the steps after it.",
+        _correct_step,
+    ),
+    "option": VerdictFormat(
+        "Check which option the answer above picks. If it is the right one, reply with OK and "
+        "nothing else. If not, reply with the letter of the right option, such as (C), and "
+        "nothing else.",
+        _correct_option,
+    ),
+}
+
+
+def verdict_format(name: str) -> VerdictFormat:
+    """Return a ready-made format, or one of the user's own words that is read as ``steps``."""
+    return _FORMATS.get(name) or VerdictFormat(name, _correct_step)
+
+
+def check_verdict(value: Any) -> str:
+    """Return a verdict format as it is, or refuse it with the fix.
+
+    Raises:
+        ValueError: If it is no name of a format and no instruction.
+    """
+    if not isinstance(value, str) or (value not in _FORMATS and len(value.split()) < 2):
+        known = ", ".join(map(repr, _FORMATS))
+        raise ValueError(
+            f"GuidancePolicy.verdict must be {known} or an instruction of your own, not {value!r}"
+        )
+    return value
