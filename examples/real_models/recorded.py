@@ -18,11 +18,13 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
 
+from langchain_gkt.costs import BillingScenario
 from langchain_gkt.evaluation import Sweep, load_run
 from langchain_gkt.evaluation.results.answer_table import TEACHER_ALONE
 from langchain_gkt.evaluation.results.any_way import choose_any_way, oracle, random_router
 from langchain_gkt.evaluation.results.choice import halves
 from langchain_gkt.evaluation.results.outcomes import OutcomeMatrix, most_accurate
+from langchain_gkt.evaluation.running.repricing import repriced
 from langchain_gkt.reporting.charts import COLOURS, new_figure, percent_axis, write_figure
 from langchain_gkt.reporting.table import Table
 
@@ -32,6 +34,8 @@ BUDGETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 SHOWN = ("0.2", "0.4", "0.6", "0.8")
 SPLITS = 10
 KEPT = 0.95
+DEARER = BillingScenario.listed("openai:gpt-5-mini", cached_prefix=True)
+"""A completion token costs eight prompt tokens there, and what all prompts begin with is cached."""
 _LOOKS = {
     "agreement": ("D", COLOURS[5], "-"),
     "confidence": ("^", COLOURS[3], "-"),
@@ -63,6 +67,8 @@ all worked examples, and the teacher reads none of them.
   what is left to win.
 - The cheapest way to ask the teacher alone is a line of its own where its answers to a shorter
   prompt were recorded too: compare the columns *alone* and *$ per 1,000*.
+- *as gpt-5-mini*: the same answers at the list price of gpt-5-mini. A completion token costs eight
+  prompt tokens there. Prompts of less than 1,024 tokens are not cached.
 - Bills are of the teacher's own prompt and completion tokens, at the price of the table. The
   student is free.
 """
@@ -87,10 +93,7 @@ def condense(found: Sweep) -> dict[str, Any]:
         Plain values.
     """
     outcomes, settings = found.outcomes, found.manifest["settings"]
-    lines = {
-        "agreement": lambda seen: [v for g in found.gates for v in outcomes.gates(seen, [g])],
-        "confidence": outcomes.gates,
-    }
+    dearer = Sweep.of(repriced(found.folder, DEARER))
     shares = [signals["agreement"] for signals in outcomes.signals]
     votes = outcomes.point("vote of 5")
     return {
@@ -103,12 +106,6 @@ def condense(found: Sweep) -> dict[str, Any]:
             "student": outcomes.point(0).accuracy,
             "vote": votes.accuracy,
             "teacher": outcomes.point(TEACHER_ALONE).accuracy,
-            **{str(n): outcomes.point(n).accuracy for n in outcomes.lengths if n},
-        },
-        "of_bill": {
-            str(n): outcomes.point(n).cost / outcomes.point(TEACHER_ALONE).cost
-            for n in outcomes.lengths
-            if n
         },
         "dollars_per_thousand": outcomes.point(TEACHER_ALONE).cost,
         "teacher_tokens": [
@@ -116,9 +113,31 @@ def condense(found: Sweep) -> dict[str, Any]:
             found.teacher.teacher.completion_tokens / found.teacher.rows,
         ],
         "agreeing": [_agreeing(shares, votes.rights, number / 5) for number in range(1, 6)],
-        "lines": {name: _line(outcomes, gates) for name, gates in lines.items()},
+        "prefixes": {str(n): _prefix(outcomes, n) for n in outcomes.lengths if n},
+        "lines": _lines(found),
         "kept": _cheapest(found),
+        "dearer": {
+            "lines": _lines(dearer),
+            "kept": _cheapest(dearer),
+            "dollars_per_thousand": dearer.outcomes.point(TEACHER_ALONE).cost,
+        },
     }
+
+
+def _prefix(outcomes: OutcomeMatrix, tokens: int) -> list[float]:
+    """Return the bill, the accuracy and that of a random router at the same bill."""
+    point = outcomes.point(tokens)
+    drawn = random_router(outcomes, point.cost, range(len(outcomes.rows)))
+    return [point.cost / outcomes.point(TEACHER_ALONE).cost, point.accuracy, drawn.accuracy]
+
+
+def _lines(found: Sweep) -> dict[str, dict[str, list[float]]]:
+    outcomes = found.outcomes
+    gates = {
+        "agreement": lambda seen: [v for g in found.gates for v in outcomes.gates(seen, [g])],
+        "confidence": outcomes.gates,
+    }
+    return {name: _line(outcomes, of) for name, of in gates.items()}
 
 
 def _agreeing(shares: Sequence[float], right: Sequence[bool], share: float) -> list[int]:
@@ -188,8 +207,9 @@ def write(summaries: Mapping[str, Mapping[str, Any]], docs: Path) -> None:
         for name, one in mine.items():
             write_figure(_chart(one), docs / "images" / f"recorded-{name}.svg", name, "svg")
             pictures.append(f"![{_title(one)}](../images/recorded-{name}.svg)")
-        table, agreeing = _table(mine).markdown(), _agreement_table(mine).markdown()
-        parts.append("\n\n".join([f"## {task}", table, *pictures, agreeing]))
+        tables = [_agreement_table(mine), _prefix_table(mine), _dearer_table(mine)]
+        more = [table.markdown() for table in tables if table.rows]
+        parts.append("\n\n".join([f"## {task}", _table(mine).markdown(), *pictures, *more]))
     text = HEAD.format(
         summary="\n".join(f"- {line}" for line in _summary(summaries)),
         date=" and ".join(sorted({one["date"] for one in summaries.values()})),
@@ -244,6 +264,37 @@ def _table(runs: Mapping[str, Mapping[str, Any]]) -> Table:
             "prompt and completion tokens"
         ],
     )
+
+
+def _prefix_table(runs: Mapping[str, Mapping[str, Any]]) -> Table:
+    lines = [
+        {
+            "teacher": one["teacher"],
+            "tokens": tokens,
+            "right at the share of the bill": _cell([*figures, 0.0]),
+        }
+        for one in runs.values()
+        for tokens, figures in one["prefixes"].items()
+    ]
+    title = "The teacher's first tokens, continued by the student (over lots), all rows"
+    return Table.of(lines, title=title) if lines else Table(title=title, head=[], rows=[])
+
+
+def _dearer_table(runs: Mapping[str, Mapping[str, Any]]) -> Table:
+    lines = []
+    for one in runs.values():
+        dearer = one["dearer"]
+        kept, bill = dearer["kept"]
+        budgets = dearer["lines"]["agreement"]
+        lines.append(
+            {
+                "teacher": one["teacher"],
+                "$ per 1,000": f"{dearer['dollars_per_thousand']:.4f}",
+                **{f"within {float(b):.0%}": _cell(budgets[b]) for b in SHOWN},
+                f"keeps {KEPT:.0%}": f"{kept:.0%} at {bill:.0%}",
+            }
+        )
+    return Table.of(lines, title="Agreement as gpt-5-mini is billed (over lots), unseen rows")
 
 
 def _cell(line: Sequence[float]) -> str:

@@ -27,7 +27,7 @@ def test_runs_leave_summaries_from_which_the_page_is_written(tmp_path) -> None:
     sweep(
         chain,
         task,
-        lengths=[0],
+        lengths=[0, 4],
         gates=[AgreementGate(samples=5)],
         teacher_price=Price(input_mtok="1", output_mtok="4"),
         out=tmp_path / "runs" / "words-big-student",
@@ -40,6 +40,9 @@ def test_runs_leave_summaries_from_which_the_page_is_written(tmp_path) -> None:
     kept = json.loads((tmp_path / "summaries" / "words-big-student.json").read_text())
     assert kept["right"]["teacher"] == 1
     assert sum(rows for rows, _ in kept["agreeing"]) <= 8
+    assert kept["dearer"]["dollars_per_thousand"] < kept["dollars_per_thousand"]
+    assert list(kept["prefixes"]) == ["4"]
+    assert "The teacher's first tokens, continued by the student" in page
     assert "big on word_problems, 8 rows: agreement is" in page
     assert (tmp_path / "docs" / "images" / "recorded-words-big-student.svg").exists()
     nothing = [sys.executable, str(SCRIPT), "--runs=none", f"--summaries={tmp_path / 'none'}"]

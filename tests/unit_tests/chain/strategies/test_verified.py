@@ -180,5 +180,5 @@ def test_a_verdict_is_asked_for_in_the_words_of_the_policy(tmp_path) -> None:
 
 @pytest.mark.parametrize("value", ["letters", "", None, 3])
 def test_a_format_of_verdicts_that_is_not_known_is_refused(value) -> None:
-    with pytest.raises(ValueError, match="GuidancePolicy.verdict must be 'steps', 'option' or an"):
+    with pytest.raises(ValueError, match="must be 'steps', 'option' or an instruction"):
         GuidancePolicy(verdict=value)
