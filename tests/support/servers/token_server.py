@@ -45,6 +45,7 @@ class TokenServer:
     dropped: int = 0
     is_up: bool = True
     gate: asyncio.Event | None = None
+    metrics: str | None = None
 
     @property
     def transport(self) -> httpx.MockTransport:
@@ -63,6 +64,8 @@ class TokenServer:
         if path == "/v1/models":
             card = {"id": self.name, "max_model_len": self.context, "meta": {"n_ctx": self.context}}
             return httpx.Response(200, json={"object": "list", "data": [card]})
+        if path == "/metrics" and self.metrics is not None:
+            return httpx.Response(200, text=self.metrics)
         if path == "/tokenize":
             ids = self.tokenizer(body.get("prompt", body.get("content")), add_special_tokens=False)
             tokens = self.splits or ids["input_ids"]

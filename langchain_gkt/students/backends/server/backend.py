@@ -90,6 +90,7 @@ class ServerBackend:
             raise
         self._answered = time.monotonic()
         self.window = ContextWindow(card.context)
+        self._blocks = card.blocks
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ServerBackend:
         """Share the connections: copies of a student differ in settings alone."""
@@ -154,6 +155,8 @@ class ServerBackend:
     def prefill(self, prompt: list[int]) -> PrefillHandle:
         """Fill the server's prefix cache; the request with the same prompt waits for it.
 
+        A prompt whose whole blocks the server has read lately is left to its request.
+
         Args:
             prompt: Ids of the conversation, with the header of the answer.
 
@@ -162,6 +165,8 @@ class ServerBackend:
         """
         fits = bool(prompt) and (self.window.size is None or len(prompt) < self.window.size)
         wanted = fits and self._source.config.prefix_cache_bytes > 0 and not self.closed
+        if self._blocks is not None and self._blocks.holds(prompt):
+            wanted = False
         if not wanted:
             return PrefillHandle(prompt, useless=True)
         self._refuse_lost_thread()
@@ -296,12 +301,12 @@ class ServerBackend:
             await writer.write()
             if state.is_cancelled:
                 state.deliver(None)
-            self._answered = time.monotonic()
+            self._note_read(state.request.prompt)
         except asyncio.CancelledError:
             state.deliver(StudentError(_CLOSED) if self.closed else None)
             raise
         except BaseException as error:  # noqa: BLE001  a constraint may raise anything, or panic
-            self._answered = -math.inf
+            self._note_lost()
             state.deliver(as_student_error(error))
 
     def _replies(self, prompt: list[int]) -> Callable[[Ask], AsyncGenerator[Reply, None]]:
@@ -315,13 +320,26 @@ class ServerBackend:
         if ahead.handle.claimed.is_set():
             return
         prompt = ahead.handle.ids
+        ids = prompt if self._blocks is None else prompt[: self._blocks.whole(prompt)]
         try:
-            async with aclosing(self._replies(prompt)(Ask(ids=prompt, max_tokens=1))) as replies:
+            async with aclosing(self._replies(prompt)(Ask(ids=ids, max_tokens=1))) as replies:
                 async for _ in replies:
                     pass
+            self._note_read(prompt)
         except StudentError as error:  # its request will say what is wrong
-            self._answered = -math.inf
+            self._note_lost()
             _log.debug("a prompt could not be prefilled ahead: %s", error)
+
+    def _note_read(self, prompt: list[int]) -> None:
+        self._answered = time.monotonic()
+        if self._blocks is not None:
+            self._blocks.add(prompt)
+
+    def _note_lost(self) -> None:
+        """The server may be gone, and its cache with it."""
+        self._answered = -math.inf
+        if self._blocks is not None:
+            self._blocks.clear()
 
     def _finish_ahead(self, ahead: _Ahead) -> None:
         if ahead in self._prefills:

@@ -14,6 +14,7 @@ from langchain_gkt.errors import ConfigurationError, StudentError
 from langchain_gkt.students.backends import gguf
 from langchain_gkt.students.backends.server.connection import Connection
 from langchain_gkt.students.backends.server.dialects import Ask, Dialect
+from langchain_gkt.students.backends.server.prefix_blocks import PrefixBlocks
 from langchain_gkt.students.backends.source import ModelSource
 
 _TEXT = 'The train to K\u00f6ln leaves at 07:45,\n\tplatform 12. {"ok": true}  \u2013 3.5 %'
@@ -27,9 +28,11 @@ class ServedModel:
 
     Attributes:
         context: Tokens that it reads and writes. None if it does not say.
+        blocks: The blocks of its prefix cache. None if it does not say.
     """
 
     context: int | None
+    blocks: PrefixBlocks | None = None
 
 
 def load_tokenizer(source: ModelSource) -> tuple[Any, set[int]]:
@@ -124,7 +127,11 @@ async def checked_model(
     connection.model = card["id"]
     await _compare_ids(connection, dialect, tokenizer, source)
     await _try_tokens(connection, dialect, tokenizer, source)
-    return ServedModel(dialect.context(card))
+    blocks = None
+    if dialect.caches_blocks:
+        metrics = await connection.get("/metrics")
+        blocks = PrefixBlocks.of_metrics(metrics.text) if metrics.is_success else None
+    return ServedModel(dialect.context(card), blocks)
 
 
 def _card(connection: Connection, source: ModelSource, response: httpx.Response) -> dict[str, Any]:

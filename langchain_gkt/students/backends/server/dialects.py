@@ -86,6 +86,8 @@ class Dialect(Protocol):
     tokenize_path: str
     most_allowed: int
     """Most tokens that an `Ask` may allow by name."""
+    caches_blocks: bool
+    """Whether its prefix cache keeps whole blocks alone, whose size its metrics tell."""
 
     def body(self, ask: Ask, model: str) -> dict[str, Any]:
         """Return the body of a request."""
@@ -108,6 +110,7 @@ class VLLM:
     """vLLM, by ``/v1/completions`` with ``return_token_ids``."""
 
     path, tokenize_path, most_allowed = "/v1/completions", "/tokenize", _MOST_LISTED
+    caches_blocks = True
 
     def body(self, ask: Ask, model: str) -> dict[str, Any]:
         """Return the body of a request."""
@@ -177,6 +180,7 @@ class SGLang:
     """SGLang, by its own ``/generate``, as its documentation describes it."""
 
     path, tokenize_path, most_allowed = "/generate", "/tokenize", _MOST_LISTED
+    caches_blocks = False
 
     def body(self, ask: Ask, model: str) -> dict[str, Any]:
         """Return the body of a request."""
@@ -242,6 +246,7 @@ class LlamaServer:
     """llama-server, by its own ``/completion`` with ``return_tokens``."""
 
     path, tokenize_path, most_allowed = "/completion", "/tokenize", 2**31
+    caches_blocks = False
 
     def __init__(self, encode: Callable[[str], list[int]]) -> None:
         """Prepare.

@@ -17,6 +17,7 @@ from langchain_gkt import HuggingFaceStudent, StudentError
 from langchain_gkt.students.backends.server import SERVER_NAMES
 from langchain_gkt.students.backends.server import backend as server_backend
 from langchain_gkt.students.backends.server.dialects import VLLM, Ask, LlamaServer, SGLang
+from langchain_gkt.students.backends.server.prefix_blocks import PrefixBlocks
 from langchain_gkt.students.settings import GenerationSettings
 
 QUESTION = [HumanMessage("What is 3 plus 4?")]
@@ -191,6 +192,42 @@ def test_a_prompt_is_not_read_ahead_for_nothing(served, monkeypatch) -> None:
     assert [body["max_tokens"] > 1 for body in server.asked()] == [True]
     without, _ = served(prefix_cache_bytes=0)
     assert without.prefill(QUESTION).done
+
+
+METRICS = """# HELP vllm:cache_config_info Information of the LLMEngine CacheConfig
+vllm:cache_config_info{block_size="8",cache_dtype="auto",engine="0",num_gpu_blocks="64"} 1.0
+"""
+
+
+def test_only_whole_blocks_that_are_new_are_read_ahead(served, monkeypatch) -> None:
+    monkeypatch.setattr(server_backend, "PREFILL_DELAY_SECONDS", 0.0)
+    far, server = served(server={"metrics": METRICS}, max_retries=0)
+    longer = [HumanMessage(f"{QUESTION[0].text} And 12 pens and 30 pens, if 4 of them are lost?")]
+    with far.prefill(QUESTION) as ahead:
+        ahead.wait()
+    far.invoke(QUESTION)
+    first, answer = server.asked()
+    assert first["prompt"] == answer["prompt"][: len(answer["prompt"]) // 8 * 8]
+    assert far.prefill(QUESTION).done  # the server holds its blocks
+    with far.prefill(longer) as ahead:
+        ahead.wait()
+    assert len(server.asked()) == 3
+    server.faults.append(httpx.ConnectError("gone"))
+    with pytest.raises(StudentError):
+        far.invoke(QUESTION)
+    assert not far.prefill(QUESTION).done  # what is started anew holds nothing
+
+
+def test_old_blocks_are_forgotten_first() -> None:
+    blocks = PrefixBlocks.of_metrics(METRICS)
+    assert (blocks.size, blocks.most) == (8, 64)
+    blocks.add(range(8 * 40))
+    blocks.add(range(1000, 1000 + 8 * 40))
+    assert not blocks.holds(range(8))
+    assert blocks.holds(range(1000, 1000 + 8 * 40 + 7))
+    assert not blocks.holds([*range(1000, 1008), *range(8)])
+    assert blocks.holds(range(7))  # there is no whole block
+    assert PrefixBlocks.of_metrics("vllm:num_requests_running 0.0") is None
 
 
 @pytest.mark.parametrize("kind", SERVER_NAMES)

@@ -1,0 +1,74 @@
+"""What a server's prefix cache holds of the prompts that it was sent lately."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+_CONFIG = re.compile(r"^vllm:cache_config_info\{(?P<labels>.*)\}", re.MULTILINE)
+_LABEL = re.compile(r'(\w+)="(\d+)"')
+_MOST_BLOCKS = 65_536
+
+
+@dataclass
+class PrefixBlocks:
+    """Remembers the whole blocks of prompts, as the prefix cache of vLLM keys them.
+
+    vLLM keeps the KV cache of whole blocks alone. To read a prompt ahead is useful only if it has
+    a whole block that no earlier prompt had. What the server has evicted meanwhile is not known:
+    such a prompt is then read with its request.
+
+    Attributes:
+        size: Tokens of a block.
+        most: Most blocks to remember: as many as the server has.
+    """
+
+    size: int
+    most: int = _MOST_BLOCKS
+    _keys: OrderedDict[int, None] = field(default_factory=OrderedDict)
+
+    @classmethod
+    def of_metrics(cls, text: str) -> PrefixBlocks | None:
+        """Read the size of a block, and how many there are, from a server's metrics.
+
+        Args:
+            text: What ``/metrics`` answers.
+
+        Returns:
+            None if they do not say.
+        """
+        config = _CONFIG.search(text)
+        labels = dict(_LABEL.findall(config["labels"])) if config else {}
+        if not (size := int(labels.get("block_size", 0))):
+            return None
+        return cls(size, int(labels.get("num_gpu_blocks", 0)) or _MOST_BLOCKS)
+
+    def whole(self, ids: Sequence[int]) -> int:
+        """Return how many tokens the whole blocks of a prompt hold."""
+        return len(ids) - len(ids) % self.size
+
+    def holds(self, ids: Sequence[int]) -> bool:
+        """Say whether the server has read all whole blocks of a prompt lately."""
+        keys = list(self._keys_of(ids))
+        return not keys or keys[-1] in self._keys
+
+    def add(self, ids: Sequence[int]) -> None:
+        """Remember a prompt that the server has read."""
+        for key in self._keys_of(ids):
+            self._keys.pop(key, None)  # the newest are at the end
+            self._keys[key] = None
+        while len(self._keys) > self.most:
+            self._keys.popitem(last=False)
+
+    def clear(self) -> None:
+        """Forget all: the server may have been started anew."""
+        self._keys.clear()
+
+    def _keys_of(self, ids: Sequence[int]) -> Iterator[int]:
+        """Yield a key for each whole block, which depends on all tokens up to its end."""
+        key = 0
+        for end in range(self.size, len(ids) + 1, self.size):
+            key = hash((key, *ids[end - self.size : end]))
+            yield key
