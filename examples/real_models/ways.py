@@ -1,0 +1,186 @@
+r"""Make docs/measurements/hints-and-verdicts.md: hints and verdicts of a live teacher, measured.
+
+Both models are behind servers, such as two of vLLM:
+
+    python examples/real_models/ways.py --teacher qwen15 --teacher-url http://127.0.0.1:8731/v1 \
+        --student FOLDER --student-url http://127.0.0.1:8732/v1 --rows 60 \
+        --gsm8k test.jsonl --csqa dev.jsonl
+
+Ended at any moment, the same command goes on where it was. The runs stay in runs/ways.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from langchain_openai import ChatOpenAI
+from results import PLAIN, PRICE, SHORT_CHOICE
+
+from langchain_gkt import (
+    GuidancePolicy,
+    GuidedKnowledgeTransferChain,
+    HintPrompt,
+    HuggingFaceStudent,
+    InstructTeacher,
+    WithoutExemplars,
+)
+from langchain_gkt.evaluation import PolicySweep, Task, compare, load_task, sweep_policies
+from langchain_gkt.evaluation.results.answer_table import TEACHER_ALONE
+from langchain_gkt.reporting.table import Table
+
+DOCS = Path(__file__).parents[2] / "docs"
+BEGINNING = "beginning"
+LENGTHS = {"gsm8k": [20, 60], "csqa": [10, 30]}
+FORMATS = {"gsm8k": ("equations", "draft", "short"), "csqa": ("option", "draft", "short")}
+VERDICTS = {"gsm8k": "steps", "csqa": "option"}
+SHORT = {"gsm8k": PLAIN, "csqa": SHORT_CHOICE}
+
+PAGE = """# Hints and verdicts
+
+{summary}
+
+Measured on {date} by `examples/real_models/ways.py`: {teacher} is the teacher and {student} the
+student, both live. The teacher reads no worked examples, the student reads all. Prices are those of
+gpt-4o-mini.
+
+{tables}
+
+- *beginning*: the first tokens of the teacher's answer. *equations*, *draft*, *short*, *option*:
+  the formats of `HintPrompt`. *verified*: the student drafts, and the teacher accepts the draft or
+  corrects it.
+- *over lots*: points of accuracy over a random router between student and teacher at the same
+  price.
+"""
+
+
+def measure(name: str, task: Task, chain: GuidedKnowledgeTransferChain, out: Path) -> Table:
+    """Sweep over the formats of a hint, and have drafts verified.
+
+    Args:
+        name: The task's name.
+        task: The questions.
+        chain: The pair.
+        out: The folder of the runs.
+
+    Returns:
+        One line for each way, and the two models alone.
+    """
+    whole = WithoutExemplars() | InstructTeacher(text=SHORT[name], style="none")
+    policies = {BEGINNING: GuidancePolicy(teacher_prompt=whole)}
+    for form in FORMATS[name]:
+        prompt = WithoutExemplars() | HintPrompt(format=form)
+        policies[form] = GuidancePolicy(teacher_prompt=prompt)
+    found = sweep_policies(
+        chain,
+        task,
+        policies,
+        lengths=LENGTHS[name],
+        teacher_price=PRICE,
+        out=out / f"{name}-hints",
+    )
+    checked = GuidancePolicy(
+        teacher_prompt=WithoutExemplars(), verdict=VERDICTS[name], tokens=max(LENGTHS[name])
+    )
+    verified = compare(
+        chain.model_copy(update={"guidance": checked}),
+        task,
+        modes=["verified"],
+        teacher_price=PRICE,
+        out=out / f"{name}-verified",
+    )
+    lines = list(_lines(found))
+    one = verified.summaries["verified"]
+    cost = float(one.cost or 0) * 1000 / one.rows
+    lines.append(["verified", "", one.accuracy, cost, one.teacher.completion_tokens / one.rows])
+    return _table(name, len(found.sweeps[BEGINNING].outcomes.rows), lines)
+
+
+def _lines(found: PolicySweep) -> Iterator[list[Any]]:
+    """Yield way, guidance tokens, accuracy, dollars per 1,000 and the teacher's tokens written."""
+    first = found.sweeps[BEGINNING]
+    for name, alone in (("student alone", first.student), ("teacher alone", first.teacher)):
+        cost = float(alone.cost or 0) * 1000 / alone.rows
+        yield [name, "", alone.accuracy, cost, alone.teacher.completion_tokens / alone.rows]
+    for way, one in found.sweeps.items():
+        for length, summary in one.by_length.items():
+            if length in (0, TEACHER_ALONE):
+                continue
+            cost = float(summary.cost or 0) * 1000 / summary.rows
+            written = summary.teacher.completion_tokens / summary.rows
+            yield [way, str(length), summary.accuracy, cost, written]
+
+
+def _table(name: str, rows: int, lines: list[list[Any]]) -> Table:
+    (_, _, low, none, _), (_, _, high, bill, _) = lines[:2]
+    shown = []
+    for way, tokens, accuracy, cost, written in lines:
+        drawn = low + min(1.0, (cost - none) / (bill - none)) * (high - low)
+        shown.append(
+            {
+                "way": way,
+                "at most": tokens,
+                "right": f"{accuracy:.1%}",
+                "tokens written": f"{written:.0f}",
+                "of the bill": f"{cost / bill:.0%}",
+                "over lots": f"{100 * (accuracy - drawn):+.1f}",
+            }
+        )
+    return Table.of(shown, title=f"{name}, {rows} rows")
+
+
+def _summary(table: Table) -> str:
+    ways = [line for line in table.rows if not line[0].endswith("alone")]
+    best = max(ways, key=lambda line: float(line[-1]))
+    beaten = sum(float(line[-1]) > 0 for line in ways)
+    name = " of at most ".join(filter(None, best[:2]))
+    return (
+        f"- {table.title}: {beaten} of {len(ways)} ways beat a random router. The best is {name}: "
+        f"{best[2]} right at {best[4]} of the bill, {best[5]} points over it."
+    )
+
+
+def main() -> None:
+    """Measure, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--teacher", required=True, help="the teacher's name at its server")
+    parser.add_argument("--teacher-url", required=True)
+    parser.add_argument("--student", required=True, help="the folder of the student's tokenizer")
+    parser.add_argument("--student-url", required=True)
+    parser.add_argument("--backend", default="vllm")
+    parser.add_argument("--gsm8k", help="the publisher's file")
+    parser.add_argument("--csqa", help="the publisher's file")
+    parser.add_argument("--rows", type=int, default=60, help="the last rows of each file")
+    parser.add_argument("--out", type=Path, default=Path("runs/ways"))
+    parser.add_argument("--docs", type=Path, default=DOCS)
+    args = parser.parse_args()
+    teacher = ChatOpenAI(
+        model=args.teacher, base_url=args.teacher_url, api_key="none", temperature=0
+    )
+    student = HuggingFaceStudent(
+        model=args.student, backend=args.backend, base_url=args.student_url, temperature=0
+    )
+    chain = GuidedKnowledgeTransferChain(teacher=teacher, student=student)
+    tables = []
+    for name in LENGTHS:
+        if (file := getattr(args, name)) is None:
+            continue
+        task = load_task(name, data=file)
+        task = replace(task, rows=task.rows[-args.rows :])
+        tables.append(measure(name, task, chain, args.out))
+    page = PAGE.format(
+        summary="\n".join(map(_summary, tables)),
+        date=datetime.now(UTC).date(),
+        teacher=args.teacher,
+        student=Path(args.student).name,
+        tables="\n\n".join(table.markdown() for table in tables),
+    )
+    (args.docs / "measurements" / "hints-and-verdicts.md").write_text(page, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
