@@ -74,10 +74,10 @@ all worked examples, and the teacher reads none of them.
 
 ## Beside a public router
 
-[RouteLLM](https://lmsys.org/blog/2024-07-01-routellm/) reports 95% of GPT-4's accuracy on GSM8K at 35%
-less cost. Its other model is Mixtral-8x7B, a stronger student: by our rules it is right in 64.0% of
-the 1,319 rows, and GPT-4 in 89.8%. Drawing lots between these two keeps 95% at 83% of the calls. Its
-repository counts 85.7% for GPT-4, because it scores 54 rows wrongly.
+[RouteLLM](https://lmsys.org/blog/2024-07-01-routellm/) reports 95% of GPT-4's accuracy on GSM8K at
+35% less cost. Its other model is Mixtral-8x7B, a stronger student: by our rules it is right in
+64.0% of the 1,319 rows, and GPT-4 in 89.8%. Drawing lots between these two keeps 95% at 83% of the
+calls. Its repository counts 85.7% for GPT-4, because it scores 54 rows wrongly.
 """
 
 
