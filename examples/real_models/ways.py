@@ -1,9 +1,6 @@
 r"""Make docs/measurements/hints-and-verdicts.md: hints and verdicts of a live teacher, measured.
 
-Both models are behind servers, such as two of vLLM:
-
-    python examples/real_models/ways.py --teacher qwen15 --teacher-url http://127.0.0.1:8731/v1 \
-        --student FOLDER --student-url http://127.0.0.1:8732/v1 --rows 60 \
+    python examples/real_models/ways.py --teacher FOLDER --student FOLDER --rows 60 \
         --gsm8k test.jsonl --csqa dev.jsonl
 
 Ended at any moment, the same command goes on where it was. The runs stay in runs/ways.
@@ -18,7 +15,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from langchain_openai import ChatOpenAI
 from results import PLAIN, PRICE, SHORT_CHOICE
 
 from langchain_gkt import (
@@ -45,8 +41,8 @@ PAGE = """# Hints and verdicts
 {summary}
 
 Measured on {date} by `examples/real_models/ways.py`: {teacher} is the teacher and {student} the
-student, both live. The teacher reads no worked examples, the student reads all. Prices are those of
-gpt-4o-mini.
+student, both live, in {dtype}. The teacher reads no worked examples, the student reads all. Prices
+are those of gpt-4o-mini.
 
 {tables}
 
@@ -82,6 +78,7 @@ def measure(name: str, task: Task, chain: GuidedKnowledgeTransferChain, out: Pat
         lengths=LENGTHS[name],
         teacher_price=PRICE,
         out=out / f"{name}-hints",
+        concurrency=16,
     )
     checked = GuidancePolicy(
         teacher_prompt=WithoutExemplars(), verdict=VERDICTS[name], tokens=max(LENGTHS[name])
@@ -92,6 +89,7 @@ def measure(name: str, task: Task, chain: GuidedKnowledgeTransferChain, out: Pat
         modes=["verified"],
         teacher_price=PRICE,
         out=out / f"{name}-verified",
+        concurrency=16,
     )
     lines = list(_lines(found))
     one = verified.summaries["verified"]
@@ -147,24 +145,20 @@ def _summary(table: Table) -> str:
 def main() -> None:
     """Measure, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--teacher", required=True, help="the teacher's name at its server")
-    parser.add_argument("--teacher-url", required=True)
-    parser.add_argument("--student", required=True, help="the folder of the student's tokenizer")
-    parser.add_argument("--student-url", required=True)
-    parser.add_argument("--backend", default="vllm")
+    parser.add_argument("--teacher", required=True, type=Path, help="a model's folder")
+    parser.add_argument("--student", required=True, type=Path, help="a model's folder")
+    parser.add_argument("--dtype", default="int8")
+    parser.add_argument("--threads", type=int)
     parser.add_argument("--gsm8k", help="the publisher's file")
     parser.add_argument("--csqa", help="the publisher's file")
     parser.add_argument("--rows", type=int, default=60, help="the last rows of each file")
     parser.add_argument("--out", type=Path, default=Path("runs/ways"))
     parser.add_argument("--docs", type=Path, default=DOCS)
     args = parser.parse_args()
-    teacher = ChatOpenAI(
-        model=args.teacher, base_url=args.teacher_url, api_key="none", temperature=0
-    )
-    student = HuggingFaceStudent(
-        model=args.student, backend=args.backend, base_url=args.student_url, temperature=0
-    )
-    chain = GuidedKnowledgeTransferChain(teacher=teacher, student=student)
+    settings: dict[str, Any] = {"dtype": args.dtype, "threads": args.threads, "temperature": 0}
+    teacher = HuggingFaceStudent(model=str(args.teacher), **settings)
+    student = HuggingFaceStudent(model=str(args.student), **settings)
+    chain = GuidedKnowledgeTransferChain(teacher=teacher, student=student, temperature=0)
     tables = []
     for name in LENGTHS:
         if (file := getattr(args, name)) is None:
@@ -175,8 +169,9 @@ def main() -> None:
     page = PAGE.format(
         summary="\n".join(map(_summary, tables)),
         date=datetime.now(UTC).date(),
-        teacher=args.teacher,
-        student=Path(args.student).name,
+        teacher=args.teacher.name,
+        student=args.student.name,
+        dtype=args.dtype,
         tables="\n\n".join(table.markdown() for table in tables),
     )
     (args.docs / "measurements" / "hints-and-verdicts.md").write_text(page, encoding="utf-8")
