@@ -27,12 +27,16 @@ from langchain_gkt import (
 )
 from langchain_gkt.evaluation import PolicySweep, Task, compare, load_task, sweep_policies
 from langchain_gkt.evaluation.results.answer_table import TEACHER_ALONE
+from langchain_gkt.prompts.hints import HintFormat
 from langchain_gkt.reporting.table import Table
 
 DOCS = Path(__file__).parents[2] / "docs"
 BEGINNING = "beginning"
 LENGTHS = {"gsm8k": [20, 60], "csqa": [10, 30]}
-FORMATS = {"gsm8k": ("equations", "draft", "short"), "csqa": ("option", "draft", "short")}
+FORMATS: dict[str, tuple[HintFormat, ...]] = {
+    "gsm8k": ("equations", "draft", "short"),
+    "csqa": ("option", "draft", "short"),
+}
 VERDICTS = {"gsm8k": "steps", "csqa": "option"}
 SHORT = {"gsm8k": PLAIN, "csqa": SHORT_CHOICE}
 
