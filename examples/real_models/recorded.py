@@ -232,16 +232,23 @@ def _title(one: Mapping[str, Any]) -> str:
 
 def _summary(summaries: Mapping[str, Mapping[str, Any]]) -> list[str]:
     lines = []
-    for one in summaries.values():
-        gains = [100 * (a - r) for _, a, r, _ in one["lines"]["agreement"].values()]
-        kept, bill = one["kept"]
+    for task in sorted({one["task"] for one in summaries.values()}):
+        mine = [one for one in summaries.values() if one["task"] == task]
+        teachers = ", ".join(one["teacher"] for one in mine)
+        cells = [line for one in mine for line in one["lines"]["agreement"].values()]
+        gains = [100 * (accuracy - drawn) for _, accuracy, drawn, _ in cells]
+        kept, bills = zip(*(one["kept"] for one in mine), strict=True)
         lines.append(
-            f"{_title(one)}, {one['rows']} rows: agreement is {min(gains):+.1f} to "
-            f"{max(gains):+.1f} points over a random router at bills from 10% to 90%. The cheapest "
-            f"way that keeps {KEPT:.0%} on seen rows keeps {kept:.0%} at {bill:.0%} of the bill on "
-            "unseen ones."
+            f"{task}, {mine[0]['rows']} rows, {teachers}: at bills from 10% to 90% agreement is "
+            f"{min(gains):+.1f} to {max(gains):+.1f} points over a random router. The cheapest "
+            f"way that keeps {KEPT:.0%} on seen rows keeps {_range(kept)} at {_range(bills)} of "
+            "the bill on unseen ones."
         )
     return lines
+
+
+def _range(shares: Sequence[float]) -> str:
+    return " to ".join(sorted({f"{share:.0%}" for share in (min(shares), max(shares))}))
 
 
 def _table(runs: Mapping[str, Mapping[str, Any]]) -> Table:

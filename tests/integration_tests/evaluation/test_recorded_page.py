@@ -43,7 +43,7 @@ def test_runs_leave_summaries_from_which_the_page_is_written(tmp_path) -> None:
     assert kept["dearer"]["dollars_per_thousand"] < kept["dollars_per_thousand"]
     assert list(kept["prefixes"]) == ["4"]
     assert "The teacher's first tokens, continued by the student" in page
-    assert "big on word_problems, 8 rows: agreement is" in page
+    assert "word_problems, 8 rows, big: at bills from 10% to 90% agreement is" in page
     assert (tmp_path / "docs" / "images" / "recorded-words-big-student.svg").exists()
     nothing = [sys.executable, str(SCRIPT), "--runs=none", f"--summaries={tmp_path / 'none'}"]
     failed = subprocess.run(nothing, check=False, capture_output=True, text=True)
