@@ -204,13 +204,6 @@ def test_langchain_integration(world) -> None:
 
 
 @pytest.mark.slow
-def test_choose_the_guidance(tmp_path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    space = run_page("choose-the-guidance.md", at_least=2)
-    assert GuidancePolicy.load(tmp_path / "policy.json") == space["choice"].policy
-
-
-@pytest.mark.slow
 def test_from_the_papers_code(capsys) -> None:
     run_page("from-the-papers-code.md")
     assert "44 * 2 = 88. The answer is 88." in capsys.readouterr().out
