@@ -67,6 +67,7 @@ def test_strategies(capsys) -> None:
     assert space["gkt"]["strategy"] == "verified"
 
 
+@pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
 def test_use_in_langchain(world) -> None:
     space = run_page("use-in-langchain.md", at_least=6)
     assert space["again"].usage_metadata["total_cost"] == 0
@@ -197,6 +198,7 @@ def test_start(world, capsys) -> None:
     assert "44 * 2 = 88. The answer is 88." in capsys.readouterr().out
 
 
+@pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
 def test_langchain_integration(world) -> None:
     space = run_page("langchain-integration.md", at_least=6)
     assert space["called"].tool_calls[0]["args"] == {"a": 2, "b": 3}
