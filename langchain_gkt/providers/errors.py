@@ -94,8 +94,8 @@ def may_have_billed(error: BaseException) -> bool:
 
     Returns:
         False if the provider answered with an HTTP error, was never reached, or the client could
-        not even write its request; True for a reply that could not be read, a broken connection,
-        a timeout, a reader that left.
+        not even write its request. True for a reply that could not be read, a broken connection,
+        a timeout, and a reader that left.
     """
     if (status := status_of(error)) is not None:
         return 200 <= status < 300

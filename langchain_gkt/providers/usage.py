@@ -81,8 +81,8 @@ def believable(
         chars: Characters of its text.
 
     Returns:
-        The usage without details that cannot be true, or None if it reports nothing, reports
-        only a part, or cannot be true itself; and what was refused, or None.
+        The usage and what was refused of it, or None. The usage lacks details that cannot be true.
+        It is None if it reports nothing or only a part, or cannot be true itself.
     """
     if not usage:
         return None, None

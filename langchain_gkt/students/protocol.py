@@ -141,7 +141,7 @@ class Student:
             reserve: Tokens that another model will write as the answer's beginning.
 
         Returns:
-            Tokens that the shortest answer of that form takes; 0 if that is not known.
+            Tokens that the shortest answer of that form takes. 0 if that is not known.
 
         Raises:
             ValueError: If it is empty, too long or more than text, or its form cannot be kept.

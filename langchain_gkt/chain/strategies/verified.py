@@ -36,9 +36,9 @@ from langchain_gkt.prompts.verdicts import is_accepted, numbered, verdict_format
 def verified(settings: CallSettings, messages: list[BaseMessage], *, streaming: bool) -> CallSteps:
     """Make one answer.
 
-    A gate, if the policy has one, says which drafts are worth a verdict: those of which it is
-    sure are shown, and those that it calls hopeless (``all``) are the teacher's whole answers.
-    Calls with tools or a schema are guided.
+    A gate, if the policy has one, says which drafts are worth a verdict. Drafts of which it is sure
+    are shown. Where it says ``all``, the teacher writes the whole answer. Calls with tools or a
+    schema are guided.
 
     Args:
         settings: The settings of the call.

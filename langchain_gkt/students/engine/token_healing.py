@@ -83,7 +83,7 @@ class TokenSpelling:
             ids: Ids of the text, whitespace at its end included.
 
         Returns:
-            The text without its last token of more than whitespace, and without what follows; None
+            The text without its last token of more than whitespace, and without what follows. None
             if it has to stay as it is.
         """
         at, is_space = len(ids), True
