@@ -87,7 +87,7 @@ def prompt_share(messages: Sequence[BaseMessage], prompt: PreparedPrompt) -> flo
         prompt: What the teacher is shown.
 
     Returns:
-        The share, in tokens of about four characters; None if it is shown the whole.
+        The share, in tokens of about four characters. None if it is shown the whole.
     """
     if list(prompt.messages) == list(messages):
         return None

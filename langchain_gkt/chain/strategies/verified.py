@@ -66,7 +66,7 @@ def verified(settings: CallSettings, messages: list[BaseMessage], *, streaming: 
 
 
 def _draft(answer: Answer) -> Generator[Any, Any, AIMessage | None]:
-    """Have the student answer; None if it failed and the turn is the teacher's."""
+    """Have the student answer. None if it failed and the turn is the teacher's."""
     draft: AIMessage | None = None
     if (gate := answer.settings.gate) is not None:
         signals = yield from measure(answer, gate)
@@ -84,7 +84,7 @@ def _draft(answer: Answer) -> Generator[Any, Any, AIMessage | None]:
 
 
 def _is_accepted(answer: Answer, draft: AIMessage) -> Generator[Any, Any, bool]:
-    """Ask for a verdict; if the draft is not accepted, the answer begins with the correction."""
+    """Ask for a verdict. If the draft is not accepted, the answer begins with the correction."""
     text = str(draft.text)
     form = verdict_format(answer.settings.policy.verdict)
     asked = Answer(

@@ -98,7 +98,7 @@ class ChatTemplate:
         self._tokenizer = tokenizer
         own = tokenizer.chat_template or ""
         self.text = "\n".join(own.values()) if isinstance(own, dict) else str(own)
-        """The template's source; empty without one."""
+        """The template's source. Empty without one."""
         self.is_harmony = is_harmony(self.text)
         """Whether answers are messages on channels, as those of gpt-oss are."""
         self._plans: dict[bytes, _Plan] = {}
