@@ -160,7 +160,7 @@ class ScenarioReport:
         return [self.table(), *([Table(title=title, head=head, rows=lines)] if lines else [])]
 
     def figures(self) -> dict[str, Figure]:
-        """Draw the frontiers of all scenarios in one chart. None for a comparison.
+        """Draw the frontiers of all scenarios in one chart; none for a comparison.
 
         Raises:
             ImportError: If matplotlib is missing.
