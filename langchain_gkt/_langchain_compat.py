@@ -182,7 +182,7 @@ def pipeline_generation_settings(pipeline: object) -> dict[str, Any]:
         pipeline: The pipeline; transformers 5 tells them in no public place.
 
     Returns:
-        The settings; empty when there are none.
+        The settings. Empty when there are none.
     """
     return dict(getattr(pipeline, "_generate_kwargs", None) or {})
 

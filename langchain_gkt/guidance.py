@@ -110,11 +110,11 @@ class GuidancePolicy(metaclass=CheckedFields):
         tokens: Most completion tokens the teacher may write, or None to use the chain's
             ``guidance_tokens``. 0 asks no teacher at all.
         cut: Where guidance that stopped at the limit is cut back to before the student
-            reads it. ``word``: to the last whole word with the blanks behind it, which say
-            that the word is finished; text without any edge of a word is kept whole.
+            reads it. ``word``: to the last whole word with the space behind it, which says
+            that the word is finished. Text without any edge of a word is kept whole.
             ``sentence``: to the last whole sentence, or word if no sentence is complete.
             ``step``: to the last whole step of a worked answer (a line, a sentence, or an
-            equation up to its result; see `texts.edges.whole_steps`), or word likewise.
+            equation up to its result), or word likewise. See `texts.edges.whole_steps`.
             ``none``: not at all. An answer that the teacher finished by itself is never cut.
         ask: ``always``, ``never``, or a number between 0 and 1: the teacher is asked only
             if the student's confidence is below it. Calls with tools always ask.
@@ -126,17 +126,17 @@ class GuidancePolicy(metaclass=CheckedFields):
             student answers alone. The teacher is paid all the same. An answer that the teacher
             finished is never dropped. Guidance is then shown only when it is complete.
         teacher_prompt: What of the conversation the teacher is shown: a `TeacherPrompt`, or any
-            Runnable or function from the messages to those it sees; None to use the chain's.
+            Runnable or function from the messages to those it sees. None to use the chain's.
         predictor: Chooses for each question whether the teacher writes nothing, ``tokens``, or
             the whole answer. Learned by `Sweep.choose`. It looks at first tokens of its own
             number. Calls with tools or a schema get ``tokens``, as without it.
         gate: Decides for each question how much the teacher writes: any gate of
             `langchain_gkt.gates`, or one of your own. ``ask`` with a number and ``predictor``
             are short forms of two of them.
-        ladder: Amounts that rise, such as ``(0, 40, "all")``: after each the gate looks at the
-            question and the guidance so far, and only if it is unsure the teacher writes the
-            next. A gate that says ``all`` skips to the last. ``("all",)`` has the teacher always
-            write the whole answer. None for one step of ``tokens``.
+        ladder: Amounts that rise, such as ``(0, 40, "all")``. After each the gate looks at the
+            question and the guidance so far. Only if it is unsure, the teacher writes the next.
+            A gate that says ``all`` skips to the last. ``("all",)`` has the teacher always write
+            the whole answer. None for one step of ``tokens``.
         samples: How often the student writes its part of an answer. With 2 or more the most
             common answer is shown. None for the chain's ``samples``.
         answer_of: What makes two answers the same. None for the chain's ``answer_of``.
@@ -215,12 +215,12 @@ class GuidancePolicy(metaclass=CheckedFields):
 
     @property
     def threshold(self) -> float | None:
-        """The confidence below which the teacher is asked; None if it plays no part."""
+        """The confidence below which the teacher is asked. None if it plays no part."""
         return None if isinstance(self.ask, str) else self.ask
 
     @property
     def active_gate(self) -> Gate | None:
-        """The gate that decides by the question; None if none does."""
+        """The gate that decides by the question. None if none does."""
         if self.gate is not None:
             return self.gate  # type: ignore[no-any-return]
         if self.predictor is not None:

@@ -40,7 +40,7 @@ class GKTMetadata(TypedDict):
         confidence: The student's confidence that decided about asking. None if it played
             no part.
         amount: How much the policy's gate had the teacher write: ``none``, ``some`` (the policy's
-            ``tokens``, or the next step of its ladder) or ``all``; None without a gate.
+            ``tokens``, or the next step of its ladder) or ``all``. None without a gate.
         predicted: Share of right answers that it expects of each amount. None without one.
         written_chars: Characters that the teacher wrote, before cutting.
         mode: The mode of the call.

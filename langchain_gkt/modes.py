@@ -6,10 +6,10 @@ from typing import Literal
 
 Mode = str
 """The name of a strategy: ``guided`` for both models, ``teacher`` or ``student`` for a baseline,
-or any other that is registered; see `langchain_gkt.chain.strategy`."""
+or any other that is registered. See `langchain_gkt.chain.strategy`."""
 
 Role = Literal["teacher", "student"]
-"""Which of the two models a run is of; ``gkt_role`` in the metadata of its run."""
+"""Which of the two models a run is of: ``gkt_role`` in the metadata of its run."""
 
 Amount = Literal["none", "some", "all"]
 """How much the teacher writes: nothing, the policy's ``tokens``, or the whole answer."""

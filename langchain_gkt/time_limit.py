@@ -37,7 +37,7 @@ def time_over(error: BaseException) -> OutOfTime | None:
         error: Any error.
 
     Returns:
-        The error, or its cause, if it says so; else None.
+        The error, or its cause, if it says so. Else None.
     """
     for one in (error, error.__cause__):
         if isinstance(one, OutOfTime):
@@ -60,5 +60,5 @@ def limited_to(left: SecondsLeft) -> Iterator[None]:
 
 
 def seconds_left() -> SecondsLeft | None:
-    """Return what says how much time the surrounding call has left; None if it has no limit."""
+    """Return what says how much time the surrounding call has left. None if it has no limit."""
     return _left.get()

@@ -87,11 +87,11 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
     guidance_tokens: GuidanceTokens = 40
     """Most completion tokens the teacher may write. 0 asks no teacher."""
     guidance: GuidancePolicy | None = None
-    """Where guidance is cut and when it is asked for, or a JSON file; None: whole words, always."""
+    """Where guidance is cut and when it is asked for, or a JSON file. None: whole words, always."""
     redact: SkipValidation[TeacherPromptLike] = None
     """A teacher prompt such as `Redact` that comes last in every mode and every call."""
     teacher_prompt: SkipValidation[TeacherPromptLike] = None
-    """What of the conversation the teacher sees; None: all of it, or what the policy says."""
+    """What of the conversation the teacher sees. None: all of it, or what the policy says."""
     mode: CheckedMode = "guided"
     """How an answer is made. ``teacher`` (on the whole conversation) and ``student`` are the
     single-model baselines. See `langchain_gkt.chain.strategy` for others."""
@@ -100,9 +100,9 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
     answer_of: AnswerForms = "text"
     """What makes two answers the same: ``number``, ``option``, ``json``, ``text``, a function."""
     max_tokens: MaxTokens = None
-    """Most tokens of a whole answer, guidance included; None for the models' own limits."""
+    """Most tokens of a whole answer, guidance included. None for the models' own limits."""
     temperature: Temperature = None
-    """Sampling temperature of both models; None for their own."""
+    """Sampling temperature of both models. None for their own."""
     stop: list[str] | None = None
     """Strings that end an answer, unless a call names its own."""
     student_kwargs: dict[str, Any] = Field(default_factory=dict, repr=False)
@@ -117,15 +117,15 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
     circuit_breaker: CircuitBreaker | None = None
     """Leaves a teacher that keeps failing alone for a while; copies of the chain share it."""
     timeout: Timeout = None
-    """Most seconds of a whole call, both models and their queues; None for no limit."""
+    """Most seconds of a whole call, both models and their queues. None for no limit."""
     teacher_limit_param: str | None = None
     """The teacher's name for its completion limit, if it is not a usual one."""
     teacher_prefill: bool | None = None
-    """False if the teacher refuses a conversation ending in an AIMessage; None: by model."""
+    """False if the teacher refuses a conversation ending in an AIMessage. None: by model."""
     budget: SkipValidation[Budget | None] = Field(default=None, repr=False)
     """A `Budget` of this chain's own, or None; copies of the chain share it."""
     streaming: bool | None = None
-    """True has ``invoke`` hand tokens to listening handlers; False keeps ``stream`` from it."""
+    """True has ``invoke`` hand tokens to listening handlers. False keeps ``stream`` from it."""
 
     _known_teacher: tuple[Any, str] | None = PrivateAttr(default=None)
     _run: BaseRunManager | None = PrivateAttr(default=None)  # of the copy that serves one call
@@ -252,8 +252,9 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
         Args:
             input: A prompt, messages or a prompt value.
             config: Runnable config. ``configurable`` reaches a configurable teacher.
-            **kwargs: ``stop``; ``guidance_tokens``, ``guidance``, ``teacher_prompt``, ``mode``,
-                ``max_tokens``, ``temperature``, ``timeout``; ``model``, the teacher's for one call.
+            **kwargs: ``stop``, ``guidance_tokens``, ``guidance``, ``teacher_prompt``, ``mode``,
+                ``max_tokens``, ``temperature``, ``timeout`` and ``model``, the teacher's for one
+                call.
 
         Returns:
             The answer.
@@ -324,12 +325,12 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
     def bind_tools(
         self, tools: Sequence[AnyTool], *, tool_choice: ToolChoice | None = None, **kwargs: Any
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """Let the teacher call tools; answers in text are guided as usual.
+        """Let the teacher call tools. Answers in text are guided as usual.
 
-        A tool call is the teacher's own, whole and unchanged: one that is cut by the limit of
-        the guidance is asked for once more without it, and if a tool must be called there is
-        no limit from the start. A student whose chat template knows tools gets them, too, and
-        may call them when it finishes an answer.
+        A tool call is the teacher's own, whole and unchanged. If the limit of the guidance cuts
+        one, it is requested once more without the limit. If a tool must be called, there is no
+        limit from the start. A student whose chat template knows tools gets them, too, and may
+        call them when it finishes an answer.
 
         Args:
             tools: Tools in any form LangChain knows.

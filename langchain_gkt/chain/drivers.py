@@ -1,8 +1,8 @@
 """Drives a call that is written once, as a generator, with an event loop or without.
 
-The generator yields chunks to show, and requests: a `ModelCall` to run a model, `NEXT_CHUNK`
-for the next chunk of the model that streams (None when there is no more), `BlockingWork` for
-work that would block an event loop. It is sent the result, or the exception is thrown into it.
+The generator yields chunks to show, and requests. A `ModelCall` runs a model. `NEXT_CHUNK` asks for
+the next chunk of the model that streams (None when there is no more). `BlockingWork` is work that
+would block an event loop. It is sent the result, or the exception is thrown into it.
 """
 
 from __future__ import annotations

@@ -79,14 +79,14 @@ def traced_params(chain: ChainFields) -> dict[str, Any]:
 def without_bookkeeping(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
     """Leave out of a conversation what its answers cost, which LangChain's cache would key by.
 
-    An answer that comes from the cache says that it cost nothing, so the next turn, which is
-    asked with that answer in it, would be looked up under another key than before.
+    An answer from the cache says that it cost nothing. The next turn is asked with that answer in
+    it. Without this, it would be looked up under another key than before.
 
     Args:
         messages: The conversation.
 
     Returns:
-        The conversation; a message that says nothing of its cost is the very same.
+        The conversation. A message that says nothing of its cost is the very same.
     """
     return [
         message.model_copy(update=update) if (update := _cleared(message)) else message

@@ -38,7 +38,7 @@ def text_blocks(
         block: The block of what was shown before, or None.
 
     Yields:
-        Each part, and the block that it belongs to; None for a reply of plain text.
+        Each part, and the block that it belongs to. None for a reply of plain text.
     """
     for given in reply.content if isinstance(reply.content, list) else ():
         if (held := _text_of(given)) is None or not text:
@@ -102,7 +102,7 @@ def leading_text(reply: AIMessage) -> str:
 
 
 def _text_of(block: Any) -> Any:
-    """Return the text of a content block; None if it is no text."""
+    """Return the text of a content block. None if it is no text."""
     if isinstance(block, str):
         return block
     return block.get("text") or "" if block.get("type") == "text" else None

@@ -123,7 +123,7 @@ def prices(options: ModelOptions, recorded: RecordedTeacher | None = None) -> di
 
 
 def read_price(text: str | None, name: str) -> Price | str | None:
-    """Read a price: two amounts, or a model of the price list; None for None.
+    """Read a price: two amounts, or a model of the price list. None for None.
 
     Args:
         text: What the user typed.

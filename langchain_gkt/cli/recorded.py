@@ -57,7 +57,7 @@ def read_recorded(
         **live: Further options, by name, that only a live teacher can follow.
 
     Returns:
-        The teacher that replays them; None if none are wanted.
+        The teacher that replays them. None if none are wanted.
 
     Raises:
         OSError: If a file is not there.

@@ -102,7 +102,7 @@ class Ledger:
         self._carried_usd = Decimal(0)
 
     def spend(self, role: str, counts: UsageTotals, call_id: str) -> None:
-        """Add a run that ended; if its usage is not known, its estimate.
+        """Add a run that ended, or its estimate if its usage is not known.
 
         Of a call that failed and may have been billed nothing is known but what was reserved for
         it: that is taken for spent.

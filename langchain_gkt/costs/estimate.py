@@ -75,8 +75,8 @@ def on_whole_prompt(usage: UsageMetadata, share: float) -> UsageMetadata:
         share: ``teacher_prompt_share`` of the answer's ``"gkt"``.
 
     Returns:
-        Usage with as many more prompt tokens as the whole conversation is longer; those that were
-        read from the provider's cache in the same proportion.
+        Usage with as many more prompt tokens as the whole conversation is longer. Tokens that were
+        read from the provider's cache grow in the same proportion.
     """
 
     def grown(tokens: int) -> int:

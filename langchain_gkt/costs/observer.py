@@ -67,7 +67,7 @@ class CallObserver:
 
         Returns:
             ``input_cost``, ``output_cost`` and ``total_cost`` in US dollars, as LangSmith reads
-            them in usage metadata; None if they are not known.
+            them in usage metadata. None if they are not known.
         """
         return None
 

@@ -96,7 +96,7 @@ def look_up(
         how: How that is known.
 
     Returns:
-        The cost; None if it knows no price that covers these tokens.
+        The cost. None if it knows no price that covers these tokens.
     """
     from genai_prices import Usage, calc_price
 

@@ -103,7 +103,7 @@ class Price(KnownFields):
         _set_date(self)
 
     def of_tier(self, tier: str | None) -> Price | None:
-        """Return the price in a service tier; None if it has none of its own."""
+        """Return the price in a service tier. None if it has none of its own."""
         given = self.tiers.get((tier or "").lower())
         if given is None or isinstance(given, Price):
             return given
@@ -164,9 +164,9 @@ def price_call(
     """Price one call.
 
     Args:
-        price: The user's price; or a model that genai-prices knows, such as
-            ``openai:gpt-4o-mini``, or None to look the called model up there, by the server's
-            address first then by the provider's id.
+        price: The user's price, or a model that genai-prices knows, such as
+            ``openai:gpt-4o-mini``. None to look the called model up there, by the server's address
+            first and then by the provider's id.
         usage: The call's usage metadata.
         provider: The called provider's id.
         model: The model's name as the response gave it.
@@ -175,7 +175,7 @@ def price_call(
         requested_model: The model's name as it was asked for, tried if the other is unknown.
 
     Returns:
-        The cost; its amounts are None, with the reason, if the model has no known price.
+        The cost. Its amounts are None, with the reason, if the model has no known price.
     """
     tokens = read_tokens(usage, tier)
     if isinstance(price, Price):

@@ -73,7 +73,7 @@ class CostReport:
 
     @property
     def ratio(self) -> float | None:
-        """Cost of the guided calls over their teacher-only estimate; None if unknown.
+        """Cost of the guided calls over their teacher-only estimate. None if unknown.
 
         It is the cheapest way to ask the teacher alone that the calls allowed: cached and batched
         as they were, and with the same short prompt if they had one.
@@ -90,12 +90,12 @@ class CostReport:
         """Return plain values that JSON can hold.
 
         Returns:
-            ``schema_version``; ``teacher`` and ``student`` (see `UsageTotals`; ``cost`` is None if
-            it would leave calls out, ``known_cost`` never is, ``unreported`` is estimated, and
-            ``models`` holds the same for each model). ``total``; ``teacher_only_estimate``;
-            ``comparison`` (see `BillComparison`, None if nothing was compared).
-            ``budget``; ``notes``; ``running``; ``circuit_breakers``; ``scenario``. Money is a
-            decimal string in US dollars. Times are seconds.
+            ``schema_version``, ``teacher``, ``student`` and ``total`` (see `UsageTotals`),
+            ``teacher_only_estimate``, ``comparison`` (see `BillComparison`, None if nothing was
+            compared), ``budget``, ``notes``, ``running``, ``circuit_breakers`` and ``scenario``.
+            ``cost`` is None if it would leave calls out. ``known_cost`` never is. ``unreported``
+            is estimated. ``models`` holds the same for each model of a role. Money is a decimal
+            string in US dollars. Times are seconds.
         """
         roles = {}
         for role in ("teacher", "student"):

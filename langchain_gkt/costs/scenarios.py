@@ -83,15 +83,15 @@ class CachedPrefix(_Model):
     min_tokens: Annotated[int, _tokens("CachedPrefix.min_tokens", 0)] = MIN_CACHED_TOKENS
     """Shorter prefixes are not cached."""
     read_rate: Annotated[Decimal | None, _rate("CachedPrefix.read_rate", 1)] = None
-    """What a token read from the cache costs, of a plain one: such as 0.1; None for the price's
+    """What a token read from the cache costs, of a plain one: such as 0.1. None for the price's
     own."""
     write_rate: Annotated[Decimal | None, _rate("CachedPrefix.write_rate", None)] = None
-    """The same of a token written there, such as 1.25; None for the price's own."""
+    """The same of a token written there, such as 1.25. None for the price's own."""
     hit_rate: Annotated[float | Literal["measured"], BeforeValidator(_hit_rate)] = "measured"
-    """In which share of the calls the prefix is found, as it is assumed; the others write it.
+    """In which share of the calls the prefix is found, as it is assumed. The others write it.
     ``measured`` for the tokens that the provider reports."""
     tokens: Annotated[int | None, _tokens("CachedPrefix.tokens", 1)] = None
-    """How many tokens all prompts begin with; None to measure it, where all prompts are known."""
+    """How many tokens all prompts begin with. None to measure it, where all prompts are known."""
 
     def share(self, prompt: int) -> tuple[int, int]:
         """Return the tokens of a prompt that are read from the cache, and those written.
@@ -100,7 +100,7 @@ class CachedPrefix(_Model):
             prompt: Its tokens.
 
         Returns:
-            What is expected of a call, of `hit_rate`; nothing if the prefix is too short.
+            What is expected of a call, of `hit_rate`. Nothing if the prefix is too short.
         """
         prefix = min(self.tokens or 0, prompt)
         if self.hit_rate == "measured" or prefix < self.min_tokens:
@@ -116,15 +116,15 @@ class BillingScenario(_Model):
     """
 
     name: str = ""
-    """What reports call it; made of the other fields if it is empty."""
+    """What reports call it. Made of the other fields if it is empty."""
     price: Any = None
     """As ``teacher_price`` for `CostTracker`."""
     cached_prefix: CachedPrefix | None = CachedPrefix()
-    """What a cache holds; None if nothing is cached. What the provider reports if not given."""
+    """What a cache holds. None if nothing is cached. What the provider reports if not given."""
     tier: str | None = None
-    """The service tier, such as ``batch``; None for the one that responses name."""
+    """The service tier, such as ``batch``. None for the one that responses name."""
     tier_rate: Annotated[Decimal | None, _rate("BillingScenario.tier_rate", None)] = None
-    """What that tier costs, of the standard one, such as 0.5; None for the price's own."""
+    """What that tier costs, of the standard one, such as 0.5. None for the price's own."""
 
     @model_validator(mode="after")
     def _agree(self) -> BillingScenario:
@@ -358,7 +358,7 @@ def with_scenario(
 
 
 def describe_scenario(scenario: BillingScenario | None) -> dict[str, Any] | None:
-    """Return a scenario as plain values, the same on every day; None for None."""
+    """Return a scenario as plain values, the same on every day. None for None."""
     if scenario is None:
         return None
     price = scenario.price

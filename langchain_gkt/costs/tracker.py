@@ -28,10 +28,9 @@ class CostTracker(RunListener, CallObserver):
     `track_costs`. It may listen to several chains and threads at once, and ``report()`` may be
     called while they run.
 
-    What no callback tells cannot be counted: attempts that a provider's client repeats inside
-    one call (its ``max_retries``; set it to 0 and use ``with_retry``, whose attempts are seen).
-    A call that is cancelled ends without an event: it is counted, as unreported, when its
-    asyncio task ends.
+    No callback reports the attempts that a provider's client repeats inside one call, so they are
+    not counted. Set its ``max_retries`` to 0 and use ``with_retry``, whose attempts are seen. A
+    cancelled call ends without an event. It is counted, as unreported, when its asyncio task ends.
     """
 
     def __init__(
@@ -92,7 +91,7 @@ class CostTracker(RunListener, CallObserver):
         Args:
             budget: Its limits.
             spent: What of them was spent before: ``budget`` of an earlier report, or its keys
-                ``spent_usd`` and ``spent_tokens``; empty for nothing.
+                ``spent_usd`` and ``spent_tokens``. Empty for nothing.
 
         Returns:
             The tracker. It knows how many tokens the models make of a text, as this one does.

@@ -111,13 +111,13 @@ async def asweep(
         concurrency: Most questions at the same time.
         progress: Whether to show a progress bar. None to show it in a terminal only.
         teacher_from: The folder of another sweep whose teacher was asked the same questions in
-            the same way, such as one with another student: its answers are taken over, and the
-            teacher is paid for rows alone that it lacks.
+            the same way, such as one with another student. Its answers are reused. Only rows that
+            it lacks are paid for.
         gates: Gates whose signals are measured of each question, besides the student's first
             tokens. ``Sweep.choose(gate=...)`` then finds the threshold of one.
 
     Returns:
-        The sweep; its `Sweep.choose` names the cheapest length that is good enough.
+        The sweep. Its `Sweep.choose` names the cheapest length that is good enough.
 
     Raises:
         ValueError: If an argument makes no sense, or ``out`` holds a run of other settings.

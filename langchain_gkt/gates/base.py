@@ -129,7 +129,7 @@ class Gate(KnownFields, ABC):
         return self
 
     def expectations(self, signals: Mapping[str, float]) -> Mapping[Amount, float] | None:
-        """Return the expected share of right answers by amount; None if the gate has none."""
+        """Return the expected share of right answers by amount. None if the gate has none."""
         return None
 
     def to_dict(self) -> dict[str, Any]:

@@ -168,7 +168,7 @@ class TeacherPrompt(ABC):
         return self
 
     def cache_note(self) -> str | None:
-        """Say what the prompt does to a beginning that a provider caches; None for nothing."""
+        """Say what the prompt does to a beginning that a provider caches. None for nothing."""
         return None
 
     def __or__(self, other: Any) -> TeacherPromptSequence:
@@ -181,7 +181,7 @@ class TeacherPrompt(ABC):
 
 
 TeacherPromptLike: TypeAlias = TeacherPrompt | Runnable[Any, Any] | Callable[..., Any] | None
-"""What ``teacher_prompt`` takes; None shows the teacher the whole conversation."""
+"""What ``teacher_prompt`` takes. None shows the teacher the whole conversation."""
 
 
 @dataclass(frozen=True)

@@ -147,7 +147,7 @@ def describe_style(answers: Sequence[str]) -> str:
 
 
 def _common_ending(answers: Sequence[str]) -> str:
-    """Return the words with which all last sentences begin; empty if it is fewer than two."""
+    """Return the words with which all last sentences begin. Empty if it is fewer than two."""
     if len(answers) < 2:
         return ""
     endings = [sentences(answer)[-1].split() for answer in answers]

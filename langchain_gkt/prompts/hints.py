@@ -33,7 +33,7 @@ def _draft(text: str, is_whole: bool) -> str:
 
 
 def option_hint(text: str, is_whole: bool = True) -> str:
-    """Return the beginning of an answer that picks the option of a text; empty if it has none."""
+    """Return the beginning of an answer that picks the option of a text. Empty if it has none."""
     letter = extract_option(text)
     return f"The answer is ({letter}) because" if letter else ""
 

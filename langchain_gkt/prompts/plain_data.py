@@ -59,7 +59,7 @@ def to_data(prompt: Any) -> list[dict[str, Any]] | None:
         prompt: A teacher prompt, or None.
 
     Returns:
-        Its steps, each with its name and fields; None for None.
+        Its steps, each with its name and fields. None for None.
 
     Raises:
         ValueError: If it is not made of ready-made prompts.
@@ -190,7 +190,7 @@ def kept_prompt(data: Any) -> Any:
         data: What the folder holds.
 
     Returns:
-        The prompt; None if there was none, or one that no file can hold.
+        The prompt. None if there was none, or one that no file can hold.
     """
     is_named = bool(data) and any(isinstance(step, str) for step in data)
     return None if is_named else from_data(data)

@@ -164,9 +164,9 @@ class InstructTeacher(KnownFields, TeacherPrompt):
     Attributes:
         text: What it is told. ``{tokens}`` stands for the number of tokens, ``{style}`` for the
             place of the style, which is otherwise put at the end.
-        style: Whether it is told the style of the student's worked examples, so that the student
-            can go on in it: ``describe``: in words; ``example``: by the shortest example;
-            ``none``: not at all. Without examples there is nothing to tell.
+        style: How it is told the style of the student's worked examples, so that the student can
+            go on in it. ``describe``: in words. ``example``: by the shortest example. ``none``:
+            not at all. Without examples there is nothing to tell.
         tokens: How many tokens it is told. None for the guidance tokens of the call.
     """
 

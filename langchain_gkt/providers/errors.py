@@ -75,7 +75,7 @@ def status_of(error: BaseException) -> int | None:
         error: What its client raised.
 
     Returns:
-        The status, of the error or of what caused it; None if there was no answer. A reply that
+        The status, of the error or of what caused it. None if there was no answer. A reply that
         could not be read has the status 200.
     """
     for one in causes(error):
@@ -94,8 +94,8 @@ def may_have_billed(error: BaseException) -> bool:
 
     Returns:
         False if the provider answered with an HTTP error, was never reached, or the client could
-        not even write its request; True for a reply that could not be read, a broken connection,
-        a timeout, a reader that left.
+        not even write its request. True for a reply that could not be read, a broken connection,
+        a timeout, and a reader that left.
     """
     if (status := status_of(error)) is not None:
         return 200 <= status < 300
@@ -119,7 +119,7 @@ def retry_after(error: BaseException) -> float | None:
         error: What its client raised.
 
     Returns:
-        Seconds, 0 or more, of the header ``Retry-After``; None if there is none to be read.
+        Seconds, 0 or more, of the header ``Retry-After``. None if there is none to be read.
     """
     for one in causes(error):
         headers = getattr(getattr(one, "response", None), "headers", None)

@@ -81,8 +81,8 @@ def believable(
         chars: Characters of its text.
 
     Returns:
-        The usage without details that cannot be true, or None if it reports nothing, reports
-        only a part, or cannot be true itself; and what was refused, or None.
+        The usage and what was refused of it, or None. The usage lacks details that cannot be true.
+        It is None if it reports nothing or only a part, or cannot be true itself.
     """
     if not usage:
         return None, None
@@ -216,7 +216,7 @@ def service_tier(*metadata: Mapping[str, Any] | None) -> str | None:
         metadata: Where it may be named: ``response_metadata``, ``llm_output``.
 
     Returns:
-        The tier, such as ``flex``, ``priority`` or ``batch``; None for the standard one.
+        The tier, such as ``flex``, ``priority`` or ``batch``. None for the standard one.
     """
     for place in (*metadata, *_reports(*metadata)):
         for key in _TIER_KEYS:
@@ -248,7 +248,7 @@ def repeated(usages: Sequence[Mapping[str, Any] | None]) -> UsageMetadata | None
         usages: What each chunk reports.
 
     Returns:
-        The last report, if each names the same prompt; None if adding up is right.
+        The last report, if each names the same prompt. None if adding up is right.
     """
     told = [usage for usage in usages if usage and usage.get("input_tokens")]
     if len(told) < 2 or len({usage["input_tokens"] for usage in told}) > 1:

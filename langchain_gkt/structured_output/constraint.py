@@ -199,8 +199,8 @@ class GrammarConstraint:
             pick: The sampler.
 
         Returns:
-            The sampler's token; or, if that would leave too few tokens to end the answer, the
-            next token on the shortest way to the end.
+            The sampler's token. If that would leave too few tokens to end the answer, the next
+            token on the shortest way to the end.
         """
         import torch
 
@@ -237,8 +237,8 @@ class GrammarConstraint:
             token: Its id.
 
         Returns:
-            The token; or, if it would leave too few tokens to end the answer, the next one on
-            the shortest way to the end, which stands in its place.
+            The token. If it would leave too few tokens to end the answer, the next one on the
+            shortest way to the end stands in its place.
         """
         self._left -= 1
         self._needed_at_most += self._growth

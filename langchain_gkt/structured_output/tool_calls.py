@@ -19,8 +19,8 @@ def fitting_calls(
         tools: The bound tools, in OpenAI's form.
 
     Returns:
-        The calls, their arguments in the order of the schema and whole numbers as integers where
-        it asks for them; None if a tool is not bound, or arguments break its schema or cannot be
+        The calls, their arguments in the order of the schema, and whole numbers as integers where
+        it asks for them. None if a tool is not bound, or arguments break its schema or cannot be
         checked.
 
     Raises:

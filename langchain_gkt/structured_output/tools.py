@@ -49,7 +49,7 @@ def in_openai_form(tool: Any) -> dict[str, Any]:
 
 
 def _own_parameters(tool: Any) -> dict[str, Any] | None:
-    """Return the JSON schema of a tool's parameters; None if LangChain loses nothing of it."""
+    """Return the JSON schema of a tool's parameters. None if LangChain loses nothing of it."""
     schema = tool
     if isinstance(tool, Mapping):  # only a schema whose root is a reference loses anything
         return dict(tool) if "title" in tool and "$ref" in tool else None

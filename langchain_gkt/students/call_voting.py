@@ -39,8 +39,8 @@ def vote_on_calls(
 ) -> CallVote:
     """Count what turns do. Of two that are equally frequent the earlier one wins.
 
-    A turn agrees with none if it was cut by its token limit, writes a call that cannot be read,
-    names a tool that is not bound, breaks a schema, or is not what the caller demands.
+    A turn agrees with none if its token limit cut it, or if one of its calls cannot be read, names
+    a tool that is not bound or breaks a schema. The same holds if the caller demands another call.
 
     Args:
         replies: The turns.

@@ -76,7 +76,7 @@ class DecodingConstraints:
         )
 
     def shortest_answer(self, settings: GenerationSettings) -> int:
-        """Return how many tokens the shortest answer of a call takes; 0 if any text will do.
+        """Return how many tokens the shortest answer of a call takes. 0 if any text will do.
 
         Args:
             settings: The settings of the call.
@@ -111,7 +111,7 @@ class DecodingConstraints:
         return [mark for mark in (OPEN, CLOSE) if self._tokenizer.is_added(mark)]
 
     def _turn_grammar(self, tools: Sequence[dict[str, Any]]) -> str | None:
-        """Return what holds the calls of a turn; None if this engine or a schema allows none."""
+        """Return what holds the calls of a turn. None if this engine or a schema allows none."""
         if "response_format" in self._engine.unsupported:
             return None
         from langchain_gkt.structured_output.grammar import turn_grammar

@@ -67,11 +67,11 @@ class HuggingFaceStudent(Student, EngineFields, InterruptibleChatModel):
     top_p: float = Field(default=1.0, gt=0, le=1)
     """Nucleus sampling threshold; only used with a temperature above 0."""
     seed: int | None = None
-    """Seed of every call's own generator; None for a fresh one each call."""
+    """Seed of every call's own generator. None for a fresh one each call."""
     stop: list[str] | None = None
     """Strings that end an answer when a call names none."""
     streaming: bool | None = None
-    """True has ``invoke`` hand tokens to listening handlers; False keeps ``stream`` from it."""
+    """True has ``invoke`` hand tokens to listening handlers. False keeps ``stream`` from it."""
     on_long_prompt: OnLongPrompt = "raise"
     """For a prompt that is too long: an error, or forget the oldest turns, then the beginning of
     the oldest text. System messages and the last turn stay."""

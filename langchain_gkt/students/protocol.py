@@ -57,7 +57,7 @@ _group: ContextVar[SampleGroup | None] = ContextVar("gkt_sample_group", default=
 
 
 def sample_group() -> SampleGroup | None:
-    """Return the group that the answer being written belongs to; None for a single one."""
+    """Return the group that the answer being written belongs to. None for a single one."""
     return _group.get()
 
 
@@ -104,7 +104,7 @@ class Student:
 
     @property
     def filters_reasoning(self) -> bool:
-        """Whether the text of its answers holds no reasoning; else tags in front are looked for."""
+        """Whether the text of its answers holds no reasoning. Else tags in front are looked for."""
         return False
 
     @property
@@ -141,7 +141,7 @@ class Student:
             reserve: Tokens that another model will write as the answer's beginning.
 
         Returns:
-            Tokens that the shortest answer of that form takes; 0 if that is not known.
+            Tokens that the shortest answer of that form takes. 0 if that is not known.
 
         Raises:
             ValueError: If it is empty, too long or more than text, or its form cannot be kept.

@@ -97,7 +97,7 @@ class GenerationSettings:
 
     @property
     def offered_tools(self) -> Sequence[dict[str, Any]] | None:
-        """The tools that the model is told of; None if it is to call none."""
+        """The tools that the model is told of. None if it is to call none."""
         return (self.tools or None) if self.tool_choice != "none" else None
 
     @property

@@ -19,7 +19,7 @@ AnswerForm = Literal["number", "option", "json", "text"]
 """What makes two answers the same: their number, the option's letter, the JSON object, the text."""
 
 AnswerOf = AnswerForm | Callable[[str], Hashable]
-"""A form, or a function from a text to what is compared; None for what it cannot read."""
+"""A form, or a function from a text to what is compared. None for what it cannot read."""
 
 
 @dataclass(frozen=True, kw_only=True)

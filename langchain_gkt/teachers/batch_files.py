@@ -34,7 +34,7 @@ def write_requests(path: str | Path, bodies: Iterable[tuple[str, Mapping[str, An
         bodies: The ``custom_id`` of each request, no two alike, and what is sent.
 
     Returns:
-        The files; none if there is no request.
+        The files. None if there is no request.
 
     Raises:
         ConfigurationError: If a file is there already, or the path cannot be written to.
@@ -105,7 +105,7 @@ class BatchResults:
         return tuple(name for name in self.requests if name not in known)
 
     def notes(self) -> list[str]:
-        """Name what did not come back as it should; empty if everything did."""
+        """Name what did not come back as it should. Empty if everything did."""
         notes = []
         failed = [f"{name} ({why})" for name, why in self.failed.items()]
         for names, words in (

@@ -131,7 +131,7 @@ def is_cut_tool_call(
 
     Returns:
         True if the limit ended a reply that holds a tool call, or one that had tools and holds
-        no text: some providers drop the call that they could not finish. So does the text of
+        no text. Some providers drop a call that they could not finish. So does the text of
         a small teacher that writes its calls as plain JSON.
     """
     if limit is None:

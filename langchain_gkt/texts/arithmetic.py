@@ -53,7 +53,7 @@ def worked_lines(text: str) -> str:
             left out.
 
     Returns:
-        The calculations, each a line with its result; empty if there is none.
+        The calculations, each a line with its result. Empty if there is none.
     """
     known, lines = dict[str, Fraction](), list[str]()
     for line in text.splitlines():

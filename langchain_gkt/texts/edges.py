@@ -52,7 +52,7 @@ def whole_words(text: str) -> str | None:
         text: The text so far.
 
     Returns:
-        The beginning; None if there is no edge of a word.
+        The beginning. None if there is no edge of a word.
     """
     found = _WHOLE_WORDS.match(text)
     return found[0] if found else None
@@ -65,7 +65,7 @@ def whole_sentences(text: str) -> str | None:
         text: The text so far.
 
     Returns:
-        The beginning; None if no sentence is complete.
+        The beginning. None if no sentence is complete.
     """
     found = _WHOLE_SENTENCES.match(text)
     return found[0] if found else None
@@ -83,7 +83,7 @@ def whole_steps(text: str) -> str | None:
         text: The text so far.
 
     Returns:
-        The beginning with the blanks behind it; None if no step is complete.
+        The beginning with the space behind it. None if no step is complete.
     """
     ends = [found.end() for found in _STEP_END.finditer(text) if _ends_step(text, found)]
     if not ends:

@@ -7,7 +7,7 @@ first statement counts, else the last number. How numbers are read:
   "3, 15" are two. So "1,500" is fifteen hundred, and the European decimal "1,5" is 1 and 5.
 - A minus is a sign only directly before a number ("is -5", "-$5", "$-5") and not after another
   number or a letter: "16-3" is 16 and 3.
-- Units may be glued to a number ("5kg", "12th"; "50%" is 50), but digits that end a word
+- Units may be glued to a number ("5kg", "12th", and "50%" is 50), but digits that end a word
   ("A4", "H2O") are no number. Number words are not read: not "five", and "2 million" is 2.
 - Fractions ("1/2", "2 1/2") and "1 234" without currency are read only in a statement.
 """
@@ -148,8 +148,8 @@ def extract_number(text: str, how: ExtractionRule = "answer") -> Decimal | None:
         text: The answer as a model wrote it.
         how: ``strict``: the first number stated as the answer. ``flexible``: the last number of
             the text. ``answer``: the stated one, else what a closing equation comes to ("that
-            is 4 + 5 = 9 points in 40 minutes"), else the last one, all without the next
-            question, "Q: ...", that a base model may run on into.
+            is 4 + 5 = 9 points in 40 minutes"), else the last one. A next question ("Q: ..."), into
+            which a base model may run on, is not read.
 
     Raises:
         ValueError: If ``how`` is unknown.

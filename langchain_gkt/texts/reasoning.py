@@ -123,7 +123,7 @@ def without_reasoning(written: str) -> str:
         written: A reply, or what there is of it so far.
 
     Returns:
-        The text after it; empty if the reasoning has not ended.
+        The text after it. Empty if the reasoning has not ended.
     """
     return ReasoningFilter().feed(written[_closed_at(written) :])
 

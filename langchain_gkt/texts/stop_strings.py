@@ -13,7 +13,7 @@ def find_stop(text: str, stop: Sequence[str] | None) -> int | None:
         stop: Stop strings, or None. Empty ones are ignored.
 
     Returns:
-        Where the text ends, in characters; None if there is no stop string in it.
+        Where the text ends, in characters. None if there is no stop string in it.
     """
     return min((text.find(end) for end in stop or () if end and end in text), default=None)
 
@@ -26,7 +26,7 @@ def before_stop(text: str, stop: Sequence[str] | None) -> str:
         stop: Stop strings, or None. Empty ones are ignored.
 
     Returns:
-        The text up to the first stop string; if there is none, the text without an ending
+        The text up to the first stop string. If there is none, the text without an ending
         that may grow into one.
     """
     if (found := find_stop(text, stop)) is not None:

@@ -37,9 +37,9 @@ def usage_of_answer(
 ) -> UsageMetadata | None:
     """Describe an answer: the tokens of its conversation, and its own.
 
-    The prompt is the larger one of both models: middleware that shortens long conversations goes
-    by it, and would be misled by a tool call of the teacher that measures another prompt than the
-    student's answer before it.
+    The prompt is the larger one of both models, because middleware that shortens long conversations
+    relies on it. A tool call of the teacher may have another prompt than the student's answer
+    before it.
 
     Args:
         guidance: The beginning of the answer, or None.
@@ -51,8 +51,8 @@ def usage_of_answer(
             as a verdict, or samples that a gate compares.
 
     Returns:
-        What a single model would have reported; None if the model that ended the answer
-        reported nothing. What was paid is in ``"gkt"``.
+        What a single model would have reported. None if the model that ended the answer reported
+        nothing. What was paid is in ``"gkt"``.
     """
     if reply is None:
         taught = tool_reply.usage_metadata if tool_reply else guidance and guidance.usage
@@ -87,7 +87,7 @@ def prompt_share(messages: Sequence[BaseMessage], prompt: PreparedPrompt) -> flo
         prompt: What the teacher is shown.
 
     Returns:
-        The share, in tokens of about four characters; None if it is shown the whole.
+        The share, in tokens of about four characters. None if it is shown the whole.
     """
     if list(prompt.messages) == list(messages):
         return None

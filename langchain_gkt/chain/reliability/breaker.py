@@ -30,8 +30,8 @@ class CircuitBreaker:
     """Counts a teacher's failures in a row, and refuses its calls for a while after too many.
 
     ``closed``: every call is made. ``open``: after ``failures`` calls in a row have failed, none
-    is made for ``cooldown_seconds``; each raises a TeacherError at once, or is answered by the
-    student with ``on_teacher_error="student"``. ``half_open``: then one call is made; if it
+    is made for ``cooldown_seconds``. Each raises a TeacherError at once, or the student answers
+    it with ``on_teacher_error="student"``. ``half_open``: then one call is made. If it
     fails, the breaker opens once more, else the breaker is closed. A request that the server
     refuses as wrong (a status like 400) or that a budget refuses is no failure of the teacher.
 

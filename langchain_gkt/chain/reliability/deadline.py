@@ -40,7 +40,7 @@ def check_timeout(value: Any) -> float | None:
         value: The value of a field or a call-time argument.
 
     Returns:
-        The seconds; None for no limit.
+        The seconds. None for no limit.
 
     Raises:
         ValueError: If it is no number above 0.

@@ -320,7 +320,7 @@ class TeacherStep:
         """Let every handler that keeps a budget refuse the call before it costs anything.
 
         Returns:
-            Asks them again before further attempts; None if there will be none, or no budget.
+            Asks them again before further attempts. None if there will be none, or no budget.
         """
         manager = get_callback_manager_for_config(config)
         observers = observers_in(manager.handlers)

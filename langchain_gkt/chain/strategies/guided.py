@@ -64,7 +64,7 @@ def guided(settings: CallSettings, messages: list[BaseMessage], *, streaming: bo
 
 
 def _decide(answer: Answer) -> Generator[Any, Any, tuple[Amount, AIMessage | None]]:
-    """Decide how much the teacher writes; if nothing, an answer may be there already."""
+    """Decide how much the teacher writes. If nothing, an answer may be there already."""
     settings = answer.settings
     if not settings.asks_teacher:
         return "none", None

@@ -47,7 +47,7 @@ def measure(answer: Answer, gate: Gate) -> Generator[Any, Any, Signals]:
         gate: The gate.
 
     Returns:
-        The signals; none if the student fails and the turn is left to the teacher.
+        The signals. None if the student fails and the turn is left to the teacher.
 
     Raises:
         ValueError: If the student does not report what the gate needs.

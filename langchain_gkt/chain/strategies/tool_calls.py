@@ -59,7 +59,7 @@ def student_calls(answer: Answer) -> Generator[Any, Any, bool]:
 
 
 def _voted(answer: Answer, gate: AgreementGate) -> Generator[Any, Any, CallVote | None]:
-    """Have the student write the turn several times; None if the teacher takes over."""
+    """Have the student write the turn several times. None if the teacher takes over."""
     settings = answer.settings
     try:
         replies = yield StudentStep(settings).sampled_turns(answer.messages, gate)

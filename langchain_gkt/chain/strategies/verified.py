@@ -36,9 +36,9 @@ from langchain_gkt.prompts.verdicts import is_accepted, numbered, verdict_format
 def verified(settings: CallSettings, messages: list[BaseMessage], *, streaming: bool) -> CallSteps:
     """Make one answer.
 
-    A gate, if the policy has one, says which drafts are worth a verdict: those of which it is
-    sure are shown, and those that it calls hopeless (``all``) are the teacher's whole answers.
-    Calls with tools or a schema are guided.
+    A gate, if the policy has one, says which drafts are worth a verdict. Drafts of which it is sure
+    are shown. Where it says ``all``, the teacher writes the whole answer. Calls with tools or a
+    schema are guided.
 
     Args:
         settings: The settings of the call.
@@ -66,7 +66,7 @@ def verified(settings: CallSettings, messages: list[BaseMessage], *, streaming: 
 
 
 def _draft(answer: Answer) -> Generator[Any, Any, AIMessage | None]:
-    """Have the student answer; None if it failed and the turn is the teacher's."""
+    """Have the student answer. None if it failed and the turn is the teacher's."""
     draft: AIMessage | None = None
     if (gate := answer.settings.gate) is not None:
         signals = yield from measure(answer, gate)
@@ -84,7 +84,7 @@ def _draft(answer: Answer) -> Generator[Any, Any, AIMessage | None]:
 
 
 def _is_accepted(answer: Answer, draft: AIMessage) -> Generator[Any, Any, bool]:
-    """Ask for a verdict; if the draft is not accepted, the answer begins with the correction."""
+    """Ask for a verdict. If the draft is not accepted, the answer begins with the correction."""
     text = str(draft.text)
     form = verdict_format(answer.settings.policy.verdict)
     asked = Answer(

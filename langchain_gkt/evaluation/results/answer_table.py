@@ -70,7 +70,7 @@ def settings_of(table: pandas.DataFrame) -> list[int | str]:
 
     Returns:
         The guidance tokens of the strategy that is swept, with 0 for the student alone and
-        `TEACHER_ALONE`; the name of any other strategy, with its guidance tokens if it has any.
+        `TEACHER_ALONE`. The name of any other strategy, with its guidance tokens if it has any.
     """
     settings, ends = list[Any](), {STUDENT: 0, TEACHER: TEACHER_ALONE}
     for strategy, tokens in zip(table["strategy"], guidance_tokens(table), strict=True):

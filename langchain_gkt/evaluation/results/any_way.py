@@ -75,12 +75,12 @@ class AnyWayChoice(Choice):
 
     @property
     def kept(self) -> float | None:
-        """Accuracy on the unseen rows, of the teacher's; None if that is zero."""
+        """Accuracy on the unseen rows, of the teacher's. None if that is zero."""
         return self.unseen.accuracy / self.teacher.accuracy if self.teacher.right else None
 
     @property
     def bill(self) -> float | None:
-        """Price of the unseen rows, of the teacher's; None if that is zero."""
+        """Price of the unseen rows, of the teacher's. None if that is zero."""
         return self.unseen.cost / self.teacher.cost if self.teacher.cost else None
 
     def __str__(self) -> str:

@@ -125,7 +125,7 @@ class Comparison(EvaluationResult):
             seed: Seed of the bootstrap over questions.
 
         Returns:
-            The ratio with its interval; None if one of the strategies is missing, a cost is
+            The ratio with its interval. None if one of the strategies is missing, a cost is
             unknown, or the teacher cost nothing.
         """
         costs = self._wide("cost")

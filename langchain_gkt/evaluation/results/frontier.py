@@ -35,7 +35,7 @@ def worthwhile(outcomes: OutcomeMatrix, rows: Sequence[int]) -> list[int]:
     """Return the lengths that no random mix of others beats: the hull of accuracy over cost.
 
     Returns:
-        Lengths, the cheapest first; 0 stands for the student alone, `TEACHER_ALONE` for the
+        Lengths, the cheapest first. 0 stands for the student alone, `TEACHER_ALONE` for the
         teacher alone.
     """
     lengths = [*outcomes.lengths, TEACHER_ALONE]
@@ -148,7 +148,7 @@ def goals(outcomes: OutcomeMatrix) -> list[float]:
 
 
 def price_of(accuracy: float, points: Iterable[OperatingPoint]) -> float | None:
-    """Return the lowest cost of an accuracy; None if no point is so accurate."""
+    """Return the lowest cost of an accuracy. None if no point is so accurate."""
     return min((point.cost for point in points if point.accuracy >= accuracy), default=None)
 
 

@@ -56,14 +56,14 @@ class PolicyChoice:
 
     @property
     def kept(self) -> float | None:
-        """Accuracy on the unseen rows, of that teacher's; None if it is unknown or zero."""
+        """Accuracy on the unseen rows, of that teacher's. None if it is unknown or zero."""
         if self.teacher is None or not self.teacher.right:
             return None
         return self.choice.unseen.accuracy / self.teacher.accuracy
 
     @property
     def bill(self) -> float | None:
-        """Price of the unseen rows, of that teacher's; None if it is unknown or zero."""
+        """Price of the unseen rows, of that teacher's. None if it is unknown or zero."""
         if self.teacher is None or not self.teacher.cost:
             return None
         return self.choice.unseen.cost / self.teacher.cost
@@ -333,7 +333,7 @@ class PolicySweep(EvaluationResult):
         """Return what `choose` finds without a gate, and with one if there are confidences.
 
         Returns:
-            Choices by ``fixed length`` and ``gated length``; none if there are too few rows.
+            Choices by ``fixed length`` and ``gated length``. None if there are too few rows.
         """
         if self._first.student.rows < FEWEST:
             return {}

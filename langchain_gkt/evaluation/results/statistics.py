@@ -118,7 +118,7 @@ def auc(scores: Sequence[float], right: Sequence[bool]) -> float:
     """Return how often a right answer's score is above a wrong one's; ties count half.
 
     Returns:
-        The area under the ROC curve; 0.5 if all answers are right, or all wrong.
+        The area under the ROC curve. 0.5 if all answers are right, or all wrong.
     """
     good = [score for score, is_right in zip(scores, right, strict=True) if is_right]
     bad = [score for score, is_right in zip(scores, right, strict=True) if not is_right]

@@ -142,9 +142,9 @@ class Sweep(EvaluationResult):
         guidance length (with ``gate``: length and confidence threshold) whose accuracy is at
         most ``max_loss`` below the best length's. The second half tests that choice.
 
-        With ``predictor`` the rows are split in three: from the first a `Predictor` is learned,
-        the second chooses its length and its price, the third tests it beside fixed length,
-        gate, cascade and a random router. Each question then gets no tokens, some, or all.
+        With ``predictor`` the rows are split in three. A `Predictor` is learned from the first. The
+        second chooses its length and its price. The third tests it beside fixed length, gate,
+        cascade and a random router. Each question then gets no tokens, some, or all.
 
         With ``gate="any"`` or ``max_bill`` the choice is among every way that was measured: the
         student alone, each length, the whole answer, and these behind each gate. It shows the
@@ -162,14 +162,14 @@ class Sweep(EvaluationResult):
                 or the teacher alone. If no threshold keeps it, the most accurate is taken.
             predictor: Whether to learn how much guidance each question needs.
             price_per_point: With ``predictor``: what a point of accuracy is worth, in the unit of
-                the tables; it takes the place of ``max_loss``.
-            share: With ``predictor``: in how many of the questions to ask, from 0 to 1;
+                the tables. It takes the place of ``max_loss``.
+            share: With ``predictor``: in how many of the questions to ask, from 0 to 1.
                 `GuidancePolicy.calibrate` takes it again of your own questions.
             seed: Seed of the split.
             scenario: How the teacher is billed. None for as the run was.
 
         Returns:
-            The choice; ``choice.policy.save("policy.json")`` writes it for a chain. With
+            The choice. ``choice.policy.save("policy.json")`` writes it for a chain. With
             ``predictor`` it is a `PerQuestionChoice`, whose rivals are in the sweep's tables.
             Among every way it is an `AnyWayChoice`.
 
@@ -337,7 +337,7 @@ class Sweep(EvaluationResult):
         """Return what `choose` finds without a gate, and with one if there are confidences.
 
         Returns:
-            Choices by ``fixed length``, ``gated length`` and the kind of each of the `gates`; none
+            Choices by ``fixed length``, ``gated length`` and the kind of each of the `gates`. None
             if there are too few rows.
         """
         if self.student.rows < FEWEST:
@@ -380,7 +380,7 @@ class Sweep(EvaluationResult):
         """Return the lowest price of an accuracy, over all rows, by a kind of `frontiers`.
 
         Returns:
-            The price, in the unit of the tables; None if this kind never gets so accurate.
+            The price, in the unit of the tables. None if this kind never gets so accurate.
         """
         return frontier.price_of(accuracy, self.frontiers().get(kind, ()))
 

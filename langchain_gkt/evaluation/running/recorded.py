@@ -17,7 +17,7 @@ from langchain_gkt.teachers.wrappers import models_of, resolve
 
 
 def recorded_teachers(teacher: Any) -> list[RecordedTeacher]:
-    """Return a teacher's recorded models; none if any of its models is a live one."""
+    """Return a teacher's recorded models. None if any of its models is a live one."""
     models = list(models_of(resolve(teacher, None)))
     recorded = [model for model in models if isinstance(model, RecordedTeacher)]
     return recorded if len(recorded) == len(models) else []
@@ -71,7 +71,7 @@ def require_recorded(
 
 
 def recorded_splitter(teacher: Any) -> TokenSplitter | None:
-    """Return what finds the tokens of recorded answers; None without their tokenizer."""
+    """Return what finds the tokens of recorded answers. None without their tokenizer."""
     names = {model.tokenizer for model in recorded_teachers(teacher)}
     name = names.pop() if len(names) == 1 else None
     return load_tokenizer(name).split if name else None

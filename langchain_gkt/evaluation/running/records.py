@@ -125,7 +125,7 @@ class TeacherReply:
         pieces: The text token by token, each as hexadecimal UTF-8 bytes, if the provider reports
             them (``logprobs``). A token may be part of a character.
         part: Its tokens, money and time.
-        cut: How a recorded teacher finds its tokens: a key of `CUT_METHODS`; None of others.
+        cut: How a recorded teacher finds its tokens: a key of `CUT_METHODS`. None of others.
     """
 
     text: str

@@ -58,7 +58,7 @@ class RunStore:
     """
 
     def __init__(self, path: str | Path | None) -> None:
-        """Name a folder, made if it does not exist; None keeps everything in memory."""
+        """Name a folder, made if it does not exist. None keeps everything in memory."""
         self.path = None if path is None else Path(path)
         self.manifest: dict[str, Any] = {}
         self.lines: list[dict[str, Any]] = []

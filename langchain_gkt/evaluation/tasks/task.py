@@ -24,7 +24,7 @@ Row: TypeAlias = Mapping[str, Any]
 """One question: at least ``question``, a text or a list of LangChain messages."""
 
 Metric: TypeAlias = Callable[[str, Row], "bool | None"]
-"""Whether an answer's text is right for a row; None: no answer could be read, so wrong."""
+"""Whether an answer's text is right for a row. None: no answer could be read, so wrong."""
 
 Style = Literal["chat", "text"]
 
@@ -209,7 +209,7 @@ class Task:
         }
 
     def leaked(self, guidance: str, row: Row) -> bool:
-        """Say whether guidance alone already contains a row's answer; False if there is none.
+        """Say whether guidance alone already contains a row's answer. False if there is none.
 
         Raises:
             TypeError: If ``leaks`` (or ``metric`` in its place) returns no verdict.

@@ -113,12 +113,12 @@ class ResponsesRequest(CompletionRequest):
 
     @property
     def limit(self) -> int | None:
-        """Most tokens of the answer; None for the models' own limits."""
+        """Most tokens of the answer. None for the models' own limits."""
         return self.max_output_tokens
 
 
 def _message(item: dict[str, Any], place: str) -> dict[str, Any] | None:
-    """Return an item as a message of the other API; None if it is not for our models."""
+    """Return an item as a message of the other API. None if it is not for our models."""
     kind, content = item.get("type", "message"), "content"
     if kind == "message":
         message = {

@@ -136,7 +136,7 @@ class CompletionRequest(BaseModel):
 
     @property
     def forced_tool(self) -> str | None:
-        """The tool that must be called; empty for any of them, None if none has to be.
+        """The tool that must be called. Empty for any of them, None if none has to be.
 
         Raises:
             FieldError: If ``tool_choice`` is none of the API's, or names no tool of the request.
@@ -238,7 +238,7 @@ class ChatCompletionRequest(CompletionRequest):
 
     @property
     def limit(self) -> int | None:
-        """Most tokens of the answer; None for the models' own limits."""
+        """Most tokens of the answer. None for the models' own limits."""
         return self.max_completion_tokens or self.max_tokens
 
     @property

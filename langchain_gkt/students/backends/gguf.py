@@ -37,7 +37,7 @@ class GGUFSource:
 
 
 def gguf_source(model: Any) -> GGUFSource | None:
-    """Return where the GGUF file is that a model's name stands for; None if it is no such name.
+    """Return where the GGUF file is that a model's name stands for. None if it is no such name.
 
     Args:
         model: ``path/to/model.gguf``, ``owner/repo:file.gguf``, or anything else.
@@ -83,7 +83,7 @@ class GGUFHeader:
 
     @property
     def vocabulary(self) -> int | None:
-        """Rows of the embedding; None if the file does not say."""
+        """Rows of the embedding. None if the file does not say."""
         rows = self.value("vocab_size", self.metadata.get(_EMBEDDING))
         return None if rows is None else int(rows)
 
@@ -256,7 +256,7 @@ def _string(file: BinaryIO) -> str:
 
 
 def _value(file: BinaryIO, kind: int) -> Any:
-    """Read a value; None for an array of strings or of arrays, which is skipped."""
+    """Read a value. None for an array of strings or of arrays, which is skipped."""
     if kind == _STRING:
         return _string(file)
     if kind != _ARRAY:

@@ -185,7 +185,7 @@ class Engine:
                 is quicker.
 
         Yields:
-            TokenChunks with text as soon as it is certain; the last one has a finish reason
+            TokenChunks with text as soon as it is certain. The last one has a finish reason
             unless the request was cancelled.
 
         Raises:

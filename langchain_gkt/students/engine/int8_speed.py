@@ -31,7 +31,7 @@ def layer_seconds(model: Any) -> dict[int, float] | None:
         model: A model on the CPU, as it was saved or quantized.
 
     Returns:
-        Seconds for each number of rows in `ROWS`, the best of a few passes; None of a model too
+        Seconds for each number of rows in `ROWS`, the best of a few passes. None of a model too
         small to tell.
     """
     layers, weights = [], 0

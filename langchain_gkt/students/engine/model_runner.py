@@ -1,8 +1,8 @@
 """The forward passes of a student: prefill one request, decode a batch, or run one unbatched.
 
-How a model can be run is found out by comparing logits: a few tokens in a padded batch must
-have the logits that they have alone, and quicker ways to compute them must have them too. Models
-that fail run one request at a time, each with a cache of its own.
+Comparing logits finds out how a model can be run. A few tokens in a padded batch must have the
+logits that they have alone. Quicker ways to compute them must have them too. Models that fail run
+one request at a time, each with a cache of its own.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Prefilling one request at a time, starting from what is already known of its ids.
 
-In bfloat16 and int8, logits depend a little on how many ids a pass has. So that a prompt that is
-asked again gets the same ones, its last id and all that follows are never taken from a cache, and
-go through the model in a pass of their own: the same pass, whether the rest was known or not.
+In bfloat16 and int8, logits depend a little on how many ids a pass has. A prompt that is asked
+again must get the same ones. So its last id is never taken from a cache. It goes through the model
+in a pass of its own, whether the rest was known or not.
 """
 
 from __future__ import annotations

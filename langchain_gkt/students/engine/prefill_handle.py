@@ -11,7 +11,7 @@ a cache, say) is cheaper to read with its prompt."""
 
 
 class PrefillHandle:
-    """A prompt that is being prefilled ahead of its request; a context manager that closes.
+    """A prompt that is being prefilled ahead of its request. A context manager that closes.
 
     Safe to use from any thread.
 

@@ -73,7 +73,7 @@ class TokenSpelling:
         return bool(self._sorted)
 
     def of(self, token: int) -> bytes:
-        """Return the bytes of a token; none for control tokens and unknown ids."""
+        """Return the bytes of a token. None for control tokens and unknown ids."""
         return self._bytes[token] if token < len(self._bytes) else b""
 
     def seam(self, ids: Sequence[int]) -> Seam | None:
@@ -83,7 +83,7 @@ class TokenSpelling:
             ids: Ids of the text, whitespace at its end included.
 
         Returns:
-            The text without its last token of more than whitespace, and without what follows; None
+            The text without its last token of more than whitespace, and without what follows. None
             if it has to stay as it is.
         """
         at, is_space = len(ids), True
@@ -183,7 +183,7 @@ class Healing:
 
 
 def _spelling(tokenizer: Any, size: int) -> list[bytes]:
-    """Return the bytes of every token; empty for control tokens and for kinds we do not know."""
+    """Return the bytes of every token. Empty for control tokens and for kinds we do not know."""
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
     spelled = [b""] * size

@@ -10,7 +10,7 @@ _NAMED = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 
 
 def input_embedding(model: Any) -> Any:
-    """Return a model's embedding of tokens; None of a model that does not say which it is."""
+    """Return a model's embedding of tokens. None of a model that does not say which it is."""
     try:
         return model.get_input_embeddings()
     except (AttributeError, NotImplementedError):  # models of others need not have the method

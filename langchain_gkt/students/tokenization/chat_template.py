@@ -98,7 +98,7 @@ class ChatTemplate:
         self._tokenizer = tokenizer
         own = tokenizer.chat_template or ""
         self.text = "\n".join(own.values()) if isinstance(own, dict) else str(own)
-        """The template's source; empty without one."""
+        """The template's source. Empty without one."""
         self.is_harmony = is_harmony(self.text)
         """Whether answers are messages on channels, as those of gpt-oss are."""
         self._plans: dict[bytes, _Plan] = {}
@@ -171,9 +171,9 @@ class ChatTemplate:
             arguments: As for `render`.
 
         Returns:
-            The conversation, with system texts that have no place in the next user message, and
-            messages of one role joined if they have to take turns;
-            and what the template writes behind the last message.
+            The conversation, and what the template writes behind the last message. System texts
+            that have no place are in the next user message. Messages of one role are joined if
+            they have to take turns.
 
         Raises:
             ConfigurationError: If the template drops one of its messages.

@@ -1,10 +1,10 @@
 """Keeps text that looks like control tokens text, for any tokenizer and chat template.
 
-Chat models mark turns, tool calls and reasoning with *added tokens*, whose text is looked for in
-whatever is tokenised. In a prompt only the chat template may write them. So a prompt is made in
-two steps: what users typed is covered with characters that nobody uses before the template
-reads it; then the tokens that are left in the written prompt, the template's own, get names that
-nobody can type, and a tokenizer that knows the tokens by these names alone makes the ids.
+Chat models mark turns, tool calls and reasoning with *added tokens*. A tokenizer looks for their
+text everywhere. In a prompt only the chat template may write them. So a prompt is made in two
+steps. First, what users typed is covered with characters that nobody uses, and the template reads
+that. Then the template's own tokens get names that nobody can type. A tokenizer that knows the
+tokens only by these names makes the ids.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ def from_langsmith(row: dict[str, Any], place: str) -> Recording | None:
         place: File and line.
 
     Returns:
-        The recording; None for a run of something else than a model.
+        The recording. None for a run of something else than a model.
 
     Raises:
         BadRow: If the run has no whole answer or no question.
@@ -162,7 +162,7 @@ def messages_of(given: Any) -> list[BaseMessage]:
         given: A list of messages, or a list that holds one.
 
     Returns:
-        The messages; none if it is no list.
+        The messages. None if it is no list.
 
     Raises:
         BadRow: If they are of no known form.

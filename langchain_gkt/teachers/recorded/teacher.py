@@ -69,7 +69,7 @@ class RecordedTeacher(PortableChatModel):
     provider: str | None = None
     """The id of its provider, such as ``"openai"``."""
     max_tokens: int | None = Field(default=None, ge=1)
-    """Most completion tokens; None for whole answers."""
+    """Most completion tokens. None for whole answers."""
     logprobs: bool | None = None
     """Whether replies hold their tokens, if these were recorded, in the form of OpenAI's."""
     stream_usage: bool = True

@@ -67,6 +67,7 @@ def test_strategies(capsys) -> None:
     assert space["gkt"]["strategy"] == "verified"
 
 
+@pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
 def test_use_in_langchain(world) -> None:
     space = run_page("use-in-langchain.md", at_least=6)
     assert space["again"].usage_metadata["total_cost"] == 0
@@ -197,17 +198,11 @@ def test_start(world, capsys) -> None:
     assert "44 * 2 = 88. The answer is 88." in capsys.readouterr().out
 
 
+@pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
 def test_langchain_integration(world) -> None:
     space = run_page("langchain-integration.md", at_least=6)
     assert space["called"].tool_calls[0]["args"] == {"a": 2, "b": 3}
     assert space["joke"].setup
-
-
-@pytest.mark.slow
-def test_choose_the_guidance(tmp_path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    space = run_page("choose-the-guidance.md", at_least=2)
-    assert GuidancePolicy.load(tmp_path / "policy.json") == space["choice"].policy
 
 
 @pytest.mark.slow
@@ -218,8 +213,7 @@ def test_from_the_papers_code(capsys) -> None:
 
 def test_will_it_pay(capsys) -> None:
     run_page("will-it-pay.md")
-    share, *bills = capsys.readouterr().out.splitlines()
-    assert share == "28.9%"
+    bills = capsys.readouterr().out.splitlines()
     assert bills[0] == "list price: $0.2346 alone, $0.1926 guided, per 1,000"
     assert "| 100 | 16% | 20% | 29% | 47% |" in (DOCS / "will-it-pay.md").read_text()
 

@@ -16,9 +16,9 @@ _RESAMPLES = 2000
 class RandomMix:
     """What a router that draws lots between fixed ways would give, against a chooser.
 
-    Of the ways that no mix of others beats, it draws between the two that give the chooser's
-    accuracy for the least money, and for `gain` between those that cost what the chooser costs.
-    The intervals are bootstraps over rows, at 95%.
+    It knows the ways that no mix of others beats. It draws between the two that give the chooser's
+    accuracy for the least money. For `gain` it draws between the two that cost what the chooser
+    costs. The intervals are bootstraps over rows, at 95%.
 
     Attributes:
         cost: Mean price of an answer at the chooser's accuracy. None if no mix is so accurate.

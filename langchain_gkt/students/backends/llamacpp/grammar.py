@@ -67,7 +67,7 @@ class ConstrainedAnswer:
             is_cancelled: Whether nobody waits any more.
 
         Returns:
-            The last chunk; None if it was cancelled.
+            The last chunk. None if it was cancelled.
 
         Raises:
             StudentError: If the constraint allows nothing that the student can write.

@@ -62,7 +62,7 @@ class OpenVINOBackend:
             source: The model and its tokenizer.
             config: How many requests and how much memory.
             device: A device of OpenVINO's, such as ``GPU``. None for the CPU.
-            dtype: The type it computes in: ``float32``, ``bfloat16`` or ``float16``; ``auto``
+            dtype: The type it computes in: ``float32``, ``bfloat16`` or ``float16``. ``auto``
                 for OpenVINO's choice, on a CPU bfloat16 if it has the instructions. Weights
                 stay as they were exported.
 

@@ -21,7 +21,7 @@ def literal(text: str) -> str:
 
 
 def words_pattern(words: Collection[bytes]) -> str | None:
-    """Return an expression of a few texts exactly; None if they are many, or half characters.
+    """Return an expression of a few texts exactly. None if they are many, or half characters.
 
     Args:
         words: The texts, in bytes.
@@ -72,7 +72,7 @@ def _decoded(word: bytes) -> str | None:
 
 
 def _not_beginning(texts: list[str]) -> str | None:
-    """Return an expression of all texts that begin like none of some; None if there is none."""
+    """Return an expression of all texts that begin like none of some. None if there is none."""
     if "" in texts:
         return None
     heads = sorted({text[0] for text in texts})

@@ -255,7 +255,7 @@ def from_path(
 
 
 def _adapter_folder(path: str, folder: Path) -> Path | None:
-    """Return the folder of an adapter, fetched if it is on the hub; None if it is none."""
+    """Return the folder of an adapter, fetched if it is on the hub. None if it is none."""
     if folder.is_dir():
         is_adapter = (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file()
         return folder if is_adapter else None

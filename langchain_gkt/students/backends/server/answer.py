@@ -158,7 +158,7 @@ class AnswerWriter:
             self._refused_schema = True  # ours knows more of them
 
     def _allowed(self) -> list[int] | None:
-        """Return the tokens that may come next; None if the server may choose freely."""
+        """Return the tokens that may come next. None if the server may choose freely."""
         if self._rest:
             assert self._spelling is not None
             allowed = self._spelling.candidates(self._rest)

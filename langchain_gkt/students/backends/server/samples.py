@@ -70,7 +70,7 @@ class _Shared:
         self._is_sent = False
 
     def join(self) -> int | None:
-        """Return the number of one more answer; None if the request is on its way."""
+        """Return the number of one more answer. None if the request is on its way."""
         if self._is_sent:
             return None
         self._joined += 1

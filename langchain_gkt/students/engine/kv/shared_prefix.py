@@ -1,8 +1,8 @@
 """Cascade attention: the keys and values of a prefix that rows share are read once for all.
 
 With several rows in a batch, reading keys and values is most of the work of a decoding step.
-The model is not changed: the keys that the KV cache returns are a tensor subclass that holds
-the shared keys and values too, and that computes scaled dot product attention itself. The parts
+The model is not changed. The keys that the KV cache returns are a tensor subclass. It holds the
+shared keys and values too, and computes scaled dot product attention itself. The parts
 are merged by the log-sum-exps of their softmaxes. docs/measurements/student-speed.md says what it
 brings.
 

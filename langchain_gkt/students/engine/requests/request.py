@@ -51,7 +51,7 @@ class TextConstraint(Constraint, Protocol):
 
     @property
     def forced(self) -> list[int]:
-        """The tokens that have to come next, if there is no choice of text; else none."""
+        """The tokens that have to come next, if there is no choice of text. Else none."""
         ...
 
     @property
