@@ -16,6 +16,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 from support.models.fakes import MODELS, Recorder, WordTeacher, make
+from support.sqlite_cache import SQLiteCache
 
 from langchain_gkt import GuidancePolicy, GuidedKnowledgeTransferChain, HuggingFaceStudent
 from langchain_gkt.chain.identity import without_bookkeeping
@@ -101,13 +102,7 @@ def test_the_cache_tells_chains_apart(teacher, student, problem) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 async def test_caches(kind, teacher, student, problem, tmp_path) -> None:
-    if kind == "memory":
-        cache: Any = InMemoryCache()
-    else:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # its package is in maintenance only
-            from langchain_community.cache import SQLiteCache
-        cache = SQLiteCache(database_path=str(tmp_path / "cache.db"))
+    cache: Any = InMemoryCache() if kind == "memory" else SQLiteCache(tmp_path / "cache.db")
     set_llm_cache(cache)
     # A loader's notice, taken for an error, would have the cache give up on its entry.
     warnings.filterwarnings("ignore", category=LangChainBetaWarning)
@@ -129,19 +124,12 @@ async def test_caches(kind, teacher, student, problem, tmp_path) -> None:
     finally:
         set_llm_cache(None)
         if kind == "sqlite":
-            cache.engine.dispose()
+            cache.close()
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
-@pytest.mark.filterwarnings("ignore:.*langchain-community.*:DeprecationWarning")
-@pytest.mark.filterwarnings("ignore:.*allowed_objects.*")
 def test_a_conversation_is_found_again_in_the_cache(kind, tmp_path) -> None:
-    if kind == "sqlite":
-        from langchain_community.cache import SQLiteCache
-
-        cache = SQLiteCache(str(tmp_path / "cache.db"))
-    else:
-        cache = InMemoryCache()
+    cache: Any = InMemoryCache() if kind == "memory" else SQLiteCache(tmp_path / "cache.db")
     teacher, student = WordTeacher(answer="One. " * 9, asked=[]), WordTeacher(answer="Two.")
     chain = make(teacher, student, guidance_tokens=12, cache=cache)
     asked = []
