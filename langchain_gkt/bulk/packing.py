@@ -105,13 +105,13 @@ def read_beginnings(text: str, count: int) -> dict[int, str]:
         count: How many questions were asked.
 
     Returns:
-        Beginnings by the questions' numbers, from 0. What is empty, no text, cut before its first
-        word or of no question is left out.
+        Beginnings by the questions' numbers, from 0. What is empty, no text, without a word, such
+        as the form's own "...", cut before its first word or of no question is left out.
     """
     found: dict[int, str] = {}
     for name, value in _pairs(text):
         number = int(name) - 1 if name.isdecimal() else -1
-        if isinstance(value, str) and value.strip() and 0 <= number < count:
+        if isinstance(value, str) and re.search(r"\w", value) and 0 <= number < count:
             found.setdefault(number, value.strip())
     return found
 

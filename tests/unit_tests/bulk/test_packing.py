@@ -55,6 +55,7 @@ def test_what_all_prompts_begin_with_is_written_once_in_front() -> None:
         ('Here: ```json\n{"2": "c"}\n```', {1: "c"}),
         ('{"1": "a", "2": "c d', {0: "a", 1: "c d"}),  # cut off by the limit
         ('{"1": "", "2": 7, "3": "x", "0": "y", "one": "z"}', {}),
+        ('{"1": "...", "2": "- ok"}', {1: "- ok"}),  # the request's own dots are no beginning
         ("1. Take 3\nand 5.\n2) Take 4.", {0: "Take 3\nand 5.", 1: "Take 4."}),
         ("**1.** Take 3", {0: "Take 3"}),
         ("I will not.", {}),
