@@ -172,7 +172,9 @@ def _check_price(chain: GuidedKnowledgeTransferChain, options: BulkOptions) -> N
     settings = settings_of(chain)
     if options.budget is None or not options.budget.needs_prices or not settings.asks_teacher:
         return
-    tracker = CostTracker(teacher_price=options.teacher_price, budget=options.budget)
+    tracker = CostTracker(
+        teacher_price=options.teacher_price, budget=options.budget, scenario=options.scenario
+    )
     try:
         tracker.admit_teacher(
             list(models_of(settings.teacher)),

@@ -7,8 +7,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from langchain_gkt.costs import Budget, MachineTime
+from langchain_gkt.costs import BillingScenario, Budget, MachineTime
 from langchain_gkt.costs.prices import Prices, check_price, refuse_unlisted
+from langchain_gkt.costs.role_prices import RolePrices
 from langchain_gkt.errors import refuse_unknown, whole_number
 
 
@@ -19,6 +20,7 @@ class BulkOptions:
     Attributes:
         teacher_price: As for `CostTracker`.
         student_price: As for `CostTracker`.
+        scenario: As for `CostTracker`. Name the prefix that is cached: ``CachedPrefix(tokens=)``.
         budget: One for the whole job. It is never passed by more than the calls in flight.
         requests_per_minute: The teacher's rate limit for the whole job. None for none.
         tokens_per_minute: The same in tokens, by an upper estimate of each call. None for none.
@@ -47,6 +49,7 @@ class BulkOptions:
 
     teacher_price: Prices = None
     student_price: Prices | MachineTime = None
+    scenario: BillingScenario | None = None
     budget: Budget | None = None
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
@@ -69,6 +72,8 @@ class BulkOptions:
         check_price(self.student_price, "student_price", machine_time=True)
         refuse_unlisted(self.teacher_price, "teacher_price")
         refuse_unlisted(self.student_price, "student_price")
+        _ = self.role_prices  # refuses a scenario that contradicts the price
+        refuse_unlisted(self.scenario and self.scenario.price, "scenario.price")
         if self.budget is not None and not isinstance(self.budget, Budget):
             raise TypeError(f"budget must be a Budget(usd='5'), not {type(self.budget).__name__}")
         counts = ("calls_in_flight", "teacher_workers", "attempts", "rows_per_block")
@@ -112,6 +117,13 @@ class BulkOptions:
         """
         refuse_unknown(given, (one.name for one in fields(cls)), "guide_dataset")
         return cls(**given)
+
+    @property
+    def role_prices(self) -> RolePrices:
+        """What both models cost."""
+        return RolePrices(
+            teacher=self.teacher_price, student=self.student_price, scenario=self.scenario
+        )
 
     @property
     def student_range(self) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from langchain_core.messages import BaseMessage
@@ -23,11 +23,11 @@ from langchain_gkt.bulk.packing import (
     read_beginnings,
     shared_out,
 )
-from langchain_gkt.bulk.teacher_stage import RowEnded, TeacherStage
+from langchain_gkt.bulk.teacher_stage import RowEnded, TeacherStage, add_parts
 from langchain_gkt.costs.budget import Reservation
 from langchain_gkt.costs.totals import CallRecord, UsageTotals
 from langchain_gkt.errors import GKTError
-from langchain_gkt.evaluation.running.records import TeacherReply, part_of
+from langchain_gkt.evaluation.running.records import ModelUsage, TeacherReply, part_of
 from langchain_gkt.evaluation.running.reply_recorder import ReplyRecorder
 from langchain_gkt.guidance import GuidancePolicy
 from langchain_gkt.teachers.wrappers import models_of
@@ -57,6 +57,7 @@ class PackedTeacherStage(TeacherStage):
         check_packable(self.chain)
         size = self.options.questions_per_call
         results: dict[int, TeacherResult] = {}
+        in_vain: dict[int, ModelUsage] = {}
         waiting = dict[str, tuple[int, _Row]]()
         later = []
         for at, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
@@ -72,15 +73,20 @@ class PackedTeacherStage(TeacherStage):
                 waiting[key] = at, _Row(row=row, key=key, prompt=prompt, messages=messages)
         packs = list(waiting.values())
         await asyncio.gather(
-            *(self._pack(packs[i : i + size], results) for i in range(0, len(packs), size))
+            *(self._pack(packs[i : i + size], results, in_vain) for i in range(0, len(packs), size))
         )
         missing = [at for at, _ in packs if at not in results] + later
         found = await asyncio.gather(*(self._row(rows[at], prompts[at]) for at in missing))
         results |= dict(zip(missing, found, strict=True))
+        for at, part in in_vain.items():  # the rows' costs are the bill: no call is left out
+            results[at] = replace(results[at], part=add_parts(part, results[at].part))
         return [results[at] for at in range(len(rows))]
 
     async def _pack(
-        self, pack: Sequence[tuple[int, _Row]], results: dict[int, TeacherResult]
+        self,
+        pack: Sequence[tuple[int, _Row]],
+        results: dict[int, TeacherResult],
+        in_vain: dict[int, ModelUsage],
     ) -> None:
         """Ask for a pack; what gets no beginning here is left to a call of its own."""
         if len(pack) < 2:
@@ -96,7 +102,10 @@ class PackedTeacherStage(TeacherStage):
             if len(admitted) < len(pack):  # recorded already, or refused: asked one by one
                 await self._release(admitted, UsageTotals(), {})
                 return
-            await self._ask_packed(pack, messages, limit, results)
+            found, part = await self._ask_packed(pack, messages, limit)
+        if not found and part.calls:
+            in_vain[pack[0][0]] = part
+        results |= found
 
     async def _admitted(
         self, pack: Sequence[tuple[int, _Row]], most: Reservation
@@ -119,8 +128,8 @@ class PackedTeacherStage(TeacherStage):
         pack: Sequence[tuple[int, _Row]],
         messages: list[BaseMessage],
         limit: int,
-        results: dict[int, TeacherResult],
-    ) -> None:
+    ) -> tuple[dict[int, TeacherResult], ModelUsage]:
+        """Return what was found for each row, and what the call used."""
         recorder = ReplyRecorder(lambda reply: None, **self.prices)
         config: RunnableConfig = {"callbacks": [recorder, self.listener]}
         chain = self.chain.model_copy(
@@ -143,6 +152,7 @@ class PackedTeacherStage(TeacherStage):
             if recorder.reply is not None:
                 replies = _replies(recorder.reply, recorder.calls, len(pack))
             await self._release(pack, totals, replies)
+        results: dict[int, TeacherResult] = {}
         for place, reply in replies.items():
             at, one = pack[place]
             found = Admission(reply=json.dumps(asdict(reply)), carries=True)
@@ -150,6 +160,7 @@ class PackedTeacherStage(TeacherStage):
                 results[at] = await self._recorded(one.key, one.messages, found, [])
             except RowEnded as end:
                 results[at] = end.result
+        return results, part_of(recorder.calls, "teacher")
 
     async def _release(
         self,

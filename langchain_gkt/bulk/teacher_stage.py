@@ -29,7 +29,6 @@ from langchain_gkt.chain.steps.teacher_step import TeacherStep
 from langchain_gkt.chain.strategy import strategy_of
 from langchain_gkt.costs.aggregator import CostAggregator
 from langchain_gkt.costs.budget import Reservation
-from langchain_gkt.costs.role_prices import RolePrices
 from langchain_gkt.costs.runs.fork_safe_lock import ForkSafeLock
 from langchain_gkt.costs.runs.listener import RunListener
 from langchain_gkt.costs.totals import CallRecord, UsageTotals
@@ -80,12 +79,12 @@ class TeacherStage:
         self.call_settings = settings_of(self.chain)
         self.keys = GuidanceKeys(self.chain, questions_per_call=self.options.questions_per_call)
         self.controller = controller
-        prices = {name: getattr(self.options, name) for name in ("teacher_price", "student_price")}
-        self.prices: dict[str, Any] = prices
+        names = ("teacher_price", "student_price", "scenario")
+        self.prices: dict[str, Any] = {name: getattr(self.options, name) for name in names}
         lock = ForkSafeLock()
         # Learns how many tokens the teacher's prompts have, for the reservations.
         self.aggregator = CostAggregator(
-            prices=RolePrices(teacher=prices["teacher_price"], student=prices["student_price"]),
+            prices=self.options.role_prices,
             budget=self.options.budget,
             tokenizer=None,
             records=None,

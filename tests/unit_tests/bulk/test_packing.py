@@ -32,6 +32,7 @@ from langchain_gkt.bulk.packing import (
     shared_out,
 )
 from langchain_gkt.bulk.stages import StageSettings
+from langchain_gkt.costs import BillingScenario, CachedPrefix
 from langchain_gkt.evaluation.running.records import ModelUsage
 
 PRICE = Price("1", "4")
@@ -177,6 +178,38 @@ def test_a_pack_is_one_call_whose_bill_the_rows_share(monkeypatch) -> None:
     assert (controller.report()["in_flight"], controller.report()["lost_calls"]) == (0, 0)
 
 
+def test_a_job_is_billed_in_its_scenario(monkeypatch) -> None:
+    front = CachedPrefix(tokens=50, min_tokens=1, hit_rate=1.0, read_rate="0.1")
+    scenario = BillingScenario(price=PRICE, cached_prefix=front, tier="batch", tier_rate="0.5")
+    prompts, asked = ["a?", "b?"], {"teacher_price": None, "scenario": scenario}
+    results, controller, _ = run(monkeypatch, everything, prompts, **asked)
+    costs, _, _ = bill(results)
+    assert costs == (Decimal("51") + 5 + 31 * 4) / 2 / 1_000_000
+    assert costs == Decimal(controller.report()["teacher"]["cost"])
+    budget = {"budget": Budget(usd="0.00005"), **asked}  # the most it can come to is more
+    results, _, teacher = run(monkeypatch, everything, prompts, **budget)
+    assert teacher.asked == []
+    assert all("BudgetExceeded" in str(one.error) for one in results)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"scenario": "batch"}, "scenario must be a BillingScenario"),
+        ({"scenario": BillingScenario(price=PRICE), "teacher_price": PRICE}, "leave teacher_price"),
+        ({"scenario": BillingScenario(price="openai:gpt-99")}, "scenario.price='openai:gpt-99'"),
+        (
+            {"scenario": BillingScenario(cached_prefix=CachedPrefix(hit_rate=0.5))},
+            "give CachedPrefix(tokens=...)",
+        ),
+    ],
+)
+def test_a_scenario_that_cannot_be_applied_is_refused_before_the_job(options, words) -> None:
+    with pytest.raises((TypeError, ValueError)) as refused:
+        BulkOptions(**options)
+    assert words in str(refused.value)
+
+
 def test_what_is_missing_is_asked_once_more_alone(monkeypatch) -> None:
     results, controller, teacher = run(
         monkeypatch, lambda count: '{"1": "Take one", "3": "Take three"}', ["a?", "b?", "c?"]
@@ -198,7 +231,13 @@ def test_a_pack_that_gives_nothing_falls_apart_into_single_calls(monkeypatch, sa
     assert {one.guidance.strip() for one in results} == {"Alone it is so and so."}
     assert [count for count, _, _ in teacher.asked] == [2, 0, 0]
     paid = controller.report()["teacher"]
-    assert paid["calls"] == 3  # the pack's own call is on the job's bill
+    assert paid["calls"] == 3
+    assert [one.part.calls for one in results] == [2, 1]  # the first row carries the pack's own
+    if says == "I will not.":
+        costs, tokens, _ = bill(results)
+        assert (costs, tokens) == (Decimal(paid["cost"]), 3 * 132)
+    else:  # what it cost is not known, and not 0
+        assert results[0].part.cost is None
     assert all(one.error is None for one in results)
 
 
