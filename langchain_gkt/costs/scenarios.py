@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal, InvalidOperation
-from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from langchain_core.messages.ai import UsageMetadata
@@ -189,7 +188,7 @@ class BillingScenario(_Model):
             parts.append(f"prefix cached in {self.cached_prefix.hit_rate:.0%} of calls")
         return ", ".join([*parts, *([self.tier] if self.tier else [])]) or "list price"
 
-    @cached_property
+    @property
     def billed_price(self) -> Prices:
         """The price with the scenario's own rates in it."""
         price: Prices = self.price

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import cycle
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from langchain_gkt.evaluation.results.answer_table import STUDENT, TEACHER
+from langchain_gkt.evaluation.results.any_way import Rival
 from langchain_gkt.evaluation.results.outcomes import OperatingPoint
 from langchain_gkt.evaluation.results.summary import Summary
 from langchain_gkt.reporting.charts import COLOURS, new_figure, percent_axis
@@ -45,18 +46,37 @@ def accuracy_chart(
     for name, summary in further.items():
         axes.axhline(summary.accuracy, label=name)
     axes.set_title(f"Accuracy by guidance length, {alone.rows} questions", loc="left")
-    return _of_accuracies(figure, axes, xlabel="guidance tokens", columns=3)
+    return _of_accuracies(figure, [axes], xlabel="guidance tokens", columns=3)
 
 
-def frontier_chart(kinds: Mapping[str, list[OperatingPoint]], price: str) -> Figure:
-    """Draw accuracy against cost.
+Points: TypeAlias = Mapping[str, Sequence[OperatingPoint | Rival]]
+"""Points by kind or policy, the cheapest first. ``teacher only`` and ``student only`` may be
+followed by a comma and a policy."""
+
+
+def frontier_chart(kinds: Points, price: str) -> Figure:
+    """Draw accuracy against cost; ``price`` is the unit of the costs."""
+    return frontier_panels({"Accuracy for its cost": kinds}, price)
+
+
+def frontier_panels(panels: Mapping[str, Points], price: str) -> Figure:
+    """Draw accuracy against cost side by side, on the same scales.
 
     Args:
-        kinds: Points by kind or policy, the cheapest first. ``teacher only`` and ``student only``
-            may be followed by a comma and a policy.
+        panels: The points, by title.
         price: The unit of the costs.
     """
-    figure, [axes] = new_figure()
+    figure, every = new_figure(max(8, 4 * len(panels)), panels=len(panels))
+    for axes, (title, kinds) in zip(every, panels.items(), strict=True):
+        _draw_frontiers(axes, kinds)
+        axes.set_title(title, loc="left")
+    most = max(axes.get_xlim()[1] for axes in every)
+    for axes in every:
+        axes.set_xlim(0, most)
+    return _of_accuracies(figure, every, xlabel=price, columns=5)
+
+
+def _draw_frontiers(axes: Any, kinds: Points) -> None:
     for kind, points in kinds.items():
         marker, _ = _LOOKS.get(kind.partition(",")[0], ("o", None))
         _, colour = _LOOKS.get(kind, ("", None))
@@ -69,15 +89,14 @@ def frontier_chart(kinds: Mapping[str, list[OperatingPoint]], price: str) -> Fig
     if len(ends) == 2:
         costs, accuracies = zip(*((p.cost, p.accuracy) for p in ends), strict=True)
         axes.plot(costs, accuracies, linestyle=":", color=_GREY, label="random router", alpha=0.9)
-    axes.set_title("Accuracy for its cost", loc="left")
-    axes.set_xlim(left=0)
-    return _of_accuracies(figure, axes, xlabel=price, columns=5)
 
 
-def _of_accuracies(figure: Figure, axes: Any, *, xlabel: str, columns: int) -> Figure:
-    axes.set(xlabel=xlabel, ylabel="accuracy", ylim=(0, 1.03))
-    percent_axis(axes)
-    handles = axes.get_legend_handles_labels()
+def _of_accuracies(figure: Figure, every: list[Any], *, xlabel: str, columns: int) -> Figure:
+    for axes in every:
+        axes.set(xlabel=xlabel, ylim=(0, 1.03))
+        percent_axis(axes)
+    every[0].set_ylabel("accuracy")
+    handles = every[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=columns, frameon=False)
     return figure
 

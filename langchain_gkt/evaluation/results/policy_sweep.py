@@ -219,7 +219,12 @@ class PolicySweep(EvaluationResult):
         return PolicyChoice(name=name, choice=choice, best_name=best_name, teacher=alone)
 
     def choose_any(
-        self, *, max_loss: float = 0.02, max_bill: float | None = None, seed: int = 0
+        self,
+        *,
+        max_loss: float = 0.02,
+        max_bill: float | None = None,
+        seed: int = 0,
+        scenario: BillingScenario | None = None,
     ) -> AnyWayChoice:
         """Choose among every way of every policy: lengths, gates and whole answers.
 
@@ -228,6 +233,7 @@ class PolicySweep(EvaluationResult):
             max_bill: What may be paid at most, as a share of what the teacher alone costs on the
                 whole conversation. It takes the place of ``max_loss``.
             seed: Seed of the split.
+            scenario: How the teacher is billed. None for as the run was.
 
         Returns:
             The choice, beside the random router, the confidence cascade, the cheapest teacher-only
@@ -237,6 +243,9 @@ class PolicySweep(EvaluationResult):
             ValueError: If there are too few rows, an argument makes no sense, nothing costs so
                 little, or no policy shows the teacher the whole conversation.
         """
+        if scenario is not None:
+            priced = self.in_scenario(scenario)
+            return priced.choose_any(max_loss=max_loss, max_bill=max_bill, seed=seed)
         if self.whole is None:
             raise ValueError(
                 "choose_any() compares with the teacher alone on the whole conversation, which no "
@@ -369,8 +378,16 @@ class PolicySweep(EvaluationResult):
 
     def figures(self) -> dict[str, Figure]:
         """Draw accuracy for its cost, a line for each policy, by file name."""
-        first = self._first.outcomes
-        lines = {**self.frontiers(), "student only": [first.point(0)]}
+        return {"frontier": frontier_chart(self.lines(), self.price_name)}
+
+    def lines(self) -> dict[str, list[OperatingPoint]]:
+        """Return the chart's points: each policy's frontier, and each model alone."""
+        lines = {**self.frontiers(), "student only": [self._first.outcomes.point(0)]}
         for name, sweep in self.sweeps.items():
             lines[f"teacher only, {name}"] = sweep.frontiers()["teacher only"]
-        return {"frontier": frontier_chart(lines, first.price_name)}
+        return lines
+
+    @property
+    def price_name(self) -> str:
+        """What costs are counted in."""
+        return self._first.outcomes.price_name

@@ -8,15 +8,19 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from langchain_gkt.costs.prices import Price
 from langchain_gkt.costs.scenarios import BillingScenario
 from langchain_gkt.errors import ConfigurationError
 from langchain_gkt.evaluation.results import html_report
-from langchain_gkt.evaluation.results.charts import frontier_chart
+from langchain_gkt.evaluation.results.any_way import Rival
+from langchain_gkt.evaluation.results.charts import Points, frontier_panels
+from langchain_gkt.evaluation.results.choice import Choice
 from langchain_gkt.evaluation.results.comparison import Comparison
 from langchain_gkt.evaluation.results.policy_sweep import PolicyChoice, PolicySweep
 from langchain_gkt.evaluation.results.summary import Summary
 from langchain_gkt.evaluation.results.sweep_result import Sweep
-from langchain_gkt.evaluation.running.repricing import cacheable_tokens
+from langchain_gkt.evaluation.running.repricing import cacheable_tokens, price_of
+from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.reporting.charts import save_figures
 from langchain_gkt.reporting.table import Table
 
@@ -72,10 +76,15 @@ class ScenarioReport:
             folders = [sweep.folder for sweep in result.sweeps.values()]
         notes = []
         for folder in folders:
-            tokens, how = cacheable_tokens(folder)
-            if tokens is not None:
-                notes.append(f"cached prefix: about {tokens:,} tokens of each prompt; {how}")
-        notes += [note for one in known.values() for note in one.notes()]
+            for alone, whose in _kinds_of_prompts(folder).items():
+                tokens, how = cacheable_tokens(folder, alone=alone)
+                if tokens is not None:
+                    notes.append(f"cached prefix: about {tokens:,} tokens of {whose}; {how}")
+        own = price_of(folders[0])
+        for one in known.values():
+            if one.price is None and isinstance(own, Price | str):
+                one = one.model_copy(update={"price": own})
+            notes += one.notes()
         return cls(
             results={name: result.in_scenario(one) for name, one in known.items()},
             notes=list(dict.fromkeys(notes)),
@@ -141,14 +150,14 @@ class ScenarioReport:
         for name, result in self.results.items():
             if isinstance(result, Comparison):
                 continue
-            for kind, found in result.choices().items():
+            for kind, found in _choices(result).items():
                 choice = found.choice if isinstance(found, PolicyChoice) else found
-                policy = f"{found.name}: " if isinstance(found, PolicyChoice) else ""
+                policy = getattr(found, "name", "")
                 lines.append(
                     [
                         name,
                         kind,
-                        f"{policy}{choice.chosen.guidance}",
+                        f"{policy}: {choice.chosen.guidance}" if policy else choice.chosen.guidance,
                         choice.chosen.asks_below,
                         f"{choice.chosen.accuracy:.1%}",
                         f"{choice.unseen.accuracy:.1%}",
@@ -160,19 +169,28 @@ class ScenarioReport:
         return [self.table(), *([Table(title=title, head=head, rows=lines)] if lines else [])]
 
     def figures(self) -> dict[str, Figure]:
-        """Draw the frontiers of all scenarios in one chart; none for a comparison.
+        """Draw accuracy for its cost, a panel for each scenario.
 
         Raises:
             ImportError: If matplotlib is missing.
         """
-        lines, unit = {}, ""
-        for name, result in self.results.items():
-            if isinstance(result, Sweep):
-                unit = result.outcomes.price_name
-                found = result.frontiers()
-                lines[f"fixed length, {name}"] = found["fixed length"]
-                lines[f"teacher only, {name}"] = found["teacher only"]
-        return {"scenarios": frontier_chart(lines, unit)} if lines else {}
+        first = next(iter(self.results.values()))
+        unit = "$ per 1,000 answers"
+        if not isinstance(first, Comparison):
+            unit = first.outcomes.price_name if isinstance(first, Sweep) else first.price_name
+        panels = {name: self._points(name) for name in self.results}
+        return {"scenarios": frontier_panels(panels, unit)} if any(panels.values()) else {}
+
+    def _points(self, name: str) -> Points:
+        result = self.results[name]
+        if not isinstance(result, Comparison):
+            return result.frontiers() if isinstance(result, Sweep) else result.lines()
+        ends = {_ALONE: "teacher only", "student": "student only"}
+        return {
+            ends.get(way, way): [Rival(way, one.accuracy, float(cost))]
+            for way, one in ways(result).items()
+            if (cost := self.bills[name][way]) is not None
+        }
 
     def __str__(self) -> str:
         """Return the tables as text."""
@@ -213,6 +231,25 @@ def ways(result: Result) -> dict[str, Summary]:
         }
     lengths = {f"{n} tokens" if n else "student alone": one for n, one in result.by_length.items()}
     return {**lengths, **result.further, _ALONE: result.teacher}
+
+
+def _kinds_of_prompts(folder: RunStore) -> dict[bool | None, str]:
+    """Return whose prompts begin otherwise: in a comparison guidance may have one of its own."""
+    measured = folder.manifest["sessions"][-1].get("prompts") or {}
+    apart = folder.manifest["kind"] == "compare" and "shown" in measured
+    if apart and measured["shown"] != measured["whole"]:
+        return {True: "each prompt of the teacher alone", False: "each prompt for guidance"}
+    return {None: "each prompt"}
+
+
+def _choices(result: Sweep | PolicySweep) -> dict[str, Choice | PolicyChoice]:
+    """Return what a run chooses, the choice among every way included."""
+    found: dict[str, Choice | PolicyChoice] = dict(result.choices())
+    if found and isinstance(result, Sweep):
+        found["any way"] = result.any_way
+    elif found and isinstance(result, PolicySweep) and result.whole:
+        found["any way"] = result.choose_any(max_loss=result.max_loss)
+    return found
 
 
 def _is_alone(way: str) -> bool:

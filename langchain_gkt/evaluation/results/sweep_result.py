@@ -178,6 +178,7 @@ class Sweep(EvaluationResult):
                 wanted and the student does not report its confidence.
             ImportError: If ``predictor`` is wanted and scikit-learn is missing.
         """
+        priced = self if scenario is None else self.in_scenario(scenario)
         if gate == "any" or max_bill is not None:
             if predictor or gate not in (False, "any"):
                 raise ValueError(
@@ -185,11 +186,11 @@ class Sweep(EvaluationResult):
                     "gates out"
                 )
             return choose_any_way(
-                {"": self.measured}, max_loss=max_loss, max_bill=max_bill, seed=seed
+                {"": priced.measured}, max_loss=max_loss, max_bill=max_bill, seed=seed
             )
         if isinstance(gate, ThresholdGate):
             gate = self._as_measured(gate)
-        outcomes = self.in_scenario(scenario).outcomes if scenario else self.outcomes
+        outcomes = priced.outcomes
         swept = self.manifest["settings"]["chain"]["guidance"] or {}
         cut = swept.get("cut", "word")
         if not predictor:

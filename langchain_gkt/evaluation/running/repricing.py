@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from decimal import Decimal
@@ -91,9 +93,8 @@ def baseline_notes(folder: RunStore) -> list[str]:
     alone = [answer.teacher for answer in answers if answer.mode == _TEACHER]
     if not alone or any(part.cost is None for part in alone):
         return []
-    prices = settings.get("prices") or {}
-    scenario = prices.get("scenario") or {}
-    price = _stored_price(scenario.get("price") or prices.get("teacher"))
+    scenario = (settings.get("prices") or {}).get("scenario") or {}
+    price = price_of(folder)
     only = RunStore(None)
     only.manifest = folder.manifest
     only.lines = [
@@ -144,7 +145,7 @@ class _Pricing:
         settings = folder.manifest["settings"]
         self._price: Prices = scenario.billed_price
         if scenario.price is None:
-            self._price = _stored_price(settings["prices"]["teacher"])
+            self._price = price_of(folder)
         self._model = settings["teacher"][0]
         # In a comparison the teacher alone reads the whole conversation.
         self._apart = folder.manifest["kind"] == "compare"
@@ -222,11 +223,21 @@ def _split(total: int, parts: int) -> Sequence[int]:
     return [total * (n + 1) // parts - total * n // parts for n in range(parts)]
 
 
+def price_of(folder: RunStore) -> Any:
+    """Return the teacher's price that a run was made with; None if it was looked up."""
+    prices = folder.manifest["settings"].get("prices") or {}
+    return _stored_price((prices.get("scenario") or {}).get("price") or prices.get("teacher"))
+
+
 def _stored_price(described: Any) -> Any:
     """Make the price again that a run's manifest describes."""
     if not isinstance(described, Mapping):
         return described
     if "input_mtok" not in described:
         return {model: _stored_price(price) for model, price in described.items()}
-    rates = {k: v for k, v in described.items() if k.endswith("_mtok") and v != "None"}
-    return Price(**rates, source=described.get("source", "user"))
+    rates = {k: v for k, v in described.items() if k.endswith("_mtok") and v not in ("None", None)}
+    tiers = described.get("tiers") or {}
+    if isinstance(tiers, str):  # a manifest holds them as Python writes them
+        tiers = ast.literal_eval(re.sub(r"Decimal\(('[^']*')\)", r"\1", tiers))
+    own = {name: _stored_price(one) for name, one in tiers.items()}
+    return Price(**rates, source=described.get("source", "user"), tiers=own)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import pytest
 from langchain_gkt import Price
 from langchain_gkt.cli.app import main
 from langchain_gkt.costs import BillingScenario, CachedPrefix
-from langchain_gkt.evaluation import Comparison, ScenarioReport, Sweep
+from langchain_gkt.costs.prices import describe_price
+from langchain_gkt.evaluation import Comparison, PolicySweep, ScenarioReport, Sweep
 from langchain_gkt.evaluation.results.scenario_report import NAIVE, ways
 from langchain_gkt.evaluation.running.records import Answer, ModelUsage
 from langchain_gkt.evaluation.running.repricing import (
@@ -106,8 +108,41 @@ def test_a_comparison_and_its_file(tmp_path) -> None:
     found = ScenarioReport.of(Comparison.of(folder), [BillingScenario(name="b", price=FULL)])
     assert set(found.bills["b"]) == {"teacher alone", "student", "guided"}
     assert found.bills["b"] == found.bills[NAIVE]  # nothing was reported as cached
-    assert found.figures() == {}
     assert len(found.tables()) == 1
+    assert panels(found) == {
+        name: {"teacher only": [4.46], "student only": [0.0], "guided": [3.41]}
+        for name in (NAIVE, "b")
+    }
+
+
+def panels(report: ScenarioReport) -> dict[str, dict[str, list[float]]]:
+    """Return the costs that the chart of a report shows, by panel and line."""
+    [figure] = report.figures().values()
+    assert len({axes.get_xlim() for axes in figure.axes}) == 1  # the panels can be compared
+    return {
+        axes.get_title("left"): {
+            str(line.get_label()): [round(float(x), 4) for x in line.get_xdata()]  # type: ignore
+            for line in axes.lines
+            if line.get_label() != "random router"
+        }
+        for axes in figure.axes
+    }
+
+
+def test_the_frontier_of_a_sweep_and_of_policies_is_drawn_in_each_scenario() -> None:
+    batch = BillingScenario(name="batch", price=FULL, cached_prefix=None, tier="batch")
+    one = panels(ScenarioReport.of(Sweep.of(store()), [batch]))
+    assert one[NAIVE]["fixed length"] == [3.41]
+    assert one["batch"]["fixed length"] == [1.705]
+    assert one["batch"]["teacher only"] == [2.23]
+    policies = store(kind="sweep_policies", sessions=[{"policies": ["a", "b"]}])
+    sweeps = {"a": Sweep.of(store()), "b": Sweep.of(store())}
+    found = ScenarioReport.of(PolicySweep.of(policies, sweeps), [batch])
+    drawn = panels(found)
+    assert drawn["batch"]["b"] == [1.705]
+    assert drawn[NAIVE]["teacher only, a"] == [4.46]
+    kinds = {(row[0], row[1], row[2]) for row in found.tables()[1].rows}
+    assert (NAIVE, "any way", "a: 40 tokens") in kinds
 
 
 def test_the_teacher_alone_has_its_own_front_in_a_comparison() -> None:
@@ -118,6 +153,9 @@ def test_the_teacher_alone_has_its_own_front_in_a_comparison() -> None:
     bills = ScenarioReport.of(Comparison.of(folder), [scenario]).bills
     assert bills["c"]["teacher alone"] < bills[NAIVE]["teacher alone"]
     assert bills["c"]["guided"] == bills[NAIVE]["guided"]
+    notes = " ".join(ScenarioReport.of(Comparison.of(folder), [scenario]).notes)
+    assert "about 1,024 tokens of each prompt of the teacher alone" in notes
+    assert "about 0 tokens of each prompt for guidance" in notes
 
 
 def test_what_was_reported_as_cached_is_measured() -> None:
@@ -178,11 +216,26 @@ def test_a_runs_own_price_is_used_where_the_scenario_has_none() -> None:
     assert found.teacher.cost == ROWS * Decimal("0.002156")
 
 
+@pytest.mark.parametrize("batch", ["0.5", Price("1.25", "7.5")])
+def test_a_runs_own_price_keeps_its_tiers(batch: Any) -> None:
+    folder = store()
+    price = replace(FULL, tiers={"batch": batch})
+    folder.manifest["settings"]["prices"] |= {"scenario": {"price": describe_price(price)}}
+    ways = [BillingScenario(cached_prefix=None, tier=tier) for tier in ("batch", "flex")]
+    found = ScenarioReport.of(Sweep.of(folder), ways)
+    assert [bill["teacher alone"] for bill in found.bills.values()] == [
+        *(Decimal("4.46"), Decimal("2.23"), Decimal("4.46"))
+    ]
+    assert any(note.startswith("flex: no price in tier flex") for note in found.notes)
+    assert not any(note.startswith("batch") for note in found.notes)
+
+
 def test_choices_and_the_chart_are_made_in_each_scenario(tmp_path) -> None:
     scenario = BillingScenario(name="batch", price=FULL, cached_prefix=None, tier="batch")
     found = ScenarioReport.of(Sweep.of(store()), [scenario])
     chosen = found.tables()[1]
-    assert [row[0] for row in chosen.rows] == [NAIVE, "batch"]
+    kinds = ("fixed length", "any way")
+    assert [row[:2] for row in chosen.rows] == [[n, k] for n in (NAIVE, "batch") for k in kinds]
     assert {row[2] for row in chosen.rows} == {"40 tokens"}
     names = {file.name for file in found.save(tmp_path)}
     assert {"scenarios.txt", "scenarios.md", "scenarios.html", "scenarios.svg"} <= names
@@ -212,6 +265,11 @@ def test_a_choice_is_made_in_a_scenario_and_a_report_names_what_breaks_the_front
     batch = BillingScenario(price=FULL, cached_prefix=None, tier="batch")
     costs = [sweep.choose(scenario=one).unseen.cost for one in (naive, batch)]
     assert costs[0] == pytest.approx(2 * costs[1])
+    any_way = [sweep.choose(scenario=one, gate="any").teacher for one in (naive, batch)]  # type: ignore
+    assert any_way[0].cost == pytest.approx(2 * any_way[1].cost)
+    policies = PolicySweep.of(store(), {"only": Sweep.of(store())})
+    among = [policies.choose_any(scenario=one).teacher.cost for one in (naive, batch)]
+    assert among[0] == pytest.approx(2 * among[1])
     assert any(note.startswith("WithoutExemplars drops worked examples") for note in sweep.notes())
     assert any("naive, at the list price" in note for note in sweep.notes())
 
