@@ -17,8 +17,17 @@ import torch
 from transformers import AutoTokenizer
 
 from langchain_gkt import GuidedKnowledgeTransferChain
+from langchain_gkt.costs import scenarios_of
 from langchain_gkt.demo.pair import PRICE, STUDENT, TEACHER, demo_teacher
-from langchain_gkt.evaluation import Choice, Comparison, Sweep, compare, load_task, sweep
+from langchain_gkt.evaluation import (
+    Choice,
+    Comparison,
+    ScenarioReport,
+    Sweep,
+    compare,
+    load_task,
+    sweep,
+)
 
 DOCS = Path(__file__).parents[2] / "docs"
 LENGTHS = (4, 8, 10, 12, 14, 16, 17, 18, 20, 25, 30, 40)
@@ -54,6 +63,15 @@ The teacher answered each question once; every shorter guidance was cut from tha
 half of the rows; the other half says what that comes to.
 
 {choice}
+
+{any_way}
+
+## What the teacher alone costs at the least
+
+The same answers, billed in other ways. Prompts of this length are too short for a provider's cache.
+A batch halves every bill, with a student or without.
+
+{scenarios}
 
 ## Does the student need help at all?
 
@@ -163,7 +181,7 @@ def write(
     docs: Path, found: Sweep, choices: dict[str, Choice], modes: Comparison, seed: int
 ) -> None:
     """Write the page and its pictures."""
-    lengths, frontier, prices, choice = found.tables()
+    lengths, frontier, prices, choice, any_way, *_ = found.tables()
     results = docs / "measurements" / "toy-models.md"
     page = PAGE.format(
         weights="1.4 M and 0.4 M",
@@ -172,6 +190,10 @@ def write(
         price=PRICE,
         lengths=lengths.markdown(),
         choice=choice.markdown(),
+        any_way=any_way.markdown(),
+        scenarios=ScenarioReport.of(found, scenarios_of(PRICE, cached_prefix=False))
+        .table()
+        .markdown(),
         frontier=frontier.markdown(),
         prices=prices.markdown(),
         verdict=verdict(found, choices),

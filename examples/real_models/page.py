@@ -10,6 +10,7 @@ from typing import Any
 from section import chart, gain_points, percent, section, title, whole_prompt
 from summaries import BILL
 
+from langchain_gkt.costs.listed import MIN_CACHED_TOKENS
 from langchain_gkt.reporting.charts import write_figure
 from langchain_gkt.reporting.table import Table
 
@@ -62,8 +63,10 @@ Where the promise is not kept:
   time allowed. The wording of the prompts `short`, `brief` and `plain` was found on other rows
   of the same files.
 - The bill: {prompt} dollars for a million prompt tokens and {completion} for a million
-  completion tokens, without a provider's cache of prompts. Shares are of what the teacher alone
-  costs on the whole prompt.
+  completion tokens. Shares are of the naive bill: what the teacher alone costs on the whole
+  prompt. *Of least* is of the cheapest way to ask it alone, with the same prompt. Caches begin at
+  {minimum:,} tokens, and the longest prompt here has {longest:,.0f}, so no call is cached. A batch
+  halves every bill, also the teacher's alone.
 - Seconds: what a busy machine of two cores took. Where the teacher's answers come from another
   run, a pair waits for the student alone.
 
@@ -94,6 +97,8 @@ def write(summaries: Mapping[str, Mapping[str, Any]], docs: Path) -> None:
         again=_second_requests(found),
         prompt=prices["input_mtok"],
         completion=prices["output_mtok"],
+        minimum=MIN_CACHED_TOKENS,
+        longest=_longest_prompt(found),
         tasks=_by_task(summaries),
     )
     (pages.parent / "real-models.md").write_text(head, encoding="utf-8")
@@ -130,8 +135,10 @@ def _verdict(summaries: Sequence[Mapping[str, Any]]) -> str:
             drawn, guided = _drawn_and_guided(one)
             reached.append(
                 f"- {title(one)}: {choice['reached']} of {choice['splits']} splits into halves; "
-                f"the mean is {choice['mean_kept']:.0%} at {choice['mean_bill']:.0%}, and guidance "
-                f"gains {gain_points(guided - drawn)} over a random router of whole answers"
+                f"the mean is {choice['mean_kept']:.0%} at {choice['mean_bill']:.0%} of the naive "
+                f"bill, which is {_of_least(one)} of the cheapest way to ask the teacher alone. "
+                f"Guidance gains {gain_points(guided - drawn)} over a random router of whole "
+                "answers"
             )
     claim = "**The paper promises 95% of the teacher's accuracy at 52% of its bill."
     if not reached:
@@ -157,11 +164,12 @@ def _within_budget(summaries: Sequence[Mapping[str, Any]]) -> Table:
                         f"{percent(choice['unseen'])} of {choice['unseen_rows']}",
                         f"{choice['kept']:.0%}",
                         f"{choice['bill']:.0%}",
+                        _of_least(one),
                         f"{choice['reached']} of {choice['splits']}",
                         f"{choice['mean_kept']:.0%} at {choice['mean_bill']:.0%}",
                     ]
                     if choice
-                    else ["-"] * 6
+                    else ["-"] * 7
                 ),
             ]
         )
@@ -169,16 +177,33 @@ def _within_budget(summaries: Sequence[Mapping[str, Any]]) -> Table:
         title="The most accurate setting within half the bill, on unseen rows",
         head=[
             *("pair and task", "rows", "student", "teacher", "chosen", "unseen", "keeps"),
-            *("pays", "reached", "mean of splits"),
+            *("pays", "of least", "reached", "mean of splits"),
         ],
         rows=lines,
         notes=[
             f"chosen: what `choose(max_bill={BILL})` takes on half of the rows; keeps, pays: "
-            "accuracy and price on the other half, of the teacher alone with the whole prompt",
+            "accuracy and price on the other half, of the teacher alone with the whole prompt, "
+            "which is the naive bill",
+            "of least: price, of the teacher alone with the same prompt as the chosen setting, the "
+            "cheapest way to ask it; of all rows",
             "reached: in how many splits into halves it keeps 95% or more and pays 52% or less; "
             "the splits share rows, so they are no independent trials",
         ],
     )
+
+
+def _of_least(one: Mapping[str, Any]) -> str:
+    """Return the price of the chosen setting, of the teacher's alone with the same prompt."""
+    choice = one["within_budget"]
+    ways = one["policies"][choice["policy"]]["ways"]
+    way, alone = ways[str(choice["tokens"])], ways["all"]
+    return f"{way['dollars_per_thousand'] / alone['dollars_per_thousand']:.0%}"
+
+
+def _longest_prompt(summaries: Sequence[Mapping[str, Any]]) -> float:
+    """Return the tokens of the teacher's longest prompt, as the mean of its task."""
+    prompts = [whole_prompt(one)["ways"]["all"]["teacher_prompt_tokens"] for one in summaries]
+    return max(prompts, default=0)
 
 
 def _second_requests(summaries: Sequence[Mapping[str, Any]]) -> str:

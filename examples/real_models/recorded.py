@@ -68,7 +68,8 @@ all worked examples, and the teacher reads none of them.
 - The cheapest way to ask the teacher alone is a line of its own where its answers to a shorter
   prompt were recorded too: compare the columns *alone* and *$ per 1,000*.
 - *as gpt-5-mini*: the same answers at the list price of gpt-5-mini. A completion token costs eight
-  prompt tokens there. Prompts of less than 1,024 tokens are not cached.
+  prompt tokens there. Prompts of less than 1,024 tokens are not cached. A batch halves every bill,
+  also that of the teacher alone.
 - Bills are of the teacher's own prompt and completion tokens, at the price of the table. The
   student is free.
 
