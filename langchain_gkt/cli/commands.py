@@ -158,7 +158,8 @@ def report(
         result = replace(result, max_loss=max_loss)
     shown: Any = result
     if price := read_price(bill[0], "--prices"):
-        ways = scenarios_of(price, cached_prefix=bill[1], batch=bill[2])
+        with naming(prices=bill[0]):
+            ways = scenarios_of(price, cached_prefix=bill[1], batch=bill[2])
         shown = evaluation.ScenarioReport.of(result, ways)
     files = shown.save(out or run)
     if format == "html":

@@ -12,6 +12,8 @@ from langchain_gkt.errors import ConfigurationError
 
 MIN_CACHED_TOKENS = 1024
 """The shortest prefix that OpenAI, Gemini and most models of Anthropic keep in their caches."""
+_NEARLY = 0.75
+"""From this share of the shortest cached prompt on, one is said to be nearly long enough."""
 _LONGER = ("claude-haiku-4-5", "claude-opus-4-5", "claude-opus-4-6", "claude-opus-4-7")
 _LONGER_TOKENS = 4096
 
@@ -19,6 +21,11 @@ _LONGER_TOKENS = 4096
 def least_cached(model: str) -> int:
     """Return how long a prefix must be for a model's provider to cache it, in tokens."""
     return _LONGER_TOKENS if model.rpartition(":")[2].startswith(_LONGER) else MIN_CACHED_TOKENS
+
+
+def is_nearly_cached(prompt: int, least: int) -> bool:
+    """Say whether a prompt is just too short for a cache that begins at so many tokens."""
+    return _NEARLY * least <= prompt < least
 
 
 def listed_price(model: str) -> Price:

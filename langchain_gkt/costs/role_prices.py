@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from langchain_core.messages.ai import UsageMetadata
 
-from langchain_gkt.costs.listed import least_cached
+from langchain_gkt.costs.listed import is_nearly_cached, least_cached
 from langchain_gkt.costs.price_list import CallCost
 from langchain_gkt.costs.prices import FREE, MachineTime, Prices, dated_source, price_call
 from langchain_gkt.costs.runs.model_runs import ModelRun
@@ -18,9 +18,6 @@ from langchain_gkt.costs.scenarios import (
 )
 from langchain_gkt.costs.usage import Tokens
 from langchain_gkt.metadata import Role
-
-_NEARLY = 0.75
-"""From this share of the shortest cached prompt on, one is said to be nearly long enough."""
 
 
 class RolePrices:
@@ -82,7 +79,7 @@ class RolePrices:
         cheaper = money.prompt_if_cached is not None and money.prompt_if_cached < (
             money.prompt or 0
         )
-        in_reach = _NEARLY * least <= tokens.prompt < least
+        in_reach = is_nearly_cached(tokens.prompt, least)
         return run.role == "teacher" and in_reach and cheaper and not tokens.cached
 
     def naive_cost(self, run: ModelRun, usage: UsageMetadata) -> CallCost:

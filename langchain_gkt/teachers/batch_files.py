@@ -149,6 +149,8 @@ def read_results(
                 continue
             body = row["response"].get("body") or {}
             bill = str(row.get("id") or row["response"].get("request_id") or body.get("id") or name)
+            if bill in replies and replies[bill].name != name:  # ids that name nothing
+                bill = f"{bill}:{name}"
             reply = BatchReply(name=name, bill=bill, message=from_completion(body))
         except BadRow as error:
             problems.append(f"{place} {error}")

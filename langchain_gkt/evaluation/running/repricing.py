@@ -10,6 +10,7 @@ from decimal import Decimal
 from statistics import StatisticsError, linear_regression
 from typing import Any
 
+from langchain_gkt.costs.listed import is_nearly_cached, least_cached
 from langchain_gkt.costs.prices import Price, Prices, price_call
 from langchain_gkt.costs.scenarios import BillingScenario, check_prefix
 from langchain_gkt.costs.usage import Tokens, as_usage
@@ -106,7 +107,7 @@ def baseline_notes(folder: RunStore) -> list[str]:
         naive = repriced(only, BillingScenario(price=price, cached_prefix=None))
     except ConfigurationError:  # a machine's time, or a price that is known no more
         return []
-    notes = []
+    notes = _nearly_cached(folder, price, answers)
     paid, listed = (
         _per_thousand(sum((part.cost or Decimal(0) for part in parts), Decimal(0)), len(parts))
         for parts in (alone, [answer.teacher for answer in _answers(naive)])
@@ -128,6 +129,30 @@ def baseline_notes(folder: RunStore) -> list[str]:
             "not measured)"
         )
     return notes
+
+
+def _nearly_cached(folder: RunStore, price: Any, answers: Sequence[Answer]) -> list[str]:
+    """Point out prompts that are just too short for a cache that would make them cheaper."""
+    settings = folder.manifest["settings"]
+    model = settings["teacher"][0]
+    if isinstance(price, Mapping):
+        price = price.get(model["model"])
+    prefix = ((settings.get("prices") or {}).get("scenario") or {}).get("cached_prefix") or {}
+    least = prefix.get("min_tokens") or least_cached(model["model"] or "")
+    usage = as_usage(Tokens(prompt=least, completion=0))
+    where = {"provider": model["provider"], "model": model["model"] or "", "base_url": None}
+    rates = price_call(price, usage, **where)
+    if rates.prompt is None or (rates.prompt_if_cached or rates.prompt) >= rates.prompt:
+        return []
+    prompts = {(a.row, a.teacher.prompt_tokens) for a in answers if a.teacher.calls == 1}
+    near = [tokens for _, tokens in prompts if is_nearly_cached(tokens, least)]
+    if not near:
+        return []
+    return [
+        f"{len(near)} of {len(prompts)} prompts of the teacher have {sum(near) // len(near):,} "
+        f"tokens on average, just too few for a cache that begins at {least:,}: if they begin "
+        "alike, a few more tokens in front would make them cheaper"
+    ]
 
 
 def _per_thousand(cost: Decimal, rows: int) -> str:

@@ -108,6 +108,15 @@ def test_missing_repeated_and_failed_rows_are_named_and_none_is_free(
     assert again == [ids[0], *ids[3:]]
 
 
+def test_replies_whose_ids_are_all_the_same_are_all_read(sent: Path, tmp_path: Path) -> None:
+    run_batch(sent, tmp_path / "out.jsonl", lambda n, row: [{**result(row, n), "id": "same"}])
+    found = read_batch(
+        chain(), tmp_path / "out.jsonl", sent, checkpoint=tmp_path / "job", teacher_price=PRICE
+    )
+    assert (found.new, found.results.notes()) == (6, [])
+    assert found.bill.known_cost == 6 * BATCHED
+
+
 def test_a_reply_without_usage_is_estimated_and_not_free(sent: Path, tmp_path: Path) -> None:
     def answer(n: int, row: Any) -> list[Any]:
         made = result(row, n)

@@ -258,6 +258,18 @@ def test_every_run_says_what_the_teacher_alone_is_billed_naively_and_at_the_leas
     assert "about $1.1000 for 1,000 answers" in baseline_notes(short)[1]
 
 
+@pytest.mark.parametrize(("prompt", "said"), [(700, False), (958, True), (1024, False)])
+def test_a_run_points_out_prompts_that_are_nearly_cached(prompt: int, said: bool) -> None:
+    folder = store()
+    for line in folder.lines:
+        if line["answer"]["teacher"]["calls"]:
+            line["answer"]["teacher"]["prompt_tokens"] = prompt
+    notes = " ".join(Sweep.of(folder).notes())  # the price list has a rate for cached prompts
+    assert ("8 of 8 prompts of the teacher have 958 tokens on average" in notes) is said
+    folder.manifest["settings"]["prices"]["teacher"] = describe_price(Price("1", "2"))
+    assert "just too few" not in " ".join(Sweep.of(folder).notes())
+
+
 def test_a_choice_is_made_in_a_scenario_and_a_report_names_what_breaks_the_front() -> None:
     prompt = [{"prompt": "without_exemplars", "keep": 0, "unmarked": False}]
     sweep = Sweep.of(store(chain={"teacher_prompt": prompt}))
@@ -297,4 +309,6 @@ def test_the_command_names_what_it_lacks(run_folder, capsys) -> None:
     assert main(["report", run_folder, "--batch"]) == 1
     assert "--cached-prefix and --batch need --prices" in capsys.readouterr().err
     assert main(["report", run_folder, "--prices", "openai:gpt-99"]) == 1
-    assert "newest price is of 20" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "--prices openai:gpt-99" in said
+    assert "newest price is of 20" in said
