@@ -124,12 +124,18 @@ class EvaluationResult(ABC):
             for log in self.manifest["sessions"][-1].get("recorded", ())
         ]
 
+    def billing_notes(self) -> list[str]:
+        """Return what the teacher alone costs naively and at the least, and what breaks a cache."""
+        chain = self.manifest["settings"].get("chain") or {}
+        return [
+            *baseline_notes(self.folder),
+            *cache_notes(kept_prompt(chain.get("teacher_prompt"))),
+        ]
+
     def notes(self) -> list[str]:
         """Return what the table's numbers do not include."""
         notes, errors = self.recorded_notes(), dict[str, list[str]]()
-        notes += baseline_notes(self.folder)
-        chain = self.manifest["settings"].get("chain") or {}
-        notes += cache_notes(kept_prompt(chain.get("teacher_prompt")))
+        notes += self.billing_notes()
         for key, error in self.failures.items():
             errors.setdefault(key.mode, []).append(error)
         for mode, failed in errors.items():

@@ -311,6 +311,7 @@ class PolicySweep(EvaluationResult):
             "in brackets: of what the teacher alone costs on the whole conversation"
             + (f" ({self.whole!r})" if whole else " (not measured: no policy shows it)")
             + ", and on what the policy shows it",
+            *(f"{n}: {note}" for n, sweep in self.sweeps.items() for note in sweep.billing_notes()),
         ]
         return self._by_length("$ per 1,000 answers", cell, notes)
 

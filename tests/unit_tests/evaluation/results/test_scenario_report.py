@@ -96,6 +96,16 @@ def test_the_issues_example_is_told_from_a_stored_run() -> None:
     assert rows["student alone"][-1] == "0.0%"
 
 
+def test_a_report_of_policies_names_the_naive_bill_and_what_breaks_the_front() -> None:
+    short = store(chain={"teacher_prompt": [{"prompt": "without_exemplars", "keep": 0}]})
+    sweeps = {"whole": Sweep.of(store()), "short": Sweep.of(short)}
+    said = str(PolicySweep.of(store(), sweeps))
+    assert (
+        "whole: the teacher alone is billed as the run was: $2.0000 for 1,000 answers; nai" in said
+    )
+    assert "short: WithoutExemplars drops worked examples" in said
+
+
 def test_the_run_itself_stays_as_it_was_paid() -> None:
     folder = store()
     before = [dict(line) for line in folder.lines]
