@@ -187,10 +187,10 @@ def ways(agent: str, teacher: Fake, student: FakeStudent) -> dict[str, dict[str,
     advisor = AdvisorMiddleware(teacher, plan_tokens=60, gate=GATE)
     return {
         "teacher alone": {"model": chain(mode="teacher")},
-        "tools='teacher'": {"model": chain()},
-        "tools=AgreementGate(...)": {"model": chain(guidance=GuidancePolicy(tools=GATE))},
-        "the same, paying tool reserved": {"model": chain(guidance=reserved)},
-        "AdvisorMiddleware": {"model": student, "middleware": [advisor]},
+        "chain as it is": {"model": chain()},
+        "agreement": {"model": chain(guidance=GuidancePolicy(tools=GATE))},
+        "agreement, paying tool reserved": {"model": chain(guidance=reserved)},
+        "adviser": {"model": student, "middleware": [advisor]},
         "student alone": {"model": student},
     }
 

@@ -31,14 +31,14 @@ PAGE = """# Agents
 
 {summary}
 
-Written by `make results-agents` from the figures in `benchmarks/results`. The answers are of {date}, and
-`python -m benchmarks.bfcl` has students write more.
+Written by `make results-agents` from the figures in `benchmarks/results`. The answers are of
+{date}. `python -m benchmarks.bfcl` has students write more, and judges them.
 
 ## Calls by agreement
 
-Rows and checker of the Berkeley Function-Calling Leaderboard, version 4. The student answers once greedily and
-{samples} times at temperature {temperature} ({engines}). If enough of the {samples} make the same calls, these are the
-turn. Else the teacher makes it.
+Rows and checker of the Berkeley Function-Calling Leaderboard, version 4. The student answers once
+greedily and {samples} times at temperature {temperature} ({engines}). If enough of the {samples}
+make the same calls, these are the turn. Else the teacher makes it.
 
 ![Right turns by the share of turns left to the teacher](../images/agents-bfcl.svg)
 
@@ -50,24 +50,27 @@ turn. Else the teacher makes it.
 
 ### How to read it
 
-- *right*: the leaderboard's checker accepts the turn. On `irrelevance` no tool fits, and a turn without a call is
-  right.
-- *bill*: of the teacher, at 0.15 and 0.60 dollars for a million prompt and completion tokens. For a perfect teacher,
-  the student's own prompt and greedy answer are counted. The student is free.
-- *random router*: draws lots between the teacher and the student, as often as agreement asks. The student is the better
-  one of its greedy answer and its most common one. *confidence*: asks as often, where the greedy answer is least
-  probable. *oracle*: asks only where both are wrong. Nobody can.
+- *right*: the leaderboard's checker accepts the turn. On `irrelevance` no tool fits, and a turn
+  without a call is right.
+- *bill*: of the teacher, at 0.15 and 0.60 dollars for a million prompt and completion tokens. For a
+  perfect teacher, the student's own prompt and greedy answer are counted. The student is free.
+- *random router*: draws lots between the teacher and the student, as often as agreement asks. The
+  student is the better one of its greedy answer and its most common one.
+- *confidence*: asks as often, where the greedy answer is least probable.
+- *oracle*: asks only where both are wrong. Nobody can.
 - *wrong*: turns of the student that are not right.
-- The samples are not held to the schemas while they are written, as those of a `HuggingFaceStudent` are. A call that
-  breaks its schema counts as no vote.
-- Where samples agree that no tool is needed, the turn is the student's here. In an agent, the strategy in force
-  answers, and it may ask the teacher.
-- Thresholds other than {usual} of {samples} are shown on the rows on which they would have to be chosen.
+- The samples are not held to the schemas while they are written, as those of a `HuggingFaceStudent`
+  are. A call that breaks its schema counts as no vote.
+- Where samples agree that no tool is needed, the turn is the student's here. In an agent, the
+  strategy in force answers, and it may ask the teacher.
+- {usual} of {samples} is the threshold of [Agents and tools](../agents.md). To choose another one,
+  look at your own rows.
 
 ## Two agents of several steps
 
-All models are fakes: the teacher is always right, the student is right as often as `benchmarks/agents.py` says. So
-the table shows how the ways spend. Each bill is compared with a ledger of the fakes.
+All models are fakes: the teacher is always right, and how often the student is, stands in
+`benchmarks/agents.py`. So the table shows how the ways spend. Each bill is compared with a ledger
+of the fakes. *chain as it is* leaves all calls to the teacher.
 
 {agents}
 """
@@ -97,7 +100,7 @@ def write_page(results: Path = RESULTS, docs: Path = DOCS) -> None:
         engines="; ".join(bfcl["engines"]),
         usual=USUAL,
         tables="\n\n".join(part for pair in bfcl["pairs"] for part in _tables(pair)),
-        wanted="\n".join(f"- **{'Met' if met else 'Missed'}**: {line}" for met, line in wanted),
+        wanted="\n".join(f"- **{verdict}**: {line}" for verdict, line in wanted),
         agents="\n\n".join(_agent_table(name, ways).markdown() for name, ways in agents.items()),
     )
     (docs / "measurements" / "agents.md").write_text(text, encoding="utf-8")
@@ -107,7 +110,7 @@ def _kept(figures: Mapping[str, Any], point: Mapping[str, Any]) -> float:
     return float(point["right"] / figures["teacher"]) if figures["teacher"] else 0.0
 
 
-def _wanted(pair: Mapping[str, Any]) -> Iterator[tuple[bool, str]]:
+def _wanted(pair: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Hold a pair against what was wanted before it was measured."""
     known = pair["categories"]
     for category in (one for one in CHEAP if one in known):
@@ -121,7 +124,7 @@ def _wanted(pair: Mapping[str, Any]) -> Iterator[tuple[bool, str]]:
         ]
         others = f"thresholds that do: {', '.join(fitting)}" if fitting else "no threshold does"
         yield (
-            kept >= KEPT and bill <= BILL,
+            _verdict(kept >= KEPT and bill <= BILL),
             f"{category}, {figures['rows']} rows: {kept:.1%} of the teacher's right turns at "
             f"{bill:.1%} of its bill by {USUAL} of {len(figures['points'])}. Wanted were at least "
             f"{KEPT:.0%} at no more than {BILL:.0%}; {others}.",
@@ -132,49 +135,59 @@ def _wanted(pair: Mapping[str, Any]) -> Iterator[tuple[bool, str]]:
         above = [one for one in asking if one["right"] > one["random"]]
         gains = [100 * (one["right"] - one["random"]) for one in asking] or [0.0]
         yield (
-            len(above) == len(asking) > 0,
+            _verdict(len(above) == len(asking)) if asking else "Open",
             f"{category}, {figures['rows']} rows: above the random router at {len(above)} of "
-            f"{len(asking)} shares, by {min(gains):+.1f} to {max(gains):+.1f} points. Wanted was "
-            "every share.",
+            f"{len(asking)} shares between none and all, by {min(gains):+.1f} to {max(gains):+.1f} "
+            "points. Wanted was every share.",
         )
     rows, invalid = (sum(one[name] for one in known.values()) for name in ("rows", "invalid"))
     yield (
-        invalid == 0,
+        _verdict(invalid == 0),
         f"in {invalid} of {rows} turns the calls that would be shown do not validate by "
         "`jsonschema`. Wanted was none.",
     )
 
 
-def _summary(pair: Mapping[str, Any], wanted: list[tuple[bool, str]]) -> Iterator[str]:
+def _verdict(is_met: bool) -> str:
+    return "Met" if is_met else "Missed"
+
+
+def _summary(pair: Mapping[str, Any], wanted: list[tuple[str, str]]) -> Iterator[str]:
     said = []
     for category, figures in pair["categories"].items():
         point = figures["points"][USUAL - 1]
         said.append(
-            f"{category} {point['right']:.1%} right at {point['bill']:.0%} of its bill "
-            f"(the student alone {figures['alone']:.1%}, {figures['rows']} rows)"
+            f"{category} {point['right']:.0%} at {point['bill']:.0%} "
+            f"(alone {figures['alone']:.0%}, {figures['rows']} rows)"
         )
     teacher = "perfect teacher" if pair["teacher"] == "perfect" else f"teacher {pair['teacher']}"
     yield (
-        f"{pair['student']} with a {teacher}, calls by {USUAL} of {len(figures['points'])}: "
-        f"{', '.join(said)}."
+        f"Right turns of {pair['student']} with a {teacher}, calls by {USUAL} of "
+        f"{len(figures['points'])}, and the share of the teacher's bill: {', '.join(said)}."
     )
-    met = sum(is_met for is_met, _ in wanted)
-    yield f"Of {len(wanted)} results that were wanted, {met} are met: see below."
+    verdicts = [verdict for verdict, _ in wanted]
+    yield (
+        f"Of {len(wanted)} results that were wanted, {verdicts.count('Met')} are met and "
+        f"{verdicts.count('Missed')} missed: [see below](#what-was-wanted)."
+    )
 
 
 def _of_agents(agents: Mapping[str, list[dict[str, Any]]]) -> str:
     said = []
-    for name, ways in agents.items():
-        alone = ways[0]["dollars"]
-        others = [
-            f"{way['way']} {way['dollars'] / alone:.0%}, {way['finished']} of {way['tasks']} done"
-            for way in ways[1:]
-            if way["dollars"]
+    for way, *others in zip(*agents.values(), strict=True):
+        same = [way, *others]
+        shares = [
+            one["dollars"] / ways[0]["dollars"]
+            for one, ways in zip(same, agents.values(), strict=True)
         ]
-        said.append(f"{name}: {', '.join(others)}")
+        finished, tasks = (sum(one[key] for one in same) for key in ("finished", "tasks"))
+        said.append(
+            f"{way['way']} {' to '.join(dict.fromkeys(f'{one:.0%}' for one in sorted(shares)))} "
+            f"({finished} of {tasks} finished)"
+        )
     return (
-        f"Two agents on fakes, dollars per finished task against the teacher alone: "
-        f"{'. '.join(said)}."
+        "Dollars per finished task of two agents of fakes, as a share of the teacher alone: "
+        f"{', '.join(said[1:])}."
     )
 
 

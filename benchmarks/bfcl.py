@@ -5,8 +5,8 @@
 
 Rows and checker are those of the package bfcl-eval. Install it without its dependencies, best in an
 environment of its own (``pip install --no-deps bfcl-eval``), and name that environment's
-``site-packages`` with ``--package``. ``write`` goes on where it was ended. ``judge`` keeps the figures
-in benchmarks/results/bfcl.json, and writes docs/measurements/agents.md from them.
+``site-packages`` with ``--package``. ``write`` goes on where it was ended. ``judge`` keeps the
+figures in benchmarks/results/bfcl.json, and writes docs/measurements/agents.md from them.
 """
 
 from __future__ import annotations

@@ -195,7 +195,7 @@ class AdvisorMiddleware(AgentMiddleware[AdvisorState, Any, Any]):
 
     def _steps(self, request: _Request) -> Generator[_Work | _Advised, Any, None]:
         """Ask for the advice that a turn needs; the last step is what became of it."""
-        _refuse_marked(request)
+        _refuse_tools(request)
         new: list[Advice] = []
         answers: dict[str, ToolMessage] = {}
         for message, question in unanswered(recent(request.messages)):
@@ -335,17 +335,25 @@ class AdvisorMiddleware(AgentMiddleware[AdvisorState, Any, Any]):
         return request
 
 
-def _refuse_marked(request: _Request) -> None:
-    """Refuse tools that a teacher alone may call if the student makes every call."""
+def _refuse_tools(request: _Request) -> None:
+    """Refuse tools that a student which makes every call cannot call, or may not."""
     model: Any = request.model
     pair = isinstance(model, GuidedKnowledgeTransferChain) and strategy_of(model.mode)
-    if not (pair and pair.asks_student and pair.asks_teacher):
-        for name in marked_tools(request.tools):
-            raise ValueError(
-                f"the tool {name!r} is marked gkt_tools='teacher', but in this agent the student "
-                "makes every call; let a GuidedKnowledgeTransferChain be the agent's model, or "
-                "leave the tool out"
-            )
+    if pair and pair.asks_student and pair.asks_teacher:  # its teacher can make calls
+        return
+    student = _student_of(request)
+    if request.tools and not student.knows_tools:
+        raise ValueError(
+            "AdvisorMiddleware needs a student that calls tools, and the chat template of this "
+            f"{type(student.chat_model).__name__} has no place for them; use another student, or "
+            "asked_tokens=0 and no tools"
+        )
+    for name in marked_tools(request.tools):
+        raise ValueError(
+            f"the tool {name!r} is marked gkt_tools='teacher', but in this agent the student makes "
+            "every call; let a GuidedKnowledgeTransferChain be the agent's model, or leave the "
+            "tool out"
+        )
 
 
 def _refused(request: _Request, error: BudgetExceeded) -> ExtendedModelResponse[Any]:

@@ -288,6 +288,18 @@ def test_an_adviser_refuses_bad_input_by_name() -> None:
         AdvisorMiddleware(teacher, gate=0.5)  # type: ignore[arg-type]
 
 
+def test_a_student_without_a_place_for_tools_is_refused_before_a_plan_is_paid(student) -> None:
+    teacher = adviser("1. Call weather.")
+    agent = create_agent(student, [weather], middleware=[AdvisorMiddleware(teacher)])
+    with pytest.raises(ValueError, match="the chat template of this HuggingFaceStudent has no"):
+        agent.invoke(ASKED)
+    assert teacher.ledger == []
+    short = student.model_copy(update={"max_tokens": 2})
+    off = AdvisorMiddleware(teacher, asked_tokens=0)
+    create_agent(short, middleware=[off]).invoke(ASKED)
+    assert len(teacher.ledger) == 1
+
+
 def test_a_marked_tool_is_refused_where_the_student_makes_every_call() -> None:
     marked = pay.model_copy(update={"metadata": {"gkt_tools": "teacher"}})
     student, teacher = steps("Paid."), adviser("1. Pay.")
