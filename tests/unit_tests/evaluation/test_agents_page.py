@@ -77,7 +77,7 @@ def test_verdicts_follow_the_figures(page) -> None:
     bad = figures(ROWS, PERFECT)
     text = page(pair(simple_python=good, live_simple=good))
     assert "- **Met**: simple_python, 10 rows: 100.0% of the teacher's right turns at 10.0%" in text
-    assert "- **Missed**: live_simple, 10 rows: above the random router at 0 of 5 shares" in text
+    assert "- **Missed**: live_simple, 10 rows: above the random router at 0 of 4 shares" in text
     assert "Of 3 results that were wanted, 2 are met and 1 missed" in text
     text = page(pair(multiple=bad, irrelevance=figures(ROWS[:1], PERFECT[:1])))
     assert "- **Missed**: multiple, 4 rows: 100.0% of the teacher's right turns at 80.0%" in text
