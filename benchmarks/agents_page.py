@@ -131,13 +131,14 @@ def _wanted(pair: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         )
     for category in (one for one in HARD if one in known):
         figures = known[category]
-        asking = [one for one in figures["points"] if 0 < one["left"] < 1]
+        # Where lots are always right, nothing is left to win.
+        asking = [p for p in figures["points"] if 0 < p["left"] < 1 and p["random"] < 1]
         above = [one for one in asking if one["right"] > one["random"]]
         gains = [100 * (one["right"] - one["random"]) for one in asking] or [0.0]
         yield (
             _verdict(len(above) == len(asking)) if asking else "Open",
             f"{category}, {figures['rows']} rows: above the random router at {len(above)} of "
-            f"{len(asking)} shares between none and all, by {min(gains):+.1f} to {max(gains):+.1f} "
+            f"{len(asking)} shares where it can win, by {min(gains):+.1f} to {max(gains):+.1f} "
             "points. Wanted was every share.",
         )
     rows, invalid = (sum(one[name] for one in known.values()) for name in ("rows", "invalid"))

@@ -77,8 +77,12 @@ def test_verdicts_follow_the_figures(page) -> None:
     bad = figures(ROWS, PERFECT)
     text = page(pair(simple_python=good, live_simple=good))
     assert "- **Met**: simple_python, 10 rows: 100.0% of the teacher's right turns at 10.0%" in text
-    assert "- **Missed**: live_simple, 10 rows: above the random router at 0 of 4 shares" in text
-    assert "Of 3 results that were wanted, 2 are met and 1 missed" in text
+    assert "- **Open**: live_simple, 10 rows: above the random router at 0 of 0 shares" in text
+    assert "Of 3 results that were wanted, 2 are met and 0 missed" in text
+    text = page(pair(live_simple=bad, irrelevance=figures(ROWS[::-1], PERFECT)))
+    assert "- **Met**: live_simple, 4 rows: above the random router at 4 of 4 shares" in text
+    worse = figures([row(5, False, True), row(1, True, True), row(2, True, False)], PERFECT[:3])
+    assert "- **Missed**: live_simple, 3 rows: above the random" in page(pair(live_simple=worse))
     text = page(pair(multiple=bad, irrelevance=figures(ROWS[:1], PERFECT[:1])))
     assert "- **Missed**: multiple, 4 rows: 100.0% of the teacher's right turns at 80.0%" in text
     assert "no threshold does" in text
