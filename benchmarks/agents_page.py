@@ -38,7 +38,8 @@ Written by `make results-agents` from the figures in `benchmarks/results`. The a
 
 Rows and checker of the Berkeley Function-Calling Leaderboard, version 4. The student answers once
 greedily and {samples} times at temperature {temperature} ({engines}). If enough of the {samples}
-make the same calls, these are the turn. Else the teacher makes it.
+make the same calls, these are the turn. Else the teacher makes it. The models are those of
+[Real models](real-models.md).
 
 ![Right turns by the share of turns left to the teacher](../images/agents-bfcl.svg)
 

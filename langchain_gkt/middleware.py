@@ -119,7 +119,7 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
 
     Before each call the most it can cost is reserved. A call that could pass a budget is not
     made. Put it behind middleware that changes the model: calls that do not come through it are
-    not counted, which is warned about.
+    not counted, which is warned about. Calls of an `AdvisorMiddleware` are counted on both sides.
 
     Attributes:
         tracker: The `CostTracker` that counts the calls, of all threads.
