@@ -45,7 +45,7 @@ from langchain_gkt.advisor.conversation import (
 from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
 from langchain_gkt.chain.strategy import strategy_of
 from langchain_gkt.chain.tool_policy import marked_tools
-from langchain_gkt.errors import BudgetExceeded, TeacherError, whole_number
+from langchain_gkt.errors import BudgetExceeded, ConfigurationError, TeacherError, whole_number
 from langchain_gkt.gates import AgreementGate
 from langchain_gkt.guidance import Guidance, GuidancePolicy
 from langchain_gkt.middleware import budget_behind
@@ -343,13 +343,13 @@ def _refuse_tools(request: _Request) -> None:
         return
     student = _student_of(request)
     if request.tools and not student.knows_tools:
-        raise ValueError(
+        raise ConfigurationError(
             "AdvisorMiddleware needs a student that calls tools, and the chat template of this "
             f"{type(student.chat_model).__name__} has no place for them; use another student, or "
             "asked_tokens=0 and no tools"
         )
     for name in marked_tools(request.tools):
-        raise ValueError(
+        raise ConfigurationError(
             f"the tool {name!r} is marked gkt_tools='teacher', but in this agent the student makes "
             "every call; let a GuidedKnowledgeTransferChain be the agent's model, or leave the "
             "tool out"

@@ -8,7 +8,7 @@ from typing import Any
 
 from langchain_core.tools import BaseTool
 
-from langchain_gkt.errors import nearest
+from langchain_gkt.errors import ConfigurationError, nearest
 from langchain_gkt.guidance import GuidancePolicy
 from langchain_gkt.structured_output.tools import in_openai_form
 from langchain_gkt.students.protocol import Student
@@ -31,7 +31,7 @@ def marked_tools(tools: Sequence[Any]) -> list[str]:
     for tool in tools:
         mark = (tool.metadata or {}).get(MARK) if isinstance(tool, BaseTool) else None
         if mark not in (None, "teacher"):
-            raise ValueError(
+            raise ConfigurationError(
                 f"metadata[{MARK!r}] of the tool {tool.name!r} must be 'teacher', not {mark!r}"
             )
         names += [tool.name] if mark else []
