@@ -12,7 +12,7 @@ VERSION_TESTS := tests/unit_tests/test_langchain_compat.py tests/unit_tests/cost
 	tests/integration_tests/chain/test_standard_chain.py \
 	tests/integration_tests/students/test_standard_student.py tests/integration_tests/chain/test_agents.py
 
-.PHONY: demo test test-fast test-versions test-lowest test-newest test-real test-vllm test-bulk lint bench bench-real results results-real results-recorded docs pages release-check clean
+.PHONY: demo test test-fast test-versions test-lowest test-newest test-real test-vllm test-bulk lint bench bench-real results results-real results-recorded results-agents docs pages release-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m langchain_gkt demo
@@ -76,6 +76,10 @@ results-real: $(VENV)/.installed
 # The page of sweeps over recorded answers, which are in runs/recorded; see the script.
 results-recorded: $(VENV)/.installed
 	$(BIN)/python examples/real_models/recorded.py
+
+# The page of agents, from benchmarks/results; see `benchmarks.bfcl` and `benchmarks.agents`.
+results-agents: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.agents_page
 
 # The site, in site/. Warnings are errors.
 docs: $(VENV)/.installed

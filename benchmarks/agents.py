@@ -1,5 +1,7 @@
 """Dollars per finished task of two agents of several steps: ``python -m benchmarks.agents``.
 
+The figures go into benchmarks/results/agents.json, and into docs/measurements/agents.md.
+
 All models are fakes: the teacher is always right, and how often the student is right at a step is
 a setting of this file. So the table shows how the ways spend, and what each spends is held against
 a ledger of the fakes. How well a real student does is measured by `benchmarks.bfcl`.
@@ -10,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import sys
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -22,7 +23,7 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.tools import StructuredTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
-from benchmarks.real_page import table
+from benchmarks.agents_page import RESULTS, write_page
 from langchain_gkt import GuidancePolicy, GuidedKnowledgeTransferChain, Price, track_costs
 from langchain_gkt.advisor import AdvisorMiddleware
 from langchain_gkt.gates import AgreementGate
@@ -186,19 +187,19 @@ def ways(agent: str, teacher: Fake, student: FakeStudent) -> dict[str, dict[str,
     advisor = AdvisorMiddleware(teacher, plan_tokens=60, gate=GATE)
     return {
         "teacher alone": {"model": chain(mode="teacher")},
-        "tools='teacher'": {"model": chain()},
-        "tools=AgreementGate(...)": {"model": chain(guidance=GuidancePolicy(tools=GATE))},
-        "the same, paying tool reserved": {"model": chain(guidance=reserved)},
-        "AdvisorMiddleware": {"model": student, "middleware": [advisor]},
+        "chain as it is": {"model": chain()},
+        "agreement": {"model": chain(guidance=GuidancePolicy(tools=GATE))},
+        "agreement, paying tool reserved": {"model": chain(guidance=reserved)},
+        "adviser": {"model": student, "middleware": [advisor]},
         "student alone": {"model": student},
     }
 
 
-def measure(agent: str, way: str, tasks: int) -> list[str]:
+def measure(agent: str, way: str, tasks: int) -> dict[str, Any]:
     """Run an agent's tasks in one way.
 
     Returns:
-        Cells of the table.
+        What came of it; ``dollars`` are for 1,000 finished tasks.
 
     Raises:
         RuntimeError: If the bill is not what the fakes have written down.
@@ -224,19 +225,28 @@ def measure(agent: str, way: str, tasks: int) -> list[str]:
     if (bill.calls, bill.known_cost) != (len(teacher.ledger), owed / 10**6):
         raise RuntimeError(f"{way}: the bill says {bill.known_cost}, the ledger {owed / 10**6}")
     each = Decimal(bill.known_cost) / max(1, finished) * 1000
-    return [way, f"{finished} of {tasks}", str(bill.calls), str(len(student.ledger)), f"{each:.3f}"]
+    return {
+        "way": way,
+        "finished": finished,
+        "tasks": tasks,
+        "teacher_calls": bill.calls,
+        "student_answers": len(student.ledger),
+        "dollars": float(each),
+    }
 
 
 def main() -> None:
-    """Print a table for each agent."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Measure both agents in all ways, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tasks", type=int, default=60)
     args = parser.parse_args()
-    heads = ["way", "finished", "teacher's calls", "student's answers", "$ per 1,000 finished"]
+    found = {}
     for agent in AGENTS:
         nobody = Fake(agent=agent, ledger=[]), FakeStudent(agent=agent, ledger=[])
-        lines = [measure(agent, way, args.tasks) for way in ways(agent, *nobody)]
-        sys.stdout.write("\n".join([f"\n{agent}\n", *table(heads, lines)]) + "\n")
+        found[agent] = [measure(agent, way, args.tasks) for way in ways(agent, *nobody)]
+    text = json.dumps(found, indent=1)
+    (RESULTS / "agents.json").write_text(f"{text}\n", encoding="utf-8")
+    write_page()
 
 
 if __name__ == "__main__":

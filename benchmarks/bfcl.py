@@ -1,11 +1,12 @@
 """Tool calls of a student on the Berkeley leaderboard's rows, alone and by agreement.
 
-``python -m benchmarks.bfcl write --student FOLDER --out answers.jsonl simple_python:0-100 ...``
-``python -m benchmarks.bfcl table answers.jsonl --student qwen15 [--teacher qwen05]``
+    python -m benchmarks.bfcl --package DIR write answers.jsonl --student FOLDER simple_python:0-100
+    python -m benchmarks.bfcl --package DIR judge answers.jsonl
 
 Rows and checker are those of the package bfcl-eval. Install it without its dependencies, best in an
 environment of its own (``pip install --no-deps bfcl-eval``), and name that environment's
-``site-packages`` with ``--package``. ``write`` goes on where it was ended.
+``site-packages`` with ``--package``. ``write`` goes on where it was ended. ``judge`` keeps the
+figures in benchmarks/results/bfcl.json, and writes docs/measurements/agents.md from them.
 """
 
 from __future__ import annotations
@@ -14,21 +15,26 @@ import argparse
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
+from jsonschema import Draft202012Validator
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
-from benchmarks.real_page import table
+from benchmarks.agents import PRICE
+from benchmarks.agents_page import RESULTS, write_page
 from langchain_gkt import HuggingFaceStudent
-from langchain_gkt.evaluation.results.statistics import wilson
 from langchain_gkt.students.call_voting import vote_on_calls
 from langchain_gkt.texts.tool_text import written_calls
 
 SAMPLES, TEMPERATURE, MAX_TOKENS = 5, 0.7, 128
+PERFECT = "perfect"
+"""The name of a teacher that is always right. What the student wrote stands for its tokens."""
+_ORDER = ("simple_python", "multiple", "live_simple", "irrelevance")
 _TYPES = {
     "dict": "object",
     "float": "number",
@@ -88,7 +94,8 @@ def _json_schema(schema: Any) -> Any:
 def write(args: argparse.Namespace) -> None:
     """Have a student answer rows once greedily and several times at a temperature."""
     name = Path(args.student).name
-    done = {(one["category"], one["row"]) for one in _lines(args.out) if one["student"] == name}
+    written = _lines(args.answers)
+    done = {(one["category"], one["row"]) for one in written if one["student"] == name}
     student = HuggingFaceStudent(model=args.student, max_tokens=MAX_TOKENS)
     for category, row_number in _asked(args.stages):
         rows = rows_of(args.package, category)
@@ -97,7 +104,7 @@ def write(args: argparse.Namespace) -> None:
         messages, tools = prompt_of(rows[row_number])
         greedy = student.invoke(messages, tools=tools, temperature=0.0)
         sampled = student.sample(messages, SAMPLES, tools=tools, temperature=TEMPERATURE)
-        with args.out.open("a") as file:
+        with args.answers.open("a") as file:
             file.write(
                 "".join(
                     json.dumps(_line(reply, category, row_number, name, number)) + "\n"
@@ -115,6 +122,7 @@ def _asked(stages: list[str]) -> Iterator[tuple[str, int]]:
 
 
 def _line(reply: AIMessage, category: str, row: int, student: str, number: int) -> dict[str, Any]:
+    usage: Any = reply.usage_metadata
     return {
         "category": category,
         "row": row,
@@ -124,6 +132,9 @@ def _line(reply: AIMessage, category: str, row: int, student: str, number: int) 
         "text": str(reply.text),
         "calls": [{"name": one["name"], "args": one["args"]} for one in reply.tool_calls],
         "finish_reason": reply.response_metadata["finish_reason"],
+        "prompt_tokens": usage["input_tokens"],
+        "completion_tokens": usage["output_tokens"],
+        "engine": "torch",
     }
 
 
@@ -131,7 +142,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-# --- the table ---
+# --- the judgement ---
 
 
 class Checker:
@@ -171,27 +182,41 @@ class Checker:
         return bool(judged["valid"])
 
 
-def judged(args: argparse.Namespace, student: str) -> dict[str, dict[int, dict[str, Any]]]:
-    """Judge all rows that a student has answered, by category and row."""
-    checker = Checker(args.package)
+def judged(
+    lines: Sequence[dict[str, Any]], student: str, package: Path
+) -> dict[str, dict[int, dict[str, Any]]]:
+    """Judge all rows that a student has answered.
+
+    Args:
+        lines: What `write` wrote.
+        student: Whose answers.
+        package: Where the leaderboard's package is.
+
+    Returns:
+        By category and row, what the student does alone and by vote, and what that costs.
+    """
+    checker = Checker(package)
     found: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
-    for line in _lines(args.answers):
+    for line in lines:
         if line["student"] == student:
             found[line["category"], line["row"]].append(line)
     result: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
-    rows = {category: rows_of(args.package, category) for category, _ in found}
-    for (category, number), lines in found.items():
+    rows = {category: rows_of(package, category) for category, _ in found}
+    for (category, number), of_row in found.items():
         row = rows[category][number]
         _, tools = prompt_of(row)
-        greedy = next(line for line in lines if line["kind"] == "greedy")
-        replies = [_reply(line) for line in lines if line["kind"] == "sample"]
+        greedy = next(line for line in of_row if line["kind"] == "greedy")
+        replies = [_reply(line) for line in of_row if line["kind"] == "sample"]
         vote = vote_on_calls(replies, tools)
+        price = PRICE.input_mtok * greedy["prompt_tokens"]
+        price += PRICE.output_mtok * greedy["completion_tokens"]
         result[category][number] = {
             "alone": checker.is_right(row, category, _calls(greedy)),
             "agree": round(vote.agreement * len(replies)),
             "voted": checker.is_right(row, category, vote.calls),
-            "calls": bool(vote.calls),
+            "valid": _valid(vote.calls or [], tools),
             "confidence": _confidence(greedy),
+            "price": float(price),
         }
     return result
 
@@ -208,110 +233,126 @@ def _reply(line: dict[str, Any]) -> AIMessage:
     return AIMessage(line["text"], tool_calls=calls, response_metadata=metadata)
 
 
+def _valid(calls: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]]) -> bool:
+    """Check calls by another library than the package does."""
+    schemas = {tool["function"]["name"]: tool["function"]["parameters"] for tool in tools}
+    return all(
+        call["name"] in schemas
+        and Draft202012Validator(schemas[call["name"]]).is_valid(call["arguments"])
+        for call in calls
+    )
+
+
 def _confidence(line: dict[str, Any]) -> float | None:
     known = line.get("logprobs")
     return float(np.exp(np.mean(known))) if known else None
 
 
-def frontier(
-    rows: list[dict[str, Any]], teacher: list[bool], least: int
-) -> tuple[float, float, float, float | None, int]:
-    """Say what a threshold of agreement brings, against other ways to spend as much.
+def figures(rows: Sequence[dict[str, Any]], teacher: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Say what thresholds of agreement bring, against other ways to ask as often.
 
     Args:
         rows: What `judged` found of a category.
-        teacher: Whether the teacher is right, row by row.
-        least: How many samples must agree.
+        teacher: The same of the teacher, row by row.
 
     Returns:
-        The share left to the teacher; the share of right turns by agreement, by lots, and by the
-        confidence of the greedy answer (None if it is not known). Wrong turns of the student.
+        Plain values. A point for each threshold: the share of turns ``left`` to the teacher and
+        of its ``bill``, how many turns are ``right`` then and by other ways, and how many wrong
+        ones are the student's.
     """
-    left = np.array([row["agree"] < least for row in rows])
-    right = np.array(teacher)
-    own = np.array([row["voted"] for row in rows])
-    alone = np.array([row["alone"] for row in rows])
-    share = float(left.mean())
-    by_lots = share * right.mean() + (1 - share) * alone.mean()
-    by_confidence = None
-    if all(row["confidence"] is not None for row in rows):
-        order = np.argsort([row["confidence"] for row in rows], kind="stable")
-        asked = np.zeros(len(rows), bool)
-        asked[order[: int(left.sum())]] = True
-        by_confidence = float(np.where(asked, right, alone).mean())
-    by_agreement = float(np.where(left, right, own).mean())
-    return share, by_agreement, float(by_lots), by_confidence, int((~left & ~own).sum())
-
-
-def show(args: argparse.Namespace) -> None:
-    """Print a table for each category, and draw one picture of all if it is asked for."""
-    student = judged(args, args.student)
-    taught = judged(args, args.teacher) if args.teacher else {}
-    curves: dict[str, list[Any]] = {}
-    for category, found in student.items():
-        numbers = [n for n in sorted(found) if not args.teacher or n in taught[category]]
-        rows = [found[number] for number in numbers]
-        teacher = [taught[category][n]["alone"] if args.teacher else True for n in numbers]
-        if not rows:
-            continue
-        alone = sum(row["alone"] for row in rows)
-        low, high = wilson(alone, len(rows))
-        sys.stdout.write(
-            f"\n{category}: {len(rows)} rows, student alone {alone / len(rows):.1%} "
-            f"({low:.0%} to {high:.0%}), teacher {np.mean(teacher):.1%}\n\n"
+    alone, voted, agree = (
+        np.array([row[name] for row in rows]) for name in ("alone", "voted", "agree")
+    )
+    right = np.array([row["alone"] for row in teacher])
+    price = np.array([row["price"] for row in teacher])
+    sure = [row["confidence"] for row in rows]
+    student = max(alone.mean(), voted.mean())
+    points = []
+    for least in range(1, SAMPLES + 1):
+        left = agree < least
+        count = int(left.sum())
+        by_confidence = None
+        if None not in sure:
+            asked = np.zeros(len(rows), bool)
+            asked[np.argsort(sure, kind="stable")[:count]] = True
+            by_confidence = float(np.where(asked, right, alone).mean())
+        won = min(count, int((right & ~alone & ~voted).sum()))
+        points.append(
+            {
+                "at_least": least,
+                "left": float(left.mean()),
+                "bill": float(price[left].sum() / price.sum()),
+                "right": float(np.where(left, right, voted).mean()),
+                "random": float(left.mean() * right.mean() + (1 - left.mean()) * student),
+                "confidence": by_confidence,
+                "oracle": float(((alone | voted).sum() + won) / len(rows)),
+                "wrong": int((~left & ~voted).sum()),
+            }
         )
-        curves[category] = [frontier(rows, teacher, least) for least in range(1, SAMPLES + 2)]
-        lines = [
-            [
-                f"{least} of {SAMPLES}" if least <= SAMPLES else "never: the teacher",
-                f"{share:.1%}",
-                f"{agreed:.1%}",
-                f"{lots:.1%}",
-                "unknown" if sure is None else f"{sure:.1%}",
-                str(wrong),
-            ]
-            for least, (share, agreed, lots, sure, wrong) in enumerate(curves[category], 1)
-        ]
-        heads = ["at least", "left to the teacher", "right", "by lots", "by confidence", "wrong"]
-        sys.stdout.write("\n".join(table(heads, lines)) + "\n")
-    if args.picture:
-        _draw(curves, args.picture)
+    return {
+        "rows": len(rows),
+        "alone": float(alone.mean()),
+        "voted": float(voted.mean()),
+        "teacher": float(right.mean()),
+        "invalid": sum(not row["valid"] for row in rows),
+        "points": points,
+    }
 
 
-def _draw(curves: dict[str, list[Any]], path: Path) -> None:
-    from matplotlib.figure import Figure
+def condense(answers: Path, package: Path) -> dict[str, Any]:
+    """Judge what students have written.
 
-    figure = Figure(figsize=(4 * len(curves), 3.6), layout="constrained")
-    for place, (category, points) in zip(
-        np.atleast_1d(figure.subplots(1, len(curves), sharey=True)), curves.items(), strict=True
-    ):
-        shares = [100 * point[0] for point in points]
-        for index, name in ((1, "agreement"), (3, "confidence"), (2, "lots")):
-            if points[0][index] is not None:
-                values = [100 * point[index] for point in points]
-                place.plot(shares, values, marker="o", label=name, ls=":" if index == 2 else "-")
-        place.set(title=category, xlabel="turns left to the teacher, %")
-    figure.axes[0].set_ylabel("right turns, %")
-    figure.axes[0].legend(frameon=False)
-    figure.savefig(path)
+    Args:
+        answers: What `write` wrote. The first student in it is the teacher of the others, too.
+        package: Where the leaderboard's package is.
+
+    Returns:
+        Plain values, which the page is written from.
+    """
+    lines = _lines(answers)
+    students = list(dict.fromkeys(line["student"] for line in lines))
+    of = {student: judged(lines, student, package) for student in students}
+    pairs = [(student, PERFECT) for student in students]
+    pairs += [(student, students[0]) for student in students[1:]]
+    found = []
+    for student, teacher in pairs:
+        categories = {}
+        for category, rows in sorted(of[student].items(), key=lambda one: _ORDER.index(one[0])):
+            known = of[student if teacher == PERFECT else teacher][category]
+            if numbers := sorted(rows.keys() & known.keys()):
+                taught = [known[number] for number in numbers]
+                if teacher == PERFECT:
+                    taught = [{**one, "alone": True} for one in taught]
+                categories[category] = figures([rows[number] for number in numbers], taught)
+        found.append({"student": student, "teacher": teacher, "categories": categories})
+    written = datetime.fromtimestamp(answers.stat().st_mtime, timezone.utc)
+    return {
+        "date": f"{written:%Y-%m-%d}",
+        "engines": sorted({line.get("engine", "torch") for line in lines}),
+        "samples": SAMPLES,
+        "temperature": TEMPERATURE,
+        "pairs": found,
+    }
 
 
 def main() -> None:
     """Read the command line and do what it asks for."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--package", type=Path, required=True, help="site-packages with bfcl_eval")
     commands = parser.add_subparsers(dest="command", required=True)
     writing = commands.add_parser("write", help="have a student answer rows")
+    judging = commands.add_parser("judge", help="judge what was written, and write the page")
+    for command in (writing, judging):
+        command.add_argument("answers", type=Path, help="JSON lines; `write` adds to them")
     writing.add_argument("--student", required=True, help="folder or hub id")
-    writing.add_argument("--out", type=Path, required=True, help="JSON lines; they are added to")
     writing.add_argument("stages", nargs="+", metavar="CATEGORY:FIRST-LAST")
-    showing = commands.add_parser("table", help="judge what was written")
-    showing.add_argument("answers", type=Path)
-    showing.add_argument("--student", required=True, help="whose answers")
-    showing.add_argument("--teacher", help="whose greedy answers stand in; a perfect one if not")
-    showing.add_argument("--picture", type=Path)
     args = parser.parse_args()
-    write(args) if args.command == "write" else show(args)
+    if args.command == "write":
+        write(args)
+        return
+    text = json.dumps(condense(args.answers, args.package), indent=1)
+    (RESULTS / "bfcl.json").write_text(f"{text}\n", encoding="utf-8")
+    write_page()
 
 
 if __name__ == "__main__":

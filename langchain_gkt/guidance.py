@@ -143,7 +143,8 @@ class GuidancePolicy(metaclass=CheckedFields):
         tools: Who makes tool calls. ``teacher``, or an `AgreementGate`: the student writes the
             turn ``samples`` times, and if ``at_least`` of them make the same calls, which keep to
             the tools' schemas, the teacher is not asked.
-        teacher_tools: Names of tools that the teacher alone may call, such as those that pay.
+        teacher_tools: Names of tools that the teacher alone may call, such as those that pay. A
+            tool can say so itself, by ``metadata={"gkt_tools": "teacher"}``.
         verdict: What ``mode="verified"`` asks of a draft. ``steps``: the first wrong step, put
             right. ``option``: the letter of the right option, for questions with options. Or an
             instruction of your own, whose reply must have the form of ``steps``.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import uuid
 import warnings
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
+from weakref import WeakValueDictionary
 
 try:
     from langchain.agents.middleware import (
@@ -17,6 +19,7 @@ try:
     )
     from langchain.agents.middleware.types import PrivateStateAttr
     from langgraph.channels.untracked_value import UntrackedValue
+    from langgraph.managed.base import ManagedValue
     from langgraph.types import Command
 except ImportError as missing:
     raise ImportError(
@@ -25,7 +28,7 @@ except ImportError as missing:
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
-from typing_extensions import NotRequired
+from typing_extensions import NotRequired, TypedDict
 
 from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
 from langchain_gkt.chain.fields import CALL_ARGUMENTS
@@ -116,7 +119,7 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
 
     Before each call the most it can cost is reserved. A call that could pass a budget is not
     made. Put it behind middleware that changes the model: calls that do not come through it are
-    not counted, which is warned about.
+    not counted, which is warned about. Calls of an `AdvisorMiddleware` are counted on both sides.
 
     Attributes:
         tracker: The `CostTracker` that counts the calls, of all threads.
@@ -175,6 +178,9 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
         )
         self._of_state = {"budget_of_thread": per_thread, "budget_of_run": per_run}
         self._exit_behavior, self._end_message = exit_behavior, end_message
+        key = uuid.uuid4().hex
+        _budgets[key] = self
+        self.state_schema = _state_naming(key)
 
     def report(self) -> CostReport:
         """Return what the agent's calls have cost so far, in all threads."""
@@ -203,6 +209,18 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
         return _with_sums(response, trackers)
 
     @contextmanager
+    def counting(self, request: _Request) -> Iterator[list[BaseCallbackHandler]]:
+        """Give the handlers that count what middleware in front asks of a model for a request.
+
+        The budget's own call goes on from the sum.
+
+        Args:
+            request: The request, as this middleware will get it.
+        """
+        with self._of_thread_and_run(request) as trackers:
+            yield [*trackers.values(), self.tracker]
+
+    @contextmanager
     def _of_thread_and_run(self, request: _Request) -> Iterator[dict[str, CostTracker]]:
         """Give a tracker of this call for each budget whose sum is in the agent's state."""
         state: Any = request.state
@@ -213,9 +231,8 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
         }
         try:
             yield trackers
-        except BaseException:  # middleware in front may try again, and go on from this sum
+        finally:  # middleware in front may ask again, and go on from this sum
             state.update(_sums(trackers))
-            raise
 
     def _counted(self, request: _Request, trackers: Mapping[str, CostTracker]) -> _Request:
         model: BaseChatModel = request.model
@@ -240,11 +257,58 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
                 )
         return response
 
+    def refused(self, request: _Request, error: BudgetExceeded) -> ExtendedModelResponse[Any]:
+        """End the agent as ``exit_behavior`` says, after a refused call of middleware in front.
+
+        Args:
+            request: The request for which it was made.
+            error: The refusal.
+
+        Raises:
+            BudgetExceeded: If that is what ``exit_behavior`` says.
+        """
+        state: Any = request.state
+        sums = {name: state[name] for name, one in self._of_state.items() if one and name in state}
+        return ExtendedModelResponse(self._ended(error), Command(update=sums) if sums else None)
+
     def _ended(self, error: BudgetExceeded) -> _Response:
         if self._exit_behavior == "error":
             raise error
         why = {"budget_exceeded": str(error)}
         return ModelResponse(result=[AIMessage(self._end_message, response_metadata=why)])
+
+
+_budgets: WeakValueDictionary[str, BudgetMiddleware] = WeakValueDictionary()
+"""The budgets of this process, by the names that stand in the states of their agents."""
+
+
+def _state_naming(key: str) -> Any:
+    """Return the state of an agent with a budget, by which its other middleware can find it."""
+
+    class Key(ManagedValue[str]):
+        @staticmethod
+        def get(scratchpad: Any) -> str:
+            return key
+
+    fields: dict[str, Any] = get_type_hints(BudgetState, include_extras=True)
+    named: Any = {**fields, "budget_key": Annotated[str, PrivateStateAttr, Key]}
+    return TypedDict("BudgetState", named)  # type: ignore[operator]
+
+
+def budget_behind(request: _Request) -> BudgetMiddleware | None:
+    """Return the budget of a request's agent that does not count yet, because it stands behind.
+
+    Args:
+        request: The request, as the middleware that asks has got it.
+
+    Returns:
+        The budget. None if there is none, or if it stands in front.
+    """
+    state: Any = request.state
+    found = _budgets.get(state.get("budget_key", ""))
+    model = request.model
+    heard = _handlers(model) if isinstance(model, GuidedKnowledgeTransferChain) else []
+    return None if found is None or found.tracker in heard else found
 
 
 def _with_sums(

@@ -102,22 +102,26 @@ def last_id(messages: Sequence[BaseMessage]) -> str:
 
 def has_failed_twice(messages: Sequence[BaseMessage]) -> bool:
     """Whether the last two calls of tools have failed, and the student is to go on from there."""
-    results = [m for m in _of_question(messages) if isinstance(m, ToolMessage)][-2:]
+    results = [m for m in recent(messages) if isinstance(m, ToolMessage)][-2:]
     is_new = bool(messages) and isinstance(messages[-1], ToolMessage)
     return is_new and len(results) == 2 and all(m.status == "error" for m in results)
 
 
 def repeats_itself(messages: Sequence[BaseMessage]) -> bool:
     """Whether the last calls were made before, and the student is to go on from there."""
-    turns = [m for m in _of_question(messages) if isinstance(m, AIMessage) and m.tool_calls]
+    turns = [m for m in recent(messages) if isinstance(m, AIMessage) and m.tool_calls]
     if not turns or not isinstance(messages[-1], ToolMessage):
         return False
     *earlier, last = ({_key(call) for call in turn.tool_calls} for turn in turns)
     return any(last <= calls for calls in earlier)
 
 
-def _of_question(messages: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
-    """Return the messages behind the user's last question."""
+def recent(messages: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
+    """Return the messages behind the user's last question.
+
+    Args:
+        messages: The conversation.
+    """
     places = [place for place, message in enumerate(messages) if _is_question(message)]
     return messages[places[-1] :] if places else messages
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
+import uuid
+from collections.abc import Awaitable, Callable, Generator, Iterator
+from contextlib import closing, contextmanager, nullcontext
+from functools import partial
+from typing import Annotated, Any, NamedTuple
 
 try:
     from langchain.agents.middleware import (
@@ -16,23 +19,17 @@ try:
     )
     from langchain.agents.middleware.types import PrivateStateAttr
     from langchain.chat_models import init_chat_model
-    from langchain.tools import ToolRuntime
     from langgraph.types import Command
 except ImportError as missing:
     raise ImportError(
         f'{missing}. The middleware needs langchain: pip install "langchain-gkt[cli]"'
     ) from missing
-from langchain_core.messages import (
-    AIMessage,
-    BaseMessage,
-    HumanMessage,
-    ToolMessage,
-)
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config, merge_configs
-from langchain_core.tools import StructuredTool
 from typing_extensions import NotRequired
 
+from langchain_gkt.advisor.asking import answered, asking_tool, unanswered
 from langchain_gkt.advisor.conversation import (
     REQUESTS,
     Advice,
@@ -41,14 +38,17 @@ from langchain_gkt.advisor.conversation import (
     has_failed_twice,
     last_id,
     question_id,
+    recent,
     repeats_itself,
     told,
 )
 from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
 from langchain_gkt.chain.strategy import strategy_of
-from langchain_gkt.errors import BudgetExceeded, TeacherError, whole_number
+from langchain_gkt.chain.tool_policy import marked_tools
+from langchain_gkt.errors import BudgetExceeded, ConfigurationError, TeacherError, whole_number
 from langchain_gkt.gates import AgreementGate
 from langchain_gkt.guidance import Guidance, GuidancePolicy
+from langchain_gkt.middleware import budget_behind
 from langchain_gkt.prompts.conversation import with_system_text
 from langchain_gkt.structured_output.tools import in_openai_form
 from langchain_gkt.students.call_voting import vote_on_calls
@@ -56,9 +56,6 @@ from langchain_gkt.students.prompting import tools_as_text
 from langchain_gkt.students.protocol import Student, student_of
 from langchain_gkt.teachers.wrappers import models_of
 from langchain_gkt.texts.reasoning import without_reasoning
-
-ASK_ADVISOR = "ask_advisor"
-"""The tool by which the student asks."""
 
 
 class AdvisorState(AgentState[Any]):
@@ -69,6 +66,21 @@ class AdvisorState(AgentState[Any]):
 
 _Request = ModelRequest[Any]
 _Response = ModelResponse[Any]
+
+
+class _Work(NamedTuple):
+    """What is asked of a model, without an event loop and with one."""
+
+    blocking: Callable[[], Any]
+    on_loop: Callable[[], Awaitable[Any]]
+
+
+class _Advised(NamedTuple):
+    """A turn with its advice, what of it is new, and the answers to what the student asked."""
+
+    request: _Request
+    new: list[Advice]
+    answers: list[ToolMessage]
 
 
 class AdvisorMiddleware(AgentMiddleware[AdvisorState, Any, Any]):
@@ -153,34 +165,53 @@ class AdvisorMiddleware(AgentMiddleware[AdvisorState, Any, Any]):
         )
         # Advice whose turn failed: middleware around this one may ask for the turn again.
         self._paid: dict[tuple[str, ...], Advice] = {}
-        self.tools = [self._asking_tool()] if self._limits["asked"] else []
+        self.tools = [asking_tool()] if self._limits["asked"] else []
 
     def wrap_model_call(
         self, request: _Request, handler: Callable[[_Request], _Response]
     ) -> ExtendedModelResponse[Any]:
         """Have the student make a turn, with advice if it is needed."""
-        kind, tried = self._due(request), ""
-        if kind is None and self._may_advise(request, "low_agreement"):
-            student = _student_of(request)
-            kind, tried = self._doubt(request, student.sample(**self._sampling(request)))
-        new: list[Advice] = []
-        if kind is not None and (new := self._paid_already(request, kind)) == []:
-            new = self._keep(request, kind, self._ask(*self._question(request, kind, tried)))
-        return self._noted(handler(self._advised(request, new)), new)
+        try:
+            with closing(self._steps(request)) as steps:
+                step = next(steps)
+                while isinstance(step, _Work):
+                    step = steps.send(step.blocking())
+        except BudgetExceeded as error:
+            return _refused(request, error)
+        return self._noted(handler(step.request), step)
 
     async def awrap_model_call(
         self, request: _Request, handler: Callable[[_Request], Awaitable[_Response]]
     ) -> ExtendedModelResponse[Any]:
         """Do what `wrap_model_call` does, on the event loop."""
+        try:
+            with closing(self._steps(request)) as steps:
+                step = next(steps)
+                while isinstance(step, _Work):
+                    step = steps.send(await step.on_loop())
+        except BudgetExceeded as error:
+            return _refused(request, error)
+        return self._noted(await handler(step.request), step)
+
+    def _steps(self, request: _Request) -> Generator[_Work | _Advised, Any, None]:
+        """Ask for the advice that a turn needs; the last step is what became of it."""
+        _refuse_tools(request)
+        new: list[Advice] = []
+        answers: dict[str, ToolMessage] = {}
+        for message, question in unanswered(recent(request.messages)):
+            if len(given_advice(request.state, "asked")) + len(new) < self._max_hints:
+                asked, call_id = REQUESTS["asked"].format(question=question), message.tool_call_id
+                new.append((yield from self._advice(request, "asked", asked, call_id)))
+                answers[call_id] = answered(message, new[-1]["text"])
+        shown = [answers.get(getattr(m, "tool_call_id", ""), m) for m in request.messages]
+        request = request.override(messages=shown)
         kind, tried = self._due(request), ""
         if kind is None and self._may_advise(request, "low_agreement"):
-            student = _student_of(request)
-            kind, tried = self._doubt(request, await student.asample(**self._sampling(request)))
-        new: list[Advice] = []
-        if kind is not None and (new := self._paid_already(request, kind)) == []:
-            asked = self._question(request, kind, tried)
-            new = self._keep(request, kind, await self._aask(*asked))
-        return self._noted(await handler(self._advised(request, new)), new)
+            kind, tried = self._doubt(request, (yield from self._sampled(request)))
+        if kind is not None:
+            asked = REQUESTS[kind] + (f" It has tried:\n{tried}" if tried else "")
+            new.append((yield from self._advice(request, kind, asked, last_id(shown))))
+        yield _Advised(self._with_advice(request, new), new, list(answers.values()))
 
     # --- when advice is needed ---
 
@@ -199,20 +230,26 @@ class AdvisorMiddleware(AgentMiddleware[AdvisorState, Any, Any]):
         again = any(one["after"] == last_id(request.messages) for one in given)
         return bool(self._limits[kind]) and len(given) < self._max_hints and not again
 
-    def _sampling(self, request: _Request) -> dict[str, Any]:
-        """Return the arguments by which the student writes the turn several times."""
-        advised, gate = self._advised(request, []), self._gate
+    def _sampled(self, request: _Request) -> Generator[_Work, Any, Any]:
+        """Have the student write the turn several times."""
+        advised, gate = self._with_advice(request, []), self._gate
         assert gate is not None  # its limit is 0 otherwise
         system = [advised.system_message] if advised.system_message else []
         tools = [in_openai_form(tool) for tool in request.tools]
         student = _student_of(request)
-        bound = student.turn_arguments(tools, request.tool_choice) if tools else {}
-        return {
-            "messages": [*system, *advised.messages],
-            "samples": gate.samples,
-            "temperature": gate.temperature,
-            **bound,
-        }
+        with _counted(request) as config:
+            arguments: dict[str, Any] = {
+                "messages": [*system, *advised.messages],
+                "samples": gate.samples,
+                "temperature": gate.temperature,
+                "config": config,
+                **(student.turn_arguments(tools, request.tool_choice) if tools else {}),
+            }
+            return (
+                yield _Work(
+                    partial(student.sample, **arguments), partial(student.asample, **arguments)
+                )
+            )
 
     def _doubt(self, request: _Request, replies: list[AIMessage]) -> tuple[AdviceKind | None, str]:
         """Say whether too few turns do the same, and what they do."""
@@ -225,25 +262,34 @@ class AdvisorMiddleware(AgentMiddleware[AdvisorState, Any, Any]):
 
     # --- what the teacher is asked ---
 
-    def _question(
-        self, request: _Request, kind: AdviceKind, tried: str
-    ) -> tuple[AdviceKind, list[BaseMessage], Any]:
-        tools = [in_openai_form(tool).get("function", {}) for tool in request.tools]
-        known = "\n".join(f"- {one['name']}: {one.get('description', '')}" for one in tools if one)
-        system = [request.system_message] if request.system_message else []
-        asked = REQUESTS[kind] + (f" It has tried:\n{tried}" if tried else "")
-        handlers = _handlers_of(request.model)
-        return kind, told([*system, *request.messages], known, asked), handlers
+    def _advice(
+        self, request: _Request, kind: AdviceKind, asked: str, after: str
+    ) -> Generator[_Work, Any, Advice]:
+        """Ask the teacher, unless a turn that failed has paid for this advice already."""
+        key = (kind, question_id(request.state), after)
+        if key not in self._paid:
+            tools = [in_openai_form(tool).get("function", {}) for tool in request.tools]
+            known = [f"- {one['name']}: {one.get('description', '')}" for one in tools if one]
+            system = [request.system_message] if request.system_message else []
+            still_open = [message for message, _ in unanswered(request.messages)]
+            seen = [message for message in request.messages if message not in still_open]
+            messages = told([*system, *seen], "\n".join(known), asked)
+            with _counted(request) as config:
+                arguments = (self._adviser(kind), messages, config)
+                work = _Work(partial(self._ask, *arguments), partial(self._aask, *arguments))
+                text: str = yield work
+            self._paid[key] = Advice(kind=kind, text=text, question=key[1], after=after)
+        return self._paid[key]
 
-    def _ask(self, kind: AdviceKind, messages: list[BaseMessage], handlers: Any) -> str:
+    def _ask(self, adviser: Any, messages: list[BaseMessage], config: RunnableConfig) -> str:
         try:
-            return _text(self._adviser(kind).guide(messages, _config(handlers)))
+            return _text(adviser.guide(messages, config))
         except (TeacherError, BudgetExceeded) as error:
             return self._nothing(error)
 
-    async def _aask(self, kind: AdviceKind, messages: list[BaseMessage], handlers: Any) -> str:
+    async def _aask(self, adviser: Any, messages: list[BaseMessage], config: RunnableConfig) -> str:
         try:
-            return _text(await self._adviser(kind).aguide(messages, _config(handlers)))
+            return _text(await adviser.aguide(messages, config))
         except (TeacherError, BudgetExceeded) as error:
             return self._nothing(error)
 
@@ -262,23 +308,13 @@ class AdvisorMiddleware(AgentMiddleware[AdvisorState, Any, Any]):
 
     # --- what becomes of advice ---
 
-    def _paid_already(self, request: _Request, kind: AdviceKind) -> list[Advice]:
-        question, after = question_id(request.state), last_id(request.messages)
-        kept = self._paid.get((kind, question, after))
-        return [] if kept is None else [kept]
-
-    def _keep(self, request: _Request, kind: AdviceKind, text: str) -> list[Advice]:
-        question, after = question_id(request.state), last_id(request.messages)
-        new = Advice(kind=kind, text=text, question=question, after=after)
-        self._paid[kind, question, after] = new
-        return [new]
-
-    def _noted(self, response: _Response, new: list[Advice]) -> ExtendedModelResponse[Any]:
-        for one in new:
+    def _noted(self, response: _Response, advised: _Advised) -> ExtendedModelResponse[Any]:
+        for one in advised.new:
             self._paid.pop((one["kind"], one["question"], one["after"]), None)
-        return ExtendedModelResponse(response, Command(update={"advice": new}) if new else None)
+        update: dict[str, Any] = {"advice": advised.new, "messages": advised.answers}
+        return ExtendedModelResponse(response, Command(update=update) if advised.new else None)
 
-    def _advised(self, request: _Request, new: list[Advice]) -> _Request:
+    def _with_advice(self, request: _Request, new: list[Advice]) -> _Request:
         """Show the student the plan, and what was said for this very turn."""
         valid = [one for one in [*given_advice(request.state), *new] if one["text"]]
         plans = [one["text"] for one in valid if one["kind"] == "plan"]
@@ -298,54 +334,51 @@ class AdvisorMiddleware(AgentMiddleware[AdvisorState, Any, Any]):
             request = request.override(messages=[*request.messages, hint])
         return request
 
-    # --- the student asks ---
 
-    def _asking_tool(self) -> StructuredTool:
-        def asked(question: str, runtime: ToolRuntime) -> Any:
-            if (refused := self._refusal(runtime)) is not None:
-                return refused
-            return self._answered(runtime, self._ask("asked", *_asking(question, runtime)))
-
-        async def aasked(question: str, runtime: ToolRuntime) -> Any:
-            if (refused := self._refusal(runtime)) is not None:
-                return refused
-            return self._answered(runtime, await self._aask("asked", *_asking(question, runtime)))
-
-        return StructuredTool.from_function(
-            asked,
-            aasked,
-            name=ASK_ADVISOR,
-            description="Ask an experienced adviser what to do, if you do not know it yourself.",
+def _refuse_tools(request: _Request) -> None:
+    """Refuse tools that a student which makes every call cannot call, or may not."""
+    model: Any = request.model
+    pair = isinstance(model, GuidedKnowledgeTransferChain) and strategy_of(model.mode)
+    if pair and pair.asks_student and pair.asks_teacher:  # its teacher can make calls
+        return
+    student = _student_of(request)
+    if request.tools and not student.knows_tools:
+        raise ConfigurationError(
+            "AdvisorMiddleware needs a student that calls tools, and the chat template of this "
+            f"{type(student.chat_model).__name__} has no place for them; use another student, or "
+            "asked_tokens=0 and no tools"
+        )
+    for name in marked_tools(request.tools):
+        raise ConfigurationError(
+            f"the tool {name!r} is marked gkt_tools='teacher', but in this agent the student makes "
+            "every call; let a GuidedKnowledgeTransferChain be the agent's model, or leave the "
+            "tool out"
         )
 
-    def _refusal(self, runtime: Any) -> str | None:
-        if len(given_advice(runtime.state, "asked")) < self._max_hints:
-            return None
-        return "The adviser has said enough. Decide by yourself."
 
-    def _answered(self, runtime: Any, text: str) -> Any:
-        call_id = runtime.tool_call_id
-        said = text or "The adviser cannot be reached. Decide by yourself."
-        new = Advice(kind="asked", text=text, question=question_id(runtime.state), after=call_id)
-        answer = ToolMessage(said, tool_call_id=call_id, name=ASK_ADVISOR)
-        return Command(update={"advice": [new], "messages": [answer]})
+def _refused(request: _Request, error: BudgetExceeded) -> ExtendedModelResponse[Any]:
+    """Do what a budget behind the adviser does with a call that it refuses."""
+    if (behind := budget_behind(request)) is None:
+        raise error
+    return behind.refused(request, error)
 
 
-def _asking(question: str, runtime: Any) -> tuple[list[BaseMessage], Any]:
-    messages: list[BaseMessage] = runtime.state["messages"]
-    # The turn that asks is not answered yet, so it is told in the question.
-    asked = REQUESTS["asked"].format(question=question)
-    return told(messages[:-1], "", asked), []
+@contextmanager
+def _counted(request: _Request) -> Iterator[RunnableConfig]:
+    """Give the config of calls that the agent's budget counts, in front or behind.
+
+    To a budget the agent's own model is a teacher, and so are its samples.
+    """
+    behind = budget_behind(request)
+    with behind.counting(request) if behind else nullcontext(_handlers_of(request.model)) as heard:
+        role = {"gkt_role": "teacher", "gkt_call_id": str(uuid.uuid4()), "gkt_mode": "teacher"}
+        own: RunnableConfig = {"callbacks": heard, "metadata": role} if heard else {}
+        yield merge_configs(ensure_config(), own)
 
 
 def _text(guidance: Guidance) -> str:
     text = without_reasoning(guidance.text).strip()
     return text if guidance.complete else GuidancePolicy(cut="sentence").trim(text).strip()
-
-
-def _config(handlers: Any) -> RunnableConfig:
-    """Return the config of the run around, with the handlers that count the student's calls."""
-    return merge_configs(ensure_config(), {"callbacks": handlers} if handlers else {})
 
 
 def _handlers_of(model: Any) -> list[Any]:

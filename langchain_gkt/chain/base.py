@@ -333,7 +333,8 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
         call them when it finishes an answer.
 
         Args:
-            tools: Tools in any form LangChain knows.
+            tools: Tools in any form LangChain knows. Calls of a ``BaseTool`` with
+                ``metadata={"gkt_tools": "teacher"}`` are always the teacher's.
             tool_choice: As the teacher's ``bind_tools`` takes it.
             **kwargs: Further arguments of the teacher's ``bind_tools``, or of each call: let
                 ``guidance_tokens`` hold a whole tool call and the words in front of it.
@@ -343,6 +344,7 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
 
         Raises:
             NotImplementedError: If the teacher takes no tools.
+            ValueError: If a tool's mark is unknown.
         """
         if tools and strategy_of(self.mode).asks_teacher and not is_configurable(self.teacher):
             require_tools(self.teacher)

@@ -10,6 +10,7 @@ from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable, RunnableBinding
 
 from langchain_gkt.chain.fields import CALL_ARGUMENTS
+from langchain_gkt.chain.tool_policy import marked_tools
 from langchain_gkt.structured_output.tools import in_openai_form
 
 
@@ -57,12 +58,17 @@ def tool_binding(
 
     Returns:
         Arguments to bind to the chain.
+
+    Raises:
+        ValueError: If a tool's metadata holds an unknown mark.
     """
     rest = dict(arguments)
     # LangChain's note for traces is the chain's, not the teacher's.
     notes = {key: rest.pop(key) for key in ("ls_structured_output_format",) if key in rest}
     bound = {key: rest.pop(key) for key in CALL_ARGUMENTS if key in rest}
     bound["tools"] = [in_openai_form(tool) for tool in tools]
+    if marked := marked_tools(tools):
+        bound["marked_tools"] = marked
     if tool_choice is not None:
         bound["tool_choice"] = tool_choice
     if notes:

@@ -36,7 +36,7 @@ CALL_FIELDS = (
     "timeout",
 )
 TOOL_ARGUMENTS = ("tool_choice", "parallel_tool_calls", "strict")
-INTERNAL_ARGUMENTS = ("tool_arguments", "hide_child_runs")  # set by bind_tools
+INTERNAL_ARGUMENTS = ("tool_arguments", "marked_tools", "hide_child_runs")  # set by bind_tools
 CALL_ARGUMENTS = (*CALL_FIELDS, "model", "tools", *TOOL_ARGUMENTS, "response_format")
 """Arguments of a call, as users give them."""
 

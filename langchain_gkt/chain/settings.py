@@ -29,7 +29,7 @@ from langchain_gkt.chain.fields import (
 from langchain_gkt.chain.reliability.breaker import CircuitBreaker
 from langchain_gkt.chain.reliability.deadline import Deadline, check_timeout
 from langchain_gkt.chain.strategy import Strategy, strategy_of
-from langchain_gkt.chain.tool_policy import check_tool_policy
+from langchain_gkt.chain.tool_policy import check_tool_policy, reserving
 from langchain_gkt.errors import refuse_unknown
 from langchain_gkt.gates import AgreementGate, Gate
 from langchain_gkt.guidance import GuidancePolicy, as_policy
@@ -139,7 +139,7 @@ class CallSettings:
         refuse_unknown(arguments.keys() - set(INTERNAL_ARGUMENTS), CALL_ARGUMENTS, owner)
         given = {name: arguments.get(name, getattr(chain, name)) for name in CALL_FIELDS}
         strategy = strategy_of(given["mode"])
-        policy = as_policy(given["guidance"]) or GuidancePolicy()
+        policy = reserving(as_policy(given["guidance"]) or GuidancePolicy(), arguments)
         # Only a policy given for this call names a number. See GuidedKnowledgeTransferChain.
         limit = policy.tokens
         if limit is None or "guidance_tokens" in arguments:

@@ -3,12 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from langchain_gkt.errors import nearest
+from langchain_core.tools import BaseTool
+
+from langchain_gkt.errors import ConfigurationError, nearest
 from langchain_gkt.guidance import GuidancePolicy
+from langchain_gkt.structured_output.tools import in_openai_form
 from langchain_gkt.students.protocol import Student
 from langchain_gkt.teachers.tools import tool_names
+
+MARK = "gkt_tools"
+"""The key of a tool's metadata that says who may call it: ``teacher``."""
+
+
+def marked_tools(tools: Sequence[Any]) -> list[str]:
+    """Return the names of the tools whose own metadata leaves their calls to the teacher.
+
+    Args:
+        tools: Tools in any form LangChain knows. Only a ``BaseTool`` can be marked.
+
+    Raises:
+        ValueError: If a mark is unknown.
+    """
+    names = []
+    for tool in tools:
+        mark = (tool.metadata or {}).get(MARK) if isinstance(tool, BaseTool) else None
+        if mark not in (None, "teacher"):
+            raise ConfigurationError(
+                f"metadata[{MARK!r}] of the tool {tool.name!r} must be 'teacher', not {mark!r}"
+            )
+        names += [tool.name] if mark else []
+    return names
+
+
+def reserving(policy: GuidancePolicy, arguments: Mapping[str, Any]) -> GuidancePolicy:
+    """Add the marked tools of a call to those that the teacher alone may call.
+
+    Args:
+        policy: The policy.
+        arguments: The arguments of the call. What ``bind_tools`` found marked is in them.
+
+    Returns:
+        The policy.
+
+    Raises:
+        ValueError: If a mark is unknown.
+    """
+    tools = arguments.get("tools") or ()
+    marked = [*marked_tools(tools), *(arguments.get("marked_tools") or ())]
+    # Tools that are bound again replace those before, and leave their marks behind.
+    bound = {*tool_names([in_openai_form(tool) for tool in tools])} if marked else set()
+    names = dict.fromkeys([*policy.teacher_tools, *(name for name in marked if name in bound)])
+    return replace(policy, teacher_tools=tuple(names)) if marked else policy
 
 
 def check_tool_policy(

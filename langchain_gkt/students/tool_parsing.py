@@ -15,7 +15,7 @@ from langchain_gkt.students.tokenization.chat_template import ChatTemplate
 from langchain_gkt.texts.harmony import HarmonyFilter
 from langchain_gkt.texts.reasoning import ReasoningFilter, Tags, is_tag
 from langchain_gkt.texts.stop_strings import StopStringFilter
-from langchain_gkt.texts.tool_text import CLOSE, OPEN, may_be_call, whole_call
+from langchain_gkt.texts.tool_text import CLOSE, OPEN, json_value, may_be_call, whole_call
 
 _CALL = re.compile(rf"{OPEN}(.*?)(?:{CLOSE}|\Z)", re.DOTALL)
 
@@ -271,7 +271,7 @@ class AnswerParser:
 
 def _read_call(body: str) -> ToolCallChunk:
     try:
-        return _call_of(json.loads(body))
+        return _call_of(json_value(body))
     except ValueError:
         return _chunk("", f"{OPEN}{body}")
 

@@ -53,7 +53,7 @@ def whole_call(text: str, names: Collection[str]) -> dict[str, Any] | None:
     """
     fenced = _FENCED.fullmatch(text.strip())
     try:
-        call = json.loads(_single_braces(fenced[1] if fenced else text.strip()))
+        call = json_value(fenced[1] if fenced else text)
     except ValueError:
         return None
     if not isinstance(call, dict) or call.keys() != {"name", "arguments"}:
@@ -89,6 +89,22 @@ def written_calls(text: str) -> list[dict[str, Any]] | None:
     return calls
 
 
+def json_value(text: str) -> Any:
+    """Read the JSON value that a text is, in doubled braces or with some too many at its end.
+
+    Args:
+        text: The text.
+
+    Raises:
+        ValueError: If it is no such value.
+    """
+    body = _single_braces(text.strip())
+    value, end = json.JSONDecoder().raw_decode(body)
+    if rest := body[end:].strip("} \t\r\n"):
+        raise ValueError(f"no JSON value: {rest!r} follows it")
+    return value
+
+
 def _calls_of(body: str) -> list[dict[str, Any]] | None:
     """Read JSON values one behind the other; None if one of them is no call."""
     values: list[Any] = []
@@ -97,7 +113,7 @@ def _calls_of(body: str) -> list[dict[str, Any]] | None:
         while rest:
             value, end = decoder.raw_decode(rest)
             values += value if isinstance(value, list) else [value]
-            rest = rest[end:].lstrip(" \t\r\n,;")
+            rest = rest[end:].lstrip(" \t\r\n,;}")  # a brace too many changes nothing
         calls = [_call_in(value) for value in values]
     except (ValueError, RecursionError):
         return None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 from langchain_core.messages import AIMessage
+from langchain_core.messages.tool import invalid_tool_call
 
 from langchain_gkt.chain.settings import CallSettings
 from langchain_gkt.metadata import Role
@@ -28,3 +31,35 @@ def received(settings: CallSettings, reply: AIMessage, role: Role) -> AIMessage:
             "what it bills is not known. Fix its server.",
         )
     return reply
+
+
+def without_reserved_calls(settings: CallSettings, reply: AIMessage) -> AIMessage:
+    """Keep an agent from running a student's calls of tools that the teacher alone may call.
+
+    A student may have read of them in the conversation.
+
+    Args:
+        settings: The settings of the call.
+        reply: The student's reply.
+
+    Returns:
+        The reply with these calls among ``invalid_tool_calls``.
+    """
+    reserved = {*settings.policy.teacher_tools}
+    refused = [call for call in reply.tool_calls if call["name"] in reserved]
+    if not refused:
+        return reply
+    error = "the teacher alone may call this tool"
+    invalid = [
+        invalid_tool_call(
+            name=call["name"], args=json.dumps(call["args"]), id=call["id"], error=error
+        )
+        for call in refused
+    ]
+    return AIMessage(
+        content=reply.content,
+        tool_calls=[call for call in reply.tool_calls if call not in refused],
+        invalid_tool_calls=[*reply.invalid_tool_calls, *invalid],
+        usage_metadata=reply.usage_metadata,
+        response_metadata=reply.response_metadata,
+    )

@@ -16,7 +16,7 @@ from langchain_gkt._langchain_compat import blocks_threads, copy_model
 from langchain_gkt.chain.drivers import NEXT_CHUNK, BlockingWork, ModelCall
 from langchain_gkt.chain.messages import RepeatedWhitespace, text_chunk, tool_call_chunk_of
 from langchain_gkt.chain.settings import CallSettings
-from langchain_gkt.chain.steps.received import received
+from langchain_gkt.chain.steps.received import received, without_reserved_calls
 from langchain_gkt.errors import ConfigurationError
 from langchain_gkt.gates import AgreementGate
 from langchain_gkt.guidance import Guidance
@@ -360,6 +360,7 @@ class StudentStep:
             text = str(reply.text)
         if new := repeated.drop(text, last=True):
             yield text_chunk(new, block)
+        reply = without_reserved_calls(self.settings, reply)
         if reply.tool_calls or reply.invalid_tool_calls:
             yield tool_call_chunk_of(reply, "")
         return received(self.settings, reply, "student")

@@ -28,8 +28,6 @@ from support.models.calling import (
 from support.models.fakes import WordTeacher
 
 from langchain_gkt import (
-    Budget,
-    BudgetExceeded,
     GuidancePolicy,
     GuidedKnowledgeTransferChain,
     TeacherError,
@@ -37,7 +35,6 @@ from langchain_gkt import (
 )
 from langchain_gkt.advisor import AdvisorMiddleware
 from langchain_gkt.gates import AgreementGate
-from langchain_gkt.middleware import BudgetMiddleware
 
 GATE = AgreementGate(samples=5, at_least=4)
 ASKED = {"messages": [("human", "How is it in Rome?")]}
@@ -241,42 +238,6 @@ def test_with_summaries_in_both_orders_the_plan_stays(advisor_first) -> None:
     assert all("1. Call weather." in asked["messages"][0].text for asked in student.asked)
 
 
-@pytest.mark.parametrize("advisor_first", [False, True])
-@pytest.mark.parametrize("asynchronous", [False, True])
-async def test_with_a_budget_in_both_orders(advisor_first, asynchronous) -> None:
-    student = steps(calls("weather", city="Rome"), "Sunny.")
-    teacher = adviser("1. Call weather.")
-    budget = BudgetMiddleware(Budget(usd="9"), per_thread=Budget(usd="9"), teacher_price=PRICE)
-    # Behind it, a budget does not see the call; its tracker can be told of it.
-    heard = [budget.tracker]
-    both: list[Any] = [budget, AdvisorMiddleware(teacher, callbacks=heard)]
-    agent = create_agent(
-        student,
-        [weather],
-        middleware=both[::-1] if advisor_first else both,
-        checkpointer=InMemorySaver(),
-    )
-    state = await run(agent, ASKED, asynchronous, THREAD)
-    assert state["messages"][-1].text == "Sunny."
-    assert budget.report().teacher.calls == len(teacher.ledger) + len(student.ledger) == 3
-    spent = agent.get_state(THREAD).values["budget_of_thread"]["spent_tokens"]
-    own = sum(map(sum, student.ledger))
-    assert spent == own + (0 if advisor_first else sum(map(sum, teacher.ledger)))
-
-
-def test_a_spent_budget_refuses_advice() -> None:
-    student, teacher = steps("Sunny."), adviser("A plan.")
-    small = Budget(usd="0.000001", on_exceeded="student", teacher_price=PRICE)
-    advised = AdvisorMiddleware(teacher, budget=small)
-    assert (
-        create_agent(student, middleware=[advised]).invoke(ASKED)["messages"][-1].text == "Sunny."
-    )
-    strict = AdvisorMiddleware(teacher, budget=Budget(usd="0.000001", teacher_price=PRICE))
-    with pytest.raises(BudgetExceeded):
-        create_agent(student, middleware=[strict]).invoke(ASKED)
-    assert teacher.ledger == []
-
-
 @pytest.mark.parametrize("asynchronous", [False, True])
 async def test_an_interrupted_agent_goes_on_with_its_plan(asynchronous) -> None:
     student = steps(calls("pay", amount=3, to="Al"), "Paid.")
@@ -325,6 +286,35 @@ def test_an_adviser_refuses_bad_input_by_name() -> None:
         AdvisorMiddleware(teacher, plan_tokens=-1)
     with pytest.raises(TypeError, match="gate must be an AgreementGate"):
         AdvisorMiddleware(teacher, gate=0.5)  # type: ignore[arg-type]
+
+
+def test_a_student_without_a_place_for_tools_is_refused_before_a_plan_is_paid(student) -> None:
+    teacher = adviser("1. Call weather.")
+    agent = create_agent(student, [weather], middleware=[AdvisorMiddleware(teacher)])
+    with pytest.raises(ValueError, match="the chat template of this HuggingFaceStudent has no"):
+        agent.invoke(ASKED)
+    assert teacher.ledger == []
+    short = student.model_copy(update={"max_tokens": 2})
+    off = AdvisorMiddleware(teacher, asked_tokens=0)
+    create_agent(short, middleware=[off]).invoke(ASKED)
+    assert len(teacher.ledger) == 1
+
+
+def test_a_marked_tool_is_refused_where_the_student_makes_every_call() -> None:
+    marked = pay.model_copy(update={"metadata": {"gkt_tools": "teacher"}})
+    student, teacher = steps("Paid."), adviser("1. Pay.")
+    asked: Any = {"messages": [("human", "Pay Al 3")]}
+    for model in (
+        student,
+        GuidedKnowledgeTransferChain(teacher=teacher, student=student, mode="student"),
+    ):
+        agent = create_agent(model, [marked], middleware=[AdvisorMiddleware(teacher)])
+        with pytest.raises(ValueError, match="'pay' is marked gkt_tools='teacher', but in this"):
+            agent.invoke(asked)
+    assert teacher.ledger == student.ledger == []
+    pair = voting(steps([call("pay", amount=3, to="Eve")], ["Paid."]), adviser("It is paid."))
+    agent = create_agent(pair, [marked], middleware=[AdvisorMiddleware(teacher, asked_tokens=0)])
+    assert agent.invoke(asked)["messages"][-1].text == "It is paid."
 
 
 # --- calls by agreement, in an agent ---

@@ -19,6 +19,8 @@ BARE = '{"name": "add", "arguments": {"a": 1}}'
         f"```\n{BARE}\n```",
         f"```tool_call\n{BARE}\n```",
         f"```json\n{{{BARE}}}\n```",
+        f"```json\n{BARE}\n}}\n```",
+        f"<tool_call>\n{BARE}}}\n</tool_call>",
         f"I will add them:\n\n```json\n{BARE}\n```\nThat is all.",
         f"<tool_call>\n{BARE}\n</tool_call>",
         f"Well. <tool_call>{BARE}",
@@ -68,4 +70,6 @@ def test_doubled_braces_are_one_call_while_it_is_streamed() -> None:
     assert all(may_be_call(text[:end], ["add"]) for end in range(len(text)))
     assert whole_call(text, ["add"]) == ADD
     assert whole_call(text, ["note"]) is None
+    assert whole_call(f"```json\n{BARE}\n}}\n```", ["add"]) == ADD
+    assert whole_call(f"{BARE} and more", ["add"]) is None
     assert not may_be_call('{{"value": 1}}', ["add"])

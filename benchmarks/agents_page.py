@@ -1,0 +1,261 @@
+"""Write docs/measurements/agents.md and its picture: ``python -m benchmarks.agents_page``.
+
+The figures are in benchmarks/results, where `benchmarks.bfcl` and `benchmarks.agents` keep them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from langchain_gkt.evaluation.results.statistics import wilson
+from langchain_gkt.reporting.charts import COLOURS, new_figure, percent_axis, write_figure
+from langchain_gkt.reporting.table import Table
+
+RESULTS = Path(__file__).parent / "results"
+DOCS = Path(__file__).parents[1] / "docs"
+USUAL = 4
+"""How many samples must agree in docs/agents.md; nobody chose it on these rows."""
+KEPT, BILL = 0.98, 0.15
+CHEAP, HARD = ("simple_python", "multiple"), ("live_simple", "irrelevance")
+_LOOKS = {
+    "right": ("agreement", "D", COLOURS[5], "-"),
+    "confidence": ("confidence", "^", COLOURS[3], "-"),
+    "random": ("random router", "", "#666666", ":"),
+    "oracle": ("oracle", "", COLOURS[0], "--"),
+}
+
+PAGE = """# Agents
+
+{summary}
+
+Written by `make results-agents` from the figures in `benchmarks/results`. The answers are of
+{date}. `python -m benchmarks.bfcl` has students write more, and judges them.
+
+## Calls by agreement
+
+Rows and checker of the Berkeley Function-Calling Leaderboard, version 4. The student answers once
+greedily and {samples} times at temperature {temperature} ({engines}). If enough of the {samples}
+make the same calls, these are the turn. Else the teacher makes it. The models are those of
+[Real models](real-models.md).
+
+![Right turns by the share of turns left to the teacher](../images/agents-bfcl.svg)
+
+{tables}
+
+### What was wanted
+
+{wanted}
+
+### How to read it
+
+- *right*: the leaderboard's checker accepts the turn. On `irrelevance` no tool fits, and a turn
+  without a call is right.
+- *bill*: of the teacher, at 0.15 and 0.60 dollars for a million prompt and completion tokens. For a
+  perfect teacher, the student's own prompt and greedy answer are counted. The student is free.
+- *random router*: draws lots between the teacher and the student, as often as agreement asks. The
+  student is the better one of its greedy answer and its most common one.
+- *confidence*: asks as often, where the greedy answer is least probable.
+- *oracle*: asks only where both are wrong. Nobody can.
+- *wrong*: turns of the student that are not right.
+- The samples are not held to the schemas while they are written, as those of a `HuggingFaceStudent`
+  are. A call that breaks its schema counts as no vote.
+- Where samples agree that no tool is needed, the turn is the student's here. In an agent, the
+  strategy in force answers, and it may ask the teacher.
+- {usual} of {samples} is the threshold of [Agents and tools](../agents.md). To choose another one,
+  look at your own rows.
+
+## Two agents of several steps
+
+All models are fakes: the teacher is always right, and how often the student is, stands in
+`benchmarks/agents.py`. So the table shows how the ways spend. Each bill is compared with a ledger
+of the fakes. *chain as it is* leaves all calls to the teacher.
+
+{agents}
+"""
+
+
+def write_page(results: Path = RESULTS, docs: Path = DOCS) -> None:
+    """Write the page and its picture.
+
+    Args:
+        results: Where the figures are.
+        docs: The folder of the docs.
+    """
+    bfcl, agents = (
+        json.loads((results / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("bfcl", "agents")
+    )
+    for folder in (docs / "measurements", docs / "images"):
+        folder.mkdir(parents=True, exist_ok=True)
+    first = bfcl["pairs"][0]
+    write_figure(_chart(first), docs / "images" / "agents-bfcl.svg", "agents-bfcl", "svg")
+    wanted = list(_wanted(first))
+    text = PAGE.format(
+        summary="\n".join(f"- {line}" for line in [*_summary(first, wanted), _of_agents(agents)]),
+        date=bfcl["date"],
+        samples=bfcl["samples"],
+        temperature=bfcl["temperature"],
+        engines="; ".join(bfcl["engines"]),
+        usual=USUAL,
+        tables="\n\n".join(part for pair in bfcl["pairs"] for part in _tables(pair)),
+        wanted="\n".join(f"- **{verdict}**: {line}" for verdict, line in wanted),
+        agents="\n\n".join(_agent_table(name, ways).markdown() for name, ways in agents.items()),
+    )
+    (docs / "measurements" / "agents.md").write_text(text, encoding="utf-8")
+
+
+def _kept(figures: Mapping[str, Any], point: Mapping[str, Any]) -> float:
+    return float(point["right"] / figures["teacher"]) if figures["teacher"] else 0.0
+
+
+def _wanted(pair: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Hold a pair against what was wanted before it was measured."""
+    known = pair["categories"]
+    for category in (one for one in CHEAP if one in known):
+        figures = known[category]
+        point = figures["points"][USUAL - 1]
+        kept, bill = _kept(figures, point), point["bill"]
+        fitting = [
+            f"{one['at_least']} of {len(figures['points'])}"
+            for one in figures["points"]
+            if _kept(figures, one) >= KEPT and one["bill"] <= BILL
+        ]
+        others = f"thresholds that do: {', '.join(fitting)}" if fitting else "no threshold does"
+        yield (
+            _verdict(kept >= KEPT and bill <= BILL),
+            f"{category}, {figures['rows']} rows: {kept:.1%} of the teacher's right turns at "
+            f"{bill:.1%} of its bill by {USUAL} of {len(figures['points'])}. Wanted were at least "
+            f"{KEPT:.0%} at no more than {BILL:.0%}; {others}.",
+        )
+    for category in (one for one in HARD if one in known):
+        figures = known[category]
+        # Where lots are always right, nothing is left to win.
+        asking = [p for p in figures["points"] if 0 < p["left"] < 1 and p["random"] < 1]
+        above = [one for one in asking if one["right"] > one["random"]]
+        gains = [100 * (one["right"] - one["random"]) for one in asking] or [0.0]
+        yield (
+            _verdict(len(above) == len(asking)) if asking else "Open",
+            f"{category}, {figures['rows']} rows: above the random router at {len(above)} of "
+            f"{len(asking)} shares where it can win, by {min(gains):+.1f} to {max(gains):+.1f} "
+            "points. Wanted was every share.",
+        )
+    rows, invalid = (sum(one[name] for one in known.values()) for name in ("rows", "invalid"))
+    yield (
+        _verdict(invalid == 0),
+        f"in {invalid} of {rows} turns the calls that would be shown do not validate by "
+        "`jsonschema`. Wanted was none.",
+    )
+
+
+def _verdict(is_met: bool) -> str:
+    return "Met" if is_met else "Missed"
+
+
+def _summary(pair: Mapping[str, Any], wanted: list[tuple[str, str]]) -> Iterator[str]:
+    said = []
+    for category, figures in pair["categories"].items():
+        point = figures["points"][USUAL - 1]
+        said.append(
+            f"{category} {point['right']:.0%} at {point['bill']:.0%} "
+            f"(alone {figures['alone']:.0%}, {figures['rows']} rows)"
+        )
+    teacher = "perfect teacher" if pair["teacher"] == "perfect" else f"teacher {pair['teacher']}"
+    yield (
+        f"Right turns of {pair['student']} with a {teacher}, calls by {USUAL} of "
+        f"{len(figures['points'])}, and the share of the teacher's bill: {', '.join(said)}."
+    )
+    verdicts = [verdict for verdict, _ in wanted]
+    yield (
+        f"Of {len(wanted)} results that were wanted, {verdicts.count('Met')} are met and "
+        f"{verdicts.count('Missed')} missed: [see below](#what-was-wanted)."
+    )
+
+
+def _of_agents(agents: Mapping[str, list[dict[str, Any]]]) -> str:
+    said = []
+    for way, *others in zip(*agents.values(), strict=True):
+        same = [way, *others]
+        shares = [
+            one["dollars"] / ways[0]["dollars"]
+            for one, ways in zip(same, agents.values(), strict=True)
+        ]
+        finished, tasks = (sum(one[key] for one in same) for key in ("finished", "tasks"))
+        said.append(
+            f"{way['way']} {' to '.join(dict.fromkeys(f'{one:.0%}' for one in sorted(shares)))} "
+            f"({finished} of {tasks} finished)"
+        )
+    return (
+        "Dollars per finished task of two agents of fakes, as a share of the teacher alone: "
+        f"{', '.join(said[1:])}."
+    )
+
+
+def _tables(pair: Mapping[str, Any]) -> Iterator[str]:
+    teacher = "a perfect teacher" if pair["teacher"] == "perfect" else pair["teacher"]
+    yield f"### {pair['student']} and {teacher}"
+    for category, figures in pair["categories"].items():
+        count = figures["rows"]
+        low, high = wilson(round(figures["alone"] * count), count)
+        most = len(figures["points"])
+        yield Table.of(
+            [
+                {
+                    "at least": f"{one['at_least']} of {most}",
+                    "left to the teacher": f"{one['left']:.1%}",
+                    "bill": f"{one['bill']:.1%}",
+                    "right": f"{one['right']:.1%}",
+                    "random router": f"{one['random']:.1%}",
+                    "confidence": "-" if one["confidence"] is None else f"{one['confidence']:.1%}",
+                    "oracle": f"{one['oracle']:.1%}",
+                    "wrong": str(one["wrong"]),
+                }
+                for one in figures["points"]
+            ],
+            title=f"{category}, {count} rows: the student alone {figures['alone']:.1%} "
+            f"({low:.0%} to {high:.0%}), by vote {figures['voted']:.1%}, "
+            f"the teacher {figures['teacher']:.1%}",
+        ).markdown()
+
+
+def _agent_table(name: str, ways: list[dict[str, Any]]) -> Table:
+    return Table.of(
+        [
+            {
+                "way": way["way"],
+                "finished": f"{way['finished']} of {way['tasks']}",
+                "teacher's calls": str(way["teacher_calls"]),
+                "student's answers": str(way["student_answers"]),
+                "$ per 1,000 finished": f"{way['dollars']:.3f}",
+            }
+            for way in ways
+        ],
+        title=name,
+    )
+
+
+def _chart(pair: Mapping[str, Any]) -> Any:
+    categories = pair["categories"]
+    figure, panels = new_figure(3.2 * len(categories), 3.6, panels=len(categories))
+    for axes, (category, figures) in zip(panels, categories.items(), strict=True):
+        ends = {"left": 1.0, **dict.fromkeys(_LOOKS, figures["teacher"])}
+        best = max(figures["alone"], figures["voted"])
+        start = {"left": 0.0, "random": best}
+        for key, (name, marker, colour, style) in _LOOKS.items():
+            points = [one for one in figures["points"] if one[key] is not None]
+            points = [start, *points] if key in start else points
+            drawn = [(one["left"], one[key]) for one in [*points, ends]]
+            axes.plot(*zip(*drawn, strict=True), marker=marker, color=colour, ls=style, label=name)
+        axes.set(xlabel="turns left to the teacher", xlim=(0, 1))
+        axes.set_title(f"{category}, {figures['rows']} rows", loc="left", fontsize=10)
+        percent_axis(axes)
+    panels[0].set_ylabel("right turns")
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+if __name__ == "__main__":
+    write_page()

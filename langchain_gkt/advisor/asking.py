@@ -1,0 +1,58 @@
+"""The tool by which a student asks its adviser, who answers in the turn after it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+from langchain_core.tools import StructuredTool
+
+ASK_ADVISOR = "ask_advisor"
+"""The name of the tool."""
+_SAID_ENOUGH = "The adviser has said enough. Decide by yourself."
+"""What the tool says, and what is left of it if the adviser may not answer."""
+
+
+def asking_tool() -> StructuredTool:
+    """Make the tool. It asks nobody: the middleware puts the answer in its place."""
+
+    def ask(question: str) -> str:
+        return _SAID_ENOUGH
+
+    return StructuredTool.from_function(
+        ask,
+        name=ASK_ADVISOR,
+        description="Ask an experienced adviser what to do, if you do not know it yourself.",
+    )
+
+
+def unanswered(messages: Sequence[BaseMessage]) -> list[tuple[ToolMessage, str]]:
+    """Return what the student asks and nobody has answered.
+
+    Args:
+        messages: A conversation.
+
+    Returns:
+        The tool's messages, each with its question.
+    """
+    calls = [call for m in messages if isinstance(m, AIMessage) for call in m.tool_calls]
+    questions = {call["id"]: str(call["args"].get("question")) for call in calls}
+    return [
+        (m, questions[m.tool_call_id])
+        for m in messages
+        if isinstance(m, ToolMessage)
+        and m.name == ASK_ADVISOR
+        and m.text == _SAID_ENOUGH
+        and m.tool_call_id in questions
+    ]
+
+
+def answered(message: ToolMessage, text: str) -> ToolMessage:
+    """Put an answer in the place of what the tool has said.
+
+    Args:
+        message: The tool's message.
+        text: The answer. Empty if there is none.
+    """
+    said = text or "The adviser cannot be reached. Decide by yourself."
+    return message.model_copy(update={"content": said})

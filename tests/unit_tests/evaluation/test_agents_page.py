@@ -1,0 +1,98 @@
+"""The page of agents is written from figures, and says nothing that they do not."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from benchmarks import agents_page
+from benchmarks.bfcl import figures
+
+
+def row(agree: int, voted: bool, alone: bool, price: float = 1.0, sure: float = 0.5) -> Any:
+    return {
+        "agree": agree,
+        "voted": voted,
+        "alone": alone,
+        "valid": True,
+        "price": price,
+        "confidence": sure,
+    }
+
+
+ROWS = [
+    row(5, True, True, sure=0.9),
+    row(5, True, False, sure=0.8),
+    row(3, False, False, price=7.0, sure=0.7),
+    row(1, False, True, sure=0.6),
+]
+PERFECT = [{**one, "alone": True} for one in ROWS]
+
+
+def test_figures_of_a_threshold_are_those_counted_by_hand() -> None:
+    found = figures(ROWS, PERFECT)
+    assert (found["rows"], found["alone"], found["voted"]) == (4, 0.5, 0.5)
+    least, most = found["points"][0], found["points"][3]
+    assert (least["left"], least["right"], least["wrong"]) == (0.0, 0.5, 2)
+    # Rows 2 and 3 are the teacher's, with 8 of 10 parts of its bill.
+    assert (most["left"], most["bill"], most["right"], most["wrong"]) == (0.5, 0.8, 1.0, 0)
+    assert most["random"] == 0.75  # half of its lots fall on a student that is right in half
+    assert most["confidence"] == 0.75  # asks for rows 2 and 3, and row 1 stays wrong
+    assert most["oracle"] == 1.0  # one question is enough
+    taught = [{**one, "alone": False} for one in ROWS]
+    assert figures(ROWS, taught)["points"][3]["right"] == 0.5
+
+
+def test_what_nobody_reported_is_left_out() -> None:
+    unknown = [{**one, "confidence": None} for one in ROWS]
+    assert figures(unknown, PERFECT)["points"][3]["confidence"] is None
+
+
+@pytest.fixture
+def page(tmp_path, monkeypatch) -> Any:
+    """Writes the page for the figures of some pairs, without its picture."""
+    monkeypatch.setattr(agents_page, "write_figure", lambda *args: None)
+    monkeypatch.setattr(agents_page, "_chart", lambda pair: None)
+    way = {"finished": 3, "tasks": 4, "teacher_calls": 5, "student_answers": 6}
+    ways = [{**way, "way": "teacher alone", "dollars": 2.0}, {**way, "way": "x", "dollars": 1.0}]
+    (tmp_path / "agents.json").write_text(json.dumps({"support": ways, "travel": ways}))
+
+    def write(*pairs: Any) -> str:
+        bfcl = {"date": "2026-01-02", "engines": ["e"], "samples": 5, "temperature": 0.7}
+        (tmp_path / "bfcl.json").write_text(json.dumps({**bfcl, "pairs": pairs}))
+        agents_page.write_page(tmp_path, tmp_path)
+        return (tmp_path / "measurements" / "agents.md").read_text()
+
+    return write
+
+
+def pair(teacher: str = "perfect", **categories: Any) -> Any:
+    return {"student": "small", "teacher": teacher, "categories": categories}
+
+
+def test_verdicts_follow_the_figures(page) -> None:
+    good = figures([row(5, True, True)] * 9 + [row(1, True, False)], [row(5, True, True)] * 10)
+    bad = figures(ROWS, PERFECT)
+    text = page(pair(simple_python=good, live_simple=good))
+    assert "- **Met**: simple_python, 10 rows: 100.0% of the teacher's right turns at 10.0%" in text
+    assert "- **Open**: live_simple, 10 rows: above the random router at 0 of 0 shares" in text
+    assert "Of 3 results that were wanted, 2 are met and 0 missed" in text
+    text = page(pair(live_simple=bad, irrelevance=figures(ROWS[::-1], PERFECT)))
+    assert "- **Met**: live_simple, 4 rows: above the random router at 4 of 4 shares" in text
+    worse = figures([row(5, False, True), row(1, True, True), row(2, True, False)], PERFECT[:3])
+    assert "- **Missed**: live_simple, 3 rows: above the random" in page(pair(live_simple=worse))
+    text = page(pair(multiple=bad, irrelevance=figures(ROWS[:1], PERFECT[:1])))
+    assert "- **Missed**: multiple, 4 rows: 100.0% of the teacher's right turns at 80.0%" in text
+    assert "no threshold does" in text
+    assert "- **Open**: irrelevance, 1 rows: above the random router at 0 of 0 shares" in text
+    assert "x 50% (6 of 8 finished)" in text
+
+
+def test_a_local_teacher_is_shown_if_it_was_measured(page) -> None:
+    alone = pair(multiple=figures(ROWS, PERFECT))
+    assert "### small and big" not in page(alone)
+    both = page(alone, pair("big", multiple=figures(ROWS, ROWS)))
+    assert both.index("### small and a perfect teacher") < both.index("### small and big")
+    assert "by vote 50.0%, the teacher 50.0%" in both
