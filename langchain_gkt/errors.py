@@ -40,7 +40,7 @@ class GKTError(Exception):
         retryable: bool | None = None,
         status: int | None = None,
     ) -> None:
-        """Say what happened and what to do.
+        """Describe what happened and what to do.
 
         Args:
             message: What happened. Its middle is left out if it is very long.
@@ -106,7 +106,7 @@ class BudgetExceeded(GKTError, RuntimeError):
     def __init__(
         self, message: str = "", *, student_may_answer: bool = False, hint: str | None = None
     ) -> None:
-        """Say what was passed.
+        """Describe what was passed.
 
         Args:
             message: What, by how much, and what to do.
@@ -166,10 +166,10 @@ def configuration_error(error: Exception) -> ConfigurationError | None:
     """
     if isinstance(error, ValidationError):
         return ConfigurationError(explain(error))
-    for builtin, made in _LIKE.items():
+    for builtin, kind in _LIKE.items():
         if isinstance(error, builtin):
             plain = type(error) is not KeyError and type(error).__module__ == "builtins"
-            return made(f"{error}" if plain else f"{type(error).__name__}: {error}")
+            return kind(f"{error}" if plain else f"{type(error).__name__}: {error}")
     return None
 
 
@@ -189,10 +189,10 @@ def wrap_errors(otherwise: type[GKTError], what: str) -> Iterator[None]:
     except GKTError:
         raise
     except Exception as error:
-        made: GKTError | None = configuration_error(error)
-        if made is None:
-            made = otherwise(f"{what}: {type(error).__name__}: {error}")
-        raise made from error
+        gkt_error: GKTError | None = configuration_error(error)
+        if gkt_error is None:
+            gkt_error = otherwise(f"{what}: {type(error).__name__}: {error}")
+        raise gkt_error from error
 
 
 @contextmanager
@@ -209,15 +209,15 @@ def field_errors() -> Iterator[None]:
     except GKTError:
         raise
     except ValidationError as error:
-        causes = [one.get("ctx", {}).get("error") for one in error.errors(include_url=False)]
+        causes = [detail.get("ctx", {}).get("error") for detail in error.errors(include_url=False)]
         if len(causes) == 1 and isinstance(causes[0], GKTError):
             raise causes[0] from (causes[0].__cause__ or error)
         raise ConfigurationError(explain(error)) from error
     except Exception as error:
-        made = configuration_error(error)
-        if made is None:
+        gkt_error = configuration_error(error)
+        if gkt_error is None:
             raise
-        raise made from error
+        raise gkt_error from error
 
 
 def bounded(text: str, limit: int = _MAX_TEXT) -> str:
@@ -274,11 +274,11 @@ def refuse_broken_text(messages: Sequence[BaseMessage]) -> None:
                 ) from None
 
 
-def refuse_unknown(given: Iterable[str], known: Iterable[str], owner: str) -> None:
+def refuse_unknown(names: Iterable[str], known: Iterable[str], owner: str) -> None:
     """Refuse arguments that do not exist, naming the nearest that does.
 
     Args:
-        given: Names the caller used.
+        names: Names the caller used.
         known: Names that exist.
         owner: What the arguments belong to, for the message.
 
@@ -286,7 +286,7 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str], owner: str) -> No
         TypeError: If a given name is not known.
     """
     known = sorted(known)
-    for name in given:
+    for name in names:
         if name not in known:
             raise TypeError(f"{owner} got an unknown argument {name!r}; {nearest(name, known)}")
 
@@ -306,14 +306,14 @@ class KnownFields(metaclass=CheckedFields):
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown_fields(cls, values: Any) -> Any:
-        given = values.kwargs if isinstance(values, ArgsKwargs) else values
+        fields = values.kwargs if isinstance(values, ArgsKwargs) else values
         known: Any = cls.__dataclass_fields__  # type: ignore[attr-defined]
-        refuse_unknown(given or (), known, cls.__name__)
+        refuse_unknown(fields or (), known, cls.__name__)
         return values
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Say which known name was probably meant.
+    """Return which known name was probably meant.
 
     Args:
         name: The unknown name.
@@ -378,9 +378,9 @@ def explain(error: ValidationError) -> str:
     Returns:
         The messages, each of which names a field.
     """
-    found = []
-    for one in error.errors(include_url=False):
-        cause = one.get("ctx", {}).get("error")
-        place = ".".join(map(str, one["loc"]))
-        found.append(str(cause) if cause else f"{place}: {one['msg']}")
-    return "; ".join(found)
+    messages = []
+    for detail in error.errors(include_url=False):
+        cause = detail.get("ctx", {}).get("error")
+        place = ".".join(map(str, detail["loc"]))
+        messages.append(str(cause) if cause else f"{place}: {detail['msg']}")
+    return "; ".join(messages)

@@ -176,13 +176,13 @@ class GuidancePolicy(metaclass=CheckedFields):
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown_fields(cls, values: Any) -> Any:
-        given = dict((values.kwargs if isinstance(values, ArgsKwargs) else values) or {})
-        if "ask_below" in given:
-            if "ask" in given:
+        fields = dict((values.kwargs if isinstance(values, ArgsKwargs) else values) or {})
+        if "ask_below" in fields:
+            if "ask" in fields:
                 raise ValueError("GuidancePolicy.ask is the same as ask_below; give one of them")
-            given["ask"] = given.pop("ask_below")
-        refuse_unknown(given, cls.__dataclass_fields__, cls.__name__)
-        return ArgsKwargs((), given)
+            fields["ask"] = fields.pop("ask_below")
+        refuse_unknown(fields, cls.__dataclass_fields__, cls.__name__)
+        return ArgsKwargs((), fields)
 
     @model_validator(mode="after")
     def _refuse_two_judges(self) -> GuidancePolicy:
@@ -342,12 +342,12 @@ class GuidancePolicy(metaclass=CheckedFields):
 
 
 def as_policy(
-    given: GuidancePolicy | Mapping[str, Any] | str | Path | None,
+    policy: GuidancePolicy | Mapping[str, Any] | str | Path | None,
 ) -> GuidancePolicy | None:
     """Take a policy, its fields, or the name of a file that holds one.
 
     Args:
-        given: One of them, or None.
+        policy: One of them, or None.
 
     Returns:
         The policy, or None.
@@ -357,16 +357,16 @@ def as_policy(
         ValueError: If the file does not hold a policy.
         TypeError: If it is something else.
     """
-    if isinstance(given, str | Path):
-        return GuidancePolicy.load(given)
-    if isinstance(given, Mapping):
-        return GuidancePolicy(**given)
-    if given is not None and not isinstance(given, GuidancePolicy):
+    if isinstance(policy, str | Path):
+        return GuidancePolicy.load(policy)
+    if isinstance(policy, Mapping):
+        return GuidancePolicy(**policy)
+    if policy is not None and not isinstance(policy, GuidancePolicy):
         raise TypeError(
             "guidance must be a GuidancePolicy or a file that GuidancePolicy.save wrote, not "
-            f"{type(given).__name__}"
+            f"{type(policy).__name__}"
         )
-    return given
+    return policy
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

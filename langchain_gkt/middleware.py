@@ -92,14 +92,14 @@ class GuidanceMiddleware(AgentMiddleware[Any, Any, Any]):
         return await handler(self._guided(request))
 
     def _guided(self, request: _Request) -> _Request:
-        given: Any = request.model
-        if not isinstance(given, GuidedKnowledgeTransferChain):
+        model: Any = request.model
+        if not isinstance(model, GuidedKnowledgeTransferChain):
             return _with_chain(request, self._chain)
-        if strategy_of(given.mode).asks_student:
+        if strategy_of(model.mode).asks_student:
             return request
         # What a BudgetMiddleware in front of this one made. Its tracker must go on listening.
-        handlers = [*_handlers(self._chain), *_handlers(given)]
-        guided = self._chain.model_copy(update={"teacher": given.teacher, "callbacks": handlers})
+        handlers = [*_handlers(self._chain), *_handlers(model)]
+        guided = self._chain.model_copy(update={"teacher": model.teacher, "callbacks": handlers})
         return request.override(model=guided)
 
 
@@ -163,13 +163,13 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
         super().__init__()
         if exit_behavior not in ("error", "end"):
             raise ValueError(f"exit_behavior must be 'error' or 'end', not {exit_behavior!r}")
-        given = {"budget": budget, "per_thread": per_thread, "per_run": per_run}
-        for name, one in given.items():
-            if one is not None and not isinstance(one, Budget):
-                raise TypeError(f"{name} must be a Budget(usd='5'), not {type(one).__name__}")
-        if not any(given.values()):
+        limits = {"budget": budget, "per_thread": per_thread, "per_run": per_run}
+        for name, limit in limits.items():
+            if limit is not None and not isinstance(limit, Budget):
+                raise TypeError(f"{name} must be a Budget(usd='5'), not {type(limit).__name__}")
+        if not any(limits.values()):
             raise ValueError("BudgetMiddleware limits nothing; give budget=, per_thread=, per_run=")
-        priced = [one.teacher_price for one in given.values() if one and one.teacher_price]
+        priced = [limit.teacher_price for limit in limits.values() if limit and limit.teacher_price]
         self.tracker = CostTracker(
             budget=budget,
             teacher_price=teacher_price or next(iter(priced), None),
@@ -329,8 +329,8 @@ def _sums(trackers: Mapping[str, CostTracker]) -> dict[str, dict[str, Any]]:
 
 
 def _handlers(chain: GuidedKnowledgeTransferChain) -> list[Any]:
-    found: Any = chain.callbacks
-    return list(getattr(found, "handlers", found) or [])
+    callbacks: Any = chain.callbacks
+    return list(getattr(callbacks, "handlers", callbacks) or [])
 
 
 def _with_chain(request: _Request, chain: GuidedKnowledgeTransferChain) -> _Request:

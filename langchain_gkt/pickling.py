@@ -36,27 +36,27 @@ class PortableChatModel(BaseChatModel, ABC):
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Any:
         """Copy the settings; handlers, cache and rate limiter are shared."""
         memo = {} if memo is None else memo
-        given: list[Any] = [self.rate_limiter, self.cache]
+        shared: list[Any] = [self.rate_limiter, self.cache]
         callbacks = self.callbacks or []
         if isinstance(callbacks, BaseCallbackManager):
-            given += [*callbacks.handlers, *callbacks.inheritable_handlers]
+            shared += [*callbacks.handlers, *callbacks.inheritable_handlers]
         else:
-            given += callbacks
-        memo |= {id(one): one for one in given}
+            shared += callbacks
+        memo |= {id(item): item for item in shared}
         return super().__deepcopy__(memo)
 
 
 def _portable(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Make values that can be pickled of the fields of a model, as far as that is possible."""
-    made = dict(fields)
+    values = dict(fields)
     for name, value in fields.items():
         try:
             pickle.dumps(value)
         except _UNPICKLABLE:
             # What still cannot be pickled, such as a lambda, may be known to another pickler.
             with suppress(TypeError):
-                made[name] = _Pickled(_dumped(value, name))
-    return made
+                values[name] = _Pickled(_dumped(value, name))
+    return values
 
 
 class _Pickled:
@@ -165,12 +165,12 @@ class _ModelPickler(pickle.Pickler):
             return NotImplemented
         # Fields that a class keeps out of exports are the clients it made for itself.
         fields = type(obj).model_fields
-        given = {
+        values = {
             name: getattr(obj, name)
             for name in (obj.model_fields_set & fields.keys()) - _keys_of(obj)
             if name in BaseChatModel.model_fields or not fields[name].exclude
         }
-        return _rebuild, (type(obj), given, tuple(sorted(_keys_of(obj))))
+        return _rebuild, (type(obj), values, tuple(sorted(_keys_of(obj))))
 
 
 def _keys_of(model: Any) -> set[str]:
@@ -180,10 +180,10 @@ def _keys_of(model: Any) -> set[str]:
 
 
 def _rebuild(
-    kind: type[BaseChatModel], given: dict[str, Any], keys: tuple[str, ...] = ()
+    kind: type[BaseChatModel], values: dict[str, Any], keys: tuple[str, ...] = ()
 ) -> BaseChatModel:
     try:
-        return kind.model_validate(given, by_alias=True, by_name=True)
+        return kind.model_validate(values, by_alias=True, by_name=True)
     except Exception as error:
         if not keys:
             raise

@@ -138,18 +138,18 @@ class _SpanRecorder:
             span.end()
 
     def call_ended(self, call: ChainCall, message: AIMessage | None) -> None:
-        """Ignore it: the chain's own run tells of it."""
+        """Ignore it: the chain's own run reports it."""
 
     def _describe(self, opened: _OpenSpan, run: ModelRun, message: AIMessage) -> None:
         """Write on the span, and in the metrics' labels, what came back."""
-        said = message.response_metadata
-        reason = said.get("finish_reason") or said.get("stop_reason") or said.get("done_reason")
+        meta = message.response_metadata
+        reason = meta.get("finish_reason") or meta.get("stop_reason") or meta.get("done_reason")
         if self._capture:
             ended = str(reason or "unknown")
             text = _json([message], finish_reason=ended)
             opened.span.set_attribute("gen_ai.output.messages", text)
         if run.is_chain:
-            gkt = said.get("gkt") or {}
+            gkt = meta.get("gkt") or {}
             _set(opened.span, {f"gkt.{name}": gkt.get(name) for name in _OUTCOME})
             return
         if run.response_model:
@@ -242,8 +242,8 @@ class OpenTelemetryHandler(RunListener):
                 "an OpenTelemetryHandler with providers of its own cannot be pickled; set the "
                 "global providers, and leave out tracer_provider= and meter_provider="
             )
-        given = {"teacher_price": prices.teacher, "student_price": prices.student}
-        return _rebuild, ({**given, "capture_content": capture, "tier": prices.tier},)
+        settings = {"teacher_price": prices.teacher, "student_price": prices.student}
+        return _rebuild, ({**settings, "capture_content": capture, "tier": prices.tier},)
 
 
 def _rebuild(settings: dict[str, Any]) -> OpenTelemetryHandler:
@@ -273,7 +273,7 @@ def _json(messages: Sequence[Any], **ending: str) -> str:
         if kind == "tool":
             parts = [{"type": "tool_call_response", "id": message.tool_call_id, "response": text}]
         for call in getattr(message, "tool_calls", ()):
-            told = {"id": call["id"], "name": call["name"], "arguments": call["args"]}
-            parts.append({"type": "tool_call", **told})
+            fields = {"id": call["id"], "name": call["name"], "arguments": call["args"]}
+            parts.append({"type": "tool_call", **fields})
         shown.append({"role": _MESSAGE_ROLES.get(kind, kind), "parts": parts, **ending})
     return json.dumps(shown, ensure_ascii=False, default=str)

@@ -283,44 +283,44 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
         Yields:
             Message chunks; their joined text is the answer that ``invoke`` gives.
         """
-        config, one = self._for_streaming(config, kwargs, asynchronous=False)
+        config, chain = self._for_streaming(config, kwargs, asynchronous=False)
         try:
-            yield from BaseChatModel.stream(one, input, config, **kwargs)
+            yield from BaseChatModel.stream(chain, input, config, **kwargs)
         finally:
-            if one._chunks is not None:
-                one._chunks.close()  # ends the children's runs now, not when collected
+            if chain._chunks is not None:
+                chain._chunks.close()  # ends the children's runs now, not when collected
 
     async def astream(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[AIMessageChunk]:
         """Do what `stream` does, on the event loop."""
-        config, one = self._for_streaming(config, kwargs, asynchronous=True)
-        chunks: Any = OwnedStream(BaseChatModel.astream(one, input, config, **kwargs))
+        config, chain = self._for_streaming(config, kwargs, asynchronous=True)
+        chunks: Any = OwnedStream(BaseChatModel.astream(chain, input, config, **kwargs))
         try:
             async for chunk in chunks:
                 yield chunk
         finally:
-            if one._chunks is not None:
-                await OwnedStream(one._chunks).aclose()  # the children's runs end before it
+            if chain._chunks is not None:
+                await OwnedStream(chain._chunks).aclose()  # the children's runs end before it
             await chunks.aclose()
 
     def _chat_model_stream_v3(self, input: Any, config: Any = None, **kwargs: Any) -> Any:
-        config, one = self._for_streaming(config, kwargs, asynchronous=False)
-        return BaseChatModel._chat_model_stream_v3(one, input, config, **kwargs)
+        config, chain = self._for_streaming(config, kwargs, asynchronous=False)
+        return BaseChatModel._chat_model_stream_v3(chain, input, config, **kwargs)
 
     async def _achat_model_stream_v3(self, input: Any, config: Any = None, **kwargs: Any) -> Any:
-        config, one = self._for_streaming(config, kwargs, asynchronous=True)
-        return await BaseChatModel._achat_model_stream_v3(one, input, config, **kwargs)
+        config, chain = self._for_streaming(config, kwargs, asynchronous=True)
+        return await BaseChatModel._achat_model_stream_v3(chain, input, config, **kwargs)
 
     def _generate_with_cache(self, messages: Any, *args: Any, **kwargs: Any) -> ChatResult:
-        one = self._for_run(hide_usage(kwargs.get("run_manager"), kwargs))
+        chain = self._for_run(hide_usage(kwargs.get("run_manager"), kwargs))
         messages = without_bookkeeping(messages)
-        return BaseChatModel._generate_with_cache(one, messages, *args, **kwargs)
+        return BaseChatModel._generate_with_cache(chain, messages, *args, **kwargs)
 
     async def _agenerate_with_cache(self, messages: Any, *args: Any, **kwargs: Any) -> ChatResult:
-        one = self._for_run(hide_usage(kwargs.get("run_manager"), kwargs))
+        chain = self._for_run(hide_usage(kwargs.get("run_manager"), kwargs))
         messages = without_bookkeeping(messages)
-        return await BaseChatModel._agenerate_with_cache(one, messages, *args, **kwargs)
+        return await BaseChatModel._agenerate_with_cache(chain, messages, *args, **kwargs)
 
     def bind_tools(
         self, tools: Sequence[AnyTool], *, tool_choice: ToolChoice | None = None, **kwargs: Any
@@ -402,7 +402,7 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
             args_schema: Arguments of the tool. None for one, ``question``. The value of one
                 argument is the prompt. Several are written as ``name: value`` lines.
             name: The tool's name. None for ``answer``.
-            description: What the calling model is told about it.
+            description: What the calling model reads about it.
             arg_types: Names and types of the arguments, in place of ``args_schema``.
 
         Returns:

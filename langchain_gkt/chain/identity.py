@@ -98,12 +98,12 @@ def _cleared(message: BaseMessage) -> dict[str, Any]:
     """Return the fields of an answer without what it cost, if it says so."""
     if not isinstance(message, AIMessage):
         return {}
-    said = message.response_metadata
+    metadata = message.response_metadata
     update: dict[str, Any] = {}
     if message.usage_metadata is not None:
         update["usage_metadata"] = None
-    if not _BOOKKEEPING.isdisjoint(said):
-        kept = {name: value for name, value in said.items() if name not in _BOOKKEEPING}
+    if not _BOOKKEEPING.isdisjoint(metadata):
+        kept = {name: value for name, value in metadata.items() if name not in _BOOKKEEPING}
         update["response_metadata"] = kept
     return update
 
@@ -115,7 +115,7 @@ def answer_key(
 
     Args:
         chain: The chain.
-        teacher_identity: What tells its teacher from others. See `teachers.identity`.
+        teacher_identity: What distinguishes its teacher from others. See `teachers.identity`.
         stop: Stop strings of the call.
         arguments: The arguments of the call.
 
@@ -131,9 +131,9 @@ def answer_key(
             chain.teacher_prompt,
             chain.redact,
             arguments.get("teacher_prompt"),
-            *(one.teacher_prompt for one in policies if isinstance(one, GuidancePolicy)),
+            *(policy.teacher_prompt for policy in policies if isinstance(policy, GuidancePolicy)),
         )
     ]
-    given = sorted((name, value) for name, value in arguments.items() if name != "timeout")
-    parts = (traced_params(chain), teacher_identity, student, stop, given, prompts)
+    call_items = sorted((name, value) for name, value in arguments.items() if name != "timeout")
+    parts = (traced_params(chain), teacher_identity, student, stop, call_items, prompts)
     return f"langchain-gkt:{hashlib.sha256(repr(parts).encode()).hexdigest()}"

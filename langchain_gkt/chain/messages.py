@@ -40,13 +40,13 @@ def text_blocks(
     Yields:
         Each part, and the block that it belongs to. None for a reply of plain text.
     """
-    for given in reply.content if isinstance(reply.content, list) else ():
-        if (held := _text_of(given)) is None or not text:
+    for item in reply.content if isinstance(reply.content, list) else ():
+        if (held := _text_of(item)) is None or not text:
             break
         part, at = text[: max(0, len(held) - at)], max(0, at - len(held))
         if part:
-            if isinstance(given, dict) and "index" in given:
-                block = {"type": "text", "index": given["index"]}
+            if isinstance(item, dict) and "index" in item:
+                block = {"type": "text", "index": item["index"]}
             yield part, block
             text = text[len(part) :]
     if text:
@@ -61,15 +61,15 @@ def retraction() -> ChatGenerationChunk:
 
 
 class RepeatedWhitespace:
-    """Drops the blank that a reply begins with if it has been shown already."""
+    """Drops the whitespace that a reply begins with if it has been shown already."""
 
-    def __init__(self, blank: str) -> None:
+    def __init__(self, whitespace: str) -> None:
         """Prepare for one reply.
 
         Args:
-            blank: The blank at the end of what was shown, which the model was not given.
+            whitespace: That at the end of what was shown, which the model was not given.
         """
-        self._blank, self._held = blank, ""
+        self._whitespace, self._held = whitespace, ""
 
     def drop(self, text: str, *, last: bool = False) -> str:
         """Return what is new of the next part of the reply.
@@ -79,14 +79,14 @@ class RepeatedWhitespace:
             last: Whether nothing follows.
 
         Returns:
-            Text that is certain now; blanks are held until it is known how many there are.
+            Text that is certain now; whitespace is held until its length is known.
         """
         self._held += text
-        if not last and not self._held.strip() and len(self._held) < len(self._blank):
+        if not last and not self._held.strip() and len(self._held) < len(self._whitespace):
             return ""
-        while not self._held.startswith(self._blank):
-            self._blank = self._blank[1:]
-        new, self._held, self._blank = self._held[len(self._blank) :], "", ""
+        while not self._held.startswith(self._whitespace):
+            self._whitespace = self._whitespace[1:]
+        new, self._held, self._whitespace = self._held[len(self._whitespace) :], "", ""
         return new
 
 
@@ -220,7 +220,7 @@ def join_chunks(chunks: list[ChatGenerationChunk]) -> ChatResult:
     Returns:
         The message; tool calls are those of the chunks, not parsed again.
     """
-    taken_back = [at for at, one in enumerate(chunks) if _RETRACTS in (one.generation_info or {})]
+    taken_back = [i for i, chunk in enumerate(chunks) if _RETRACTS in (chunk.generation_info or {})]
     chunks = chunks[taken_back[-1] :] if taken_back else chunks
     whole = chunks[0]
     for chunk in chunks[1:]:

@@ -32,19 +32,19 @@ def pair_profile(
     answering = teachers if strategy.asks_teacher else []
     if strategy.asks_student:
         answering = [*answering, dict(student.profile or {})]
-    found: dict[str, Any] = {"text_inputs": True, "text_outputs": True, "image_inputs": False}
+    fields: dict[str, Any] = {"text_inputs": True, "text_outputs": True, "image_inputs": False}
     for name in _LIMITS:
         known = [profile[name] for profile in answering if profile.get(name)]
         if name == "max_output_tokens" and max_tokens is not None:
             known.append(max_tokens)
         if known:
-            found[name] = min(known)
+            fields[name] = min(known)
     # Tool calls are the teacher's. Only alone the student makes them.
     callers = teachers if strategy.asks_teacher else answering
     for name in ("tool_calling", "tool_choice"):
         if callers and all(name in profile for profile in callers):
-            found[name] = all(profile[name] for profile in callers)
+            fields[name] = all(profile[name] for profile in callers)
     # An agent would ask for an object in every turn, and then its tools could not be called.
-    found["structured_output"] = False
-    profile: Any = found
+    fields["structured_output"] = False
+    profile: Any = fields
     return profile  # type: ignore[no-any-return]

@@ -137,21 +137,21 @@ class CallSettings:
         """
         owner = f"a call of {type(chain).__name__}"
         refuse_unknown(arguments.keys() - set(INTERNAL_ARGUMENTS), CALL_ARGUMENTS, owner)
-        given = {name: arguments.get(name, getattr(chain, name)) for name in CALL_FIELDS}
-        strategy = strategy_of(given["mode"])
-        policy = reserving(as_policy(given["guidance"]) or GuidancePolicy(), arguments)
+        values = {name: arguments.get(name, getattr(chain, name)) for name in CALL_FIELDS}
+        strategy = strategy_of(values["mode"])
+        policy = reserving(as_policy(values["guidance"]) or GuidancePolicy(), arguments)
         # Only a policy given for this call names a number. See GuidedKnowledgeTransferChain.
         limit = policy.tokens
         if limit is None or "guidance_tokens" in arguments:
-            limit = check_guidance_tokens(given["guidance_tokens"])
+            limit = check_guidance_tokens(values["guidance_tokens"])
         guidance_tokens = limit
-        max_tokens = check_max_tokens(given["max_tokens"])
+        max_tokens = check_max_tokens(values["max_tokens"])
         if not strategy.asks_student:
             limit = max_tokens
         elif max_tokens is not None:
             limit = min(limit, max_tokens)
         fall_back = chain.on_teacher_error == "student"
-        timeout = check_timeout(given["timeout"])
+        timeout = check_timeout(values["timeout"])
         reserves_student_time = fall_back and strategy.student_may_answer
         if response_format := arguments.get("response_format"):
             check_schema(schema_in(response_format), asks_teacher=strategy.asks_teacher)
@@ -164,14 +164,14 @@ class CallSettings:
             limit=limit,
             limit_param=chain.teacher_limit_param,
             max_tokens=max_tokens,
-            temperature=check_temperature(given["temperature"]),
+            temperature=check_temperature(values["temperature"]),
             stop=stop if stop is not None else chain.stop,
             fall_back=fall_back,
             parent=parent,
             callbacks=chain.callbacks,
             teacher_prompt=_redacted(chain, _prompt_of(chain, policy, strategy, arguments)),
-            samples=check_samples(policy.samples or given["samples"]),
-            answer_of=check_answer_of(policy.answer_of or given["answer_of"]),
+            samples=check_samples(policy.samples or values["samples"]),
+            answer_of=check_answer_of(policy.answer_of or values["answer_of"]),
             guidance_tokens=guidance_tokens,
             prefill=chain.teacher_prefill,
             model=arguments.get("model"),

@@ -33,7 +33,7 @@ def answering_tool(
         model: The model.
         args_schema: The tool's arguments.
         name: The tool's name.
-        description: What the calling model is told about it.
+        description: What the calling model reads about it.
         arg_types: The arguments, in place of ``args_schema``.
 
     Returns:

@@ -168,7 +168,7 @@ class TeacherPrompt(ABC):
         return self
 
     def cache_note(self) -> str | None:
-        """Say what the prompt does to a beginning that a provider caches. None for nothing."""
+        """Describe what the prompt does to a beginning that a provider caches. None for nothing."""
         return None
 
     def __or__(self, other: Any) -> TeacherPromptSequence:
@@ -205,19 +205,19 @@ class TeacherPromptSequence(TeacherPrompt):
 
     def prepare(self, messages: Sequence[BaseMessage], context: PromptContext) -> PreparedPrompt:
         """Apply the prompts."""
-        made = [PreparedPrompt(messages=messages)]
+        prepared = [PreparedPrompt(messages=messages)]
         for step in self.steps:
-            made.append(prepare(step, made[-1].messages, context))
-        return _joined(made)
+            prepared.append(prepare(step, prepared[-1].messages, context))
+        return _joined(prepared)
 
     async def aprepare(
         self, messages: Sequence[BaseMessage], context: PromptContext
     ) -> PreparedPrompt:
         """Do what `prepare` does, on the event loop."""
-        made = [PreparedPrompt(messages=messages)]
+        prepared = [PreparedPrompt(messages=messages)]
         for step in self.steps:
-            made.append(await aprepare(step, made[-1].messages, context))
-        return _joined(made)
+            prepared.append(await aprepare(step, prepared[-1].messages, context))
+        return _joined(prepared)
 
     def for_tokens(self, tokens: int) -> TeacherPromptSequence:
         """Return the sequence of the prompts for a number of guidance tokens."""
@@ -280,10 +280,10 @@ def prepare(prompt: Any, messages: Sequence[BaseMessage], context: PromptContext
         return _checked(prompt, prompt.prepare(messages, context))
     if isinstance(prompt, Runnable):
         return _checked(prompt, prompt.invoke(list(messages), context.config))
-    made = prompt(list(messages))
-    if inspect.isawaitable(made):
-        made = _run_apart(made)
-    return _checked(prompt, made)
+    result = prompt(list(messages))
+    if inspect.isawaitable(result):
+        result = _run_apart(result)
+    return _checked(prompt, result)
 
 
 async def aprepare(
@@ -298,41 +298,41 @@ async def aprepare(
         return _checked(prompt, await prompt.ainvoke(list(messages), context.config))
     if inspect.iscoroutinefunction(prompt):
         return _checked(prompt, await prompt(list(messages)))
-    made = await run_in_executor(None, prompt, list(messages))
-    return _checked(prompt, await made if inspect.isawaitable(made) else made)
+    result = await run_in_executor(None, prompt, list(messages))
+    return _checked(prompt, await result if inspect.isawaitable(result) else result)
 
 
-def _run_apart(made: Awaitable[Any]) -> Any:
+def _run_apart(awaitable: Awaitable[Any]) -> Any:
     """Await something in a thread of its own, where no event loop can be running yet."""
 
     async def wait() -> Any:
-        return await made
+        return await awaitable
 
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(contextvars.copy_context().run, asyncio.run, wait()).result()
 
 
-def _checked(prompt: Any, made: Any) -> PreparedPrompt:
+def _checked(prompt: Any, result: Any) -> PreparedPrompt:
     """Refuse what a teacher cannot be asked, before it is paid."""
     name = f"teacher_prompt ({_name(prompt)})"
-    if isinstance(made, PreparedPrompt):
-        return replace(made, messages=_messages(name, made.messages))
-    return PreparedPrompt(messages=_messages(name, made))
+    if isinstance(result, PreparedPrompt):
+        return replace(result, messages=_messages(name, result.messages))
+    return PreparedPrompt(messages=_messages(name, result))
 
 
-def _messages(name: str, made: Any) -> list[BaseMessage]:
+def _messages(name: str, result: Any) -> list[BaseMessage]:
     wanted = "return the list of messages that the teacher is to see"
-    if made is None:
+    if result is None:
         raise ValueError(f"{name} returned nothing (None); {wanted}")
-    if isinstance(made, PromptValue):
-        made = made.to_messages()
-    elif isinstance(made, str):
-        made = [HumanMessage(made)]
-    elif isinstance(made, BaseMessage):
-        made = [made]
-    if not isinstance(made, Sequence):
-        raise TypeError(f"{name} returned a {type(made).__name__}; {wanted}")
-    parts: Sequence[MessageLikeRepresentation] = made
+    if isinstance(result, PromptValue):
+        result = result.to_messages()
+    elif isinstance(result, str):
+        result = [HumanMessage(result)]
+    elif isinstance(result, BaseMessage):
+        result = [result]
+    if not isinstance(result, Sequence):
+        raise TypeError(f"{name} returned a {type(result).__name__}; {wanted}")
+    parts: Sequence[MessageLikeRepresentation] = result
     try:
         messages = convert_to_messages(parts)
     except (ValueError, TypeError, NotImplementedError) as error:
@@ -346,18 +346,18 @@ def _name(prompt: Any) -> str:
     return str(getattr(prompt, "__name__", type(prompt).__name__))
 
 
-def _joined(made: Sequence[PreparedPrompt]) -> PreparedPrompt:
-    undo = [step.restore for step in made if step.restore is not None]
-    hint = next((step.hint for step in reversed(made) if step.hint is not None), None)
+def _joined(prepared: Sequence[PreparedPrompt]) -> PreparedPrompt:
+    undo = [step.restore for step in prepared if step.restore is not None]
+    hint = next((step.hint for step in reversed(prepared) if step.hint is not None), None)
     if not undo:
-        return replace(made[-1], hint=hint)
+        return replace(prepared[-1], hint=hint)
 
     def restore(text: str) -> str:
         for undone in reversed(undo):
             text = undone(text)
         return text
 
-    return PreparedPrompt(messages=made[-1].messages, restore=restore, hint=hint)
+    return PreparedPrompt(messages=prepared[-1].messages, restore=restore, hint=hint)
 
 
 def _in_block(block: Any, restore: Callable[[str], str]) -> Any:
@@ -388,7 +388,7 @@ def _in_value(value: Any, restore: Callable[[str], str]) -> Any:
     if isinstance(value, str):
         return restore(value)
     if isinstance(value, list):
-        return [_in_value(one, restore) for one in value]
+        return [_in_value(item, restore) for item in value]
     if isinstance(value, dict):
-        return {key: _in_value(one, restore) for key, one in value.items()}
+        return {key: _in_value(item, restore) for key, item in value.items()}
     return value

@@ -48,8 +48,8 @@ def with_system_text(messages: Sequence[BaseMessage], text: str) -> list[BaseMes
         many templates take one system message only. Where one of them holds blocks, only the
         last one is added to.
     """
-    found = leading_system(messages)
-    leading, rest = list(messages[:found]), messages[found:]
+    begin = leading_system(messages)
+    leading, rest = list(messages[:begin]), messages[begin:]
     if not leading:
         return [SystemMessage(text), *rest]
     if all(isinstance(message.content, str) for message in leading):
@@ -67,12 +67,12 @@ def turns(messages: Sequence[BaseMessage]) -> list[list[BaseMessage]]:
     Returns:
         The turns; messages of the user in a row begin one turn.
     """
-    found: list[list[BaseMessage]] = []
+    all_turns: list[list[BaseMessage]] = []
     asked = False
     for message in messages:
         is_user = isinstance(message, HumanMessage)
-        if not found or (is_user and not asked):
-            found.append([])
-        found[-1].append(message)
+        if not all_turns or (is_user and not asked):
+            all_turns.append([])
+        all_turns[-1].append(message)
         asked = is_user
-    return found
+    return all_turns

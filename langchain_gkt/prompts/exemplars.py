@@ -93,7 +93,7 @@ def _dropped(
     examples: Sequence[T], length: Callable[[T], int], keep: int, shortest: bool
 ) -> set[T]:
     """Return the examples that do not stay; of two as short, the later one stays."""
-    ordered = sorted(examples, key=lambda one: -length(one)) if shortest else examples
+    ordered = sorted(examples, key=lambda example: -length(example)) if shortest else examples
     return set(ordered[: max(0, len(ordered) - keep)])
 
 
@@ -106,18 +106,18 @@ def exemplars(messages: Sequence[BaseMessage]) -> list[tuple[str, str]]:
     Returns:
         Questions with their answers.
     """
-    found = []
+    pairs = []
     for turn in turns(messages[leading_system(messages) :]):
         if all(map(is_exemplar, turn)):
             asked = "\n".join(str(m.text) for m in turn if isinstance(m, HumanMessage))
             said = "\n".join(str(m.text) for m in turn if isinstance(m, AIMessage))
-            found.append((asked, said))
+            pairs.append((asked, said))
     for message in messages:
         for block in _text_exemplars(message):
             match = _ANSWERED.fullmatch(block)
             assert match is not None
-            found.append((match[1].strip(), match[2].strip()))
-    return [(asked, said) for asked, said in found if said.strip()]
+            pairs.append((match[1].strip(), match[2].strip()))
+    return [(asked, said) for asked, said in pairs if said.strip()]
 
 
 def describe_style(answers: Sequence[str]) -> str:

@@ -88,7 +88,7 @@ class HintPrompt(KnownFields, TeacherPrompt):
             which are calculated here, so that no model has to. ``draft``: the steps in a few
             words each (chain of draft, Xu et al. 2025). ``option``: the letter of an option, which
             the student explains. ``short``: the whole answer, as short as possible.
-        text: What the teacher is told. None for the format's own instruction.
+        text: The teacher's instruction. None for the format's own instruction.
     """
 
     format: Annotated[HintFormat, BeforeValidator(_check_format)]

@@ -1,4 +1,4 @@
-"""Teacher prompts as plain data, for files and for what tells chains apart."""
+"""Teacher prompts as plain data, for files and for the identity of a chain."""
 
 from __future__ import annotations
 
@@ -95,8 +95,8 @@ def from_data(data: Any) -> TeacherPrompt | None:
     steps = [data] if isinstance(data, Mapping) else data
     if not isinstance(steps, Sequence) or isinstance(steps, str) or not steps:
         raise ValueError(f"teacher_prompt must be a list of prompts, not {data!r}")
-    made = [_step(step) for step in steps]
-    return made[0] if len(made) == 1 else TeacherPromptSequence(steps=tuple(made))
+    prompts = [_step(step) for step in steps]
+    return prompts[0] if len(prompts) == 1 else TeacherPromptSequence(steps=tuple(prompts))
 
 
 def _step(data: Any) -> TeacherPrompt:
@@ -114,10 +114,10 @@ def _step(data: Any) -> TeacherPrompt:
             f"{', '.join(_READY_MADE)}"
         )
     try:
-        made: TeacherPrompt = _READY_MADE[name](**fields)
+        prompt: TeacherPrompt = _READY_MADE[name](**fields)
     except (TypeError, ValueError) as error:
         raise ValueError(f"teacher_prompt {name!r}: {error}") from error
-    return made
+    return prompt
 
 
 def describe_prompt(prompt: Any) -> Any:

@@ -98,7 +98,7 @@ class WithoutExemplars(KnownFields, TeacherPrompt):
         )
 
     def cache_note(self) -> str:
-        """Say that a shorter beginning may be too short for a cache."""
+        """Explain that a shorter beginning may be too short for a cache."""
         return (
             "drops worked examples, with which prompts begin alike: what is left may be too short "
             "for a provider's cache, and then costs the full price. KeepPrefix() keeps them"
@@ -125,7 +125,7 @@ class LastTurns(KnownFields, TeacherPrompt):
         return [*system, *(message for turn in kept for message in turn)]
 
     def cache_note(self) -> str:
-        """Say that the beginning moves on with the conversation."""
+        """Explain that the beginning moves on with the conversation."""
         return (
             "drops turns from the front, worked examples too: a conversation then begins otherwise "
             "at each of its turns, and is found in no cache. KeepPrefix() keeps the front"
@@ -150,24 +150,24 @@ class KeepPrefix(KnownFields, TeacherPrompt):
         """Leave out turns between the front and the last ones."""
         begin = leading_system(messages)
         every = turns(messages[begin:])
-        front = next((i for i, one in enumerate(every) if not all(map(is_exemplar, one))), 0)
+        front = next((i for i, turn in enumerate(every) if not all(map(is_exemplar, turn))), 0)
         kept = [*every[:front], *every[front:][-self.count :]]
         return [*messages[:begin], *(message for turn in kept for message in turn)]
 
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
 class InstructTeacher(KnownFields, TeacherPrompt):
-    """Tells the teacher in its system message that only the beginning of its answer is used.
+    """Instructs the teacher in its system message that only the beginning of its answer is used.
 
     Calls whose whole reply is used, a required tool call or an object of a schema, go without.
 
     Attributes:
-        text: What it is told. ``{tokens}`` stands for the number of tokens, ``{style}`` for the
+        text: The instruction. ``{tokens}`` stands for the number of tokens, ``{style}`` for the
             place of the style, which is otherwise put at the end.
-        style: How it is told the style of the student's worked examples, so that the student can
-            go on in it. ``describe``: in words. ``example``: by the shortest example. ``none``:
-            not at all. Without examples there is nothing to tell.
-        tokens: How many tokens it is told. None for the guidance tokens of the call.
+        style: How it gets the style of the student's worked examples, so that the student can go
+            on in it. ``describe``: in words. ``example``: by the shortest example. ``none``:
+            not at all. Without examples there is no style.
+        tokens: The number that the instruction names. None for the guidance tokens of the call.
     """
 
     text: Annotated[str, BeforeValidator(_check_text)] = INSTRUCTION
@@ -191,7 +191,7 @@ class InstructTeacher(KnownFields, TeacherPrompt):
         return replace(self, tokens=tokens) if self.tokens is None else self
 
     def cache_note(self) -> str | None:
-        """Say that another number of tokens is another beginning."""
+        """Explain that another number of tokens is another beginning."""
         if self.tokens is not None or "{tokens}" not in self.text:
             return None
         return (
@@ -200,12 +200,12 @@ class InstructTeacher(KnownFields, TeacherPrompt):
         )
 
     def _style(self, conversation: Sequence[BaseMessage]) -> str:
-        found = exemplars(conversation)
-        if self.style == "none" or not found:
+        examples = exemplars(conversation)
+        if self.style == "none" or not examples:
             return ""
         if self.style == "describe":
-            return describe_style([said for _, said in found])
-        asked, said = min(found, key=lambda pair: len(pair[0]) + len(pair[1]))
+            return describe_style([said for _, said in examples])
+        asked, said = min(examples, key=lambda pair: len(pair[0]) + len(pair[1]))
         return f"Write in the style of this example.\n\nQuestion: {asked}\nAnswer: {said}"
 
 
@@ -248,7 +248,7 @@ class SummarizeOlder(KnownFields, TeacherPrompt):
         return [HumanMessage(_SUMMARY_REQUEST.format(transcript="\n".join(lines)))]
 
     def cache_note(self) -> str:
-        """Say that a summary is a beginning of its own."""
+        """Explain that a summary is a beginning of its own."""
         return (
             "puts a summary into the system message: each conversation then begins otherwise, and "
             "is found in no cache"

@@ -71,7 +71,7 @@ class _Mapping:
 
     def _redact_text(self, text: str) -> str:
         parts, at = [], 0
-        for start, end, label in sorted(self._find(text), key=lambda one: (one[0], -one[1])):
+        for start, end, label in sorted(self._find(text), key=lambda span: (span[0], -span[1])):
             if start >= at and end > start:
                 parts += [text[at:start], self._placeholder(text[start:end], label)]
                 at = end
@@ -82,9 +82,9 @@ class _Mapping:
         if key not in self._placeholders:
             number = sum(1 for known, _ in self._placeholders if known == label) + 1
             # What a user typed must not become another's original.
-            while (made := f"<{label}_{number}>") in self._written or made in self._originals:
+            while (mark := f"<{label}_{number}>") in self._written or mark in self._originals:
                 number += 1
-            self._placeholders[key], self._originals[made] = made, original
+            self._placeholders[key], self._originals[mark] = mark, original
         return self._placeholders[key]
 
     def restore(self, text: str) -> str:
@@ -95,10 +95,10 @@ class _Mapping:
         while (start := text.find("<", at)) >= 0:
             parts.append(text[at:start])
             rest = text[start:]
-            if found := next((p for p in self._originals if rest.startswith(p)), None):
-                parts.append(self._originals[found])
-                at = start + len(found)
-            elif any(placeholder.startswith(rest) for placeholder in self._originals):
+            if placeholder := next((p for p in self._originals if rest.startswith(p)), None):
+                parts.append(self._originals[placeholder])
+                at = start + len(placeholder)
+            elif any(p.startswith(rest) for p in self._originals):
                 return "".join(parts)  # it may become one
             else:
                 parts.append("<")

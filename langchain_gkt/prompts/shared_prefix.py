@@ -44,7 +44,7 @@ def shared_prefix(prompts: Sequence[Sequence[BaseMessage]]) -> SharedPrefix:
     Args:
         prompts: The prompts. Of one prompt alone nothing is shared.
     """
-    texts = [[(one.type, str(one.content)) for one in prompt] for prompt in prompts]
+    texts = [[(message.type, str(message.content)) for message in prompt] for prompt in prompts]
     total = sum(len(text) for prompt in texts for _, text in prompt)
     if len(texts) < 2:
         return SharedPrefix(0, total, len(texts))
@@ -62,7 +62,7 @@ def shared_prefix(prompts: Sequence[Sequence[BaseMessage]]) -> SharedPrefix:
 
 
 def cache_notes(prompt: Any) -> list[str]:
-    """Say what a teacher prompt does to the beginning of prompts that a provider caches.
+    """Describe what a teacher prompt does to the beginning of prompts that a provider caches.
 
     Args:
         prompt: A teacher prompt, or None.

@@ -18,7 +18,7 @@ class VerdictFormat(NamedTuple):
     """How a verdict is asked for and read.
 
     Attributes:
-        instruction: What the teacher is told behind the draft.
+        instruction: The teacher's instruction, which stands behind the draft.
         correct: Takes a verdict and the draft, and returns the beginning of a better answer, or
             None if the verdict holds no correction.
     """
@@ -28,7 +28,7 @@ class VerdictFormat(NamedTuple):
 
 
 def is_accepted(verdict: str) -> bool:
-    """Say whether a verdict accepts the draft."""
+    """Return whether a verdict accepts the draft."""
     return _ACCEPTED.match(verdict) is not None
 
 

@@ -61,11 +61,11 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         The errors. Not ``__context__``: it may be an older one that the caller was handling.
     """
     seen: set[int] = set()
-    one: BaseException | None = error
-    while one is not None and id(one) not in seen:
-        seen.add(id(one))
-        yield one
-        one = one.__cause__
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__
 
 
 def status_of(error: BaseException) -> int | None:
@@ -78,9 +78,9 @@ def status_of(error: BaseException) -> int | None:
         The status, of the error or of what caused it. None if there was no answer. A reply that
         could not be read has the status 200.
     """
-    for one in causes(error):
-        response = getattr(one, "response", None)
-        for status in (getattr(one, "status_code", None), getattr(response, "status_code", None)):
+    for cause in causes(error):
+        response = getattr(cause, "response", None)
+        for status in (getattr(cause, "status_code", None), getattr(response, "status_code", None)):
             if isinstance(status, int):
                 return status
     return None
@@ -100,9 +100,11 @@ def may_have_billed(error: BaseException) -> bool:
     if (status := status_of(error)) is not None:
         return 200 <= status < 300
     return not any(
-        isinstance(one, Exception)
-        and (type(one).__name__ in _NEVER_SENT or not _WRITES_REQUEST.isdisjoint(_functions(one)))
-        for one in causes(error)
+        isinstance(cause, Exception)
+        and (
+            type(cause).__name__ in _NEVER_SENT or not _WRITES_REQUEST.isdisjoint(_functions(cause))
+        )
+        for cause in causes(error)
     )
 
 
@@ -121,17 +123,17 @@ def retry_after(error: BaseException) -> float | None:
     Returns:
         Seconds, 0 or more, of the header ``Retry-After``. None if there is none to be read.
     """
-    for one in causes(error):
-        headers = getattr(getattr(one, "response", None), "headers", None)
+    for cause in causes(error):
+        headers = getattr(getattr(cause, "response", None), "headers", None)
         if not isinstance(headers, Mapping):
             continue
-        given = str(headers.get("retry-after") or "")
+        header = str(headers.get("retry-after") or "")
         try:
-            return max(0.0, float(given)) if float(given) < float("inf") else None
+            return max(0.0, float(header)) if float(header) < float("inf") else None
         except ValueError:
             pass  # it may be a date
         try:
-            return max(0.0, parsedate_to_datetime(given).timestamp() - time.time())
+            return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
         except (ValueError, TypeError, OverflowError):
             continue
     return None
@@ -165,20 +167,20 @@ def provider_error(error: Exception, kind: type[GKTError], who: str) -> GKTError
     status = status_of(error)
     hint, retryable = _advice(error, status, who)
     alone = f"; or {_WITHOUT}" if who == "teacher" else ""
-    made = kind(
+    gkt_error = kind(
         f"the {who}'s call failed: {type(error).__name__}: {error}",
         hint=f"{hint}{alone}",
         retryable=retryable,
         status=status,
     )
-    made.retry_after = retry_after(error)
-    return made
+    gkt_error.retry_after = retry_after(error)
+    return gkt_error
 
 
 def _advice(error: Exception, status: int | None, who: str) -> tuple[str, bool]:
     """Return what can be done about an error, and whether the same call may succeed later."""
-    names = {cls.__name__ for one in causes(error) for cls in type(one).__mro__}
-    codes = {str(getattr(one, "code", None)) for one in causes(error)}
+    names = {cls.__name__ for cause in causes(error) for cls in type(cause).__mro__}
+    codes = {str(getattr(cause, "code", None)) for cause in causes(error)}
     after = retry_after(error)
     wait = "" if after is None else f"in {after:.0f} seconds (Retry-After) "
     if codes & _QUOTA:

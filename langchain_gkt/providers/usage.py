@@ -102,15 +102,15 @@ def believable(
     if not _is_count(usage.get("total_tokens")) or usage["total_tokens"] < total:
         believed["total_tokens"] = total
     for name, whole in _DETAILS.items():
-        given = usage.get(name)
-        if not given:
+        details = usage.get(name)
+        if not details:
             continue
-        if not isinstance(given, Mapping):
+        if not isinstance(details, Mapping):
             del believed[name]
-            refused = f"{name}={_shown(given)}"
+            refused = f"{name}={_shown(details)}"
             continue
-        kept = {k: n for k, n in given.items() if _is_count(n) and n <= usage[whole]}
-        odd = {k: n for k, n in given.items() if k not in kept and n is not None}
+        kept = {k: n for k, n in details.items() if _is_count(n) and n <= usage[whole]}
+        odd = {k: n for k, n in details.items() if k not in kept and n is not None}
         believed[name] = kept
         if odd:
             refused = f"{name}={_shown(odd)}"
@@ -175,7 +175,7 @@ def _read_report(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _renamed(details: Any) -> dict[str, Any]:
-    """Return details by LangChain's names; an unknown one keeps its own, so that it is told."""
+    """Return details by LangChain's names; an unknown one keeps its own, so it is reported."""
     if not isinstance(details, Mapping):
         return {}
     return {
@@ -198,11 +198,11 @@ def _joined(usage: Mapping[str, Any], raw: Mapping[str, Any]) -> Mapping[str, An
         if not isinstance(known, Mapping):
             continue
         # A tier's details have its name in front: "flex_cache_read".
-        told = {key for key, count in known.items() if count}
+        known_keys = {key for key, count in known.items() if count}
         new = {
             key: count
             for key, count in raw[name].items()
-            if not any(f"_{one}".endswith(f"_{key.removesuffix('_tokens')}") for one in told)
+            if not any(f"_{k}".endswith(f"_{key.removesuffix('_tokens')}") for k in known_keys)
         }
         if new:
             joined[name] = {**known, **new}
@@ -220,11 +220,11 @@ def service_tier(*metadata: Mapping[str, Any] | None) -> str | None:
     """
     for place in (*metadata, *_reports(*metadata)):
         for key in _TIER_KEYS:
-            given = (place or {}).get(key)
-            if isinstance(given, Mapping):  # as Bedrock says it
-                given = given.get("type")
-            if isinstance(given, str) and given and _once(given) not in _STANDARD_TIERS:
-                return _once(given)
+            tier = (place or {}).get(key)
+            if isinstance(tier, Mapping):  # as Bedrock says it
+                tier = tier.get("type")
+            if isinstance(tier, str) and tier and _once(tier) not in _STANDARD_TIERS:
+                return _once(tier)
     return None
 
 
@@ -250,10 +250,10 @@ def repeated(usages: Sequence[Mapping[str, Any] | None]) -> UsageMetadata | None
     Returns:
         The last report, if each names the same prompt. None if adding up is right.
     """
-    told = [usage for usage in usages if usage and usage.get("input_tokens")]
-    if len(told) < 2 or len({usage["input_tokens"] for usage in told}) > 1:
+    reports = [usage for usage in usages if usage and usage.get("input_tokens")]
+    if len(reports) < 2 or len({usage["input_tokens"] for usage in reports}) > 1:
         return None
-    return told[-1]  # type: ignore[return-value]
+    return reports[-1]  # type: ignore[return-value]
 
 
 def _is_count(value: Any) -> bool:

@@ -106,29 +106,29 @@ class Answering:
 
     def _describe(self, message: AIMessage) -> dict[str, Any]:
         """Return the ``gkt`` of a response, and note it in the record."""
-        given, record = message.response_metadata["gkt"], self._record
+        gkt, record = message.response_metadata["gkt"], self._record
         report = self._costs.report()
         usage = message.usage_metadata
         written = usage["output_tokens"] if usage else 0
         share = None
-        if given["finished_by"] == "teacher":
+        if gkt["finished_by"] == "teacher":
             share = 1.0
         elif written and usage:
-            student = given["student_usage"]
+            student = gkt["student_usage"]
             own = min(written, student["output_tokens"]) if student else written
             share = round((written - own) / written, 4)
-        record.finished_by, record.fallback = given["finished_by"], given["fallback"] is not None
+        record.finished_by, record.fallback = gkt["finished_by"], gkt["fallback"] is not None
         record.guidance_share = share
         money = [role_fields(totals)["usd"] for totals in (report.teacher, report.student)]
         return {
-            "mode": given["mode"],
-            "finished_by": given["finished_by"],
-            "guidance": given["guidance"],
-            "guidance_tokens": given["guidance_tokens"],
+            "mode": gkt["mode"],
+            "finished_by": gkt["finished_by"],
+            "guidance": gkt["guidance"],
+            "guidance_tokens": gkt["guidance_tokens"],
             "guidance_share": share,
             # A provider's message may name keys and addresses.
-            "fallback": given["fallback"] and given["fallback"].partition(":")[0],
-            "confidence": given["confidence"],
+            "fallback": gkt["fallback"] and gkt["fallback"].partition(":")[0],
+            "confidence": gkt["confidence"],
             "teacher": role_fields(report.teacher),
             "student": role_fields(report.student),
             "usd": None if None in money else role_fields(report.total)["usd"],

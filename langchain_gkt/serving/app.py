@@ -103,7 +103,7 @@ def build_app(
 
     @app.api_route("/v1/models", methods=_READ)
     async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [catalog.describe(one) for one in catalog.modes]}
+        return {"object": "list", "data": [catalog.describe(model) for model in catalog.modes]}
 
     @app.api_route("/v1/models/{model}", methods=_READ)
     async def model(model: str) -> dict[str, Any]:

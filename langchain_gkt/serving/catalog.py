@@ -88,7 +88,7 @@ class Catalog:
             APIError: If there is no such model.
             ValueError: If the messages or the options make no sense.
         """
-        given: dict[str, Any] = {
+        arguments: dict[str, Any] = {
             "temperature": body.temperature,
             "stop": body.stop,
             "tools": body.tools,
@@ -99,15 +99,15 @@ class Catalog:
             parameters = tool["function"].get("parameters", {})
             refuse_endless(parameters, f"tools[{at}]{body.in_function}.parameters")
         if body.tools:
-            given["tool_choice"] = body.tool_choice
-            given["parallel_tool_calls"] = body.parallel_tool_calls
+            arguments["tool_choice"] = body.tool_choice
+            arguments["parallel_tool_calls"] = body.parallel_tool_calls
         form = body.response_format
         if form and form.get("type") != "text":
             refuse_endless(schema_in(form), "response_format")
-            given["response_format"] = form
+            arguments["response_format"] = form
         for name, read in _READERS.items():
             if (value := getattr(body.gkt, name)) is not None:
-                given[name] = _read(value, read, f"gkt.{name}")
+                arguments[name] = _read(value, read, f"gkt.{name}")
         chain = _sampling(self.chain, seed=body.seed, top_p=body.top_p)
         if body.continue_final_message:
             chain = chain.model_copy(update={"teacher": _continuing(chain.teacher)})
@@ -116,7 +116,7 @@ class Catalog:
             messages=body.conversation,
             arguments={
                 "mode": self.mode(body.model),
-                **{name: value for name, value in given.items() if value is not None},
+                **{name: value for name, value in arguments.items() if value is not None},
             },
             forced_tool=body.forced_tool,
         )
@@ -144,8 +144,8 @@ def _continuing(teacher: Any) -> Any:
 
 def _sampling(chain: GuidedKnowledgeTransferChain, **fields: Any) -> GuidedKnowledgeTransferChain:
     """Set fields on both models that have them, for one call."""
-    given = {name: value for name, value in fields.items() if value is not None}
-    if not given:
+    values = {name: value for name, value in fields.items() if value is not None}
+    if not values:
         return chain
-    models = {name: with_fields(getattr(chain, name), given) for name in ("teacher", "student")}
+    models = {name: with_fields(getattr(chain, name), values) for name in ("teacher", "student")}
     return chain.model_copy(update=models)

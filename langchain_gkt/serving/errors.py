@@ -50,7 +50,7 @@ _WORDS = {
 
 
 class APIError(Exception):
-    """An error that a client is told.
+    """An error that is reported to a client.
 
     Attributes:
         status: The HTTP status.
@@ -98,7 +98,7 @@ class APIError(Exception):
 
 
 def as_api_error(error: BaseException) -> APIError:
-    """Say to a client what an exception means.
+    """Explain to a client what an exception means.
 
     A provider's own message is kept from clients: it may name keys and addresses.
     """
@@ -163,11 +163,11 @@ def _of_teacher(error: TeacherError) -> APIError:
 
 
 def _is_too_long(error: BaseException) -> bool:
-    for one in causes(error):
-        if isinstance(one, GKTError | ValueError):
-            if _TOO_LONG_FOR_STUDENT.search(str(one)):
+    for cause in causes(error):
+        if isinstance(cause, GKTError | ValueError):
+            if _TOO_LONG_FOR_STUDENT.search(str(cause)):
                 return True
-        elif _TOO_LONG.search(f"{getattr(one, 'code', '')} {one}"):
+        elif _TOO_LONG.search(f"{getattr(cause, 'code', '')} {cause}"):
             return True
     return False
 
@@ -178,20 +178,20 @@ def _too_long(message: str) -> APIError:
 
 def _public(error: BaseException) -> str:
     """Return an error's text, without that of a library it came from."""
-    for one in causes(error):
-        if isinstance(one, ValidationError):
-            return explain(one)
+    for cause in causes(error):
+        if isinstance(cause, ValidationError):
+            return explain(cause)
     return str(error)
 
 
 def _param(message: str) -> str | None:
     """Return the field of the request that a message begins with."""
-    found = _FIELD.match(message)
-    return found[0] if found and found[1] in ChatCompletionRequest.model_fields else None
+    match = _FIELD.match(message)
+    return match[0] if match and match[1] in ChatCompletionRequest.model_fields else None
 
 
 def _of_http(error: HTTPException) -> APIError:
-    """Say what the web framework found wrong with a request's path, method or body."""
+    """Explain what the web framework found wrong with a request's path, method or body."""
     headers = error.headers
     if error.status_code == 404:
         return APIError(404, f"this path is not known; this server has {_PATHS}", code="not_found")
@@ -212,10 +212,10 @@ def _of_http(error: HTTPException) -> APIError:
 
 def _of_validation(error: RequestValidationError) -> APIError:
     problems: dict[str, str] = {}
-    for one in error.errors():
-        place, message = _place(one["loc"][1:], error.body), one["msg"]
-        cause = one.get("ctx", {}).get("error")
-        if one["type"] == "json_invalid":
+    for detail in error.errors():
+        place, message = _place(detail["loc"][1:], error.body), detail["msg"]
+        cause = detail.get("ctx", {}).get("error")
+        if detail["type"] == "json_invalid":
             place, message = "", f"the body is no JSON: {cause}"
         elif isinstance(cause, FieldError):
             place, message = cause.field, str(cause)

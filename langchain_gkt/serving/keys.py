@@ -89,13 +89,13 @@ class KeyRing:
 
     def authenticate(self, authorization: str | None) -> Client:
         """Return the client of an ``Authorization``; an `APIError` if its key is wrong."""
-        scheme, _, given = (authorization or "").partition(" ")
-        given = given.strip() if scheme.lower() == "bearer" else ""
+        scheme, _, key = (authorization or "").partition(" ")
+        key = key.strip() if scheme.lower() == "bearer" else ""
         for client in self.clients:
             secret = client.key.secret
-            if secret is None or hmac.compare_digest(secret.encode(), given.encode()):
+            if secret is None or hmac.compare_digest(secret.encode(), key.encode()):
                 return client
-        what = "the API key is wrong" if given else "the API key is missing"
+        what = "the API key is wrong" if key else "the API key is missing"
         raise APIError(
             401,
             f"{what}; send the header 'Authorization: Bearer KEY' with a key of this server",
@@ -121,10 +121,10 @@ def load_keys(path: Path, *, budget: Budget | None, rate: float | None) -> list[
         ValueError: If the file holds something else.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict) or not found:
+        keys = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(keys, dict) or not keys:
             raise ValueError("it must hold an object that maps each key's name to its fields")
-        return [_key(name, given, budget, rate) for name, given in found.items()]
+        return [_key(name, fields, budget, rate) for name, fields in keys.items()]
     except (ValueError, TypeError) as error:
         raise ValueError(f"--keys {path}: {error}") from error
 
@@ -138,12 +138,12 @@ class _Entry(BaseModel):
     requests_per_minute: float | None = None
 
 
-def _key(name: str, given: Any, budget: Budget | None, rate: float | None) -> APIKey:
-    if not isinstance(given, dict):
+def _key(name: str, fields: Any, budget: Budget | None, rate: float | None) -> APIKey:
+    if not isinstance(fields, dict):
         raise ValueError(f"{name!r} must be an object such as {{'key_env': 'NAME'}}")
-    refuse_unknown(given, _Entry.model_fields, f"key {name!r}")
+    refuse_unknown(fields, _Entry.model_fields, f"key {name!r}")
     try:
-        entry = _Entry.model_validate(given)
+        entry = _Entry.model_validate(fields)
     except ValidationError as error:
         raise ValueError(f"key {name!r}: {explain(error)}") from None
     secret = entry.key

@@ -40,7 +40,8 @@ class Metrics:
         self._open: set[RequestRecord] = set()
         self.queue.set_function(
             lambda: sum(
-                one.model is not None and one.first_token_seconds is None for one in self._open
+                record.model is not None and record.first_token_seconds is None
+                for record in self._open
             )
         )
 

@@ -76,7 +76,7 @@ class RequestMiddleware:
                 self.metrics.begin(record)
                 receive = await self._admit(scope, headers, receive, record)
             await self.app(scope, receive, send_with_id)
-        except Exception as error:  # noqa: BLE001  whatever it is, the client is told
+        except Exception as error:  # noqa: BLE001  whatever it is, the client hears of it
             record.note_error(error)
             if not began:
                 await as_api_error(error).response()(scope, receive, send_with_id)

@@ -80,7 +80,7 @@ class GrammarTokenizer:
         """
         key = blake2b(grammar.encode()).digest()  # a grammar may be megabytes
         if (length := self._shortest.get(key)) is None:
-            length = len(_found(self.shortest_end(self.matcher(grammar))))
+            length = len(_required_end(self.shortest_end(self.matcher(grammar))))
             if len(self._shortest) >= _KEPT_LENGTHS:
                 self._shortest.clear()
             self._shortest[key] = length
@@ -117,7 +117,7 @@ def allowed_tokens(matcher: llguidance.LLMatcher) -> npt.NDArray[np.bool_]:
     return bias.astype(bool)
 
 
-def _found(end: list[int] | None) -> list[int]:
+def _required_end(end: list[int] | None) -> list[int]:
     if end is None:
         raise ValueError(
             "response_format or a tool's parameters cannot be enforced: no answer was found that "
@@ -170,7 +170,7 @@ class GrammarConstraint:
                 f"the answer's beginning breaks the schema after {fits[-30:]!r}; it begins "
                 f"{begun[:60]!r}"
             )
-        needed = len(_found(tokenizer.shortest_end(whole)))
+        needed = len(_required_end(tokenizer.shortest_end(whole)))
         if needed > max_tokens and not begun:
             raise ValueError(
                 f"max_tokens leaves {max_tokens} tokens, but the shortest answer of this schema "
@@ -254,7 +254,7 @@ class GrammarConstraint:
         rest, left = self._after(token)
         end = self._tokenizer.shortest_end(trial, rest)
         if end is None or len(end) > left:
-            way = _found(self._tokenizer.shortest_end(self._matcher, self._rest))
+            way = _required_end(self._tokenizer.shortest_end(self._matcher, self._rest))
             token, *end = way or [min(self._tokenizer.end_ids)]
             rest, left = self._after(token)
         self._rest, self._left, self._needed_at_most = rest, left, len(end)

@@ -22,7 +22,7 @@ except ImportError as missing:
         'install it with: pip install "langchain-gkt[structured]"'
     ) from missing
 
-# Enough for indents. Without a bound a small model might write blanks and nothing else.
+# Enough for indents. Without a bound a small model might write whitespace and nothing else.
 _COMPACT: Any = {"whitespace_pattern": r"[ \t\r\n]{0,32}"}
 _MOST_KEPT = 2**15
 """Most characters of a schema whose grammar is kept for the next call: users' may be megabytes."""

@@ -97,7 +97,7 @@ def in_order(value: Any, schema: Any, root: dict[str, Any]) -> Any:
 
 
 def json_edge(text: str) -> str:
-    """Cut a growing JSON text after its last mark or whole word, and the blanks behind it.
+    """Cut a growing JSON text after its last mark or whole word, and the whitespace behind it.
 
     Args:
         text: The JSON text so far.

@@ -55,11 +55,11 @@ def calls_key(calls: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]]) 
         tools: The bound tools, in OpenAI's form.
     """
     schemas = _schemas(tools)
-    said = [
+    filled = [
         [call["name"], _filled(call["arguments"], schemas[call["name"]], schemas[call["name"]])]
         for call in calls
     ]
-    return json.dumps(sorted(json.dumps(one, sort_keys=True) for one in said))
+    return json.dumps(sorted(json.dumps(item, sort_keys=True) for item in filled))
 
 
 def _schemas(tools: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -111,7 +111,7 @@ def run_batch(work: Callable[[int], T], count: int, most: int | None = None) -> 
         done.put(None)
 
     running = min(count, most or min(32, (os.cpu_count() or 1) + 4))
-    found: dict[int, Any] = {}
+    results: dict[int, Any] = {}
     failed: dict[int, BaseException] = {}
     try:
         for _ in range(running):
@@ -121,7 +121,7 @@ def run_batch(work: Callable[[int], T], count: int, most: int | None = None) -> 
             if outcome is None:
                 running -= 1
                 continue
-            index, found[index], error = outcome
+            index, results[index], error = outcome
             if error is not None:
                 failed[index] = error
     except BaseException:
@@ -129,7 +129,7 @@ def run_batch(work: Callable[[int], T], count: int, most: int | None = None) -> 
         raise
     if failed:
         raise failed[min(failed)]
-    return [found[index] for index in range(count)]
+    return [results[index] for index in range(count)]
 
 
 def with_max_concurrency(
@@ -148,6 +148,6 @@ def with_max_concurrency(
     default = RunnableConfig(max_concurrency=max(1, min(count, limit)))
     configs = config if isinstance(config, list) else [config or RunnableConfig()] * count
     return [
-        merge_configs(default, one) if one.get("max_concurrency") is None else one
-        for one in configs
+        merge_configs(default, per_input) if per_input.get("max_concurrency") is None else per_input
+        for per_input in configs
     ]

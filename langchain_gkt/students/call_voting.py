@@ -54,14 +54,14 @@ def vote_on_calls(
     Raises:
         ImportError: If llguidance (extra ``structured``) is missing.
     """
-    made = [_calls_of(reply, tools, required_tool(choice), parallel) for reply in replies]
-    keys = [None if calls is None else calls_key(calls, tools) for calls in made]
+    turn_calls = [_calls_of(reply, tools, required_tool(choice), parallel) for reply in replies]
+    keys = [None if calls is None else calls_key(calls, tools) for calls in turn_calls]
     counts = Counter(key for key in keys if key is not None)
     if not counts:
         return CallVote(calls=None, reply=None, agreement=0.0)
     most, count = counts.most_common(1)[0]
     first = keys.index(most)
-    return CallVote(calls=made[first], reply=replies[first], agreement=count / len(replies))
+    return CallVote(calls=turn_calls[first], reply=replies[first], agreement=count / len(replies))
 
 
 def _calls_of(

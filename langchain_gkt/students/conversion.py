@@ -68,9 +68,9 @@ def as_student(obj: StudentLike, **kwargs: Any) -> BaseChatModel:
     if isinstance(obj, tuple) and len(obj) == 2:
         return _make(model=obj[0], tokenizer=obj[1], **kwargs)
     inner: Any = getattr(obj, "llm", None)
-    given: dict[str, Any] = {}
+    chat_fields: dict[str, Any] = {}
     if type(obj).__name__ == "ChatHuggingFace" and hasattr(inner, "pipeline"):
-        given = {name: getattr(obj, name, None) for name in _CHAT_FIELDS}
+        chat_fields = {name: getattr(obj, name, None) for name in _CHAT_FIELDS}
         obj = inner
     pipeline = getattr(obj, "pipeline", obj)
     if hasattr(pipeline, "model") and hasattr(pipeline, "tokenizer") and hasattr(pipeline, "task"):
@@ -79,8 +79,8 @@ def as_student(obj: StudentLike, **kwargs: Any) -> BaseChatModel:
             **pipeline_generation_settings(pipeline),
             **(getattr(obj, "pipeline_kwargs", None) or {}),
         }
-        given = {name: value for name, value in given.items() if value is not None}
-        settings = {**_from_generation(generation), **given, **kwargs}
+        chat_fields = {name: value for name, value in chat_fields.items() if value is not None}
+        settings = {**_from_generation(generation), **chat_fields, **kwargs}
         return _make(model=pipeline.model, tokenizer=pipeline.tokenizer, **settings)
     if isinstance(obj, BaseChatModel):
         if kwargs:
@@ -99,17 +99,17 @@ def _make(**fields: Any) -> BaseChatModel:
     return HuggingFaceStudent(**fields)
 
 
-def _from_generation(given: dict[str, Any]) -> dict[str, Any]:
+def _from_generation(generation: dict[str, Any]) -> dict[str, Any]:
     """Carry over the generation settings that mean the same here; name those that do not."""
     names = {"max_new_tokens": "max_tokens", "top_p": "top_p", "temperature": "temperature"}
-    settings = {ours: given[theirs] for theirs, ours in names.items() if theirs in given}
-    if given.get("do_sample"):
+    settings = {ours: generation[theirs] for theirs, ours in names.items() if theirs in generation}
+    if generation.get("do_sample"):
         settings.setdefault("temperature", 1.0)  # what generate() takes
-    elif "do_sample" in given:
+    elif "do_sample" in generation:
         settings["temperature"] = 0.0
-    if stop := given.get("stop_strings") or given.get("stop_sequence"):
+    if stop := generation.get("stop_strings") or generation.get("stop_sequence"):
         settings["stop"] = [stop] if isinstance(stop, str) else list(stop)
-    left = sorted(given.keys() - names.keys() - _HANDLED_OR_HARMLESS)
+    left = sorted(generation.keys() - names.keys() - _HANDLED_OR_HARMLESS)
     if left:
         warnings.warn(
             f"the student does not carry over the pipeline's {', '.join(left)}; it knows "

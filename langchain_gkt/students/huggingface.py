@@ -133,8 +133,8 @@ class HuggingFaceStudent(Student, EngineFields, InterruptibleChatModel):
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> Any:
         name = kwargs.get("model") or self.display_name
-        found = super()._get_ls_params(stop=stop, **kwargs)
-        return {**found, "ls_provider": "huggingface-local", "ls_model_name": name}
+        params = super()._get_ls_params(stop=stop, **kwargs)
+        return {**params, "ls_provider": "huggingface-local", "ls_model_name": name}
 
     def _convert_input(self, model_input: Any) -> Any:
         with wrap_errors(ConfigurationError, "the prompt cannot be read"):
@@ -205,11 +205,11 @@ class HuggingFaceStudent(Student, EngineFields, InterruptibleChatModel):
 
     def probe(self, messages: list[BaseMessage], *, tokens: int = 1) -> list[float]:
         """Return the probabilities alone of `first_tokens`."""
-        return [one.probability for one in self.first_tokens(messages, tokens=tokens)]
+        return [token.probability for token in self.first_tokens(messages, tokens=tokens)]
 
     async def aprobe(self, messages: list[BaseMessage], *, tokens: int = 1) -> list[float]:
         """Do what `probe` does, on the event loop."""
-        return [one.probability for one in await self.afirst_tokens(messages, tokens=tokens)]
+        return [token.probability for token in await self.afirst_tokens(messages, tokens=tokens)]
 
     def first_tokens(self, messages: list[BaseMessage], *, tokens: int = 1) -> list[FirstToken]:
         """Return how sure the model is of its first tokens; see `Student.first_tokens`."""
@@ -250,7 +250,7 @@ class HuggingFaceStudent(Student, EngineFields, InterruptibleChatModel):
 
     @property
     def names_weights(self) -> bool:
-        """Whether the cache key holds a digest of the weights, which no server tells."""
+        """Whether the cache key holds a digest of the weights, which no server reports."""
         return not isinstance(self._engine, RemoteBackend)
 
     @property

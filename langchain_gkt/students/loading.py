@@ -87,10 +87,10 @@ class StudentLoader:
         if name not in self.others:
             with LOADING:
                 if name not in self.others and not self._is_closed():
-                    given = {field: getattr(student, field) for field in student.model_fields_set}
-                    given |= {"model": name, "tokenizer": None, "backend": self.source.backend}
-                    given["trust_remote_code"] = False  # that was said of the first model
-                    self.others[name] = type(student)(**given)
+                    fields = {field: getattr(student, field) for field in student.model_fields_set}
+                    fields |= {"model": name, "tokenizer": None, "backend": self.source.backend}
+                    fields["trust_remote_code"] = False  # that was said of the first model
+                    self.others[name] = type(student)(**fields)
         if self._is_closed():  # perhaps while the other was loaded, so close() missed it
             self.close()
             raise StudentError("the student is closed; make a new one")

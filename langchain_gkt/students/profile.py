@@ -16,7 +16,7 @@ def student_profile(window: int | None, max_tokens: int, knows_tools: bool) -> M
     Returns:
         The profile.
     """
-    found = ModelProfile(
+    profile = ModelProfile(
         max_output_tokens=min(max_tokens, window or max_tokens),
         text_inputs=True,
         text_outputs=True,
@@ -28,5 +28,5 @@ def student_profile(window: int | None, max_tokens: int, knows_tools: bool) -> M
         temperature=True,
     )
     if window:
-        found["max_input_tokens"] = window
-    return found
+        profile["max_input_tokens"] = window
+    return profile

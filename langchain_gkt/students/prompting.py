@@ -135,7 +135,7 @@ class PromptBuilder:
             )
         text = _plain_text(tools_as_text(conversation))
         if prefill and text[-1:].strip():
-            # After "A:" comes a blank, after a question a new line.
+            # After "A:" comes a space, after a question a new line.
             if not text.endswith(":"):
                 prefill = prefill if prefill.startswith("\n") else f"\n{prefill}"
             elif prefill[0].strip():

@@ -63,8 +63,8 @@ def remote_student(
             f"{type(chat_model).__name__} has no field extra_body, which engine={engine!r} "
             "needs; use ChatOpenAI with the server's base_url"
         )
-    given = getattr(chat_model, "extra_body", None) or {}
-    update: dict[str, Any] = {"extra_body": {**given, **wanted}}
+    extra_body = getattr(chat_model, "extra_body", None) or {}
+    update: dict[str, Any] = {"extra_body": {**extra_body, **wanted}}
     if "stream_usage" in fields:
         update["stream_usage"] = True
     continuing = chat_model.model_copy(update=update)
@@ -96,11 +96,11 @@ def _by_token_ids(chat_model: BaseChatModel, engine: str, tokenizer: str) -> Bas
             f"token ids, not for {type(chat_model).__name__} with engine={engine!r}; leave "
             "tokenizer out"
         )
-    given = {ours: getattr(chat_model, theirs, None) for ours, theirs in _CLIENT_FIELDS.items()}
-    if isinstance(given["stop"], str):
-        given["stop"] = [given["stop"]]
-    told = {name: value for name, value in given.items() if value is not None}
-    return HuggingFaceStudent(model=tokenizer, backend=engine, **told)
+    values = {ours: getattr(chat_model, theirs, None) for ours, theirs in _CLIENT_FIELDS.items()}
+    if isinstance(values["stop"], str):
+        values["stop"] = [values["stop"]]
+    fields = {name: value for name, value in values.items() if value is not None}
+    return HuggingFaceStudent(model=tokenizer, backend=engine, **fields)
 
 
 class _Echo:

@@ -83,10 +83,10 @@ class GenerationSettings:
         """
         owner = f"a call of {type(student).__name__}"
         refuse_unknown(arguments, (*SAMPLING, *_CALL_ONLY, "chat_template_kwargs"), owner)
-        given = {name: arguments.get(name) for name in (*SAMPLING, *_CALL_ONLY)}
-        fields = {name: getattr(student, name) for name in SAMPLING if given[name] is None}
+        values = {name: arguments.get(name) for name in (*SAMPLING, *_CALL_ONLY)}
+        fields = {name: getattr(student, name) for name in SAMPLING if values[name] is None}
         return cls(
-            **{**given, **fields},
+            **{**values, **fields},
             stop=tuple(stop if stop is not None else student.stop or ()),
             on_long_prompt=student.on_long_prompt,
             chat_template_kwargs={
@@ -97,7 +97,7 @@ class GenerationSettings:
 
     @property
     def offered_tools(self) -> Sequence[dict[str, Any]] | None:
-        """The tools that the model is told of. None if it is to call none."""
+        """The tools that the model may call. None if it is to call none."""
         return (self.tools or None) if self.tool_choice != "none" else None
 
     @property

@@ -49,24 +49,24 @@ def vote(answers: Sequence[AIMessage], answer_of: AnswerOf, *, begun: str = "") 
     Raises:
         ValueError: If ``answer_of`` is unknown, or a function that fails on an answer.
     """
-    said = [
+    keys = [
         None
         if answer.response_metadata.get("finish_reason") == "length"
         else _read(f"{begun}{answer.text}", answer_of)
         for answer in answers
     ]
-    counts = Counter(one for one in said if one is not None)
+    counts = Counter(key for key in keys if key is not None)
     if not counts:
         return Vote(winner=None, agreement=0.0)
     most, count = counts.most_common(1)[0]
-    return Vote(winner=answers[said.index(most)], agreement=count / len(answers))
+    return Vote(winner=answers[keys.index(most)], agreement=count / len(answers))
 
 
-def check_answer_of(given: Any) -> Any:
-    """Refuse what cannot tell whether two answers are the same.
+def check_answer_of(answer_of: Any) -> Any:
+    """Refuse what cannot decide whether two answers are the same.
 
     Args:
-        given: The value of a field ``answer_of``.
+        answer_of: The value of a field ``answer_of``.
 
     Returns:
         The value.
@@ -74,29 +74,29 @@ def check_answer_of(given: Any) -> Any:
     Raises:
         ValueError: If it is no known form, or a function that fails on an empty text.
     """
-    if callable(given):
-        _read("", given)
-    elif given not in get_args(AnswerForm):
+    if callable(answer_of):
+        _read("", answer_of)
+    elif answer_of not in get_args(AnswerForm):
         forms = get_args(AnswerForm)
         raise ValueError(
-            f"answer_of={given!r} is unknown; {nearest(str(given), forms)} It may be one of "
-            f"{', '.join(forms)}, or a function from a text to what is compared"
+            f"answer_of={answer_of!r} is unknown; {nearest(str(answer_of), forms)} It may be one "
+            f"of {', '.join(forms)}, or a function from a text to what is compared"
         )
-    return given
+    return answer_of
 
 
 def _read(text: str, answer_of: AnswerOf) -> Hashable:
     if not callable(answer_of):
         return _FORMS[answer_of](text)
     try:
-        said = answer_of(text)
-        hash(said)
+        key = answer_of(text)
+        hash(key)
     except Exception as error:
         raise ValueError(
             f"answer_of failed on the text {text[:80]!r} ({type(error).__name__}: {error}); have "
             "it return None for a text that it cannot read, and something hashable otherwise"
         ) from error
-    return said
+    return key
 
 
 def _object(text: str) -> str | None:

@@ -101,7 +101,7 @@ class BatchResults:
     @property
     def missing(self) -> tuple[str, ...]:
         """Requests with neither an answer nor an error."""
-        known = {one.name for one in self.replies} | set(self.failed)
+        known = {reply.name for reply in self.replies} | set(self.failed)
         return tuple(name for name in self.requests if name not in known)
 
     def notes(self) -> list[str]:
@@ -176,21 +176,21 @@ def read_results(
     )
 
 
-def _paths(given: str | Path | Sequence[str | Path]) -> list[Path]:
-    return [Path(one) for one in ([given] if isinstance(given, str | Path) else given)]
+def _paths(files: str | Path | Sequence[str | Path]) -> list[Path]:
+    return [Path(file) for file in ([files] if isinstance(files, str | Path) else files)]
 
 
 def _read_requests(paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    found, problems = dict[str, dict[str, Any]](), list[str]()
+    bodies, problems = dict[str, dict[str, Any]](), list[str]()
     for place, row in (pair for path in paths for pair in rows_of(path)):
         if not isinstance(row, dict) or not {"custom_id", "body"} <= row.keys():
             problems.append(f"{place} holds no custom_id and body")
-        elif row["custom_id"] in found:
+        elif row["custom_id"] in bodies:
             problems.append(f"{place} repeats custom_id {row['custom_id']!r}")
         else:
-            found[str(row["custom_id"])] = row["body"]
+            bodies[str(row["custom_id"])] = row["body"]
     refuse_rows(problems, "give the file of requests that made the batch")
-    return found
+    return bodies
 
 
 def _name(row: Any, sent: Mapping[str, Any]) -> str:
@@ -208,7 +208,7 @@ def _failure(row: Mapping[str, Any]) -> tuple[str, bool]:
     status = response.get("status_code", 200)
     if not error and status == 200 and response:
         return "", False
-    found = error or (response.get("body") or {}).get("error") or f"status {status}"
-    code = found.get("code") if isinstance(found, dict) else None
-    text = str(found.get("message") or code) if isinstance(found, dict) else str(found)
+    reason = error or (response.get("body") or {}).get("error") or f"status {status}"
+    code = reason.get("code") if isinstance(reason, dict) else None
+    text = str(reason.get("message") or code) if isinstance(reason, dict) else str(reason)
     return text[:80] or "no reason given", not 400 <= status < 500 and code not in _UNBILLED

@@ -35,7 +35,7 @@ def identity(teacher: object) -> Any:
         teacher: A chat model, wrapped or not.
 
     Returns:
-        Plain data without keys; LangChain's cache tells teachers apart by it.
+        Plain data without keys; LangChain's cache distinguishes teachers by it.
     """
     if isinstance(teacher, RunnableBindingBase):
         return {"bound": identity(teacher.bound), "kwargs": _describe(teacher.kwargs)}

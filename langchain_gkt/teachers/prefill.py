@@ -38,16 +38,16 @@ def accepts_prefill(teacher: object, model: str | None = None) -> bool:
         False if a model that the call may reach is known to refuse it.
     """
     names = [
-        str(getattr(one, field, None) or "")
-        for one in models_of(teacher)
+        str(getattr(candidate, field, None) or "")
+        for candidate in models_of(teacher)
         for field in _MODEL_FIELDS
     ]
     return not any(map(_refuses, [model] if model else names))
 
 
 def _refuses(name: str) -> bool:
-    found = _CLAUDE.search(name.lower())
-    return found is not None and (int(found[1]), int(found[2] or 0)) >= _REFUSES_SINCE
+    match = _CLAUDE.search(name.lower())
+    return match is not None and (int(match[1]), int(match[2] or 0)) >= _REFUSES_SINCE
 
 
 def as_instruction(messages: list[BaseMessage]) -> list[BaseMessage]:
@@ -69,9 +69,9 @@ def as_instruction(messages: list[BaseMessage]) -> list[BaseMessage]:
     asked = earlier[-1] if earlier else None
     if isinstance(asked, HumanMessage):
         # Two messages of the user in a row are refused by some chat templates.
-        told = with_text_behind(asked, instruction)
+        question = with_text_behind(asked, instruction)
         # It says something else than the message of that id.
-        return [*earlier[:-1], told.model_copy(update={"id": None})]
+        return [*earlier[:-1], question.model_copy(update={"id": None})]
     return [*earlier, HumanMessage(instruction)]
 
 
@@ -83,7 +83,7 @@ def without_repetition(begun: str, reply: AIMessage) -> AIMessage:
         reply: The teacher's reply.
 
     Returns:
-        The reply without a repeated beginning, with a blank if two words would run together.
+        The reply without a repeated beginning, with a space if two words would run together.
     """
     text = str(reply.text)
     if reply.tool_calls or reply.invalid_tool_calls or not begun.strip() or not text.strip():
@@ -108,13 +108,13 @@ def without_repetition(begun: str, reply: AIMessage) -> AIMessage:
 
 def _after(begun: str, text: str) -> str:
     """Return what of a text comes after the longest end of ``begun`` that it repeats."""
-    told, written = begun.strip(), text.lstrip()
-    if written.startswith(told):
-        return written[len(told) :]
-    for size in range(min(len(told), len(written)), _LEAST_OVERLAP - 1, -1):
+    prefix, written = begun.strip(), text.lstrip()
+    if written.startswith(prefix):
+        return written[len(prefix) :]
+    for size in range(min(len(prefix), len(written)), _LEAST_OVERLAP - 1, -1):
         starts_word = (
-            size == len(told) or not told[-size - 1].isalnum() or not told[-size].isalnum()
+            size == len(prefix) or not prefix[-size - 1].isalnum() or not prefix[-size].isalnum()
         )
-        if starts_word and told.endswith(written[:size]):
+        if starts_word and prefix.endswith(written[:size]):
             return written[size:]
     return text

@@ -53,7 +53,7 @@ class Refusal:
 def refusal_in(reply: AIMessage) -> Refusal | None:
     """Find a refusal in a reply.
 
-    A refusal that is written as an ordinary answer cannot be told from one.
+    A refusal that is written as an ordinary answer cannot be distinguished from one.
 
     Args:
         reply: The teacher's reply.
@@ -65,8 +65,8 @@ def refusal_in(reply: AIMessage) -> Refusal | None:
     if not words and isinstance(reply.content, list):
         blocks = [block for block in reply.content if isinstance(block, dict)]
         own = [b for b in blocks if b.get("type") in ("refusal", "non_standard")]
-        found = [b.get("refusal") or (b.get("value") or {}).get("refusal") for b in own]
-        words = "".join(str(text) for text in found if text)
+        texts = [b.get("refusal") or (b.get("value") or {}).get("refusal") for b in own]
+        words = "".join(str(text) for text in texts if text)
     reason = finish_reason(reply)
     if reason is not None and reason.lower() in _REASONS:
         return Refusal(reason.lower(), str(words or reply.text))
@@ -79,7 +79,7 @@ def refusal_in(reply: AIMessage) -> Refusal | None:
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Say whether an error is a refusal: ours, or a content filter's answer to the prompt.
+    """Return whether an error is a refusal: ours, or a content filter's answer to the prompt.
 
     Args:
         error: What the teacher's call raised.
@@ -108,10 +108,10 @@ def refused(error: BaseException) -> TeacherRefused:
     if isinstance(error, TeacherRefused):
         return error
     status = getattr(error, "status_code", None)
-    made = TeacherRefused(
+    refusal = TeacherRefused(
         f"the provider's content filter refused the prompt: {error}",
         hint=TeacherRefused.hint,
         status=status if isinstance(status, int) else None,
     )
-    made.__cause__ = error
-    return made
+    refusal.__cause__ = error
+    return refusal

@@ -46,8 +46,8 @@ def finish_reason(reply: BaseMessage) -> str | None:
     Returns:
         The reason.
     """
-    found = {**reply.response_metadata, **reply.additional_kwargs}
-    reason = next((str(found[key]) for key in _REASON_KEYS if found.get(key)), None)
+    metadata = {**reply.response_metadata, **reply.additional_kwargs}
+    reason = next((str(metadata[key]) for key in _REASON_KEYS if metadata.get(key)), None)
     for word in STOPPED_AT_LIMIT | _FINISHED:
         if reason and reason == word * (
             len(reason) // len(word)
@@ -65,13 +65,13 @@ def believed(reply: AIMessage) -> tuple[AIMessage, str | None]:
     Returns:
         The reply, a copy if anything is wrong with it; and what of its usage was refused, or None.
     """
-    given, text = getattr(reply, "usage_metadata", None), str(reply.text)
-    usage, refused = given, None
-    if not from_cache(given):
+    reported, text = getattr(reply, "usage_metadata", None), str(reply.text)
+    usage, refused = reported, None
+    if not from_cache(reported):
         wrote = bool(text or reply.tool_calls or reply.invalid_tool_calls)
-        told = completed(given, reply.response_metadata)
-        usage, refused = believable(told, wrote=wrote, chars=len(text))
-    update: dict[str, Any] = {} if usage == given else {"usage_metadata": usage}
+        completed_usage = completed(reported, reply.response_metadata)
+        usage, refused = believable(completed_usage, wrote=wrote, chars=len(text))
+    update: dict[str, Any] = {} if usage == reported else {"usage_metadata": usage}
     if isinstance(reply.content, str) and (whole := whole_characters(text)) != text:
         update["content"] = whole
     return reply.model_copy(update=update) if update else reply, refused
@@ -134,7 +134,7 @@ def _longest(text: str, usage: Any, count: int, limit: int) -> int:
 
 
 def explain_ignored_limit(guidance: Guidance, limit: int | None) -> tuple[str, str] | None:
-    """Say that a teacher has ignored its limit, if it has.
+    """Report that a teacher has ignored its limit, if it has.
 
     Args:
         guidance: What was read of its reply.

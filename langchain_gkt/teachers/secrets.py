@@ -15,12 +15,12 @@ HIDDEN = "[hidden]"
 """What stands in the place of a secret."""
 
 _PRIVATE = ("extra_headers", "extra_body", "extra_query", "default_headers", "default_query")
-# A shorter value, such as "true", tells nothing and would be found in ordinary words.
+# A shorter value, such as "true", reveals nothing and would be found in ordinary words.
 _LEAST = 6
 
 
 def without_secrets(value: Any) -> Any:
-    """Replace what may hold secrets by a digest, so that two values can still be told apart.
+    """Replace what may hold secrets by a digest, so that two values stay distinct.
 
     Args:
         value: Parameters of a model, nested or not.
@@ -39,14 +39,14 @@ def without_secrets(value: Any) -> Any:
 
 
 def secrets_of(teacher: Any) -> set[str]:
-    """Return the texts that must not be told to anybody.
+    """Return the texts that nobody else may see.
 
     Args:
         teacher: A chat model, wrapped or not.
     """
-    found = {text for value in _private_values(teacher) for text in _texts(value)}
-    found |= {text.split(" ", 1)[1] for text in found if text.startswith("Bearer ")}
-    return {text for text in found if len(text) >= _LEAST}
+    texts = {text for value in _private_values(teacher) for text in _texts(value)}
+    texts |= {text.split(" ", 1)[1] for text in texts if text.startswith("Bearer ")}
+    return {text for text in texts if len(text) >= _LEAST}
 
 
 def hide_in_error(error: Exception, secrets: set[str]) -> Exception:
@@ -60,14 +60,14 @@ def hide_in_error(error: Exception, secrets: set[str]) -> Exception:
         The same error.
     """
     seen: set[int] = set()
-    one: BaseException | None = error
-    while secrets and one is not None and id(one) not in seen:
-        seen.add(id(one))
-        one.args = tuple(_hidden(argument, secrets) for argument in one.args)
+    cause: BaseException | None = error
+    while secrets and cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        cause.args = tuple(_hidden(argument, secrets) for argument in cause.args)
         for name in ("message", "body"):
-            if name in getattr(one, "__dict__", ()):
-                setattr(one, name, _hidden(getattr(one, name), secrets))
-        one = one.__cause__ or one.__context__
+            if name in getattr(cause, "__dict__", ()):
+                setattr(cause, name, _hidden(getattr(cause, name), secrets))
+        cause = cause.__cause__ or cause.__context__
     return error
 
 
@@ -103,9 +103,9 @@ class _SecretHider(BaseCallbackHandler):
         self._secrets = secrets
 
     def on_chat_model_start(self, serialized: dict[str, Any], messages: Any, **kwargs: Any) -> None:
-        for given in ((serialized or {}).get("kwargs"), kwargs.get("invocation_params")):
-            if isinstance(given, dict):
-                given.update(without_secrets(given))
+        for params in ((serialized or {}).get("kwargs"), kwargs.get("invocation_params")):
+            if isinstance(params, dict):
+                params.update(without_secrets(params))
 
     def on_llm_error(self, error: BaseException, **kwargs: Any) -> None:
         if isinstance(error, Exception):

@@ -20,13 +20,13 @@ TokenSplitter = Callable[[str], Sequence[str | bytes]]
 """Splits a text into the teacher's tokens; joined they are the text."""
 
 CUT_METHODS = {
-    "logprobs": "exact: the provider told the tokens it wrote (logprobs)",
+    "logprobs": "exact: the provider reported the tokens it wrote (logprobs)",
     "tokenizer": "the teacher's tokenizer, over the whole text: exact where the model writes as "
     "its tokenizer cuts",
     "approximate": "approximate: in proportion to the characters, because neither the provider "
-    "nor a tokenizer told the teacher's tokens",
-    "guessed": "guessed at four characters a token, because the teacher told neither its tokens "
-    "nor how many there were; give teacher_tokenizer=",
+    "nor a tokenizer gave the teacher's tokens",
+    "guessed": "guessed at four characters a token, because the teacher reported neither its "
+    "tokens nor how many there were; give teacher_tokenizer=",
 }
 """How the tokens of a recorded reply were found, in words."""
 

@@ -97,7 +97,7 @@ def _union(earlier: Sequence[Any], tools: Sequence[Any]) -> list[Any]:
         several = next((key for key in _SEVERAL if isinstance(tool, Mapping) and key in tool), None)
         if several is None:
             kept += [] if names & set(_names(tool)) else [tool]
-        elif left := [one for one in tool[several] if not names & set(_names(one))]:
+        elif left := [function for function in tool[several] if not names & set(_names(function))]:
             kept.append({**tool, several: left})
     return [*kept, *tools]
 
@@ -109,10 +109,10 @@ def _names(tool: Any) -> Iterator[str]:
         yield from [str(name)] if name else []
         return
     inner = [value for value in tool.values() if isinstance(value, Mapping) and "name" in value]
-    several = [one for key in _SEVERAL for one in tool.get(key) or ()]
+    several = [function for key in _SEVERAL for function in tool.get(key) or ()]
     if "name" in tool or inner or several:
-        for one in [tool, *inner, *several]:
-            yield from [str(one["name"])] if isinstance(one, Mapping) and "name" in one else []
+        for form in [tool, *inner, *several]:
+            yield from [str(form["name"])] if isinstance(form, Mapping) and "name" in form else []
     elif "type" in tool:
         yield str(tool["type"])
 
@@ -120,7 +120,7 @@ def _names(tool: Any) -> Iterator[str]:
 def is_cut_tool_call(
     reply: AIMessage, limit: int | None, *, tools: Sequence[Mapping[str, Any]]
 ) -> bool:
-    """Say whether a reply's tool call was cut, or may have been cut, by its limit.
+    """Return whether a reply's tool call was cut, or may have been cut, by its limit.
 
     Some servers say ``tool_calls`` of a call that was cut. So its arguments count, too.
 
@@ -185,7 +185,7 @@ def _parted(
     broken = list(reply.invalid_tool_calls)
     calls = [(c["name"], json.dumps(c["args"], default=str), c["id"]) for c in reply.tool_calls]
     if isinstance(reply, AIMessageChunk) and reply.tool_call_chunks:
-        # langchain-core has completed what was cut. Only the text of the arguments tells.
+        # langchain-core has completed what was cut. Only the text of the arguments shows it.
         broken = []
         calls = [(c["name"] or "", c["args"] or "", c["id"]) for c in reply.tool_call_chunks]
     for name, text, call_id in calls:
@@ -215,25 +215,25 @@ def _lacks(arguments: Mapping[str, Any], schema: Mapping[str, Any] | None) -> bo
 
 
 def _lacks_inside(value: Any, schema: Any, root: Mapping[str, Any], depth: int = 0) -> bool:
-    """Say whether an object, or one inside, lacks properties that its schema requires."""
+    """Whether an object, or one inside, lacks properties that its schema requires."""
     if not isinstance(schema, Mapping) or not isinstance(value, Mapping | list):
         return False
     if depth > _MAX_DEPTH:  # a schema may refer to itself
         return False
     lacks = partial(_lacks_inside, root=root, depth=depth + 1)
     if isinstance(reference := schema.get("$ref"), str):
-        found: Any = root
+        target: Any = root
         for name in reference.removeprefix("#").split("/")[1:]:
-            found = found.get(name) if isinstance(found, Mapping) else None
-        return lacks(value, found)
+            target = target.get(name) if isinstance(target, Mapping) else None
+        return lacks(value, target)
     if forms := schema.get("anyOf") or schema.get("oneOf"):
         fitting = [form for form in forms if form.get("type") in ("object", "array", None)]
         return bool(fitting) and all(lacks(value, form) for form in fitting)
     if isinstance(value, list):
-        return any(lacks(one, schema.get("items")) for one in value)
+        return any(lacks(item, schema.get("items")) for item in value)
     inner = schema.get("properties") or {}
     missing = any(name not in value for name in schema.get("required") or ())
-    return missing or any(lacks(one, inner.get(name)) for name, one in value.items())
+    return missing or any(lacks(item, inner.get(name)) for name, item in value.items())
 
 
 def _function(tool: Mapping[str, Any]) -> Mapping[str, Any]:

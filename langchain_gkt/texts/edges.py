@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-# Scripts that set no blanks between words: most of their characters may end a word.
+# Scripts without spaces between words: most of their characters may end a word.
 _UNSPACED = (
     "\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef"  # CJK
     "\u0e01-\u0e3a\u0e45-\u0e5b"  # Thai, without the vowels that come before their consonant
@@ -25,7 +25,7 @@ _ATTACHED = (
     "\U0001f1e6-\U0001f1ff\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f\U000e0100-\U000e01ef"
 )
 WORD_EDGE = rf"(?=\s)|(?<=[{_UNSPACED}])(?=[^{_ATTACHED}])"
-"""Where a text may be cut, as a regular expression: before a blank, or in scripts without them."""
+"""Where a text may be cut, as a pattern: before whitespace, or between unspaced characters."""
 _WHOLE_WORDS = re.compile(rf"\s*\S.*(?:{WORD_EDGE})\s*", re.DOTALL)
 _SENTENCE_END = r"[.!?][\"')\]]*(?=\s)|[。！？]"  # noqa: RUF001
 _WHOLE_SENTENCES = re.compile(rf"\s*\S.*(?:{_SENTENCE_END}|\n)\s*", re.DOTALL)
@@ -46,7 +46,9 @@ _TWINS = ("$$", "```")
 
 
 def whole_words(text: str) -> str | None:
-    """Return a text up to its last whole word, with the blanks behind it, which say it is whole.
+    """Return a text up to its last whole word, with the whitespace behind it.
+
+    The whitespace shows that the word is whole.
 
     Args:
         text: The text so far.
@@ -54,8 +56,8 @@ def whole_words(text: str) -> str | None:
     Returns:
         The beginning. None if there is no edge of a word.
     """
-    found = _WHOLE_WORDS.match(text)
-    return found[0] if found else None
+    match = _WHOLE_WORDS.match(text)
+    return match[0] if match else None
 
 
 def whole_sentences(text: str) -> str | None:
@@ -67,8 +69,8 @@ def whole_sentences(text: str) -> str | None:
     Returns:
         The beginning. None if no sentence is complete.
     """
-    found = _WHOLE_SENTENCES.match(text)
-    return found[0] if found else None
+    match = _WHOLE_SENTENCES.match(text)
+    return match[0] if match else None
 
 
 def whole_steps(text: str) -> str | None:
@@ -85,7 +87,7 @@ def whole_steps(text: str) -> str | None:
     Returns:
         The beginning with the space behind it. None if no step is complete.
     """
-    ends = [found.end() for found in _STEP_END.finditer(text) if _ends_step(text, found)]
+    ends = [match.end() for match in _STEP_END.finditer(text) if _ends_step(text, match)]
     if not ends:
         return None
     rest = text[ends[-1] :]
@@ -99,18 +101,18 @@ def sentences(text: str) -> list[str]:
         text: The whole text.
 
     Returns:
-        The sentences, without the blanks around them.
+        The sentences, without the whitespace around them.
     """
-    return [one for one in map(str.strip, re.split(r"(?<=[.!?])\s+|\n+", text)) if one]
+    return [part for part in map(str.strip, re.split(r"(?<=[.!?])\s+|\n+", text)) if part]
 
 
-def _ends_step(text: str, found: re.Match[str]) -> bool:
-    before = text[: found.end()]
+def _ends_step(text: str, match: re.Match[str]) -> bool:
+    before = text[: match.end()]
     if any(before.count(opens) > before.count(closes) for opens, closes in _OPEN_CLOSE):
         return False
     if any(before.count(twin) % 2 for twin in _TWINS):
         return False
     line = before.removesuffix("\n").rpartition("\n")[2]
-    if found[0] == "\n":
+    if match[0] == "\n":
         return not _NO_STEP_LINE.fullmatch(line)
     return not _NO_END.search(line)

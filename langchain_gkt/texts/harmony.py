@@ -24,7 +24,7 @@ def is_harmony(template: str) -> bool:
 
 
 def to_final(header: str) -> tuple[int, str]:
-    """Say how a prompt's end becomes the header of the final channel.
+    """Return how a prompt's end becomes the header of the final channel.
 
     Args:
         header: The end of a prompt, from its last message on.
@@ -66,18 +66,18 @@ class HarmonyFilter:
         shown = ""
         while True:
             marks = (MESSAGE,) if self._head is not None else _ENDS
-            found = min((m for m in marks if m in self._held), key=self._held.find, default=None)
-            if found is None:
+            mark = min((m for m in marks if m in self._held), key=self._held.find, default=None)
+            if mark is None:
                 size = len(self._held) - _partial(self._held, marks)
                 part, self._held = self._held[:size], self._held[size:]
                 return shown + self._take(part)
-            part, _, self._held = self._held.partition(found)
+            part, _, self._held = self._held.partition(mark)
             shown += self._take(part)
             if self._head is not None:
                 self._open(self._head)
             else:
                 self._close()
-                self._head = CHANNEL if found == CHANNEL else ""
+                self._head = CHANNEL if mark == CHANNEL else ""
 
     def finish(self) -> str:
         """End the text; see `ReasoningFilter.finish`."""
@@ -117,8 +117,8 @@ class HarmonyFilter:
 
 
 def _channel(head: str) -> str | None:
-    found = re.search(rf"{re.escape(CHANNEL)}\s*(\w+)", head)
-    return found[1].lower() if found else None
+    match = re.search(rf"{re.escape(CHANNEL)}\s*(\w+)", head)
+    return match[1].lower() if match else None
 
 
 def _partial(text: str, marks: tuple[str, ...]) -> int:

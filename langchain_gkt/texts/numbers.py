@@ -3,7 +3,7 @@
 An answer is *stated* if the text says so ("The answer is 18.", "#### 18", "Answer: 18"): the
 first statement counts, else the last number. How numbers are read:
 
-- "1,234", "1,00,000" and "1 234" with a no-break or thin blank are one number. "3,15" and
+- "1,234", "1,00,000" and "1 234" with a no-break or thin space are one number. "3,15" and
   "3, 15" are two. So "1,500" is fifteen hundred, and the European decimal "1,5" is 1 and 5.
 - A minus is a sign only directly before a number ("is -5", "-$5", "$-5") and not after another
   number or a letter: "16-3" is 16 and 3.
@@ -46,7 +46,7 @@ _MARKS = str.maketrans("", "", " ,\u00a0\u2009\u202f")
 _OPERAND = re.compile(r"(?:[A-Za-z0-9)\]%\u2212\u2013-]|[0-9%][$€£¥₹]?[ \t\u00a0]*)\Z")
 _OVER = re.compile(r"\s?/\s?([0-9]{1,9})(?!\s?[/0-9]|[.,][0-9])")
 _MIXED = re.compile(r"(?:\s+and)?\s+([0-9]{1,9})\s?/\s?([0-9]{1,9})(?![/0-9])")
-_BLANK_GROUPS = re.compile(r"(?: [0-9]{3})+(?!\s?[-/0-9]|[.,][0-9])")
+_SPACE_GROUPS = re.compile(r"(?: [0-9]{3})+(?!\s?[-/0-9]|[.,][0-9])")
 _SUM = re.compile(  # what follows the first number of a sum
     r"[ \t]*(?:[%$€£]|[A-Za-z]+[ \t]+){0,2}[ \t]*"
     r"(?:[-+*/×÷x^\u2212\u2013]|\b(?:of|times|plus|minus|(?:divided|multiplied) by)\b)"  # noqa: RUF001
@@ -63,23 +63,23 @@ _RESULT_END = re.compile(  # the rest of a last sentence that only says what was
 )
 
 
-def _value(text: str, found: re.Match[str]) -> Decimal:
-    at, dashes = found.start(), found["lead"].translate(_MINUS).count("-")
+def _value(text: str, match: re.Match[str]) -> Decimal:
+    at, dashes = match.start(), match["lead"].translate(_MINUS).count("-")
     negative = dashes == 1 and not _OPERAND.search(text, max(0, at - 8), at)
-    digits = (found["whole"] or "").translate(_MARKS) + (found["part"] or found["bare_part"] or "")
-    return Decimal(("-" if negative else "") + digits + (found["power"] or "").translate(_MINUS))
+    digits = (match["whole"] or "").translate(_MARKS) + (match["part"] or match["bare_part"] or "")
+    return Decimal(("-" if negative else "") + digits + (match["power"] or "").translate(_MINUS))
 
 
-def _stated_value(text: str, found: re.Match[str]) -> Decimal:
+def _stated_value(text: str, match: re.Match[str]) -> Decimal:
     """Return the number, with the fraction or the groups of thousands after it."""
-    value, end = _value(text, found), found.end()
-    whole = end == found.end("whole")  # no decimals
+    value, end = _value(text, match), match.end()
+    whole = end == match.end("whole")  # no decimals
     if whole and (mixed := _MIXED.match(text, end)) and int(mixed[1]) < int(mixed[2]):
         part = Decimal(mixed[1]) / Decimal(mixed[2])
         return value - part if value < 0 else value + part
     if (over := _OVER.match(text, end)) and int(over[1]):
         return value / Decimal(over[1])
-    if whole and len(found["whole"]) < 4 and (groups := _BLANK_GROUPS.match(text, end)):
+    if whole and len(match["whole"]) < 4 and (groups := _SPACE_GROUPS.match(text, end)):
         return Decimal(f"{value}{groups[0].replace(' ', '')}")
     return value
 
@@ -121,8 +121,8 @@ def _stated_number(text: str) -> Decimal | None:
         sentence, first = text[start:end], _NUMBER.match(text, start)
         if first and _ALONE.fullmatch(text, first.end(), end):
             return _stated_value(text, first)
-        said = {_value(sentence, found) for found in _NUMBER.finditer(sentence)}
-        if not _NUMBER.search(text, end) and ("=" in sentence or len(said) == 1):
+        values = {_value(sentence, match) for match in _NUMBER.finditer(sentence)}
+        if not _NUMBER.search(text, end) and ("=" in sentence or len(values) == 1):
             return _number_of(sentence)
     return None
 
@@ -132,13 +132,13 @@ def _last_number(text: str, how: str) -> Decimal | None:
         result = _NUMBER.match(text, equals.end())
         if result and _RESULT_END.match(text, result.end()):
             return _value(text, result)
-    return next(reversed([_value(text, found) for found in _NUMBER.finditer(text)]), None)
+    return next(reversed([_value(text, match) for match in _NUMBER.finditer(text)]), None)
 
 
 def numbers_in(text: str) -> list[Decimal]:
     """Return every number of a text, in order; a fraction is two."""
     text = plain_text(text)
-    return [_value(text, found) for found in _NUMBER.finditer(text)]
+    return [_value(text, match) for match in _NUMBER.finditer(text)]
 
 
 def extract_number(text: str, how: ExtractionRule = "answer") -> Decimal | None:
@@ -169,12 +169,12 @@ def exact_number(gold: str | int | float | Decimal) -> Decimal:
 
 
 def number_matches(answer_text: str, gold: str | int | float | Decimal) -> bool:
-    """Say whether an answer gives exactly the right number, as `exact_number` reads it."""
+    """Return whether an answer gives exactly the right number, as `exact_number` reads it."""
     return extract_number(answer_text) == exact_number(gold)
 
 
 def states_number(guidance: str, gold: str | int | float | Decimal, question: str = "") -> bool:
-    """Say whether a guidance states the right number or names it while the question does not."""
+    """Return whether a guidance states the right number or names it while the question does not."""
     value = exact_number(gold)
     mentioned = value in numbers_in(guidance) and value not in numbers_in(question)
     return mentioned or extract_number(guidance, "strict") == value

@@ -51,9 +51,9 @@ _LAST = re.compile(r"(?:^\W*|\b(?i:answer|ans|option|choice)\W+)([A-Z])\W*$")  #
 def _held(text: str) -> list[str]:
     """Return the letters in brackets, in order, in capitals."""
     letters = []
-    for found in _HELD.finditer(text):
-        if found[1] or not re.search(r"\([^()\n]*$", text[: found.start()][-80:]):
-            letters.append((found[1] or found[2]).upper())
+    for match in _HELD.finditer(text):
+        if match[1] or not re.search(r"\([^()\n]*$", text[: match.start()][-80:]):
+            letters.append((match[1] or match[2]).upper())
     return letters
 
 
@@ -61,24 +61,24 @@ def _standing(text: str) -> list[str]:
     """Return the capitals that stand alone and are no article, unit, grade or initial."""
     letters = []
     inside = {at for name in _NAME.finditer(text) for at in range(name.start(), name.end() - 1)}
-    for found in _STANDING.finditer(text):
-        before = text[max(0, found.start() - 12) : found.start()]
-        article = found[1] in "AI" and _ARTICLE.match(text, found.end())
-        other = article or found.start() in inside or _UNIT.search(before)
+    for match in _STANDING.finditer(text):
+        before = text[max(0, match.start() - 12) : match.start()]
+        article = match[1] in "AI" and _ARTICLE.match(text, match.end())
+        other = article or match.start() in inside or _UNIT.search(before)
         if not other or _PICKED.search(before):
-            letters.append(found[1])
+            letters.append(match[1])
     return letters
 
 
 def _letter_at(text: str, start: int, trigger: str) -> str | None:
     """Return the letter right after a trigger; "" if there are two."""
-    if (found := _LETTER.match(text, start)) is None:
+    if (match := _LETTER.match(text, start)) is None:
         return None
-    article = found["alone"] == "A" and _ARTICLE.match(text, found.end("alone"))
+    article = match["alone"] == "A" and _ARTICLE.match(text, match.end("alone"))
     if article and re.search(r"[:\n]", trigger):  # the "A" of a new sentence
         return None
-    letter = found["held"] or found["closed"] or found["alone"] or found["small"]
-    return "" if found["more"] else letter.upper()
+    letter = match["held"] or match["closed"] or match["alone"] or match["small"]
+    return "" if match["more"] else letter.upper()
 
 
 def _stated_option(text: str, options: str) -> str | None:
@@ -134,18 +134,18 @@ def exact_option(gold: str) -> str:
     Raises:
         ValueError: If it is no letter from A to E.
     """
-    if (found := re.fullmatch(r"\s*\(?\s*([A-Ea-e])\s*[).:]?\s*", gold)) is None:
+    if (match := re.fullmatch(r"\s*\(?\s*([A-Ea-e])\s*[).:]?\s*", gold)) is None:
         raise ValueError(f"gold must be a letter from A to E, as 'E' or '(E)', not {gold!r}")
-    return found[1].upper()
+    return match[1].upper()
 
 
 def option_matches(answer_text: str, gold: str) -> bool:
-    """Say whether an answer picks the right option, as `exact_option` reads it."""
+    """Return whether an answer picks the right option, as `exact_option` reads it."""
     return extract_option(answer_text) == exact_option(gold)
 
 
 def states_option(guidance: str, gold: str, choices: Mapping[str, str]) -> bool:
-    """Say whether a guidance gives the right option away.
+    """Return whether a guidance gives the right option away.
 
     It does if it states the letter, or brackets it without listing all letters, or names the
     right choice's text as whole words and no other's. A text inside a longer named one ("store"

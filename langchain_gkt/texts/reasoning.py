@@ -52,14 +52,14 @@ def _pairs(text: str, *, source: str = "") -> list[tuple[int, Tags]]:
         text: The text.
         source: The chat template: a tag that it closes may have any name but a speaker's.
     """
-    found: dict[int, tuple[int, Tags]] = {}
+    openings: dict[int, tuple[int, Tags]] = {}
     for form, end in _FORMS:
         for match in form.finditer(text):
             tags, name = (match[0], end.format(match[1])), match[1]
             named = tags[1] in source and not _SPEAKERS.fullmatch(name)
-            if (_REASONS.search(name) or named) and match.start() not in found:
-                found[match.start()] = (match.end(), tags)
-    return [found[start] for start in sorted(found)]
+            if (_REASONS.search(name) or named) and match.start() not in openings:
+                openings[match.start()] = (match.end(), tags)
+    return [openings[start] for start in sorted(openings)]
 
 
 def _search(tag: str, text: str) -> re.Match[str] | None:
@@ -101,10 +101,10 @@ def open_tags(header: str, marks: Iterable[str] = (), source: str = "") -> Tags 
     """
     marks = list(marks)
     for opened, closed in TAGS:
-        found = [*re.finditer(re.escape(opened), header, re.IGNORECASE)]
-        rest = header[found[-1].end() :] if found else ""
-        if found and not _search(closed, rest) and not any(mark in rest for mark in marks):
-            opening = found[-1][0]
+        matches = [*re.finditer(re.escape(opened), header, re.IGNORECASE)]
+        rest = header[matches[-1].end() :] if matches else ""
+        if matches and not _search(closed, rest) and not any(mark in rest for mark in marks):
+            opening = matches[-1][0]
             if opening == opened:
                 return opened, closed
             shouted = closed.upper() if opening.isupper() else closed
@@ -135,8 +135,8 @@ def answer_in(text: str, *, has_begun: bool = False) -> str:
         text: The answer, whose end is not held back.
         has_begun: Whether it continues a beginning.
     """
-    found = ReasoningFilter(has_begun=has_begun)
-    return found.feed(text if has_begun else text[_closed_at(text) :]) + found.finish()
+    reader = ReasoningFilter(has_begun=has_begun)
+    return reader.feed(text if has_begun else text[_closed_at(text) :]) + reader.finish()
 
 
 def _closed_at(text: str) -> int:
@@ -200,8 +200,8 @@ class ReasoningFilter:
                     return ""
                 self.reasoning += self._held[: end.end()]
                 self._inside, self._held, self._trims = None, self._held[end.end() :], True
-            elif found := _beginning(self._held):
-                size, self._inside = found
+            elif opening := _beginning(self._held):
+                size, self._inside = opening
                 self.reasoning += self._held[:size]
                 self._held, self._trims = self._held[size:], True
             elif _may_begin(self._held):
@@ -245,7 +245,7 @@ def _beginning(text: str) -> tuple[int, Tags | None] | None:
     ]
     if not fitting:
         return None
-    size, tags = max(fitting, key=lambda one: one[0])
+    size, tags = max(fitting, key=lambda pair: pair[0])
     return len(text) - len(text.lstrip()) + size, tags
 
 

@@ -74,7 +74,7 @@ def extract(
         text: The answer as a model wrote it.
         how: The rule.
         stated: Returns the first stated answer of a text, or None.
-        last: Returns the last number or option of a text, or None. It is told the rule.
+        last: Returns the last number or option of a text, or None. It also takes the rule.
 
     Raises:
         ValueError: If the rule is unknown.
@@ -84,8 +84,8 @@ def extract(
     if how == "flexible":
         return last(plain_text(text), how)
     turn = plain_text(_NEXT_TURN.split(text, maxsplit=1)[0])  # what a base model runs on into
-    if (found := stated(turn)) is not None:
-        return found
+    if (answer := stated(turn)) is not None:
+        return answer
     return stated(plain_text(text)) if how == "strict" else last(turn, how)
 
 
@@ -93,7 +93,7 @@ def find_statements(
     text: str, trigger: re.Pattern[str] = _STATEMENT
 ) -> Iterator[tuple[str, int, int]]:
     """Yield each trigger, and where the sentence after it begins and ends."""
-    for found in trigger.finditer(text):
-        sentence = _SENTENCE.match(text, found.end())
+    for match in trigger.finditer(text):
+        sentence = _SENTENCE.match(text, match.end())
         if sentence and not sentence[0].startswith("not "):
-            yield found[0], *sentence.span()
+            yield match[0], *sentence.span()

@@ -29,8 +29,8 @@ def before_stop(text: str, stop: Sequence[str] | None) -> str:
         The text up to the first stop string. If there is none, the text without an ending
         that may grow into one.
     """
-    if (found := find_stop(text, stop)) is not None:
-        return text[:found]
+    if (position := find_stop(text, stop)) is not None:
+        return text[:position]
     beginnings = (end[:size] for end in stop or () for size in range(1, len(end)))
     return text[: len(text) - max((len(b) for b in beginnings if text.endswith(b)), default=0)]
 

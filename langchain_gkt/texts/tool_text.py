@@ -76,16 +76,16 @@ def written_calls(text: str) -> list[dict[str, Any]] | None:
         for one that begins a call which cannot be read.
     """
     if OPEN in text:
-        found = [_calls_of(body) for body in _TAGGED.findall(text)]
-        return [call for calls in found if calls for call in calls] if all(found) else None
+        groups = [_calls_of(body) for body in _TAGGED.findall(text)]
+        return [call for group in groups if group for call in group] if all(groups) else None
     whole = text.strip()
     bodies = _FENCED_JSON.findall(text) or ([whole] if whole[:1] in ("{", "[") else [])
     calls: list[dict[str, Any]] = []
     for body in bodies:
-        found_here = _calls_of(body)
-        if found_here is None and '"name"' in body:
+        body_calls = _calls_of(body)
+        if body_calls is None and '"name"' in body:
             return None
-        calls += found_here or []
+        calls += body_calls or []
     return calls
 
 

@@ -1,1 +1,1 @@
-"""What the runs of the models and of the chain are told, and what they tell."""
+"""What the runs of the models and of the chain report, and to which handlers."""

@@ -91,7 +91,7 @@ def hides_child_runs(arguments: Mapping[str, Any]) -> bool:
 
 
 def hide_usage(run: BaseRunManager | None, arguments: Mapping[str, Any]) -> BaseRunManager | None:
-    """Have the listeners of the chain's run count no token that its models' runs tell of.
+    """Have the listeners of the chain's run count no token that its models' runs report.
 
     Args:
         run: The chain's run, before its end. None if nobody listens.
@@ -137,7 +137,7 @@ def child_config(
         hide_child_runs: Whether only handlers that follow runs hear the child: tracers, event
             streams, and those with a true attribute ``gkt_children``. LangChain's standard tests
             want any other handler to see one chat model start per structured answer. Handlers that
-            show tokens never hear it: the chain's run tells them of each token once.
+            show tokens never hear it: the chain's run reports each token to them once.
 
     Returns:
         A config for the child's ``invoke``, ``stream`` or their asynchronous twins.
@@ -196,7 +196,7 @@ def _follows_runs(handler: BaseCallbackHandler) -> bool:
 
 @cache
 def _shows_tokens(kind: Any) -> bool:
-    """Whether a handler takes tokens, and cannot tell whose: it would take each one twice."""
+    """Whether a handler takes tokens, and cannot know whose: it would take each one twice."""
     if not any(_overrides(kind, name) for name in _TOKENS):
         return False
     # One that asks where a run starts for its parent sorts runs into a tree.

@@ -1,4 +1,4 @@
-"""LangSmith's tracers, told what the models' runs cost."""
+"""LangSmith's tracers, with the costs of the models' runs."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ class PricedTracer(LangChainTracer):
         return super().on_llm_error(error, run_id=run_id, response=response, **kwargs)
 
     def _priced(self, response: Any, run_id: UUID, error: BaseException | None) -> Any:
-        found = [one.end_run(run_id, response, error) for one in self._observers]
-        costs: Mapping[str, float] = next(filter(None, found), {})
+        all_costs = [observer.end_run(run_id, response, error) for observer in self._observers]
+        costs: Mapping[str, float] = next(filter(None, all_costs), {})
         if not isinstance(response, LLMResult):
             return response
 
         def usage_of(message: AIMessage) -> Mapping[str, Any]:
-            given: Mapping[str, Any] = message.usage_metadata or {}
-            return CACHED if from_cache(given) else {**given, **costs}
+            usage: Mapping[str, Any] = message.usage_metadata or {}
+            return CACHED if from_cache(usage) else {**usage, **costs}
 
         generations = [[*row] for row in response.generations]
         priced = response.model_copy(update={"generations": generations})

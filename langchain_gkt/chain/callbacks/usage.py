@@ -91,7 +91,7 @@ def prompt_share(messages: Sequence[BaseMessage], prompt: PreparedPrompt) -> flo
     """
     if list(prompt.messages) == list(messages):
         return None
-    whole, own = (count_tokens_approximately(found) for found in (messages, prompt.messages))
+    whole, own = (count_tokens_approximately(turns) for turns in (messages, prompt.messages))
     return own / max(1, whole)
 
 

@@ -177,7 +177,7 @@ def _rebuilt(kind: type[CircuitBreaker], failures: int, seconds: float) -> Circu
 
 
 def is_outage(error: Exception) -> bool:
-    """Say whether an error tells that a teacher is out of order for everybody.
+    """Whether an error means that a teacher is out of order for everybody.
 
     Args:
         error: What a call of it raised.
@@ -188,8 +188,8 @@ def is_outage(error: Exception) -> bool:
     if isinstance(error, BudgetExceeded | ConfigurationError) or is_refusal(error):
         return False
     response = getattr(error, "response", None)
-    found = getattr(error, "status", None) or getattr(error, "status_code", None)
-    status = found or getattr(response, "status_code", None)
+    own_status = getattr(error, "status", None) or getattr(error, "status_code", None)
+    status = own_status or getattr(response, "status_code", None)
     return not isinstance(status, int) or status >= 500 or status in _OUTAGES
 
 
@@ -197,7 +197,7 @@ def is_outage(error: Exception) -> bool:
 def guarded(
     breaker: CircuitBreaker | None, models: list[Any], config: RunnableConfig
 ) -> Iterator[None]:
-    """Have a breaker decide about a call of a teacher, and tell observers of the breaker.
+    """Have a breaker decide about a call of a teacher, and report the breaker to observers.
 
     Args:
         breaker: The breaker, or None to let every call be made.

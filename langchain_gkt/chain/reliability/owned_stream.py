@@ -18,19 +18,19 @@ class _Unregistered(Generic[T]):
 
     def __await__(self) -> Generator[Any, Any, T]:
         steps = _unregistered(lambda: self._begin().__await__())
-        given, thrown = None, None
+        value, thrown = None, None
         while True:
             try:
                 if thrown is None:
-                    step = _unregistered(partial(steps.send, given))
+                    step = _unregistered(partial(steps.send, value))
                 else:
                     step = _unregistered(partial(steps.throw, thrown))
             except StopIteration as end:
                 return end.value  # type: ignore[no-any-return]
             try:
-                given, thrown = (yield step), None
+                value, thrown = (yield step), None
             except BaseException as error:  # noqa: BLE001  it is the inner one's to handle
-                given, thrown = None, error
+                value, thrown = None, error
 
 
 def _unregistered(work: Callable[[], Any]) -> Any:

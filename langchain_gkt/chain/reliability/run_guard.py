@@ -1,7 +1,7 @@
-"""Ends the runs of a model that nobody waits for any more, and keeps it from telling of them.
+"""Ends the runs of a model that nobody waits for any more, and keeps it from reporting them.
 
 A model that is abandoned in a thread goes on for a while. Its runs are ended, for every handler,
-when it is abandoned. What it tells later is heard by nobody, and stops it.
+when it is abandoned. What it reports later is heard by nobody, and stops it.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ class RunGuard(BaseCallbackHandler):
         """
         manager = get_callback_manager_for_config(config).copy()
         heard = CallbackManager.configure(manager)
-        for one in _models(model):
-            heard = CallbackManager.configure(heard, one.callbacks)
+        for inner_model in _models(model):
+            heard = CallbackManager.configure(heard, inner_model.callbacks)
         self._handlers = heard.handlers
         manager.handlers = [self, *manager.handlers]
         manager.inheritable_handlers = [self, *manager.inheritable_handlers]
@@ -101,7 +101,7 @@ class RunGuard(BaseCallbackHandler):
             self._abandoned = True
 
     def end_runs(self, error: BaseException, chunks: Sequence[Any] = ()) -> None:
-        """Abandon the model, and tell every handler that its open runs failed.
+        """Abandon the model, and report to every handler that its open runs failed.
 
         Args:
             error: What they failed with.
@@ -193,11 +193,11 @@ def _models(model: Runnable[Any, Any]) -> list[Any]:
 
 
 def _partial(chunks: Sequence[Any]) -> dict[str, Any]:
-    """Return what a handler is told of a reply that was cut, as langchain-core tells it."""
-    found = [chunk for chunk in chunks if isinstance(chunk, AIMessageChunk)]
-    if not found:
+    """Return what langchain-core reports to a handler of a reply that was cut."""
+    message_chunks = [chunk for chunk in chunks if isinstance(chunk, AIMessageChunk)]
+    if not message_chunks:
         return {"response": LLMResult(generations=[])}
-    whole = found[0]
-    for chunk in found[1:]:
+    whole = message_chunks[0]
+    for chunk in message_chunks[1:]:
         whole = whole + chunk
     return {"response": LLMResult(generations=[[ChatGenerationChunk(message=whole)]])}

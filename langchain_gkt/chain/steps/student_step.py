@@ -120,7 +120,7 @@ class StudentStep:
         if settings.is_text_turn or not settings.tools or not self.student.knows_tools:
             return None
         reserved = settings.policy.teacher_tools
-        return [one for one in settings.tools if not {*tool_names([one])} & {*reserved}] or None
+        return [tool for tool in settings.tools if not {*tool_names([tool])} & {*reserved}] or None
 
     @property
     def tools_behind_teacher(self) -> Sequence[dict[str, Any]] | None:
@@ -391,5 +391,5 @@ class StudentStep:
             yield text_chunk(new, block)
 
     def _repeated(self, begun: str) -> RepeatedWhitespace:
-        blank = "" if self.student.continues_whitespace else begun[len(begun.rstrip()) :]
-        return RepeatedWhitespace(blank)
+        whitespace = "" if self.student.continues_whitespace else begun[len(begun.rstrip()) :]
+        return RepeatedWhitespace(whitespace)

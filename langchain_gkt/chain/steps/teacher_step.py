@@ -129,9 +129,9 @@ class TeacherStep:
         tools = settings.teacher_tools
         names = tool_names(tools)
         if call.streams:
-            chunk, reply, told = reply, None, []
+            chunk, reply, usages = reply, None, []
             while chunk is not None:
-                told.append(getattr(chunk, "usage_metadata", None))
+                usages.append(getattr(chunk, "usage_metadata", None))
                 reply = chunk if reply is None else reply + chunk
                 # What comes before a tool call keeps its place in front of the text.
                 text = leading_text(reply) if tools else str(reply.text)
@@ -142,7 +142,7 @@ class TeacherStep:
                 if new and not may_be_call(text, names):  # a call is no text to show
                     yield from outcome.show(new, reply if tools else None)
                 chunk = yield NEXT_CHUNK
-            if reply is not None and (usage := repeated(told)):
+            if reply is not None and (usage := repeated(usages)):
                 reply = reply.model_copy(update={"usage_metadata": usage})
         reply = received(self.settings, reply, "teacher")
         outcome.count(reply)

@@ -71,7 +71,7 @@ class Answer:
         """
         usages = [reply.usage_metadata for reply in replies if reply.usage_metadata]
         if not self.draft_prompt_tokens:  # later ones may have guidance in their prompts
-            self.draft_prompt_tokens = max((one["input_tokens"] for one in usages), default=0)
+            self.draft_prompt_tokens = max((usage["input_tokens"] for usage in usages), default=0)
         for usage in usages:
             self.other_usage = add_usage(self.other_usage, usage)
 

@@ -83,8 +83,8 @@ class ChatAnswer:
 
 def finish_reason(message: AIMessage) -> str:
     """Return why an answer ended, in OpenAI's words."""
-    found = str(message.response_metadata.get("finish_reason") or "stop").lower()
-    reason = _REASONS.get(found, found)
+    reported = str(message.response_metadata.get("finish_reason") or "stop").lower()
+    reason = _REASONS.get(reported, reported)
     called = message.tool_calls or message.invalid_tool_calls
     return "tool_calls" if called and reason == "stop" else reason
 

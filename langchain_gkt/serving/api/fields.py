@@ -37,11 +37,11 @@ def check_values(value: Any) -> None:
     """
     level = [value]
     for _ in range(_MOST_LEVELS):
-        if any(isinstance(one, float) and not math.isfinite(one) for one in level):
+        if any(isinstance(item, float) and not math.isfinite(item) for item in level):
             raise ValueError("NaN and Infinity are no JSON; send null or a number")
-        inner = (one.values() if isinstance(one, dict) else one for one in level
-                 if isinstance(one, dict | list))  # fmt: skip
-        level = [one for values in inner for one in values]
+        inner = (item.values() if isinstance(item, dict) else item for item in level
+                 if isinstance(item, dict | list))  # fmt: skip
+        level = [item for values in inner for item in values]
         if not level:
             return
     raise ValueError(f"the body is nested too deeply; {_MOST_LEVELS} levels are read")

@@ -32,11 +32,11 @@ def as_langchain(messages: Sequence[Mapping[str, Any]]) -> list[BaseMessage]:
     )
 
 
-def check_message(given: Mapping[str, Any], place: str) -> dict[str, Any]:
+def check_message(raw: Mapping[str, Any], place: str) -> dict[str, Any]:
     """Check one message.
 
     Args:
-        given: The message as the API spells it.
+        raw: The message as the API spells it.
         place: What an error calls it.
 
     Returns:
@@ -45,7 +45,7 @@ def check_message(given: Mapping[str, Any], place: str) -> dict[str, Any]:
     Raises:
         FieldError: As for `as_langchain`.
     """
-    message = without_nulls(dict(given))
+    message = without_nulls(dict(raw))
     role = message.get("role")
     if role not in _ROLES:
         raise FieldError(f"{place}.role", f" must be one of {', '.join(_ROLES)}, not {role!r}")
@@ -121,15 +121,15 @@ def _tool_calls(calls: Any, place: str) -> list[dict[str, Any]]:
 def _parsed(arguments: str, place: str) -> Any:
     try:
         # A call without arguments has an empty text with some clients, and null with others.
-        found = json.loads(arguments, strict=False) if arguments.strip() else None
-        check_values(found)
+        value = json.loads(arguments, strict=False) if arguments.strip() else None
+        check_values(value)
     except (ValueError, RecursionError) as error:
         why = str(error) if isinstance(error, ValueError) else "it is nested too deeply"
         raise FieldError(
             place,
             f" is no JSON: {why}; send the arguments whole, or leave this call and its result out",
         ) from error
-    return {} if found is None else found
+    return {} if value is None else value
 
 
 def _text(value: Any, place: str) -> str:

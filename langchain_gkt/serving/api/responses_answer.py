@@ -93,10 +93,10 @@ class ResponsesAnswer:
 
     def fail(self, error: Mapping[str, Any]) -> Iterator[str]:
         """Yield the events that end a stream early."""
-        says = error["error"]
-        fields = {name: says[name] for name in ("code", "message", "param")}
+        details = error["error"]
+        fields = {name: details[name] for name in ("code", "message", "param")}
         yield self._event("error", **fields)
-        why = {"code": "server_error", "message": says["message"]}
+        why = {"code": "server_error", "message": details["message"]}
         failed = {**self._base, "status": "failed", "error": why, "output": self._output}
         yield self._event("response.failed", response=failed)
 

@@ -104,14 +104,14 @@ class CompletionRequest(BaseModel):
         if not isinstance(values, dict):
             return values
         check_values(values)
-        given = {name: value for name, value in values.items() if value is not None}
+        fields = {name: value for name, value in values.items() if value is not None}
         for name, fix in cls.refused.items():
-            if given.pop(name, None):  # 0, false and {} ask for nothing
+            if fields.pop(name, None):  # 0, false and {} ask for nothing
                 raise FieldError(name, f": {fix}")
-        refuse_unknown_fields(given, (*cls.model_fields, *cls.no_effect))
-        if given.get("modalities", ["text"]) != ["text"]:
+        refuse_unknown_fields(fields, (*cls.model_fields, *cls.no_effect))
+        if fields.get("modalities", ["text"]) != ["text"]:
             raise FieldError("modalities", ': answers are text; leave it out, or send ["text"]')
-        return {name: value for name, value in given.items() if name not in cls.no_effect}
+        return {name: value for name, value in fields.items() if name not in cls.no_effect}
 
     @field_validator("tools")
     @classmethod

@@ -147,19 +147,19 @@ class RemoteBackend(Backend, Protocol):
         ...
 
 
-def refuse_unsupported(backend: Backend, feature: Feature, given: object) -> None:
+def refuse_unsupported(backend: Backend, feature: Feature, value: object) -> None:
     """Refuse what a call asks for if its engine cannot do it.
 
     Args:
         backend: The student's engine.
         feature: What the call asks for.
-        given: The value of the field, for the message.
+        value: The value of the field, for the message.
 
     Raises:
         ValueError: If the engine cannot. It says why and what to do instead.
     """
     if feature in backend.unsupported:
-        asked = "" if given is None else f"={given!r}"
+        asked = "" if value is None else f"={value!r}"
         raise ValueError(
             f"{feature}{asked} is not supported by a student with backend={backend.name!r}: "
             f"{backend.unsupported[feature]}"

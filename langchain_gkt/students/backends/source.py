@@ -72,8 +72,8 @@ class ModelSource:
             student: The `HuggingFaceStudent`.
         """
         config = {name: getattr(student, name) for name in EngineConfig.model_fields}
-        given = {name: getattr(student, name) for name in _GIVEN}
-        return cls(**given, config=EngineConfig(**config))
+        fields = {name: getattr(student, name) for name in _GIVEN}
+        return cls(**fields, config=EngineConfig(**config))
 
 
 def refuse_device_map(source: ModelSource, engine: str) -> None:

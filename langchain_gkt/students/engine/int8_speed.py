@@ -32,7 +32,7 @@ def layer_seconds(model: Any) -> dict[int, float] | None:
 
     Returns:
         Seconds for each number of rows in `ROWS`, the best of a few passes. None of a model too
-        small to tell.
+        small to measure.
     """
     layers, weights = [], 0
     for layer in model.modules():
@@ -44,13 +44,13 @@ def layer_seconds(model: Any) -> dict[int, float] | None:
     dtype = torch.float32 if isinstance(layers[0], Int8Linear) else model.dtype
     widened = dtype == torch.bfloat16 and not has_bfloat16()
     forward = WideningLinear.forward if widened else type(layers[0]).forward
-    found = {}
+    seconds = {}
     for rows in ROWS:
         alone = rows == 1 and pays_without_onednn(model)
         steps = [(layer, torch.randn(rows, layer.in_features).to(dtype)) for layer in layers]
         with torch.inference_mode(), without_onednn() if alone else nullcontext():
-            found[rows] = min(_pass_seconds(forward, steps) for _ in range(_PASSES))
-    return found
+            seconds[rows] = min(_pass_seconds(forward, steps) for _ in range(_PASSES))
+    return seconds
 
 
 def _pass_seconds(
@@ -76,10 +76,10 @@ def warn_if_slower(saved: dict[int, float] | None, quantized: dict[int, float] |
         return
     factors = {rows: quantized[rows] / saved[rows] for rows in ROWS}
     if max(factors.values()) > _NOISE:
-        told = " and ".join(f"{factor:.1f} times with {n}" for n, factor in factors.items())
+        times = " and ".join(f"{factor:.1f} times with {n}" for n, factor in factors.items())
         warnings.warn(
             "dtype='int8' is not faster here than the type in which the student was saved: its "
-            f"linear layers take {told} request(s) at once. Leave dtype='auto', unless you need "
+            f"linear layers take {times} request(s) at once. Leave dtype='auto', unless you need "
             "the memory",
             UserWarning,
             stacklevel=2,

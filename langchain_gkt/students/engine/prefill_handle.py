@@ -49,7 +49,7 @@ class PrefillHandle:
         return self._finished.is_set()
 
     def finish(self) -> None:
-        """Say that nothing is left to prefill; called by the engine."""
+        """Note that nothing is left to prefill; called by the engine."""
         self._finished.set()
 
     def wait(self) -> None:

@@ -92,7 +92,7 @@ class RequestQueue:
             prompt: The prompt.
         """
         with self.lock:
-            for ahead in [one for one in self.ahead if one.ids == prompt]:
+            for ahead in [handle for handle in self.ahead if handle.ids == prompt]:
                 ahead.claimed.set()
                 self.ahead.remove(ahead)
 
@@ -115,7 +115,8 @@ class RequestQueue:
         """Return the first prompt that is due and not wholly prefilled."""
         with self.lock:
             now = time.monotonic()
-            return next((one for one in self.ahead if not one.done and one.due <= now), None)
+            pending = (handle for handle in self.ahead if not handle.done and handle.due <= now)
+            return next(pending, None)
 
     def pop_discarded(self) -> list[list[int]]:
         """Return the prompts to free, and forget them."""
@@ -134,13 +135,13 @@ class RequestQueue:
     @property
     def has_work(self) -> bool:
         """Whether anything waits in the queue."""
-        return bool(self.waiting or self.discarded or not all(one.done for one in self.ahead))
+        return bool(self.waiting or self.discarded or not all(handle.done for handle in self.ahead))
 
     @property
     def _seconds_to_work(self) -> float:
         if self.waiting or self.discarded:
             return 0.0
-        due = min((one.due for one in self.ahead if not one.done), default=math.inf)
+        due = min((handle.due for handle in self.ahead if not handle.done), default=math.inf)
         return due - time.monotonic()
 
     def wait_for_work(self, *, busy: bool) -> bool:

@@ -73,7 +73,7 @@ class RequestState:
         return self.closed or self.cancelled.is_set()
 
     def close(self) -> None:
-        """Say that nobody waits for the answer any more."""
+        """Note that nobody waits for the answer any more."""
         self.closed = True
 
     def append(self, token: int, end_ids: set[int]) -> bool:

@@ -120,14 +120,14 @@ class ChatTemplate:
     def _has_switch(self) -> bool:
         return any(re.search(rf"\b{name}\b", self.text) for name in _SWITCHES)
 
-    def arguments(self, given: Mapping[str, Any] | None, *, direct: bool) -> dict[str, Any]:
+    def arguments(self, user_values: Mapping[str, Any] | None, *, direct: bool) -> dict[str, Any]:
         """Return the template's arguments for one prompt.
 
         Args:
-            given: Those of the user.
+            user_values: Those of the user.
             direct: Whether the answer itself is to begin right behind the prompt.
         """
-        return {**(given or {}), **(dict.fromkeys(_SWITCHES, False) if direct else {})}
+        return {**(user_values or {}), **(dict.fromkeys(_SWITCHES, False) if direct else {})}
 
     def render(self, turns: Any, tools: Any, arguments: Mapping[str, Any]) -> str:
         """Write a conversation.
@@ -248,11 +248,11 @@ class ChatTemplate:
         """
         mark = f"t{secrets.token_hex(8)}."
         last = {**turns[-1], "content": f"{turns[-1].get('content') or ''}{mark}"}
-        _, found, header = self.render([*turns[:-1], last], tools, arguments).rpartition(mark)
-        return header if found else ""
+        _, separator, header = self.render([*turns[:-1], last], tools, arguments).rpartition(mark)
+        return header if separator else ""
 
     def start(self, header: str, *, direct: bool) -> tuple[int, str]:
-        """Say how a prompt's end is changed so that the answer itself follows.
+        """Return how a prompt's end is changed so that the answer itself follows.
 
         Args:
             header: What the template wrote behind the last message.

@@ -32,7 +32,7 @@ _FIRST_UNUSED, _LAST_UNUSED = 0xF0000, 0xFFFFD
 class ControlTokens:
     """The added tokens of one tokenizer: finds them in text, and makes ids without them.
 
-    Tokens of nothing but blanks are left alone: they mark nothing, and code is full of them.
+    Tokens of nothing but whitespace are left alone: they mark nothing, and code is full of it.
     """
 
     def __init__(self, tokenizer: Any, allowed: AllowedTokens = ()) -> None:
@@ -47,7 +47,7 @@ class ControlTokens:
         """
         backend = tokenizer.backend_tokenizer
         added: dict[int, AddedToken] = backend.get_added_tokens_decoder()
-        marks = {i: token for i, token in added.items() if not _is_blank(token.content)}
+        marks = {i: token for i, token in added.items() if not _is_whitespace(token.content)}
         _refuse_unknown_tokens(allowed, [token.content for token in marks.values()])
         typed = {i: t for i, t in marks.items() if allowed != "all" and t.content not in allowed}
         self._written, self._typed = _Finder(backend, marks), _Finder(backend, typed)
@@ -209,7 +209,7 @@ class _Finder:
         self._finder = Tokenizer(WordLevel({rest: 0}, unk_token=rest))
         if backend.normalizer is not None:
             self._finder.normalizer = backend.normalizer
-        # Blanks around a token are no part of it.
+        # Whitespace around a token is no part of it.
         self._finder.add_tokens(
             [
                 AddedToken(
@@ -230,18 +230,18 @@ class _Finder:
                 yield self._ids[token], start, end
 
 
-def _is_blank(text: str) -> bool:
-    return not text.replace("\u2581", " ").strip()  # SentencePiece's blank
+def _is_whitespace(text: str) -> bool:
+    return not text.replace("\u2581", " ").strip()  # SentencePiece's space
 
 
 def _renamed(token: AddedToken, name: str) -> AddedToken:
-    blank = name == token.content
+    same = name == token.content
     return AddedToken(
         name,
         lstrip=token.lstrip,
         rstrip=token.rstrip,
-        single_word=token.single_word and blank,
-        normalized=token.normalized and blank,
+        single_word=token.single_word and same,
+        normalized=token.normalized and same,
         special=token.special,
     )
 
@@ -266,7 +266,7 @@ def _model_without(
     pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in inner.get("merges", ())]
     if pairs:
         parts = [({*pair, "".join(pair)}, pair) for pair in pairs]
-        inner["merges"] = [pair for made, pair in parts if not made & renamed.keys()]
+        inner["merges"] = [pair for pieces, pair in parts if not pieces & renamed.keys()]
     return Tokenizer.from_str(json.dumps(data)).model
 
 
@@ -280,8 +280,8 @@ def _can_make(backend: Tokenizer, known: Mapping[int, str]) -> bool:
         if (value := getattr(backend, part)) is not None:
             setattr(bare, part, value)
     texts = [between.join(known.values()) for between in ("", " ", "\n")]
-    made = {token for text in texts for token in bare.encode(text, add_special_tokens=False).ids}
-    return not made.isdisjoint(known)
+    tokens = {token for text in texts for token in bare.encode(text, add_special_tokens=False).ids}
+    return not tokens.isdisjoint(known)
 
 
 def _surrounding(tokenizer: Any) -> tuple[list[int], list[int]]:

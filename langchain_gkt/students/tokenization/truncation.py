@@ -39,9 +39,9 @@ def truncate(
     def kept(turns: Sequence[BaseMessage]) -> list[BaseMessage]:
         return [*system, *turns, *begun]
 
-    found = bisect_left(starts, True, key=lambda start: fits(kept(turns[start:])))
-    if found < len(starts):
-        return kept(turns[starts[found] :])
+    index = bisect_left(starts, True, key=lambda start: fits(kept(turns[start:])))
+    if index < len(starts):
+        return kept(turns[starts[index] :])
     text = str(turns[-1].text)
 
     def last(start: int) -> list[BaseMessage]:

@@ -77,11 +77,11 @@ def _usage_of(report: Any) -> Any:
         return None
     prompt, completion = report.get("prompt_tokens") or 0, report["completion_tokens"]
     details = report.get("prompt_tokens_details") or {}
-    found = {
+    counts = {
         "cache_read": details.get("cached_tokens"),
         "cache_creation": details.get("cache_write_tokens"),
     }
-    cached = {name: count for name, count in found.items() if count}
+    cached = {name: count for name, count in counts.items() if count}
     hidden = (report.get("completion_tokens_details") or {}).get("reasoning_tokens")
     return {
         "input_tokens": prompt,
@@ -128,19 +128,19 @@ def from_langsmith(row: dict[str, Any], place: str) -> Recording | None:
 
 def _from_generations(outputs: dict[str, Any]) -> AIMessage:
     """Make a message of the first of some generations, which may be in lists of their own."""
-    found: Any = outputs.get("generations")
-    while isinstance(found, list) and found:
-        found = found[0]
-    if not isinstance(found, dict):
+    generation: Any = outputs.get("generations")
+    while isinstance(generation, list) and generation:
+        generation = generation[0]
+    if not isinstance(generation, dict):
         raise BadRow("has no outputs.generations")
-    given = found.get("message")
-    (message,) = messages_of([given]) if given else [AIMessage(str(found.get("text") or ""))]
+    stored = generation.get("message")
+    (message,) = messages_of([stored]) if stored else [AIMessage(str(generation.get("text") or ""))]
     if not isinstance(message, AIMessage):
         raise BadRow(f"holds a message of type {message.type!r} as its answer")
     report = (outputs.get("llm_output") or {}).get("token_usage")
-    metadata = {**(found.get("generation_info") or {}), **message.response_metadata}
+    metadata = {**(generation.get("generation_info") or {}), **message.response_metadata}
     # The conversion leaves a serialized message's usage out.
-    serialized = given.get("kwargs") or given if isinstance(given, dict) else {}
+    serialized = stored.get("kwargs") or stored if isinstance(stored, dict) else {}
     usage = message.usage_metadata or serialized.get("usage_metadata") or _usage_of(report)
     return message.model_copy(update={"response_metadata": metadata, "usage_metadata": usage})
 
@@ -155,11 +155,11 @@ def _unpacked(cell: Any) -> dict[str, Any]:
     return cell if isinstance(cell, dict) else {}
 
 
-def messages_of(given: Any) -> list[BaseMessage]:
+def messages_of(exported: Any) -> list[BaseMessage]:
     """Read messages in any of the forms that exports have.
 
     Args:
-        given: A list of messages, or a list that holds one.
+        exported: A list of messages, or a list that holds one.
 
     Returns:
         The messages. None if it is no list.
@@ -167,13 +167,13 @@ def messages_of(given: Any) -> list[BaseMessage]:
     Raises:
         BadRow: If they are of no known form.
     """
-    while isinstance(given, list) and len(given) == 1 and isinstance(given[0], list):
-        given = given[0]
-    if not isinstance(given, list):
+    while isinstance(exported, list) and len(exported) == 1 and isinstance(exported[0], list):
+        exported = exported[0]
+    if not isinstance(exported, list):
         return []
     try:
-        if all(isinstance(one, dict) and "data" in one for one in given):
-            return messages_from_dict(given)
-        return convert_to_messages(given)
+        if all(isinstance(message, dict) and "data" in message for message in exported):
+            return messages_from_dict(exported)
+        return convert_to_messages(exported)
     except (ValueError, TypeError, LookupError, AttributeError, NotImplementedError) as error:
         raise BadRow(f"holds messages that cannot be read ({str(error)[:80]})") from None

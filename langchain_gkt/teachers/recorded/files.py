@@ -55,7 +55,7 @@ def read_file(
     """
     refuse_unknown(columns or (), COLUMNS, "columns")
     questions = _read_requests(requests) if requests else None
-    found, problems = list[Recording](), list[str]()
+    recordings, problems = list[Recording](), list[str]()
     for place, row in rows_of(path):
         try:
             if not isinstance(row, dict):
@@ -66,18 +66,18 @@ def read_file(
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             problems.append(f"{place} has another form ({type(error).__name__}: {error})")
         else:
-            found += [recording] if recording else []
+            recordings += [recording] if recording else []
     refuse_rows(problems, "correct these rows of the file, leave them out, or see columns=")
-    if not found:
+    if not recordings:
         raise ConfigurationError(
             f"{path} holds no answer", hint="give a file with recorded answers"
         )
-    return found
+    return recordings
 
 
 def _read_requests(path: Path) -> dict[str, str]:
     """Read the questions of a batch, by the names of its requests."""
-    found: dict[str, str] = {}
+    questions: dict[str, str] = {}
     problems = []
     for place, row in rows_of(path):
         try:
@@ -85,16 +85,16 @@ def _read_requests(path: Path) -> dict[str, str]:
             asked = asked_in(messages_of(messages))
             if asked is None:
                 raise BadRow("does not end in a message of the user")
-            if name in found:
+            if name in questions:
                 raise BadRow(f"repeats custom_id {name!r}")
         except BadRow as error:
             problems.append(f"{place} {error}")
         except (LookupError, TypeError):
             problems.append(f"{place} holds no custom_id and body.messages")
         else:
-            found[name] = str(asked.text)
+            questions[name] = str(asked.text)
     refuse_rows(problems, "give the file of chat completion requests that made the batch")
-    return found
+    return questions
 
 
 def rows_of(path: Path) -> Iterator[tuple[str, Any]]:
@@ -218,16 +218,16 @@ def _count(name: str, cell: Any) -> int | None:
 
 def _logprobs(cell: Any) -> Any:
     """Read recorded tokens, in OpenAI's form or as a list of texts, perhaps as JSON in a table."""
-    given = cell
+    raw = cell
     try:
         cell = json.loads(cell) if isinstance(cell, str) else cell
     except ValueError:
-        cell = given
+        cell = raw
     tokens = cell.get("content") if isinstance(cell, dict) else cell
     if tokens is None:
         return None
     if isinstance(tokens, list):
-        content = [{"token": one} if isinstance(one, str) else one for one in tokens]
-        if all(isinstance(one, dict) and isinstance(one.get("token"), str) for one in content):
+        content = [{"token": token} if isinstance(token, str) else token for token in tokens]
+        if all(isinstance(item, dict) and isinstance(item.get("token"), str) for item in content):
             return {"content": content}
-    raise BadRow(f"has logprobs that hold no list of tokens: {str(given)[:40]!r}")
+    raise BadRow(f"has logprobs that hold no list of tokens: {str(raw)[:40]!r}")

@@ -139,7 +139,7 @@ class Recordings(BaseModel):
     Attributes:
         source: Where they come from.
         dated: The day on which that was last written, or None.
-        digest: What tells them from others.
+        digest: What distinguishes them from others.
         answers: The answers.
     """
 
@@ -168,26 +168,26 @@ class Recordings(BaseModel):
             ConfigurationError: If there are two answers to one question, or of one id.
         """
         # The same log under another path holds the same answers.
-        said = repr([replace(answer, place="") for answer in answers])
-        made = cls(
+        content = repr([replace(answer, place="") for answer in answers])
+        recordings = cls(
             source=source,
             dated=dated,
-            digest=hashlib.sha256(said.encode()).hexdigest(),
+            digest=hashlib.sha256(content.encode()).hexdigest(),
             answers=tuple(answers),
         )
         problems = list[str]()
         for answer in answers:
-            earlier = made._by_question.setdefault(answer.question.strip(), answer)
+            earlier = recordings._by_question.setdefault(answer.question.strip(), answer)
             if earlier.answer != answer.answer:
                 problems.append(
                     f"{answer.place} gives a second answer to {begins(answer.question)}, which "
                     f"{earlier.place} answers otherwise"
                 )
-            named = made._by_id.setdefault(answer.id, answer) if answer.id else answer
+            named = recordings._by_id.setdefault(answer.id, answer) if answer.id else answer
             if named.question.strip() != answer.question.strip():
                 problems.append(f"{answer.place} repeats the id {answer.id!r} of {named.place}")
         refuse_rows(problems, "keep one answer of each question and one question of each id")
-        return made
+        return recordings
 
     def find(self, messages: Sequence[BaseMessage]) -> Recording | None:
         """Return the answer to a conversation's last message, or None.
@@ -198,10 +198,10 @@ class Recordings(BaseModel):
         if (asked := asked_in(messages)) is None:
             return None
         text = str(asked.text)
-        found = self._by_question.get(text.strip()) or self._by_id.get(asked.id or "")
-        if found is None and (block := _LAST_BLOCK.match(text)):
-            found = self._by_question.get(block[1].strip())
-        return found
+        recording = self._by_question.get(text.strip()) or self._by_id.get(asked.id or "")
+        if recording is None and (block := _LAST_BLOCK.match(text)):
+            recording = self._by_question.get(block[1].strip())
+        return recording
 
 
 def begins(question: str) -> str:

@@ -121,16 +121,16 @@ class RecordedTeacher(PortableChatModel):
         Raises:
             ConfigurationError: If an answer is empty or without its end.
         """
-        found, problems = list[Recording](), list[str]()
-        for question, given in answers.items():
+        recordings, problems = list[Recording](), list[str]()
+        for question, answer in answers.items():
             place = f"answers[{begins(question)}]"
-            message = AIMessage(given) if isinstance(given, str) else given
+            message = AIMessage(answer) if isinstance(answer, str) else answer
             try:
-                found.append(from_message(question, message, place))
+                recordings.append(from_message(question, message, place))
             except BadRow as error:
                 problems.append(f"{place} {error}")
         refuse_rows(problems, "give each question a whole answer")
-        return cls._of(found, "answers", fields)
+        return cls._of(recordings, "answers", fields)
 
     @classmethod
     def _of(
@@ -177,12 +177,12 @@ class RecordedTeacher(PortableChatModel):
                 f"to their characters, because {why}"
             )
         replies = [reply for reply in replies if reply.method == "tokenizer"]
-        found = sum(len(reply.pieces) for reply in replies)
+        pieces = sum(len(reply.pieces) for reply in replies)
         billed = sum(reply.tokens - reply.reasoning for reply in replies)
-        if abs(billed - found) > len(replies) + billed * _TOLERANCE:
+        if abs(billed - pieces) > len(replies) + billed * _TOLERANCE:
             return (
                 f"the log reports {billed} completion tokens where tokenizer={self.tokenizer!r} "
-                f"finds {found}, so that answers are cut elsewhere than their provider would have"
+                f"finds {pieces}, so that answers are cut elsewhere than their provider would have"
             )
         return None
 
@@ -315,19 +315,19 @@ class RecordedTeacher(PortableChatModel):
         return AIMessage(text, usage_metadata=usage, response_metadata=metadata), reply
 
     def _find(self, messages: Sequence[BaseMessage], arguments: Mapping[str, Any]) -> Recording:
-        if (found := self.recordings.find(messages)) is None:
+        if (recording := self.recordings.find(messages)) is None:
             raise ConfigurationError(
                 f"no answer is recorded in {self.recordings.source} to {_named(messages)}",
                 hint=_HINT,
             )
         model = arguments.get("model")
-        if model not in (None, self.model_name, found.model):
+        if model not in (None, self.model_name, recording.model):
             raise NotSupportedError(
                 f"model={model!r} needs a live teacher: the answers of "
-                f"{self.recordings.source} are those of {self.model_name or found.model}",
+                f"{self.recordings.source} are those of {self.model_name or recording.model}",
                 hint="leave model= out",
             )
-        return found
+        return recording
 
 
 def _cuttable(recording: Recording, splitter: Any) -> CutReply:

@@ -56,7 +56,7 @@ def completion_request(request: Request, marks: Sequence[tuple[int, str]]) -> di
 
 def _literal(text: str) -> str:
     """Write a text as a literal of a llama.cpp grammar."""
-    return '"' + _ESCAPED.sub(lambda found: f"\\x{ord(found[0]):02x}", text) + '"'
+    return '"' + _ESCAPED.sub(lambda match: f"\\x{ord(match[0]):02x}", text) + '"'
 
 
 class AnswerText:

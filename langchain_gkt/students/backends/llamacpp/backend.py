@@ -283,19 +283,19 @@ class LlamaCppBackend:
     def _probed(self, request: Request) -> Future[list[FirstToken]]:
         self._check()
         self.window.refuse_request(request)
-        found: Future[list[FirstToken]] = Future()
+        first_tokens: Future[list[FirstToken]] = Future()
         claimed = self._claim(request.prompt)
 
         def run() -> None:
             try:
                 for ahead in claimed:
                     ahead.wait()
-                found.set_result(self._probabilities(request))
+                first_tokens.set_result(self._probabilities(request))
             except Exception as error:  # noqa: BLE001  no request may be left waiting
-                found.set_exception(as_student_error(error))
+                first_tokens.set_exception(as_student_error(error))
 
-        self._slots.submit(Job(run, found.set_exception))
-        return found
+        self._slots.submit(Job(run, first_tokens.set_exception))
+        return first_tokens
 
     def _probabilities(self, request: Request) -> list[FirstToken]:
         likely: list[FirstToken] = []

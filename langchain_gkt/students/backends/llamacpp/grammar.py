@@ -78,13 +78,13 @@ class ConstrainedAnswer:
             if left < 1:
                 return self._end("", "length")
             step = {**body, "prompt": [*body["prompt"], *self._ids], "n_predict": left}
-            chosen_for = len(self._ids)
-            one = self._choose_again or bool(self._rest)
-            if one:
+            written = len(self._ids)
+            single = self._choose_again or bool(self._rest)
+            if single:
                 step |= {"n_predict": 1, "logit_bias": self._bias()}
             self._choose_again = False
-            self._complete(step, partial(self._read, one, show, is_cancelled))
-            if one and self._last is None and len(self._ids) == chosen_for and not is_cancelled():
+            self._complete(step, partial(self._read, single, show, is_cancelled))
+            if single and self._last is None and len(self._ids) == written and not is_cancelled():
                 raise StudentError(
                     "the constraint on the answer forbids every token the student has; the "
                     "student's vocabulary cannot write what is asked for"
@@ -93,7 +93,7 @@ class ConstrainedAnswer:
 
     def _read(
         self,
-        one: bool,
+        single: bool,
         show: Callable[[TokenChunk], None],
         is_cancelled: Callable[[], bool],
         chunk: dict[str, Any],
@@ -124,7 +124,7 @@ class ConstrainedAnswer:
             self._choose_again = True
         elif reason == "stop":
             self._end("", "stop", ends=1)
-        elif reason is not None and not one:
+        elif reason is not None and not single:
             self._end("", reason)
         return self._last is not None
 
@@ -157,7 +157,7 @@ class ConstrainedAnswer:
         if self._rest:
             spells = set(self._spelling.candidates(self._rest))
             allowed = [token for token in allowed if token in spells]
-        # Half a character could not be told from the next request's text.
+        # Half a character could not be distinguished from the next request's text.
         return [[token, _LIFT] for token in allowed if self._is_text(token)]
 
     def _is_text(self, token: int) -> bool:

@@ -76,8 +76,8 @@ def server_parameters(
     if kind == "cpu":
         parameters.n_gpu_layers = 0
         return parameters
-    kinds = {str(found["type"]) for found in xllamacpp.get_device_info()}
-    if not any("GPU" in found for found in kinds):
+    kinds = {str(info["type"]) for info in xllamacpp.get_device_info()}
+    if not any("GPU" in name for name in kinds):
         raise ValueError(
             f"device={device!r} needs a build of xllamacpp for that device, and this one has none; "
             "install such a wheel (its README names the index), or leave device out"

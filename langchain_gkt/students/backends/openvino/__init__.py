@@ -28,8 +28,8 @@ def _load(source: ModelSource) -> Backend:
     refuse_device_map(source, "openvino")
     from langchain_gkt.students.backends.openvino.backend import OpenVINOBackend
 
-    found = read_source(source.model, source.tokenizer)
-    return OpenVINOBackend(found, source.config, source.device, source.dtype)
+    openvino_source = read_source(source.model, source.tokenizer)
+    return OpenVINOBackend(openvino_source, source.config, source.device, source.dtype)
 
 
 OPENVINO = EngineEntry(

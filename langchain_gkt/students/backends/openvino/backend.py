@@ -156,11 +156,11 @@ class OpenVINOBackend:
 
     def first_tokens(self, request: Request) -> list[FirstToken]:
         """Return how likely each token of an answer was; its entropy is not known."""
-        found: list[float] = []
+        log_probs: list[float] = []
         bare = replace(request, constraint=None, stop=(), seam=None)
-        for _ in receive(partial(self._submit, bare, threading.Event(), False, found)):
+        for _ in receive(partial(self._submit, bare, threading.Event(), False, log_probs)):
             pass
-        return [FirstToken(min(1.0, math.exp(one))) for one in found]
+        return [FirstToken(min(1.0, math.exp(log_prob))) for log_prob in log_probs]
 
     async def afirst_tokens(self, request: Request) -> list[FirstToken]:
         """Do what `first_tokens` does, on the event loop."""
@@ -234,21 +234,21 @@ def precision_of(dtype: str, device: str) -> str:
 
 
 def properties_for(device: str, precision: str, threads: int) -> dict[str, object]:
-    """Return what OpenVINO is told of how to run a model.
+    """Return the properties with which OpenVINO runs a model.
 
     Args:
         device: OpenVINO's name of the device.
         precision: OpenVINO's name of the type it computes in.
         threads: Threads that compute, on a CPU.
     """
-    told: dict[str, object] = {"INFERENCE_PRECISION_HINT": precision}
+    properties: dict[str, object] = {"INFERENCE_PRECISION_HINT": precision}
     if device == "CPU":
         # Pinned, the threads of every OpenVINO model on a machine share the same first cores.
-        told |= {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
+        properties |= {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
         if precision == "bf16":
             # OpenVINO's own choice, 8 bits, takes less room, but every step has to unpack them.
-            told["KV_CACHE_PRECISION"] = "bf16"
-    return told
+            properties["KV_CACHE_PRECISION"] = "bf16"
+    return properties
 
 
 def _open(source: OpenVINOSource, config: EngineConfig, device: str, precision: str) -> Any:

@@ -98,8 +98,8 @@ def read_source(model: str, tokenizer: Any) -> OpenVINOSource:
         FileNotFoundError: If a file is missing.
         StudentError: If the hub cannot be reached, or a file is broken.
     """
-    if (found := gguf_source(model)) is not None:
-        header = read_header(local_file(found))
+    if (gguf_file := gguf_source(model)) is not None:
+        header = read_header(local_file(gguf_file))
         return _of_gguf(header, tokenizer or load_tokenizer(header.path))
     folder = Path(model).expanduser()
     if not folder.is_dir():

@@ -200,8 +200,8 @@ class OpenVINOScheduler:
         """Return the blocks of prompts that are being prefilled."""
         if not self._keeps_blocks:
             return set()
-        found = {block for s in self._running if not s.written for block in s.blocks}
-        return found if self._ahead is None else found.union(self._ahead_blocks)
+        blocks = {block for s in self._running if not s.written for block in s.blocks}
+        return blocks if self._ahead is None else blocks.union(self._ahead_blocks)
 
     def _begins_like(self, computed: set[int], state: RequestState) -> bool:
         """Whether the next block a request needs is being computed for another one.
@@ -209,7 +209,7 @@ class OpenVINOScheduler:
         OpenVINO looks into its cache only when a request is added.
         """
         assert isinstance(state, OpenVINOState)
-        return next((one for one in state.blocks if one not in self._known), None) in computed
+        return next((block for block in state.blocks if block not in self._known), None) in computed
 
     def _know(self, blocks: list[int]) -> None:
         if len(self._known) > _MOST_KNOWN:  # OpenVINO forgets old blocks, too

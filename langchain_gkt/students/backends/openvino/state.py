@@ -51,8 +51,8 @@ class OpenVINOState(RequestState):
 
 def block_numbers(ids: list[int]) -> list[int]:
     """Return one number for each whole block of ids and all that comes before it."""
-    found, before = [], 0
+    numbers, before = [], 0
     for start in range(0, len(ids) - BLOCK + 1, BLOCK):
         before = hash((before, *ids[start : start + BLOCK]))
-        found.append(before)
-    return found
+        numbers.append(before)
+    return numbers

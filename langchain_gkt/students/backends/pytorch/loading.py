@@ -117,8 +117,8 @@ def refuse_dtype(dtype: str) -> None:
     """
     import torch
 
-    found = getattr(torch, dtype, None)
-    if dtype in ("auto", "int8") or (isinstance(found, torch.dtype) and found.is_floating_point):
+    kind = getattr(torch, dtype, None)
+    if dtype in ("auto", "int8") or (isinstance(kind, torch.dtype) and kind.is_floating_point):
         return
     known = ("auto", "bfloat16", "float16", "float32", "float64", "int8")
     raise ConfigurationError(
@@ -310,7 +310,7 @@ def _load(
             tokenizer = _load_tokenizer(path, source, trust_remote_code)
         if device_map is not None:
             options["device_map"] = device_map
-        model, found = kind.from_pretrained(  # type: ignore[misc]
+        model, loading_info = kind.from_pretrained(  # type: ignore[misc]
             source,
             dtype="auto" if dtype == "int8" else dtype,
             output_loading_info=True,
@@ -320,7 +320,7 @@ def _load(
         raise
     except Exception as error:  # broken weights fail in many ways
         raise _unloadable(path, error, trust_remote_code, device_map) from error
-    if missing := sorted(found["missing_keys"]):  # transformers makes them up at random
+    if missing := sorted(loading_info["missing_keys"]):  # transformers makes them up at random
         raise StudentError(
             f"student={path!r} lacks {len(missing)} of its weights, such as {missing[0]}",
             hint="give a folder made by save_pretrained whose files belong together",

@@ -25,9 +25,9 @@ def _refuse(name: str, model: Any) -> None:
 def _load(name: str, source: ModelSource) -> Backend:
     refuse_device_map(source, name)
     for field, default in (("device", None), ("dtype", "auto")):
-        if (given := getattr(source, field)) != default:
+        if (value := getattr(source, field)) != default:
             raise ConfigurationError(
-                f"{field}={given!r} is not supported by backend={name!r}: the server was started "
+                f"{field}={value!r} is not supported by backend={name!r}: the server was started "
                 f"with its own; leave {field} out"
             )
     from langchain_gkt.students.backends.server.backend import ServerBackend

@@ -84,8 +84,8 @@ class AnswerWriter:
         self._marks, self._most_allowed, self._retries = marks, most_allowed, retries
         self._end_ids, self._end = end_ids, min(end_ids, default=_NO_ID)
         self._rest = request.seam.spelled if request.seam else b""
-        given = request.constraint
-        self._constraint = given if isinstance(given, TextConstraint) else None
+        constraint = request.constraint
+        self._constraint = constraint if isinstance(constraint, TextConstraint) else None
         self._written: list[int] = []
         self._banned: list[int] = []  # what the constraint refused as the next token
         self._choose_again = self._finished = self._refused_schema = False
@@ -129,8 +129,8 @@ class AnswerWriter:
             schema = None if self._written or self._refused_schema else request.schema
             await self._ask_freely(replace(ask, schema=schema))
         elif len(allowed) <= self._most_allowed:
-            one = replace(ask, max_tokens=1, stream=False, allowed=allowed)
-            await self._ask_for(one, held=True)
+            choice = replace(ask, max_tokens=1, stream=False, allowed=allowed)
+            await self._ask_for(choice, held=True)
         else:
             spells = self._rest.decode() if self._rest else ""
             narrowed = replace(ask, spells=spells, banned=tuple(self._banned))

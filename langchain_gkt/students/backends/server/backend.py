@@ -124,8 +124,8 @@ class ServerBackend:
     @property
     def fingerprint(self) -> str:
         """A digest of the address, the model's name there and the tokenizer, not of the weights."""
-        told = f"{self.description} {self.tokenizer.backend_tokenizer.to_str()}"
-        return hashlib.sha256(told.encode()).hexdigest()
+        identity = f"{self.description} {self.tokenizer.backend_tokenizer.to_str()}"
+        return hashlib.sha256(identity.encode()).hexdigest()
 
     def refuse_unreachable(self) -> None:
         """Refuse if the server cannot be asked now, or has another model than before.
@@ -212,8 +212,8 @@ class ServerBackend:
             log_probs=True,
         )
         replies = await with_retries(self._replies(request.prompt), ask, self._source.max_retries)
-        told = [log_prob for reply in replies for log_prob in reply.log_probs]
-        return [FirstToken(min(1.0, math.exp(log_prob))) for log_prob in told]
+        log_probs = [log_prob for reply in replies for log_prob in reply.log_probs]
+        return [FirstToken(min(1.0, math.exp(log_prob))) for log_prob in log_probs]
 
     def close(self) -> None:
         """End the thread and drop requests that still run: they get a StudentError."""
@@ -348,7 +348,7 @@ class ServerBackend:
 
     async def _await_prefill(self, prompt: list[int]) -> None:
         """Wait while the server reads a prompt ahead; one not begun is left to its request."""
-        for ahead in [one for one in self._prefills if one.handle.ids == prompt]:
+        for ahead in [prefill for prefill in self._prefills if prefill.handle.ids == prompt]:
             ahead.handle.claimed.set()
             if not ahead.begun:
                 ahead.future.cancel()

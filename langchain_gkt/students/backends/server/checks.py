@@ -49,8 +49,8 @@ def load_tokenizer(source: ModelSource) -> tuple[Any, set[int]]:
         StudentError: If it cannot be loaded, or is not a fast one.
     """
     tokenizer = source.tokenizer
-    if tokenizer is None and (found := gguf.gguf_source(source.model)) is not None:
-        tokenizer = gguf.load_tokenizer(gguf.local_file(found))
+    if tokenizer is None and (gguf_file := gguf.gguf_source(source.model)) is not None:
+        tokenizer = gguf.load_tokenizer(gguf.local_file(gguf_file))
     elif tokenizer is None:
         tokenizer = _from_folder(source)
     if not hasattr(tokenizer, "backend_tokenizer"):
@@ -159,7 +159,7 @@ def _card(connection: Connection, source: ModelSource, response: httpx.Response)
 async def _compare_ids(
     connection: Connection, dialect: Dialect, tokenizer: Any, source: ModelSource
 ) -> None:
-    """Compare the ids of a text, where the server tells them."""
+    """Compare the ids of a text, where the server reports them."""
     body = dialect.tokenize(_TEXT, connection.model)
     response = await connection.post(dialect.tokenize_path, body)
     if response.status_code in (401, 403):
@@ -182,11 +182,11 @@ async def _try_tokens(
         ask = Ask(ids=prompt, max_tokens=1, allowed=[token])
         async with aclosing(connection.replies(ask)) as replies:
             got = [reply async for reply in replies]
-        found = [one for reply in got for one in reply.ids]
-        if found != [token]:
+        written = [token_id for reply in got for token_id in reply.ids]
+        if written != [token]:
             raise StudentError(
                 f"the server at base_url={connection.root!r} does not choose among the tokens it "
-                f"is given (it wrote {found}, allowed was {token}), so a seam or a schema could "
+                f"is given (it wrote {written}, allowed was {token}), so a seam or a schema could "
                 "not be held",
                 hint=f"use a newer server of the kind backend={source.backend!r}, without "
                 "speculative decoding; or remote_student without tokenizer=",

@@ -52,7 +52,7 @@ class Connection:
         """Return the pool of the running event loop; it is closed when the loop shuts down."""
         loop = asyncio.get_running_loop()
         if (pool := self._pools.get(loop)) is None:
-            for ended in [one for one in self._pools if one.is_closed()]:
+            for ended in [known_loop for known_loop in self._pools if known_loop.is_closed()]:
                 del self._pools[ended], self._keepers[ended]
             # A loop that ends closes its asynchronous generators: there is no other such hook.
             self._keepers[loop] = keeper = self._keep(loop)
@@ -151,15 +151,15 @@ class Connection:
             Unreachable: If the server has no time.
             StudentError: For any other error.
         """
-        status, said = response.status_code, bounded(_message(response), 300)
+        status, message = response.status_code, bounded(_message(response), 300)
         if status in (401, 403):
             raise ConfigurationError(
                 f"api_key is {'wrong' if self._key else 'missing'}: the server at base_url="
-                f"{self.root!r} refuses the request ({status}: {said}); give the key that it was "
-                "started with",
+                f"{self.root!r} refuses the request ({status}: {message}); give the key that it "
+                "was started with",
                 status=status,
             )
-        what = f"the server at base_url={self.root!r} answers {status}: {said}"
+        what = f"the server at base_url={self.root!r} answers {status}: {message}"
         if status in _BUSY:
             raise Unreachable(what, hint="ask again later, or start more replicas", status=status)
         raise StudentError(what, status=status)
@@ -191,8 +191,8 @@ def _json(text: str) -> Any:
         raise StudentError(f"the server sent what is no JSON: {bounded(text, 100)!r}") from None
     error = event.get("error") if isinstance(event, dict) else None
     if error:
-        said = error.get("message", error) if isinstance(error, dict) else error
-        raise StudentError(f"the server failed: {bounded(str(said), 300)}")
+        message = error.get("message", error) if isinstance(error, dict) else error
+        raise StudentError(f"the server failed: {bounded(str(message), 300)}")
     return event
 
 

@@ -87,7 +87,7 @@ class Dialect(Protocol):
     most_allowed: int
     """Most tokens that an `Ask` may allow by name."""
     caches_blocks: bool
-    """Whether its prefix cache keeps whole blocks alone, whose size its metrics tell."""
+    """Whether its prefix cache keeps whole blocks alone, whose size its metrics report."""
 
     def body(self, ask: Ask, model: str) -> dict[str, Any]:
         """Return the body of a request."""
@@ -221,12 +221,12 @@ class SGLang:
                 # A stream repeats all ids in each event, unless the server was told otherwise.
                 new = about["completion_tokens"] - seen.get(index, 0)
                 seen[index] = about["completion_tokens"]
-                told = [pair[0] for pair in about.get("output_token_logprobs") or ()]
+                log_probs = [pair[0] for pair in about.get("output_token_logprobs") or ()]
                 reason = about.get("finish_reason")
                 yield Reply(
                     ids=part["output_ids"][-new:] if new > 0 else [],
                     text=part.get("text") or "",
-                    log_probs=told[-new:] if new > 0 else [],
+                    log_probs=log_probs[-new:] if new > 0 else [],
                     finish_reason=reason["type"] if reason else None,
                     index=index,
                 )
@@ -283,7 +283,7 @@ class LlamaServer:
         if bias := _bias(ask):
             body["logit_bias"] = bias
         if ask.spells:
-            escaped = _ESCAPED.sub(lambda one: f"\\x{ord(one[0]):02x}", ask.spells)
+            escaped = _ESCAPED.sub(lambda match: f"\\x{ord(match[0]):02x}", ask.spells)
             body["grammar"] = f'root ::= "{escaped}" [^\\x00]*'
         elif ask.schema is not None:
             body["json_schema"] = ask.schema
@@ -302,11 +302,11 @@ class LlamaServer:
                     # A stream leaves out the tokens that only begin a character.
                     ids = self._encode(text)
                 seen[index] = count
-                told = part.get("completion_probabilities") or ()
+                tokens = part.get("completion_probabilities") or ()
                 yield Reply(
                     ids=ids,
                     text=text,
-                    log_probs=[one["logprob"] for one in told],
+                    log_probs=[token["logprob"] for token in tokens],
                     finish_reason=_llama_reason(part),
                     index=index,
                 )

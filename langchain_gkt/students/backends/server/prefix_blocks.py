@@ -50,7 +50,7 @@ class PrefixBlocks:
         return len(ids) - len(ids) % self.size
 
     def holds(self, ids: Sequence[int]) -> bool:
-        """Say whether the server has read all whole blocks of a prompt lately."""
+        """Return whether the server has read all whole blocks of a prompt lately."""
         keys = list(self._keys_of(ids))
         return not keys or keys[-1] in self._keys
 

@@ -94,9 +94,9 @@ class _Shared:
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._full.wait(), _GATHER_SECONDS)
         self._is_sent = True
-        found: dict[int, list[Reply]] = defaultdict(list)
+        replies: dict[int, list[Reply]] = defaultdict(list)
         whole = replace(ask, samples=self._joined, stream=False)
         async with aclosing(self._send(whole)) as got:
             async for reply in got:
-                found[reply.index].append(reply)
-        return found
+                replies[reply.index].append(reply)
+        return replies

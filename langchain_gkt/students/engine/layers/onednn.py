@@ -28,9 +28,9 @@ def pays_without_onednn(model: Any) -> bool:
     """
     if model.device.type != "cpu" or model.dtype != torch.bfloat16:
         return False
-    found = cpu_capabilities()
+    capabilities = cpu_capabilities()
     # Other architectures were not measured. X86 without the instructions never uses oneDNN here.
-    return found.get("architecture") == "x86_64" and bool(found.get("avx512_bf16"))
+    return capabilities.get("architecture") == "x86_64" and bool(capabilities.get("avx512_bf16"))
 
 
 @contextmanager

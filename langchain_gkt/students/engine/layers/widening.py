@@ -39,16 +39,16 @@ class WideningLinear(torch.nn.Linear):
 
 def cpu_capabilities() -> dict[str, Any]:
     """Return what torch knows of this CPU. Nothing where this torch does not know."""
-    found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return found
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return capabilities
 
 
 def has_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 itself, or is of a kind that was not measured."""
-    found = cpu_capabilities()
-    if found.get("architecture") != "x86_64":
+    capabilities = cpu_capabilities()
+    if capabilities.get("architecture") != "x86_64":
         return True
-    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def widen_linears(model: Any) -> None:
