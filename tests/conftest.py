@@ -1,14 +1,22 @@
-"""Fixtures that every test may use."""
+"""Fixtures that every test may use.
+
+They import what is heavy when they are asked for, so that pytest-xdist's controller, which runs no
+test, need not load torch before its workers do.
+"""
 
 from __future__ import annotations
 
-import pytest
-import torch
-from hypothesis import HealthCheck, settings
-from support.models.fakes import MODELS, WordTeacher
+from typing import TYPE_CHECKING
 
-from langchain_gkt import HuggingFaceStudent
+import pytest
+from hypothesis import HealthCheck, settings
+
 from langchain_gkt.evaluation.tasks.word_problems import WordProblem
+
+if TYPE_CHECKING:
+    from support.models.fakes import WordTeacher
+
+    from langchain_gkt import HuggingFaceStudent
 
 # No test draws lots. And on a busy machine hypothesis is slow, which is no failure.
 settings.register_profile(
@@ -23,6 +31,8 @@ settings.load_profile("repeatable")
 @pytest.fixture(scope="session", autouse=True)
 def one_torch_thread() -> None:
     """Toy models are slower with more: the threads wait for each other."""
+    import torch
+
     torch.set_num_threads(1)
 
 
@@ -42,9 +52,15 @@ def problem() -> WordProblem:
 
 @pytest.fixture(scope="session")
 def student() -> HuggingFaceStudent:
+    from support.models.fakes import MODELS
+
+    from langchain_gkt import HuggingFaceStudent
+
     return HuggingFaceStudent(model=MODELS / "student")
 
 
 @pytest.fixture
 def teacher(problem: WordProblem) -> WordTeacher:
+    from support.models.fakes import WordTeacher
+
     return WordTeacher(answer=problem.solution, asked=[])

@@ -47,11 +47,13 @@ class LocalCloud:
             dtype: The weights' type, as for `HuggingFaceStudent`.
 
         Raises:
-            FileNotFoundError: If there is no such folder.
+            FileNotFoundError: If there is no such folder, or no model in it.
             ImportError: If the server's packages are not installed.
         """
         if not Path(folder).is_dir():
             raise FileNotFoundError(f"folder={str(folder)!r} is not a folder with a model")
+        if not Path(folder, "config.json").is_file():
+            raise FileNotFoundError(f"folder={str(folder)!r} holds no config.json, so no model")
         missing = [name for name in ("fastapi", "uvicorn") if not importlib.util.find_spec(name)]
         if missing:
             raise ImportError(

@@ -1,24 +1,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
 import pytest
-from support.models.fakes import MODELS
 
+from langchain_gkt.demo import cloud as clouds
 from langchain_gkt.demo import pair
-from langchain_gkt.demo.cloud import LocalCloud
+
+if TYPE_CHECKING:
+    from support.servers.local_cloud import ThreadCloud
 
 
 @pytest.fixture(scope="session")
-def cloud() -> Iterator[LocalCloud]:
+def cloud() -> Iterator[ThreadCloud]:
     """The embedded teacher behind a real HTTP server."""
-    with LocalCloud(MODELS / "teacher", name="demo-teacher") as running:
+    from support.servers.local_cloud import ThreadCloud
+
+    with ThreadCloud(pair.TEACHER, name="demo-teacher") as running:
         yield running
 
 
 @pytest.fixture(autouse=True)
-def one_teacher(request, monkeypatch) -> None:
-    """Start the embedded teacher once for all tests, because a start takes seconds."""
-    running = lambda folder: nullcontext(request.getfixturevalue("cloud"))  # noqa: E731
-    monkeypatch.setattr(pair, "LocalCloud", running)
+def clouds_in_threads(monkeypatch) -> None:
+    """Load torch once; `test_server.py` starts real ones, and so does the example `serve.py`."""
+    from support.servers.local_cloud import ThreadCloud
+
+    for module in (pair, clouds):
+        monkeypatch.setattr(module, "LocalCloud", ThreadCloud)

@@ -2,9 +2,6 @@ from __future__ import annotations
 
 import pytest
 from pytest_socket import disable_socket
-from support.models.tiny import TOKENIZER, make_model
-
-from langchain_gkt.students.engine.engine import Engine
 
 
 @pytest.fixture(autouse=True)
@@ -16,6 +13,8 @@ def no_network() -> None:
 @pytest.fixture(scope="module")
 def models():
     """Tiny models by kind, made once for a file."""
+    from support.models.tiny import make_model
+
     made = {}
 
     def get(kind: str):
@@ -29,6 +28,10 @@ def models():
 @pytest.fixture
 def engine(models):
     """An engine of its own for each test."""
+    from support.models.tiny import TOKENIZER
+
+    from langchain_gkt.students.engine.engine import Engine
+
     engine = Engine(models("grouped"), TOKENIZER)
     yield engine
     engine.close()

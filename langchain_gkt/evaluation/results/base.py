@@ -192,7 +192,7 @@ class EvaluationResult(ABC):
         for name, text in (
             ("report.txt", f"{self}\n"),
             ("report.md", f"{self.markdown()}\n\n{images}\n"),
-            ("report.html", html_report.page(self.manifest, self.tables(), figures, self.frame)),
+            ("report.html", html_report.page(self.manifest, self.tables(), files, self.frame)),
         ):
             (target / name).write_text(text, encoding="utf-8")
             files.append(target / name)

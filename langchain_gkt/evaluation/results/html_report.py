@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from langchain_gkt.evaluation.results.answer_table import STUDENT
-from langchain_gkt.reporting.charts import write_figure
 from langchain_gkt.reporting.html import render
 from langchain_gkt.reporting.table import Table
 
 if TYPE_CHECKING:
     import pandas
-    from matplotlib.figure import Figure
 
 _EXAMPLES = 6
 
@@ -22,10 +20,13 @@ _EXAMPLES = 6
 def page(
     manifest: Mapping[str, Any],
     tables: Sequence[Table],
-    figures: Mapping[str, Figure],
+    charts: Sequence[Path],
     answers: pandas.DataFrame,
 ) -> str:
-    """Return one page with a run's tables, charts, and some answers of its `answer_table`."""
+    """Return one page with a run's tables, the charts among files, and some answers.
+
+    The answers are those of its `answer_table`.
+    """
     from markupsafe import Markup  # comes with jinja2
 
     settings = manifest["settings"]
@@ -37,16 +38,14 @@ def page(
         teacher=", ".join(str(model["model"] or model["class"]) for model in settings["teacher"]),
         student=str(settings["student"]["model"] or settings["student"]["class"]),
         tables=[Markup(table.html()) for table in tables],  # noqa: S704  it escapes its cells
-        charts=[Markup(_svg(name, figure)) for name, figure in figures.items()],  # noqa: S704
+        charts=[Markup(_svg(file)) for file in charts if file.suffix == ".svg"],  # noqa: S704
         examples=_examples(manifest, answers),
         about=json.dumps(about, indent=1, ensure_ascii=False),
     )
 
 
-def _svg(name: str, figure: Figure) -> str:
-    buffer = io.StringIO()
-    write_figure(figure, buffer, name, "svg")
-    drawn = buffer.getvalue()
+def _svg(file: Path) -> str:
+    drawn = file.read_text(encoding="utf-8")
     return drawn[drawn.index("<svg") :]
 
 

@@ -212,7 +212,7 @@ class ScenarioReport:
         target, figures = Path(folder), self.figures()
         first = next(iter(self.results.values()))
         files = save_figures(figures, target)
-        page = html_report.page(first.manifest, self.tables(), figures, first.to_frame())
+        page = html_report.page(first.manifest, self.tables(), files, first.to_frame())
         for name, text in (("txt", f"{self}\n"), ("md", f"{self.markdown()}\n"), ("html", page)):
             files.append(target / f"scenarios.{name}")
             files[-1].write_text(text, encoding="utf-8")

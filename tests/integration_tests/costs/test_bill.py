@@ -176,7 +176,7 @@ async def test_a_dropped_connection_is_unreported_and_estimated(server, student,
 async def test_a_budget_holds_for_every_attempt(server, student, wrapped, how, timeout) -> None:
     teacher = openai(server, stream_usage=True if wrapped == "fallback" else None)
     if wrapped == "retry":
-        teacher = teacher.with_retry(stop_after_attempt=9)  # it would wait, if it tried again
+        teacher = teacher.with_retry(stop_after_attempt=9, wait_exponential_jitter=False)
     else:
         teacher = teacher.with_fallbacks([openai(server) for _ in range(8)])
     server.reset(always=Plan(fail="drop"))
@@ -195,7 +195,9 @@ async def test_a_budget_holds_for_every_attempt(server, student, wrapped, how, t
 
 
 def test_the_student_goes_on_when_no_further_attempt_is_paid_for(server, student) -> None:
-    chain = make_chain(openai(server, stream_usage=None).with_retry(stop_after_attempt=9), student)
+    teacher = openai(server, stream_usage=None)
+    teacher = teacher.with_retry(stop_after_attempt=9, wait_exponential_jitter=False)
+    chain = make_chain(teacher, student)
     server.reset(always=Plan(fail="drop"))
     with track_costs(budget=Budget(tokens=120, on_exceeded="student")):
         message = chain.invoke(QUESTION)

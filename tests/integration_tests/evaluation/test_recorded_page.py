@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from support.programs.processes import run_script
 
 from langchain_gkt import AgreementGate, GuidedKnowledgeTransferChain, RecordedTeacher
 from langchain_gkt.costs import Price
@@ -19,7 +18,7 @@ SCRIPT = Path(__file__).parents[3] / "examples" / "real_models" / "recorded.py"
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*cut approximately:UserWarning")
-def test_runs_leave_summaries_from_which_the_page_is_written(tmp_path) -> None:
+def test_runs_leave_summaries_from_which_the_page_is_written(tmp_path, capsys) -> None:
     task = load_task("word_problems", rows=8)
     answers = {row["question"]: f"The answer is {row['answer']}." for row in task.rows}
     teacher = RecordedTeacher.from_answers(answers, model_name="big")
@@ -35,7 +34,7 @@ def test_runs_leave_summaries_from_which_the_page_is_written(tmp_path) -> None:
     )
     chain.student.close()
     places = [f"--{name}={tmp_path / name}" for name in ("runs", "summaries", "docs")]
-    subprocess.run([sys.executable, str(SCRIPT), *places], check=True, capture_output=True)
+    run_script(SCRIPT, *places)
     page = (tmp_path / "docs" / "measurements" / "recorded-teachers.md").read_text()
     kept = json.loads((tmp_path / "summaries" / "words-big-student.json").read_text())
     assert kept["right"]["teacher"] == 1
@@ -45,6 +44,6 @@ def test_runs_leave_summaries_from_which_the_page_is_written(tmp_path) -> None:
     assert "The teacher's first tokens, continued by the student" in page
     assert "word_problems, 8 rows, big: at bills from 10% to 90% agreement is" in page
     assert (tmp_path / "docs" / "images" / "recorded-words-big-student.svg").exists()
-    nothing = [sys.executable, str(SCRIPT), "--runs=none", f"--summaries={tmp_path / 'none'}"]
-    failed = subprocess.run(nothing, check=False, capture_output=True, text=True)
-    assert "there is no run in none" in failed.stderr
+    with pytest.raises(SystemExit):
+        run_script(SCRIPT, "--runs=none", f"--summaries={tmp_path / 'none'}")
+    assert "there is no run in none" in capsys.readouterr().err

@@ -150,8 +150,10 @@ def test_closing_a_stream_stops_the_work(client, cloud) -> None:
 
 
 @pytest.mark.slow
-def test_the_server_ends_with_its_block() -> None:
-    with pytest.raises(KeyboardInterrupt), LocalCloud(MODELS / "teacher") as cloud:
+def test_the_server_loads_the_type_asked_for_and_ends_with_its_block() -> None:
+    cloud = LocalCloud(MODELS / "teacher", dtype="bfloat16")
+    with pytest.raises(KeyboardInterrupt), cloud:
+        assert chat(cloud.base_url, name=cloud.name).invoke(QUESTION).text
         pid = cloud.pid
         raise KeyboardInterrupt
     assert ends(pid)
@@ -176,13 +178,8 @@ def test_the_server_ends_with_a_killed_parent() -> None:
 def test_a_server_that_cannot_start_says_why(tmp_path) -> None:
     with pytest.raises(FileNotFoundError, match="folder="):
         LocalCloud(tmp_path / "none")
-    with pytest.raises(RuntimeError, match=r"no config\.json"):
-        LocalCloud(tmp_path).start()
-
-
-def test_weights_are_loaded_in_the_type_asked_for() -> None:
-    with LocalCloud(MODELS / "teacher", dtype="bfloat16") as cloud:
-        assert chat(cloud.base_url, name=cloud.name).invoke(QUESTION).text
+    with pytest.raises(FileNotFoundError, match=r"no config\.json"):
+        LocalCloud(tmp_path)
     with (
         pytest.raises(RuntimeError, match="dtype='int7' is no type of weights"),
         LocalCloud(MODELS / "teacher", dtype="int7"),

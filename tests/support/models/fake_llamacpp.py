@@ -9,6 +9,7 @@ import re
 import struct
 import threading
 import types
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -76,11 +77,14 @@ class FakeServer:
         callback({"choices": [last], "__verbose": {"tokens_predicted": len(tokens)}})
         return None
 
+    @cached_property
+    def pieces(self) -> list[str]:
+        return [self.tokenizer.decode([t]) for t in range(len(self.tokenizer))]
+
     def _tokens(self, body):
         ids = list(body["prompt"])
         literal = _LITERAL.fullmatch(body.get("grammar", ""))
         rest = _ESCAPE.sub(lambda m: chr(int(m[1], 16)), literal[1]) if literal else ""
-        pieces = [self.tokenizer.decode([t]) for t in range(len(self.tokenizer))]
         for _ in range(body["n_predict"]):
             with torch.no_grad():
                 logits = self.model(torch.tensor([ids])).logits[0, -1].float().clone()
@@ -88,10 +92,11 @@ class FakeServer:
             for token, bias in body.get("logit_bias", ()):
                 logits[token] += -torch.inf if bias is False else bias
             if rest:
+                pieces = self.pieces
                 fits = [p != "" and (p.startswith(rest) or rest.startswith(p)) for p in pieces]
                 logits[: len(fits)][~torch.tensor(fits)] = -torch.inf
             token = int(logits.argmax())
-            rest = rest[len(pieces[token]) :] if rest else ""
+            rest = rest[len(self.pieces[token]) :] if rest else ""
             ids.append(token)
             yield token, float(probabilities[token]), None
             if token == self.tokenizer.eos_token_id:

@@ -33,7 +33,7 @@ for dies_at in [*map(int, sys.argv[2:]), None]:
 def run_program(code: str, *arguments: str) -> str:
     """Run a program that may use `pair`, `task`, `compare` and `sweep`; return what it prints."""
     command = [sys.executable, "-c", _IMPORTS + code, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -52,7 +52,7 @@ def run_killed(folder: Path, call: str, *deaths: int) -> str:
     return run_program(_KILLED.format(call=call), str(folder), *map(str, deaths))
 
 
-INTERRUPTED = f"""
+INTERRUPTED_IMPORTS = f"""
 import os, signal, sys, threading
 {_HEARS_CTRL_C}
 sys.path[:0] = [{_TESTS!r}]
@@ -60,7 +60,10 @@ import torch
 torch.set_num_threads(1)
 from support.models.fakes import MODELS, WordTeacher
 from langchain_gkt import GuidedKnowledgeTransferChain, HuggingFaceStudent
-
+import langchain_gkt.students.backends.pytorch.loading, langchain_gkt.students.conversion
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+"""
+INTERRUPTED = """
 entered, ended = threading.Event(), threading.Event()
 
 class Silent(WordTeacher):
@@ -69,7 +72,7 @@ class Silent(WordTeacher):
         ended.wait()
 
 model = HuggingFaceStudent(model=MODELS / "student", temperature=9.0, max_tokens=480)
-if sys.argv[1] == "teacher":
+if {who!r} == "teacher":
     model = GuidedKnowledgeTransferChain(teacher=Silent(), student=model)
 else:
     decode = model._engine.scheduler._decode

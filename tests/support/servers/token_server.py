@@ -12,6 +12,7 @@ import re
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import httpx
@@ -145,6 +146,10 @@ class TokenServer:
             event |= {"stop": True, "stop_type": "eos" if reason == "stop" else "limit"}
         return event
 
+    @cached_property
+    def words(self) -> list[str]:
+        return [self.tokenizer.decode([token]) for token in range(len(self.tokenizer))]
+
     def _tokens(self, body: dict) -> Iterator[tuple[int, float, str | None]]:
         sampling = body.get("sampling_params", body)
         ids = list(body.get("prompt", body.get("input_ids")))
@@ -172,8 +177,7 @@ class TokenServer:
                     logits[:] = -torch.inf
                     logits[allowed] = kept
             if rest:
-                words = [self.tokenizer.decode([token]) for token in range(len(self.tokenizer))]
-                fits = [bool(w) and (w.startswith(rest) or rest.startswith(w)) for w in words]
+                fits = [bool(w) and (w.startswith(rest) or rest.startswith(w)) for w in self.words]
                 logits[: len(fits)][~torch.tensor(fits)] = -torch.inf
             token = int(logits.argmax())
             rest = rest[len(self.tokenizer.decode([token])) :] if rest else ""

@@ -54,7 +54,7 @@ SCHEMAS = an_object(
 
 @pytest.mark.slow
 @settings(
-    max_examples=40,
+    max_examples=15,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(schema=SCHEMAS, seed=st.integers(0, 99), heat=st.sampled_from([0.7, 5.0, 50.0]))
@@ -81,7 +81,7 @@ def test_a_number_before_another_property_has_an_end(kind, student) -> None:
     }
     format_ = {"type": "json_schema", "json_schema": {"schema": schema}}
     assert 0 < student.check([HumanMessage("Two numbers.")], response_format=format_) < 40
-    for seed in range(5):
+    for seed in range(3):
         message = student.invoke(
             "Two numbers.", response_format=format_, temperature=50.0, seed=seed, max_tokens=40
         )
@@ -97,7 +97,7 @@ def test_a_recursive_schema_ends_in_time(student) -> None:
     }
     schema = {"$ref": "#/$defs/node", "$defs": {"node": node}}
     format_ = {"type": "json_schema", "json_schema": {"schema": schema}}
-    for seed in range(5):
+    for seed in range(3):
         message = student.invoke(
             "A tree.", response_format=format_, temperature=9.0, seed=seed, max_tokens=120
         )

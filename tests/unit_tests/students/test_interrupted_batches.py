@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 
 import pytest
-from support.programs.interruptions import INTERRUPTED
-from support.programs.processes import run_python
+from support.programs.interruptions import INTERRUPTED, INTERRUPTED_IMPORTS
+from support.programs.processes import run_forks
 
 from langchain_gkt.students.batching import run_batch
 
@@ -38,7 +38,7 @@ def test_exceptions_are_returned_in_their_places(student) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("who", ["teacher", "student"])
-def test_an_interrupted_batch_ends_the_program_while_its_work_goes_on(who) -> None:
-    done = run_python("-c", INTERRUPTED, who)
-    assert (done.returncode, done.stdout) == (0, "interrupted, and the work goes on\n"), done.stderr
+def test_an_interrupted_batch_ends_the_program_while_its_work_goes_on() -> None:
+    programs = [INTERRUPTED.format(who=who) for who in ("teacher", "student")]
+    for code, printed, errors in run_forks(INTERRUPTED_IMPORTS, *programs):
+        assert (code, printed) == (0, "interrupted, and the work goes on\n"), errors

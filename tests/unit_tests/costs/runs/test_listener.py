@@ -22,20 +22,21 @@ CALL = {"name": "add", "args": "", "id": "c1", "index": 0}
 
 
 @pytest.mark.slow
-def test_memory_stays_flat_and_every_call_is_counted() -> None:
+def test_memory_stays_flat_and_every_call_is_counted(monkeypatch) -> None:
+    monkeypatch.setattr("langchain_gkt.costs.aggregator._MAX_LAST_COSTS", 100)
     tracker = CostTracker(teacher_price=PRICE)
     tracemalloc.start()  # before the calls that fill what is bounded, so that its renewal is even
-    for _ in range(1000):
+    for _ in range(200):
         guided_call(tracker)
     before, _ = tracemalloc.get_traced_memory()
-    for _ in range(2500):
+    for _ in range(400):
         guided_call(tracker)
     after, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert after - before < 60_000
+    assert after - before < 9_600  # 24 bytes a call, which is less than any object
     report = tracker.report()
-    assert (report.teacher.calls, report.teacher.prompt_tokens) == (3500, 3500 * 9)
-    assert report.estimate.calls == 3500
+    assert (report.teacher.calls, report.teacher.prompt_tokens) == (600, 600 * 9)
+    assert report.estimate.calls == 600
     assert not tracker.calls
 
 
@@ -57,7 +58,7 @@ def test_calls_that_never_end_are_bounded_and_not_lost(monkeypatch) -> None:
 
 
 @pytest.mark.slow
-async def test_a_thousand_calls_at_once(problem) -> None:
+async def test_hundreds_of_calls_at_once(problem) -> None:
     class Slow(WordTeacher):
         async def _agenerate(self, *args: Any, **kwargs: Any) -> Any:
             await asyncio.sleep(0.05)
@@ -67,10 +68,10 @@ async def test_a_thousand_calls_at_once(problem) -> None:
     student = Slow(answer="and so on.", asked=[])
     chain = GuidedKnowledgeTransferChain(teacher=teacher, student=student, guidance_tokens=20)
     with track_costs(teacher_price=PRICE) as costs:
-        await asyncio.gather(*(chain.ainvoke(problem.question) for _ in range(1000)))
+        await asyncio.gather(*(chain.ainvoke(problem.question) for _ in range(300)))
     report = costs.report()
-    assert (report.teacher.calls, report.teacher.completion_tokens) == (1000, 20_000)
-    assert (report.student.calls, report.estimate.calls, report.running) == (1000, 1000, 0)
+    assert (report.teacher.calls, report.teacher.completion_tokens) == (300, 6_000)
+    assert (report.student.calls, report.estimate.calls, report.running) == (300, 300, 0)
     assert not left_open(costs)
     # Side by side they share the machine's time: no more than the wall shows.
     assert report.student.busy_seconds < report.student.seconds / 10
@@ -194,7 +195,5 @@ def test_importing_costs_is_light() -> None:
         "heavy = {'torch', 'transformers', 'pandas', 'matplotlib', 'scipy', 'rich', 'tiktoken'}; "
         "print(sorted(heavy & set(sys.modules)))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -29,7 +29,7 @@ def test_what_models_and_users_write_is_escaped() -> None:
     asked = [{"question": "<script>What is one more than 11?</script>", "answer": "12"}]
     hostile = Task("<i>mine", asked, lambda text, row: row["answer"] in text)
     found = compare(pair(), hostile)
-    written = page(found.manifest, found.tables(), {}, found.to_frame())
+    written = page(found.manifest, found.tables(), [], found.to_frame())
     assert "<script>" not in written
     assert "&lt;script&gt;What is one more than 11?" in written
     assert "<i>mine" not in written

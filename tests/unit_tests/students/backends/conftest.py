@@ -26,7 +26,9 @@ from langchain_gkt.students.engine.engine import Engine
 @pytest.fixture(scope="session")
 def pair():
     folder = MODELS / "student"
-    return AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    # In the type that it is stored in, a processor is slow.
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
+    return model, AutoTokenizer.from_pretrained(folder)
 
 
 @pytest.fixture

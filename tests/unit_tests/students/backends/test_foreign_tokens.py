@@ -29,7 +29,7 @@ def with_special(**named):
 
 
 def test_a_pair_and_a_folder(larger, tmp_path) -> None:
-    model = AutoModelForCausalLM.from_pretrained(FOLDER)
+    model = AutoModelForCausalLM.from_pretrained(FOLDER, dtype="float32")
     with pytest.raises(StudentError, match=SAID):
         HuggingFaceStudent(model=model, tokenizer=larger)
     model.save_pretrained(tmp_path)
@@ -41,7 +41,7 @@ def test_a_pair_and_a_folder(larger, tmp_path) -> None:
 
 
 def test_a_model_that_does_not_name_its_embedding(larger, monkeypatch) -> None:
-    model = AutoModelForCausalLM.from_pretrained(FOLDER)
+    model = AutoModelForCausalLM.from_pretrained(FOLDER, dtype="float32")
     monkeypatch.setattr(model, "get_input_embeddings", _unnamed)
     with pytest.raises(StudentError, match=SAID):
         HuggingFaceStudent(model=model, tokenizer=larger)

@@ -43,7 +43,7 @@ def make(fake_llamacpp, pair, gguf, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("begun", ["", '{"sum": 1', '{"sum": 12, "o'])
-@pytest.mark.parametrize("max_tokens", [80, 30])
+@pytest.mark.parametrize("max_tokens", [45, 30])
 def test_schemas_hold_an_answer_as_torch_holds_it(make, pair, begun, max_tokens) -> None:
     messages = [HumanMessage("What is 3 plus 4?"), *([AIMessage(begun)] if begun else [])]
     options = {"response_format": FORMAT, "max_tokens": max_tokens}
