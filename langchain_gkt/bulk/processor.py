@@ -3,37 +3,69 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from langchain_core.messages import AIMessage, convert_to_openai_messages
+from langchain_core.messages import AIMessage
 from langchain_core.messages.ai import UsageMetadata
 
 from langchain_gkt.bulk.chains import read_prompt, settings_of, unpack_chain
-from langchain_gkt.bulk.columns import RowResult, add_columns
+from langchain_gkt.bulk.columns import RowResult, TeacherResult, add_columns
 from langchain_gkt.bulk.stages import StageSettings, read_result, spend_student
 from langchain_gkt.chain.messages import RepeatedWhitespace
 from langchain_gkt.costs.prices import FREE, price_call
 from langchain_gkt.costs.totals import UsageTotals
 from langchain_gkt.costs.usage import Tokens
 from langchain_gkt.evaluation.running.records import ModelUsage
+from langchain_gkt.students.prompting import PromptBuilder
 
 if TYPE_CHECKING:
     import pyarrow
 
-WRITTEN, KEPT = "__gkt_written", "__gkt_kept"
-"""Columns behind the processor: what the engine wrote, and which columns the row had."""
+KEPT, REFUSED, WRITTEN = "__gkt_kept", "__gkt_refused", "__gkt_written"
+"""Columns around the processor: the row, why it has no prompt, and what the engine wrote."""
 
 _ENGINE_ERROR = "__inference_error__"
 _DEFAULT_MAX_TOKENS = 256
 
 
-class EngineRequest:
-    """Makes a row of the processor: the guidance is a trailing assistant message.
+def engine_config(processor: Any) -> Any:
+    """Return the user's configuration as a job needs it: only the engine, which takes token ids.
 
-    Ray's chat-template stage continues it (``continue_final_message``), and does not begin a new
-    one.
+    Ray's other stages would read control tokens in a question, and drop the whitespace between
+    guidance and answer with some tokenizers.
+
+    Args:
+        processor: The user's configuration.
+
+    Returns:
+        A copy. A row that the engine refuses does not end the job.
     """
+    stages = ("chat_template_stage", "tokenize_stage", "detokenize_stage")
+    off: dict[str, Any] = dict.fromkeys(stages, False)
+    return processor.model_copy(update={**off, "should_continue_on_error": True})
+
+
+def engine_resources(processor: Any) -> dict[str, float]:
+    """Return what Ray sets aside for one replica of the engine.
+
+    Args:
+        processor: The user's configuration.
+
+    Returns:
+        The number of CPUs and of GPUs.
+    """
+    engine, group = processor.engine_kwargs, processor.placement_group_config or {}
+    sizes = (engine.get(f"{name}_parallel_size", 1) for name in ("tensor", "pipeline"))
+    workers = math.prod(sizes)
+    bundles = group.get("bundles") or [group.get("bundle_per_worker") or {"GPU": 1}] * workers
+    return {name: sum(bundle.get(name, 0) for bundle in bundles) for name in ("CPU", "GPU")}
+
+
+class EngineRequest:
+    """Makes a row of the processor: the guidance is the beginning of the answer."""
 
     def __init__(self, settings: StageSettings) -> None:
         """Read the chain's settings.
@@ -42,56 +74,78 @@ class EngineRequest:
             settings: What to ask, and how.
         """
         chain = unpack_chain(settings.chain)
-        call = settings_of(chain)
+        call, processor = settings_of(chain), settings.options.processor
         self.column = settings.prompt_column
         own = getattr(chain.student, "max_tokens", None)
         self.max_tokens: int = call.max_tokens or own or _DEFAULT_MAX_TOKENS
         self.counts_guidance = call.max_tokens is not None
         self.temperature = call.temperature or 0.0
         self.stop = call.stop or []
+        engine, stage = processor.engine_kwargs, processor.chat_template_stage
+        stage = stage if isinstance(stage, Mapping) else getattr(stage, "__dict__", {})
+        self.tokenizer = engine.get("tokenizer", processor.model_source)
+        self.trusted = bool(engine.get("trust_remote_code"))
+        self.template = stage.get("chat_template")
+        self.template_kwargs = dict(stage.get("chat_template_kwargs") or {})
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Return the row with ``messages`` and ``sampling_params``.
+        """Return the row in a column of its own, with what the engine reads.
 
         Args:
             row: The row, with what the teacher's stage gave.
         """
-        teacher = read_result(row, self.column)
-        if not teacher.needs_student:
-            # The processor takes every row: this one costs it a token, which is thrown away.
-            return {
-                KEPT: json.dumps(list(row)),
-                "messages": [{"role": "user", "content": "-"}],
-                "sampling_params": {"max_tokens": 1, "temperature": 0.0},
-            }
+        teacher, refused = read_result(row, self.column), ""
+        # The processor takes every row: one without work costs it a token, which is thrown away.
+        ids, most = [0], 1
+        if teacher.needs_student:
+            try:
+                ids = self._tokens(row, teacher)
+                spent = teacher.part.completion_tokens if self.counts_guidance else 0
+                most = max(1, self.max_tokens - spent)
+            except ValueError as error:
+                refused = f"StudentError: {error}"
+        params = {"max_tokens": most, "temperature": self.temperature}
+        return {
+            KEPT: dict(row),  # beside, for the engine reads "prompt", "model" and others of its row
+            REFUSED: refused,
+            "tokenized_prompt": ids,
+            "sampling_params": {**params, **({"stop": self.stop} if self.stop else {})},
+        }
+
+    def _tokens(self, row: dict[str, Any], teacher: TeacherResult) -> list[int]:
         messages = read_prompt(row[self.column], self.column)
-        left = self.max_tokens - teacher.part.completion_tokens * self.counts_guidance
         if teacher.guidance:
             messages = [*messages, AIMessage(teacher.guidance.rstrip() or teacher.guidance)]
-        return {
-            KEPT: json.dumps(list(row)),
-            "messages": convert_to_openai_messages(messages),
-            "sampling_params": {
-                "max_tokens": max(1, left),
-                "temperature": self.temperature,
-                **({"stop": self.stop} if self.stop else {}),
-            },
-        }
+        prompts = _prompts(self.tokenizer, self.trusted, self.template)
+        written = prompts.write(messages, template_kwargs=self.template_kwargs)
+        return [*written.ids, *written.answer_prefix]
+
+
+@lru_cache(maxsize=2)
+def _prompts(name: str, trusted: bool, template: str | None) -> PromptBuilder:
+    """Load a tokenizer once in each of Ray's processes."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trusted)
+    if template is not None:
+        tokenizer.chat_template = template
+    return PromptBuilder(tokenizer)
 
 
 def keep_written(row: dict[str, Any]) -> dict[str, Any]:
     """Keep of the processor's row what it came with, and what the engine wrote.
 
     Args:
-        row: The row as the processor's last stage left it.
+        row: The row as the processor left it.
 
     Returns:
         The row as it came, with one more column.
     """
     names = ("generated_text", "num_input_tokens", "num_generated_tokens")
     written = {name: row[name] for name in names}
-    kept = {name: row[name] for name in json.loads(row[KEPT])}
-    return {**kept, KEPT: row[KEPT], WRITTEN: json.dumps(written, default=int)}
+    failed = row[_ENGINE_ERROR]
+    written["error"] = row[REFUSED] or (failed and f"StudentError: {failed}")
+    return {**row[KEPT], WRITTEN: json.dumps(written, default=int)}
 
 
 class EngineAnswers:
@@ -110,7 +164,7 @@ class EngineAnswers:
         """Make the output columns of a block.
 
         Args:
-            block: What the processor gave, rows on which the engine failed included.
+            block: What `keep_written` kept.
 
         Returns:
             The block with its output columns.
@@ -119,16 +173,17 @@ class EngineAnswers:
         totals = UsageTotals()
         results = [self._result(row, totals) for row in rows]
         spend_student(self.controller, block, self.settings, totals)
-        kept = json.loads(rows[0][KEPT]) if rows else block.column_names
-        return add_columns(block.select(kept), results, self.settings.names)
+        if WRITTEN in block.column_names:  # a block without rows has no columns
+            block = block.drop_columns([WRITTEN])
+        return add_columns(block, results, self.settings.names)
 
     def _result(self, row: Mapping[str, Any], totals: UsageTotals) -> RowResult:
         teacher = read_result(row, self.settings.prompt_column)
         if not teacher.needs_student:
             return RowResult.without_student(teacher)
-        if failed := row.get(_ENGINE_ERROR):
-            return RowResult(teacher=teacher, error=f"StudentError: {failed}")
         written = json.loads(row[WRITTEN])
+        if written["error"]:
+            return RowResult(teacher=teacher, error=written["error"])
         guidance, text = teacher.guidance, str(written["generated_text"])
         blank = guidance[len(guidance.rstrip()) :] if guidance.strip() else ""
         tokens = (written["num_input_tokens"], written["num_generated_tokens"])

@@ -40,9 +40,11 @@ class BilledTeacher(BaseChatModel):
 
     A prompt with "finish" in it is finished inside the limit; one with "refuse" always fails, and
     one with "stumble" fails when it is asked for the first time. Each packed question gets its own.
+    With ``held_by``, calls after the first eight wait until that folder holds an answer.
     """
 
     ledger: str
+    held_by: str = ""
     seconds: float = 0.05
     max_tokens: int | None = None
     model_name: str = "billed"
@@ -58,6 +60,8 @@ class BilledTeacher(BaseChatModel):
         self, messages: list[BaseMessage], *args: Any, **kwargs: Any
     ) -> ChatResult:
         prompt = str(messages[-1].text)
+        while self._is_held():
+            await asyncio.sleep(0.2)
         asked_before = any(one["prompt"] == prompt for one in read_lines(self.ledger))
         write_line(self.ledger, prompt=prompt)
         await asyncio.sleep(self.seconds)
@@ -74,6 +78,11 @@ class BilledTeacher(BaseChatModel):
         reason = "stop" if packed or "finish" in prompt else "length"
         message = AIMessage(text, usage_metadata=usage, response_metadata={"finish_reason": reason})
         return ChatResult(generations=[ChatGeneration(message=message)])
+
+    def _is_held(self) -> bool:
+        if not self.held_by or len(read_lines(self.ledger)) < 8:
+            return False
+        return not any(Path(self.held_by).glob("*.parquet"))
 
 
 class LoggedStudent(BaseChatModel):
