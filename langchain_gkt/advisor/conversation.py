@@ -91,8 +91,8 @@ def given_advice(state: Any, kind: AdviceKind | None = None) -> list[Advice]:
         kind: Why it was given. None for any reason.
     """
     question = question_id(state)
-    given = [one for one in state.get("advice") or [] if one["question"] == question]
-    return [one for one in given if kind in (None, one["kind"])]
+    entries = [entry for entry in state.get("advice") or [] if entry["question"] == question]
+    return [entry for entry in entries if kind in (None, entry["kind"])]
 
 
 def last_id(messages: Sequence[BaseMessage]) -> str:

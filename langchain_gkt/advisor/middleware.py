@@ -226,9 +226,9 @@ class AdvisorMiddleware(AgentMiddleware[AdvisorState, Any, Any]):
         return next((k for k, is_so in kinds if is_so and self._may_advise(request, k)), None)
 
     def _may_advise(self, request: _Request, kind: AdviceKind) -> bool:
-        given = given_advice(request.state, kind)
-        again = any(one["after"] == last_id(request.messages) for one in given)
-        return bool(self._limits[kind]) and len(given) < self._max_hints and not again
+        advice = given_advice(request.state, kind)
+        again = any(entry["after"] == last_id(request.messages) for entry in advice)
+        return bool(self._limits[kind]) and len(advice) < self._max_hints and not again
 
     def _sampled(self, request: _Request) -> Generator[_Work, Any, Any]:
         """Have the student write the turn several times."""
@@ -269,7 +269,7 @@ class AdvisorMiddleware(AgentMiddleware[AdvisorState, Any, Any]):
         key = (kind, question_id(request.state), after)
         if key not in self._paid:
             tools = [in_openai_form(tool).get("function", {}) for tool in request.tools]
-            known = [f"- {one['name']}: {one.get('description', '')}" for one in tools if one]
+            known = [f"- {tool['name']}: {tool.get('description', '')}" for tool in tools if tool]
             system = [request.system_message] if request.system_message else []
             still_open = [message for message, _ in unanswered(request.messages)]
             seen = [message for message in request.messages if message not in still_open]
@@ -309,20 +309,20 @@ class AdvisorMiddleware(AgentMiddleware[AdvisorState, Any, Any]):
     # --- what becomes of advice ---
 
     def _noted(self, response: _Response, advised: _Advised) -> ExtendedModelResponse[Any]:
-        for one in advised.new:
-            self._paid.pop((one["kind"], one["question"], one["after"]), None)
+        for entry in advised.new:
+            self._paid.pop((entry["kind"], entry["question"], entry["after"]), None)
         update: dict[str, Any] = {"advice": advised.new, "messages": advised.answers}
         return ExtendedModelResponse(response, Command(update=update) if advised.new else None)
 
     def _with_advice(self, request: _Request, new: list[Advice]) -> _Request:
         """Show the student the plan, and what was said for this very turn."""
-        valid = [one for one in [*given_advice(request.state), *new] if one["text"]]
-        plans = [one["text"] for one in valid if one["kind"] == "plan"]
+        valid = [entry for entry in [*given_advice(request.state), *new] if entry["text"]]
+        plans = [entry["text"] for entry in valid if entry["kind"] == "plan"]
         last = last_id(request.messages)
         hints = [
-            one["text"]
-            for one in valid
-            if one["kind"] not in ("plan", "asked") and one["after"] == last
+            entry["text"]
+            for entry in valid
+            if entry["kind"] not in ("plan", "asked") and entry["after"] == last
         ]
         if plans:
             system = [request.system_message] if request.system_message else []
@@ -385,8 +385,8 @@ def _handlers_of(model: Any) -> list[Any]:
     """Return the handlers that a `BudgetMiddleware` around has put into a model."""
     if not isinstance(model, GuidedKnowledgeTransferChain):
         return []
-    found: Any = model.callbacks
-    return list(getattr(found, "handlers", found) or [])
+    callbacks: Any = model.callbacks
+    return list(getattr(callbacks, "handlers", callbacks) or [])
 
 
 def _student_of(request: _Request) -> Student:
