@@ -139,32 +139,32 @@ def read_batch(
     refuse_unlisted(teacher_price, "teacher_price")
     tier = None if scenario and scenario.tier else BATCH
     prices = RolePrices(teacher=teacher_price, student=None, tier=tier, scenario=scenario)
-    found = read_results(results, requests)
+    batch = read_results(results, requests)
     model = next(iter(models_of(settings_of(chain).teacher)))
     store = GuidanceStore(checkpoint, run=uuid.uuid4().hex, stable_rows=True)
     bill, new = UsageTotals(), 0
     try:
-        for one in found.replies:
-            run = _run_of(model, found.requests[one.name], one)
-            totals, reply = _priced(run, one, prices)
+        for answer in batch.replies:
+            run = _run_of(model, batch.requests[answer.name], answer)
+            totals, reply = _priced(run, answer, prices)
             if store.add(
-                f"batch:{one.bill}",
+                f"batch:{answer.bill}",
                 "teacher",
                 totals,
-                key=one.name,
+                key=answer.name,
                 reply=None if reply is None else json.dumps(asdict(reply)),
             ):
                 new += 1
             bill.add(totals)
-        for name in found.maybe_billed & set(found.failed):
+        for name in batch.maybe_billed & set(batch.failed):
             totals = UsageTotals(calls=1, failed_calls=1)
-            run = _run_of(model, found.requests[name], None)
+            run = _run_of(model, batch.requests[name], None)
             _estimate(run, totals, "", prices)
             store.add(f"batch:{name}", "teacher", totals, key=name, reply=None)
             bill.add(totals)
     finally:
         store.close()
-    return BatchBill(results=found, bill=bill, new=new)
+    return BatchBill(results=batch, bill=bill, new=new)
 
 
 def _run_of(model: Any, body: Any, reply: BatchReply | None) -> ModelRun:
@@ -177,11 +177,11 @@ def _run_of(model: Any, body: Any, reply: BatchReply | None) -> ModelRun:
 
 
 def _priced(
-    run: ModelRun, one: BatchReply, prices: RolePrices
+    run: ModelRun, answer: BatchReply, prices: RolePrices
 ) -> tuple[UsageTotals, TeacherReply | None]:
     """Return a reply's bill, and the reply; None if it holds no text."""
-    totals, text = UsageTotals(calls=1), str(one.message.text)
-    usage, _ = believable(one.message.usage_metadata, wrote=bool(text), chars=len(text))
+    totals, text = UsageTotals(calls=1), str(answer.message.text)
+    usage, _ = believable(answer.message.usage_metadata, wrote=bool(text), chars=len(text))
     if usage is None:
         _estimate(run, totals, text, prices)
     else:
@@ -193,7 +193,7 @@ def _priced(
     call = CallRecord(
         role="teacher",
         model=run.model,
-        call_id=one.name,
+        call_id=answer.name,
         mode="guided",
         usage=usage,
         seconds=0.0,
@@ -202,8 +202,8 @@ def _priced(
     reply = TeacherReply(
         text=text,
         usage=None if usage is None else dict(usage),
-        finish_reason=finish_reason(one.message),
-        pieces=logprob_pieces(one.message),
+        finish_reason=finish_reason(answer.message),
+        pieces=logprob_pieces(answer.message),
         part=part_of([call], "teacher"),
     )
     return totals, reply

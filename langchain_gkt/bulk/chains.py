@@ -25,11 +25,11 @@ _KEY_VERSION = 1
 """Grows when keys are made in another way, so that old guidance is not found by chance."""
 
 
-def pack_chain(given: ChainLike) -> bytes:
+def pack_chain(chain_or_config: ChainLike) -> bytes:
     """Pickle what a chain is made of.
 
     Args:
-        given: A chain, its constructor's arguments, or a function that makes it.
+        chain_or_config: A chain, its constructor's arguments, or a function that makes it.
 
     Returns:
         What `unpack_chain` takes.
@@ -40,18 +40,19 @@ def pack_chain(given: ChainLike) -> bytes:
     """
     from ray import cloudpickle
 
-    if isinstance(given, Mapping):
-        given = GuidedKnowledgeTransferChain(**given)
-    if isinstance(given, GuidedKnowledgeTransferChain):
-        check_chain(given)
-    elif not callable(given) or isinstance(given, type):
+    if isinstance(chain_or_config, Mapping):
+        chain_or_config = GuidedKnowledgeTransferChain(**chain_or_config)
+    if isinstance(chain_or_config, GuidedKnowledgeTransferChain):
+        check_chain(chain_or_config)
+    elif not callable(chain_or_config) or isinstance(chain_or_config, type):
         raise TypeError(
             "chain_or_config must be a GuidedKnowledgeTransferChain, a mapping with its "
-            f"constructor's arguments, or a function that makes one, not {type(given).__name__}"
+            "constructor's arguments, or a function that makes one, not "
+            f"{type(chain_or_config).__name__}"
         )
     try:
-        _refuse_script_classes(given)
-        packed: bytes = cloudpickle.dumps(given)
+        _refuse_script_classes(chain_or_config)
+        packed: bytes = cloudpickle.dumps(chain_or_config)
     except Exception as error:
         raise TypeError(
             f"the chain cannot be pickled, so it cannot reach Ray's actors ({error}). Pass a "
@@ -61,10 +62,10 @@ def pack_chain(given: ChainLike) -> bytes:
     return packed
 
 
-def _refuse_script_classes(given: Any) -> None:
+def _refuse_script_classes(chain: Any) -> None:
     """Refuse a teacher whose class no actor can import."""
-    if isinstance(given, GuidedKnowledgeTransferChain) and not is_configurable(given.teacher):
-        for model in models_of(given.teacher):
+    if isinstance(chain, GuidedKnowledgeTransferChain) and not is_configurable(chain.teacher):
+        for model in models_of(chain.teacher):
             if type(model).__module__ == "__main__":
                 raise TypeError(f"{type(model).__name__} is a class of the script itself")
 
@@ -84,17 +85,17 @@ def unpack_chain(packed: bytes) -> GuidedKnowledgeTransferChain:
     """
     from ray import cloudpickle
 
-    found = cloudpickle.loads(packed)
-    if not isinstance(found, GuidedKnowledgeTransferChain):
-        found = found()
-    if not isinstance(found, GuidedKnowledgeTransferChain):
+    chain = cloudpickle.loads(packed)
+    if not isinstance(chain, GuidedKnowledgeTransferChain):
+        chain = chain()
+    if not isinstance(chain, GuidedKnowledgeTransferChain):
         raise TypeError(
             "chain_or_config is a function; it must return a GuidedKnowledgeTransferChain, not "
-            f"{type(found).__name__}"
+            f"{type(chain).__name__}"
         )
-    check_chain(found)
+    check_chain(chain)
     # An answer from a cache of this process alone would make the bill depend on the process.
-    return found.model_copy(update={"cache": False})
+    return chain.model_copy(update={"cache": False})
 
 
 def check_chain(chain: GuidedKnowledgeTransferChain) -> None:
@@ -185,5 +186,5 @@ class GuidanceKeys:
         Returns:
             A digest in hexadecimal.
         """
-        said = json.dumps([[one.type, one.content] for one in messages])
-        return hashlib.sha256(f"{self._about}\n{said}".encode()).hexdigest()
+        conversation = json.dumps([[message.type, message.content] for message in messages])
+        return hashlib.sha256(f"{self._about}\n{conversation}".encode()).hexdigest()

@@ -43,11 +43,11 @@ OutputColumns: TypeAlias = Mapping[str, str] | Sequence[str] | None
 _PLACES = Decimal(1).scaleb(-18)
 
 
-def output_names(given: OutputColumns) -> dict[str, str]:
+def output_names(columns: OutputColumns) -> dict[str, str]:
     """Read which columns to add.
 
     Args:
-        given: What the user gave.
+        columns: What the user gave.
 
     Returns:
         Names of `OUTPUT_COLUMNS` with the columns' names in the dataset.
@@ -56,14 +56,14 @@ def output_names(given: OutputColumns) -> dict[str, str]:
         TypeError: If a name is unknown, or the whole is of another type.
         ValueError: If two columns would have the same name.
     """
-    if given is None:
-        given = tuple(OUTPUT_COLUMNS)
-    if isinstance(given, str) or not isinstance(given, Mapping | Sequence):
+    if columns is None:
+        columns = tuple(OUTPUT_COLUMNS)
+    if isinstance(columns, str) or not isinstance(columns, Mapping | Sequence):
         raise TypeError(
             "output_columns must be names such as ['answer', 'cost'], or a mapping from such "
-            f"names to columns, not {given!r}"
+            f"names to columns, not {columns!r}"
         )
-    names = dict(given) if isinstance(given, Mapping) else {name: name for name in given}
+    names = dict(columns) if isinstance(columns, Mapping) else {name: name for name in columns}
     refuse_unknown(names, OUTPUT_COLUMNS, "output_columns")
     if len(set(names.values())) < len(names):
         raise ValueError(f"output_columns={names} gives two columns the same name")
@@ -214,6 +214,8 @@ def _as_array(name: str, values: list[Any]) -> Any:
         kind = pyarrow.int64()
     else:
         # Half a character, which some models write, is none that Arrow can hold.
-        values = [one if one is None else one.encode(errors="replace").decode() for one in values]
+        values = [
+            value if value is None else value.encode(errors="replace").decode() for value in values
+        ]
         kind = pyarrow.string()
     return pyarrow.array(values, kind)

@@ -227,7 +227,7 @@ def bill_of(store: GuidanceStore, totals: Mapping[str, UsageTotals]) -> dict[str
     Returns:
         The keys of `JobController.report` that a store alone can tell.
     """
-    sums = {role: one.to_dict() for role, one in totals.items()}
+    sums = {role: counts.to_dict() for role, counts in totals.items()}
     return {**sums, "in_flight": store.in_flight, "lost_calls": store.lost_calls}
 
 

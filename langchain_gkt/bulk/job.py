@@ -83,8 +83,8 @@ def read_report(checkpoint: str | Path) -> dict[str, Any]:
     store = GuidanceStore(checkpoint, run=None)
     totals = {"teacher": UsageTotals(), "student": UsageTotals()}
     try:
-        for role, one in store.bills():
-            totals[role].add(one)
+        for role, bill in store.bills():
+            totals[role].add(bill)
         return bill_of(store, totals)
     finally:
         store.close()
@@ -143,5 +143,5 @@ def start_controller(options: BulkOptions) -> Any:
 def _cause_of(error: Any) -> Exception:
     """Return what the job's actor itself raised when it opened the checkpoint."""
     text = str(error)
-    line = next((one for one in text.splitlines() if "checkpoint=" in one), text)
+    line = next((part for part in text.splitlines() if "checkpoint=" in part), text)
     return RuntimeError(line.strip())

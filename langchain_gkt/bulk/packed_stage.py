@@ -76,8 +76,8 @@ class PackedTeacherStage(TeacherStage):
             *(self._pack(packs[i : i + size], results, in_vain) for i in range(0, len(packs), size))
         )
         missing = [at for at, _ in packs if at not in results] + later
-        found = await asyncio.gather(*(self._row(rows[at], prompts[at]) for at in missing))
-        results |= dict(zip(missing, found, strict=True))
+        row_results = await asyncio.gather(*(self._row(rows[at], prompts[at]) for at in missing))
+        results |= dict(zip(missing, row_results, strict=True))
         for at, part in in_vain.items():  # the rows' costs are the bill: no call is left out
             results[at] = replace(results[at], part=add_parts(part, results[at].part))
         return [results[at] for at in range(len(rows))]
@@ -93,7 +93,7 @@ class PackedTeacherStage(TeacherStage):
             return
         tokens = self.call_settings.limit or 1
         limit = packed_limit(len(pack), tokens)
-        messages = packed_messages([one.prompt for _, one in pack], tokens)
+        messages = packed_messages([row.prompt for _, row in pack], tokens)
         models = list(models_of(self.call_settings.teacher))
         most = self.aggregator.reservation(models, messages, limit)
         assert self._slots is not None
@@ -102,24 +102,24 @@ class PackedTeacherStage(TeacherStage):
             if len(admitted) < len(pack):  # recorded already, or refused: asked one by one
                 await self._release(admitted, UsageTotals(), {})
                 return
-            found, part = await self._ask_packed(pack, messages, limit)
-        if not found and part.calls:
+            pack_results, part = await self._ask_packed(pack, messages, limit)
+        if not pack_results and part.calls:
             in_vain[pack[0][0]] = part
-        results |= found
+        results |= pack_results
 
     async def _admitted(
         self, pack: Sequence[tuple[int, _Row]], most: Reservation
     ) -> list[tuple[int, _Row]]:
         """Take the pack's turn; its first row reserves for all."""
         taken, wait = list[tuple[int, _Row]](), 0.0
-        for place, (at, one) in enumerate(pack):
-            found: Admission = await self.controller.admit.remote(
-                one.key, one.row, most, joins=place > 0
+        for place, (at, row) in enumerate(pack):
+            admission: Admission = await self.controller.admit.remote(
+                row.key, row.row, most, joins=place > 0
             )
-            if found.reply is not None or found.busy or found.refused is not None:
+            if admission.reply is not None or admission.busy or admission.refused is not None:
                 return taken
-            taken.append((at, one))
-            wait = max(wait, found.wait)
+            taken.append((at, row))
+            wait = max(wait, admission.wait)
         await asyncio.sleep(wait)
         return taken
 
@@ -154,10 +154,10 @@ class PackedTeacherStage(TeacherStage):
             await self._release(pack, totals, replies)
         results: dict[int, TeacherResult] = {}
         for place, reply in replies.items():
-            at, one = pack[place]
-            found = Admission(reply=json.dumps(asdict(reply)), carries=True)
+            at, row = pack[place]
+            admission = Admission(reply=json.dumps(asdict(reply)), carries=True)
             try:
-                results[at] = await self._recorded(one.key, one.messages, found, [])
+                results[at] = await self._recorded(row.key, row.messages, admission, [])
             except RowEnded as end:
                 results[at] = end.result
         return results, part_of(recorder.calls, "teacher")
@@ -169,21 +169,21 @@ class PackedTeacherStage(TeacherStage):
         replies: dict[int, TeacherReply],
     ) -> None:
         """End the rows' turn; the first of them books the whole call."""
-        for place, (_, one) in enumerate(pack):
+        for place, (_, row) in enumerate(pack):
             reply = replies.get(place)
             text = None if reply is None else json.dumps(asdict(reply))
             booked = totals if place == 0 else UsageTotals()
-            await self.controller.settle.remote(uuid.uuid4().hex, one.key, one.row, booked, text)
+            await self.controller.settle.remote(uuid.uuid4().hex, row.key, row.row, booked, text)
 
 
 def _replies(
     whole: TeacherReply, calls: Sequence[CallRecord], count: int
 ) -> dict[int, TeacherReply]:
     """Make a reply of each beginning; together they carry the bill of the call."""
-    found = read_beginnings(whole.text, count)
+    beginnings = read_beginnings(whole.text, count)
     # The last word of a beginning is whole, unless the call's limit fell into it.
-    open_end = max(found, default=0) if whole.finish_reason == "length" else None
-    shares = shared_out(part_of(calls, "teacher"), list(found.values())) if found else []
+    open_end = max(beginnings, default=0) if whole.finish_reason == "length" else None
+    shares = shared_out(part_of(calls, "teacher"), list(beginnings.values())) if beginnings else []
     return {
         place: TeacherReply(
             text=beginning if place == open_end else f"{beginning} ",
@@ -195,7 +195,7 @@ def _replies(
             finish_reason="length",
             part=share,
         )
-        for (place, beginning), share in zip(found.items(), shares, strict=True)
+        for (place, beginning), share in zip(beginnings.items(), shares, strict=True)
     }
 
 

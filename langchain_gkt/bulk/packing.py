@@ -77,7 +77,7 @@ def packed_messages(prompts: Sequence[str], tokens: int) -> list[BaseMessage]:
 def _common_front(prompts: Sequence[str]) -> str:
     """Return the paragraphs with which all prompts begin."""
     pairs = zip(min(prompts), max(prompts), strict=False)
-    shared = "".join(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    shared = "".join(char for char, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
     return shared[: shared.rfind("\n\n") + 2] if "\n\n" in shared else ""
 
 
@@ -108,12 +108,12 @@ def read_beginnings(text: str, count: int) -> dict[int, str]:
         Beginnings by the questions' numbers, from 0. What is empty, no text, without a word, such
         as the form's own "...", cut before its first word or of no question is left out.
     """
-    found: dict[int, str] = {}
+    beginnings: dict[int, str] = {}
     for name, value in _pairs(text):
         number = int(name) - 1 if name.isdecimal() else -1
         if isinstance(value, str) and re.search(r"\w", value) and 0 <= number < count:
-            found.setdefault(number, value.strip())
-    return found
+            beginnings.setdefault(number, value.strip())
+    return beginnings
 
 
 def _pairs(text: str) -> list[tuple[str, Any]]:
@@ -122,11 +122,11 @@ def _pairs(text: str) -> list[tuple[str, Any]]:
         end = text.rfind("}") + 1
         for part in (text[start:end], text[start:]):  # whole, or cut off by the limit
             try:
-                made = parse_partial_json(part) if part else None
+                data = parse_partial_json(part) if part else None
             except json.JSONDecodeError:
                 continue
-            if isinstance(made, dict):
-                return [(str(name), value) for name, value in made.items()]
+            if isinstance(data, dict):
+                return [(str(name), value) for name, value in data.items()]
     return [(match[1], match[2]) for match in _NUMBERED.finditer(text)]
 
 

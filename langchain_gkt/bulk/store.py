@@ -131,8 +131,8 @@ class GuidanceStore:
         self._db.execute(
             "UPDATE guidance SET carrier = ? WHERE key = ? AND carrier IS NULL", (row, key)
         )
-        found = self._db.execute("SELECT carrier FROM guidance WHERE key = ?", (key,)).fetchone()
-        return found is not None and found[0] == row
+        record = self._db.execute("SELECT carrier FROM guidance WHERE key = ?", (key,)).fetchone()
+        return record is not None and record[0] == row
 
     def add(
         self, source: str, role: str, totals: UsageTotals, *, key: str = "", reply: str | None

@@ -109,7 +109,7 @@ class TeacherStage:
         prompts = block.column(self.column).to_pylist()
         rows = list(map(str, block.column(self.options.id_column or ROW).to_pylist()))
         results = await self.results_of(rows, prompts)
-        texts = pyarrow.array([one.to_json() for one in results], pyarrow.string())
+        texts = pyarrow.array([result.to_json() for result in results], pyarrow.string())
         return block.append_column(TEACHER, texts)
 
     async def results_of(
@@ -260,11 +260,11 @@ class TeacherStage:
         return self.aggregator.reservation(list(models_of(settings.teacher)), shown, settings.limit)
 
 
-def add_parts(one: ModelUsage, other: ModelUsage) -> ModelUsage:
+def add_parts(part: ModelUsage, other: ModelUsage) -> ModelUsage:
     """Add two parts of one model.
 
     Args:
-        one: Some of its calls.
+        part: Some of its calls.
         other: The others.
 
     Returns:
@@ -272,15 +272,15 @@ def add_parts(one: ModelUsage, other: ModelUsage) -> ModelUsage:
     """
 
     def add(name: str) -> str | None:
-        amounts = (getattr(one, name), getattr(other, name))
+        amounts = (getattr(part, name), getattr(other, name))
         return None if None in amounts else str(sum(map(Decimal, amounts)))
 
     return ModelUsage(
-        calls=one.calls + other.calls,
-        prompt_tokens=one.prompt_tokens + other.prompt_tokens,
-        completion_tokens=one.completion_tokens + other.completion_tokens,
+        calls=part.calls + other.calls,
+        prompt_tokens=part.prompt_tokens + other.prompt_tokens,
+        completion_tokens=part.completion_tokens + other.completion_tokens,
         prompt_cost=add("prompt_cost"),
         completion_cost=add("completion_cost"),
-        seconds=one.seconds + other.seconds,
-        unreported=one.unreported + other.unreported,
+        seconds=part.seconds + other.seconds,
+        unreported=part.unreported + other.unreported,
     )
