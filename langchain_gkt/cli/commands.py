@@ -129,7 +129,9 @@ def sweep(
     if not choices:
         sys.stdout.write("\nNo policy was written: choosing takes 4 rows or more.\n")
     files = {"fixed length": "policy.json", "gated length": "policy-gated.json"}
-    chosen = {files.get(name, f"policy-{name}.json"): one for name, one in choices.items()}
+    chosen = {
+        files.get(name, f"policy-{name}.json"): selection for name, selection in choices.items()
+    }
     if isinstance(result, evaluation.Sweep) and not isinstance(result.per_question, str):
         chosen["policy-predictor.json"] = result.per_question
     if choices and isinstance(result, evaluation.Sweep):

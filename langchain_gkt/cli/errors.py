@@ -35,16 +35,16 @@ def naming(**options: object) -> Iterator[None]:
     Raises:
         ValueError: In the place of another error.
     """
-    given = {f"--{name.replace('_', '-')}": str(v) for name, v in options.items() if v is not None}
+    values = {f"--{name.replace('_', '-')}": str(v) for name, v in options.items() if v is not None}
     try:
         yield
     except (OSError, RuntimeError, TypeError, ValueError) as error:
         text = in_words(error)
-        about = [one for one, value in given.items() if value in text]
-        option = next(iter(about or (given if len(given) == 1 else ())), None)
+        about = [name for name, value in values.items() if value in text]
+        option = next(iter(about or (values if len(values) == 1 else ())), None)
         if option is None or option in text:
             raise
-        raise ValueError(f"{option} {given[option]}: {text}") from error
+        raise ValueError(f"{option} {values[option]}: {text}") from error
 
 
 def existing_file(path: Path, option: str) -> Path:

@@ -101,8 +101,8 @@ def _keys(options: ServeOptions) -> list[Any]:
     if options.keys:
         keys = load_keys(existing_file(options.keys, "--keys"), budget=budget, rate=rate)
     if variable := options.api_key_env:
-        found = [key.strip() for key in os.environ.get(variable, "").split(",") if key.strip()]
-        if not found:
+        secrets = [key.strip() for key in os.environ.get(variable, "").split(",") if key.strip()]
+        if not secrets:
             raise ValueError(
                 f"--api-key-env {variable}: there is no such environment variable, or it is empty; "
                 "put the key that clients must send into it (export "
@@ -110,19 +110,19 @@ def _keys(options: ServeOptions) -> list[Any]:
             )
         keys += [
             APIKey(
-                name=variable if len(found) == 1 else f"{variable}-{number}",
+                name=variable if len(secrets) == 1 else f"{variable}-{number}",
                 secret=secret,
                 budget=budget,
                 requests_per_minute=rate,
             )
-            for number, secret in enumerate(found, 1)
+            for number, secret in enumerate(secrets, 1)
         ]
     return keys or [APIKey(name="anyone", budget=budget, requests_per_minute=rate)]
 
 
-def _require_price(chain: GuidedKnowledgeTransferChain, given: dict[str, Any]) -> None:
+def _require_price(chain: GuidedKnowledgeTransferChain, given_prices: dict[str, Any]) -> None:
     """Refuse a budget that could not be kept, before the first request."""
-    tracker = CostTracker(budget=Budget(usd="1000000"), **given)  # type: ignore[arg-type]
+    tracker = CostTracker(budget=Budget(usd="1000000"), **given_prices)  # type: ignore[arg-type]
     try:
         tracker.admit_teacher(
             list(models_of(chain.teacher)),
