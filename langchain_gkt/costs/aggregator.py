@@ -180,12 +180,12 @@ class CostAggregator:
             sums = self._calls.pop(call, None)
         if not call.compared or sums is None:
             return
-        found = self._teacher_only(sums, message) if message is not None else None
+        estimate = self._teacher_only(sums, message) if message is not None else None
         with self._lock:
-            if found is None:
+            if estimate is None:
                 self.estimate.not_estimated_calls += 1
                 return
-            whole, own, naive, method = found
+            whole, own, naive, method = estimate
             self.estimate.calls += 1
             self.estimate.methods[method] = self.estimate.methods.get(method, 0) + 1
             self.estimate.counts.add(whole)
@@ -304,17 +304,17 @@ class CostAggregator:
         if not usage or run is None or from_cache(usage) or sums.spent.cache_hits:
             return None
         count = self.tokenizer or offline_tokenizer(run.model)
-        found = estimate_teacher_only(gkt, usage, str(message.text), count)
-        if found is None:
+        estimate = estimate_teacher_only(gkt, usage, str(message.text), count)
+        if estimate is None:
             return None
-        own = whole = self._alone(run, self.prices.billed(run, found[0]))
-        usage = found[0]
+        own = whole = self._alone(run, self.prices.billed(run, estimate[0]))
+        usage = estimate[0]
         if share := gkt.get("teacher_prompt_share"):
-            usage = on_whole_prompt(found[0], share)
+            usage = on_whole_prompt(estimate[0], share)
             whole = self._alone(run, self.prices.billed(run, usage))
         naive = UsageTotals(calls=1)
         naive.add_measured(read_tokens(uncached(usage)), self.prices.naive_cost(run, usage))
-        return whole, own, naive, found[1]
+        return whole, own, naive, estimate[1]
 
     def _alone(self, run: ModelRun, usage: UsageMetadata) -> UsageTotals:
         alone = UsageTotals(calls=1)
@@ -349,8 +349,8 @@ def _record(run: ModelRun, result: RunResult, totals: UsageTotals) -> CallRecord
 
 
 def _is_finished(message: AIMessage | None) -> bool:
-    found = message.response_metadata if message else {}
-    return bool(found.get("finish_reason") or found.get("stop_reason"))
+    metadata = message.response_metadata if message else {}
+    return bool(metadata.get("finish_reason") or metadata.get("stop_reason"))
 
 
 def _base_url(model: Any) -> str | None:

@@ -154,8 +154,8 @@ class Ledger:
             BudgetExceeded: If that could pass the budget.
         """
         budget = self.budget
-        others = [one for key, one in self._reservations.items() if key != call_id]
-        reserved = sum((one.usd or Decimal(0) for one in others), Decimal(0))
+        others = [reservation for key, reservation in self._reservations.items() if key != call_id]
+        reserved = sum((reservation.usd or Decimal(0) for reservation in others), Decimal(0))
         usd = most.usd or Decimal(0)
         checks: list[tuple[str, Any, Any, Any]] = [
             ("usd", budget.usd, self.spent_usd + reserved, usd),
@@ -163,7 +163,7 @@ class Ledger:
             (
                 "tokens",
                 budget.tokens,
-                self._teacher_tokens + sum(one.tokens for one in others),
+                self._teacher_tokens + sum(reservation.tokens for reservation in others),
                 most.tokens,
             ),
         ]
@@ -188,7 +188,7 @@ class Ledger:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for a report."""
         reservations = self._reservations.values()
-        reserved = sum((one.usd or Decimal(0) for one in reservations), Decimal(0))
+        reserved = sum((reservation.usd or Decimal(0) for reservation in reservations), Decimal(0))
         money = {
             name: None if (value := getattr(self.budget, name)) is None else amount(value)
             for name in ("usd", "per_call_usd")
@@ -200,7 +200,7 @@ class Ledger:
             "spent_usd": amount(self.spent_usd),
             "spent_tokens": self._teacher_tokens,
             "reserved_usd": amount(reserved),
-            "reserved_tokens": sum(one.tokens for one in reservations),
+            "reserved_tokens": sum(reservation.tokens for reservation in reservations),
             "refused_calls": self.refused,
         }
 
@@ -235,11 +235,11 @@ def max_prompt_tokens(messages: Sequence[BaseMessage], chars: int, rate: TokenRa
     return max(chars, size) // 2 + extra
 
 
-def highest_cost(found: Sequence[tuple[str, CallCost]]) -> Decimal:
+def highest_cost(costs: Sequence[tuple[str, CallCost]]) -> Decimal:
     """Return the highest price among the models a call may reach.
 
     Args:
-        found: Each model's name with the price of the largest call.
+        costs: Each model's name with the price of the largest call.
 
     Returns:
         US dollars.
@@ -248,7 +248,7 @@ def highest_cost(found: Sequence[tuple[str, CallCost]]) -> Decimal:
         BudgetExceeded: If one of them is unpriced: a budget in money cannot be kept then.
     """
     most = Decimal(0)
-    for model, money in found:
+    for model, money in costs:
         if money.prompt is None or money.completion is None:
             raise BudgetExceeded(
                 "the teacher is not asked: a Budget in US dollars needs its price, but "

@@ -47,7 +47,7 @@ class _FanOut(BaseCallbackHandler, CallObserver):
     def end_run(self, *args: Any, **kwargs: Any) -> Mapping[str, float] | None:
         """Let every tracker count a run that ends; the innermost that knows a price says it."""
         costs = [tracker.end_run(*args, **kwargs) for tracker in self.trackers]
-        return next((one for one in reversed(costs) if one is not None), None)
+        return next((cost for cost in reversed(costs) if cost is not None), None)
 
 
 _active: ContextVar[_FanOut | None] = ContextVar("langchain_gkt_costs", default=None)
@@ -98,5 +98,5 @@ def track_costs(
         except ValueError:  # closed in another context, as a generator fixture may be
             inner = _active.get()
             if inner is not None and tracker in inner.trackers:
-                left = tuple(one for one in inner.trackers if one is not tracker)
+                left = tuple(other for other in inner.trackers if other is not tracker)
                 _active.set(_FanOut(left) if left else None)

@@ -85,8 +85,8 @@ def on_whole_prompt(usage: UsageMetadata, share: float) -> UsageMetadata:
     prompt = grown(usage["input_tokens"])
     whole: Any = {**usage, "input_tokens": prompt, "total_tokens": prompt + usage["output_tokens"]}
     if details := usage.get("input_token_details"):
-        given: Mapping[str, Any] = details
-        whole["input_token_details"] = {name: grown(tokens or 0) for name, tokens in given.items()}
+        counts: Mapping[str, Any] = details
+        whole["input_token_details"] = {name: grown(tokens or 0) for name, tokens in counts.items()}
     return whole  # type: ignore[no-any-return]
 
 

@@ -48,10 +48,10 @@ def listed_price(model: str) -> Price:
     listed, _, name = model.rpartition(":")
     now = datetime.now(timezone.utc)
     try:
-        owner, found = data_snapshot.get_snapshot().find_provider_model(
+        owner, entry = data_snapshot.get_snapshot().find_provider_model(
             name, None, listed or None, None
         )
-        rates: Any = found.get_prices(now)
+        rates: Any = entry.get_prices(now)
     except LookupError:
         rates = None
     if rates is None or rates.input_mtok is None or rates.output_mtok is None:
@@ -62,12 +62,12 @@ def listed_price(model: str) -> Price:
         )
     standard = Price(
         **_amounts(rates),
-        source=f"{owner.id}:{found.id}, genai-prices {release()}",
+        source=f"{owner.id}:{entry.id}, genai-prices {release()}",
         as_of=str(newest_price()),
     )
     tiers = {}
-    for tier in {str(v) for one in found.price_variants or () for v in one.when.values()}:
-        own = found.get_prices(now, dict.fromkeys(TIER_KEYS, tier))
+    for tier in {str(v) for variant in entry.price_variants or () for v in variant.when.values()}:
+        own = entry.get_prices(now, dict.fromkeys(TIER_KEYS, tier))
         if own != rates:
             tiers[tier] = replace(standard, **_amounts(own))
     return replace(standard, tiers=tiers)
@@ -85,4 +85,4 @@ _LISTED = {
 def _amounts(rates: Any) -> dict[str, Any]:
     """Return the rates of a listed price by the names of `Price`."""
     known = {name: getattr(rates, listed) for name, listed in _LISTED.items()}
-    return {n: getattr(one, "base", one) for n, one in known.items() if one is not None}
+    return {n: getattr(rate, "base", rate) for n, rate in known.items() if rate is not None}

@@ -47,12 +47,12 @@ def missing_rates(tokens: Tokens, *, reads: bool, writes: bool) -> str:
         reads: Whether the price has a rate for tokens read from a cache.
         writes: Whether it has one for tokens written there.
     """
-    found = ""
+    note = ""
     if tokens.cached and not reads:
-        found += " (cached tokens as plain input: no cached_input_mtok)"
+        note += " (cached tokens as plain input: no cached_input_mtok)"
     if tokens.cache_written and not writes:
-        found += " (cache writes as plain input: no cache_write_mtok)"
-    return found
+        note += " (cache writes as plain input: no cache_write_mtok)"
+    return note
 
 
 def tier_note(tier: str, *, known: bool) -> str:
@@ -120,8 +120,8 @@ def look_up(
         )
 
     try:
-        found = ask(tokens.cached, tokens.cache_written, tokens.cache_written_1h)
-        rates = found.model_price
+        calculation = ask(tokens.cached, tokens.cache_written, tokens.cache_written_1h)
+        rates = calculation.model_price
         # A model billed by the minute or the picture has no token price: that is not 0.
         if tokens.prompt and rates.input_mtok is None:
             return None
@@ -131,7 +131,7 @@ def look_up(
         all_cached = ask(tokens.prompt, 0, 0).input_price if cheaper else None
     except (LookupError, ValueError):  # unknown, or usage that its price cannot hold
         return None
-    fee = found.total_price - found.input_price - found.output_price
+    fee = calculation.total_price - calculation.input_price - calculation.output_price
     plain, reads, writes = (
         _rate(getattr(rates, f"{name}_mtok"), tokens.prompt)
         for name in ("input", "cache_read", "cache_write")
@@ -141,17 +141,19 @@ def look_up(
     five = tokens.cache_written - tokens.cache_written_1h
     written = five * _first(writes, plain) + tokens.cache_written_1h * _first(hours, writes, plain)
     if tokens.tier:
-        variants = found.model.price_variants or ()
-        known = any(one.when.get(key) == tokens.tier for one in variants for key in TIER_KEYS)
+        variants = calculation.model.price_variants or ()
+        known = any(
+            variant.when.get(key) == tokens.tier for variant in variants for key in TIER_KEYS
+        )
         tiered += tier_note(tokens.tier, known=known)
-    when = found.auto_update_timestamp or datetime.now(timezone.utc)
-    verb = "updated" if found.auto_update_timestamp else "looked up"
+    when = calculation.auto_update_timestamp or datetime.now(timezone.utc)
+    verb = "updated" if calculation.auto_update_timestamp else "looked up"
     return CallCost(
-        prompt=found.input_price + fee,
-        completion=found.output_price,
+        prompt=calculation.input_price + fee,
+        completion=calculation.output_price,
         prompt_if_cached=None if all_cached is None else all_cached + fee,
-        source=f"{found.provider.id}:{found.model.id}{tiered}, genai-prices {release()} "
-        f"({how}; {verb} {when:%Y-%m-%d})",
+        source=f"{calculation.provider.id}:{calculation.model.id}{tiered}, genai-prices "
+        f"{release()} ({how}; {verb} {when:%Y-%m-%d})",
         cached=tokens.cached * _first(reads, plain) / _MTOK,
         cache_written=written / _MTOK,
     )
@@ -180,10 +182,10 @@ def newest_price() -> date:
     """Return the day of the latest price change in the list; models after it are not in it."""
     from genai_prices import data_snapshot
 
-    models = [one for owner in data_snapshot.get_snapshot().providers for one in owner.models]
-    dated: list[Any] = [one for model in models for one in model.price_variants or ()]
+    models = [listed for owner in data_snapshot.get_snapshot().providers for listed in owner.models]
+    dated: list[Any] = [price for model in models for price in model.price_variants or ()]
     for model in models:
         dated += model.prices if isinstance(model.prices, list) else []
-    days = (getattr(one.constraint, "start_date", None) for one in dated)
+    days = (getattr(price.constraint, "start_date", None) for price in dated)
     newest: date = max(d for d in days if d and d <= datetime.now(timezone.utc).date())
     return newest

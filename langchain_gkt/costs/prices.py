@@ -104,12 +104,12 @@ class Price(KnownFields):
 
     def of_tier(self, tier: str | None) -> Price | None:
         """Return the price in a service tier. None if it has none of its own."""
-        given = self.tiers.get((tier or "").lower())
-        if given is None or isinstance(given, Price):
-            return given
-        names = (one.name for one in dataclasses.fields(self) if one.name.endswith("_mtok"))
+        tier_price = self.tiers.get((tier or "").lower())
+        if tier_price is None or isinstance(tier_price, Price):
+            return tier_price
+        names = (field.name for field in dataclasses.fields(self) if field.name.endswith("_mtok"))
         rates = {name: rate for name in names if (rate := getattr(self, name)) is not None}
-        amounts = {name: rate * given for name, rate in rates.items()}
+        amounts = {name: rate * tier_price for name, rate in rates.items()}
         return dataclasses.replace(self, **amounts, tiers={})
 
 
@@ -192,8 +192,8 @@ def price_call(
     else:
         found_at = list(places(provider, base_url, (model, requested_model)))
     for name, place, how in found_at:
-        if found := look_up(tokens, name, place, how):
-            return found
+        if call_cost := look_up(tokens, name, place, how):
+            return call_cost
     return _unpriced(
         f"no known price of {price if isinstance(price, str) else repr(model)} in genai-prices "
         f"{release()}, whose newest price is of {newest_price()}"
@@ -266,10 +266,10 @@ def check_price(price: object, name: str, *, machine_time: bool = False) -> None
         TypeError: If it is neither a `Price`, a model reference, a mapping of them nor None.
     """
     if isinstance(price, Mapping):
-        for model, one in price.items():
-            if not isinstance(model, str) or one is None or isinstance(one, Mapping):
+        for model, cost in price.items():
+            if not isinstance(model, str) or cost is None or isinstance(cost, Mapping):
                 raise TypeError(f"{name} must map a model's name to its price, not {model!r}")
-            check_price(one, f"{name}[{model!r}]")
+            check_price(cost, f"{name}[{model!r}]")
     elif isinstance(price, MachineTime) and not machine_time:
         raise TypeError(f"{name} must be a Price; an hour of machine time is a student's price")
     elif price is not None and not isinstance(price, Price | str | MachineTime):
@@ -290,13 +290,13 @@ def refuse_unlisted(price: object, name: str) -> None:
         ValueError: If it refers to a model without a known price.
     """
     if isinstance(price, Mapping):
-        for model, one in price.items():
-            refuse_unlisted(one, f"{name}[{model!r}]")
+        for model, model_price in price.items():
+            refuse_unlisted(model_price, f"{name}[{model!r}]")
     elif isinstance(price, str):
         usage = UsageMetadata(input_tokens=1, output_tokens=1, total_tokens=2)
-        found = price_call(price, usage, provider=None, model=price, base_url=None)
-        if found.prompt is None:
+        cost = price_call(price, usage, provider=None, model=price, base_url=None)
+        if cost.prompt is None:
             raise ValueError(
-                f"{name}={price!r} is {found.source}; give Price(input_mtok=..., output_mtok=...) "
+                f"{name}={price!r} is {cost.source}; give Price(input_mtok=..., output_mtok=...) "
                 "or a listed model such as 'openai:gpt-4o-mini'"
             )

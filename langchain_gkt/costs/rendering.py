@@ -66,7 +66,7 @@ class ReportRow:
             f"{totals.calls:,}",
             f"{totals.prompt_tokens:,}",
             f"{totals.completion_tokens:,}",
-            *(_money(one, known, totals.complete) for one in money),
+            *(_money(value, known, totals.complete) for value in money),
         )
 
 
@@ -98,9 +98,9 @@ def report_rows(
     rows = []
     for role, totals in roles.items():
         rows.append(ReportRow(role=role, totals=totals))
-        named = [(model, one) for (owner, model), one in sorted(models.items()) if owner == role]
+        named = [(model, sums) for (owner, model), sums in sorted(models.items()) if owner == role]
         if len(named) > 1:
-            rows += [ReportRow(role=role, model=model, totals=one) for model, one in named]
+            rows += [ReportRow(role=role, model=model, totals=sums) for model, sums in named]
     unreported = _unreported(roles["total"])
     if unreported.calls:
         rows.append(ReportRow(role="unreported", kind="estimated", totals=unreported))
@@ -203,15 +203,15 @@ def estimate_notes(data: Mapping[str, Any]) -> list[str]:
     Returns:
         Sentences.
     """
-    found = []
+    sentences = []
     if data["ratio"] is not None:
-        found.append(
+        sentences.append(
             f"guided calls cost {data['ratio']:.0%} of teacher only (estimated); "
             f"{data['guided_prompt_share'] or 0:.0%} of what they cost is prompt, which guidance "
             f"cannot save: it is {data['prompt_share']:.0%} of teacher only's bill"
         )
         if cached := data["if_prompts_were_cached"]:
-            found.append(
+            sentences.append(
                 "if the provider read every prompt from its cache: guided "
                 f"${Decimal(cached['guided_cost']):.6f}, teacher only "
                 f"${Decimal(cached['cost']):.6f} (estimated)"
@@ -219,20 +219,20 @@ def estimate_notes(data: Mapping[str, Any]) -> list[str]:
     naive = data["naive"]
     if naive and naive["cost"] is not None and naive["cost"] != data["cost"]:
         ratio = "" if naive["ratio"] is None else f": guided calls cost {naive['ratio']:.0%} of it"
-        found.append(
+        sentences.append(
             f"teacher only is {data['against']}, as it could be asked at the least; naive: on the "
             f"whole conversation at the list price, nothing cached, no batch{ratio} (estimated)"
         )
     if own := data["own_prompt"]:
-        found.append(
+        sentences.append(
             f"{own['calls']} guided call(s) showed the teacher a prompt of its own; the whole "
             "conversation's prompt tokens are estimated by characters"
         )
     if data["calls"]:
-        found.append(f"estimate: {data['method']}")
+        sentences.append(f"estimate: {data['method']}")
     if data["not_estimated_calls"]:
-        found.append(f"{data['not_estimated_calls']} guided call(s) not in the estimate")
-    return found
+        sentences.append(f"{data['not_estimated_calls']} guided call(s) not in the estimate")
+    return sentences
 
 
 def budget_note(budget: Mapping[str, Any]) -> str:

@@ -194,17 +194,17 @@ class BillingScenario(_Model):
         price: Prices = self.price
         if not self._changes_rates:
             return price
-        found = listed_price(price) if isinstance(price, str) else price
-        assert isinstance(found, Price)
+        rates = listed_price(price) if isinstance(price, str) else price
+        assert isinstance(rates, Price)
         prefix = self.cached_prefix
         if prefix and prefix.read_rate is not None:
-            found = replace(found, cached_input_mtok=found.input_mtok * prefix.read_rate)
+            rates = replace(rates, cached_input_mtok=rates.input_mtok * prefix.read_rate)
         if prefix and prefix.write_rate is not None:
-            write = found.input_mtok * prefix.write_rate
-            found = replace(found, cache_write_mtok=write, cache_write_1h_mtok=None)
+            write = rates.input_mtok * prefix.write_rate
+            rates = replace(rates, cache_write_mtok=write, cache_write_1h_mtok=None)
         if self.tier and self.tier_rate is not None:
-            found = replace(found, tiers={**found.tiers, self.tier: self.tier_rate})
-        return found
+            rates = replace(rates, tiers={**rates.tiers, self.tier: self.tier_rate})
+        return rates
 
     def as_billed(self, usage: UsageMetadata) -> UsageMetadata:
         """Return a call's usage with the cached tokens of this scenario.
@@ -238,10 +238,10 @@ class BillingScenario(_Model):
         if not isinstance(price, Price | str):
             raise ConfigurationError(f"{self.name}: no price of a call is known", hint=hint)
         usage = self.as_billed(as_usage(Tokens(prompt=prompt, completion=completion)))
-        found = price_call(price, usage, provider=None, model="", base_url=None, tier=self.tier)
-        if found.prompt is None or found.completion is None:
-            raise ConfigurationError(f"{self.name}: {found.source}", hint=hint)
-        return found.prompt + found.completion
+        cost = price_call(price, usage, provider=None, model="", base_url=None, tier=self.tier)
+        if cost.prompt is None or cost.completion is None:
+            raise ConfigurationError(f"{self.name}: {cost.source}", hint=hint)
+        return cost.prompt + cost.completion
 
     def with_prefix(self, tokens: int | None) -> BillingScenario:
         """Return the scenario with a measured prefix, if it assumes hits and names none.
@@ -270,16 +270,16 @@ class BillingScenario(_Model):
             price = listed_price(price)
         if not isinstance(price, Price):
             return []
-        own, found = price.of_tier(self.tier), []
+        own, notes = price.of_tier(self.tier), []
         if self.tier and own is None:
-            found.append(f"no price in tier {self.tier}: the standard one is used")
+            notes.append(f"no price in tier {self.tier}: the standard one is used")
         rates = own or price
         if self.cached_prefix and self.cached_prefix.hit_rate != "measured":
             if rates.cached_input_mtok is None:
-                found.append("no price of cached tokens: they cost as much as the others")
+                notes.append("no price of cached tokens: they cost as much as the others")
             if rates.cache_write_mtok is None:
-                found.append("no price of cache writes: they cost as much as other tokens")
-        return [f"{self.name}: {note} ({price.source})" for note in found]
+                notes.append("no price of cache writes: they cost as much as other tokens")
+        return [f"{self.name}: {note} ({price.source})" for note in notes]
 
 
 def scenarios_of(
@@ -343,13 +343,13 @@ def with_scenario(
         raise TypeError(
             f"scenario must be a BillingScenario(price=...), not {type(scenario).__name__}"
         )
-    for name, own, given in (
+    for name, own, argument in (
         ("teacher_price", scenario.price, price),
         ("tier", scenario.tier, tier),
     ):
-        if own is not None and given is not None:
+        if own is not None and argument is not None:
             raise ConfigurationError(
-                f"{name}={given!r} and the scenario {scenario.name!r} both say it",
+                f"{name}={argument!r} and the scenario {scenario.name!r} both say it",
                 hint=f"leave {name} out",
             )
     scenario.with_prefix(None)
@@ -363,8 +363,8 @@ def describe_scenario(scenario: BillingScenario | None) -> dict[str, Any] | None
     price = scenario.price
     if isinstance(price, Mapping):
         price = {
-            name: describe_price(one) if isinstance(one, Price) else one
-            for name, one in price.items()
+            name: describe_price(model_price) if isinstance(model_price, Price) else model_price
+            for name, model_price in price.items()
         }
     elif isinstance(price, Price):
         price = describe_price(price)

@@ -225,7 +225,7 @@ class UsageTotals:
 
 
 _SETS = ("sources", "unknown_details")
-_NAMES = tuple(one.name for one in fields(UsageTotals) if one.name not in _SETS)
+_NAMES = tuple(entry.name for entry in fields(UsageTotals) if entry.name not in _SETS)
 
 
 def amount(money: Decimal) -> str:

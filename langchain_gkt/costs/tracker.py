@@ -166,6 +166,6 @@ class CostTracker(RunListener, CallObserver):
                 budget=sums.ledger.to_dict() if sums.ledger else None,
                 hidden_retries=tuple(sorted(sums.hidden_retries)),
                 running=sums.running,
-                breakers={name: one.to_dict() for name, one in self._breakers.items()},
+                breakers={name: breaker.to_dict() for name, breaker in self._breakers.items()},
                 scenario=sums.prices.scenario,
             )

@@ -71,13 +71,13 @@ def read_tokens(usage: UsageMetadata | Mapping[str, Any], tier: str | None = Non
     Returns:
         The tokens. Details never exceed the sums they are part of.
     """
-    given: dict[str, Any] = dict(usage)
-    prompts = given.get("input_token_details") or {}
-    answers = given.get("output_token_details") or {}
+    counts: dict[str, Any] = dict(usage)
+    prompts = counts.get("input_token_details") or {}
+    answers = counts.get("output_token_details") or {}
     for name in _TIERS:
         if tier is None and name in {**prompts, **answers}:
             tier = name
-    prompt, completion = given["input_tokens"], given["output_tokens"]
+    prompt, completion = counts["input_tokens"], counts["output_tokens"]
     cached = min(_detail(prompts, "cache_read"), prompt)
     hour = _detail(prompts, "ephemeral_1h_input_tokens")
     written = hour + _detail(prompts, "ephemeral_5m_input_tokens")

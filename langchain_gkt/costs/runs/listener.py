@@ -244,7 +244,7 @@ class RunListener(BaseCallbackHandler):
     def _still_open(self, call_id: str) -> list[UUID]:
         with self._lock:
             call = self._calls.get(call_id)
-            return [one for one in call.runs if one in self._open] if call else []
+            return [run_id for run_id in call.runs if run_id in self._open] if call else []
 
     def _call_of(self, metadata: Mapping[str, Any], parent: UUID | None) -> ChainCall:
         """Return the chain call a run belongs to. The caller holds the lock."""
@@ -306,6 +306,6 @@ class RunListener(BaseCallbackHandler):
 def _usage_of(run: ModelRun, response: Any, message: AIMessage | None) -> UsageMetadata | None:
     if not isinstance(response, LLMResult):
         return None
-    if message is not None and (told := repeated(run.usages)):
-        message = message.model_copy(update={"usage_metadata": told})
+    if message is not None and (usage := repeated(run.usages)):
+        message = message.model_copy(update={"usage_metadata": usage})
     return usage_of(response, message)

@@ -150,8 +150,8 @@ def read_run(
     Returns:
         The run.
     """
-    params, given = params or {}, (serialized or {}).get("kwargs") or {}
-    base_url = given.get("openai_api_base") or given.get("base_url") or params.get("base_url")
+    params, settings = params or {}, (serialized or {}).get("kwargs") or {}
+    base_url = settings.get("openai_api_base") or settings.get("base_url") or params.get("base_url")
     limits = [params.get(name) for name in LIMIT_FIELDS] + [metadata.get("ls_max_tokens")]
     provider = metadata.get("ls_provider")
     return ModelRun(
@@ -169,7 +169,7 @@ def read_run(
         prompt_chars=prompt_chars,
         retry=any(_RETRY_TAG.fullmatch(tag) for tag in tags),
         started_at=time.perf_counter(),
-        retries_inside=provider in _RETRYING_PROVIDERS and given.get("max_retries") != 0,
+        retries_inside=provider in _RETRYING_PROVIDERS and settings.get("max_retries") != 0,
     )
 
 
