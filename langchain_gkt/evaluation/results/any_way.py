@@ -94,12 +94,12 @@ class AnyWayChoice(Choice):
         teacher = Rival("teacher alone", self.teacher.accuracy, self.teacher.cost)
         lines = [
             {
-                "way": one.name,
-                "accuracy": cells.percent(one.accuracy),
-                "keeps": cells.ratio(one.accuracy, self.teacher.accuracy),
-                "pays": cells.ratio(one.cost, self.teacher.cost),
+                "way": rival.name,
+                "accuracy": cells.percent(rival.accuracy),
+                "keeps": cells.ratio(rival.accuracy, self.teacher.accuracy),
+                "pays": cells.ratio(rival.cost, self.teacher.cost),
             }
-            for one in (mine, *self.rivals, teacher)
+            for rival in (mine, *self.rivals, teacher)
         ]
         return Table.of(
             lines,
@@ -150,7 +150,7 @@ def choose_any_way(
             f"{len(base.rows)}; sweep over more"
         )
     seen, unseen = halves(base.rows, seed)
-    ways = [way for name, one in measured.items() for way in _ways(name, one, seen)]
+    ways = [way for name, measurement in measured.items() for way in _ways(name, measurement, seen)]
     ways.sort(key=lambda way: _complexity(way.seen))  # of equals the first is taken
     points = [way.seen for way in ways]
     if max_bill is None:
@@ -161,7 +161,10 @@ def choose_any_way(
     name = next(way.name for way in ways if way.seen is chosen)
     mine = measured[name]
     tested = mine.outcomes.point(chosen.length, chosen.gate, only=unseen)
-    alone = {n: one.outcomes.point(TEACHER_ALONE, only=unseen) for n, one in measured.items()}
+    alone = {
+        n: measurement.outcomes.point(TEACHER_ALONE, only=unseen)
+        for n, measurement in measured.items()
+    }
     return AnyWayChoice(
         name=name if len(measured) > 1 else "",
         policy=replace(mine.policy, **asking(chosen)),
@@ -189,11 +192,11 @@ def check_max_bill(max_bill: Any) -> None:
         raise ValueError(f"max_bill must be a share above 0, such as 0.52, not {max_bill!r}")
 
 
-def _ways(name: str, one: Measured, seen: Sequence[int]) -> list[_Way]:
-    outcomes = one.outcomes
+def _ways(name: str, measured: Measured, seen: Sequence[int]) -> list[_Way]:
+    outcomes = measured.outcomes
     asked: list[Setting] = [*filter(None, outcomes.lengths), TEACHER_ALONE]
     ways = [_Way(name, outcomes.point(n, only=seen)) for n in (0, *asked)]
-    kinds: list[Sequence[ThresholdGate]] = [[gate] for gate in one.gates]
+    kinds: list[Sequence[ThresholdGate]] = [[gate] for gate in measured.gates]
     kinds += [CONFIDENCE_GATES] if outcomes.tells_confidence else []
     for variants in kinds:
         gates = outcomes.gates(seen, variants)
@@ -255,7 +258,7 @@ def oracle(outcomes: OutcomeMatrix, cost: float, rows: Sequence[int]) -> Rival:
     """Return what asking only where the student is wrong and the teacher right gives."""
     student, teacher = (outcomes.point(n, only=rows) for n in (0, TEACHER_ALONE))
     pairs = zip(student.outcomes, teacher.outcomes, strict=True)
-    helped = sorted(two.cost - one.cost for one, two in pairs if two.right and not one.right)
+    helped = sorted(asked.cost - own.cost for own, asked in pairs if asked.right and not own.right)
     right, spent = student.right, student.cost * student.rows
     for extra in helped:
         if spent + extra > cost * student.rows + _ROUNDING:

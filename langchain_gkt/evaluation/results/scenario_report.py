@@ -65,12 +65,13 @@ class ScenarioReport:
             update={"name": NAIVE, "cached_prefix": None, "tier": None, "tier_rate": None}
         )
         known = {NAIVE: naive}
-        for one in scenarios:
-            if one.name in known and one.name != NAIVE:
+        for scenario in scenarios:
+            if scenario.name in known and scenario.name != NAIVE:
                 raise ConfigurationError(
-                    f"two scenarios are called {one.name!r}", hint="give each a name= of its own"
+                    f"two scenarios are called {scenario.name!r}",
+                    hint="give each a name= of its own",
                 )
-            known.setdefault(one.name, one)
+            known.setdefault(scenario.name, scenario)
         folders = [result.folder]
         if isinstance(result, PolicySweep):
             folders = [sweep.folder for sweep in result.sweeps.values()]
@@ -81,12 +82,12 @@ class ScenarioReport:
                 if tokens is not None:
                     notes.append(f"cached prefix: about {tokens:,} tokens of {whose}; {how}")
         own = price_of(folders[0])
-        for one in known.values():
-            if one.price is None and isinstance(own, Price | str):
-                one = one.model_copy(update={"price": own})
-            notes += one.notes()
+        for scenario in known.values():
+            if scenario.price is None and isinstance(own, Price | str):
+                scenario = scenario.model_copy(update={"price": own})
+            notes += scenario.notes()
         return cls(
-            results={name: result.in_scenario(one) for name, one in known.items()},
+            results={name: result.in_scenario(scenario) for name, scenario in known.items()},
             notes=list(dict.fromkeys(notes)),
         )
 
@@ -95,8 +96,8 @@ class ScenarioReport:
         """US dollars of a thousand answers: by scenario, then by way to answer."""
         return {
             name: {
-                way: None if one.cost is None else one.cost * 1000 / one.rows
-                for way, one in ways(result).items()
+                way: None if summary.cost is None else summary.cost * 1000 / summary.rows
+                for way, summary in ways(result).items()
             }
             for name, result in self.results.items()
         }
@@ -150,9 +151,9 @@ class ScenarioReport:
         for name, result in self.results.items():
             if isinstance(result, Comparison):
                 continue
-            for kind, found in _choices(result).items():
-                choice = found.choice if isinstance(found, PolicyChoice) else found
-                policy = getattr(found, "name", "")
+            for kind, selection in _choices(result).items():
+                choice = selection.choice if isinstance(selection, PolicyChoice) else selection
+                policy = getattr(selection, "name", "")
                 lines.append(
                     [
                         name,
@@ -187,8 +188,8 @@ class ScenarioReport:
             return result.frontiers() if isinstance(result, Sweep) else result.lines()
         ends = {_ALONE: "teacher only", "student": "student only"}
         return {
-            ends.get(way, way): [Rival(way, one.accuracy, float(cost))]
-            for way, one in ways(result).items()
+            ends.get(way, way): [Rival(way, summary.accuracy, float(cost))]
+            for way, summary in ways(result).items()
             if (cost := self.bills[name][way]) is not None
         }
 
@@ -222,14 +223,19 @@ class ScenarioReport:
 def ways(result: Result) -> dict[str, Summary]:
     """Return the sums of a run by the way to answer."""
     if isinstance(result, Comparison):
-        return {_ALONE if way == "teacher" else way: one for way, one in result.summaries.items()}
+        return {
+            _ALONE if way == "teacher" else way: summary
+            for way, summary in result.summaries.items()
+        }
     if isinstance(result, PolicySweep):
         return {
-            f"{name}: {way}": one
+            f"{name}: {way}": summary
             for name, sweep in result.sweeps.items()
-            for way, one in ways(sweep).items()
+            for way, summary in ways(sweep).items()
         }
-    lengths = {f"{n} tokens" if n else "student alone": one for n, one in result.by_length.items()}
+    lengths = {
+        f"{n} tokens" if n else "student alone": summary for n, summary in result.by_length.items()
+    }
     return {**lengths, **result.further, _ALONE: result.teacher}
 
 
@@ -244,12 +250,12 @@ def _kinds_of_prompts(folder: RunStore) -> dict[bool | None, str]:
 
 def _choices(result: Sweep | PolicySweep) -> dict[str, Choice | PolicyChoice]:
     """Return what a run chooses, the choice among every way included."""
-    found: dict[str, Choice | PolicyChoice] = dict(result.choices())
-    if found and isinstance(result, Sweep):
-        found["any way"] = result.any_way
-    elif found and isinstance(result, PolicySweep) and result.whole:
-        found["any way"] = result.choose_any(max_loss=result.max_loss)
-    return found
+    choices: dict[str, Choice | PolicyChoice] = dict(result.choices())
+    if choices and isinstance(result, Sweep):
+        choices["any way"] = result.any_way
+    elif choices and isinstance(result, PolicySweep) and result.whole:
+        choices["any way"] = result.choose_any(max_loss=result.max_loss)
+    return choices
 
 
 def _is_alone(way: str) -> bool:

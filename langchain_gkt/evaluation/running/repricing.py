@@ -41,9 +41,9 @@ def repriced(folder: RunStore, scenario: BillingScenario) -> RunStore:
             begin with is needed and not known.
     """
     pricing = _Pricing(folder, scenario)
-    made = RunStore(None)
-    made.manifest, made.lines = folder.manifest, [pricing.line(line) for line in folder.lines]
-    return made
+    run = RunStore(None)
+    run.manifest, run.lines = folder.manifest, [pricing.line(line) for line in folder.lines]
+    return run
 
 
 def cacheable_tokens(folder: RunStore, *, alone: bool | None = None) -> tuple[int | None, str]:
@@ -67,9 +67,9 @@ def cacheable_tokens(folder: RunStore, *, alone: bool | None = None) -> tuple[in
     mean = sum(tokens for _, tokens in parts) / len(parts)
     if measured := folder.manifest["sessions"][-1].get("prompts"):
         kind = "whole" if alone is True or "shown" not in measured else "shown"
-        found = SharedPrefix(**measured[kind])
-        return found.tokens(round(mean * found.prompts)), (
-            f"all prompts begin with the same {found.shared:,} characters"
+        prefix = SharedPrefix(**measured[kind])
+        return prefix.tokens(round(mean * prefix.prompts)), (
+            f"all prompts begin with the same {prefix.shared:,} characters"
         )
     questions = dict(zip(folder.manifest["rows"], folder.manifest["questions"], strict=True))
     lengths = [len(questions[row]) for row, _ in parts]
@@ -228,7 +228,7 @@ class _Pricing:
         price = self._price
         if isinstance(price, Mapping):
             price = price.get(self._model["model"])
-        found = price_call(
+        cost = price_call(
             price,
             scenario.as_billed(usage),
             provider=self._model["provider"],
@@ -236,11 +236,11 @@ class _Pricing:
             base_url=None,
             tier=scenario.tier,
         )
-        if found.prompt is None or found.completion is None:
+        if cost.prompt is None or cost.completion is None:
             raise ConfigurationError(
-                f"{scenario.name}: {found.source}", hint="give BillingScenario(price=...)"
+                f"{scenario.name}: {cost.source}", hint="give BillingScenario(price=...)"
             )
-        return found.prompt, found.completion
+        return cost.prompt, cost.completion
 
 
 def _split(total: int, parts: int) -> Sequence[int]:
@@ -264,5 +264,5 @@ def _stored_price(described: Any) -> Any:
     tiers = described.get("tiers") or {}
     if isinstance(tiers, str):  # a manifest holds them as Python writes them
         tiers = ast.literal_eval(re.sub(r"Decimal\(('[^']*')\)", r"\1", tiers))
-    own = {name: _stored_price(one) for name, one in tiers.items()}
+    own = {name: _stored_price(price) for name, price in tiers.items()}
     return Price(**rates, source=described.get("source", "user"), tiers=own)
