@@ -56,7 +56,7 @@ class AgreementGate(ThresholdGate):
         int, BeforeValidator(partial(whole_number, "AgreementGate.at_least", least=1))
     ] = 3
     answer_of: Annotated[
-        Any, BeforeValidator(lambda given: given if given is None else check_answer_of(given))
+        Any, BeforeValidator(lambda value: value if value is None else check_answer_of(value))
     ] = None
     temperature: Annotated[float, BeforeValidator(_check_temperature)] = 0.7
 
@@ -119,11 +119,11 @@ class AgreementGate(ThresholdGate):
         return super().to_dict()
 
 
-def tool_gate_from(given: Any) -> Any:
+def tool_gate_from(value: Any) -> Any:
     """Take what a policy's ``tools`` may be.
 
     Args:
-        given: ``teacher``, an `AgreementGate`, or what its `AgreementGate.to_dict` returned.
+        value: ``teacher``, an `AgreementGate`, or what its `AgreementGate.to_dict` returned.
 
     Returns:
         ``teacher`` or the gate.
@@ -131,7 +131,7 @@ def tool_gate_from(given: Any) -> Any:
     Raises:
         ValueError: If it is something else, or the gate has an ``answer_of``.
     """
-    gate = gate_from(given) if isinstance(given, Mapping) else given
+    gate = gate_from(value) if isinstance(value, Mapping) else value
     if gate == "teacher":
         return gate
     if not isinstance(gate, AgreementGate):

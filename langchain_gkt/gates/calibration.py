@@ -54,7 +54,7 @@ def calibrate(
     measure = partial(gate.measure, asked)
     with ThreadPoolExecutor() as pool:  # the student batches them
         signals = pool.map(measure, [to_messages(student, question) for question in questions])
-        scores = [gate.score(one) for one in signals]
+        scores = [gate.score(measured) for measured in signals]
     return gate.asking_above(threshold_for(scores, share))
 
 

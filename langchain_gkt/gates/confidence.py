@@ -60,7 +60,9 @@ class ConfidenceGate(ThresholdGate):
 
     def score(self, signals: Mapping[str, float]) -> float:
         """Return the confidence with its sign turned: a sure student needs no teacher."""
-        return -confidence([one.probability for one in first_tokens_in(signals, self.probe_tokens)])
+        return -confidence(
+            [token.probability for token in first_tokens_in(signals, self.probe_tokens)]
+        )
 
     def asking_above(self, score: float) -> ConfidenceGate:
         """Return a copy with another threshold."""

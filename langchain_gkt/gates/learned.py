@@ -50,11 +50,11 @@ def question_of(messages: Sequence[BaseMessage]) -> str:
 
 
 def _numbers(text: str) -> list[float]:
-    return [float(found.replace(",", "")) for found in _NUMBER.findall(text)]
+    return [float(number.replace(",", "")) for number in _NUMBER.findall(text)]
 
 
 def _entropies(first: Sequence[FirstToken]) -> list[float]:
-    return [one.entropy or 0.0 for one in first] or [0.0]
+    return [token.entropy or 0.0 for token in first] or [0.0]
 
 
 _OF_TEXT: dict[str, Callable[[str], float]] = {
@@ -65,9 +65,9 @@ _OF_TEXT: dict[str, Callable[[str], float]] = {
 }
 _OF_PROBABILITIES: dict[str, Callable[[Sequence[FirstToken]], float]] = {
     "log_confidence": lambda first: (
-        sum(math.log(max(one.probability, _LEAST)) for one in first) / max(1, len(first))
+        sum(math.log(max(token.probability, _LEAST)) for token in first) / max(1, len(first))
     ),
-    "least_probability": lambda first: min((one.probability for one in first), default=1.0),
+    "least_probability": lambda first: min((token.probability for token in first), default=1.0),
 }
 _OF_ENTROPIES: dict[str, Callable[[Sequence[FirstToken]], float]] = {
     "first_entropy": lambda first: _entropies(first)[0],
@@ -103,7 +103,7 @@ def question_signals(question: str, first: Sequence[FirstToken | float]) -> dict
     Returns:
         The features of the text by their names, and the first tokens; see `first_token_signals`.
     """
-    tokens = [one if isinstance(one, FirstToken) else FirstToken(one) for one in first]
+    tokens = [token if isinstance(token, FirstToken) else FirstToken(token) for token in first]
     text = {name: measure(question) for name, measure in _OF_TEXT.items()}
     return {**text, **first_token_signals(tokens)}
 
@@ -220,10 +220,10 @@ class Predictor:
     @model_validator(mode="before")
     @classmethod
     def _check_fields(cls, values: Any) -> Any:
-        given = (values.kwargs if isinstance(values, ArgsKwargs) else values) or {}
+        arguments = (values.kwargs if isinstance(values, ArgsKwargs) else values) or {}
         # First, because another version may have other fields.
-        _check_version(given.get("version") if isinstance(given, Mapping) else None)
-        refuse_unknown(given, cls.__dataclass_fields__, "GuidancePolicy.predictor")
+        _check_version(arguments.get("version") if isinstance(arguments, Mapping) else None)
+        refuse_unknown(arguments, cls.__dataclass_fields__, "GuidancePolicy.predictor")
         return values
 
     @model_validator(mode="after")
@@ -278,10 +278,12 @@ class Predictor:
             )
         values = feature_values(self.features, signals, probe_tokens=self.probe_tokens)
         expected: dict[Amount, Expectation] = {name: getattr(self, name) for name in AMOUNTS}
-        accuracy = {amount: one.accuracy(values) for amount, one in expected.items()}
+        accuracy = {
+            amount: expectation.accuracy(values) for amount, expectation in expected.items()
+        }
         worth = {
-            amount: 100 * accuracy[amount] - one.cost / self.price_per_point
-            for amount, one in expected.items()
+            amount: 100 * accuracy[amount] - expectation.cost / self.price_per_point
+            for amount, expectation in expected.items()
         }
         best: Amount = "some" if worth["some"] >= worth["all"] else "all"
         score = worth[best] - worth["none"]
