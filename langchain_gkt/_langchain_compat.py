@@ -129,17 +129,17 @@ def copy_model(model: _Model, update: dict[str, Any]) -> _Model:
     return copy
 
 
-def to_messages(model: BaseChatModel, given: LanguageModelInput) -> list[BaseMessage]:
+def to_messages(model: BaseChatModel, prompt: LanguageModelInput) -> list[BaseMessage]:
     """Turn whatever a chat model accepts into messages.
 
     Args:
         model: The model.
-        given: A prompt, messages or a prompt value.
+        prompt: A prompt, messages or a prompt value.
 
     Returns:
         The messages.
     """
-    return model._convert_input(given).to_messages()
+    return model._convert_input(prompt).to_messages()
 
 
 def is_from_init_chat_model(model: object) -> bool:

@@ -268,7 +268,9 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
             BudgetExceeded: If that is what ``exit_behavior`` says.
         """
         state: Any = request.state
-        sums = {name: state[name] for name, one in self._of_state.items() if one and name in state}
+        sums = {
+            name: state[name] for name, budget in self._of_state.items() if budget and name in state
+        }
         return ExtendedModelResponse(self._ended(error), Command(update=sums) if sums else None)
 
     def _ended(self, error: BudgetExceeded) -> _Response:
@@ -305,10 +307,10 @@ def budget_behind(request: _Request) -> BudgetMiddleware | None:
         The budget. None if there is none, or if it stands in front.
     """
     state: Any = request.state
-    found = _budgets.get(state.get("budget_key", ""))
+    budget = _budgets.get(state.get("budget_key", ""))
     model = request.model
     heard = _handlers(model) if isinstance(model, GuidedKnowledgeTransferChain) else []
-    return None if found is None or found.tracker in heard else found
+    return None if budget is None or budget.tracker in heard else budget
 
 
 def _with_sums(

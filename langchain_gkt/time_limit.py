@@ -39,9 +39,9 @@ def time_over(error: BaseException) -> OutOfTime | None:
     Returns:
         The error, or its cause, if it says so. Else None.
     """
-    for one in (error, error.__cause__):
-        if isinstance(one, OutOfTime):
-            return one
+    for cause in (error, error.__cause__):
+        if isinstance(cause, OutOfTime):
+            return cause
     return None
 
 

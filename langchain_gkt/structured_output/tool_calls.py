@@ -83,6 +83,7 @@ def _filled(value: Any, schema: Any, root: dict[str, Any]) -> Any:
             if name not in value and isinstance(inner, dict) and "default" in inner
         }
         return {
-            name: _filled(one, known.get(name), root) for name, one in {**left_out, **value}.items()
+            name: _filled(item, known.get(name), root)
+            for name, item in {**left_out, **value}.items()
         }
     return int(value) if isinstance(value, float) and value.is_integer() else value
