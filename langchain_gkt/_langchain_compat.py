@@ -52,7 +52,7 @@ OVERRIDDEN_BY_CHAIN = (
 """Methods of ``BaseChatModel`` that the chain overrides; core calls them by these names."""
 
 PROFILE_METHOD = "_resolve_model_profile"
-"""What the chain and its student override to tell their profile; core calls it at construction."""
+"""What the chain and its student override to report their profile; core calls it at construction."""
 
 
 def tracing_params(model: BaseChatModel) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def request_body(
 
 
 def identifying_params(model: BaseChatModel) -> dict[str, Any]:
-    """Return the parameters by which a model class tells its instances apart.
+    """Return the parameters by which a model class distinguishes its instances.
 
     Args:
         model: The model.
@@ -179,7 +179,7 @@ def pipeline_generation_settings(pipeline: object) -> dict[str, Any]:
     """Return the generation settings that a transformers pipeline was made with.
 
     Args:
-        pipeline: The pipeline; transformers 5 tells them in no public place.
+        pipeline: The pipeline; transformers 5 has no public name for them.
 
     Returns:
         The settings. Empty when there are none.

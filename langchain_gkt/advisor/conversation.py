@@ -52,7 +52,7 @@ class Advice(TypedDict):
     after: str
 
 
-def told(messages: Sequence[BaseMessage], tools: str, asked: str) -> list[BaseMessage]:
+def adviser_messages(messages: Sequence[BaseMessage], tools: str, asked: str) -> list[BaseMessage]:
     """Write a conversation as text, which any teacher reads without the agent's tools.
 
     Args:

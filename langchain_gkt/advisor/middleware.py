@@ -34,13 +34,13 @@ from langchain_gkt.advisor.conversation import (
     REQUESTS,
     Advice,
     AdviceKind,
+    adviser_messages,
     given_advice,
     has_failed_twice,
     last_id,
     question_id,
     recent,
     repeats_itself,
-    told,
 )
 from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
 from langchain_gkt.chain.strategy import strategy_of
@@ -273,7 +273,7 @@ class AdvisorMiddleware(AgentMiddleware[AdvisorState, Any, Any]):
             system = [request.system_message] if request.system_message else []
             still_open = [message for message, _ in unanswered(request.messages)]
             seen = [message for message in request.messages if message not in still_open]
-            messages = told([*system, *seen], "\n".join(known), asked)
+            messages = adviser_messages([*system, *seen], "\n".join(known), asked)
             with _counted(request) as config:
                 arguments = (self._adviser(kind), messages, config)
                 work = _Work(partial(self._ask, *arguments), partial(self._aask, *arguments))

@@ -210,7 +210,7 @@ def _priced(
 
 
 def _estimate(run: ModelRun, totals: UsageTotals, text: str, prices: RolePrices) -> None:
-    """Add a call that told no usage: nothing is booked as free."""
+    """Add a call that reported no usage: nothing is booked as free."""
     completion = round(len(text) / CHARS_PER_TOKEN) if text else run.limit or 0
     tokens = Tokens(prompt=round(run.prompt_chars / CHARS_PER_TOKEN), completion=completion)
     totals.add_unreported(tokens, run.limit, prices.cost(run, as_usage(tokens)))

@@ -30,7 +30,7 @@ OUTPUT_COLUMNS = {
     "student_completion_tokens": "The student's completion tokens.",
     "student_cost": "Its US dollars; null if unknown.",
     "cost": "US dollars of both; null if either is unknown.",
-    "unreported_calls": "Calls that may have been billed without the client being told.",
+    "unreported_calls": "Calls that may have been billed without reporting their usage.",
 }
 """What a job adds to each row, by name. Costs are exact decimals."""
 
@@ -72,7 +72,7 @@ def output_names(columns: OutputColumns) -> dict[str, str]:
 
 @dataclass(kw_only=True)
 class TeacherResult:
-    """What the teacher's stage tells the student's stage of a row; all of it becomes JSON.
+    """What the teacher's stage hands the student's stage of a row; all of it becomes JSON.
 
     Attributes:
         key: The key of the guidance.

@@ -225,7 +225,7 @@ def bill_of(store: GuidanceStore, totals: Mapping[str, UsageTotals]) -> dict[str
         totals: Its sums by role.
 
     Returns:
-        The keys of `JobController.report` that a store alone can tell.
+        The keys of `JobController.report` that a store alone can report.
     """
     sums = {role: counts.to_dict() for role, counts in totals.items()}
     return {**sums, "in_flight": store.in_flight, "lost_calls": store.lost_calls}

@@ -58,7 +58,7 @@ def job_report(job: str) -> dict[str, Any]:
     except ValueError:
         raise ValueError(
             f"no job={job!r} is alive: it ends with its datasets. Of a job with a checkpoint, "
-            "read_report(folder) tells the bill"
+            "read_report(folder) returns the bill"
         ) from None
     report: dict[str, Any] = ray.get(controller.report.remote())
     return report

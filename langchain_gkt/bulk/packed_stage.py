@@ -145,7 +145,7 @@ class PackedTeacherStage(TeacherStage):
         try:
             await chain.aguide(messages, config)
         except GKTError:
-            pass  # its rows are asked alone, and tell the error if it stays
+            pass  # its rows are asked alone, and report the error if it stays
         finally:
             for call in recorder.calls:
                 totals.add(call.counts)

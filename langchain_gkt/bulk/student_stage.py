@@ -142,7 +142,7 @@ class StudentStage:
         calls = [call for call in list(tracker.calls) if call.call_id in ids.found]
         part = part_of(calls, "student")
         if isinstance(self.settings.options.student_price, MachineTime):
-            # The machine's time is known, also where a failed call told no tokens.
+            # The machine's time is known, also where a failed call reported no tokens.
             spent = sum((call.counts.machine_cost for call in calls), Decimal(0))
             return replace(part, prompt_cost="0", completion_cost=str(spent))
         return part

@@ -22,7 +22,7 @@ from langchain_gkt.cli.recorded import RecordedOptions
 
 _PROGRAM = "langchain-gkt"
 _EXPECTED = (ImportError, OSError, RuntimeError, TypeError, ValueError)
-"""Errors that are told without a traceback; those of the package are RuntimeErrors."""
+"""Errors that are reported without a traceback; those of the package are RuntimeErrors."""
 _CONTINUED = ("compare", "sweep")
 """Commands whose runs the same command continues."""
 

@@ -19,7 +19,7 @@ def end_at_once_when_repeated(last_words: Callable[[], str]) -> Callable[[], Non
     """Let a second Ctrl-C end the process without a traceback.
 
     The first one raises KeyboardInterrupt, as always. What is cleaned up then may take seconds,
-    and a second KeyboardInterrupt in the midst of that would be told in pages of tracebacks.
+    and a second KeyboardInterrupt in the midst of that would print pages of tracebacks.
 
     Args:
         last_words: Makes the line that is written to standard error in the end.

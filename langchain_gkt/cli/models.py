@@ -49,7 +49,7 @@ def open_chain(
         options: The options.
         task_guidance_tokens: Most guidance tokens if the options say nothing of it. None for
             the chain's own default, or for as many as leave the embedded student something to do.
-        tell: Is told what is loaded.
+        tell: Gets a line on what is loaded.
         teacher: Takes the place of the options' teacher.
 
     Yields:

@@ -101,7 +101,7 @@ def offline_tokenizer(model: str) -> Callable[[str], int] | None:
     Returns:
         A function from a text to its number of tokens, or None.
     """
-    return _offline_tokenizer(model[:_MOST_NAME])  # tiktoken goes by how names begin
+    return _offline_tokenizer(model[:_MOST_NAME])  # tiktoken looks at how names begin
 
 
 @lru_cache(maxsize=64)

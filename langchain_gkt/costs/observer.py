@@ -1,4 +1,4 @@
-"""CallObserver: what a call of the chain tells the handlers that count and limit its costs."""
+"""CallObserver: what a call of the chain reports to the handlers that count and limit its costs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class BreakerState(Protocol):
 
 
 class CallObserver:
-    """Base class of callback handlers that a call asks or tells what LangChain has no event for.
+    """Base class of callback handlers for what LangChain has no event for.
 
     A handler that inherits from it overrides what it wants to hear. By default it hears nothing
     and refuses nothing. `CostTracker` is one.

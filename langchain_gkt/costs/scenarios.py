@@ -61,7 +61,7 @@ def _hit_rate(value: Any) -> Any:
 
 
 class _Model(BaseModel):
-    """Fields that cannot be changed; what is wrong with one is told in one sentence."""
+    """Fields that cannot be changed; what is wrong with one is said in one sentence."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 

@@ -150,7 +150,7 @@ class UsageTotals:
             self.prompt_cost_if_cached += money.prompt_if_cached
 
     def add_unreported(self, tokens: Tokens, limit: int | None, money: CallCost) -> None:
-        """Add one call that may have been billed without the client being told.
+        """Add one call that may have been billed without reporting its usage.
 
         Args:
             tokens: An estimate of what was billed.

@@ -148,7 +148,7 @@ class CostTracker(RunListener, CallObserver):
     def end_run(
         self, run_id: UUID, response: Any, error: BaseException | None = None
     ) -> Mapping[str, float] | None:
-        """Count a run, unless LangChain has told of its end, and say what it cost.
+        """Count a run, unless LangChain has reported its end, and say what it cost.
 
         Costs of the latest thousand runs are known. See `CallObserver`.
         """

@@ -24,7 +24,7 @@ def first_token_signals(tokens: Sequence[FirstToken]) -> dict[str, float]:
 
 
 def first_tokens_in(signals: Mapping[str, float], most: int | None = None) -> list[FirstToken]:
-    """Return the first tokens that signals tell of.
+    """Return the first tokens that signals describe.
 
     Args:
         signals: Signals of a question, others among them.

@@ -1,4 +1,4 @@
-"""RunListener: follows LangChain's callbacks and tells a subscriber of guided calls' runs."""
+"""RunListener: follows LangChain's callbacks and reports guided calls' runs to a subscriber."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class RunListener(BaseCallbackHandler):
         """Listen for one subscriber.
 
         Args:
-            subscriber: What to tell.
+            subscriber: What the runs are reported to.
             lock: A lock that it shares with the listener, if any.
         """
         self._subscriber = subscriber
@@ -175,7 +175,7 @@ class RunListener(BaseCallbackHandler):
             run.parent_id = parent_run_id
             while run.parent_id in self._wrappers:
                 run.parent_id = self._wrappers[run.parent_id].parent_id
-            if not run.is_chain:  # a chain's call is told by its models' runs
+            if not run.is_chain:  # a chain's call is known by its models' runs
                 self._call_of(metadata, parent_run_id).runs.add(run_id)
             self._open[run_id] = run
             self._tasks.start(run_id)

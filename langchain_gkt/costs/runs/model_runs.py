@@ -22,7 +22,7 @@ CHAIN_PROVIDER = "langchain-gkt"
 """``ls_provider`` of the guided chain's own runs."""
 
 _RETRY_TAG = re.compile(r"retry:attempt:([2-9]|\d\d)")
-# These clients retry by themselves unless told otherwise.
+# These clients retry by themselves unless configured otherwise.
 _RETRYING_PROVIDERS = {
     "openai",
     "azure",
@@ -52,7 +52,7 @@ class ModelRun:
         limit: Most completion tokens it was asked for, if known.
         prompt_chars: Characters of its prompt.
         retry: Whether it repeats a failed attempt.
-        retries_inside: Whether its client may retry without telling its callbacks.
+        retries_inside: Whether its client may retry without a word to its callbacks.
         started_at: When it started, in seconds of `time.perf_counter`.
         first_chunk_at: When its first chunk came, if it streams. It may be empty.
         first_token_at: When the first chunk with text or a tool call came.
@@ -135,7 +135,7 @@ def read_run(
     tags: Sequence[str] = (),
     params: dict[str, Any] | None = None,
 ) -> ModelRun:
-    """Read what a start event tells of a run.
+    """Read what a start event reports of a run.
 
     Args:
         role: ``teacher`` or ``student``. None for a chain that is nobody's teacher.

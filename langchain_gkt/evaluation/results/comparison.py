@@ -105,7 +105,7 @@ class Comparison(EvaluationResult):
         if any(s.cost is None for s in every):
             notes.append(
                 "cost: unknown where a model has no known price (give teacher_price=), or never "
-                "told its usage"
+                "reported its usage"
             )
         return Table(
             title=f"{self.task_name}: {every[0].rows if every else 0} questions",

@@ -172,7 +172,7 @@ def _predictor_notes(outcomes: OutcomeMatrix, per_question: Any) -> list[str]:
     if outcomes.tells_confidence and not outcomes.has_signal("entropy_1"):
         return [
             "the predictor does without the entropies of the student's first tokens: torch "
-            "tells them, other engines do not"
+            "reports them, other engines do not"
         ]
     return []
 

@@ -220,7 +220,7 @@ class OutcomeMatrix:
 
     @cached_property
     def features(self) -> Sequence[Mapping[str, float]]:
-        """All that a gate looks at, row by row: the signals, and what the question's text tells."""
+        """All that a gate looks at, row by row: the signals, and what the question's text shows."""
         if not self.questions:
             return self.signals
         return [

@@ -55,7 +55,7 @@ def cacheable_tokens(folder: RunStore, *, alone: bool | None = None) -> tuple[in
             are the same.
 
     Returns:
-        The tokens, None if nothing tells; and a sentence.
+        The tokens, None if nothing shows them; and a sentence.
     """
     parts = [
         (answer.row, answer.teacher.prompt_tokens)

@@ -139,7 +139,7 @@ class SweepJobs:
         if temperature is None:
             temperature = getattr(chain.student, "temperature", None)
         text, _, complete = reply.cut(length)
-        # A length without guidance tells nothing about the next one.
+        # A length without guidance says nothing about the next one.
         if last.fallback is not None or not text.strip():
             return None
         if temperature != 0 or last.finish_reason == "length":

@@ -44,10 +44,10 @@ class PublishedRow:
         return self.fields[field]
 
     def text(self, field: str) -> str:
-        """Return a field that must hold text, without the blanks around it.
+        """Return a field that must hold text, without the whitespace around it.
 
         Raises:
-            ValueError: If it is missing, no text or blank.
+            ValueError: If it is missing, no text or only whitespace.
         """
         value = self.need(field)
         if not isinstance(value, str):

@@ -97,7 +97,7 @@ class Example:
 
     Raises:
         TypeError: If one is no text.
-        ValueError: If one is blank.
+        ValueError: If one is only whitespace.
     """
 
     question: Text

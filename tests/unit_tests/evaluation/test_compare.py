@@ -184,7 +184,7 @@ def test_one_failed_attempt_does_not_hide_the_rest_of_the_bill() -> None:
     chain = pair().model_copy(update={"teacher": teacher})
     found = compare(chain, task(4), modes=["guided"], teacher_price=PRICE)
     assert found.summaries["guided"].cost == Decimal("0.088")
-    assert "at least this much; 1 call(s) failed or told no usage" in str(found)
+    assert "at least this much; 1 call(s) failed or reported no usage" in str(found)
 
 
 def test_a_price_that_no_list_knows_is_refused_before_it_costs(tmp_path) -> None:
