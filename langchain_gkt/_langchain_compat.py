@@ -52,7 +52,7 @@ OVERRIDDEN_BY_CHAIN = (
 """Methods of ``BaseChatModel`` that the chain overrides; core calls them by these names."""
 
 PROFILE_METHOD = "_resolve_model_profile"
-"""What the chain and its student override to report their profile; core calls it at construction."""
+"""What the chain and its student override to report their profile; core calls it when made."""
 
 
 def tracing_params(model: BaseChatModel) -> dict[str, Any]:

@@ -144,8 +144,8 @@ class EvaluationResult(ABC):
         unreported = sum(a.teacher.unreported + a.student.unreported for a in self.answers)
         if unreported:
             notes.append(
-                f"cost: at least this much; {unreported} call(s) failed or reported no usage, and may "
-                "have been billed"
+                f"cost: at least this much; {unreported} call(s) failed or reported no usage, and "
+                "may have been billed"
             )
         answered = self.frame.groupby("strategy", sort=False)["row"].nunique()
         for strategy, done in answered.items():
