@@ -103,11 +103,11 @@ class BulkOptions:
             )
 
     @classmethod
-    def of(cls, arguments: Mapping[str, Any]) -> BulkOptions:
+    def of(cls, given: Mapping[str, Any]) -> BulkOptions:
         """Take keyword arguments.
 
         Args:
-            arguments: The arguments.
+            given: The arguments.
 
         Returns:
             The options.
@@ -115,8 +115,8 @@ class BulkOptions:
         Raises:
             TypeError: If one is unknown.
         """
-        refuse_unknown(arguments, (option.name for option in fields(cls)), "guide_dataset")
-        return cls(**arguments)
+        refuse_unknown(given, (option.name for option in fields(cls)), "guide_dataset")
+        return cls(**given)
 
     @property
     def role_prices(self) -> RolePrices:
