@@ -53,6 +53,8 @@ are those of gpt-4o-mini.
 - *beginning*: the first tokens of the teacher's answer. *equations*, *draft*, *short*, *option*:
   the formats of `HintPrompt`. *verified*: the student drafts, and the teacher accepts the draft or
   corrects it.
+- *option* is the teacher's whole answer in two tokens. A teacher alone that is asked for the letter
+  costs the same. What the student adds is the explanation.
 - *over lots*: points of accuracy over a random router between student and teacher at the same
   price.
 """
