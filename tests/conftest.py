@@ -40,7 +40,7 @@ def one_torch_thread() -> None:
 
 @pytest.fixture(autouse=True)
 def logging_as_it_was() -> Iterator[None]:
-    """`serve` sets up the loggers of its process. Later tests must not write to its closed stream."""
+    """`serve` sets up the loggers of its process: later tests must not write to that stream."""
     loggers = [logging.getLogger(name) for name in ("langchain_gkt.serving", "uvicorn.error")]
     found = [(logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
     yield

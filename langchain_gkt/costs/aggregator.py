@@ -312,6 +312,8 @@ class CostAggregator:
         if share := gkt.get("teacher_prompt_share"):
             usage = on_whole_prompt(estimate[0], share)
             whole = self._alone(run, self.prices.billed(run, usage))
+        if self.prices.is_naive(run, usage):
+            return whole, own, whole, estimate[1]
         naive = UsageTotals(calls=1)
         naive.add_measured(read_tokens(uncached(usage)), self.prices.naive_cost(run, usage))
         return whole, own, naive, estimate[1]

@@ -82,6 +82,10 @@ class RolePrices:
         in_reach = is_nearly_cached(tokens.prompt, least)
         return run.role == "teacher" and in_reach and cheaper and not tokens.cached
 
+    def is_naive(self, run: ModelRun, usage: UsageMetadata) -> bool:
+        """Say whether a run is billed at the list price already: nothing cached, no batch."""
+        return not (self.scenario or self.tier_of(run) or usage.get("input_token_details"))
+
     def naive_cost(self, run: ModelRun, usage: UsageMetadata) -> CallCost:
         """Price a run at the list price: nothing cached, no batch."""
         return self.cost(run, uncached(usage), list_price=True)

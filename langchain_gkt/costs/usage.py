@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,13 @@ from langchain_gkt.providers.usage import believable, completed
 
 _TIERS = ("flex", "priority")
 _PREFIXES = ("", *(f"{tier}_" for tier in _TIERS))
-_PROMPT_DETAILS = (
+
+
+def _in_any_tier(*names: str) -> Set[str]:
+    return {f"{prefix}{name}" for name in names for prefix in _PREFIXES} | {*_TIERS}
+
+
+_PROMPT_DETAILS = _in_any_tier(
     "audio",
     "cache_creation",
     "cache_read",
@@ -23,7 +29,7 @@ _PROMPT_DETAILS = (
     "ephemeral_5m_input_tokens",
     "text",
 )
-_ANSWER_DETAILS = ("audio", "reasoning", "text")
+_ANSWER_DETAILS = _in_any_tier("audio", "reasoning", "text")
 CHARS_PER_TOKEN = 4.0
 """Used until a model's own texts have been measured; as langchain-core counts."""
 
@@ -106,12 +112,13 @@ def as_usage(tokens: Tokens) -> UsageMetadata:
 
 
 def _detail(details: Mapping[str, Any], name: str) -> int:
+    if not details:  # as most reports are
+        return 0
     return sum(int(details.get(f"{prefix}{name}") or 0) for prefix in _PREFIXES)
 
 
-def _unknown(details: Mapping[str, Any], known: Sequence[str]) -> Iterator[str]:
-    names = {f"{prefix}{name}" for name in known for prefix in _PREFIXES} | {*_TIERS}
-    return (name for name, count in details.items() if count and name not in names)
+def _unknown(details: Mapping[str, Any], known: Set[str]) -> Iterator[str]:
+    return (name for name, count in details.items() if count and name not in known)
 
 
 def usage_of(response: LLMResult, message: AIMessage | None) -> UsageMetadata | None:

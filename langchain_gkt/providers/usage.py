@@ -142,6 +142,8 @@ def _reports(*metadata: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]
     for place in metadata:
         for name in _REPORTS:
             report = (place or {}).get(name)
+            if not report:
+                continue
             if isinstance(report, BaseModel):  # as LiteLLM's client keeps it
                 report = report.model_dump()
             if isinstance(report, Mapping) and report:
@@ -221,6 +223,8 @@ def service_tier(*metadata: Mapping[str, Any] | None) -> str | None:
     for place in (*metadata, *_reports(*metadata)):
         for key in _TIER_KEYS:
             tier = (place or {}).get(key)
+            if not tier:
+                continue
             if isinstance(tier, Mapping):  # as Bedrock says it
                 tier = tier.get("type")
             if isinstance(tier, str) and tier and _once(tier) not in _STANDARD_TIERS:

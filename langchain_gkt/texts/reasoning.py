@@ -41,6 +41,9 @@ _FORMS = (
 # What is left of channels where a server leaves their marks out.
 _BARE = ("analysis", "assistantfinal")
 _BARE_BEGIN = re.compile(r"\s*analysis(?=[A-Z])")
+_MARKS = tuple(mark.lower() for mark in (*(tag for tags in TAGS for tag in tags), *HEADERS))
+# Most texts begin with none of these, which is quickly told. An empty text may become any.
+_FIRST = {"", *(mark[0] for mark in _MARKS)}
 _REASONS = re.compile("think|thought|reason|analy|reflect|scratch|deliberat|rationale", re.I)
 _SPEAKERS = re.compile("assistant|model|bot|gpt|ai|system|user|human|answer|response|output", re.I)
 
@@ -237,6 +240,8 @@ def _beginning(text: str) -> tuple[int, Tags | None] | None:
     if bare := _BARE_BEGIN.match(text):
         return bare.end(), _BARE
     begun = text.lstrip().lower()
+    if begun[:1] not in _FIRST:
+        return None
     fitting = [
         (len(tag), tags if tag is tags[0] else None)
         for tags in TAGS
@@ -252,8 +257,7 @@ def _beginning(text: str) -> tuple[int, Tags | None] | None:
 def _may_begin(text: str) -> bool:
     """Whether a text may grow into one that begins with a tag."""
     begun = text.lstrip()
-    marks = (tag for tags in TAGS for tag in tags)
-    # A word is held back only as a whole: "a" may be an answer.
-    return begun == _BARE[0] or any(
-        mark.lower().startswith(begun.lower()) for mark in (*marks, *HEADERS)
-    )
+    if begun[:1].lower() not in _FIRST:
+        # A word is held back only as a whole: "a" may be an answer.
+        return begun == _BARE[0]
+    return any(mark.startswith(begun.lower()) for mark in _MARKS)

@@ -110,9 +110,11 @@ def _without_usage(
 ) -> list[BaseCallbackHandler]:
     if not handlers or isinstance(handlers[0], HideUsage):  # nobody listens, or done already
         return handlers
-    everywhere = CallbackManager.configure().handlers  # the models' runs get these, too
     hidden = hides_child_runs(arguments)
-    rest = [h for h in handlers if not _hears_children(h, hidden) and h not in everywhere]
+    rest = [handler for handler in handlers if not _hears_children(handler, hidden)]
+    if rest:
+        everywhere = CallbackManager.configure().handlers  # the models' runs get these, too
+        rest = [handler for handler in rest if handler not in everywhere]
     follow = [handler for handler in handlers if handler not in rest]
     # The handlers are called one after the other with the same result. On an event loop those
     # that are not inline come last.
@@ -189,8 +191,8 @@ def _hears_children(handler: BaseCallbackHandler, hide_child_runs: bool) -> bool
 
 
 def _follows_runs(handler: BaseCallbackHandler) -> bool:
-    return isinstance(handler, BaseTracer | AsyncBaseTracer | StreamingCallbackHandler) or bool(
-        getattr(handler, "gkt_children", False)
+    return bool(getattr(handler, "gkt_children", False)) or isinstance(
+        handler, BaseTracer | AsyncBaseTracer | StreamingCallbackHandler
     )
 
 
