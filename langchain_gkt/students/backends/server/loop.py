@@ -24,7 +24,7 @@ class LoopThread:
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The event loop; the first call starts its thread."""
+        """The event loop. The first call starts its thread."""
         with self._lock:
             return self._started[0]
 
@@ -45,7 +45,7 @@ class LoopThread:
         return asyncio.run_coroutine_threadsafe(work, self.loop)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine to its end; the caller's thread waits.
+        """Run a coroutine to its end. The caller's thread waits.
 
         Args:
             work: The coroutine.
@@ -56,7 +56,7 @@ class LoopThread:
         """End the thread, if it was started.
 
         Args:
-            last: What is done before, on the event loop.
+            last: Work to do before, on the event loop.
         """
         if "_started" not in self.__dict__ or self._closed:
             return
