@@ -1,4 +1,4 @@
-"""The pieces that strategies are made of; each is a generator of steps over one `Answer`."""
+"""The building blocks of strategies. Each is a generator of steps over one `Answer`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from langchain_gkt.time_limit import OutOfTime
 def measure(answer: Answer, gate: Gate) -> Generator[Any, Any, Signals]:
     """Have a gate measure the question, and the guidance so far.
 
-    Signals, and answers that the student wrote for them, are noted in the answer.
+    The answer records the signals, and the answers that the student wrote for them.
 
     Args:
         answer: The answer.
@@ -96,10 +96,10 @@ def prepared(
 
 
 def leave_to_teacher(answer: Answer, error: Exception) -> None:
-    """Have the teacher answer the whole turn, if a failing student may be replaced by it.
+    """Have the teacher answer the whole turn, if it may replace a failing student.
 
     Args:
-        answer: The answer. Its settings are left without a student.
+        answer: The answer. Its settings lose the student.
         error: Why the student cannot answer.
 
     Raises:
@@ -123,14 +123,14 @@ def leave_to_teacher(answer: Answer, error: Exception) -> None:
 
 
 def ask_teacher(answer: Answer) -> CallSteps:
-    """Ask the teacher, within the settings' limit; its failure ends the call or is noted.
+    """Ask the teacher, within the settings' limit. Record its failure or end the call.
 
     Args:
         answer: The answer. Its ``outcome`` is filled.
 
     Raises:
         TeacherError: If the teacher fails, and the student may not answer instead.
-        BudgetExceeded: If the call could pass a budget, likewise.
+        BudgetExceeded: If the call could pass a budget, and the student may not answer instead.
     """
     step, outcome = TeacherStep(answer.settings), answer.outcome
     context = step.prompt_context(answer.messages)
@@ -183,7 +183,7 @@ def _fallback(settings: CallSettings, error: Exception | None) -> str | None:
 
 
 def show_teacher(answer: Answer) -> CallSteps:
-    """Show what the teacher gave and has not been shown yet: text, or a tool call.
+    """Show the teacher's output that has not been shown yet: text, or a tool call.
 
     Args:
         answer: The answer.
@@ -233,7 +233,7 @@ def ask_student(answer: Answer) -> CallSteps:
         leave_to_teacher(answer, failure)
         if not answer.streaming:
             yield retraction()
-        # What was shown cannot be taken back: the teacher's answer follows it.
+        # Shown text cannot be taken back, so the teacher's answer follows it.
         shown = "".join([begun, *written]) if answer.streaming else ""
         answer.outcome = replace(outcome, guidance=None, fallback=None, shown=shown)
         yield from ask_teacher(answer)
@@ -263,7 +263,7 @@ def _voted(
 
 
 def show_reply(answer: Answer, reply: AIMessage, begun: str = "") -> CallSteps:
-    """Show a reply that the student has written already, as the end of the answer.
+    """Show a reply that the student has already written, as the end of the answer.
 
     Args:
         answer: The answer, which has counted the reply.
@@ -275,7 +275,7 @@ def show_reply(answer: Answer, reply: AIMessage, begun: str = "") -> CallSteps:
 
 
 def unshown(steps: CallSteps) -> CallSteps:
-    """Run steps without showing what they write, such as a draft that may be dropped.
+    """Run steps without showing their text, such as a draft that may be dropped.
 
     Args:
         steps: The steps.

@@ -241,8 +241,8 @@ class Sweep(EvaluationResult):
         Returns:
             Points by kind. ``fixed length`` has the guidance lengths. ``gated`` uses the teacher's
             whole answer if the student is unsure, ``both`` guidance of some length. Each of the
-            `gates` is a kind, such as ``agreement`` (the whole answer if it asks). ``teacher
-            only``, ``student only`` and any further strategy, by its name, have one point each.
+            `gates` is a kind, such as ``agreement`` (the whole answer if it asks). Any further
+            strategy, by its name, ``teacher only`` and ``student only`` have one point each.
         """
         return self._frontiers
 
