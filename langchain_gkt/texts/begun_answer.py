@@ -1,4 +1,4 @@
-"""The rule for answers that somebody has begun: a trailing AIMessage without tool calls."""
+"""The rule for begun answers: a trailing AIMessage without tool calls."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def is_begun_answer(message: BaseMessage) -> bool:
 
 
 def begun_text(messages: Sequence[BaseMessage]) -> str | None:
-    """Return the text of the begun answer that a conversation ends in, or None.
+    """Return the text of the begun answer at the end of a conversation, or None.
 
     Args:
         messages: The conversation.
