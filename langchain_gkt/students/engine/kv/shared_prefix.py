@@ -4,7 +4,6 @@ With several rows in a batch, reading keys and values is most of the work of a d
 model is not changed. The keys that the KV cache returns are a tensor subclass. It holds the shared
 keys and values too, and computes scaled dot product attention itself. The log-sum-exps of their
 softmaxes merge the parts. docs/measurements/student-speed.md says what it brings.
-brings.
 
 Query heads that read the same key head are folded into queries of that head. For bfloat16 on a
 CPU this alone is worth it, so keys are wrapped there even without a shared prefix.
