@@ -56,14 +56,7 @@ PROFILE_METHOD = "_resolve_model_profile"
 
 
 def tracing_params(model: BaseChatModel) -> dict[str, Any]:
-    """Return a model's trace parameters: ``ls_provider``, ``ls_model_name`` and so on.
-
-    Args:
-        model: The model.
-
-    Returns:
-        The parameters.
-    """
+    """Return a model's trace parameters: ``ls_provider``, ``ls_model_name`` and so on."""
     return dict(model._get_ls_params())
 
 
@@ -85,22 +78,12 @@ def request_body(
 
 
 def identifying_params(model: BaseChatModel) -> dict[str, Any]:
-    """Return the parameters by which a model class distinguishes its instances.
-
-    Args:
-        model: The model.
-
-    Returns:
-        The parameters.
-    """
+    """Return the parameters by which a model class distinguishes its instances."""
     return dict(model._identifying_params)
 
 
 def cache_key(model: BaseChatModel) -> str:
     """Return the string under which LangChain's cache keeps a model's answers.
-
-    Args:
-        model: The model.
 
     Returns:
         The key.
@@ -118,9 +101,6 @@ def copy_model(model: _Model, update: dict[str, Any]) -> _Model:
     Args:
         model: The model, which does not change.
         update: Fields of the copy that differ.
-
-    Returns:
-        The copy.
     """
     model._serialized  # noqa: B018  a cached property, which copies take along
     copy = model.model_copy(update=update)
@@ -135,9 +115,6 @@ def to_messages(model: BaseChatModel, prompt: LanguageModelInput) -> list[BaseMe
     Args:
         model: The model.
         prompt: A prompt, messages or a prompt value.
-
-    Returns:
-        The messages.
     """
     return model._convert_input(prompt).to_messages()
 
@@ -160,9 +137,6 @@ def configured_model(model: Any, config: RunnableConfig) -> Any:
     Args:
         model: A model for which `is_from_init_chat_model` is true.
         config: The config.
-
-    Returns:
-        The chat model.
 
     Raises:
         ValueError: If neither it nor the config names a model.
@@ -189,9 +163,6 @@ def pipeline_generation_settings(pipeline: object) -> dict[str, Any]:
 
 def blocks_threads(model: BaseChatModel) -> bool:
     """Whether awaiting a model blocks a thread of the event loop's executor.
-
-    Args:
-        model: A chat model.
 
     Returns:
         True if it implements only blocking methods, so that langchain-core runs it in a thread.

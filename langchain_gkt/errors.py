@@ -157,9 +157,6 @@ _LIKE = {
 def configuration_error(error: Exception) -> ConfigurationError | None:
     """Make a package error from one that reports a wrong argument or prompt.
 
-    Args:
-        error: The error.
-
     Returns:
         An error of the same built-in kind. The caller sets its ``__cause__``. None if the error is
         not of such a kind.
@@ -239,9 +236,6 @@ def bounded(text: str, limit: int = _MAX_TEXT) -> str:
 def refuse_empty(messages: Sequence[BaseMessage]) -> None:
     """Refuse an empty prompt before a teacher is paid for it.
 
-    Args:
-        messages: The conversation.
-
     Raises:
         ValueError: If it has no text.
     """
@@ -254,9 +248,6 @@ def refuse_empty(messages: Sequence[BaseMessage]) -> None:
 
 def refuse_broken_text(messages: Sequence[BaseMessage]) -> None:
     """Refuse halves of characters, which no tokenizer and no provider can encode.
-
-    Args:
-        messages: The conversation.
 
     Raises:
         ValueError: If a text holds a lone surrogate.
@@ -334,9 +325,6 @@ def share_number(name: str, value: Any) -> float:
         name: The field's name, for the message.
         value: The value.
 
-    Returns:
-        The value.
-
     Raises:
         ValueError: If it is not a number from 0 to 1.
     """
@@ -354,9 +342,6 @@ def whole_number(name: str, value: Any, *, least: int, meaning: str = "") -> int
         value: The value.
         least: The smallest value allowed.
         meaning: What the smallest value means, for the message.
-
-    Returns:
-        The value.
 
     Raises:
         ValueError: If it is something else.

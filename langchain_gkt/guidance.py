@@ -299,9 +299,6 @@ class GuidancePolicy(metaclass=CheckedFields):
         Args:
             path: A file of `save`.
 
-        Returns:
-            The policy.
-
         Raises:
             FileNotFoundError: If there is no such file.
             ValueError: If the file does not hold a policy.

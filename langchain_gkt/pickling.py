@@ -107,9 +107,6 @@ def load_model(data: bytes) -> Any:
 
     Args:
         data: The pickle.
-
-    Returns:
-        The model.
     """
     return pickle.loads(data)  # noqa: S301  it comes out of the chain's own pickle
 

@@ -33,9 +33,6 @@ class OutOfTime(TimeoutError):
 def time_over(error: BaseException) -> OutOfTime | None:
     """Return the error of a call whose time is over, if an error means only that.
 
-    Args:
-        error: Any error.
-
     Returns:
         The error, or its cause, if so. Else None.
     """

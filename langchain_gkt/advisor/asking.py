@@ -29,9 +29,6 @@ def asking_tool() -> StructuredTool:
 def unanswered(messages: Sequence[BaseMessage]) -> list[tuple[ToolMessage, str]]:
     """Return the student's unanswered questions.
 
-    Args:
-        messages: A conversation.
-
     Returns:
         The tool's messages, each with its question.
     """

@@ -117,11 +117,7 @@ def repeats_itself(messages: Sequence[BaseMessage]) -> bool:
 
 
 def recent(messages: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
-    """Return the messages after the user's last question.
-
-    Args:
-        messages: The conversation.
-    """
+    """Return the messages after the user's last question."""
     places = [place for place, message in enumerate(messages) if _is_question(message)]
     return messages[places[-1] :] if places else messages
 

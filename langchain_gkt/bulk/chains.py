@@ -76,9 +76,6 @@ def unpack_chain(packed: bytes) -> GuidedKnowledgeTransferChain:
     Args:
         packed: The result of `pack_chain`.
 
-    Returns:
-        The chain.
-
     Raises:
         TypeError: If a function made something else.
         ValueError: If the chain cannot be used in bulk.
@@ -101,9 +98,6 @@ def unpack_chain(packed: bytes) -> GuidedKnowledgeTransferChain:
 def check_chain(chain: GuidedKnowledgeTransferChain) -> None:
     """Refuse a chain that would behave differently in a bulk job.
 
-    Args:
-        chain: The chain.
-
     Raises:
         ValueError: If it has a budget of its own, or asks the student before the teacher.
     """
@@ -121,11 +115,7 @@ def check_chain(chain: GuidedKnowledgeTransferChain) -> None:
 
 
 def settings_of(chain: GuidedKnowledgeTransferChain) -> CallSettings:
-    """Return the settings of the chain's calls.
-
-    Args:
-        chain: The chain.
-    """
+    """Return the settings of the chain's calls."""
     return CallSettings.of(chain, None, None, {}, set())
 
 
@@ -135,9 +125,6 @@ def read_prompt(value: Any, column: str) -> list[BaseMessage]:
     Args:
         value: The row's value.
         column: The prompts' column, for messages.
-
-    Returns:
-        The conversation.
 
     Raises:
         TypeError: If it is not a text.
@@ -179,9 +166,6 @@ class GuidanceKeys:
 
     def of(self, messages: list[BaseMessage]) -> str:
         """Return the key of one conversation's guidance.
-
-        Args:
-            messages: The conversation.
 
         Returns:
             A digest in hexadecimal.

@@ -32,11 +32,7 @@ def import_ray() -> Any:
 
 
 def actor_name(job: str) -> str:
-    """Return the name of a job's actor.
-
-    Args:
-        job: The job's name.
-    """
+    """Return the name of a job's actor."""
     return f"langchain_gkt.bulk:{job}"
 
 
@@ -66,9 +62,6 @@ def job_report(job: str) -> dict[str, Any]:
 
 def read_report(checkpoint: str | Path) -> dict[str, Any]:
     """Return the bill of all sessions of a job, running or not.
-
-    Args:
-        checkpoint: The job's folder.
 
     Returns:
         ``teacher``, ``student``, ``in_flight`` and ``lost_calls`` of `JobController.report`.

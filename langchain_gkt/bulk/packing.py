@@ -32,9 +32,6 @@ _PLACES = Decimal(1).scaleb(-18)
 def check_packable(chain: GuidedKnowledgeTransferChain) -> None:
     """Refuse a chain whose teacher writes more than beginnings.
 
-    Args:
-        chain: The chain.
-
     Raises:
         NotSupportedError: If its mode or its teacher prompt asks for something else.
     """

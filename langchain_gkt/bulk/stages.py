@@ -39,9 +39,6 @@ def read_result(row: Mapping[str, Any], column: str) -> TeacherResult:
     Args:
         row: The row.
         column: The prompts' column.
-
-    Returns:
-        The result.
     """
     if TEACHER in row:
         return TeacherResult.from_json(row[TEACHER])

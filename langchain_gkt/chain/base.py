@@ -257,9 +257,6 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
                 ``max_tokens``, ``temperature``, ``timeout`` and ``model``, which is the teacher's
                 for one call.
 
-        Returns:
-            The answer.
-
         Raises:
             TeacherError: If the teacher fails and ``on_teacher_error`` is ``raise``.
             StudentError: If the student cannot continue and ``on_student_error`` is ``raise``.

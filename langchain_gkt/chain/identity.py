@@ -56,9 +56,6 @@ def known_identity(known: tuple[Any, str] | None, teacher: Any) -> tuple[Any, st
 def traced_params(chain: ChainFields) -> dict[str, Any]:
     """Return the parameters of a chain for traces.
 
-    Args:
-        chain: The chain.
-
     Returns:
         Its settings, and the parameters of its models.
     """
@@ -81,9 +78,6 @@ def without_bookkeeping(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
 
     An answer from the cache reports no cost. The next turn contains that answer. With costs, its
     key would differ from the earlier one.
-
-    Args:
-        messages: The conversation.
 
     Returns:
         The conversation. A message that says nothing of its cost is the same object.

@@ -163,9 +163,6 @@ def tool_call_chunk_of(reply: AIMessage, content: Any) -> ChatGenerationChunk:
     Args:
         reply: A reply with tool calls, whole or joined from chunks.
         content: The content to give with them.
-
-    Returns:
-        A chunk.
     """
     if isinstance(reply, AIMessageChunk):  # the arguments' own text
         calls: dict[str, Any] = {"tool_call_chunks": list(map(_strict, reply.tool_call_chunks))}

@@ -128,9 +128,6 @@ class CallSettings:
             arguments: The arguments of the call, which override the chain's fields.
             warned: Warnings that the chain has already given.
 
-        Returns:
-            The settings.
-
         Raises:
             TypeError: If an argument is unknown.
             ValueError: If a value makes no sense.
@@ -275,9 +272,6 @@ class CallSettings:
 
         Args:
             role: The model.
-
-        Returns:
-            The config.
         """
         return child_config(
             self.parent,

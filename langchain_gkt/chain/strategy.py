@@ -88,9 +88,6 @@ def strategy_of(name: Any) -> Strategy:
     Args:
         name: A value of ``mode``.
 
-    Returns:
-        The strategy.
-
     Raises:
         ValueError: If there is none of that name.
     """

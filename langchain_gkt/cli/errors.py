@@ -9,11 +9,7 @@ from pathlib import Path
 
 
 def in_words(error: BaseException) -> str:
-    """Return an error without the operating system's numbers and pydantic's frame.
-
-    Args:
-        error: Any error.
-    """
+    """Return an error without the operating system's numbers and pydantic's frame."""
     from pydantic import ValidationError
 
     if isinstance(error, ValidationError):

@@ -205,7 +205,7 @@ class Ledger:
 
 
 def completion_limit(model: Any) -> int:
-    """Return the most completion tokens of a call that sets no limit.
+    """Return the maximum completion tokens of a call that sets no limit.
 
     Args:
         model: The chat model, which may have a limit of its own.

@@ -152,14 +152,7 @@ def message_of(response: object) -> AIMessage | None:
 
 
 def text_length(messages: list[BaseMessage]) -> int:
-    """Count the characters of a prompt, tool calls included.
-
-    Args:
-        messages: The prompt.
-
-    Returns:
-        Characters.
-    """
+    """Count the characters of a prompt, tool calls included."""
     calls = [str(getattr(message, "tool_calls", None) or "") for message in messages]
     return sum(len(str(m.text)) for m in messages) + sum(map(len, calls))
 

@@ -23,9 +23,6 @@ def write_batch(chain: GuidedKnowledgeTransferChain, task: Task, path: str | Pat
         task: The questions.
         path: The file, of JSON lines. Further files are written beside it if one is too small.
 
-    Returns:
-        The files.
-
     Raises:
         ValueError: If the file already exists.
         NotSupportedError: If the teacher does not speak OpenAI's chat completions.

@@ -86,9 +86,6 @@ class Gate(KnownFields, ABC):
     def require(self, student: Student) -> None:
         """Refuse a student whose signals cannot be measured. Called before any question.
 
-        Args:
-            student: The student.
-
         Raises:
             ValueError: If it does not report what the gate needs. The message names the fix.
         """

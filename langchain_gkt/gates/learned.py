@@ -34,14 +34,7 @@ _LEAST = 1e-6
 
 
 def question_of(messages: Sequence[BaseMessage]) -> str:
-    """Return the question's text: the last message that is not a begun answer.
-
-    Args:
-        messages: The conversation.
-
-    Returns:
-        Its text.
-    """
+    """Return the question's text: the last message that is not a begun answer."""
     asked = [message for message in messages if message.type != "ai"]
     return str((asked or messages)[-1].text)
 

@@ -52,9 +52,6 @@ class PreparedPrompt:
     def restored(self, reply: AIMessage) -> AIMessage:
         """Undo the prompt's changes in a reply.
 
-        Args:
-            reply: The teacher's reply.
-
         Returns:
             The reply, or a changed copy.
         """
@@ -110,9 +107,6 @@ class PromptContext:
         Args:
             messages: The request.
             max_tokens: Maximum tokens of the text.
-
-        Returns:
-            The text.
 
         Raises:
             ValueError: If there is no student.
@@ -230,9 +224,6 @@ def check_teacher_prompt(value: Any, *, name: str = "teacher_prompt") -> Any:
     Args:
         value: The user's value.
         name: The field's name, for the message.
-
-    Returns:
-        The value.
 
     Raises:
         TypeError: If it is neither a prompt nor None.

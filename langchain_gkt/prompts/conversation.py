@@ -9,11 +9,7 @@ from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 
 
 def leading_system(messages: Sequence[BaseMessage]) -> int:
-    """Return how many system messages a conversation begins with.
-
-    Args:
-        messages: The conversation.
-    """
+    """Return how many system messages a conversation begins with."""
     others = (i for i, message in enumerate(messages) if not isinstance(message, SystemMessage))
     return next(others, len(messages))
 
@@ -38,10 +34,6 @@ def with_text_behind(message: BaseMessage, text: str) -> Any:
 
 def with_system_text(messages: Sequence[BaseMessage], text: str) -> list[BaseMessage]:
     """Add a text to a conversation's system message.
-
-    Args:
-        messages: The conversation.
-        text: The text.
 
     Returns:
         The conversation. The system messages it begins with are joined with the text, because many

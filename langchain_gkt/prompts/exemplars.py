@@ -100,9 +100,6 @@ def _dropped(
 def exemplars(messages: Sequence[BaseMessage]) -> list[tuple[str, str]]:
     """Return the marked worked examples of a conversation, and those in a ``Q: ... A:`` text.
 
-    Args:
-        messages: The conversation.
-
     Returns:
         Questions with their answers.
     """

@@ -114,9 +114,6 @@ def load_keys(path: Path, *, budget: Budget | None, rate: float | None) -> list[
         budget: The budget of keys without one of their own.
         rate: The rate limit of keys without one of their own.
 
-    Returns:
-        The keys.
-
     Raises:
         ValueError: If the file holds something else.
     """

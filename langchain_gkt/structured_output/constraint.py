@@ -72,9 +72,6 @@ class GrammarTokenizer:
     def shortest_answer(self, grammar: str) -> int:
         """Return how many tokens the shortest text of a grammar takes.
 
-        Args:
-            grammar: A compiled grammar.
-
         Raises:
             ValueError: If no finite text of it was found.
         """
@@ -224,18 +221,11 @@ class GrammarConstraint:
         return not self._rest and bool(self._matcher.is_accepting())
 
     def accepts(self, tokens: list[int]) -> bool:
-        """Whether tokens may come next.
-
-        Args:
-            tokens: Their ids.
-        """
+        """Whether tokens may come next."""
         return bool(self._matcher.validate_tokens(tokens) == len(tokens))
 
     def take(self, token: int) -> int:
         """Advance by a token that may come next.
-
-        Args:
-            token: Its id.
 
         Returns:
             The token. If it would leave too few tokens to end the answer, the next one on the

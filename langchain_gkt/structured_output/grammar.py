@@ -96,9 +96,6 @@ def tool_grammar(
         single_tokens: The marks among ``<tool_call>`` and ``</tool_call>`` that are one added token
             each in the student's vocabulary, as in Qwen's. Others are spelled as text.
 
-    Returns:
-        A grammar.
-
     Raises:
         ValueError: If there is no such tool, or its parameters cannot be enforced.
     """
@@ -123,9 +120,6 @@ def turn_grammar(tools: Sequence[dict[str, Any]], *, single_tokens: Collection[s
     Args:
         tools: Tools in OpenAI's form.
         single_tokens: As for `tool_grammar`.
-
-    Returns:
-        A grammar.
 
     Raises:
         ValueError: If the parameters of a tool cannot be enforced.
@@ -209,10 +203,6 @@ def _checked(grammar: str, field: str) -> str:
 
 def valid_prefix(text: str, grammar: str) -> tuple[str, bool]:
     """Return the longest beginning of a text that a grammar allows.
-
-    Args:
-        text: Any text.
-        grammar: A compiled grammar.
 
     Returns:
         That beginning, and whether it is a whole text of the grammar.

@@ -78,9 +78,6 @@ class DecodingConstraints:
     def shortest_answer(self, settings: GenerationSettings) -> int:
         """Return how many tokens the shortest answer of a call takes. 0 if any text will do.
 
-        Args:
-            settings: The settings of the call.
-
         Raises:
             ImportError: If llguidance (extra ``structured``) is missing.
             ValueError: If the schema, the tool choice or a tool's parameters cannot be enforced.

@@ -203,11 +203,7 @@ class PromptBuilder:
         return written(truncate(messages, fits))
 
     def writes_frame(self, messages: Sequence[BaseMessage]) -> bool:
-        """Whether a conversation without a template is written as questions and answers.
-
-        Args:
-            messages: The conversation.
-        """
+        """Whether a conversation without a template is written as questions and answers."""
         begun = begun_text(messages) is not None
         turns = [m for m in messages[: -1 if begun else None] if not isinstance(m, SystemMessage)]
         return not self.template.text and len(turns) > 1

@@ -149,9 +149,6 @@ class RequestBuilder:
             messages: As for `build`.
             settings: The settings of the call.
             model_name: The student's name in the metadata of the message.
-
-        Returns:
-            The generation.
         """
         written = self.tokenize(messages, settings)
         request = self._request(written, messages, settings)

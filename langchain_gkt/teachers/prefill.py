@@ -53,9 +53,6 @@ def _refuses(name: str) -> bool:
 def as_instruction(messages: list[BaseMessage]) -> list[BaseMessage]:
     """Turn a begun answer at the end of a conversation into an instruction to continue it.
 
-    Args:
-        messages: The conversation.
-
     Returns:
         A conversation that ends in a message of the user. The same if there is no begun answer.
     """

@@ -55,9 +55,6 @@ def refusal_in(reply: AIMessage) -> Refusal | None:
 
     A refusal in the form of an ordinary answer cannot be recognised.
 
-    Args:
-        reply: The teacher's reply.
-
     Returns:
         The refusal, or None.
     """

@@ -38,14 +38,7 @@ _CHARS_PER_TOKEN = 4
 
 
 def finish_reason(reply: BaseMessage) -> str | None:
-    """Return the provider's own reason for a reply's end, or None.
-
-    Args:
-        reply: A model's reply.
-
-    Returns:
-        The reason.
-    """
+    """Return the provider's own reason for a reply's end, or None."""
     metadata = {**reply.response_metadata, **reply.additional_kwargs}
     reason = next((str(metadata[key]) for key in _REASON_KEYS if metadata.get(key)), None)
     for word in STOPPED_AT_LIMIT | _FINISHED:
@@ -58,9 +51,6 @@ def finish_reason(reply: BaseMessage) -> str | None:
 
 def believed(reply: AIMessage) -> tuple[AIMessage, str | None]:
     """Remove impossible values from a reply: absurd usage, and halves of characters.
-
-    Args:
-        reply: A model's reply.
 
     Returns:
         The reply, a copy if anything is wrong with it. And the refused part of its usage, or None.
@@ -98,9 +88,6 @@ def whole_characters(text: str, *, growing: bool = False) -> str:
 
 def completion_tokens(reply: BaseMessage) -> int:
     """Return the completion tokens of a reply: as reported, else estimated, at least 1.
-
-    Args:
-        reply: A model's reply.
 
     Returns:
         The number of tokens.
@@ -174,9 +161,6 @@ def read(
         policy: Where to cut.
         stop: Stop strings of the call. Text from the first one on is dropped.
         keep_reasoning: Whether to skip `without_reasoning`.
-
-    Returns:
-        The guidance.
 
     Raises:
         GuidanceError: If the reply holds no text.

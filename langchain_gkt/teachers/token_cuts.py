@@ -226,9 +226,6 @@ def load_tokenizer(name: str) -> NamedTokenizer:
         name: One of tiktoken's encodings, such as ``o200k_base``, or the folder or repo id of a
             Hugging Face tokenizer.
 
-    Returns:
-        The tokenizer.
-
     Raises:
         ConfigurationError: If there is no such tokenizer, or it cannot be read.
     """

@@ -242,9 +242,5 @@ def _function(tool: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def tool_names(tools: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the names of tools in OpenAI's form.
-
-    Args:
-        tools: The tools.
-    """
+    """Return the names of tools in OpenAI's form."""
     return [str(_function(tool).get("name")) for tool in tools]

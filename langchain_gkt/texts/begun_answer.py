@@ -13,12 +13,5 @@ def is_begun_answer(message: BaseMessage) -> bool:
 
 
 def begun_text(messages: Sequence[BaseMessage]) -> str | None:
-    """Return the text of the begun answer at the end of a conversation, or None.
-
-    Args:
-        messages: The conversation.
-
-    Returns:
-        The text.
-    """
+    """Return the text of the begun answer at the end of a conversation, or None."""
     return str(messages[-1].text) if messages and is_begun_answer(messages[-1]) else None

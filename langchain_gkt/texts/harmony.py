@@ -15,11 +15,7 @@ HEADERS = (CHANNEL, f"{_START}assistant")
 
 
 def is_harmony(template: str) -> bool:
-    """Whether a chat template writes answers as messages on channels.
-
-    Args:
-        template: The chat template.
-    """
+    """Whether a chat template writes answers as messages on channels."""
     return CHANNEL in template and MESSAGE in template
 
 

@@ -92,9 +92,6 @@ def written_calls(text: str) -> list[dict[str, Any]] | None:
 def json_value(text: str) -> Any:
     """Read a text as a JSON value, in doubled braces or with extra ones at its end.
 
-    Args:
-        text: The text.
-
     Raises:
         ValueError: If it is not such a value.
     """

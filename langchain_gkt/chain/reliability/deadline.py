@@ -94,11 +94,7 @@ class Deadline:
 
     @contextmanager
     def taken_by(self, stage: Stage) -> Iterator[None]:
-        """Count the time of a block as a stage's.
-
-        Args:
-            stage: The stage.
-        """
+        """Count the time of a block as a stage's."""
         began = time.monotonic()
         try:
             yield

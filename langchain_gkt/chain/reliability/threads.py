@@ -72,9 +72,6 @@ class AbandonableThread:
     async def acall(self, work: Callable[[], Any]) -> Any:
         """Do some work and await it. The thread continues it if the task is cancelled.
 
-        Args:
-            work: The work.
-
         Returns:
             Its result.
         """

@@ -20,13 +20,6 @@ _END = object()
 def time_to_wait(deadline: Deadline, stage: Stage) -> SecondsLeft:
     """Return a function for the seconds to wait for a stage of a call.
 
-    Args:
-        deadline: The deadline of the call.
-        stage: The stage.
-
-    Returns:
-        Returns the seconds.
-
     Raises:
         TeacherError: If the teacher has no time left.
         StudentError: If the student has none.
@@ -41,11 +34,7 @@ class TimedStages:
     """Runs each stage of a call on a thread of its own, and abandons it in time."""
 
     def __init__(self, deadline: Deadline) -> None:
-        """Wait for nothing yet.
-
-        Args:
-            deadline: The deadline of the call.
-        """
+        """Wait for nothing yet."""
         self._deadline = deadline
 
     def call(

@@ -62,11 +62,7 @@ class AwaitedStages:
     """Awaits each stage of a call in the task of its caller, and cancels it in time."""
 
     def __init__(self, deadline: Deadline) -> None:
-        """Wait for nothing yet.
-
-        Args:
-            deadline: The deadline of the call.
-        """
+        """Wait for nothing yet."""
         self._deadline = deadline
 
     async def call(

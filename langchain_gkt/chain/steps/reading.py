@@ -34,9 +34,6 @@ def read(
         limit: The limit of the reply, in the teacher's tokens. None for a whole answer.
         outcome: The text shown so far. Gets the reason if the guidance is dropped.
 
-    Returns:
-        The guidance.
-
     Raises:
         TeacherError: If the reply holds nothing to continue.
     """

@@ -69,11 +69,7 @@ class TeacherOutcome:
         self.shown += text
 
     def count(self, reply: AIMessage) -> None:
-        """Add the tokens of a reply.
-
-        Args:
-            reply: The teacher's reply.
-        """
+        """Add the tokens of a reply."""
         self.tokens += replies.completion_tokens(reply)
         self.estimated |= not reply.usage_metadata
         if reply.usage_metadata:

@@ -62,11 +62,7 @@ class TeacherStep:
         )
 
     def prompt_context(self, messages: list[BaseMessage]) -> PromptContext:
-        """Return the context for a teacher prompt.
-
-        Args:
-            messages: The conversation.
-        """
+        """Return the context for a teacher prompt."""
         settings = self.settings
         if settings.teacher_prompt is None:
             return PromptContext(conversation=messages)
@@ -169,13 +165,6 @@ class TeacherStep:
 
     def guide(self, messages: list[BaseMessage], config: RunnableConfig | None) -> Guidance:
         """Ask the teacher for guidance only.
-
-        Args:
-            messages: The conversation.
-            config: The caller's config.
-
-        Returns:
-            The guidance.
 
         Raises:
             ValueError: If the settings ask no teacher.

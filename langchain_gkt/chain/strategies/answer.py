@@ -76,11 +76,7 @@ class Answer:
             self.other_usage = add_usage(self.other_usage, usage)
 
     def take(self, reply: AIMessage) -> None:
-        """Make one of the replies counted by `note_drafts` the answer's end.
-
-        Args:
-            reply: The reply.
-        """
+        """Make one of the replies counted by `note_drafts` the answer's end."""
         self.reply = reply
         if reply.usage_metadata:
             self.other_usage = subtract_usage(self.other_usage, reply.usage_metadata)

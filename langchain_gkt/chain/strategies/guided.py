@@ -32,13 +32,7 @@ from langchain_gkt.guidance import Guidance, Rung
 
 @strategy("guided", has_teacher_counterpart=True, student_may_answer=True)
 def guided(settings: CallSettings, messages: list[BaseMessage], *, streaming: bool) -> CallSteps:
-    """Make one answer.
-
-    Args:
-        settings: The settings of the call.
-        messages: The conversation.
-        streaming: Whether the models are streamed.
-    """
+    """Make one answer."""
     answer = Answer(settings=settings, messages=messages, streaming=streaming)
     if (yield from student_calls(answer)):
         yield last_chunk(answer)

@@ -42,10 +42,6 @@ def measure(answer: Answer, gate: Gate) -> Generator[Any, Any, Signals]:
 
     The answer records the signals, and the answers that the student wrote for them.
 
-    Args:
-        answer: The answer.
-        gate: The gate.
-
     Returns:
         The signals. None if the student fails and the turn is left to the teacher.
 
@@ -183,11 +179,7 @@ def _fallback(settings: CallSettings, error: Exception | None) -> str | None:
 
 
 def show_teacher(answer: Answer) -> CallSteps:
-    """Show the teacher's output that has not been shown yet: text, or a tool call.
-
-    Args:
-        answer: The answer.
-    """
+    """Show the teacher's output that has not been shown yet: text, or a tool call."""
     outcome = answer.outcome
     if reply := outcome.tool_reply:
         if outcome.shown and (new := leading_text(reply)[len(outcome.shown) :]):
@@ -275,11 +267,7 @@ def show_reply(answer: Answer, reply: AIMessage, begun: str = "") -> CallSteps:
 
 
 def unshown(steps: CallSteps) -> CallSteps:
-    """Run steps without showing their text, such as a draft that may be dropped.
-
-    Args:
-        steps: The steps.
-    """
+    """Run steps without showing their text, such as a draft that may be dropped."""
     with closing(steps):
         try:
             step = next(steps)

@@ -146,9 +146,6 @@ def read_run(
         parent_id: The run around it.
         tags: The run's tags.
         params: The arguments the model is called with.
-
-    Returns:
-        The run.
     """
     params, settings = params or {}, (serialized or {}).get("kwargs") or {}
     base_url = settings.get("openai_api_base") or settings.get("base_url") or params.get("base_url")

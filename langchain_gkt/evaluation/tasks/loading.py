@@ -52,9 +52,6 @@ def load_task(
         reference: Whether to judge as the paper's code does too, under ``reference``. For options
             it finds only "The answer is B", the form of the package's own examples.
 
-    Returns:
-        The task.
-
     Raises:
         FileNotFoundError: If a file does not exist.
         ImportError: If ``data`` is None and the ``datasets`` package is missing.

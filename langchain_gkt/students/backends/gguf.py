@@ -154,9 +154,6 @@ def local_file(source: GGUFSource) -> str:
 def read_header(path: str) -> GGUFHeader:
     """Read the header of a GGUF file.
 
-    Args:
-        path: The file.
-
     Raises:
         StudentError: If it is not a GGUF file, is broken, or describes no language model.
     """
@@ -178,9 +175,6 @@ def read_header(path: str) -> GGUFHeader:
 
 def load_tokenizer(path: str) -> Any:
     """Make the tokenizer that a GGUF file describes, with its chat template.
-
-    Args:
-        path: The file.
 
     Raises:
         ImportError: If the package gguf is missing.

@@ -23,7 +23,7 @@ class ContextWindow:
     is_encoder_decoder: bool = False
 
     def used(self, prompt: list[int], answer_prefix: list[int]) -> int:
-        """Return how much of the context is used before the answer goes on.
+        """Return how much of the context is used before the answer continues.
 
         Args:
             prompt: Ids of the conversation. An encoder reads them in a context of its own.
@@ -64,9 +64,6 @@ class ContextWindow:
 
     def refuse_request(self, request: Request) -> None:
         """Refuse a request that the context cannot hold, or that has no prompt.
-
-        Args:
-            request: The request.
 
         Raises:
             StudentError: If it has no prompt or does not fit.

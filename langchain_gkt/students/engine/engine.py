@@ -223,9 +223,6 @@ class Engine:
 
         Args:
             request: A request. Its constraint, stop strings and seam are ignored.
-
-        Returns:
-            The tokens.
         """
         recorder = TokenProbabilityRecorder()
         for _ in self.generate(_recorded(request, recorder), threading.Event(), stream=False):

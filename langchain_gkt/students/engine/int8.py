@@ -105,7 +105,7 @@ def _pack(weight: torch.Tensor, scales: torch.Tensor) -> Any:
 def quantize(model: Any) -> Any:
     """Turn a model's linear layers into eight-bit ones.
 
-    What is not in linear layers becomes float32.
+    All weights outside linear layers become float32.
 
     Args:
         model: A model on the CPU. It is changed, layer by layer, so that it never needs the

@@ -244,9 +244,6 @@ class ModelRunner:
     def start_unbatched(self, request: Request) -> UnbatchedState:
         """Set up a request that runs outside the batch: its cache, and its encoder's output.
 
-        Args:
-            request: The request.
-
         Returns:
             Its state, with the ids to feed first.
         """

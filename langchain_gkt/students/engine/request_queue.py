@@ -86,11 +86,7 @@ class RequestQueue:
                 self.ahead.append(ahead)
 
     def claim_ahead(self, prompt: list[int]) -> None:
-        """Remove a prompt from those to prefill ahead, because its request has come.
-
-        Args:
-            prompt: The prompt.
-        """
+        """Remove a prompt from those to prefill ahead, because its request has come."""
         with self.lock:
             for ahead in [handle for handle in self.ahead if handle.ids == prompt]:
                 ahead.claimed.set()

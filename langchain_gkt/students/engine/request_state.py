@@ -59,7 +59,7 @@ class RequestState:
 
     @property
     def max_length(self) -> int:
-        """Most tokens the request may hold in the KV cache."""
+        """Maximum tokens that the request may hold in the KV cache."""
         return len(self.request.prompt) + len(self.request.answer_prefix) + self.request.max_tokens
 
     @property

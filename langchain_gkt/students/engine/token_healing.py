@@ -169,9 +169,6 @@ class Healing:
     def take(self, token: int) -> bool:
         """Advance by one token.
 
-        Args:
-            token: Its id.
-
         Returns:
             Whether it only spells what was there before.
         """
@@ -217,7 +214,7 @@ def _is_text(data: bytes) -> bool:
 
 
 def _character_start(data: bytes) -> int:
-    """Return where the last character begins: behind the bytes that only continue one."""
+    """Return where the last character begins, before the bytes that only continue one."""
     at = len(data) - 1
     while at > 0 and data[at] & 0b1100_0000 == 0b1000_0000:
         at -= 1

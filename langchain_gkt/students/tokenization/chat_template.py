@@ -288,21 +288,12 @@ class ChatTemplate:
 
 
 def with_text(message: BaseMessage, text: str) -> BaseMessage:
-    """Return a message with another text in place of its content.
-
-    Args:
-        message: The message.
-        text: The text.
-    """
+    """Return a message with another text in place of its content."""
     return message.model_copy(update={"content": text})
 
 
 def as_dicts(conversation: Sequence[BaseMessage]) -> list[dict[str, Any]]:
-    """Make the dicts that chat templates read, with texts, and tool arguments as objects.
-
-    Args:
-        conversation: The conversation.
-    """
+    """Make the dicts that chat templates read, with texts, and tool arguments as objects."""
     plain = [with_text(message, str(message.text)) for message in conversation]
     turns: Any = convert_to_openai_messages(plain)
     for turn in turns:

@@ -83,9 +83,6 @@ def from_message(question: str, message: AIMessage, place: str, **known: Any) ->
         place: Its source.
         **known: Attributes of the recording from other sources.
 
-    Returns:
-        The recording.
-
     Raises:
         BadRow: If the question is empty, or the answer is empty, truncated or a tool call.
     """

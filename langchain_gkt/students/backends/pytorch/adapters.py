@@ -50,9 +50,6 @@ def without_wrapper(model: Any) -> Any:
     """Return the model inside a loaded PeftModel, whose layers hold the adapter already.
 
     Only prompt learning adds something in front of the model, so it stays wrapped.
-
-    Args:
-        model: Any model.
     """
     config = getattr(model, "active_peft_config", None)
     if config is None or getattr(config, "is_prompt_learning", False):

@@ -207,9 +207,6 @@ def from_path(
         trust_remote_code: Whether to run the Python files that the model brings along. Without it
             such a model is refused, without a question on standard input.
 
-    Returns:
-        The model and the tokenizer.
-
     Raises:
         FileNotFoundError: If the folder does not exist or holds no model or no tokenizer.
         ImportError: If a package is missing that the model needs, such as peft.

@@ -37,19 +37,11 @@ class LoopThread:
         return loop, thread
 
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        """Start a coroutine from any thread.
-
-        Args:
-            work: The coroutine.
-        """
+        """Start a coroutine from any thread."""
         return asyncio.run_coroutine_threadsafe(work, self.loop)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine to its end. The caller's thread waits.
-
-        Args:
-            work: The coroutine.
-        """
+        """Run a coroutine to its end. The caller's thread waits."""
         return self.submit(work).result()
 
     def close(self, last: Callable[[], Awaitable[None]]) -> None:

@@ -33,9 +33,6 @@ class Detokenizer:
     def add(self, token: int) -> tuple[str, bool]:
         """Add a token.
 
-        Args:
-            token: Its id.
-
         Returns:
             Text that is certain now, and whether a stop string was reached.
         """

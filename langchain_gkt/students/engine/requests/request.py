@@ -60,18 +60,11 @@ class TextConstraint(Constraint, Protocol):
         ...
 
     def accepts(self, tokens: list[int]) -> bool:
-        """Whether tokens may come next.
-
-        Args:
-            tokens: Their ids.
-        """
+        """Whether tokens may come next."""
         ...
 
     def take(self, token: int) -> int:
         """Advance by a token that may come next.
-
-        Args:
-            token: Its id.
 
         Returns:
             The token, or one in its place that lets the answer end in time.
