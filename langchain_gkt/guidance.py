@@ -279,7 +279,7 @@ class GuidancePolicy(metaclass=CheckedFields):
         Path(path).write_text(f"{text}\n")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the policy as plain values. Other prompts appear by their names."""
+        """Return the policy as plain values. Prompts that are not data appear by name."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         values["predictor"] = self.predictor and dataclasses.asdict(self.predictor)
         values["gate"] = self.gate and self.gate.to_dict()
@@ -345,9 +345,6 @@ def as_policy(
 
     Args:
         policy: One of them, or None.
-
-    Returns:
-        The policy, or None.
 
     Raises:
         FileNotFoundError: If there is no such file.

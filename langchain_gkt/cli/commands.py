@@ -151,8 +151,8 @@ def report(
 ) -> None:
     """Rebuild the report of a run, and print it.
 
-    ``bill`` is the model for a new price of the teacher, and whether to price with a cached prefix,
-    and as a batch. Empty for the run as it was paid.
+    ``bill`` is the model whose price the teacher gets, and whether to assume a cached prefix, and a
+    batch. Empty for the run as it was paid.
     """
     writable_folder(out)
     result = evaluation.load_run(str(run))

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 MOST_TOKENS = 10**9
 """More tokens than any single call can have."""
 MAX_CHARS_PER_TOKEN = 32
-"""The same for the characters per token of any real text."""
+"""More characters per token than any real text has."""
 
 _DETAILS = {"input_token_details": "input_tokens", "output_token_details": "output_tokens"}
 # Where clients keep the provider's own report, and the names of its counts.

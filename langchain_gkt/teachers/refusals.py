@@ -80,9 +80,6 @@ def is_refusal(error: BaseException) -> bool:
 
     Args:
         error: The error of the teacher's call.
-
-    Returns:
-        True if it is.
     """
     if isinstance(error, TeacherRefused):
         return True

@@ -196,7 +196,7 @@ def _follows_runs(handler: BaseCallbackHandler) -> bool:
 
 @cache
 def _shows_tokens(kind: Any) -> bool:
-    """Whether a handler takes tokens, but not their runs, so that it would take each one twice."""
+    """Whether a handler takes tokens but ignores parents, so that it would show each one twice."""
     if not any(_overrides(kind, name) for name in _TOKENS):
         return False
     # A handler that takes the parent of a starting run sorts runs into a tree.

@@ -309,8 +309,8 @@ class TeacherStep:
         """Let every handler with a budget refuse the call before it costs anything.
 
         Returns:
-            A function that asks them again before further attempts. None if there will be none, or
-            no budget.
+            A gate that asks them again before further attempts. None if there will be none, or no
+            budget.
         """
         manager = get_callback_manager_for_config(config)
         observers = observers_in(manager.handlers)

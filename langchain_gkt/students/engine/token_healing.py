@@ -214,7 +214,7 @@ def _is_text(data: bytes) -> bool:
 
 
 def _character_start(data: bytes) -> int:
-    """Return where the last character begins, before the bytes that only continue one."""
+    """Return where the last character begins, without the bytes that only continue one."""
     at = len(data) - 1
     while at > 0 and data[at] & 0b1100_0000 == 0b1000_0000:
         at -= 1
