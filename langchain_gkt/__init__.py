@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-# Here alone. The package's metadata is made of it.
+# The only place of the version. The package's metadata reads it.
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
@@ -124,8 +124,8 @@ _HOMES = {
     "track_costs": "costs",
 }
 
-# What most programs need. Every name of _HOMES can be imported from here, too. Budgets, prompts,
-# errors and the circuit breaker are documented in the modules that hold them.
+# The names that most programs need. Every name of _HOMES can be imported from here, too. Budgets,
+# prompts, errors and the circuit breaker are documented in their own modules.
 __all__ = [
     "AgreementGate",
     "ConfidenceGate",
@@ -148,7 +148,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name's room on first use."""
+    """Import the module of a public name on first use."""
     if name in _HOMES:
         return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,7 +6,7 @@ import sys
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line, or say what it needs.
+    """Run the command line, or print what it needs.
 
     Args:
         argv: The arguments, without the program's name. None for those of the process.

@@ -1,8 +1,8 @@
-"""Every private name of LangChain, and of transformers' pipelines, that this package leans on.
+"""Every private name of LangChain, and of transformers' pipelines, that this package uses.
 
 Private names may change in any release. Each one has a contract test
-(``tests/unit_tests/test_langchain_compat.py``) that fails when it does, and says what breaks.
-Names without an underscore that LangChain exports from no public place are kept here too.
+(``tests/unit_tests/test_langchain_compat.py``) that fails when it does, and says what breaks. Names
+without an underscore that LangChain exports from no public place are kept here too.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = [
 _Model = TypeVar("_Model", bound=BaseChatModel)
 
 StreamingCallbackHandler = _StreamingCallbackHandler
-"""What the handlers behind ``astream_events`` are; LangGraph leans on it too."""
+"""The kind of the handlers behind ``astream_events``. LangGraph uses it too."""
 
 OVERRIDDEN_BY_CHAIN = (
     "_generate_with_cache",
@@ -49,28 +49,21 @@ OVERRIDDEN_BY_CHAIN = (
     "_get_llm_string",
     "_get_ls_params",
 )
-"""Methods of ``BaseChatModel`` that the chain overrides; core calls them by these names."""
+"""Methods of ``BaseChatModel`` that the chain overrides. Core calls them by these names."""
 
 PROFILE_METHOD = "_resolve_model_profile"
-"""What the chain and its student override to report their profile; core calls it when made."""
+"""Overridden by the chain and its student to report their profile. Core calls it at creation."""
 
 
 def tracing_params(model: BaseChatModel) -> dict[str, Any]:
-    """Return what traces say of a model: ``ls_provider``, ``ls_model_name`` and so on.
-
-    Args:
-        model: The model.
-
-    Returns:
-        The parameters.
-    """
+    """Return a model's trace parameters: ``ls_provider``, ``ls_model_name`` and so on."""
     return dict(model._get_ls_params())
 
 
 def request_body(
     model: BaseChatModel, messages: list[BaseMessage], arguments: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return what a model of langchain-openai would send to its chat completions endpoint.
+    """Return a langchain-openai model's request to its chat completions endpoint.
 
     Args:
         model: The model.
@@ -78,29 +71,19 @@ def request_body(
         arguments: Arguments of the call.
 
     Raises:
-        AttributeError: If it is no model of langchain-openai.
+        AttributeError: If it is not a model of langchain-openai.
     """
     body: dict[str, Any] = model._get_request_payload(messages, **arguments)  # type: ignore[attr-defined]
     return body
 
 
 def identifying_params(model: BaseChatModel) -> dict[str, Any]:
-    """Return the parameters by which a model class distinguishes its instances.
-
-    Args:
-        model: The model.
-
-    Returns:
-        The parameters.
-    """
+    """Return the parameters by which a model class distinguishes its instances."""
     return dict(model._identifying_params)
 
 
 def cache_key(model: BaseChatModel) -> str:
     """Return the string under which LangChain's cache keeps a model's answers.
-
-    Args:
-        model: The model.
 
     Returns:
         The key.
@@ -111,16 +94,13 @@ def cache_key(model: BaseChatModel) -> str:
 def copy_model(model: _Model, update: dict[str, Any]) -> _Model:
     """Copy a model for one call.
 
-    Serialising a model takes longer than the rest of the chain's work on a call, so the copy
-    keeps the serialised form of the original. Only a model with a cache gets one of its own: it
+    Serialising a model takes longer than the rest of the chain's work on a call, so the copy keeps
+    the serialised form of the original. Only a model with a cache gets one of its own, because it
     is part of the cache's key.
 
     Args:
-        model: The model, which is left as it is.
+        model: The model, which does not change.
         update: Fields of the copy that differ.
-
-    Returns:
-        The copy.
     """
     model._serialized  # noqa: B018  a cached property, which copies take along
     copy = model.model_copy(update=update)
@@ -130,20 +110,17 @@ def copy_model(model: _Model, update: dict[str, Any]) -> _Model:
 
 
 def to_messages(model: BaseChatModel, prompt: LanguageModelInput) -> list[BaseMessage]:
-    """Turn whatever a chat model accepts into messages.
+    """Turn any input of a chat model into messages.
 
     Args:
         model: The model.
         prompt: A prompt, messages or a prompt value.
-
-    Returns:
-        The messages.
     """
     return model._convert_input(prompt).to_messages()
 
 
 def is_from_init_chat_model(model: object) -> bool:
-    """Whether this is a configurable model that ``langchain.chat_models.init_chat_model`` made.
+    """Whether this is a configurable model from ``langchain.chat_models.init_chat_model``.
 
     Args:
         model: Anything. The package ``langchain`` need not be installed.
@@ -155,14 +132,11 @@ def is_from_init_chat_model(model: object) -> bool:
 
 
 def configured_model(model: Any, config: RunnableConfig) -> Any:
-    """Return the chat model that a config asks a configurable model for.
+    """Return the chat model that a config selects from a configurable model.
 
     Args:
-        model: One for which `is_from_init_chat_model` is true.
+        model: A model for which `is_from_init_chat_model` is true.
         config: The config.
-
-    Returns:
-        The chat model.
 
     Raises:
         ValueError: If neither it nor the config names a model.
@@ -176,10 +150,10 @@ def configured_model(model: Any, config: RunnableConfig) -> Any:
 
 
 def pipeline_generation_settings(pipeline: object) -> dict[str, Any]:
-    """Return the generation settings that a transformers pipeline was made with.
+    """Return the generation settings of a transformers pipeline.
 
     Args:
-        pipeline: The pipeline; transformers 5 has no public name for them.
+        pipeline: The pipeline. transformers 5 has no public name for them.
 
     Returns:
         The settings. Empty when there are none.
@@ -190,11 +164,8 @@ def pipeline_generation_settings(pipeline: object) -> dict[str, Any]:
 def blocks_threads(model: BaseChatModel) -> bool:
     """Whether awaiting a model blocks a thread of the event loop's executor.
 
-    Args:
-        model: A chat model.
-
     Returns:
-        True if it implements only what blocks, so that langchain-core runs it in a thread.
+        True if it implements only blocking methods, so that langchain-core runs it in a thread.
     """
     kind = type(model)
     return kind._agenerate is BaseChatModel._agenerate and kind._astream is BaseChatModel._astream

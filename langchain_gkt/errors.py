@@ -14,17 +14,17 @@ from pydantic import ValidationError, model_validator
 from pydantic_core import ArgsKwargs
 
 _MAX_TEXT = 2_000
-"""Most characters of an error's message: a provider's body may be megabytes."""
+"""Maximum characters of an error's message. A provider's body may be megabytes."""
 
 
 class GKTError(Exception):
-    """What leaves the package's models when a call fails; the original is the ``__cause__``.
+    """The error of the package's models when a call fails. The original is the ``__cause__``.
 
     Attributes:
         hint: What to do about it.
         retryable: Whether the very same call may succeed a little later.
-        status: The HTTP status that was answered, or None.
-        retry_after: Seconds after which the provider wants to be asked again, or None.
+        status: The HTTP status of the answer, or None.
+        retry_after: Seconds after which the provider wants a retry, or None.
     """
 
     hint: str = "see the error's __cause__, if there is one"
@@ -43,11 +43,11 @@ class GKTError(Exception):
         """Describe what happened and what to do.
 
         Args:
-            message: What happened. Its middle is left out if it is very long.
-            hint: What to do, which the error's text then ends with. None to keep to that of
-                the class, which the text does not repeat.
-            retryable: Whether the same call may succeed later. None for what the class says.
-            status: The HTTP status that was answered, if any.
+            message: What happened. If it is very long, its middle is left out.
+            hint: What to do, at the end of the error's text. None for the class's own hint, which
+                the text does not repeat.
+            retryable: Whether the same call may succeed later. None for the class's default.
+            status: The HTTP status of the answer, if any.
         """
         super().__init__(bounded(message))
         self._told = hint
@@ -77,7 +77,7 @@ class TeacherError(GKTError, RuntimeError):
 
 
 class GuidanceError(TeacherError):
-    """The teacher answered, but nothing of its answer can be guidance."""
+    """The teacher answered, but its answer contains no guidance."""
 
     hint = (
         "check the teacher with mode='teacher', or set on_teacher_error='student' to go on "
@@ -106,10 +106,10 @@ class BudgetExceeded(GKTError, RuntimeError):
     def __init__(
         self, message: str = "", *, student_may_answer: bool = False, hint: str | None = None
     ) -> None:
-        """Describe what was passed.
+        """Describe the exceeded limit.
 
         Args:
-            message: What, by how much, and what to do.
+            message: The limit, by how much, and what to do.
             student_may_answer: Whether the student may answer alone instead.
             hint: What to do, if the message does not say it.
         """
@@ -118,13 +118,13 @@ class BudgetExceeded(GKTError, RuntimeError):
 
 
 class ConfigurationError(GKTError, ValueError):
-    """An argument or a prompt makes no sense; nothing was paid for it."""
+    """An argument or a prompt makes no sense. Nothing was paid for it."""
 
     hint = "change the argument or the prompt that the message names"
 
 
 class ArgumentTypeError(ConfigurationError, TypeError):
-    """An argument is of a kind that cannot be used, or there is no such argument."""
+    """An argument has an unusable type, or there is no such argument."""
 
 
 class MissingKeyError(ConfigurationError, KeyError):
@@ -132,18 +132,18 @@ class MissingKeyError(ConfigurationError, KeyError):
 
 
 class NotSupportedError(ConfigurationError, NotImplementedError):
-    """A model cannot do what is asked of it."""
+    """A model lacks a requested feature."""
 
 
 class MissingPackageError(ConfigurationError, ImportError):
-    """A package is missing that an argument needs."""
+    """A package that an argument needs is missing."""
 
 
 class MissingFileError(ConfigurationError, FileNotFoundError):
-    """A file or a folder is missing that an argument names."""
+    """A file or a folder that an argument names is missing."""
 
 
-# What a caller may have caught before there was a family of errors is still caught.
+# Errors that callers caught before there was a family of errors are still caught.
 _LIKE = {
     FileNotFoundError: MissingFileError,
     ImportError: MissingPackageError,
@@ -155,14 +155,11 @@ _LIKE = {
 
 
 def configuration_error(error: Exception) -> ConfigurationError | None:
-    """Make an error of the package of one that says that an argument or a prompt is wrong.
-
-    Args:
-        error: The error.
+    """Make a package error from one that reports a wrong argument or prompt.
 
     Returns:
-        One of the same built-in kind; its ``__cause__`` is left to be set. None if the error is
-        of no kind that says this.
+        An error of the same built-in kind. The caller sets its ``__cause__``. None if the error is
+        not of such a kind.
     """
     if isinstance(error, ValidationError):
         return ConfigurationError(explain(error))
@@ -178,11 +175,11 @@ def wrap_errors(otherwise: type[GKTError], what: str) -> Iterator[None]:
     """Let only errors of the package's family through, each with its cause.
 
     Args:
-        otherwise: The class for errors that do not say that an argument is wrong.
+        otherwise: The class for errors that do not report a wrong argument.
         what: What failed then, for the message.
 
     Raises:
-        GKTError: In the place of any other error.
+        GKTError: In place of any other error.
     """
     try:
         yield
@@ -197,12 +194,12 @@ def wrap_errors(otherwise: type[GKTError], what: str) -> Iterator[None]:
 
 @contextmanager
 def field_errors() -> Iterator[None]:
-    """Let what is wrong with the fields of a model leave its constructor as the package's errors.
+    """Turn errors of a model's fields into the package's errors.
 
     Raises:
-        ConfigurationError: In the place of pydantic's error, and of a built-in one that says that
-            an argument is wrong. It is of the same built-in kind. One of ours, which pydantic has
-            taken for a field's, is raised as it was.
+        ConfigurationError: In place of pydantic's error, and of a built-in one that reports a wrong
+            argument. It has the same built-in kind. If pydantic has wrapped one of ours, that is
+            raised unchanged.
     """
     try:
         yield
@@ -225,7 +222,7 @@ def bounded(text: str, limit: int = _MAX_TEXT) -> str:
 
     Args:
         text: Any text.
-        limit: Most characters to keep.
+        limit: Maximum characters to keep.
 
     Returns:
         The text, or its beginning and its end with a note of how much is left out.
@@ -239,11 +236,8 @@ def bounded(text: str, limit: int = _MAX_TEXT) -> str:
 def refuse_empty(messages: Sequence[BaseMessage]) -> None:
     """Refuse an empty prompt before a teacher is paid for it.
 
-    Args:
-        messages: The conversation.
-
     Raises:
-        ValueError: If there is no text in it.
+        ValueError: If it has no text.
     """
     if not any(
         message.content if isinstance(message.content, list) else message.content.strip()
@@ -253,13 +247,10 @@ def refuse_empty(messages: Sequence[BaseMessage]) -> None:
 
 
 def refuse_broken_text(messages: Sequence[BaseMessage]) -> None:
-    """Refuse halves of characters, which no tokenizer and no provider can write.
-
-    Args:
-        messages: The conversation.
+    """Refuse halves of characters, which no tokenizer and no provider can encode.
 
     Raises:
-        ValueError: If a text holds a surrogate that is alone.
+        ValueError: If a text holds a lone surrogate.
     """
     for position, message in enumerate(messages):
         calls = getattr(message, "tool_calls", None)
@@ -275,12 +266,12 @@ def refuse_broken_text(messages: Sequence[BaseMessage]) -> None:
 
 
 def refuse_unknown(names: Iterable[str], known: Iterable[str], owner: str) -> None:
-    """Refuse arguments that do not exist, naming the nearest that does.
+    """Refuse unknown arguments. Name the nearest known one.
 
     Args:
-        names: Names the caller used.
+        names: Names that the caller used.
         known: Names that exist.
-        owner: What the arguments belong to, for the message.
+        owner: The owner of the arguments, for the message.
 
     Raises:
         TypeError: If a given name is not known.
@@ -292,16 +283,16 @@ def refuse_unknown(names: Iterable[str], known: Iterable[str], owner: str) -> No
 
 
 class CheckedFields(ABCMeta):
-    """The class of classes that raise the package's errors for fields that make no sense."""
+    """The metaclass of classes that raise the package's errors for invalid fields."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        """Make an object; see `field_errors`."""
+        """Make an object. See `field_errors`."""
         with field_errors():
             return super().__call__(*args, **kwargs)
 
 
 class KnownFields(metaclass=CheckedFields):
-    """Refuses unknown arguments of a dataclass with the nearest name; pydantic would drop them."""
+    """Refuses unknown arguments of a dataclass with the nearest name. pydantic would drop them."""
 
     @model_validator(mode="before")
     @classmethod
@@ -313,7 +304,7 @@ class KnownFields(metaclass=CheckedFields):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return which known name was probably meant.
+    """Return the known name that was probably meant.
 
     Args:
         name: The unknown name.
@@ -334,9 +325,6 @@ def share_number(name: str, value: Any) -> float:
         name: The field's name, for the message.
         value: The value.
 
-    Returns:
-        The value.
-
     Raises:
         ValueError: If it is not a number from 0 to 1.
     """
@@ -355,9 +343,6 @@ def whole_number(name: str, value: Any, *, least: int, meaning: str = "") -> int
         least: The smallest value allowed.
         meaning: What the smallest value means, for the message.
 
-    Returns:
-        The value.
-
     Raises:
         ValueError: If it is something else.
     """
@@ -373,7 +358,7 @@ def explain(error: ValidationError) -> str:
     """Put pydantic's findings into one line, without its links.
 
     Args:
-        error: What pydantic raised.
+        error: The error of pydantic.
 
     Returns:
         The messages, each of which names a field.

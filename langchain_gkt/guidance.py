@@ -1,4 +1,4 @@
-"""Guidance: the beginning of an answer, and the policy that says how much of it."""
+"""Guidance: the beginning of an answer, and the policy that sets how much of it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Cut = Literal["word", "sentence", "step", "none"]
 AskWhen = Literal["always", "never"] | int | float
 
 FILE_VERSION = 2
-"""Grows when a policy's file gets fields that must not be left out; 1 had no version."""
+"""Grows when a policy's file gets fields that must not be left out. 1 had no version."""
 
 _WHOLE: dict[str, Callable[[str], str | None]] = {
     "sentence": edges.whole_sentences,
@@ -67,7 +67,7 @@ def _check_ask(value: Any) -> Any:
 
 
 Rung = int | Literal["all"]
-"""One amount of a ladder: so many tokens of the teacher, or its whole answer."""
+"""One amount of a ladder: a number of teacher tokens, or its whole answer."""
 
 
 def _check_ladder(value: Any) -> Any:
@@ -104,50 +104,50 @@ def _check_teacher_tools(value: Any) -> Any:
 
 @checked_dataclass(frozen=True, kw_only=True)
 class GuidancePolicy(metaclass=CheckedFields):
-    """Whether the teacher is asked, how many tokens it writes, and where its text is cut.
+    """Whether to ask the teacher, how many tokens it writes, and where to cut its text.
 
     Attributes:
-        tokens: Most completion tokens the teacher may write, or None to use the chain's
+        tokens: Maximum completion tokens of the teacher, or None to use the chain's
             ``guidance_tokens``. 0 asks no teacher at all.
-        cut: Where guidance that stopped at the limit is cut back to before the student
-            reads it. ``word``: to the last whole word with the space behind it, which says
-            that the word is finished. Text without any edge of a word is kept whole.
-            ``sentence``: to the last whole sentence, or word if no sentence is complete.
-            ``step``: to the last whole step of a worked answer (a line, a sentence, or an
-            equation up to its result), or word likewise. See `texts.edges.whole_steps`.
-            ``none``: not at all. An answer that the teacher finished by itself is never cut.
-        ask: ``always``, ``never``, or a number between 0 and 1: the teacher is asked only
-            if the student's confidence is below it. Calls with tools always ask.
-            ``ask_below`` is another name of it.
-        probe_tokens: How many of the student's own first tokens its confidence is measured
-            on: the geometric mean of their probabilities. 1 is known from prefilling the
-            prompt alone. Each more costs one decoding step of the student.
-        min_tokens: Guidance of which fewer tokens are left after cutting is dropped, and the
+        cut: How far to cut back guidance that stopped at the limit, before the student reads it.
+            ``word``: to the last whole word with the space after it, which shows that the word is
+            complete. Text without any edge of a word is kept whole. ``sentence``: to the last whole
+            sentence, or word if no sentence is complete. ``step``: to the last whole step of a
+            worked answer (a line, a sentence, or an equation up to its result), or word likewise.
+            See `texts.edges.whole_steps`. ``none``: not at all. An answer that the teacher finished
+            by itself is never cut.
+        ask: ``always``, ``never``, or a number between 0 and 1, which asks the teacher only if the
+            student's confidence is below it. Calls with tools always ask. ``ask_below`` is another
+            name of it.
+        probe_tokens: How many of the student's own first tokens its confidence uses. It is the
+            geometric mean of their probabilities. 1 is known from prefilling the prompt alone. Each
+            more costs one decoding step of the student.
+        min_tokens: If fewer tokens of guidance are left after cutting, it is dropped, and the
             student answers alone. The teacher is paid all the same. An answer that the teacher
             finished is never dropped. Guidance is then shown only when it is complete.
-        teacher_prompt: What of the conversation the teacher is shown: a `TeacherPrompt`, or any
-            Runnable or function from the messages to those it sees. None to use the chain's.
-        predictor: Chooses for each question whether the teacher writes nothing, ``tokens``, or
-            the whole answer. Learned by `Sweep.choose`. It looks at first tokens of its own
-            number. Calls with tools or a schema get ``tokens``, as without it.
+        teacher_prompt: The part of the conversation for the teacher: a `TeacherPrompt`, or any
+            Runnable or function from the messages to those that it sees. None to use the chain's.
+        predictor: Chooses for each question whether the teacher writes nothing, ``tokens``, or the
+            whole answer. `Sweep.choose` learns it. It has its own number of first tokens. Calls
+            with tools or a schema get ``tokens``, as without it.
         gate: Decides for each question how much the teacher writes: any gate of
-            `langchain_gkt.gates`, or one of your own. ``ask`` with a number and ``predictor``
-            are short forms of two of them.
-        ladder: Amounts that rise, such as ``(0, 40, "all")``. After each the gate looks at the
-            question and the guidance so far. Only if it is unsure, the teacher writes the next.
-            A gate that says ``all`` skips to the last. ``("all",)`` has the teacher always write
+            `langchain_gkt.gates`, or one of your own. ``ask`` with a number and ``predictor`` are
+            short forms of two of them.
+        ladder: Rising amounts, such as ``(0, 40, "all")``. After each the gate looks at the
+            question and the guidance so far. Only if it is unsure, the teacher writes the next. A
+            gate that returns ``all`` skips to the last. With ``("all",)`` the teacher always writes
             the whole answer. None for one step of ``tokens``.
         samples: How often the student writes its part of an answer. With 2 or more the most
             common answer is shown. None for the chain's ``samples``.
-        answer_of: What makes two answers the same. None for the chain's ``answer_of``.
-        tools: Who makes tool calls. ``teacher``, or an `AgreementGate`: the student writes the
-            turn ``samples`` times, and if ``at_least`` of them make the same calls, which keep to
-            the tools' schemas, the teacher is not asked.
-        teacher_tools: Names of tools that the teacher alone may call, such as those that pay. A
-            tool can say so itself, by ``metadata={"gkt_tools": "teacher"}``.
-        verdict: What ``mode="verified"`` asks of a draft. ``steps``: the first wrong step, put
-            right. ``option``: the letter of the right option, for questions with options. Or an
-            instruction of your own, whose reply must have the form of ``steps``.
+        answer_of: When two answers are equal. None for the chain's ``answer_of``.
+        tools: Who makes tool calls. ``teacher``, or an `AgreementGate`. With the gate, the student
+            writes the turn ``samples`` times. If ``at_least`` of them make the same calls, which
+            keep to the tools' schemas, the teacher is not asked.
+        teacher_tools: Names of tools that only the teacher may call, such as those that pay. A tool
+            can also declare it, with ``metadata={"gkt_tools": "teacher"}``.
+        verdict: The form of the verdict on a draft in ``mode="verified"``. ``steps``: the first
+            wrong step, corrected. ``option``: the letter of the right option, for questions with
+            options. Or an instruction of your own, whose reply must have the form of ``steps``.
 
     Raises:
         ValueError: If a value makes no sense. The message names the field and what it takes.
@@ -216,7 +216,7 @@ class GuidancePolicy(metaclass=CheckedFields):
 
     @property
     def threshold(self) -> float | None:
-        """The confidence below which the teacher is asked. None if it plays no part."""
+        """The confidence below which to ask the teacher. None if it plays no part."""
         return None if isinstance(self.ask, str) else self.ask
 
     @property
@@ -233,11 +233,11 @@ class GuidancePolicy(metaclass=CheckedFields):
     def calibrate(
         self, student: BaseChatModel, questions: Sequence[LanguageModelInput], *, share: float
     ) -> GuidancePolicy:
-        """Have the gate ask for a share of the questions; see `langchain_gkt.gates.calibrate`.
+        """Make the gate ask for a share of the questions. See `langchain_gkt.gates.calibrate`.
 
         Args:
             student: The student, such as a chain's ``student``.
-            questions: What a chain will be asked, exemplars included.
+            questions: Questions as the chain will get them, exemplars included.
             share: From 0 to 1, such as 0.3 to ask the teacher in 30% of the questions.
 
         Returns:
@@ -279,12 +279,12 @@ class GuidancePolicy(metaclass=CheckedFields):
         Path(path).write_text(f"{text}\n")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the policy as plain values; a prompt that is no data is there by its name."""
+        """Return the policy as plain values. Prompts that are not data appear by name."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         values["predictor"] = self.predictor and dataclasses.asdict(self.predictor)
         values["gate"] = self.gate and self.gate.to_dict()
         values["tools"] = None if self.tools == "teacher" else self.tools.to_dict()
-        # Left out if they say nothing: files and runs written before know nothing of them.
+        # Left out if they play no part, because older files and runs lack them.
         for name in ("gate", "ladder", "samples", "answer_of", "tools", "teacher_tools"):
             if not values[name]:
                 del values[name]
@@ -297,10 +297,7 @@ class GuidancePolicy(metaclass=CheckedFields):
         """Read a policy from a JSON file.
 
         Args:
-            path: What `save` wrote.
-
-        Returns:
-            The policy.
+            path: A file of `save`.
 
         Raises:
             FileNotFoundError: If there is no such file.
@@ -323,14 +320,14 @@ class GuidancePolicy(metaclass=CheckedFields):
     def trim(self, text: str) -> str:
         """Cut text that stopped at the token limit back to a clean edge.
 
-        The result for a longer text always begins with the result for a shorter one, so
-        that it can be shown while the teacher is still writing.
+        The result for a longer text always begins with the result for a shorter one, so that it can
+        be shown while the teacher is still writing.
 
         Args:
-            text: What the teacher has written so far.
+            text: The teacher's text so far.
 
         Returns:
-            The part of ``text`` to keep; may be empty.
+            The part of ``text`` to keep. May be empty.
         """
         if self.cut == "none":
             return text
@@ -344,13 +341,10 @@ class GuidancePolicy(metaclass=CheckedFields):
 def as_policy(
     policy: GuidancePolicy | Mapping[str, Any] | str | Path | None,
 ) -> GuidancePolicy | None:
-    """Take a policy, its fields, or the name of a file that holds one.
+    """Read a policy, its fields, or the name of a file that holds one.
 
     Args:
         policy: One of them, or None.
-
-    Returns:
-        The policy, or None.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -371,20 +365,19 @@ def as_policy(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Guidance:
-    """What the teacher gave for one question.
+    """The teacher's guidance for one question.
 
     Attributes:
-        text: The part the student continues: the teacher's text, cut by the policy.
-        token_count: Completion tokens of the teacher, as it reported them. Estimated from
-            the text's length if it reported none. What was cut away is included: it was
-            paid for.
-        finish_reason: The provider's own word for why it stopped, or None.
+        text: The part that the student continues: the teacher's text, cut by the policy.
+        token_count: The teacher's reported completion tokens. If it reported none, an estimate from
+            the text's length. It includes the part that was cut away, which was paid for.
+        finish_reason: The provider's own reason for the end, or None.
         usage: The teacher's usage metadata, or None if it reported none.
         complete: Whether the teacher finished its answer inside the limit.
         written: All the teacher wrote, before cutting.
-        dropped: How many tokens were left after cutting if they were too few to help, and the
-            text is empty for that. None otherwise.
-        estimated: Whether ``token_count`` is our guess, because no usage was reported.
+        dropped: How many tokens were left after cutting, if they were too few to help and the text
+            is therefore empty. None otherwise.
+        estimated: Whether ``token_count`` is our estimate, because no usage was reported.
         logprob: Log-probability of its first token. None if the provider did not report it.
     """
 
@@ -400,7 +393,7 @@ class Guidance:
 
     @property
     def kept_tokens(self) -> int:
-        """How many of the teacher's tokens are in the text; some are hidden or cut away."""
+        """How many of the teacher's tokens are in the text. Some are hidden or cut away."""
         details = self.usage.get("output_token_details") if self.usage else None
         visible = max(0, self.token_count - ((details or {}).get("reasoning") or 0))
         return round(visible * min(1.0, len(self.text) / max(1, len(self.written))))

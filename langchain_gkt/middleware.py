@@ -45,14 +45,14 @@ _Response = ModelResponse[Any]
 
 
 class GuidanceMiddleware(AgentMiddleware[Any, Any, Any]):
-    """Has an agent's plain answers finished by a student; its model becomes the teacher.
+    """Has a student finish an agent's plain answers. The agent's model becomes the teacher.
 
     Tool calls are the teacher's own, whole and unchanged, as for
-    `GuidedKnowledgeTransferChain.bind_tools`. A model that is a guided chain already is left as
-    it is.
+    `GuidedKnowledgeTransferChain.bind_tools`. A model that is already a guided chain stays as it
+    is.
 
-    Put it behind middleware that changes the model, such as ``ModelFallbackMiddleware``: then a
-    fallback's answer is guided, too. In front of it, a fallback answers whole by itself.
+    Put it after middleware that changes the model, such as ``ModelFallbackMiddleware``. Then a
+    fallback's answer is guided, too. Before it, a fallback writes the whole answer itself.
 
     Examples:
         >>> create_agent(  # doctest: +SKIP
@@ -65,7 +65,7 @@ class GuidanceMiddleware(AgentMiddleware[Any, Any, Any]):
         """Load the student.
 
         Args:
-            student: Whatever `as_student` takes.
+            student: Any input of `as_student`.
             **fields: Other fields of `GuidedKnowledgeTransferChain`, without ``teacher``.
 
         Raises:
@@ -76,13 +76,13 @@ class GuidanceMiddleware(AgentMiddleware[Any, Any, Any]):
         if "teacher" in fields:
             raise TypeError("GuidanceMiddleware takes no teacher; it is the agent's model")
         loaded = as_student(student, **(fields.pop("student_kwargs", None) or {}))
-        # The student holds the place of the teacher, so that wrong fields are refused here.
+        # The student stands in for the teacher, so that wrong fields are refused here.
         self._chain = GuidedKnowledgeTransferChain(teacher=loaded, student=loaded, **fields)
 
     def wrap_model_call(
         self, request: _Request, handler: Callable[[_Request], _Response]
     ) -> _Response:
-        """Call the guided chain in place of the agent's model."""
+        """Call the guided chain instead of the agent's model."""
         return handler(self._guided(request))
 
     async def awrap_model_call(
@@ -97,17 +97,18 @@ class GuidanceMiddleware(AgentMiddleware[Any, Any, Any]):
             return _with_chain(request, self._chain)
         if strategy_of(model.mode).asks_student:
             return request
-        # What a BudgetMiddleware in front of this one made. Its tracker must go on listening.
+        # From a BudgetMiddleware before this one. Its tracker must continue listening.
         handlers = [*_handlers(self._chain), *_handlers(model)]
         guided = self._chain.model_copy(update={"teacher": model.teacher, "callbacks": handlers})
         return request.override(model=guided)
 
 
 class BudgetState(AgentState[Any]):
-    """The state of an agent with a `BudgetMiddleware`: what its model calls have cost.
+    """The state of an agent with a `BudgetMiddleware`: the cost of its model calls.
 
-    Both hold ``spent_usd`` (a decimal string) and ``spent_tokens`` of the teacher, as ``budget``
-    of a `CostReport` does. A checkpointer keeps the sum of a thread. A run's begins with the run.
+    Both hold ``spent_usd`` (a decimal string) and ``spent_tokens`` of the teacher, as ``budget`` of
+    a `CostReport` does. A checkpointer keeps the sum of a thread. The sum of a run begins with the
+    run.
     """
 
     budget_of_thread: NotRequired[Annotated[dict[str, Any], PrivateStateAttr]]
@@ -117,9 +118,9 @@ class BudgetState(AgentState[Any]):
 class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
     """Keeps a `Budget` over the model calls of an agent.
 
-    Before each call the most it can cost is reserved. A call that could pass a budget is not
-    made. Put it behind middleware that changes the model: calls that do not come through it are
-    not counted, which is warned about. Calls of an `AdvisorMiddleware` are counted on both sides.
+    It reserves the maximum cost before each call. A call that could pass a budget is not made. Put
+    it after middleware that changes the model. Calls that bypass it are not counted, and a warning
+    says so. Calls of an `AdvisorMiddleware` are counted on both sides.
 
     Attributes:
         tracker: The `CostTracker` that counts the calls, of all threads.
@@ -145,19 +146,19 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
 
         Args:
             budget: Limits of all calls together, of any thread, as long as this object lives.
-            per_thread: Limits of a thread. The sum is in the agent's state, so that it outlives
-                this process where the agent has a checkpointer.
+            per_thread: Limits of a thread. The sum is in the agent's state, so it outlives this
+                process where the agent has a checkpointer.
             per_run: Limits of one run (``invoke``) of the agent.
             teacher_price: As for `CostTracker`.
             student_price: As for `CostTracker`.
-            tier: As for `CostTracker`, such as ``flex`` for calls that are billed so.
-            exit_behavior: Whether a call that is refused raises `BudgetExceeded`, or ends the
-                agent with a message.
-            end_message: The text of that message, for the agent's users. Why the call was refused
+            tier: As for `CostTracker`, such as ``flex`` for calls at that price.
+            exit_behavior: Whether a refused call raises `BudgetExceeded`, or ends the agent with a
+                message.
+            end_message: The text of that message, for the agent's users. The reason of the refusal
                 is in its ``response_metadata["budget_exceeded"]``.
 
         Raises:
-            TypeError: If a budget is none.
+            TypeError: If a budget is invalid.
             ValueError: If there is no budget, or ``exit_behavior`` is unknown.
         """
         super().__init__()
@@ -183,13 +184,13 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
         self.state_schema = _state_naming(key)
 
     def report(self) -> CostReport:
-        """Return what the agent's calls have cost so far, in all threads."""
+        """Return the cost of the agent's calls so far, in all threads."""
         return self.tracker.report()
 
     def wrap_model_call(
         self, request: _Request, handler: Callable[[_Request], _Response]
     ) -> ExtendedModelResponse[Any]:
-        """Let the call be made if the budget allows it."""
+        """Make the call if the budget allows it."""
         with self._of_thread_and_run(request) as trackers:
             try:
                 response = self._checked(handler(self._counted(request, trackers)))
@@ -210,9 +211,9 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
 
     @contextmanager
     def counting(self, request: _Request) -> Iterator[list[BaseCallbackHandler]]:
-        """Give the handlers that count what middleware in front asks of a model for a request.
+        """Yield the handlers that count earlier middleware's model calls for a request.
 
-        The budget's own call goes on from the sum.
+        The budget's own call continues the sum.
 
         Args:
             request: The request, as this middleware will get it.
@@ -222,7 +223,7 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
 
     @contextmanager
     def _of_thread_and_run(self, request: _Request) -> Iterator[dict[str, CostTracker]]:
-        """Give a tracker of this call for each budget whose sum is in the agent's state."""
+        """Yield a tracker of this call for each budget whose sum is in the agent's state."""
         state: Any = request.state
         trackers = {
             name: self.tracker.continued(budget, state.get(name) or {})
@@ -231,14 +232,14 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
         }
         try:
             yield trackers
-        finally:  # middleware in front may ask again, and go on from this sum
+        finally:  # earlier middleware may ask again, and continue this sum
             state.update(_sums(trackers))
 
     def _counted(self, request: _Request, trackers: Mapping[str, CostTracker]) -> _Request:
         model: BaseChatModel = request.model
         own: list[BaseCallbackHandler] = [*trackers.values(), self.tracker]
         if not isinstance(model, GuidedKnowledgeTransferChain):
-            # In mode "teacher" the student is never asked, so the model may stand for it.
+            # In mode "teacher" the student is never asked, so the model may stand in for it.
             alone = GuidedKnowledgeTransferChain(
                 teacher=model, student=model, mode="teacher", callbacks=own
             )
@@ -258,14 +259,14 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
         return response
 
     def refused(self, request: _Request, error: BudgetExceeded) -> ExtendedModelResponse[Any]:
-        """End the agent as ``exit_behavior`` says, after a refused call of middleware in front.
+        """End the agent by ``exit_behavior``, after a refused call of earlier middleware.
 
         Args:
-            request: The request for which it was made.
+            request: The request behind the call.
             error: The refusal.
 
         Raises:
-            BudgetExceeded: If that is what ``exit_behavior`` says.
+            BudgetExceeded: If ``exit_behavior`` says so.
         """
         state: Any = request.state
         sums = {
@@ -281,7 +282,7 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
 
 
 _budgets: WeakValueDictionary[str, BudgetMiddleware] = WeakValueDictionary()
-"""The budgets of this process, by the names that stand in the states of their agents."""
+"""The budgets of this process, by their names in the states of their agents."""
 
 
 def _state_naming(key: str) -> Any:
@@ -298,13 +299,13 @@ def _state_naming(key: str) -> Any:
 
 
 def budget_behind(request: _Request) -> BudgetMiddleware | None:
-    """Return the budget of a request's agent that does not count yet, because it stands behind.
+    """Return the budget of a request's agent that does not count yet, because it comes later.
 
     Args:
-        request: The request, as the middleware that asks has got it.
+        request: The request, as the asking middleware got it.
 
     Returns:
-        The budget. None if there is none, or if it stands in front.
+        The budget. None if there is none, or if it came earlier.
     """
     state: Any = request.state
     budget = _budgets.get(state.get("budget_key", ""))
@@ -316,13 +317,13 @@ def budget_behind(request: _Request) -> BudgetMiddleware | None:
 def _with_sums(
     response: _Response, trackers: Mapping[str, CostTracker]
 ) -> ExtendedModelResponse[Any]:
-    """Put what was spent into the agent's state."""
+    """Put the spent amounts into the agent's state."""
     sums = _sums(trackers)
     return ExtendedModelResponse(response, Command(update=sums) if sums else None)
 
 
 def _sums(trackers: Mapping[str, CostTracker]) -> dict[str, dict[str, Any]]:
-    """Return what was spent by the names of the agent's state."""
+    """Return the spent amounts by the names of the agent's state."""
     sums = {}
     for name, tracker in trackers.items():
         spent = tracker.report().budget or {}
@@ -336,7 +337,7 @@ def _handlers(chain: GuidedKnowledgeTransferChain) -> list[Any]:
 
 
 def _with_chain(request: _Request, chain: GuidedKnowledgeTransferChain) -> _Request:
-    """Put a chain in the place of a request's model, which becomes its teacher."""
+    """Replace a request's model by a chain. The model becomes its teacher."""
     teacher: Any = request.model
     settings = dict(request.model_settings)
     known = {name: settings.pop(name) for name in CALL_ARGUMENTS if name in settings}

@@ -1,4 +1,4 @@
-"""Words that all rooms share: modes, roles and amounts. Importing them costs nothing."""
+"""Words that the whole package shares: modes, roles and amounts. Importing them costs nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Mode = str
 or any other that is registered. See `langchain_gkt.chain.strategy`."""
 
 Role = Literal["teacher", "student"]
-"""Which of the two models a run is of: ``gkt_role`` in the metadata of its run."""
+"""The model of a run: ``gkt_role`` in the run's metadata."""
 
 Amount = Literal["none", "some", "all"]
 """How much the teacher writes: nothing, the policy's ``tokens``, or the whole answer."""

@@ -1,4 +1,4 @@
-"""Pickles and copies chat models: clients and locks are made anew when one is loaded."""
+"""Pickles and copies chat models. Loading makes clients and locks anew."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _UNPICKLABLE = (TypeError, AttributeError, pickle.PicklingError)
 
 
 class PortableChatModel(BaseChatModel, ABC):
-    """A chat model that can be pickled and copied with what LangChain lets its users set on it.
+    """A chat model that can be pickled and copied with all that LangChain lets its users set.
 
-    Rate limiters, caches and many handlers hold locks. A loaded model has its own. Copies made by
-    ``deepcopy`` share the very objects.
+    Rate limiters, caches and many handlers hold locks. A loaded model has its own. Copies by
+    ``deepcopy`` share the same objects.
     """
 
     def __getstate__(self) -> dict[Any, Any]:
@@ -34,7 +34,7 @@ class PortableChatModel(BaseChatModel, ABC):
         return {**state, "__dict__": {**fields, **_portable(own)}}
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Any:
-        """Copy the settings; handlers, cache and rate limiter are shared."""
+        """Copy the settings. Handlers, cache and rate limiter are shared."""
         memo = {} if memo is None else memo
         shared: list[Any] = [self.rate_limiter, self.cache]
         callbacks = self.callbacks or []
@@ -47,20 +47,21 @@ class PortableChatModel(BaseChatModel, ABC):
 
 
 def _portable(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Make values that can be pickled of the fields of a model, as far as that is possible."""
+    """Make the fields of a model picklable, as far as possible."""
     values = dict(fields)
     for name, value in fields.items():
         try:
             pickle.dumps(value)
         except _UNPICKLABLE:
-            # What still cannot be pickled, such as a lambda, may be known to another pickler.
+            # Values that still cannot be pickled, such as a lambda, may be known to another
+            # pickler.
             with suppress(TypeError):
                 values[name] = _Pickled(_dumped(value, name))
     return values
 
 
 class _Pickled:
-    """A pickle inside another; loading the one loads the other."""
+    """A pickle inside another. Loading the outer one loads the inner one."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -73,13 +74,13 @@ def dump_model(model: Any, name: str) -> bytes:
     """Pickle a chat model.
 
     Args:
-        model: A chat model, wrapped or not. Keys given to it are left out of the pickle, so
-            that they must be in the environment where it is loaded. Headers and arguments that
-            are bound to it are not.
-        name: What to call it in messages.
+        model: A chat model, wrapped or not. The pickle leaves out keys that were given to it, so
+            they must be in the environment where it is loaded. It keeps headers and bound
+            arguments.
+        name: Its name in messages.
 
     Returns:
-        A pickle; a model that cannot be pickled is represented by the settings given to it.
+        A pickle. A model that cannot be pickled is represented by the user's settings.
 
     Raises:
         TypeError: If the settings hold something that cannot be pickled.
@@ -102,13 +103,10 @@ def _dumped(value: Any, name: str, *, rebuilds: bool = True) -> bytes:
 
 
 def load_model(data: bytes) -> Any:
-    """Load what `dump_model` made.
+    """Load a pickle of `dump_model`.
 
     Args:
         data: The pickle.
-
-    Returns:
-        The model.
     """
     return pickle.loads(data)  # noqa: S301  it comes out of the chain's own pickle
 
@@ -117,7 +115,7 @@ def dump_state(state: dict[Any, Any], *, empty: Sequence[str]) -> dict[Any, Any]
     """Pickle the models in the state of a chain.
 
     Args:
-        state: What pydantic's ``__getstate__`` returned, with the fields ``teacher`` and
+        state: The result of pydantic's ``__getstate__``, with the fields ``teacher`` and
             ``student``.
         empty: Names of private attributes to leave out.
 
@@ -135,7 +133,7 @@ def load_state(state: dict[Any, Any]) -> dict[Any, Any]:
     """Undo `dump_state`.
 
     Args:
-        state: What it returned.
+        state: The result of `dump_state`.
 
     Returns:
         The state for pydantic's ``__setstate__``.
@@ -146,7 +144,7 @@ def load_state(state: dict[Any, Any]) -> dict[Any, Any]:
 
 
 class _ModelPickler(pickle.Pickler):
-    """Writes locks as free ones, and chat models as their class and the settings given to them."""
+    """Writes locks as free ones, and chat models as their class and the user's settings."""
 
     def __init__(self, buffer: io.BytesIO, *, rebuilds: bool) -> None:
         """Write into a buffer.
@@ -163,7 +161,7 @@ class _ModelPickler(pickle.Pickler):
             return make, ()
         if not isinstance(obj, BaseChatModel) or not (self._rebuilds or _keys_of(obj)):
             return NotImplemented
-        # Fields that a class keeps out of exports are the clients it made for itself.
+        # Fields that a class keeps out of exports are the clients that it made for itself.
         fields = type(obj).model_fields
         values = {
             name: getattr(obj, name)

@@ -1,7 +1,7 @@
 """OpenTelemetryHandler: guided calls as spans and metrics in the OpenTelemetry GenAI conventions.
 
-Names and buckets: https://github.com/open-telemetry/semantic-conventions-genai (development).
-They are written out, as the Python package marks its own copies as moved there.
+Names and buckets: https://github.com/open-telemetry/semantic-conventions-genai (development). They
+are written out here, because the Python package marks its own copies as moved there.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ except ImportError as error:
 _IN_PROCESS = (CHAIN_PROVIDER, "huggingface-local")
 _SECOND_BUCKETS = [0.01 * 2**power for power in range(14)]
 _TOKEN_BUCKETS = [4.0**power for power in range(14)]
-# LangChain's names of providers that the conventions call otherwise.
+# LangChain's names of providers that have other names in the conventions.
 _PROVIDERS = {
     "amazon_bedrock": "aws.bedrock",
     "azure": "azure.ai.openai",
@@ -54,7 +54,7 @@ class _OpenSpan:
 
 
 class _SpanRecorder:
-    """Subscribes to runs; opens and closes their spans and records their metrics."""
+    """Subscribes to runs. Opens and closes their spans and records their metrics."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class _SpanRecorder:
         self._duration = histogram("operation.duration", "s", _SECOND_BUCKETS)
         self._first_chunk = histogram("operation.time_to_first_chunk", "s", _SECOND_BUCKETS)
         self._cost = meter.create_counter("gkt.client.cost", "{usd}")
-        # Without a lock: each run has a key of its own, and one dict operation is atomic.
+        # No lock, because each run has a key of its own, and one dict operation is atomic.
         self._open: dict[UUID, _OpenSpan] = {}
 
     def run_started(self, run: ModelRun, messages: Sequence[BaseMessage]) -> None:
@@ -125,7 +125,7 @@ class _SpanRecorder:
                 span.set_status(trace.StatusCode.ERROR, str(error))
                 span.set_attributes(failed)
             elif error is not None:
-                # A reader that left or a cancelled task is no failure of the model.
+                # A reader that left or a cancelled task is not a failure of the model.
                 span.set_attribute("gkt.closed_early", True)
             if run.first_chunk_at is not None:
                 waited = run.first_chunk_at - run.started_at
@@ -138,10 +138,10 @@ class _SpanRecorder:
             span.end()
 
     def call_ended(self, call: ChainCall, message: AIMessage | None) -> None:
-        """Ignore it: the chain's own run reports it."""
+        """Ignore it, because the chain's own run reports it."""
 
     def _describe(self, opened: _OpenSpan, run: ModelRun, message: AIMessage) -> None:
-        """Write on the span, and in the metrics' labels, what came back."""
+        """Write the result on the span, and in the metrics' labels."""
         meta = message.response_metadata
         reason = meta.get("finish_reason") or meta.get("stop_reason") or meta.get("done_reason")
         if self._capture:
@@ -198,10 +198,10 @@ class OpenTelemetryHandler(RunListener):
 
     Metrics, by model and ``gkt.role``: ``gen_ai.client.token.usage``,
     ``gen_ai.client.operation.duration``, ``gen_ai.client.operation.time_to_first_chunk`` (of
-    streams) and ``gkt.client.cost`` ({usd}; of priced runs).
+    streams) and ``gkt.client.cost`` (in {usd}, of priced runs).
 
-    No span is made the current one, because a stream may end in another thread than it began
-    in: spans of an instrumented HTTP client lie beside the model's, not inside.
+    No span is made the current one, because a stream may end in another thread than it began in. So
+    spans of an instrumented HTTP client lie beside the model's, not inside.
     """
 
     def __init__(
@@ -221,8 +221,8 @@ class OpenTelemetryHandler(RunListener):
             meter_provider: Where metrics go. None for the global provider.
             teacher_price: As for `CostTracker`.
             student_price: As for `CostTracker`, but not `MachineTime`.
-            capture_content: Put messages, which may be private, on the spans as JSON. Else the
-                only free text is what errors say.
+            capture_content: Put messages, which may be private, on the spans as JSON. Otherwise the
+                only free text is that of errors.
             tier: As for `CostTracker`.
 
         Raises:
@@ -235,7 +235,7 @@ class OpenTelemetryHandler(RunListener):
         super().__init__(_SpanRecorder(tracer_provider, meter_provider, prices, capture_content))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the settings; the providers are those of the process where it is loaded."""
+        """Pickle the settings. The providers are those of the process where it is loaded."""
         tracers, meters, prices, capture = self._settings
         if tracers is not None or meters is not None:
             raise TypeError(
@@ -259,13 +259,13 @@ def _server(base_url: str | None) -> dict[str, Any]:
     try:
         url = urlsplit(base_url or "")
         port = url.port or (80 if url.scheme == "http" else 443)
-    except ValueError:  # no URL after all: the model will say so itself
+    except ValueError:  # not a URL after all, which the model will report itself
         return {}
     return {"server.address": url.hostname, "server.port": port} if url.hostname else {}
 
 
 def _json(messages: Sequence[Any], **ending: str) -> str:
-    """Return messages in the conventions' JSON form; media are left out."""
+    """Return messages in the conventions' JSON form. Media are left out."""
     shown = []
     for message in messages:
         text, kind = str(message.text), message.type.removesuffix("MessageChunk").lower()

@@ -1,4 +1,4 @@
-"""The time by which the call that is being made has to end, for whatever runs inside it."""
+"""The deadline of the current call, for everything that runs inside it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 SecondsLeft = Callable[[], float]
-"""Says how many seconds a call has left, 0 or more."""
+"""Returns how many seconds a call has left, 0 or more."""
 
 _left: ContextVar[SecondsLeft | None] = ContextVar("gkt_seconds_left", default=None)
 
@@ -20,7 +20,7 @@ class OutOfTime(TimeoutError):
     """
 
     def __init__(self, message: str, *, queued: bool = False) -> None:
-        """Say what was being waited for.
+        """Describe the wait.
 
         Args:
             message: What took too long.
@@ -31,13 +31,10 @@ class OutOfTime(TimeoutError):
 
 
 def time_over(error: BaseException) -> OutOfTime | None:
-    """Find out whether an error only says that the time of the call is over.
-
-    Args:
-        error: Any error.
+    """Return the error of a call whose time is over, if an error means only that.
 
     Returns:
-        The error, or its cause, if it says so. Else None.
+        The error, or its cause, if so. Else None.
     """
     for cause in (error, error.__cause__):
         if isinstance(cause, OutOfTime):
@@ -47,10 +44,10 @@ def time_over(error: BaseException) -> OutOfTime | None:
 
 @contextmanager
 def limited_to(left: SecondsLeft) -> Iterator[None]:
-    """Tell whatever is called inside how much time is left.
+    """Set the time limit for everything that the block calls.
 
     Args:
-        left: Says so.
+        left: Returns the seconds that are left.
     """
     token = _left.set(left)
     try:
@@ -60,5 +57,5 @@ def limited_to(left: SecondsLeft) -> Iterator[None]:
 
 
 def seconds_left() -> SecondsLeft | None:
-    """Return what says how much time the surrounding call has left. None if it has no limit."""
+    """Return the time-left function of the surrounding call. None if it has no limit."""
     return _left.get()

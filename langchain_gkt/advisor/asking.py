@@ -1,4 +1,4 @@
-"""The tool by which a student asks its adviser, who answers in the turn after it."""
+"""The tool by which a student asks its adviser, who answers in the next turn."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from langchain_core.tools import StructuredTool
 ASK_ADVISOR = "ask_advisor"
 """The name of the tool."""
 _SAID_ENOUGH = "The adviser has said enough. Decide by yourself."
-"""What the tool says, and what is left of it if the adviser may not answer."""
+"""The tool's text, and what remains of it if the adviser may not answer."""
 
 
 def asking_tool() -> StructuredTool:
-    """Make the tool. It asks nobody: the middleware puts the answer in its place."""
+    """Make the tool. It asks nobody. The middleware replaces its text by the answer."""
 
     def ask(question: str) -> str:
         return _SAID_ENOUGH
@@ -27,10 +27,7 @@ def asking_tool() -> StructuredTool:
 
 
 def unanswered(messages: Sequence[BaseMessage]) -> list[tuple[ToolMessage, str]]:
-    """Return what the student asks and nobody has answered.
-
-    Args:
-        messages: A conversation.
+    """Return the student's unanswered questions.
 
     Returns:
         The tool's messages, each with its question.
@@ -48,7 +45,7 @@ def unanswered(messages: Sequence[BaseMessage]) -> list[tuple[ToolMessage, str]]
 
 
 def answered(message: ToolMessage, text: str) -> ToolMessage:
-    """Put an answer in the place of what the tool has said.
+    """Replace the tool's text by an answer.
 
     Args:
         message: The tool's message.

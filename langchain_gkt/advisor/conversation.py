@@ -1,4 +1,4 @@
-"""What an adviser reads of an agent's conversation, and what in it calls for advice."""
+"""An adviser's view of an agent's conversation, and the reasons for advice in it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Advice(TypedDict):
 
     Attributes:
         kind: Why the teacher was asked.
-        text: What it said. Empty if it could not be asked.
+        text: The teacher's text. Empty if it could not be asked.
         question: The id of the user's message that the agent works on.
         after: The id of the last message before it.
     """
@@ -58,7 +58,7 @@ def adviser_messages(messages: Sequence[BaseMessage], tools: str, asked: str) ->
     Args:
         messages: The conversation.
         tools: Names and descriptions of the tools. Empty to leave them out.
-        asked: What the teacher is asked.
+        asked: The request to the teacher.
     """
     role = f"{ROLE}\nIts tools:\n{tools}" if tools else ROLE
     shown = tools_as_text([m for m in messages if not isinstance(m, SystemMessage)])
@@ -69,13 +69,13 @@ def adviser_messages(messages: Sequence[BaseMessage], tools: str, asked: str) ->
 
 
 def question_id(state: Any) -> str:
-    """Return the id of what the user asked last.
+    """Return the id of the user's last question.
 
     Args:
         state: The agent's state.
 
     Returns:
-        The id; that of the last advice if the question is in a summary by now.
+        The id. That of the last advice if the question is already in a summary.
     """
     if asked := [m.id for m in state["messages"] if _is_question(m)]:
         return str(asked[-1])
@@ -84,11 +84,11 @@ def question_id(state: Any) -> str:
 
 
 def given_advice(state: Any, kind: AdviceKind | None = None) -> list[Advice]:
-    """Return the advice on the question at hand.
+    """Return the advice on the current question.
 
     Args:
         state: The agent's state.
-        kind: Why it was given. None for any reason.
+        kind: The reason for it. None for any reason.
     """
     question = question_id(state)
     entries = [entry for entry in state.get("advice") or [] if entry["question"] == question]
@@ -96,19 +96,19 @@ def given_advice(state: Any, kind: AdviceKind | None = None) -> list[Advice]:
 
 
 def last_id(messages: Sequence[BaseMessage]) -> str:
-    """Return the id of the last message; empty without one."""
+    """Return the id of the last message. Empty without one."""
     return str(messages[-1].id) if messages else ""
 
 
 def has_failed_twice(messages: Sequence[BaseMessage]) -> bool:
-    """Whether the last two calls of tools have failed, and the student is to go on from there."""
+    """Whether the last two tool calls have failed, and it is the student's turn."""
     results = [m for m in recent(messages) if isinstance(m, ToolMessage)][-2:]
     is_new = bool(messages) and isinstance(messages[-1], ToolMessage)
     return is_new and len(results) == 2 and all(m.status == "error" for m in results)
 
 
 def repeats_itself(messages: Sequence[BaseMessage]) -> bool:
-    """Whether the last calls were made before, and the student is to go on from there."""
+    """Whether the last calls repeat earlier ones, and it is the student's turn."""
     turns = [m for m in recent(messages) if isinstance(m, AIMessage) and m.tool_calls]
     if not turns or not isinstance(messages[-1], ToolMessage):
         return False
@@ -117,11 +117,7 @@ def repeats_itself(messages: Sequence[BaseMessage]) -> bool:
 
 
 def recent(messages: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
-    """Return the messages behind the user's last question.
-
-    Args:
-        messages: The conversation.
-    """
+    """Return the messages after the user's last question."""
     places = [place for place, message in enumerate(messages) if _is_question(message)]
     return messages[places[-1] :] if places else messages
 

@@ -1,4 +1,4 @@
-"""Middleware for agents that a student drives: a teacher plans, and helps where it goes wrong."""
+"""Middleware for agents that a student drives. A teacher plans, and helps where it goes wrong."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ from langchain_gkt.texts.reasoning import without_reasoning
 
 
 class AdvisorState(AgentState[Any]):
-    """The state of an agent with an `AdvisorMiddleware`; a checkpointer keeps the advice."""
+    """The state of an agent with an `AdvisorMiddleware`. A checkpointer keeps the advice."""
 
     advice: NotRequired[Annotated[list[Advice], PrivateStateAttr, operator.add]]
 
@@ -69,14 +69,14 @@ _Response = ModelResponse[Any]
 
 
 class _Work(NamedTuple):
-    """What is asked of a model, without an event loop and with one."""
+    """A request to a model, without an event loop and with one."""
 
     blocking: Callable[[], Any]
     on_loop: Callable[[], Awaitable[Any]]
 
 
 class _Advised(NamedTuple):
-    """A turn with its advice, what of it is new, and the answers to what the student asked."""
+    """A turn with its advice, its new advice, and the answers to the student's questions."""
 
     request: _Request
     new: list[Advice]
@@ -87,9 +87,9 @@ class AdvisorMiddleware(AgentMiddleware[AdvisorState, Any, Any]):
     """Has a big teacher advise an agent whose model is a small student.
 
     The student makes every turn. The teacher writes a plan for each question of the user, which
-    stands in the system message, and a hint where something goes wrong, which stands behind the
-    conversation for the turn after it. Each kind of advice has a limit of tokens of its own. 0
-    turns it off. Its calls have the role ``teacher`` in cost reports.
+    goes into the system message, and a hint where something goes wrong, which follows the
+    conversation for the next turn. Each kind of advice has a token limit of its own. 0 turns it
+    off. Its calls have the role ``teacher`` in cost reports.
 
     Examples:
         >>> create_agent(  # doctest: +SKIP
@@ -118,21 +118,21 @@ class AdvisorMiddleware(AgentMiddleware[AdvisorState, Any, Any]):
 
         Args:
             teacher: Any LangChain chat model, wrapped or not, or a name for ``init_chat_model``.
-            plan_tokens: Most tokens of the plan.
-            tool_error_tokens: Most tokens of a hint after two failed calls of tools in a row.
-            repeated_call_tokens: Most tokens of a hint after a call that was made before.
-            low_agreement_tokens: Most tokens of a hint where the student wavers. See ``gate``.
-            asked_tokens: Most tokens of an answer to the student, which asks by the tool
+            plan_tokens: Maximum tokens of the plan.
+            tool_error_tokens: Maximum tokens of a hint after two failed tool calls in a row.
+            repeated_call_tokens: Maximum tokens of a hint after a repeated call.
+            low_agreement_tokens: Maximum tokens of a hint where the student wavers. See ``gate``.
+            asked_tokens: Maximum tokens of an answer to the student, which asks with the tool
                 ``ask_advisor``.
-            gate: Has the student write each turn several times before it makes it. If too few
-                agree on what to do, it is given a hint. None for no such hint.
-            max_hints: Most hints of each kind for one question of the user.
+            gate: Has the student write each turn several times before it makes it. If too few agree
+                on what to do, the student gets a hint. None for no such hint.
+            max_hints: Maximum hints of each kind for one question of the user.
             **fields: Fields of `GuidedKnowledgeTransferChain` that concern the teacher, such as
-                ``callbacks``, ``redact``, ``timeout``, or ``on_teacher_error="student"``, by which
-                the student goes on without advice if the teacher fails.
+                ``callbacks``, ``redact``, ``timeout``, or ``on_teacher_error="student"``, with
+                which the student continues without advice if the teacher fails.
 
         Raises:
-            TypeError: If the teacher is missing or no chat model, or a field is unknown.
+            TypeError: If the teacher is missing or not a chat model, or a field is unknown.
             ValueError: If a value makes no sense.
         """
         super().__init__()
@@ -159,11 +159,11 @@ class AdvisorMiddleware(AgentMiddleware[AdvisorState, Any, Any]):
         self._max_hints = whole_number("max_hints", max_hints, least=0, meaning="a plan alone")
         self._gate = gate
         model: Any = init_chat_model(teacher) if isinstance(teacher, str) else teacher
-        # In mode "teacher" the student is never asked, so a teacher may stand for it.
+        # In mode "teacher" the student is never asked, so a teacher may take its place.
         self._chain = GuidedKnowledgeTransferChain(
             teacher=model, student=next(models_of(model)), mode="teacher", **fields
         )
-        # Advice whose turn failed: middleware around this one may ask for the turn again.
+        # Advice whose turn failed. Middleware around this one may ask for the turn again.
         self._paid: dict[tuple[str, ...], Advice] = {}
         self.tools = [asking_tool()] if self._limits["asked"] else []
 
@@ -194,7 +194,7 @@ class AdvisorMiddleware(AgentMiddleware[AdvisorState, Any, Any]):
         return self._noted(await handler(step.request), step)
 
     def _steps(self, request: _Request) -> Generator[_Work | _Advised, Any, None]:
-        """Ask for the advice that a turn needs; the last step is what became of it."""
+        """Ask for the advice that a turn needs. The last step is the turn with it."""
         _refuse_tools(request)
         new: list[Advice] = []
         answers: dict[str, ToolMessage] = {}
@@ -216,7 +216,7 @@ class AdvisorMiddleware(AgentMiddleware[AdvisorState, Any, Any]):
     # --- when advice is needed ---
 
     def _due(self, request: _Request) -> AdviceKind | None:
-        """Return the advice that the conversation calls for, if any."""
+        """Return the kind of advice that the conversation needs, if any."""
         if self._limits["plan"] and not given_advice(request.state, "plan"):
             return "plan"
         kinds: list[tuple[AdviceKind, bool]] = [
@@ -233,7 +233,7 @@ class AdvisorMiddleware(AgentMiddleware[AdvisorState, Any, Any]):
     def _sampled(self, request: _Request) -> Generator[_Work, Any, Any]:
         """Have the student write the turn several times."""
         advised, gate = self._with_advice(request, []), self._gate
-        assert gate is not None  # its limit is 0 otherwise
+        assert gate is not None  # otherwise its limit is 0
         system = [advised.system_message] if advised.system_message else []
         tools = [in_openai_form(tool) for tool in request.tools]
         student = _student_of(request)
@@ -252,7 +252,7 @@ class AdvisorMiddleware(AgentMiddleware[AdvisorState, Any, Any]):
             )
 
     def _doubt(self, request: _Request, replies: list[AIMessage]) -> tuple[AdviceKind | None, str]:
-        """Say whether too few turns do the same, and what they do."""
+        """Return whether too few turns agree, and what they do."""
         tools = [in_openai_form(tool) for tool in request.tools]
         vote = vote_on_calls(replies, tools, choice=request.tool_choice)
         if self._gate is None or self._gate.decide({"agreement": vote.agreement}) == "none":
@@ -260,12 +260,12 @@ class AdvisorMiddleware(AgentMiddleware[AdvisorState, Any, Any]):
         tried = dict.fromkeys(tools_as_text([reply])[0].text for reply in replies)
         return "low_agreement", "\n".join(f"- {text}" for text in tried)
 
-    # --- what the teacher is asked ---
+    # --- requests to the teacher ---
 
     def _advice(
         self, request: _Request, kind: AdviceKind, asked: str, after: str
     ) -> Generator[_Work, Any, Advice]:
-        """Ask the teacher, unless a turn that failed has paid for this advice already."""
+        """Ask the teacher, unless a failed turn has already paid for this advice."""
         key = (kind, question_id(request.state), after)
         if key not in self._paid:
             tools = [in_openai_form(tool).get("function", {}) for tool in request.tools]
@@ -297,7 +297,7 @@ class AdvisorMiddleware(AgentMiddleware[AdvisorState, Any, Any]):
         return self._chain.model_copy(update={"max_tokens": self._limits[kind]})
 
     def _nothing(self, error: TeacherError | BudgetExceeded) -> str:
-        """Go on without advice, or raise."""
+        """Continue without advice, or raise."""
         if isinstance(error, BudgetExceeded):
             may = error.student_may_answer
         else:
@@ -306,7 +306,7 @@ class AdvisorMiddleware(AgentMiddleware[AdvisorState, Any, Any]):
             raise error
         return ""
 
-    # --- what becomes of advice ---
+    # --- use of advice ---
 
     def _noted(self, response: _Response, advised: _Advised) -> ExtendedModelResponse[Any]:
         for entry in advised.new:
@@ -315,7 +315,7 @@ class AdvisorMiddleware(AgentMiddleware[AdvisorState, Any, Any]):
         return ExtendedModelResponse(response, Command(update=update) if advised.new else None)
 
     def _with_advice(self, request: _Request, new: list[Advice]) -> _Request:
-        """Show the student the plan, and what was said for this very turn."""
+        """Show the student the plan, and the advice for this very turn."""
         valid = [entry for entry in [*given_advice(request.state), *new] if entry["text"]]
         plans = [entry["text"] for entry in valid if entry["kind"] == "plan"]
         last = last_id(request.messages)
@@ -357,7 +357,7 @@ def _refuse_tools(request: _Request) -> None:
 
 
 def _refused(request: _Request, error: BudgetExceeded) -> ExtendedModelResponse[Any]:
-    """Do what a budget behind the adviser does with a call that it refuses."""
+    """Handle a call that a budget after the adviser refuses."""
     if (behind := budget_behind(request)) is None:
         raise error
     return behind.refused(request, error)
@@ -365,7 +365,7 @@ def _refused(request: _Request, error: BudgetExceeded) -> ExtendedModelResponse[
 
 @contextmanager
 def _counted(request: _Request) -> Iterator[RunnableConfig]:
-    """Give the config of calls that the agent's budget counts, in front or behind.
+    """Yield the config of calls that the agent's budget counts, before or after.
 
     To a budget the agent's own model is a teacher, and so are its samples.
     """
@@ -382,7 +382,7 @@ def _text(guidance: Guidance) -> str:
 
 
 def _handlers_of(model: Any) -> list[Any]:
-    """Return the handlers that a `BudgetMiddleware` around has put into a model."""
+    """Return the handlers that an outer `BudgetMiddleware` has put into a model."""
     if not isinstance(model, GuidedKnowledgeTransferChain):
         return []
     callbacks: Any = model.callbacks
@@ -390,7 +390,7 @@ def _handlers_of(model: Any) -> list[Any]:
 
 
 def _student_of(request: _Request) -> Student:
-    """Return the student among what stands in for an agent's model."""
+    """Return the student inside an agent's model."""
     model: Any = request.model
     if isinstance(model, GuidedKnowledgeTransferChain):
         model = model.student if strategy_of(model.mode).asks_student else model.teacher

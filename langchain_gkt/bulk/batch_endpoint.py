@@ -1,6 +1,6 @@
-"""Guidance by the batch endpoint: a job's requests as a file, and its results into a checkpoint.
+"""Guidance by the batch endpoint: writes a job's requests, and reads results into a checkpoint.
 
-Between the two, the file is the user's: ``client.files.create(purpose="batch")`` and
+You send the file in between: ``client.files.create(purpose="batch")`` and
 ``client.batches.create(endpoint="/v1/chat/completions", completion_window="24h")``.
 """
 
@@ -37,7 +37,7 @@ from langchain_gkt.teachers.token_cuts import logprob_pieces
 from langchain_gkt.teachers.wrappers import models_of
 
 BATCH = "batch"
-"""The service tier that results are priced in."""
+"""The service tier of the results' prices."""
 
 
 def write_batch(
@@ -50,18 +50,17 @@ def write_batch(
     """Write the teacher's requests of a job to a file for the batch endpoint.
 
     Args:
-        chain: The chain, as `guide_dataset` will be given it.
-        prompts: The prompts, as the dataset's column holds them. One that occurs several times is
-            asked once.
+        chain: The chain that `guide_dataset` will get.
+        prompts: The prompts, as in the dataset's column. A repeated prompt is asked once.
         path: The file, of JSON lines. If there are more requests than one file may hold, further
-            ones are written beside it.
-        checkpoint: The job's folder, whose guidance is not asked for again.
+            files are written beside it.
+        checkpoint: The job's folder, whose guidance is not requested again.
 
     Returns:
-        The files; none if nothing is left to ask.
+        The files. None if nothing is left to ask.
 
     Raises:
-        ValueError: If a prompt or the chain cannot be used, or a file is there already.
+        ValueError: If a prompt or the chain is invalid, or a file already exists.
         NotSupportedError: If the teacher does not speak OpenAI's chat completions.
     """
     check_chain(chain)
@@ -86,11 +85,11 @@ def write_batch(
 
 @dataclass(frozen=True, kw_only=True)
 class BatchBill:
-    """What a batch gave and cost.
+    """The results and the cost of a batch.
 
     Attributes:
-        results: What came back. `BatchResults.notes` names what is missing.
-        bill: What its replies cost. Failed requests that may have been billed are unreported.
+        results: The batch's results. `BatchResults.notes` names what is missing.
+        bill: The cost of its replies. Failed requests that may have been billed are unreported.
         new: How many replies were not in the checkpoint before.
     """
 
@@ -99,7 +98,7 @@ class BatchBill:
     new: int
 
     def __str__(self) -> str:
-        """Say what came back and what it cost."""
+        """Summarise results and cost."""
         counted = f"{len(self.results.replies)} replies, {self.new} of them new"
         money = self.bill.to_dict()["cost"]
         known = f"${money}" if money is not None else f"${self.bill.known_cost} and an unknown rest"
@@ -117,14 +116,14 @@ def read_batch(
 ) -> BatchBill:
     """Put the results of a batch into a job's checkpoint, priced as a batch.
 
-    `guide_dataset` with the same chain and checkpoint then asks the teacher for the missing rows
-    alone. The same file read twice is billed once.
+    `guide_dataset` with the same chain and checkpoint then asks the teacher only for the missing
+    rows. The same file read twice is billed once.
 
     Args:
-        chain: The chain that the requests were written for.
+        chain: The chain of the requests.
         results: The batch's output file. With its error file, if there is one.
-        requests: The files that were sent.
-        checkpoint: The job's folder. No job may be running on it.
+        requests: The files that you sent.
+        checkpoint: The job's folder. No job may be using it.
         teacher_price: As for `CostTracker`.
         scenario: As for `CostTracker`. None for the tier ``batch``.
 
@@ -168,7 +167,7 @@ def read_batch(
 
 
 def _run_of(model: Any, body: Any, reply: BatchReply | None) -> ModelRun:
-    """Describe a request as the run of a model that it would have been."""
+    """Describe a request as the model run that it would have been."""
     chars = sum(len(str(message.get("content") or "")) for message in body["messages"])
     run = read_run("teacher", None, tracing_params(model), prompt_chars=chars, params=dict(body))
     if reply is not None:
@@ -179,7 +178,7 @@ def _run_of(model: Any, body: Any, reply: BatchReply | None) -> ModelRun:
 def _priced(
     run: ModelRun, answer: BatchReply, prices: RolePrices
 ) -> tuple[UsageTotals, TeacherReply | None]:
-    """Return a reply's bill, and the reply; None if it holds no text."""
+    """Return a reply's bill, and the reply. None if it holds no text."""
     totals, text = UsageTotals(calls=1), str(answer.message.text)
     usage, _ = believable(answer.message.usage_metadata, wrote=bool(text), chars=len(text))
     if usage is None:
@@ -210,7 +209,7 @@ def _priced(
 
 
 def _estimate(run: ModelRun, totals: UsageTotals, text: str, prices: RolePrices) -> None:
-    """Add a call that reported no usage: nothing is booked as free."""
+    """Add a call that reported no usage, so that nothing is booked as free."""
     completion = round(len(text) / CHARS_PER_TOKEN) if text else run.limit or 0
     tokens = Tokens(prompt=round(run.prompt_chars / CHARS_PER_TOKEN), completion=completion)
     totals.add_unreported(tokens, run.limit, prices.cost(run, as_usage(tokens)))

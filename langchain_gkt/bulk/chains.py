@@ -1,4 +1,4 @@
-"""The chain of a bulk job: how it travels to other processes, and what it must not be."""
+"""The chain of a bulk job: how it is sent to other processes, and its restrictions."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ ChainLike: TypeAlias = (
 """A chain, the arguments of its constructor, or a function that makes it in each actor."""
 
 _KEY_VERSION = 1
-"""Grows when keys are made in another way, so that old guidance is not found by chance."""
+"""Grows when the form of keys changes, so that old guidance is not found by chance."""
 
 
 def pack_chain(chain_or_config: ChainLike) -> bytes:
-    """Pickle what a chain is made of.
+    """Pickle the parts of a chain.
 
     Args:
         chain_or_config: A chain, its constructor's arguments, or a function that makes it.
 
     Returns:
-        What `unpack_chain` takes.
+        The input of `unpack_chain`.
 
     Raises:
         TypeError: If it is something else, or cannot be pickled.
@@ -71,13 +71,10 @@ def _refuse_script_classes(chain: Any) -> None:
 
 
 def unpack_chain(packed: bytes) -> GuidedKnowledgeTransferChain:
-    """Make the chain in the process that needs it.
+    """Build the chain in the process that needs it.
 
     Args:
-        packed: What `pack_chain` returned.
-
-    Returns:
-        The chain.
+        packed: The result of `pack_chain`.
 
     Raises:
         TypeError: If a function made something else.
@@ -94,15 +91,12 @@ def unpack_chain(packed: bytes) -> GuidedKnowledgeTransferChain:
             f"{type(chain).__name__}"
         )
     check_chain(chain)
-    # An answer from a cache of this process alone would make the bill depend on the process.
+    # The cache of a single process would make the bill depend on that process.
     return chain.model_copy(update={"cache": False})
 
 
 def check_chain(chain: GuidedKnowledgeTransferChain) -> None:
-    """Refuse a chain that a bulk job would run in another way than the chain itself.
-
-    Args:
-        chain: The chain.
+    """Refuse a chain that would behave differently in a bulk job.
 
     Raises:
         ValueError: If it has a budget of its own, or asks the student before the teacher.
@@ -121,11 +115,7 @@ def check_chain(chain: GuidedKnowledgeTransferChain) -> None:
 
 
 def settings_of(chain: GuidedKnowledgeTransferChain) -> CallSettings:
-    """Return the settings of the chain's calls.
-
-    Args:
-        chain: The chain.
-    """
+    """Return the settings of the chain's calls."""
     return CallSettings.of(chain, None, None, {}, set())
 
 
@@ -133,14 +123,11 @@ def read_prompt(value: Any, column: str) -> list[BaseMessage]:
     """Make a conversation of a row's prompt.
 
     Args:
-        value: What the row holds.
+        value: The row's value.
         column: The prompts' column, for messages.
 
-    Returns:
-        The conversation.
-
     Raises:
-        TypeError: If it is no text.
+        TypeError: If it is not a text.
         ValueError: If it is empty.
     """
     if not isinstance(value, str):
@@ -172,16 +159,13 @@ class GuidanceKeys:
             "stop": settings.stop,
             "teacher_prompt": name_prompt(settings.teacher_prompt),
             "guidance_tokens": settings.guidance_tokens if settings.teacher_prompt else None,
-            # Left out for one: jobs begun before know nothing of it.
+            # Left out for one, because older jobs lack it.
             **({"questions_per_call": questions_per_call} if questions_per_call > 1 else {}),
         }
         self._about = json.dumps(about, sort_keys=True, default=str)
 
     def of(self, messages: list[BaseMessage]) -> str:
         """Return the key of one conversation's guidance.
-
-        Args:
-            messages: The conversation.
 
         Returns:
             A digest in hexadecimal.

@@ -32,13 +32,13 @@ OUTPUT_COLUMNS = {
     "cost": "US dollars of both; null if either is unknown.",
     "unreported_calls": "Calls that may have been billed without reporting their usage.",
 }
-"""What a job adds to each row, by name. Costs are exact decimals."""
+"""Columns that a job adds to each row, by name. Costs are exact decimals."""
 
 ROW, TEACHER = "__gkt_row", "__gkt_teacher"
-"""Columns between the stages: the row's number, and what the teacher's stage gave."""
+"""Columns between the stages: the row's number, and the teacher's result."""
 
 OutputColumns: TypeAlias = Mapping[str, str] | Sequence[str] | None
-"""Which of `OUTPUT_COLUMNS` to add: some names, or names with new names; None for all."""
+"""Which of `OUTPUT_COLUMNS` to add: some names, or names with new names. None for all."""
 
 _PLACES = Decimal(1).scaleb(-18)
 
@@ -47,7 +47,7 @@ def output_names(columns: OutputColumns) -> dict[str, str]:
     """Read which columns to add.
 
     Args:
-        columns: What the user gave.
+        columns: The user's value.
 
     Returns:
         Names of `OUTPUT_COLUMNS` with the columns' names in the dataset.
@@ -72,7 +72,7 @@ def output_names(columns: OutputColumns) -> dict[str, str]:
 
 @dataclass(kw_only=True)
 class TeacherResult:
-    """What the teacher's stage hands the student's stage of a row; all of it becomes JSON.
+    """A row's data from the teacher's stage to the student's stage. All of it becomes JSON.
 
     Attributes:
         key: The key of the guidance.
@@ -82,7 +82,7 @@ class TeacherResult:
         finish_reason: Why the teacher stopped.
         error: Why the row failed.
         fallback: Why the student has to answer alone.
-        part: What of the teacher's bill the row carries.
+        part: The row's part of the teacher's bill.
     """
 
     key: str | None = None
@@ -103,7 +103,7 @@ class TeacherResult:
         """Undo `to_json`.
 
         Args:
-            text: What it returned.
+            text: The result of `to_json`.
         """
         data = json.loads(text)
         return cls(**{**data, "part": ModelUsage(**data["part"])})
@@ -116,13 +116,13 @@ class TeacherResult:
 
 @dataclass(kw_only=True)
 class RowResult:
-    """What a row's columns are made of.
+    """The data for a row's columns.
 
     Attributes:
-        teacher: What the teacher's stage gave.
+        teacher: The result of the teacher's stage.
         text: The whole answer. None if the row failed.
         error: Why it failed.
-        guidance: What of it the teacher wrote.
+        guidance: The part of it that the teacher wrote.
         finished_by: ``teacher`` or ``student``.
         fallback: Why the student answered alone.
         finish_reason: Why the answer ended.
@@ -140,10 +140,10 @@ class RowResult:
 
     @classmethod
     def without_student(cls, teacher: TeacherResult) -> RowResult:
-        """Make the result of a row that the student has no part in.
+        """Make the result of a row without a student's part.
 
         Args:
-            teacher: What the teacher's stage gave: a finished answer, or an error.
+            teacher: The result of the teacher's stage: a finished answer, or an error.
         """
         if teacher.error is not None:
             return cls(teacher=teacher, error=teacher.error)
@@ -180,19 +180,19 @@ class RowResult:
 
 
 def _money(amount: Decimal | None) -> Decimal | None:
-    """Round to what the column holds, which only costs by the hour can need."""
+    """Round to the column's precision, which only costs by the hour can exceed."""
     return None if amount is None else amount.quantize(_PLACES)
 
 
 def add_columns(
     table: pyarrow.Table, results: Sequence[RowResult], names: Mapping[str, str]
 ) -> pyarrow.Table:
-    """Add the results to a block, and drop what was between the stages.
+    """Add the results to a block, and drop the columns between the stages.
 
     Args:
         table: The block.
         results: One for each row.
-        names: What `output_names` returned.
+        names: The result of `output_names`.
 
     Returns:
         The block with its new columns, whose types are the same in every block.
@@ -213,7 +213,7 @@ def _as_array(name: str, values: list[Any]) -> Any:
     elif name.endswith(("tokens", "calls")):
         kind = pyarrow.int64()
     else:
-        # Half a character, which some models write, is none that Arrow can hold.
+        # Some models write half a character, which Arrow cannot hold.
         values = [
             value if value is None else value.encode(errors="replace").decode() for value in values
         ]

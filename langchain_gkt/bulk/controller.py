@@ -1,4 +1,4 @@
-"""The one place of a job that knows its rate limit, its budget, and what was paid for."""
+"""The central actor of a job. It knows the rate limit, the budget, and the paid calls."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from langchain_gkt.costs.totals import UsageTotals
 from langchain_gkt.errors import BudgetExceeded
 
 _LEASE_SECONDS = 900.0
-"""After this long a call that nobody has ended is taken for lost."""
+"""After this long an unfinished call counts as lost."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobSettings:
-    """What all datasets of one job must agree in.
+    """Settings in which all datasets of one job must agree.
 
     Attributes:
         budget: The budget, or None.
@@ -41,14 +41,14 @@ class JobSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Admission:
-    """What a row may do.
+    """A row's permission.
 
     Attributes:
         reply: A recorded reply to use instead of a call.
         carries: Whether the row carries the cost of that reply.
-        busy: Whether another row has just asked the same. Ask again a little later.
+        busy: Whether another row has just sent the same request. Ask again a little later.
         wait: Seconds to wait before the call.
-        refused: Why no call may be made.
+        refused: Why no call is allowed.
         student_may_answer: Whether the student may answer alone then.
     """
 
@@ -77,8 +77,8 @@ class RateLimiter:
         """Start with nothing used.
 
         Args:
-            requests_per_minute: Most requests. None for no limit.
-            tokens_per_minute: Most tokens. None for no limit.
+            requests_per_minute: Maximum number of requests. None for no limit.
+            tokens_per_minute: Maximum number of tokens. None for no limit.
             clock: Seconds of a monotonic clock.
         """
         self._request_seconds = 60 / requests_per_minute if requests_per_minute else 0.0
@@ -90,7 +90,7 @@ class RateLimiter:
         """Take the next turn.
 
         Args:
-            tokens: The most that the call can use.
+            tokens: The maximum that the call can use.
 
         Returns:
             Seconds to wait before the call.
@@ -103,10 +103,10 @@ class RateLimiter:
 
 
 class JobController:
-    """One of these runs in each job, as a named actor. No method of it waits."""
+    """One of these runs in each job, as a named actor. None of its methods wait."""
 
     def __init__(self, settings: JobSettings, clock: Callable[[], float] = time.monotonic) -> None:
-        """Take up the job where its checkpoint left it.
+        """Resume the job at its checkpoint.
 
         Args:
             settings: The job's settings.
@@ -129,20 +129,20 @@ class JobController:
             self._count(role, totals, "")
 
     def settings(self) -> JobSettings:
-        """Return what the job was begun with."""
+        """Return the settings with which the job began."""
         return self._settings
 
     def admit(self, key: str, row: str, most: Reservation, joins: bool = False) -> Admission:
-        """Say what a row may do: use a recorded reply, ask the teacher, or neither.
+        """Decide for a row: use a recorded reply, ask the teacher, or neither.
 
         Args:
             key: The key of the row's guidance.
             row: The row's name. The same if the row is tried again.
-            most: The most that a call can cost.
+            most: The maximum cost of a call.
             joins: Whether the row joins a call that another row has been admitted for.
 
         Returns:
-            What it may do. A call that may be made must be ended by `settle`.
+            The permission. `settle` must end a permitted call.
         """
         if (reply := self._store.find(key)) is not None:
             self._from_checkpoint += 1
@@ -164,14 +164,14 @@ class JobController:
         return Admission(wait=wait)
 
     def settle(self, call: str, key: str, row: str, totals: UsageTotals, reply: str | None) -> None:
-        """End a call: write down what it cost and what it gave.
+        """End a call, and record its cost and its reply.
 
         Args:
             call: Names the call.
             key: The key of the row's guidance.
             row: The row's name.
-            totals: What the call used and cost.
-            reply: What it gave. None if it failed.
+            totals: The call's usage and cost.
+            reply: Its reply. None if it failed.
         """
         if self._store.add(call, "teacher", totals, key=key, reply=reply):
             self._count("teacher", totals, key)
@@ -182,11 +182,12 @@ class JobController:
             self._ledger.release(key)
 
     def spend_student(self, source: str, totals: UsageTotals) -> None:
-        """Add what the student used for some rows.
+        """Add the student's usage for some rows.
 
         Args:
-            source: Names these rows. Told twice, because they were tried twice, they count once.
-            totals: What it used.
+            source: Names these rows. If they are reported twice, because they were tried twice,
+                they count once.
+            totals: Its usage.
         """
         source = f"{self._settings.run}:{source}"
         if self._store.add(source, "student", totals, reply=None):
@@ -197,9 +198,9 @@ class JobController:
 
         Returns:
             ``teacher`` and ``student`` (see `UsageTotals`), ``budget`` (None without one),
-            ``in_flight`` (calls that have not ended), ``lost_calls`` (calls whose process was
-            killed: they may have been billed, and are in no sum) and ``from_checkpoint`` (rows
-            that needed no call). Money is a decimal string in US dollars.
+            ``in_flight`` (running calls), ``lost_calls`` (calls whose process was killed, which may
+            have been billed and are in no sum) and ``from_checkpoint`` (rows that needed no call).
+            Money is a decimal string in US dollars.
         """
         return {
             **bill_of(self._store, self._totals),
@@ -218,26 +219,26 @@ class JobController:
 
 
 def bill_of(store: GuidanceStore, totals: Mapping[str, UsageTotals]) -> dict[str, Any]:
-    """Return what was paid for, and what is not known of it.
+    """Return the known bill, and what is unknown of it.
 
     Args:
         store: The job's store.
         totals: Its sums by role.
 
     Returns:
-        The keys of `JobController.report` that a store alone can report.
+        The part of `JobController.report` that a store alone can report.
     """
     sums = {role: counts.to_dict() for role, counts in totals.items()}
     return {**sums, "in_flight": store.in_flight, "lost_calls": store.lost_calls}
 
 
 def refuse_other_settings(job: str, old: JobSettings, new: JobSettings) -> None:
-    """Refuse a dataset that wants to share a job of other settings.
+    """Refuse a dataset that wants to share a job with other settings.
 
     Args:
         job: The job's name.
-        old: What the job was begun with.
-        new: What the dataset is given.
+        old: The job's settings.
+        new: The dataset's settings.
 
     Raises:
         ValueError: If they differ.

@@ -43,18 +43,18 @@ def guide_dataset(
 ) -> Dataset:
     """Answer every prompt of a Ray dataset, as the chain would one by one.
 
-    Nothing runs until the dataset is consumed, as ``write_parquet`` does. An asynchronous
-    stage asks the teacher, with many calls in flight. A pool of student actors finishes the
-    answers. A row that fails says so in its column ``error``, and the others go on.
+    Nothing runs until the dataset is consumed, as by ``write_parquet``. An asynchronous stage asks
+    the teacher, with many calls in flight. A pool of student actors finishes the answers. A failed
+    row has its error in the column ``error``, and the others continue.
 
     Args:
         dataset: The dataset.
         chain_or_config: A `GuidedKnowledgeTransferChain`, a mapping with its constructor's
-            arguments, or a function without arguments that makes it in each actor. Keys that
-            are given to the teacher travel with it.
+            arguments, or a function without arguments that makes it in each actor. Keys that you
+            give to the teacher are sent with it.
         prompt_column: The column of prompts, which are texts.
-        output_columns: Which of `OUTPUT_COLUMNS` to add: names, or names with new names; None
-            for all.
+        output_columns: Which of `OUTPUT_COLUMNS` to add: names, or names with new names. None for
+            all.
         **options: See `BulkOptions`.
 
     Returns:
@@ -63,8 +63,8 @@ def guide_dataset(
     Raises:
         ImportError: If Ray is not installed.
         TypeError: If an argument is unknown or of the wrong type, or the chain cannot be pickled.
-        ValueError: If the dataset lacks the column or has one that would be written over, the
-            column holds no text, or an option makes no sense.
+        ValueError: If the dataset lacks the column or has one that would be overwritten, the column
+            holds no text, or an option makes no sense.
     """
     ray = import_ray()
     checked = BulkOptions.of(options)
@@ -159,7 +159,7 @@ def _check_columns(
 
 
 def _may_be_text(kind: Any) -> bool:
-    """Whether a column of a type may hold texts; of types that are not Arrow's it may."""
+    """Whether a column of a type may hold texts. Types outside Arrow may."""
     import pyarrow
 
     if isinstance(kind, pyarrow.DictionaryType):
@@ -171,7 +171,7 @@ def _may_be_text(kind: Any) -> bool:
 
 
 def _check_price(chain: GuidedKnowledgeTransferChain, options: BulkOptions) -> None:
-    """Refuse a budget in money for a teacher whose price nobody knows."""
+    """Refuse a budget in money for a teacher without a known price."""
     settings = settings_of(chain)
     if options.budget is None or not options.budget.needs_prices or not settings.asks_teacher:
         return
@@ -191,7 +191,7 @@ def _check_price(chain: GuidedKnowledgeTransferChain, options: BulkOptions) -> N
 
 
 def _warn_if_full(ray: Any, options: BulkOptions) -> None:
-    """Warn if the students cannot start, or leave no CPU: teachers are paid, and nothing ends."""
+    """Warn if the students cannot start or leave no CPU. Teachers are paid, and nothing ends."""
     given, found = "student_cpus", ray.cluster_resources()
     wanted = {"CPU": options.student_range[0] * options.student_cpus, "GPU": 0.0}
     if options.processor is not None:

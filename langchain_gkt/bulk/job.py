@@ -32,11 +32,7 @@ def import_ray() -> Any:
 
 
 def actor_name(job: str) -> str:
-    """Return the name of a job's actor.
-
-    Args:
-        job: The job's name.
-    """
+    """Return the name of a job's actor."""
     return f"langchain_gkt.bulk:{job}"
 
 
@@ -44,7 +40,7 @@ def job_report(job: str) -> dict[str, Any]:
     """Return the bill of a job of this driver, which may be running.
 
     Args:
-        job: What ``guide_dataset(..., job=)`` named.
+        job: The name in ``guide_dataset(..., job=)``.
 
     Returns:
         See `JobController.report`.
@@ -67,14 +63,11 @@ def job_report(job: str) -> dict[str, Any]:
 def read_report(checkpoint: str | Path) -> dict[str, Any]:
     """Return the bill of all sessions of a job, running or not.
 
-    Args:
-        checkpoint: The job's folder.
-
     Returns:
         ``teacher``, ``student``, ``in_flight`` and ``lost_calls`` of `JobController.report`.
 
     Raises:
-        FileNotFoundError: If it is no such folder.
+        FileNotFoundError: If it is not such a folder.
     """
     if not (Path(checkpoint) / FILE).is_file():
         raise FileNotFoundError(
@@ -118,7 +111,7 @@ def start_controller(options: BulkOptions) -> Any:
     here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
         ray.get_runtime_context().get_node_id(), soft=False
     )
-    # Without a folder an actor that is started again would have forgotten what was paid for.
+    # Without a folder a restarted actor would have forgotten what was paid for.
     retries = -1 if durable else 0
     controller = (
         ray.remote(JobController)
@@ -141,7 +134,7 @@ def start_controller(options: BulkOptions) -> Any:
 
 
 def _cause_of(error: Any) -> Exception:
-    """Return what the job's actor itself raised when it opened the checkpoint."""
+    """Return the actor's own error from opening the checkpoint."""
     text = str(error)
     line = next((part for part in text.splitlines() if "checkpoint=" in part), text)
     return RuntimeError(line.strip())

@@ -15,30 +15,30 @@ from langchain_gkt.errors import refuse_unknown, whole_number
 
 @dataclass(frozen=True, kw_only=True)
 class BulkOptions:
-    """How a bulk job runs. `guide_dataset` takes these as keyword arguments.
+    """Options of a bulk job. `guide_dataset` takes them as keyword arguments.
 
     Attributes:
         teacher_price: As for `CostTracker`.
         student_price: As for `CostTracker`.
-        scenario: As for `CostTracker`. Name the prefix that is cached: ``CachedPrefix(tokens=)``.
-        budget: One for the whole job. It is never passed by more than the calls in flight.
+        scenario: As for `CostTracker`. Name the cached prefix: ``CachedPrefix(tokens=)``.
+        budget: A single one for the whole job. Only calls in flight can exceed it.
         requests_per_minute: The teacher's rate limit for the whole job. None for none.
         tokens_per_minute: The same in tokens, by an upper estimate of each call. None for none.
-        calls_in_flight: Most calls of the teacher at the same time, in the whole job.
+        calls_in_flight: Maximum number of teacher calls at the same time, in the whole job.
         teacher_workers: Actors that share these calls.
-        questions_per_call: How many questions the teacher is asked in one call. 1 for one. Packed
-            questions share a prompt, and each gets a beginning of its own in the reply.
-        attempts: Times that a row's call is tried if the teacher fails. Each is paced and counted.
+        questions_per_call: How many questions the teacher gets in one call. Packed questions share
+            a prompt, and each gets a beginning of its own in the reply.
+        attempts: How often a row's call is tried if the teacher fails. Each is paced and counted.
         students: Student actors: a number, or ``(least, most)`` to let Ray scale between them.
-        student_cpus: CPUs that Ray sets aside for each student actor. May be a fraction.
+        student_cpus: CPUs that Ray reserves for each student actor. May be a fraction.
         student_gpus: GPUs for each, likewise.
         rows_per_block: Rows that go through the stages together, and that are written together.
         checkpoint: A folder on the driver's machine that keeps what was paid for. A job that is
-            started again with it pays for nothing twice. None to keep it while the job lives.
-        id_column: A column whose values name the rows, for the cost columns of prompts that occur
-            several times: of such rows one carries the cost, in every session the same.
-        job: A name. Datasets of one driver that name the same job share its limits and budget,
-            and `job_report` finds it by this name. None to name it by its checkpoint's path, or,
+            restarted with it pays for nothing twice. None to keep it while the job lives.
+        id_column: A column whose values name the rows, for the cost columns of repeated prompts.
+            One of these rows carries the cost, in every session the same.
+        job: A name. Datasets of one driver with the same job share its limits and budget, and
+            `job_report` finds it by this name. None to name it by its checkpoint's path, or,
             without one, to keep it for this dataset alone.
         processor: The configuration of Ray's vLLM processor, which is the student then.
 
@@ -120,14 +120,14 @@ class BulkOptions:
 
     @property
     def role_prices(self) -> RolePrices:
-        """What both models cost."""
+        """The prices of both models."""
         return RolePrices(
             teacher=self.teacher_price, student=self.student_price, scenario=self.scenario
         )
 
     @property
     def student_range(self) -> tuple[int, int]:
-        """The least and the most student actors."""
+        """The minimum and maximum of student actors."""
         if isinstance(self.students, int):
             return self.students, self.students
         if len(self.students) != 2:
@@ -137,12 +137,12 @@ class BulkOptions:
 
     @property
     def calls_per_worker(self) -> int:
-        """Most calls in flight of one teacher actor; together they do not pass the job's."""
+        """Maximum calls in flight of one teacher actor. Together they keep to the job's limit."""
         return max(1, self.calls_in_flight // self.teacher_workers)
 
 
 def _check_number(name: str, value: object, *, above: bool) -> None:
-    """Refuse what is no number, or too small a one."""
+    """Refuse a value that is not a number, or is too small."""
     if value is None and above:
         return
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -46,14 +46,14 @@ class _Row:
 class PackedTeacherStage(TeacherStage):
     """Asks for the beginnings of several answers in one call.
 
-    A question whose beginning is missing in the reply is asked once more, alone, as are the
-    questions of a call that failed.
+    If the reply lacks a question's beginning, or the call failed, the question is asked once more,
+    alone.
     """
 
     async def results_of(
         self, rows: Sequence[str], prompts: Sequence[Any]
     ) -> Sequence[TeacherResult]:
-        """Ask for some rows, as many in a call as the options say."""
+        """Ask for some rows, as many in a call as the options allow."""
         check_packable(self.chain)
         size = self.options.questions_per_call
         results: dict[int, TeacherResult] = {}
@@ -67,7 +67,7 @@ class PackedTeacherStage(TeacherStage):
                 later.append(at)
                 continue
             key = self.keys.of(messages)
-            if key in waiting:  # the same prompt again: it finds the reply of the other
+            if key in waiting:  # the same prompt again finds the reply of the other
                 later.append(at)
             else:
                 waiting[key] = at, _Row(row=row, key=key, prompt=prompt, messages=messages)
@@ -78,7 +78,7 @@ class PackedTeacherStage(TeacherStage):
         missing = [at for at, _ in packs if at not in results] + later
         row_results = await asyncio.gather(*(self._row(rows[at], prompts[at]) for at in missing))
         results |= dict(zip(missing, row_results, strict=True))
-        for at, part in in_vain.items():  # the rows' costs are the bill: no call is left out
+        for at, part in in_vain.items():  # the rows' costs are the bill, so no call is left out
             results[at] = replace(results[at], part=add_parts(part, results[at].part))
         return [results[at] for at in range(len(rows))]
 
@@ -88,7 +88,7 @@ class PackedTeacherStage(TeacherStage):
         results: dict[int, TeacherResult],
         in_vain: dict[int, ModelUsage],
     ) -> None:
-        """Ask for a pack; what gets no beginning here is left to a call of its own."""
+        """Ask for a pack. A row without a beginning is left to a call of its own."""
         if len(pack) < 2:
             return
         tokens = self.call_settings.limit or 1
@@ -99,7 +99,7 @@ class PackedTeacherStage(TeacherStage):
         assert self._slots is not None
         async with self._slots:
             admitted = await self._admitted(pack, most)
-            if len(admitted) < len(pack):  # recorded already, or refused: asked one by one
+            if len(admitted) < len(pack):  # recorded already, or refused, so asked one by one
                 await self._release(admitted, UsageTotals(), {})
                 return
             pack_results, part = await self._ask_packed(pack, messages, limit)
@@ -110,7 +110,7 @@ class PackedTeacherStage(TeacherStage):
     async def _admitted(
         self, pack: Sequence[tuple[int, _Row]], most: Reservation
     ) -> list[tuple[int, _Row]]:
-        """Take the pack's turn; its first row reserves for all."""
+        """Take the pack's turn. Its first row reserves for all."""
         taken, wait = list[tuple[int, _Row]](), 0.0
         for place, (at, row) in enumerate(pack):
             admission: Admission = await self.controller.admit.remote(
@@ -129,7 +129,7 @@ class PackedTeacherStage(TeacherStage):
         messages: list[BaseMessage],
         limit: int,
     ) -> tuple[dict[int, TeacherResult], ModelUsage]:
-        """Return what was found for each row, and what the call used."""
+        """Return the beginning of each row, and the call's usage."""
         recorder = ReplyRecorder(lambda reply: None, **self.prices)
         config: RunnableConfig = {"callbacks": [recorder, self.listener]}
         chain = self.chain.model_copy(
@@ -145,7 +145,7 @@ class PackedTeacherStage(TeacherStage):
         try:
             await chain.aguide(messages, config)
         except GKTError:
-            pass  # its rows are asked alone, and report the error if it stays
+            pass  # its rows are asked alone, and report an error that persists
         finally:
             for call in recorder.calls:
                 totals.add(call.counts)
@@ -168,7 +168,7 @@ class PackedTeacherStage(TeacherStage):
         totals: UsageTotals,
         replies: dict[int, TeacherReply],
     ) -> None:
-        """End the rows' turn; the first of them books the whole call."""
+        """End the rows' turn. The first of them books the whole call."""
         for place, (_, row) in enumerate(pack):
             reply = replies.get(place)
             text = None if reply is None else json.dumps(asdict(reply))
@@ -179,9 +179,9 @@ class PackedTeacherStage(TeacherStage):
 def _replies(
     whole: TeacherReply, calls: Sequence[CallRecord], count: int
 ) -> dict[int, TeacherReply]:
-    """Make a reply of each beginning; together they carry the bill of the call."""
+    """Make a reply of each beginning. Together they carry the bill of the call."""
     beginnings = read_beginnings(whole.text, count)
-    # The last word of a beginning is whole, unless the call's limit fell into it.
+    # The last word of a beginning is whole, unless the call's limit cut it.
     open_end = max(beginnings, default=0) if whole.finish_reason == "length" else None
     shares = shared_out(part_of(calls, "teacher"), list(beginnings.values())) if beginnings else []
     return {
@@ -200,7 +200,7 @@ def _replies(
 
 
 def _held_to_schema(teacher: Any, count: int) -> Any:
-    """Bind the form of the reply to a teacher that says it can be held to one."""
+    """Bind the reply's schema to a teacher that supports structured output."""
     models = list(models_of(teacher))
     profiles = [getattr(model, "profile", None) or {} for model in models]
     takes = all(

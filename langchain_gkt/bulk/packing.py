@@ -1,4 +1,4 @@
-"""Several questions in one prompt: how they are asked, read again, and share the bill."""
+"""Several questions in one prompt: how to ask, read the reply, and share the bill."""
 
 from __future__ import annotations
 
@@ -32,9 +32,6 @@ _PLACES = Decimal(1).scaleb(-18)
 def check_packable(chain: GuidedKnowledgeTransferChain) -> None:
     """Refuse a chain whose teacher writes more than beginnings.
 
-    Args:
-        chain: The chain.
-
     Raises:
         NotSupportedError: If its mode or its teacher prompt asks for something else.
     """
@@ -61,8 +58,8 @@ def packed_limit(count: int, tokens: int) -> int:
 def packed_messages(prompts: Sequence[str], tokens: int) -> list[BaseMessage]:
     """Put several prompts into one.
 
-    What all of them begin with, such as worked examples, is written once and in front, byte for
-    byte, so that a provider's cache finds it.
+    The common beginning, such as worked examples, is written once and first, byte for byte, so that
+    a provider's cache finds it.
 
     Args:
         prompts: The prompts, at least two.
@@ -82,7 +79,7 @@ def _common_front(prompts: Sequence[str]) -> str:
 
 
 def beginnings_schema(count: int) -> dict[str, Any]:
-    """Return the JSON schema of a packed reply, for teachers that can be held to one.
+    """Return the JSON schema of a packed reply, for teachers with structured output.
 
     Args:
         count: How many questions are asked.
@@ -101,12 +98,12 @@ def read_beginnings(text: str, count: int) -> dict[int, str]:
     """Read a packed reply.
 
     Args:
-        text: The reply: a JSON object, one that was cut off, or numbered lines.
+        text: The reply: a JSON object, a truncated one, or numbered lines.
         count: How many questions were asked.
 
     Returns:
-        Beginnings by the questions' numbers, from 0. What is empty, no text, without a word, such
-        as the form's own "...", cut before its first word or of no question is left out.
+        Beginnings by the questions' numbers, from 0. Left out is what is empty, not a text, without
+        a word (such as the form's own "..."), cut before its first word, or of no question.
     """
     beginnings: dict[int, str] = {}
     for name, value in _pairs(text):
@@ -131,14 +128,14 @@ def _pairs(text: str) -> list[tuple[str, Any]]:
 
 
 def shared_out(part: ModelUsage, beginnings: Sequence[str]) -> list[ModelUsage]:
-    """Share what a packed call used among its questions.
+    """Share a packed call's usage among its questions.
 
-    The prompt is shared evenly, the completion by the beginnings' characters. The sums are those
-    of the call, to the last digit.
+    The prompt is shared evenly, the completion by the beginnings' characters. The sums are those of
+    the call, to the last digit.
 
     Args:
-        part: What the call used and cost.
-        beginnings: What each question was answered with.
+        part: The call's usage and cost.
+        beginnings: The answer to each question.
     """
     even, lengths = [1] * len(beginnings), [max(1, len(text)) for text in beginnings]
     prompts, completions = _whole(part.prompt_tokens, even), _whole(part.completion_tokens, lengths)

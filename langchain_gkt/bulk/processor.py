@@ -1,4 +1,4 @@
-"""Ray's vLLM processor as the student: what it is given of a row, and what is made of its text."""
+"""Ray's vLLM processor as the student: its input for a row, and the use of its text."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     import pyarrow
 
 KEPT, REFUSED, WRITTEN = "__gkt_kept", "__gkt_refused", "__gkt_written"
-"""Columns around the processor: the row, why it has no prompt, and what the engine wrote."""
+"""Columns around the processor: the row, why it has no prompt, and the engine's text."""
 
 _ENGINE_ERROR = "__inference_error__"
 _DEFAULT_MAX_TOKENS = 256
 
 
 def engine_config(processor: Any) -> Any:
-    """Return the user's configuration as a job needs it: only the engine, which takes token ids.
+    """Return the user's configuration with only the engine, which takes token ids.
 
-    Ray's other stages would read control tokens in a question, and drop the whitespace between
-    guidance and answer with some tokenizers.
+    Ray's other stages would read control tokens in a question. With some tokenizers they would drop
+    the whitespace between guidance and answer.
 
     Args:
         processor: The user's configuration.
@@ -49,7 +49,7 @@ def engine_config(processor: Any) -> Any:
 
 
 def engine_resources(processor: Any) -> dict[str, float]:
-    """Return what Ray sets aside for one replica of the engine.
+    """Return the resources that Ray reserves for one replica of the engine.
 
     Args:
         processor: The user's configuration.
@@ -65,7 +65,7 @@ def engine_resources(processor: Any) -> dict[str, float]:
 
 
 class EngineRequest:
-    """Makes a row of the processor: the guidance is the beginning of the answer."""
+    """Makes the processor's row, with the guidance as the beginning of the answer."""
 
     def __init__(self, settings: StageSettings) -> None:
         """Read the chain's settings.
@@ -89,13 +89,13 @@ class EngineRequest:
         self.template_kwargs = dict(stage.get("chat_template_kwargs") or {})
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Return the row in a column of its own, with what the engine reads.
+        """Return the row in a column of its own, with the engine's input.
 
         Args:
-            row: The row, with what the teacher's stage gave.
+            row: The row, with the result of the teacher's stage.
         """
         teacher, refused = read_result(row, self.column), ""
-        # The processor takes every row: one without work costs it a token, which is thrown away.
+        # The processor takes every row. One without work costs it a token, which is dropped.
         ids, most = [0], 1
         if teacher.needs_student:
             try:
@@ -106,7 +106,8 @@ class EngineRequest:
                 refused = f"StudentError: {error}"
         params = {"max_tokens": most, "temperature": self.temperature}
         return {
-            KEPT: dict(row),  # beside, for the engine reads "prompt", "model" and others of its row
+            # beside, because the engine reads "prompt", "model" and others of its row
+            KEPT: dict(row),
             REFUSED: refused,
             "tokenized_prompt": ids,
             "sampling_params": {**params, **({"stop": self.stop} if self.stop else {})},
@@ -133,13 +134,13 @@ def _prompts(name: str, trusted: bool, template: str | None) -> PromptBuilder:
 
 
 def keep_written(row: dict[str, Any]) -> dict[str, Any]:
-    """Keep of the processor's row what it came with, and what the engine wrote.
+    """Keep the input columns of the processor's row, and the engine's text.
 
     Args:
-        row: The row as the processor left it.
+        row: The processor's output row.
 
     Returns:
-        The row as it came, with one more column.
+        The input row, with one more column.
     """
     names = ("generated_text", "num_input_tokens", "num_generated_tokens")
     written = {name: row[name] for name in names}
@@ -149,7 +150,7 @@ def keep_written(row: dict[str, Any]) -> dict[str, Any]:
 
 
 class EngineAnswers:
-    """Makes the output columns behind the processor."""
+    """Makes the output columns after the processor."""
 
     def __init__(self, settings: StageSettings, controller: Any) -> None:
         """Keep the settings.
@@ -164,7 +165,7 @@ class EngineAnswers:
         """Make the output columns of a block.
 
         Args:
-            block: What `keep_written` kept.
+            block: The rows of `keep_written`.
 
         Returns:
             The block with its output columns.

@@ -1,4 +1,4 @@
-"""What the stages of a job share."""
+"""Shared parts of a job's stages."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class StageSettings:
-    """What the stages are made of.
+    """The settings of the stages.
 
     Attributes:
-        chain: What `pack_chain` returned.
+        chain: The result of `pack_chain`.
         options: The job's options.
         prompt_column: The prompts' column.
-        names: What `output_names` returned.
+        names: The result of `output_names`.
     """
 
     chain: bytes
@@ -34,14 +34,11 @@ class StageSettings:
 
 
 def read_result(row: Mapping[str, Any], column: str) -> TeacherResult:
-    """Read what the teacher's stage gave of a row, or check the row if there was no such stage.
+    """Read the teacher's result of a row, or check the row if there was no teacher's stage.
 
     Args:
         row: The row.
         column: The prompts' column.
-
-    Returns:
-        The result.
     """
     if TEACHER in row:
         return TeacherResult.from_json(row[TEACHER])
@@ -55,13 +52,13 @@ def read_result(row: Mapping[str, Any], column: str) -> TeacherResult:
 def spend_student(
     controller: Any, block: pyarrow.Table, settings: StageSettings, totals: UsageTotals
 ) -> None:
-    """Tell the job what the student used for a block.
+    """Report the student's usage for a block to the job.
 
     Args:
         controller: The handle of the job's `JobController`.
-        block: The block, which names what it was used for.
+        block: The block, which names its rows.
         settings: The stages' settings.
-        totals: What it used.
+        totals: Its usage.
     """
     import ray
 

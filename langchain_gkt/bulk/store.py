@@ -1,4 +1,4 @@
-"""What a bulk job has paid for: guidance by content hash, and every bill."""
+"""The paid results of a bulk job: guidance by content hash, and every bill."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from langchain_gkt.costs.totals import UsageTotals
 
 FILE = "guidance.sqlite"
 SCHEMA_VERSION = 1
-"""Grows when a table is changed."""
+"""Grows when a table changes."""
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS guidance (key TEXT PRIMARY KEY, reply TEXT NOT NULL, carrier TEXT);
@@ -31,7 +31,7 @@ _TOTALS = TypeAdapter(UsageTotals)
 
 
 class GuidanceStore:
-    """A SQLite file with one writer. What it has taken survives a process that is killed.
+    """A SQLite file with one writer. Its contents survive a killed process.
 
     Attributes:
         lost_calls: Calls that began and never ended, because their process was killed. They may
@@ -46,15 +46,15 @@ class GuidanceStore:
         """Open the file, or make it.
 
         Args:
-            folder: Where it is. None to keep everything in memory.
-            run: Names this session of the job. A writer that is started again gives the same.
-                None to read alone, beside a writer.
+            folder: Its folder. None to keep everything in memory.
+            run: Names this session of the job. A restarted writer gives the same. None for a reader
+                beside a writer.
             stable_rows: Whether rows have the same names in every session.
 
         Raises:
             RuntimeError: If another job writes to it.
             ImportError: If the package filelock is missing.
-            ValueError: If it is no such file, or one of another version.
+            ValueError: If it is not such a file, or has another version.
         """
         path = ":memory:"
         if folder is not None:
@@ -91,7 +91,7 @@ class GuidanceStore:
             self.lost_calls += self.in_flight
             self._db.execute("DELETE FROM begun")
             if not stable_rows:
-                # Rows are numbered anew in each session: the numbers of the last one say nothing.
+                # Each session numbers the rows anew, so the last one's numbers mean nothing.
                 self._db.execute("UPDATE guidance SET carrier = NULL")
         self._write_about(schema_version=SCHEMA_VERSION, run=run, lost_calls=self.lost_calls)
 
@@ -107,7 +107,7 @@ class GuidanceStore:
         )
 
     def begin(self, key: str) -> None:
-        """Write down that a call begins; one of the same key that has not ended is lost.
+        """Record the start of a call. An unfinished one with the same key is lost.
 
         Args:
             key: The key of the reply.
@@ -122,7 +122,7 @@ class GuidanceStore:
         return None if row is None else str(row[0])
 
     def carries(self, key: str, row: str) -> bool:
-        """Say whether a row carries the cost of a recorded reply: the first that asks does.
+        """Whether a row carries the cost of a recorded reply. The first that asks does.
 
         Args:
             key: The reply's key.
@@ -137,10 +137,10 @@ class GuidanceStore:
     def add(
         self, source: str, role: str, totals: UsageTotals, *, key: str = "", reply: str | None
     ) -> bool:
-        """Write down a bill and the reply that it is for, both or neither.
+        """Record a bill and its reply, both or neither.
 
         Args:
-            source: Names the bill. One that is there already changes nothing.
+            source: Names the bill. One that is already there changes nothing.
             role: ``teacher`` or ``student``.
             totals: Tokens and money.
             key: The key of the reply.

@@ -1,4 +1,4 @@
-"""The student's stage: an actor that holds the student and finishes what the teacher began."""
+"""The student's stage: an actor that holds the student and finishes the teacher's beginnings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class _AbsentTeacher(BaseChatModel):
-    """Stands for a teacher that was not reached: the chain falls back on its student."""
+    """Stands in for a teacher that was not reached, so that the chain falls back on its student."""
 
     reason: str
 
@@ -49,7 +49,7 @@ class _AbsentTeacher(BaseChatModel):
 
 
 class _CallIds(BaseCallbackHandler):
-    """Notes which calls of the chain belong to a row, also to one that fails."""
+    """Notes which calls of the chain belong to a row, even a failed one."""
 
     run_inline = True
     gkt_children = True
@@ -66,7 +66,7 @@ class _CallIds(BaseCallbackHandler):
 
 
 class StudentStage:
-    """Finishes the rows of a block; those that the teacher finished pass by."""
+    """Finishes the rows of a block. Rows that the teacher finished pass through."""
 
     def __init__(self, settings: StageSettings, controller: Any) -> None:
         """Make the chain in this process, and load its student.
@@ -79,14 +79,14 @@ class StudentStage:
         self.chain = unpack_chain(settings.chain)
         self.at_once = 2 * getattr(self.chain.student, "max_batch_size", 8)
         if strategy_of(self.chain.mode).asks_student:
-            # A student that cannot be loaded ends the job here, and not each row by itself.
+            # A student that cannot be loaded ends the job here, and not row by row.
             student_of(self.chain.student).check([HumanMessage("?")])
 
     def __call__(self, block: pyarrow.Table) -> pyarrow.Table:
         """Finish the rows of a block.
 
         Args:
-            block: The rows, with what the teacher's stage gave if there was one.
+            block: The rows, with the result of the teacher's stage if there was one.
 
         Returns:
             The block with its output columns.
@@ -103,7 +103,7 @@ class StudentStage:
         return add_columns(block, results, self.settings.names)
 
     def _read(self, block: pyarrow.Table) -> list[tuple[str, TeacherResult]]:
-        """Return each row's prompt, and what the teacher's stage gave, if there was one."""
+        """Return each row's prompt, and its teacher's result, if there was one."""
         column = self.settings.prompt_column
         wanted = [name for name in (column, TEACHER) if name in block.column_names]
         rows = block.select(wanted).to_pylist()
@@ -142,7 +142,7 @@ class StudentStage:
         calls = [call for call in list(tracker.calls) if call.call_id in ids.found]
         part = part_of(calls, "student")
         if isinstance(self.settings.options.student_price, MachineTime):
-            # The machine's time is known, also where a failed call reported no tokens.
+            # The machine's time is known, even if a failed call reported no tokens.
             spent = sum((call.counts.machine_cost for call in calls), Decimal(0))
             return replace(part, prompt_cost="0", completion_cost=str(spent))
         return part

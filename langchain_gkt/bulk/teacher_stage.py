@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 _BUSY_SECONDS = (0.05, 1.0)
-"""The first and the longest wait for another row that has asked the same."""
+"""The first and the longest wait for another row with the same request."""
 
 
 class RowEnded(Exception):
@@ -65,7 +65,7 @@ class _CallFailed(Exception):
 
 
 class TeacherStage:
-    """Asks the teacher for the guidance of each row of a block; one row's failure is its own."""
+    """Asks the teacher for each row's guidance. A failed row does not fail the others."""
 
     def __init__(self, settings: StageSettings, controller: Any) -> None:
         """Make the chain in this process.
@@ -133,19 +133,19 @@ class TeacherStage:
         key = self.keys.of(messages)
         try:
             return await self._ask(row, key, messages)
-        except RayError:  # the job's own actor is gone: no row can go on
+        except RayError:  # the job's own actor is gone, so no row can continue
             raise
         except Exception as error:  # noqa: BLE001  a teacher prompt of the user's may raise anything
             return TeacherResult(key=key, error=f"{type(error).__name__}: {error}")
 
     async def _ask(self, row: str, key: str, messages: list[BaseMessage]) -> TeacherResult:
-        """Ask until there is a reply, the attempts are used up, or the budget is."""
+        """Ask until there is a reply, or the attempts or the budget are used up."""
         most, calls = await self._most(messages), list[CallRecord]()
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self.options.attempts),
             wait=wait_exponential(multiplier=0.5, max=30) + wait_random(0, 1),
             reraise=True,
-            # What was answered is paid for, even if nothing can be made of it.
+            # The answer is paid for, even if it is useless.
             retry=retry_if_exception(
                 lambda error: isinstance(error, _CallFailed) and error.unanswered
             ),
@@ -190,7 +190,7 @@ class TeacherStage:
     async def _call(
         self, row: str, key: str, messages: list[BaseMessage], calls: list[CallRecord]
     ) -> TeacherResult:
-        """Make one call, and write down what it cost before anything is made of it."""
+        """Make one call, and record its cost before its reply is used."""
         recorder = ReplyRecorder(lambda reply: None, **self.prices)
         config: RunnableConfig = {"callbacks": [recorder, self.listener]}
         guidance, problem = None, None
@@ -218,7 +218,7 @@ class TeacherStage:
         admitted: Admission,
         calls: list[CallRecord],
     ) -> TeacherResult:
-        """Read a reply that was paid for before, as if it had just come."""
+        """Read a reply that was paid for earlier, as if it had just come."""
         reply = TeacherReply.from_dict(json.loads(str(admitted.reply)))
         part = part_of(calls, "teacher")
         if admitted.carries:
@@ -252,7 +252,7 @@ class TeacherStage:
         return TeacherResult(key=key, error=text, part=part)
 
     async def _most(self, messages: list[BaseMessage]) -> Reservation:
-        """Return the most that a call can cost, by what the teacher will be shown."""
+        """Return the maximum cost of a call, from the teacher's prompt."""
         settings = self.call_settings
         context = TeacherStep(settings).prompt_context(messages)
         prompt = await aprepare(settings.teacher_prompt, messages, context)
@@ -268,7 +268,7 @@ def add_parts(part: ModelUsage, other: ModelUsage) -> ModelUsage:
         other: The others.
 
     Returns:
-        The sums; money is unknown if either is.
+        The sums. Money is unknown if either is.
     """
 
     def add(name: str) -> str | None:

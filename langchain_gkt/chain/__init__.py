@@ -1,4 +1,4 @@
-"""The chat model that knows both models: the teacher begins an answer, the student finishes it."""
+"""The chat model over both models: the teacher begins an answer, the student finishes it."""
 
 from __future__ import annotations
 

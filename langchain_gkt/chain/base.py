@@ -58,11 +58,11 @@ from langchain_gkt.teachers.wrappers import is_configurable, models_of, resolve
 
 
 class GuidedKnowledgeTransferChain(InterruptibleChatModel):
-    """A chat model whose answers are begun by a teacher and finished by a local student.
+    """A chat model whose answers a teacher begins and a local student finishes.
 
-    The teacher writes at most ``guidance_tokens`` tokens. The student reads the conversation
-    with that guidance as the beginning of its own answer and writes the rest (Yao, Li & Zhao,
-    "GKT", Findings of ACL 2024, section 3). No fine-tuning, no shared vocabulary.
+    The teacher writes at most ``guidance_tokens`` tokens. The student reads the conversation with
+    that guidance as the beginning of its own answer and writes the rest (Yao, Li & Zhao, "GKT",
+    Findings of ACL 2024, section 3). No fine-tuning, no shared vocabulary.
     ``message.response_metadata["gkt"]`` of an answer is a `langchain_gkt.metadata.GKTMetadata`.
 
     Examples:
@@ -83,30 +83,31 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
     teacher: SkipValidation[Runnable[Any, Any]] = Field(repr=False)
     """Any LangChain chat model, or one wrapped by bind, with_retry or with_fallbacks."""
     student: SkipValidation[StudentLike]
-    """Whatever `as_student` takes."""
+    """Any input of `as_student`."""
     guidance_tokens: GuidanceTokens = 40
-    """Most completion tokens the teacher may write. 0 asks no teacher."""
+    """Maximum completion tokens of the teacher. 0 asks no teacher."""
     guidance: GuidancePolicy | None = None
-    """Where guidance is cut and when it is asked for, or a JSON file. None: whole words, always."""
+    """Where to cut guidance and when to ask for it, or a JSON file. None: whole words, always."""
     redact: SkipValidation[TeacherPromptLike] = None
-    """A teacher prompt such as `Redact` that comes last in every mode and every call."""
+    """A teacher prompt such as `Redact` that is applied last, in every mode and every call."""
     teacher_prompt: SkipValidation[TeacherPromptLike] = None
-    """What of the conversation the teacher sees. None: all of it, or what the policy says."""
+    """The part of the conversation that the teacher sees. None for all, or the policy's."""
     mode: CheckedMode = "guided"
-    """How an answer is made. ``teacher`` (on the whole conversation) and ``student`` are the
-    single-model baselines. See `langchain_gkt.chain.strategy` for others."""
+    """How to make an answer. ``teacher`` (on the whole conversation) and ``student`` are the
+    single-model baselines. See `langchain_gkt.chain.strategy` for others.
+    """
     samples: Samples = 1
-    """How often the student writes its part; with 2 or more the most common answer is shown."""
+    """How often the student writes its part. With 2 or more the most common answer is shown."""
     answer_of: AnswerForms = "text"
-    """What makes two answers the same: ``number``, ``option``, ``json``, ``text``, a function."""
+    """When two answers are equal: by ``number``, ``option``, ``json``, ``text``, or a function."""
     max_tokens: MaxTokens = None
-    """Most tokens of a whole answer, guidance included. None for the models' own limits."""
+    """Maximum tokens of a whole answer, guidance included. None for the models' own limits."""
     temperature: Temperature = None
     """Sampling temperature of both models. None for their own."""
     stop: list[str] | None = None
     """Strings that end an answer, unless a call names its own."""
     student_kwargs: dict[str, Any] = Field(default_factory=dict, repr=False)
-    """Fields of `HuggingFaceStudent`, for a student that is yet to be loaded."""
+    """Fields of `HuggingFaceStudent`, for a student that is not loaded yet."""
     on_teacher_error: Literal["raise", "student"] = "raise"
     """Whether a failing teacher fails the call or leaves it to the student."""
     on_student_error: Literal["raise", "teacher"] = "raise"
@@ -115,26 +116,26 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
     on_refusal: Literal["show", "student"] = "show"
     """Whether the user sees a teacher's refusal, or the student answers instead."""
     circuit_breaker: CircuitBreaker | None = None
-    """Leaves a teacher that keeps failing alone for a while; copies of the chain share it."""
+    """Stops calling a teacher that keeps failing, for a while. Copies of the chain share it."""
     timeout: Timeout = None
-    """Most seconds of a whole call, both models and their queues. None for no limit."""
+    """Maximum seconds of a whole call, both models and their queues. None for no limit."""
     teacher_limit_param: str | None = None
     """The teacher's name for its completion limit, if it is not a usual one."""
     teacher_prefill: bool | None = None
     """False if the teacher refuses a conversation ending in an AIMessage. None: by model."""
     budget: SkipValidation[Budget | None] = Field(default=None, repr=False)
-    """A `Budget` of this chain's own, or None; copies of the chain share it."""
+    """A `Budget` of this chain's own, or None. Copies of the chain share it."""
     streaming: bool | None = None
-    """True has ``invoke`` hand tokens to listening handlers. False keeps ``stream`` from it."""
+    """True makes ``invoke`` pass tokens to listening handlers. False keeps ``stream`` from it."""
 
     _known_teacher: tuple[Any, str] | None = PrivateAttr(default=None)
     _run: BaseRunManager | None = PrivateAttr(default=None)  # of the copy that serves one call
-    _chunks: Any = PrivateAttr(default=None)  # of that copy, too: those that are being produced
+    _chunks: Any = PrivateAttr(default=None)  # of that copy, too: those in production
     _warned: set[str] = PrivateAttr(default_factory=set)
 
     @property
     def _student(self) -> BaseChatModel:
-        """The student, of which `as_student` has made a chat model."""
+        """The student, which `as_student` has made a chat model."""
         return cast(BaseChatModel, self.student)
 
     @model_validator(mode="before")
@@ -167,7 +168,7 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
         return pair_profile(self.teacher, self.student, strategy_of(self.mode), self.max_tokens)
 
     def __getstate__(self) -> dict[Any, Any]:
-        """Pickle what can be rebuilt: clients and locks of a teacher are made anew."""
+        """Pickle without clients and locks of the teacher, which are made anew."""
         return dump_state(super().__getstate__(), empty=("_run", "_chunks", "_known_teacher"))
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
@@ -175,7 +176,7 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
         super().__setstate__(load_state(state))
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> GuidedKnowledgeTransferChain:
-        """Copy the settings; what holds clients, locks or weights is shared."""
+        """Copy the settings. Clients, locks and weights are shared."""
         memo = {} if memo is None else memo
         memo[id(self.teacher)] = self.teacher
         if not isinstance(self.student, Student):  # another client
@@ -183,7 +184,7 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
         return cast(GuidedKnowledgeTransferChain, super().__deepcopy__(memo))
 
     def get_token_ids(self, text: str) -> list[int]:
-        """Tokenise a text as the student does; in mode ``teacher`` as the teacher does."""
+        """Tokenise a text with the student's tokenizer, in mode ``teacher`` with the teacher's."""
         if self.custom_get_token_ids is not None:
             return self.custom_get_token_ids(text)
         if not strategy_of(self.mode).asks_student:
@@ -191,7 +192,7 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
         return self._student.get_token_ids(text)
 
     def _for_config(self, config: RunnableConfig | None) -> GuidedKnowledgeTransferChain:
-        """Return the chain with the teacher that a config asks for."""
+        """Return the chain with the teacher that a config selects."""
         if not is_configurable(self.teacher):
             return self
         return self.model_copy(update={"teacher": resolve(self.teacher, config)})
@@ -243,7 +244,7 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
         async for chunk in self._chunks:
             yield chunk
 
-    # Entry points: each gives the child runs their parent; see `callbacks`.
+    # Entry points: each gives the child runs their parent. See `callbacks`.
     def invoke(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AIMessage:
@@ -253,11 +254,8 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
             input: A prompt, messages or a prompt value.
             config: Runnable config. ``configurable`` reaches a configurable teacher.
             **kwargs: ``stop``, ``guidance_tokens``, ``guidance``, ``teacher_prompt``, ``mode``,
-                ``max_tokens``, ``temperature``, ``timeout`` and ``model``, the teacher's for one
-                call.
-
-        Returns:
-            The answer.
+                ``max_tokens``, ``temperature``, ``timeout`` and ``model``, which is the teacher's
+                for one call.
 
         Raises:
             TeacherError: If the teacher fails and ``on_teacher_error`` is ``raise``.
@@ -281,14 +279,14 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
             **kwargs: As for `invoke`.
 
         Yields:
-            Message chunks; their joined text is the answer that ``invoke`` gives.
+            Message chunks. Their joined text is the answer that ``invoke`` gives.
         """
         config, chain = self._for_streaming(config, kwargs, asynchronous=False)
         try:
             yield from BaseChatModel.stream(chain, input, config, **kwargs)
         finally:
             if chain._chunks is not None:
-                chain._chunks.close()  # ends the children's runs now, not when collected
+                chain._chunks.close()  # ends the children's runs now, not at garbage collection
 
     async def astream(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
@@ -327,17 +325,17 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
     ) -> Runnable[LanguageModelInput, AIMessage]:
         """Let the teacher call tools. Answers in text are guided as usual.
 
-        A tool call is the teacher's own, whole and unchanged. If the limit of the guidance cuts
-        one, it is requested once more without the limit. If a tool must be called, there is no
-        limit from the start. A student whose chat template knows tools gets them, too, and may
-        call them when it finishes an answer.
+        A tool call is the teacher's own, whole and unchanged. A tool call truncated by the guidance
+        limit is requested again without the limit. If a tool must be called, there is no limit from
+        the start. A student whose chat template knows tools gets them, too, and may call them when
+        it finishes an answer.
 
         Args:
             tools: Tools in any form LangChain knows. Calls of a ``BaseTool`` with
                 ``metadata={"gkt_tools": "teacher"}`` are always the teacher's.
-            tool_choice: As the teacher's ``bind_tools`` takes it.
-            **kwargs: Further arguments of the teacher's ``bind_tools``, or of each call: let
-                ``guidance_tokens`` hold a whole tool call and the words in front of it.
+            tool_choice: As for the teacher's ``bind_tools``.
+            **kwargs: Further arguments of the teacher's ``bind_tools``, or of each call. Make
+                ``guidance_tokens`` large enough for a whole tool call and the words before it.
 
         Returns:
             The chain with the tools bound.
@@ -351,7 +349,7 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
         return self.bind(**tool_binding(tools, tool_choice, kwargs))
 
     def bind(self, **kwargs: Any) -> BoundChain:  # type: ignore[override]
-        """Bind arguments of each call; tools and schemas can still be bound behind them."""
+        """Bind arguments of each call. You can still bind tools and schemas afterwards."""
         return BoundChain(bound=self, kwargs=kwargs, config={})
 
     def with_structured_output(
@@ -368,12 +366,12 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
         Args:
             schema: A pydantic class, a TypedDict class or a JSON schema.
             include_raw: Whether to return ``raw``, ``parsed`` and ``parsing_error``.
-            method: ``json_schema`` (or ``json_mode``, which is the same here): the teacher
-                begins the JSON object, the student finishes it, held to the schema token by
-                token. ``function_calling``: the teacher alone writes it, as a tool call. None
-                takes the first, unless llguidance (extra ``structured``) is missing, the student
-                is not a `HuggingFaceStudent`, or the schema cannot be enforced.
-            strict: Taken for compatibility. The student always keeps to the schema.
+            method: ``json_schema`` (or ``json_mode``, which is the same here): the teacher begins
+                the JSON object, and the student finishes it with decoding constrained to the
+                schema. ``function_calling``: the teacher alone writes it, as a tool call. None
+                takes the first, unless llguidance (extra ``structured``) is missing, the student is
+                not a `HuggingFaceStudent`, or the schema cannot be enforced.
+            strict: Accepted for compatibility. The student always keeps to the schema.
             **kwargs: Further arguments of each call.
 
         Returns:
@@ -396,13 +394,13 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
         description: str | None = None,
         arg_types: dict[str, type] | None = None,
     ) -> BaseTool:
-        """Make a tool that answers questions, for an agent; it returns text.
+        """Make a tool that answers questions, for an agent. It returns text.
 
         Args:
-            args_schema: Arguments of the tool. None for one, ``question``. The value of one
-                argument is the prompt. Several are written as ``name: value`` lines.
+            args_schema: Arguments of the tool. None for a single one, ``question``. The value of a
+                single argument is the prompt. Several are written as ``name: value`` lines.
             name: The tool's name. None for ``answer``.
-            description: What the calling model reads about it.
+            description: The description for the calling model.
             arg_types: Names and types of the arguments, in place of ``args_schema``.
 
         Returns:
@@ -413,7 +411,7 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
         )
 
     def guide(self, messages: LanguageModelInput, config: RunnableConfig | None = None) -> Guidance:
-        """Ask the teacher for guidance and nothing else.
+        """Ask the teacher for guidance only.
 
         Args:
             messages: A prompt, messages or a prompt value.

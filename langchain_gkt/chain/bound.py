@@ -1,4 +1,4 @@
-"""A chain with arguments bound to it, which ``bind_tools`` and the like keep."""
+"""A chain with bound arguments, which ``bind_tools`` and the like keep."""
 
 from __future__ import annotations
 
@@ -15,27 +15,28 @@ from langchain_gkt.structured_output.tools import in_openai_form
 
 
 class BoundChain(RunnableBinding[LanguageModelInput, AIMessage]):
-    """What `GuidedKnowledgeTransferChain.bind` returns.
+    """The result of `GuidedKnowledgeTransferChain.bind`.
 
-    LangChain hands ``bind_tools`` of a binding to the model inside, which knows nothing of what
-    is bound. An agent binds its tools so: ``chain.bind(mode="teacher")`` would lose its mode.
+    LangChain passes ``bind_tools`` of a binding to the model inside, which does not know the bound
+    arguments. Agents bind their tools that way, so ``chain.bind(mode="teacher")`` would lose its
+    mode.
     """
 
     @classmethod
     def lc_id(cls) -> list[str]:
-        """Name it in traces as what it is to LangChain."""
+        """Name it in traces as LangChain does."""
         return [*RunnableBinding.get_lc_namespace(), "RunnableBinding"]
 
     def bind_tools(
         self, tools: Sequence[Any], **kwargs: Any
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """Bind tools besides; see `GuidedKnowledgeTransferChain.bind_tools`."""
+        """Bind tools as well. See `GuidedKnowledgeTransferChain.bind_tools`."""
         return self.bind(**self._chain.bind_tools(tools, **kwargs).kwargs)
 
     def with_structured_output(
         self, schema: Any, **kwargs: Any
     ) -> Runnable[LanguageModelInput, Any]:
-        """Ask for objects; see `GuidedKnowledgeTransferChain.with_structured_output`."""
+        """Ask for objects. See `GuidedKnowledgeTransferChain.with_structured_output`."""
         asking: Runnable[LanguageModelInput, Any] = self._chain.with_structured_output(
             schema, **{**self.kwargs, **kwargs}
         )
@@ -54,7 +55,7 @@ def tool_binding(
     Args:
         tools: Tools in any form LangChain knows.
         tool_choice: The ``tool_choice``, or None.
-        arguments: The keyword arguments: of the chain's calls, or of the teacher's ``bind_tools``.
+        arguments: The keyword arguments of the chain's calls, or of the teacher's ``bind_tools``.
 
     Returns:
         Arguments to bind to the chain.

@@ -1,4 +1,4 @@
-"""One call of the chain: the steps of its strategy, run with an event loop or without."""
+"""One call of the chain: the steps of its strategy, with or without an event loop."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Call:
             streaming: Whether the models are streamed. If not, each gives its text at once.
 
         Yields:
-            The chunks of the answer; the last one carries usage and metadata.
+            The chunks of the answer. The last one carries usage and metadata.
         """
         with wrap_errors(GKTError, "the call failed"):
             yield from run_sync(self._steps(messages, streaming=streaming), self.settings.deadline)

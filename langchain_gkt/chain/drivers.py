@@ -1,8 +1,9 @@
-"""Drives a call that is written once, as a generator, with an event loop or without.
+"""Drives a call, written once as a generator, with or without an event loop.
 
 The generator yields chunks to show, and requests. A `ModelCall` runs a model. `NEXT_CHUNK` asks for
 the next chunk of the model that streams (None when there is no more). `BlockingWork` is work that
-would block an event loop. It is sent the result, or the exception is thrown into it.
+would block an event loop. The driver sends the result back, or throws the exception into the
+generator.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class ModelCall:
         arguments: Arguments of its call.
         streams: Whether the reply is wanted chunk by chunk.
         has_async: Whether the model can be awaited.
-        blocks: Whether it is run in a thread when it is awaited.
+        blocks: Whether it runs in a thread when it is awaited.
     """
 
     model: Runnable[Any, Any]
@@ -67,10 +68,10 @@ class ModelCall:
 
     @contextmanager
     def in_context(self) -> Iterator[None]:
-        """Give what runs inside the config of the model's run as its surrounding one.
+        """Set the config of the model's run as the surrounding one.
 
-        A wrapper of the model otherwise adds the handlers of the run around the chain's, whose
-        tracers are others than those of the chain's run: they would trace the model twice.
+        Otherwise a wrapper of the model adds the handlers of the run around the chain's. Their
+        tracers differ from those of the chain's run, so they would trace the model twice.
         """
         handlers: Any = self.config.get("callbacks")
         inner = patch_config(self.config, callbacks=handlers)
@@ -89,7 +90,7 @@ class ModelCall:
         return self.model.invoke(self.messages, self.config, **self.arguments)
 
     async def arun(self) -> Any:
-        """Return the model's whole reply; from a thread if the model cannot be awaited."""
+        """Return the model's whole reply, from a thread if the model cannot be awaited."""
         with self.in_context():
             if self.has_async:
                 return await self.model.ainvoke(self.messages, self.config, **self.arguments)
@@ -122,7 +123,7 @@ class BlockingWork:
 
 
 NEXT_CHUNK = object()
-"""Asks for the next chunk of the model that streams."""
+"""Requests the next chunk of the model that streams."""
 
 CallSteps = Generator[Any, Any, None]
 """The generator of one call."""
@@ -133,7 +134,7 @@ def run_sync(steps: CallSteps, deadline: Deadline | None = None) -> Iterator[Cha
 
     Args:
         steps: The call.
-        deadline: By when it has to end. None for no limit.
+        deadline: When it has to end. None for no limit.
 
     Yields:
         The chunks to show. Closing the iterator closes the model that streams.
@@ -173,7 +174,7 @@ def _reading(deadline: Deadline | None) -> AbstractContextManager[None]:
 
 
 def result_of(step: BlockingWork | ModelCall, deadline: Deadline | None) -> Any:
-    """Do what one request asks for.
+    """Carry out one request.
 
     Args:
         step: The request. A model's reply is wanted whole.
@@ -208,11 +209,11 @@ def _stream_of(step: ModelCall, deadline: Deadline | None) -> Any:
 async def run_async(
     steps: CallSteps, deadline: Deadline | None = None
 ) -> AsyncGenerator[ChatGenerationChunk, None]:
-    """Run a call on the event loop; see `run_sync`.
+    """Run a call on the event loop. See `run_sync`.
 
     Args:
         steps: The call.
-        deadline: By when it has to end. None for no limit.
+        deadline: When it has to end. None for no limit.
 
     Yields:
         The chunks to show.
@@ -273,7 +274,7 @@ def _astream_of(step: ModelCall, deadline: Deadline | None) -> Any:
 
 
 async def _in_thread(request: BlockingWork) -> Any:
-    """Do work in a thread; its result is undone if the task is cancelled meanwhile."""
+    """Do work in a thread. Undo its result if the task is cancelled meanwhile."""
     results: list[Any] = []
     cancelled, lock = False, threading.Lock()
 

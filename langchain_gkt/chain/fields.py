@@ -1,4 +1,4 @@
-"""The fields of a chain and the arguments of a call: their bounds, and what fits together."""
+"""The fields of a chain and the arguments of a call: their bounds, and which fit together."""
 
 from __future__ import annotations
 
@@ -38,24 +38,24 @@ CALL_FIELDS = (
 TOOL_ARGUMENTS = ("tool_choice", "parallel_tool_calls", "strict")
 INTERNAL_ARGUMENTS = ("tool_arguments", "marked_tools", "hide_child_runs")  # set by bind_tools
 CALL_ARGUMENTS = (*CALL_FIELDS, "model", "tools", *TOOL_ARGUMENTS, "response_format")
-"""Arguments of a call, as users give them."""
+"""Arguments of a call, as users write them."""
 
 
 # --- bounds: the same for fields and for call-time arguments ---
 
 
 def check_guidance_tokens(value: Any) -> int:
-    """Return a number of guidance tokens; refuse another value."""
+    """Return a number of guidance tokens. Refuse another value."""
     return whole_number("guidance_tokens", value, least=0, meaning="student only")
 
 
 def check_max_tokens(value: Any) -> int | None:
-    """Return a limit of tokens, or None; refuse another value."""
+    """Return a limit of tokens, or None. Refuse another value."""
     return None if value is None else whole_number("max_tokens", value, least=1)
 
 
 def check_temperature(value: Any) -> float | None:
-    """Return a temperature, or None; refuse another value."""
+    """Return a temperature, or None. Refuse another value."""
     if value is None or (isinstance(value, int | float) and value >= 0):
         return value
     raise ValueError(f"temperature must be a number, 0 or more, not {value!r}")
@@ -66,8 +66,8 @@ def _check_mode(value: Any) -> Mode:
 
 
 def check_schema(schema: dict[str, Any], *, asks_teacher: bool) -> None:
-    """Refuse a schema that no answer can be held to, before the teacher is paid for one."""
-    if not asks_teacher:  # a student that is held to it checks it by itself
+    """Refuse a schema that cannot be enforced, before the teacher is paid."""
+    if not asks_teacher:  # a constrained student checks it by itself
         return
     from langchain_gkt.structured_output.grammar import json_grammar  # needs an extra
 
@@ -78,7 +78,7 @@ def check_schema(schema: dict[str, Any], *, asks_teacher: bool) -> None:
 
 
 def check_samples(value: Any) -> int:
-    """Return a number of samples; refuse another value."""
+    """Return a number of samples. Refuse another value."""
     return whole_number("samples", value, least=1, meaning="one answer, no vote")
 
 
@@ -92,7 +92,7 @@ CheckedMode = Annotated[Mode, BeforeValidator(_check_mode)]
 
 
 def checked_fields(values: dict[str, Any], known: Iterable[str], owner: str) -> dict[str, Any]:
-    """Check what several arguments of a chain's constructor say together, and load its student.
+    """Check arguments of a chain's constructor together, and load its student.
 
     Args:
         values: The arguments.
@@ -114,7 +114,7 @@ def checked_fields(values: dict[str, Any], known: Iterable[str], owner: str) -> 
             f"environment variable {STUDENT_VARIABLE}"
         )
     if "teacher" in values and not is_configurable(values["teacher"]):
-        list(models_of(values["teacher"]))  # refuses what is no chat model
+        list(models_of(values["teacher"]))  # refuses what is not a chat model
     check_teacher_prompt(values.get("teacher_prompt"))
     check_teacher_prompt(values.get("redact"), name="redact")
     loaded = as_student(student, **(values.get("student_kwargs") or {}))
@@ -148,7 +148,7 @@ def checked_fields(values: dict[str, Any], known: Iterable[str], owner: str) -> 
 
 
 class ChainFields(Protocol):
-    """The fields of a chain that a call depends on; see `GuidedKnowledgeTransferChain`."""
+    """The fields of a chain that a call depends on. See `GuidedKnowledgeTransferChain`."""
 
     teacher: Any
     student: Any

@@ -1,4 +1,4 @@
-"""What names a chain: in traces, and as the key of LangChain's cache."""
+"""Names of a chain: in traces, and as the key of LangChain's cache."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ _BOOKKEEPING = {"gkt", "token_usage", "usage"}
 
 
 def known_identity(known: tuple[Any, str] | None, teacher: Any) -> tuple[Any, str]:
-    """Take the identity of a teacher once: some models count their calls in fields of their own.
+    """Keep the first identity of a teacher. Some models count their calls in their own fields.
 
     Args:
-        known: What this returned for the chain before, or None.
+        known: The earlier result for the chain, or None.
         teacher: The chain's teacher now.
 
     Returns:
@@ -54,13 +54,10 @@ def known_identity(known: tuple[Any, str] | None, teacher: Any) -> tuple[Any, st
 
 
 def traced_params(chain: ChainFields) -> dict[str, Any]:
-    """Return what traces say of a chain.
-
-    Args:
-        chain: The chain.
+    """Return the parameters of a chain for traces.
 
     Returns:
-        Its settings, and what its models say of themselves.
+        Its settings, and the parameters of its models.
     """
 
     def describe(model: Any) -> dict[str, Any]:
@@ -77,16 +74,13 @@ def traced_params(chain: ChainFields) -> dict[str, Any]:
 
 
 def without_bookkeeping(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
-    """Leave out of a conversation what its answers cost, which LangChain's cache would key by.
+    """Remove answers' costs from a conversation. They would change LangChain's cache key.
 
-    An answer from the cache says that it cost nothing. The next turn is asked with that answer in
-    it. Without this, it would be looked up under another key than before.
-
-    Args:
-        messages: The conversation.
+    An answer from the cache reports no cost. The next turn contains that answer. With costs, its
+    key would differ from the earlier one.
 
     Returns:
-        The conversation. A message that says nothing of its cost is the very same.
+        The conversation. A message that says nothing of its cost is the same object.
     """
     return [
         message.model_copy(update=update) if (update := _cleared(message)) else message
@@ -95,7 +89,7 @@ def without_bookkeeping(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
 
 
 def _cleared(message: BaseMessage) -> dict[str, Any]:
-    """Return the fields of an answer without what it cost, if it says so."""
+    """Return the fields of an answer without its cost, if it has one."""
     if not isinstance(message, AIMessage):
         return {}
     metadata = message.response_metadata
@@ -111,17 +105,17 @@ def _cleared(message: BaseMessage) -> dict[str, Any]:
 def answer_key(
     chain: ChainFields, teacher_identity: str, stop: list[str] | None, arguments: dict[str, Any]
 ) -> str:
-    """Name everything that an answer depends on.
+    """Describe everything that an answer depends on.
 
     Args:
         chain: The chain.
-        teacher_identity: What distinguishes its teacher from others. See `teachers.identity`.
+        teacher_identity: Distinguishes its teacher from others. See `teachers.identity`.
         stop: Stop strings of the call.
         arguments: The arguments of the call.
 
     Returns:
-        The key of LangChain's cache: a digest, because a teacher's settings may hold what a
-        cache should not.
+        The key of LangChain's cache. It is a digest, because a teacher's settings may hold secrets
+        that a cache should not.
     """
     student = cache_key(chain.student) if strategy_of(chain.mode).asks_student else None
     policies = (chain.guidance, arguments.get("guidance"))

@@ -29,13 +29,13 @@ def text_chunk(text: str, block: Mapping[str, Any] | None = None) -> ChatGenerat
 def text_blocks(
     text: str, reply: AIMessage, at: int, block: Mapping[str, Any] | None
 ) -> Iterator[tuple[str, Mapping[str, Any] | None]]:
-    """Part a text as the reply has it in blocks, so that other blocks can keep their places.
+    """Split a text at the blocks of its reply, so that other blocks can keep their places.
 
     Args:
         text: The text.
-        reply: The reply, or what there is of it so far.
-        at: Where in the reply's leading text it begins.
-        block: The block of what was shown before, or None.
+        reply: The reply, or the part of it so far.
+        at: Where in the reply's leading text the text begins.
+        block: The block of the last shown text, or None.
 
     Yields:
         Each part, and the block that it belongs to. None for a reply of plain text.
@@ -54,32 +54,32 @@ def text_blocks(
 
 
 def retraction() -> ChatGenerationChunk:
-    """Make a chunk that takes back what a call that is not streamed has given so far."""
+    """Make a chunk that takes back the output so far of a call that is not streamed."""
     return ChatGenerationChunk(
         message=AIMessageChunk(content=""), generation_info={_RETRACTS: True}
     )
 
 
 class RepeatedWhitespace:
-    """Drops the whitespace that a reply begins with if it has been shown already."""
+    """Drops a reply's leading whitespace if it has been shown already."""
 
     def __init__(self, whitespace: str) -> None:
         """Prepare for one reply.
 
         Args:
-            whitespace: That at the end of what was shown, which the model was not given.
+            whitespace: The whitespace at the end of the shown text, which the model was not given.
         """
         self._whitespace, self._held = whitespace, ""
 
     def drop(self, text: str, *, last: bool = False) -> str:
-        """Return what is new of the next part of the reply.
+        """Return the new text of the next part of the reply.
 
         Args:
             text: The part.
             last: Whether nothing follows.
 
         Returns:
-            Text that is certain now; whitespace is held until its length is known.
+            Text that is certain now. Whitespace is held until its length is known.
         """
         self._held += text
         if not last and not self._held.strip() and len(self._held) < len(self._whitespace):
@@ -91,10 +91,10 @@ class RepeatedWhitespace:
 
 
 def leading_text(reply: AIMessage) -> str:
-    """Return the text that a reply begins with: that in front of its first other block.
+    """Return the text that a reply begins with, up to its first other block.
 
     Args:
-        reply: The reply, or what there is of it so far.
+        reply: The reply, or the part of it so far.
     """
     if isinstance(reply.content, str):
         return reply.content
@@ -102,7 +102,7 @@ def leading_text(reply: AIMessage) -> str:
 
 
 def _text_of(block: Any) -> Any:
-    """Return the text of a content block. None if it is no text."""
+    """Return the text of a content block. None if it is not text."""
     if isinstance(block, str):
         return block
     return block.get("text") or "" if block.get("type") == "text" else None
@@ -113,7 +113,7 @@ def rest_of(reply: AIMessage, shown: str) -> Any:
 
     Args:
         reply: The reply.
-        shown: The text of it that has been shown.
+        shown: The part of its text that has been shown.
 
     Returns:
         Text, or content blocks in their order if the reply had blocks.
@@ -128,7 +128,7 @@ def rest_of(reply: AIMessage, shown: str) -> Any:
             continue
         new, left = text[left:], max(0, left - len(text))
         more = isinstance(block, dict) and block.keys() - {"type", "text", "index"}
-        if new or (more and "index" in block):  # such as sources, which the text was shown without
+        if new or (more and "index" in block):  # such as sources, without which the text was shown
             rest.append(new if isinstance(block, str) else {**block, "text": new})
     return rest
 
@@ -141,7 +141,7 @@ def continue_after(shown: str, reply: AIMessage) -> AIMessage:
         reply: The second reply.
 
     Returns:
-        A reply whose text begins with ``shown``. Of a tool call other blocks are kept.
+        A reply whose text begins with ``shown``. A tool call keeps its other blocks.
     """
     text = str(reply.text)
     if text.startswith(shown):
@@ -158,14 +158,11 @@ def continue_after(shown: str, reply: AIMessage) -> AIMessage:
 
 
 def tool_call_chunk_of(reply: AIMessage, content: Any) -> ChatGenerationChunk:
-    """Make a chunk of a reply's tool calls, unchanged; a broken one never becomes a whole one.
+    """Make a chunk of a reply's tool calls, unchanged. A broken one stays broken.
 
     Args:
         reply: A reply with tool calls, whole or joined from chunks.
         content: The content to give with them.
-
-    Returns:
-        A chunk.
     """
     if isinstance(reply, AIMessageChunk):  # the arguments' own text
         calls: dict[str, Any] = {"tool_call_chunks": list(map(_strict, reply.tool_call_chunks))}
@@ -185,9 +182,9 @@ def tool_call_chunk_of(reply: AIMessage, content: Any) -> ChatGenerationChunk:
 
 
 def _strict(chunk: ToolCallChunk, *, invalid: bool = False) -> ToolCallChunk:
-    """Keep langchain-core from completing arguments that were cut off: an agent would run them.
+    """Keep langchain-core from completing truncated arguments, which an agent would run.
 
-    An invalid call whose arguments are an object, or nothing, would become a whole one, too.
+    It would also complete an invalid call whose arguments are an object, or nothing.
     """
     arguments = chunk["args"]
     if not arguments and not invalid:
@@ -218,7 +215,7 @@ def join_chunks(chunks: list[ChatGenerationChunk]) -> ChatResult:
         chunks: All of them, the last with usage and metadata.
 
     Returns:
-        The message; tool calls are those of the chunks, not parsed again.
+        The message. Tool calls are those of the chunks, not parsed again.
     """
     taken_back = [i for i, chunk in enumerate(chunks) if _RETRACTS in (chunk.generation_info or {})]
     chunks = chunks[taken_back[-1] :] if taken_back else chunks

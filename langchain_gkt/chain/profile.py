@@ -1,4 +1,4 @@
-"""The profile of a pair: what agents and summarisation may count on."""
+"""The profile of a pair, on which agents and summarisation rely."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def pair_profile(
         teacher: The teacher, wrapped or not.
         student: The student.
         strategy: How they answer.
-        max_tokens: Most tokens of an answer, or None.
+        max_tokens: Maximum tokens of an answer, or None.
 
     Returns:
-        The smaller of each limit; only the fields that are known.
+        The smaller of each limit. Only the fields that are known.
     """
     teachers: list[dict[str, Any]] = []
-    if not is_configurable(teacher):  # which model it is, is known only in a call
+    if not is_configurable(teacher):  # only a call knows which model it is
         teachers = [dict(model.profile or {}) for model in models_of(teacher)]
     answering = teachers if strategy.asks_teacher else []
     if strategy.asks_student:
@@ -39,12 +39,12 @@ def pair_profile(
             known.append(max_tokens)
         if known:
             fields[name] = min(known)
-    # Tool calls are the teacher's. Only alone the student makes them.
+    # Tool calls are the teacher's. The student makes them only in mode ``student``.
     callers = teachers if strategy.asks_teacher else answering
     for name in ("tool_calling", "tool_choice"):
         if callers and all(name in profile for profile in callers):
             fields[name] = all(profile[name] for profile in callers)
-    # An agent would ask for an object in every turn, and then its tools could not be called.
+    # An agent would ask for an object in every turn, and then could not call its tools.
     fields["structured_output"] = False
     profile: Any = fields
     return profile  # type: ignore[no-any-return]

@@ -52,32 +52,32 @@ class CallSettings:
         teacher: A chat model, wrapped or not, with nothing left to configure.
         student: A chat model that continues a trailing AIMessage.
         call_id: The id of the call, in the metadata of both child runs.
-        strategy: How the answer is made.
-        policy: Where guidance is cut, and when it is asked for.
-        limit: Most completion tokens of the teacher. None for its own limit.
+        strategy: How to make the answer.
+        policy: Where to cut guidance, and when to ask for it.
+        limit: Maximum completion tokens of the teacher. None for its own limit.
         limit_param: The teacher's own name for that limit, if it is not a usual one.
-        max_tokens: Most tokens of the whole answer. None for the models' own limits.
+        max_tokens: Maximum tokens of the whole answer. None for the models' own limits.
         temperature: Sampling temperature of both models. None for their own.
         stop: Strings that end the answer.
         fall_back: Whether the student answers alone if the teacher fails.
         parent: The chain's run, or None if nobody listens.
-        callbacks: Handlers given to the chain's constructor.
-        teacher_prompt: What of the conversation the teacher is shown. None for all of it.
+        callbacks: Handlers from the chain's constructor.
+        teacher_prompt: The part of the conversation for the teacher. None for all of it.
         samples: How often the student writes its part. The most common answer is shown.
-        answer_of: What makes two answers the same.
-        guidance_tokens: How many tokens of the teacher's answer a teacher prompt speaks of.
+        answer_of: When two answers are equal.
+        guidance_tokens: The number of teacher tokens that a teacher prompt names.
         prefill: Whether the teacher continues a begun answer. None to decide by its model.
         model: The teacher's model for this call alone, or None for its own.
         tools: Tools in OpenAI's form.
         tool_arguments: Further arguments of the teacher's ``bind_tools``.
         response_format: Asks for JSON of a schema. See `structured_output.schema.schema_in`.
-        hide_child_runs: Whether only handlers that follow runs hear the children.
+        hide_child_runs: Whether only handlers that follow runs get the children's events.
         warned: Warnings that the chain has already given.
         on_refusal: Whether a refusal is shown (``show``) or the ``student`` answers instead.
         teacher_may_answer: Whether the teacher answers the whole turn if the student fails.
-        breaker: Leaves a teacher alone that keeps failing. None for nothing like it.
-        deadline: By when the call has to end. Its clock runs. None for no limit.
-        is_text_turn: Whether it is decided that the student calls no tool.
+        breaker: Stops calling a teacher that keeps failing. None for no breaker.
+        deadline: When the call has to end. Its clock runs. None for no limit.
+        is_text_turn: Whether a vote has decided that the student calls no tool.
     """
 
     teacher: Runnable[Any, Any]
@@ -125,11 +125,8 @@ class CallSettings:
             chain: The chain.
             stop: Stop strings of the call. None for the chain's.
             parent: The chain's run.
-            arguments: The arguments of the call, which win over the chain's fields.
+            arguments: The arguments of the call, which override the chain's fields.
             warned: Warnings that the chain has already given.
-
-        Returns:
-            The settings.
 
         Raises:
             TypeError: If an argument is unknown.
@@ -203,7 +200,7 @@ class CallSettings:
 
     @property
     def wants_whole_answer(self) -> bool:
-        """Whether the student does not go on from what the teacher writes."""
+        """Whether the student does not continue the teacher's text."""
         strategy = self.strategy
         if strategy.asks_own_questions or not strategy.asks_student:
             return True
@@ -223,7 +220,7 @@ class CallSettings:
 
     @property
     def gate(self) -> Gate | None:
-        """What decides by the question if the teacher is called; None if nothing does."""
+        """Decides by the question whether to call the teacher. None if nothing does."""
         # Tool calls have a gate of their own, and the first tokens of an object are its braces.
         plain = (not self.tools or self.is_text_turn) and not self.response_format
         gate = self.policy.active_gate if plain else None
@@ -231,7 +228,7 @@ class CallSettings:
 
     @property
     def tool_gate(self) -> AgreementGate | None:
-        """What decides whether the student makes the turn's tool calls; None if nothing does."""
+        """Decides whether the student makes the turn's tool calls. None if nothing does."""
         gate = self.policy.tools
         decides = self.tools and not self.is_text_turn and not self.response_format
         both = self.asks_teacher and self.strategy.asks_student
@@ -239,17 +236,17 @@ class CallSettings:
 
     @property
     def tool_choice(self) -> Any:
-        """The caller's ``tool_choice``; None if it names none."""
+        """The caller's ``tool_choice``. None if it names none."""
         return self.tool_arguments.get("tool_choice")
 
     @property
     def forces_tool(self) -> bool:
-        """Whether the caller wants a tool to be called."""
+        """Whether the caller demands a tool call."""
         return bool(self.tools) and is_forced(self.tool_choice)
 
     @property
     def teacher_is_forced(self) -> bool:
-        """Whether the teacher has to call a tool, also by what is bound to itself."""
+        """Whether the teacher must call a tool, by the call or by its own bound arguments."""
         bound = bound_arguments(self.teacher)
         choice = self.tool_arguments.get("tool_choice", bound.get("tool_choice"))
         return bool(self.tools or bound.get("tools")) and is_forced(choice)
@@ -261,13 +258,13 @@ class CallSettings:
 
     @property
     def model_name(self) -> str:
-        """The chain's name in metadata: never a vendor's, unless the caller named a model."""
+        """The chain's name in metadata. Never a vendor's, unless the caller named a model."""
         return f"langchain-gkt/{self.model}" if self.model else "langchain-gkt"
 
     @property
     def stop_arguments(self) -> dict[str, Any]:
-        """The ``stop`` argument of the models' calls; left out if there is none."""
-        # None would hide what is bound to a model.
+        """The ``stop`` argument of the models' calls. Left out if there is none."""
+        # None would hide a model's bound value.
         return {} if self.stop is None else {"stop": self.stop}
 
     def child(self, role: Role) -> RunnableConfig:
@@ -275,9 +272,6 @@ class CallSettings:
 
         Args:
             role: The model.
-
-        Returns:
-            The config.
         """
         return child_config(
             self.parent,
@@ -309,13 +303,13 @@ def _prompt_of(
     """Return the teacher prompt of a call: its own, else that of its policy or of the chain."""
     if "teacher_prompt" in arguments:
         return check_teacher_prompt(arguments["teacher_prompt"])
-    if not strategy.asks_student:  # the baseline: the teacher in the place of the whole chain
+    if not strategy.asks_student:  # the baseline: the teacher in place of the whole chain
         return None
     return chain.teacher_prompt if policy.teacher_prompt is None else policy.teacher_prompt
 
 
 def _redacted(chain: ChainFields, prompt: Any) -> Any:
-    """Add the chain's redaction behind a teacher prompt, so that it sees all that is sent."""
+    """Apply the chain's redaction after a teacher prompt, so that it sees all that is sent."""
     if chain.redact is None:
         return prompt
     return TeacherPromptSequence(steps=(prompt, chain.redact))

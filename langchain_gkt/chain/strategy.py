@@ -1,4 +1,4 @@
-"""What a strategy is: one way to make an answer, registered by the name that ``mode=`` takes."""
+"""The definition of a strategy: one way to make an answer, registered under a ``mode=`` name."""
 
 from __future__ import annotations
 
@@ -15,19 +15,18 @@ Steps = Callable[..., CallSteps]
 
 @dataclass(frozen=True, kw_only=True)
 class Strategy:
-    """One way to make an answer, and what others want to know of it.
+    """One way to make an answer, and its properties.
 
     Attributes:
         name: Its name as a value of ``mode``.
         steps: A generator of the steps of one call. It yields chunks to show, `ModelCall`,
             `BlockingWork` and ``NEXT_CHUNK``. The last chunk comes from `answer.last_chunk`.
         roles: The models that it may run.
-        has_teacher_counterpart: Whether its bill is to be compared with that of the teacher
-            alone.
+        has_teacher_counterpart: Whether to compare its bill with that of the teacher alone.
         student_may_answer: Whether the student answers alone where the teacher fails, refuses
             or is over budget, if the chain's settings allow it.
-        asks_own_questions: Whether it asks the teacher what no user has asked, such as for a
-            verdict, so that recorded answers are not enough.
+        asks_own_questions: Whether it asks the teacher questions of its own, such as for a verdict,
+            so that recorded answers are not enough.
     """
 
     name: str
@@ -62,10 +61,10 @@ def strategy(
         **facts: Other fields of `Strategy`.
 
     Returns:
-        A decorator that leaves the function as it is.
+        A decorator that returns the function unchanged.
 
     Raises:
-        ValueError: If another function has the name already.
+        ValueError: If another function already has the name.
     """
 
     def register(steps: Steps) -> Steps:
@@ -88,9 +87,6 @@ def strategy_of(name: Any) -> Strategy:
 
     Args:
         name: A value of ``mode``.
-
-    Returns:
-        The strategy.
 
     Raises:
         ValueError: If there is none of that name.

@@ -1,4 +1,4 @@
-"""The chain's ``with_structured_output``: which method is used, and what is refused early."""
+"""The chain's ``with_structured_output``: the choice of a method, and early refusals."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def with_schema(
         able = enforces and importlib.util.find_spec("llguidance")
         method = "json_schema" if able and _can_be_enforced(schema) else "function_calling"
     if method == "function_calling":
-        # The arguments are fields, too; langchain-core's method takes none for its calls.
+        # The arguments are fields, too. The method of langchain-core takes none for its calls.
         refuse_unknown(arguments, type(chain).model_fields, "with_structured_output")
         changed = chain.model_copy(update=arguments) if arguments else chain
         return BaseChatModel.with_structured_output(changed, schema, include_raw=include_raw)

@@ -14,7 +14,7 @@ _DESCRIPTION = "Answers a question in text. The question must say all that is ne
 
 
 class Question(BaseModel):
-    """The arguments of a tool that was made without a schema of its own."""
+    """The arguments of a tool without a schema of its own."""
 
     question: str = Field(description="The whole question, with everything needed to answer it")
 
@@ -27,13 +27,13 @@ def answering_tool(
     description: str | None,
     arg_types: dict[str, type] | None,
 ) -> BaseTool:
-    """Make a tool of a chat model; see `GuidedKnowledgeTransferChain.as_tool`.
+    """Make a tool of a chat model. See `GuidedKnowledgeTransferChain.as_tool`.
 
     Args:
         model: The model.
         args_schema: The tool's arguments.
         name: The tool's name.
-        description: What the calling model reads about it.
+        description: The description for the calling model.
         arg_types: The arguments, in place of ``args_schema``.
 
     Returns:

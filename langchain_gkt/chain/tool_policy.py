@@ -1,4 +1,4 @@
-"""What a policy says of tool calls is checked before anything is asked."""
+"""Checks a policy's tool rules before anything is requested."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from langchain_gkt.students.protocol import Student
 from langchain_gkt.teachers.tools import tool_names
 
 MARK = "gkt_tools"
-"""The key of a tool's metadata that says who may call it: ``teacher``."""
+"""The key of a tool's metadata that names who may call it: ``teacher``."""
 
 
 def marked_tools(tools: Sequence[Any]) -> list[str]:
@@ -39,11 +39,11 @@ def marked_tools(tools: Sequence[Any]) -> list[str]:
 
 
 def reserving(policy: GuidancePolicy, arguments: Mapping[str, Any]) -> GuidancePolicy:
-    """Add the marked tools of a call to those that the teacher alone may call.
+    """Add a call's marked tools to those that only the teacher may call.
 
     Args:
         policy: The policy.
-        arguments: The arguments of the call. What ``bind_tools`` found marked is in them.
+        arguments: The arguments of the call, with the marks that ``bind_tools`` found.
 
     Returns:
         The policy.
@@ -53,7 +53,7 @@ def reserving(policy: GuidancePolicy, arguments: Mapping[str, Any]) -> GuidanceP
     """
     tools = arguments.get("tools") or ()
     marked = [*marked_tools(tools), *(arguments.get("marked_tools") or ())]
-    # Tools that are bound again replace those before, and leave their marks behind.
+    # Tools that are bound again replace the earlier ones, but the old marks stay.
     bound = {*tool_names([in_openai_form(tool) for tool in tools])} if marked else set()
     names = dict.fromkeys([*policy.teacher_tools, *(name for name in marked if name in bound)])
     return replace(policy, teacher_tools=tuple(names)) if marked else policy
@@ -62,7 +62,7 @@ def reserving(policy: GuidancePolicy, arguments: Mapping[str, Any]) -> GuidanceP
 def check_tool_policy(
     policy: GuidancePolicy, student: Student, tools: Sequence[Mapping[str, Any]] | None = None
 ) -> None:
-    """Refuse a policy that a student or the bound tools do not fit.
+    """Refuse a policy that does not fit the student or the bound tools.
 
     Args:
         policy: The policy.

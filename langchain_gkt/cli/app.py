@@ -22,9 +22,9 @@ from langchain_gkt.cli.recorded import RecordedOptions
 
 _PROGRAM = "langchain-gkt"
 _EXPECTED = (ImportError, OSError, RuntimeError, TypeError, ValueError)
-"""Errors that are reported without a traceback; those of the package are RuntimeErrors."""
+"""Errors that are reported without a traceback. Those of the package are RuntimeErrors."""
 _CONTINUED = ("compare", "sweep")
-"""Commands whose runs the same command continues."""
+"""Commands that can continue an interrupted run."""
 
 app = typer.Typer(
     add_completion=False,
@@ -79,14 +79,14 @@ def _nothing() -> None:
 
 
 def _interruption(context: Any) -> str:
-    """Say that Ctrl-C ended the command, and how to go on."""
+    """Report that Ctrl-C ended the command, and how to continue."""
     name = context and context.invoked_subcommand
     hint = " The same command continues the run." if name in _CONTINUED else ""
     return f"{_command(context)}: interrupted.{hint}"
 
 
 def _reason(error: typer.TyperException) -> str:
-    """Say in one line which argument is wrong, and why."""
+    """Return in one line which argument is wrong, and why."""
     if isinstance(error, typer.BadParameter) and error.param and error.message:
         # typer lets a prefix of pydantic's through.
         return f"argument {error.param.opts[0]}: {error.message.removeprefix('Value error, ')}"
@@ -94,7 +94,7 @@ def _reason(error: typer.TyperException) -> str:
 
 
 def _command(context: Any) -> str:
-    """Name the program and, if it was read already, its command."""
+    """Return the program's name and, once read, its command."""
     name = context and context.invoked_subcommand
     return f"{_PROGRAM} {name}" if name else _PROGRAM
 
@@ -106,7 +106,7 @@ def _show_version(asked: bool) -> None:
 
 
 def _say_what_loads(*, as_json: bool = False) -> None:
-    """Say what takes the first seconds, unless it is there already."""
+    """Report what takes the first seconds, unless it is already loaded."""
     if "torch" in sys.modules:
         return
     line = "Loading torch and transformers ..."
@@ -118,7 +118,7 @@ def _say_what_loads(*, as_json: bool = False) -> None:
 
 
 def _commands() -> ModuleType:
-    """Load what the commands need, which takes seconds."""
+    """Load the commands' modules, which takes seconds."""
     _say_what_loads()
     from langchain_gkt.cli import commands
 
@@ -262,7 +262,7 @@ def report(
     ] = False,
     batch: Annotated[bool, typer.Option(help="With --prices, too: the calls are a batch.")] = False,
 ) -> None:
-    """Rebuild the tables and pictures of a run; no model is called.
+    """Rebuild the tables and pictures of a run. No model is called.
 
     It writes report.txt, report.md, report.html and the pictures as PNG and SVG. With --prices it
     shows the bill in each scenario instead, side by side, and writes scenarios.txt and so on.

@@ -1,4 +1,4 @@
-"""What each command does, once its options are read."""
+"""The work of each command, once its options are read."""
 
 from __future__ import annotations
 
@@ -151,8 +151,8 @@ def report(
 ) -> None:
     """Rebuild the report of a run, and print it.
 
-    ``bill`` is what the teacher is priced as again, and whether with a cached prefix, and as a
-    batch. Nothing for the run as it was paid.
+    ``bill`` is the model whose price the teacher gets, and whether to assume a cached prefix, and a
+    batch. Empty for the run as it was paid.
     """
     writable_folder(out)
     result = evaluation.load_run(str(run))

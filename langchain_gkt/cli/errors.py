@@ -1,4 +1,4 @@
-"""Errors in the words of the command line: they name the option, not a library's field."""
+"""Errors in the words of the command line. They name the option, not a library's field."""
 
 from __future__ import annotations
 
@@ -9,11 +9,7 @@ from pathlib import Path
 
 
 def in_words(error: BaseException) -> str:
-    """Say an error without the operating system's numbers and pydantic's frame.
-
-    Args:
-        error: Any error.
-    """
+    """Return an error without the operating system's numbers and pydantic's frame."""
     from pydantic import ValidationError
 
     if isinstance(error, ValidationError):
@@ -27,13 +23,13 @@ def in_words(error: BaseException) -> str:
 
 @contextmanager
 def naming(**options: object) -> Iterator[None]:
-    """Let errors name the option whose value they are about.
+    """Make errors name the option whose value they are about.
 
     Args:
-        **options: The options that are read in the block, and their values. None if not given.
+        **options: The options that the block reads, and their values. None if not given.
 
     Raises:
-        ValueError: In the place of another error.
+        ValueError: In place of another error.
     """
     values = {f"--{name.replace('_', '-')}": str(v) for name, v in options.items() if v is not None}
     try:
@@ -48,7 +44,7 @@ def naming(**options: object) -> Iterator[None]:
 
 
 def existing_file(path: Path, option: str) -> Path:
-    """Return the path of a file, or say that it is not there.
+    """Return the path of a file, or raise that it is missing.
 
     Args:
         path: The path.
@@ -66,10 +62,10 @@ def existing_file(path: Path, option: str) -> Path:
 
 
 def writable_folder(path: Path | None) -> None:
-    """Refuse an ``--out`` in which nothing can be written, before anything is paid.
+    """Refuse an ``--out`` that is not writable, before anything is paid.
 
     Args:
-        path: The folder. It is made later if it is not there.
+        path: The folder. It is made later if missing.
 
     Raises:
         NotADirectoryError: If a file is in the way.

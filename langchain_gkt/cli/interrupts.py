@@ -18,14 +18,14 @@ _SHOW_CURSOR = "\x1b[?25h"
 def end_at_once_when_repeated(last_words: Callable[[], str]) -> Callable[[], None]:
     """Let a second Ctrl-C end the process without a traceback.
 
-    The first one raises KeyboardInterrupt, as always. What is cleaned up then may take seconds,
-    and a second KeyboardInterrupt in the midst of that would print pages of tracebacks.
+    The first one raises KeyboardInterrupt, as always. The cleanup may take seconds, and a second
+    KeyboardInterrupt in the middle of it would print pages of tracebacks.
 
     Args:
-        last_words: Makes the line that is written to standard error in the end.
+        last_words: Makes the last line for standard error.
 
     Returns:
-        A function that puts the earlier handler back.
+        A function that restores the earlier handler.
     """
     own_thread = threading.current_thread() is threading.main_thread()
     if not own_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:

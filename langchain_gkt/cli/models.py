@@ -1,4 +1,4 @@
-"""The chain and the prices that the model options of the command line describe."""
+"""The chain and the prices from the model options of the command line."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from langchain_gkt.evaluation.tasks.word_problems import GUIDANCE_TOKENS
 from langchain_gkt.prompts.plain_data import from_data
 
 _LOCAL = re.compile(r"[./~\\]|[A-Za-z]:[\\/]")
-"""What begins like a path of this machine, not like a name on a hub."""
+"""Beginnings of a local path, as opposed to a name on a hub."""
 _PATH = re.compile(rf"{_LOCAL.pattern}|[^:]*[\\/]|$")
-"""What is no provider's name."""
+"""Names that are not a provider's."""
 
 
 def say(what: str) -> None:
-    """Tell the user what the next seconds are spent on.
+    """Report what takes the next seconds.
 
     Args:
-        what: What is done.
+        what: The work.
     """
     sys.stderr.write(f"{what} ...\n")
     sys.stderr.flush()
@@ -43,21 +43,21 @@ def open_chain(
     tell: Callable[[str], None] = say,
     teacher: RecordedTeacher | None = None,
 ) -> Iterator[GuidedKnowledgeTransferChain]:
-    """Load the models, and close them in the end.
+    """Load the models, and close them at the end.
 
     Args:
         options: The options.
-        task_guidance_tokens: Most guidance tokens if the options say nothing of it. None for
-            the chain's own default, or for as many as leave the embedded student something to do.
-        tell: Gets a line on what is loaded.
-        teacher: Takes the place of the options' teacher.
+        task_guidance_tokens: Maximum guidance tokens if the options set none. None for the chain's
+            own default, or for as many as leave the embedded student something to do.
+        tell: Gets a line on each model that loads.
+        teacher: Replaces the options' teacher.
 
     Yields:
         The chain.
 
     Raises:
-        ImportError: If a package is missing that the teacher needs.
-        OSError: If a file or folder is not there.
+        ImportError: If a package that the teacher needs is missing.
+        OSError: If a file or folder is missing.
         ValueError: If an option has no usable value.
     """
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -104,7 +104,7 @@ def prices(options: ModelOptions, recorded: RecordedTeacher | None = None) -> di
 
     Args:
         options: The options.
-        recorded: What takes the place of the options' teacher.
+        recorded: The teacher that replaces the options' teacher.
 
     Returns:
         ``teacher_price``, ``student_price`` and ``tier``, as a cost tracker takes them.
@@ -126,7 +126,7 @@ def read_price(text: str | None, name: str) -> Price | str | None:
     """Read a price: two amounts, or a model of the price list. None for None.
 
     Args:
-        text: What the user typed.
+        text: The user's text.
         name: The option's name.
 
     Raises:
@@ -189,7 +189,7 @@ def _open_teacher(options: ModelOptions, tell: Callable[[str], None]) -> Iterato
 
 
 def _require_there(option: str, name: str, otherwise: str = "a hub id such as owner/name") -> None:
-    """Refuse a path on which there is no model, before anything is loaded."""
+    """Refuse a path without a model, before anything is loaded."""
     path = Path(name).expanduser()
     if name and path.exists() and option == "--student":  # a folder, or a GGUF file
         return
@@ -207,7 +207,7 @@ def _remote_teacher(options: ModelOptions) -> Any:
     named = ":" in options.teacher
     settings: dict[str, Any] = {}
     if options.base_url:
-        # A server of one's own seldom wants a key, but the client does.
+        # A local server seldom needs a key, but the client does.
         key = os.environ.get("OPENAI_API_KEY") or "none"
         settings = {"base_url": options.base_url, "api_key": key, "stream_usage": True}
         if not named:  # a server's own name for its model, such as owner/name
@@ -216,7 +216,7 @@ def _remote_teacher(options: ModelOptions) -> Any:
         return init_chat_model(options.teacher, **settings)
     except ImportError:
         raise  # says what to install
-    except Exception as error:  # whatever a provider's client raises
+    except Exception as error:  # any error of a provider's client
         if "model_provider" in str(error) or "Unsupported provider" in str(error):
             fault = "no provider that LangChain knows" if named else "no provider"
             raise ValueError(

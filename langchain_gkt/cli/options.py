@@ -1,7 +1,7 @@
-"""The options of the command line: their types, their help and what they accept.
+"""The options of the command line: their types, their help and their values.
 
-Options that several commands share are fields of a dataclass. `grouped` lets a command take
-such a dataclass as one parameter.
+Options that several commands share are fields of a dataclass. `grouped` lets a command take such a
+dataclass as one parameter.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
             whose fields are annotated as options.
 
     Returns:
-        The same command as typer wants it: each field is an option of its own.
+        The same command in typer's form, where each field is an option of its own.
     """
     hints = get_type_hints(command, include_extras=True)
     groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
@@ -59,7 +59,7 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _number(kind: Callable[[str], Any], accepts: Callable[[Any], bool], must: str) -> Any:
-    """Return a parser of numbers that says what they must be."""
+    """Return a parser of numbers whose error says what they must be."""
 
     def parse(text: str) -> Any:
         try:
@@ -85,7 +85,7 @@ def mode(text: str) -> str:
     """Read the name of a strategy.
 
     Args:
-        text: What the user typed.
+        text: The user's text.
 
     Returns:
         The same.
@@ -107,7 +107,7 @@ positive, not_negative = _at_least(1), _at_least(0)
 
 
 def option(metavar: str, help: str, default: str | None = None, **more: Any) -> Any:
-    """Return an option; ``default`` says in words what holds without it."""
+    """Return an option. ``default`` describes in words what holds without it."""
     return typer.Option(
         metavar=metavar, help=help, **(more | ({"show_default": default} if default else {}))
     )
@@ -128,7 +128,7 @@ Temperature = Annotated[str | None, option("NUMBER", "Of both models; own for ea
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """Which models answer, and on what terms."""
+    """The models that answer, and their terms."""
 
     teacher: Annotated[
         str,
@@ -195,14 +195,14 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class EvaluationModelOptions(ModelOptions):
-    """Model options of an evaluation, whose answers are to come out the same each time."""
+    """Model options of an evaluation, whose answers should be the same each time."""
 
     temperature: Temperature = "0"
 
 
 @dataclass(frozen=True)
 class TaskOptions:
-    """Which questions are asked, and how."""
+    """The questions, and how to ask them."""
 
     task: Annotated[str, option("NAME", "gsm8k, csqa, aqua or word_problems.")] = "word_problems"
     data: Annotated[Path | None, option("FILE", "JSON lines as the publisher offers them.")] = None
@@ -222,7 +222,7 @@ class TaskOptions:
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """What a sweep tries, and what its choice may cost."""
+    """The values that a sweep tries, and the bill of its choice."""
 
     lengths: Annotated[
         str | None,
@@ -269,7 +269,7 @@ class SweepOptions:
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """Where a server listens, and who may ask it for how much."""
+    """Where a server listens, who may send requests, and for how much."""
 
     host: Annotated[
         str, option("ADDRESS", "Where to listen; others than this machine's own need keys.")

@@ -1,4 +1,4 @@
-"""Options of a command that replays recorded answers in the place of a teacher."""
+"""Options of a command that replays recorded answers instead of a teacher."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RecordedOptions:
-    """Where recorded answers are, and how they are read."""
+    """The place of recorded answers, and how to read them."""
 
     recorded: Annotated[
         Path | None,
@@ -60,7 +60,7 @@ def read_recorded(
         The teacher that replays them. None if none are wanted.
 
     Raises:
-        OSError: If a file is not there.
+        OSError: If a file is missing.
         ValueError: If a file has no usable answers, or other options need a live teacher.
     """
     from langchain_gkt import RecordedTeacher

@@ -21,8 +21,8 @@ def serve(options: ServeOptions, models: ModelOptions) -> None:
     """Serve until a signal ends it.
 
     Args:
-        options: Where to listen, and who may ask.
-        models: Which models answer.
+        options: Where to listen, and who may send requests.
+        models: The models that answer.
 
     Raises:
         ImportError: If the extra ``server`` is not installed.
@@ -72,7 +72,7 @@ def serve(options: ServeOptions, models: ModelOptions) -> None:
 
 
 def _log(what: str) -> None:
-    """Say what is loaded to a program, which reads JSON lines."""
+    """Report what is loading to a program, which reads JSON lines."""
     from langchain_gkt.serving.records import log, log_settings
 
     dictConfig(dict(log_settings()))

@@ -1,4 +1,4 @@
-"""What guided answers cost: counted by callbacks, priced in Decimal money."""
+"""What guided answers cost, counted by callbacks and priced in Decimal money."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CostAggregator: prices the runs that ended, sums them up, and keeps the budget."""
+"""CostAggregator: prices finished runs, sums them up, and keeps the budget."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ _OF_RUNS = ("last_costs", "_calls", "_busy", "_busy_marks")
 
 @dataclass(kw_only=True)
 class _CallSums:
-    """What the runs of one open chain call cost, and its last teacher's run."""
+    """The cost of the runs of one open chain call, and its last teacher's run."""
 
     spent: UsageTotals = field(default_factory=UsageTotals)
     teacher: ModelRun | None = None
 
 
 class CostAggregator:
-    """Subscribes to runs; sums by role and model, the teacher-only estimate, the budget."""
+    """Subscribes to runs. Keeps sums by role and model, the teacher-only estimate, the budget."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class CostAggregator:
             prices: The prices of both roles.
             budget: As for `CostTracker`.
             tokenizer: As ``teacher_tokenizer`` for `CostTracker`.
-            records: Where to put a record of each run. None to keep none.
+            records: Collects a record of each run. None to keep none.
             lock: The tracker's lock, which its holder can take again.
         """
         self.prices = prices
@@ -101,7 +101,7 @@ class CostAggregator:
         self._start_runs()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickle what was counted; calls that are still running stay with their own process."""
+        """Pickle the counts. Running calls stay with their own process."""
         with self._lock:
             state = {k: v for k, v in self.__dict__.items() if k not in _OF_RUNS}
             counted = {name: copy.deepcopy(state[name]) for name in _COUNTED}
@@ -110,20 +110,20 @@ class CostAggregator:
         return {**state, **counted, "running": 0}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Go on counting from what was pickled."""
+        """Continue counting from the pickled state."""
         self.__dict__.update(state)
         self._start_runs()
 
     def _start_runs(self) -> None:
-        """Know of no run."""
+        """Start without runs."""
         self.last_costs: OrderedDict[UUID, dict[str, float]] = OrderedDict()
         self._calls: WeakKeyDictionary[ChainCall, _CallSums] = WeakKeyDictionary()
         self._busy = BusyClock()
         self._busy_marks: dict[UUID, float] = {}
 
     def run_started(self, run: ModelRun, messages: Sequence[BaseMessage]) -> None:
-        """Start the clock of the student's machine; see `RunSubscriber`."""
-        if run.is_chain or run.role is None:  # its models' runs are what is counted
+        """Start the clock of the student's machine. See `RunSubscriber`."""
+        if run.is_chain or run.role is None:  # its models' runs are counted instead
             return
         with self._lock:
             self.running += 1
@@ -131,7 +131,7 @@ class CostAggregator:
                 self._busy_marks[run.run_id] = self._busy.start(run.started_at)
 
     def run_ended(self, run: ModelRun, result: RunResult, call: ChainCall | None) -> None:
-        """Price a model's run and add it to the sums; see `RunSubscriber`."""
+        """Price a model's run and add it to the sums. See `RunSubscriber`."""
         if run.is_chain or run.role is None:
             return
         totals = UsageTotals(
@@ -173,7 +173,7 @@ class CostAggregator:
             )
 
     def call_ended(self, call: ChainCall, message: AIMessage | None) -> None:
-        """Add a chain call to the teacher-only estimate; see `RunSubscriber`."""
+        """Add a chain call to the teacher-only estimate. See `RunSubscriber`."""
         with self._lock:
             if self.ledger:
                 self.ledger.release(call.call_id)
@@ -197,12 +197,12 @@ class CostAggregator:
     def reservation(
         self, models: Sequence[Any], messages: Sequence[BaseMessage], limit: int | None
     ) -> Reservation:
-        """Return the most that a teacher's call can cost.
+        """Return the highest cost of a teacher's call.
 
         Args:
-            models: The chat models it may reach.
+            models: The chat models that it may reach.
             messages: The prompt.
-            limit: Most completion tokens. None for the models' own limits.
+            limit: Maximum completion tokens. None for the models' own limits.
 
         Returns:
             Tokens and money, of the most expensive model.
@@ -229,12 +229,12 @@ class CostAggregator:
         return Reservation(tokens=tokens, usd=highest_cost(costs) if costs else None)
 
     def reserve(self, call_id: str, call: ChainCall | None, most: Reservation) -> None:
-        """Reserve what a teacher's call can cost. The caller holds the lock.
+        """Reserve the cost of a teacher's call. The caller holds the lock.
 
         Args:
             call_id: The chain call it belongs to.
             call: The same, if one of its models has run before.
-            most: The most it can cost.
+            most: The highest cost.
 
         Raises:
             BudgetExceeded: If that could pass the budget.
@@ -245,7 +245,7 @@ class CostAggregator:
             self.ledger.reserve(call_id, most, spent)
 
     def _measure(self, run: ModelRun, totals: UsageTotals, result: RunResult) -> None:
-        """Add to a run's totals what it used and what that costs."""
+        """Add a run's usage and cost to its totals."""
         message, usage, error = result.message, result.usage, result.error
         text = text_length([message]) if message else 0
         with self._lock:
@@ -263,13 +263,13 @@ class CostAggregator:
             if self.prices.is_nearly_cached(run, tokens, money):
                 totals.nearly_cached_calls = 1
                 totals.nearly_cached_tokens = tokens.prompt
-            # Some providers report the prompt first: what was written since is not in there.
+            # Some providers report the prompt first, which leaves out the text written since.
             unseen = rate.completion(text) - tokens.completion
             if error is not None and unseen > 0 and not _is_finished(message):
                 self._add_estimate(run, totals, Tokens(prompt=0, completion=unseen))
         elif error is None or may_have_billed(error):
             completion = rate.completion(text)
-            if error is not None and not text:  # nothing is known of it but its limit
+            if error is not None and not text:  # only its limit is known
                 completion = run.limit or 0
             prompt = rate.prompt(run.prompt_chars)
             self._add_estimate(run, totals, Tokens(prompt=prompt, completion=completion))
@@ -298,7 +298,7 @@ class CostAggregator:
     def _teacher_only(
         self, sums: _CallSums, message: AIMessage
     ) -> tuple[UsageTotals, UsageTotals, UsageTotals, str] | None:
-        """Estimate the teacher alone: on the whole conversation, on what it was shown, naively."""
+        """Estimate the teacher alone: on the whole conversation, on its own prompt, and naively."""
         gkt: dict[str, Any] = message.response_metadata["gkt"]
         usage, run = gkt.get("teacher_usage"), sums.teacher
         if not usage or run is None or from_cache(usage) or sums.spent.cache_hits:
@@ -327,7 +327,7 @@ class CostAggregator:
 
 
 def _as_costs(totals: UsageTotals) -> dict[str, float]:
-    """Return a run's money as LangSmith reads it: the total is the sum of the other two."""
+    """Return a run's money as LangSmith reads it, where the total is the sum of the other two."""
     return {
         "input_cost": float(totals.prompt_cost),
         "output_cost": float(totals.completion_cost + totals.machine_cost),

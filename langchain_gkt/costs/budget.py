@@ -40,18 +40,18 @@ def _prices(value: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(title="Budget"))
 class Budget(KnownFields):
-    """The most that may be spent.
+    """The spending limit.
 
-    Before the teacher is asked, the most its call can cost (an upper estimate of the prompt
-    and all completion tokens it may write) is reserved. A call that could pass the budget is
-    not made. When the call ends, what it was really billed replaces its reservation.
+    Before each teacher call, the budget reserves its highest possible cost (an upper estimate of
+    the prompt and all completion tokens it may write). A call that could pass the budget is not
+    made. When the call ends, its real bill replaces the reservation.
 
     Attributes:
-        usd: Most US dollars for both models together, all calls summed. None for no limit.
-        per_call_usd: Most US dollars of the teacher in one call of the chain.
-        tokens: Most tokens of the teacher, prompt and completion, all calls summed.
+        usd: Maximum US dollars for both models together, all calls summed. None for no limit.
+        per_call_usd: Maximum US dollars of the teacher in one call of the chain.
+        tokens: Maximum tokens of the teacher, prompt and completion, all calls summed.
         on_exceeded: ``raise`` `BudgetExceeded`, or let the ``student`` answer alone.
-        teacher_price: As for `CostTracker`. For a budget given to the chain itself.
+        teacher_price: As for `CostTracker`. For a budget of the chain itself.
     """
 
     usd: Usd | None = None
@@ -73,7 +73,7 @@ class Budget(KnownFields):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reservation:
-    """The most that one call of the teacher can cost.
+    """The highest possible cost of one teacher call.
 
     Attributes:
         tokens: Prompt and completion tokens.
@@ -85,7 +85,7 @@ class Reservation:
 
 
 class Ledger:
-    """What is spent and reserved of a budget. Its owner holds a lock around each call."""
+    """A budget's spent and reserved amounts. Its owner holds a lock around each call."""
 
     def __init__(self, budget: Budget) -> None:
         """Start with nothing spent.
@@ -102,14 +102,14 @@ class Ledger:
         self._carried_usd = Decimal(0)
 
     def spend(self, role: str, counts: UsageTotals, call_id: str) -> None:
-        """Add a run that ended, or its estimate if its usage is not known.
+        """Add a finished run, or its estimate if its usage is unknown.
 
-        Of a call that failed and may have been billed nothing is known but what was reserved for
-        it: that is taken for spent.
+        If a call failed and may have been billed, only its reservation is known. That counts as
+        spent.
 
         Args:
             role: ``teacher`` or ``student``.
-            counts: What the run used.
+            counts: The run's usage.
             call_id: The chain call it belongs to.
         """
         self._spent.add(counts)
@@ -125,21 +125,20 @@ class Ledger:
         self._teacher_tokens += tokens
 
     def carry(self, spent: Mapping[str, Any]) -> None:
-        """Count what was spent before, elsewhere.
+        """Count earlier spending from elsewhere.
 
         Args:
-            spent: What `to_dict` of that budget returned, or its ``spent_usd`` and
-                ``spent_tokens``.
+            spent: The result of that budget's `to_dict`, or its ``spent_usd`` and ``spent_tokens``.
         """
         self._carried_usd += Decimal(spent.get("spent_usd") or 0)
         self._teacher_tokens += int(spent.get("spent_tokens") or 0)
 
     def release(self, call_id: str) -> None:
-        """Drop a reservation: its call ended, or was never made."""
+        """Drop a reservation, because its call ended or was never made."""
         self._reservations.pop(call_id, None)
 
     def release_all(self) -> None:
-        """Drop all reservations: the calls of a pickled budget are another process's."""
+        """Drop all reservations. The calls of a pickled budget are another process's."""
         self._reservations.clear()
 
     def reserve(self, call_id: str, most: Reservation, spent_in_call: Decimal) -> None:
@@ -147,8 +146,8 @@ class Ledger:
 
         Args:
             call_id: The chain call it belongs to.
-            most: The most it can cost.
-            spent_in_call: US dollars the teacher has cost in this chain call before.
+            most: The highest cost.
+            spent_in_call: US dollars that the teacher has already cost in this chain call.
 
         Raises:
             BudgetExceeded: If that could pass the budget.
@@ -181,7 +180,7 @@ class Ledger:
 
     @property
     def spent_usd(self) -> Decimal:
-        """US dollars of both models; of unreported calls, see `spend`."""
+        """US dollars of both models. For unreported calls see `spend`."""
         own = self._spent.known_cost + self._spent.unreported_cost + self._unread_usd
         return own + self._carried_usd
 
@@ -206,7 +205,7 @@ class Ledger:
 
 
 def completion_limit(model: Any) -> int:
-    """Return the most completion tokens of a call that sets no limit.
+    """Return the maximum completion tokens of a call that sets no limit.
 
     Args:
         model: The chat model, which may have a limit of its own.
@@ -222,10 +221,10 @@ def max_prompt_tokens(messages: Sequence[BaseMessage], chars: int, rate: TokenRa
     Args:
         messages: The prompt.
         chars: Its characters.
-        rate: What is known of the model's tokens. None before its first call.
+        rate: The model's known token rate. None before its first call.
 
     Returns:
-        By the highest rate of any prompt seen, with a margin; before the first, a token for
+        By the highest rate of any earlier prompt, with a margin. Before the first, a token for
         every two bytes.
     """
     extra = _TOKENS_PER_MESSAGE * len(messages)
@@ -245,7 +244,7 @@ def highest_cost(costs: Sequence[tuple[str, CallCost]]) -> Decimal:
         US dollars.
 
     Raises:
-        BudgetExceeded: If one of them is unpriced: a budget in money cannot be kept then.
+        BudgetExceeded: If one of them is unpriced, so that a budget in money cannot be kept.
     """
     most = Decimal(0)
     for model, money in costs:

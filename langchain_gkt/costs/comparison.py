@@ -1,4 +1,4 @@
-"""BillComparison: the bill of the same questions in each mode, as it was measured."""
+"""BillComparison: the measured bill of the same questions in each mode."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from langchain_gkt.costs.totals import UsageTotals, amount
 
 @dataclass(frozen=True, kw_only=True)
 class BillComparison:
-    """The bill of the same questions in each mode, measured.
+    """The measured bill of the same questions in each mode.
 
     Attributes:
         questions: How many questions were asked in each mode.
@@ -20,11 +20,11 @@ class BillComparison:
         counts: Sums of both models by mode.
         ratio: Cost of guided answers over that of teacher-only ones. Sums, not a mean.
         interval: Bootstrap interval of the ratio over questions. None for a single question.
-        completion_ratio: The same for the teacher's completion tokens alone.
+        completion_ratio: The same for the teacher's completion tokens only.
         completion_interval: Its interval.
-        estimated_completion_tokens: What the estimate said teacher-only would write, over the
-            guided answers it could judge. To be held against the next.
-        measured_completion_tokens: What teacher-only wrote for the same questions.
+        estimated_completion_tokens: The estimate of teacher-only tokens, over the guided answers
+            that it covers. Compare it with the next.
+        measured_completion_tokens: The tokens that teacher-only wrote for the same questions.
     """
 
     questions: int

@@ -26,7 +26,7 @@ def _to_all(name: str) -> Callable[..., None]:
 
 
 class _FanOut(BaseCallbackHandler, CallObserver):
-    """The one handler of a context; it feeds every tracker whose block encloses the call."""
+    """The one handler of a context. It feeds every tracker whose block encloses the call."""
 
     run_inline = True
     gkt_children = True
@@ -45,7 +45,7 @@ class _FanOut(BaseCallbackHandler, CallObserver):
     add_breaker = _to_all("add_breaker")
 
     def end_run(self, *args: Any, **kwargs: Any) -> Mapping[str, float] | None:
-        """Let every tracker count a run that ends; the innermost that knows a price says it."""
+        """Let every tracker count a finished run. The innermost that knows a price returns it."""
         costs = [tracker.end_run(*args, **kwargs) for tracker in self.trackers]
         return next((cost for cost in reversed(costs) if cost is not None), None)
 
@@ -77,7 +77,7 @@ def track_costs(
         scenario: As for `CostTracker`.
 
     Yields:
-        The tracker; ask it for a ``report()``.
+        The tracker. Ask it for a ``report()``.
     """
     tracker = CostTracker(
         teacher_price=teacher_price,

@@ -25,12 +25,12 @@ ESTIMATE_METHODS = {
         "token of the teacher's own guidance, plus the reasoning tokens the guidance took"
     ),
 }
-"""How a call can be estimated, in words."""
+"""How a call was estimated, in words."""
 
 _ENCODINGS = "https://openaipublic.blob.core.windows.net/encodings/{}.tiktoken"
 
 _MOST_NAME = 100
-"""Most characters of a model's name that count: callers may send any."""
+"""Maximum characters of a model's name that count. Callers may send any name."""
 
 
 def estimate_teacher_only(
@@ -42,7 +42,7 @@ def estimate_teacher_only(
         gkt: ``message.response_metadata["gkt"]`` of a guided answer.
         usage: The teacher's usage for its guidance.
         answer: The whole answer.
-        count: The teacher's tokenizer: tokens of a text; or None if it is not known.
+        count: The teacher's tokenizer, from a text to its number of tokens. None if unknown.
 
     Returns:
         Usage metadata and a key of `ESTIMATE_METHODS`, or None if nothing allows an estimate.
@@ -68,15 +68,15 @@ def estimate_teacher_only(
 
 
 def on_whole_prompt(usage: UsageMetadata, share: float) -> UsageMetadata:
-    """Estimate what a teacher that was shown a prompt of its own would use on the whole one.
+    """Estimate a teacher's usage on the whole prompt from its usage on a prompt of its own.
 
     Args:
         usage: Its usage on its own prompt.
         share: ``teacher_prompt_share`` of the answer's ``"gkt"``.
 
     Returns:
-        Usage with as many more prompt tokens as the whole conversation is longer. Tokens that were
-        read from the provider's cache grow in the same proportion.
+        Usage with prompt tokens in proportion to the whole conversation. Tokens read from the
+        provider's cache grow in the same proportion.
     """
 
     def grown(tokens: int) -> int:
@@ -91,7 +91,7 @@ def on_whole_prompt(usage: UsageMetadata, share: float) -> UsageMetadata:
 
 
 def offline_tokenizer(model: str) -> Callable[[str], int] | None:
-    """Return an OpenAI model's tokenizer, if tiktoken has its file already.
+    """Return an OpenAI model's tokenizer, if tiktoken already has its file.
 
     tiktoken would fetch a missing file from the network. A bill must not.
 

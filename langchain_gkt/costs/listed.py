@@ -1,4 +1,4 @@
-"""Prices of the public list as a `Price`, and how long a prefix its models' providers cache."""
+"""Prices of the public list as a `Price`, and the shortest prefix that providers cache."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from langchain_gkt.costs.prices import Price
 from langchain_gkt.errors import ConfigurationError
 
 MIN_CACHED_TOKENS = 1024
-"""The shortest prefix that OpenAI, Gemini and most models of Anthropic keep in their caches."""
+"""The shortest prefix that OpenAI, Gemini and most models of Anthropic cache."""
 _NEARLY = 0.75
-"""From this share of the shortest cached prompt on, one is said to be nearly long enough."""
+"""From this share of the shortest cached prompt on, a prompt counts as nearly long enough."""
 _LONGER = ("claude-haiku-4-5", "claude-opus-4-5", "claude-opus-4-6", "claude-opus-4-7")
 _LONGER_TOKENS = 4096
 
 
 def least_cached(model: str) -> int:
-    """Return how long a prefix must be for a model's provider to cache it, in tokens."""
+    """Return the shortest prefix that a model's provider caches, in tokens."""
     return _LONGER_TOKENS if model.rpartition(":")[2].startswith(_LONGER) else MIN_CACHED_TOKENS
 
 
 def is_nearly_cached(prompt: int, least: int) -> bool:
-    """Say whether a prompt is just too short for a cache that begins at so many tokens."""
+    """Whether a prompt is just too short for a cache with this minimum."""
     return _NEARLY * least <= prompt < least
 
 
@@ -35,7 +35,7 @@ def listed_price(model: str) -> Price:
         model: A model that genai-prices knows, such as ``openai:gpt-5-mini``.
 
     Returns:
-        The price; of prompts up to the length at which a provider may charge more.
+        The price, for prompts up to the length at which a provider may charge more.
 
     Raises:
         ConfigurationError: If the list does not know it, or prices it otherwise than by tokens.

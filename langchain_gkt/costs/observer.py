@@ -1,4 +1,4 @@
-"""CallObserver: what a call of the chain reports to the handlers that count and limit its costs."""
+"""CallObserver: reports of a chain call to the handlers that count and limit its costs."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from langchain_core.messages import BaseMessage
 
 
 class BreakerState(Protocol):
-    """A circuit breaker, as far as a report needs it."""
+    """The part of a circuit breaker that a report needs."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return its state as plain values."""
 
 
 class CallObserver:
-    """Base class of callback handlers for what LangChain has no event for.
+    """Base class of callback handlers for events that LangChain does not have.
 
-    A handler that inherits from it overrides what it wants to hear. By default it hears nothing
-    and refuses nothing. `CostTracker` is one.
+    A handler that inherits from it overrides the events it needs. By default it ignores all and
+    refuses nothing. `CostTracker` is one.
     """
 
     def admit_teacher(
@@ -33,14 +33,14 @@ class CallObserver:
         limit: int | None,
         root: UUID | None = None,
     ) -> None:
-        """Let the teacher be asked, or refuse it before it costs anything.
+        """Admit a teacher call, or refuse it before it costs anything.
 
         Args:
-            models: The chat models the call may reach.
+            models: The chat models that the call may reach.
             messages: The prompt.
             call_id: The chain call it belongs to.
             compared: Whether the call counts for the estimate of the teacher alone.
-            limit: Most completion tokens of the call. None if it has no limit.
+            limit: Maximum completion tokens of the call. None if it has no limit.
             root: The chain's run. None if the teacher is asked outside of one.
 
         Raises:
@@ -48,26 +48,26 @@ class CallObserver:
         """
 
     def add_breaker(self, models: Sequence[Any], breaker: BreakerState) -> None:
-        """Hear of the circuit breaker that guards a teacher.
+        """Take note of the circuit breaker that guards a teacher.
 
         Args:
-            models: The chat models it guards, the main one first.
+            models: The chat models that it guards, the main one first.
             breaker: The breaker.
         """
 
     def end_run(
         self, run_id: UUID, response: Any, error: BaseException | None = None
     ) -> Mapping[str, float] | None:
-        """Count a model's run that ends now, and say what it cost.
+        """Count a model's run that ends now, and return its cost.
 
         Args:
             run_id: The run.
-            response: What it ended with. A partial one, or None, after an error.
-            error: What ended it early, or None.
+            response: The result. A partial one, or None, after an error.
+            error: The error that ended it early, or None.
 
         Returns:
             ``input_cost``, ``output_cost`` and ``total_cost`` in US dollars, as LangSmith reads
-            them in usage metadata. None if they are not known.
+            them in usage metadata. None if they are unknown.
         """
         return None
 

@@ -1,4 +1,4 @@
-"""The public price list genai-prices, asked what one call cost."""
+"""Looks up the cost of one call in the public price list genai-prices."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from langchain_gkt.costs.usage import Tokens
 
 _MTOK = Decimal(1_000_000)
 TIER_KEYS = ("service_tier", "processing", "speed")
-"""What a list names a tier by: whichever of these its provider does."""
+"""Markers of a tier in the list. Each provider has its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,13 +22,13 @@ class CallCost:
     """The price of one call, in US dollars.
 
     Attributes:
-        prompt: Of the prompt tokens, with a fee for the request itself. None if unpriced.
-        completion: Of the completion tokens. None if unpriced.
-        source: Where the price comes from with its date, or why there is none.
-        prompt_if_cached: Of the prompt tokens had the provider read all of them from its
-            cache. None if no price for that is known.
-        cached: What of ``prompt`` is for tokens read from the provider's cache.
-        cache_written: What of it is for tokens written there.
+        prompt: Price of the prompt tokens, with a fee for the request itself. None if unpriced.
+        completion: Price of the completion tokens. None if unpriced.
+        source: The source of the price with its date, or why there is none.
+        prompt_if_cached: Price of the prompt tokens had the provider read all of them from its
+            cache. None if that price is unknown.
+        cached: The part of ``prompt`` for tokens read from the provider's cache.
+        cache_written: The part of it for tokens written there.
     """
 
     prompt: Decimal | None
@@ -40,10 +40,10 @@ class CallCost:
 
 
 def missing_rates(tokens: Tokens, *, reads: bool, writes: bool) -> str:
-    """Say which cached tokens are billed as plain input for want of a rate.
+    """Return a note on cached tokens that are billed as plain input because a rate is missing.
 
     Args:
-        tokens: What a call used.
+        tokens: The call's usage.
         reads: Whether the price has a rate for tokens read from a cache.
         writes: Whether it has one for tokens written there.
     """
@@ -56,14 +56,14 @@ def missing_rates(tokens: Tokens, *, reads: bool, writes: bool) -> str:
 
 
 def tier_note(tier: str, *, known: bool) -> str:
-    """Say in which tier a call was priced, and whether that has a price of its own."""
+    """Return a note on the tier of a call's price, and on whether the tier has one of its own."""
     return f" (tier {tier}{'' if known else ': no such price, standard used'})"
 
 
 def places(
     provider: str | None, base_url: str | None, names: tuple[str | None, ...]
 ) -> Iterator[tuple[str, dict[str, str | None], str]]:
-    """Give the places of the list where a call's price may be.
+    """Yield the places of the list where a call's price may be.
 
     Args:
         provider: The called provider's id.
@@ -71,7 +71,7 @@ def places(
         names: Names of the model, the likeliest first.
 
     Yields:
-        A model's name, arguments of ``calc_price`` that say whose it is, and how that is known.
+        A model's name, arguments of ``calc_price`` for its owner, and how the owner is known.
     """
     for name in dict.fromkeys(name for name in names if name):
         if base_url:
@@ -90,17 +90,17 @@ def look_up(
     """Ask genai-prices.
 
     Args:
-        tokens: What the call used.
+        tokens: The call's usage.
         model: The model's name.
-        place: Arguments of ``calc_price`` that say whose it is.
-        how: How that is known.
+        place: Arguments of ``calc_price`` for the model's owner.
+        how: How the owner is known.
 
     Returns:
-        The cost. None if it knows no price that covers these tokens.
+        The cost. None if no known price covers these tokens.
     """
     from genai_prices import Usage, calc_price
 
-    calc: Any = calc_price  # its overloads cannot be met by a mapping
+    calc: Any = calc_price  # a mapping cannot match its overloads
     context = dict.fromkeys(TIER_KEYS, tokens.tier) if tokens.tier else None
 
     def ask(cached: int, written: int, hour: int) -> Any:
@@ -122,7 +122,7 @@ def look_up(
     try:
         calculation = ask(tokens.cached, tokens.cache_written, tokens.cache_written_1h)
         rates = calculation.model_price
-        # A model billed by the minute or the picture has no token price: that is not 0.
+        # A model billed by the minute or the picture has no token price. That is not 0.
         if tokens.prompt and rates.input_mtok is None:
             return None
         if tokens.completion and rates.output_mtok is None:
@@ -179,7 +179,7 @@ def release() -> str:
 
 @cache
 def newest_price() -> date:
-    """Return the day of the latest price change in the list; models after it are not in it."""
+    """Return the day of the latest price change in the list. Later models are not in it."""
     from genai_prices import data_snapshot
 
     models = [listed for owner in data_snapshot.get_snapshot().providers for listed in owner.models]

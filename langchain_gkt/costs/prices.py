@@ -53,7 +53,7 @@ Usd: TypeAlias = Annotated[Decimal, PlainValidator(_usd)]
 
 
 def _tiers(value: object) -> Mapping[str, Any]:
-    """Check what the service tiers of a price cost."""
+    """Check the service tiers of a price."""
     if not isinstance(value, Mapping):
         raise TypeError(f"Price.tiers must map a tier to its price, not {type(value).__name__}")
     checked = {}
@@ -67,7 +67,7 @@ def _tiers(value: object) -> Mapping[str, Any]:
 
 @dataclass(frozen=True, config=ConfigDict(title="Price"))
 class Price(KnownFields):
-    """What a model costs, in US dollars per million tokens.
+    """The price of a model, in US dollars per million tokens.
 
     An amount is a Decimal, an int or a decimal string, and not negative. A float, which cannot
     hold money exactly, is a TypeError.
@@ -77,14 +77,14 @@ class Price(KnownFields):
         output_mtok: Per million completion tokens.
         cached_input_mtok: Per million prompt tokens read from the provider's cache. None
             if they cost as much as the others.
-        source: Where the price comes from, as reports show it.
-        as_of: Date of the price, as reports show it. None for the day a user gives it.
+        source: The source of the price, as reports show it.
+        as_of: Date of the price, as reports show it. None for the day a user sets it.
         cache_write_mtok: Per million prompt tokens written to the provider's cache. None if they
-            cost as much as the others, which reports then say.
-        cache_write_1h_mtok: The same for those that stay there for an hour. None for
+            cost as much as the others, which reports then note.
+        cache_write_1h_mtok: The same for tokens that stay there for an hour. None for
             ``cache_write_mtok``.
-        tiers: What other service tiers cost, such as ``batch`` and ``flex``: a `Price`, or what
-            each amount is multiplied by, such as ``"0.5"``.
+        tiers: Prices of other service tiers, such as ``batch`` and ``flex``: a `Price`, or a factor
+            for each amount, such as ``"0.5"``.
     """
 
     input_mtok: Usd
@@ -99,7 +99,7 @@ class Price(KnownFields):
     )
 
     def __post_init__(self) -> None:
-        """Date what the user gave."""
+        """Set the date of the user's price."""
         _set_date(self)
 
     def of_tier(self, tier: str | None) -> Price | None:
@@ -115,15 +115,15 @@ class Price(KnownFields):
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(title="MachineTime"))
 class MachineTime(KnownFields):
-    """What a student costs by the hour of the machine it runs on.
+    """A student's cost by the hour of the machine it runs on.
 
-    Only busy time is charged: seconds in which at least one call of the student runs, so
-    that calls side by side share them.
+    Only busy time is charged: seconds in which at least one call of the student runs. Calls side by
+    side share them.
 
     Attributes:
         usd_per_hour: US dollars. Decimal, int or decimal string.
-        source: Where the price comes from, as reports show it.
-        as_of: Date of the price, as reports show it. None for the day a user gives it.
+        source: The source of the price, as reports show it.
+        as_of: Date of the price, as reports show it. None for the day a user sets it.
     """
 
     usd_per_hour: Usd
@@ -131,7 +131,7 @@ class MachineTime(KnownFields):
     as_of: str | None = None
 
     def __post_init__(self) -> None:
-        """Date what the user gave."""
+        """Set the date of the user's price."""
         _set_date(self)
 
     def cost(self, seconds: float) -> Decimal:
@@ -140,7 +140,7 @@ class MachineTime(KnownFields):
 
 
 def _set_date(price: Price | MachineTime) -> None:
-    """Date what the user gave by the day it was given, if by nothing else."""
+    """Date the user's price by the day of its entry, if it has no date."""
     if price.as_of is None and price.source == "user":
         object.__setattr__(price, "as_of", f"{datetime.now():%Y-%m-%d}")
 
@@ -165,14 +165,14 @@ def price_call(
 
     Args:
         price: The user's price, or a model that genai-prices knows, such as
-            ``openai:gpt-4o-mini``. None to look the called model up there, by the server's address
+            ``openai:gpt-4o-mini``. None to look up the called model there, by the server's address
             first and then by the provider's id.
         usage: The call's usage metadata.
         provider: The called provider's id.
         model: The model's name as the response gave it.
         base_url: The called server's address, if known.
-        tier: The service tier the response names, or the user.
-        requested_model: The model's name as it was asked for, tried if the other is unknown.
+        tier: The service tier that the response or the user names.
+        requested_model: The model's name in the request, tried if the other is unknown.
 
     Returns:
         The cost. Its amounts are None, with the reason, if the model has no known price.
@@ -211,7 +211,7 @@ def _by_price(price: Price, tokens: Tokens) -> CallCost:
         source += tier_note(tokens.tier, known=own is not None or not price.input_mtok)
         price = own or price
     rate = price.cached_input_mtok
-    if rate is None and not price.input_mtok:  # what is free is free from a cache too
+    if rate is None and not price.input_mtok:  # a free model is free from a cache too
         rate = price.input_mtok
     write = price.input_mtok if price.cache_write_mtok is None else price.cache_write_mtok
     hour = write if price.cache_write_1h_mtok is None else price.cache_write_1h_mtok
@@ -233,7 +233,7 @@ def _by_price(price: Price, tokens: Tokens) -> CallCost:
 
 
 def _older_than(model: str, as_of: str | None) -> str:
-    """Say that a price is older than a model whose name ends in its date."""
+    """Return a note if a price is older than a model whose name ends in its date."""
     dated = re.search(r"-(20\d\d)-?(\d\d)-?(\d\d)$", model)
     if dated is None or as_of is None or "-".join(dated.groups()) <= as_of:
         return ""
@@ -255,12 +255,12 @@ def describe_price(price: Price | MachineTime) -> dict[str, str]:
 
 
 def check_price(price: object, name: str, *, machine_time: bool = False) -> None:
-    """Refuse what is no price.
+    """Refuse an invalid price.
 
     Args:
-        price: What the user gave.
+        price: The user's price.
         name: The argument's name.
-        machine_time: Whether the price of an hour is one too.
+        machine_time: Whether the price of an hour is valid too.
 
     Raises:
         TypeError: If it is neither a `Price`, a model reference, a mapping of them nor None.
@@ -283,7 +283,7 @@ def refuse_unlisted(price: object, name: str) -> None:
     """Refuse a model reference that no price list knows, before anything is paid for.
 
     Args:
-        price: What the user gave.
+        price: The user's price.
         name: The argument's name.
 
     Raises:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _HEAD = ("", "calls", "prompt tok", "completion tok", "prompt $", "completion $", "total $")
-# Told apart by colour-blind readers and in print (Okabe and Ito).
+# Distinct for colour-blind readers and in print (Okabe and Ito).
 _SERIES = {
     "teacher's prompt": "#56B4E9",
     "teacher's completion": "#0072B2",
@@ -35,7 +35,7 @@ class ReportRow:
             only, naive`` or ``compared: {mode}``.
         model: A model's name, or ``all``.
         kind: ``measured`` or ``estimated``.
-        totals: What it sums up.
+        totals: Its sums.
     """
 
     role: str
@@ -45,14 +45,14 @@ class ReportRow:
 
     @property
     def name(self) -> str:
-        """What it is called; a single model is indented below its role."""
+        """Its label. A single model is indented below its role."""
         if self.model != "all":
             return f"  {self.model}"
         return f"{self.role} (estimated)" if self.kind == "estimated" else self.role
 
     @property
     def style(self) -> RowStyle:
-        """How a table sets it off."""
+        """Its style in a table."""
         if self.role == "total":
             return "total"
         return "estimated" if self.kind == "estimated" else ""
@@ -90,10 +90,10 @@ def report_rows(
         roles: Sums of the ``teacher``, the ``student`` and in ``total``.
         models: Sums by role and model.
         estimate: The teacher-only estimate.
-        comparison: What was measured, if anything was.
+        comparison: The measured comparison, if any.
 
     Returns:
-        Roles, each with its models if it has several, and what is set against them.
+        Roles, each with its models if it has several, and their comparisons.
     """
     rows = []
     for role, totals in roles.items():
@@ -119,7 +119,7 @@ def report_rows(
 
 
 def _unreported(totals: UsageTotals) -> UsageTotals:
-    """Return what was not reported as sums of its own."""
+    """Return the unreported part as sums of its own."""
     return UsageTotals(
         calls=totals.unreported_calls,
         prompt_tokens=totals.unreported_prompt_tokens,
@@ -131,7 +131,7 @@ def _unreported(totals: UsageTotals) -> UsageTotals:
 
 
 def role_notes(name: str, totals: UsageTotals) -> list[str]:
-    """Return what the table cannot say of a role.
+    """Return what the table cannot show of a role.
 
     Args:
         name: The role.
@@ -195,7 +195,7 @@ def _times(name: str, totals: UsageTotals) -> str:
 
 
 def estimate_notes(data: Mapping[str, Any]) -> list[str]:
-    """Return what there is to say of a teacher-only estimate.
+    """Return the notes on a teacher-only estimate.
 
     Args:
         data: ``teacher_only_estimate`` of the report as data.
@@ -236,7 +236,7 @@ def estimate_notes(data: Mapping[str, Any]) -> list[str]:
 
 
 def budget_note(budget: Mapping[str, Any]) -> str:
-    """Return what of a budget is spent.
+    """Return the spent part of a budget.
 
     Args:
         budget: ``budget`` of the report as data.
@@ -256,7 +256,7 @@ def table(rows: Sequence[ReportRow], notes: Sequence[str]) -> Table:
 
     Args:
         rows: Its rows.
-        notes: What they cannot say.
+        notes: Notes on what they cannot show.
 
     Returns:
         The table, without a title.
@@ -270,7 +270,7 @@ def table(rows: Sequence[ReportRow], notes: Sequence[str]) -> Table:
 
 
 def frame(rows: Sequence[ReportRow]) -> pandas.DataFrame:
-    """Return a report as a DataFrame; see `CostReport.to_frame`."""
+    """Return a report as a DataFrame. See `CostReport.to_frame`."""
     try:
         import pandas
     except ImportError as error:
@@ -294,12 +294,12 @@ def chart(
     comparison: BillComparison | None,
     ratio: float | None,
 ) -> Figure:
-    """Draw what was paid and what would have been; see `CostReport.plot`.
+    """Draw what was paid and what would have been. See `CostReport.plot`.
 
     Args:
         roles: As for `report_rows`.
         estimate: The teacher-only estimate.
-        comparison: What was measured, if anything was.
+        comparison: The measured comparison, if any.
         ratio: Estimated cost of guided calls over teacher-only ones, if known.
 
     Returns:
@@ -356,11 +356,11 @@ def _chart_title(comparison: BillComparison | None, ratio: float | None) -> str:
 
 
 def breaker_note(name: str, state: Mapping[str, Any]) -> str:
-    """Say in words what a circuit breaker did.
+    """Describe a circuit breaker's state in words.
 
     Args:
         name: The teacher's model.
-        state: What `CircuitBreaker.to_dict` returned.
+        state: The result of `CircuitBreaker.to_dict`.
 
     Returns:
         A sentence.

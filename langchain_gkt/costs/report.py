@@ -1,4 +1,4 @@
-"""CostReport: what was counted, what it cost, and what teacher-only would have cost."""
+"""CostReport: usage, its cost, and what teacher-only would have cost."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class CostReport:
     Attributes:
         models: Sums by role and model, in every mode.
         estimate: Teacher-only estimate for the guided calls.
-        comparison: What `measure_costs` found, if it was put here.
-        budget: The budget with what of it is spent, if there is one.
-        hidden_retries: Models whose clients may retry unseen by any callback.
-        running: Calls that had not ended when the report was made.
+        comparison: The result of `measure_costs`, if it was put here.
+        budget: The budget with its spent part, if there is one.
+        hidden_retries: Models whose clients may retry without any callback.
+        running: Calls still running when the report was made.
         breakers: The state of each teacher's circuit breaker, by the teacher's model. See
             `CircuitBreaker.to_dict`.
-        scenario: How the teacher's calls are billed. None for as they were reported.
+        scenario: How the teacher's calls are billed. None to keep the reported billing.
     """
 
     models: dict[tuple[str, str], UsageTotals] = field(default_factory=dict)
@@ -75,8 +75,8 @@ class CostReport:
     def ratio(self) -> float | None:
         """Cost of the guided calls over their teacher-only estimate. None if unknown.
 
-        It is the cheapest way to ask the teacher alone that the calls allowed: cached and batched
-        as they were, and with the same short prompt if they had one.
+        The estimate is the cheapest way to ask the teacher alone that the calls allowed: cached and
+        batched as they were, and with the same short prompt if they had one.
         """
         return self._ratio(self.estimate.cheapest)
 
@@ -93,9 +93,9 @@ class CostReport:
             ``schema_version``, ``teacher``, ``student`` and ``total`` (see `UsageTotals`),
             ``teacher_only_estimate``, ``comparison`` (see `BillComparison`, None if nothing was
             compared), ``budget``, ``notes``, ``running``, ``circuit_breakers`` and ``scenario``.
-            ``cost`` is None if it would leave calls out. ``known_cost`` never is. ``unreported``
-            is estimated. ``models`` holds the same for each model of a role. Money is a decimal
-            string in US dollars. Times are seconds.
+            ``cost`` is None if it would leave calls out. ``known_cost`` never is. ``unreported`` is
+            estimated. ``models`` holds the same for each model of a role. Money is a decimal string
+            in US dollars. Times are seconds.
         """
         roles = {}
         for role in ("teacher", "student"):
@@ -134,7 +134,7 @@ class CostReport:
             or None,
             "prompt_tokens": alone.prompt_tokens,
             "completion_tokens": alone.completion_tokens,
-            # Nothing estimated is not an estimate of nothing.
+            # No estimate is not a zero estimate.
             "prompt_cost": amount(alone.prompt_cost) if known else None,
             "completion_cost": amount(alone.completion_cost) if known else None,
             "cost": amount(alone.known_cost) if known else None,
@@ -143,7 +143,7 @@ class CostReport:
             "guided_cost": amount(spent) if paid else None,
             "ratio": self.ratio,
             "guided_prompt_share": _share(prompt, spent) if paid else None,
-            # The prompt is paid for either way: no guidance comes below this ratio.
+            # The prompt is paid for either way, so no guidance comes below this ratio.
             "prompt_share": _share(alone.prompt_cost, alone.known_cost) if known else None,
             "if_prompts_were_cached": (
                 {
@@ -176,7 +176,7 @@ class CostReport:
         }
 
     def _own_prompt_dict(self, spent: Decimal | None) -> dict[str, Any] | None:
-        """Return the estimate for a teacher alone that is shown its own prompt, if it has one."""
+        """Return the estimate for a teacher alone with its own prompt, if it has one."""
         own = self.estimate.own_prompt
         if not self.estimate.own_prompt_calls:
             return None
@@ -198,9 +198,9 @@ class CostReport:
 
         Returns:
             A row for each role, each model, the total, and the teacher-only estimate and
-            measurement if there are any, indexed by ``role`` and ``model``. Money is
-            Decimal, None if it would leave calls out. ``kind`` says whether a row is
-            ``measured`` or ``estimated``.
+            measurement if there are any, indexed by ``role`` and ``model``. Money is Decimal, None
+            if it would leave calls out. ``kind`` says whether a row is ``measured`` or
+            ``estimated``.
 
         Raises:
             ImportError: If pandas is missing.
@@ -219,7 +219,7 @@ class CostReport:
         return rendering.chart(self._roles(), self.estimate, self.comparison, self.ratio)
 
     def notes(self) -> list[str]:
-        """Return what the table cannot say, in sentences."""
+        """Return what the table cannot show, in sentences."""
         notes = [
             *rendering.role_notes("teacher", self.teacher),
             *rendering.role_notes("student", self.student),
@@ -252,7 +252,7 @@ class CostReport:
         return rendering.table(self._rows(), self.notes())
 
     def __str__(self) -> str:
-        """Return a table with what is measured, what is estimated, and what is not known."""
+        """Return a table with what is measured, what is estimated, and what is unknown."""
         return self._table().terminal_text()
 
     def __rich__(self) -> Any:

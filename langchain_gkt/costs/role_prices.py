@@ -1,4 +1,4 @@
-"""RolePrices: what the teacher and the student of a run cost, and how the teacher is billed."""
+"""RolePrices: prices of a run's teacher and student, and the teacher's billing."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class RolePrices:
         """Keep the prices.
 
         Args:
-            teacher: What the teacher costs. None to look up the model that was called.
-            student: What the student costs. None for free.
+            teacher: The teacher's price. None to look up the model that was called.
+            student: The student's price. None for free.
             tier: The service tier of the teacher's calls whose response names none.
-            scenario: How the teacher's calls are billed. None for as they are reported.
+            scenario: How the teacher's calls are billed. None to keep the reported billing.
 
         Raises:
-            TypeError: If the tier is no text, or the scenario is none.
-            ValueError: If a scenario of its own price or tier is given with another.
+            TypeError: If the tier is not a text, or the scenario is invalid.
+            ValueError: If the scenario's own price or tier comes with another.
         """
         self.scenario = scenario
         if scenario is not None:
@@ -53,26 +53,26 @@ class RolePrices:
         self.student: Prices | MachineTime = FREE if student is None else student
 
     def of(self, role: Role | None) -> Prices | MachineTime:
-        """Return the price that was given for a role."""
+        """Return the price of a role."""
         return self.student if role == "student" else self.teacher
 
     def tier_of(self, run: ModelRun) -> str | None:
-        """Return the service tier of a run: what its response named, else what the user did."""
+        """Return the service tier of a run, from its response, else from the user."""
         return run.tier or (self.tier if run.role == "teacher" else None)
 
     def billed(self, run: ModelRun, usage: UsageMetadata) -> UsageMetadata:
-        """Return what a run is billed for: in a scenario other tokens may be cached."""
+        """Return the billed usage of a run. In a scenario other tokens may be cached."""
         if self.scenario is None or run.role != "teacher":
             return usage
         return self.scenario.as_billed(usage)
 
     def is_nearly_cached(self, run: ModelRun, tokens: Tokens, money: CallCost) -> bool:
-        """Say whether a prompt that is not cached is just too short for it.
+        """Whether an uncached prompt is just too short for the cache.
 
         Args:
             run: The run.
-            tokens: What it used.
-            money: What that cost.
+            tokens: Its usage.
+            money: Its cost.
         """
         prefix = self.scenario.cached_prefix if self.scenario else None
         least = prefix.min_tokens if prefix else least_cached(run.model)
@@ -95,11 +95,11 @@ class RolePrices:
 
         Args:
             run: The run.
-            usage: What it used, or is thought to have used.
-            list_price: Whether it is priced in the standard tier, whatever its own.
+            usage: Its usage, real or estimated.
+            list_price: Whether to price it in the standard tier, whatever its own.
 
         Returns:
-            What that costs; with `MachineTime` its tokens cost nothing.
+            The cost. With `MachineTime` its tokens cost nothing.
         """
         price = self.of(run.role)
         if isinstance(price, MachineTime):

@@ -61,7 +61,7 @@ def _hit_rate(value: Any) -> Any:
 
 
 class _Model(BaseModel):
-    """Fields that cannot be changed; what is wrong with one is said in one sentence."""
+    """Fields that cannot be changed. An error names one field and fix in one sentence."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
@@ -74,21 +74,23 @@ class _Model(BaseModel):
 
 
 class CachedPrefix(_Model):
-    """What of each prompt a provider's cache holds, and what that costs.
+    """The part of each prompt that a provider's cache holds, and its price.
 
-    A provider caches what prompts begin with, if that is long enough and the same in all of them.
+    A provider caches the common beginning of prompts, if it is long enough.
     """
 
     min_tokens: Annotated[int, _tokens("CachedPrefix.min_tokens", 0)] = MIN_CACHED_TOKENS
     """Shorter prefixes are not cached."""
     read_rate: Annotated[Decimal | None, _rate("CachedPrefix.read_rate", 1)] = None
-    """What a token read from the cache costs, of a plain one: such as 0.1. None for the price's
-    own."""
+    """Price of a token read from the cache, as a share of a plain one, such as 0.1. None for the
+    price's own.
+    """
     write_rate: Annotated[Decimal | None, _rate("CachedPrefix.write_rate", None)] = None
-    """The same of a token written there, such as 1.25. None for the price's own."""
+    """The same for a token written there, such as 1.25. None for the price's own."""
     hit_rate: Annotated[float | Literal["measured"], BeforeValidator(_hit_rate)] = "measured"
-    """In which share of the calls the prefix is found, as it is assumed. The others write it.
-    ``measured`` for the tokens that the provider reports."""
+    """Assumed share of calls that find the prefix. The others write it. ``measured`` for the tokens
+    that the provider reports.
+    """
     tokens: Annotated[int | None, _tokens("CachedPrefix.tokens", 1)] = None
     """How many tokens all prompts begin with. None to measure it, where all prompts are known."""
 
@@ -99,7 +101,7 @@ class CachedPrefix(_Model):
             prompt: Its tokens.
 
         Returns:
-            What is expected of a call, of `hit_rate`. Nothing if the prefix is too short.
+            The expected value for a call at `hit_rate`. Zeros if the prefix is too short.
         """
         prefix = min(self.tokens or 0, prompt)
         if self.hit_rate == "measured" or prefix < self.min_tokens:
@@ -115,15 +117,15 @@ class BillingScenario(_Model):
     """
 
     name: str = ""
-    """What reports call it. Made of the other fields if it is empty."""
+    """Its name in reports. If empty, made from the other fields."""
     price: Any = None
     """As ``teacher_price`` for `CostTracker`."""
     cached_prefix: CachedPrefix | None = CachedPrefix()
-    """What a cache holds. None if nothing is cached. What the provider reports if not given."""
+    """The cached prefix. None if nothing is cached. If not given, as the provider reports."""
     tier: str | None = None
-    """The service tier, such as ``batch``. None for the one that responses name."""
+    """The service tier, such as ``batch``. None for the one in the responses."""
     tier_rate: Annotated[Decimal | None, _rate("BillingScenario.tier_rate", None)] = None
-    """What that tier costs, of the standard one, such as 0.5. None for the price's own."""
+    """Price of that tier as a share of the standard one, such as 0.5. None for the price's own."""
 
     @model_validator(mode="after")
     def _agree(self) -> BillingScenario:
@@ -159,12 +161,13 @@ class BillingScenario(_Model):
         Args:
             model: A model that genai-prices knows, such as ``openai:gpt-5-mini``.
             cached_prefix: Whether all prompts begin alike, and every call finds that in the cache.
-                Or how it is.
+                Or a `CachedPrefix`.
             batch: Whether the calls go through the batch endpoint.
-            name: What reports call it.
+            name: Its name in reports.
 
         Raises:
-            ConfigurationError: If the list does not know the model. With its newest price's date.
+            ConfigurationError: If the list does not know the model. Gives the date of its newest
+                price.
         """
         listed_price(model)
         if cached_prefix is True:
@@ -190,7 +193,7 @@ class BillingScenario(_Model):
 
     @property
     def billed_price(self) -> Prices:
-        """The price with the scenario's own rates in it."""
+        """The price with the scenario's own rates."""
         price: Prices = self.price
         if not self._changes_rates:
             return price
@@ -210,7 +213,7 @@ class BillingScenario(_Model):
         """Return a call's usage with the cached tokens of this scenario.
 
         Args:
-            usage: What the provider reported.
+            usage: The provider's report.
         """
         if self.cached_prefix is None:
             return uncached(usage)
@@ -223,7 +226,7 @@ class BillingScenario(_Model):
         return billed  # type: ignore[no-any-return]
 
     def cost(self, prompt: int, completion: int) -> Decimal:
-        """Return what one call costs, in US dollars.
+        """Return the cost of one call, in US dollars.
 
         Args:
             prompt: Its prompt tokens.
@@ -293,7 +296,7 @@ def scenarios_of(
 
     Args:
         price: A model that genai-prices knows, such as ``openai:gpt-5-mini``, or a `Price`.
-        cached_prefix: Whether what all prompts begin with may be cached.
+        cached_prefix: Whether the common beginning of all prompts may be cached.
         batch: Whether the calls may be a batch.
         tokens: How many tokens all prompts begin with. None to measure it.
 
@@ -319,7 +322,7 @@ def scenarios_of(
 
 
 def uncached(usage: UsageMetadata) -> UsageMetadata:
-    """Return usage without any cached token: all of them at the full price."""
+    """Return usage without any cached token, all of them at the full price."""
     details = usage.get("input_token_details") or {}
     kept: Any = {"audio": details["audio"]} if details.get("audio") else {}
     return {**usage, "input_token_details": kept}
@@ -332,12 +335,12 @@ def with_scenario(
 
     Args:
         scenario: The scenario.
-        price: The ``teacher_price`` given beside it.
-        tier: The ``tier`` given beside it.
+        price: The ``teacher_price`` beside it.
+        tier: The ``tier`` beside it.
 
     Raises:
-        TypeError: If it is no scenario.
-        ConfigurationError: If a price or tier is given twice, or assumed hits lack the prefix.
+        TypeError: If it is not a scenario.
+        ConfigurationError: If a price or tier is set twice, or assumed hits lack the prefix.
     """
     if not isinstance(scenario, BillingScenario):
         raise TypeError(
@@ -372,7 +375,7 @@ def describe_scenario(scenario: BillingScenario | None) -> dict[str, Any] | None
 
 
 def check_prefix(scenario: BillingScenario, shortest: int) -> None:
-    """Refuse a prefix that is longer than a prompt it is said to begin.
+    """Refuse a prefix that is longer than the shortest prompt.
 
     Args:
         scenario: The scenario.

@@ -1,4 +1,4 @@
-"""Sums of calls, tokens, seconds and money, and what a machine's busy time is."""
+"""Sums of calls, tokens, seconds and money, and a machine's busy time."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class UsageTotals:
         failed_calls: Calls that ended in an error.
         retries: Calls that repeat a failed one.
         cache_hits: Calls answered from LangChain's cache. They cost nothing.
-        unreported_calls: Calls a provider may have billed without saying what: their tokens
-            are not in the sums.
+        unreported_calls: Calls that a provider may have billed without a report. Their tokens are
+            not in the sums.
         prompt_tokens: Prompt tokens, cached ones included.
         cached_prompt_tokens: Prompt tokens the provider read from its cache.
         written_prompt_tokens: Prompt tokens the provider wrote to its cache.
@@ -35,25 +35,25 @@ class UsageTotals:
         first_token_calls: Calls that streamed.
         first_token_seconds: Time to their first token, summed.
         prompt_cost: US dollars for prompt tokens.
-        cached_prompt_cost: What of it is for tokens read from the provider's cache.
-        written_prompt_cost: What of it is for tokens written there.
+        cached_prompt_cost: The part of it for tokens read from the provider's cache.
+        written_prompt_cost: The part of it for tokens written there.
         completion_cost: US dollars for completion tokens.
         machine_cost: US dollars for busy seconds of a machine paid by the hour.
         prompt_cost_if_cached: US dollars had the provider read every prompt from its cache.
         uncacheable_calls: Priced calls for which no price of cached prompts is known.
         nearly_cached_calls: Calls whose prompt was a little too short for the provider's cache.
         nearly_cached_tokens: Prompt tokens of those.
-        unpriced_calls: Calls whose model has no known price: not in the money.
+        unpriced_calls: Calls whose model has no known price. They are not in the money.
         unreported_prompt_tokens: Estimate for the unreported calls.
         unreported_completion_tokens: Estimate for the unreported calls.
-        unreported_completion_limit: Most completion tokens they can have been billed.
+        unreported_completion_limit: Maximum completion tokens that they can have been billed.
         unlimited_calls: Unreported calls without a limit.
         unreported_prompt_cost: Estimate for the unreported calls, in US dollars.
         unreported_completion_cost: Estimate for the unreported calls, in US dollars.
         unreported_unpriced_calls: Unreported calls whose model has no known price.
-        sources: Where the prices come from.
-        unknown_details: Names of reported details that are not known here: their tokens are
-            billed as plain ones.
+        sources: Sources of the prices.
+        unknown_details: Names of reported details that are unknown here. Their tokens are billed as
+            plain ones.
     """
 
     calls: int = 0
@@ -107,7 +107,7 @@ class UsageTotals:
 
     @property
     def unreported_cost(self) -> Decimal:
-        """US dollars the unreported calls are estimated at."""
+        """Estimated US dollars of the unreported calls."""
         return self.unreported_prompt_cost + self.unreported_completion_cost
 
     @property
@@ -127,8 +127,8 @@ class UsageTotals:
         """Add one call whose usage was reported.
 
         Args:
-            tokens: What it used.
-            money: What that cost.
+            tokens: Its usage.
+            money: Its cost.
         """
         self.prompt_tokens += tokens.prompt
         self.cached_prompt_tokens += tokens.cached
@@ -153,9 +153,9 @@ class UsageTotals:
         """Add one call that may have been billed without reporting its usage.
 
         Args:
-            tokens: An estimate of what was billed.
-            limit: Most completion tokens that can have been billed, or None.
-            money: What the estimate would cost.
+            tokens: Its estimated usage.
+            limit: Maximum completion tokens that can have been billed, or None.
+            money: The estimate's cost.
         """
         self.unreported_calls += 1
         self.unreported_prompt_tokens += tokens.prompt
@@ -172,7 +172,7 @@ class UsageTotals:
             self.unreported_completion_cost += money.completion
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values; money as decimal strings, None if it leaves calls out."""
+        """Return plain values. Money is in decimal strings, None if it leaves calls out."""
         some = bool(self.unreported_calls)
         estimable = some and not self.unreported_unpriced_calls
         cacheable = self.complete and not self.uncacheable_calls
@@ -235,16 +235,16 @@ def amount(money: Decimal) -> str:
 
 @dataclass(kw_only=True)
 class Estimate:
-    """Sums for what teacher-only would have cost, over the guided calls that allow it.
+    """Sums of what teacher-only would have cost, over the guided calls that allow it.
 
     Attributes:
         calls: Guided calls in the estimate.
-        not_estimated_calls: Guided calls that gave nothing to estimate from.
+        not_estimated_calls: Guided calls that allow no estimate.
         methods: How many calls were estimated by which method.
-        counts: Tokens and money of the imagined teacher-only calls, on the whole conversation.
+        counts: Tokens and money of the hypothetical teacher-only calls, on the whole conversation.
         guided: The same calls as they really were, both models.
         own_prompt_calls: How many of them showed the teacher a prompt of its own.
-        own_prompt: As ``counts``, with the teacher shown what it was really shown.
+        own_prompt: As ``counts``, with the prompt that the teacher really got.
         naive: As ``counts``, at the list price: nothing cached, no batch.
     """
 
@@ -271,13 +271,13 @@ class CallRecord:
 
     Attributes:
         role: ``teacher`` or ``student``.
-        model: The model's name as it was asked for.
+        model: The model's name in the request.
         call_id: The chain call it belongs to.
         mode: The chain's mode in that call.
         usage: Usage metadata, or None if none was reported.
         seconds: Time between start and end.
         first_token_seconds: Time to the first streamed token, or None.
-        error: What it failed with, or None.
+        error: The error of a failed call, or None.
         retry: Whether it repeats a failed attempt.
         counts: Its own tokens and money.
     """
@@ -295,7 +295,7 @@ class CallRecord:
 
 
 class BusyClock:
-    """Shares a machine's time among the runs on it: while n run, each is charged 1/n."""
+    """Shares a machine's time among the runs on it. While n run, each is charged 1/n."""
 
     def __init__(self) -> None:
         """Start with nothing running."""
@@ -310,7 +310,7 @@ class BusyClock:
             now: Seconds of a monotonic clock.
 
         Returns:
-            A mark to give to `end`.
+            A mark for `end`.
         """
         self._advance(now)
         self._running += 1
@@ -321,10 +321,10 @@ class BusyClock:
 
         Args:
             now: Seconds of the same clock.
-            mark: What `start` returned.
+            mark: The result of `start`.
 
         Returns:
-            Busy seconds the run is charged; over all runs they sum to the time in which any ran.
+            The run's busy seconds. Over all runs they sum to the time in which any ran.
         """
         self._advance(now)
         self._running -= 1

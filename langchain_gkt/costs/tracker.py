@@ -25,11 +25,11 @@ class CostTracker(RunListener, CallObserver):
     """Counts what the teacher and the student of guided calls use, and what it costs.
 
     Give it as ``config={"callbacks": [tracker]}``, to the chain's constructor, or use
-    `track_costs`. It may listen to several chains and threads at once, and ``report()`` may be
-    called while they run.
+    `track_costs`. It may listen to several chains and threads at once, and you may call
+    ``report()`` while they run.
 
     No callback reports the attempts that a provider's client repeats inside one call, so they are
-    not counted. Set its ``max_retries`` to 0 and use ``with_retry``, whose attempts are seen. A
+    not counted. Set its ``max_retries`` to 0 and use ``with_retry``, whose attempts are reported. A
     cancelled call ends without an event. It is counted, as unreported, when its asyncio task ends.
     """
 
@@ -47,9 +47,9 @@ class CostTracker(RunListener, CallObserver):
         """Start at zero.
 
         Args:
-            teacher_price: What the teacher costs, or a model that genai-prices knows, such as
-                ``openai:gpt-4o-mini``, or a mapping from model names to either. None to look up
-                the model that was called.
+            teacher_price: The teacher's price, or a model that genai-prices knows, such as
+                ``openai:gpt-4o-mini``, or a mapping from model names to either. None to look up the
+                model that was called.
             student_price: The same for the student, or `MachineTime`. None for free.
             budget: Limits that are checked before the teacher is asked.
             teacher_tokenizer: Number of the teacher's tokens in a text, for the teacher-only
@@ -58,12 +58,12 @@ class CostTracker(RunListener, CallObserver):
             keep_calls: Keep a record of each call in `calls`. Memory then grows with them.
             tier: The service tier of the teacher's calls whose response names none, such as
                 ``batch`` if they run as a batch at half price. None for the standard one.
-            scenario: How the teacher's calls are billed. It takes the place of ``teacher_price``
-                and ``tier``. None for as their responses say.
+            scenario: How the teacher's calls are billed. Replaces ``teacher_price`` and ``tier``.
+                None to keep the billing in their responses.
 
         Raises:
             TypeError: If a price is neither a `Price` nor a model reference.
-            ValueError: If a scenario's price or tier is given a second time.
+            ValueError: If a scenario's price or tier is set a second time.
         """
         check_price(teacher_price, "teacher_price")
         check_price(student_price, "student_price", machine_time=True)
@@ -90,16 +90,16 @@ class CostTracker(RunListener, CallObserver):
 
         Args:
             budget: Its limits.
-            spent: What of them was spent before: ``budget`` of an earlier report, or its keys
-                ``spent_usd`` and ``spent_tokens``. Empty for nothing.
+            spent: The part spent before: ``budget`` of an earlier report, or its keys ``spent_usd``
+                and ``spent_tokens``. Empty for nothing.
 
         Returns:
-            The tracker. It knows how many tokens the models make of a text, as this one does.
+            The tracker. It knows the models' token rates, as this one does.
         """
         sums = self._aggregator
         prices, scenario = sums.prices, sums.prices.scenario
         tracker = CostTracker(
-            # What a scenario says, it says again.
+            # The scenario sets these again.
             teacher_price=None if scenario and scenario.price is not None else prices.teacher,
             student_price=prices.student,
             budget=budget,
@@ -122,13 +122,13 @@ class CostTracker(RunListener, CallObserver):
         limit: int | None,
         root: UUID | None = None,
     ) -> None:
-        """Reserve the most that the teacher's next call can cost. The chain asks before each.
+        """Reserve the highest cost of the teacher's next call. The chain asks before each.
 
-        A reservation that was not used is dropped at the end of ``root``. See `CallObserver`.
+        An unused reservation is dropped at the end of ``root``. See `CallObserver`.
 
         Raises:
-            BudgetExceeded: If the call could pass the budget, or the budget is in money and a
-                model unpriced. The call has cost nothing.
+            BudgetExceeded: If the call could pass the budget, or the budget is in money and a model
+                unpriced. The call has cost nothing.
         """
         if self._aggregator.ledger is None:
             return
@@ -139,7 +139,7 @@ class CostTracker(RunListener, CallObserver):
                 self._call_of({"gkt_call_id": call_id, "gkt_compared": compared}, root)
 
     def add_breaker(self, models: Sequence[Any], breaker: BreakerState) -> None:
-        """Take a teacher's circuit breaker into the report; see `CallObserver`."""
+        """Add a teacher's circuit breaker to the report. See `CallObserver`."""
         main = models[0]
         name = getattr(main, "model_name", None) or getattr(main, "model", None)
         with self._lock:
@@ -148,7 +148,7 @@ class CostTracker(RunListener, CallObserver):
     def end_run(
         self, run_id: UUID, response: Any, error: BaseException | None = None
     ) -> Mapping[str, float] | None:
-        """Count a run, unless LangChain has reported its end, and say what it cost.
+        """Count a run, unless LangChain has reported its end, and return its cost.
 
         Costs of the latest thousand runs are known. See `CallObserver`.
         """
@@ -157,7 +157,7 @@ class CostTracker(RunListener, CallObserver):
             return self._aggregator.last_costs.get(run_id)
 
     def report(self) -> CostReport:
-        """Return what was counted so far; calls may still be running."""
+        """Return the counts so far. Calls may still be running."""
         with self._lock:
             sums = self._aggregator
             return CostReport(

@@ -1,8 +1,8 @@
-"""Reads what providers report: tokens out of usage metadata, and which errors were billed."""
+"""Reads providers' reports: tokens from usage metadata, and which errors were billed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,24 +31,24 @@ _PROMPT_DETAILS = _in_any_tier(
 )
 _ANSWER_DETAILS = _in_any_tier("audio", "reasoning", "text")
 CHARS_PER_TOKEN = 4.0
-"""Used until a model's own texts have been measured; as langchain-core counts."""
+"""Used until a model's own texts have been measured. Counts as langchain-core does."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens:
-    """One call's tokens, read out of usage metadata.
+    """One call's tokens, read from usage metadata.
 
     Attributes:
         prompt: Prompt tokens, cached ones included.
         cached: Prompt tokens read from the provider's cache.
         cache_written: Prompt tokens written to it.
-        cache_written_1h: Those of them that are to stay there for an hour.
-        prompt_audio: Prompt tokens of sound.
+        cache_written_1h: Those of them that stay there for an hour.
+        prompt_audio: Prompt tokens of audio.
         completion: Completion tokens, reasoning included.
         reasoning: Completion tokens spent on hidden reasoning.
-        completion_audio: Completion tokens of sound.
+        completion_audio: Completion tokens of audio.
         tier: The service tier the tokens are marked with, such as ``flex``.
-        unknown: Names of details that are not known here: their tokens count as plain ones.
+        unknown: Names of details that are unknown here. Their tokens count as plain ones.
     """
 
     prompt: int
@@ -66,13 +66,13 @@ class Tokens:
 def read_tokens(usage: UsageMetadata | Mapping[str, Any], tier: str | None = None) -> Tokens:
     """Read usage metadata.
 
-    langchain-openai writes the details of another service tier under names of their own, such
-    as ``flex_cache_read`` and ``priority_reasoning``. langchain-anthropic names what is written to
-    the cache by its lifetime, and may or may not repeat it under ``cache_creation``.
+    langchain-openai writes the details of another service tier under names of their own, such as
+    ``flex_cache_read`` and ``priority_reasoning``. langchain-anthropic names tokens written to the
+    cache by their lifetime, and may or may not repeat them under ``cache_creation``.
 
     Args:
         usage: Usage metadata.
-        tier: The service tier the response names, if it does.
+        tier: The service tier in the response, if any.
 
     Returns:
         The tokens. Details never exceed the sums they are part of.
@@ -122,14 +122,14 @@ def _unknown(details: Mapping[str, Any], known: Set[str]) -> Iterator[str]:
 
 
 def usage_of(response: LLMResult, message: AIMessage | None) -> UsageMetadata | None:
-    """Return a result's usage, or None if it reports none that can be read.
+    """Return a result's usage, or None if it has no readable usage.
 
     Args:
-        response: What the run ended with.
+        response: The run's result.
         message: Its reply.
 
     Returns:
-        Usage metadata, completed by the provider's own report. None, too, if it cannot be true.
+        Usage metadata, completed by the provider's own report. None, too, if it is impossible.
     """
     usage: Any = message.usage_metadata if message else None
     if usage and from_cache(usage):
@@ -141,10 +141,10 @@ def usage_of(response: LLMResult, message: AIMessage | None) -> UsageMetadata | 
 
 
 def message_of(response: object) -> AIMessage | None:
-    """Return the reply in a result; a partial one comes first after an early end.
+    """Return the reply in a result. After an early end the partial one comes first.
 
     Args:
-        response: What the run ended with.
+        response: The run's result.
 
     Returns:
         The reply, or None.
@@ -159,28 +159,21 @@ def message_of(response: object) -> AIMessage | None:
 
 
 def text_length(messages: list[BaseMessage]) -> int:
-    """Count the characters of a prompt, tool calls included.
-
-    Args:
-        messages: The prompt.
-
-    Returns:
-        Characters.
-    """
+    """Count the characters of a prompt, tool calls included."""
     calls = [str(getattr(message, "tool_calls", None) or "") for message in messages]
     return sum(len(str(m.text)) for m in messages) + sum(map(len, calls))
 
 
 @dataclass(kw_only=True)
 class TokenRate:
-    """How many tokens one model makes of a text, learned from the calls that report usage.
+    """A model's tokens per character, learned from the calls that report usage.
 
     Attributes:
         prompt_chars: Characters of prompts.
-        prompt_tokens: Tokens they were billed as, what the provider adds included.
+        prompt_tokens: Their billed tokens, including what the provider adds.
         text_chars: Characters of answers.
-        text_tokens: Visible tokens they were billed as.
-        max_prompt_rate: Most tokens a character of any prompt came to. 0 before the first.
+        text_tokens: Their billed visible tokens.
+        max_prompt_rate: Highest tokens per character of any prompt. 0 before the first.
     """
 
     prompt_chars: int = 0
@@ -190,10 +183,10 @@ class TokenRate:
     max_prompt_rate: float = 0.0
 
     def learn(self, tokens: Tokens, *, prompt_chars: int, text_chars: int) -> None:
-        """Take in one call.
+        """Learn from one call.
 
         Args:
-            tokens: What it was billed.
+            tokens: Its billed tokens.
             prompt_chars: Characters of its prompt.
             text_chars: Characters of its answer.
         """
@@ -206,13 +199,13 @@ class TokenRate:
             self.text_tokens += tokens.completion - tokens.reasoning
 
     def prompt(self, chars: int) -> int:
-        """Estimate the tokens of a prompt of so many characters."""
+        """Estimate the tokens of a prompt from its characters."""
         if self.prompt_chars and self.prompt_tokens:
             return round(chars * self.prompt_tokens / self.prompt_chars)
         return round(chars / CHARS_PER_TOKEN)
 
     def completion(self, chars: int) -> int:
-        """Estimate the tokens of an answer of so many characters."""
+        """Estimate the tokens of an answer from its characters."""
         if self.text_chars and self.text_tokens:
             return round(chars * self.text_tokens / self.text_chars)
         return round(chars / CHARS_PER_TOKEN)

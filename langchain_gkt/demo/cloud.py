@@ -22,8 +22,8 @@ _START_TIMEOUT = 120.0
 class LocalCloud:
     """An OpenAI-compatible server for one local model, as a context manager.
 
-    The server ends with the ``with`` block, and with this process in any case. Tools are called if
-    the model's chat template has a place for them, and refused if not.
+    The server ends with the ``with`` block, and with this process in any case. It offers tool calls
+    if the model's chat template has a place for them, and refuses them otherwise.
 
     Examples:
         >>> with LocalCloud("path/to/model", name="demo-teacher") as cloud:  # doctest: +SKIP
@@ -38,12 +38,12 @@ class LocalCloud:
         latency_ms: float = 0.0,
         dtype: str = "float32",
     ) -> None:
-        """Remember what to serve.
+        """Store what to serve.
 
         Args:
             folder: Folder of a model with its tokenizer.
-            name: What requests call the model.
-            latency_ms: Milliseconds that each request waits first, as a network would make it.
+            name: The model's name in requests.
+            latency_ms: Milliseconds that each request waits first, as over a network.
             dtype: The weights' type, as for `HuggingFaceStudent`.
 
         Raises:
@@ -104,7 +104,7 @@ class LocalCloud:
             stderr=self._errors,
             text=True,
             env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-            start_new_session=True,  # so that Ctrl-C reaches this process alone
+            start_new_session=True,  # so that only this process gets Ctrl-C
         )
         atexit.register(self.stop)
         try:
@@ -158,5 +158,5 @@ class LocalCloud:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop the server, whatever happened."""
+        """Stop the server, in any case."""
         self.stop()

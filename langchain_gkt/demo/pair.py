@@ -17,10 +17,10 @@ STUDENT = Path(__file__).parent / "models" / "student"
 QUESTION = (
     "Ben has 29 shells. A parcel brings 15. He doubles them. How many shells does Ben have now?"
 )
-"""The student gets it wrong alone ("A parcel brings" is new to it), and right with guidance."""
+"""The student alone gets it wrong ("A parcel brings" is new to it), and with guidance right."""
 TOYS = "The embedded models are toy models, word problems only."
 PRICE = "openai:gpt-4o-mini"
-"""Entry of the price list at which the toy teacher is billed, as if it were that model."""
+"""The price list's entry for the toy teacher, which is billed as if it were that model."""
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def demo_teacher() -> Iterator[ChatOpenAI]:
     from langchain_openai import ChatOpenAI
     from pydantic import SecretStr
 
-    # Keep no connection open: the server ends before the client does.
+    # Keep no connection open, because the server ends before the client does.
     no_keepalive = httpx.Limits(max_keepalive_connections=0)
     with LocalCloud(TEACHER) as cloud:
         yield ChatOpenAI(

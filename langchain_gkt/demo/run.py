@@ -24,7 +24,7 @@ def run_demo(*, rows: int, guidance_tokens: int, seed: int, out: Path) -> Compar
 
     Args:
         rows: How many problems to answer in each mode.
-        guidance_tokens: Most tokens the teacher writes in guided mode.
+        guidance_tokens: Maximum tokens of the teacher in guided mode.
         seed: Seed of the problems.
         out: Folder to save the chart in.
 
@@ -55,7 +55,7 @@ def run_demo(*, rows: int, guidance_tokens: int, seed: int, out: Path) -> Compar
 def show_demo(
     chain: GuidedKnowledgeTransferChain, task: Task, *, out: Path, **settings: Any
 ) -> Comparison:
-    """Answer a task's questions in the three modes, and print what comes out.
+    """Answer a task's questions in the three modes, and print the results.
 
     Args:
         chain: The guided pair.
@@ -84,7 +84,7 @@ def show_demo(
 
 
 def _example(task: Task, comparison: Comparison) -> Text:
-    """Show a problem that the student solves with guidance alone, and mark the guidance."""
+    """Show a problem that the student solves only with guidance, and mark the guidance."""
     by_mode = {
         mode: {a.row: a for a in comparison.answers if a.mode == mode}
         for mode in ("student", "guided")

@@ -2,10 +2,10 @@
 
     python -m langchain_gkt.demo.server FOLDER --name NAME
 
-It prints one line with its address. It ends when its standard input ends, so that it never
-outlives the process that started it. A request without a temperature is decoded greedily, so
-that the demo gives the same answers each time. ``completion_tokens`` counts every token sampled,
-the end-of-turn token included.
+It prints one line with its address. It ends when its standard input ends, so that it never outlives
+the process that started it. A request without a temperature is decoded greedily, so that the demo
+gives the same answers each time. ``completion_tokens`` counts every sampled token, including the
+end-of-turn token.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class ChatCompletionService:
 
         Args:
             model: The model.
-            name: What requests call it.
-            latency: Seconds that each request waits first, as a network would make it.
+            name: The model's name in requests.
+            latency: Seconds that each request waits first, as over a network.
         """
         self.model, self.name, self.latency = model, name, latency
         self.active_requests = 0
@@ -57,7 +57,7 @@ class ChatCompletionService:
             body: The request.
 
         Returns:
-            What generates the answer.
+            The generation of the answer.
 
         Raises:
             ValueError: If the request cannot be answered. The message says why.
@@ -81,7 +81,7 @@ class ChatCompletionService:
         return self.model._generation(body.conversation, body.stop, arguments)
 
     async def stream(self, generation: Generation) -> AsyncIterator[AIMessageChunk]:
-        """Generate chunk by chunk; closing the iterator stops the generation in one step."""
+        """Generate chunk by chunk. Closing the iterator stops the generation in one step."""
         self.active_requests += 1
         try:
             await asyncio.sleep(self.latency)
@@ -94,7 +94,7 @@ class ChatCompletionService:
             self.active_requests -= 1
 
     async def generate(self, generation: Generation, connection: Request) -> AIMessage | None:
-        """Generate the whole answer; return nothing if the client disconnects before its end."""
+        """Generate the whole answer. Return None if the client disconnects before its end."""
 
         async def work() -> Any:
             await asyncio.sleep(self.latency)
@@ -128,7 +128,7 @@ class ChatCompletionService:
 
 
 def _billed(answer: Any) -> Any:
-    """Leave cached tokens out: they have a discount, and a bill must not depend on the past."""
+    """Leave out cached tokens. They have a discount, and a bill must not depend on the past."""
     usage = answer.usage_metadata and {**answer.usage_metadata, "input_token_details": {}}
     return answer.model_copy(update={"usage_metadata": usage})
 
@@ -137,7 +137,7 @@ def build_app(service: ChatCompletionService) -> FastAPI:
     """Build the web application.
 
     Args:
-        service: What answers the requests.
+        service: Answers the requests.
 
     Returns:
         An ASGI application.
@@ -181,7 +181,7 @@ def build_app(service: ChatCompletionService) -> FastAPI:
 
 def _exit_with_parent() -> None:
     sys.stdin.read()
-    os._exit(0)  # whatever still runs: nobody will read it
+    os._exit(0)  # whatever still runs, nobody will read it
 
 
 def main() -> None:

@@ -39,11 +39,11 @@ __all__ = [
 
 
 def load_run(folder: str) -> Comparison | Sweep | PolicySweep:
-    """Read the folder of a run, what ``out=`` named; no model is called.
+    """Read the folder of a run, named with ``out=``. No model is called.
 
     Returns:
-        What `compare`, `sweep` or `sweep_policies` returned; of an interrupted run, what it has
-        so far.
+        The result of `compare`, `sweep` or `sweep_policies`. For an interrupted run, the result so
+        far.
 
     Raises:
         FileNotFoundError: If it is not the folder of a run.

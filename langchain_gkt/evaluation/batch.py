@@ -1,4 +1,4 @@
-"""A sweep's teacher-only pass by the batch endpoint, at the batch's price."""
+"""A sweep's teacher-only pass through the batch endpoint, at the batch price."""
 
 from __future__ import annotations
 
@@ -13,21 +13,18 @@ from langchain_gkt.teachers.wrappers import models_of
 
 
 def write_batch(chain: GuidedKnowledgeTransferChain, task: Task, path: str | Path) -> list[Path]:
-    """Write what `sweep` asks the teacher, a whole answer for each question, to a batch file.
+    """Write the teacher requests of a `sweep`, a whole answer per question, to a batch file.
 
-    The results are read by ``RecordedTeacher.from_file(results, requests=path)``. Give that one to
-    the chain and ``tier="batch"`` to `sweep`.
+    Read the results with ``RecordedTeacher.from_file(results, requests=path)``. Give that teacher
+    to the chain and ``tier="batch"`` to `sweep`.
 
     Args:
         chain: The guided pair. If it has no ``max_tokens`` or ``stop``, the task's are used.
         task: The questions.
-        path: The file, of JSON lines. Further ones are written beside it if one is too small.
-
-    Returns:
-        The files.
+        path: The file, of JSON lines. Further files are written beside it if one is too small.
 
     Raises:
-        ValueError: If the file is there already.
+        ValueError: If the file already exists.
         NotSupportedError: If the teacher does not speak OpenAI's chat completions.
     """
     stop = chain.stop if chain.stop is not None else list(task.stop) or None

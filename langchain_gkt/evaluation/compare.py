@@ -20,7 +20,7 @@ from langchain_gkt.evaluation.tasks.task import Task
 from langchain_gkt.metadata import Mode
 
 MODES: tuple[Mode, ...] = ("teacher", "student", "guided")
-"""What is compared if nothing else is asked for; it may be any mode of the chain."""
+"""The modes to compare by default. Any mode of the chain is allowed."""
 
 
 async def acompare(
@@ -38,8 +38,8 @@ async def acompare(
 ) -> Comparison:
     """Answer the same questions in each mode and compare accuracy, cost and speed.
 
-    Every finished row is written down at once. If a run was interrupted, even by ``kill -9``,
-    the same call continues it: what is in ``out`` is neither asked nor paid for again.
+    Every finished row is written to disk at once. If a run was interrupted, even by ``kill -9``,
+    the same call continues it. Answers in ``out`` are neither requested nor paid for again.
 
     Args:
         chain: The guided pair. If it has no ``max_tokens`` or ``stop``, the task's are used.
@@ -47,10 +47,11 @@ async def acompare(
         modes: Which modes of the chain to ask, one after the other.
         teacher_price: As for `CostTracker`.
         student_price: As for `CostTracker`.
-        tier: As for `CostTracker`, such as ``batch`` for calls that are billed so.
-        scenario: As for `CostTracker`. What all prompts begin with is measured.
+        tier: As for `CostTracker`, such as ``batch`` for calls at that price.
+        scenario: As for `CostTracker`. The common beginning of all prompts is measured.
         out: The run's folder. None to keep nothing.
-        concurrency: Most questions at the same time. Times are measured under that load.
+        concurrency: Maximum number of questions at the same time. Times are measured under that
+            load.
         progress: Whether to show a progress bar. None to show it in a terminal only.
 
     Returns:

@@ -1,4 +1,4 @@
-"""measure_costs(): what guidance saves, by really asking the teacher alone as well."""
+"""measure_costs(): what guidance saves, measured by really asking the teacher alone as well."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def measure_costs(
     """Ask a sample of questions in each mode and compare the bills.
 
     It spends real money. The modes of a question follow each other in a seeded random order,
-    because a provider's prompt cache makes the later ones cheaper. Answers are not judged. See
-    `langchain_gkt.evaluation.compare` for accuracy and cost together.
+    because a provider's prompt cache makes the later ones cheaper. Answers are not judged. For
+    accuracy and cost together see `langchain_gkt.evaluation.compare`.
 
     Args:
         chain: The chain, or a runnable that takes its ``mode``.
@@ -44,11 +44,11 @@ def measure_costs(
         teacher_price: As for `CostTracker`.
         student_price: As for `CostTracker`.
         teacher_tokenizer: As for `CostTracker`.
-        sample: How many to draw. All if there are fewer.
+        sample: Number of questions to draw. All if there are fewer.
         seed: Seed of the draw, of the order of modes and of the bootstrap.
         student: Whether to ask the student alone too.
         confidence: Level of the intervals.
-        config: Callbacks (a list) and metadata to give to each call.
+        config: Callbacks (a list) and metadata for each call.
 
     Returns:
         The bills, with the ratio of guided to teacher-only and its bootstrap interval.

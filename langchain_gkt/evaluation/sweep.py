@@ -32,11 +32,11 @@ _DEFAULT_LENGTHS = 12
 
 @dataclass(frozen=True)
 class ReusedRun:
-    """A sweep whose answers another one takes over.
+    """A sweep whose answers another sweep reuses.
 
     Attributes:
-        folder: What it wrote down.
-        modes: Of which modes: ``student``, and ``teacher`` if it was shown the same prompt.
+        folder: Its folder.
+        modes: The modes to reuse: ``student``, and ``teacher`` if it got the same prompt.
     """
 
     folder: RunStore
@@ -45,7 +45,7 @@ class ReusedRun:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepSettings:
-    """Arguments of `asweep` that several sweeps may share; see there."""
+    """Arguments of `asweep` that several sweeps may share. See there."""
 
     lengths: Sequence[int] | int | None = None
     teacher_price: Prices = None
@@ -82,13 +82,13 @@ async def asweep(
     """Answer the same questions with guidance of many lengths, from one answer of the teacher.
 
     The teacher answers each question once, to the end. Every shorter guidance is cut from that
-    answer at the boundaries of the teacher's own tokens, so a sweep costs one teacher-only run,
-    and the student's time. The tokens are those that the provider reports (``logprobs``), else
-    those of the teacher's tokenizer, else approximate. The result says which. A cut guidance is
-    what the teacher would write if asked again only if it repeats itself: at temperature 0.
+    answer at the boundaries of the teacher's own tokens. So a sweep costs one teacher-only run, and
+    the student's time. The tokens are those that the provider reports (``logprobs``), else those of
+    the teacher's tokenizer, else approximate. The result says which. A second request would give
+    the cut guidance only if the teacher repeats itself, at temperature 0.
 
-    The teacher is shown the chain's ``teacher_prompt``, also where it answers alone. If that
-    prompt speaks of a number of tokens, it is the chain's ``guidance_tokens`` for all lengths.
+    The teacher gets the chain's ``teacher_prompt``, also where it answers alone. If that prompt
+    names a number of tokens, it is the chain's ``guidance_tokens`` for all lengths.
 
     If a sweep was interrupted, even by ``kill -9``, the same call continues it.
 
@@ -96,25 +96,25 @@ async def asweep(
         chain: The guided pair. Its ``guidance`` policy says where guidance is cut.
             If it has no ``max_tokens`` or ``stop``, the task's are used.
         task: The questions. See `load_task` and `Task`.
-        lengths: Guidance lengths in the teacher's tokens. A number for every length from 0 up
-            to it. None for a dozen up to the chain's ``guidance_tokens``. 0 is always among them.
+        lengths: Guidance lengths in the teacher's tokens. A number for every length from 0 up to
+            it. None for a dozen up to the chain's ``guidance_tokens``. 0 is always included.
         teacher_price: As for `CostTracker`.
         student_price: As for `CostTracker`.
-        tier: As for `CostTracker`, such as ``batch`` for calls that are billed so.
-        scenario: As for `CostTracker`. What all prompts begin with is measured.
+        tier: As for `CostTracker`, such as ``batch`` for calls at that price.
+        scenario: As for `CostTracker`. The common beginning of all prompts is measured.
         teacher_tokenizer: The teacher's Hugging Face tokenizer, or a function from a text to its
             tokens' texts. None if the teacher reports its tokens or is a local model.
-        check_lengths: Lengths at which the teacher is really asked again, to check that it
-            writes the guidance that was cut. This costs money.
-        check_rows: How many questions that is done for.
+        check_lengths: Lengths at which to really ask the teacher again, to check that it writes the
+            cut guidance. This costs money.
+        check_rows: For how many questions to check.
         out: The run's folder. None to keep nothing.
-        concurrency: Most questions at the same time.
+        concurrency: Maximum number of questions at the same time.
         progress: Whether to show a progress bar. None to show it in a terminal only.
-        teacher_from: The folder of another sweep whose teacher was asked the same questions in
-            the same way, such as one with another student. Its answers are reused. Only rows that
-            it lacks are paid for.
-        gates: Gates whose signals are measured of each question, besides the student's first
-            tokens. ``Sweep.choose(gate=...)`` then finds the threshold of one.
+        teacher_from: The folder of another sweep whose teacher got the same questions in the same
+            way, such as one with another student. Its answers are reused. You pay only for rows
+            that it lacks.
+        gates: Gates whose signals to measure for each question, besides the student's first tokens.
+            ``Sweep.choose(gate=...)`` then finds the threshold of one.
 
     Returns:
         The sweep. Its `Sweep.choose` names the cheapest length that is good enough.
@@ -147,7 +147,7 @@ async def sweep_from(
     out: str | Path | None,
     settings: SweepSettings,
 ) -> Sweep:
-    """Do what `asweep` does, and take over answers that other sweeps have already.
+    """Do what `asweep` does, and reuse answers that other sweeps already have.
 
     Args:
         reused: Sweeps of the same questions and models.
@@ -183,7 +183,7 @@ async def sweep_from(
     )
     require_recorded(chain, runner.prompts, check_lengths=settings.check_lengths)
     made_with = runner.settings
-    made_with["chain"].pop("guidance_tokens")  # that is what a sweep varies
+    made_with["chain"].pop("guidance_tokens")  # a sweep varies it
     if settings.teacher_from is not None:
         known_pass = TeacherPasses(settings.teacher_from).find(made_with, runner.keys)
         if known_pass is not None:
@@ -202,7 +202,7 @@ async def sweep_from(
                 if mode == "student":
                     for gate in gates:
                         runner.reuse(run.folder, mode=gate.shown_as or mode)
-        # Rows that are new to the run get the lengths that the others have.
+        # New rows of the run get the lengths that the others have.
         known = {key.length for key in runner.answers if key.length}
         jobs = SweepJobs(runner, sorted(known.union(chosen)), splitter, gates)
         await runner.run("teacher", await jobs.teacher_jobs(), bar)
@@ -216,14 +216,14 @@ async def sweep_from(
 def _to_sweep(
     chain: GuidedKnowledgeTransferChain, lengths: Sequence[int]
 ) -> GuidedKnowledgeTransferChain:
-    """Have a chain always ask, and its teacher prompt speak of one number of tokens.
+    """Make a chain always ask, and its teacher prompt name one number of tokens.
 
-    One reply stands for all lengths, so the number cannot be that of each.
+    One reply serves all lengths, so the prompt cannot name each of them.
     """
     prompt, update = chain.teacher_prompt, dict[str, Any]()
     if chain.guidance is not None:
         prompt = chain.guidance.teacher_prompt or prompt
-        # Whether to ask is what the sweep finds out.
+        # The sweep finds out whether to ask.
         asking: dict[str, Any] = {"ask": "always", "predictor": None, "gate": None, "ladder": None}
         update["guidance"] = replace(chain.guidance, **asking, teacher_prompt=None)
     update["teacher_prompt"] = for_tokens(prompt, chain.guidance_tokens or max(1, *lengths))
@@ -246,7 +246,7 @@ def _splitter(tokenizer: Any, teacher: Any) -> TokenSplitter | None:
     if tokenizer is None:
         from langchain_gkt.students.huggingface import HuggingFaceStudent  # imports torch
 
-        # A local teacher brings its own.
+        # A local teacher has its own.
         first, *others = models_of(resolve(teacher, None))
         if isinstance(first, HuggingFaceStudent) and not others:
             tokenizer = first._loader.load().prompts.tokenizer

@@ -22,7 +22,7 @@ from langchain_gkt.guidance import GuidancePolicy, as_policy
 from langchain_gkt.prompts.base import for_tokens
 
 PolicyLike: TypeAlias = GuidancePolicy | Mapping[str, Any] | str | Path | None
-"""A policy, its fields, a file of one, or None for `GuidancePolicy` as it is."""
+"""A policy, its fields, a file of one, or None for the default `GuidancePolicy`."""
 
 _NAME = re.compile(r"\w[\w .+-]*")
 
@@ -37,24 +37,24 @@ async def asweep_policies(
 ) -> PolicySweep:
     """Sweep over guidance lengths once for each of several policies, and compare them.
 
-    Policies differ in what the teacher is shown (``teacher_prompt``), where guidance is cut
-    (``cut``) or dropped (``min_tokens``). The teacher answers each question once for each
-    different teacher prompt, the student alone once in all. With ``out``, each policy has a folder
-    of its own inside, an ordinary sweep. A later call may name more policies.
+    Policies differ in the teacher's prompt (``teacher_prompt``), and in where guidance is cut
+    (``cut``) or dropped (``min_tokens``). The teacher answers each question once per teacher
+    prompt, the student alone once in all. With ``out``, each policy has a folder of its own inside,
+    an ordinary sweep. A later call may name more policies.
 
     Args:
-        chain: The guided pair. Its own policy and teacher prompt are left out: None shows the
-            teacher the whole conversation.
+        chain: The guided pair. Its own policy and teacher prompt are ignored. None as a prompt
+            shows the teacher the whole conversation.
         task: As for `sweep`.
         policies: Policies by name. When to ask (``ask``) plays no part.
         out: The folder. None to keep nothing.
         **settings: The other arguments of `sweep`.
 
     Returns:
-        The sweeps by name; `PolicySweep.choose` names the cheapest policy that is good enough.
+        The sweeps by name. `PolicySweep.choose` names the cheapest policy that is good enough.
 
     Raises:
-        TypeError: If an argument is unknown, or a policy is none.
+        TypeError: If an argument is unknown, or a policy is invalid.
         ValueError: If an argument makes no sense, or ``out`` holds a run of other settings.
         RuntimeError: If every question fails, or another process writes to ``out``.
     """
@@ -77,7 +77,7 @@ async def asweep_policies(
         tier=shared.tier,
         scenario=shared.scenario,
     )
-    del made_with["chain"]  # each policy's folder says what it was made with
+    del made_with["chain"]  # each policy's folder has its own
     sweeps: dict[str, Sweep] = {}
     with folder.writing(
         "policies", made_with, dict(zip(keys, asked, strict=True)), {"policies": list(chains)}
@@ -102,7 +102,7 @@ def _shared(
 def _with(
     chain: GuidedKnowledgeTransferChain, name: Any, policy_like: PolicyLike
 ) -> GuidedKnowledgeTransferChain:
-    """Return the chain with one policy, its teacher prompt's number of tokens filled in."""
+    """Return the chain with one policy. Fill in its teacher prompt's number of tokens."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError(
             f"policies: {name!r} cannot name a folder; use letters, digits, spaces and . + - _"

@@ -1,4 +1,4 @@
-"""Says in one sentence, with the name of the field, what pydantic refuses."""
+"""Turns pydantic's refusals into one sentence with the name of the field."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TYPES = {
 
 
 def wrong_type(message: str) -> PydanticCustomError:
-    """Return an error for a validator to raise: a plain TypeError would lose the field's name."""
+    """Return an error for a validator. A plain TypeError would lose the field's name."""
     return PydanticCustomError(_WRONG_TYPE, "{text}", {"text": message})
 
 
@@ -85,7 +85,7 @@ def plain_error(
 
 
 def _path(owner: str, place: tuple[int | str, ...]) -> str:
-    """Write down where a value is, as Python would: ``Task.rows[3]``."""
+    """Write the place of a value as Python would: ``Task.rows[3]``."""
     if not place:
         return owner
     if place[-1] == "[key]":

@@ -1,4 +1,4 @@
-"""When the teacher is asked, and for how much: one file for each gate."""
+"""When to ask the teacher, and for how much. One file for each gate."""
 
 from langchain_gkt.gates.agreement import AgreementGate
 from langchain_gkt.gates.base import Gate, Signals, ThresholdGate, gate_from

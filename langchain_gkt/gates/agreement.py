@@ -1,4 +1,4 @@
-"""Agreement: the student answers several times, and how many answers say the same decides."""
+"""Agreement: the student answers several times, and the gate decides by how many agree."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def _check_temperature(value: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class AgreementGate(ThresholdGate):
-    """Asks the teacher if too few of the student's own answers say the same.
+    """Asks the teacher if too few of the student's own answers agree.
 
-    If enough agree, the answer that most give is shown, and the student is not asked again.
+    If enough agree, the most common answer is shown, and the student is not asked again.
 
     Attributes:
         samples: How often the student answers. 2 or more.
-        at_least: How many answers must say the same. With fewer the teacher is asked.
-        answer_of: What makes two answers the same: ``number``, ``option``, ``json``, ``text``, or
-            a function from a text to what is compared. None for the chain's ``answer_of``.
+        at_least: How many answers must agree. With fewer the gate asks the teacher.
+        answer_of: When two answers are equal: by ``number``, ``option``, ``json``, ``text``, or a
+            function from a text to the value to compare. None for the chain's ``answer_of``.
         temperature: Sampling temperature of these answers, above 0.
 
     References:
@@ -75,11 +75,11 @@ class AgreementGate(ThresholdGate):
         return f"vote of {self.samples}"
 
     def reading(self, answer_of: AnswerOf) -> AgreementGate:
-        """Return a copy that reads answers as the chain does, unless it says itself how."""
+        """Return a copy that reads answers as the chain does, unless ``answer_of`` is set."""
         return self if self.answer_of is not None else replace(self, answer_of=answer_of)
 
     def measure(self, student: Student, messages: list[BaseMessage]) -> Signals:
-        """Return ``agreement``, the share of answers that say the same, and the answers."""
+        """Return ``agreement``, the share of answers that agree, and the answers."""
         answers = student.sample(messages, self.samples, temperature=self.temperature)
         return self._signals(messages, answers)
 
@@ -120,10 +120,10 @@ class AgreementGate(ThresholdGate):
 
 
 def tool_gate_from(value: Any) -> Any:
-    """Take what a policy's ``tools`` may be.
+    """Read a policy's ``tools``.
 
     Args:
-        value: ``teacher``, an `AgreementGate`, or what its `AgreementGate.to_dict` returned.
+        value: ``teacher``, an `AgreementGate`, or the result of `AgreementGate.to_dict`.
 
     Returns:
         ``teacher`` or the gate.

@@ -1,7 +1,7 @@
-"""What a gate is: it measures signals of a question, and decides from them.
+"""The interface of gates. A gate measures signals of a question, and decides from them.
 
-A gate of your own is one class in one file. It is registered under its ``kind`` when it is
-defined, which is how a policy's JSON file names it.
+A gate of your own is one class in one file. Its definition registers it under its ``kind``, which
+names it in a policy's JSON file.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _Threshold = TypeVar("_Threshold", bound="ThresholdGate")
 class Gate(KnownFields, ABC):
     """Decides for each question how much of the answer the teacher writes.
 
-    A gate is a frozen dataclass: its fields are what a policy's file holds of it.
+    A gate is a frozen dataclass. A policy's file holds its fields.
 
     Attributes:
         kind: Its name in a policy's file.
@@ -64,7 +64,7 @@ class Gate(KnownFields, ABC):
 
     @property
     def shown_as(self) -> str | None:
-        """What reports call the answer that it shows if it asks no teacher.
+        """Name in reports of the answer that it shows if it asks no teacher.
 
         None if the student then answers as it does without a gate.
         """
@@ -74,7 +74,7 @@ class Gate(KnownFields, ABC):
         """Register a gate that has a kind of its own.
 
         Raises:
-            ValueError: If another gate has the kind already.
+            ValueError: If another gate already has the kind.
         """
         super().__init_subclass__(**kwargs)
         if "kind" in cls.__dict__:
@@ -84,10 +84,7 @@ class Gate(KnownFields, ABC):
             _KINDS[cls.kind] = cls
 
     def require(self, student: Student) -> None:
-        """Refuse a student of which the signals cannot be measured; called before any question.
-
-        Args:
-            student: The student.
+        """Refuse a student whose signals cannot be measured. Called before any question.
 
         Raises:
             ValueError: If it does not report what the gate needs. The message names the fix.
@@ -106,22 +103,22 @@ class Gate(KnownFields, ABC):
         """
 
     async def ameasure(self, student: Student, messages: list[BaseMessage]) -> Mapping[str, float]:
-        """Do what `measure` does on the event loop; in a thread unless a gate awaits."""
+        """Do what `measure` does on the event loop, in a thread unless a gate awaits."""
         return await run_in_executor(None, self.measure, student, messages)
 
     @abstractmethod
     def decide(self, signals: Mapping[str, float]) -> Amount:
-        """Say how much the teacher writes.
+        """Decide how much the teacher writes.
 
         Args:
-            signals: What `measure` returned, or a sweep has stored.
+            signals: The result of `measure`, or stored signals of a sweep.
 
         Returns:
             The amount.
         """
 
     def reading(self, answer_of: AnswerOf) -> Gate:
-        """Return the gate as a chain uses it whose answers are compared in a certain way.
+        """Return the gate for a chain that compares answers in a certain way.
 
         Args:
             answer_of: The chain's ``answer_of``.
@@ -139,11 +136,11 @@ class Gate(KnownFields, ABC):
 
 
 class ThresholdGate(Gate):
-    """A gate that asks the teacher above a threshold of one score; `calibrate` moves it."""
+    """A gate that asks the teacher above a threshold of one score. `calibrate` moves it."""
 
     @abstractmethod
     def score(self, signals: Mapping[str, float]) -> float:
-        """Return how much the teacher is wanted: the higher, the more.
+        """Return how strongly the gate wants the teacher. Higher is stronger.
 
         Args:
             signals: The signals of a question.
@@ -159,7 +156,7 @@ class ThresholdGate(Gate):
 
 
 def gate_from(given: Gate | Mapping[str, Any] | None) -> Gate | None:
-    """Take a gate, or what its `Gate.to_dict` returned.
+    """Read a gate, or the result of its `Gate.to_dict`.
 
     Args:
         given: One of them, or None.

@@ -1,4 +1,4 @@
-"""Sets the threshold of any gate on questions of one's own."""
+"""Sets the threshold of any gate on your own questions."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def calibrate(
     *,
     share: float,
 ) -> _Calibrated:
-    """Have a gate ask the teacher for a share of the questions, based on examples of them.
+    """Make a gate ask the teacher for a share of the questions, based on examples.
 
-    The student looks at each question. No answer need be known and no teacher is asked.
+    The student processes each question. No right answer is needed and no teacher is asked.
 
     Args:
         gate: A gate with a threshold.
         student: The student, such as a chain's ``student``.
-        questions: What a chain will be asked, exemplars included.
+        questions: Questions as the chain will get them, exemplars included.
         share: From 0 to 1, such as 0.3 to ask the teacher in 30% of the questions.
 
     Returns:
@@ -59,7 +59,7 @@ def calibrate(
 
 
 def threshold_for(scores: Sequence[float], share: float) -> float:
-    """Return the score that a share of questions is above.
+    """Return the score that a share of questions exceeds.
 
     Args:
         scores: `ThresholdGate.score` of each question.
@@ -69,7 +69,7 @@ def threshold_for(scores: Sequence[float], share: float) -> float:
         The threshold.
 
     Raises:
-        ValueError: If the share makes no sense, or no threshold parts the questions.
+        ValueError: If the share makes no sense, or no threshold separates the questions.
     """
     share_number("share", share)
     if not scores:

@@ -26,9 +26,9 @@ class ConfidenceGate(ThresholdGate):
     ``GuidancePolicy(ask=0.6, probe_tokens=8)`` is its short form.
 
     Attributes:
-        below: From 0 to 1. The teacher is asked if the confidence is lower.
-        probe_tokens: How many of the student's own first tokens the confidence is measured on.
-            1 is known from prefilling the prompt alone. Each more costs one decoding step.
+        below: From 0 to 1. The gate asks the teacher if the confidence is lower.
+        probe_tokens: How many of the student's own first tokens the confidence uses. 1 is known
+            from prefilling the prompt alone. Each more costs one decoding step.
     """
 
     kind: ClassVar[str] = "confidence"
@@ -47,7 +47,7 @@ class ConfidenceGate(ThresholdGate):
             )
 
     def measure(self, student: Student, messages: list[BaseMessage]) -> dict[str, float]:
-        """Return ``confidence``, and the first tokens it is made of."""
+        """Return ``confidence``, and the first tokens behind it."""
         return _signals(student.first_tokens(messages, tokens=self.probe_tokens))
 
     async def ameasure(self, student: Student, messages: list[BaseMessage]) -> dict[str, float]:
@@ -59,7 +59,7 @@ class ConfidenceGate(ThresholdGate):
         return "some" if self.score(signals) > -self.below else "none"
 
     def score(self, signals: Mapping[str, float]) -> float:
-        """Return the confidence with its sign turned: a sure student needs no teacher."""
+        """Return the negative confidence, because a confident student needs no teacher."""
         return -confidence(
             [token.probability for token in first_tokens_in(signals, self.probe_tokens)]
         )
@@ -76,7 +76,7 @@ def confidence(probabilities: Sequence[float]) -> float:
         probabilities: The probabilities of its own first tokens.
 
     Returns:
-        Their geometric mean, between 0 and 1; 1 if there are none.
+        Their geometric mean, between 0 and 1. 1 if there are none.
     """
     if not probabilities or min(probabilities) <= 0:
         return 1.0 if not probabilities else 0.0

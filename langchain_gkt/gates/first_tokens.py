@@ -8,13 +8,13 @@ from langchain_gkt.students.protocol import FirstToken
 
 
 def first_token_signals(tokens: Sequence[FirstToken]) -> dict[str, float]:
-    """Name what is known of first tokens.
+    """Turn first tokens into named signals.
 
     Args:
         tokens: The tokens, the first one first.
 
     Returns:
-        ``probability_1`` and so on; ``entropy_1`` and so on where they are known.
+        ``probability_1`` and so on. ``entropy_1`` and so on where they are known.
     """
     signals = {f"probability_{n}": token.probability for n, token in enumerate(tokens, 1)}
     for number, token in enumerate(tokens, 1):
@@ -28,7 +28,7 @@ def first_tokens_in(signals: Mapping[str, float], most: int | None = None) -> li
 
     Args:
         signals: Signals of a question, others among them.
-        most: How many to return at most. None for all.
+        most: Maximum number to return. None for all.
     """
     tokens: list[FirstToken] = []
     while most is None or len(tokens) < most:

@@ -1,4 +1,4 @@
-"""Hopeless questions: where neither model is expected to be right, no teacher is paid."""
+"""Hopeless questions: if neither model is expected to be right, no teacher is paid."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from langchain_gkt.students.voting import AnswerOf
 
 @dataclass(frozen=True, kw_only=True)
 class HopelessGate(ThresholdGate):
-    """Decides as another gate does, but leaves questions to the student that are hopeless.
+    """Decides as another gate does, but leaves hopeless questions to the student.
 
     A question is hopeless if the teacher's whole answer is hardly more often right than the
     student's. On a ladder this saves the last step.
 
     Attributes:
         gate: The other gate, such as ``AgreementGate(samples=5)``.
-        predictor: What `Sweep.choose` has learned with ``predictor=True``.
+        predictor: The predictor of `Sweep.choose` with ``predictor=True``.
         least_gain: How much more often the teacher must be expected to be right, from 0 to 1.
     """
 
@@ -50,7 +50,7 @@ class HopelessGate(ThresholdGate):
 
     @property
     def shown_as(self) -> str | None:
-        """What the other gate shows."""
+        """The other gate's name in reports."""
         return self._inner.shown_as
 
     @property
@@ -63,7 +63,7 @@ class HopelessGate(ThresholdGate):
         return LearnedGate(predictor=self.predictor)
 
     def require(self, student: Student) -> None:
-        """Refuse a student that does not report what either part looks at."""
+        """Refuse a student that does not report the signals of either part."""
         for gate in (self._inner, self._learned):
             gate.require(student)
 
@@ -72,7 +72,7 @@ class HopelessGate(ThresholdGate):
         return replace(self, gate=self._inner.reading(answer_of))
 
     def measure(self, student: Student, messages: list[BaseMessage]) -> Signals:
-        """Return what both parts look at, and ``hopeless``: 1 or 0."""
+        """Return the signals of both parts, and ``hopeless``: 1 or 0."""
         of_question = self._learned.measure(student, messages)
         return self._joined(of_question, self._inner.measure(student, messages))
 
@@ -92,7 +92,7 @@ class HopelessGate(ThresholdGate):
         return expected["all"] - expected["none"] < self.least_gain
 
     def decide(self, signals: Mapping[str, float]) -> Amount:
-        """Ask nothing if the question is hopeless; otherwise what the other gate says."""
+        """Ask nothing if the question is hopeless. Otherwise follow the other gate."""
         return "none" if self._is_hopeless(signals) else self._inner.decide(signals)
 
     def expectations(self, signals: Mapping[str, float]) -> Mapping[Amount, float]:

@@ -1,7 +1,7 @@
-"""The gate that was learned from a sweep: how much of each answer the teacher should write.
+"""The gate learned from a sweep: how much of each answer the teacher should write.
 
-Its predictor is a few logistic regressions in plain numbers, learned by
-`langchain_gkt.evaluation`. Using it needs no further package.
+Its predictor is a few logistic regressions in plain numbers, learned by `langchain_gkt.evaluation`.
+Using it needs no further package.
 """
 
 from __future__ import annotations
@@ -34,14 +34,7 @@ _LEAST = 1e-6
 
 
 def question_of(messages: Sequence[BaseMessage]) -> str:
-    """Return the text of what is asked: the last message that is not a begun answer.
-
-    Args:
-        messages: The conversation.
-
-    Returns:
-        Its text.
-    """
+    """Return the question's text: the last message that is not a begun answer."""
     asked = [message for message in messages if message.type != "ai"]
     return str((asked or messages)[-1].text)
 
@@ -78,7 +71,7 @@ _OF_TOKENS = {**_OF_PROBABILITIES, **_OF_ENTROPIES}
 
 
 def feature_names(*, probabilities: bool, entropies: bool) -> tuple[str, ...]:
-    """Return the features that can be known before the teacher is paid.
+    """Return the features that are known before the teacher is paid.
 
     Args:
         probabilities: Whether the student reports the probabilities of its first tokens.
@@ -94,14 +87,14 @@ def feature_names(*, probabilities: bool, entropies: bool) -> tuple[str, ...]:
 
 
 def question_signals(question: str, first: Sequence[FirstToken | float]) -> dict[str, float]:
-    """Name all that features are made of.
+    """Return the inputs of all features.
 
     Args:
-        question: The text of what is asked.
-        first: The first tokens of the student's own answer, or their probabilities alone.
+        question: The text of the question.
+        first: The first tokens of the student's own answer, or only their probabilities.
 
     Returns:
-        The features of the text by their names, and the first tokens; see `first_token_signals`.
+        The features of the text by their names, and the first tokens. See `first_token_signals`.
     """
     tokens = [token if isinstance(token, FirstToken) else FirstToken(token) for token in first]
     text = {name: measure(question) for name, measure in _OF_TEXT.items()}
@@ -111,12 +104,12 @@ def question_signals(question: str, first: Sequence[FirstToken | float]) -> dict
 def feature_values(
     names: Sequence[str], signals: Mapping[str, float], *, probe_tokens: int | None = None
 ) -> tuple[float, ...]:
-    """Work features out.
+    """Compute features.
 
     Args:
-        names: Which. See `feature_names`.
-        signals: What `question_signals` returned.
-        probe_tokens: How many first tokens are looked at. None for all.
+        names: Their names. See `feature_names`.
+        signals: The result of `question_signals`.
+        probe_tokens: How many first tokens to use. None for all.
 
     Returns:
         Their values, in the same order.
@@ -130,7 +123,7 @@ def feature_values(
 
 @checked_dataclass(frozen=True, kw_only=True)
 class Expectation(KnownFields):
-    """What is expected of one amount of guidance: a logistic regression, and a price.
+    """The expectation for one amount of guidance: a logistic regression, and a price.
 
     Attributes:
         weights: One for each feature.
@@ -154,11 +147,11 @@ class Expectation(KnownFields):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What a predictor says about one question.
+    """A predictor's result for one question.
 
     Attributes:
         amount: How much the teacher should write.
-        score: What asking is expected to bring, in points of accuracy, less its price.
+        score: The expected gain from asking, in points of accuracy, minus its price.
         accuracy: Expected share of right answers by amount.
     """
 
@@ -190,18 +183,18 @@ class Predictor:
 
     Attributes:
         version: `VERSION` when it was made.
-        features: Names of what is looked at. See `feature_names`.
-        probe_tokens: How many of the student's own first tokens are looked at. 0 for none.
-        none: What is expected of the student alone.
-        some: What is expected of guidance of the policy's ``tokens``.
-        all: What is expected of the teacher's whole answer.
-        price_per_point: What one point of accuracy is worth, in the unit of the costs.
-        unit: What costs are counted in.
-        threshold: The score above which the teacher is asked, in points of accuracy: 0 to follow
-            the price, another number for a share of the questions.
+        features: Names of the features. See `feature_names`.
+        probe_tokens: How many of the student's own first tokens it uses. 0 for none.
+        none: The expectation for the student alone.
+        some: The expectation for guidance of the policy's ``tokens``.
+        all: The expectation for the teacher's whole answer.
+        price_per_point: The value of one point of accuracy, in the unit of the costs.
+        unit: The unit of the costs.
+        threshold: The score above which to ask the teacher, in points of accuracy. 0 follows the
+            price, another number gives a share of the questions.
 
     Raises:
-        ValueError: If a value makes no sense, or it is of another version.
+        ValueError: If a value makes no sense, or it has another version.
         TypeError: If a field is unknown.
     """
 
@@ -253,22 +246,22 @@ class Predictor:
         return any(name in _OF_ENTROPIES for name in self.features)
 
     def predict(self, question: str, first: Sequence[FirstToken | float]) -> Prediction:
-        """Say how much the teacher should write.
+        """Decide how much the teacher should write.
 
         Args:
-            question: The text of what is asked.
-            first: The first tokens of the student's own answer, or their probabilities alone.
+            question: The text of the question.
+            first: The first tokens of the student's own answer, or only their probabilities.
 
         Returns:
             The prediction.
 
         Raises:
-            ValueError: If it is based on entropies, and the tokens have none.
+            ValueError: If it needs entropies, and the tokens have none.
         """
         return self.predict_from(question_signals(question, first))
 
     def predict_from(self, signals: Mapping[str, float]) -> Prediction:
-        """Do what `predict` does, from what `question_signals` returned."""
+        """Do what `predict` does, from the result of `question_signals`."""
         tokens = first_tokens_in(signals)
         if self.needs_entropies and any(token.entropy is None for token in tokens):
             raise ValueError(
@@ -294,19 +287,19 @@ class Predictor:
 
 @checked_dataclass(frozen=True, kw_only=True)
 class LearnedGate(ThresholdGate):
-    """Has the teacher write what a predictor expects to be worth its price.
+    """Has the teacher write the amount that a predictor expects to be worth its price.
 
     ``GuidancePolicy(predictor=...)`` is its short form.
 
     Attributes:
-        predictor: What `Sweep.choose` has learned.
+        predictor: The predictor of `Sweep.choose`.
     """
 
     kind: ClassVar[str] = "learned"
     predictor: Predictor
 
     def require(self, student: Student) -> None:
-        """Refuse a student that does not report what the predictor looks at."""
+        """Refuse a student that does not report the predictor's signals."""
         predictor, detail = self.predictor, student.first_token_detail
         if not predictor.probe_tokens or detail == "entropies":
             return
@@ -324,7 +317,7 @@ class LearnedGate(ThresholdGate):
         )
 
     def measure(self, student: Student, messages: list[BaseMessage]) -> dict[str, float]:
-        """Return what features are made of, and ``confidence`` if tokens are looked at."""
+        """Return the features' inputs, and ``confidence`` if it uses first tokens."""
         count = self.predictor.probe_tokens
         tokens = student.first_tokens(messages, tokens=count) if count else []
         return _signals(messages, tokens)
@@ -344,7 +337,7 @@ class LearnedGate(ThresholdGate):
         return self.predictor.predict_from(signals).accuracy
 
     def score(self, signals: Mapping[str, float]) -> float:
-        """Return what asking is expected to bring, in points of accuracy, less its price."""
+        """Return the expected gain from asking, in points of accuracy, minus its price."""
         return self.predictor.predict_from(signals).score
 
     def asking_above(self, score: float) -> LearnedGate:

@@ -1,4 +1,4 @@
-"""Teacher prompts: what of a conversation the teacher is shown."""
+"""Teacher prompts: the part of a conversation that the teacher sees."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a teacher is shown of a conversation: the interface of teacher prompts, and how they join.
+"""The interface of teacher prompts, and how to join them.
 
 A teacher prompt is a `TeacherPrompt`, or any Runnable or function, async or not, from the
-conversation to the messages that the teacher is to see.
+conversation to the messages for the teacher.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from langchain_gkt.texts.reasoning import answer_in
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedPrompt:
-    """What the teacher is shown for one question; a teacher prompt may return it.
+    """The teacher's prompt for one question. A teacher prompt may return it.
 
     Attributes:
         messages: The messages that the teacher sees.
-        restore: Undoes in the teacher's text, and in the texts of its tool calls, what the
-            prompt changed. None if there is nothing to undo. It is called with what is written
-            so far: the result for a longer text must begin with the result for a shorter one.
-        hint: Makes the beginning of the student's answer of what the teacher wrote, which is no
+        restore: Undoes the prompt's changes in the teacher's text, and in the texts of its tool
+            calls. None if there is nothing to undo. It is called with the text so far. The result
+            for a longer text must begin with the result for a shorter one.
+        hint: Makes the beginning of the student's answer from a teacher's text that is not an
             answer itself. None if it is one. It is called with the text and whether the teacher
             ended it. An empty result leaves the student alone.
     """
@@ -50,10 +50,7 @@ class PreparedPrompt:
     hint: Callable[[str, bool], str] | None = None
 
     def restored(self, reply: AIMessage) -> AIMessage:
-        """Undo in a reply what the prompt changed.
-
-        Args:
-            reply: The teacher's reply.
+        """Undo the prompt's changes in a reply.
 
         Returns:
             The reply, or a changed copy.
@@ -68,7 +65,7 @@ class PreparedPrompt:
         )
         calls = ("tool_calls", "invalid_tool_calls")
         update = {name: _in_strings(getattr(reply, name), self.restore) for name in calls}
-        if chunks := getattr(reply, "tool_call_chunks", None):  # of a reply that was streamed
+        if chunks := getattr(reply, "tool_call_chunks", None):  # of a streamed reply
             update["tool_call_chunks"] = [
                 {**chunk, "args": _in_json(chunk["args"], self.restore)} for chunk in chunks
             ]
@@ -77,20 +74,20 @@ class PreparedPrompt:
 
 @dataclass(kw_only=True)
 class PromptContext:
-    """What a teacher prompt may be based on, beside the messages.
+    """The inputs of a teacher prompt besides the messages.
 
     Attributes:
         conversation: The whole conversation, as the student reads it.
         guidance_tokens: How many tokens of the teacher's answer are used.
-        whole_reply: Whether the whole reply is used all the same: a tool call that is required,
-            or JSON of a schema.
-        whole_answer: Whether the teacher writes an answer that no student goes on from.
+        whole_reply: Whether the whole reply is used all the same, for a required tool call or JSON
+            of a schema.
+        whole_answer: Whether the teacher writes an answer that no student continues.
         has_tools: Whether the teacher may call tools.
         student: The student, for prompts that give it work. None if there is none.
         student_config: The config of its runs.
         student_arguments: Arguments of its calls.
         config: The config for Runnables.
-        student_usage: What the student has used. None if it did nothing or reported nothing.
+        student_usage: The student's usage. None if it did nothing or reported nothing.
     """
 
     conversation: Sequence[BaseMessage] = ()
@@ -108,11 +105,8 @@ class PromptContext:
         """Have the student write a text.
 
         Args:
-            messages: What it is asked.
-            max_tokens: Most tokens of the text.
-
-        Returns:
-            The text.
+            messages: The request.
+            max_tokens: Maximum tokens of the text.
 
         Raises:
             ValueError: If there is no student.
@@ -137,7 +131,7 @@ class PromptContext:
 
 
 class TeacherPrompt(ABC):
-    """A teacher prompt that knows the call it is for; ``first | second`` joins two."""
+    """A teacher prompt that knows the call it is for. ``first | second`` joins two."""
 
     @abstractmethod
     def prepare(
@@ -146,8 +140,8 @@ class TeacherPrompt(ABC):
         """Make the messages that the teacher sees.
 
         Args:
-            messages: The conversation, or what the step before made of it.
-            context: What else is known of the call.
+            messages: The conversation, or the result of the step before.
+            context: Further facts about the call.
 
         Returns:
             The messages, or a `PreparedPrompt`.
@@ -160,7 +154,7 @@ class TeacherPrompt(ABC):
         return self.prepare(messages, context)
 
     def for_tokens(self, tokens: int) -> TeacherPrompt:
-        """Return the prompt for a number of guidance tokens, whatever a call says.
+        """Return the prompt for a fixed number of guidance tokens, whatever a call says.
 
         Args:
             tokens: The number.
@@ -168,25 +162,25 @@ class TeacherPrompt(ABC):
         return self
 
     def cache_note(self) -> str | None:
-        """Describe what the prompt does to a beginning that a provider caches. None for nothing."""
+        """Describe how the prompt changes a cacheable beginning. None for no change."""
         return None
 
     def __or__(self, other: Any) -> TeacherPromptSequence:
-        """Apply another prompt to what this one makes."""
+        """Apply another prompt to this one's result."""
         return TeacherPromptSequence(steps=(self, other))
 
     def __ror__(self, other: Any) -> TeacherPromptSequence:
-        """Apply this prompt to what a function makes."""
+        """Apply this prompt to a function's result."""
         return TeacherPromptSequence(steps=(other, self))
 
 
 TeacherPromptLike: TypeAlias = TeacherPrompt | Runnable[Any, Any] | Callable[..., Any] | None
-"""What ``teacher_prompt`` takes. None shows the teacher the whole conversation."""
+"""Values of ``teacher_prompt``. None shows the teacher the whole conversation."""
 
 
 @dataclass(frozen=True)
 class TeacherPromptSequence(TeacherPrompt):
-    """Teacher prompts one after the other; what they undo is undone in the opposite order.
+    """Teacher prompts one after the other. Their changes are undone in the opposite order.
 
     Attributes:
         steps: The prompts. Joined ones among them are taken apart.
@@ -195,7 +189,7 @@ class TeacherPromptSequence(TeacherPrompt):
     steps: tuple[Any, ...]
 
     def __post_init__(self) -> None:
-        """Take joined prompts apart, and refuse what is no prompt."""
+        """Take joined prompts apart, and refuse anything that is not a prompt."""
         flat: list[Any] = []
         for step in self.steps:
             flat += step.steps if isinstance(step, TeacherPromptSequence) else [step]
@@ -225,14 +219,11 @@ class TeacherPromptSequence(TeacherPrompt):
 
 
 def check_teacher_prompt(value: Any, *, name: str = "teacher_prompt") -> Any:
-    """Refuse what is no teacher prompt.
+    """Refuse a value that is not a teacher prompt.
 
     Args:
-        value: What a user gave.
+        value: The user's value.
         name: The field's name, for the message.
-
-    Returns:
-        The value.
 
     Raises:
         TypeError: If it is neither a prompt nor None.
@@ -247,28 +238,28 @@ def check_teacher_prompt(value: Any, *, name: str = "teacher_prompt") -> Any:
 
 
 def for_tokens(prompt: Any, tokens: int) -> Any:
-    """Fix the number of guidance tokens that a prompt speaks of.
+    """Fix the number of guidance tokens that a prompt names.
 
     Args:
         prompt: A teacher prompt, or None.
         tokens: The number.
 
     Returns:
-        The prompt; what does not depend on the number as it is.
+        The prompt. One that does not depend on the number is unchanged.
     """
     return prompt.for_tokens(tokens) if isinstance(prompt, TeacherPrompt) else prompt
 
 
 def prepare(prompt: Any, messages: Sequence[BaseMessage], context: PromptContext) -> PreparedPrompt:
-    """Make what the teacher is shown.
+    """Make the teacher's prompt.
 
     Args:
         prompt: A teacher prompt, or None.
         messages: The conversation.
-        context: What else is known of the call.
+        context: Further facts about the call.
 
     Returns:
-        The messages, and how to undo what was changed.
+        The messages, and how to undo the changes.
 
     Raises:
         ValueError: If the prompt returns nothing, no messages or no text.
@@ -289,7 +280,7 @@ def prepare(prompt: Any, messages: Sequence[BaseMessage], context: PromptContext
 async def aprepare(
     prompt: Any, messages: Sequence[BaseMessage], context: PromptContext
 ) -> PreparedPrompt:
-    """Do what `prepare` does, on the event loop; a plain function is called in a thread."""
+    """Do what `prepare` does, on the event loop. A plain function runs in a thread."""
     if prompt is None:
         return PreparedPrompt(messages=messages)
     if isinstance(prompt, TeacherPrompt):
@@ -313,7 +304,7 @@ def _run_apart(awaitable: Awaitable[Any]) -> Any:
 
 
 def _checked(prompt: Any, result: Any) -> PreparedPrompt:
-    """Refuse what a teacher cannot be asked, before it is paid."""
+    """Refuse a prompt that a teacher cannot be asked, before it is paid."""
     name = f"teacher_prompt ({_name(prompt)})"
     if isinstance(result, PreparedPrompt):
         return replace(result, messages=_messages(name, result.messages))
@@ -369,14 +360,14 @@ def _in_block(block: Any, restore: Callable[[str], str]) -> Any:
 
 
 def _in_strings(value: Any, restore: Callable[[str], str]) -> Any:
-    """Undo in the arguments of tool calls: ids and names stay."""
+    """Undo changes in the arguments of tool calls. Ids and names stay."""
     if isinstance(value, list):
         return [{**call, "args": _in_value(call["args"], restore)} for call in value]
     return value
 
 
 def _in_json(text: str | None, restore: Callable[[str], str]) -> str | None:
-    """Undo in a text of JSON; what is none has no strings of its own."""
+    """Undo changes in a text of JSON. A text that is not JSON has no strings of its own."""
     try:
         value = json.loads(text or "")
     except ValueError:

@@ -1,4 +1,4 @@
-"""Parts of a conversation: its turns, and what its system message says."""
+"""Parts of a conversation: its turns, and the text of its system message."""
 
 from __future__ import annotations
 
@@ -9,17 +9,13 @@ from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 
 
 def leading_system(messages: Sequence[BaseMessage]) -> int:
-    """Return how many system messages a conversation begins with.
-
-    Args:
-        messages: The conversation.
-    """
+    """Return how many system messages a conversation begins with."""
     others = (i for i, message in enumerate(messages) if not isinstance(message, SystemMessage))
     return next(others, len(messages))
 
 
 def with_text_behind(message: BaseMessage, text: str) -> Any:
-    """Add a text to what a message says; its own content stays as it is.
+    """Add a text to a message. Its own content stays as it is.
 
     Args:
         message: The message. Blocks keep their form, such as a ``cache_control``.
@@ -37,16 +33,12 @@ def with_text_behind(message: BaseMessage, text: str) -> Any:
 
 
 def with_system_text(messages: Sequence[BaseMessage], text: str) -> list[BaseMessage]:
-    """Add a text to what a conversation's system message says.
-
-    Args:
-        messages: The conversation.
-        text: The text.
+    """Add a text to a conversation's system message.
 
     Returns:
-        The conversation. The system messages it begins with are joined with the text, because
-        many templates take one system message only. Where one of them holds blocks, only the
-        last one is added to.
+        The conversation. The system messages it begins with are joined with the text, because many
+        templates take one system message only. If one of them holds blocks, the text goes to the
+        last one only.
     """
     begin = leading_system(messages)
     leading, rest = list(messages[:begin]), messages[begin:]
@@ -59,13 +51,13 @@ def with_system_text(messages: Sequence[BaseMessage], text: str) -> list[BaseMes
 
 
 def turns(messages: Sequence[BaseMessage]) -> list[list[BaseMessage]]:
-    """Divide a conversation into turns: what a user says, and all that follows up to the next.
+    """Divide a conversation into turns, each from a user's message up to the next.
 
     Args:
         messages: The conversation without the system messages it begins with.
 
     Returns:
-        The turns; messages of the user in a row begin one turn.
+        The turns. Messages of the user in a row begin one turn.
     """
     all_turns: list[list[BaseMessage]] = []
     asked = False

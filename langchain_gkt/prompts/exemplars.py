@@ -1,4 +1,4 @@
-"""Worked examples in a prompt: which turns they are, and the style in which they answer."""
+"""Worked examples in a prompt: which turns they are, and the style of their answers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EXAMPLE_MARK = "example"
 """Key of ``additional_kwargs`` whose true value marks a message as part of an example."""
 
 _EXAMPLE_NAMES = ("example_user", "example_assistant")
-# "Q: ...\nA: ..." blocks with a blank line between them; the last one ends in "A:".
+# "Q: ...\nA: ..." blocks with a blank line between them. The last one ends in "A:".
 _BLOCKS = re.compile(r"(?:\A|\n\n)(?=Q: )")
 _ANSWERED = re.compile(r"Q: (.+?)\nA: (.+)", re.DOTALL)
 _ASKED = re.compile(r"Q: .+\nA:\s*", re.DOTALL)
@@ -43,7 +43,7 @@ def mark_exemplars(messages: Iterable[MessageLikeRepresentation]) -> list[BaseMe
             in any form that LangChain knows.
 
     Returns:
-        Copies with ``additional_kwargs["example"] = True``, which no provider is sent.
+        Copies with ``additional_kwargs["example"] = True``, which is sent to no provider.
     """
     return [
         message.model_copy(
@@ -58,7 +58,7 @@ def is_exemplar(message: BaseMessage) -> bool:
 
     Args:
         message: The message. Marked by ``additional_kwargs["example"]``, or by one of the names
-            ``example_user`` and ``example_assistant`` that LangChain's own pages use.
+            ``example_user`` and ``example_assistant`` of LangChain's own pages.
     """
     return bool(message.additional_kwargs.get(EXAMPLE_MARK)) or message.name in _EXAMPLE_NAMES
 
@@ -71,7 +71,7 @@ def without_exemplars(
     Args:
         messages: The conversation.
         keep: How many of them stay.
-        shortest: Whether those of the fewest characters stay, not the last ones.
+        shortest: Whether those with the fewest characters stay, not the last ones.
         unmarked: Whether every turn before the last one counts as an example.
 
     Returns:
@@ -92,16 +92,13 @@ def without_exemplars(
 def _dropped(
     examples: Sequence[T], length: Callable[[T], int], keep: int, shortest: bool
 ) -> set[T]:
-    """Return the examples that do not stay; of two as short, the later one stays."""
+    """Return the examples to drop. Of two equally short ones, the later one stays."""
     ordered = sorted(examples, key=lambda example: -length(example)) if shortest else examples
     return set(ordered[: max(0, len(ordered) - keep)])
 
 
 def exemplars(messages: Sequence[BaseMessage]) -> list[tuple[str, str]]:
     """Return the marked worked examples of a conversation, and those in a ``Q: ... A:`` text.
-
-    Args:
-        messages: The conversation.
 
     Returns:
         Questions with their answers.
@@ -121,7 +118,7 @@ def exemplars(messages: Sequence[BaseMessage]) -> list[tuple[str, str]]:
 
 
 def describe_style(answers: Sequence[str]) -> str:
-    """Put into words how worked examples answer: layout, length, equations, how they end.
+    """Describe the style of worked examples in words: layout, length, equations, ending.
 
     Args:
         answers: Their answers. At least one.
@@ -147,7 +144,7 @@ def describe_style(answers: Sequence[str]) -> str:
 
 
 def _common_ending(answers: Sequence[str]) -> str:
-    """Return the words with which all last sentences begin. Empty if it is fewer than two."""
+    """Return the words with which all last sentences begin. Empty if fewer than two."""
     if len(answers) < 2:
         return ""
     endings = [sentences(answer)[-1].split() for answer in answers]
@@ -159,7 +156,7 @@ def _common_ending(answers: Sequence[str]) -> str:
 
 
 def _texts(message: BaseMessage) -> list[str]:
-    """Return the texts that a message of the user is made of: one, or one for each block."""
+    """Return the texts of a user's message: one, or one for each block."""
     if not isinstance(message, HumanMessage):
         return []
     content = [message.content] if isinstance(message.content, str) else message.content

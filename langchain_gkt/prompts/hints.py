@@ -1,7 +1,7 @@
-"""Formats of a hint: the teacher writes dense notes, which become the beginning of an answer.
+"""Formats of a hint: dense notes of the teacher, which become the beginning of an answer.
 
-The beginning of a whole answer is polite, not dense. A hint holds what a small model lacks (which
-calculation, which option) in few tokens, and the student writes the answer behind it.
+The beginning of a whole answer is polite, not dense. A hint gives in few tokens what a small model
+lacks (which calculation, which option). The student writes the answer after it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ HintFormat = Literal["equations", "draft", "option", "short"]
 
 
 def _equations(text: str, is_whole: bool) -> str:
-    # The last line of a text that was cut may be half a calculation.
+    # The last line of a truncated text may be half a calculation.
     return worked_lines(text if is_whole else text.rpartition("\n")[0])
 
 
@@ -33,7 +33,7 @@ def _draft(text: str, is_whole: bool) -> str:
 
 
 def option_hint(text: str, is_whole: bool = True) -> str:
-    """Return the beginning of an answer that picks the option of a text. Empty if it has none."""
+    """Return the beginning of an answer with the option in a text. Empty if it has none."""
     letter = extract_option(text)
     return f"The answer is ({letter}) because" if letter else ""
 
@@ -76,18 +76,18 @@ def _check_instruction(value: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(strict=True))
 class HintPrompt(KnownFields, TeacherPrompt):
-    """Asks the teacher for a hint in place of the beginning of its answer.
+    """Asks the teacher for a hint instead of the beginning of its answer.
 
-    The hint becomes the beginning of the student's answer, also where the teacher ended it before
-    its limit. It is shown when it is whole. What cannot be read as a hint is dropped, and the
-    student answers alone. A teacher that answers the whole turn, a call with tools and a call
-    with a schema go without.
+    The hint becomes the beginning of the student's answer, even if the teacher ended it before its
+    limit. It is shown only when it is whole. A text that is not a readable hint is dropped, and the
+    student answers alone. There is no hint if the teacher answers the whole turn, or if the call
+    has tools or a schema.
 
     Attributes:
-        format: What the teacher is asked for. ``equations``: the calculations without results,
-            which are calculated here, so that no model has to. ``draft``: the steps in a few
-            words each (chain of draft, Xu et al. 2025). ``option``: the letter of an option, which
-            the student explains. ``short``: the whole answer, as short as possible.
+        format: The kind of hint. ``equations``: the calculations without results, which this
+            package calculates, so that no model has to. ``draft``: the steps in a few words each
+            (chain of draft, Xu et al. 2025). ``option``: the letter of an option, which the student
+            explains. ``short``: the whole answer, as short as possible.
         text: The teacher's instruction. None for the format's own instruction.
     """
 
@@ -97,7 +97,7 @@ class HintPrompt(KnownFields, TeacherPrompt):
     def prepare(
         self, messages: Sequence[BaseMessage], context: PromptContext
     ) -> Sequence[BaseMessage] | PreparedPrompt:
-        """Add the instruction, and say how the hint is read."""
+        """Add the instruction, and set how to read the hint."""
         if context.whole_reply or context.whole_answer or context.has_tools:
             return list(messages)
         instruction, read = _FORMATS[self.format]

@@ -29,14 +29,14 @@ _READY_MADE: dict[str, Any] = {
 }
 _NAMES = {kind: name for name, kind in _READY_MADE.items()}
 
-# What files of older releases know nothing of is left out while it plays no part.
+# Fields that older releases do not know are left out while they play no part.
 _LATER = {"shortest": False}
 
 _marks: dict[int, tuple[weakref.ref[Any], str]] = {}
 
 
 def is_plain(prompt: Any) -> bool:
-    """Whether a teacher prompt is plain data: ready-made, or joined of ready-made ones.
+    """Whether a teacher prompt is plain data: ready-made, or joined from ready-made ones.
 
     Args:
         prompt: A teacher prompt, or None.
@@ -88,7 +88,7 @@ def from_data(data: Any) -> TeacherPrompt | None:
         The teacher prompt.
 
     Raises:
-        ValueError: If it is of another form, or names a prompt or field that is not known.
+        ValueError: If it has another form, or names an unknown prompt or field.
     """
     if data is None:
         return None
@@ -121,13 +121,13 @@ def _step(data: Any) -> TeacherPrompt:
 
 
 def describe_prompt(prompt: Any) -> Any:
-    """Describe a teacher prompt so that two that may show different things never look the same.
+    """Describe a teacher prompt so that two that may differ never look the same.
 
     Args:
         prompt: A teacher prompt, or None.
 
     Returns:
-        Its data; of other steps their name, with a mark that no other object gets.
+        Its data. For other steps their name, with a mark that no other object gets.
     """
     if is_plain(prompt):
         return to_data(prompt)
@@ -142,7 +142,7 @@ def name_prompt(prompt: Any) -> Any:
         prompt: A teacher prompt, or None.
 
     Returns:
-        Its data; of other steps their name.
+        Its data. For other steps their name.
     """
     if is_plain(prompt):
         return to_data(prompt)
@@ -170,7 +170,7 @@ def _name(step: Any) -> str:
 
 
 def _mark(step: Any) -> str:
-    """Return a mark that belongs to this object alone, even when its address is used again."""
+    """Return a mark of this object only, even when its address is used again."""
     key = id(step)
     known = _marks.get(key)
     if known is not None and known[0]() is step:
@@ -178,16 +178,16 @@ def _mark(step: Any) -> str:
     mark = uuid.uuid4().hex
     try:
         _marks[key] = (weakref.ref(step, lambda _: _marks.pop(key, None)), mark)
-    except TypeError:  # it takes no weak reference: each look-up gets another mark
+    except TypeError:  # it allows no weak reference, so each look-up gets another mark
         return mark
     return mark
 
 
 def kept_prompt(data: Any) -> Any:
-    """Make a prompt again from a run's folder, which holds functions by their names only.
+    """Rebuild a prompt from a run's folder, which holds functions by their names only.
 
     Args:
-        data: What the folder holds.
+        data: The data in the folder.
 
     Returns:
         The prompt. None if there was none, or one that no file can hold.

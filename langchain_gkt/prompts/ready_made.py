@@ -1,4 +1,4 @@
-"""The ready-made teacher prompts: plain data, so that a policy's file can hold them."""
+"""The ready-made teacher prompts. They are plain data, so that a policy's file can hold them."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ INSTRUCTION = (
     "Work it out step by step, with an equation in each step. A smaller model continues your first "
     "{tokens} tokens, so begin with the first step at once, without an introduction."
 )
-"""What `InstructTeacher` says unless it is given another text.
+"""Default text of `InstructTeacher`.
 
-Told that only its first tokens are used, a small teacher wrote a bare answer without any step.
+A small teacher that heard only "its first tokens are used" wrote a bare answer without any step.
 """
 
 _TOOLS = "A tool call is used whole: if one is needed, make it at once."
@@ -75,15 +75,16 @@ def _check_style(value: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
 class WithoutExemplars(KnownFields, TeacherPrompt):
-    """Leaves worked examples out; the student still reads them.
+    """Leaves worked examples out of the teacher's prompt. The student still reads them.
 
-    Examples are turns whose messages are marked: with ``additional_kwargs={"example": True}`` or
-    the names ``example_user`` and ``example_assistant``; see `mark_exemplars`. The ``Q: ... A:``
-    blocks in front of the open question of a text prompt count as well.
+    Examples are turns whose messages are marked, either with
+    ``additional_kwargs={"example": True}`` or with the names ``example_user`` and
+    ``example_assistant``. See `mark_exemplars`. The ``Q: ... A:`` blocks before the open question
+    of a text prompt count as well.
 
     Attributes:
         keep: How many stay: the last ones, or the shortest.
-        shortest: Whether those of the fewest characters stay, which are the cheapest to show.
+        shortest: Whether those with the fewest characters stay, which are the cheapest to show.
         unmarked: Whether every turn before the last one counts as an example.
     """
 
@@ -110,7 +111,7 @@ class LastTurns(KnownFields, TeacherPrompt):
     """Keeps the last turns only: a question of the user, and all that follows it.
 
     Attributes:
-        count: How many turns. 1 for the question that is to be answered.
+        count: How many turns. 1 for the open question.
         system: Whether the system messages at the beginning stay.
     """
 
@@ -125,7 +126,7 @@ class LastTurns(KnownFields, TeacherPrompt):
         return [*system, *(message for turn in kept for message in turn)]
 
     def cache_note(self) -> str:
-        """Explain that the beginning moves on with the conversation."""
+        """Explain that the beginning changes with each turn."""
         return (
             "drops turns from the front, worked examples too: a conversation then begins otherwise "
             "at each of its turns, and is found in no cache. KeepPrefix() keeps the front"
@@ -134,14 +135,13 @@ class LastTurns(KnownFields, TeacherPrompt):
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
 class KeepPrefix(KnownFields, TeacherPrompt):
-    """Keeps what all prompts begin with, as a provider's cache wants it, and shortens behind it.
+    """Keeps the common beginning of all prompts for a provider's cache, and shortens the rest.
 
-    The front stays byte for byte: the system messages at the beginning, with the worked examples
-    behind them (see `WithoutExemplars` for which those are). Of all turns behind, the last ones
-    stay.
+    The front stays byte for byte: the system messages at the beginning, and the worked examples
+    after them (`WithoutExemplars` says which count). Of all later turns, only the last ones stay.
 
     Attributes:
-        count: How many turns behind the front stay. 1 for the question that is to be answered.
+        count: How many turns after the front stay. 1 for the open question.
     """
 
     count: Annotated[int, _count("KeepPrefix.count", 1)] = 1
@@ -157,15 +157,15 @@ class KeepPrefix(KnownFields, TeacherPrompt):
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
 class InstructTeacher(KnownFields, TeacherPrompt):
-    """Instructs the teacher in its system message that only the beginning of its answer is used.
+    """Tells the teacher in its system message that only the beginning of its answer is used.
 
-    Calls whose whole reply is used, a required tool call or an object of a schema, go without.
+    Calls whose whole reply is used, for a required tool call or an object of a schema, go without.
 
     Attributes:
         text: The instruction. ``{tokens}`` stands for the number of tokens, ``{style}`` for the
-            place of the style, which is otherwise put at the end.
-        style: How it gets the style of the student's worked examples, so that the student can go
-            on in it. ``describe``: in words. ``example``: by the shortest example. ``none``:
+            style, which is otherwise added at the end.
+        style: How to tell it the style of the student's worked examples, so that the student can
+            continue in it. ``describe``: in words. ``example``: by the shortest example. ``none``:
             not at all. Without examples there is no style.
         tokens: The number that the instruction names. None for the guidance tokens of the call.
     """
@@ -191,7 +191,7 @@ class InstructTeacher(KnownFields, TeacherPrompt):
         return replace(self, tokens=tokens) if self.tokens is None else self
 
     def cache_note(self) -> str | None:
-        """Explain that another number of tokens is another beginning."""
+        """Explain that another number of tokens makes another beginning."""
         if self.tokens is not None or "{tokens}" not in self.text:
             return None
         return (
@@ -211,21 +211,21 @@ class InstructTeacher(KnownFields, TeacherPrompt):
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
 class SummarizeOlder(KnownFields, TeacherPrompt):
-    """Has the student sum up the older turns; the teacher reads the summary in their place.
+    """Has the student sum up the older turns. The teacher reads the summary instead of them.
 
-    The summary is a run of the student in its own right, on the bill. If the student writes
-    nothing, the older turns stay as they are.
+    The summary is a separate run of the student, on the bill. If the student writes nothing, the
+    older turns stay as they are.
 
     Attributes:
         keep: How many turns stay as they are, the last ones.
-        max_tokens: Most tokens of the summary.
+        max_tokens: Maximum tokens of the summary.
     """
 
     keep: Annotated[int, _count("SummarizeOlder.keep", 1)] = 1
     max_tokens: Annotated[int, _count("SummarizeOlder.max_tokens", 1)] = 150
 
     def prepare(self, messages: Sequence[BaseMessage], context: PromptContext) -> list[BaseMessage]:
-        """Put a summary in the place of the older turns."""
+        """Replace the older turns by a summary."""
         if not (request := self._request(messages)):
             return list(messages)
         return self._with(messages, context.ask_student(request, max_tokens=self.max_tokens))
@@ -240,7 +240,7 @@ class SummarizeOlder(KnownFields, TeacherPrompt):
         return self._with(messages, summary)
 
     def _request(self, messages: Sequence[BaseMessage]) -> list[BaseMessage]:
-        """Return what the student is asked; nothing if there are no older turns."""
+        """Return the student's request. Empty if there are no older turns."""
         older = turns(messages[leading_system(messages) :])[: -self.keep]
         lines = [_line(message) for turn in older for message in turn]
         if not lines:
@@ -248,7 +248,7 @@ class SummarizeOlder(KnownFields, TeacherPrompt):
         return [HumanMessage(_SUMMARY_REQUEST.format(transcript="\n".join(lines)))]
 
     def cache_note(self) -> str:
-        """Explain that a summary is a beginning of its own."""
+        """Explain that a summary makes a new beginning."""
         return (
             "puts a summary into the system message: each conversation then begins otherwise, and "
             "is found in no cache"

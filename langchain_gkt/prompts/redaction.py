@@ -1,4 +1,4 @@
-"""Redaction: the teacher sees placeholders in the place of what must not leave this machine."""
+"""Redaction: placeholders replace, in the teacher's prompt, what must not leave this machine."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from langchain_core.messages import BaseMessage
 from langchain_gkt.prompts.base import PreparedPrompt, PromptContext, TeacherPrompt
 
 Find = Callable[[str], Iterable[tuple[int, int, str]]]
-"""Finds what to redact in a text: start, end and a label such as ``EMAIL`` of each place."""
+"""Finds the places to redact in a text: start, end and a label such as ``EMAIL`` of each."""
 
-# Parts of a message that name its form and hold nothing that somebody wrote.
+# Parts of a message that name its form and hold no text that somebody wrote.
 _FORM = {"type", "id", "index", "tool_call_id", "mime_type", "source_type", "role"}
 
 
 @dataclass(frozen=True)
 class Redact(TeacherPrompt):
-    """Replaces what a function finds by placeholders such as ``<EMAIL_1>``.
+    """Replaces a function's finds by placeholders such as ``<EMAIL_1>``.
 
-    The same text gets the same placeholder in a whole conversation. The teacher's reply is given
-    its originals back. A placeholder at its end that is not whole is held back while it streams,
-    and left out if the reply ends there.
+    The same text gets the same placeholder in a whole conversation. The originals return in the
+    teacher's reply. An incomplete placeholder at its end is held back while it streams, and left
+    out if the reply ends there.
 
     Attributes:
-        find: Finds what to redact in a text. Where two places overlap, the one that begins
-            first is taken, and the longer one of two that begin together.
+        find: Finds the places to redact in a text. Of overlapping places the one that begins first
+            wins, and of two that begin together the longer one.
     """
 
     find: Find
 
     def prepare(self, messages: Sequence[BaseMessage], context: PromptContext) -> PreparedPrompt:
-        """Replace what is found in all texts, also in the arguments of earlier tool calls."""
+        """Replace all finds, also in the arguments of earlier tool calls."""
         written = json.dumps([message.model_dump() for message in messages], default=str)
         mapping = _Mapping(self.find, written)
         return PreparedPrompt(
@@ -81,14 +81,14 @@ class _Mapping:
         key = (label, original)
         if key not in self._placeholders:
             number = sum(1 for known, _ in self._placeholders if known == label) + 1
-            # What a user typed must not become another's original.
+            # A user's own text must not become another's original.
             while (mark := f"<{label}_{number}>") in self._written or mark in self._originals:
                 number += 1
             self._placeholders[key], self._originals[mark] = mark, original
         return self._placeholders[key]
 
     def restore(self, text: str) -> str:
-        """Give a text of the teacher its originals back; see `PreparedPrompt`."""
+        """Put the originals back into a text of the teacher. See `PreparedPrompt`."""
         if not self._originals:
             return text
         parts, at = [], 0

@@ -1,4 +1,4 @@
-"""How much of several prompts is the same at their beginning: what a provider could cache."""
+"""The common beginning of several prompts, which a provider could cache."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from langchain_gkt.prompts.base import TeacherPrompt, TeacherPromptSequence
 
 
 class SharedPrefix(NamedTuple):
-    """What some prompts begin with, measured in characters.
+    """The common beginning of some prompts, measured in characters.
 
     Attributes:
         shared: Characters with which all of them begin.
         total: Characters of all of them together.
-        prompts: How many they are.
+        prompts: How many prompts there are.
     """
 
     shared: int
@@ -26,7 +26,7 @@ class SharedPrefix(NamedTuple):
 
     @property
     def share(self) -> float:
-        """What part of all prompts together it is."""
+        """Its share of all prompts together."""
         return self.shared * self.prompts / self.total if self.total else 0.0
 
     def tokens(self, prompt_tokens: int) -> int:
@@ -39,16 +39,16 @@ class SharedPrefix(NamedTuple):
 
 
 def shared_prefix(prompts: Sequence[Sequence[BaseMessage]]) -> SharedPrefix:
-    """Measure with what some prompts begin.
+    """Measure the common beginning of some prompts.
 
     Args:
-        prompts: The prompts. Of one prompt alone nothing is shared.
+        prompts: The prompts. A single prompt shares nothing.
     """
     texts = [[(message.type, str(message.content)) for message in prompt] for prompt in prompts]
     total = sum(len(text) for prompt in texts for _, text in prompt)
     if len(texts) < 2:
         return SharedPrefix(0, total, len(texts))
-    first, last = min(texts), max(texts)  # what these two share, all between them share
+    first, last = min(texts), max(texts)  # all between these two begin as both do
     shared = 0
     for (kind, text), (other_kind, other) in zip(first, last, strict=False):
         if kind != other_kind:
@@ -62,13 +62,14 @@ def shared_prefix(prompts: Sequence[Sequence[BaseMessage]]) -> SharedPrefix:
 
 
 def cache_notes(prompt: Any) -> list[str]:
-    """Describe what a teacher prompt does to the beginning of prompts that a provider caches.
+    """Describe how a teacher prompt changes the beginning of prompts that a provider caches.
 
     Args:
         prompt: A teacher prompt, or None.
 
     Returns:
-        A sentence for each of its steps that changes it; nothing of functions, which nobody knows.
+        A sentence for each of its steps that changes it. Functions are skipped, as their effect is
+        unknown.
     """
     steps = prompt.steps if isinstance(prompt, TeacherPromptSequence) else (prompt,)
     notes = [(step, step.cache_note()) for step in steps if isinstance(step, TeacherPrompt)]

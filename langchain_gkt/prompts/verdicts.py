@@ -1,4 +1,4 @@
-"""Verdicts: what the teacher is asked about a student's draft, and how its reply is read."""
+"""Verdicts: the teacher's instruction about a student's draft, and how to read the reply."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _SENTENCE_END = re.compile(r"(?<=[.!?]\s)")
 
 
 class VerdictFormat(NamedTuple):
-    """How a verdict is asked for and read.
+    """How to ask for a verdict and read it.
 
     Attributes:
-        instruction: The teacher's instruction, which stands behind the draft.
+        instruction: The teacher's instruction, which follows the draft.
         correct: Takes a verdict and the draft, and returns the beginning of a better answer, or
             None if the verdict holds no correction.
     """
@@ -38,7 +38,7 @@ def numbered(draft: str) -> str:
 
 
 def _steps(text: str) -> list[str]:
-    """Part a draft into lines, or into sentences if it has one line; joined they are the text."""
+    """Split a draft into lines, or into sentences if it has one line. Joined they are the text."""
     steps: list[str] = []
     for line in text.splitlines(keepends=True):
         if steps and not line.strip():
@@ -79,7 +79,7 @@ _FORMATS = {
 
 
 def verdict_format(name: str) -> VerdictFormat:
-    """Return a ready-made format, or one of the user's own words that is read as ``steps``."""
+    """Return a ready-made format, or one with the user's own words that is read as ``steps``."""
     return _FORMATS.get(name) or VerdictFormat(name, _correct_step)
 
 
@@ -87,7 +87,7 @@ def check_verdict(value: Any) -> str:
     """Return a verdict format as it is, or refuse it with the fix.
 
     Raises:
-        ValueError: If it is no name of a format and no instruction.
+        ValueError: If it is neither a format's name nor an instruction.
     """
     if not isinstance(value, str) or (value not in _FORMATS and len(value.split()) < 2):
         known = ", ".join(map(repr, _FORMATS))

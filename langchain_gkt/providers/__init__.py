@@ -1,1 +1,1 @@
-"""What differs from provider to provider: names of limits, reports of usage, errors."""
+"""Differences between providers: names of limits, reports of usage, errors."""

@@ -1,4 +1,4 @@
-"""Errors of any provider's client, read by their shape: what happened, and what can be done."""
+"""Reads errors of any provider's client by their shape: what happened, and what to do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 
 from langchain_gkt.errors import BudgetExceeded, ConfigurationError, GKTError, TeacherError
 
-# No request reached the provider: nothing can have been billed.
+# No request reached the provider, so nothing can have been billed.
 _NEVER_SENT = {
     "ConnectError",
     "ConnectTimeout",
@@ -19,7 +19,7 @@ _NEVER_SENT = {
     "UnsupportedProtocol",
     "gaierror",
 }
-# Functions of clients that write a request: what fails inside of them was not sent yet.
+# Clients' functions that write a request. A failure inside them precedes sending.
 _WRITES_REQUEST = {
     "_build_request",  # the clients of openai, anthropic and groq
     "_chat_params",
@@ -31,7 +31,7 @@ _WRITES_REQUEST = {
     "build_request",  # httpx
     "convert_message_to_dict",
 }
-# What clients raise that stumble over a reply they do not understand.
+# Errors of clients that fail on a reply they do not understand.
 _UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 _TRY_AGAIN = "try again with with_retry(), or name another teacher with with_fallbacks()"
 _WITHOUT = "set on_teacher_error='student' to go on without guidance"
@@ -52,13 +52,13 @@ _RETRYABLE = {408, 409, 423, 425, 429}
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """Walk from an error to what caused it, each once.
+    """Walk from an error through its causes, each once.
 
     Args:
         error: The error, which comes first.
 
     Yields:
-        The errors. Not ``__context__``: it may be an older one that the caller was handling.
+        The errors. Without ``__context__``, which may be an older one that the caller was handling.
     """
     seen: set[int] = set()
     cause: BaseException | None = error
@@ -69,14 +69,14 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def status_of(error: BaseException) -> int | None:
-    """Return the HTTP status that a provider answered with.
+    """Return the HTTP status of a provider's answer.
 
     Args:
-        error: What its client raised.
+        error: The error of its client.
 
     Returns:
-        The status, of the error or of what caused it. None if there was no answer. A reply that
-        could not be read has the status 200.
+        The status, from the error or its cause. None if there was no answer. A reply that could not
+        be read has the status 200.
     """
     for cause in causes(error):
         response = getattr(cause, "response", None)
@@ -87,15 +87,15 @@ def status_of(error: BaseException) -> int | None:
 
 
 def may_have_billed(error: BaseException) -> bool:
-    """Whether a provider may have billed a call that failed.
+    """Whether a provider may have billed a failed call.
 
     Args:
-        error: What the call failed with.
+        error: The error of the call.
 
     Returns:
         False if the provider answered with an HTTP error, was never reached, or the client could
-        not even write its request. True for a reply that could not be read, a broken connection,
-        a timeout, and a reader that left.
+        not even write its request. True for a reply that could not be read, a broken connection, a
+        timeout, and a reader that left.
     """
     if (status := status_of(error)) is not None:
         return 200 <= status < 300
@@ -115,13 +115,13 @@ def _functions(error: BaseException) -> Iterator[str]:
 
 
 def retry_after(error: BaseException) -> float | None:
-    """Return the seconds after which a provider wants to be asked again.
+    """Return the seconds after which a provider wants a retry.
 
     Args:
-        error: What its client raised.
+        error: The error of its client.
 
     Returns:
-        Seconds, 0 or more, of the header ``Retry-After``. None if there is none to be read.
+        Seconds, 0 or more, from the header ``Retry-After``. None if it has no readable value.
     """
     for cause in causes(error):
         headers = getattr(getattr(cause, "response", None), "headers", None)
@@ -143,10 +143,10 @@ def teacher_error(error: Exception) -> GKTError:
     """Make the error to raise for a failed teacher call.
 
     Args:
-        error: What the provider's client raised.
+        error: The error of the provider's client.
 
     Returns:
-        An error that says what failed and what can be done; those of the package as they are.
+        An error that says what failed and what to do. The package's own stay as they are.
     """
     if isinstance(error, TeacherError | BudgetExceeded | ConfigurationError):
         return error
@@ -154,15 +154,15 @@ def teacher_error(error: Exception) -> GKTError:
 
 
 def provider_error(error: Exception, kind: type[GKTError], who: str) -> GKTError:
-    """Make an error of the package of what a provider's client raised.
+    """Make an error of the package from an error of a provider's client.
 
     Args:
-        error: What it raised.
+        error: The client's error.
         kind: The class of the error to make.
         who: ``teacher`` or ``student``.
 
     Returns:
-        The error; its ``__cause__`` is left to be set.
+        The error. The caller sets its ``__cause__``.
     """
     status = status_of(error)
     hint, retryable = _advice(error, status, who)
@@ -178,7 +178,7 @@ def provider_error(error: Exception, kind: type[GKTError], who: str) -> GKTError
 
 
 def _advice(error: Exception, status: int | None, who: str) -> tuple[str, bool]:
-    """Return what can be done about an error, and whether the same call may succeed later."""
+    """Return what to do about an error, and whether the same call may succeed later."""
     names = {cls.__name__ for cause in causes(error) for cls in type(cause).__mro__}
     codes = {str(getattr(cause, "code", None)) for cause in causes(error)}
     after = retry_after(error)

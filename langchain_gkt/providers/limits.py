@@ -1,4 +1,4 @@
-"""The names under which chat models know their completion limit."""
+"""The names of the completion limit in chat models."""
 
 from __future__ import annotations
 
@@ -9,4 +9,4 @@ LIMIT_FIELDS = (
     "num_predict",
     "max_new_tokens",
 )
-"""Fields of chat models and arguments of their calls; the first that exists is the limit."""
+"""Fields of chat models and arguments of their calls. The first that exists is the limit."""

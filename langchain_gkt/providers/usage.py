@@ -1,4 +1,4 @@
-"""Usage as a provider reports it: believed if it can be true, refused with a reason if not."""
+"""Checks a provider's usage report: accepts a possible one, refuses others with a reason."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pydantic import BaseModel
 MOST_TOKENS = 10**9
 """More tokens than any single call can have."""
 MAX_CHARS_PER_TOKEN = 32
-"""Of any real text."""
+"""More characters per token than any real text has."""
 
 _DETAILS = {"input_token_details": "input_tokens", "output_token_details": "output_tokens"}
-# Where clients keep what the provider itself said, and the names of counts in there.
+# Where clients keep the provider's own report, and the names of its counts.
 _REPORTS = ("token_usage", "usage", "usage_metadata")
 _PROMPT = ("prompt_tokens", "prompt_token_count", "input_tokens", "inputTokens")
 _COMPLETION = ("completion_tokens", "candidates_token_count", "output_tokens", "outputTokens")
@@ -54,8 +54,8 @@ _PLAIN = (
     "accepted_prediction_tokens",
     "rejected_prediction_tokens",
 )
-"""Details that cost what any token costs."""
-# Anthropic and Bedrock count these beside the prompt, others inside.
+"""Details at the price of any token."""
+# Anthropic and Bedrock count these besides the prompt, others inside.
 _BESIDE = (
     "cache_read_input_tokens",
     "cache_creation_input_tokens",
@@ -63,7 +63,7 @@ _BESIDE = (
     "cacheWriteInputTokens",
 )
 _INSIDE = ("prompt_tokens", "prompt_token_count")
-# OpenAI, Anthropic and Gemini; Bedrock; Vertex AI.
+# OpenAI, Anthropic and Gemini. Bedrock. Vertex AI.
 _TIER_KEYS = ("service_tier", "serviceTier", "speed", "traffic_type", "trafficType")
 _STANDARD_TIERS = ("default", "auto", "standard", "unspecified", "on_demand")
 _TIERS = ("flex", "priority", "batch", "fast", "scale", *_STANDARD_TIERS)
@@ -76,13 +76,13 @@ def believable(
     """Check the usage of one call.
 
     Args:
-        usage: Usage metadata as the provider's client made it, or None.
+        usage: Usage metadata from the provider's client, or None.
         wrote: Whether the reply holds text or a tool call.
         chars: Characters of its text.
 
     Returns:
-        The usage and what was refused of it, or None. The usage lacks details that cannot be true.
-        It is None if it reports nothing or only a part, or cannot be true itself.
+        The usage and the refused part, or None. The usage lacks impossible details. It is None if
+        it reports nothing or only a part, or is impossible itself.
     """
     if not usage:
         return None, None
@@ -91,10 +91,10 @@ def believable(
         if count is not None and not _is_count(count):
             return None, f"{name}={_shown(count)}"
     prompt, completion = counts.values()
-    # What clients write if nothing was reported, or not all of it: no prompt is empty.
+    # Clients write this if little or nothing was reported. No prompt is empty.
     if not prompt or completion is None or (wrote and not completion):
         return None, None
-    if chars > MAX_CHARS_PER_TOKEN * (completion + 2):  # as the first chunk of a stream said
+    if chars > MAX_CHARS_PER_TOKEN * (completion + 2):  # from the first chunk of a stream
         return None, None
     total = prompt + completion
     believed: dict[str, Any] = {**usage, **counts}
@@ -120,14 +120,14 @@ def believable(
 def completed(
     usage: Mapping[str, Any] | None, *metadata: Mapping[str, Any] | None
 ) -> Mapping[str, Any] | None:
-    """Add to usage metadata what only the provider's own report says.
+    """Add facts from the provider's own report to usage metadata.
 
     Args:
-        usage: Usage metadata as the provider's client made it, or None.
-        metadata: Where the provider's own report may be: ``response_metadata``, ``llm_output``.
+        usage: Usage metadata from the provider's client, or None.
+        metadata: Places of the provider's own report: ``response_metadata``, ``llm_output``.
 
     Returns:
-        Usage metadata with the counts and details that were missing; what it said is kept.
+        Usage metadata with missing counts and details added. Its own values stay.
     """
     for report in _reports(*metadata):
         raw = _read_report(report)
@@ -164,7 +164,7 @@ def _read_report(report: Mapping[str, Any]) -> dict[str, Any]:
         answers |= _renamed(report.get(name))
     if isinstance(prompt, int) and not any(report.get(name) for name in _INSIDE):
         prompt += sum(n for name in _BESIDE if isinstance(n := report.get(name), int))
-    # Google counts reasoning beside the answer.
+    # Google counts reasoning besides the answer.
     if isinstance(thoughts := report.get("thoughts_token_count"), int) and thoughts:
         completion, answers["reasoning"] = (completion or 0) + thoughts, thoughts
     return {
@@ -177,7 +177,7 @@ def _read_report(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _renamed(details: Any) -> dict[str, Any]:
-    """Return details by LangChain's names; an unknown one keeps its own, so it is reported."""
+    """Return details by LangChain's names. An unknown one keeps its own, so it is reported."""
     if not isinstance(details, Mapping):
         return {}
     return {
@@ -188,7 +188,7 @@ def _renamed(details: Any) -> dict[str, Any]:
 
 
 def _joined(usage: Mapping[str, Any], raw: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Add the counts and details of a report of the same call that usage metadata lacks."""
+    """Add counts and details that usage metadata lacks, from a report of the same call."""
     joined = dict(usage)
     for name in ("input_tokens", "output_tokens"):
         if not joined.get(name):
@@ -199,7 +199,7 @@ def _joined(usage: Mapping[str, Any], raw: Mapping[str, Any]) -> Mapping[str, An
         known = joined.get(name) or {}
         if not isinstance(known, Mapping):
             continue
-        # A tier's details have its name in front: "flex_cache_read".
+        # A tier's details have its name as a prefix: "flex_cache_read".
         known_keys = {key for key, count in known.items() if count}
         new = {
             key: count
@@ -212,10 +212,10 @@ def _joined(usage: Mapping[str, Any], raw: Mapping[str, Any]) -> Mapping[str, An
 
 
 def service_tier(*metadata: Mapping[str, Any] | None) -> str | None:
-    """Return the service tier that a response names, if it is not the standard one.
+    """Return the service tier in a response, if it is not the standard one.
 
     Args:
-        metadata: Where it may be named: ``response_metadata``, ``llm_output``.
+        metadata: Places of its name: ``response_metadata``, ``llm_output``.
 
     Returns:
         The tier, such as ``flex``, ``priority`` or ``batch``. None for the standard one.
@@ -233,23 +233,23 @@ def service_tier(*metadata: Mapping[str, Any] | None) -> str | None:
 
 
 def _once(tier: str) -> str:
-    """Return a tier that the chunks of a stream, which are joined, may have named each."""
+    """Return a tier that each chunk of a stream may have named before they were joined."""
     tier = _TIER_PREFIXES.sub("", tier.lower())
     names = re.findall("|".join(_TIERS), tier)
     if names and "".join(names) == tier:
-        return str(names[-1])  # what was asked for may come before what was given
+        return str(names[-1])  # the requested tier may come before the actual one
     same = re.fullmatch(r"(.+?)\1+", tier)
     return same[1] if same else tier
 
 
 def repeated(usages: Sequence[Mapping[str, Any] | None]) -> UsageMetadata | None:
-    """Find the usage of a stream that reports all of its prompt more than once.
+    """Find the usage of a stream that reports its whole prompt more than once.
 
-    LangChain adds up what the chunks of a stream report. Some servers report the whole usage so
-    far in every chunk, which then counts many times.
+    LangChain adds up the reports of a stream's chunks. Some servers report the whole usage so far
+    in every chunk, which then counts many times.
 
     Args:
-        usages: What each chunk reports.
+        usages: Each chunk's report.
 
     Returns:
         The last report, if each names the same prompt. None if adding up is right.

@@ -1,1 +1,1 @@
-"""What reports of costs and of evaluation are drawn with."""
+"""Drawing tools for reports of costs and of evaluation."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442")
-"""Told apart by colour-blind readers and in print (Okabe and Ito)."""
+"""Distinct for colour-blind readers and in print (Okabe and Ito)."""
 
 
 def new_figure(width: float = 8, height: float = 4.2, panels: int = 1) -> tuple[Figure, list[Any]]:
@@ -44,7 +44,7 @@ def new_figure(width: float = 8, height: float = 4.2, panels: int = 1) -> tuple[
 
 
 def percent_axis(axes: Any) -> None:
-    """Have an axis count shares in per cent, with lines across the chart."""
+    """Make an axis count shares in percent, with lines across the chart."""
     from matplotlib.ticker import PercentFormatter
 
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -57,9 +57,9 @@ class StackedBar:
     """One bar of `stacked_bars`.
 
     Attributes:
-        name: What it is called.
+        name: Its label.
         parts: A value for each series.
-        estimated: Whether its values are estimates: it is hatched then. None where no bar of the
+        estimated: Whether its values are estimates, which are hatched. None where no bar of the
             chart can be one.
     """
 
@@ -81,7 +81,7 @@ def stacked_bars(
     Args:
         bars: The bars, from the top down.
         series: Name and colour of each part of a bar.
-        xlabel: What the values are.
+        xlabel: The meaning of the values.
         value_format: Format of a bar's sum, as for `str.format`.
         title: The chart's title.
 
@@ -120,7 +120,7 @@ def stacked_bars(
 
 
 def save_figures(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
-    """Save figures, by file name, as PNG and SVG; the folder is made if it does not exist."""
+    """Save figures, by file name, as PNG and SVG. The folder is made if it does not exist."""
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for name, figure in figures.items():

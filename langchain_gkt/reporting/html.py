@@ -1,4 +1,4 @@
-"""HTML out of jinja2 templates; whatever is put into them is escaped."""
+"""HTML from jinja2 templates. All values are escaped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def render(template: str, *, folder: Path | None = None, **values: Any) -> str:
     Args:
         template: Name of a file in ``reporting/templates``, or in ``folder``.
         folder: A further folder with templates, which may extend or include those here.
-        **values: What to fill in. Text is escaped. `markupsafe.Markup` is taken as it is.
+        **values: The template's values. Text is escaped. `markupsafe.Markup` is used as it is.
 
     Returns:
         HTML.

@@ -21,12 +21,12 @@ class Table:
     """A table whose cells are text.
 
     Attributes:
-        title: What it shows. May be empty.
+        title: Its title. May be empty.
         head: Names of the columns.
         rows: The cells. The first of each row is its name, indented if it is part of the row
             above.
-        notes: What the table cannot say.
-        styles: How each row is set off, if it is. Rows without one are plain.
+        notes: What the table cannot show.
+        styles: The style of each row. Rows without one are plain.
     """
 
     title: str = ""
@@ -79,7 +79,7 @@ class Table:
         return render("table.html.j2", table=self, rows=self._styled())
 
     def notebook_html(self) -> str:
-        """Return an HTML element that takes the colours of the notebook it is shown in.
+        """Return an HTML element that takes the colours of its notebook.
 
         Raises:
             ImportError: If jinja2 is missing.
@@ -87,7 +87,7 @@ class Table:
         return render("notebook.html.j2", table=self, rows=self._styled())
 
     def rich(self) -> Any:
-        """Return what a rich console prints.
+        """Return an object that a rich console prints.
 
         Raises:
             ImportError: If rich is missing.

@@ -1,4 +1,4 @@
-"""An OpenAI-compatible HTTP server in front of a chain; `build_app` in `serving.app` makes it.
+"""An OpenAI-compatible HTTP server in front of a chain. Build it with `serving.app.build_app`.
 
 Importing this package loads no web framework. Its modules need the extra ``server``.
 """

@@ -23,7 +23,7 @@ _POLL_SECONDS = 0.1
 
 
 class AnswerFormat(Protocol):
-    """Writes one answer as an API does; see `api.chat_completions.ChatAnswer`."""
+    """Writes one answer in an API's form. See `api.chat_completions.ChatAnswer`."""
 
     def whole(self, message: AIMessage, gkt: Mapping[str, Any]) -> dict[str, Any]:
         """Return the response of a request that is not streamed."""
@@ -47,14 +47,14 @@ class ClientGone(Exception):
 
 @dataclass(frozen=True)
 class _Answer:
-    """The end of an answer: the message as it was joined from its chunks, and its ``gkt``."""
+    """The end of an answer: the message joined from its chunks, and its ``gkt``."""
 
     message: AIMessage
     gkt: dict[str, Any]
 
 
 class Answering:
-    """One request that is being answered."""
+    """A request in progress."""
 
     def __init__(
         self,
@@ -63,25 +63,25 @@ class Answering:
         costs: CostTracker,
         handlers: list[BaseCallbackHandler],
     ) -> None:
-        """Begin to answer; there must be a running event loop.
+        """Begin to answer. There must be a running event loop.
 
         Args:
             call: The call of the chain.
-            record: Filled with what happens.
-            costs: Follows this call alone. May keep its budget.
-            handlers: Those that follow further calls: the client's costs and the server's.
+            record: Collects the facts of the request.
+            costs: Tracks only this call. May keep its budget.
+            handlers: Trackers over several calls: the client's costs and the server's.
         """
         self._call, self._record, self._costs = call, record, costs
         self._config: Any = {
             "callbacks": [costs, *handlers],
             "metadata": {"request_id": record.request_id},
         }
-        # Without a limit: an answer is short, and a slow client must not hold the student's place.
+        # No limit, because an answer is short, and a slow client must not hold the student's place.
         self._parts: asyncio.Queue[AIMessageChunk | _Answer | Exception] = asyncio.Queue()
         self._task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
-        """Have the chain answer; the last part says how that ended."""
+        """Have the chain answer. The last part says how that ended."""
         call, record = self._call, self._record
         whole: Any = None
         joined: list[Any] = []
@@ -94,7 +94,8 @@ class Answering:
                             record.note_first_token()
                         joined.append(chunk)
                         self._parts.put_nowait(chunk)
-                whole = joined[0] + joined[1:]  # at once: one by one, long answers cost more
+                # at once, because joining one by one is slow for long answers
+                whole = joined[0] + joined[1:]
             else:
                 whole = await call.chain.ainvoke(call.messages, self._config, **call.arguments)
                 record.note_first_token()
@@ -135,15 +136,15 @@ class Answering:
         }
 
     async def whole(self, connection: Request, form: AnswerFormat) -> dict[str, Any]:
-        """Return the response of a request that is not streamed; raises as `streamed`."""
+        """Return the response of a request that is not streamed. Raises as `streamed`."""
         answer = await self._first(connection)
         assert isinstance(answer, _Answer)
         return form.whole(answer.message, answer.gkt)
 
     async def streamed(self, connection: Request, form: AnswerFormat) -> StreamingResponse:
-        """Return the response of a request that is streamed, once its first part is there.
+        """Return the response of a streamed request, once its first part is there.
 
-        So an error before it has an HTTP status of its own.
+        So an earlier error has an HTTP status of its own.
 
         Raises:
             ClientGone: If the client goes away first.
@@ -155,7 +156,7 @@ class Answering:
         return _Stream(events, self, headers=headers, media_type="text/event-stream")
 
     async def _first(self, connection: Request) -> AIMessageChunk | _Answer:
-        """Return the first part, and look whether the client is still there meanwhile."""
+        """Return the first part, and check meanwhile whether the client is still there."""
         try:
             while True:
                 with suppress(asyncio.TimeoutError):
@@ -187,17 +188,17 @@ class Answering:
             yield event
 
     async def close(self) -> None:
-        """Stop both models if they still run, and note what they cost."""
+        """Stop both models if they still run, and record their costs."""
         if not self._task.done():
             self._record.disconnected = True
             self._task.cancel()
             await asyncio.wait([self._task])
-            await asyncio.sleep(0)  # the trackers hear of a cancelled task after its end
+            await asyncio.sleep(0)  # the trackers learn of a cancelled task after its end
         self._record.costs = self._costs.report()
 
 
 def _require_call(message: AIMessage, forced_tool: str | None) -> None:
-    """Refuse to hand out an answer without the call that the request asks for."""
+    """Refuse to return an answer without the call that the request demands."""
     if forced_tool is None:
         return
     calls = [*message.tool_calls, *message.invalid_tool_calls]
@@ -214,7 +215,7 @@ def _require_call(message: AIMessage, forced_tool: str | None) -> None:
 
 
 class _Stream(StreamingResponse):
-    """A streamed response that ends the work behind it, also if it was never begun."""
+    """A streamed response that ends the work behind it, even if it never began."""
 
     def __init__(self, events: AsyncIterator[str], answering: Answering, **options: Any) -> None:
         super().__init__(events, **options)
@@ -224,5 +225,5 @@ class _Stream(StreamingResponse):
         try:
             await super().__call__(scope, receive, send)
         finally:
-            # In a task, because this one may be in the middle of being cancelled.
+            # In a task, because this one may be in the middle of its cancellation.
             await asyncio.shield(asyncio.create_task(self._answering.close()))

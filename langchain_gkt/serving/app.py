@@ -47,18 +47,19 @@ def build_app(
 
     Args:
         chain: The pair that answers.
-        name: What clients call it. See `Catalog`.
-        keys: Who may ask.
-        budget: The most that all requests together may cost. None for no limit.
+        name: The model name for clients. See `Catalog`.
+        keys: Who may send requests.
+        budget: The maximum cost of all requests together. None for no limit.
         prices: ``teacher_price`` and ``student_price``, as for `CostTracker`.
-        max_body_bytes: Most bytes of a request's body.
+        max_body_bytes: Maximum bytes of a request's body.
         read_seconds: How long a client may take to send its body.
         allowed_hosts: Names that the header ``Host`` may hold, such as ``*.example.com``. The
-            default is any. see `run.default_hosts`.
-        cors_origins: Origins whose pages may ask from a browser, or ``*``. The default is none.
+            default is any. See `run.default_hosts`.
+        cors_origins: Origins whose pages may send requests from a browser, or ``*``. The default is
+            none.
 
     Returns:
-        An ASGI application; ``app.state.costs`` is the tracker of all requests.
+        An ASGI application. ``app.state.costs`` is the tracker of all requests.
 
     Raises:
         ValueError: If two keys are the same.
@@ -76,7 +77,7 @@ def build_app(
         read_seconds=read_seconds,
         allowed_hosts=allowed_hosts,
     )
-    if cors_origins:  # around the keys: a browser asks for leave without one
+    if cors_origins:  # outside the key check, because a browser asks for permission without a key
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(cors_origins),

@@ -1,4 +1,4 @@
-"""The models that a server offers, and the call of the chain that a request asks for."""
+"""The models that a server offers, and the chain call for a request."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ServedCall:
         chain: The chain, with the request's sampling set on its models.
         messages: The conversation.
         arguments: The arguments of the call.
-        forced_tool: The tool that must be called. Empty for any, None if none has to be.
+        forced_tool: The tool that must be called. Empty for any, None if no call is required.
     """
 
     chain: GuidedKnowledgeTransferChain
@@ -46,17 +46,17 @@ class ServedCall:
 
 
 class Catalog:
-    """Names the pair, and each other mode of the chain, as a model of its own."""
+    """Names the pair, and each other mode of the chain, as a separate model."""
 
     def __init__(self, chain: GuidedKnowledgeTransferChain, name: str) -> None:
-        """Offer a chain; every mode but the pair's has its name behind ``name``: ``-teacher``."""
+        """Offer a chain. Every other mode than the pair's adds its name, as in ``-teacher``."""
         self.chain, self._created = chain, int(time.time())
         default, *others = strategy_names()
         self.modes: dict[str, Mode] = {name: default}
         self.modes |= {f"{name}-{mode}": mode for mode in others}
 
     def describe(self, model: str) -> dict[str, Any]:
-        """Return a model as ``/v1/models`` shows it; raises an `APIError` if there is none."""
+        """Return a model as ``/v1/models`` shows it. Raises an `APIError` if there is none."""
         mode = self.mode(model)
         return {
             "id": model,
@@ -67,7 +67,7 @@ class Catalog:
         }
 
     def mode(self, model: str) -> Mode:
-        """Return the mode that a model's name stands for; an `APIError` if there is none."""
+        """Return the mode for a model's name. Raises an `APIError` if there is none."""
         if model not in self.modes:
             known = ", ".join(self.modes)
             raise APIError(
@@ -79,7 +79,7 @@ class Catalog:
         return self.modes[model]
 
     def call(self, body: Any) -> ServedCall:
-        """Return the call that a request asks for.
+        """Return the chain call for a request.
 
         Args:
             body: The request.
@@ -131,9 +131,9 @@ def _read(value: Any, read: Callable[[Any], Any], field: str) -> Any:
 
 
 def _continuing(teacher: Any) -> Any:
-    """Have a teacher behind a server of its own continue a begun answer, as a student would.
+    """Have a teacher on a server of its own continue a begun answer, as a student would.
 
-    OpenAI's own service knows no such field and refuses it.
+    OpenAI's own service does not know this field and refuses it.
     """
     address = getattr(teacher, "openai_api_base", None)
     hosted = not address or (urlsplit(str(address)).hostname or "").endswith("openai.com")

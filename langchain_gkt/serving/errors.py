@@ -19,12 +19,12 @@ from langchain_gkt.serving.api.fields import FieldError
 from langchain_gkt.serving.api.schema import ChatCompletionRequest
 
 _REFUSED = (400, 413, 422)
-"""Statuses of a provider that finds fault with the request, which no retry fixes."""
+"""Statuses of a provider that rejects the request, which no retry fixes."""
 NO_RETRY = {"x-should-retry": "false"}
-"""Headers of an error that OpenAI's clients would ask again for, for nothing."""
+"""Headers of an error for which OpenAI's clients would retry in vain."""
 
 _PATHS = "POST /v1/chat/completions and /v1/responses, GET /v1/models, /health and /metrics"
-# Libraries point at their own pages, and errors of clients name addresses of servers.
+# Libraries link to their own pages, and errors of clients name addresses of servers.
 _ADDRESS = re.compile(
     r"\s*(?:\bFor (?:further information|troubleshooting)\W*visit:?\s*)?\bhttps?://[^\s'\")]+", re.I
 )
@@ -35,9 +35,9 @@ _TOO_LONG = re.compile(
     re.I,
 )
 _TOO_LONG_FOR_STUDENT = re.compile(r"tokens.* but the student's (?:context holds|encoder reads)")
-# A message of the chain begins with the argument it is about.
+# A message of the chain begins with the argument that it is about.
 _FIELD = re.compile(r"([a-z][a-z0-9_]*)(?:\[\d+\]|\.[a-z_]+)*(?=[ :=.])")
-# What pydantic says of Python's types, in the words of JSON.
+# Pydantic's words for Python's types, in the words of JSON.
 _WORDS = {
     "Field required": "is missing",
     "Input should be": "must be",
@@ -57,7 +57,7 @@ class APIError(Exception):
         message: What is wrong, and what to do.
         kind: OpenAI's ``type`` of error.
         code: OpenAI's code, or one of our own.
-        param: The field that is wrong, if it is one.
+        param: The wrong field, if it is one.
         headers: Headers of the response.
     """
 
@@ -71,7 +71,7 @@ class APIError(Exception):
         param: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Take the fields; see the class."""
+        """Take the fields. See the class."""
         super().__init__(message := _ADDRESS.sub("", message))
         self.status, self.message, self.kind = status, message, kind
         self.code, self.param, self.headers = code, param, dict(headers or {})
@@ -83,7 +83,7 @@ class APIError(Exception):
         return {"error": {**fields, "param": self.param, "code": self.code}}
 
     def renamed(self, names: Mapping[str, str]) -> APIError:
-        """Call the field as an API does, by its names of fields that the chain calls otherwise."""
+        """Rename the field from the chain's name to the API's."""
         for old, new in names.items():
             if self.param and re.match(rf"{old}\b", self.param):
                 self.message = re.sub(rf"^{old}[^\s:=]*", new, self.message)
@@ -92,15 +92,15 @@ class APIError(Exception):
 
     def response(self) -> Response:
         """Return the response."""
-        # A message may quote half a character, which only ASCII can spell.
+        # A message may quote half a character, which only ASCII can encode.
         text = json.dumps(self.body)
         return Response(text, self.status, self.headers, media_type="application/json")
 
 
 def as_api_error(error: BaseException) -> APIError:
-    """Explain to a client what an exception means.
+    """Turn an exception into an error for a client.
 
-    A provider's own message is kept from clients: it may name keys and addresses.
+    Clients do not see a provider's own message, which may name keys and addresses.
     """
     if isinstance(error, APIError):
         return error
@@ -177,7 +177,7 @@ def _too_long(message: str) -> APIError:
 
 
 def _public(error: BaseException) -> str:
-    """Return an error's text, without that of a library it came from."""
+    """Return an error's text, without that of a library behind it."""
     for cause in causes(error):
         if isinstance(cause, ValidationError):
             return explain(cause)
@@ -191,7 +191,7 @@ def _param(message: str) -> str | None:
 
 
 def _of_http(error: HTTPException) -> APIError:
-    """Explain what the web framework found wrong with a request's path, method or body."""
+    """Turn the web framework's complaint about a path, method or body into an error."""
     headers = error.headers
     if error.status_code == 404:
         return APIError(404, f"this path is not known; this server has {_PATHS}", code="not_found")
@@ -227,14 +227,14 @@ def _of_validation(error: RequestValidationError) -> APIError:
             for theirs, ours in _WORDS.items():
                 message = message.replace(theirs, ours)
             message = f"{place}: {message}"
-            if place in problems:  # another kind of value that the field takes
+            if place in problems:  # another kind of value that the field allows
                 message = f"{problems[place]}, or {message.removeprefix(f'{place}: must be ')}"
         problems[place] = message
     return APIError(400, "; ".join(problems.values()), param=next(iter(problems)) or None)
 
 
 def _place(path: Sequence[str | int], body: Any) -> str:
-    """Return the place of a value in a body; pydantic's path also names kinds of values."""
+    """Return the place of a value in a body. Pydantic's path also names kinds of values."""
     place, value = "", body
     for depth, part in enumerate(path):
         is_missing = isinstance(value, dict) and depth == len(path) - 1

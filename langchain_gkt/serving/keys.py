@@ -1,4 +1,4 @@
-"""Who may ask: bearer keys, each with a budget and a rate limit of its own."""
+"""Who may send requests: bearer keys, each with its own budget and rate limit."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class APIKey:
     """A key of a server.
 
     Attributes:
-        name: What logs call it. The key itself is never logged.
+        name: Its name in logs. The key itself is never logged.
         secret: The key. None lets everybody in.
-        budget: Most that its requests may cost together. None for no limit.
-        requests_per_minute: Most requests a minute, which may come all at once. None for no limit.
+        budget: The maximum cost of all its requests. None for no limit.
+        requests_per_minute: Maximum requests a minute, possibly all at once. None for no limit.
     """
 
     name: str
@@ -48,10 +48,10 @@ class APIKey:
 
 
 class Client:
-    """A key in use: what it has spent, and how often it has asked."""
+    """A key in use, with its costs and its number of requests."""
 
     def __init__(self, key: APIKey, prices: Mapping[str, Any]) -> None:
-        """Start at zero; ``prices`` are arguments of `CostTracker`."""
+        """Start at zero. ``prices`` are arguments of `CostTracker`."""
         self.key = key
         self.costs = CostTracker(budget=key.budget, **prices)
         self._limiter = None
@@ -63,7 +63,7 @@ class Client:
             self._limiter.available_tokens = burst  # or the first request would be refused
 
     def count_request(self) -> None:
-        """Count a request; an `APIError` if there were too many in the last minute."""
+        """Count a request. Raises an `APIError` if there were too many in the last minute."""
         if self._limiter is None or self._limiter.acquire(blocking=False):
             return
         rate: Any = self.key.requests_per_minute
@@ -81,14 +81,14 @@ class KeyRing:
     """The keys of a server."""
 
     def __init__(self, keys: list[APIKey], prices: Mapping[str, Any]) -> None:
-        """Take the keys, of which no two may be alike; one without a secret lets all in."""
+        """Take the keys, which must differ. One without a secret lets everybody in."""
         secrets = [key.secret for key in keys]
         if len(set(secrets)) < len(secrets):
             raise ValueError("two keys of the server are the same; give each client its own")
         self.clients = [Client(key, prices) for key in keys]
 
     def authenticate(self, authorization: str | None) -> Client:
-        """Return the client of an ``Authorization``; an `APIError` if its key is wrong."""
+        """Return the client of an ``Authorization``. Raises an `APIError` if its key is wrong."""
         scheme, _, key = (authorization or "").partition(" ")
         key = key.strip() if scheme.lower() == "bearer" else ""
         for client in self.clients:
@@ -111,11 +111,8 @@ def load_keys(path: Path, *, budget: Budget | None, rate: float | None) -> list[
         path: A file such as ``{"ada": {"key_env": "ADA_KEY", "budget_usd": "5"}}``. A key has a
             ``key``, or the name of an environment variable that holds it, and may have
             ``budget_usd`` and ``requests_per_minute``.
-        budget: The budget of keys that have none of their own.
-        rate: The rate limit of keys that have none of their own.
-
-    Returns:
-        The keys.
+        budget: The budget of keys without one of their own.
+        rate: The rate limit of keys without one of their own.
 
     Raises:
         ValueError: If the file holds something else.
@@ -130,7 +127,7 @@ def load_keys(path: Path, *, budget: Budget | None, rate: float | None) -> list[
 
 
 class _Entry(BaseModel):
-    """What a file says of one key."""
+    """A file's entry for one key."""
 
     key: Any = None
     key_env: str | None = None

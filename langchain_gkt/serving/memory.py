@@ -6,9 +6,9 @@ import ctypes
 
 
 def release_freed_memory() -> None:
-    """Return freed memory to the system; glibc would keep the most that was ever in use."""
+    """Return freed memory to the system. By default glibc keeps the most that was ever in use."""
     try:
         trim = ctypes.CDLL(None).malloc_trim
-    except (AttributeError, OSError, TypeError):  # another C library, which has no such function
+    except (AttributeError, OSError, TypeError):  # another C library without this function
         return
     trim(0)

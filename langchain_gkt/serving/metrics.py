@@ -51,10 +51,10 @@ class Metrics:
         self.running.set(len(self._open))
 
     def observe(self, record: RequestRecord) -> None:
-        """Add a request that ended."""
+        """Add a finished request."""
         self._open.discard(record)
         self.running.set(len(self._open))
-        model = record.model or "unknown"  # a client's own words would be labels without end
+        model = record.model or "unknown"  # a client's own words would make labels without end
         self.requests.labels(model, str(record.status)).inc()
         if record.model is None:
             return

@@ -1,4 +1,4 @@
-"""Connections with limits: uvicorn lets a client that sends half a request stay for good."""
+"""Connections with limits. uvicorn lets a client that sends half a request stay forever."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 _GRACE_SECONDS = 5.0
-"""How much later a body's time is up here: the application answers before with 408."""
+"""Extra seconds for a body here, because the application answers before with 408."""
 
 
 def limited_protocol(*, read_seconds: float, max_connections: int) -> type[asyncio.Protocol]:
@@ -17,11 +17,11 @@ def limited_protocol(*, read_seconds: float, max_connections: int) -> type[async
 
     Args:
         read_seconds: How long a client may take to send a request's headers, and then its body.
-        max_connections: Connections that are kept open. Further ones are closed unread.
+        max_connections: Maximum open connections. Further ones are closed unread.
     """
 
     class LimitedProtocol(H11Protocol):
-        """Closes a connection whose request does not come to its end."""
+        """Closes a connection whose request does not end in time."""
 
         _timer: asyncio.TimerHandle | None = None
         _awaited: Any = None

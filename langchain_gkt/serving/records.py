@@ -1,4 +1,4 @@
-"""What is remembered of each request: for the log, which never holds content, and the metrics."""
+"""Records of requests, for the metrics and for the log, which never holds content."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ LOGGER = logging.getLogger("langchain_gkt.serving")
 
 @dataclass(kw_only=True, eq=False)
 class RequestRecord:
-    """What is known of one request.
+    """The facts about one request.
 
     Attributes:
         request_id: The client's, or one of our own.
         method: The HTTP method.
         path: The path.
         body_bytes: Bytes of the body that was read.
-        started: When it came, by the monotonic clock.
+        started: When it arrived, by the monotonic clock.
         client: The name of its key.
-        model: The model it asks for, if there is such a model.
+        model: The requested model, if it exists.
         stream: Whether it is streamed.
         status: The HTTP status. 499 if the client went away before the response began.
-        first_token_seconds: Time until the first token was there. None if none came.
+        first_token_seconds: Time until the first token. None if none came.
         seconds: Time until the end.
         guidance_share: Share of the answer's tokens that are guidance. None if unknown.
         finished_by: Which model wrote the end of the answer.
         fallback: Whether the student had to answer alone.
-        costs: What both models used. None if none was called.
+        costs: Usage of both models. None if none was called.
         error: The type of the error, if there was one, and where it was raised.
         disconnected: Whether the client went away.
     """
@@ -60,12 +60,12 @@ class RequestRecord:
     disconnected: bool = False
 
     def note_first_token(self) -> None:
-        """Take the time of the first token."""
+        """Record the time of the first token."""
         if self.first_token_seconds is None:
             self.first_token_seconds = time.monotonic() - self.started
 
     def note_error(self, error: BaseException) -> None:
-        """Remember the type of an error and its place, not its message, which may hold content."""
+        """Record the type of an error and its place, not its message, which may hold content."""
         cause = error.__cause__ or error
         frames = traceback.extract_tb(cause.__traceback__)
         place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
@@ -73,7 +73,7 @@ class RequestRecord:
         self.error = f"{type(cause).__name__}{f' {status}' if status else ''}{place}"
 
     def finish(self) -> None:
-        """Take the time of the end."""
+        """Record the time of the end."""
         self.seconds = time.monotonic() - self.started
 
     def to_dict(self) -> dict[str, Any]:
@@ -96,9 +96,9 @@ class RequestRecord:
 
 
 def role_fields(totals: UsageTotals) -> dict[str, Any]:
-    """Return what one model used in a request, with estimates of what was billed unsaid.
+    """Return a model's usage in a request, with estimates of unreported bills.
 
-    US dollars are a decimal string. None if the price is not known.
+    US dollars are a decimal string. None if the price is unknown.
     """
     unpriced = totals.unpriced_calls or totals.unreported_unpriced_calls
     return {
@@ -110,7 +110,7 @@ def role_fields(totals: UsageTotals) -> dict[str, Any]:
 
 
 class _JSONLines(logging.Formatter):
-    """Writes records as JSON lines; of exceptions only the type, whose messages may hold text."""
+    """Writes records as JSON lines. Exceptions show only their type, as messages may hold text."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return one line."""
@@ -141,5 +141,5 @@ def log_settings(level: str = "INFO") -> Mapping[str, Any]:
 
 
 def log(event: str, **fields: Any) -> None:
-    """Write one line of the log: what happened, and what is known of it, never content."""
+    """Write one line of the log: what happened, and its facts, never content."""
     LOGGER.info(event, extra={"fields": fields})

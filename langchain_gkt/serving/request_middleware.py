@@ -1,4 +1,4 @@
-"""What every request passes first: its id, its key, its size and its record."""
+"""The first check of every request: its id, its key, its size and its record."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _QUIET = ("/health", "/metrics")
 _LARGE_BYTES = 2**17
 """Bytes of a body whose tokens take so much memory that it is given back at once."""
 _MOST_UNREAD_BYTES = 2**26
-"""Bytes of an oversized body that are read away, so that its sender gets to read the answer."""
+"""Bytes of an oversized body that are read and dropped, so that its sender reads the answer."""
 
 
 class RequestMiddleware:
-    """ASGI middleware: refuses requests before they are read, and records how each ended."""
+    """ASGI middleware: refuses requests before reading them, and records how each ended."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class RequestMiddleware:
         read_seconds: float,
         allowed_hosts: Sequence[str],
     ) -> None:
-        """Guard an application; see `app.build_app` for the limits."""
+        """Guard an application. See `app.build_app` for the limits."""
         self.allowed_hosts = [host.lower() for host in allowed_hosts]
         self.app, self.keys, self.metrics = app, keys, metrics
         self.max_body_bytes, self.read_seconds = max_body_bytes, read_seconds
@@ -89,7 +89,7 @@ class RequestMiddleware:
                 asyncio.get_running_loop().run_in_executor(None, release_freed_memory)
 
     def _check_host(self, host: str) -> None:
-        """Refuse a name that a web page may have pointed at this machine."""
+        """Refuse a host name that a web page may have pointed at this machine."""
         name = _PORT.sub("", host.lower())
         if not any(
             allowed in ("*", name) or (allowed[:2] == "*." and name.endswith(allowed[1:]))
@@ -105,7 +105,7 @@ class RequestMiddleware:
     async def _admit(
         self, scope: Scope, headers: Headers, receive: Receive, record: RequestRecord
     ) -> Receive:
-        """Refuse a request, or return what gives its body."""
+        """Refuse a request, or return the source of its body."""
         client = self.keys.authenticate(headers.get("authorization"))
         record.client = client.key.name
         scope["state"]["client"] = client
@@ -133,10 +133,10 @@ class RequestMiddleware:
         return replay
 
     async def _read(self, headers: Headers, receive: Receive) -> bytes:
-        """Read the body, up to its limit; what is more is read away."""
+        """Read the body, up to its limit. The rest is read and dropped."""
         most, deadline = self.max_body_bytes, time.monotonic() + self.read_seconds
         length = headers.get("content-length", "")
-        # A client that asks whether to send its body at all needs no more than the answer.
+        # A client that asks whether to send its body at all needs only the answer.
         if length.isdigit() and int(length) > most and "expect" in headers:
             raise self._too_large()
         parts: list[bytes] = []
@@ -177,7 +177,7 @@ class RequestMiddleware:
 
 
 def _known(path: str) -> str:
-    """Return a path for the log: what a client made up is content."""
+    """Return a path for the log. Unknown paths are a client's content."""
     if path.startswith("/v1/models/"):
         return "/v1/models/NAME"
     return path if path in ("/v1/models", "/v1/chat/completions", "/v1/responses") else "other"

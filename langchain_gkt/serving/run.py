@@ -16,7 +16,7 @@ from langchain_gkt.serving.protocol import limited_protocol
 from langchain_gkt.serving.records import log, log_settings
 
 LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
-"""Hosts that nobody outside this machine reaches."""
+"""Hosts that are not reachable from outside this machine."""
 
 MAX_CONNECTIONS = 256
 
@@ -24,28 +24,28 @@ MAX_CONNECTIONS = 256
 def default_hosts(host: str) -> list[str]:
     """Return the ``Host`` headers to answer to, so that no web page can pose as this machine.
 
-    For an address that others reach, it is ``*``, which is any: only they know its names.
+    For an address that others reach, it is ``*``, which is any, because only they know its names.
     """
     return ["127.0.0.1", "localhost", "[::1]", "::1"] if host in LOCAL_HOSTS else ["*"]
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Take a port, before models are loaded for nothing.
+    """Take a port, before models are loaded in vain.
 
     Args:
         host: The address to listen on.
         port: The port. 0 for any free one.
 
     Returns:
-        The socket; it does not listen yet.
+        The socket. It does not listen yet.
 
     Raises:
-        OSError: If the port is in use, or the address is none of this machine.
+        OSError: If the port is in use, or the address is not one of this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
     try:
-        # Not SO_REUSEADDR alone: a port that somebody listens on is refused all the same.
+        # Not only SO_REUSEADDR, so that a port in use is still refused.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
     except OSError as error:
@@ -63,13 +63,13 @@ def bind(host: str, port: int) -> socket.socket:
 def server_config(
     app: FastAPI, *, read_seconds: float, max_connections: int = MAX_CONNECTIONS, **options: Any
 ) -> uvicorn.Config:
-    """Return the settings of a server that clients cannot hold up.
+    """Return the settings of a server that clients cannot block.
 
     Args:
         app: The application.
         read_seconds: How long a client may take to send a request.
-        max_connections: Connections whose requests are answered. Further ones get 503, and
-            beyond twice as many nothing.
+        max_connections: Connections whose requests are answered. Further ones get 503, and beyond
+            twice as many nothing.
         **options: Further fields.
     """
     protocol = limited_protocol(read_seconds=read_seconds, max_connections=2 * max_connections)
@@ -91,12 +91,12 @@ def run(
     read_seconds: float = 30.0,
     max_connections: int = MAX_CONNECTIONS,
 ) -> None:
-    """Serve until a signal ends it; see `server_config` for the limits.
+    """Serve until a signal ends it. See `server_config` for the limits.
 
     Args:
         app: The application.
-        listener: What `bind` returned.
-        shutdown_seconds: How long answers that have begun may take after the signal.
+        listener: The result of `bind`.
+        shutdown_seconds: How long running answers may take after the signal.
         read_seconds: As for `server_config`.
         max_connections: As for `server_config`.
     """
@@ -110,7 +110,7 @@ def run(
         timeout_graceful_shutdown=max(1, round(shutdown_seconds)),
     )
     earlier: Any = signal.getsignal(signal.SIGTERM)
-    # uvicorn sends the signal again when it has ended. By default that would skip all cleaning up.
+    # uvicorn sends the signal again when it has ended. By default that would skip all cleanup.
     signal.signal(signal.SIGTERM, _exit)
     try:
         log("listening", url=f"http://{address}:{port}/v1")

@@ -1,1 +1,1 @@
-"""Structured output: JSON schemas, the grammars that enforce them, and JSON begun by another."""
+"""Structured output: JSON schemas, their grammars, and JSON that another model began."""

@@ -1,4 +1,4 @@
-"""Which token ends a JSON text soonest: a fixed order of preference over a vocabulary."""
+"""The token that ends a JSON text soonest: a fixed order of preference over a vocabulary."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class ClosingOrder:
         """Return the allowed token that comes first in the order.
 
         Args:
-            allowed: Whether each token may come next. One at least.
+            allowed: Whether each token may come next. At least one may.
         """
-        # If both brackets may come next, the text is inside a string: only a quote closes it.
+        # If both brackets may come next, the text is inside a string, which only a quote closes.
         if all(allowed[token] for token in self._brackets):
             for token in self._quotes:
                 if allowed[token]:
@@ -47,15 +47,15 @@ class ClosingOrder:
 
 
 def _rank(data: bytes) -> tuple[int, int]:
-    """Return a sort key for the bytes of a token; the smallest closes most."""
+    """Return a sort key for the bytes of a token. The smallest closes most."""
     if not data or data.isspace():
         return (6, 0)
     if not data.strip(b'"}]'):
         return (0 if data[:1] in b"}]" else 1, -len(data))
-    # A comma alone is only reached where nothing may be closed yet: it ends a number.
+    # A comma comes first only where nothing may be closed yet. It ends a number.
     if data == b"," or not data.strip(b'"}]:'):
         return (2, -len(data))
-    # Any other opens one more item: taken over and over where it may be left out, it has no end.
+    # Any other opens one more item. Repeated where it may be left out, it has no end.
     if b"{" in data or b"[" in data or b"," in data:
         return (5, len(data))
     # Text that the schema prescribes: names of properties, values of an enum.

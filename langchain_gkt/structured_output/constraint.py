@@ -1,4 +1,4 @@
-"""Holds an answer to a grammar, token by token, and to its maximum number of tokens."""
+"""Constrains an answer to a grammar, token by token, and to its maximum number of tokens."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     import torch
 
 _KEPT_LENGTHS = 256
-# A text that takes more tokens to end than this is taken to have no end.
+# A text that takes more tokens to end than this counts as endless.
 _MAX_CLOSING_TOKENS = 4096
 
 
 class GrammarTokenizer:
-    """What the grammar engine knows of one tokenizer; costly to make, so made once."""
+    """The grammar engine's view of one tokenizer. Costly to make, so made once."""
 
     def __init__(self, tokenizer: Any, end_ids: set[int], size: int) -> None:
         """Read a tokenizer.
@@ -52,12 +52,12 @@ class GrammarTokenizer:
         self._shortest: dict[bytes, int] = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> GrammarTokenizer:
-        """Share it: it never changes."""
+        """Share it, because it never changes."""
         return self
 
     def matcher(self, grammar: str) -> llguidance.LLMatcher:
         """Return the state of a text that has not begun."""
-        # Errors are asked for with get_error(). The engine would print them on stderr, too.
+        # get_error() reports errors. The engine would print them on stderr, too.
         return llguidance.LLMatcher(self.tokens, grammar, log_level=0)
 
     def spell(self, data: bytes) -> list[int]:
@@ -72,11 +72,8 @@ class GrammarTokenizer:
     def shortest_answer(self, grammar: str) -> int:
         """Return how many tokens the shortest text of a grammar takes.
 
-        Args:
-            grammar: A compiled grammar.
-
         Raises:
-            ValueError: If no text of it was found that ends.
+            ValueError: If no finite text of it was found.
         """
         key = blake2b(grammar.encode()).digest()  # a grammar may be megabytes
         if (length := self._shortest.get(key)) is None:
@@ -87,11 +84,11 @@ class GrammarTokenizer:
         return length
 
     def shortest_end(self, matcher: llguidance.LLMatcher, rest: bytes = b"") -> list[int] | None:
-        """Return tokens that bring a text to its end, few rather than many.
+        """Return tokens that bring a text to its end, preferably few.
 
         Args:
-            matcher: The text's state. It is not changed.
-            rest: Bytes that the grammar allows next, and that come first.
+            matcher: The text's state. It does not change.
+            rest: Bytes to write first, which the grammar allows next.
 
         Returns:
             Token ids, or None if no end was found in 4,096 steps.
@@ -103,7 +100,7 @@ class GrammarTokenizer:
             if len(path) >= _MAX_CLOSING_TOKENS or not allowed.any():
                 return None
             token = self._closing.first(allowed)
-            if token in self.end_ids:  # of a schema that refers to nothing but itself
+            if token in self.end_ids:  # of a schema that refers only to itself
                 return None
             path.append(token)
             trial.consume_token(token)
@@ -129,7 +126,7 @@ def _required_end(end: list[int] | None) -> list[int]:
 
 
 class GrammarConstraint:
-    """Holds one answer to a grammar, and makes it end within its tokens."""
+    """Constrains one answer to a grammar, and makes it end within its tokens."""
 
     def __init__(
         self,
@@ -145,15 +142,16 @@ class GrammarConstraint:
         """Start at the end of a prefix.
 
         Args:
-            tokenizer: The student's.
+            tokenizer: The student's tokenizer.
             grammar: A compiled grammar.
             begun: The part of the answer that is already written.
             max_tokens: Tokens that are left for the rest. If ``begun`` cannot be finished with
-                them, it gets as many as it needs: see the attribute of that name.
-            spelled: The end of ``begun``, in bytes, if the first tokens spell it again. The
-                logits then leave them no choice but that.
-            spelled_tokens: Tokens there are for that, beside ``max_tokens``.
-            may_be_cut: Whether the limit may end the answer in its midst. No room is kept then.
+                them, it gets as many as it needs. See the attribute of that name.
+            spelled: The end of ``begun``, in bytes, if the first tokens spell it again. The logits
+                then leave them no other choice.
+            spelled_tokens: Tokens for that, besides ``max_tokens``.
+            may_be_cut: Whether the limit may truncate the answer. If so, no room is kept for its
+                end.
 
         Raises:
             ValueError: If the prefix breaks the grammar, or no whole answer fits or ends.
@@ -179,7 +177,7 @@ class GrammarConstraint:
         self._matcher.consume_tokens(tokenizer.spell(data[: len(data) - len(spelled)]))
         self._rest = spelled
         longer = max(0, len(tokenizer.spell(spelled)) - spelled_tokens)
-        # A teacher was paid for the prefix: a few tokens too many are better than half an object.
+        # A teacher was paid for the prefix. A few extra tokens are better than half an object.
         self.max_tokens = max(max_tokens, needed + longer)
         self._left = self.max_tokens + spelled_tokens
         self._needed_at_most = needed
@@ -219,26 +217,19 @@ class GrammarConstraint:
 
     @property
     def may_end(self) -> bool:
-        """Whether what is written is a whole answer."""
+        """Whether the text so far is a whole answer."""
         return not self._rest and bool(self._matcher.is_accepting())
 
     def accepts(self, tokens: list[int]) -> bool:
-        """Whether tokens may come next.
-
-        Args:
-            tokens: Their ids.
-        """
+        """Whether tokens may come next."""
         return bool(self._matcher.validate_tokens(tokens) == len(tokens))
 
     def take(self, token: int) -> int:
-        """Go on by a token that may come next.
-
-        Args:
-            token: Its id.
+        """Advance by a token that may come next.
 
         Returns:
             The token. If it would leave too few tokens to end the answer, the next one on the
-            shortest way to the end stands in its place.
+            shortest way to the end replaces it.
         """
         self._left -= 1
         self._needed_at_most += self._growth
@@ -248,7 +239,7 @@ class GrammarConstraint:
         return token
 
     def _keep_room_to_end(self, token: int) -> int:
-        """Return the token if the answer can still end in time after it, else one that ends."""
+        """Return the token if the answer can still end in time after it, else one that ends it."""
         trial = self._matcher.deep_copy()
         trial.consume_token(token)
         rest, left = self._after(token)
@@ -261,7 +252,7 @@ class GrammarConstraint:
         return token
 
     def _after(self, token: int) -> tuple[bytes, int]:
-        """Return what has to be spelled after a token, and how many tokens are left then."""
+        """Return the bytes to spell after a token, and how many tokens are left then."""
         if not self._rest:
             return b"", self._left
         data = self._tokenizer.tokens.decode_bytes([token])

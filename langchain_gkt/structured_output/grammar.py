@@ -1,7 +1,7 @@
-"""JSON schemas and tools -> grammars, and which beginning of a text a grammar allows.
+"""JSON schemas and tools -> grammars, and the longest prefix of a text that a grammar allows.
 
-The grammar engine is llguidance, an extra of this package. It works on bytes, so that text
-from another model's tokenizer can be the beginning of an answer.
+The grammar engine is llguidance, an extra of this package. It works on bytes, so that text from
+another model's tokenizer can be the beginning of an answer.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ except ImportError as missing:
         'install it with: pip install "langchain-gkt[structured]"'
     ) from missing
 
-# Enough for indents. Without a bound a small model might write whitespace and nothing else.
+# Enough for indents. Without a bound a small model might write only whitespace.
 _COMPACT: Any = {"whitespace_pattern": r"[ \t\r\n]{0,32}"}
 _MOST_KEPT = 2**15
-"""Most characters of a schema whose grammar is kept for the next call: users' may be megabytes."""
+"""Maximum characters of a schema whose grammar is kept. Users' schemas may be megabytes."""
 _BYTES = llguidance.LLTokenizer("byte")
 
 
@@ -39,7 +39,7 @@ def json_grammar(schema: dict[str, Any]) -> str:
         A grammar for `GrammarConstraint` and `valid_prefix`.
 
     Raises:
-        ValueError: If the schema is invalid or uses what cannot be enforced.
+        ValueError: If the schema is invalid or cannot be enforced.
     """
     text = json.dumps(schema)
     return _kept_grammar(text) if len(text) <= _MOST_KEPT else _json_grammar(text)
@@ -55,7 +55,7 @@ _kept_grammar = lru_cache(maxsize=64)(_json_grammar)
 
 
 def _closed(schema: Any) -> Any:
-    """Forbid properties that a schema does not name: a small model would invent some."""
+    """Forbid properties that a schema does not name. A small model would invent some."""
     if isinstance(schema, list):
         return [_closed(item) for item in schema]
     if not isinstance(schema, dict):
@@ -74,7 +74,7 @@ def _closed(schema: Any) -> Any:
 
 
 def _moved(schema: Any, place: str) -> Any:
-    """Have the references of a schema point to where it is a part of another."""
+    """Adjust the references of a schema to its place inside another."""
     if isinstance(schema, list):
         return [_moved(item, place) for item in schema]
     if not isinstance(schema, dict):
@@ -93,11 +93,8 @@ def tool_grammar(
     Args:
         tools: Tools in OpenAI's form.
         name: The tool that must be called, or None for any of them.
-        single_tokens: Those of the marks ``<tool_call>`` and ``</tool_call>`` that are one added
-            token each in the student's vocabulary, as in Qwen's. Others are spelled as text.
-
-    Returns:
-        A grammar.
+        single_tokens: The marks among ``<tool_call>`` and ``</tool_call>`` that are one added token
+            each in the student's vocabulary, as in Qwen's. Others are spelled as text.
 
     Raises:
         ValueError: If there is no such tool, or its parameters cannot be enforced.
@@ -117,15 +114,12 @@ def tool_grammar(
 def turn_grammar(tools: Sequence[dict[str, Any]], *, single_tokens: Collection[str] = ()) -> str:
     """Compile the grammar of a turn that may call tools: a text, or calls in a usual form.
 
-    A call of one of the tools keeps to its schema. A tool that there is none of may be named, too:
-    to forbid it would turn an invented tool into a call of another.
+    A call of one of the tools keeps to its schema. Unknown names are allowed. Forbidding them would
+    turn an invented tool into a call of another.
 
     Args:
         tools: Tools in OpenAI's form.
         single_tokens: As for `tool_grammar`.
-
-    Returns:
-        A grammar.
 
     Raises:
         ValueError: If the parameters of a tool cannot be enforced.
@@ -141,7 +135,7 @@ def _turn_grammar(tools: str, single_tokens: tuple[str, ...]) -> str:
     return _call_grammar(_TURN, [*map(_call_schema, functions), unknown], single_tokens)
 
 
-# Whoever begins an object or a fence of JSON calls a tool.
+# An answer that begins an object or a fence of JSON is a call.
 _TURN = r"""start: TEXT | one | "```json\n" one "\n```" | tagged ("\n" tagged)*
 one: call | "{" call "}"
 tagged: OPEN "\n" call "\n" CLOSE
@@ -149,10 +143,10 @@ TEXT: /([^`{<]|`[^`]|``[^`]|```([^j]|j[^s]|js[^o]|jso[^n])|<[^t])(?s:.*)/"""
 
 
 def _other_than(words: Collection[str]) -> str:
-    """Return a regular expression of all JSON strings without escapes, except some.
+    """Return a regular expression for all JSON strings without escapes, except some.
 
     Args:
-        words: The strings that it does not match. An empty one is matched by no part of it.
+        words: The strings that it does not match. No part of it matches an empty one.
     """
     rest: dict[str, set[str]] = {}
     for word in filter(None, words):
@@ -183,7 +177,7 @@ def _object_of(name: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any
 def _call_grammar(
     start: str, calls: Iterable[dict[str, Any]], single_tokens: Collection[str]
 ) -> str:
-    """Compile rules that speak of a ``call`` and of the marks OPEN and CLOSE around one."""
+    """Compile rules that use a ``call`` and the marks OPEN and CLOSE around one."""
     rules = [f"call{i}: %json {json.dumps(call)}" for i, call in enumerate(calls)]
     either = " | ".join(f"call{i}" for i in range(len(rules)))
 
@@ -193,7 +187,7 @@ def _call_grammar(
         text = "\n".join([whole, *rules, f"call: {either}"])
         return str(llguidance.LLMatcher.grammar_from_lark(text))
 
-    _checked(compiled(()), "tools")  # added tokens are unknown to the byte tokenizer that checks
+    _checked(compiled(()), "tools")  # the byte tokenizer that checks does not know added tokens
     return compiled(single_tokens)
 
 
@@ -209,10 +203,6 @@ def _checked(grammar: str, field: str) -> str:
 
 def valid_prefix(text: str, grammar: str) -> tuple[str, bool]:
     """Return the longest beginning of a text that a grammar allows.
-
-    Args:
-        text: Any text.
-        grammar: A compiled grammar.
 
     Returns:
         That beginning, and whether it is a whole text of the grammar.

@@ -15,7 +15,7 @@ def json_prefix(written: str, schema: dict[str, Any]) -> tuple[str, bool]:
     """Return the part of a teacher's text that begins an answer of a schema.
 
     Args:
-        written: What the teacher has written.
+        written: The teacher's text.
         schema: The schema of the answer.
 
     Returns:
@@ -26,7 +26,7 @@ def json_prefix(written: str, schema: dict[str, Any]) -> tuple[str, bool]:
         text, complete = valid_prefix(written[at:], grammar)
         if complete:
             return text, True
-        if ":" in text:  # it has a name that the schema knows, so this is the object
+        if ":" in text:  # the schema knows its name, so this is the object
             return json_edge(text), False
         longest = max(longest, text, key=len)
     return json_edge(longest), False
@@ -36,9 +36,9 @@ def complete_json(written: str, schema: dict[str, Any], shown: str) -> str | Non
     """Return a whole answer in its schema's form, if the teacher wrote it in another form.
 
     Args:
-        written: What the teacher has written.
+        written: The teacher's text.
         schema: The schema of the answer.
-        shown: The part of it that was shown to the user already, and must stay.
+        shown: The part that the user has already seen, which must stay.
 
     Returns:
         The answer, or None if there is none that begins with ``shown``.

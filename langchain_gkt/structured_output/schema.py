@@ -1,4 +1,4 @@
-"""Structured output: the instruction both models get, and how the answer is parsed."""
+"""Structured output: the instruction for both models, and how to parse the answer."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def schema_in(response_format: Any) -> dict[str, Any]:
         The schema of an object.
 
     Raises:
-        ValueError: If it is of another form.
+        ValueError: If it has another form.
     """
     if isinstance(response_format, dict):
         if response_format.get("type") == "json_object":
@@ -57,7 +57,7 @@ def with_instruction(messages: Sequence[BaseMessage], schema: dict[str, Any]) ->
         schema: The JSON schema of the answer.
 
     Returns:
-        The conversation; the system messages it begins with are joined with the request.
+        The conversation. The system messages it begins with are joined with the request.
     """
     text = "Answer with one JSON object and nothing else"
     if schema != {"type": "object"}:
@@ -67,7 +67,7 @@ def with_instruction(messages: Sequence[BaseMessage], schema: dict[str, Any]) ->
 
 
 def in_order(value: Any, schema: Any, root: dict[str, Any]) -> Any:
-    """Put properties in the order of their schema, and turn floats into integers if it says so.
+    """Put properties in their schema's order, and turn floats into integers where it says so.
 
     Args:
         value: A JSON value.
@@ -75,7 +75,7 @@ def in_order(value: Any, schema: Any, root: dict[str, Any]) -> Any:
         root: The schema that ``$ref`` points into.
 
     Returns:
-        The value; parts that do not have the schema's form stay as they are.
+        The value. Parts without the schema's form stay as they are.
     """
     if not isinstance(schema, dict):
         return value
@@ -97,13 +97,13 @@ def in_order(value: Any, schema: Any, root: dict[str, Any]) -> Any:
 
 
 def json_edge(text: str) -> str:
-    """Cut a growing JSON text after its last mark or whole word, and the whitespace behind it.
+    """Cut a growing JSON text after its last mark or whole word, and the whitespace after it.
 
     Args:
         text: The JSON text so far.
 
     Returns:
-        A part of it; the result for any longer text begins with it.
+        A part of it. The result for any longer text begins with it.
     """
     edge = _JSON_EDGE.match(text)
     return edge[0] if edge else ""
@@ -137,7 +137,7 @@ def _parsed(
 
 
 def _recursive(schema: Any) -> dict[str, Any] | None:
-    """Return a schema's own JSON schema if it refers to itself; LangChain would lose the inner."""
+    """Return a class's own JSON schema if it refers to itself. LangChain would lose part of it."""
     own = schema
     if isinstance(schema, type) and issubclass(schema, BaseModel):
         own = schema.model_json_schema()
@@ -171,7 +171,7 @@ def refers_to_itself(schema: Any, root: dict[str, Any], open_refs: tuple[str, ..
 
 
 def target_of(ref: str, root: dict[str, Any]) -> Any:
-    """Return what a reference such as ``#/$defs/Node`` points to.
+    """Return the target of a reference such as ``#/$defs/Node``.
 
     Args:
         ref: The reference.
@@ -209,7 +209,7 @@ def binding(schema: Any, method: Method) -> dict[str, Any]:
 def bind_schema(
     model: BaseChatModel, schema: Any, *, method: Method, include_raw: bool, **kwargs: Any
 ) -> Runnable[LanguageModelInput, Any]:
-    """Have a model of ours answer with objects of a schema.
+    """Make a model of ours answer with objects of a schema.
 
     Args:
         model: A model that takes a ``response_format`` and keeps to it.
@@ -223,7 +223,7 @@ def bind_schema(
 
     Raises:
         ImportError: If llguidance (extra ``structured``) is missing.
-        ValueError: If the schema cannot be enforced. Now, not at the first call.
+        ValueError: If the schema cannot be enforced. Raised now, not at the first call.
     """
     from langchain_gkt.structured_output.grammar import json_grammar
 

@@ -1,4 +1,4 @@
-"""What makes two sets of tool calls the same, and whether they keep to their tools' schemas."""
+"""When two sets of tool calls are equal, and whether they keep to their tools' schemas."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def fitting_calls(
         tools: The bound tools, in OpenAI's form.
 
     Returns:
-        The calls, their arguments in the order of the schema, and whole numbers as integers where
-        it asks for them. None if a tool is not bound, or arguments break its schema or cannot be
+        The calls, with arguments in the order of the schema, and whole numbers as integers where it
+        requires them. None if a tool is not bound, or arguments break its schema or cannot be
         checked.
 
     Raises:
@@ -45,13 +45,13 @@ def fitting_calls(
 
 
 def calls_key(calls: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]]) -> str:
-    """Return what is equal for calls that do the same.
+    """Return a key that is equal for calls that do the same.
 
-    The order of calls and of properties makes no difference, nor does an argument that is left
-    out or given with its default. 1 and 1.0 are the same, 1 and true are not.
+    The order of calls and of properties makes no difference. An omitted argument equals its
+    default. 1 and 1.0 are the same, 1 and true are not.
 
     Args:
-        calls: What `fitting_calls` returned.
+        calls: The result of `fitting_calls`.
         tools: The bound tools, in OpenAI's form.
     """
     schemas = _schemas(tools)
@@ -69,7 +69,7 @@ def _schemas(tools: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def _filled(value: Any, schema: Any, root: dict[str, Any]) -> Any:
-    """Add the defaults of properties that are left out, and write whole numbers as integers."""
+    """Add the defaults of omitted properties, and write whole numbers as integers."""
     schema = schema if isinstance(schema, dict) else {}
     if str(schema.get("$ref", "")).startswith("#/"):
         schema = target_of(schema["$ref"], root)

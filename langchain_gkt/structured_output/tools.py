@@ -1,4 +1,4 @@
-"""Tools in any form LangChain knows -> OpenAI's form, with every reference in their parameters."""
+"""Tools in any form LangChain knows -> OpenAI's form, with all references in their parameters."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ ToolChoice: TypeAlias = str | bool | dict[str, Any]
 def in_openai_form(tool: Any) -> dict[str, Any]:
     """Convert a tool as LangChain does, but keep parameters that refer to themselves.
 
-    LangChain replaces references by what they refer to, and an inner one by nothing: such a
-    parameter could be anything.
+    LangChain replaces references by their targets, and an inner one by nothing. Such a parameter
+    could then be anything.
 
     Args:
         tool: A tool in any form LangChain knows.
@@ -69,16 +69,16 @@ def _own_parameters(tool: Any) -> dict[str, Any] | None:
 
 
 def required_tool(choice: Any) -> str | None:
-    """Return the tool that a ``tool_choice``, in any provider's form, demands.
+    """Return the tool that a ``tool_choice``, in any provider's form, requires.
 
     Args:
         choice: The choice, or None.
 
     Returns:
-        Its name, ``any`` for any of them, None if no call is demanded.
+        Its name, ``any`` for any of them, None if no call is required.
     """
     if isinstance(choice, Mapping):
-        named = choice.get("function", choice)  # of OpenAI, or of Anthropic
+        named = choice.get("function", choice)  # OpenAI's form, or Anthropic's
         choice = named.get("name") or choice.get("type", "auto")
     if choice in (None, False, "auto", "none"):
         return None

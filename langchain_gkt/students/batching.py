@@ -1,7 +1,7 @@
-"""Batches: how many inputs are asked at the same time, in threads that Ctrl-C can leave.
+"""Batches: how many inputs run at the same time, in threads that Ctrl-C can leave.
 
-LangChain's own default depends on the machine's cores, and would leave most of the engine's
-batch empty. Its threads keep an interrupted program waiting until all of them have ended.
+LangChain's own default depends on the machine's cores, and would leave most of the engine's batch
+empty. Its threads keep an interrupted program waiting until all of them have ended.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _Outcome = tuple[int, Any, BaseException | None]
 class InterruptibleChatModel(PortableChatModel, ABC):
     """A chat model whose ``batch`` ends at once when the program is interrupted.
 
-    Wrong arguments are errors of the package.
+    Wrong arguments raise errors of the package.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -76,20 +76,20 @@ class InterruptibleChatModel(PortableChatModel, ABC):
 
 
 def run_batch(work: Callable[[int], T], count: int, most: int | None = None) -> list[T]:
-    """Do pieces of work side by side, in threads that do not keep an interrupted program waiting.
+    """Run tasks side by side, in threads that do not keep an interrupted program waiting.
 
     Args:
-        work: Does the piece of a number.
+        work: Does the task of a number.
         count: How many there are.
-        most: Most threads. None for what `concurrent.futures` would take.
+        most: Maximum number of threads. None for the default of `concurrent.futures`.
 
     Returns:
         The results, in order.
 
     Raises:
-        BaseException: The first that a piece raised: no further piece is begun, and those that run
-            are waited for. An interruption of the caller is raised at once. What runs then goes on
-            in daemon threads, and what it gives is dropped.
+        BaseException: The first that a task raised. No further task begins, and running ones are
+            waited for. An interruption of the caller is raised at once. What runs then continues in
+            daemon threads, and its results are dropped.
     """
     todo: queue.SimpleQueue[tuple[int, Context]] = queue.SimpleQueue()
     done: queue.SimpleQueue[_Outcome | None] = queue.SimpleQueue()
@@ -140,7 +140,7 @@ def with_max_concurrency(
     Args:
         config: The caller's config, or one per input.
         count: Number of inputs.
-        limit: Most inputs that run at the same time.
+        limit: Maximum number of inputs that run at the same time.
 
     Returns:
         One config per input.

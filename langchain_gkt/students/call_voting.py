@@ -1,4 +1,4 @@
-"""Votes on tool calls: what most of several turns do, and how many do the same."""
+"""Votes on tool calls: what most of several turns do, and how many agree."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class CallVote:
     """What several turns do.
 
     Attributes:
-        calls: The calls that most make, dicts with ``name`` and ``arguments``. Empty if most
-            call nothing, None if no turn can be used.
+        calls: The calls that most make, dicts with ``name`` and ``arguments``. Empty if most call
+            nothing, None if no turn is usable.
         reply: The first of the turns that make them. None likewise.
         agreement: The share of all turns that do the same, from 0 to 1.
     """
@@ -39,8 +39,9 @@ def vote_on_calls(
 ) -> CallVote:
     """Count what turns do. Of two that are equally frequent the earlier one wins.
 
-    A turn agrees with none if its token limit cut it, or if one of its calls cannot be read, names
-    a tool that is not bound or breaks a schema. The same holds if the caller demands another call.
+    A turn agrees with none if its token limit truncated it, or if one of its calls cannot be read,
+    names a tool that is not bound or breaks a schema. The same holds if the caller demands another
+    call.
 
     Args:
         replies: The turns.

@@ -1,4 +1,4 @@
-"""as_student: makes a student of anything that holds a local model."""
+"""as_student: turns anything that holds a local model into a student."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from langchain_gkt.students.settings import STUDENT_VARIABLE
 __all__ = ["STUDENT_VARIABLE", "as_student"]
 
 StudentLike = str | Path | tuple[Any, Any] | BaseLanguageModel[Any] | Callable[..., Any]
-"""What `as_student` takes; a transformers pipeline is a callable."""
+"""The inputs of `as_student`. A transformers pipeline is a callable."""
 
 _ACCEPTED = (
     "a folder or hub id, a .gguf file, a (model, tokenizer) pair, a transformers text-generation "
@@ -46,15 +46,15 @@ _HANDLED_OR_HARMLESS = {
 
 
 def as_student(obj: StudentLike, **kwargs: Any) -> BaseChatModel:
-    """Make a student of anything that holds a local model.
+    """Turn anything that holds a local model into a student.
 
     Args:
         obj: A folder, a hub id, a ``.gguf`` file, a ``(model, tokenizer)`` pair, a transformers
             pipeline, a ``HuggingFacePipeline``, a ``ChatHuggingFace`` over one, a
             `HuggingFaceStudent`, or any other LangChain chat model that continues a trailing
             AIMessage.
-        **kwargs: Fields of `HuggingFaceStudent`, such as ``max_tokens`` or ``device``. Not for
-            a chat model that is taken as it is.
+        **kwargs: Fields of `HuggingFaceStudent`, such as ``max_tokens`` or ``device``. Not for a
+            chat model that is used as it is.
 
     Returns:
         A chat model that continues a trailing AIMessage.
@@ -100,11 +100,11 @@ def _make(**fields: Any) -> BaseChatModel:
 
 
 def _from_generation(generation: dict[str, Any]) -> dict[str, Any]:
-    """Carry over the generation settings that mean the same here; name those that do not."""
+    """Carry over the generation settings that mean the same here. Name those that do not."""
     names = {"max_new_tokens": "max_tokens", "top_p": "top_p", "temperature": "temperature"}
     settings = {ours: generation[theirs] for theirs, ours in names.items() if theirs in generation}
     if generation.get("do_sample"):
-        settings.setdefault("temperature", 1.0)  # what generate() takes
+        settings.setdefault("temperature", 1.0)  # the default of generate()
     elif "do_sample" in generation:
         settings["temperature"] = 0.0
     if stop := generation.get("stop_strings") or generation.get("stop_sequence"):

@@ -1,4 +1,4 @@
-"""Which grammar the answer of a call is held to, if to any.
+"""The grammar that constrains the answer of a call, if any.
 
 The grammar engine is an extra of this package, so it is imported when a call needs it.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class DecodingConstraints:
-    """Makes the constraints of the answers of one engine."""
+    """Builds the constraints of the answers of one engine."""
 
     def __init__(self, engine: Backend) -> None:
         """Prepare, without loading the grammar engine.
@@ -51,7 +51,7 @@ class DecodingConstraints:
             settings: The settings of the call.
             begun: The part of the answer that is already written.
             max_tokens: Tokens that are left for the rest.
-            seam: How the end of ``begun`` is spelled again, if it is.
+            seam: How the model spells the end of ``begun`` again, if it does.
 
         Returns:
             A constraint that serves this answer alone, or None if any text will do.
@@ -77,9 +77,6 @@ class DecodingConstraints:
 
     def shortest_answer(self, settings: GenerationSettings) -> int:
         """Return how many tokens the shortest answer of a call takes. 0 if any text will do.
-
-        Args:
-            settings: The settings of the call.
 
         Raises:
             ImportError: If llguidance (extra ``structured``) is missing.
@@ -111,7 +108,7 @@ class DecodingConstraints:
         return [mark for mark in (OPEN, CLOSE) if self._tokenizer.is_added(mark)]
 
     def _turn_grammar(self, tools: Sequence[dict[str, Any]]) -> str | None:
-        """Return what holds the calls of a turn. None if this engine or a schema allows none."""
+        """Return the grammar for a turn's calls. None if this engine or a schema allows none."""
         if "response_format" in self._engine.unsupported:
             return None
         from langchain_gkt.structured_output.grammar import turn_grammar

@@ -39,7 +39,7 @@ class Generation:
         self._model_name = model_name
 
     def stream(self) -> Iterator[ChatGenerationChunk]:
-        """Generate the answer token by token; closing the iterator stops it."""
+        """Generate the answer token by token. Closing the iterator stops it."""
         parts = self._engine.generate(self._request, threading.Event())
         with wrap_errors(StudentError, _FAILED), closing(parts):
             for part in parts:

@@ -41,9 +41,9 @@ _LATER_FIELDS = ("allowed_added_tokens", "chat_template_kwargs")
 class HuggingFaceStudent(Student, EngineFields, InterruptibleChatModel):
     """A local Hugging Face model that continues answers.
 
-    A trailing AIMessage is the beginning of the model's own answer. Only what follows is
-    returned. Decoder-only and encoder-decoder models work, with a chat template or without
-    (then one message is the prompt as written, and several become Q/A text).
+    A trailing AIMessage is the beginning of the model's own answer. Only what follows is returned.
+    Decoder-only and encoder-decoder models work, with or without a chat template. Without one, a
+    single message is the prompt as written, and several become Q/A text.
 
     Examples:
         >>> student = HuggingFaceStudent(model="path/or/repo-id")  # doctest: +SKIP
@@ -61,27 +61,29 @@ class HuggingFaceStudent(Student, EngineFields, InterruptibleChatModel):
     tokenizer: Any = Field(default=None, repr=False)
     """A tokenizer, if it is not beside the model."""
     max_tokens: int = Field(default=512, ge=0)
-    """Most tokens to generate for one answer."""
+    """Maximum tokens to generate for one answer."""
     temperature: float = Field(default=0.0, ge=0)
     """0 for greedy decoding."""
     top_p: float = Field(default=1.0, gt=0, le=1)
-    """Nucleus sampling threshold; only used with a temperature above 0."""
+    """Nucleus sampling threshold. Only used with a temperature above 0."""
     seed: int | None = None
     """Seed of every call's own generator. None for a fresh one each call."""
     stop: list[str] | None = None
     """Strings that end an answer when a call names none."""
     streaming: bool | None = None
-    """True has ``invoke`` hand tokens to listening handlers. False keeps ``stream`` from it."""
+    """True makes ``invoke`` pass tokens to listening handlers. False keeps ``stream`` from it."""
     on_long_prompt: OnLongPrompt = "raise"
-    """For a prompt that is too long: an error, or forget the oldest turns, then the beginning of
-    the oldest text. System messages and the last turn stay."""
+    """What to do with a prompt that is too long: raise an error, or drop the oldest turns, then the
+    beginning of the oldest text. System messages and the last turn stay.
+    """
     allowed_added_tokens: AllowedTokens = ()
-    """Added tokens, such as ``<think>``, that are read as tokens in messages too, or ``all``."""
+    """Added tokens, such as ``<think>``, that messages may hold as tokens too, or ``all``."""
     chat_template_kwargs: TemplateKwargs = Field(default_factory=dict)
-    """Further arguments of the chat template, such as ``{"enable_thinking": False}``; a call can
-    add its own. Behind guidance, and in a probe, reasoning is always off."""
+    """Further arguments of the chat template, such as ``{"enable_thinking": False}``. A call can
+    add its own. Reasoning is always off after guidance and in a probe.
+    """
     trust_remote_code: bool = False
-    """Whether to run the Python files that a model brings along; only for one you have read."""
+    """Whether to run a model's own Python files. Only for a model whose files you have read."""
 
     _loader: StudentLoader = PrivateAttr()
 
@@ -114,7 +116,7 @@ class HuggingFaceStudent(Student, EngineFields, InterruptibleChatModel):
 
     @property
     def repeatable(self) -> str:
-        """When equal greedy answers can be relied on: ``always``, asked ``alone``, or ``never``."""
+        """When you can rely on equal greedy answers: ``always``, asked ``alone``, or ``never``."""
         return self._engine.repeatable
 
     @property
@@ -144,11 +146,11 @@ class HuggingFaceStudent(Student, EngineFields, InterruptibleChatModel):
         return student_profile(self._engine.window.size, self.max_tokens, self.knows_tools)
 
     def __repr_args__(self) -> Any:
-        """Show the model's name; never its weights."""
+        """Show the model's name, never its weights."""
         return [("model", self.display_name), ("max_tokens", self.max_tokens)]
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> HuggingFaceStudent:
-        """Copy the settings; weights and tokenizer are shared."""
+        """Copy the settings. Weights and tokenizer are shared."""
         memo = {} if memo is None else memo
         memo |= {id(shared): shared for shared in (self.model, self.tokenizer)}
         return cast(HuggingFaceStudent, super().__deepcopy__(memo))
@@ -158,15 +160,15 @@ class HuggingFaceStudent(Student, EngineFields, InterruptibleChatModel):
         return self._loader.load().engine
 
     def _student_for(self, kwargs: dict[str, Any]) -> HuggingFaceStudent:
-        """Return the student a call names with ``model``: this one, or another, kept loaded."""
+        """Return the student that a call names with ``model``: this one or another, kept loaded."""
         if (name := kwargs.pop("model", None)) is None or str(name) == self.model:
             return self
         return cast(HuggingFaceStudent, self._loader.other(name, self))
 
     def close(self) -> None:
-        """End the student's thread and free its KV cache; later calls are refused.
+        """End the student's thread and free its KV cache. Later calls are refused.
 
-        This closes its copies too, and students named by calls.
+        This also closes its copies, and students named by calls.
         """
         self._loader.close()
 
@@ -180,7 +182,7 @@ class HuggingFaceStudent(Student, EngineFields, InterruptibleChatModel):
         chat_template_kwargs: dict[str, Any] | None = None,
         reserve: int = 0,
     ) -> int:
-        """Refuse a conversation that the model cannot answer; see `Student.check`."""
+        """Refuse a conversation that the model cannot answer. See `Student.check`."""
         form: dict[str, Any] = {"tool_choice": tool_choice, "response_format": response_format}
         settings = GenerationSettings.of_call(
             self, tools=tools, chat_template_kwargs=chat_template_kwargs, **form
@@ -195,7 +197,7 @@ class HuggingFaceStudent(Student, EngineFields, InterruptibleChatModel):
         response_format: dict[str, Any] | None = None,
         chat_template_kwargs: dict[str, Any] | None = None,
     ) -> PrefillHandle:
-        """Prefill a prompt ahead of its request; see `Student.prefill`."""
+        """Prefill a prompt ahead of its request. See `Student.prefill`."""
         form: dict[str, Any] = {"tools": tools, "response_format": response_format}
         settings = GenerationSettings.of_call(
             self, chat_template_kwargs=chat_template_kwargs, **form
@@ -204,7 +206,7 @@ class HuggingFaceStudent(Student, EngineFields, InterruptibleChatModel):
         return self._engine.prefill(prompt.ids)
 
     def probe(self, messages: list[BaseMessage], *, tokens: int = 1) -> list[float]:
-        """Return the probabilities alone of `first_tokens`."""
+        """Return only the probabilities of `first_tokens`."""
         return [token.probability for token in self.first_tokens(messages, tokens=tokens)]
 
     async def aprobe(self, messages: list[BaseMessage], *, tokens: int = 1) -> list[float]:
@@ -212,7 +214,7 @@ class HuggingFaceStudent(Student, EngineFields, InterruptibleChatModel):
         return [token.probability for token in await self.afirst_tokens(messages, tokens=tokens)]
 
     def first_tokens(self, messages: list[BaseMessage], *, tokens: int = 1) -> list[FirstToken]:
-        """Return how sure the model is of its first tokens; see `Student.first_tokens`."""
+        """Return how sure the model is of its first tokens. See `Student.first_tokens`."""
         return self._engine.first_tokens(self._loader.load().build_probe(self, messages, tokens))
 
     async def afirst_tokens(
@@ -224,11 +226,11 @@ class HuggingFaceStudent(Student, EngineFields, InterruptibleChatModel):
         return await self._engine.afirst_tokens(request)
 
     def turn_arguments(self, tools: Any, tool_choice: Any = None) -> dict[str, Any]:
-        """Return the arguments of a turn, whose calls are held to their tools' schemas."""
+        """Return the arguments of a turn, whose calls are constrained to their tools' schemas."""
         return {**super().turn_arguments(tools, tool_choice), "hold_calls": True}
 
     def sample_arguments(self, index: int) -> dict[str, Any]:
-        """Return a seed of its own for each of several samples, if the student has one."""
+        """Return a separate seed for each of several samples, if the student has one."""
         return {} if self.seed is None else {"seed": self.seed + index}
 
     def get_token_ids(self, text: str) -> list[int]:
@@ -245,7 +247,7 @@ class HuggingFaceStudent(Student, EngineFields, InterruptibleChatModel):
 
     @property
     def continues_whitespace(self) -> bool:
-        """Whether text that ends in whitespace is continued well: it may become another token."""
+        """Whether text that ends in whitespace is continued well. It may become another token."""
         return self._engine.spelling.is_known
 
     @property
@@ -255,12 +257,12 @@ class HuggingFaceStudent(Student, EngineFields, InterruptibleChatModel):
 
     @property
     def filters_reasoning(self) -> bool:
-        """Always: the model's own tags are known."""
+        """Always, because the model's own tags are known."""
         return True
 
     @property
     def enforces_schema(self) -> bool:
-        """Always: forbidden tokens are never written."""
+        """Always, because forbidden tokens are never written."""
         return True
 
     @property
@@ -280,8 +282,8 @@ class HuggingFaceStudent(Student, EngineFields, InterruptibleChatModel):
 
         Args:
             tools: Tools in any form LangChain knows.
-            tool_choice: ``auto``, ``none``, ``any`` (or ``required``, True), or a tool's name.
-                A tool that must be called is held to its schema (extra ``structured``).
+            tool_choice: ``auto``, ``none``, ``any`` (or ``required``, True), or a tool's name. A
+                required call is constrained to its tool's schema (extra ``structured``).
             strict: Accepted for compatibility. ``tool_choice`` decides.
             **kwargs: Further arguments of each call.
 
@@ -305,7 +307,7 @@ class HuggingFaceStudent(Student, EngineFields, InterruptibleChatModel):
         strict: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, Any]:
-        """Answer with an object of a schema; every answer is held to it, token by token.
+        """Answer with an object of a schema. Decoding is constrained to it, token by token.
 
         Args:
             schema: A pydantic class, a TypedDict class or a JSON schema.
@@ -334,7 +336,7 @@ class HuggingFaceStudent(Student, EngineFields, InterruptibleChatModel):
         return_exceptions: bool = False,
         **kwargs: Any,
     ) -> list[AIMessage]:
-        """Answer several inputs together; as many threads as fill the engine's batch.
+        """Answer several inputs together, in as many threads as fill the engine's batch.
 
         A config's ``max_concurrency`` takes precedence over this number.
         """
@@ -350,7 +352,7 @@ class HuggingFaceStudent(Student, EngineFields, InterruptibleChatModel):
         return_exceptions: bool = False,
         **kwargs: Any,
     ) -> list[AIMessage]:
-        """Do what `batch` does, on the event loop; no more wait than the queue holds."""
+        """Do what `batch` does, on the event loop. Never have more wait than the queue holds."""
         configs = with_max_concurrency(config, len(inputs), self.max_queue)
         return await super().abatch(inputs, configs, return_exceptions=return_exceptions, **kwargs)
 

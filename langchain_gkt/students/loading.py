@@ -28,18 +28,18 @@ def name_of(model: Any) -> str:
 
 
 class StudentLoader:
-    """Loads what a student needs when it is first needed, and keeps it.
+    """Loads what a student needs on first use, and keeps it.
 
-    Copies of a student share it. It is pickled without the weights if they can be loaded
-    again from a path.
+    Copies of a student share it. It is pickled without the weights if a path allows loading them
+    again.
     """
 
     def __init__(self, source: ModelSource, loaded: RequestBuilder | None = None) -> None:
         """Choose the engine, without loading.
 
         Args:
-            source: What to load.
-            loaded: What was made of it already, if anything.
+            source: The model to load.
+            loaded: The result of an earlier load, if any.
 
         Raises:
             ValueError: If there is no such engine, or it cannot run such a model.
@@ -50,16 +50,16 @@ class StudentLoader:
         self.others: dict[str, Any] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle what was given; a model that was given loaded goes with its engine."""
+        """Pickle the source. A model that was passed in loaded goes with its engine."""
         loaded = None if isinstance(self.source.model, str) else self._loaded
         return type(self), (self.source, loaded)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> StudentLoader:
-        """Share it: copies of a student differ in settings alone."""
+        """Share it, because copies of a student differ in settings alone."""
         return self
 
     def load(self) -> RequestBuilder:
-        """Return what builds the student's requests; the first call loads the model.
+        """Return the builder of the student's requests. The first call loads the model.
 
         Raises:
             FileNotFoundError: If a folder does not exist or holds no model or no tokenizer.
@@ -75,23 +75,23 @@ class StudentLoader:
             return self._loaded
 
     def other(self, name: str, student: Any) -> Any:
-        """Return the student that calls name, made once.
+        """Return the student that a call names, made once.
 
         Args:
             name: Its folder or hub id.
-            student: The student that is called. The other has its settings.
+            student: The called student. The other has its settings.
 
         Raises:
-            StudentError: If this student is closed, also if that happens meanwhile.
+            StudentError: If this student is closed, even during the load.
         """
         if name not in self.others:
             with LOADING:
                 if name not in self.others and not self._is_closed():
                     fields = {field: getattr(student, field) for field in student.model_fields_set}
                     fields |= {"model": name, "tokenizer": None, "backend": self.source.backend}
-                    fields["trust_remote_code"] = False  # that was said of the first model
+                    fields["trust_remote_code"] = False  # the user trusted only the first model
                     self.others[name] = type(student)(**fields)
-        if self._is_closed():  # perhaps while the other was loaded, so close() missed it
+        if self._is_closed():  # perhaps while the other was loading, so close() missed it
             self.close()
             raise StudentError("the student is closed; make a new one")
         return self.others[name]

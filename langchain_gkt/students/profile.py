@@ -9,8 +9,8 @@ def student_profile(window: int | None, max_tokens: int, knows_tools: bool) -> M
     """Return a student's limits and abilities.
 
     Args:
-        window: Tokens of its context, or None for one without an end.
-        max_tokens: Most tokens of an answer.
+        window: Tokens of its context, or None for no limit.
+        max_tokens: Maximum tokens of an answer.
         knows_tools: Whether its chat template has a place for tools.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Messages and the beginning of an answer -> token ids; control tokens in them stay text."""
+"""Messages and the beginning of an answer -> token ids, with control tokens in them as text."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class WrittenPrompt(NamedTuple):
     Attributes:
         ids: Ids of the conversation, with the header of the answer.
         answer_prefix: Ids of the answer's beginning. May be empty.
-        header: What the chat template wrote behind the last message. Empty without one.
+        header: What the chat template wrote after the last message. Empty without one.
     """
 
     ids: list[int]
@@ -47,8 +47,8 @@ class WrittenPrompt(NamedTuple):
 class PromptBuilder:
     """Turns conversations into ids for one tokenizer.
 
-    The conversation and the beginning of the answer are tokenised separately and joined as
-    ids, because chat templates that continue a last message trim it or add to it.
+    The builder tokenises the conversation and the beginning of the answer separately and joins
+    their ids, because chat templates that continue a last message trim it or add to it.
     """
 
     def __init__(self, tokenizer: Any, allowed: AllowedTokens = ()) -> None:
@@ -77,7 +77,7 @@ class PromptBuilder:
     def build(
         self, messages: Sequence[BaseMessage], tools: Sequence[dict[str, Any]] | None = None
     ) -> tuple[list[int], list[int]]:
-        """Tokenise a conversation with the template's own arguments; see `write`.
+        """Tokenise a conversation with the template's own arguments. See `write`.
 
         Args:
             messages: As for `write`.
@@ -104,16 +104,16 @@ class PromptBuilder:
                 unless it holds tool calls.
             tools: Tools in OpenAI's form, for a template that knows them.
             template_kwargs: Further arguments of the chat template.
-            direct: Whether the answer itself follows the prompt, without reasoning. Always so
-                behind the beginning of an answer, which must not become part of the reasoning.
+            direct: Whether the answer follows the prompt without reasoning. Always so after the
+                beginning of an answer, which must not become part of the reasoning.
 
         Returns:
             The prompt.
 
         Raises:
-            ValueError: If there is nothing to answer, a message holds more than text, the
-                chat template refuses or drops a message, or the tokenizer cannot spell the
-                beginning of the answer.
+            ValueError: If there is nothing to answer, a message holds more than text, the chat
+                template refuses or drops a message, or the tokenizer cannot spell the beginning of
+                the answer.
         """
         conversation, prefill = list(messages), ""
         if messages and is_begun_answer(messages[-1]):
@@ -135,7 +135,7 @@ class PromptBuilder:
             )
         text = _plain_text(tools_as_text(conversation))
         if prefill and text[-1:].strip():
-            # After "A:" comes a space, after a question a new line.
+            # "A:" is followed by a space, a question by a new line.
             if not text.endswith(":"):
                 prefill = prefill if prefill.startswith("\n") else f"\n{prefill}"
             elif prefill[0].strip():
@@ -152,7 +152,7 @@ class PromptBuilder:
         *,
         direct: bool,
     ) -> tuple[list[int], str]:
-        """Return a conversation's ids by the chat template, and what it wrote last."""
+        """Return a conversation's ids by the chat template, and the header that it wrote last."""
         template, offered = self.template, None
         if not template.knows_tools:
             conversation = tools_as_text(conversation)
@@ -162,7 +162,7 @@ class PromptBuilder:
         turns = as_dicts(arranged)
         covered = CoveredText(self._control_tokens, turns, offered, arguments)
         written = template.render(covered.of(turns), covered.of(offered), covered.of(arguments))
-        if not written.endswith(header):  # what is said changes it, such as "/no_think"
+        if not written.endswith(header):  # the messages change it, as "/no_think" does
             header = template.header(turns, offered, arguments)
         surplus, start = template.start(header, direct=direct)
         written = written[: len(written) - surplus] + start
@@ -185,12 +185,12 @@ class PromptBuilder:
         Args:
             messages: As for `write`.
             tools: As for `write`.
-            limit: Most ids of prompt and beginning together.
+            limit: Maximum number of ids of prompt and beginning together.
             template_kwargs: As for `write`.
             direct: As for `write`.
 
         Returns:
-            As for `write`; still too long if system messages and beginning alone are.
+            As for `write`. Still too long if system messages and beginning alone are.
         """
 
         def written(kept: Sequence[BaseMessage]) -> WrittenPrompt:
@@ -203,11 +203,7 @@ class PromptBuilder:
         return written(truncate(messages, fits))
 
     def writes_frame(self, messages: Sequence[BaseMessage]) -> bool:
-        """Whether a conversation is written as questions and answers, for want of a template.
-
-        Args:
-            messages: The conversation.
-        """
+        """Whether a conversation without a template is written as questions and answers."""
         begun = begun_text(messages) is not None
         turns = [m for m in messages[: -1 if begun else None] if not isinstance(m, SystemMessage)]
         return not self.template.text and len(turns) > 1

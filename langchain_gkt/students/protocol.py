@@ -1,7 +1,7 @@
-"""What a chain needs of its student. It knows neither torch nor transformers.
+"""The interface between a chain and its student. It knows neither torch nor transformers.
 
-`student_of` turns any LangChain chat model into a `Student`, with honest defaults: nothing is
-refused early, nothing is prefilled ahead, and no token probabilities are reported.
+`student_of` turns any LangChain chat model into a `Student`, with honest defaults: it refuses
+nothing early, prefills nothing ahead, and reports no token probabilities.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from langchain_gkt._langchain_compat import copy_model
 from langchain_gkt.students.batching import run_batch
 
 FirstTokenDetail = Literal["none", "probabilities", "entropies"]
-"""What a student reports of the first tokens of its answer; entropies include probabilities."""
+"""What a student reports of the first tokens of its answer. Entropies include probabilities."""
 
 
 class FirstToken(NamedTuple):
@@ -36,11 +36,11 @@ class FirstToken(NamedTuple):
 
 
 class SampleGroup:
-    """Several answers to one question that are asked for together.
+    """Several answers to one question, requested together.
 
     Attributes:
         size: How many.
-        shared: What an engine keeps that writes them with one request.
+        shared: State of an engine that writes them with one request.
     """
 
     def __init__(self, size: int) -> None:
@@ -71,7 +71,7 @@ def _grouped(samples: int) -> Iterator[None]:
 
 
 class Student:
-    """A mixin for chat models that a chain takes as its student.
+    """A mixin for chat models that serve a chain as its student.
 
     A trailing AIMessage is the beginning of the student's own answer. Override what the model can
     do better than the defaults here, which hold for any chat model.
@@ -94,7 +94,7 @@ class Student:
 
     @property
     def continues_whitespace(self) -> bool:
-        """Whether text that ends in whitespace is continued well; many models do not."""
+        """Whether text that ends in whitespace is continued well. Many models do not do so."""
         return False
 
     @property
@@ -104,7 +104,7 @@ class Student:
 
     @property
     def filters_reasoning(self) -> bool:
-        """Whether the text of its answers holds no reasoning. Else tags in front are looked for."""
+        """Whether the text of its answers holds no reasoning. Else the chain looks for tags."""
         return False
 
     @property
@@ -114,7 +114,7 @@ class Student:
 
     @property
     def repeatable(self) -> str:
-        """When equal greedy answers can be relied on: always, alone, never, or ``unknown``."""
+        """When you can rely on equal greedy answers: always, alone, never, or ``unknown``."""
         return "unknown"
 
     @property
@@ -141,10 +141,10 @@ class Student:
             reserve: Tokens that another model will write as the answer's beginning.
 
         Returns:
-            Tokens that the shortest answer of that form takes. 0 if that is not known.
+            Tokens that the shortest answer of that form takes. 0 if unknown.
 
         Raises:
-            ValueError: If it is empty, too long or more than text, or its form cannot be kept.
+            ValueError: If it is empty, too long or more than text, or its form cannot be enforced.
         """
         return 0
 
@@ -155,9 +155,9 @@ class Student:
         tools: Sequence[dict[str, Any]] | None = None,
         response_format: dict[str, Any] | None = None,
     ) -> AbstractContextManager[Any]:
-        """Prefill a prompt while the beginning of its answer is still being written.
+        """Prefill a prompt while the teacher still writes the beginning of its answer.
 
-        The arguments are those of `check`, the messages without the beginning of the answer.
+        The arguments are those of `check`, with the messages up to the beginning of the answer.
         Leaving the returned context frees the KV cache, unless a call with this prompt took it.
         """
         return nullcontext()
@@ -167,10 +167,10 @@ class Student:
 
         Args:
             messages: The conversation.
-            tokens: How many tokens to write at most.
+            tokens: Maximum number of tokens to write.
 
         Returns:
-            The tokens; fewer if the answer ends before. Their entropy is None unless
+            The tokens. Fewer if the answer ends before. Their entropy is None unless
             `first_token_detail` is ``entropies``.
 
         Raises:
@@ -202,8 +202,8 @@ class Student:
     ) -> list[AIMessage]:
         """Answer the same question several times, side by side.
 
-        Each answer is a run of its own. LangChain's cache is not asked: it would give the same
-        answer each time.
+        Each answer is a run of its own. LangChain's cache is bypassed, because it would give the
+        same answer each time.
 
         Args:
             messages: The conversation. A trailing AIMessage is the beginning of each answer.
@@ -261,7 +261,7 @@ class Student:
 
 
 class _AnyChatModel(Student):
-    """A chat model that says nothing of what a chain needs."""
+    """A chat model that declares nothing of what a chain needs."""
 
     def __init__(self, chat_model: BaseChatModel) -> None:
         """Wrap it."""

@@ -1,4 +1,4 @@
-"""Students behind a server: chat models told to continue a trailing AIMessage."""
+"""Students behind a server: chat models that continue a trailing AIMessage."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def remote_student(
         chat_model: The client of that server, such as ``ChatOpenAI`` with its ``base_url``, or
             ``ChatOllama``. It is not changed.
         engine: What the server is.
-        tokenizer: Folder or hub id of the model's tokenizer. The server is then sent token ids, and
+        tokenizer: Folder or hub id of the model's tokenizer. The server then gets token ids, and
             does all that a local student does. See `HuggingFaceStudent`. Not for ``ollama``.
 
     Returns:
@@ -71,7 +71,7 @@ def remote_student(
     return _WithoutEcho(chat_model=continuing) if engine == "llama-server" else continuing
 
 
-# What HuggingFaceStudent calls them, and ChatOpenAI.
+# The names in HuggingFaceStudent and in ChatOpenAI.
 _CLIENT_FIELDS = {
     "base_url": "openai_api_base",
     "api_key": "openai_api_key",
@@ -87,7 +87,7 @@ _CLIENT_FIELDS = {
 
 
 def _by_token_ids(chat_model: BaseChatModel, engine: str, tokenizer: str) -> BaseChatModel:
-    # A client that is taken as it is needs no transformers, so it is imported only here.
+    # A client that is used as it is needs no transformers, so it is imported only here.
     from langchain_gkt.students.huggingface import HuggingFaceStudent
 
     if engine == "ollama" or getattr(chat_model, "openai_api_base", None) is None:
@@ -110,7 +110,7 @@ class _Echo:
         self._begun, self._held = begun_text(messages) or "", ""
 
     def drop(self, text: str, *, last: bool) -> str:
-        """Take new text, and return what is certain to be new."""
+        """Take new text, and return the part that is certain to be new."""
         if not self._begun:
             return text
         self._held += text
@@ -122,7 +122,7 @@ class _Echo:
 
 
 class _WithoutEcho(BaseChatModel):
-    """A chat model whose replies begin with the begun answer; llama-server sends it back."""
+    """A chat model whose replies repeat the begun answer, as those of llama-server do."""
 
     chat_model: BaseChatModel
 

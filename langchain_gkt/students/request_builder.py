@@ -34,17 +34,17 @@ class RequestBuilder:
         self.constraints = DecodingConstraints(engine)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle without what the grammar engine knows; it is made again when needed."""
+        """Pickle without the state of the grammar engine, which is made again when needed."""
         return type(self), (self.engine, self.prompts)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RequestBuilder:
-        """Share it: it holds nothing of a single call."""
+        """Share it, because it holds nothing of a single call."""
         return self
 
     def check(
         self, messages: Sequence[BaseMessage], settings: GenerationSettings, *, reserve: int
     ) -> int:
-        """Refuse what the model cannot answer; see `HuggingFaceStudent.check`."""
+        """Refuse what the model cannot answer. See `HuggingFaceStudent.check`."""
         if self.engine.closed:
             raise StudentError("the student is closed; make a new one")
         self.tokenize(messages, settings, reserve=reserve, direct=bool(reserve))
@@ -72,7 +72,7 @@ class RequestBuilder:
             A request for the engine.
 
         Raises:
-            ValueError: If the model cannot answer, or cannot keep to the form asked for.
+            ValueError: If the model cannot answer, or cannot keep to the requested form.
         """
         written = self.tokenize(messages, settings, direct=direct)
         return self._request(written, messages, settings, heal=heal)
@@ -90,11 +90,11 @@ class RequestBuilder:
         if (context := engine.window.size) is not None:
             max_tokens = min(max_tokens, context - engine.window.used(prompt, answer_prefix))
         begun = (begun_text(messages) or "").lstrip()
-        if begun or self._has_parts:  # what comes before a call is no part of its grammar
+        if begun or self._has_parts:  # text before a call is no part of its grammar
             settings = replace(settings, hold_calls=False)
         seam = engine.spelling.seam(answer_prefix) if answer_prefix and heal else None
         if settings.is_held and seam and not begun.encode().endswith(seam.spelled):
-            seam = None  # it opens whitespace before the answer, which no grammar knows
+            seam = None  # it reopens whitespace before the answer, which no grammar knows
         constraint = self.constraints.for_call(
             settings, begun=begun, max_tokens=max_tokens, seam=seam
         )
@@ -102,7 +102,7 @@ class RequestBuilder:
             max_tokens = constraint.max_tokens
         stop = settings.stop
         if self.prompts.writes_frame(messages):
-            stop = (*stop, "\nQ:")  # the next question is not the student's to ask
+            stop = (*stop, "\nQ:")  # the student must not ask the next question
         return Request(
             prompt=prompt,
             answer_prefix=answer_prefix,
@@ -125,12 +125,12 @@ class RequestBuilder:
         """Build the request of an answer's first tokens, each the likeliest.
 
         Args:
-            student: The `HuggingFaceStudent` that is called.
+            student: The called `HuggingFaceStudent`.
             messages: The conversation.
             tokens: How many tokens.
 
         Raises:
-            NotImplementedError: If the engine does not report how likely they are.
+            NotImplementedError: If the engine does not report token probabilities.
         """
         if self.engine.first_token_detail == "none":
             raise NotImplementedError(
@@ -143,15 +143,12 @@ class RequestBuilder:
     def generation(
         self, messages: Sequence[BaseMessage], settings: GenerationSettings, model_name: str
     ) -> Generation:
-        """Build the request of one call, and what turns its answer into message chunks.
+        """Build the request of one call, and the generation that turns its answer into chunks.
 
         Args:
             messages: As for `build`.
             settings: The settings of the call.
             model_name: The student's name in the metadata of the message.
-
-        Returns:
-            What generates the answer.
         """
         written = self.tokenize(messages, settings)
         request = self._request(written, messages, settings)
@@ -162,14 +159,14 @@ class RequestBuilder:
                 self.prompts.template,
                 written,
                 settings.offered_tools or (),
-                # The engine looks for the others, so that it ends as soon as one is there.
+                # The engine searches for the others, so that it ends at the first of them.
                 settings.stop if self._stops_itself(settings) else (),
                 is_held=request.constraint is not None,
             )
         return Generation(self.engine, request, parser, model_name=model_name)
 
     def _stops_itself(self, settings: GenerationSettings) -> bool:
-        """Whether stop strings are looked for in the parsed answer alone, not by the engine."""
+        """Whether only the parsed answer is searched for stop strings, not the engine's text."""
         return bool(settings.offered_tools) or self._has_parts
 
     @property
@@ -192,8 +189,8 @@ class RequestBuilder:
             messages: The conversation.
             settings: The settings of the call.
             reserve: Tokens that will be added to the beginning of the answer.
-            direct: Whether the answer begins without reasoning, as one that must keep to a
-                form always does.
+            direct: Whether the answer begins without reasoning. An answer that must keep to a form
+                always does.
 
         Returns:
             The prompt.

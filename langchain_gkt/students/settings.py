@@ -1,4 +1,4 @@
-"""The settings of one call of a student: its fields and the call's arguments taken together."""
+"""The settings of one call of a student: its fields combined with the call's arguments."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from langchain_gkt.structured_output.tools import required_tool
 from langchain_gkt.students.tokenization.chat_template import check_template_kwargs
 
 STUDENT_VARIABLE = "GKT_STUDENT"
-"""Environment variable with the folder or hub id of a student that is named nowhere else."""
+"""Environment variable with the folder or hub id of a student that nothing else names."""
 
 SAMPLING = ("max_tokens", "temperature", "top_p", "seed")
 """Fields of a student that a call may replace."""
@@ -35,7 +35,7 @@ class GenerationSettings:
     """How one answer is generated.
 
     Attributes:
-        max_tokens: Most tokens to generate.
+        max_tokens: Maximum number of tokens to generate.
         temperature: 0 for greedy decoding.
         top_p: Nucleus sampling threshold.
         seed: Seed of the call's own generator. None for a random one.
@@ -43,7 +43,7 @@ class GenerationSettings:
         tools: Tools in OpenAI's form, or None.
         tool_choice: As for `HuggingFaceStudent.bind_tools`.
         response_format: The form the answer must have, or None.
-        hold_calls: Whether calls that the model need not make are held to their schemas, too.
+        hold_calls: Whether optional calls are constrained to their schemas, too.
         on_long_prompt: What to do with a prompt that leaves the context no room.
         chat_template_kwargs: Further arguments of the chat template.
     """
@@ -69,10 +69,10 @@ class GenerationSettings:
         chat_template_kwargs: Mapping[str, Any] | None = None,
         **arguments: Any,
     ) -> GenerationSettings:
-        """Take a student's fields and a call's arguments together.
+        """Combine a student's fields with a call's arguments.
 
         Args:
-            student: The `HuggingFaceStudent` that is called.
+            student: The called `HuggingFaceStudent`.
             stop: The call's stop strings. None for the student's own.
             chat_template_kwargs: The call's own, beside those of the student.
             **arguments: The call's other arguments. None stands for the student's own.
@@ -97,22 +97,22 @@ class GenerationSettings:
 
     @property
     def offered_tools(self) -> Sequence[dict[str, Any]] | None:
-        """The tools that the model may call. None if it is to call none."""
+        """The tools that the model may call. None if it must call none."""
         return (self.tools or None) if self.tool_choice != "none" else None
 
     @property
     def is_held(self) -> bool:
-        """Whether the answer must keep to a form, token by token."""
+        """Whether decoding is constrained to a form."""
         return bool(self.response_format or self.required_tool)
 
     @property
     def required_tool(self) -> str | None:
-        """The name of the tool that must be called, ``any`` for any of them, None for no must."""
+        """The tool that must be called, ``any`` for any of them, None if no call is required."""
         return required_tool(self.tool_choice) if self.offered_tools else None
 
 
 def model_or_env(fields: Mapping[str, Any]) -> Any:
-    """Return the model that a student's fields name, or the one of the environment.
+    """Return the model that a student's fields or the environment name.
 
     Args:
         fields: The arguments of `HuggingFaceStudent`.

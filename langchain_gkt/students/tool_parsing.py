@@ -24,7 +24,7 @@ class HermesToolParser:
     """Reads ``<tool_call>{"name": ..., "arguments": {...}}</tool_call>``.
 
     The format of Hermes and Qwen models. It is the default for a tokenizer without a
-    ``response_template`` of its own. Small models leave the tags out: a whole answer that is
+    ``response_template`` of its own. Small models leave the tags out. So a whole answer that is
     such an object, bare or in a code fence, is a call, too.
     """
 
@@ -32,7 +32,7 @@ class HermesToolParser:
         """Start with no text.
 
         Args:
-            names: Tools that may be called without the tags. None if the answer has begun.
+            names: Tools that the model may call without the tags. None if the answer has begun.
         """
         self._names, self._held = names, ""
         self._text = StopStringFilter((OPEN,))
@@ -65,7 +65,7 @@ class HermesToolParser:
 
         Returns:
             Text that was held back, and the tool calls. A malformed call has its whole text as
-            arguments, which are no JSON, so that LangChain reports it as an invalid call.
+            arguments, which are not JSON, so LangChain reports it as an invalid call.
         """
         if self._held:
             if call := whole_call(self._held, self._names):
@@ -82,7 +82,7 @@ class HermesToolParser:
 
 
 class ResponseTemplateParser:
-    """Reads the format that a tokenizer's ``response_template`` describes, with transformers."""
+    """Reads the format of a tokenizer's ``response_template``, with transformers."""
 
     def __init__(self, tokenizer: Any, prompt: list[int], tools: list[dict[str, Any]]) -> None:
         """Start at the end of a prompt.
@@ -95,23 +95,23 @@ class ResponseTemplateParser:
         self._parser = tokenizer.get_response_parser(prefix=prompt, tools=tools)
         self._raw, self._broken = "", False
         self.reasoning = ""
-        """Text of neither the answer nor a tool call."""
+        """Text that belongs neither to the answer nor to a tool call."""
 
     def feed(self, text: str) -> str:
-        """Take new text, control tokens included; see `HermesToolParser.feed`."""
+        """Take new text, control tokens included. See `HermesToolParser.feed`."""
         self._raw += text
         if self._broken:
             return ""
         shown = ""
         try:
-            for character in text:  # one by one: text before a malformed call is kept
+            for character in text:  # one by one, so that text before a malformed call is kept
                 shown += self._content(self._parser.feed(character))
         except ValueError:  # a call that the parser cannot read
             self._broken = True
         return shown
 
     def finish(self) -> tuple[str, list[ToolCallChunk]]:
-        """End the text; see `HermesToolParser.finish`."""
+        """End the text. See `HermesToolParser.finish`."""
         if self._broken:
             return "", [_chunk("", self._raw)]
         try:
@@ -129,13 +129,13 @@ class ResponseTemplateParser:
 
 
 class HarmonyParser:
-    """Reads messages on channels: shows the final one, and reads calls of the others."""
+    """Reads messages on channels. Shows the final one, and reads calls of the others."""
 
     def __init__(self, header: str) -> None:
         """Start at the end of a prompt.
 
         Args:
-            header: What the chat template wrote behind the last message.
+            header: The chat template's output after the last message.
         """
         self._filter = HarmonyFilter(header)
 
@@ -145,24 +145,24 @@ class HarmonyParser:
         return self._filter.reasoning
 
     def feed(self, text: str) -> str:
-        """Take new text, control tokens included; see `HermesToolParser.feed`."""
+        """Take new text, control tokens included. See `HermesToolParser.feed`."""
         return self._filter.feed(text)
 
     def finish(self) -> tuple[str, list[ToolCallChunk]]:
-        """End the text; see `HermesToolParser.finish`."""
+        """End the text. See `HermesToolParser.finish`."""
         return self._filter.finish(), [_read_arguments(*call) for call in self._filter.calls]
 
 
 class TaggedParser:
-    """Takes out reasoning between tags; what follows is text, or a call as Hermes writes it."""
+    """Takes out reasoning between tags. The rest is text, or a call in the Hermes format."""
 
     def __init__(self, opened: Tags | None, tools: HermesToolParser | None, *, has_begun: bool):
         """Start at the end of a prompt.
 
         Args:
-            opened: The tags of the block that the prompt ends in, if it ends in one.
+            opened: The tags of the block that the prompt ends in, if any.
             tools: Reads the calls. None if no tools are offered.
-            has_begun: Whether the answer's beginning is written already.
+            has_begun: Whether the answer's beginning is already written.
         """
         self._filter, self._tools = ReasoningFilter(opened, has_begun=has_begun), tools
 
@@ -172,12 +172,12 @@ class TaggedParser:
         return self._filter.reasoning
 
     def feed(self, text: str) -> str:
-        """Take new text; see `HermesToolParser.feed`."""
+        """Take new text. See `HermesToolParser.feed`."""
         text = self._filter.feed(text)
         return self._tools.feed(text) if self._tools and text else text
 
     def finish(self) -> tuple[str, list[ToolCallChunk]]:
-        """End the text; see `HermesToolParser.finish`."""
+        """End the text. See `HermesToolParser.finish`."""
         text = self._filter.finish()
         if self._tools is None:
             return text, []
@@ -187,7 +187,7 @@ class TaggedParser:
 
 
 def keeps_marks(tokenizer: Any, template: ChatTemplate) -> bool:
-    """Whether control tokens part an answer, so that they are needed to read it.
+    """Whether control tokens separate an answer's parts, so that reading it needs them.
 
     Args:
         tokenizer: The student's tokenizer.
@@ -212,15 +212,15 @@ class AnswerParser:
         *,
         is_held: bool = False,
     ) -> None:
-        """Choose what reads the answers of this tokenizer.
+        """Choose the readers for the answers of this tokenizer.
 
         Args:
             tokenizer: The student's tokenizer.
             template: Its chat template.
-            prompt: The prompt that is answered.
-            tools: The tools that are offered, in OpenAI's form.
+            prompt: The prompt of the answer.
+            tools: The offered tools, in OpenAI's form.
             stop: Strings that end the text.
-            is_held: Whether a grammar holds the answer to the form of a Hermes call.
+            is_held: Whether a grammar constrains the answer to the form of a Hermes call.
         """
         self._parser: ResponseTemplateParser | HarmonyParser | TaggedParser
         if getattr(tokenizer, "response_template", None) and not is_held:
@@ -237,7 +237,7 @@ class AnswerParser:
         self._stop, self._tokenizer, self._offers = StopStringFilter(stop), tokenizer, bool(tools)
         self.may_stop = bool(stop)
         """Whether the text may end before the engine does."""
-        # Left in the text to part the answer. No part of what is said.
+        # They stay in the text to separate its parts, and are not shown.
         marks = tokenizer.all_special_tokens if keeps_marks(tokenizer, template) else ()
         self._marks = re.compile("|".join(map(re.escape, filter(None, marks))) or r"(?!)")
 

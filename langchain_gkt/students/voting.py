@@ -1,4 +1,4 @@
-"""Votes: which of several answers to one question is shown, and how many say the same."""
+"""Votes: which of several answers to one question is shown, and how many agree."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from langchain_gkt.texts.numbers import extract_number
 from langchain_gkt.texts.options import extract_option
 
 AnswerForm = Literal["number", "option", "json", "text"]
-"""What makes two answers the same: their number, the option's letter, the JSON object, the text."""
+"""When two answers are equal: by their number, option letter, JSON object or text."""
 
 AnswerOf = AnswerForm | Callable[[str], Hashable]
-"""A form, or a function from a text to what is compared. None for what it cannot read."""
+"""A form, or a function from a text to the value to compare. None for text it cannot read."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Vote:
-    """What several answers to one question say.
+    """The result of a vote on several answers to one question.
 
     Attributes:
         winner: The first of the answers that most agree on. None if no answer can be read.
-        agreement: The share of all answers that say what the winner says, from 0 to 1.
+        agreement: The share of all answers that agree with the winner, from 0 to 1.
     """
 
     winner: AIMessage | None
@@ -40,11 +40,11 @@ def vote(answers: Sequence[AIMessage], answer_of: AnswerOf, *, begun: str = "") 
 
     Args:
         answers: The answers.
-        answer_of: What makes two answers the same.
+        answer_of: When two answers are equal.
         begun: The text that all of them continue.
 
     Returns:
-        The result. An answer that cannot be read, or was cut by its token limit, agrees with none.
+        The result. An unreadable or truncated answer agrees with none.
 
     Raises:
         ValueError: If ``answer_of`` is unknown, or a function that fails on an answer.
@@ -63,7 +63,7 @@ def vote(answers: Sequence[AIMessage], answer_of: AnswerOf, *, begun: str = "") 
 
 
 def check_answer_of(answer_of: Any) -> Any:
-    """Refuse what cannot decide whether two answers are the same.
+    """Refuse what cannot decide whether two answers are equal.
 
     Args:
         answer_of: The value of a field ``answer_of``.

@@ -1,1 +1,1 @@
-"""Teachers: any chat model, limited to a number of tokens, and what its reply says."""
+"""Teachers: any chat model, limited to a number of tokens, and how to read its reply."""

@@ -1,4 +1,4 @@
-"""Has a budget admit each attempt of a teacher with retries or fallbacks, not only the first."""
+"""Makes a budget admit each attempt of a teacher with retries or fallbacks, not only the first."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from langchain_gkt.errors import BudgetExceeded
 
 
 class _AttemptRefused(BaseException):
-    """Ends a call at once: retries and fallbacks would take an Exception for a failure."""
+    """Ends a call at once. Retries and fallbacks would handle an Exception as a failure."""
 
     def __init__(self, error: BudgetExceeded) -> None:
         super().__init__(str(error))
@@ -21,24 +21,24 @@ class _AttemptRefused(BaseException):
 
 
 class AttemptGate:
-    """Admits the attempts of one call; the first was admitted before the call began."""
+    """Admits the attempts of one call. The first was admitted before the call began."""
 
     def __init__(self, admit: Callable[[], None]) -> None:
         """Let one attempt through.
 
         Args:
-            admit: Reserves the most that an attempt can cost. Raises `BudgetExceeded`.
+            admit: Reserves the maximum cost of an attempt. Raises `BudgetExceeded`.
         """
         self._admit = admit
         self._lock = threading.Lock()
         self._attempts = 0
 
     def __deepcopy__(self, memo: dict[int, Any]) -> AttemptGate:
-        """Return this very gate: models may be deep-copied with their wrappers."""
+        """Return this very gate, because models may be deep-copied with their wrappers."""
         return self
 
     def attempt(self) -> None:
-        """Begin an attempt; one that is refused ends the call, see `raising_refusals`."""
+        """Begin an attempt. A refused one ends the call. See `raising_refusals`."""
         with self._lock:
             self._attempts += 1
             is_first = self._attempts == 1
@@ -57,7 +57,7 @@ class GatedModel(RunnableBinding[Any, Any]):
         gate: The gate of the call.
     """
 
-    gate: Any  # an AttemptGate; pydantic would copy what it validates
+    gate: Any  # an AttemptGate. Pydantic would copy what it validates
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any | None) -> Any:
         """Ask the model if the attempt is admitted."""
@@ -77,17 +77,17 @@ def gated(model: Runnable[Any, Any], gate: AttemptGate | None) -> Runnable[Any, 
 
     Args:
         model: A chat model, with its call's arguments bound or not.
-        gate: The gate. None for none.
+        gate: The gate. None for no gate.
 
     Returns:
-        What to ask in its place.
+        The model to call instead.
     """
     return model if gate is None else GatedModel(bound=model, gate=gate)
 
 
 @contextmanager
 def raising_refusals() -> Iterator[None]:
-    """Run a teacher; an attempt that a budget refuses is raised as what it is.
+    """Run a teacher. If a budget refuses an attempt, raise that error itself.
 
     Raises:
         BudgetExceeded: If an attempt after the first could pass the budget.

@@ -1,6 +1,6 @@
-"""Files of OpenAI's batch endpoint: requests are written, and their results are read.
+"""Files of OpenAI's batch endpoint: writes requests, and reads their results.
 
-Other providers take the same files. What is sent there costs about half, and comes in a day.
+Other providers take the same files. Such requests cost about half, and return within a day.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from langchain_gkt.teachers.recorded.files import rows_of
 from langchain_gkt.teachers.recorded.recordings import BadRow, refuse_rows
 
 ENDPOINT = "/v1/chat/completions"
-"""Where a request of a batch goes; also the ``endpoint`` of ``client.batches.create``."""
+"""The URL of a batch's requests. Also the ``endpoint`` of ``client.batches.create``."""
 MAX_REQUESTS, MAX_BYTES = 50_000, 200_000_000
-"""What one file may hold."""
+"""The limits of one file."""
 _MOST_NAMED = 5
 _UNBILLED = ("batch_expired", "batch_cancelled")
 
 
 def write_requests(path: str | Path, bodies: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Path]:
-    """Write requests to a batch file, and to further ones if they are too many for one.
+    """Write requests to a batch file, and to further ones if there are too many.
 
     Args:
-        path: The first file. The others are called alike, with a number.
-        bodies: The ``custom_id`` of each request, no two alike, and what is sent.
+        path: The first file. The others have the same name with a number.
+        bodies: The ``custom_id`` of each request, all different, and its body.
 
     Returns:
         The files. None if there is no request.
 
     Raises:
-        ConfigurationError: If a file is there already, or the path cannot be written to.
+        ConfigurationError: If a file already exists, or the path is not writable.
     """
     first, files = Path(path), list[Path]()
     out, count, size = None, 0, 0
@@ -70,7 +70,7 @@ class BatchReply:
 
     Attributes:
         name: Its ``custom_id``.
-        bill: What no other billed reply is called.
+        bill: A name that no other billed reply has.
         message: The reply.
     """
 
@@ -81,15 +81,14 @@ class BatchReply:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchResults:
-    """What came back of a batch.
+    """The results of a batch.
 
     Attributes:
-        requests: What was sent, by ``custom_id``.
+        requests: The sent requests, by ``custom_id``.
         replies: Every reply that is billed, in the files' order.
         failed: Why a request failed, by its ``custom_id``.
-        maybe_billed: Those of them that may have been billed all the same.
-        repeated: Requests that were answered more than once. Every answer is billed, the first is
-            used.
+        maybe_billed: Failed requests that may have been billed all the same.
+        repeated: Requests with more than one answer. Every answer is billed, the first is used.
     """
 
     requests: Mapping[str, Mapping[str, Any]]
@@ -105,7 +104,7 @@ class BatchResults:
         return tuple(name for name in self.requests if name not in known)
 
     def notes(self) -> list[str]:
-        """Name what did not come back as it should. Empty if everything did."""
+        """Describe what is missing or wrong in the results. Empty if nothing is."""
         notes = []
         failed = [f"{name} ({why})" for name, why in self.failed.items()]
         for names, words in (
@@ -123,11 +122,11 @@ class BatchResults:
 def read_results(
     results: str | Path | Sequence[str | Path], requests: str | Path | Sequence[str | Path]
 ) -> BatchResults:
-    """Read what came back of a batch.
+    """Read the results of a batch.
 
     Args:
         results: The output file. With the error file, if there is one.
-        requests: The files that were sent.
+        requests: The files that you sent.
 
     Returns:
         The replies, and what is missing, failed or answered twice.

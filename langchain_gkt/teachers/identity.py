@@ -1,4 +1,4 @@
-"""Describes a teacher for cache keys: two teachers that may answer differently never look alike."""
+"""Describes a teacher for cache keys, so that teachers with different answers differ."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def identity(teacher: object) -> Any:
         teacher: A chat model, wrapped or not.
 
     Returns:
-        Plain data without keys; LangChain's cache distinguishes teachers by it.
+        Plain data without keys. LangChain's cache distinguishes teachers by it.
     """
     if isinstance(teacher, RunnableBindingBase):
         return {"bound": identity(teacher.bound), "kwargs": _describe(teacher.kwargs)}
@@ -65,5 +65,5 @@ def _describe(value: Any) -> Any:
         return {"class": kind, **{name: _describe(getattr(value, name, None)) for name in names}}
     if isinstance(value, type) or callable(value):
         return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', kind)}"
-    # Nothing is known about it: better to miss the cache than to take another's entry.
+    # Unknown. A cache miss is better than another teacher's entry.
     return f"{kind}:{_PROCESS}:{id(value)}"

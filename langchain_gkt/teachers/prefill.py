@@ -1,4 +1,4 @@
-"""Asks teachers that refuse a conversation ending in their own begun answer to go on from it."""
+"""Asks teachers that refuse a conversation ending in their own begun answer to continue it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CLAUDE = re.compile(r"claude-[a-z]+-(\d{1,2})(?!\d)(?:[-.](\d{1,2})(?!\d))?")
 _REFUSES_SINCE = (4, 6)
 _MODEL_FIELDS = ("model", "model_name", "model_id")
 _LEAST_OVERLAP = 12
-"""Fewest characters in which a reply's beginning is taken for a repetition."""
+"""Minimum characters for a reply's beginning to count as a repetition."""
 
 _INSTRUCTION = """\
 Your answer to this has been begun already. This is its beginning:
@@ -32,7 +32,7 @@ def accepts_prefill(teacher: object, model: str | None = None) -> bool:
 
     Args:
         teacher: A chat model, wrapped or not.
-        model: The model's name for this call alone, or None.
+        model: The model's name for this call only, or None.
 
     Returns:
         False if a model that the call may reach is known to refuse it.
@@ -51,13 +51,10 @@ def _refuses(name: str) -> bool:
 
 
 def as_instruction(messages: list[BaseMessage]) -> list[BaseMessage]:
-    """Turn a begun answer at the end of a conversation into an instruction to go on from it.
-
-    Args:
-        messages: The conversation.
+    """Turn a begun answer at the end of a conversation into an instruction to continue it.
 
     Returns:
-        One that ends in a message of the user; the same if there is no begun answer.
+        A conversation that ends in a message of the user. The same if there is no begun answer.
     """
     begun = begun_text(messages)
     if begun is None:
@@ -68,9 +65,9 @@ def as_instruction(messages: list[BaseMessage]) -> list[BaseMessage]:
     instruction = _INSTRUCTION.format(begun=begun)
     asked = earlier[-1] if earlier else None
     if isinstance(asked, HumanMessage):
-        # Two messages of the user in a row are refused by some chat templates.
+        # Some chat templates refuse two messages of the user in a row.
         question = with_text_behind(asked, instruction)
-        # It says something else than the message of that id.
+        # Its text differs from that of the message with that id.
         return [*earlier[:-1], question.model_copy(update={"id": None})]
     return [*earlier, HumanMessage(instruction)]
 
@@ -107,7 +104,7 @@ def without_repetition(begun: str, reply: AIMessage) -> AIMessage:
 
 
 def _after(begun: str, text: str) -> str:
-    """Return what of a text comes after the longest end of ``begun`` that it repeats."""
+    """Return the part of a text after the longest end of ``begun`` that it repeats."""
     prefix, written = begun.strip(), text.lstrip()
     if written.startswith(prefix):
         return written[len(prefix) :]

@@ -1,4 +1,4 @@
-"""Recognises a teacher that refuses: in words of its own, or by its provider's content filter."""
+"""Recognises a teacher's refusal: in its own words, or by its provider's content filter."""
 
 from __future__ import annotations
 
@@ -35,28 +35,25 @@ class TeacherRefused(GuidanceError):
 
 @dataclass(frozen=True)
 class Refusal:
-    """That a teacher refused.
+    """A teacher's refusal.
 
     Attributes:
         reason: The provider's own word for it, such as ``content_filter``, or ``refusal``.
-        text: What it said instead of an answer. Empty if it said nothing.
+        text: Its words instead of an answer. Empty if it said nothing.
     """
 
     reason: str
     text: str
 
     def __str__(self) -> str:
-        """Return the reason, and what was said."""
+        """Return the reason, and the text."""
         return f"{self.reason}: {self.text}" if self.text else self.reason
 
 
 def refusal_in(reply: AIMessage) -> Refusal | None:
     """Find a refusal in a reply.
 
-    A refusal that is written as an ordinary answer cannot be distinguished from one.
-
-    Args:
-        reply: The teacher's reply.
+    A refusal in the form of an ordinary answer cannot be recognised.
 
     Returns:
         The refusal, or None.
@@ -79,13 +76,10 @@ def refusal_in(reply: AIMessage) -> Refusal | None:
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Return whether an error is a refusal: ours, or a content filter's answer to the prompt.
+    """Whether an error is a refusal: ours, or a content filter's answer to the prompt.
 
     Args:
-        error: What the teacher's call raised.
-
-    Returns:
-        Whether it is.
+        error: The error of the teacher's call.
     """
     if isinstance(error, TeacherRefused):
         return True
@@ -100,7 +94,7 @@ def refused(error: BaseException) -> TeacherRefused:
     """Make the error of a refused prompt.
 
     Args:
-        error: What `is_refusal` is true of.
+        error: An error for which `is_refusal` is true.
 
     Returns:
         The error to raise.

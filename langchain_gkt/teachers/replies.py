@@ -1,4 +1,4 @@
-"""Reads a teacher's reply: why it ended, what it cost, and the guidance in it."""
+"""Reads a teacher's reply: why it ended, its cost, and the guidance in it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from langchain_gkt.texts.reasoning import without_reasoning
 from langchain_gkt.texts.stop_strings import find_stop
 
 STOPPED_AT_LIMIT = {"length", "max_tokens", "max_output_tokens", "model_length", "max_length"}
-"""Words of providers for a reply that its limit has ended."""
+"""Providers' words for a reply that its limit has truncated."""
 _FINISHED = {
     "stop",
     "end_turn",
@@ -34,18 +34,11 @@ _FINISHED = {
 }
 _REASON_KEYS = ("finish_reason", "stop_reason", "done_reason")
 _CHARS_PER_TOKEN = 4
-"""As langchain-core estimates."""
+"""The same estimate as in langchain-core."""
 
 
 def finish_reason(reply: BaseMessage) -> str | None:
-    """Return the provider's own word for why a reply ended, or None.
-
-    Args:
-        reply: A model's reply.
-
-    Returns:
-        The reason.
-    """
+    """Return the provider's own reason for a reply's end, or None."""
     metadata = {**reply.response_metadata, **reply.additional_kwargs}
     reason = next((str(metadata[key]) for key in _REASON_KEYS if metadata.get(key)), None)
     for word in STOPPED_AT_LIMIT | _FINISHED:
@@ -57,13 +50,10 @@ def finish_reason(reply: BaseMessage) -> str | None:
 
 
 def believed(reply: AIMessage) -> tuple[AIMessage, str | None]:
-    """Take from a reply what cannot be true: absurd usage, and halves of characters.
-
-    Args:
-        reply: A model's reply.
+    """Remove impossible values from a reply: absurd usage, and halves of characters.
 
     Returns:
-        The reply, a copy if anything is wrong with it; and what of its usage was refused, or None.
+        The reply, a copy if anything is wrong with it. And the refused part of its usage, or None.
     """
     reported, text = getattr(reply, "usage_metadata", None), str(reply.text)
     usage, refused = reported, None
@@ -78,7 +68,7 @@ def believed(reply: AIMessage) -> tuple[AIMessage, str | None]:
 
 
 def whole_characters(text: str, *, growing: bool = False) -> str:
-    """Join the halves of characters that a provider sent one by one, and replace lonely ones.
+    """Join the halves of characters that a provider sent one by one, and replace single ones.
 
     Args:
         text: A text.
@@ -99,9 +89,6 @@ def whole_characters(text: str, *, growing: bool = False) -> str:
 def completion_tokens(reply: BaseMessage) -> int:
     """Return the completion tokens of a reply: as reported, else estimated, at least 1.
 
-    Args:
-        reply: A model's reply.
-
     Returns:
         The number of tokens.
     """
@@ -112,7 +99,7 @@ def completion_tokens(reply: BaseMessage) -> int:
 
 
 def _is_finished(reason: str | None, usage: Any, count: int, limit: int | None) -> bool:
-    """Whether a reply ended by itself; an unknown reason is believed unless all tokens are used."""
+    """Whether a reply ended by itself. An unknown reason counts unless all tokens are used."""
     if limit is None:
         return True
     if reason is None:
@@ -122,10 +109,10 @@ def _is_finished(reason: str | None, usage: Any, count: int, limit: int | None) 
 
 
 def _longest(text: str, usage: Any, count: int, limit: int) -> int:
-    """Return how many characters of a reply can be kept if it may not be longer than its limit."""
+    """Return how many characters of a reply fit into its limit."""
     if usage:
         return len(text) * limit // max(limit, count)
-    # A token holds one word at most. By characters only what is beyond any doubt is too long.
+    # A token holds one word at most. By characters only a clear excess is too long.
     words = list(islice(re.finditer(r"\S+", text), limit + 1))
     if len(words) > limit:
         return min(words[-1].start(), _CHARS_PER_TOKEN * limit)
@@ -137,7 +124,7 @@ def explain_ignored_limit(guidance: Guidance, limit: int | None) -> tuple[str, s
     """Report that a teacher has ignored its limit, if it has.
 
     Args:
-        guidance: What was read of its reply.
+        guidance: The guidance in its reply.
         limit: The limit of the call.
 
     Returns:
@@ -173,10 +160,7 @@ def read(
         limit: The limit of the call, in the teacher's tokens. None for a whole answer.
         policy: Where to cut.
         stop: Stop strings of the call. Text from the first one on is dropped.
-        keep_reasoning: Whether `without_reasoning` is left undone.
-
-    Returns:
-        The guidance.
+        keep_reasoning: Whether to skip `without_reasoning`.
 
     Raises:
         GuidanceError: If the reply holds no text.
@@ -214,7 +198,7 @@ def read(
 
 
 def _first_logprob(message: BaseMessage) -> float | None:
-    """Return the log-probability of a reply's first token, in the form of OpenAI's reports."""
+    """Return the log-probability of a reply's first token, from OpenAI's form of reports."""
     try:
         return float(message.response_metadata["logprobs"]["content"][0]["logprob"])
     except (KeyError, IndexError, TypeError, ValueError):

@@ -12,21 +12,21 @@ from langchain_core.runnables import RunnableConfig
 from pydantic import BaseModel, SecretBytes, SecretStr
 
 HIDDEN = "[hidden]"
-"""What stands in the place of a secret."""
+"""Replaces a secret."""
 
 _PRIVATE = ("extra_headers", "extra_body", "extra_query", "default_headers", "default_query")
-# A shorter value, such as "true", reveals nothing and would be found in ordinary words.
+# A shorter value, such as "true", reveals nothing and would match ordinary words.
 _LEAST = 6
 
 
 def without_secrets(value: Any) -> Any:
-    """Replace what may hold secrets by a digest, so that two values stay distinct.
+    """Replace possible secrets by a digest, so that two values stay distinct.
 
     Args:
         value: Parameters of a model, nested or not.
 
     Returns:
-        A copy; keys are left out, headers and extra bodies are digests.
+        A copy. Keys are left out, headers and extra bodies are digests.
     """
     if isinstance(value, Mapping):
         return {
@@ -50,11 +50,11 @@ def secrets_of(teacher: Any) -> set[str]:
 
 
 def hide_in_error(error: Exception, secrets: set[str]) -> Exception:
-    """Replace secrets in the texts of an error and of what caused it, in place.
+    """Replace secrets in the texts of an error and of its causes, in place.
 
     Args:
-        error: What a provider's client raised. Some servers repeat the key they were sent.
-        secrets: What `secrets_of` returned.
+        error: The error of a provider's client. Some servers repeat the key that they got.
+        secrets: The result of `secrets_of`.
 
     Returns:
         The same error.
@@ -72,7 +72,7 @@ def hide_in_error(error: Exception, secrets: set[str]) -> Exception:
 
 
 def hiding(config: RunnableConfig, teacher: Any) -> RunnableConfig:
-    """Have secrets hidden before any other handler hears of a teacher's run.
+    """Hide secrets before any other handler gets a teacher's run.
 
     Args:
         config: The config of the run.
@@ -95,7 +95,7 @@ def hiding(config: RunnableConfig, teacher: Any) -> RunnableConfig:
 
 
 class _SecretHider(BaseCallbackHandler):
-    """Changes what later handlers are given; the request itself is made of other objects."""
+    """Changes the input of later handlers. The request itself uses other objects."""
 
     run_inline = True
 

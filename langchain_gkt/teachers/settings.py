@@ -24,17 +24,17 @@ class TeacherSettings:
     """The settings of a teacher for one call.
 
     Attributes:
-        limit: Most completion tokens, or None to leave the teacher's own limit.
-        limit_param: The limit's name if it is none of `LIMIT_FIELDS`: a field of the model,
-            or else an argument of its calls.
+        limit: Maximum completion tokens, or None to leave the teacher's own limit.
+        limit_param: The limit's name if it is none of `LIMIT_FIELDS`. A field of the model, or else
+            an argument of its calls.
         temperature: Sampling temperature, for models that have such a field. None to leave it.
-        stream: Whether the model may stream. If not, streaming is off even when a handler
-            asks for it, because some providers then report no usage.
+        stream: Whether the model may stream. If not, streaming is off even when a handler asks for
+            it, because some providers then report no usage.
         tools: Tools in OpenAI's form, or None.
         tool_arguments: Further arguments of ``bind_tools``, such as ``tool_choice``.
-        asks_format: Whether the call asks for an object of its own. A form of answers that is
-            bound to the teacher is left out then.
-        bound: Arguments bound around the model, which those of the call's tools win over.
+        asks_format: Whether the call asks for an object of its own. A form of answers that is bound
+            to the teacher is then left out.
+        bound: Arguments bound around the model. The arguments of the call's tools override them.
         gate: Admits each attempt of retries and fallbacks. None if nothing limits them.
     """
 
@@ -53,7 +53,7 @@ def with_settings(teacher: Runnable[Any, Any], settings: TeacherSettings) -> Run
     """Return a copy of the teacher with the settings of one call.
 
     Args:
-        teacher: A chat model, wrapped or not. It is left as it is.
+        teacher: A chat model, wrapped or not. It does not change.
         settings: The settings.
 
     Returns:
@@ -66,12 +66,12 @@ def with_settings(teacher: Runnable[Any, Any], settings: TeacherSettings) -> Run
         first, *rest = (with_settings(runnable, settings) for runnable in teacher.runnables)
         return teacher.model_copy(update={"runnable": first, "fallbacks": rest})
     if isinstance(teacher, RunnableBindingBase):
-        # Bound arguments would win over the fields of the model.
+        # Bound arguments would override the fields of the model.
         names = {*LIMIT_FIELDS, settings.limit_param} if settings.limit is not None else set()
         names |= {"temperature"} if settings.temperature is not None else set()
         names |= _FORMATS if settings.asks_format else set()
         kwargs = {key: value for key, value in teacher.kwargs.items() if key not in names}
-        if settings.tools:  # they would win over the call's tools, too
+        if settings.tools:  # they would override the call's tools, too
             settings, kwargs = replace(settings, bound={**kwargs, **settings.bound}), {}
         bound = with_settings(teacher.bound, settings)
         return teacher.model_copy(update={"bound": bound, "kwargs": kwargs})
@@ -117,7 +117,7 @@ def _changes(
 
 
 def _runs_in_pipeline(model: BaseChatModel) -> bool:
-    """Whether this is ChatHuggingFace on a local pipeline, which knows no limit field."""
+    """Whether this is ChatHuggingFace on a local pipeline, which has no limit field."""
     return type(getattr(model, "llm", None)).__name__ == "HuggingFacePipeline"
 
 
@@ -127,7 +127,7 @@ def _limit_field(model: BaseChatModel) -> str | None:
 
 
 def has_async(teacher: Runnable[Any, Any]) -> bool:
-    """Whether every model inside can be awaited; a local pipeline cannot.
+    """Whether every model inside can be awaited. A local pipeline cannot.
 
     Args:
         teacher: A chat model, wrapped or not.
@@ -139,7 +139,7 @@ def has_async(teacher: Runnable[Any, Any]) -> bool:
 
 
 def streams_usage(teacher: Runnable[Any, Any]) -> bool:
-    """Whether a teacher should be streamed: every model says that its streams report usage.
+    """Whether to stream a teacher, because every model says that its streams report usage.
 
     Args:
         teacher: A chat model, wrapped or not. One with retries or fallbacks is not streamed,
@@ -154,14 +154,14 @@ def streams_usage(teacher: Runnable[Any, Any]) -> bool:
 
 
 def can_limit(teacher: Runnable[Any, Any], limit_param: str | None) -> bool:
-    """Whether the provider itself can be told to stop at a number of tokens.
+    """Whether the provider itself can stop at a number of tokens.
 
     Args:
         teacher: A chat model, wrapped or not.
-        limit_param: The name of the limit, if the caller gave one.
+        limit_param: The name of the limit, if the caller set one.
 
     Returns:
-        Whether every model inside knows a limit.
+        True if every model inside knows a limit.
     """
     return bool(limit_param) or all(
         _limit_field(model) or _runs_in_pipeline(model) for model in models_of(teacher)

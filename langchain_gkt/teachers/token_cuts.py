@@ -1,4 +1,4 @@
-"""Cuts a recorded reply after any number of the tokens that it was written in."""
+"""Cuts a recorded reply after any number of its tokens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from langchain_core.messages.utils import count_tokens_approximately
 from langchain_gkt.errors import ConfigurationError, MissingPackageError
 
 TokenSplitter = Callable[[str], Sequence[str | bytes]]
-"""Splits a text into the teacher's tokens; joined they are the text."""
+"""Splits a text into the teacher's tokens. Joined they are the text."""
 
 CUT_METHODS = {
     "logprobs": "exact: the provider reported the tokens it wrote (logprobs)",
@@ -64,7 +64,7 @@ class CutReply:
         written = text.encode()
         usage = usage or {}
         self.reasoning: int = (usage.get("output_token_details") or {}).get("reasoning") or 0
-        # Bytes that are not the text's, such as behind a removed space, say nothing about it.
+        # Foreign bytes, such as after a removed space, say nothing about the text.
         pieces = list(pieces)
         self.method = "logprobs"
         if b"".join(pieces) != written or not pieces:
@@ -85,7 +85,7 @@ class CutReply:
         """Cut the reply where a limit would have made the provider stop.
 
         Args:
-            limit: Most completion tokens.
+            limit: Maximum completion tokens.
 
         Returns:
             The text, its completion tokens, and whether it is the whole reply.
@@ -100,7 +100,7 @@ class CutReply:
         return text, limit, False
 
     def tokens_in(self, size: int) -> int:
-        """Count the tokens that the reply's beginning was written in.
+        """Count the tokens of the reply's beginning.
 
         Args:
             size: Characters of the beginning.
@@ -116,13 +116,13 @@ class CutReply:
         return self.reasoning + (sum(end < begun for end in ends) + 1 if begun else 0)
 
     def behind(self, size: int) -> CutReply:
-        """Return what is left of the reply behind its beginning.
+        """Return the rest of the reply after its beginning.
 
         Args:
             size: Characters of the beginning, which may end inside a token.
 
         Returns:
-            The rest. The part of a token that is left counts as one.
+            The rest. A remaining part of a token counts as one.
         """
         rest = copy.copy(self)
         rest.text, rest.reasoning, rest.pieces = self.text[size:], 0, []
@@ -145,7 +145,7 @@ class CutReply:
             text: The beginning.
 
         Yields:
-            Its tokens, or its words if the tokens are not known.
+            Its tokens, or its words if the tokens are unknown.
         """
         if not self.pieces:
             yield from re.findall(r"\s*\S+|\s+", text)
@@ -187,13 +187,13 @@ def token_splitter(tokenizer: Any) -> Callable[[str], list[str]]:
         tokenizer: A fast tokenizer of transformers.
 
     Returns:
-        The function. Of tokens that share one character, the last one is that character and the
-        others are empty. A text that the tokenizer does not restore unchanged gives no tokens.
+        The function. If tokens share one character, the last one is that character and the others
+        are empty. A text that the tokenizer does not restore unchanged gives no tokens.
     """
 
     def split(text: str) -> list[str]:
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        # Not by offsets: many tokenizers leave a word's leading space out of them.
+        # Not by offsets, because many tokenizers leave a word's leading space out of them.
         prefixes = [""]
         for size in range(1, len(ids) + 1):
             seen = tokenizer.decode(ids[:size], clean_up_tokenization_spaces=False)
@@ -225,9 +225,6 @@ def load_tokenizer(name: str) -> NamedTokenizer:
     Args:
         name: One of tiktoken's encodings, such as ``o200k_base``, or the folder or repo id of a
             Hugging Face tokenizer.
-
-    Returns:
-        The tokenizer.
 
     Raises:
         ConfigurationError: If there is no such tokenizer, or it cannot be read.

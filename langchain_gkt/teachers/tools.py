@@ -1,4 +1,4 @@
-"""Tools of a teacher: those bound to it already, and calls that its limit has cut."""
+"""Tools of a teacher: its bound ones, and calls that its limit has truncated."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from langchain_gkt.teachers.replies import STOPPED_AT_LIMIT, completion_tokens, 
 from langchain_gkt.texts.tool_text import begins_call
 
 _SEVERAL = ("function_declarations", "functionDeclarations")
-"""Where Google's form has several tools in one."""
+"""Key of Google's form for several tools in one."""
 _MAX_DEPTH = 50
-"""How far references of a tool's schema are followed."""
+"""Maximum depth of references in a tool's schema."""
 
 
 def bound_arguments(teacher: object) -> dict[str, Any]:
-    """Return the arguments that are bound to a teacher; the outer ones win, as in a call.
+    """Return the bound arguments of a teacher. Outer ones override inner ones, as in a call.
 
     Args:
         teacher: A chat model, wrapped or not. With fallbacks, the first model counts.
@@ -41,9 +41,9 @@ def offered_tools(
     """Return the functions that a teacher may call, in OpenAI's form.
 
     Args:
-        bound: What is bound to the teacher. Tools of a form that is not known are left out, and
-            so are a provider's own, such as a web search.
-        tools: Those of the call, which win where names are equal.
+        bound: The teacher's bound arguments. Tools of unknown form are left out, and so are a
+            provider's own, such as a web search.
+        tools: Tools of the call. They override bound ones with the same name.
     """
     known: list[dict[str, Any]] = []
     for tool in bound.get("tools") or ():
@@ -67,14 +67,14 @@ def is_forced(choice: Any) -> bool:
 
 
 def with_bound(model: Runnable[Any, Any], bound: Mapping[str, Any]) -> Runnable[Any, Any]:
-    """Bind to a model what was bound to the teacher; what the model has bound itself wins.
+    """Bind a teacher's bound arguments to a model. The model's own ones take precedence.
 
     Args:
-        model: What ``bind_tools`` returned.
+        model: The result of ``bind_tools``.
         bound: The arguments that were bound around it. Their tools are added to its own.
 
     Returns:
-        The model that has both.
+        The model with both.
     """
     if not bound:
         return model
@@ -90,7 +90,7 @@ def with_bound(model: Runnable[Any, Any], bound: Mapping[str, Any]) -> Runnable[
 
 
 def _union(earlier: Sequence[Any], tools: Sequence[Any]) -> list[Any]:
-    """Join two lists of tools in a provider's form; the second wins where names are equal."""
+    """Join two lists of tools in a provider's form. The second overrides equal names."""
     names = {name for tool in tools for name in _names(tool)}
     kept: list[Any] = []
     for tool in earlier:
@@ -103,7 +103,7 @@ def _union(earlier: Sequence[Any], tools: Sequence[Any]) -> list[Any]:
 
 
 def _names(tool: Any) -> Iterator[str]:
-    """Give the names of a tool in any provider's form; a tool without one is named by its type."""
+    """Yield the names of a tool in any provider's form. One without a name has its type."""
     if not isinstance(tool, Mapping):
         name = getattr(tool, "name", None) or getattr(tool, "__name__", None)
         yield from [str(name)] if name else []
@@ -120,9 +120,9 @@ def _names(tool: Any) -> Iterator[str]:
 def is_cut_tool_call(
     reply: AIMessage, limit: int | None, *, tools: Sequence[Mapping[str, Any]]
 ) -> bool:
-    """Return whether a reply's tool call was cut, or may have been cut, by its limit.
+    """Whether a reply's limit truncated its tool call, or may have done so.
 
-    Some servers say ``tool_calls`` of a call that was cut. So its arguments count, too.
+    Some servers report ``tool_calls`` for a truncated call. So its arguments count, too.
 
     Args:
         reply: The teacher's reply.
@@ -130,9 +130,9 @@ def is_cut_tool_call(
         tools: The tools that the call offered, in OpenAI's form.
 
     Returns:
-        True if the limit ended a reply that holds a tool call, or one that had tools and holds
-        no text. Some providers drop a call that they could not finish. So does the text of
-        a small teacher that writes its calls as plain JSON.
+        True if the limit ended a reply that holds a tool call, or one that had tools and holds no
+        text. Some providers drop a call that they could not finish. So does the text of a small
+        teacher that writes its calls as plain JSON.
     """
     if limit is None:
         return False
@@ -144,20 +144,20 @@ def is_cut_tool_call(
         return at_limit and may_hold
     if reason.lower() in STOPPED_AT_LIMIT:
         return may_hold
-    uncounted = not reply.usage_metadata  # an estimate says nothing against broken arguments
+    uncounted = not reply.usage_metadata  # an estimate does not outweigh broken arguments
     return (at_limit or uncounted) and bool(_parted(reply, tools)[1])
 
 
 def without_cut_calls(reply: AIMessage, tools: Sequence[Mapping[str, Any]]) -> AIMessage:
-    """Keep an agent from running the calls of a reply that were cut.
+    """Keep an agent from running a reply's truncated calls.
 
     Args:
         reply: A reply for which `is_cut_tool_call` is true.
         tools: The tools that the call offered, in OpenAI's form.
 
     Returns:
-        The reply with its broken calls among ``invalid_tool_calls``; its finish reason is
-        ``length`` if there are any.
+        The reply with its broken calls among ``invalid_tool_calls``. If there are any, its finish
+        reason is ``length``.
     """
     whole, broken = _parted(reply, tools)
     if not broken:
@@ -175,7 +175,7 @@ def without_cut_calls(reply: AIMessage, tools: Sequence[Mapping[str, Any]]) -> A
 def _parted(
     reply: AIMessage, tools: Sequence[Mapping[str, Any]]
 ) -> tuple[list[ToolCall], list[InvalidToolCall]]:
-    """Part the calls of a reply into whole ones and broken ones.
+    """Split the calls of a reply into whole ones and broken ones.
 
     Arguments are broken if they do not parse, lack required properties (also of an object inside),
     or are empty though the tool has some.
@@ -185,7 +185,7 @@ def _parted(
     broken = list(reply.invalid_tool_calls)
     calls = [(c["name"], json.dumps(c["args"], default=str), c["id"]) for c in reply.tool_calls]
     if isinstance(reply, AIMessageChunk) and reply.tool_call_chunks:
-        # langchain-core has completed what was cut. Only the text of the arguments shows it.
+        # langchain-core has completed truncated calls. Only the text of the arguments shows it.
         broken = []
         calls = [(c["name"] or "", c["args"] or "", c["id"]) for c in reply.tool_call_chunks]
     for name, text, call_id in calls:
@@ -207,7 +207,7 @@ def _read(text: str) -> dict[str, Any] | None:
 
 
 def _lacks(arguments: Mapping[str, Any], schema: Mapping[str, Any] | None) -> bool:
-    if schema is None:  # a name that was cut names no tool
+    if schema is None:  # a truncated name names no tool
         return not arguments
     if not arguments and schema.get("properties"):
         return True
@@ -242,9 +242,5 @@ def _function(tool: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def tool_names(tools: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the names of tools in OpenAI's form.
-
-    Args:
-        tools: The tools.
-    """
+    """Return the names of tools in OpenAI's form."""
     return [str(_function(tool).get("name")) for tool in tools]

@@ -1,4 +1,4 @@
-"""Looks through what LangChain wraps around chat models: bindings, retries, fallbacks, configs."""
+"""Looks through LangChain's wrappers of chat models: bindings, retries, fallbacks, configs."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from langchain_gkt._langchain_compat import (
 
 
 def is_configurable(teacher: object) -> bool:
-    """Whether something is a chat model only once a config is known.
+    """Whether only a config turns something into a chat model.
 
     Args:
         teacher: Anything.
 
     Returns:
-        True for what ``configurable_fields``, ``configurable_alternatives`` and a configurable
-        ``init_chat_model`` give, also inside bindings, retries and fallbacks.
+        True for results of ``configurable_fields``, ``configurable_alternatives`` and a
+        configurable ``init_chat_model``, also inside bindings, retries and fallbacks.
     """
     if isinstance(teacher, RunnableBindingBase):
         return is_configurable(teacher.bound)
@@ -37,7 +37,7 @@ def is_configurable(teacher: object) -> bool:
 
 
 def resolve(teacher: Any, config: RunnableConfig | None) -> Any:
-    """Choose the chat model that a config asks for.
+    """Choose the chat model that a config selects.
 
     Args:
         teacher: A chat model, wrapped or not, configurable or not.
@@ -89,7 +89,7 @@ def models_of(teacher: object) -> Iterator[BaseChatModel]:
 
 
 def is_guarded(teacher: object) -> bool:
-    """Whether a failed call is repeated, or made to another model, by a wrapper.
+    """Whether a wrapper repeats a failed call, or makes it to another model.
 
     Args:
         teacher: A chat model, wrapped or not.
@@ -106,11 +106,11 @@ def with_fields(teacher: Any, fields: Mapping[str, Any]) -> Any:
     """Copy a chat model with other values of the fields that it has.
 
     Args:
-        teacher: A chat model, wrapped or not. It is left as it is.
-        fields: Values by name. A model without such a field keeps its own ways.
+        teacher: A chat model, wrapped or not. It does not change.
+        fields: Values by name. A model without such a field stays unchanged.
 
     Returns:
-        The copy, with the same wrapping; what is still to be configured is not looked into.
+        The copy, with the same wrapping. Configurable parts are left alone.
     """
     if isinstance(teacher, RunnableBindingBase):
         return teacher.model_copy(update={"bound": with_fields(teacher.bound, fields)})

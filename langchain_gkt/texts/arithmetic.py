@@ -11,10 +11,10 @@ from decimal import Context, Decimal
 from fractions import Fraction
 
 _MOST_DIGITS = 60
-"""Larger numbers are no step of a worked answer, and could take all memory."""
+"""Larger numbers are not steps of a worked answer, and could take all memory."""
 
 _LONGEST = 300
-"""Most characters of a line; deeper expressions could pass the recursion limit."""
+"""Maximum characters of a line. Deeper expressions could pass the recursion limit."""
 
 _SIGNS = str.maketrans({"×": "*", "÷": "/", "·": "*", "\u2212": "-", "\u2013": "-", "^": "**"})  # noqa: RUF001
 _MARKER = re.compile(r"\A\s*(?:[-*•]\s+|\(?\d+[.):]\s+|[Ss]tep\s+\d+[.:]\s*)")
@@ -35,7 +35,7 @@ _BINARY: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
 
 
 class _Numbers(ast.NodeTransformer):
-    """Puts the numbers that names stand for in their places."""
+    """Replaces names by their numbers."""
 
     def __init__(self, known: dict[str, Fraction]) -> None:
         self._known = known
@@ -49,8 +49,7 @@ def worked_lines(text: str) -> str:
 
     Args:
         text: Lines such as ``left = 16 - 3 - 4`` or ``left * 2``. A name stands for the result of
-            an earlier line. Results that are there already are calculated again. Other lines are
-            left out.
+            an earlier line. Results in the text are calculated again. Other lines are left out.
 
     Returns:
         The calculations, each a line with its result. Empty if there is none.
@@ -59,7 +58,7 @@ def worked_lines(text: str) -> str:
     for line in text.splitlines():
         if len(line) > _LONGEST:
             continue
-        with suppress(ValueError, ZeroDivisionError):  # it is no arithmetic
+        with suppress(ValueError, ZeroDivisionError):  # not arithmetic
             lines.append(_worked(line, known))
     return "".join(f"{line}\n" for line in lines)
 
@@ -72,7 +71,7 @@ def _worked(line: str, known: dict[str, Fraction]) -> str:
     steps = [ast.unparse(tree)]
     if (with_numbers := ast.unparse(_Numbers(known).visit(tree))) != steps[0]:
         steps.append(with_numbers)
-    # A number alone, such as `eggs = 16`, is no calculation to show the result of.
+    # A number alone, such as `eggs = 16`, is not a calculation with a result to show.
     if steps[-1] != written(value):
         steps.append(written(value))
     if label:
@@ -82,7 +81,7 @@ def _worked(line: str, known: dict[str, Fraction]) -> str:
 
 
 def _parts(line: str) -> tuple[str, str]:
-    """Part a line into the name of the result and the expression."""
+    """Split a line into the name of the result and the expression."""
     line = _MARKER.sub("", line.partition("#")[0]).translate(_SIGNS).strip().rstrip(".;")
     line = _THOUSANDS.sub("", _MARKS.sub("", line))
     first, equals, rest = line.replace(":", "=", 1).partition("=")
@@ -90,7 +89,7 @@ def _parts(line: str) -> tuple[str, str]:
         label, line = first.strip(), rest
     else:
         label = ""
-    # Behind a further equals sign is what the teacher believes to be the result.
+    # After a further equals sign comes the teacher's own result.
     expression = _PERCENT.sub(r"(\1 / 100)", line.partition("=")[0])
     return label, " ".join(_TIMES.sub(" * ", expression).split())
 
@@ -137,7 +136,7 @@ def written(value: Fraction) -> str:
         value: The number.
 
     Returns:
-        A whole number, or a decimal of eight significant digits at most.
+        A whole number, or a decimal of at most eight significant digits.
     """
     if value.denominator == 1:
         return str(value.numerator)

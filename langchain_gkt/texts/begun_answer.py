@@ -1,4 +1,4 @@
-"""The rule for answers that somebody has begun: a trailing AIMessage without tool calls."""
+"""The rule for begun answers: a trailing AIMessage without tool calls."""
 
 from __future__ import annotations
 
@@ -13,12 +13,5 @@ def is_begun_answer(message: BaseMessage) -> bool:
 
 
 def begun_text(messages: Sequence[BaseMessage]) -> str | None:
-    """Return the text of the begun answer that a conversation ends in, or None.
-
-    Args:
-        messages: The conversation.
-
-    Returns:
-        The text.
-    """
+    """Return the text of the begun answer at the end of a conversation, or None."""
     return str(messages[-1].text) if messages and is_begun_answer(messages[-1]) else None

@@ -1,14 +1,14 @@
-"""Where a growing text may be cut: behind a whole word, a whole sentence, a whole step.
+"""Where to cut a growing text: after a whole word, a whole sentence, a whole step.
 
 Each function returns a beginning of the text. The result for a longer text begins with the result
-for a shorter one, so that it can be shown while the text is still being written.
+for a shorter one, so that it can be shown while the text is still growing.
 """
 
 from __future__ import annotations
 
 import re
 
-# Scripts without spaces between words: most of their characters may end a word.
+# Scripts without spaces between words. Most of their characters may end a word.
 _UNSPACED = (
     "\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef"  # CJK
     "\u0e01-\u0e3a\u0e45-\u0e5b"  # Thai, without the vowels that come before their consonant
@@ -17,7 +17,7 @@ _UNSPACED = (
     "\u1780-\u17d1\u17d3-\u17ff"  # Khmer, likewise
     "\u2600-\u27bf\ufe0f\U0001f000-\U0001faff"  # emoji
 )
-# What belongs to the character before it: combining marks, joiners, skin tones, flags' letters.
+# Parts of the character before: combining marks, joiners, skin tones, flags' letters.
 _ATTACHED = (
     "\u0300-\u036f\u0e30-\u0e3a\u0e45-\u0e4e\u0eb0-\u0ebd\u0ec6-\u0ece\u102b-\u103e"
     "\u1056-\u1060\u1062-\u1064\u1067-\u106d\u1071-\u1074\u1082-\u108d\u108f\u109a-\u109d"
@@ -25,7 +25,7 @@ _ATTACHED = (
     "\U0001f1e6-\U0001f1ff\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f\U000e0100-\U000e01ef"
 )
 WORD_EDGE = rf"(?=\s)|(?<=[{_UNSPACED}])(?=[^{_ATTACHED}])"
-"""Where a text may be cut, as a pattern: before whitespace, or between unspaced characters."""
+"""Where to cut a text, as a pattern: before whitespace, or between unspaced characters."""
 _WHOLE_WORDS = re.compile(rf"\s*\S.*(?:{WORD_EDGE})\s*", re.DOTALL)
 _SENTENCE_END = r"[.!?][\"')\]]*(?=\s)|[。！？]"  # noqa: RUF001
 _WHOLE_SENTENCES = re.compile(rf"\s*\S.*(?:{_SENTENCE_END}|\n)\s*", re.DOTALL)
@@ -33,7 +33,7 @@ _WHOLE_SENTENCES = re.compile(rf"\s*\S.*(?:{_SENTENCE_END}|\n)\s*", re.DOTALL)
 # An equation's result with its unit, up to a comma: "3 * 4 = 12 dollars,".
 _RESULT_END = r"=[^\S\n]*[^\s=]*\d[^\s=]*(?:[^\S\n]+[^\W\d]+){0,3}[,;](?=\s)"
 _STEP_END = re.compile(rf"{_SENTENCE_END}|{_RESULT_END}|\n")
-# The line so far is only the number of a list, or ends in an abbreviation.
+# The line so far is only a list's number, or ends in an abbreviation.
 _NO_END = re.compile(
     r"(?:^\W*(?:step\s*)?(?:\d{1,3}|[a-z])[.)]|(?<!\w)(?:mrs?|ms|dr|st|vs|no|e\.g|i\.e|approx)\.)$",
     re.IGNORECASE,
@@ -46,7 +46,7 @@ _TWINS = ("$$", "```")
 
 
 def whole_words(text: str) -> str | None:
-    """Return a text up to its last whole word, with the whitespace behind it.
+    """Return a text up to its last whole word, with the whitespace after it.
 
     The whitespace shows that the word is whole.
 
@@ -76,8 +76,8 @@ def whole_sentences(text: str) -> str | None:
 def whole_steps(text: str) -> str | None:
     """Return a text up to the last whole step of a worked answer.
 
-    A step ends with a line. Within a line, with a sentence or with an equation's result in front
-    of a comma or semicolon (``3 * 4 = 12 dollars,``). No step ends in a list's number (``1.``),
+    A step ends with a line. Within a line, it ends with a sentence or with an equation's result
+    before a comma or semicolon (``3 * 4 = 12 dollars,``). No step ends in a list's number (``1.``),
     a common abbreviation, a heading, a line that announces (``Step 1:``), or inside a formula of
     several lines or a code block.
 
@@ -85,7 +85,7 @@ def whole_steps(text: str) -> str | None:
         text: The text so far.
 
     Returns:
-        The beginning with the space behind it. None if no step is complete.
+        The beginning with the space after it. None if no step is complete.
     """
     ends = [match.end() for match in _STEP_END.finditer(text) if _ends_step(text, match)]
     if not ends:

@@ -1,4 +1,4 @@
-"""Harmony, the answers of gpt-oss: messages on channels, of which one is for the user."""
+"""Harmony, the answer format of gpt-oss: messages on channels, one of them for the user."""
 
 from __future__ import annotations
 
@@ -7,19 +7,15 @@ import re
 CHANNEL, MESSAGE = "<|channel|>", "<|message|>"
 _START, _END = "<|start|>", "<|end|>"
 _FINAL = f"{CHANNEL}final{MESSAGE}"
-# Some models leave the end of a message out.
+# Some models leave out the end of a message.
 _ENDS = (_END, "<|return|>", "<|call|>", _START, CHANNEL)
 _MARKS = re.compile("|".join(map(re.escape, (*_ENDS, MESSAGE))))
 HEADERS = (CHANNEL, f"{_START}assistant")
-"""What an answer begins with that is written on channels."""
+"""Beginning of an answer on channels."""
 
 
 def is_harmony(template: str) -> bool:
-    """Whether a chat template writes answers as messages on channels.
-
-    Args:
-        template: The chat template.
-    """
+    """Whether a chat template writes answers as messages on channels."""
     return CHANNEL in template and MESSAGE in template
 
 
@@ -30,7 +26,7 @@ def to_final(header: str) -> tuple[int, str]:
         header: The end of a prompt, from its last message on.
 
     Returns:
-        How many characters to take off, and the text to add.
+        How many characters to remove, and the text to add.
     """
     opened = header.rpartition(_START)[2]
     if MESSAGE in opened:
@@ -42,7 +38,7 @@ def to_final(header: str) -> tuple[int, str]:
 
 
 class HarmonyFilter:
-    """Takes the text of the final channel, and the tool calls, out of a growing answer."""
+    """Extracts the text of the final channel, and the tool calls, from a growing answer."""
 
     def __init__(self, header: str) -> None:
         """Start at the end of a prompt.
@@ -54,14 +50,14 @@ class HarmonyFilter:
         self._shows, self._recipient, self._held, self._body = False, "", "", ""
         self._has_message = False
         self.reasoning = ""
-        """What was taken out."""
+        """The text that was taken out."""
         self.calls: list[tuple[str, str]] = []
-        """Names of the tools that were called, and their arguments as they were written."""
+        """Names of the called tools, and their arguments as written."""
         if MESSAGE in self._head:
             self._open(self._head.partition(MESSAGE)[0])
 
     def feed(self, text: str) -> str:
-        """Take new text, control tokens included; see `ReasoningFilter.feed`."""
+        """Take new text, control tokens included. See `ReasoningFilter.feed`."""
         self._held += text
         shown = ""
         while True:
@@ -80,7 +76,7 @@ class HarmonyFilter:
                 self._head = CHANNEL if mark == CHANNEL else ""
 
     def finish(self) -> str:
-        """End the text; see `ReasoningFilter.finish`."""
+        """End the text. See `ReasoningFilter.finish`."""
         shown = self._take(self._held)
         self._held = ""
         if self._head is None:

@@ -1,14 +1,14 @@
 """Decides whether a written-out answer is right if the answer is a number.
 
-An answer is *stated* if the text says so ("The answer is 18.", "#### 18", "Answer: 18"): the
-first statement counts, else the last number. How numbers are read:
+An answer is *stated* if the text says so ("The answer is 18.", "#### 18", "Answer: 18"). The first
+statement counts, else the last number. How numbers are read:
 
 - "1,234", "1,00,000" and "1 234" with a no-break or thin space are one number. "3,15" and
   "3, 15" are two. So "1,500" is fifteen hundred, and the European decimal "1,5" is 1 and 5.
 - A minus is a sign only directly before a number ("is -5", "-$5", "$-5") and not after another
-  number or a letter: "16-3" is 16 and 3.
+  number or a letter. "16-3" is 16 and 3.
 - Units may be glued to a number ("5kg", "12th", and "50%" is 50), but digits that end a word
-  ("A4", "H2O") are no number. Number words are not read: not "five", and "2 million" is 2.
+  ("A4", "H2O") are not a number. Number words are not read: not "five", and "2 million" is 2.
 - Fractions ("1/2", "2 1/2") and "1 234" without currency are read only in a statement.
 """
 
@@ -42,7 +42,7 @@ _NUMBER = re.compile(
 )
 _MINUS = str.maketrans("\u2212\u2013", "--")
 _MARKS = str.maketrans("", "", " ,\u00a0\u2009\u202f")
-# What a minus takes away from: a word or bracket that it touches, or a number.
+# What a minus subtracts from: a word or bracket that it touches, or a number.
 _OPERAND = re.compile(r"(?:[A-Za-z0-9)\]%\u2212\u2013-]|[0-9%][$€£¥₹]?[ \t\u00a0]*)\Z")
 _OVER = re.compile(r"\s?/\s?([0-9]{1,9})(?!\s?[/0-9]|[.,][0-9])")
 _MIXED = re.compile(r"(?:\s+and)?\s+([0-9]{1,9})\s?/\s?([0-9]{1,9})(?![/0-9])")
@@ -85,7 +85,7 @@ def _stated_value(text: str, match: re.Match[str]) -> Decimal:
 
 
 def _number_of(sentence: str) -> Decimal | None:
-    """Return what a statement comes to: of "3 + 4 = 7", "7 = 3 + 4", "that all 3 are 7" the 7."""
+    """Return a statement's result. Of "3 + 4 = 7", "7 = 3 + 4", "that all 3 are 7" it is the 7."""
     if (first := _NUMBER.search(sentence)) and _SUM.match(sentence, first.end()):
         sentence = _EQUALS.sub(" = ", sentence)
         first = _NUMBER.search(sentence)
@@ -117,7 +117,7 @@ def _stated_number(text: str) -> Decimal | None:
         if (value := _number_of(sentence)) is not None:
             return value
     for _, start, end in find_statements(text, LABEL):
-        # "Answer:" may also open a whole chain of thought, whose first number is none.
+        # "Answer:" may also open a whole chain of thought, whose first number is not the answer.
         sentence, first = text[start:end], _NUMBER.match(text, start)
         if first and _ALONE.fullmatch(text, first.end(), end):
             return _stated_value(text, first)
@@ -136,7 +136,7 @@ def _last_number(text: str, how: str) -> Decimal | None:
 
 
 def numbers_in(text: str) -> list[Decimal]:
-    """Return every number of a text, in order; a fraction is two."""
+    """Return every number of a text, in order. A fraction counts as two."""
     text = plain_text(text)
     return [_value(text, match) for match in _NUMBER.finditer(text)]
 
@@ -146,10 +146,10 @@ def extract_number(text: str, how: ExtractionRule = "answer") -> Decimal | None:
 
     Args:
         text: The answer as a model wrote it.
-        how: ``strict``: the first number stated as the answer. ``flexible``: the last number of
-            the text. ``answer``: the stated one, else what a closing equation comes to ("that
-            is 4 + 5 = 9 points in 40 minutes"), else the last one. A next question ("Q: ..."), into
-            which a base model may run on, is not read.
+        how: ``strict``: the first number stated as the answer. ``flexible``: the last number of the
+            text. ``answer``: the stated one, else the result of a closing equation ("that is 4 + 5
+            = 9 points in 40 minutes"), else the last one. A next question ("Q: ..."), into which a
+            base model may run on, is not read.
 
     Raises:
         ValueError: If ``how`` is unknown.
@@ -174,7 +174,7 @@ def number_matches(answer_text: str, gold: str | int | float | Decimal) -> bool:
 
 
 def states_number(guidance: str, gold: str | int | float | Decimal, question: str = "") -> bool:
-    """Return whether a guidance states the right number or names it while the question does not."""
+    """Return whether guidance states the right number, or names it when the question does not."""
     value = exact_number(gold)
     mentioned = value in numbers_in(guidance) and value not in numbers_in(question)
     return mentioned or extract_number(guidance, "strict") == value

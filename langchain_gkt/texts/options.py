@@ -1,7 +1,7 @@
 """Decides whether a written-out answer is right if the answer is an option's letter.
 
 An answer is *stated* if the text says so ("The answer is (C).", "Answer: C", "C is the best
-choice"): the first statement counts, else the last option.
+choice"). The first statement counts, else the last option.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _held(text: str) -> list[str]:
 
 
 def _standing(text: str) -> list[str]:
-    """Return the capitals that stand alone and are no article, unit, grade or initial."""
+    """Return the capitals that stand alone and are not an article, unit, grade or initial."""
     letters = []
     inside = {at for name in _NAME.finditer(text) for at in range(name.start(), name.end() - 1)}
     for match in _STANDING.finditer(text):
@@ -71,7 +71,7 @@ def _standing(text: str) -> list[str]:
 
 
 def _letter_at(text: str, start: int, trigger: str) -> str | None:
-    """Return the letter right after a trigger; "" if there are two."""
+    """Return the letter right after a trigger, or "" if there are two."""
     if (match := _LETTER.match(text, start)) is None:
         return None
     article = match["alone"] == "A" and _ARTICLE.match(text, match.end("alone"))
@@ -82,7 +82,7 @@ def _letter_at(text: str, start: int, trigger: str) -> str | None:
 
 
 def _stated_option(text: str, options: str) -> str | None:
-    """Return the letter of the first statement; "" if it is none of the options."""
+    """Return the letter of the first statement, or "" if it is none of the options."""
     known, statements = {*options, *"ABCDE"}, list(find_statements(text))
     for trigger, start, _ in [*statements, *find_statements(text, LABEL)]:
         letter = _letter_at(text, start, trigger)
@@ -113,8 +113,8 @@ def extract_option(text: str, how: ExtractionRule = "answer", options: str = "AB
 
     Args:
         text: The answer as a model wrote it.
-        how: As for `extract_number`. Stated are "The answer is (E)", "Answer: E", "E is the best
-            choice", an answer that begins with "E) mall" or whose last line is "Answer E".
+        how: As for `extract_number`. Statements are "The answer is (E)", "Answer: E", "E is the
+            best choice", an answer that begins with "E) mall" or whose last line is "Answer E".
             ``flexible`` takes the last letter in brackets, else the last capital alone.
         options: The letters to choose from.
 
@@ -132,7 +132,7 @@ def exact_option(gold: str) -> str:
     """Return a right option, written as "E", "(E)" or "e", as a capital.
 
     Raises:
-        ValueError: If it is no letter from A to E.
+        ValueError: If it is not a letter from A to E.
     """
     if (match := re.fullmatch(r"\s*\(?\s*([A-Ea-e])\s*[).:]?\s*", gold)) is None:
         raise ValueError(f"gold must be a letter from A to E, as 'E' or '(E)', not {gold!r}")
@@ -147,12 +147,12 @@ def option_matches(answer_text: str, gold: str) -> bool:
 def states_option(guidance: str, gold: str, choices: Mapping[str, str]) -> bool:
     """Return whether a guidance gives the right option away.
 
-    It does if it states the letter, or brackets it without listing all letters, or names the
-    right choice's text as whole words and no other's. A text inside a longer named one ("store"
-    in "department store") is not named.
+    It does if it states the letter, or brackets it without listing all letters, or names the right
+    choice's text as whole words and no other's. A text inside a longer named one ("store" in
+    "department store") is not named.
 
     Raises:
-        ValueError: If ``gold`` is no letter from A to E or not among the choices.
+        ValueError: If ``gold`` is not a letter from A to E or not among the choices.
     """
     letter, held = exact_option(gold), {*_held(guidance)}
     if letter not in choices:

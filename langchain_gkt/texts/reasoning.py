@@ -1,4 +1,4 @@
-"""The reasoning that a model writes in front of its answer, between tags."""
+"""The reasoning that a model writes before its answer, between tags."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ TAGS: tuple[Tags, ...] = (
     ("<|channel>thought", "<channel|>"),
     ("◁think▷", "◁/think▷"),
 )
-"""The tags of the models that are known, the usual ones first. Their case does not matter."""
+"""The known models' tags, the usual ones first. Case does not matter."""
 
 _ANY_NAME = "|".join(_NAMES)
-# Some templates open the block in the prompt. A tag in the midst of a line is a quotation.
+# Some templates open the block in the prompt. A tag in the middle of a line is a quotation.
 _CLOSED = re.compile(
     rf"(?:(?!<(?:{_ANY_NAME})>).)*?(?:\A|\n)\s*</(?:{_ANY_NAME})>\s*", re.DOTALL | re.IGNORECASE
 )
-# How tags look, and how the closing one is made of what the opening one holds.
+# The form of tags, and how the opening one's content makes the closing one.
 _FORMS = (
     (re.compile(r"<([A-Za-z][\w:-]*)>"), "</{0}>"),
     (re.compile(r"<\|(?:begin|start)_of_(\w+)\|>"), "<|end_of_{0}|>"),
@@ -38,7 +38,7 @@ _FORMS = (
     (re.compile(r"<\|(?!end_|END_)(\w+)(?<!_end)(?<!_END)\|>"), "<|/{0}|>"),
     (re.compile(r"\[(\w+)\]"), "[/{0}]"),
 )
-# What is left of channels where a server leaves their marks out.
+# What is left of channels where a server leaves out their marks.
 _BARE = ("analysis", "assistantfinal")
 _BARE_BEGIN = re.compile(r"\s*analysis(?=[A-Z])")
 _MARKS = tuple(mark.lower() for mark in (*(tag for tags in TAGS for tag in tags), *HEADERS))
@@ -49,11 +49,11 @@ _SPEAKERS = re.compile("assistant|model|bot|gpt|ai|system|user|human|answer|resp
 
 
 def _pairs(text: str, *, source: str = "") -> list[tuple[int, Tags]]:
-    """Return where tags end that open a block of reasoning, by their form, and the tags.
+    """Return the tags that open a block of reasoning, by their form, and where they end.
 
     Args:
         text: The text.
-        source: The chat template: a tag that it closes may have any name but a speaker's.
+        source: The chat template. A tag that it closes may have any name but a speaker's.
     """
     openings: dict[int, tuple[int, Tags]] = {}
     for form, end in _FORMS:
@@ -94,13 +94,13 @@ def is_tag(token: str) -> bool:
 
 
 def open_tags(header: str, marks: Iterable[str] = (), source: str = "") -> Tags | None:
-    """Return the tags of the block of reasoning that a text ends in, or None.
+    """Return the tags of the reasoning block that a text ends in, or None.
 
     Args:
         header: The end of a prompt, from its last message on.
-        marks: Texts of control tokens. One behind a tag shows that the tag is only spoken of.
-        source: The chat template. A tag that nobody knows opens a block if it ends the prompt
-            and the template closes it elsewhere.
+        marks: Texts of control tokens. One after a tag shows that the tag is only a mention.
+        source: The chat template. An unknown tag opens a block if it ends the prompt and the
+            template closes it elsewhere.
     """
     marks = list(marks)
     for opened, closed in TAGS:
@@ -119,11 +119,11 @@ def open_tags(header: str, marks: Iterable[str] = (), source: str = "") -> Tags 
 def without_reasoning(written: str) -> str:
     """Leave out the reasoning that some models write at the beginning, between tags.
 
-    A closing tag alone at the beginning of a line ends such a block, too. But for that, the
+    A closing tag alone at the beginning of a line ends such a block, too. Apart from that, the
     result for a longer text begins with the result for a shorter one.
 
     Args:
-        written: A reply, or what there is of it so far.
+        written: A reply, or the part of it so far.
 
     Returns:
         The text after it. Empty if the reasoning has not ended.
@@ -132,7 +132,7 @@ def without_reasoning(written: str) -> str:
 
 
 def answer_in(text: str, *, has_begun: bool = False) -> str:
-    """Leave out the reasoning in front of a whole answer; see `without_reasoning`.
+    """Leave out the reasoning before a whole answer. See `without_reasoning`.
 
     Args:
         text: The answer, whose end is not held back.
@@ -148,7 +148,7 @@ def _closed_at(text: str) -> int:
 
 
 def closing(header: str, tags: Tags) -> str:
-    """Return what closes a block of reasoning that a text has opened.
+    """Return the text that closes a reasoning block which a text has opened.
 
     Args:
         header: The text.
@@ -161,20 +161,20 @@ def closing(header: str, tags: Tags) -> str:
 
 
 class ReasoningFilter:
-    """Takes the reasoning out of a growing answer, however its tags are split."""
+    """Removes the reasoning from a growing answer, however its tags are split."""
 
     def __init__(self, opened: Tags | None = None, *, has_begun: bool = False) -> None:
         """Start with no text.
 
         Args:
-            opened: The tags of the block that the prompt ends in, if it ends in one.
-            has_begun: Whether the answer's beginning is written already.
+            opened: The tags of the block that the prompt ends in, if any.
+            has_begun: Whether the answer's beginning is already written.
         """
         self._inside, self._has_begun = opened, has_begun
         self._held, self._answers, self._trims = "", False, False
         self._channels: HarmonyFilter | None = None
         self.reasoning = ""
-        """What was taken out, with its tags."""
+        """The removed text, with its tags."""
 
     def feed(self, text: str) -> str:
         """Take new text.
@@ -227,7 +227,7 @@ class ReasoningFilter:
         return self._take()
 
     def _take(self) -> str:
-        """Return what is held, without the empty lines between a block and what follows it."""
+        """Return the held text, without the empty lines between a block and the text after it."""
         held, self._held = self._held, ""
         if not self._trims:
             return held

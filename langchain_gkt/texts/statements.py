@@ -1,6 +1,6 @@
 """Finds where a text states its answer: "The answer is ...", "#### ...", "Answer: ...".
 
-What numbers and options have in common: how markup is read, and which of the statements counts.
+The common part of numbers and options: how to read markup, and which statement counts.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from decimal import Decimal
 from typing import Literal, TypeAlias, TypeVar
 
 ExtractionRule: TypeAlias = Literal["answer", "strict", "flexible"]
-"""Where in a text its answer is looked for; see `extract_number`."""
+"""Where in a text to look for its answer. See `extract_number`."""
 
 T = TypeVar("T", str, Decimal)
 
-_MARKUP = {  # what stands in the way of numbers and letters, and what is read in its place
+_MARKUP = {  # markup around numbers and letters, and its replacement
     "[‘’]": "'",  # noqa: RUF001
     "[“”]": '"',
     r"\\([$%#&_])": r"\1",  # \$5, 5\%
@@ -56,7 +56,7 @@ _SENTENCE = re.compile(rf"(?s).{{0,400}}?(?:{_STOP}|\n|$)|.{{400}}")  # the limi
 
 
 def plain_text(text: str) -> str:
-    """Return a text without the markup that stands between words, signs and digits."""
+    """Return a text without the markup between words, signs and digits."""
     for pattern, plain in _MARKUP.items():
         text = re.sub(pattern, plain, text)
     return text
@@ -83,7 +83,7 @@ def extract(
         raise ValueError(f"how must be 'answer', 'strict' or 'flexible', not {how!r}")
     if how == "flexible":
         return last(plain_text(text), how)
-    turn = plain_text(_NEXT_TURN.split(text, maxsplit=1)[0])  # what a base model runs on into
+    turn = plain_text(_NEXT_TURN.split(text, maxsplit=1)[0])  # a base model may run on into it
     if (answer := stated(turn)) is not None:
         return answer
     return stated(plain_text(text)) if how == "strict" else last(turn, how)

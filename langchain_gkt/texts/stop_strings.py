@@ -26,8 +26,8 @@ def before_stop(text: str, stop: Sequence[str] | None) -> str:
         stop: Stop strings, or None. Empty ones are ignored.
 
     Returns:
-        The text up to the first stop string. If there is none, the text without an ending
-        that may grow into one.
+        The text up to the first stop string. If there is none, the text without an ending that may
+        grow into one.
     """
     if (position := find_stop(text, stop)) is not None:
         return text[:position]
@@ -65,5 +65,5 @@ class StopStringFilter:
         return shown, stopped
 
     def flush(self) -> str:
-        """Return the text that was held back, when no stop string came."""
+        """Return the held-back text, when no stop string came."""
         return self._held

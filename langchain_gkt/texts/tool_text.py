@@ -1,4 +1,4 @@
-"""Tool calls as models write them: between tags, in code fences, or as plain JSON."""
+"""Tool calls in models' text: between tags, in code fences, or as plain JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FENCED_JSON = re.compile(r"```(?:json|tool_call)?\s*([\[{].*?)\s*```", re.DOTAL
 
 
 def may_be_call(text: str, names: Collection[str]) -> bool:
-    """Whether a growing answer may become a tool call, or is a call that is not finished.
+    """Whether a growing answer may become a tool call, or is an unfinished call.
 
     Args:
         text: The answer so far, from its beginning.
@@ -42,10 +42,10 @@ def begins_call(text: str, names: Collection[str]) -> bool:
 
 
 def whole_call(text: str, names: Collection[str]) -> dict[str, Any] | None:
-    """Return the tool call that a whole answer is, or None.
+    """Return the tool call if a whole answer is one, or None.
 
     Args:
-        text: The whole answer. Text around the call makes it no call.
+        text: The whole answer. With text around the call it is not a call.
         names: Names of the tools that may be called.
 
     Returns:
@@ -63,17 +63,17 @@ def whole_call(text: str, names: Collection[str]) -> dict[str, Any] | None:
 
 
 def written_calls(text: str) -> list[dict[str, Any]] | None:
-    """Return the tool calls that a text holds, whether or not there are tools of their names.
+    """Return the tool calls in a text, whether or not tools with their names exist.
 
-    They may stand between tags, in code fences with or without words around them, or be the
-    whole text: one object, several, or a list.
+    They may stand between tags, in code fences with or without words around them, or be the whole
+    text: one object, several, or a list.
 
     Args:
         text: A whole answer.
 
     Returns:
-        Dicts with ``name`` and ``arguments``; an empty list for a text that calls nothing, None
-        for one that begins a call which cannot be read.
+        Dicts with ``name`` and ``arguments``. An empty list for a text that calls nothing, None for
+        one that begins an unreadable call.
     """
     if OPEN in text:
         groups = [_calls_of(body) for body in _TAGGED.findall(text)]
@@ -90,13 +90,10 @@ def written_calls(text: str) -> list[dict[str, Any]] | None:
 
 
 def json_value(text: str) -> Any:
-    """Read the JSON value that a text is, in doubled braces or with some too many at its end.
-
-    Args:
-        text: The text.
+    """Read a text as a JSON value, in doubled braces or with extra ones at its end.
 
     Raises:
-        ValueError: If it is no such value.
+        ValueError: If it is not such a value.
     """
     body = _single_braces(text.strip())
     value, end = json.JSONDecoder().raw_decode(body)
@@ -106,14 +103,14 @@ def json_value(text: str) -> Any:
 
 
 def _calls_of(body: str) -> list[dict[str, Any]] | None:
-    """Read JSON values one behind the other; None if one of them is no call."""
+    """Read successive JSON values. None if one of them is not a call."""
     values: list[Any] = []
     rest, decoder = _single_braces(body.strip()), json.JSONDecoder()
     try:
         while rest:
             value, end = decoder.raw_decode(rest)
             values += value if isinstance(value, list) else [value]
-            rest = rest[end:].lstrip(" \t\r\n,;}")  # a brace too many changes nothing
+            rest = rest[end:].lstrip(" \t\r\n,;}")  # a surplus brace changes nothing
         calls = [_call_in(value) for value in values]
     except (ValueError, RecursionError):
         return None
@@ -133,5 +130,5 @@ def _call_in(value: Any) -> dict[str, Any] | None:
 
 
 def _single_braces(text: str) -> str:
-    """Take the outer braces off an object that is written in two pairs."""
+    """Remove the outer braces of an object in two pairs."""
     return text[1:-1] if text.startswith("{{") and text.endswith("}}") else text

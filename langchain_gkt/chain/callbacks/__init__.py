@@ -1,1 +1,1 @@
-"""What the runs of the models and of the chain report, and to which handlers."""
+"""The reports of the models' and the chain's runs, and the handlers that get them."""

@@ -1,9 +1,8 @@
 """Makes the teacher's and the student's runs children of the chain's run.
 
-``BaseChatModel`` gives ``_stream`` no run manager when it is reached through ``stream``,
-``astream`` or a streaming callback handler. So the chain prepares those runs itself: it
-configures the callback manager once, chooses the run id, and keeps both on a copy of itself
-that serves this one call.
+``BaseChatModel`` gives ``_stream`` no run manager when it is called through ``stream``, ``astream``
+or a streaming callback handler. So the chain prepares those runs itself. It configures the callback
+manager once, chooses the run id, and keeps both on a copy of itself that serves this one call.
 """
 
 from __future__ import annotations
@@ -49,12 +48,12 @@ def prepare_run(
 
     Args:
         config: The caller's config.
-        own_callbacks: Handlers given to the chain's constructor.
+        own_callbacks: Handlers from the chain's constructor.
         arguments: The arguments of the call.
         asynchronous: Whether ``astream`` will start the run.
 
     Returns:
-        The config to pass on, and a run manager that stands for the run to come.
+        The config to pass on, and a run manager that stands for the future run.
     """
     config = ensure_config(config)
     manager_class = AsyncCallbackManager if asynchronous else CallbackManager
@@ -79,7 +78,7 @@ def prepare_run(
 
 
 def hides_child_runs(arguments: Mapping[str, Any]) -> bool:
-    """Whether only handlers that follow runs hear the models of a call; see `child_config`.
+    """Whether only handlers that follow runs get the models' events. See `child_config`.
 
     Args:
         arguments: The arguments of the call.
@@ -91,7 +90,7 @@ def hides_child_runs(arguments: Mapping[str, Any]) -> bool:
 
 
 def hide_usage(run: BaseRunManager | None, arguments: Mapping[str, Any]) -> BaseRunManager | None:
-    """Have the listeners of the chain's run count no token that its models' runs report.
+    """Make listeners of the chain's run count no tokens that its models' runs report.
 
     Args:
         run: The chain's run, before its end. None if nobody listens.
@@ -116,8 +115,8 @@ def _without_usage(
         everywhere = CallbackManager.configure().handlers  # the models' runs get these, too
         rest = [handler for handler in rest if handler not in everywhere]
     follow = [handler for handler in handlers if handler not in rest]
-    # The handlers are called one after the other with the same result. On an event loop those
-    # that are not inline come last.
+    # The handlers are called one after the other with the same result. On an event loop those that
+    # are not inline come last.
     return [HideUsage(), *follow, *([SumUsage()] if rest else []), *rest]
 
 
@@ -133,13 +132,14 @@ def child_config(
 
     Args:
         parent: The chain's run, or None if nobody listens.
-        role: Which of the two models the run is of. Becomes its name.
-        own_callbacks: Handlers given to the chain's constructor. They hear the children, too.
+        role: Which of the two models the run belongs to. Becomes its name.
+        own_callbacks: Handlers from the chain's constructor. They get the children's events, too.
         metadata: Inheritable metadata of the child, added to ``gkt_role``.
-        hide_child_runs: Whether only handlers that follow runs hear the child: tracers, event
-            streams, and those with a true attribute ``gkt_children``. LangChain's standard tests
-            want any other handler to see one chat model start per structured answer. Handlers that
-            show tokens never hear it: the chain's run reports each token to them once.
+        hide_child_runs: Whether only handlers that follow runs get the child's events: tracers,
+            event streams, and those with a true attribute ``gkt_children``. LangChain's standard
+            tests want any other handler to see one chat model start per structured answer. Handlers
+            that show tokens never get them, because the chain's run reports each token to them
+            once.
 
     Returns:
         A config for the child's ``invoke``, ``stream`` or their asynchronous twins.
@@ -172,13 +172,13 @@ def child_config(
 
 
 def with_costs(callbacks: Callbacks) -> CallbackManager:
-    """Have the tracers of a model's run that has no chain's run around it hear what it costs.
+    """Report the cost of a model's run outside any chain run to its tracers.
 
     Args:
-        callbacks: The handlers given to the call, or their manager.
+        callbacks: The handlers of the call, or their manager.
 
     Returns:
-        A manager to pass on; what is given is left as it is.
+        A manager to pass on. The input does not change.
     """
     manager = CallbackManager.configure(callbacks)
     manager.set_handlers(priced(manager.handlers))
@@ -198,10 +198,10 @@ def _follows_runs(handler: BaseCallbackHandler) -> bool:
 
 @cache
 def _shows_tokens(kind: Any) -> bool:
-    """Whether a handler takes tokens, and cannot know whose: it would take each one twice."""
+    """Whether a handler takes tokens but ignores parents, so that it would show each one twice."""
     if not any(_overrides(kind, name) for name in _TOKENS):
         return False
-    # One that asks where a run starts for its parent sorts runs into a tree.
+    # A handler that takes the parent of a starting run sorts runs into a tree.
     return not any(
         "parent_run_id" in signature(getattr(kind, name)).parameters
         for name in _STARTS
@@ -215,14 +215,14 @@ def _overrides(kind: type, name: str) -> bool:
 
 
 def with_budget(callbacks: Callbacks, budget: Budget) -> Callbacks:
-    """Add the tracker that keeps a chain's budget to the chain's own handlers.
+    """Add the tracker of a chain's budget to the chain's own handlers.
 
     Args:
-        callbacks: The handlers given to the chain.
-        budget: What the chain may spend.
+        callbacks: The handlers of the chain.
+        budget: The chain's budget.
 
     Returns:
-        The handlers with the tracker; what was given is left as it is.
+        The handlers with the tracker. The input does not change.
     """
     tracker = CostTracker(budget=budget)
     if isinstance(callbacks, BaseCallbackManager):

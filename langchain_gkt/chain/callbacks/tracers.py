@@ -17,21 +17,21 @@ from langchain_gkt.metadata import from_cache
 
 
 class PricedTracer(LangChainTracer):
-    """Stands for a tracer in the models' runs, and adds to their usage what they cost.
+    """Stands in for a tracer in the models' runs, and adds their costs to their usage.
 
-    Only the tracer may see costs there: langchain-core's own sums of usage, which take whole
-    numbers only, would fail on them. An answer from a cache used no tokens.
+    Only the tracer may see costs there. langchain-core's own sums of usage take whole numbers only
+    and would fail on them. An answer from a cache used no tokens.
     """
 
     _observers: Sequence[CallObserver] = ()
 
     @classmethod
     def of(cls, tracer: LangChainTracer, observers: Sequence[CallObserver]) -> PricedTracer:
-        """Return a twin that shares all that a tracer knows of its runs.
+        """Return a twin that shares a tracer's knowledge of its runs.
 
         Args:
             tracer: The tracer.
-            observers: Those that may know what a run cost. The first that does is believed.
+            observers: Observers that may know a run's cost. The first that does counts.
         """
         twin = cls.__new__(cls)
         twin.__dict__.update(tracer.__dict__)
@@ -47,7 +47,7 @@ class PricedTracer(LangChainTracer):
         return super().on_llm_end(self._priced(response, run_id, None), run_id=run_id, **kwargs)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> Any:
-        """Trace an error, with the costs of what was reported before it."""
+        """Trace an error, with the costs reported before it."""
         response = self._priced(kwargs.pop("response", None), run_id, error)
         return super().on_llm_error(error, run_id=run_id, response=response, **kwargs)
 
@@ -68,13 +68,13 @@ class PricedTracer(LangChainTracer):
 
 
 def priced(handlers: Sequence[BaseCallbackHandler]) -> list[BaseCallbackHandler]:
-    """Have LangSmith's tracers hear what the run of a model costs.
+    """Make LangSmith's tracers get the costs of a model's run.
 
     Args:
         handlers: The handlers of the run. Costs are known if a cost tracker is among them.
 
     Returns:
-        The handlers. A subclass of the tracer, which may do other things, is left as it is.
+        The handlers. A subclass of the tracer, which may do other things, stays as it is.
     """
     observers = observers_in(handlers)
     return [

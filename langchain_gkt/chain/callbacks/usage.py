@@ -1,9 +1,8 @@
-"""Keeps sums of usage true: the models' runs carry what was paid, the chain's own run nothing.
+"""Keeps sums of usage true. The models' runs carry all usage, the chain's own run none.
 
-Tracers and usage callbacks add up the usage of all runs of chat models. The chain's run and
-those of its two models are such runs, so its own would be counted a second time. The answer
-that the caller gets still has ``usage_metadata``: only what listeners are handed at the end
-of a run is changed.
+Tracers and usage callbacks add up the usage of all runs of chat models. The chain's run and those
+of its two models are such runs, so its own usage would count twice. The caller's answer still has
+``usage_metadata``. Only the copies for listeners at the end of a run change.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from langchain_gkt.prompts.base import PreparedPrompt
 _COUNTS = tuple(UsageMetadata.__annotations__)
 NO_TOKENS = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
 CACHED = {**NO_TOKENS, "total_cost": 0}
-"""What an answer from LangChain's cache used; see `langchain_gkt.metadata.from_cache`."""
+"""The usage of an answer from LangChain's cache. See `langchain_gkt.metadata.from_cache`."""
 
 
 def usage_of_answer(
@@ -35,24 +34,24 @@ def usage_of_answer(
     prompt_share: float | None = None,
     prompt_tokens: int = 0,
 ) -> UsageMetadata | None:
-    """Describe an answer: the tokens of its conversation, and its own.
+    """Return the usage of an answer: the tokens of its conversation, and its own.
 
     The prompt is the larger one of both models, because middleware that shortens long conversations
-    relies on it. A tool call of the teacher may have another prompt than the student's answer
-    before it.
+    relies on it. The teacher's tool call may have another prompt than the student's answer before
+    it.
 
     Args:
         guidance: The beginning of the answer, or None.
         tool_reply: The teacher's tool call, or None.
         reply: The student's reply, or None if the teacher finished the answer.
-        prompt_share: How long the teacher's prompt was, as a share of the conversation. None if it
-            was the whole. Where the student read nothing, the whole is estimated by it.
-        prompt_tokens: The largest prompt that a model read for what is no part of the answer, such
-            as a verdict, or samples that a gate compares.
+        prompt_share: The length of the teacher's prompt as a share of the conversation. None if it
+            was the whole. Where the student read nothing, it serves to estimate the whole.
+        prompt_tokens: The largest prompt that a model read for something that is not part of the
+            answer, such as a verdict, or samples that a gate compares.
 
     Returns:
-        What a single model would have reported. None if the model that ended the answer reported
-        nothing. What was paid is in ``"gkt"``.
+        The usage that a single model would have reported. None if the model that ended the answer
+        reported nothing. ``"gkt"`` holds the usage that was paid for.
     """
     if reply is None:
         taught = tool_reply.usage_metadata if tool_reply else guidance and guidance.usage
@@ -73,7 +72,7 @@ def usage_of_answer(
 
 
 def _with_prompt(usage: UsageMetadata, tokens: int) -> UsageMetadata:
-    """Have usage count a prompt of at least so many tokens."""
+    """Return usage with a prompt of at least this many tokens."""
     more = max(0, tokens - usage["input_tokens"])
     counts: Any = {name: usage[name] + more for name in ("input_tokens", "total_tokens")}
     return {**usage, **counts}
@@ -84,10 +83,10 @@ def prompt_share(messages: Sequence[BaseMessage], prompt: PreparedPrompt) -> flo
 
     Args:
         messages: The whole conversation.
-        prompt: What the teacher is shown.
+        prompt: The teacher's prompt.
 
     Returns:
-        The share, in tokens of about four characters. None if it is shown the whole.
+        The share, in tokens of about four characters. None if the teacher sees the whole.
     """
     if list(prompt.messages) == list(messages):
         return None
@@ -96,7 +95,7 @@ def prompt_share(messages: Sequence[BaseMessage], prompt: PreparedPrompt) -> flo
 
 
 def _counts(usage: Mapping[str, Any]) -> UsageMetadata:
-    """Leave out costs: langchain-core marks answers from its cache by them."""
+    """Leave out costs, because langchain-core marks answers from its cache by them."""
     counts: Any = {key: usage[key] for key in _COUNTS if key in usage}
     return counts  # type: ignore[no-any-return]
 
@@ -104,14 +103,14 @@ def _counts(usage: Mapping[str, Any]) -> UsageMetadata:
 class _ChangesUsage(BaseCallbackHandler):
     """Changes the usage in the result of a run for the handlers that come after it."""
 
-    run_inline = True  # handlers of an event loop otherwise run all at once
+    run_inline = True  # otherwise an event loop runs handlers all at once
 
     def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
         """Change the result of a run that ended well."""
         change_usage(response, self._usage)
 
     def on_llm_error(self, error: BaseException, **kwargs: Any) -> None:
-        """Change what was written before an error."""
+        """Change the text written before an error."""
         if isinstance(response := kwargs.get("response"), LLMResult):
             self.on_llm_end(response)
 
@@ -123,10 +122,10 @@ def change_usage(response: LLMResult, usage_of: Callable[[AIMessage], Mapping[st
     """Replace the messages of a result by copies with other usage.
 
     Args:
-        response: The result. Its messages, which others hold, are left as they are.
-        usage_of: Gives the usage of a message that has some.
+        response: The result. Its messages, which others hold, do not change.
+        usage_of: Returns the usage of a message that has some.
     """
-    for generations in response.generations:  # the run's own lists: the answer is another
+    for generations in response.generations:  # the run's own lists, not those of the answer
         for index, generation in enumerate(generations):
             if isinstance(generation, ChatGeneration) and (
                 isinstance(message := generation.message, AIMessage) and message.usage_metadata
@@ -136,9 +135,9 @@ def change_usage(response: LLMResult, usage_of: Callable[[AIMessage], Mapping[st
 
 
 class HideUsage(_ChangesUsage):
-    """Says that the chain itself used no tokens; its models' runs say what they used.
+    """Reports that the chain itself used no tokens. Its models' runs report theirs.
 
-    Zeros are handed on, because LangSmith estimates the tokens of runs that report none.
+    Zeros are reported, because LangSmith estimates the tokens of runs that report none.
     """
 
     def _usage(self, message: AIMessage) -> Mapping[str, Any]:
@@ -146,7 +145,7 @@ class HideUsage(_ChangesUsage):
 
 
 class SumUsage(_ChangesUsage):
-    """Says what both models used, to handlers that do not hear their runs."""
+    """Reports the usage of both models, to handlers that do not get their runs' events."""
 
     def _usage(self, message: AIMessage) -> Mapping[str, Any]:
         hidden: Mapping[str, Any] = message.usage_metadata or NO_TOKENS

@@ -1,4 +1,4 @@
-"""What keeps a call bounded: its deadline, and a breaker for a teacher that keeps failing."""
+"""Bounds of a call: its deadline, and a breaker for a teacher that keeps failing."""
 
 from langchain_gkt.chain.reliability.breaker import CircuitBreaker
 

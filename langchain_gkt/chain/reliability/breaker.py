@@ -1,4 +1,4 @@
-"""CircuitBreaker: leaves a teacher that keeps failing alone for a while."""
+"""CircuitBreaker: stops calling a teacher that keeps failing, for a while."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from langchain_gkt.errors import (
 )
 from langchain_gkt.teachers.refusals import is_refusal
 
-# Answers by which a server says that it cannot serve anybody now, or not with this key.
+# Statuses by which a server refuses everybody for now, or this key.
 _OUTAGES = {401, 403, 408, 425, 429}
 _MAX_REASON = 200
 
@@ -29,14 +29,14 @@ _MAX_REASON = 200
 class CircuitBreaker:
     """Counts a teacher's failures in a row, and refuses its calls for a while after too many.
 
-    ``closed``: every call is made. ``open``: after ``failures`` calls in a row have failed, none
-    is made for ``cooldown_seconds``. Each raises a TeacherError at once, or the student answers
-    it with ``on_teacher_error="student"``. ``half_open``: then one call is made. If it
-    fails, the breaker opens once more, else the breaker is closed. A request that the server
-    refuses as wrong (a status like 400) or that a budget refuses is no failure of the teacher.
+    ``closed``: every call is made. ``open``: after ``failures`` calls in a row have failed, none is
+    made for ``cooldown_seconds``. Each raises a TeacherError at once, or the student answers it
+    with ``on_teacher_error="student"``. ``half_open``: then one call is made. If it fails, the
+    breaker opens once more, else it closes. A request that the server refuses as wrong (a status
+    like 400) or that a budget refuses does not count as a failure.
 
-    Chains that are given the same breaker share what they know of their teacher. Copies of a
-    chain do. It may be used from any thread and event loop.
+    Chains with the same breaker share its state. Copies of a chain do. It is safe to use from any
+    thread and event loop.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class CircuitBreaker:
 
         Args:
             failures: How many calls in a row have to fail.
-            cooldown_seconds: How many seconds the teacher is then left alone.
+            cooldown_seconds: How many seconds the teacher is then not called.
             clock: Returns the time in seconds. Tests may move their own.
             rest: Another name of ``cooldown_seconds``.
 
@@ -72,11 +72,11 @@ class CircuitBreaker:
         self._last_failure: str | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CircuitBreaker:
-        """Return this very breaker: what is known of a teacher is shared."""
+        """Return this very breaker, because its state is shared."""
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the settings; another process learns by itself."""
+        """Pickle the settings. Another process learns by itself."""
         return _rebuilt, (type(self), self._failures, self._cooldown)
 
     def __repr__(self) -> str:
@@ -99,8 +99,8 @@ class CircuitBreaker:
         """Return plain values for a report.
 
         Returns:
-            ``state``; ``failures_in_a_row``; ``opened``, how often it opened. ``refused_calls``;
-            ``seconds_left`` until the teacher is asked again. ``last_failure``.
+            ``state``, ``failures_in_a_row``, ``opened`` (how often it opened), ``refused_calls``,
+            ``seconds_left`` until the teacher is called again, and ``last_failure``.
         """
         with self._lock:
             return {
@@ -117,13 +117,13 @@ class CircuitBreaker:
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
-        """Let a call of the teacher be made inside, and learn from how it ends.
+        """Guard a call of the teacher, and learn from its end.
 
         Raises:
-            TeacherError: If the teacher is left alone. Nothing was paid.
+            TeacherError: If the breaker is open. Nothing was paid.
         """
         is_trial, period = self._admit()
-        failed: bool | None = None  # unless it is known: a call that was cancelled says nothing
+        failed: bool | None = None  # None if unknown: a cancelled call says nothing
         reason = ""
         try:
             yield
@@ -159,7 +159,7 @@ class CircuitBreaker:
             if is_trial:
                 self._trying = False
             elif period != self._opened or self._open_until is not None:
-                return  # the call was begun before the breaker opened
+                return  # the call began before the breaker opened
             if failed is None:
                 return
             if not failed:
@@ -177,13 +177,13 @@ def _rebuilt(kind: type[CircuitBreaker], failures: int, seconds: float) -> Circu
 
 
 def is_outage(error: Exception) -> bool:
-    """Whether an error means that a teacher is out of order for everybody.
+    """Whether an error means that a teacher is down for everybody.
 
     Args:
-        error: What a call of it raised.
+        error: The error of its call.
 
     Returns:
-        False for what the caller did: a budget, a wrong request, a text that was refused.
+        False for the caller's own doing: a budget, a wrong request, a refused text.
     """
     if isinstance(error, BudgetExceeded | ConfigurationError) or is_refusal(error):
         return False
@@ -197,15 +197,15 @@ def is_outage(error: Exception) -> bool:
 def guarded(
     breaker: CircuitBreaker | None, models: list[Any], config: RunnableConfig
 ) -> Iterator[None]:
-    """Have a breaker decide about a call of a teacher, and report the breaker to observers.
+    """Let a breaker decide about a call of a teacher, and report the breaker to observers.
 
     Args:
-        breaker: The breaker, or None to let every call be made.
+        breaker: The breaker, or None to allow every call.
         models: The chat models that the call may reach.
         config: The config of the teacher's run.
 
     Raises:
-        TeacherError: If the teacher is left alone.
+        TeacherError: If the breaker is open.
     """
     if breaker is None:
         yield

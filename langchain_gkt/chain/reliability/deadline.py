@@ -1,4 +1,4 @@
-"""The deadline of one call: who may take how long, and what is said when it is over."""
+"""The deadline of one call: the time of each stage, and the error when it is over."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from langchain_gkt.errors import StudentError, TeacherError
 from langchain_gkt.time_limit import OutOfTime, SecondsLeft
 
 Stage = Literal["teacher", "teacher prompt", "student"]
-"""What of a call takes time; ``teacher prompt`` is the making of what the teacher is shown."""
+"""Stages of a call that take time. ``teacher prompt`` makes the teacher's prompt."""
 
 STUDENT_SHARE = 0.5
-"""Share of the time left that the teacher leaves to a student that answers in its place."""
+"""Share of the remaining time that the teacher leaves to a student that may replace it."""
 
 _NAMES = {
     "teacher": "the teacher",
@@ -43,7 +43,7 @@ def check_timeout(value: Any) -> float | None:
         The seconds. None for no limit.
 
     Raises:
-        ValueError: If it is no number above 0.
+        ValueError: If it is not a number above 0.
     """
     if value is None:
         return None
@@ -56,7 +56,7 @@ def check_timeout(value: Any) -> float | None:
 
 
 class Deadline:
-    """The time that one call has, from the moment this is made.
+    """The time of one call, which starts when this object is made.
 
     The time that the reader of a stream takes between two chunks does not count.
     """
@@ -66,8 +66,8 @@ class Deadline:
 
         Args:
             seconds: How long the call may take.
-            reserves_student_time: Whether the teacher leaves a share to the student, because
-                the student answers if it fails.
+            reserves_student_time: Whether the teacher leaves a share to the student, because the
+                student answers if it fails.
         """
         self._seconds, self._reserves_student_time = seconds, reserves_student_time
         self._end = time.monotonic() + seconds
@@ -76,10 +76,10 @@ class Deadline:
         self._taken: dict[str, float] = {}
 
     def left(self, stage: Stage) -> SecondsLeft:
-        """Return what says how many seconds a stage of the call has left.
+        """Return a function for the seconds that a stage of the call has left.
 
         Args:
-            stage: The stage. The teacher's share is measured when it is first asked about.
+            stage: The stage. The teacher's share is measured at its first use.
         """
         if stage == "student" or not self._reserves_student_time:
             return lambda: self._until(self._end)
@@ -94,11 +94,7 @@ class Deadline:
 
     @contextmanager
     def taken_by(self, stage: Stage) -> Iterator[None]:
-        """Count the time inside as a stage's.
-
-        Args:
-            stage: The stage.
-        """
+        """Count the time of a block as a stage's."""
         began = time.monotonic()
         try:
             yield
@@ -107,7 +103,7 @@ class Deadline:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Stop the clock: the reader has the turn."""
+        """Stop the clock while the reader has the turn."""
         self._paused_at = began = time.monotonic()
         try:
             yield
@@ -121,8 +117,8 @@ class Deadline:
         """Make the error of a call whose time is over.
 
         Args:
-            stage: What was being waited for.
-            cause: What noticed it.
+            stage: The stage that was running.
+            cause: The error that noticed it.
 
         Returns:
             A TeacherError or a StudentError that says which stage took the time.

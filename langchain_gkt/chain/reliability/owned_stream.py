@@ -1,4 +1,4 @@
-"""A stream of nested generators that an event loop's end closes in order, from the outside in."""
+"""A stream of nested generators that an event loop's end closes from the outside in."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class _Unregistered(Generic[T]):
-    """Awaits something; generators that begin inside are unknown to the event loop."""
+    """Awaits something. The event loop does not register generators that begin inside."""
 
     def __init__(self, begin: Callable[[], Awaitable[T]]) -> None:
         self._begin = begin
@@ -35,7 +35,7 @@ class _Unregistered(Generic[T]):
 
 def _unregistered(work: Callable[[], Any]) -> Any:
     firstiter = sys.get_asyncgen_hooks().firstiter
-    sys.set_asyncgen_hooks(firstiter=None)  # the finalizer stays, for those that are forgotten
+    sys.set_asyncgen_hooks(firstiter=None)  # the finalizer stays, for forgotten ones
     try:
         return work()
     finally:
@@ -43,17 +43,17 @@ def _unregistered(work: Callable[[], Any]) -> Any:
 
 
 class OwnedStream(Generic[T]):
-    """A stream that is closed by its reader alone, with all generators inside it.
+    """A stream that only its reader closes, with all generators inside it.
 
-    An event loop that ends closes every generator it knows, all at once: nested ones then stand
-    in each other's way, and each failure is logged.
+    An event loop that ends closes every generator it knows, all at once. Nested ones then block
+    each other, and each failure is logged.
     """
 
     def __init__(self, chunks: Any) -> None:
         """Own a stream.
 
         Args:
-            chunks: The asynchronous generator, not begun.
+            chunks: The asynchronous generator, not yet started.
         """
         self._chunks = chunks
 

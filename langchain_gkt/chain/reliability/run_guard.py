@@ -1,7 +1,7 @@
-"""Ends the runs of a model that nobody waits for any more, and keeps it from reporting them.
+"""Ends the runs of an abandoned model, and keeps it from reporting them.
 
-A model that is abandoned in a thread goes on for a while. Its runs are ended, for every handler,
-when it is abandoned. What it reports later is heard by nobody, and stops it.
+A model that is abandoned in a thread continues for a while. Abandoning it ends its runs for every
+handler. Its later reports reach nobody, and stop it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from langchain_gkt.teachers.wrappers import models_of
 
 
 class Abandoned(BaseException):
-    """Ends a model that nobody waits for; no retry and no handler catches it."""
+    """Ends a model that nobody waits for. No retry and no handler catches it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ class _OpenRun:
 
 
 class RunGuard(BaseCallbackHandler):
-    """The first handler of a model's runs: it knows which are open, and can end them all."""
+    """The first handler of a model's runs. It knows which are open, and can end them all."""
 
     run_inline = True
 
@@ -73,7 +73,7 @@ class RunGuard(BaseCallbackHandler):
         self._handlers: list[BaseCallbackHandler] = []
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RunGuard:
-        """Return this very handler: models may be deep-copied with their handlers."""
+        """Return this very handler, because models may be deep-copied with their handlers."""
         return self
 
     def added_to(self, config: RunnableConfig, model: Runnable[Any, Any]) -> RunnableConfig:
@@ -84,7 +84,7 @@ class RunGuard(BaseCallbackHandler):
             model: The model.
 
         Returns:
-            The config with this handler in front of all others.
+            The config with this handler before all others.
         """
         manager = get_callback_manager_for_config(config).copy()
         heard = CallbackManager.configure(manager)
@@ -96,7 +96,7 @@ class RunGuard(BaseCallbackHandler):
         return {**config, "callbacks": manager}
 
     def abandon(self) -> None:
-        """Let no handler hear of these runs any more; the next event ends the model."""
+        """Cut all handlers off from these runs. The next event ends the model."""
         with self._lock:
             self._abandoned = True
 
@@ -104,8 +104,8 @@ class RunGuard(BaseCallbackHandler):
         """Abandon the model, and report to every handler that its open runs failed.
 
         Args:
-            error: What they failed with.
-            chunks: What the model has given so far.
+            error: The error of the runs.
+            chunks: The model's output so far.
         """
         for run in self._take_open():
             manager = run.manager(asynchronous=False)
@@ -152,15 +152,15 @@ class RunGuard(BaseCallbackHandler):
             raise Abandoned
 
     def on_chat_model_start(self, serialized: Any, messages: Any, **kwargs: Any) -> None:
-        """Note a model's run that starts."""
+        """Note the start of a model's run."""
         self._start(kwargs["run_id"], kwargs, is_model=True)
 
     def on_llm_start(self, serialized: Any, prompts: Any, **kwargs: Any) -> None:
-        """Note the run of a model of texts that starts."""
+        """Note the start of a text model's run."""
         self._start(kwargs["run_id"], kwargs, is_model=True)
 
     def on_chain_start(self, serialized: Any, inputs: Any, **kwargs: Any) -> None:
-        """Note the run of a wrapper, such as ``with_retry``, that starts."""
+        """Note the start of the run of a wrapper, such as ``with_retry``."""
         self._start(kwargs["run_id"], kwargs, is_model=False)
 
     def on_llm_new_token(self, token: Any, **kwargs: Any) -> None:
@@ -193,7 +193,7 @@ def _models(model: Runnable[Any, Any]) -> list[Any]:
 
 
 def _partial(chunks: Sequence[Any]) -> dict[str, Any]:
-    """Return what langchain-core reports to a handler of a reply that was cut."""
+    """Return what langchain-core reports to a handler of a truncated reply."""
     message_chunks = [chunk for chunk in chunks if isinstance(chunk, AIMessageChunk)]
     if not message_chunks:
         return {"response": LLMResult(generations=[])}

@@ -1,4 +1,4 @@
-"""Threads for work that cannot be interrupted: whoever waits for it may leave."""
+"""Threads for work that cannot be interrupted. Its caller may leave."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Outcome(NamedTuple):
 class AbandonableThread:
     """Does work on one thread, in the context of its maker, one piece at a time.
 
-    The thread is a daemon: work that never ends does not keep the program from ending.
+    The thread is a daemon, so work that never ends does not keep the program from ending.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class AbandonableThread:
             except BaseException as error:  # noqa: BLE001  raised again where it is waited for
                 outcome = _Outcome(error=error)
             deliver(outcome)
-            del work, deliver, outcome  # nothing is held while the next is waited for
+            del work, deliver, outcome  # holds nothing while it waits for the next
 
     def call(self, work: Callable[[], Any], left: Callable[[], float]) -> Any:
         """Do some work and wait for it.
@@ -59,7 +59,7 @@ class AbandonableThread:
             Its result.
 
         Raises:
-            NotInTime: If it takes longer. The thread goes on with it.
+            NotInTime: If it takes longer. The thread continues it.
         """
         outcomes: queue.SimpleQueue[_Outcome] = queue.SimpleQueue()
         self._jobs.put((work, outcomes.put))
@@ -70,10 +70,7 @@ class AbandonableThread:
         return outcome.unwrap()
 
     async def acall(self, work: Callable[[], Any]) -> Any:
-        """Do some work and await it; the thread goes on with it if the task is cancelled.
-
-        Args:
-            work: The work.
+        """Do some work and await it. The thread continues it if the task is cancelled.
 
         Returns:
             Its result.
@@ -88,7 +85,7 @@ class AbandonableThread:
         def deliver(outcome: _Outcome) -> None:
             try:
                 loop.call_soon_threadsafe(settle, outcome)
-            except RuntimeError:  # the loop is closed: nobody waits
+            except RuntimeError:  # the loop is closed, and nobody waits
                 return
 
         self._jobs.put((work, deliver))
@@ -98,7 +95,7 @@ class AbandonableThread:
         """Let the thread end when its work is done, whenever that is.
 
         Args:
-            last: Work to do before. What it raises is heard by nobody.
+            last: Work to do before. Its errors are dropped.
         """
         if last is not None:
             self._jobs.put((last, lambda outcome: None))

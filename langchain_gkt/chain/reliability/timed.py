@@ -1,4 +1,4 @@
-"""Waits for the stages of a call no longer than its deadline allows, without an event loop."""
+"""Waits for the stages of a call within its deadline, without an event loop."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from langchain_gkt.chain.reliability.run_guard import RunGuard
 from langchain_gkt.chain.reliability.threads import AbandonableThread, NotInTime
 from langchain_gkt.time_limit import OutOfTime, SecondsLeft, limited_to, time_over
 
-# Our own student ends by itself when the time is over, and can say what it was waiting for.
+# Our own student ends by itself when the time is over, and can report its stage.
 GRACE_SECONDS = 0.25
 # How long the reader of a stream that leaves early waits for the model's run to end.
 _CLOSING_SECONDS = 1.0
@@ -18,14 +18,7 @@ _END = object()
 
 
 def time_to_wait(deadline: Deadline, stage: Stage) -> SecondsLeft:
-    """Return what says how long to wait for a stage of a call.
-
-    Args:
-        deadline: The deadline of the call.
-        stage: The stage.
-
-    Returns:
-        Says the seconds.
+    """Return a function for the seconds to wait for a stage of a call.
 
     Raises:
         TeacherError: If the teacher has no time left.
@@ -38,14 +31,10 @@ def time_to_wait(deadline: Deadline, stage: Stage) -> SecondsLeft:
 
 
 class TimedStages:
-    """Has each stage of a call done on a thread of its own, which is abandoned in time."""
+    """Runs each stage of a call on a thread of its own, and abandons it in time."""
 
     def __init__(self, deadline: Deadline) -> None:
-        """Wait for nothing yet.
-
-        Args:
-            deadline: The deadline of the call.
-        """
+        """Wait for nothing yet."""
         self._deadline = deadline
 
     def call(
@@ -91,7 +80,7 @@ class TimedStages:
     def stream(
         self, stage: Stage, start: Callable[[], Iterator[Any]], guard: RunGuard
     ) -> TimedStream:
-        """Give what an iterator gives.
+        """Yield the items of an iterator.
 
         Args:
             stage: Which stage of the call it is.
@@ -135,7 +124,7 @@ class TimedStages:
 
 
 class _Abandoned(Exception):
-    """The work was left alone; ``error`` is what to say of it."""
+    """The work was abandoned. ``error`` is the error to raise."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__()
@@ -143,15 +132,15 @@ class _Abandoned(Exception):
 
 
 class TimedStream:
-    """An iterator over what a thread's iterator gives; it reads no further than it is asked."""
+    """An iterator over a thread's iterator. It reads no further than requested."""
 
     def __init__(
         self, timed: TimedStages, stage: Stage, start: Callable[[], Iterator[Any]], guard: RunGuard
     ) -> None:
-        """Start nothing but the thread.
+        """Start only the thread.
 
         Args:
-            timed: Who waits.
+            timed: The waiting side.
             stage: Which stage of the call it is.
             start: Makes the iterator, on the thread.
             guard: Guards the runs of the model.
@@ -177,10 +166,10 @@ class TimedStream:
         return self
 
     def __next__(self) -> Any:
-        """Return what comes next.
+        """Return the next item.
 
         Raises:
-            StopIteration: If nothing does.
+            StopIteration: If there is none.
             TeacherError: If the teacher takes too long.
             StudentError: If the student does.
         """
@@ -207,7 +196,7 @@ class TimedStream:
         self._thread.end(self._close_iterator)
 
     def close(self) -> None:
-        """Close the iterator; a model that does not end at once is left alone."""
+        """Close the iterator. A model that does not end at once is abandoned."""
         if not self._open:
             return
         self._open = False

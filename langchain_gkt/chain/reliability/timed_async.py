@@ -1,4 +1,4 @@
-"""Awaits the stages of a call no longer than its deadline allows."""
+"""Awaits the stages of a call within its deadline."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from langchain_gkt.chain.reliability.threads import AbandonableThread
 from langchain_gkt.chain.reliability.timed import time_to_wait
 from langchain_gkt.time_limit import OutOfTime, SecondsLeft, limited_to, time_over
 
-# A model that goes on after it was cancelled is cancelled again.
+# A model that continues after its cancellation is cancelled again.
 _AGAIN_SECONDS = 1.0
 _END = object()
 
 
 class _Alarm:
-    """Cancels what the current task awaits inside, when the time is over.
+    """Cancels the current task's await inside when the time is over.
 
     It does what ``asyncio.timeout`` does from Python 3.11 on, and ends the model's runs first.
     """
@@ -62,11 +62,7 @@ class AwaitedStages:
     """Awaits each stage of a call in the task of its caller, and cancels it in time."""
 
     def __init__(self, deadline: Deadline) -> None:
-        """Wait for nothing yet.
-
-        Args:
-            deadline: The deadline of the call.
-        """
+        """Wait for nothing yet."""
         self._deadline = deadline
 
     async def call(
@@ -83,7 +79,7 @@ class AwaitedStages:
             stage: Which stage of the call it is.
             work: The work.
             guard: Guards the runs of the model that does it.
-            chunks: What the model has given so far.
+            chunks: The model's output so far.
 
         Returns:
             Its result.
@@ -129,7 +125,7 @@ class AwaitedStages:
     def stream(
         self, stage: Stage, start: Callable[[], AsyncIterator[Any]], guard: RunGuard
     ) -> TimedAsyncStream:
-        """Give what an asynchronous iterator gives.
+        """Yield the items of an asynchronous iterator.
 
         Args:
             stage: Which stage of the call it is.
@@ -144,7 +140,7 @@ class AwaitedStages:
     def stream_thread(
         self, stage: Stage, start: Callable[[], Iterator[Any]], guard: RunGuard
     ) -> TimedAsyncStream:
-        """Give what an iterator gives that blocks.
+        """Yield the items of an iterator that blocks.
 
         Args:
             stage: Which stage of the call it is.
@@ -162,7 +158,7 @@ class AwaitedStages:
 async def _read_on(
     thread: AbandonableThread, start: Callable[[], Iterator[Any]]
 ) -> AsyncIterator[Any]:
-    """Give what an iterator gives on a thread; it is closed there, whenever it has time."""
+    """Yield a thread's items. The iterator is closed there, whenever the thread has time."""
     iterators: list[Any] = []
 
     def following() -> Any:
@@ -178,15 +174,15 @@ async def _read_on(
 
 
 class TimedAsyncStream:
-    """An iterator over what another gives, each in time."""
+    """An iterator over another, each item in time."""
 
     def __init__(
         self, awaited: AwaitedStages, stage: Stage, stream: AsyncIterator[Any], guard: RunGuard
     ) -> None:
-        """Ask for nothing yet.
+        """Request nothing yet.
 
         Args:
-            awaited: Who waits.
+            awaited: The waiting side.
             stage: Which stage of the call it is.
             stream: The iterator.
             guard: Guards the runs of the model.
@@ -199,10 +195,10 @@ class TimedAsyncStream:
         return self
 
     async def __anext__(self) -> Any:
-        """Return what comes next.
+        """Return the next item.
 
         Raises:
-            StopAsyncIteration: If nothing does.
+            StopAsyncIteration: If there is none.
             TeacherError: If the teacher takes too long.
             StudentError: If the student does.
         """

@@ -1,4 +1,4 @@
-"""What a call of the chain would send to its teacher, for a file of the batch endpoint."""
+"""The teacher request of a chain call, for a file of the batch endpoint."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from langchain_gkt.prompts.base import prepare
 def teacher_request(
     settings: CallSettings, messages: list[BaseMessage], **further: Any
 ) -> dict[str, Any]:
-    """Return the body of the request that a call would send to its teacher.
+    """Return the body of a call's request to its teacher.
 
     Args:
         settings: The settings of the call.
@@ -27,8 +27,8 @@ def teacher_request(
         The body, in the form of OpenAI's chat completions.
 
     Raises:
-        NotSupportedError: If the teacher is no single model of langchain-openai, or one that uses
-            another endpoint.
+        NotSupportedError: If the teacher is not a single model of langchain-openai, or uses another
+            endpoint.
     """
     step = TeacherStep(settings)
     prompt = prepare(settings.teacher_prompt, messages, step.prompt_context(messages))

@@ -29,16 +29,13 @@ def read(
 
     Args:
         settings: The settings of the call.
-        prompt: What the teacher was shown.
+        prompt: The teacher's prompt.
         message: Its reply.
         limit: The limit of the reply, in the teacher's tokens. None for a whole answer.
-        outcome: What was shown already. Why the guidance is dropped is noted there.
-
-    Returns:
-        The guidance.
+        outcome: The text shown so far. Gets the reason if the guidance is dropped.
 
     Raises:
-        TeacherError: If the reply holds nothing to go on with.
+        TeacherError: If the reply holds nothing to continue.
     """
     if refusal := refusal_in(message):
         return outcome.refused(message, refusal, settings)
@@ -46,7 +43,7 @@ def read(
     alone = not settings.strategy.asks_student
     is_last = alone or (limit is not None and limit == settings.max_tokens)
     policy = GuidancePolicy(cut="none") if is_last else settings.policy
-    # Alone, its answer is its own.
+    # In mode ``teacher`` the answer is its own.
     guidance = replies.read(message, limit, policy, settings.stop, keep_reasoning=alone)
     if "no-limit" not in settings.warned and (
         ignored := replies.explain_ignored_limit(guidance, limit)
@@ -74,7 +71,7 @@ def read(
         outcome.fallback = None if text else "the teacher's hint could not be read"
         dropped = None if text else 0
         guidance = replace(guidance, text=text, complete=False, finish_reason=None, dropped=dropped)
-    if len(outcome.shown) > len(guidance.text):  # what was shown cannot be taken back
+    if len(outcome.shown) > len(guidance.text):  # shown text cannot be taken back
         return replace(guidance, text=outcome.shown)
     return guidance
 
@@ -101,13 +98,13 @@ def _read_json(
 def showable(
     settings: CallSettings, written: str, limit: int | None, prompt: PreparedPrompt
 ) -> str:
-    """Return the part of a growing reply that can be shown. Its last word may be cut.
+    """Return the part of a growing reply that can be shown. Its last word may be incomplete.
 
     Args:
         settings: The settings of the call.
         written: The reply so far.
         limit: Its limit, in the teacher's tokens.
-        prompt: What the teacher was shown.
+        prompt: The teacher's prompt.
     """
     if prompt.hint is not None and settings.strategy.asks_student:
         return ""
@@ -115,11 +112,11 @@ def showable(
         written = prompt.restore(written)
     written = replies.whole_characters(written, growing=True)
     if limit is not None:
-        # A server may ignore the limit. How much is too much is known only at the end.
+        # A server may ignore the limit. Only the end shows how much is too much.
         written = written[: 4 * limit]
     if not settings.strategy.asks_student:
         return "" if settings.response_format else before_stop(written, settings.stop)
-    if settings.policy.min_tokens:  # whether enough is left is known at the end
+    if settings.policy.min_tokens:  # only the end shows whether enough is left
         return ""
     written = before_stop(without_reasoning(written), settings.stop)
     if not settings.response_format:

@@ -1,4 +1,4 @@
-"""What a model's reply says of itself is checked before anything is based on it."""
+"""Checks a model's reply before anything relies on it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from langchain_gkt.teachers.replies import believed
 
 
 def received(settings: CallSettings, reply: AIMessage, role: Role) -> AIMessage:
-    """Leave out of a reply what cannot be true, and say so once.
+    """Remove impossible values from a reply, with one warning.
 
     Args:
         settings: The settings of the call.
         reply: The reply.
-        role: Whose it is.
+        role: The model that wrote it.
 
     Returns:
-        The reply, without absurd usage and halves of characters.
+        The reply, without impossible usage and halves of characters.
     """
     reply, refused = believed(reply)
     if refused:
@@ -34,9 +34,9 @@ def received(settings: CallSettings, reply: AIMessage, role: Role) -> AIMessage:
 
 
 def without_reserved_calls(settings: CallSettings, reply: AIMessage) -> AIMessage:
-    """Keep an agent from running a student's calls of tools that the teacher alone may call.
+    """Keep an agent from running a student's calls of tools that only the teacher may call.
 
-    A student may have read of them in the conversation.
+    A student may have read about them in the conversation.
 
     Args:
         settings: The settings of the call.

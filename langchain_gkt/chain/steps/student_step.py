@@ -1,4 +1,4 @@
-"""The student's step of a call: let it read ahead, and have it finish the answer."""
+"""The student's step of a call: it prefills the prompt, and finishes the answer."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from langchain_gkt.texts.begun_answer import begun_text
 from langchain_gkt.texts.reasoning import ReasoningFilter, answer_in
 
 SAMPLE_TEMPERATURE = 0.7
-"""Of several answers to one question, if nobody names one above 0: at 0 they are all alike."""
+"""Temperature of several answers to one question, if no other is above 0. At 0 all are equal."""
 
 
 class CalledStudent(Student):
-    """A student as gates see it within one call: its samples are runs of that call."""
+    """A student for gates within one call. Its samples are runs of that call."""
 
     def __init__(self, student: Student, config: RunnableConfig, arguments: dict[str, Any]) -> None:
         """Wrap it.
@@ -39,7 +39,7 @@ class CalledStudent(Student):
         Args:
             student: The student.
             config: The config of its runs.
-            arguments: Arguments of its calls, which a gate's own replace.
+            arguments: Arguments of its calls, which a gate's own override.
         """
         self._student, self._config, self._arguments = student, config, arguments
 
@@ -85,7 +85,7 @@ def shown_reply(student: Student, reply: AIMessage, begun: str = "") -> AIMessag
     """Leave out the reasoning that a reply begins with.
 
     Args:
-        student: Who wrote it.
+        student: The student that wrote it.
         reply: The reply.
         begun: The beginning that it continues.
 
@@ -100,7 +100,7 @@ def shown_reply(student: Student, reply: AIMessage, begun: str = "") -> AIMessag
 
 
 class NoRoom(ConfigurationError):
-    """What is asked for does not fit into ``max_tokens``, whoever answers."""
+    """The requested answer does not fit into ``max_tokens``, whoever writes it."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class StudentStep:
 
     @property
     def tools(self) -> Sequence[dict[str, Any]] | None:
-        """The tools that the student may call by itself; None if there are none."""
+        """The tools that the student may call by itself. None if there are none."""
         settings = self.settings
         if settings.is_text_turn or not settings.tools or not self.student.knows_tools:
             return None
@@ -124,7 +124,7 @@ class StudentStep:
 
     @property
     def tools_behind_teacher(self) -> Sequence[dict[str, Any]] | None:
-        """The tools that it may call behind words of the teacher: none if calls are voted on."""
+        """The tools that it may call after the teacher's words. None if calls are voted on."""
         return self.tools if self.settings.policy.tools == "teacher" else None
 
     @property
@@ -138,7 +138,7 @@ class StudentStep:
 
     @property
     def student(self) -> Student:
-        """What the student can do besides chatting."""
+        """The student's abilities besides chatting."""
         return student_of(self.settings.student)
 
     @property
@@ -150,15 +150,15 @@ class StudentStep:
         return CalledStudent(self.student, settings.child("student"), arguments)
 
     def prepare(self, messages: list[BaseMessage], *, asks_teacher: bool) -> BlockingWork:
-        """Check the prompt before a teacher is paid, and let the student read ahead.
+        """Check the prompt before a teacher is paid, and let the student prefill it.
 
         Args:
             messages: The conversation.
             asks_teacher: Whether the teacher will be asked.
 
         Returns:
-            The request. Its result is the number of tokens that the student needs at least,
-            and a context that frees the prompt's KV cache.
+            The request. Its result is the minimum number of tokens that the student needs, and a
+            context that frees the prompt's KV cache.
         """
         return BlockingWork(
             partial(self._prepare, messages, asks_teacher),
@@ -180,11 +180,11 @@ class StudentStep:
         if self.tools and settings.forces_tool and may_have_to:
             forced["tool_choice"] = settings.tool_choice
         reserved = student.check(messages, reserve=guidance_room, **arguments, **forced)
-        if forced:  # only if no teacher makes the call it takes the student's tokens
+        if forced:  # the call takes the student's tokens only if no teacher makes it
             reserved = 0
         limit, whose = settings.max_tokens, ""
         refused: type[ConfigurationError] = NoRoom
-        if limit is None:  # without one the student's own counts, which is no limit of a teacher
+        if limit is None:  # without one the student's own counts, which does not limit a teacher
             limit, refused = getattr(settings.student, "max_tokens", None), ConfigurationError
             whose = "the student's own "
         if isinstance(limit, int) and reserved > limit:
@@ -205,7 +205,7 @@ class StudentStep:
         *,
         streaming: bool,
     ) -> ModelCall | None:
-        """Make the request that has the student finish an answer.
+        """Make the request with which the student finishes an answer.
 
         Args:
             messages: The conversation.
@@ -245,7 +245,7 @@ class StudentStep:
 
         Args:
             messages: The conversation, which may end in a beginning of its own.
-            begun: What follows it.
+            begun: The text that follows it.
         """
         if (earlier := begun_text(messages)) is not None:
             begun, messages = f"{earlier}{begun}", messages[:-1]
@@ -254,14 +254,14 @@ class StudentStep:
         return [*messages, AIMessage(begun)]
 
     def sampled(self, call: ModelCall, samples: int) -> BlockingWork:
-        """Have the student write several times what a request asks for once.
+        """Have the student answer a request several times.
 
         Args:
-            call: What `model_call` returned. Its temperature is raised if it is 0.
+            call: The result of `model_call`. Its temperature is raised if it is 0.
             samples: How often.
 
         Returns:
-            The request; its result is a list of replies.
+            The request. Its result is a list of replies.
         """
         settings, student = self.settings, self.student
         arguments = {
@@ -279,10 +279,10 @@ class StudentStep:
 
         Args:
             messages: The conversation.
-            gate: Says how often, and at what temperature.
+            gate: Sets how often, and at what temperature.
 
         Returns:
-            The request; its result is a list of replies.
+            The request. Its result is a list of replies.
         """
         settings, student = self.settings, self.student
         arguments = {
@@ -306,7 +306,7 @@ class StudentStep:
             # Others may look alike to LangChain's cache. The chain's own entry is enough.
             model = copy_model(model, {"cache": False})
         if tools := self.tools_behind_teacher if guidance else self.tools:
-            # The choice was the teacher's: begun text is no tool call that could be forced.
+            # The choice was the teacher's. Begun text is not a tool call that could be forced.
             choice = None if guidance else settings.tool_choice
             model = model.bind_tools(tools, tool_choice=choice)
         elif (
@@ -328,12 +328,12 @@ class StudentStep:
         shown: list[str],
         block: Mapping[str, Any] | None = None,
     ) -> Generator[Any, Any, AIMessage]:
-        """Have the student write, and show what it writes.
+        """Have the student write, and show its text.
 
         Args:
             call: The request.
             begun: The guidance, which has been shown.
-            shown: What is shown is added to it.
+            shown: A list that collects the shown text.
             block: The content block of the guidance. None for plain text.
 
         Returns:
@@ -366,7 +366,7 @@ class StudentStep:
         return received(self.settings, reply, "student")
 
     def _without_shown(self, reply: AIMessage, begun: str, shown: str) -> AIMessage:
-        """Leave out a reply's reasoning, and say so once if its stream has shown it."""
+        """Leave out a reply's reasoning. Warn once if its stream has shown it."""
         answer = shown_reply(self.student, reply, begun)
         if len(str(answer.text).strip()) < len(shown.strip()):
             self.settings.warn_once(

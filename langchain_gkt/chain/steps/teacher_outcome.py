@@ -1,4 +1,4 @@
-"""What the teacher gave in one call."""
+"""The teacher's output in one call."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from langchain_gkt.texts.reasoning import without_reasoning
 
 @dataclass(kw_only=True)
 class TeacherOutcome:
-    """What the teacher gave in one call, possibly in two attempts.
+    """The teacher's output in one call, possibly in two attempts.
 
     Attributes:
         guidance: The guidance. None before it is read, and for a tool call.
@@ -32,11 +32,11 @@ class TeacherOutcome:
         prompt_tokens: Tokens of its largest prompt.
         estimated: Whether ``tokens`` is partly a guess, because usage was not reported.
         shown: The text that has already been shown to the caller.
-        block: The content block that it ends in. None for plain text.
+        block: The content block at its end. None for plain text.
         fallback: Why the student had to answer without guidance, or None.
-        prompt_share: About how long the teacher's prompt was, as a share of the whole
-            conversation. None if it was shown the whole.
-        refusal: That it refused, and why. None if it did not.
+        prompt_share: About how long the teacher's prompt was, as a share of the whole conversation.
+            None if it saw the whole.
+        refusal: Its refusal, with the reason. None if it did not refuse.
     """
 
     guidance: Guidance | None = None
@@ -53,12 +53,12 @@ class TeacherOutcome:
     refusal: str | None = None
 
     def show(self, text: str, reply: AIMessage | None = None) -> Iterator[ChatGenerationChunk]:
-        """Make chunks of text that follows what was shown.
+        """Make chunks of text that follows the shown text.
 
         Args:
             text: The text.
-            reply: The teacher's reply that holds it, or what there is of it so far. None for a
-                text of another origin.
+            reply: The teacher's reply that holds it, or the part of it so far. None for a text of
+                another origin.
         """
         if reply is None:
             yield text_chunk(text, self.block)
@@ -69,11 +69,7 @@ class TeacherOutcome:
         self.shown += text
 
     def count(self, reply: AIMessage) -> None:
-        """Add the tokens of a reply.
-
-        Args:
-            reply: The teacher's reply.
-        """
+        """Add the tokens of a reply."""
         self.tokens += replies.completion_tokens(reply)
         self.estimated |= not reply.usage_metadata
         if reply.usage_metadata:
@@ -81,7 +77,7 @@ class TeacherOutcome:
             self.prompt_tokens = max(self.prompt_tokens, reply.usage_metadata["input_tokens"])
 
     def keep_shown(self) -> None:
-        """Make guidance of what was shown before the teacher failed; the student continues it."""
+        """Turn the text shown before the teacher failed into guidance. The student continues it."""
         if self.shown:
             count = max(1, len(self.shown) // 4)
             self.tokens, self.estimated = self.tokens + count, True
@@ -90,7 +86,7 @@ class TeacherOutcome:
             )
 
     def refused(self, reply: AIMessage, refusal: Refusal, settings: CallSettings) -> Guidance:
-        """Make an answer of what the teacher said instead of one, or leave it to the student.
+        """Turn a refusal into an answer, or leave it to the student.
 
         Args:
             reply: The teacher's reply.
@@ -98,11 +94,11 @@ class TeacherOutcome:
             settings: The settings of the call.
 
         Returns:
-            What the student goes on from: complete if the refusal is shown to the user.
+            The beginning for the student. Complete if the user sees the refusal.
 
         Raises:
-            TeacherRefused: If it is to be shown, and there are no words or an object was asked
-                for.
+            TeacherRefused: If the user should see it, and it has no words or the call asked for an
+                object.
         """
         self.refusal, shown = bounded(str(refusal)), self.shown
         guidance = Guidance(

@@ -55,18 +55,14 @@ class TeacherStep:
     settings: CallSettings
 
     def guarded(self) -> AbstractContextManager[None]:
-        """Return the context in which the teacher is asked: a circuit breaker may refuse it."""
+        """Return the context in which to ask the teacher. A circuit breaker may refuse."""
         settings = self.settings
         return guarded(
             settings.breaker, list(models_of(settings.teacher)), settings.child("teacher")
         )
 
     def prompt_context(self, messages: list[BaseMessage]) -> PromptContext:
-        """Return what a teacher prompt may be based on.
-
-        Args:
-            messages: The conversation.
-        """
+        """Return the context for a teacher prompt."""
         settings = self.settings
         if settings.teacher_prompt is None:
             return PromptContext(conversation=messages)
@@ -87,14 +83,14 @@ class TeacherStep:
         )
 
     def prepare(self, messages: list[BaseMessage], context: PromptContext) -> BlockingWork:
-        """Make what the teacher is shown of a conversation.
+        """Make the teacher's prompt from a conversation.
 
         Args:
             messages: The conversation.
-            context: What `prompt_context` returned.
+            context: The result of `prompt_context`.
 
         Returns:
-            The request; its result is a `PreparedPrompt`.
+            The request. Its result is a `PreparedPrompt`.
         """
         prompt = self.settings.teacher_prompt
         return BlockingWork(
@@ -111,14 +107,14 @@ class TeacherStep:
         streaming: bool,
         reserved: int,
     ) -> CallSteps:
-        """Ask the teacher; a second time if a tool call was cut by the limit.
+        """Ask the teacher, a second time if the limit truncated a tool call.
 
         Args:
-            prompt: What it is shown.
-            outcome: Filled with what the teacher gives. Text that it has shown already is the
-                beginning of the answer.
+            prompt: Its prompt.
+            outcome: Collects the teacher's output. Text that it has already shown is the beginning
+                of the answer.
             streaming: Whether its text is shown while it is written.
-            reserved: Tokens of the answer that the student needs at least.
+            reserved: Minimum tokens of the answer that the student needs.
         """
         settings = self.settings
         limit, messages = self._first_limit(reserved), list(prompt.messages)
@@ -133,13 +129,13 @@ class TeacherStep:
             while chunk is not None:
                 usages.append(getattr(chunk, "usage_metadata", None))
                 reply = chunk if reply is None else reply + chunk
-                # What comes before a tool call keeps its place in front of the text.
+                # Blocks before a tool call keep their place in front of the text.
                 text = leading_text(reply) if tools else str(reply.text)
                 visible = showable(settings, text, limit, prompt)
-                # What was shown may turn out to be reasoning.
+                # Shown text may turn out to be reasoning.
                 new = visible.removeprefix(outcome.shown)
                 new = new if visible.startswith(outcome.shown) else ""
-                if new and not may_be_call(text, names):  # a call is no text to show
+                if new and not may_be_call(text, names):  # a call is not text to show
                     yield from outcome.show(new, reply if tools else None)
                 chunk = yield NEXT_CHUNK
             if reply is not None and (usage := repeated(usages)):
@@ -168,14 +164,7 @@ class TeacherStep:
             outcome.guidance = read(settings, prompt, reply, limit, outcome)
 
     def guide(self, messages: list[BaseMessage], config: RunnableConfig | None) -> Guidance:
-        """Ask the teacher for guidance alone.
-
-        Args:
-            messages: The conversation.
-            config: The caller's config.
-
-        Returns:
-            The guidance.
+        """Ask the teacher for guidance only.
 
         Raises:
             ValueError: If the settings ask no teacher.
@@ -225,12 +214,12 @@ class TeacherStep:
         return config
 
     def _read_alone(self, prompt: PreparedPrompt, reply: AIMessage) -> Guidance:
-        """Read the reply of a call that has no answer to go on with."""
+        """Read the reply of a call without an answer to continue."""
         reply = self._following(prompt, received(self.settings, reply, "teacher"))
         return read(self.settings, prompt, reply, self.settings.limit, TeacherOutcome())
 
     def _first_limit(self, reserved: int) -> int | None:
-        """Return the limit of the first reply; a tool call that is required has no limit."""
+        """Return the limit of the first reply. A required tool call has no limit."""
         settings = self.settings
         if settings.teacher_is_forced:
             return settings.max_tokens
@@ -246,11 +235,11 @@ class TeacherStep:
         *,
         streaming: bool,
     ) -> ModelCall:
-        """Return the call of the teacher that the settings ask for.
+        """Return the call of the teacher by the settings.
 
         Args:
-            messages: What it is shown.
-            limit: Most completion tokens. None for its own.
+            messages: Its prompt.
+            limit: Maximum completion tokens. None for its own.
             config: The config of its run.
             streaming: Whether its reply is shown while it is written.
 
@@ -264,7 +253,7 @@ class TeacherStep:
             and not {"ignored-limit", "shown-reasoning"} & settings.warned
         )
         if begun_text(messages) is not None and not settings.teacher_continues:
-            # Whether the reply repeats the begun text is known only when it is whole.
+            # Only the whole reply shows whether it repeats the begun text.
             messages, streams = as_instruction(messages), False
         if settings.response_format:
             messages = with_instruction(messages, schema_in(settings.response_format))
@@ -283,7 +272,7 @@ class TeacherStep:
         )
 
     def _following(self, prompt: PreparedPrompt, reply: AIMessage) -> AIMessage:
-        """Have a reply follow the begun answer that a prompt ends in, and speak as the caller."""
+        """Make a reply follow the begun answer at a prompt's end, and undo the prompt's changes."""
         begun = begun_text(prompt.messages)
         if begun is not None and not self.settings.teacher_continues:
             reply = without_repetition(begun, reply)
@@ -317,10 +306,11 @@ class TeacherStep:
     def _admit(
         self, messages: list[BaseMessage], limit: int | None, config: RunnableConfig
     ) -> AttemptGate | None:
-        """Let every handler that keeps a budget refuse the call before it costs anything.
+        """Let every handler with a budget refuse the call before it costs anything.
 
         Returns:
-            Asks them again before further attempts. None if there will be none, or no budget.
+            A gate that asks them again before further attempts. None if there will be none, or no
+            budget.
         """
         manager = get_callback_manager_for_config(config)
         observers = observers_in(manager.handlers)

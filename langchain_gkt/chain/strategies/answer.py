@@ -1,4 +1,4 @@
-"""What one call has of its answer so far, and the chunk that ends it."""
+"""The state of one call's answer, and the chunk that ends it."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from langchain_gkt.teachers.replies import finish_reason
 
 @dataclass(kw_only=True)
 class Answer:
-    """What one call has of its answer so far.
+    """The state of one call's answer.
 
     Attributes:
-        settings: The settings of the call. A strategy may go on with changed ones.
+        settings: The settings of the call. A strategy may continue with changed ones.
         messages: The conversation.
         streaming: Whether the models are streamed.
-        reserved: Tokens of the answer that the student needs at least. See `prepared`.
-        outcome: What the teacher gave.
+        reserved: Minimum tokens of the answer that the student needs. See `prepared`.
+        outcome: The teacher's output.
         reply: The student's reply. None if it wrote nothing.
         other_usage: The student's usage besides its reply. None for none.
         draft_prompt_tokens: The prompt of its first replies that are not the answer's end.
         fallback: Why one model answers without the other. None if it does not have to.
         teacher_failed: Whether the teacher has failed or refused in this call.
-        signals: What a gate has measured, by name.
-        agreement: The share of the student's answers that say what the shown one says.
-        vote_fallback: Why no vote was taken, though one was wanted.
+        signals: A gate's measurements, by name.
+        agreement: The share of the student's answers that agree with the shown one.
+        vote_fallback: Why there was no vote, though one was wanted.
         in_answer: How many of the teacher's tokens are part of the answer. None for all.
         amount: How much the gate had the teacher write. None without a gate.
-        expected: Share of right answers that the gate expects by amount. None if it expects none.
+        expected: The gate's expected share of right answers, by amount. None if it expects none.
     """
 
     settings: CallSettings
@@ -76,11 +76,7 @@ class Answer:
             self.other_usage = add_usage(self.other_usage, usage)
 
     def take(self, reply: AIMessage) -> None:
-        """Make one of the replies counted by `note_drafts` the answer's end.
-
-        Args:
-            reply: The reply.
-        """
+        """Make one of the replies counted by `note_drafts` the answer's end."""
         self.reply = reply
         if reply.usage_metadata:
             self.other_usage = subtract_usage(self.other_usage, reply.usage_metadata)
@@ -90,10 +86,10 @@ def last_chunk(answer: Answer) -> ChatGenerationChunk:
     """Make the chunk that carries usage and metadata, and no text.
 
     Args:
-        answer: The answer, which is whole.
+        answer: The finished answer.
 
     Returns:
-        The chunk; every strategy ends with it.
+        The chunk. Every strategy ends with it.
     """
     outcome, reply, settings = answer.outcome, answer.reply, answer.settings
     student_usage = answer.other_usage

@@ -32,13 +32,7 @@ from langchain_gkt.guidance import Guidance, Rung
 
 @strategy("guided", has_teacher_counterpart=True, student_may_answer=True)
 def guided(settings: CallSettings, messages: list[BaseMessage], *, streaming: bool) -> CallSteps:
-    """Make one answer.
-
-    Args:
-        settings: The settings of the call.
-        messages: The conversation.
-        streaming: Whether the models are streamed.
-    """
+    """Make one answer."""
     answer = Answer(settings=settings, messages=messages, streaming=streaming)
     if (yield from student_calls(answer)):
         yield last_chunk(answer)
@@ -51,7 +45,7 @@ def guided(settings: CallSettings, messages: list[BaseMessage], *, streaming: bo
     amount, winner = yield from _decide(answer)
     if amount == "all":
         answer.settings = replace(answer.settings, limit=settings.max_tokens)
-    # Behind the teacher's whole answer nothing is left to the student.
+    # After the teacher's whole answer nothing is left to the student.
     with (yield from prepared(answer, asks_teacher=amount == "some")):
         if amount != "none" or answer.is_teachers:
             yield from ask_teacher(answer)
@@ -64,7 +58,7 @@ def guided(settings: CallSettings, messages: list[BaseMessage], *, streaming: bo
 
 
 def _decide(answer: Answer) -> Generator[Any, Any, tuple[Amount, AIMessage | None]]:
-    """Decide how much the teacher writes. If nothing, an answer may be there already."""
+    """Decide how much the teacher writes. If nothing, the gate may already have an answer."""
     settings = answer.settings
     if not settings.asks_teacher:
         return "none", None
@@ -113,7 +107,7 @@ def _climb(answer: Answer, gate: Gate, ladder: tuple[Rung, ...]) -> CallSteps:
 
 
 def _more(answer: Answer, rung: Rung, *, streaming: bool) -> CallSteps:
-    """Have the teacher write up to a rung; behind what it has written, if it can."""
+    """Have the teacher write up to a rung, after its earlier text if it can continue."""
     settings, outcome, first = answer.settings, answer.outcome, answer.outcome.guidance
     most, messages = settings.max_tokens, answer.messages
     limit = most if rung == "all" else min(rung, most or rung)
@@ -121,7 +115,7 @@ def _more(answer: Answer, rung: Rung, *, streaming: bool) -> CallSteps:
     if first is not None and continues:
         messages = StudentStep(settings).behind(messages, first.text.rstrip())
         limit = None if limit is None else max(1, limit - first.token_count)
-        # All that is left is the whole answer, and nothing of it is cut.
+        # The rest is the whole answer, and nothing of it is cut.
         most = None if most is None else max(1, most - first.token_count)
     more = Answer(
         settings=replace(settings, limit=limit, max_tokens=most),
@@ -135,11 +129,11 @@ def _more(answer: Answer, rung: Rung, *, streaming: bool) -> CallSteps:
         new.calls += outcome.calls
         new.tokens += outcome.tokens
         new.estimated |= outcome.estimated
-        # Behind the first part of its answer it reads that part, too.
+        # After the first part of its answer it reads that part, too.
         new.prompt_tokens = outcome.prompt_tokens or new.prompt_tokens
         if outcome.usage:
             new.usage = add_usage(new.usage, outcome.usage)
-        if new.guidance is None and new.tool_reply is None:  # it failed: the first part is left
+        if new.guidance is None and new.tool_reply is None:  # it failed, and the first part is left
             new.guidance = first
         elif new.guidance is not None and continues:
             new.guidance = _joined(first, new.guidance)
@@ -151,7 +145,7 @@ def _more(answer: Answer, rung: Rung, *, streaming: bool) -> CallSteps:
 
 
 def _joined(first: Guidance, second: Guidance) -> Guidance:
-    """Join two parts of a text; the teacher was not shown the whitespace between them."""
+    """Join two parts of a text. The teacher did not see the whitespace between them."""
     begun = first.text.rstrip()
     text = second.text
     if whitespace := first.text[len(begun) :]:

@@ -1,4 +1,4 @@
-"""The pieces that strategies are made of; each is a generator of steps over one `Answer`."""
+"""The building blocks of strategies. Each is a generator of steps over one `Answer`."""
 
 from __future__ import annotations
 
@@ -40,11 +40,7 @@ from langchain_gkt.time_limit import OutOfTime
 def measure(answer: Answer, gate: Gate) -> Generator[Any, Any, Signals]:
     """Have a gate measure the question, and the guidance so far.
 
-    Signals, and answers that the student wrote for them, are noted in the answer.
-
-    Args:
-        answer: The answer.
-        gate: The gate.
+    The answer records the signals, and the answers that the student wrote for them.
 
     Returns:
         The signals. None if the student fails and the turn is left to the teacher.
@@ -96,10 +92,10 @@ def prepared(
 
 
 def leave_to_teacher(answer: Answer, error: Exception) -> None:
-    """Have the teacher answer the whole turn, if a failing student may be replaced by it.
+    """Have the teacher answer the whole turn, if it may replace a failing student.
 
     Args:
-        answer: The answer. Its settings are left without a student.
+        answer: The answer. Its settings lose the student.
         error: Why the student cannot answer.
 
     Raises:
@@ -123,14 +119,14 @@ def leave_to_teacher(answer: Answer, error: Exception) -> None:
 
 
 def ask_teacher(answer: Answer) -> CallSteps:
-    """Ask the teacher, within the settings' limit; its failure ends the call or is noted.
+    """Ask the teacher, within the settings' limit. Record its failure or end the call.
 
     Args:
         answer: The answer. Its ``outcome`` is filled.
 
     Raises:
         TeacherError: If the teacher fails, and the student may not answer instead.
-        BudgetExceeded: If the call could pass a budget, likewise.
+        BudgetExceeded: If the call could pass a budget, and the student may not answer instead.
     """
     step, outcome = TeacherStep(answer.settings), answer.outcome
     context = step.prompt_context(answer.messages)
@@ -183,11 +179,7 @@ def _fallback(settings: CallSettings, error: Exception | None) -> str | None:
 
 
 def show_teacher(answer: Answer) -> CallSteps:
-    """Show what the teacher gave and has not been shown yet: text, or a tool call.
-
-    Args:
-        answer: The answer.
-    """
+    """Show the teacher's output that has not been shown yet: text, or a tool call."""
     outcome = answer.outcome
     if reply := outcome.tool_reply:
         if outcome.shown and (new := leading_text(reply)[len(outcome.shown) :]):
@@ -233,7 +225,7 @@ def ask_student(answer: Answer) -> CallSteps:
         leave_to_teacher(answer, failure)
         if not answer.streaming:
             yield retraction()
-        # What was shown cannot be taken back: the teacher's answer follows it.
+        # Shown text cannot be taken back, so the teacher's answer follows it.
         shown = "".join([begun, *written]) if answer.streaming else ""
         answer.outcome = replace(outcome, guidance=None, fallback=None, shown=shown)
         yield from ask_teacher(answer)
@@ -263,7 +255,7 @@ def _voted(
 
 
 def show_reply(answer: Answer, reply: AIMessage, begun: str = "") -> CallSteps:
-    """Show a reply that the student has written already, as the end of the answer.
+    """Show a reply that the student has already written, as the end of the answer.
 
     Args:
         answer: The answer, which has counted the reply.
@@ -275,11 +267,7 @@ def show_reply(answer: Answer, reply: AIMessage, begun: str = "") -> CallSteps:
 
 
 def unshown(steps: CallSteps) -> CallSteps:
-    """Run steps without showing what they write, such as a draft that may be dropped.
-
-    Args:
-        steps: The steps.
-    """
+    """Run steps without showing their text, such as a draft that may be dropped."""
     with closing(steps):
         try:
             step = next(steps)

@@ -22,11 +22,11 @@ from langchain_gkt.students.call_voting import CallVote, vote_on_calls
 def student_calls(answer: Answer) -> Generator[Any, Any, bool]:
     """Have the student make the turn, if the policy lets its samples decide and they agree.
 
-    If they agree that no tool is called, the answer's settings say so, and the turn is a question
+    If they agree that no tool is called, the answer's settings say so, and the turn is answered
     like any other.
 
     Args:
-        answer: The answer. Samples are counted in it.
+        answer: The answer. It counts the samples.
 
     Returns:
         Whether the turn is made. If not, it is answered as without a vote.
@@ -41,7 +41,7 @@ def student_calls(answer: Answer) -> Generator[Any, Any, bool]:
     if choice == "none" or choice == {"type": "none"}:
         answer.settings = replace(settings, is_text_turn=True)
         return False
-    if StudentStep(settings).lacks_demanded_tool:  # it is the teacher's, whatever agrees
+    if StudentStep(settings).lacks_demanded_tool:  # it is the teacher's, even if the samples agree
         return False
     vote = yield from _voted(answer, gate)
     if vote is None or gate.decide({"agreement": vote.agreement}) != "none":
@@ -84,7 +84,7 @@ def _with_calls(vote: CallVote) -> AIMessage:
     ids = [call["id"] for call in reply.tool_calls]
     ids += [f"call_{uuid.uuid4().hex[:24]}" for _ in (vote.calls or [])[len(ids) :]]
     return AIMessage(
-        # A call that was written as text is no text to show.
+        # A call that was written as text is not text to show.
         content=reply.text if reply.tool_calls else "",
         tool_calls=[
             tool_call(name=call["name"], args=call["arguments"], id=own_id)

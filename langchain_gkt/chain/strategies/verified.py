@@ -1,7 +1,7 @@
 """Verification: the student drafts, the teacher reads the draft and accepts or corrects it.
 
-What a teacher reads costs a fraction of what it writes. It answers with one word, or with the
-first wrong step put right, from which the student goes on.
+A teacher's prompt tokens cost a fraction of its completion tokens. It answers with one word, or
+with a correction of the first wrong step, from which the student continues.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from langchain_gkt.prompts.verdicts import is_accepted, numbered, verdict_format
 def verified(settings: CallSettings, messages: list[BaseMessage], *, streaming: bool) -> CallSteps:
     """Make one answer.
 
-    A gate, if the policy has one, says which drafts are worth a verdict. Drafts of which it is sure
+    A gate, if the policy has one, decides which drafts need a verdict. Drafts of which it is sure
     are shown. Where it says ``all``, the teacher writes the whole answer. Calls with tools or a
     schema are guided.
 
@@ -84,7 +84,7 @@ def _draft(answer: Answer) -> Generator[Any, Any, AIMessage | None]:
 
 
 def _is_accepted(answer: Answer, draft: AIMessage) -> Generator[Any, Any, bool]:
-    """Ask for a verdict. If the draft is not accepted, the answer begins with the correction."""
+    """Ask for a verdict. If the draft is rejected, the answer begins with the correction."""
     text = str(draft.text)
     form = verdict_format(answer.settings.policy.verdict)
     asked = Answer(
@@ -109,12 +109,12 @@ def _is_accepted(answer: Answer, draft: AIMessage) -> Generator[Any, Any, bool]:
         answer.outcome.guidance = None
         return True
     answer.signals["verdict"] = 1 - probability
-    # The correction is a beginning, also where the teacher ended it by itself.
+    # The correction is a beginning, even if the teacher ended it by itself.
     answer.outcome.guidance = replace(verdict, text=begun, complete=False, finish_reason=None)
     answer.in_answer = verdict.token_count
     return False
 
 
 def _probability(verdict: Guidance) -> float:
-    """Return how sure the teacher is of the first token of its verdict; 1 if it does not say."""
+    """Return the probability of the verdict's first token, or 1 if the teacher reports none."""
     return 1.0 if verdict.logprob is None else math.exp(min(0.0, verdict.logprob))

@@ -1,1 +1,1 @@
-"""One listener that follows the runs of guided calls, and what it knows of them."""
+"""The listener that follows the runs of guided calls, and its records of them."""

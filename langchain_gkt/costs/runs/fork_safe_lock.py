@@ -8,10 +8,10 @@ import weakref
 
 
 class ForkSafeLock:
-    """A lock that its holder can take again; as a context manager."""
+    """A lock that its holder can take again. A context manager."""
 
     def __init__(self) -> None:
-        """Make it free."""
+        """Start free."""
         self._lock = threading.RLock()
         _locks.add(self)
 
@@ -24,11 +24,11 @@ class ForkSafeLock:
         self._lock.release()
 
     def __reduce__(self) -> tuple[type[ForkSafeLock], tuple[()]]:
-        """Pickle a free lock of the other process's own."""
+        """Pickle a free lock for the other process."""
         return ForkSafeLock, ()
 
     def renew(self) -> None:
-        """Make it free in a child: the threads that could give it back stayed with the parent."""
+        """Free it in a child. The threads that could release it stayed with the parent."""
         self._lock = threading.RLock()
 
 

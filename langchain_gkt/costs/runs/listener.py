@@ -31,14 +31,14 @@ from langchain_gkt.providers.usage import repeated, service_tier
 _ROLES = get_args(Role)
 _OF_RUNS = ("_open", "_calls", "_roots", "_wrappers", "_tasks")
 _MAX_OPEN = 40_000
-"""Most open runs, and calls, to remember; beyond it the oldest are taken for lost."""
+"""Maximum open runs, and calls, to remember. Beyond it the oldest count as lost."""
 
 
 class RunSubscriber(Protocol):
-    """What hears of runs; it may be called from any thread."""
+    """Receives the events of runs. May be called from any thread."""
 
     def run_started(self, run: ModelRun, messages: Sequence[BaseMessage]) -> None:
-        """Hear of a run that starts.
+        """Handle the start of a run.
 
         Args:
             run: The run of a model or of the chain.
@@ -46,7 +46,7 @@ class RunSubscriber(Protocol):
         """
 
     def run_ended(self, run: ModelRun, result: RunResult, call: ChainCall | None) -> None:
-        """Hear of a run that ended. Every run that started ends, once.
+        """Handle the end of a run. Every run that started ends, once.
 
         Args:
             run: The run.
@@ -55,7 +55,7 @@ class RunSubscriber(Protocol):
         """
 
     def call_ended(self, call: ChainCall, message: AIMessage | None) -> None:
-        """Hear of a chain call that ended.
+        """Handle the end of a chain call.
 
         Args:
             call: The call.
@@ -71,8 +71,9 @@ class _Wrapper(NamedTuple):
 class RunListener(BaseCallbackHandler):
     """A callback handler that follows the runs of guided calls for a subscriber.
 
-    A run's role is only in its start event, so it is kept until the run ends. A run or call
-    whose asyncio task was cancelled ends without an event. It is ended here with its task.
+    Only a run's start event has its role, so the listener keeps the run until its end. If the
+    asyncio task of a run or call is cancelled, there is no end event. The listener then ends it
+    with its task.
     """
 
     run_inline = True  # the caller's context is known only in its own thread and task
@@ -82,7 +83,7 @@ class RunListener(BaseCallbackHandler):
         """Listen for one subscriber.
 
         Args:
-            subscriber: What the runs are reported to.
+            subscriber: Receives the runs' events.
             lock: A lock that it shares with the listener, if any.
         """
         self._subscriber = subscriber
@@ -91,7 +92,7 @@ class RunListener(BaseCallbackHandler):
         self._start_runs()
 
     def _start_runs(self) -> None:
-        """Know of no run."""
+        """Start without runs."""
         self._open: OrderedDict[UUID, ModelRun] = OrderedDict()
         self._calls: OrderedDict[str, ChainCall] = OrderedDict()
         self._roots: dict[UUID, str] = {}
@@ -99,15 +100,15 @@ class RunListener(BaseCallbackHandler):
         self._tasks = CancelledTaskMonitor(self._left_open, self._lock)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickle what was counted; runs that are still open stay with their own process."""
+        """Pickle the counts. Open runs stay with their own process."""
         return {name: value for name, value in self.__dict__.items() if name not in _OF_RUNS}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Listen on in another process, or later."""
+        """Continue listening in another process, or later."""
         self.__dict__.update(state)
         self._start_runs()
 
-    # Handlers are given to models, which may be deep-copied: all copies listen together.
+    # Handlers are given to models, which may be deep-copied. All copies listen together.
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Return this very handler."""
         return self
@@ -122,7 +123,7 @@ class RunListener(BaseCallbackHandler):
         metadata: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Remember a wrapper, such as ``with_retry``, that a model's run will be inside of."""
+        """Remember a wrapper, such as ``with_retry``, around a later run of a model."""
         if metadata and metadata.get("gkt_role") in _ROLES:
             with self._lock:
                 call = self._call_of(metadata, parent_run_id)
@@ -153,7 +154,7 @@ class RunListener(BaseCallbackHandler):
         metadata: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Open a run of a teacher, a student or a chain; other runs are ignored."""
+        """Open a run of a teacher, a student or a chain. Other runs are ignored."""
         metadata = metadata or {}
         role = metadata.get("gkt_role")
         if role not in _ROLES:
@@ -170,12 +171,12 @@ class RunListener(BaseCallbackHandler):
             params=kwargs.get("invocation_params"),
         )
         with self._lock:
-            if run_id in self._open:  # heard twice: from the config and from a block
+            if run_id in self._open:  # reported twice: from the config and from a block
                 return
             run.parent_id = parent_run_id
             while run.parent_id in self._wrappers:
                 run.parent_id = self._wrappers[run.parent_id].parent_id
-            if not run.is_chain:  # a chain's call is known by its models' runs
+            if not run.is_chain:  # its models' runs identify a chain's call
                 self._call_of(metadata, parent_run_id).runs.add(run_id)
             self._open[run_id] = run
             self._tasks.start(run_id)
@@ -185,7 +186,7 @@ class RunListener(BaseCallbackHandler):
             self._lose(lost, GeneratorExit())
 
     def on_llm_new_token(self, token: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        """Note when a stream's first chunk and first token came."""
+        """Note when a stream's first chunk and first token arrived."""
         run = self._open.get(run_id)
         if run is None:
             return
@@ -231,10 +232,10 @@ class RunListener(BaseCallbackHandler):
             )
             self._subscriber.run_ended(run, result, None if run.is_chain else call)
         if error is None and message and call_id is None and (run is None or run.is_chain):
-            # An answer from the cache carries the id of the call that once made it.
+            # An answer from the cache has the id of the call that once made it.
             call_id = (message.response_metadata.get("gkt") or {}).get("call_id")
         if call_id is not None:
-            for child in self._still_open(call_id):  # a client failed behind its run's end
+            for child in self._still_open(call_id):  # a client failed after its run's end
                 self._end(child, None, error or GeneratorExit())
             self._end_call(call_id, None if error else message)
         elif call is not None:
@@ -247,7 +248,7 @@ class RunListener(BaseCallbackHandler):
             return [run_id for run_id in call.runs if run_id in self._open] if call else []
 
     def _call_of(self, metadata: Mapping[str, Any], parent: UUID | None) -> ChainCall:
-        """Return the chain call a run belongs to. The caller holds the lock."""
+        """Return the chain call of a run. The caller holds the lock."""
         call_id = str(metadata.get("gkt_call_id"))
         call = self._calls.get(call_id)
         if call is None:
@@ -262,7 +263,7 @@ class RunListener(BaseCallbackHandler):
         return call
 
     def _drop_if_rootless(self, call: ChainCall) -> None:
-        """Forget what ``guide()`` left: the teacher was asked alone, no answer will come."""
+        """Forget the call of ``guide()``, which asked only the teacher and has no answer."""
         if call.root is None and not call.wrappers and self._calls.get(call.call_id) is call:
             del self._calls[call.call_id]
             self._tasks.end(call.call_id)
@@ -271,7 +272,7 @@ class RunListener(BaseCallbackHandler):
         with self._lock:
             call = self._calls.pop(call_id, None)
             self._tasks.end(call_id)
-            if call is None:  # no model was asked, or this end is heard twice
+            if call is None:  # no model was asked, or this end came twice
                 return
             if call.root is not None:
                 self._roots.pop(call.root, None)
@@ -282,12 +283,12 @@ class RunListener(BaseCallbackHandler):
     def _left_open(self, key: UUID | str, cancelled: bool) -> None:
         """End what an asyncio task left open, if nobody else can end it."""
         if isinstance(key, str):
-            # A chain call is opened in a task of its own and ended by the one that awaits it.
+            # One task opens a chain call, and another task that awaits it ends it.
             if cancelled:
                 self._end_call(key, None)
             return
         run = self._open.get(key)
-        # A stream that has begun may be read on in another task.
+        # Another task may continue reading a stream that has begun.
         if run is not None and (cancelled or run.first_chunk_at is None):
             self._lose(key, asyncio.CancelledError())
             parent = self._open.get(run.parent_id) if cancelled and run.parent_id else None
@@ -295,7 +296,7 @@ class RunListener(BaseCallbackHandler):
                 self._left_open(parent.run_id, True)
 
     def _lose(self, run_id: UUID, error: BaseException) -> None:
-        """End a run that nobody will end: what it was billed is not known."""
+        """End a run that nobody will end, and whose bill is unknown."""
         run = self._open.get(run_id)
         if run is not None:
             self._end(run_id, None, error)

@@ -1,4 +1,4 @@
-"""What the listener knows of a run of a chat model, of its end, and of a call of the chain."""
+"""The listener's records of a chat model's run, of its end, and of a chain call."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHAIN_PROVIDER = "langchain-gkt"
 """``ls_provider`` of the guided chain's own runs."""
 
 _RETRY_TAG = re.compile(r"retry:attempt:([2-9]|\d\d)")
-# These clients retry by themselves unless configured otherwise.
+# These clients retry by themselves by default.
 _RETRYING_PROVIDERS = {
     "openai",
     "azure",
@@ -40,25 +40,25 @@ class ModelRun:
 
     Attributes:
         run_id: The run's id.
-        parent_id: The run it is inside of, wrappers such as ``with_retry`` left out.
+        parent_id: The run around it, apart from wrappers such as ``with_retry``.
         role: ``teacher`` or ``student``. None for a chain that is nobody's teacher.
-        is_chain: Whether it is a run of the chain: its usage is the sum of its models' runs.
+        is_chain: Whether it is a run of the chain, whose usage is the sum of its models' runs.
         call_id: The chain call it belongs to. The text ``None`` if its metadata names none.
         mode: The chain's mode in that call.
         metadata: The run's metadata.
         provider: The provider's id.
-        model: The model's name as it was asked for.
+        model: The model's name in the request.
         base_url: The server's address, if known.
-        limit: Most completion tokens it was asked for, if known.
+        limit: Maximum completion tokens of the request, if known.
         prompt_chars: Characters of its prompt.
         retry: Whether it repeats a failed attempt.
-        retries_inside: Whether its client may retry without a word to its callbacks.
+        retries_inside: Whether its client may retry without reporting it to callbacks.
         started_at: When it started, in seconds of `time.perf_counter`.
-        first_chunk_at: When its first chunk came, if it streams. It may be empty.
-        first_token_at: When the first chunk with text or a tool call came.
-        response_model: The model's name as the response gave it.
-        tier: The service tier the response names.
-        usages: What the chunks of its stream reported.
+        first_chunk_at: When its first chunk arrived, if it streams. It may be empty.
+        first_token_at: When the first chunk with text or a tool call arrived.
+        response_model: The model's name in the response.
+        tier: The service tier in the response.
+        usages: Usage in the chunks of its stream.
     """
 
     run_id: UUID
@@ -91,7 +91,7 @@ class RunResult:
         message: The reply. A partial one, or None, after an error.
         usage: Its usage metadata, or None if none was reported.
         seconds: Time between start and end.
-        error: What ended it early, or None.
+        error: The error that ended it early, or None.
     """
 
     message: AIMessage | None
@@ -101,7 +101,7 @@ class RunResult:
 
     @property
     def failed(self) -> bool:
-        """Whether the model failed: a reader that left or a cancelled task is no failure."""
+        """Whether the model failed. A reader that left or a cancelled task is not a failure."""
         return isinstance(self.error, Exception)
 
 
@@ -135,20 +135,17 @@ def read_run(
     tags: Sequence[str] = (),
     params: dict[str, Any] | None = None,
 ) -> ModelRun:
-    """Read what a start event reports of a run.
+    """Read a run from its start event.
 
     Args:
         role: ``teacher`` or ``student``. None for a chain that is nobody's teacher.
         serialized: The model as langchain-core serialized it.
         metadata: The run's metadata.
         prompt_chars: Characters of its prompt.
-        run_id: The run's id. None for a run that is only thought of.
-        parent_id: The run it is inside of.
+        run_id: The run's id. None for a hypothetical run.
+        parent_id: The run around it.
         tags: The run's tags.
         params: The arguments the model is called with.
-
-    Returns:
-        The run.
     """
     params, settings = params or {}, (serialized or {}).get("kwargs") or {}
     base_url = settings.get("openai_api_base") or settings.get("base_url") or params.get("base_url")
@@ -174,10 +171,10 @@ def read_run(
 
 
 class CancelledTaskMonitor:
-    """Notices what an asyncio task left open when it ended, as a cancelled one does.
+    """Notices what a finished asyncio task left open, as a cancelled one does.
 
-    langchain-core sends no event for a cancelled ``ainvoke``. A task gets one callback, however
-    much is opened in it, so that a long-lived task holds nothing of what was closed.
+    langchain-core sends no event for a cancelled ``ainvoke``. A task gets a single callback,
+    however much it opens, so that a long-lived task keeps nothing that was closed.
     """
 
     def __init__(
@@ -186,8 +183,8 @@ class CancelledTaskMonitor:
         """Watch nothing yet.
 
         Args:
-            on_left_open: Called with each run (its id) and each chain call (a string) that a
-                task left open, and with whether the task was cancelled.
+            on_left_open: Called with each run (its id) and each chain call (a string) that a task
+                left open, and with whether the task was cancelled.
             lock: The owner's lock, which it holds around `start` and `end`.
         """
         self._on_left_open, self._lock = on_left_open, lock
@@ -197,7 +194,7 @@ class CancelledTaskMonitor:
         self._task_of: dict[UUID | str, weakref.ref[asyncio.Task[Any]]] = {}
 
     def start(self, key: UUID | str) -> None:
-        """Watch what is opened in the current task, if there is one."""
+        """Watch a run or call that the current task opens, if there is a task."""
         try:
             task = asyncio.current_task()
         except RuntimeError:  # a thread without an event loop
@@ -211,7 +208,7 @@ class CancelledTaskMonitor:
         self._task_of[key] = weakref.ref(task)
 
     def end(self, key: UUID | str) -> None:
-        """Forget what was closed."""
+        """Forget a closed run or call."""
         ref = self._task_of.pop(key, None)
         task = ref() if ref else None
         if task is not None and task in self._keys_of:

@@ -1,4 +1,4 @@
-"""The tidy table that everything is a group-by of: one row for each answer."""
+"""The tidy table behind every group-by: one row for each answer."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 ROLES: tuple[Role, ...] = get_args(Role)
 TEACHER, STUDENT = ROLES
-"""The strategies of one model alone, which all others are measured against."""
+"""The strategies of a single model, which all others are measured against."""
 TEACHER_ALONE = -1
-"""The setting that stands for a teacher that answers alone."""
+"""The setting of a teacher that answers alone."""
 
 
 def answer_table(answers: Iterable[Answer]) -> pandas.DataFrame:
@@ -24,8 +24,8 @@ def answer_table(answers: Iterable[Answer]) -> pandas.DataFrame:
 
     Returns:
         ``row``, ``strategy`` (the chain's ``mode``), ``guidance_tokens``, ``sample``, and the other
-        fields of `Answer`; ``cost`` in US dollars. The parts' fields with ``teacher_`` and
-        ``student_`` in front, the metrics with ``is_``, the signals with ``signal_``.
+        fields of `Answer`. ``cost`` is in US dollars. Fields of a part have the prefix ``teacher_``
+        or ``student_``, metrics ``is_``, and signals ``signal_``.
 
     Raises:
         ImportError: If pandas is missing.
@@ -69,8 +69,8 @@ def settings_of(table: pandas.DataFrame) -> list[int | str]:
     """Return how each answer was made.
 
     Returns:
-        The guidance tokens of the strategy that is swept, with 0 for the student alone and
-        `TEACHER_ALONE`. The name of any other strategy, with its guidance tokens if it has any.
+        The guidance tokens of the swept strategy, with 0 for the student alone and `TEACHER_ALONE`.
+        The name of any other strategy, with its guidance tokens if it has any.
     """
     settings, ends = list[Any](), {STUDENT: 0, TEACHER: TEACHER_ALONE}
     for strategy, tokens in zip(table["strategy"], guidance_tokens(table), strict=True):

@@ -1,4 +1,4 @@
-"""One choice among every way to answer that was measured, beside what else the money buys."""
+"""The choice among every measured way to answer, beside what else the money buys."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What a sweep has measured of one policy.
+    """A sweep's measurements of one policy.
 
     Attributes:
         outcomes: The outcomes.
         gates: Gates that had the student answer.
-        policy: What each way has in common: the cut and the teacher's prompt.
+        policy: What all ways have in common: the cut and the teacher's prompt.
     """
 
     outcomes: OutcomeMatrix
@@ -39,17 +39,17 @@ class Measured:
 
 
 class _Way(NamedTuple):
-    """One way to answer, and what it gives on the rows that choose."""
+    """One way to answer, and its results on the rows that choose."""
 
     name: str
     seen: OperatingPoint
 
 
 class Rival(NamedTuple):
-    """What else could have been done, on the unseen rows.
+    """An alternative to the choice, on the unseen rows.
 
     Attributes:
-        name: What it is.
+        name: Its name.
         accuracy: Its share of right answers.
         cost: Its price.
     """
@@ -61,12 +61,12 @@ class Rival(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class AnyWayChoice(Choice):
-    """The way that was chosen among all, and what else there was.
+    """The way chosen among all, and its alternatives.
 
     Attributes:
         name: The policy's name. Empty if there is one policy only.
         teacher: The teacher alone on the whole conversation, on the unseen rows.
-        rivals: What else could have been done.
+        rivals: The alternatives.
     """
 
     name: str = ""
@@ -75,16 +75,16 @@ class AnyWayChoice(Choice):
 
     @property
     def kept(self) -> float | None:
-        """Accuracy on the unseen rows, of the teacher's. None if that is zero."""
+        """Accuracy on the unseen rows, as a share of the teacher's. None if that is zero."""
         return self.unseen.accuracy / self.teacher.accuracy if self.teacher.right else None
 
     @property
     def bill(self) -> float | None:
-        """Price of the unseen rows, of the teacher's. None if that is zero."""
+        """Price of the unseen rows, as a share of the teacher's. None if that is zero."""
         return self.unseen.cost / self.teacher.cost if self.teacher.cost else None
 
     def __str__(self) -> str:
-        """Return the choice, and the table of what else there was."""
+        """Return the choice, and the table of its alternatives."""
         named = f"{self.name}: " if self.name else ""
         return f"{named}{self.chosen.way}, chosen on {self.seen_rows} rows\n{self.table().text()}"
 
@@ -124,14 +124,14 @@ def choose_any_way(
 ) -> AnyWayChoice:
     """Choose on half of the rows among every way, and test the choice on the others.
 
-    Ways are the student alone, every guidance length, the teacher alone, and every length and the
-    whole answer behind each gate, for each policy. Of ways that are equal the simplest is taken.
+    Ways are the student alone, every guidance length, the teacher alone, and, behind each gate,
+    every length and the whole answer, for each policy. Of equal ways the simplest wins.
 
     Args:
-        measured: What was measured, by the policy's name. All of the same rows.
-        max_loss: Accuracy that may be given up against the most accurate way.
-        max_bill: What may be paid at most, as a share of what the teacher alone costs. It takes
-            the place of ``max_loss``.
+        measured: The measurements, by the policy's name. All of the same rows.
+        max_loss: Accuracy that you may give up against the most accurate way.
+        max_bill: The most that you may pay, as a share of the cost of the teacher alone. Replaces
+            ``max_loss``.
         seed: Seed of the split.
         whole: Name of the policy that shows the teacher the whole conversation. None for the
             first one.
@@ -151,7 +151,7 @@ def choose_any_way(
         )
     seen, unseen = halves(base.rows, seed)
     ways = [way for name, measurement in measured.items() for way in _ways(name, measurement, seen)]
-    ways.sort(key=lambda way: _complexity(way.seen))  # of equals the first is taken
+    ways.sort(key=lambda way: _complexity(way.seen))  # the first of equals wins
     points = [way.seen for way in ways]
     if max_bill is None:
         chosen = goal.best(points, most_accurate(points).accuracy)
@@ -183,10 +183,10 @@ def choose_any_way(
 
 
 def check_max_bill(max_bill: Any) -> None:
-    """Refuse what is no share of a bill.
+    """Refuse a value that is not a share of a bill.
 
     Raises:
-        ValueError: If it is no number above 0.
+        ValueError: If it is not a number above 0.
     """
     if isinstance(max_bill, bool) or not isinstance(max_bill, int | float) or max_bill <= 0:
         raise ValueError(f"max_bill must be a share above 0, such as 0.52, not {max_bill!r}")
@@ -200,7 +200,7 @@ def _ways(name: str, measured: Measured, seen: Sequence[int]) -> list[_Way]:
     kinds += [CONFIDENCE_GATES] if outcomes.tells_confidence else []
     for variants in kinds:
         gates = outcomes.gates(seen, variants)
-        # One that never asks shows what the student's own answers give.
+        # A gate that never asks shows what the student's own answers give.
         gates.append(gates[0].asking_above(max(outcomes.scores(gates[0]))))
         points = [outcomes.point(n, gate, only=seen) for gate in gates for n in asked]
         ways += [_Way(name, point) for point in points]
@@ -208,7 +208,7 @@ def _ways(name: str, measured: Measured, seen: Sequence[int]) -> list[_Way]:
 
 
 def _complexity(point: OperatingPoint) -> tuple[bool, bool, bool]:
-    """Return what makes a way less simple: answers to compare, a gate, a second model."""
+    """Return what makes a way complex: answers to compare, a gate, a second model."""
     compares = point.gate is not None and point.gate.shown_as is not None
     return compares, point.gate is not None, point.length != 0
 
@@ -226,7 +226,7 @@ def _within(points: Sequence[OperatingPoint], limit: float, error: str) -> Opera
 
 
 def random_router(outcomes: OutcomeMatrix, cost: float, rows: Sequence[int]) -> Rival:
-    """Return what drawing lots between student and teacher gives, at a price."""
+    """Return the result of drawing lots between student and teacher, at a price."""
     student, teacher = (outcomes.point(n, only=rows) for n in (0, TEACHER_ALONE))
     span = teacher.cost - student.cost
     part = min(1.0, max(0.0, (cost - student.cost) / span)) if span else 1.0
@@ -255,7 +255,7 @@ def _cheapest_teacher(alone: Mapping[str, OperatingPoint]) -> list[Rival]:
 
 
 def oracle(outcomes: OutcomeMatrix, cost: float, rows: Sequence[int]) -> Rival:
-    """Return what asking only where the student is wrong and the teacher right gives."""
+    """Return the result of asking only where the student is wrong and the teacher right."""
     student, teacher = (outcomes.point(n, only=rows) for n in (0, TEACHER_ALONE))
     pairs = zip(student.outcomes, teacher.outcomes, strict=True)
     helped = sorted(asked.cost - own.cost for own, asked in pairs if asked.right and not own.right)

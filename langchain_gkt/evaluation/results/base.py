@@ -1,4 +1,4 @@
-"""What a comparison and a sweep have in common: answers, tables, charts, reports."""
+"""The common part of a comparison and a sweep: answers, tables, charts, reports."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationResult(ABC):
-    """Answers that were written down, and what they show.
+    """Stored answers, and what they show.
 
     Attributes:
         folder: The run's folder, which has been read.
@@ -42,8 +42,8 @@ class EvaluationResult(ABC):
     def answers(self) -> tuple[Answer, ...]:
         """Every finished answer, in the order of the manifest's rows.
 
-        All figures are of these, their money included: whoever prices answers otherwise does it
-        here, with other costs in the parts of both models.
+        All figures, money included, come from these. To price answers otherwise, override this with
+        other costs in both models' parts.
         """
         order = {row: place for place, row in enumerate(self.manifest["rows"])}
         lines = [line["answer"] for line in self.folder.lines if line["type"] == "answer"]
@@ -53,7 +53,7 @@ class EvaluationResult(ABC):
 
     @cached_property
     def failures(self) -> Mapping[AnswerKey, str]:
-        """Messages of what failed and has not succeeded since."""
+        """Messages of failures that have not succeeded since."""
         failures: dict[AnswerKey, str] = {}
         for line in self.folder.lines:
             fields = line.get("answer", line)
@@ -70,7 +70,7 @@ class EvaluationResult(ABC):
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """What the run was made with: task, models, settings, prices, versions."""
+        """The run's settings: task, models, settings, prices, versions."""
         return self.folder.manifest
 
     @property
@@ -79,7 +79,7 @@ class EvaluationResult(ABC):
         return str(self.manifest["settings"]["task"]["name"])
 
     def in_scenario(self, scenario: BillingScenario) -> Self:
-        """Return the same answers with the teacher billed as a scenario says; see `repriced`."""
+        """Return the same answers with the teacher billed by a scenario. See `repriced`."""
         return replace(self, folder=repriced(self.folder, scenario))
 
     @abstractmethod
@@ -88,7 +88,7 @@ class EvaluationResult(ABC):
 
     @abstractmethod
     def figures(self) -> dict[str, Figure]:
-        """Draw the charts; figures by file name."""
+        """Draw the charts. Figures by file name."""
 
     def tables(self) -> list[Table]:
         """Return all tables, the main one first."""
@@ -96,11 +96,11 @@ class EvaluationResult(ABC):
 
     @cached_property
     def frame(self) -> pandas.DataFrame:
-        """The answers as a tidy table; see `answer_table`."""
+        """The answers as a tidy table. See `answer_table`."""
         return answer_table(self.answers)
 
     def _ways(self) -> Any:
-        """Return how each answer of the frame was made: what is summed up by itself."""
+        """Return how each answer of the frame was made, which is the group of its sums."""
         return self.frame["strategy"]
 
     @cached_property
@@ -112,11 +112,11 @@ class EvaluationResult(ABC):
 
     @cached_property
     def sums(self) -> dict[Any, Summary]:
-        """The sums over them, by ``way``."""
+        """Their sums, by ``way``."""
         return {way: summarise(group) for way, group in self.complete.groupby("way", sort=False)}
 
     def recorded_notes(self) -> list[str]:
-        """Return where a recorded teacher's answers come from; nothing of a live one."""
+        """Return the source of a recorded teacher's answers. Empty for a live one."""
         return [
             f"the teacher is recorded: {log['answers']} answers of {log['model'] or 'a model'} in "
             f"{log['file']}{' of ' + log['dated'] if log['dated'] else ''}; no provider was "
@@ -166,7 +166,7 @@ class EvaluationResult(ABC):
         return "".join(table.html() for table in self.tables())
 
     def to_frame(self) -> pandas.DataFrame:
-        """Return the answers as a pandas DataFrame, one line each; see `answer_table`.
+        """Return the answers as a pandas DataFrame, one line each. See `answer_table`.
 
         Raises:
             ImportError: If pandas is missing.
@@ -177,7 +177,7 @@ class EvaluationResult(ABC):
         """Write report.txt, report.md, report.html and the charts, and return the files.
 
         Args:
-            folder: Where to. None for the run's own folder.
+            folder: The target. None for the run's own folder.
 
         Raises:
             ValueError: If the run has no folder and none is given.

@@ -1,4 +1,4 @@
-"""How the tables of evaluations write their cells."""
+"""The formats of cells in the tables of evaluations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from langchain_gkt.evaluation.results.summary import Summary
 
 
 def percent(value: float) -> str:
-    """Format a share in per cent."""
+    """Format a share in percent."""
     return f"{value * 100:.1f}%"
 
 
@@ -35,7 +35,7 @@ def per_thousand(summary: Summary) -> str:
 
 
 def of_bill(summary: Summary, base: Summary | None) -> str:
-    """Format the cost as a share of that of other answers to the same rows."""
+    """Format the cost as a share of the cost of other answers to the same rows."""
     if summary.cost is None or base is None:
         return "?"
     return ratio(summary.cost, base.cost)

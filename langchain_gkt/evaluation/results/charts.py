@@ -50,12 +50,13 @@ def accuracy_chart(
 
 
 Points: TypeAlias = Mapping[str, Sequence[OperatingPoint | Rival]]
-"""Points by kind or policy, the cheapest first. ``teacher only`` and ``student only`` may be
-followed by a comma and a policy."""
+"""Points by kind or policy, the cheapest first. A comma and a policy may follow ``teacher only``
+and ``student only``.
+"""
 
 
 def frontier_chart(kinds: Points, price: str) -> Figure:
-    """Draw accuracy against cost; ``price`` is the unit of the costs."""
+    """Draw accuracy against cost. ``price`` is the unit of the costs."""
     return frontier_panels({"Accuracy for its cost": kinds}, price)
 
 
@@ -102,7 +103,7 @@ def _of_accuracies(figure: Figure, every: list[Any], *, xlabel: str, columns: in
 
 
 def accuracy_and_price_chart(summaries: Mapping[str, Summary]) -> Figure:
-    """Draw the accuracy by strategy, and what the teacher costs per answer, its prompts apart."""
+    """Draw the accuracy by strategy, and the teacher's cost per answer, its prompts apart."""
     figure, [accuracy_axes, price_axes] = new_figure(8, 3.4, panels=2)
     every, names, others = list(summaries.values()), list(summaries), cycle(COLOURS[2:])
     ends: dict[str, str] = {TEACHER: _TEACHER, STUDENT: _STUDENT}

@@ -1,4 +1,4 @@
-"""One setting chosen for all questions, on rows it may see, and tested on others."""
+"""One setting for all questions, chosen on seen rows and tested on others."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ FEWEST = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """What is wanted of a way to answer.
+    """The goal of a choice.
 
     Attributes:
-        max_loss: Accuracy that may be given up against the best way. The cheapest is taken.
-        price_per_point: What a point of accuracy is worth, in the unit of the costs. Then the way
-            that is worth most after its price is taken. None to choose by ``max_loss``.
-        share: In how many of the questions the teacher is asked. None for any.
+        max_loss: Accuracy that you may give up against the best way. The cheapest such way wins.
+        price_per_point: The value of a point of accuracy, in the unit of the costs. The way with
+            the greatest value minus price wins. None to choose by ``max_loss``.
+        share: The share of questions in which the teacher is asked. None for any.
     """
 
     max_loss: float = 0.02
@@ -40,7 +40,7 @@ class Goal:
     share: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense."""
+        """Refuse invalid goals."""
         price = self.price_per_point
         if not 0 <= self.max_loss < 1:
             raise ValueError(
@@ -56,9 +56,9 @@ class Goal:
             share_number("share", self.share)
 
     def best(self, points: Sequence[OperatingPoint], most: float) -> OperatingPoint:
-        """Return the best point; ``most`` is the accuracy of the best way there is.
+        """Return the best point. ``most`` is the accuracy of the best way there is.
 
-        If none comes near enough to that, the most accurate is the best.
+        If none comes close enough to that, the most accurate is the best.
         """
         if (price := self.price_per_point) is not None:
             return max(points, key=lambda p: (100 * p.accuracy - p.cost / price, -p.cost))
@@ -70,15 +70,15 @@ class Goal:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The cheapest way to answer within a stated loss, and what it gives on unseen rows.
+    """The cheapest way to answer within a stated loss, and its results on unseen rows.
 
     Attributes:
-        policy: What a chain takes as ``guidance``.
-        max_loss: Accuracy that could be given up.
-        chosen: The way that was chosen, on the rows it was chosen by.
+        policy: The chain's ``guidance``.
+        max_loss: Accuracy that the choice may give up.
+        chosen: The chosen way, on the rows that chose it.
         unseen: The same way on the other rows.
-        best: The length that was most accurate on the seen rows, on the unseen ones. With a gate
-            of a kind of its own, the teacher alone is one of them.
+        best: The most accurate length on the seen rows, on the unseen ones. With a gate of a kind
+            of its own, the teacher alone is one of them.
     """
 
     policy: GuidancePolicy
@@ -89,12 +89,12 @@ class Choice:
 
     @property
     def seen_rows(self) -> int:
-        """How many rows it was chosen by."""
+        """How many rows chose it."""
         return self.chosen.rows
 
     @property
     def unseen_rows(self) -> int:
-        """How many rows it was tested on."""
+        """How many rows tested it."""
         return self.unseen.rows
 
     def __str__(self) -> str:
@@ -113,7 +113,7 @@ class Choice:
         )
 
     def columns(self) -> dict[str, str]:
-        """Return what tables show of it, by column."""
+        """Return the table cells of the choice, by column."""
         return {
             "guidance": self.chosen.guidance,
             "asks below": self.chosen.asks_below,
@@ -157,7 +157,7 @@ def choose_among(
     seed: int,
     cut: Cut | Any = "word",
 ) -> Choice:
-    """Choose; see `Sweep.choose`."""
+    """Choose. See `Sweep.choose`."""
     goal = Goal(max_loss=max_loss)
     if len(outcomes.rows) < FEWEST:
         raise ValueError(
@@ -200,7 +200,7 @@ def asking(chosen: OperatingPoint) -> dict[str, Any]:
 
 
 def choice_tables(choices: Mapping[str, Choice], max_loss: float) -> list[Table]:
-    """Say what was chosen, by kind, and what it gives on unseen rows."""
+    """Return tables of the choices, by kind, and of their results on unseen rows."""
     if not choices:
         return []
     notes = [

@@ -1,4 +1,4 @@
-"""What a comparison found: answers of several strategies to the same questions."""
+"""The result of a comparison: answers of several strategies to the same questions."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ _TIMES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison(EvaluationResult):
-    """What `compare` found; ``print`` shows the table."""
+    """The result of `compare`. ``print`` shows the table."""
 
     @classmethod
     def of(cls, folder: RunStore) -> Comparison:
-        """Make a comparison from what a run wrote down; no model is called."""
+        """Make a comparison from the lines of a run. No model is called."""
         return cls(folder=folder)
 
     @cached_property
@@ -120,7 +120,7 @@ class Comparison(EvaluationResult):
         """Return the cost of the guided answers over that of the teacher's own.
 
         Args:
-            strategy: Whose cost. None for the first that is not one model alone.
+            strategy: The strategy. None for the first that is not one model alone.
             confidence: Level of the interval.
             seed: Seed of the bootstrap over questions.
 
@@ -139,7 +139,7 @@ class Comparison(EvaluationResult):
         return bootstrap_ratio(pairs, confidence=confidence, seed=seed)
 
     def notes(self) -> list[str]:
-        """Return what the table's numbers do not include, and what the teacher was shown."""
+        """Return what the table's numbers leave out, and what the teacher was shown."""
         notes = super().notes()
         if self.manifest["settings"]["chain"].get("teacher_prompt"):
             notes.append(
@@ -169,7 +169,7 @@ class Comparison(EvaluationResult):
 
         Returns:
             By strategy: ``teacher`` (waiting for it), ``prefill`` (to the student's first token)
-            and ``decode`` (the student's other tokens).
+                and ``decode`` (the student's other tokens).
         """
         times = {}
         for mode in self.summaries:

@@ -1,4 +1,4 @@
-"""Accuracy for its cost: what no cheaper way beats, as points, and as a table."""
+"""Accuracy against cost: the ways that no cheaper one beats, as points, and as a table."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def unbeaten(points: Iterable[OperatingPoint]) -> list[OperatingPoint]:
 
 
 def worthwhile(outcomes: OutcomeMatrix, rows: Sequence[int]) -> list[int]:
-    """Return the lengths that no random mix of others beats: the hull of accuracy over cost.
+    """Return the lengths that no random mix of others beats, on the hull of accuracy over cost.
 
     Returns:
         Lengths, the cheapest first. 0 stands for the student alone, `TEACHER_ALONE` for the
@@ -55,9 +55,9 @@ def _slope(first: OperatingPoint, second: OperatingPoint) -> float:
 def frontiers(
     outcomes: OutcomeMatrix, measured: Sequence[ThresholdGate] = ()
 ) -> dict[str, list[OperatingPoint]]:
-    """Return each kind's `unbeaten` points; see `Sweep.frontiers`.
+    """Return each kind's `unbeaten` points. See `Sweep.frontiers`.
 
-    Every strategy beside the one that is swept is a kind of its own.
+    Every strategy besides the swept one is a kind of its own.
     """
     every = range(len(outcomes.rows))
     lengths = [length for length in outcomes.lengths if length]
@@ -123,7 +123,7 @@ def frontier_table(
 
 
 def price_table(outcomes: OutcomeMatrix, frontiers: Mapping[str, list[OperatingPoint]]) -> Table:
-    """Return what some accuracies cost at least, by kind of a frontier."""
+    """Return the lowest cost of some accuracies, by kind of a frontier."""
     kinds = [kind for kind in frontiers if kind not in ("teacher only", "student only")]
 
     def cell(accuracy: float, kind: str) -> str:

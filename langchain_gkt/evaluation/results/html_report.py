@@ -50,12 +50,12 @@ def _svg(file: Path) -> str:
 
 
 def _examples(manifest: Mapping[str, Any], answers: pandas.DataFrame) -> list[dict[str, Any]]:
-    """Pick some guided answers; first those that only guidance made right."""
+    """Pick some guided answers, first those that only guidance made right."""
     if answers.empty:
         return []
     alone = answers[answers["strategy"] == STUDENT].drop_duplicates("row").set_index("row")["right"]
     guided = answers[answers["guidance_tokens"].notna() & (answers["guidance"] != "")]
-    # Of those that are right with guidance and wrong without it, the rest comes behind.
+    # After answers that are right with guidance and wrong without it come the others.
     plain = guided["right"] <= guided["row"].map(alone).eq(True)
     guided = guided.assign(plain=plain).sort_values(["plain", "row"], kind="stable")
     questions = dict(zip(manifest["rows"], manifest["questions"], strict=True))

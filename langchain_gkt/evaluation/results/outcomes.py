@@ -1,4 +1,4 @@
-"""Every setting's outcomes on the same rows, and what each would give, with or without a gate."""
+"""The outcomes of every setting on the same rows, and its results with or without a gate."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 _Gate = TypeVar("_Gate", bound=ThresholdGate)
 Setting = int | str
-"""Guidance tokens, with 0 for the student and `TEACHER_ALONE`; or the name of a strategy."""
+"""Guidance tokens, with 0 for the student and `TEACHER_ALONE`. Or the name of a strategy."""
 CONFIDENCE_GATES = tuple(
     ConfidenceGate(below=1.0, probe_tokens=tokens) for tokens in (1, 2, 4, 8, 16, 32)
 )
-"""Numbers of first tokens that confidence is tried over."""
+"""Numbers of first tokens over which confidence is tried."""
 _QUANTILES = tuple(i / 20 for i in range(1, 20))
 
 
@@ -38,15 +38,15 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class OperatingPoint:
-    """Rows answered in a setting, all of them or where a gate asks, and what that gives.
+    """Rows answered in a setting, all of them or where a gate asks, and the results.
 
     Attributes:
         length: The setting: guidance tokens, 0 for the student alone, `TEACHER_ALONE` for the
             teacher alone, a name for another strategy.
-        gate: What decides whether that is asked, or the student answers alone. None for always.
+        gate: Decides whether to use the setting or the student alone. None for always.
         outcomes: The rows' answers. Costs are US dollars of a thousand, or teacher tokens of one.
-        priced: Which of the two.
-        words: The guidance in words, if it was not made by one gate.
+        priced: Which of the two units.
+        words: The guidance in words, if not a single gate made it.
     """
 
     length: Any
@@ -67,7 +67,7 @@ class OperatingPoint:
 
     @property
     def costs(self) -> list[float]:
-        """What each costs."""
+        """The cost of each answer."""
         return [outcome.cost for outcome in self.outcomes]
 
     @cached_property
@@ -113,7 +113,7 @@ class OperatingPoint:
 
     @property
     def asks_below(self) -> str:
-        """Below which confidence it is asked, or by which other gate, written out."""
+        """The confidence below which it is asked, or another gate, written out."""
         if self.gate is None or isinstance(self.gate, LearnedGate):
             return "-"
         if isinstance(self.gate, AgreementGate):
@@ -132,7 +132,7 @@ def written(cost: float, priced: bool) -> str:
 
 
 def most_accurate(points: Sequence[OperatingPoint]) -> OperatingPoint:
-    """Return the most accurate point; the cheapest of several."""
+    """Return the most accurate point, of several the cheapest."""
     return max(points, key=lambda point: (point.accuracy, -point.cost))
 
 
@@ -142,11 +142,11 @@ class OutcomeMatrix:
 
     Attributes:
         right: Whether the answer is right. Rows by settings.
-        cost: What it costs, likewise.
-        signals: What was measured of each row, by name, and the features of its question.
+        cost: Its cost, likewise.
+        signals: Measurements of each row, by name, and the features of its question.
         priced: Whether the costs are US dollars of a thousand answers. Else they are the teacher's
             tokens.
-        questions: What is asked, row by row. Empty if unknown.
+        questions: The question of each row. Empty if unknown.
         unasked: Settings in which the teacher is asked nothing.
     """
 
@@ -205,22 +205,22 @@ class OutcomeMatrix:
         return sorted(n for n in every if not isinstance(n, str) and n != TEACHER_ALONE)
 
     def has_signal(self, name: str) -> bool:
-        """Return whether it was measured of every row."""
+        """Return whether every row has the signal."""
         return bool(self.signals) and all(name in signals for signals in self.signals)
 
     @property
     def tells_confidence(self) -> bool:
-        """Whether the student reported how sure it was."""
+        """Whether the student reported its confidence."""
         return self.has_signal("probability_1")
 
     @property
     def price_name(self) -> str:
-        """What costs are counted in."""
+        """The unit of the costs."""
         return "$ per 1,000 answers" if self.priced else "teacher tokens per answer"
 
     @cached_property
     def features(self) -> Sequence[Mapping[str, float]]:
-        """All that a gate looks at, row by row: the signals, and what the question's text shows."""
+        """A gate's inputs, row by row: the signals, and the features of the question's text."""
         if not self.questions:
             return self.signals
         return [
@@ -242,14 +242,14 @@ class OutcomeMatrix:
     def point(
         self, setting: Setting, gate: Gate | None = None, *, only: Sequence[int] | None = None
     ) -> OperatingPoint:
-        """Work out what a setting gives where a gate asks, and the student alone elsewhere."""
+        """Return the results of a setting where a gate asks, and the student alone elsewhere."""
         rows = range(len(self.right)) if only is None else only
         if gate is None or setting == 0:
             outcomes = [self._outcomes[setting][row] for row in rows]
         else:
             outcomes = [self._outcomes[n][row] for n, row in self._gated(setting, gate, rows)]
             if gate.shown_as is not None:
-                # The answers that it looks at are paid for, also where the teacher is asked.
+                # The answers that it compares are paid for, even where it asks the teacher.
                 looked = self._outcomes[gate.shown_as]
                 outcomes = [
                     outcome._replace(cost=outcome.cost + looked[row].cost * outcome.asked)
@@ -284,7 +284,7 @@ class OutcomeMatrix:
             )
 
     def scores(self, gate: ThresholdGate) -> list[float]:
-        """Return row by row how much a gate wants the teacher."""
+        """Return row by row how strongly a gate wants the teacher."""
         if gate not in self._scores:
             self._require_measured(gate)
             try:
@@ -297,12 +297,12 @@ class OutcomeMatrix:
         return self._scores[gate]
 
     def separation(self, gate: ThresholdGate, rows: Sequence[int]) -> float:
-        """Return how well a gate's score parts the student's wrong answers from its right ones."""
+        """Return how well a gate's score separates the student's wrong and right answers."""
         scores, alone = self.scores(gate), self._outcomes[0]
         return auc([-scores[row] for row in rows], [alone[row].right for row in rows])
 
     def best_gate(self, rows: Sequence[int], variants: Sequence[_Gate]) -> _Gate:
-        """Return the variant of a gate whose score separates best; see `separation`."""
+        """Return the variant of a gate whose score separates best. See `separation`."""
         return max(variants, key=lambda gate: self.separation(gate, rows))
 
     def gates(
@@ -310,8 +310,8 @@ class OutcomeMatrix:
     ) -> list[ThresholdGate]:
         """Return a gate at thresholds that divide some rows into twentieths.
 
-        One variant is used for all thresholds: with more to choose from, a choice would fit the
-        rows it has seen and no others.
+        All thresholds use one variant. With more of them, a choice would fit the rows it has seen
+        and no others.
         """
         best = self.best_gate(rows, variants)
         scores = self.scores(best)

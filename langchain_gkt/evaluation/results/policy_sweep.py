@@ -1,4 +1,4 @@
-"""What sweeps of several policies found, side by side, and the choice among all of them."""
+"""Sweeps of several policies side by side, and the choice among all of them."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class PolicyChoice:
 
     Attributes:
         name: The policy's name.
-        choice: The length, and what it gives on unseen rows. Its ``best`` is the best length of
-            all policies.
-        best_name: The policy that this best length belongs to.
+        choice: The length, and its results on unseen rows. Its ``best`` is the best length of all
+            policies.
+        best_name: The policy of this best length.
         teacher: The teacher alone on the whole conversation, on the unseen rows. None if no
             policy shows it.
     """
@@ -56,21 +56,21 @@ class PolicyChoice:
 
     @property
     def kept(self) -> float | None:
-        """Accuracy on the unseen rows, of that teacher's. None if it is unknown or zero."""
+        """Accuracy on the unseen rows, as a share of that teacher's. None if unknown or zero."""
         if self.teacher is None or not self.teacher.right:
             return None
         return self.choice.unseen.accuracy / self.teacher.accuracy
 
     @property
     def bill(self) -> float | None:
-        """Price of the unseen rows, of that teacher's. None if it is unknown or zero."""
+        """Price of the unseen rows, as a share of that teacher's. None if unknown or zero."""
         if self.teacher is None or not self.teacher.cost:
             return None
         return self.choice.unseen.cost / self.teacher.cost
 
     @property
     def policy(self) -> GuidancePolicy:
-        """What a chain takes as ``guidance``; `GuidancePolicy.save` writes it to a file."""
+        """The chain's ``guidance``. `GuidancePolicy.save` writes it to a file."""
         return self.choice.policy
 
     def __str__(self) -> str:
@@ -84,7 +84,7 @@ class PolicyChoice:
         )
 
     def columns(self) -> dict[str, str]:
-        """Return what tables show of it, by column."""
+        """Return the table cells of the choice, by column."""
         columns = self.choice.columns()
         del columns["best length"], columns["of cost"]
         return {
@@ -98,7 +98,7 @@ class PolicyChoice:
 
 @dataclass(frozen=True, kw_only=True)
 class PolicySweep(EvaluationResult):
-    """What `sweep_policies` found; ``print`` shows the tables.
+    """The result of `sweep_policies`. ``print`` shows the tables.
 
     Attributes:
         sweeps: The sweep of each policy, over the rows that all of them have.
@@ -110,7 +110,7 @@ class PolicySweep(EvaluationResult):
 
     @classmethod
     def of(cls, folder: RunStore, sweeps: Mapping[str, Sweep] | None = None) -> PolicySweep:
-        """Put sweeps together, those in the folder if none are given; no model is called.
+        """Put sweeps together, those in the folder if none are given. No model is called.
 
         Raises:
             FileNotFoundError: If a policy's folder is missing.
@@ -136,7 +136,7 @@ class PolicySweep(EvaluationResult):
         return cls(folder=folder, sweeps=known)
 
     def in_scenario(self, scenario: BillingScenario) -> Self:
-        """Return the same answers with the teacher billed as a scenario says; see `repriced`."""
+        """Return the same answers with the teacher billed by a scenario. See `repriced`."""
         sweeps = {name: sweep.in_scenario(scenario) for name, sweep in self.sweeps.items()}
         return replace(self, sweeps=sweeps)
 
@@ -147,7 +147,7 @@ class PolicySweep(EvaluationResult):
 
     @cached_property
     def failures(self) -> Mapping[AnswerKey, str]:
-        """What failed of any policy."""
+        """The failures of any policy."""
         return {key: e for sweep in self.sweeps.values() for key, e in sweep.failures.items()}
 
     @cached_property
@@ -174,25 +174,25 @@ class PolicySweep(EvaluationResult):
     ) -> PolicyChoice:
         """Choose the cheapest policy and length that is good enough, and test it on unseen rows.
 
-        Half of the rows choose: the cheapest whose accuracy is at most ``max_loss`` below that of
-        the best length of any policy. The other half tests the choice. See `Sweep.choose`.
+        Half of the rows choose the cheapest way whose accuracy is at most ``max_loss`` below that
+        of the best length of any policy. The other half tests the choice. See `Sweep.choose`.
 
         Args:
-            max_loss: Accuracy that may be given up, such as 0.02 for two points.
-            max_bill: What may be paid at most, as a share of what the teacher alone costs on the
-                whole conversation, such as 0.52. It takes the place of ``max_loss``: as accurate
-                as the most accurate length that costs no more, on the seen rows.
-            gate: Whether the teacher may be left out if the student is sure, or by which gate.
+            max_loss: Accuracy that you may give up, such as 0.02 for two points.
+            max_bill: The most that you may pay, as a share of the cost of the teacher alone on the
+                whole conversation, such as 0.52. Replaces ``max_loss``: the choice is as accurate
+                as the most accurate length within that cost, on the seen rows.
+            gate: Whether to leave the teacher out if the student is confident, or by which gate.
             seed: Seed of the split.
-            scenario: How the teacher is billed. None for as the run was.
+            scenario: How the teacher is billed. None to keep the run's billing.
             **further: Other arguments of `Sweep.choose`.
 
         Returns:
             The choice.
 
         Raises:
-            ValueError: As for `Sweep.choose`, or if nothing costs so little, or no policy shows
-                the teacher the whole conversation, which ``max_bill`` is a share of.
+            ValueError: As for `Sweep.choose`, or if nothing costs so little, or no policy shows the
+                teacher the whole conversation, which ``max_bill`` needs.
         """
         if scenario is not None:
             priced = self.in_scenario(scenario)
@@ -229,11 +229,11 @@ class PolicySweep(EvaluationResult):
         """Choose among every way of every policy: lengths, gates and whole answers.
 
         Args:
-            max_loss: Accuracy that may be given up against the most accurate way.
-            max_bill: What may be paid at most, as a share of what the teacher alone costs on the
-                whole conversation. It takes the place of ``max_loss``.
+            max_loss: Accuracy that you may give up against the most accurate way.
+            max_bill: The most that you may pay, as a share of the cost of the teacher alone on the
+                whole conversation. Replaces ``max_loss``.
             seed: Seed of the split.
-            scenario: How the teacher is billed. None for as the run was.
+            scenario: How the teacher is billed. None to keep the run's billing.
 
         Returns:
             The choice, beside the random router, the confidence cascade, the cheapest teacher-only
@@ -260,7 +260,7 @@ class PolicySweep(EvaluationResult):
         )
 
     def _affordable(self, max_bill: float, seed: int) -> float:
-        """Return the accuracy on seen rows of the best length that costs no more."""
+        """Return the accuracy on seen rows of the best length within the bill."""
         check_max_bill(max_bill)
         if self.whole is None:
             raise ValueError(
@@ -340,7 +340,7 @@ class PolicySweep(EvaluationResult):
         )
 
     def choices(self) -> dict[str, PolicyChoice]:
-        """Return what `choose` finds without a gate, and with one if there are confidences.
+        """Return the results of `choose` without a gate, and with one if there are confidences.
 
         Returns:
             Choices by ``fixed length`` and ``gated length``. None if there are too few rows.
@@ -373,12 +373,12 @@ class PolicySweep(EvaluationResult):
     def to_frame(self) -> pandas.DataFrame:
         """Return the answers of all policies as one table, with a column ``policy``."""
         frames = [sweep.frame.assign(policy=name) for name, sweep in self.sweeps.items()]
-        import pandas  # a sweep's frame has said so if it is missing
+        import pandas  # a sweep's frame reports it if missing
 
         return pandas.concat(frames, ignore_index=True)
 
     def figures(self) -> dict[str, Figure]:
-        """Draw accuracy for its cost, a line for each policy, by file name."""
+        """Draw accuracy against cost, a line for each policy, by file name."""
         return {"frontier": frontier_chart(self.lines(), self.price_name)}
 
     def lines(self) -> dict[str, list[OperatingPoint]]:
@@ -390,5 +390,5 @@ class PolicySweep(EvaluationResult):
 
     @property
     def price_name(self) -> str:
-        """What costs are counted in."""
+        """The unit of the costs."""
         return self._first.outcomes.price_name

@@ -1,4 +1,4 @@
-"""A stored run under several ways of billing, side by side."""
+"""A stored run under several billing scenarios, side by side."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 Result: TypeAlias = Comparison | Sweep | PolicySweep
 
 NAIVE = "list price"
-"""The scenario that is always among them: nothing cached, no batch."""
+"""The scenario that is always included: nothing cached, no batch."""
 _ALONE = "teacher alone"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScenarioReport:
-    """A run priced in several ways; ``print`` shows the tables.
+    """A run priced in several ways. ``print`` shows the tables.
 
     Attributes:
         results: The run in each scenario, by the scenario's name. `NAIVE` comes first.
-        notes: What could be cached, and what prices lack.
+        notes: What a cache could hold, and what prices lack.
     """
 
     results: Mapping[str, Result]
@@ -48,15 +48,15 @@ class ScenarioReport:
 
     @classmethod
     def of(cls, result: Result, scenarios: Sequence[BillingScenario]) -> ScenarioReport:
-        """Price a run again; no model is called.
+        """Reprice a run. No model is called.
 
         Args:
             result: The run.
-            scenarios: How the teacher is billed, each under a name of its own. All are ways that
-                the teacher alone could be asked in, too.
+            scenarios: How the teacher is billed, each under a unique name. The teacher alone could
+                be asked in each of them, too.
 
         Raises:
-            ConfigurationError: If there is no scenario, two have one name, or one cannot be
+            ConfigurationError: If there is no scenario, two have the same name, or one cannot be
                 applied. See `repriced`.
         """
         if not scenarios:
@@ -104,7 +104,7 @@ class ScenarioReport:
 
     @property
     def cheapest_alone(self) -> tuple[str, Decimal] | None:
-        """The scenario in which the teacher alone costs least, and what it costs there."""
+        """The scenario in which the teacher alone costs least, and its cost there."""
         known = [
             (name, cost)
             for name, bill in self.bills.items()
@@ -114,7 +114,7 @@ class ScenarioReport:
         return min(known, key=lambda pair: pair[1], default=None)
 
     def table(self) -> Table:
-        """Return what each way to answer costs in each scenario."""
+        """Return the cost of each way to answer in each scenario."""
         bills, alone = self.bills, self.cheapest_alone
         first = next(iter(self.results.values()))
         rows = []
@@ -146,7 +146,7 @@ class ScenarioReport:
         )
 
     def tables(self) -> list[Table]:
-        """Return the bills, and what each scenario would choose."""
+        """Return the bills, and each scenario's choice."""
         lines = []
         for name, result in self.results.items():
             if isinstance(result, Comparison):
@@ -170,7 +170,7 @@ class ScenarioReport:
         return [self.table(), *([Table(title=title, head=head, rows=lines)] if lines else [])]
 
     def figures(self) -> dict[str, Figure]:
-        """Draw accuracy for its cost, a panel for each scenario.
+        """Draw accuracy against cost, a panel for each scenario.
 
         Raises:
             ImportError: If matplotlib is missing.
@@ -205,7 +205,7 @@ class ScenarioReport:
         """Write scenarios.txt, scenarios.md, scenarios.html and the chart, and return the files.
 
         Args:
-            folder: Where to.
+            folder: The target.
 
         Raises:
             ImportError: If matplotlib or jinja2 is missing.
@@ -240,7 +240,7 @@ def ways(result: Result) -> dict[str, Summary]:
 
 
 def _kinds_of_prompts(folder: RunStore) -> dict[bool | None, str]:
-    """Return whose prompts begin otherwise: in a comparison guidance may have one of its own."""
+    """Return whose prompts begin otherwise. In a comparison guidance may have one of its own."""
     measured = folder.manifest["sessions"][-1].get("prompts") or {}
     apart = folder.manifest["kind"] == "compare" and "shown" in measured
     if apart and measured["shown"] != measured["whole"]:
@@ -249,7 +249,7 @@ def _kinds_of_prompts(folder: RunStore) -> dict[bool | None, str]:
 
 
 def _choices(result: Sweep | PolicySweep) -> dict[str, Choice | PolicyChoice]:
-    """Return what a run chooses, the choice among every way included."""
+    """Return a run's choices, the choice among every way included."""
     choices: dict[str, Choice | PolicyChoice] = dict(result.choices())
     if choices and isinstance(result, Sweep):
         choices["any way"] = result.any_way

@@ -1,4 +1,4 @@
-"""Statistics of answers: intervals, McNemar's test, ROC areas, ratios of sums; and busy time."""
+"""Statistics of answers: intervals, McNemar's test, ROC areas, ratios of sums. And busy time."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class PairedTest:
     Attributes:
         first: Name of the first.
         second: Name of the second.
-        difference: Accuracy of the first less that of the second.
+        difference: Accuracy of the first minus that of the second.
         only_first: Rows that only the first got right.
         only_second: Rows that only the second got right.
-        p_value: Of McNemar's exact test, two-sided: how often as large a difference would come
-            from two equally good ways.
+        p_value: Of McNemar's exact test, two-sided: how often two equally good ways would differ by
+            as much.
     """
 
     first: str
@@ -98,7 +98,7 @@ def bootstrap_ratio(
 def bootstrap(
     columns: Sequence[Any], statistic: Callable[..., Any], *, seed: int, **options: Any
 ) -> tuple[Any, Any]:
-    """Return the ends of a statistic's bootstrap interval over rows, as scipy works it out."""
+    """Return the bootstrap interval of a statistic over rows, from scipy."""
     # Percentiles, because BCa is undefined if all rows are alike.
     options = {"paired": True, "method": "percentile", "rng": seed, **options}
     interval = _stats().bootstrap(tuple(columns), statistic, **options).confidence_interval
@@ -106,7 +106,7 @@ def bootstrap(
 
 
 def covered(spans: Sequence[tuple[float, float]]) -> float:
-    """Return the time that at least one of several intervals, begins and ends, covers."""
+    """Return the time that at least one of several intervals (begin and end) covers."""
     total, reached = 0.0, float("-inf")
     for begin, end in sorted(spans):
         total += max(0.0, end - max(begin, reached))
@@ -115,7 +115,7 @@ def covered(spans: Sequence[tuple[float, float]]) -> float:
 
 
 def auc(scores: Sequence[float], right: Sequence[bool]) -> float:
-    """Return how often a right answer's score is above a wrong one's; ties count half.
+    """Return how often a right answer's score is above a wrong one's. Ties count half.
 
     Returns:
         The area under the ROC curve. 0.5 if all answers are right, or all wrong.
@@ -124,7 +124,7 @@ def auc(scores: Sequence[float], right: Sequence[bool]) -> float:
     bad = [score for score, is_right in zip(scores, right, strict=True) if not is_right]
     if not good or not bad:
         return 0.5
-    # The method concerns its p-value only, and this one needs no long sums.
+    # The method affects only the p-value, and this one needs no long sums.
     test: Any = _stats().mannwhitneyu(good, bad, method="asymptotic")
     return float(test.statistic) / len(good) / len(bad)
 

@@ -19,13 +19,13 @@ class Summary:
     """The sums over all answers of one strategy and guidance length.
 
     Attributes:
-        mode: The strategy: what the chain was given as ``mode``.
-        length: Most guidance tokens. None where guidance plays no part.
+        mode: The strategy, which is the chain's ``mode``.
+        length: Maximum guidance tokens. None where guidance plays no part.
         rows: How many answers.
         accuracy: Share of them that the main metric calls right.
         interval: Wilson interval of the accuracy, at 95%.
         metrics: The same share by the other metrics.
-        unparsed: Share of answers in which the main metric found none. They count as wrong.
+        unparsed: Share of answers that the main metric could not read. They count as wrong.
         leaked: Share of rows whose guidance alone contains the answer.
         asked: Share of rows in which the teacher was asked.
         teacher: Sums of the teacher's part.
@@ -100,5 +100,5 @@ def _sum_part(table: pandas.DataFrame, role: str) -> ModelUsage:
 
 
 def _money(costs: pandas.Series) -> Decimal | None:
-    """Add up money; one unknown amount makes the sum unknown."""
+    """Add up money. One unknown amount makes the sum unknown."""
     return None if costs.isna().any() else sum(map(Decimal, costs), Decimal(0))

@@ -1,4 +1,4 @@
-"""What a sweep found: accuracy and cost by guidance length, and the choice among them."""
+"""The result of a sweep: accuracy and cost by guidance length, and the choice among them."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep(EvaluationResult):
-    """What `sweep` found; ``print`` shows the tables.
+    """The result of `sweep`. ``print`` shows the tables.
 
     Attributes:
-        only: Keys of the rows to look at. None for all.
+        only: Keys of the rows to use. None for all.
         max_loss: Accuracy that the report's choice may give up. See `choose`.
-        teacher_prompt: What of the conversation the teacher was shown. None for all of it, and
-            for a function in a run that is read from its folder.
+        teacher_prompt: The part of the conversation that the teacher was shown. None for all of it,
+            and for a function in a run that is read from its folder.
     """
 
     only: frozenset[str] | None = None
@@ -59,7 +59,7 @@ class Sweep(EvaluationResult):
 
     @classmethod
     def of(cls, folder: RunStore) -> Sweep:
-        """Make a sweep from what a run wrote down; no model is called.
+        """Make a sweep from the lines of a run. No model is called.
 
         Raises:
             ValueError: If the run ended before any row was answered in every way.
@@ -110,13 +110,13 @@ class Sweep(EvaluationResult):
 
     @cached_property
     def methods(self) -> Mapping[str, int]:
-        """How many teacher answers are cut in which way; see `CUT_METHODS`."""
+        """How many teacher answers are cut by each method. See `CUT_METHODS`."""
         lines = [line for line in self.folder.lines if line["type"] == "cut"]
         return Counter({line["row"]: line["method"] for line in lines}.values())
 
     @property
     def checks(self) -> tuple[dict[str, Any], ...]:
-        """Guidances the teacher was asked for again, and whether they were those cut before."""
+        """Guidances requested again from the teacher, and whether they equal the cut ones."""
         return tuple(line for line in self.folder.lines if line["type"] == "check")
 
     @cached_property
@@ -138,45 +138,45 @@ class Sweep(EvaluationResult):
     ) -> Choice:
         """Choose the cheapest guidance that is good enough, and test it on unseen rows.
 
-        The rows are split in two halves, by the seed. The first half chooses: the cheapest
-        guidance length (with ``gate``: length and confidence threshold) whose accuracy is at
-        most ``max_loss`` below the best length's. The second half tests that choice.
+        The seed splits the rows in two halves. The first half chooses the cheapest guidance length
+        (with ``gate``: length and confidence threshold) whose accuracy is at most ``max_loss``
+        below the best length's. The second half tests that choice.
 
-        With ``predictor`` the rows are split in three. A `Predictor` is learned from the first. The
+        With ``predictor`` the rows are split in three. The first part trains a `Predictor`. The
         second chooses its length and its price. The third tests it beside fixed length, gate,
         cascade and a random router. Each question then gets no tokens, some, or all.
 
-        With ``gate="any"`` or ``max_bill`` the choice is among every way that was measured: the
-        student alone, each length, the whole answer, and these behind each gate. It shows the
+        With ``gate="any"`` or ``max_bill`` the choice is among every measured way: the student
+        alone, each length, the whole answer, and these behind each gate. The result shows the
         random router, the confidence cascade and the oracle beside the choice.
 
         Args:
-            max_loss: Accuracy that may be given up, such as 0.02 for two points. With
-                ``predictor`` against the best length or the teacher alone, with ``gate="any"``
-                against the most accurate way.
-            max_bill: What may be paid at most, as a share of what the teacher alone costs, such as
-                0.52. The most accurate way is taken. It takes the place of ``max_loss``.
-            gate: Whether the teacher may be left out if the student is sure, or another gate,
-                whose threshold is to be found. Where that one asks, the teacher may also write the
-                whole answer (``ladder=(0, "all")``), and ``max_loss`` is against the best length
-                or the teacher alone. If no threshold keeps it, the most accurate is taken.
+            max_loss: Accuracy that you may give up, such as 0.02 for two points. With ``predictor``
+                against the best length or the teacher alone, with ``gate="any"`` against the most
+                accurate way.
+            max_bill: The most that you may pay, as a share of the cost of the teacher alone, such
+                as 0.52. The most accurate way within it wins. Replaces ``max_loss``.
+            gate: Whether to leave the teacher out if the student is confident, or another gate,
+                whose threshold to choose. Where that one asks, the teacher may also write the whole
+                answer (``ladder=(0, "all")``), and ``max_loss`` is against the best length or the
+                teacher alone. If no threshold keeps it, the most accurate wins.
             predictor: Whether to learn how much guidance each question needs.
-            price_per_point: With ``predictor``: what a point of accuracy is worth, in the unit of
-                the tables. It takes the place of ``max_loss``.
+            price_per_point: With ``predictor``: the value of a point of accuracy, in the unit of
+                the tables. Replaces ``max_loss``.
             share: With ``predictor``: in how many of the questions to ask, from 0 to 1.
-                `GuidancePolicy.calibrate` takes it again of your own questions.
+                `GuidancePolicy.calibrate` measures it again on your own questions.
             seed: Seed of the split.
-            scenario: How the teacher is billed. None for as the run was.
+            scenario: How the teacher is billed. None to keep the run's billing.
 
         Returns:
             The choice. ``choice.policy.save("policy.json")`` writes it for a chain. With
-            ``predictor`` it is a `PerQuestionChoice`, whose rivals are in the sweep's tables.
-            Among every way it is an `AnyWayChoice`.
+            ``predictor`` it is a `PerQuestionChoice`, whose rivals are in the sweep's tables. Among
+            every way it is an `AnyWayChoice`.
 
         Raises:
-            ValueError: If there are too few rows, an argument makes no sense, or ``gate`` is
-                wanted and the student does not report its confidence.
-            ImportError: If ``predictor`` is wanted and scikit-learn is missing.
+            ValueError: If there are too few rows, an argument makes no sense, or ``gate`` is set
+                and the student does not report its confidence.
+            ImportError: If ``predictor`` is set and scikit-learn is missing.
         """
         priced = self if scenario is None else self.in_scenario(scenario)
         if gate == "any" or max_bill is not None:
@@ -212,7 +212,7 @@ class Sweep(EvaluationResult):
 
     @property
     def measured(self) -> Measured:
-        """What was measured, for the choice among every way."""
+        """The measurements, for the choice among every way."""
         swept = self.manifest["settings"]["chain"]["guidance"] or {}
         policy = GuidancePolicy(
             cut=swept.get("cut", "word"),
@@ -222,7 +222,7 @@ class Sweep(EvaluationResult):
         return Measured(outcomes=self.outcomes, gates=self.gates, policy=policy)
 
     def _as_measured(self, gate: ThresholdGate) -> ThresholdGate:
-        """Return a gate that reads answers as the measured one; refuse another of its kind."""
+        """Return a gate that reads answers like the measured one. Refuse another of its kind."""
         known = {measured.kind: measured for measured in self.gates}.get(gate.kind)
         if known is None:
             return gate
@@ -236,14 +236,13 @@ class Sweep(EvaluationResult):
         return read  # type: ignore[no-any-return]
 
     def frontiers(self) -> dict[str, list[OperatingPoint]]:
-        """Return the points that no cheaper one is as accurate as, over all rows.
+        """Return the points that no cheaper one equals in accuracy, over all rows.
 
         Returns:
-            Points by kind: ``fixed length``; ``gated`` (the teacher's whole answer if the student
-            is unsure). ``both`` (guidance of some length if the student is unsure). The kind of
-            each of the `gates`, such as ``agreement`` (the whole answer if it asks).
-            ``teacher only``, ``student only`` and any further strategy, by its name, which have
-            one point each.
+            Points by kind. ``fixed length`` has the guidance lengths. ``gated`` uses the teacher's
+            whole answer if the student is unsure, ``both`` guidance of some length. Each of the
+            `gates` is a kind, such as ``agreement`` (the whole answer if it asks). Any further
+            strategy, by its name, ``teacher only`` and ``student only`` have one point each.
         """
         return self._frontiers
 
@@ -291,7 +290,7 @@ class Sweep(EvaluationResult):
         )
 
     def notes(self) -> list[str]:
-        """Return what the tables' numbers do not include."""
+        """Return what the tables' numbers leave out."""
         notes, total = super().notes(), len(self.manifest["rows"])
         if self.student.rows < total:
             notes.append(f"{self.student.rows} of {total} rows are answered in every way")
@@ -320,7 +319,7 @@ class Sweep(EvaluationResult):
         ]
 
     def _gate_notes(self) -> list[str]:
-        """Say what measuring took, of gates that had the student answer."""
+        """Return what measuring took, for gates that had the student answer."""
         notes, base = [], self.student.student.completion_tokens
         for gate in self.gates:
             if (vote := self.further.get(str(gate.shown_as))) is None:
@@ -335,7 +334,7 @@ class Sweep(EvaluationResult):
         return notes
 
     def choices(self) -> dict[str, Choice]:
-        """Return what `choose` finds without a gate, and with one if there are confidences.
+        """Return the results of `choose` without a gate, and with one if there are confidences.
 
         Returns:
             Choices by ``fixed length``, ``gated length`` and the kind of each of the `gates`. None
@@ -352,7 +351,7 @@ class Sweep(EvaluationResult):
 
     @cached_property
     def per_question(self) -> PerQuestionChoice | str:
-        """What `choose` finds with a predictor, or why it finds nothing."""
+        """The result of `choose` with a predictor, or why there is none."""
         try:
             return choose_per_question(self.outcomes, Goal(max_loss=self.max_loss))
         except (ValueError, ImportError) as error:
@@ -360,7 +359,7 @@ class Sweep(EvaluationResult):
 
     @cached_property
     def any_way(self) -> AnyWayChoice:
-        """What `choose` finds among every way."""
+        """The result of `choose` among every way."""
         return choose_any_way({"": self.measured}, max_loss=self.max_loss)
 
     def tables(self) -> list[Table]:
@@ -381,7 +380,7 @@ class Sweep(EvaluationResult):
         """Return the lowest price of an accuracy, over all rows, by a kind of `frontiers`.
 
         Returns:
-            The price, in the unit of the tables. None if this kind never gets so accurate.
+            The price, in the unit of the tables. None if this kind is never so accurate.
         """
         return frontier.price_of(accuracy, self.frontiers().get(kind, ()))
 
@@ -390,7 +389,7 @@ class Sweep(EvaluationResult):
         return frontier.goals(self.outcomes)
 
     def figures(self) -> dict[str, Figure]:
-        """Draw accuracy by guidance length, and accuracy for its cost, by file name."""
+        """Draw accuracy by guidance length, and accuracy against cost, by file name."""
         return {
             "accuracy": accuracy_chart(self.by_length, self.teacher, self.further),
             "frontier": frontier_chart(self.frontiers(), self.outcomes.price_name),

@@ -1,4 +1,4 @@
-"""Runs a coroutine from synchronous code, also while an event loop runs, as in a notebook."""
+"""Runs a coroutine from synchronous code, even while an event loop runs, as in a notebook."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def async_to_sync(work: Callable[P, Coroutine[Any, Any, T]], name: str) -> Calla
     """Make the synchronous version of an asynchronous function.
 
     Returns:
-        A function that does the same and returns when it is done; see `_run`.
+        A function that does the same and returns when it is done. See `_run`.
     """
 
     @wraps(work)
@@ -38,8 +38,8 @@ def async_to_sync(work: Callable[P, Coroutine[Any, Any, T]], name: str) -> Calla
 def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run a coroutine to its end in a thread of its own.
 
-    All calls share one event loop: a model's HTTP client keeps connections, and they belong to
-    the loop in which they were opened.
+    All calls share one event loop, because a model's HTTP client keeps connections, and they belong
+    to the loop that opened them.
     """
     done: Future[T] = Future()
     tasks: list[asyncio.Task[T]] = []
@@ -60,13 +60,13 @@ def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     def cancel() -> None:
         if tasks:
             tasks[0].cancel()
-        else:  # interrupted before it was begun
+        else:  # interrupted before it began
             done.set_exception(CancelledError())
 
     try:
         # In the caller's context, where `track_costs` may have set a tracker.
         loop.call_soon_threadsafe(begin, context=copy_context())
-        # A signal that comes just before an endless wait would not end it.
+        # A signal just before an endless wait would not end it.
         while not wait([done], timeout=0.2).done:
             pass
         return done.result()

@@ -1,4 +1,4 @@
-"""What a line of a run folder must hold, by its type; other types are left to later releases."""
+"""What a line of a run folder must hold, by its type. Other types are left to later releases."""
 
 from __future__ import annotations
 

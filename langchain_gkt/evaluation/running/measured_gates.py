@@ -1,4 +1,4 @@
-"""Gates in a sweep: their signals, and the answers of the student that measuring them took."""
+"""Gates in a sweep: their signals, and the student answers that measuring them took."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from langchain_gkt.students.protocol import student_of
 
 
 def refuse_alike(gates: Sequence[Gate]) -> None:
-    """Refuse two gates that have the student answer and name their signals alike.
+    """Refuse two gates that have the student answer and use the same signal names.
 
     Raises:
-        ValueError: If there are two.
+        ValueError: If two do.
     """
     kinds = Counter(gate.kind for gate in gates if gate.shown_as is not None)
     if twice := [kind for kind, count in kinds.items() if count > 1]:
@@ -36,15 +36,15 @@ def refuse_alike(gates: Sequence[Gate]) -> None:
 
 
 def described(gate: Gate) -> Any:
-    """Say what of a gate its signals depend on, in plain values for a run's settings.
+    """Describe the parts of a gate that its signals depend on, in plain values for the settings.
 
     Returns:
-        Its kind; all but its threshold if it has the student answer.
+        Its kind. For a gate that has the student answer, all but its threshold.
     """
     if gate.shown_as is None:
         return gate.kind
     if isinstance(gate, ThresholdGate):
-        gate = gate.asking_above(1.0)  # the same whatever the threshold was
+        gate = gate.asking_above(1.0)  # the same for every threshold
     fields: Any = gate
     if callable(getattr(gate, "answer_of", None)):  # no file can hold it
         gate = replace(fields, answer_of=None)
@@ -52,7 +52,7 @@ def described(gate: Gate) -> Any:
 
 
 def measured(settings: Mapping[str, Any]) -> tuple[ThresholdGate, ...]:
-    """Read what `described` wrote down of gates that have the student answer.
+    """Read the output of `described` for gates that have the student answer.
 
     Returns:
         The gates whose module is imported.
@@ -77,12 +77,12 @@ async def measure(
         chain: Its student is asked, within its limits.
         messages: The question.
         recorder: Counts what the student's answers cost.
-        alone: The answer that the student gives without a gate.
+        alone: The student's answer without a gate.
         judge: Judges a text by every metric.
 
     Returns:
-        The signals, and the answer that the gate shows if it asks no teacher: the student's part
-        is all that measuring took. None if the gate has the student answer as without it.
+        The signals, and the answer that the gate shows if it asks no teacher. Its student part is
+        all that measuring took. None if the gate has the student answer as without it.
     """
     metadata = {"gkt_call_id": str(uuid.uuid4()), "gkt_mode": "student", "gkt_compared": False}
     config = child_config(None, "student", own_callbacks=[recorder], metadata=metadata)

@@ -10,10 +10,10 @@ from typing import Any
 
 
 class ProgressBar:
-    """One line per phase on standard error; a context manager."""
+    """One line per phase on standard error. A context manager."""
 
     def __init__(self, shown: bool | None) -> None:
-        """Set it up; with None it is shown if standard error is a terminal."""
+        """Set it up. None shows it only if standard error is a terminal."""
         self._progress: Any = None
         self._task: Any = None
         if sys.stderr.isatty() if shown is None else shown:
@@ -31,21 +31,21 @@ class ProgressBar:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop drawing; the lines stay."""
+        """Stop drawing. The lines stay."""
         if self._progress is not None:
             self._progress.stop()
 
     def begin(self, name: str, total: int) -> None:
         """Begin a phase."""
         self._begun, self._done = time.perf_counter(), 0
-        if self._progress is not None and total:  # all may be known from an earlier session
+        if self._progress is not None and total:  # earlier sessions may have finished all
             self._task = self._progress.add_task(name, total=total, rate="", cost="")
 
     def step(self, cost: Decimal) -> None:
         """Finish a step.
 
         Args:
-            cost: US dollars of the run so far, as far as they are known.
+            cost: US dollars of the run so far, as far as known.
         """
         self._done += 1
         if self._progress is not None:

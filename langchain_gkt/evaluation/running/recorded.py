@@ -1,4 +1,4 @@
-"""Recorded teachers in an evaluation: what they cannot answer is named before anything is run."""
+"""Recorded teachers in an evaluation. Names missing answers before anything runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from langchain_gkt.teachers.wrappers import models_of, resolve
 
 
 def recorded_teachers(teacher: Any) -> list[RecordedTeacher]:
-    """Return a teacher's recorded models. None if any of its models is a live one."""
+    """Return a teacher's recorded models. None if any of its models is live."""
     models = list(models_of(resolve(teacher, None)))
     recorded = [model for model in models if isinstance(model, RecordedTeacher)]
     return recorded if len(recorded) == len(models) else []
@@ -30,16 +30,16 @@ def require_recorded(
     check_lengths: Sequence[int] = (),
     modes: Sequence[str] = (),
 ) -> None:
-    """Refuse what a recorded teacher has no answer to; a live one may be asked anything.
+    """Refuse a run that needs answers a recorded teacher lacks. A live one may be asked anything.
 
     Args:
         chain: The chain.
-        prompts: What it will be asked.
-        check_lengths: Lengths at which its teacher is to be asked again.
-        modes: The modes in which it will be asked.
+        prompts: The prompts it will get.
+        check_lengths: Lengths at which the run asks its teacher again.
+        modes: The modes of the run.
 
     Raises:
-        NotSupportedError: If a live teacher is needed. What for is named.
+        NotSupportedError: If a live teacher is needed. It says what for.
         ConfigurationError: If a question has no recorded answer.
     """
     recorded = recorded_teachers(chain.teacher)
@@ -71,14 +71,14 @@ def require_recorded(
 
 
 def recorded_splitter(teacher: Any) -> TokenSplitter | None:
-    """Return what finds the tokens of recorded answers. None without their tokenizer."""
+    """Return the splitter for recorded answers. None without their tokenizer."""
     names = {model.tokenizer for model in recorded_teachers(teacher)}
     name = names.pop() if len(names) == 1 else None
     return load_tokenizer(name).split if name else None
 
 
 def describe_recorded(teacher: Any) -> dict[str, Any]:
-    """Say for a run's manifest where recorded answers come from; nothing of a live teacher."""
+    """Return the source of recorded answers for a run's manifest. Empty for a live teacher."""
     logs = [
         {
             "file": model.recordings.source,

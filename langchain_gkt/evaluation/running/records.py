@@ -1,4 +1,4 @@
-"""What an evaluation writes down: the teacher's replies, and every finished answer."""
+"""The records of an evaluation: the teacher's replies, and every finished answer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SWEPT: Mode = "guided"
 
 
 class AnswerKey(NamedTuple):
-    """The name that no other answer of its run has; see `Answer`."""
+    """An answer's unique name within its run. See `Answer`."""
 
     row: str
     mode: str
@@ -47,8 +47,8 @@ class ModelUsage:
         completion_cost: US dollars for the rest. None if unknown.
         seconds: Time its calls took.
         first_token_seconds: Time to its first streamed token, or None.
-        unreported: Calls that failed or reported no usage, and may have been billed: the costs
-            are then the least that they can be.
+        unreported: Calls that failed or reported no usage, and may have been billed. The costs are
+            then lower bounds.
     """
 
     calls: int = 0
@@ -61,7 +61,7 @@ class ModelUsage:
     unreported: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse costs that are no numbers."""
+        """Refuse costs that are not numbers."""
         for name in ("prompt_cost", "completion_cost"):
             try:
                 Decimal(getattr(self, name) or 0)
@@ -78,9 +78,9 @@ class ModelUsage:
         return Decimal(self.prompt_cost) + Decimal(self.completion_cost)
 
     def up_to(self, tokens: int, of: int) -> ModelUsage:
-        """Return the part with its first completion tokens alone, of so many.
+        """Return the share of its first completion tokens, out of a total.
 
-        Prices are per token, so costs follow the tokens. The time is an estimate that does too.
+        Prices are per token, so costs follow the tokens. The time is estimated the same way.
         """
         share, cost = Decimal(tokens) / Decimal(max(1, of)), self.completion_cost
         return replace(
@@ -93,11 +93,11 @@ class ModelUsage:
 
 
 def part_of(calls: Sequence[CallRecord], role: str) -> ModelUsage:
-    """Sum up one role's calls, of those that a `CostTracker` kept of one call of the chain."""
+    """Sum up one role's calls among those that a `CostTracker` kept of one chain call."""
     mine = [call for call in calls if call.role == role]
     unreported = sum(call.counts.unreported_calls for call in mine)
     priced = not any(call.counts.unpriced_calls for call in mine)
-    # If no call at all reported its usage, nothing is known, not even the least.
+    # If no call reported its usage, nothing is known, not even a lower bound.
     known = priced and (not unreported or unreported < len(mine))
     machine = sum((call.counts.machine_cost for call in mine), Decimal(0))
     prompt = sum((call.counts.prompt_cost for call in mine), Decimal(0))
@@ -116,16 +116,16 @@ def part_of(calls: Sequence[CallRecord], role: str) -> ModelUsage:
 
 @dataclass(frozen=True, kw_only=True, config=_KNOWN_FIELDS)
 class TeacherReply:
-    """One reply of the teacher, as it was written and paid for.
+    """One reply of the teacher, as written and paid for.
 
     Attributes:
         text: Its text.
         usage: Its usage metadata, or None.
-        finish_reason: The provider's word for why it stopped, or None.
+        finish_reason: The provider's reason for the end, or None.
         pieces: The text token by token, each as hexadecimal UTF-8 bytes, if the provider reports
             them (``logprobs``). A token may be part of a character.
         part: Its tokens, money and time.
-        cut: How a recorded teacher finds its tokens: a key of `CUT_METHODS`. None of others.
+        cut: How a recorded teacher finds its tokens: a key of `CUT_METHODS`. None for others.
     """
 
     text: str
@@ -151,26 +151,26 @@ class Answer:
 
     Attributes:
         row: The row's key.
-        mode: How it was made: what the chain was given as ``mode``.
-        length: Most guidance tokens. None where guidance plays no part.
-        sample: Its number among the answers that were made alike.
+        mode: The ``mode`` of the chain that made it.
+        length: Maximum guidance tokens. None where guidance plays no part.
+        sample: Its number among answers made the same way.
         text: The whole answer.
-        guidance: What of it the teacher wrote, as the student read it.
-        verdicts: Metric names and what they say: right, wrong, or None for unparsed.
+        guidance: The part that the teacher wrote, as the student read it.
+        verdicts: Results by metric name: right, wrong, or None for unparsed.
         leaked: Whether the guidance alone contains the answer.
         teacher: The teacher's part.
         student: The student's part.
         seconds: From the question to the end of the answer.
         first_token_seconds: From the question to the first text that could be shown.
-        started: When it was asked, in seconds since the epoch.
+        started: When the question was asked, in seconds since the epoch.
         finish_reason: Why it ended.
         finished_by: ``teacher`` or ``student``.
-        fallback: Why the student answered without guidance it should have had, or None.
-        signals: What was measured of the question, or of the student's own answer to it, by name.
-        replayed: Whether the teacher's part comes from a reply that was already paid for.
-        confidence: How lines of schema version 1 name the signal ``confidence``.
-        probabilities: How they hold the signals ``probability_1`` and so on.
-        entropies: How they hold the signals ``entropy_1`` and so on.
+        fallback: Why the student answered without the guidance that it should have had, or None.
+        signals: Measurements of the question, or of the student's own answer to it, by name.
+        replayed: Whether the teacher's part comes from a reply that was paid for earlier.
+        confidence: Name of the signal ``confidence`` in lines of schema version 1.
+        probabilities: Their name of the signals ``probability_1`` and so on.
+        entropies: Their name of the signals ``entropy_1`` and so on.
     """
 
     row: str
@@ -201,7 +201,7 @@ class Answer:
         probabilities: list[float] | None,
         entropies: list[float] | None,
     ) -> None:
-        """Name the signals of old lines; refuse an answer that the main metric has not judged."""
+        """Name the signals of old lines. Refuse an answer without the main metric's verdict."""
         if confidence is not None:
             self.signals.setdefault("confidence", confidence)
         columns = zip_longest(probabilities or (), entropies or ())
@@ -211,12 +211,12 @@ class Answer:
 
     @property
     def right(self) -> bool:
-        """Whether the main metric says so."""
+        """Whether the main metric calls it right."""
         return self.verdicts["answer"] is True
 
     @property
     def key(self) -> AnswerKey:
-        """The name that no other answer of its run has."""
+        """The answer's unique name within its run."""
         return AnswerKey(self.row, self.mode, self.length, self.sample)
 
     @property

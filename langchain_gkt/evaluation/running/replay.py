@@ -22,17 +22,17 @@ class ReplayedReply(CutReply):
         pieces = [bytes.fromhex(piece) for piece in recorded.pieces or ()]
         super().__init__(recorded.text, usage=recorded.usage, pieces=pieces, splitter=splitter)
         if self.method == "approximate" and recorded.cut == "guessed":
-            self.method = "guessed"  # the number of tokens was the guess
+            self.method = "guessed"  # its token count was the guess
         self.recorded = recorded
 
 
 class ReplayTeacher(BaseChatModel):
-    """A chat model that gives a recorded reply; one model for each question."""
+    """A chat model that returns a recorded reply. One model for each question."""
 
     reply: Any = Field(repr=False)
     """The `ReplayedReply`."""
     max_tokens: int | None = None
-    """Most completion tokens, as the chain sets it."""
+    """Maximum completion tokens. The chain sets it."""
 
     @property
     def _llm_type(self) -> str:

@@ -16,7 +16,7 @@ from langchain_gkt.teachers.token_cuts import logprob_pieces
 
 
 class ReplyRecorder(CostTracker):
-    """Hands over the teacher's reply as soon as it ends: from then on it has to be paid for.
+    """Hands over the teacher's reply as soon as it ends, because from then on it is billed.
 
     Attributes:
         reply: The teacher's last reply. None before there is one.
@@ -41,7 +41,7 @@ class ReplyRecorder(CostTracker):
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         """Hand over the reply if the run was the teacher's."""
-        super().on_llm_end(response, run_id=run_id, **kwargs)  # its cost is counted first
+        super().on_llm_end(response, run_id=run_id, **kwargs)  # counts its cost first
         message = message_of(response)
         if run_id not in self._teacher_runs or message is None:
             return

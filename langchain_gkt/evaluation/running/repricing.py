@@ -1,4 +1,4 @@
-"""Prices a stored run again, as if its teacher had been billed otherwise; no model is called."""
+"""Reprices a stored run, as if its teacher had been billed otherwise. No model is called."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ _TEACHER: Role = "teacher"
 
 
 def repriced(folder: RunStore, scenario: BillingScenario) -> RunStore:
-    """Return a run whose teacher is billed as a scenario says.
+    """Return a run whose teacher is billed by a scenario.
 
-    Tokens and answers stay. What could be cached is what the rows' prompts begin with, as it was
-    measured when they were asked. Prompts that a strategy asks besides are taken to begin so too.
+    Tokens and answers stay. Cacheable tokens are the common beginning of the rows' prompts, as
+    measured in the run. Additional prompts of a strategy are assumed to share it.
 
     Args:
-        folder: The run's folder, which has been read. It is left as it is.
+        folder: The run's folder, which has been read. It does not change.
         scenario: How the teacher is billed. Without a price of its own, at the run's.
 
     Returns:
         A run in memory.
 
     Raises:
-        ConfigurationError: If no price is known, more is cached than prompted, or what all prompts
-            begin with is needed and not known.
+        ConfigurationError: If no price is known, more is cached than prompted, or the common
+            beginning of all prompts is needed and unknown.
     """
     pricing = _Pricing(folder, scenario)
     run = RunStore(None)
@@ -47,15 +47,15 @@ def repriced(folder: RunStore, scenario: BillingScenario) -> RunStore:
 
 
 def cacheable_tokens(folder: RunStore, *, alone: bool | None = None) -> tuple[int | None, str]:
-    """Return about how many tokens all prompts of the teacher begin with, and how that is known.
+    """Return about how many tokens all teacher prompts begin with, and how that is known.
 
     Args:
         folder: The run's folder, which has been read.
-        alone: Whether those of the teacher alone are meant or the others. None for all, if they
+        alone: Whether to use the prompts of the teacher alone, or the others. None for all, if they
             are the same.
 
     Returns:
-        The tokens, None if nothing shows them; and a sentence.
+        The tokens, None if nothing shows them. And a sentence.
     """
     parts = [
         (answer.row, answer.teacher.prompt_tokens)
@@ -85,7 +85,7 @@ def cacheable_tokens(folder: RunStore, *, alone: bool | None = None) -> tuple[in
 
 
 def baseline_notes(folder: RunStore) -> list[str]:
-    """Say what the teacher alone costs naively and, if it was shown less, at the least.
+    """Describe what the teacher alone costs, naively and, if it was shown less, at the least.
 
     Args:
         folder: The run's folder, which has been read.
@@ -105,7 +105,7 @@ def baseline_notes(folder: RunStore) -> list[str]:
     ]
     try:
         naive = repriced(only, BillingScenario(price=price, cached_prefix=None))
-    except ConfigurationError:  # a machine's time, or a price that is known no more
+    except ConfigurationError:  # a machine's time, or a price no longer known
         return []
     notes = _nearly_cached(folder, price, answers)
     paid, listed = (
@@ -132,7 +132,7 @@ def baseline_notes(folder: RunStore) -> list[str]:
 
 
 def _nearly_cached(folder: RunStore, price: Any, answers: Sequence[Answer]) -> list[str]:
-    """Point out prompts that are just too short for a cache that would make them cheaper."""
+    """Report prompts that are just too short for a cache that would make them cheaper."""
     settings = folder.manifest["settings"]
     model = settings["teacher"][0]
     if isinstance(price, Mapping):
@@ -190,7 +190,7 @@ class _Pricing:
         }
 
     def line(self, line: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a line with the teacher's money of the scenario."""
+        """Return a line with the teacher's money in the scenario."""
         if line["type"] == "answer":
             answer = Answer.from_dict(line["answer"])
             part = self._priced(answer.teacher, answer.row, answer.mode)
@@ -205,7 +205,7 @@ class _Pricing:
         if not part.calls or not part.prompt_tokens + part.completion_tokens:
             return part
         scenario = self._scenarios[mode == _TEACHER if self._apart else None]
-        # A sweep cuts its guidance from the teacher's whole answer, to the same prompt.
+        # A sweep cuts its guidance from the teacher's whole answer to the same prompt.
         details = self._details.get((row, mode)) or self._details.get((row, _TEACHER))
         costs = [
             self._cost(scenario, prompt, completion, details if part.calls == 1 else None)
@@ -244,18 +244,18 @@ class _Pricing:
 
 
 def _split(total: int, parts: int) -> Sequence[int]:
-    """Part a number of tokens evenly among calls."""
+    """Split a number of tokens evenly among calls."""
     return [total * (n + 1) // parts - total * n // parts for n in range(parts)]
 
 
 def price_of(folder: RunStore) -> Any:
-    """Return the teacher's price that a run was made with; None if it was looked up."""
+    """Return the teacher's price of a run. None if it was looked up."""
     prices = folder.manifest["settings"].get("prices") or {}
     return _stored_price((prices.get("scenario") or {}).get("price") or prices.get("teacher"))
 
 
 def _stored_price(described: Any) -> Any:
-    """Make the price again that a run's manifest describes."""
+    """Rebuild the price that a run's manifest describes."""
     if not isinstance(described, Mapping):
         return described
     if "input_mtok" not in described:

@@ -1,4 +1,4 @@
-"""What a run is made with, in plain values: the settings in which all its sessions must agree."""
+"""A run's settings, in plain values. All its sessions must agree in them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run_settings(
     tier: str | None = None,
     scenario: BillingScenario | None = None,
 ) -> dict[str, Any]:
-    """Describe what a run is made with, the same in every process, without keys and addresses."""
+    """Describe a run's settings, the same in every process, without keys and addresses."""
     teacher = resolve(chain.teacher, None)
     student: Any = chain.student
     return {
@@ -60,13 +60,13 @@ def run_settings(
             "temperature": chain.temperature,
             "stop": chain.stop,
             "on_teacher_error": chain.on_teacher_error,
-            # Left out without a vote: runs written before know nothing of it.
+            # Left out without a vote, because older runs lack it.
             **({"samples": chain.samples} if chain.samples > 1 else {}),
         },
         "prices": {
             "teacher": _price(teacher_price),
             "student": _price(student_price),
-            # Left out if none was named: runs written before know nothing of it.
+            # Left out if none was named, because older runs lack it.
             **({"tier": tier.lower()} if tier else {}),
             **({"scenario": describe_scenario(scenario)} if scenario else {}),
         },
@@ -84,11 +84,11 @@ def describe_teacher(teacher: Any) -> dict[str, Any]:
 def shared_fronts(
     chain: GuidedKnowledgeTransferChain, prompts: Sequence[list[BaseMessage]]
 ) -> dict[str, SharedPrefix]:
-    """Measure what all prompts of a run begin with, and what those do that the teacher is shown.
+    """Measure the common beginning of a run's prompts, and of those that the teacher is shown.
 
     Returns:
-        ``whole`` and ``shown``. What a prompt of the user's own code shows is not asked for twice,
-        and taken to share nothing.
+        ``whole`` and ``shown``. A prompt made by the user's own code is not requested twice, and is
+        assumed to share nothing.
     """
     own = (chain.guidance and chain.guidance.teacher_prompt) or chain.teacher_prompt
     whole = shared_prefix(prompts)
@@ -105,7 +105,7 @@ def shared_fronts(
 
 
 def _policy(policy: GuidancePolicy) -> dict[str, Any]:
-    """Describe a policy without what older runs know nothing of, if it plays no part."""
+    """Describe a policy. Leave out fields that older runs lack if they play no part."""
     later = {"min_tokens": 0, "teacher_prompt": None, "predictor": None}
     return {
         name: value
@@ -115,7 +115,7 @@ def _policy(policy: GuidancePolicy) -> dict[str, Any]:
 
 
 def _model(model: Any) -> dict[str, Any]:
-    """Describe a model by what LangChain's traces say of it."""
+    """Describe a model by the parameters in LangChain's traces."""
     params = tracing_params(model)
     return {
         "class": type(model).__name__,
@@ -123,13 +123,13 @@ def _model(model: Any) -> dict[str, Any]:
         "model": params.get("ls_model_name"),
         "temperature": params.get("ls_temperature"),
         "params": _plain(without_secrets(identifying_params(model))),
-        # Without its port: a local server often gets another one.
+        # Without its port, because a local server often gets another one.
         "host": urlsplit(str(getattr(model, "openai_api_base", None) or "")).hostname,
     }
 
 
 def _plain(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep what reads the same in every process."""
+    """Keep values that read the same in every process."""
     kept = {}
     for name, value in params.items():
         try:
@@ -147,7 +147,7 @@ def _bound_arguments(teacher: Any) -> list[dict[str, Any]]:
 
 
 def _price(price: Any) -> Any:
-    """Describe a price without the day on which it was looked up: a run may take several."""
+    """Describe a price without the day of its lookup, because a run may take several days."""
     if price is None or isinstance(price, str):
         return price
     if isinstance(price, dict):

@@ -1,4 +1,4 @@
-"""The folder of an evaluation run: a manifest, and one line for each thing that is finished."""
+"""The folder of an evaluation run: a manifest, and one line for each finished item."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from langchain_gkt.evaluation.running.line_shapes import check_line
 from langchain_gkt.evaluation.validation import plain_error
 
 SCHEMA_VERSION = 2
-"""Grows when a field of a line or of the manifest is renamed or removed.
-
-Version 1 named no signals, and its manifest called sessions ``sittings``. It is still read."""
+"""Grows when a field of a line or of the manifest is renamed or removed. Version 1 named no
+signals, and its manifest called sessions ``sittings``. It can still be read.
+"""
 
 MANIFEST, LINES = "manifest.json", "lines.jsonl"
 _PACKAGES = ("langchain-gkt", "langchain-core", "langchain-openai", "transformers", "torch")
 
 
 class Manifest(TypedDict):
-    """What is needed of a manifest; it may hold more.
+    """The required part of a manifest. It may hold more.
 
     Attributes:
-        schema_version: `SCHEMA_VERSION` when it was written.
+        schema_version: `SCHEMA_VERSION` of the writer.
         kind: ``compare`` or ``sweep``.
-        settings: What all sessions of the run agree in.
+        settings: Settings in which all sessions of the run agree.
         rows: The rows' keys.
         questions: Their questions, in the same order.
-        sessions: When, with which versions and options each session began.
+        sessions: When, and with which versions and options, each session began.
     """
 
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
@@ -54,7 +54,7 @@ _MANIFEST = TypeAdapter(Manifest)
 class RunStore:
     """Lines of JSON that are on the disk as soon as they are appended.
 
-    A line that was cut off because the process died is dropped when the folder is opened again.
+    If the process died in the middle of a line, reopening the folder drops that line.
     """
 
     def __init__(self, path: str | Path | None) -> None:
@@ -76,9 +76,9 @@ class RunStore:
 
         Args:
             kind: ``compare`` or ``sweep``.
-            settings: What all sessions of one run must agree in.
+            settings: Settings in which all sessions of one run must agree.
             rows: The rows' keys with their questions. A later session may add some.
-            about: What else to write down about this session.
+            about: Further facts about this session to write down.
 
         Raises:
             ValueError: If the folder holds another run.
@@ -129,7 +129,7 @@ class RunStore:
         os.replace(draft, self.path / MANIFEST)
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Write one line of what JSON can hold, and wait until it is on the disk."""
+        """Write one line of JSON values, and wait until it is on the disk."""
         self.lines.append(dict(line))
         if self._file is not None:
             self._file.write(json.dumps(line).encode() + b"\n")
@@ -137,10 +137,10 @@ class RunStore:
             os.fsync(self._file.fileno())
 
     def read(self, *, truncate: bool = False) -> RunStore:
-        """Read what is there, without a last line that was cut off.
+        """Read the folder, without a truncated last line.
 
         Args:
-            truncate: Whether to cut such a line away in the file, so that others can follow.
+            truncate: Whether to remove such a line from the file, so that others can follow.
 
         Returns:
             This object.
@@ -218,7 +218,7 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def _refuse_other(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Refuse to continue a run of other settings, naming the first that differs."""
+    """Refuse to continue a run of other settings. Name the first that differs."""
     advice = "; give the same, or another folder"
     if old["kind"] != new["kind"]:
         raise ValueError(f"out={str(path)!r} holds a {old['kind']}, not a {new['kind']}{advice}")

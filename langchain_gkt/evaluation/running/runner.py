@@ -1,4 +1,4 @@
-"""Asks many questions at once, and writes every answer down as soon as it is there."""
+"""Asks many questions at once, and writes every answer to disk at once."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _MOST_FAILURES = 10
 """If this many questions fail before one succeeds, something is wrong with all of them."""
 
 Job: TypeAlias = tuple[AnswerKey, Callable[[], Awaitable[Any]]]
-"""Something to do, and the key of the answer that it gives."""
+"""A job, and the key of the answer that it makes."""
 
 
 @dataclass(eq=False)
@@ -44,19 +44,19 @@ class EvaluationRunner:
     """Asks the questions of one run and keeps the answers.
 
     Attributes:
-        chain: Asked in each mode.
+        chain: The chain to ask in each mode.
         task: The questions, and which answers are right.
-        folder: Where answers are written down.
+        folder: Where to write answers.
         teacher_price: As for `CostTracker`.
         student_price: As for `CostTracker`.
-        concurrency: Most questions at the same time.
-        own_prompt: Whether the teacher alone is shown the chain's teacher prompt, too. If not,
-            it reads the whole conversation.
+        concurrency: Maximum number of questions at the same time.
+        own_prompt: Whether the teacher alone gets the chain's teacher prompt, too. If not, it reads
+            the whole conversation.
         tier: As for `CostTracker`.
-        scenario: As for `CostTracker`. What all prompts begin with is measured.
+        scenario: As for `CostTracker`. The common beginning of all prompts is measured.
         answers: Finished answers by key, those of earlier sessions included. See `load`.
-        replies: The teacher's replies by row and mode, likewise.
-        spent: US dollars of the run so far, as far as they are known.
+        replies: The teacher's replies by row and mode, those of earlier sessions included.
+        spent: US dollars of the run so far, as far as known.
     """
 
     chain: GuidedKnowledgeTransferChain
@@ -75,7 +75,7 @@ class EvaluationRunner:
             raise ValueError(f"concurrency must be 1 or more, not {self.concurrency}")
         self.prompts = [self.task.prompt(row) for row in self.task.rows]
         self.fronts = shared_fronts(self.chain, self.prompts)
-        self.recorder()  # refuses prices that are none
+        self.recorder()  # refuses invalid prices
         for name in ("teacher_price", "student_price"):
             refuse_unlisted(getattr(self, name), name)
         refuse_unlisted(self.scenario and self.scenario.price, "scenario.price")
@@ -100,7 +100,7 @@ class EvaluationRunner:
         )
 
     def load(self) -> None:
-        """Take over what earlier sessions have finished; the folder must be open for writing."""
+        """Take over the results of earlier sessions. The folder must be open for writing."""
         lines = self.folder.lines
         answers = [Answer.from_dict(line["answer"]) for line in lines if line["type"] == "answer"]
         self.answers: dict[AnswerKey, Answer] = {answer.key: answer for answer in answers}
@@ -116,7 +116,7 @@ class EvaluationRunner:
         self.spent = sum((part.cost or Decimal(0) for part in parts), Decimal(0))
 
     def reuse(self, other: RunStore, *, mode: str) -> None:
-        """Take over what a run of the same questions and models has of a mode."""
+        """Take over the answers in a mode from a run of the same questions and models."""
         keys = set(self.keys)
         for line in other.lines:
             key = (line.get("row"), mode)
@@ -132,7 +132,7 @@ class EvaluationRunner:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What all sessions of this run must agree in; see `run_settings`."""
+        """The settings in which all sessions of this run must agree. See `run_settings`."""
         return run_settings(
             self.chain,
             self.task,
@@ -144,7 +144,7 @@ class EvaluationRunner:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What the manifest says of this session."""
+        """The manifest's facts about this session."""
         return {
             "concurrency": self.concurrency,
             "repeatable": student_of(self.chain.student).repeatable,
@@ -154,7 +154,7 @@ class EvaluationRunner:
         }
 
     def _judge_again(self) -> None:
-        """Judge the answers that are written down by the metrics as they are now, for free."""
+        """Judge stored answers again by the current metrics, for free."""
         rows = dict(zip(self.keys, self.task.rows, strict=True))
         for answer in list(self.answers.values()):
             if (row := rows.get(answer.row)) is None:
@@ -178,9 +178,9 @@ class EvaluationRunner:
         *,
         whole: bool = True,
     ) -> ReplyRecorder:
-        """Return a tracker for one answer; ``on_reply`` gets the teacher's reply as it ends.
+        """Return a tracker for one answer. ``on_reply`` gets the teacher's reply as it ends.
 
-        ``whole`` says whether the teacher is shown the whole conversation.
+        ``whole`` says whether the teacher reads the whole conversation.
         """
         scenario = self.scenario
         if scenario is not None:
@@ -201,12 +201,12 @@ class EvaluationRunner:
         self.folder.append({"type": "answer", "answer": answer.to_dict()})
 
     def fail(self, key: AnswerKey, error: Exception) -> None:
-        """Write down what failed; a later session tries it again."""
+        """Write down a failure. A later session tries again."""
         line = {"type": "failure", **key._asdict(), "error": f"{type(error).__name__}: {error}"}
         self.folder.append(line)
 
     async def ask(self, index: int, mode: str) -> Answer:
-        """Ask the question of a row, by its number, and write down what comes back."""
+        """Ask the question of a row, by its number, and write down the answer."""
         key = (self.keys[index], mode)
         chain = self.chain
         if known := self.replies.get(key):  # paid for in a session that ended before the answer
@@ -239,9 +239,9 @@ class EvaluationRunner:
         Args:
             index: The row's number.
             mode: The mode.
-            chain: What to ask: the runner's chain, or one whose teacher is recorded.
+            chain: The runner's chain, or one whose teacher is recorded.
             on_reply: Called with the teacher's reply as soon as it ends.
-            length: Most guidance tokens. None for the chain's.
+            length: Maximum guidance tokens. None for the chain's.
         """
         alone = not strategy_of(mode).asks_student
         row = self.task.rows[index]
@@ -266,7 +266,7 @@ class EvaluationRunner:
         except TeacherError as error:
             if recorder.reply is None or recorder.reply.text.strip():
                 raise
-            # Paid for, and no answer: to leave it out would flatter the teacher.
+            # Paid for, and no answer. Leaving it out would flatter the teacher.
             return self._empty_answer(index, mode, length, recorder.reply, error)
         seconds = time.perf_counter() - begun
         assert message is not None
@@ -322,11 +322,11 @@ class EvaluationRunner:
         *,
         gives_up: bool = True,
     ) -> None:
-        """Do jobs side by side; one that fails is written down, and the others go on.
+        """Run jobs side by side. A failure is written down, and the others continue.
 
         Args:
-            name: What they are, for the progress bar.
-            jobs: Each with the key of the answer that it gives.
+            name: What the jobs do, for the progress bar.
+            jobs: Each with the key of the answer that it makes.
             progress: The progress bar.
             gives_up: Whether to end early if none succeeds.
 
@@ -366,7 +366,7 @@ class EvaluationRunner:
     def missing(
         self, mode: str, ask: Callable[[int, str], Awaitable[Any]] | None = None
     ) -> list[Job]:
-        """Return a job for each row that has no answer yet in a mode: ``ask``, or `ask`."""
+        """Return a job for each row without an answer in a mode. It calls ``ask``, or `ask`."""
         keys = [AnswerKey(row, mode, self._length(mode)) for row in self.keys]
         return [
             (key, partial(ask or self.ask, index, mode))

@@ -20,12 +20,12 @@ from langchain_gkt.students.protocol import student_of
 from langchain_gkt.teachers.token_cuts import TokenSplitter
 
 PROBED = 32
-"""Of how many of its own first tokens a sweep asks the student."""
+"""The number of its own first tokens that a sweep measures of the student."""
 _TRIES = 3
 
 
 class SweepJobs:
-    """What a sweep has to do: the teacher's whole answers, the student's, and every length."""
+    """The jobs of a sweep: the teacher's whole answers, the student's, and every length."""
 
     def __init__(
         self,
@@ -37,10 +37,10 @@ class SweepJobs:
         """Set it up.
 
         Args:
-            runner: The run's runner, with what earlier sessions have finished.
+            runner: The run's runner, with the results of earlier sessions.
             lengths: Guidance lengths.
             splitter: Finds the tokens of replies that do not hold them.
-            gates: What is measured of each question, besides the student's first tokens.
+            gates: Gates to measure for each question, besides the student's first tokens.
         """
         self._runner, self._lengths, self._splitter = runner, lengths, splitter
         self._gates = gates
@@ -48,8 +48,8 @@ class SweepJobs:
     async def teacher_jobs(self) -> list[Job]:
         """Return a job for each whole answer of the teacher.
 
-        It is asked for its tokens (``logprobs``) if it takes that, which is found out with the
-        first questions. They are answered here.
+        The job requests its tokens (``logprobs``) if the teacher supports that. This method answers
+        the first questions to find out.
         """
         runner = self._runner
         jobs = runner.missing("teacher")
@@ -61,7 +61,7 @@ class SweepJobs:
         for at, (_, job) in enumerate(jobs[:_TRIES]):
             for chain in (with_logprobs, without):
                 runner.chain = chain
-                # What fails with both has another cause, and shows when it is tried again.
+                # A failure with both has another cause, and shows when it is tried again.
                 with suppress(Exception):
                     await job()
                     return jobs[:at] + jobs[at + 1 :]
@@ -88,7 +88,7 @@ class SweepJobs:
         return answer
 
     def guided_jobs(self) -> list[Job]:
-        """Return a job for each row: its missing lengths one after the other, shortest first."""
+        """Return a job for each row. It makes the missing lengths in order, shortest first."""
         runner, jobs = self._runner, list[Job]()
         for index, row in enumerate(runner.keys):
             keys = [AnswerKey(row, SWEPT, length) for length in self._lengths if length]
@@ -131,8 +131,8 @@ class SweepJobs:
     def _unchanged(self, last: Answer, reply: ReplayedReply, length: int) -> Answer | None:
         """Return the last length's answer if this length's guidance is the same text.
 
-        This holds only for greedy answers, and only for those that ended before their limit:
-        the others depend on how many tokens the guidance left to the student.
+        This holds only for greedy answers that ended before their limit. The others depend on how
+        many tokens the guidance left to the student.
         """
         chain = self._runner.chain
         temperature = chain.temperature
@@ -147,7 +147,7 @@ class SweepJobs:
         if complete:
             return last if last.finished_by == "teacher" else None
         policy = chain.guidance or GuidancePolicy()
-        if policy.min_tokens:  # the same text may be of another number of tokens
+        if policy.min_tokens:  # the same text may have another token count
             return None
         if last.finished_by == "teacher" or policy.trim(text) != last.guidance:
             return None
@@ -157,7 +157,7 @@ class SweepJobs:
         return last
 
     def check_jobs(self, lengths: Sequence[int], rows: int) -> list[Job]:
-        """Return a job for each guidance for which the teacher is really asked again."""
+        """Return a job for each guidance that the teacher is asked for again."""
         runner, jobs = self._runner, list[Job]()
         done = {
             (line["row"], line["length"]) for line in runner.folder.lines if line["type"] == "check"
@@ -190,7 +190,7 @@ class SweepJobs:
 
 
 def _with_logprobs(teacher: Any) -> Any:
-    """Return the teacher with logprobs switched on, or None if it cannot be or is set already."""
+    """Return the teacher with logprobs on, or None if it cannot have them or has set them."""
     if isinstance(teacher, RunnableBindingBase):  # bind, with_config, with_retry
         inner = _with_logprobs(teacher.bound)
         return None if inner is None else teacher.model_copy(update={"bound": inner})

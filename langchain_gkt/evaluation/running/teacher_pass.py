@@ -1,4 +1,4 @@
-"""Whole answers of a teacher that another sweep has paid for, for a sweep with another student."""
+"""Whole teacher answers of an earlier sweep, for a sweep with another student."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _SAME = (
     ("prices", "scenario"),
     _PROMPT := ("chain", "teacher_prompt"),
 )
-"""The settings that a teacher's answers and their price depend on; policies differ in the last."""
+"""Settings that decide a teacher's answers and price. Policies differ in the last."""
 
 
 class TeacherPasses:
     """The teacher's answers in the folder of a sweep, or of a sweep over policies."""
 
     def __init__(self, path: str | Path) -> None:
-        """Read the folder; no model is called.
+        """Read the folder. No model is called.
 
         Raises:
             FileNotFoundError: If there is no run.
@@ -48,14 +48,14 @@ class TeacherPasses:
             raise ValueError(f"teacher_from={str(path)!r} holds no policy's sweep yet")
 
     def find(self, settings: Mapping[str, Any], rows: Collection[str]) -> RunStore | None:
-        """Return the run whose teacher was asked the same in the same way.
+        """Return the run whose teacher got the same questions in the same way.
 
         Returns:
             The run, or None if no run showed the teacher the same prompt.
 
         Raises:
-            ValueError: If another setting differs, no row is the same, or it is a sweep of one
-                prompt alone, and that is another.
+            ValueError: If another setting differs, no row is the same, or it is a sweep of a
+                single, different prompt.
         """
         for run in self._runs:
             earlier = run.manifest["settings"]

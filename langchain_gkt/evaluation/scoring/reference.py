@@ -1,14 +1,14 @@
 """Scores answers as the public code of the GKT paper does, with its faults.
 
-Only for setting our numbers beside the paper's. `scoring` is what to trust. The faults kept here:
+Use it only to compare our numbers with the paper's. Trust `scoring`. The faults kept here:
 
-- An answer in which none is found is drawn at random (0 to 100, or a letter), so that some wrong
-  answers count as right. For CommonsenseQA the letter is drawn from A to D: never E.
-- Numbers: commas and blanks are deleted before digits are searched, so neighbours melt together
-  ("3, 15" is 315). Signs and decimal points are ignored ("-3" is 3; "3.5" is 5, or 3 if the
+- If no answer is found, one is drawn at random (0 to 100, or a letter), so that some wrong
+  answers count as right. For CommonsenseQA the letter is drawn from A to D, never E.
+- Numbers: commas and spaces are deleted before the search for digits, so neighbours join
+  ("3, 15" is 315). Signs and decimal points are ignored ("-3" is 3, and "3.5" is 5, or 3 if the
   first digits count).
-- Without "the answer is" in the output, the last digits of question and output count: a number
-  of the question if the output has none.
+- Without "the answer is" in the output, the last digits of question and output count. That is a
+  number of the question if the output has none.
 - Options: only "The answer is B", in this spelling, is found. "The answer is (B)" is not, and
   "The answer is Bank" is B.
 """
@@ -36,8 +36,8 @@ def reference_number(
         text: The output, guidance included.
         gold: The right number, as `scoring.exact_number` reads it.
         question: The prompt, whose numbers and statements count too.
-        seed: Seeds the draw if no digit is found, together with the text: the same text is
-            always scored alike.
+        seed: Seeds the draw if no digit is found, together with the text. The same text always
+            scores alike.
 
     Raises:
         ValueError: If ``gold`` holds no number.
@@ -78,5 +78,5 @@ def _digit_runs(text: str) -> list[str]:
 
 
 def _draw(seed: int, text: str) -> random.Random:
-    # A seed of text, unlike a hash of it, is the same in every process.
+    # A text seed, unlike a hash of it, is the same in every process.
     return random.Random(f"{seed} {text}")

@@ -1,4 +1,4 @@
-"""The published tasks: what their rows look like, when an answer is right, the paper's numbers."""
+"""The published tasks: their rows, when an answer is right, and the paper's numbers."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Benchmark:
         leaks: Whether guidance contains a row's answer.
         shots: Worked examples in the prompt, as in the paper.
         guidance_tokens: How much the teacher writes, as in the paper.
-        max_tokens: That, and what the paper's student writes at most.
+        max_tokens: That, plus the maximum that the paper's student writes.
         zero_shot: The instruction if no examples show the form of an answer.
-        answer_of: What makes two answers the same.
+        answer_of: When two answers are equal.
     """
 
     hub: tuple[str, str | None, str]
@@ -75,7 +75,7 @@ def csqa_row(published: PublishedRow) -> dict[str, Any]:
             ``answerKey``) or the hub's (``question``, ``choices.label``, ``choices.text``).
 
     Returns:
-        The row of a task; ``choices`` maps each letter to its text.
+        The row of a task. ``choices`` maps each letter to its text.
 
     Raises:
         ValueError: If a field is missing, or the row has no answer key.
@@ -112,11 +112,11 @@ def aqua_row(published: PublishedRow) -> dict[str, Any]:
     """Turn a row of AQuA-RAT into question with options, gold letter, choices and solution.
 
     Args:
-        published: ``question``, ``options`` such as ``A)21``, ``correct``, and ``rationale``
-            if there is one.
+        published: ``question``, ``options`` such as ``A)21``, ``correct``, and ``rationale`` if
+            there is one.
 
     Returns:
-        The row of a task; ``choices`` maps each letter to its text.
+        The row of a task. ``choices`` maps each letter to its text.
 
     Raises:
         ValueError: If a field is missing or an option has no letter.
@@ -153,12 +153,12 @@ def _choice_row(
 
 
 def number_metric(how: ExtractionRule) -> Metric:
-    """Return a metric of a number, looked for as `scoring.extract_number` says."""
+    """Return a metric of a number. `scoring.extract_number` reads it."""
     return _metric(partial(extract_number, how=how), Decimal)
 
 
 def option_metric(how: ExtractionRule) -> Metric:
-    """Return a metric of a letter, looked for as `scoring.extract_option` says."""
+    """Return a metric of a letter. `scoring.extract_option` reads it."""
     return _metric(partial(extract_option, how=how), str)
 
 
@@ -184,7 +184,7 @@ def _paper_letter_or_e(text: str, row: Row) -> bool:
 
 
 def leaks_number(guidance: str, row: Row) -> bool:
-    """Say whether guidance already holds the answer and did not get it from the question."""
+    """Whether guidance already holds the answer, unless the question holds it too."""
     return states_number(guidance, row["answer"], row["question"])
 
 
@@ -203,7 +203,7 @@ _OPTIONS: dict[str, Metric] = {
     "strict": option_metric("strict"),
     "flexible": option_metric("flexible"),
 }
-# Of "The answer is N." small models copy the N.
+# Small models copy the N of "The answer is N."
 _END_IN_NUMBER = (
     "Reason in a few short sentences. The last one gives the result, for example: The answer is 27."
 )

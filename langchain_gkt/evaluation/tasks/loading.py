@@ -39,28 +39,25 @@ def load_task(
 
     Args:
         name: ``gsm8k``, ``csqa``, ``aqua`` or ``word_problems``.
-        data: A file in the publisher's format: JSON lines, or a JSON list. None: the
+        data: A file in the publisher's format: JSON lines, or a JSON list. With None, the
             ``datasets`` package downloads the usual test rows.
-        rows: Most rows to take. None for all of them (``word_problems`` has 500).
-        seed: Take a random sample, always the same for the same seed, in the order of the
-            file. None: the first rows.
+        rows: Maximum number of rows. None for all of them (``word_problems`` has 500).
+        seed: Takes a random sample, always the same for the same seed, in the order of the file.
+            None for the first rows.
         shots: How many worked examples to show. None: 8 (``gsm8k``), 7 (``csqa``) or 4
             (``aqua``), as in the paper. With 0, an instruction names the form of the answer.
         style: ``chat`` or ``text``. See `Task`.
-        exemplars: A file of worked examples to show instead of the package's own: see
+        exemplars: A file of worked examples instead of the package's own. See
             `langchain_gkt.evaluation.tasks.readers.read_exemplars`.
-        reference: Whether to judge as the paper's code does too, under ``reference``. Of
-            options it finds only "The answer is B", the form of the package's own examples.
-
-    Returns:
-        The task.
+        reference: Whether to judge as the paper's code does too, under ``reference``. For options
+            it finds only "The answer is B", the form of the package's own examples.
 
     Raises:
         FileNotFoundError: If a file does not exist.
         ImportError: If ``data`` is None and the ``datasets`` package is missing.
         OSError: If ``data`` is None and the hub cannot deliver.
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument or a row has a value that means nothing.
+        ValueError: If an argument or a row has a meaningless value.
     """
     known = [*BENCHMARKS, "word_problems"]
     wanted = str(name).strip().lower().replace("-", "_")

@@ -19,7 +19,7 @@ class PublishedRow:
     """One row as its publisher wrote it.
 
     Attributes:
-        where: File and line, or whatever else finds the row again. Begins every error.
+        where: File and line, or another way to find the row. Begins every error.
         fields: The row.
         inside: What to put before a field's name in errors, such as ``question.``.
     """
@@ -29,7 +29,7 @@ class PublishedRow:
     inside: str = ""
 
     def error(self, field: str, problem: str) -> ValueError:
-        """Return an error that names row and field; the problem ends its sentence."""
+        """Return an error that names row and field. The problem ends its sentence."""
         return ValueError(f"{self.where}: field '{self.inside}{field}' {problem}")
 
     def need(self, field: str) -> Any:
@@ -47,7 +47,7 @@ class PublishedRow:
         """Return a field that must hold text, without the whitespace around it.
 
         Raises:
-            ValueError: If it is missing, no text or only whitespace.
+            ValueError: If it is missing, not text or only whitespace.
         """
         value = self.need(field)
         if not isinstance(value, str):
@@ -61,7 +61,7 @@ def read_rows(path: str | PathLike[str], argument: str = "data") -> list[Publish
     """Read JSON lines, or one JSON list of objects.
 
     Args:
-        path: The file. Whether it is a list is seen from its first character.
+        path: The file. Its first character shows whether it is a list.
         argument: The argument that named the file, for errors.
 
     Returns:
@@ -69,8 +69,8 @@ def read_rows(path: str | PathLike[str], argument: str = "data") -> list[Publish
 
     Raises:
         FileNotFoundError: If there is no such file.
-        TypeError: If ``path`` is no path.
-        ValueError: If it is no UTF-8 text, holds no rows, or a row is no JSON object.
+        TypeError: If ``path`` is not a path.
+        ValueError: If it is not UTF-8 text, holds no rows, or a row is not a JSON object.
     """
     file, text = _read(path, argument)
     rows: list[tuple[str, Any]]
@@ -78,7 +78,7 @@ def read_rows(path: str | PathLike[str], argument: str = "data") -> list[Publish
         listed = _decode(text, file.name, 0)
         rows = [(f"{file.name}, row {i}", row) for i, row in enumerate(listed, 1)]
     else:
-        # Only a line feed ends a row: JSON text may hold the other line ends of Unicode.
+        # Only a line feed ends a row. JSON text may hold the other line ends of Unicode.
         lines = [(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
         rows = [(f"{file.name}, line {i}", _decode(line, file.name, i)) for i, line in lines]
     if not rows:
@@ -144,7 +144,7 @@ def read_exemplars(path: str | PathLike[str]) -> list[tuple[str, str]]:
 
 
 def own_exemplars(name: str) -> list[tuple[str, str]]:
-    """Return the exemplars this package brings for a task."""
+    """Return the exemplars that this package brings for a task."""
     file = resources.files("langchain_gkt.evaluation.tasks") / "exemplars" / f"{name}.json"
     return [(pair["question"], pair["answer"]) for pair in json.loads(file.read_text("utf-8"))]
 
@@ -202,7 +202,7 @@ def _read(path: str | PathLike[str], argument: str) -> tuple[Path, str]:
 
 
 def _decode(text: str, name: str, line: int) -> Any:
-    """Decode JSON; ``line`` 0 stands for a text of many lines."""
+    """Decode JSON. ``line`` 0 stands for a text of many lines."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:

@@ -1,4 +1,4 @@
-"""What models are compared on: rows, the prompt of each, and when an answer is right."""
+"""Tasks for comparing models: rows, the prompt of each, and when an answer is right."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Row: TypeAlias = Mapping[str, Any]
 """One question: at least ``question``, a text or a list of LangChain messages."""
 
 Metric: TypeAlias = Callable[[str, Row], "bool | None"]
-"""Whether an answer's text is right for a row. None: no answer could be read, so wrong."""
+"""Whether an answer's text is right for a row. None if no answer could be read, so wrong."""
 
 Style = Literal["chat", "text"]
 
@@ -96,7 +96,7 @@ class Example:
         answer: As a model should write it.
 
     Raises:
-        TypeError: If one is no text.
+        TypeError: If one is not a text.
         ValueError: If one is only whitespace.
     """
 
@@ -110,13 +110,13 @@ _Example = Annotated[SkipValidation[Example], _must_be(Example, "Example(questio
 @plain_errors
 @dataclass(frozen=True, config=_STRICT)
 class Task:
-    """Questions, the prompt of each, and what makes an answer right.
+    """Questions, the prompt of each, and when an answer is right.
 
-    What could only fail later, in the middle of a paid run, is refused at once.
+    Faults that could show only later, in the middle of a paid run, are refused at once.
 
     Attributes:
-        name: What reports call it.
-        rows: The questions, with whatever the metrics need to judge an answer.
+        name: Its name in reports.
+        rows: The questions, with all that the metrics need to judge an answer.
         metric: Whether an answer is right. None if no answer could be read.
         more_metrics: Other metrics by name, shown beside the main one.
         leaks: Whether guidance alone already contains a row's answer. None to ask ``metric``.
@@ -124,16 +124,16 @@ class Task:
         style: ``chat`` for messages in turns. ``text`` for one message of ``Q:`` and ``A:``
             lines, which base models continue.
         instruction: A system message (``chat``) or the first paragraph (``text``).
-        guidance_tokens: How much a teacher should write. Advice for whoever builds a chain.
-        max_tokens: Most tokens of a whole answer, guidance included. None for no limit.
+        guidance_tokens: How much a teacher should write. A hint for the builder of a chain.
+        max_tokens: Maximum tokens of a whole answer, guidance included. None for no limit.
         stop: Strings that end an answer.
         source: Where the rows come from, for the manifests of runs.
-        answer_of: What makes two answers the same where a sweep has the student answer several
-            times. None for the chain's ``answer_of``.
+        answer_of: When two answers are equal, for a sweep whose student answers several times. None
+            for the chain's ``answer_of``.
 
     Raises:
         TypeError: If a field or a row has the wrong type.
-        ValueError: If a field or a row has a value that means nothing.
+        ValueError: If a field or a row has a meaningless value.
     """
 
     name: Text
@@ -156,7 +156,7 @@ class Task:
     answer_of: Annotated[Any, BeforeValidator(_known_form)] = None
 
     def __post_init__(self) -> None:
-        """Refuse what only fields together show to be wrong."""
+        """Refuse faults that only fields together show."""
         if not self.rows:
             raise ValueError("Task.rows is empty; give at least one row")
         for i, row in enumerate(self.rows):
@@ -165,14 +165,14 @@ class Task:
             raise ValueError("Task.more_metrics: 'answer' is the name of the main metric")
 
     def prompt(self, row: Row) -> list[BaseMessage]:
-        """Return what a model is asked for a row.
+        """Return the prompt for a row.
 
         Args:
             row: One of ``rows``, or another of the same form.
 
         Returns:
-            ``chat``: instruction, examples in turns (marked; see `prompts.mark_exemplars`),
-            question. ``text``: one message.
+            ``chat``: instruction, examples in turns (marked by `prompts.mark_exemplars`), question.
+                ``text``: one message.
 
         Raises:
             ValueError: If the question is messages and the style is ``text``.
@@ -201,7 +201,7 @@ class Task:
             The main metric's verdict as ``answer``, then the others' by name.
 
         Raises:
-            TypeError: If a metric returns something else than a bool or None.
+            TypeError: If a metric returns something other than a bool or None.
         """
         return {
             name: _verdict(metric(text, row), f"metric {name!r}")
@@ -209,7 +209,7 @@ class Task:
         }
 
     def leaked(self, guidance: str, row: Row) -> bool:
-        """Say whether guidance alone already contains a row's answer. False if there is none.
+        """Whether guidance alone already contains a row's answer. False if there is none.
 
         Raises:
             TypeError: If ``leaks`` (or ``metric`` in its place) returns no verdict.
@@ -221,7 +221,7 @@ class Task:
         return _verdict(self.leaks(guidance, row), "leaks") is True
 
     def row_key(self, i: int) -> str:
-        """Return a name of a row that is the same in every run.
+        """Return a row name that is the same in every run.
 
         Returns:
             The number and a hash of the row and its prompt.
@@ -229,7 +229,7 @@ class Task:
         Raises:
             IndexError: If there is no such row.
         """
-        i = range(len(self.rows))[i]  # -1 is the last one under any name
+        i = range(len(self.rows))[i]  # so that -1 has the last row's usual name
         return f"{i:04d}-{self._hash(self.rows[i])[:12]}"
 
     def _hash(self, row: Row) -> str:
@@ -258,7 +258,7 @@ def _verdict(value: Any, what: str) -> bool | None:
     """Return a metric's result as bool or None."""
     if value is None or isinstance(value, bool):
         return value
-    # The truth values of numpy are no bools. 0 and 1 are what sums and comparisons leave.
+    # NumPy's truth values are not bools. Sums and comparisons give 0 and 1.
     is_numpy = getattr(getattr(value, "dtype", None), "kind", "") == "b" and value.ndim == 0
     if is_numpy or (isinstance(value, Integral) and value in (0, 1)):
         return bool(value)
@@ -267,7 +267,7 @@ def _verdict(value: Any, what: str) -> bool | None:
 
 def _plain(value: Any) -> Any:
     """Return a value as JSON can hold it, without what differs from run to run."""
-    if isinstance(value, BaseMessage):  # its id and metadata are not what is asked
+    if isinstance(value, BaseMessage):  # its id and metadata are not part of the question
         names = ("type", "content", "name", "tool_calls", "tool_call_id")
         return {name: _plain(getattr(value, name, None)) for name in names}
     if isinstance(value, Mapping):

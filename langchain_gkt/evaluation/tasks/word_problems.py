@@ -6,7 +6,7 @@ then works it out, so the beginning of an answer decides the rest:
     Q: Anna has 14 pens. Anna finds 6 more. The dog swallows 5. How many pens ...
     A: Plan: 14 plus 6, minus 5. 14 + 6 = 20. 20 - 5 = 15. The answer is 15.
 
-The embedded models were trained on others of this family:
+The embedded models were trained on other problems of this family.
 examples/demo_models/word_problems.py makes them, and made these.
 """
 
@@ -50,8 +50,8 @@ def sample(seed: int | None, count: int | None) -> list[WordProblem]:
     """Return some of the shipped problems, in the order of the file.
 
     Args:
-        seed: Draw them by it. None for the first ones.
-        count: Most problems to return. None for all of them.
+        seed: Seed of a draw. None for the first ones.
+        count: Maximum number of problems. None for all of them.
 
     Returns:
         Different problems, the same ones for the same arguments.
@@ -64,10 +64,10 @@ def sample(seed: int | None, count: int | None) -> list[WordProblem]:
 
 
 def is_word_problem(question: str) -> bool:
-    """Say whether the embedded models have learned to read a question.
+    """Whether the embedded models have learned to read a question.
 
     Returns:
-        Whether it names a number, and no word that the shipped problems do not use.
+        True if it names a number, and no word that the shipped problems do not use.
     """
     words = _words(question)
     return bool(words) and bool(re.search(r"\d", question)) and words <= _known_words()

@@ -22,7 +22,7 @@ _REASONS = {
 
 
 class ChatAnswer:
-    """Writes one answer as the chat completions API does; see `answering.AnswerFormat`."""
+    """Writes one answer for the chat completions API. See `answering.AnswerFormat`."""
 
     def __init__(self, model: str, *, include_usage: bool) -> None:
         """Begin an answer.
@@ -90,7 +90,7 @@ def finish_reason(message: AIMessage) -> str:
 
 
 def assistant_message(answer: AIMessage) -> dict[str, Any]:
-    """Return an answer as the API's message; arguments of a broken call are as written."""
+    """Return an answer as the API's message. Arguments of a broken call stay as written."""
     calls = [_tool_call(c["id"], c["name"], json.dumps(c["args"])) for c in answer.tool_calls]
     calls += [_tool_call(c["id"], c["name"], c["args"]) for c in answer.invalid_tool_calls]
     message = {"role": "assistant", "content": str(answer.text) or (None if calls else "")}
@@ -98,7 +98,7 @@ def assistant_message(answer: AIMessage) -> dict[str, Any]:
 
 
 def delta_of(chunk: AIMessageChunk, *, calls_before: int = 0) -> dict[str, Any]:
-    """Return what a chunk adds to the message; nothing if it adds nothing."""
+    """Return a chunk's addition to the message. Empty if it adds nothing."""
     delta: dict[str, Any] = {}
     if text := str(chunk.text):
         delta["content"] = text

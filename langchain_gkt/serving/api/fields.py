@@ -1,4 +1,4 @@
-"""What is wrong with a field of a request, and checks that hold for any JSON value."""
+"""Errors of a request's fields, and checks for any JSON value."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ class FieldError(ValueError):
 
     Attributes:
         field: Its place, such as ``messages[2].content``.
-        problem: What is wrong and what to do. Behind the place it makes the message.
+        problem: What is wrong and what to do. Place and problem together make the message.
     """
 
     def __init__(self, field: str, problem: str) -> None:
-        """Take the place, and what goes on behind it."""
+        """Take the place, and the text after it."""
         super().__init__(f"{field}{problem}")
         self.field, self.problem = field, problem
 
 
 def check_values(value: Any) -> None:
-    """Refuse what Python reads as JSON and others do not.
+    """Refuse values that Python reads as JSON and others do not.
 
     Args:
         value: A JSON value.
 
     Raises:
-        ValueError: If it holds NaN or an infinity, or more than 100 levels, which would end the
-            stack.
+        ValueError: If it holds NaN or an infinity, or more than 100 levels, which would overflow
+            the stack.
     """
     level = [value]
     for _ in range(_MOST_LEVELS):
@@ -48,15 +48,15 @@ def check_values(value: Any) -> None:
 
 
 def refuse_unknown_fields(values: Iterable[str], known: Iterable[str], place: str = "") -> None:
-    """Refuse fields that do not exist, naming the nearest that does.
+    """Refuse unknown fields. Name the nearest known one.
 
     Args:
         values: The names of an object's fields.
         known: Names that exist.
-        place: The object's place, with a dot behind it.
+        place: The object's place, with a dot after it.
 
     Raises:
-        FieldError: If a name is not known.
+        FieldError: If a name is unknown.
     """
     known = set(known)
     for name in values:

@@ -1,4 +1,4 @@
-"""JSON schemas that no value can satisfy, because each part of them waits for itself."""
+"""JSON schemas that no value can satisfy, because each part of them needs itself."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def refuse_endless(schema: dict[str, Any], field: str) -> None:
         field: The request's field that holds it, for the message.
 
     Raises:
-        FieldError: If it is such a schema, or one with too many parts to look at.
+        FieldError: If it is such a schema, or one with too many parts to check.
     """
     if not _Endings(schema, field).has_end(schema, ()):
         raise FieldError(
@@ -29,7 +29,7 @@ def refuse_endless(schema: dict[str, Any], field: str) -> None:
 
 
 class _Endings:
-    """Looks through one schema; each reference that ends is followed once."""
+    """Searches one schema. Each reference that ends is followed once."""
 
     def __init__(self, root: dict[str, Any], field: str) -> None:
         self._root, self._field = root, field

@@ -1,4 +1,4 @@
-"""The messages of a request as LangChain's; an error names the message and its field."""
+"""The messages of a request as LangChain's. An error names the message and its field."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _MEDIA = "answers are text; leave it out"
 
 
 def as_langchain(messages: Sequence[Mapping[str, Any]]) -> list[BaseMessage]:
-    """Make LangChain's messages of a request's.
+    """Convert a request's messages to LangChain's.
 
     Args:
-        messages: The messages as the API spells them. Fields that say nothing to a model,
-            such as ``annotations``, have no effect.
+        messages: The messages in the API's form. Fields that say nothing to a model, such as
+            ``annotations``, have no effect.
 
     Returns:
         The conversation.
@@ -36,11 +36,11 @@ def check_message(raw: Mapping[str, Any], place: str) -> dict[str, Any]:
     """Check one message.
 
     Args:
-        raw: The message as the API spells it.
-        place: What an error calls it.
+        raw: The message in the API's form.
+        place: Its place, for errors.
 
     Returns:
-        The message as LangChain reads it.
+        The message in LangChain's form.
 
     Raises:
         FieldError: As for `as_langchain`.
@@ -120,7 +120,7 @@ def _tool_calls(calls: Any, place: str) -> list[dict[str, Any]]:
 
 def _parsed(arguments: str, place: str) -> Any:
     try:
-        # A call without arguments has an empty text with some clients, and null with others.
+        # Some clients send an empty text for a call without arguments, others null.
         value = json.loads(arguments, strict=False) if arguments.strip() else None
         check_values(value)
     except (ValueError, RecursionError) as error:

@@ -18,10 +18,10 @@ _EMPTY: dict[str, Any] = {"type": "output_text", "text": "", "annotations": [], 
 
 
 class ResponsesAnswer:
-    """Writes one answer as the responses API does; see `answering.AnswerFormat`."""
+    """Writes one answer for the responses API. See `answering.AnswerFormat`."""
 
     def __init__(self, request: ResponsesRequest) -> None:
-        """Begin the answer of a request, some of whose fields a response repeats."""
+        """Begin the answer of a request. A response repeats some of its fields."""
         self._base: dict[str, Any] = {
             "id": f"resp_{uuid.uuid4().hex}",
             "object": "response",
@@ -47,7 +47,7 @@ class ResponsesAnswer:
         }
         self._count = 0
         self._output: list[dict[str, Any]] = []
-        self._open: dict[str, Any] | None = None  # the message that is being written
+        self._open: dict[str, Any] | None = None  # the message in progress
 
     def whole(self, message: AIMessage, gkt: Mapping[str, Any]) -> dict[str, Any]:
         """Return the response of a request that is not streamed."""
@@ -114,7 +114,7 @@ class ResponsesAnswer:
         }
 
     def _close(self) -> Iterator[str]:
-        """End the message that is being written, if there is one."""
+        """End the message in progress, if there is one."""
         if self._open is None:
             return
         self._open["status"] = "completed"
@@ -160,7 +160,7 @@ def _call(call: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _flat(value: Any) -> Any:
-    """Put the fields of a function side by side with its type, as this API has them."""
+    """Put the fields of a function side by side with its type, as in this API."""
     if not isinstance(value, dict):
         return value or "auto"
     return {"type": "function", **value["function"]}

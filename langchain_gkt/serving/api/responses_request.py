@@ -22,13 +22,13 @@ _NAMES = {
 
 
 class TextOptions(OptionalFields):
-    """What form the text of an answer has."""
+    """The form of an answer's text."""
 
     format: dict[str, Any] | None = None
 
 
 class ResponsesRequest(CompletionRequest):
-    """A responses request; nothing is stored, so the input is the whole conversation."""
+    """A responses request. Nothing is stored, so the input is the whole conversation."""
 
     no_effect = (
         *HARMLESS,
@@ -57,7 +57,7 @@ class ResponsesRequest(CompletionRequest):
     max_output_tokens: int | None = Field(default=None, ge=1)
     text: TextOptions = TextOptions()
 
-    # What this API has not, and a call of the chain asks for.
+    # Fields that this API lacks and a call of the chain needs.
     stop: ClassVar[None] = None
     continue_final_message: ClassVar[bool] = False
 
@@ -68,7 +68,7 @@ class ResponsesRequest(CompletionRequest):
             return [cls._nest(tool) for tool in value]
         if not isinstance(value, dict):
             return value
-        # This API has the fields of a function side by side with its type.
+        # This API puts the fields of a function side by side with its type.
         inner = {name: inner for name, inner in value.items() if name != "type"}
         return {"type": value.get("type", "function"), "function": inner}
 
@@ -90,7 +90,7 @@ class ResponsesRequest(CompletionRequest):
             message = _message(without_nulls(item), f"input[{at}]")
             last = messages[-1] if messages else {}
             if message and "tool_calls" in message and last.get("role") == "assistant":
-                # The calls of one turn, and the text before them, are items of their own here.
+                # Here the calls of one turn, and the text before them, are separate items.
                 last["tool_calls"] = [*last.get("tool_calls", ()), *message["tool_calls"]]
             elif message:
                 messages.append(message)
@@ -100,7 +100,7 @@ class ResponsesRequest(CompletionRequest):
 
     @property
     def response_format(self) -> dict[str, Any] | None:
-        """The form of the answer, as the other API spells it."""
+        """The form of the answer, in the other API's form."""
         form = self.text.format
         if not form or form.get("type") in ("text", "json_object"):
             return form
@@ -113,12 +113,12 @@ class ResponsesRequest(CompletionRequest):
 
     @property
     def limit(self) -> int | None:
-        """Most tokens of the answer. None for the models' own limits."""
+        """Maximum tokens of the answer. None for the models' own limits."""
         return self.max_output_tokens
 
 
 def _message(item: dict[str, Any], place: str) -> dict[str, Any] | None:
-    """Return an item as a message of the other API. None if it is not for our models."""
+    """Return an item as a message of the other API. None if our models do not need it."""
     kind, content = item.get("type", "message"), "content"
     if kind == "message":
         message = {

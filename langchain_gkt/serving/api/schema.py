@@ -29,7 +29,7 @@ HARMLESS = (
     "store",
     "user",
 )
-"""Fields of both APIs that have no effect, because an answer does not depend on them."""
+"""Fields of both APIs without effect, because an answer does not depend on them."""
 
 _CHOICES = ("none", "auto", "required", "any")
 
@@ -46,19 +46,19 @@ class OptionalFields(BaseModel):
 
 
 class StreamOptions(OptionalFields):
-    """What a stream holds besides the text."""
+    """The contents of a stream besides the text."""
 
     include_usage: bool = False
 
 
 class GKTOptions(OptionalFields):
-    """What a request says of the pair: ``extra_body={"gkt": {...}}``.
+    """A request's options for the pair: ``extra_body={"gkt": {...}}``.
 
     Attributes:
-        guidance_tokens: Most completion tokens of the teacher.
-        guidance: Fields of a `GuidancePolicy`. Names of files are not taken.
+        guidance_tokens: Maximum completion tokens of the teacher.
+        guidance: Fields of a `GuidancePolicy`. Names of files are refused.
         teacher_prompt: Ready-made teacher prompts, such as ``[{"prompt": "last_turns"}]``.
-        budget_usd: Most US dollars that the teacher may cost in this request.
+        budget_usd: Maximum US dollars that the teacher may cost in this request.
     """
 
     guidance_tokens: int | None = Field(default=None, ge=0, strict=True)
@@ -75,10 +75,10 @@ class GKTOptions(OptionalFields):
 
 
 class CompletionRequest(BaseModel):
-    """What the requests of both APIs have in common.
+    """The common part of both APIs' requests.
 
     Attributes:
-        names: What this API calls fields of the chain.
+        names: This API's names of the chain's fields.
         in_function: Where in a tool its name and its parameters are.
     """
 
@@ -106,7 +106,7 @@ class CompletionRequest(BaseModel):
         check_values(values)
         fields = {name: value for name, value in values.items() if value is not None}
         for name, fix in cls.refused.items():
-            if fields.pop(name, None):  # 0, false and {} ask for nothing
+            if fields.pop(name, None):  # 0, false and {} request nothing
                 raise FieldError(name, f": {fix}")
         refuse_unknown_fields(fields, (*cls.model_fields, *cls.no_effect))
         if fields.get("modalities", ["text"]) != ["text"]:
@@ -136,7 +136,7 @@ class CompletionRequest(BaseModel):
 
     @property
     def forced_tool(self) -> str | None:
-        """The tool that must be called. Empty for any of them, None if none has to be.
+        """The tool that must be called. Empty for any of them, None if no call is required.
 
         Raises:
             FieldError: If ``tool_choice`` is none of the API's, or names no tool of the request.
@@ -163,7 +163,7 @@ _LOGPROBS = "log probabilities are not reported, because two models write an ans
 
 
 class ChatCompletionRequest(CompletionRequest):
-    """A chat completions request; fields that would change the answer are taken or refused."""
+    """A chat completions request. Fields that would change the answer are used or refused."""
 
     # Wishes about the answer have no effect, because the server's models are set up already.
     # Clients of vLLM send add_generation_prompt beside continue_final_message.
@@ -238,7 +238,7 @@ class ChatCompletionRequest(CompletionRequest):
 
     @property
     def limit(self) -> int | None:
-        """Most tokens of the answer. None for the models' own limits."""
+        """Maximum tokens of the answer. None for the models' own limits."""
         return self.max_completion_tokens or self.max_tokens
 
     @property

@@ -1,4 +1,4 @@
-"""Which engine runs a model: based on what is given, and on what is installed."""
+"""Which engine runs a model, based on the model and on what is installed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from langchain_gkt.students.backends.server import SERVERS
 from langchain_gkt.students.backends.source import ModelSource, shown
 
 ENGINES: tuple[EngineEntry, ...] = (TORCH, LLAMACPP, OPENVINO, *SERVERS)
-"""All engines, in the order in which they are asked. torch runs what no other one claims."""
+"""All engines, in the order of their claims. torch runs what no other one claims."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ def choose_for(source: ModelSource) -> BackendChoice:
         source: The student's fields.
 
     Raises:
-        ValueError: As for `choose_backend`, or if a server has no address or another engine has.
+        ValueError: As for `choose_backend`, or if a server has no address or another engine has
+            one.
         ImportError: As for `choose_backend`.
     """
     servers = " or ".join(f"backend={engine.name!r}" for engine in ENGINES if engine.is_server)

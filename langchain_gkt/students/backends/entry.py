@@ -1,6 +1,6 @@
 """How an engine presents itself to the student: one `EngineEntry` in its own file.
 
-Importing an entry must not import the engine: only `EngineEntry.load` does.
+Importing an entry must not import the engine. Only `EngineEntry.load` does.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ class EngineEntry:
         load: Loads a model. It raises FileNotFoundError, ValueError or StudentError, each with
             the field and the fix.
         refuse: Raises a ValueError, with the fix, if it cannot run such a model. The test is cheap:
-            nothing is loaded or fetched.
-        claim: Says why it is the engine of a model under ``backend="auto"``, to follow "because".
-            None if it is not.
-        module: The module it needs, which is looked for and not imported. None if it needs none.
-        package: The package that brings the module.
-        extra: The extra of this package that brings it too.
+            it loads and fetches nothing.
+        claim: Returns why ``backend="auto"`` picks it for a model, to follow "because". None if it
+            does not.
+        module: The module it needs. Looked up without an import. None if it needs none.
+        package: The package that provides the module.
+        extra: The extra of this package that provides it too.
         is_server: Whether the model runs behind an address, the student's ``base_url``.
-        instead: What is said, once, when torch runs a model because the module is missing. Empty
-            for nothing.
+        instead: The warning, given once, when torch runs a model because the module is missing.
+            Empty for none.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""GGUF files: what their header says, without reading weights, and their tokenizer."""
+"""GGUF files: their header, read without the weights, and their tokenizer."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class GGUFSource:
 
 
 def gguf_source(model: Any) -> GGUFSource | None:
-    """Return where the GGUF file is that a model's name stands for. None if it is no such name.
+    """Return where the GGUF file of a model's name is. None if the name stands for no such file.
 
     Args:
         model: ``path/to/model.gguf``, ``owner/repo:file.gguf``, or anything else.
@@ -51,7 +51,7 @@ def gguf_source(model: Any) -> GGUFSource | None:
 
 @dataclass(frozen=True)
 class GGUFHeader:
-    """The metadata of a GGUF file; arrays of strings are left out.
+    """The metadata of a GGUF file. Arrays of strings are left out.
 
     Attributes:
         path: The file.
@@ -70,7 +70,7 @@ class GGUFHeader:
         """Return a value of the architecture.
 
         Args:
-            key: The key behind the architecture's name.
+            key: The key after the architecture's name.
             default: What to return if the file has no such value.
         """
         return self.metadata.get(f"{self.architecture}.{key}", default)
@@ -89,12 +89,12 @@ class GGUFHeader:
 
     @property
     def is_float32(self) -> bool:
-        """Whether all weights are float32, as nobody keeps them who wants speed."""
+        """Whether all weights are float32."""
         return bool(self.metadata.get("general.file_type") == _FLOAT32_FILE)
 
     @property
     def kv_bytes_per_token(self) -> int:
-        """Bytes of a KV cache for each token: float32 for such weights, else float16."""
+        """Bytes of a KV cache for each token, in float32 for such weights, else in float16."""
         layers = int(self.value("block_count", 1))
         heads = self.value("attention.head_count", 1)
         kv_heads = self.value("attention.head_count_kv", heads)
@@ -107,12 +107,12 @@ class GGUFHeader:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A digest that differs between two files, made of a sample of their bytes."""
+        """A digest of a sample of the file's bytes. It differs between two files."""
         return sampled_digest(Path(self.path))
 
 
 def sampled_digest(path: Path) -> str:
-    """Return a digest that differs between two files, made of a sample of their bytes."""
+    """Return a digest of a sample of a file's bytes. It differs between two files."""
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())
     with open(path, "rb") as file:
@@ -154,11 +154,8 @@ def local_file(source: GGUFSource) -> str:
 def read_header(path: str) -> GGUFHeader:
     """Read the header of a GGUF file.
 
-    Args:
-        path: The file.
-
     Raises:
-        StudentError: If it is no GGUF file, is broken, or describes no language model.
+        StudentError: If it is not a GGUF file, is broken, or describes no language model.
     """
     try:
         with open(path, "rb") as file:
@@ -178,9 +175,6 @@ def read_header(path: str) -> GGUFHeader:
 
 def load_tokenizer(path: str) -> Any:
     """Make the tokenizer that a GGUF file describes, with its chat template.
-
-    Args:
-        path: The file.
 
     Raises:
         ImportError: If the package gguf is missing.

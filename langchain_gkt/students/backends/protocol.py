@@ -1,7 +1,7 @@
-"""What a student needs of the engine that runs its model.
+"""The interface between a student and the engine that runs its model.
 
 The chat template, the seam to a begun answer, the safety against control tokens, the parsing of
-tool calls and the truncation of long prompts are the student's own, the same for all engines.
+tool calls and the truncation of long prompts belong to the student, the same for all engines.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from langchain_gkt.students.engine.token_healing import TokenSpelling
 from langchain_gkt.students.protocol import FirstToken, FirstTokenDetail
 
 Feature = Literal["seed", "response_format"]
-"""What a call may ask for and not every engine can do."""
+"""Features that a call may ask for and not every engine has."""
 
 __all__ = ["Backend", "Feature", "PrefillHandle", "RemoteBackend", "refuse_unsupported"]
 
 
 class Backend(Protocol):
-    """An engine with one loaded model; safe to call from any thread and event loop.
+    """An engine with one loaded model. Safe to call from any thread and event loop.
 
     A copy of a student shares it (``__deepcopy__`` returns itself), and a forked child starts
     over with no requests. It need not be picklable if its model can be loaded from a path.
@@ -32,7 +32,7 @@ class Backend(Protocol):
     name: str
     """Its name as a value of the field ``backend``."""
     unsupported: Mapping[Feature, str]
-    """What a call may not ask for, each with the reason and the fix."""
+    """Features that this engine lacks, each with the reason and the fix."""
     first_token_detail: FirstTokenDetail
     """What `first_tokens` reports."""
     tokenizer: Any
@@ -59,7 +59,7 @@ class Backend(Protocol):
 
     @property
     def spelling(self) -> TokenSpelling:
-        """What its tokens spell; knows where a begun answer has to be opened again."""
+        """The bytes of each token. It also finds where a begun answer has to be reopened."""
         ...
 
     @property
@@ -73,13 +73,13 @@ class Backend(Protocol):
         ...
 
     def prefill(self, prompt: list[int]) -> PrefillHandle:
-        """Prefill a prompt while something else is being waited for; never raises.
+        """Prefill a prompt while the caller waits for something else. Never raises.
 
         Args:
             prompt: Ids of the conversation, with the header of the answer.
 
         Returns:
-            A handle; closing it stops, unless the request with this prompt has come.
+            A handle. Closing it stops, unless the request with this prompt has come.
         """
         ...
 
@@ -88,15 +88,15 @@ class Backend(Protocol):
     ) -> Generator[TokenChunk, None, None]:
         """Generate one answer.
 
-        The end of ``request.answer_prefix`` that its seam opens again is neither shown nor counted.
+        The end of ``request.answer_prefix`` that its seam reopens is neither shown nor counted.
 
         Args:
             request: What to continue, and how.
             cancelled: Ends the generation within one step when set.
-            stream: Whether to give text as soon as it is certain, or once, at the end.
+            stream: Whether to yield text as soon as it is certain, or once, at the end.
 
         Yields:
-            Chunks of text; the last one has a finish reason unless the request was cancelled.
+            Chunks of text. The last one has a finish reason unless the request was cancelled.
             Closing the generator cancels.
 
         Raises:
@@ -112,7 +112,7 @@ class Backend(Protocol):
         ...
 
     def first_tokens(self, request: Request) -> list[FirstToken]:
-        """Return how likely each token of an answer was, and of how many it could have been.
+        """Return how likely each token of an answer was, and the entropy of its distribution.
 
         Args:
             request: A request. Its constraint, stop strings and seam are ignored.
@@ -130,7 +130,7 @@ class Backend(Protocol):
         ...
 
     def close(self) -> None:
-        """End its threads and free its memory; requests that still run get a StudentError."""
+        """End its threads and free its memory. Requests that still run get a StudentError."""
         ...
 
 
@@ -139,7 +139,7 @@ class RemoteBackend(Backend, Protocol):
     """An engine in another process, which may have gone away."""
 
     def refuse_unreachable(self) -> None:
-        """Refuse if it cannot be asked now.
+        """Refuse if it cannot be reached now.
 
         Raises:
             StudentError: If so.

@@ -27,18 +27,18 @@ class Job:
 
 
 class Slots:
-    """Runs jobs in order, so many at a time, each on a thread of its own.
+    """Runs jobs in order, a limited number at a time, each on a thread of its own.
 
     Attributes:
-        closed: Whether no more jobs are taken. Jobs that run should look at it, and end.
+        closed: Whether no more jobs are taken. Running jobs should check it, and end.
     """
 
     def __init__(self, count: int, max_queue: int) -> None:
         """Prepare, without a thread.
 
         Args:
-            count: Most jobs that run at the same time.
-            max_queue: Most jobs that wait.
+            count: Maximum number of jobs that run at the same time.
+            max_queue: Maximum number of jobs that wait.
         """
         self._free, self._max_queue = count, max_queue
         self._waiting: deque[Job] = deque()

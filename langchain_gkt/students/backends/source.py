@@ -1,4 +1,4 @@
-"""What a student is loaded from."""
+"""The fields from which a student is loaded."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ class ModelSource:
         device: Where to load it. None for the CPU.
         device_map: How to spread it over devices, as transformers takes it. None for one device.
         dtype: The weights' type, as for `HuggingFaceStudent`.
-        backend: The engine that was asked for, or ``auto``.
+        backend: The requested engine, or ``auto``.
         allowed_added_tokens: As for `HuggingFaceStudent`.
         trust_remote_code: Whether to run the model's own Python files.
         config: How many requests and how much memory.
         base_url: Address of the server that runs the model. None for one in this process.
         api_key: The server's key, if it wants one.
         served_model_name: The model's name at the server. None for the only one there.
-        request_timeout: Seconds after which a silent server is given up.
-        max_retries: How often a request is sent again whose connection failed.
+        request_timeout: Seconds after which the student gives up a silent server.
+        max_retries: How often a request is sent again after its connection failed.
     """
 
     model: Any
@@ -80,7 +80,7 @@ def refuse_device_map(source: ModelSource, engine: str) -> None:
     """Refuse a device map for an engine that has no use for it.
 
     Args:
-        source: What is to be loaded.
+        source: The model to load.
         engine: The engine's name as a value of the field ``backend``.
 
     Raises:

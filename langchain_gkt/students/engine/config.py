@@ -9,11 +9,11 @@ class EngineConfig(BaseModel):
     """How many requests and how much memory an engine may use.
 
     Attributes:
-        max_batch_size: Most requests that are decoded together.
-        max_queue: Most requests that wait beside them.
-        kv_tokens: Most tokens of KV cache, padding included (a little slack aside). None for
-            2 GiB of them, or the model's context if that is more.
-        prefix_cache_bytes: Most bytes of KV cache that are kept of earlier prompts.
+        max_batch_size: Maximum number of requests that are decoded together.
+        max_queue: Maximum number of requests that wait beside them.
+        kv_tokens: Maximum tokens of KV cache, padding included (a little slack aside). None for 2
+            GiB of them, or the model's context if that is more.
+        prefix_cache_bytes: Maximum bytes of KV cache that are kept of earlier prompts.
         threads: Threads that compute. None for torch's number.
     """
 

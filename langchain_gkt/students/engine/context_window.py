@@ -1,4 +1,4 @@
-"""How many tokens a model reads and writes, and what is said of a prompt that leaves no room."""
+"""How many tokens a model reads and writes, and the error for a prompt that leaves no room."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class ContextWindow:
     is_encoder_decoder: bool = False
 
     def used(self, prompt: list[int], answer_prefix: list[int]) -> int:
-        """Return how much of the context is used before the answer goes on.
+        """Return how much of the context is used before the answer continues.
 
         Args:
             prompt: Ids of the conversation. An encoder reads them in a context of its own.
             answer_prefix: Ids of the answer's beginning.
 
         Returns:
-            Tokens; the decoder of an encoder-decoder model begins with a start token.
+            Tokens. The decoder of an encoder-decoder model begins with a start token.
         """
         return len(answer_prefix) + (1 if self.is_encoder_decoder else len(prompt))
 
@@ -48,14 +48,14 @@ class ContextWindow:
         if self.size is None:
             return
         self._refuse_for_encoder(prompt)
-        # A long limit is seldom used up: a quarter of the context is kept at most.
+        # A request seldom uses up a long limit. So at most a quarter of the context is kept for it.
         reserve = min(reserve, self.size // 4)
         used = self.used(prompt, answer_prefix)
         if used + reserve < self.size:
             return
         what = "an answer's beginning" if self.is_encoder_decoder else "a prompt"
         more = f" and {reserve} more are kept for guidance" if reserve else ""
-        # Dropping the oldest turns makes no room in an encoder-decoder model's decoder.
+        # Dropping the oldest turns frees no room in the decoder of an encoder-decoder model.
         hint = "" if self.is_encoder_decoder else _TRUNCATE
         raise ValueError(
             f"messages make {what} of {used} tokens{more}, but the student's context holds "
@@ -65,11 +65,8 @@ class ContextWindow:
     def refuse_request(self, request: Request) -> None:
         """Refuse a request that the context cannot hold, or that has no prompt.
 
-        Args:
-            request: The request.
-
         Raises:
-            StudentError: If it is such a request.
+            StudentError: If it has no prompt or does not fit.
         """
         if not request.prompt:
             raise StudentError("the request has no prompt; there is nothing to continue")

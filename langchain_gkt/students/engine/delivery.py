@@ -11,15 +11,15 @@ from langchain_gkt.students.engine.requests.request import TokenChunk
 from langchain_gkt.time_limit import OutOfTime, seconds_left
 
 Deliver = Callable[[TokenChunk | Exception | None], None]
-"""Takes the chunks of an answer; an exception if it failed, None if it was cancelled."""
+"""Takes the chunks of an answer, an exception if it failed, or None if it was cancelled."""
 Submit = Callable[[Deliver], Callable[[], None]]
-"""Sends a request and returns what cancels it; its chunks are delivered from any thread."""
+"""Sends a request and returns what cancels it. Its chunks are delivered from any thread."""
 
 
 def receive(
     submit: Submit, started: threading.Event | None = None
 ) -> Generator[TokenChunk, None, None]:
-    """Send a request and give its chunks; closing the generator cancels the request.
+    """Send a request and yield its chunks. Closing the generator cancels the request.
 
     Args:
         submit: Sends it.
@@ -29,8 +29,8 @@ def receive(
         The chunks, the last one with a finish reason unless the request was cancelled.
 
     Raises:
-        Exception: What was delivered as one.
-        OutOfTime: If the time of the call that this runs inside is over.
+        Exception: The one that was delivered.
+        OutOfTime: If the time of the enclosing call is over.
     """
     chunks: queue.SimpleQueue[TokenChunk | Exception | None] = queue.SimpleQueue()
     left = seconds_left()

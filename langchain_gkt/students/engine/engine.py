@@ -1,8 +1,8 @@
 """The torch side of a student: one model, its scheduler, and the calls that use it.
 
-Requests of any number of threads and event loops are decoded together by the scheduler.
-Requests to encoder-decoder students, and to models without a KV cache of the usual kind, run
-unbatched: they take turns, step by step, and share no prefixes.
+The scheduler decodes requests of any number of threads and event loops together. Requests to
+encoder-decoder students, and to models without a KV cache of the usual kind, run unbatched: they
+take turns, step by step, and share no prefixes.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from langchain_gkt.students.protocol import FirstToken, FirstTokenDetail
 
 __all__ = ["Constraint", "Engine", "EngineConfig", "Request", "TokenChunk"]
 
-# Ordinary text for finding out how a model can be run.
+# Ordinary text on which the runner tries how a model can be run.
 _TRIAL_TEXT = "Tom had 17 apples and bought 5 more. How many does he have? He has 17 + 5 = 22."
-# Of weights that were offloaded to a disk so many are read for the fingerprint.
+# The fingerprint reads this many of the weights that were offloaded to a disk.
 _MOST_OFFLOADED = 16
 
 
 class Engine:
-    """A loaded model and its tokenizer; the backend named ``torch``."""
+    """A loaded model and its tokenizer. This is the backend named ``torch``."""
 
     name = "torch"
     unsupported: Mapping[Any, str] = MappingProxyType({})
@@ -92,7 +92,7 @@ class Engine:
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the model and the settings; the copy starts a scheduler of its own."""
+        """Pickle the model and the settings. The copy starts a scheduler of its own."""
         return type(self), (self.model, self.tokenizer, self.config)
 
     @property
@@ -115,7 +115,7 @@ class Engine:
 
     @cached_property
     def vocabulary(self) -> int:
-        """Length of the model's logits, which may be padded beyond the tokenizer's ids."""
+        """Length of the model's logits, which padding may make longer than the tokenizer's ids."""
         head = self.model.get_output_embeddings()
         weight = getattr(head, "weight", None)  # int8 layers keep theirs behind a method
         size = getattr(weight, "shape", (self.model.config.vocab_size,))[0]
@@ -123,16 +123,16 @@ class Engine:
 
     @cached_property
     def spelling(self) -> TokenSpelling:
-        """What its tokens spell; read from the vocabulary at first use, in up to a second."""
+        """The bytes of each token, read from the vocabulary at first use (in up to a second)."""
         return TokenSpelling(self.tokenizer, self.vocabulary)
 
     @property
     def repeatable(self) -> Literal["always", "alone"]:
         """When greedy answers to one prompt are equal.
 
-        ``always`` in float32, whatever runs beside them. In bfloat16, float16 and int8 only if
-        both are asked ``alone``, while the prefix cache keeps the prompt: in a batch the last
-        digits of the logits depend on the neighbours.
+        ``always`` in float32, whatever runs beside them. In bfloat16, float16 and int8 only if both
+        are asked ``alone``, while the prefix cache keeps the prompt. In a batch the last digits of
+        the logits depend on the neighbours.
         """
         return "always" if self.scheduler.model_runner.is_exact else "alone"
 
@@ -154,11 +154,11 @@ class Engine:
         return self
 
     def close(self) -> None:
-        """End the thread and free its memory; requests that still run get a StudentError."""
+        """End the thread and free its memory. Requests that still run get a StudentError."""
         self.scheduler.close()
 
     def prefill(self, prompt: list[int]) -> PrefillHandle:
-        """Prefill a prompt while something else is being waited for.
+        """Prefill a prompt while the caller waits for something else.
 
         The request with the same prompt uses the result. Encoder-decoder students have nothing
         to prefill, and ignore it.
@@ -167,10 +167,10 @@ class Engine:
             prompt: Ids of the conversation, with the header of the answer.
 
         Returns:
-            A handle; closing it frees the KV cache, unless a request uses it.
+            A handle. Closing it frees the KV cache, unless a request uses it.
         """
         ahead = self.scheduler.prefill_ahead(prompt)
-        _ = self.spelling  # there is time now, and it will be needed where text is begun
+        _ = self.spelling  # there is time now, and a begun answer will need it
         return ahead
 
     def generate(
@@ -181,8 +181,8 @@ class Engine:
         Args:
             request: What to continue, and how.
             cancelled: Ends the generation within one step when set.
-            stream: Whether to give text as soon as it is certain, or once, at the end. The latter
-                is quicker.
+            stream: Whether to yield text as soon as it is certain, or once, at the end. The latter
+                is faster.
 
         Yields:
             TokenChunks with text as soon as it is certain. The last one has a finish reason
@@ -204,7 +204,7 @@ class Engine:
 
         Args:
             request: What to continue, and how.
-            stream: Whether to give text as soon as it is certain, or once, at the end.
+            stream: Whether to yield text as soon as it is certain, or once, at the end.
 
         Yields:
             TokenChunks, as `generate` does. Closing the iterator stops within one step.
@@ -219,13 +219,10 @@ class Engine:
                 yield chunk
 
     def first_tokens(self, request: Request) -> list[FirstToken]:
-        """Return how likely each token of an answer was, and of how many it could have been.
+        """Return how likely each token of an answer was, and the entropy of its distribution.
 
         Args:
             request: A request. Its constraint, stop strings and seam are ignored.
-
-        Returns:
-            The tokens.
         """
         recorder = TokenProbabilityRecorder()
         for _ in self.generate(_recorded(request, recorder), threading.Event(), stream=False):
@@ -247,7 +244,7 @@ class Engine:
         stream: bool,
         deliver: Deliver,
     ) -> Callable[[], None]:
-        """Check a request and queue it; return what cancels it."""
+        """Check a request and queue it. Return what cancels it."""
         self.window.refuse_request(request)
         state = RequestState(
             request=request,
@@ -271,7 +268,7 @@ def _recorded(request: Request, recorder: TokenProbabilityRecorder) -> Request:
 
 
 def _offloaded(model: Any, name: str, otherwise: torch.Tensor) -> torch.Tensor:
-    """Read back a weight that accelerate keeps elsewhere until it is needed."""
+    """Read back a weight that accelerate keeps off the device until it is needed."""
     module, _, leaf = name.rpartition(".")
     hook = getattr(model.get_submodule(module), "_hf_hook", None)
     kept = getattr(hook, "weights_map", None)

@@ -1,4 +1,4 @@
-"""What engines make of the errors of the libraries that they stand on."""
+"""Turns the errors of the libraries behind an engine into the package's own."""
 
 from __future__ import annotations
 

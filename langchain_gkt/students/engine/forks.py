@@ -1,4 +1,4 @@
-"""What is done in forked children, whose parent's threads did not come along."""
+"""Work to do in forked children, whose parent's threads did not come along."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Work = TypeVar("Work", bound=Callable[[], None])
 
 
 def in_forked_child(work: Work) -> Work:
-    """Have a function called in every forked child; a decorator.
+    """Run a function in every forked child. A decorator.
 
     Args:
         work: The function.

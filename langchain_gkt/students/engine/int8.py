@@ -9,17 +9,17 @@ import torch
 
 from langchain_gkt.errors import StudentError
 
-# Activations are rounded to so many steps on either side of 0. Of the larger number, products of
-# large weights may overflow in the int8 instructions of older CPUs.
+# Activations are rounded to this many steps on either side of 0. The larger number may overflow in
+# the int8 instructions of older CPUs when weights are large.
 _LEVELS = (127, 63)
 _SMALLEST = 1e-30  # keeps a row of zeros from being divided by zero
 
 
 class Int8Linear(torch.nn.Module):
-    """A linear layer with int8 weights; activations are rounded to int8 at every call.
+    """A linear layer with int8 weights. It rounds activations to int8 at every call.
 
-    Weights have one scale per output, activations one per row (a token): one for all rows
-    would be the outliers' of the first token, and would round the others away.
+    Weights have one scale per output, activations one per row (a token). With a single scale,
+    outliers of the first token would round all other rows away.
     """
 
     def __init__(self, linear: torch.nn.Linear) -> None:
@@ -33,7 +33,7 @@ class Int8Linear(torch.nn.Module):
         weight = linear.weight.detach().float()
         largest = torch.maximum(-weight.amin(1), weight.amax(1)).clamp(min=0)
         scales = (largest / 127.5).clamp(min=torch.finfo(torch.float32).eps)
-        # Multiplied, not divided, as torch's own quantizer does: some weights differ otherwise.
+        # Multiplied, not divided, as torch's own quantizer does. Dividing changes some weights.
         quantized = (weight * (1 / scales)[:, None]).round_().clamp_(-128, 127).to(torch.int8)
         self._bias = None if linear.bias is None else linear.bias.detach().float()
         self._packed = _pack(quantized, scales.double())
@@ -55,7 +55,7 @@ class Int8Linear(torch.nn.Module):
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Apply the layer to float32 activations."""
         if inputs.numel() == self.in_features:
-            # One row has one scale anyway, and torch finds it more quickly.
+            # One row has one scale anyway, and torch computes it faster.
             outputs: torch.Tensor = torch.ops.quantized.linear_dynamic(
                 inputs, self._packed, reduce_range=self._levels < 127
             )
@@ -95,8 +95,8 @@ class Int8Linear(torch.nn.Module):
 def _pack(weight: torch.Tensor, scales: torch.Tensor) -> Any:
     zeros = torch.zeros(len(scales), dtype=torch.int64)
     with warnings.catch_warnings():
-        # The kernel takes its weights as a tensor of a deprecated type, and this type alone.
-        # docs/measurements/student-speed.md says how its successors did.
+        # The kernel takes its weights only as a tensor of a deprecated type.
+        # docs/measurements/student-speed.md compares its successors.
         warnings.filterwarnings("ignore", message=".*quantized tensor creation functions")
         quantized = torch._make_per_channel_quantized_tensor(weight, scales, zeros, 0)
     return torch.ops.quantized.linear_prepack(quantized, None)
@@ -105,7 +105,7 @@ def _pack(weight: torch.Tensor, scales: torch.Tensor) -> Any:
 def quantize(model: Any) -> Any:
     """Turn a model's linear layers into eight-bit ones.
 
-    What is not in linear layers becomes float32.
+    All weights outside linear layers become float32.
 
     Args:
         model: A model on the CPU. It is changed, layer by layer, so that it never needs the

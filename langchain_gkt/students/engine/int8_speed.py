@@ -1,4 +1,4 @@
-"""Whether eight-bit weights are the faster ones on this processor."""
+"""Whether eight-bit weights are faster on this processor."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from langchain_gkt.students.engine.layers.onednn import pays_without_onednn, wit
 from langchain_gkt.students.engine.layers.widening import WideningLinear, has_bfloat16
 
 ROWS = (1, 8)
-"""Requests at once that are tried."""
-# So many weights are tried at most: more than a processor's cache holds, and soon done.
+"""Numbers of simultaneous requests to try."""
+# Tries at most this many weights: more than a processor's cache holds, and quickly done.
 _WEIGHTS = 2**26
-# Of smaller models the layers are not what takes the time.
+# In smaller models the layers are not what takes the time.
 _SMALLEST = 2**24
 _PASSES = 3
 _NOISE = 1.05
@@ -31,8 +31,8 @@ def layer_seconds(model: Any) -> dict[int, float] | None:
         model: A model on the CPU, as it was saved or quantized.
 
     Returns:
-        Seconds for each number of rows in `ROWS`, the best of a few passes. None of a model too
-        small to measure.
+        Seconds for each number of rows in `ROWS`, the best of a few passes. None if the model is
+        too small to measure.
     """
     layers, weights = [], 0
     for layer in model.modules():

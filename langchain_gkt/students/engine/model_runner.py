@@ -1,8 +1,8 @@
 """The forward passes of a student: prefill one request, decode a batch, or run one unbatched.
 
-Comparing logits finds out how a model can be run. A few tokens in a padded batch must have the
-logits that they have alone. Quicker ways to compute them must have them too. Models that fail run
-one request at a time, each with a cache of its own.
+Comparing logits shows how a model can be run. A few tokens in a padded batch must have the logits
+that they have alone. So must faster ways to compute them. Models that fail run one request at a
+time, each with a cache of its own.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 # because activations are rounded with their neighbours'. A wrong result is off by over 1.
 _EXACT, _ROUNDED = 1e-3, 0.5
 
-# What models call the argument that takes a KV cache: since transformers 5.24, and before.
+# Models' names for the KV cache argument: since transformers 5.24, and before.
 _CACHE_NAMES = ("cache", "past_key_values")
 
 
@@ -63,8 +63,8 @@ class ModelRunner:
         Args:
             model: A transformers model.
             is_encoder_decoder: Whether it reads the prompt with an encoder.
-            trial_ids: Ids of ordinary text, to try the model with: the outliers of control
-                tokens are rounded far more coarsely in int8. At least 5. Else the lowest ids.
+            trial_ids: Ids of ordinary text, to try the model with. At least 5. Else the lowest ids.
+                Int8 rounds the outliers of control tokens far more coarsely.
         """
         self.model = model
         self._trial_ids = list(trial_ids) if len(trial_ids) >= 5 else [1, 2, 1, 3, 2]
@@ -78,7 +78,7 @@ class ModelRunner:
                 UserWarning,
                 stacklevel=2,
             )
-        # Logits of the last position only, if the model can: the others are not read.
+        # Logits of the last position only, if the model can. The others are not read.
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
         self._detected = False
         self.can_batch = self.can_share_prefixes = False
@@ -102,7 +102,7 @@ class ModelRunner:
         return torch.device(self.model.device)
 
     def detect_capabilities(self) -> None:
-        """Find out, once, whether requests can be batched and prefixes be shared."""
+        """Find out, once, whether requests can be batched and can share prefixes."""
         if self._detected:
             return
         self._detected = True
@@ -134,7 +134,7 @@ class ModelRunner:
         )
 
     def _try_alone(self) -> tuple[KVCache, torch.Tensor]:
-        """Run the trial's ids in one pass; return their cache, and the logits of each."""
+        """Run the trial's ids in one pass. Return their cache, and the logits of each."""
         cache = KVCache(self.layers, len(self._trial_ids))
         logits = self._run(cache, self._trial_ids, last_only=False)
         self.bytes_per_token = cache.nbytes // len(self._trial_ids)
@@ -147,7 +147,7 @@ class ModelRunner:
 
         Args:
             trial: What `_try_alone` returned.
-            otherwise: What becomes of requests if not, for the log.
+            otherwise: What happens to requests if not, for the log.
             shared: How many tokens of some rows to hold as a shared prefix.
         """
         ids, (cache, alone) = self._trial_ids, trial
@@ -181,14 +181,14 @@ class ModelRunner:
         return BatchKVCache(self.layers, self.device, fold_heads=self._fold_heads)
 
     def new_cache(self, columns: int) -> KVCache:
-        """Return an empty cache for `prefill`, with room for so many ids."""
+        """Return an empty cache for `prefill`, with room for this many ids."""
         return KVCache(self.layers, columns, fold_heads=self._fold_heads)
 
     @functools.cached_property
     def is_exact(self) -> bool:
         """Whether the model computes in float32 or better throughout.
 
-        Then texts do not depend on how ids are parted into passes, nor on other requests.
+        If so, texts depend neither on how ids are split into passes nor on other requests.
         """
         return all(p.dtype in (torch.float32, torch.float64) for p in self.model.parameters()) and (
             not any(
@@ -244,9 +244,6 @@ class ModelRunner:
     def start_unbatched(self, request: Request) -> UnbatchedState:
         """Set up a request that runs outside the batch: its cache, and its encoder's output.
 
-        Args:
-            request: The request.
-
         Returns:
             Its state, with the ids to feed first.
         """
@@ -284,7 +281,7 @@ class ModelRunner:
         return logits
 
     def _products_of(self, rows: int) -> AbstractContextManager[None]:
-        """Return what a pass of so many rows is to run in."""
+        """Return the context in which to run a pass of this many rows."""
         return without_onednn() if rows == 1 and self._row_without_onednn else nullcontext()
 
     def _cached(self, cache: Cache) -> dict[str, Any]:

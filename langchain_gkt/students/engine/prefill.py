@@ -1,8 +1,8 @@
 """Prefilling one request at a time, starting from what is already known of its ids.
 
-In bfloat16 and int8, logits depend a little on how many ids a pass has. A prompt that is asked
-again must get the same ones. So its last id is never taken from a cache. It goes through the model
-in a pass of its own, whether the rest was known or not.
+In bfloat16 and int8, logits depend a little on how many ids a pass has. A repeated prompt must get
+the same ones. So its last id never comes from a cache. It goes through the model in a pass of its
+own, whether the rest was known or not.
 """
 
 from __future__ import annotations
@@ -70,13 +70,13 @@ class Prefiller:
         """Load what is known of some ids. This overwrites the ids that were started before.
 
         Args:
-            ids: What is to be prefilled.
+            ids: The ids to prefill.
             prompt: How many of them are the prompt. A begun answer follows.
 
         Returns:
             The state, for `advance`.
         """
-        # The last id's logits are wanted, so it is never known.
+        # The caller needs the last id's logits, so that id never comes from a cache.
         reusable = len(ids) if self._model_runner.is_exact else prompt - 1
         limit = max(0, min(reusable, len(ids) - 1))
         match = self._prefix_cache.match(ids[: limit + 1])
@@ -84,7 +84,7 @@ class Prefiller:
         if cache is None or cache.columns < len(ids):
             cache = self._buffer = self._model_runner.new_cache(len(ids) + _SPARE_COLUMNS)
             self._buffered_ids = []
-        # The ids before often began alike: that part is in the buffer already.
+        # Prompts in a row often begin alike. That part is in the buffer already.
         reuse = self._prefix_cache.max_bytes > 0
         known = common_length(self._buffered_ids, ids[:limit]) if reuse else 0
         cache.window.end = known
@@ -103,7 +103,7 @@ class Prefiller:
 
         Args:
             state: What `start` returned last.
-            max_tokens: Most ids to prefill.
+            max_tokens: Maximum number of ids to prefill.
             split: Whether to end the pass where the reusable ids end.
 
         Returns:
@@ -122,13 +122,13 @@ class Prefiller:
 
         Args:
             ahead: The prompt.
-            max_tokens: Most ids to prefill.
+            max_tokens: Maximum number of ids to prefill.
         """
-        # In low precision the last one is prefilled with its request.
+        # In low precision the last id is prefilled with its request.
         ids = ahead.ids if self._model_runner.is_exact else ahead.ids[:-1]
         size = len(ids) * self._model_runner.bytes_per_token
         if not ids or not self._model_runner.can_batch or size > self._prefix_cache.max_bytes:
-            ahead.finish()  # it could not be kept until its request comes
+            ahead.finish()  # no room to keep it until its request comes
             return
         try:
             state = self.start(ahead.ids, len(ahead.ids))

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from threading import Event
 
 PREFILL_DELAY_SECONDS = 0.05
-"""How long llama.cpp and OpenVINO wait before they prefill ahead: guidance that comes sooner (from
-a cache, say) is cheaper to read with its prompt."""
+"""How long llama.cpp and OpenVINO wait before they prefill ahead. Guidance that comes sooner (from
+a cache, say) is cheaper to read with its prompt.
+"""
 
 
 class PrefillHandle:
@@ -29,11 +30,11 @@ class PrefillHandle:
         due: float = 0.0,
         useless: bool = False,
     ) -> None:
-        """Describe a prompt; the engine does the work.
+        """Describe a prompt. The engine does the work.
 
         Args:
             ids: Ids of the prompt.
-            on_close: Called once if its request will not come: frees the KV cache.
+            on_close: Called once if its request will not come. Frees the KV cache.
             due: When to begin, as `time.monotonic` counts.
             useless: Whether there is nothing to prefill, because the engine could not keep it.
         """
@@ -49,7 +50,7 @@ class PrefillHandle:
         return self._finished.is_set()
 
     def finish(self) -> None:
-        """Note that nothing is left to prefill; called by the engine."""
+        """Note that nothing is left to prefill. The engine calls this."""
         self._finished.set()
 
     def wait(self) -> None:

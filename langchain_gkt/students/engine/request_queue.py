@@ -14,15 +14,15 @@ from langchain_gkt.students.engine.prefill_handle import PrefillHandle
 from langchain_gkt.students.engine.request_state import RequestState
 
 _THREAD = "gkt-student"
-# How long the thread waits for more work, and how often it looks whether the program ends.
+# How long the thread waits for more work, and how often it checks whether the program ends.
 _LINGER_SECONDS, _POLL_SECONDS = 2.0, 0.05
 
 
 class RequestQueue:
     """Takes requests from any thread, and keeps one thread of its own that serves them.
 
-    The thread starts with the first request. It ends some time after the last one, when the
-    queue is closed, or with the program.
+    The thread starts with the first request. It ends some time after the last one, when the queue
+    is closed, or with the program.
 
     Attributes:
         lock: Guards everything below. Callers may hold it over several calls.
@@ -37,7 +37,7 @@ class RequestQueue:
         """Prepare, without starting a thread.
 
         Args:
-            max_queue: Most requests that wait.
+            max_queue: Maximum number of requests that wait.
             serve: Serves the queue on its thread, until `wait_for_work` returns False.
         """
         self._max_queue = max_queue
@@ -71,11 +71,11 @@ class RequestQueue:
                     f"{len(self.waiting)} requests already wait for the student, and max_queue="
                     f"{self._max_queue}; send fewer at once, or raise max_queue"
                 )
-            self._wake()  # first: if no thread can be started, no request is left behind
+            self._wake()  # first, so that no request is left behind if no thread can be started
             self.waiting.append(state)
 
     def submit_ahead(self, ahead: PrefillHandle) -> None:
-        """Queue a prompt whose request will come later; a closed queue ignores it.
+        """Queue a prompt whose request will come later. A closed queue ignores it.
 
         Args:
             ahead: The prompt.
@@ -86,11 +86,7 @@ class RequestQueue:
                 self.ahead.append(ahead)
 
     def claim_ahead(self, prompt: list[int]) -> None:
-        """Remove a prompt from those to prefill ahead, because its request has come.
-
-        Args:
-            prompt: The prompt.
-        """
+        """Remove a prompt from those to prefill ahead, because its request has come."""
         with self.lock:
             for ahead in [handle for handle in self.ahead if handle.ids == prompt]:
                 ahead.claimed.set()
@@ -145,13 +141,13 @@ class RequestQueue:
         return due - time.monotonic()
 
     def wait_for_work(self, *, busy: bool) -> bool:
-        """Wait until there is something to do; called by the queue's thread, with the lock.
+        """Wait until there is something to do. The queue's thread calls this, holding the lock.
 
         Args:
             busy: Whether the thread has work of its own.
 
         Returns:
-            False if the thread has to end: another may then be started.
+            False if the thread has to end. Another may then be started.
         """
         deadline = time.monotonic() + _LINGER_SECONDS
         while not busy and (left := self._seconds_to_work) > 0 and self.is_serving:
@@ -165,11 +161,11 @@ class RequestQueue:
 
     @property
     def is_serving(self) -> bool:
-        """Whether requests may still come: the queue is open, and the program runs."""
+        """Whether requests may still come, because the queue is open and the program runs."""
         if self.closed or threading.main_thread().is_alive():
             return not self.closed
-        # The interpreter waits for every thread that is no daemon, and so for this one. The
-        # user's own threads may send requests after the main one has ended.
+        # The interpreter waits for every non-daemon thread, and so for this one. The user's own
+        # threads may send requests after the main one has ended.
         return any(
             not thread.daemon and thread.name != _THREAD and thread is not threading.main_thread()
             for thread in threading.enumerate()
@@ -189,7 +185,7 @@ class RequestQueue:
 
     def _wake(self) -> None:
         if self.thread is None:
-            # Not a daemon, even if a daemon asks: it would be torn down in the middle of a step.
+            # Not a daemon, even if a daemon asks. Exit would tear it down in the middle of a step.
             thread = threading.Thread(target=self._serve(), name=_THREAD, daemon=False)
             thread.start()
             self.thread = thread

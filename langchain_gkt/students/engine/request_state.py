@@ -1,4 +1,4 @@
-"""What the engine knows of a request while its answer is generated."""
+"""The state of a request while the engine generates its answer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RequestState:
     """One request, from the queue to its last token.
 
     Attributes:
-        request: What is asked.
+        request: The request itself.
         ids: Ids to prefill: the prompt and the beginning of the answer.
         deliver: Takes the chunks. Called on the scheduler's thread.
         cancelled: Ends the request within one step when set.
@@ -33,8 +33,8 @@ class RequestState:
         closed: Whether the caller reads no more chunks.
         token: The token chosen last.
         count: Tokens generated.
-        repeated: How many of them only spell the end of the beginning again.
-        healing: Holds the first tokens to that end. None if it stays as it is.
+        repeated: How many of them only spell the answer prefix's end again.
+        healing: Constrains the first tokens to that end. None if it stays as it is.
         generator: Source of randomness. None for greedy decoding.
         prefill: What is known while the ids are being prefilled.
         unbatched: The model's cache, if the request runs outside the batch.
@@ -59,7 +59,7 @@ class RequestState:
 
     @property
     def max_length(self) -> int:
-        """Most tokens the request may hold in the KV cache."""
+        """Maximum tokens that the request may hold in the KV cache."""
         return len(self.request.prompt) + len(self.request.answer_prefix) + self.request.max_tokens
 
     @property
@@ -84,7 +84,7 @@ class RequestState:
             end_ids: Ids that end an answer.
 
         Returns:
-            Whether the answer is finished; its last chunk has then been delivered.
+            Whether the answer is finished. If so, its last chunk has been delivered.
         """
         self.token = token
         self.count += 1

@@ -18,7 +18,7 @@ _MIN_TEMPERATURE = 1e-4
 
 @dataclass
 class TokenProbabilityRecorder:
-    """A constraint that forbids nothing, and records how likely every chosen token was.
+    """A constraint that forbids nothing and records how likely every chosen token was.
 
     Attributes:
         tokens: One for each token chosen.
@@ -69,7 +69,7 @@ def sample(logits: torch.Tensor, states: Sequence[RequestState]) -> list[int | B
         A token id for each request, or the exception that ends this request alone.
     """
     best = logits.argmax(dim=-1, keepdim=True)
-    # A NaN wins every argmax, so looking at the winners is looking at all.
+    # A NaN wins every argmax, so checking the winners checks all.
     finite = torch.isfinite(logits.gather(-1, best)).flatten().tolist()
     chosen: list[int | BaseException] = list(best.flatten().tolist())
     for row, state in enumerate(states):

@@ -23,11 +23,11 @@ from langchain_gkt.students.engine.request_queue import RequestQueue
 from langchain_gkt.students.engine.request_state import RequestState
 from langchain_gkt.students.engine.sampling import make_generator, sample
 
-# Ids prefilled between two steps of requests that are already decoding.
+# How many ids to prefill between two steps of requests that are already decoding.
 _CHUNK = 512
-# Attention over more shared prefixes at once costs more calls than it saves reading.
+# Attention over more shared prefixes at once costs more calls than it saves in reads.
 _MAX_SHARED_PREFIXES = 4
-# The KV cache of a scheduler that was given no limit.
+# The KV cache of a scheduler without a limit.
 _DEFAULT_KV_BYTES = 2 * 2**30
 
 
@@ -92,9 +92,9 @@ class Scheduler:
             ids: The prompt.
 
         Returns:
-            A handle; closing it frees the KV cache, unless a request uses it.
+            A handle. Closing it frees the KV cache, unless a request uses it.
         """
-        # A prompt that is too long is ignored here: its request will raise the error.
+        # Ignores a prompt that is too long. Its request will raise the error.
         limits = (self._context, self.config.kv_tokens)
         fits = all(limit is None or len(ids) < limit for limit in limits)
         fits = fits and self.config.prefix_cache_bytes > 0
@@ -104,12 +104,12 @@ class Scheduler:
         return ahead
 
     def close(self) -> None:
-        """End the thread and free the caches; requests that still run get a StudentError."""
+        """End the thread and free the caches. Requests that still run get a StudentError."""
         self.queue.close()
         self.prefix_cache.clear()
 
     def stats(self) -> dict[str, int]:
-        """Return what is in use; the numbers may be a step apart from each other.
+        """Return what is in use. The numbers may be a step apart from each other.
 
         Returns:
             ``rows`` and ``waiting`` requests, ``kv_tokens`` held for them, ``kv_bytes``
@@ -133,7 +133,7 @@ class Scheduler:
         return [*self._decoding, *self._unbatched, *prefilling]
 
     def _serve(self) -> None:
-        # Either makes a new thread take over the number that the user has set.
+        # Either makes a new thread use the number that the user has set.
         if self.config.threads is None:
             torch.get_num_threads()
         else:
@@ -145,7 +145,7 @@ class Scheduler:
                 except BaseException as error:  # noqa: BLE001  no request may be left waiting
                     with self.queue.lock:
                         states = self._remove_all()
-                    self.prefix_cache.clear()  # what a panic left behind cannot be trusted
+                    self.prefix_cache.clear()  # a panic may have left bad state behind
                     _fail(states, error)
 
     def _wait_for_work(self) -> bool:
@@ -166,7 +166,7 @@ class Scheduler:
         return states
 
     def _run_step(self) -> None:
-        """Remove cancelled requests, admit new ones, and give each running one a token."""
+        """Remove cancelled requests, admit new ones, and decode one token for each running one."""
         self.model_runner.detect_capabilities()
         self._remove_cancelled()
         self._admit()
@@ -218,7 +218,7 @@ class Scheduler:
             self._prefiller.advance_ahead(ahead, max(left, 1))
 
     def _next_waiting(self) -> RequestState | None:
-        """Take the first waiting request if it fits; the others stay behind it."""
+        """Take the first waiting request if it fits. The others stay behind it."""
         limit, running = self.kv_tokens, [*self._decoding, *self._unbatched]
         while True:
             with self.queue.lock:
@@ -248,14 +248,14 @@ class Scheduler:
 
     @property
     def kv_tokens(self) -> int:
-        """Most tokens of KV cache, padding included."""
+        """Maximum tokens of KV cache, padding included."""
         if self.config.kv_tokens is not None:
             return self.config.kv_tokens
         fitting = _DEFAULT_KV_BYTES // max(1, self.model_runner.bytes_per_token)
         return max(fitting, self._context or 0)
 
     def _prefill(self, state: RequestState, max_tokens: int) -> int:
-        """Prefill up to so many ids of a request; return how many."""
+        """Prefill up to this many ids of a request. Return how many."""
         try:
             if state.generator is None:
                 state.generator = make_generator(state.request, self.model_runner.device)
@@ -268,7 +268,7 @@ class Scheduler:
             if state.prefill is None:
                 self.queue.claim_ahead(state.request.prompt)
                 state.prefill = self._prefiller.start(state.ids, len(state.request.prompt))
-            # In company logits differ anyway, and a second pass would slow down the others.
+            # Batching already perturbs logits, and a second pass would slow down the others.
             split = not (self.model_runner.is_exact or self._decoding or self.queue.waiting)
             count, logits = self._prefiller.advance(state.prefill, max_tokens, split=split)
             if not state.prefill.complete:
@@ -294,7 +294,7 @@ class Scheduler:
         if self._batch is None:
             self._batch = self.model_runner.new_batch()
         shared_prefix = None
-        others = self._decoding or self.queue.waiting  # a single row is quicker without
+        others = self._decoding or self.queue.waiting  # a single row is faster without
         if others and self.model_runner.can_share_prefixes:
             shared_prefix = self.prefix_cache.shared_prefix(
                 state.prefill.shared_nodes,
@@ -310,7 +310,7 @@ class Scheduler:
         self._decoding.append(state)
 
     def _decode(self) -> None:
-        """Give every request of the batch one more token."""
+        """Decode one more token for every request of the batch."""
         assert self._batch is not None
         try:
             tokens = [state.token for state in self._decoding]
@@ -341,7 +341,7 @@ class Scheduler:
             self._unbatched.remove(state)
 
     def _append(self, state: RequestState, chosen: int | BaseException) -> bool:
-        """Append a request's token; return whether the request ends with it."""
+        """Append a request's token. Return whether the request ends with it."""
         if isinstance(chosen, int):
             try:
                 return state.append(chosen, self._end_ids)
@@ -361,6 +361,6 @@ _schedulers: weakref.WeakSet[Scheduler] = weakref.WeakSet()
 
 @in_forked_child
 def _reset_after_fork() -> None:
-    """Start over in a forked child: the thread, and what it held, stayed with the parent."""
+    """Start over in a forked child. The thread, and what it held, stayed with the parent."""
     for scheduler in list(_schedulers):
         scheduler.reset()

@@ -1,10 +1,10 @@
 r"""Token healing: continue a text as if the student had written its end with its own tokens.
 
 A text that somebody else began ends wherever it was cut. Its last token is often one that the
-student would not have written there: ":" where it knows ":\n", "hel" where it knows "hello".
-So the last token is left out of the prompt, and the first new tokens are held to spell it, and
-the whitespace behind it, again. They may go on from there. (The idea is that of the Guidance
-project: github.com/guidance-ai/guidance.)
+student would not have written there: ":" where it knows ":\n", "hel" where it knows "hello". So the
+prompt leaves out the last token. The first new tokens must spell it, and the whitespace after it,
+again. They may continue from there. (The idea is that of the Guidance project:
+github.com/guidance-ai/guidance.)
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MAX_SPELLED = 200
 
 @dataclass(frozen=True)
 class Seam:
-    """Where a begun text ends and the student goes on.
+    """Where a begun text ends and the student continues.
 
     Attributes:
         kept: Ids of the begun text without its end.
@@ -47,7 +47,7 @@ class TokenSpelling:
     """The bytes that every token of a vocabulary stands for."""
 
     def __init__(self, tokenizer: Any, size: int) -> None:
-        """Read a vocabulary; takes up to a second for 260,000 tokens.
+        """Read a vocabulary. Takes up to a second for 260,000 tokens.
 
         Args:
             tokenizer: A fast Hugging Face tokenizer.
@@ -55,7 +55,7 @@ class TokenSpelling:
         """
         self._backend = tokenizer.backend_tokenizer
         self._bytes = _spelling(tokenizer, size)
-        # Text is never spelled with "<tool_call>" and the like, which are more than text.
+        # Text never uses "<tool_call>" and the like, which are more than text.
         self._marks = {t for t in tokenizer.added_tokens_decoder if self.of(t).strip()}
         self._by_bytes: dict[bytes, list[int]] = defaultdict(list)
         for token, data in enumerate(self._bytes):
@@ -69,7 +69,7 @@ class TokenSpelling:
 
     @property
     def is_known(self) -> bool:
-        """Whether the tokenizer is of a kind whose tokens can be spelled."""
+        """Whether the tokenizer is of a kind whose tokens' bytes are known."""
         return bool(self._sorted)
 
     def of(self, token: int) -> bytes:
@@ -77,7 +77,7 @@ class TokenSpelling:
         return self._bytes[token] if token < len(self._bytes) else b""
 
     def seam(self, ids: Sequence[int]) -> Seam | None:
-        """Find where a begun text has to be opened again.
+        """Find where a begun text has to be reopened.
 
         Args:
             ids: Ids of the text, whitespace at its end included.
@@ -114,8 +114,8 @@ class TokenSpelling:
             spelled: The bytes.
 
         Returns:
-            Tokens that begin with all of them, and tokens that are a beginning of them whose
-            rest can be spelled too, without going on: a grammar may allow nothing behind it.
+            Tokens that begin with all of them. Also tokens that are a prefix of them whose rest can
+            be spelled exactly, because a grammar may allow nothing after it.
         """
         can_spell = [False] * len(spelled) + [True]
         for start in range(len(spelled) - 1, -1, -1):
@@ -137,7 +137,7 @@ class TokenSpelling:
 
 
 class Healing:
-    """Holds the first tokens of one answer to the end of the text that was begun."""
+    """Constrains the first tokens of one answer to the end of the begun text."""
 
     def __init__(self, spelling: TokenSpelling, seam: Seam) -> None:
         """Start before the first token.
@@ -167,10 +167,7 @@ class Healing:
         return held
 
     def take(self, token: int) -> bool:
-        """Go on by one token.
-
-        Args:
-            token: Its id.
+        """Advance by one token.
 
         Returns:
             Whether it only spells what was there before.
@@ -217,7 +214,7 @@ def _is_text(data: bytes) -> bool:
 
 
 def _character_start(data: bytes) -> int:
-    """Return where the last character begins: behind the bytes that only continue one."""
+    """Return where the last character begins, without the bytes that only continue one."""
     at = len(data) - 1
     while at > 0 and data[at] & 0b1100_0000 == 0b1000_0000:
         at -= 1

@@ -1,4 +1,4 @@
-"""Whether a model has a row of its embedding for every token that its tokenizer may write."""
+"""Whether a model's embedding has a row for every token that its tokenizer may write."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ _NAMED = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 
 
 def input_embedding(model: Any) -> Any:
-    """Return a model's embedding of tokens. None of a model that does not say which it is."""
+    """Return a model's token embedding. None if the model does not say which it is."""
     try:
         return model.get_input_embeddings()
-    except (AttributeError, NotImplementedError):  # models of others need not have the method
+    except (AttributeError, NotImplementedError):  # custom models need not have the method
         return None
 
 
 def refuse_unknown_tokens(tokenizer: Any, size: int) -> None:
     """Refuse a tokenizer that may give a model ids it does not know.
 
-    A special token beyond the embedding does no harm if nothing writes it: text in messages never
+    A special token beyond the embedding does no harm if nothing writes it. Text in messages never
     becomes one, so only the chat template could. Text-only models of multimodal families are saved
     with such tokens (Gemma 3).
 

@@ -22,7 +22,7 @@ from langchain_gkt.texts.harmony import is_harmony, to_final
 from langchain_gkt.texts.reasoning import closing, open_tags, tags_in
 
 _SWITCHES = ("enable_thinking", "thinking")
-"""Arguments that turn reasoning off: of Qwen3 and SmolLM3, and of Granite and DeepSeek."""
+"""Arguments that turn reasoning off, in Qwen3 and SmolLM3, and in Granite and DeepSeek."""
 _OWN = (
     "conversation",
     "messages",
@@ -34,7 +34,7 @@ _OWN = (
 )
 _KEPT_SHAPES = 256
 _MOST_KEPT = 4096
-"""Most characters that are kept of what a template writes: documents may be among them."""
+"""Maximum number of template output characters to keep. They may include documents."""
 
 
 def check_template_kwargs(value: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -59,10 +59,10 @@ def check_template_kwargs(value: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def turns_reasoning_off(arguments: Mapping[str, Any]) -> bool:
-    """Whether arguments of a chat template say that the model is not to reason.
+    """Whether arguments of a chat template turn the model's reasoning off.
 
     Args:
-        arguments: The arguments. Also a template that knows no such argument is held to them.
+        arguments: The arguments. They count even if the template knows no such argument.
     """
     return any(arguments.get(name) is False for name in _SWITCHES)
 
@@ -73,8 +73,8 @@ class _Plan:
 
     Attributes:
         arrangement: The number of the first arrangement that it renders in whole.
-        merges: Whether messages of one role that follow each other are joined, too.
-        header: What it writes behind the last message.
+        merges: Whether successive messages of one role are joined, too.
+        header: The template's output after the last message.
     """
 
     arrangement: int
@@ -85,8 +85,8 @@ class _Plan:
 class ChatTemplate:
     """The chat template of one tokenizer.
 
-    Templates refuse or drop messages that they have no place for. What one does is found by
-    rendering the conversation with texts of our own in it, once for each order of roles.
+    Templates refuse or drop messages that they have no place for. To see what a template does, this
+    class renders the conversation with marker texts, once for each order of roles.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -124,8 +124,8 @@ class ChatTemplate:
         """Return the template's arguments for one prompt.
 
         Args:
-            user_values: Those of the user.
-            direct: Whether the answer itself is to begin right behind the prompt.
+            user_values: The user's arguments.
+            direct: Whether the answer itself begins right after the prompt.
         """
         return {**(user_values or {}), **(dict.fromkeys(_SWITCHES, False) if direct else {})}
 
@@ -133,7 +133,7 @@ class ChatTemplate:
         """Write a conversation.
 
         Args:
-            turns: Its messages, as templates read them.
+            turns: Its messages, in the form that templates read.
             tools: Tools in OpenAI's form, or None.
             arguments: The template's further arguments.
 
@@ -163,7 +163,7 @@ class ChatTemplate:
         tools: Sequence[dict[str, Any]] | None,
         arguments: Mapping[str, Any],
     ) -> tuple[list[BaseMessage], str]:
-        """Bring a conversation into a form that the template renders in whole.
+        """Rearrange a conversation so that the template renders all of it.
 
         Args:
             conversation: The conversation, without the beginning of the answer.
@@ -171,9 +171,9 @@ class ChatTemplate:
             arguments: As for `render`.
 
         Returns:
-            The conversation, and what the template writes behind the last message. System texts
-            that have no place are in the next user message. Messages of one role are joined if
-            they have to take turns.
+            The conversation, and the template's output after the last message. System texts that
+            have no place are in the next user message. Messages of one role are joined if roles
+            have to alternate.
 
         Raises:
             ConfigurationError: If the template drops one of its messages.
@@ -208,7 +208,7 @@ class ChatTemplate:
         arguments: Mapping[str, Any],
     ) -> _Plan:
         dropped: BaseMessage | None = None
-        # A template that takes no system message gives another reason than what is wrong.
+        # A template that takes no system message gives a reason other than the real fault.
         last = _LAST if any(isinstance(m, SystemMessage) for m in conversation) else 0
         for merges, number in itertools.product((False, True), range(last + 1)):
             arranged = _arranged(conversation, number, merges=merges)
@@ -239,7 +239,7 @@ class ChatTemplate:
         return _Plan(last, False, "")
 
     def header(self, turns: list[dict[str, Any]], tools: Any, arguments: Mapping[str, Any]) -> str:
-        """Return what the template writes behind the last message.
+        """Return the template's output after the last message.
 
         Args:
             turns: As for `render`.
@@ -252,14 +252,14 @@ class ChatTemplate:
         return header if separator else ""
 
     def start(self, header: str, *, direct: bool) -> tuple[int, str]:
-        """Return how a prompt's end is changed so that the answer itself follows.
+        """Return how to change a prompt's end so that the answer itself follows.
 
         Args:
-            header: What the template wrote behind the last message.
-            direct: Whether the answer itself is to begin right behind the prompt.
+            header: The template's output after the last message.
+            direct: Whether the answer itself begins right after the prompt.
 
         Returns:
-            How many characters to take off, and the text to add.
+            How many characters to remove, and the text to add.
         """
         if not direct:
             return 0, ""
@@ -275,10 +275,10 @@ class ChatTemplate:
         return 0, block + closing(block, tags)
 
     def opened(self, header: str) -> tuple[str, str] | None:
-        """Return the tags of the block of reasoning that a header ends in, or None.
+        """Return the tags of the reasoning block that a header ends in, or None.
 
         Args:
-            header: What stands behind the last message.
+            header: The text after the last message.
         """
         return open_tags(header, [mark for mark in self._marks if mark.strip()], self.text)
 
@@ -288,21 +288,12 @@ class ChatTemplate:
 
 
 def with_text(message: BaseMessage, text: str) -> BaseMessage:
-    """Return a message with another text in place of its content.
-
-    Args:
-        message: The message.
-        text: The text.
-    """
+    """Return a message with another text in place of its content."""
     return message.model_copy(update={"content": text})
 
 
 def as_dicts(conversation: Sequence[BaseMessage]) -> list[dict[str, Any]]:
-    """Make the dicts that chat templates read: texts, and tool arguments as objects.
-
-    Args:
-        conversation: The conversation.
-    """
+    """Make the dicts that chat templates read, with texts, and tool arguments as objects."""
     plain = [with_text(message, str(message.text)) for message in conversation]
     turns: Any = convert_to_openai_messages(plain)
     for turn in turns:
@@ -326,7 +317,7 @@ def _as_system(conversation: Sequence[BaseMessage]) -> list[BaseMessage]:
 
 
 def _one_system(conversation: Sequence[BaseMessage]) -> list[BaseMessage]:
-    """Join the system messages at the beginning; put later ones into the next user message."""
+    """Join the system messages at the beginning. Put later ones into the next user message."""
     count = leading_system(conversation)
     first = [str(m.text) for m in conversation[:count]]
     rest = _no_system(conversation[count:])
@@ -334,7 +325,7 @@ def _one_system(conversation: Sequence[BaseMessage]) -> list[BaseMessage]:
 
 
 def _no_system(conversation: Sequence[BaseMessage]) -> list[BaseMessage]:
-    """Put system texts into the next user message, or behind the last one."""
+    """Put system texts into the next user message, or after the last one."""
     folded: list[BaseMessage] = []
     waiting: list[str] = []
     for message in conversation:

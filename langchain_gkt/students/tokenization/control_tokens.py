@@ -1,10 +1,10 @@
 """Keeps text that looks like control tokens text, for any tokenizer and chat template.
 
-Chat models mark turns, tool calls and reasoning with *added tokens*. A tokenizer looks for their
-text everywhere. In a prompt only the chat template may write them. So a prompt is made in two
-steps. First, what users typed is covered with characters that nobody uses, and the template reads
-that. Then the template's own tokens get names that nobody can type. A tokenizer that knows the
-tokens only by these names makes the ids.
+Chat models mark turns, tool calls and reasoning with *added tokens*. A tokenizer finds their text
+everywhere. In a prompt only the chat template may write them. So a prompt is made in two steps.
+First, unused characters cover what users typed, and the template reads that. Then the template's
+own tokens get names that nobody can type. A tokenizer that knows the tokens only by these names
+makes the ids.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from tokenizers.models import WordLevel
 from langchain_gkt.students.tokenization.recent_ids import RecentIds
 
 AllowedTokens = Sequence[str] | Literal["all"]
-"""Added tokens that may be typed, too; ``all`` for every one."""
+"""Added tokens that users may type, too. ``all`` for every one."""
 
-# Characters for private use (planes 15 and 16), of which text very rarely holds any.
+# Characters for private use (planes 15 and 16), which text very rarely holds.
 _UNUSED = re.compile("[\U000f0000-\U0010fffd]")
 _FIRST_UNUSED, _LAST_UNUSED = 0xF0000, 0xFFFFD
 
 
 class ControlTokens:
-    """The added tokens of one tokenizer: finds them in text, and makes ids without them.
+    """The added tokens of one tokenizer. Finds them in text, and makes ids without them.
 
-    Tokens of nothing but whitespace are left alone: they mark nothing, and code is full of it.
+    Tokens of only whitespace are left alone, because they mark nothing, and code is full of them.
     """
 
     def __init__(self, tokenizer: Any, allowed: AllowedTokens = ()) -> None:
@@ -63,18 +63,18 @@ class ControlTokens:
         self._ids = {new: i for i, new in ids.items() if new is not None and new != i}
         self.in_template = set(_UNUSED.findall(str(tokenizer.chat_template)))
         self._before, self._after = _surrounding(tokenizer)
-        # A guided call makes ids of its prompt three times: checked, prefilled and asked.
+        # A guided call makes ids of its prompt three times: for check, prefill and request.
         self._recent = RecentIds()
 
     def cover(self, text: str, twins: _Twins) -> str:
-        """Make the text of control tokens unreadable to tokenizer and chat template.
+        """Hide the text of control tokens from tokenizer and chat template.
 
         Args:
             text: What somebody typed.
             twins: Characters to cover it with.
 
         Returns:
-            The text; as it is if it holds none.
+            The text, unchanged if it holds none.
         """
         while True:
             characters = list(text)
@@ -84,10 +84,10 @@ class ControlTokens:
             covered = "".join(characters)
             if covered == text:
                 return text
-            text = covered  # what is left may make a token, too
+            text = covered  # the rest may make a token, too
 
     def holds_any(self, text: str) -> bool:
-        """Whether a text holds a control token that may not be typed.
+        """Whether a text holds a control token that users may not type.
 
         Args:
             text: What somebody typed.
@@ -99,20 +99,20 @@ class ControlTokens:
 
         Args:
             text: The text, with covered parts.
-            uncover: What covered parts become again: text, never control tokens.
+            uncover: The text behind covered parts, never control tokens.
         """
         parts = json.dumps([text, *uncover.items()])
         return self._recent.get(parts, lambda: self._encoding(text, uncover)[1])
 
     def encode(self, text: str, uncover: Mapping[int, str]) -> tuple[list[int], list[str]]:
-        """Make ids of a text; say what each was made of.
+        """Make ids of a text, and return the text of each.
 
         Args:
             text: As for `ids`.
             uncover: As for `ids`.
 
         Returns:
-            The ids, and the text that each was made of.
+            The ids, and the text of each.
         """
         whole, ids, offsets = self._encoding(text, uncover)
         return ids, [whole[start:end] for start, end in offsets]
@@ -175,16 +175,16 @@ class CoveredText:
         return {} if self._twins is None else self._twins.uncover
 
     def ids(self, text: str) -> list[int]:
-        """Make ids of a prompt that was written of covered texts; see `ControlTokens.ids`."""
+        """Make ids of a prompt that contains covered texts. See `ControlTokens.ids`."""
         return self._tokens.ids(text, self._uncover)
 
     def encode(self, text: str) -> tuple[list[int], list[str]]:
-        """Make ids of a text that was written of covered ones; see `ControlTokens.encode`."""
+        """Make ids of a text that contains covered texts. See `ControlTokens.encode`."""
         return self._tokens.encode(text, self._uncover)
 
 
 class _Twins:
-    """Stand-ins of characters, none of which a prompt holds itself."""
+    """Stand-ins of characters, none of which a prompt itself holds."""
 
     def __init__(self, taken: set[str]) -> None:
         free = map(chr, range(_FIRST_UNUSED, _LAST_UNUSED))
@@ -209,7 +209,7 @@ class _Finder:
         self._finder = Tokenizer(WordLevel({rest: 0}, unk_token=rest))
         if backend.normalizer is not None:
             self._finder.normalizer = backend.normalizer
-        # Whitespace around a token is no part of it.
+        # Whitespace around a token is not part of it.
         self._finder.add_tokens(
             [
                 AddedToken(
@@ -221,7 +221,7 @@ class _Finder:
         self._ids = {self._finder.token_to_id(t.content): i for i, t in marks.items()}
 
     def find(self, text: str) -> Iterator[tuple[int, int, int]]:
-        """Give id, start and end of each token."""
+        """Yield id, start and end of each token."""
         if not self._ids:
             return
         encoding = self._finder.encode(text, add_special_tokens=False)
@@ -271,7 +271,7 @@ def _model_without(
 
 
 def _can_make(backend: Tokenizer, known: Mapping[int, str]) -> bool:
-    """Whether the model makes tokens of their text without looking for added tokens."""
+    """Whether the model makes tokens of their text without a search for added tokens."""
     model = backend.model
     if type(model).__name__ != "BPE" or getattr(model, "ignore_merges", False):
         return True  # it takes whole words, or pieces, of its vocabulary
@@ -285,7 +285,7 @@ def _can_make(backend: Tokenizer, known: Mapping[int, str]) -> bool:
 
 
 def _surrounding(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """Return what a tokenizer puts before and behind a text."""
+    """Return what a tokenizer puts before and after a text."""
     inner = list(tokenizer("a", add_special_tokens=False)["input_ids"])
     whole = list(tokenizer("a")["input_ids"])
     for at in range(len(whole) - len(inner) + 1):

@@ -1,4 +1,4 @@
-"""The ids of the latest prompts, bounded by their size; no text is kept."""
+"""The ids of recent prompts, bounded by their size. No text is kept."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ _ENTRY_BYTES = 256  # key, array and dictionary slot
 
 
 class RecentIds:
-    """Remembers the ids of prompts that are asked for again within one call."""
+    """Remembers the ids of prompts that one call needs more than once."""
 
     def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
         """Start empty.
 
         Args:
-            most_bytes: Most bytes of all that is kept. A prompt that takes more is not.
+            most_bytes: Maximum bytes to keep. A larger prompt is not kept.
         """
         self._most_bytes, self._bytes = most_bytes, 0
         self._kept: OrderedDict[bytes, array[int]] = OrderedDict()
         self._lock = threading.Lock()
-        self._secret = secrets.token_bytes(16)  # or a guessed text could be looked for
+        self._secret = secrets.token_bytes(16)  # else a guessed text could be looked up
 
     @property
     def size(self) -> int:
-        """Bytes of all that is kept."""
+        """Bytes that are kept."""
         return self._bytes
 
     def get(self, text: str, make: Callable[[], list[int]]) -> list[int]:

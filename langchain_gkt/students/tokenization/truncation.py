@@ -1,4 +1,4 @@
-"""Makes a conversation fit: without its oldest turns, or without the start of its last text."""
+"""Makes a conversation fit: drops its oldest turns, or the start of its last text."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def truncate(
 
     Args:
         messages: The conversation. A trailing AIMessage is the beginning of the answer.
-        fits: Whether a conversation is short enough. Asked some ten times for any number of
-            turns, because leaving out more never makes it longer.
+        fits: Whether a conversation is short enough. Called some ten times for any number of turns,
+            because leaving out more never makes it longer.
 
     Returns:
-        What is left; still too long if system messages and the begun answer alone are.
+        What is left. Still too long if system messages and the begun answer alone are.
     """
     system = [m for m in messages if isinstance(m, SystemMessage)]
     turns = [m for m in messages if not isinstance(m, SystemMessage)]

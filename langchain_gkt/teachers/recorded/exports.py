@@ -22,7 +22,7 @@ def from_batch(row: dict[str, Any], place: str, questions: Mapping[str, str] | N
     Args:
         row: The result.
         place: File and line.
-        questions: The questions by ``custom_id``. None if they were not given.
+        questions: The questions by ``custom_id``. None if not given.
 
     Returns:
         The recording.
@@ -45,13 +45,13 @@ def from_batch(row: dict[str, Any], place: str, questions: Mapping[str, str] | N
 
 
 def from_completion(body: dict[str, Any]) -> AIMessage:
-    """Make a message of a chat completion in OpenAI's form.
+    """Make a message from a chat completion in OpenAI's form.
 
     Args:
         body: The completion.
 
     Raises:
-        BadRow: If it is none.
+        BadRow: If it is not one.
     """
     try:
         choice = body["choices"][0]
@@ -72,7 +72,7 @@ def from_completion(body: dict[str, Any]) -> AIMessage:
 
 
 def _usage_of(report: Any) -> Any:
-    """Make usage metadata of OpenAI's report."""
+    """Make usage metadata from OpenAI's report."""
     if not isinstance(report, dict) or not isinstance(report.get("completion_tokens"), int):
         return None
     prompt, completion = report.get("prompt_tokens") or 0, report["completion_tokens"]
@@ -100,7 +100,7 @@ def from_langsmith(row: dict[str, Any], place: str) -> Recording | None:
         place: File and line.
 
     Returns:
-        The recording. None for a run of something else than a model.
+        The recording. None for a run of something other than a model.
 
     Raises:
         BadRow: If the run has no whole answer or no question.
@@ -127,7 +127,7 @@ def from_langsmith(row: dict[str, Any], place: str) -> Recording | None:
 
 
 def _from_generations(outputs: dict[str, Any]) -> AIMessage:
-    """Make a message of the first of some generations, which may be in lists of their own."""
+    """Make a message from the first of some generations, which may be nested lists."""
     generation: Any = outputs.get("generations")
     while isinstance(generation, list) and generation:
         generation = generation[0]
@@ -139,7 +139,7 @@ def _from_generations(outputs: dict[str, Any]) -> AIMessage:
         raise BadRow(f"holds a message of type {message.type!r} as its answer")
     report = (outputs.get("llm_output") or {}).get("token_usage")
     metadata = {**(generation.get("generation_info") or {}), **message.response_metadata}
-    # The conversion leaves a serialized message's usage out.
+    # The conversion drops a serialized message's usage.
     serialized = stored.get("kwargs") or stored if isinstance(stored, dict) else {}
     usage = message.usage_metadata or serialized.get("usage_metadata") or _usage_of(report)
     return message.model_copy(update={"response_metadata": metadata, "usage_metadata": usage})
@@ -156,16 +156,16 @@ def _unpacked(cell: Any) -> dict[str, Any]:
 
 
 def messages_of(exported: Any) -> list[BaseMessage]:
-    """Read messages in any of the forms that exports have.
+    """Read messages in any form of exports.
 
     Args:
         exported: A list of messages, or a list that holds one.
 
     Returns:
-        The messages. None if it is no list.
+        The messages. None if it is not a list.
 
     Raises:
-        BadRow: If they are of no known form.
+        BadRow: If their form is unknown.
     """
     while isinstance(exported, list) and len(exported) == 1 and isinstance(exported[0], list):
         exported = exported[0]

@@ -34,7 +34,7 @@ COLUMNS = {
     "logprobs": "its tokens: a list of texts, or OpenAI's `logprobs` object",
     "model": "the model that answered",
 }
-"""What a file of rows may hold; `question` and `answer` it must."""
+"""Columns of a file of rows. `question` and `answer` are required."""
 
 
 def read_file(
@@ -44,14 +44,14 @@ def read_file(
 
     Args:
         path: The file.
-        columns: Which column holds what, by the names of `COLUMNS`. None to detect the shape.
+        columns: Columns by the names of `COLUMNS`. None to detect the shape.
         requests: The requests of a batch, which hold its questions.
 
     Returns:
         The answers, in the file's order.
 
     Raises:
-        ConfigurationError: If the file has another form, or rows that cannot be used.
+        ConfigurationError: If the file has another form, or unusable rows.
     """
     refuse_unknown(columns or (), COLUMNS, "columns")
     questions = _read_requests(requests) if requests else None
@@ -104,7 +104,7 @@ def rows_of(path: Path) -> Iterator[tuple[str, Any]]:
         path: JSON lines, a JSON list, CSV or TSV.
 
     Raises:
-        ConfigurationError: If a row cannot be read. File and line are named.
+        ConfigurationError: If a row cannot be read. It names file and line.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -115,7 +115,7 @@ def rows_of(path: Path) -> Iterator[tuple[str, Any]]:
     elif text.lstrip().startswith("["):
         rows = _parsed(text, str(path))
         yield from ((f"{path}, entry {n}", row) for n, row in enumerate(rows, 1))
-    else:  # not by splitlines(): a JSON text may hold other line ends
+    else:  # not by splitlines(), because a JSON text may hold other line ends
         for number, line in enumerate(text.split("\n"), 1):
             if line.strip():
                 yield f"{path}, line {number}", _parsed(line, f"{path}, line {number}")
@@ -204,7 +204,7 @@ def _from_columns(row: dict[str, Any], place: str, columns: Mapping[str, Column]
 
 
 def _count(name: str, cell: Any) -> int | None:
-    """Read a number of tokens; tables often hold it as 12.0."""
+    """Read a number of tokens. Tables often hold it as 12.0."""
     if cell is None:
         return None
     try:

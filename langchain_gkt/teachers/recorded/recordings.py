@@ -1,4 +1,4 @@
-"""Recorded answers: what each must hold, and how it is found again."""
+"""Recorded answers: their required fields, and how to find them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from langchain_gkt.teachers.replies import STOPPED_AT_LIMIT, finish_reason, whol
 from langchain_gkt.teachers.token_cuts import logprob_pieces
 
 BEGINNING = 60
-"""Characters by which errors name a question."""
+"""Characters of a question in errors."""
 
 _MOST_NAMED = 5
-"""Most rows that one error names."""
+"""Maximum number of rows in one error."""
 
 
 # The last block of a prompt in the form of worked examples.
@@ -34,10 +34,10 @@ class Recording:
     Attributes:
         question: The text of the user's last message.
         answer: The whole answer.
-        place: File and line, as errors name them.
+        place: File and line, for errors.
         id: A name of the row, or None.
-        usage: What of the usage metadata was recorded.
-        finish_reason: The provider's word for why it ended.
+        usage: The recorded part of the usage metadata.
+        finish_reason: The provider's reason for the end.
         pieces: The tokens of the answer, if recorded.
         model: The model that wrote it, if recorded.
         provider: Its provider's id, if recorded.
@@ -55,14 +55,14 @@ class Recording:
 
 
 class BadRow(ValueError):
-    """What is wrong with one row, as the rest of a sentence that begins with its place."""
+    """A fault of one row, as the rest of a sentence that begins with its place."""
 
 
 def refuse_rows(problems: Sequence[str], hint: str) -> None:
     """Refuse a file with bad rows.
 
     Args:
-        problems: What is wrong, each with its place.
+        problems: The faults, each with its place.
         hint: What to do.
 
     Raises:
@@ -75,19 +75,16 @@ def refuse_rows(problems: Sequence[str], hint: str) -> None:
 
 
 def from_message(question: str, message: AIMessage, place: str, **known: Any) -> Recording:
-    """Make a recording of a message.
+    """Make a recording from a message.
 
     Args:
         question: The question.
-        message: The answer. Its usage, finish reason, logprobs and model are taken, too.
-        place: Where it comes from.
-        **known: Attributes of the recording that are known otherwise.
-
-    Returns:
-        The recording.
+        message: The answer. Its usage, finish reason, logprobs and model are used, too.
+        place: Its source.
+        **known: Attributes of the recording from other sources.
 
     Raises:
-        BadRow: If the question is empty, or the answer is empty, cut or a tool call.
+        BadRow: If the question is empty, or the answer is empty, truncated or a tool call.
     """
     question, answer = whole_characters(question), whole_characters(str(message.text))
     reason = finish_reason(message) or "stop"
@@ -137,9 +134,9 @@ class Recordings(BaseModel):
     """Recorded answers, found by question or by id.
 
     Attributes:
-        source: Where they come from.
-        dated: The day on which that was last written, or None.
-        digest: What distinguishes them from others.
+        source: Their source.
+        dated: The day of the source's last change, or None.
+        digest: Distinguishes them from others.
         answers: The answers.
     """
 
@@ -158,14 +155,14 @@ class Recordings(BaseModel):
 
         Args:
             answers: The answers.
-            source: Where they come from.
-            dated: The day on which that was last written, or None.
+            source: Their source.
+            dated: The day of the source's last change, or None.
 
         Returns:
             The recordings.
 
         Raises:
-            ConfigurationError: If there are two answers to one question, or of one id.
+            ConfigurationError: If a question or an id has two answers.
         """
         # The same log under another path holds the same answers.
         content = repr([replace(answer, place="") for answer in answers])

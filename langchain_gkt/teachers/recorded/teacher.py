@@ -1,4 +1,4 @@
-"""A chat model that replays recorded answers, cut where a limit would have stopped the provider."""
+"""A chat model that replays recorded answers, truncated where its provider would have stopped."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from langchain_gkt.texts.begun_answer import begun_text
 from langchain_gkt.texts.stop_strings import find_stop
 
 _TOLERANCE = 0.02
-"""Share by which the reported tokens and those of a tokenizer may differ, beside one an answer."""
+"""Share by which reported and tokenizer counts may differ, besides one token per answer."""
 
 _HINT = (
     "record its answer, or give the log's own wording or id; a question that a strategy makes "
@@ -49,29 +49,31 @@ def _as_text(value: Any) -> Any:
 
 
 class RecordedTeacher(PortableChatModel):
-    """A teacher that replays answers which were recorded and paid for.
+    """A teacher that replays recorded answers, which were paid for earlier.
 
-    An answer is found by the text of the user's last message, also behind the last ``Q:`` of a
-    prompt that ends in ``Q: ... A:``, or else by that message's id: ``HumanMessage(text,
-    id="row-17")``. It is cut at ``max_tokens`` of the teacher's tokens, as its provider would
-    have cut it, and reports the usage that the provider would have billed.
+    It finds an answer by the text of the user's last message, or by the text after the last ``Q:``
+    of a prompt that ends in ``Q: ... A:``, or else by that message's id:
+    ``HumanMessage(text, id="row-17")``. It cuts the answer at ``max_tokens`` of the teacher's
+    tokens, as its provider would have done, and reports the usage that the provider would have
+    billed.
 
-    Made by `from_file` or `from_answers`.
+    Make it with `from_file` or `from_answers`.
     """
 
     recordings: Recordings = Field(repr=False)
     """The recorded answers."""
     tokenizer: Annotated[str | None, BeforeValidator(_as_text)] = None
-    """The teacher's tokenizer: an encoding of tiktoken, such as ``"o200k_base"``, or the folder
-    or repo id of a Hugging Face tokenizer. Recorded logprobs go before it."""
+    """The teacher's tokenizer: an encoding of tiktoken, such as ``"o200k_base"``, or the folder or
+    repo id of a Hugging Face tokenizer. Recorded logprobs take precedence.
+    """
     model_name: str | None = None
-    """The recorded model, by which its price is found."""
+    """The recorded model, for the price lookup."""
     provider: str | None = None
     """The id of its provider, such as ``"openai"``."""
     max_tokens: int | None = Field(default=None, ge=1)
-    """Most completion tokens. None for whole answers."""
+    """Maximum completion tokens. None for whole answers."""
     logprobs: bool | None = None
-    """Whether replies hold their tokens, if these were recorded, in the form of OpenAI's."""
+    """Whether replies hold their tokens, if recorded, in OpenAI's form."""
     stream_usage: bool = True
     """Streams report their usage."""
 
@@ -84,14 +86,14 @@ class RecordedTeacher(PortableChatModel):
         requests: str | Path | None = None,
         **fields: Any,
     ) -> RecordedTeacher:
-        """Read recorded answers from a file: its shape is detected.
+        """Read recorded answers from a file. Its shape is detected.
 
         Args:
             path: JSON lines or a JSON list of rows, runs exported from LangSmith, or results of
                 an OpenAI batch, or rows as ``.csv`` or ``.tsv``.
             columns: Which column holds the ``question``, ``answer``, ``id``, ``input_tokens``,
                 ``output_tokens``, ``finish_reason``, ``logprobs`` and ``model``: its name, or a
-                list of the keys that lead to it. What is not named is looked for by its own name.
+                list of the keys that lead to it. By default each has its own name.
             requests: The requests of an OpenAI batch, which hold its questions.
             **fields: ``tokenizer``, ``model_name``, ``provider`` and other fields.
 
@@ -99,8 +101,8 @@ class RecordedTeacher(PortableChatModel):
             The teacher.
 
         Raises:
-            ConfigurationError: If the file cannot be read or lacks a column, an answer is empty
-                or without its end, or a question has two answers. File and line are named.
+            ConfigurationError: If the file cannot be read or lacks a column, an answer is empty or
+                truncated, or a question has two answers. It names file and line.
         """
         with wrap_errors(ConfigurationError, f"{path} cannot be read"):
             answers = read_file(Path(path), columns, Path(requests) if requests else None)
@@ -112,14 +114,15 @@ class RecordedTeacher(PortableChatModel):
         """Replay the answers of a mapping.
 
         Args:
-            answers: Answers by question. Of a message, usage and finish reason count too.
+            answers: Answers by question. If one is a message, its usage and finish reason count
+                too.
             **fields: ``tokenizer``, ``model_name``, ``provider`` and other fields.
 
         Returns:
             The teacher.
 
         Raises:
-            ConfigurationError: If an answer is empty or without its end.
+            ConfigurationError: If an answer is empty or truncated.
         """
         recordings, problems = list[Recording](), list[str]()
         for question, answer in answers.items():
@@ -166,7 +169,7 @@ class RecordedTeacher(PortableChatModel):
         return [_cuttable(answer, splitter) for answer in self.recordings.answers]
 
     def _doubt(self) -> str | None:
-        """Return why the answers may be cut elsewhere than the provider would have, or None."""
+        """Return why the cuts may differ from the provider's, or None."""
         answers, replies = self.recordings.answers, self._cuttable()
         if vague := sum(not reply.pieces for reply in replies):
             why = "their tokens are unknown"
@@ -187,13 +190,13 @@ class RecordedTeacher(PortableChatModel):
         return None
 
     def require(self, questions: Iterable[LanguageModelInput]) -> None:
-        """Check that every question has a recorded answer, before anything is spent on any.
+        """Check that every question has a recorded answer, before anything is paid.
 
         Args:
             questions: Texts or conversations.
 
         Raises:
-            ConfigurationError: If answers are missing. The questions are named.
+            ConfigurationError: If answers are missing. It names the questions.
         """
         questions = [questions] if isinstance(questions, str) else questions
         asked = [to_messages(self, question) for question in questions]
@@ -278,7 +281,7 @@ class RecordedTeacher(PortableChatModel):
     def _replay(
         self, messages: list[BaseMessage], stop: list[str] | None, arguments: Mapping[str, Any]
     ) -> tuple[AIMessage, CutReply]:
-        """Return the recorded answer as far as its limit goes, and what it was cut from."""
+        """Return the recorded answer up to its limit, and its source."""
         begun = begun_text(messages)
         recording = self._find(messages if begun is None else messages[:-1], arguments)
         tokenizer = load_tokenizer(self.tokenizer) if self.tokenizer else None
@@ -337,7 +340,7 @@ def _cuttable(recording: Recording, splitter: Any) -> CutReply:
 
 
 def _logprobs(pieces: Sequence[bytes], text: str) -> dict[str, Any]:
-    """Report the tokens of a text, as a provider does that is asked for ``logprobs``."""
+    """Report the tokens of a text, as a provider does for ``logprobs``."""
     content, left = list[dict[str, Any]](), len(text.encode())
     for piece in pieces:
         if left <= 0:
@@ -369,7 +372,7 @@ def _count_prompt(messages: Sequence[BaseMessage], tokenizer: NamedTokenizer | N
 
 
 def _named(messages: Sequence[BaseMessage]) -> str:
-    """Name a conversation by what is asked last."""
+    """Name a conversation by its last question."""
     asked = asked_in(messages)
     if asked is not None:
         return begins(str(asked.text))

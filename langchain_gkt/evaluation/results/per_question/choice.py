@@ -1,4 +1,4 @@
-"""Learns, chooses and tests a predictor on parts of a sweep's rows that share none."""
+"""Learns, chooses and tests a predictor on separate parts of a sweep's rows."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Tested:
     """A predictor and its rivals on rows that they have not seen.
 
     Attributes:
-        predictor: What the predictor gave.
-        rivals: What fixed length, gate, cascade and the models alone gave, by kind.
+        predictor: The predictor's results.
+        rivals: Results of fixed length, gate, cascade and the models alone, by kind.
         mix: The random mix of fixed ways, against the predictor.
     """
 
@@ -47,17 +47,17 @@ class Tested:
 
 @dataclass(frozen=True, kw_only=True)
 class PerQuestionChoice(Choice):
-    """A predictor, and what it gives on rows that it has not seen.
+    """A predictor, and its results on rows that it has not seen.
 
-    ``chosen`` is measured on the rows that the price was chosen by, not on those it was learned
-    from. ``best`` is the best fixed way, the teacher alone included.
+    ``chosen`` is measured on the rows that chose the price, not on those that trained the
+    predictor. ``best`` is the best fixed way, the teacher alone included.
 
     Attributes:
-        goal: What was wanted.
-        train_rows: How many rows it was learned from.
+        goal: The goal of the choice.
+        train_rows: How many rows trained it.
         tested: Predictor and rivals on the unseen rows.
-        cross_fitted: The same over all rows: each is answered by a predictor, and by rivals,
-            that were made from others.
+        cross_fitted: The same over all rows. A predictor, and rivals, trained on other rows answer
+            each.
         outcomes: The sweep's outcomes.
     """
 
@@ -69,12 +69,12 @@ class PerQuestionChoice(Choice):
 
     @property
     def choose_rows(self) -> int:
-        """How many rows its length and its price were chosen by."""
+        """How many rows chose its length and its price."""
         return self.chosen.rows
 
     @property
     def seen_rows(self) -> int:
-        """How many rows it was made from."""
+        """How many rows made it."""
         return self.train_rows + self.choose_rows
 
     def __str__(self) -> str:
@@ -94,11 +94,11 @@ class PerQuestionChoice(Choice):
 def choose_per_question(
     outcomes: OutcomeMatrix, goal: Goal, *, seed: int = 0, cut: Cut | Any = "word"
 ) -> PerQuestionChoice:
-    """Learn a predictor, choose its price, and test it; see `Sweep.choose`.
+    """Learn a predictor, choose its price, and test it. See `Sweep.choose`.
 
     Raises:
         ImportError: If scikit-learn is missing.
-        ValueError: If there are too few rows, or what is needed of them was not recorded.
+        ValueError: If there are too few rows, or their records lack something that is needed.
     """
     _refuse_poor(outcomes)
     order = shuffled(outcomes.rows, seed)
@@ -170,7 +170,7 @@ def _compete(
     seen: Sequence[int],
     unseen: Sequence[int],
 ) -> dict[str, OperatingPoint]:
-    """Answer unseen rows by a predictor, and by rivals that are chosen on the seen rows."""
+    """Answer unseen rows by a predictor, and by rivals that the seen rows choose."""
     points = {PREDICTOR: outcomes.point(chosen.length, chosen.gate, only=unseen)}
     most = max(point.accuracy for point in _fixed(outcomes, seen))
     for kind, ways in _rivals(outcomes, goal, seen).items():
@@ -183,7 +183,7 @@ _Way = tuple[int, Gate | None]
 
 
 def _rivals(outcomes: OutcomeMatrix, goal: Goal, seen: Sequence[int]) -> dict[str, list[_Way]]:
-    """Return what each rival may choose among: length and gate."""
+    """Return the settings, length and gate, that each rival may choose among."""
     fixed: list[_Way] = [(length, None) for length in outcomes.lengths]
     student: list[_Way] = [(0, None)]
     teacher: list[_Way] = [(TEACHER_ALONE, None)]
@@ -231,7 +231,7 @@ def _cross_fit(outcomes: OutcomeMatrix, goal: Goal, order: Sequence[int]) -> Tes
 
 
 def _joined(parts: Sequence[OperatingPoint]) -> OperatingPoint:
-    """Join what one kind of way gave on different rows."""
+    """Join the results of one kind of way on different rows."""
     ways = {part.way for part in parts}
     return replace(
         parts[0],

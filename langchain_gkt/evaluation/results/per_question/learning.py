@@ -1,4 +1,4 @@
-"""Fits predictors to the rows of a sweep, with scikit-learn; what comes out is plain numbers."""
+"""Fits predictors to the rows of a sweep, with scikit-learn. The results are plain numbers."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ from langchain_gkt.gates.learned import (
 )
 
 FEWEST_ROWS = 60
-"""With fewer, a part of the rows holds too few to learn from, to choose by or to test on."""
+"""With fewer rows, a part holds too few to learn from, to choose by or to test on."""
 _FEWEST_HELPED = 5
 _STRENGTH = 0.05
-"""Inverse strength of regularization. A strong one: the rows are few, and a strength chosen by
-cross-validation among them would differ from one part of the rows to the next."""
+"""Inverse strength of regularization. A strong one, because the rows are few. Cross-validation
+among them would give another strength for each part of the rows.
+"""
 _QUANTILES = tuple(i / 12 for i in range(13))
 
 
@@ -107,7 +108,7 @@ def _fit(
     point = outcomes.point(length, only=rows)
     right, cost = point.rights, point.cost
     rare = min(sum(right), len(right) - sum(right))
-    if rare < 3:  # nothing to part them by
+    if rare < 3:  # nothing to separate them by
         share = (sum(right) + 1) / (len(right) + 2)
         bias = math.log(share / (1 - share))
         return Expectation(weights=(0.0,) * len(values[0]), bias=bias, cost=cost)
@@ -118,7 +119,7 @@ def _fit(
 def _logistic_regression(
     values: Sequence[Sequence[float]], right: Sequence[bool]
 ) -> tuple[tuple[float, ...], float]:
-    """Return weights and bias for features as they are, regularized over standardized ones."""
+    """Return weights and bias for raw features, regularized over standardized ones."""
     try:
         from sklearn.linear_model import LogisticRegression
         from sklearn.preprocessing import StandardScaler

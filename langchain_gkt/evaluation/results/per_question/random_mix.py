@@ -14,18 +14,18 @@ _RESAMPLES = 2000
 
 @dataclass(frozen=True, kw_only=True)
 class RandomMix:
-    """What a router that draws lots between fixed ways would give, against a chooser.
+    """A router that draws lots between fixed ways, against a chooser.
 
-    It knows the ways that no mix of others beats. It draws between the two that give the chooser's
+    It uses the ways that no mix of others beats. It draws between the two that give the chooser's
     accuracy for the least money. For `gain` it draws between the two that cost what the chooser
     costs. The intervals are bootstraps over rows, at 95%.
 
     Attributes:
         cost: Mean price of an answer at the chooser's accuracy. None if no mix is so accurate.
         bill: The chooser's price over that one. If no mix is so accurate, over the price of the
-            most accurate.
+            most accurate mix.
         bill_interval: Its interval.
-        gain: The chooser's accuracy less that of a mix that costs the same.
+        gain: The chooser's accuracy minus that of a mix with the same cost.
         gain_interval: Its interval.
     """
 
@@ -52,7 +52,7 @@ def random_mix(
     data += [np.array(way.costs, float) for way in ways]
 
     def mix(right: Any, cost: Any) -> tuple[float, float]:
-        # Cheapest first, each more accurate than those before: what a mix may be drawn from.
+        # The ways to mix: cheapest first, each more accurate than those before.
         order = sorted(range(1, len(ways)), key=lambda i: (cost[i], -right[i]))
         kept = order[:1]
         for i in order[1:]:

@@ -17,7 +17,7 @@ from langchain_gkt.reporting.table import Table
 
 
 def tables(choice: PerQuestionChoice) -> list[Table]:
-    """Return what a predictor gives on unseen rows and on all rows, and what it looks at."""
+    """Return a predictor's results on unseen rows and on all rows, and its inputs."""
     predictor = choice.policy.predictor
     assert predictor is not None
     unseen = _comparison(
@@ -111,7 +111,7 @@ def _interval(value: float, interval: tuple[float, float], form: str) -> str:
 
 
 def _weights(predictor: Predictor) -> Table:
-    """Say what the predictor is based on."""
+    """Return the weights that the predictor uses."""
     amounts = {"none": predictor.none, "some": predictor.some, "all": predictor.all}
     every = amounts.values()
     rows = [

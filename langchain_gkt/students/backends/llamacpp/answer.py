@@ -1,4 +1,4 @@
-"""One answer of llama.cpp: the request it takes, and the chunks it gives."""
+"""One answer of llama.cpp: its request, and its chunks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from langchain_gkt.students.engine.requests.request import Request, TokenChunk
 from langchain_gkt.texts.stop_strings import StopStringFilter
 
 _ESCAPED = re.compile(r"[\x00-\x1f\x7f\"\\\\]")
-_MAX_SEED = 2**32 - 1  # itself stands for a random one
+_MAX_SEED = 2**32 - 1  # this value itself means a random seed
 
 
 def completion_request(request: Request, marks: Sequence[tuple[int, str]]) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def completion_request(request: Request, marks: Sequence[tuple[int, str]]) -> di
 
     Args:
         request: What to continue, and how.
-        marks: Ids and texts of the added tokens, with which no text is spelled again.
+        marks: Ids and texts of the added tokens. No text is spelled again with them.
 
     Returns:
         The body of a completion request, of token ids.
@@ -60,14 +60,14 @@ def _literal(text: str) -> str:
 
 
 class AnswerText:
-    """Turns llama.cpp's chunks into ours: hides the seam, and ends at a stop string."""
+    """Turns llama.cpp's chunks into ours. It hides the seam, and ends at a stop string."""
 
     def __init__(self, request: Request, *, stream: bool) -> None:
         """Start before the first chunk.
 
         Args:
             request: Whose answer it is.
-            stream: Whether to give text as soon as it is certain, or once, at the end.
+            stream: Whether to yield text as soon as it is certain, or once, at the end.
         """
         self._request, self._stream = request, stream
         self._unseen = len(request.seam.spelled.decode()) if request.seam else 0
@@ -82,8 +82,8 @@ class AnswerText:
             chunk: A chunk of llama.cpp's completion stream.
 
         Returns:
-            Text that is certain; with a finish reason the answer is over, and llama.cpp is to be
-            stopped. None if there is nothing to show.
+            Text that is certain. With a finish reason the answer is over, and the caller stops
+            llama.cpp. None if there is nothing to show.
         """
         if "prompt_progress" in chunk:
             return None

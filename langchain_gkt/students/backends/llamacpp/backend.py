@@ -1,6 +1,6 @@
-"""llama.cpp as a student's engine, by the package xllamacpp (extra ``llamacpp``).
+"""llama.cpp as a student's engine, run by the package xllamacpp (extra ``llamacpp``).
 
-xllamacpp runs llama.cpp's own server inside this process: continuous batching, and a prompt
+xllamacpp runs llama.cpp's own server inside this process, with continuous batching and a prompt
 cache in every slot. Requests hold token ids, so prompts are made as for any other engine.
 """
 
@@ -48,12 +48,12 @@ _CANNOT_FORK = (
     "a student run by llama.cpp cannot work in a forked process; make children with the start "
     "method 'spawn', or use backend='torch'"
 )
-# The process whose threads llama.cpp has started. It fails in forked children of it.
+# The process whose threads llama.cpp has started. In its forked children llama.cpp fails.
 _started_in: list[int] = []
 
 
 class LlamaCppBackend:
-    """A GGUF file that llama.cpp has loaded; the backend named ``llamacpp``."""
+    """A GGUF file that llama.cpp has loaded. This is the backend named ``llamacpp``."""
 
     name = "llamacpp"
     unsupported: Mapping[Any, str] = MappingProxyType({})
@@ -119,12 +119,12 @@ class LlamaCppBackend:
 
     @cached_property
     def spelling(self) -> TokenSpelling:
-        """What its tokens spell; read from the vocabulary at first use."""
+        """The bytes of each token, read from the vocabulary at first use."""
         return TokenSpelling(self.tokenizer, self.vocabulary)
 
     @property
     def repeatable(self) -> Literal["never"]:
-        """``never``: a prompt that is in the cache is computed otherwise than a new one."""
+        """``never``, because a cached prompt is computed in another way than a new one."""
         return "never"
 
     @property
@@ -133,25 +133,25 @@ class LlamaCppBackend:
         return self._header.fingerprint
 
     def prefill(self, prompt: list[int]) -> PrefillHandle:
-        """Prefill a prompt; the request with the same prompt waits for it and uses it.
+        """Prefill a prompt. The request with the same prompt waits for it and uses it.
 
         Args:
             prompt: Ids of the conversation, with the header of the answer.
 
         Returns:
-            A handle; closing it stops.
+            A handle. Closing it stops.
         """
         closed = Event()
         ahead = PrefillHandle(prompt, lambda _: closed.set())
         self.prefills.append(ahead)
         self._run_prefill(ahead, closed)
-        _ = self.spelling  # there is time now, and it will be needed where text is begun
+        _ = self.spelling  # there is time now, and a begun answer will need it
         return ahead
 
     def generate(
         self, request: Request, cancelled: Event, *, stream: bool = True
     ) -> Generator[TokenChunk, None, None]:
-        """Generate one answer; see `Backend.generate`."""
+        """Generate one answer. See `Backend.generate`."""
         if not cancelled.is_set():
             started = Event()
             yield from receive(partial(self._submit, request, cancelled, stream, started), started)
@@ -167,7 +167,7 @@ class LlamaCppBackend:
                 yield chunk
 
     def first_tokens(self, request: Request) -> list[FirstToken]:
-        """Return how likely each token of an answer was; its entropy is not known."""
+        """Return how likely each token of an answer was. Their entropy is unknown."""
         return self._probed(request).result()
 
     async def afirst_tokens(self, request: Request) -> list[FirstToken]:
@@ -175,7 +175,7 @@ class LlamaCppBackend:
         return await asyncio.wrap_future(self._probed(request))
 
     def close(self) -> None:
-        """End the threads and free the weights; requests that still run get a StudentError."""
+        """End the threads and free the weights. Requests that still run get a StudentError."""
         if os.getpid() != self._pid:
             return  # the threads stayed with the parent
         self._slots.close()
@@ -188,7 +188,7 @@ class LlamaCppBackend:
     def _submit(
         self, request: Request, cancelled: Event, stream: bool, started: Event, deliver: Deliver
     ) -> Callable[[], None]:
-        """Check a request and queue it; return what cancels it."""
+        """Check a request and queue it. Return what cancels it."""
         self._check()
         self.window.refuse_request(request)
         if request.max_tokens < 1:
@@ -217,7 +217,7 @@ class LlamaCppBackend:
         cancelled: Event,
         closed: Event,
     ) -> TokenChunk | None:
-        """Have llama.cpp write an answer; return the last chunk, or None if it was cancelled."""
+        """Have llama.cpp write an answer. Return the last chunk, or None if it was cancelled."""
         body, last = completion_request(request, self._marks), None
         if isinstance(request.constraint, TextConstraint):
             parts: list[str] = []
@@ -253,7 +253,7 @@ class LlamaCppBackend:
     def _complete(
         self, body: dict[str, Any], take: Callable[[dict[str, Any]], bool] | None = None
     ) -> None:
-        """Have llama.cpp complete a prompt; it stops when ``take`` returns True."""
+        """Have llama.cpp complete a prompt. It stops when ``take`` returns True."""
         failures: list[BaseException] = []
 
         def guarded(chunk: dict[str, Any]) -> bool:
@@ -300,7 +300,7 @@ class LlamaCppBackend:
     def _probabilities(self, request: Request) -> list[FirstToken]:
         likely: list[FirstToken] = []
         body = completion_request(replace(request, seam=None), self._marks)
-        # All at once: a stream leaves tokens out that make half a character.
+        # All at once, because a stream leaves out tokens that make half a character.
         reply = self._server.handle_completions({**body, "stream": False, "n_probs": 1})
         if "error" in reply:
             raise StudentError(f"llama.cpp refused: {reply['error'].get('message')}")
@@ -309,7 +309,7 @@ class LlamaCppBackend:
         return likely
 
     def _claim(self, prompt: list[int]) -> list[PrefillHandle]:
-        """Claim what is read ahead of a request, which may have to wait for a slot itself."""
+        """Claim what is prefilled for a request, which may have to wait for a slot itself."""
         claimed = [ahead for ahead in [*self.prefills] if ahead.ids == prompt]
         for ahead in claimed:
             ahead.claimed.set()
@@ -328,9 +328,9 @@ class LlamaCppBackend:
 
         try:
             self._check()
-            # With no slot to spare, what is prefilled is overwritten before its request comes.
+            # With no slot to spare, prefilled ids are overwritten before their request comes.
             self._slots.submit(Job(run, lambda _: self._finish_prefill(ahead)), waits=False)
-        except StudentError as error:  # the request of this prompt will say so, if it has to
+        except StudentError as error:  # the prompt's own request will raise it, if it has to
             _log.debug("a prompt could not be prefilled ahead: %s", error)
             self._finish_prefill(ahead)
 
@@ -345,13 +345,13 @@ _open: weakref.WeakSet[LlamaCppBackend] = weakref.WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    """Stop llama.cpp before the interpreter goes: its threads call back into Python."""
+    """Stop llama.cpp before the interpreter exits. Its threads call back into Python."""
     for backend in list(_open):
         backend.close()
 
 
 @in_forked_child
 def _keep_in_child() -> None:
-    """Keep the parent's servers in a forked child: to free one would wait for lost threads."""
+    """Keep the parent's servers in a forked child. Freeing one would wait for lost threads."""
     for backend in list(_open):
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(backend._server))

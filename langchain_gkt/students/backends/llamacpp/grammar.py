@@ -1,9 +1,9 @@
-"""Answers of llama.cpp that are held to a constraint.
+"""Answers of llama.cpp under a constraint.
 
 llama.cpp has grammars of its own, but none that can begin in the middle of an answer, where a
-teacher has left it. So it writes freely, and a token that the constraint does not accept is
-chosen again among those it allows. That is the choice that masked logits would have given:
-greedily it is the best allowed token, and a drawn token keeps its share among the allowed ones.
+teacher has left it. So it generates freely. If the constraint rejects a token, llama.cpp chooses
+again among the tokens that it allows. Masked logits would have given the same choice: greedy
+decoding takes the best allowed token, and a drawn token keeps its share among the allowed ones.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from langchain_gkt.students.engine.token_healing import TokenSpelling
 
 Take = Callable[[dict[str, Any]], bool]
 Complete = Callable[[dict[str, Any], Take], None]
-"""Has llama.cpp complete a body; it stops when its chunks have been enough."""
+"""Has llama.cpp complete a body until its chunks are enough."""
 
-# More than any two logits differ by. Few enough that their differences keep their digits.
+# More than any two logits differ by. Small enough that their differences keep their digits.
 _LIFT = 500.0
 
 
 class ConstrainedAnswer:
-    """Writes one answer that is held to a constraint."""
+    """Writes one answer under a constraint."""
 
     def __init__(
         self,
@@ -39,8 +39,8 @@ class ConstrainedAnswer:
         """Start before the first token.
 
         Args:
-            request: What is asked.
-            constraint: What the answer may look like: the request's.
+            request: The request.
+            constraint: The request's constraint.
             complete: Has llama.cpp complete a body.
             spelling: The bytes of its tokens.
             encode: Tokenises text of the answer.
@@ -98,7 +98,7 @@ class ConstrainedAnswer:
         is_cancelled: Callable[[], bool],
         chunk: dict[str, Any],
     ) -> bool:
-        """Take a chunk of llama.cpp; return whether it is to stop."""
+        """Take a chunk of llama.cpp. Return whether it is to stop."""
         if is_cancelled():
             return True
         if "prompt_progress" in chunk:
@@ -130,12 +130,12 @@ class ConstrainedAnswer:
 
     def _tokens_of(self, chunk: dict[str, Any], text: str) -> list[int]:
         known = chunk.get("__verbose", {}).get("tokens") or []
-        # llama.cpp leaves the first tokens of a character out.
+        # llama.cpp leaves out the first tokens of a character.
         whole = b"".join(map(self._spelling.of, known)) == text.encode()
         return list(known) if whole else self._encode(text)
 
     def _append(self, tokens: list[int]) -> str:
-        """Append tokens to the answer; return their text that was not there before."""
+        """Append tokens to the answer. Return the new part of their text."""
         data = b"".join(map(self._spelling.of, tokens))
         self._ids += tokens
         if self._rest:

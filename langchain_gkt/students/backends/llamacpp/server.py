@@ -27,7 +27,7 @@ def capacity(header: GGUFHeader, config: EngineConfig) -> tuple[int, int, bool]:
         config: How many requests and how much memory.
 
     Returns:
-        How many slots, the tokens of each, and whether they share one pool of so many.
+        How many slots, the tokens of each, and whether they share one pool of that size.
     """
     context = header.context or 1
     default = max(_DEFAULT_KV_BYTES // header.kv_bytes_per_token, context)
@@ -63,12 +63,12 @@ def server_parameters(
     parameters.fit_params = False
     parameters.cpuparams.n_threads = threads or torch.get_num_threads()
     parameters.cpuparams_batch.n_threads = parameters.cpuparams.n_threads
-    if header.is_float32:  # exact throughout: else keys and values would be rounded to float16
+    if header.is_float32:  # exact throughout. Else keys and values would be rounded to float16
         parameters.cache_type_k = parameters.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
         kinds = xllamacpp.llama_flash_attn_type
         parameters.flash_attn_type = kinds.LLAMA_FLASH_ATTN_TYPE_DISABLED
     parameters.verbosity = _QUIET
-    # The server opens a port of this machine, which nobody else is to use.
+    # The server opens a port of this machine. Nobody else may use it.
     parameters.hostnames, parameters.port = ["127.0.0.1"], 0
     parameters.api_keys = [secrets.token_hex()]
     parameters.ui = parameters.endpoint_slots = False

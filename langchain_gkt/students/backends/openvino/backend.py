@@ -33,9 +33,9 @@ from langchain_gkt.students.protocol import FirstToken, FirstTokenDetail
 
 _GIB = 2**30
 _DEFAULT_CACHE = 2  # GiB
-_CPU_BLOCK = 32  # tokens of KV cache that OpenVINO hands out together on a CPU
+_CPU_BLOCK = 32  # tokens of KV cache that OpenVINO allocates together on a CPU
 _PRECISIONS = {"float32": ("FP32", "f32"), "bfloat16": ("BF16", "bf16"), "float16": ("FP16", "f16")}
-"""OpenVINO's names of types, as an ability of a device and as a wish."""
+"""OpenVINO's names of types: as a device capability, and as a setting."""
 _CANNOT_FORK = (
     "a student run by OpenVINO cannot work in a forked process; make children with the start "
     "method 'spawn', or use backend='torch'"
@@ -61,7 +61,7 @@ class OpenVINOBackend:
         Args:
             source: The model and its tokenizer.
             config: How many requests and how much memory.
-            device: A device of OpenVINO's, such as ``GPU``. None for the CPU.
+            device: An OpenVINO device, such as ``GPU``. None for the CPU.
             dtype: The type it computes in: ``float32``, ``bfloat16`` or ``float16``. ``auto``
                 for OpenVINO's choice, on a CPU bfloat16 if it has the instructions. Weights
                 stay as they were exported.
@@ -111,12 +111,12 @@ class OpenVINOBackend:
 
     @cached_property
     def spelling(self) -> TokenSpelling:
-        """What its tokens spell; read from the vocabulary at first use."""
+        """The bytes of each token, read from the vocabulary at first use."""
         return TokenSpelling(self.tokenizer, self.vocabulary)
 
     @property
     def repeatable(self) -> Literal["always", "alone"]:
-        """``alone``: in a batch the last digits of the logits depend on the neighbours."""
+        """``alone``, because in a batch the last digits of the logits depend on the neighbours."""
         return "alone"
 
     @property
@@ -125,23 +125,23 @@ class OpenVINOBackend:
         return self._source.fingerprint
 
     def prefill(self, prompt: list[int]) -> PrefillHandle:
-        """Prefill a prompt; the request with the same prompt waits for it and uses it.
+        """Prefill a prompt. The request with the same prompt waits for it and uses it.
 
         Args:
             prompt: Ids of the conversation, with the header of the answer.
 
         Returns:
-            A handle; closing it stops.
+            A handle. Closing it stops.
         """
         fits = bool(prompt) and (self.window.size is None or len(prompt) < self.window.size)
         ahead = self._scheduler.prefill_ahead(prompt, fits=fits)
-        _ = self.spelling  # there is time now, and it will be needed where text is begun
+        _ = self.spelling  # there is time now, and a begun answer will need it
         return ahead
 
     def generate(
         self, request: Request, cancelled: threading.Event, *, stream: bool = True
     ) -> Generator[TokenChunk, None, None]:
-        """Generate one answer; see `Backend.generate`."""
+        """Generate one answer. See `Backend.generate`."""
         if not cancelled.is_set():
             yield from receive(partial(self._submit, request, cancelled, stream, None))
 
@@ -155,7 +155,7 @@ class OpenVINOBackend:
                 yield chunk
 
     def first_tokens(self, request: Request) -> list[FirstToken]:
-        """Return how likely each token of an answer was; its entropy is not known."""
+        """Return how likely each token of an answer was. Their entropy is unknown."""
         log_probs: list[float] = []
         bare = replace(request, constraint=None, stop=(), seam=None)
         for _ in receive(partial(self._submit, bare, threading.Event(), False, log_probs)):
@@ -167,7 +167,7 @@ class OpenVINOBackend:
         return await asyncio.to_thread(self.first_tokens, request)
 
     def close(self) -> None:
-        """End the thread and free the weights; requests that still run get a StudentError."""
+        """End the thread and free the weights. Requests that still run get a StudentError."""
         if os.getpid() == self._pid:  # else the thread stayed with the parent
             self._scheduler.close()
 
@@ -179,7 +179,7 @@ class OpenVINOBackend:
         log_probs: list[float] | None,
         deliver: Deliver,
     ) -> Callable[[], None]:
-        """Check a request and queue it; return what cancels it."""
+        """Check a request and queue it. Return what cancels it."""
         if os.getpid() != self._pid:
             raise StudentError(_CANNOT_FORK)
         self.window.refuse_request(request)
@@ -243,10 +243,10 @@ def properties_for(device: str, precision: str, threads: int) -> dict[str, objec
     """
     properties: dict[str, object] = {"INFERENCE_PRECISION_HINT": precision}
     if device == "CPU":
-        # Pinned, the threads of every OpenVINO model on a machine share the same first cores.
+        # Pinned threads of all OpenVINO models on a machine would share the same first cores.
         properties |= {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
         if precision == "bf16":
-            # OpenVINO's own choice, 8 bits, takes less room, but every step has to unpack them.
+            # OpenVINO's default, 8 bits, takes less room, but every step has to unpack them.
             properties["KV_CACHE_PRECISION"] = "bf16"
     return properties
 

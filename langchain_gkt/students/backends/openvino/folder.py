@@ -1,4 +1,4 @@
-"""What OpenVINO runs: an exported folder or a GGUF file, checked before anything is loaded."""
+"""Models for OpenVINO: an exported folder or a GGUF file, checked before loading."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from langchain_gkt.students.backends.gguf import (
 from langchain_gkt.students.engine.vocabulary import refuse_unknown_tokens
 
 OPENVINO_MODEL = "openvino_model.xml"
-"""The file that makes a folder one of OpenVINO's."""
+"""The file that marks an OpenVINO folder."""
 EXPORT = (
     "make such a folder with: optimum-cli export openvino --model FOLDER --task "
     "text-generation-with-past --weight-format int8 OUTPUT (see the docs, engines)"
 )
-"""How a folder of transformers is turned into one of OpenVINO's."""
+"""How to turn a transformers folder into an OpenVINO one."""
 _HUB_OWNER = "OpenVINO/"
-_KV_BYTES = 2  # of a number at most. Bfloat16, or 8 bits where OpenVINO chooses
+_KV_BYTES = 2  # at most, per number. Bfloat16, or 8 bits where OpenVINO chooses
 _NEEDED = {
     "openvino_model.bin": "weights",
     "config.json": "configuration",
@@ -37,7 +37,7 @@ _NEEDED = {
 
 
 def is_openvino(model: Any) -> bool:
-    """Whether a model's name stands for a folder that was exported for OpenVINO.
+    """Whether a model's name stands for a folder exported for OpenVINO.
 
     Args:
         model: A folder, a hub id (those of the owner ``OpenVINO`` are), or anything else.
@@ -62,13 +62,13 @@ def has_torch_weights(model: Any) -> bool:
 
 @dataclass(frozen=True)
 class OpenVINOSource:
-    """A model that OpenVINO can be given.
+    """A model that OpenVINO can load.
 
     Attributes:
         path: The folder, or the GGUF file.
         tokenizer: Its tokenizer, of the fast kind.
         context: Tokens of the context that the model was trained for. None if unknown.
-        kv_bytes_per_token: Most bytes of KV cache for each token.
+        kv_bytes_per_token: Maximum bytes of KV cache for each token.
         end_ids: Ids that end an answer.
         vocabulary: Length of the model's logits.
     """
@@ -88,7 +88,7 @@ class OpenVINOSource:
 
 
 def read_source(model: str, tokenizer: Any) -> OpenVINOSource:
-    """Find and check what a model's name stands for; a hub id is fetched.
+    """Find and check the model of a name. A hub id is fetched.
 
     Args:
         model: An exported folder, a hub id of one, or a GGUF file.

@@ -1,7 +1,7 @@
-"""Regular expressions that stand in for masked logits, which OpenVINO GenAI does not offer.
+"""Regular expressions in place of masked logits, which OpenVINO GenAI does not offer.
 
-Its grammar engine (xgrammar) matches bytes of text, never control tokens. So a set of texts
-stands for a set of tokens: all tokens that can begin one of them.
+Its grammar engine (xgrammar) matches bytes of text, never control tokens. So a set of texts stands
+for a set of tokens: all tokens that can begin one of them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 ANY = r"[\s\S]*"
 _SPECIAL = set("\\^$.*+?()[]{}|/")
 _NOT_ASCII = r"[^\x00-\x7f]"
-# More texts than this are not spelled out. Their first characters stand for them.
+# Larger sets of texts are not spelled out. Their first characters stand for them.
 _MOST_WORDS = 64
 
 
@@ -21,7 +21,7 @@ def literal(text: str) -> str:
 
 
 def words_pattern(words: Collection[bytes]) -> str | None:
-    """Return an expression of a few texts exactly. None if they are many, or half characters.
+    """Return an expression for a few exact texts. None if they are many, or half characters.
 
     Args:
         words: The texts, in bytes.
@@ -35,12 +35,12 @@ def words_pattern(words: Collection[bytes]) -> str | None:
 
 
 def beginnings_pattern(words: Iterable[bytes], refused: Iterable[bytes], *, may_end: bool) -> str:
-    """Return an expression of texts that begin like some words and like none of the refused.
+    """Return an expression for texts that begin like some words and like none of the refused.
 
     Args:
         words: What may come next. A text begins like one if their first characters are equal.
-        refused: What a text may not begin with.
-        may_end: Whether nothing at all is allowed, too.
+        refused: Beginnings that a text may not have.
+        may_end: Whether an empty text is allowed, too.
     """
     first = {word[:1] for word in words}
     refusals = list(refused)
@@ -72,7 +72,7 @@ def _decoded(word: bytes) -> str | None:
 
 
 def _not_beginning(texts: list[str]) -> str | None:
-    """Return an expression of all texts that begin like none of some. None if there is none."""
+    """Return an expression for all texts that begin like none of some. None if there is none."""
     if "" in texts:
         return None
     heads = sorted({text[0] for text in texts})

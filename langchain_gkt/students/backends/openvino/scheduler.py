@@ -1,7 +1,7 @@
 """The thread that drives OpenVINO's ContinuousBatchingPipeline, step by step.
 
-Requests join its batch between two steps. What its logits would be masked for (the seam to a
-begun answer, a constraint) is done with regular expressions: see `regex`.
+Requests join its batch between two steps. Regular expressions replace masked logits for the seam to
+a begun answer and for constraints. See `regex`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _FORBIDDEN = (
 )
 _CLOSED = "the student was closed before the answer was finished"
 _MOST_KNOWN = 2**16
-# A step keeps the interpreter's lock: who comes while requests come has to be let in between.
+# A step keeps the interpreter's lock. Other threads have to get it between two steps.
 _GATHER_SECONDS = 0.005
 
 
@@ -65,7 +65,7 @@ class OpenVINOScheduler:
             open_pipeline: Loads the weights.
             config: How many requests.
             end_ids: Ids that end an answer.
-            spelling: Tells what tokens spell.
+            spelling: The bytes of each token.
         """
         self._open, self._config, self._end_ids = open_pipeline, config, set(end_ids)
         self._spelling = spelling
@@ -78,7 +78,7 @@ class OpenVINOScheduler:
         self.queue = RequestQueue(config.max_queue, self._serve)
 
     def submit(self, state: OpenVINOState) -> None:
-        """Queue a request; see `RequestQueue.submit`."""
+        """Queue a request. See `RequestQueue.submit`."""
         self.queue.submit(state)
 
     def prefill_ahead(self, ids: list[int], *, fits: bool) -> PrefillHandle:
@@ -100,7 +100,7 @@ class OpenVINOScheduler:
         return self._config.prefix_cache_bytes > 0
 
     def close(self) -> None:
-        """End the thread and free the weights; requests that still run get a StudentError."""
+        """End the thread and free the weights. Requests that still run get a StudentError."""
         self.queue.close()
         self._ahead, self._pipeline = None, None
 
@@ -130,7 +130,7 @@ class OpenVINOScheduler:
         return False
 
     def _drain(self) -> None:
-        """Have the pipeline drop what was cancelled, so that it can be freed."""
+        """Have the pipeline drop cancelled requests, so that it can be freed."""
         if self._ahead is not None:
             self._ahead[1].cancel()
             self._ahead = None
@@ -151,7 +151,7 @@ class OpenVINOScheduler:
             self._guarded(state, self._read)
 
     def _guarded(self, state: OpenVINOState, work: Callable[[OpenVINOState], bool]) -> None:
-        """Work for one request; remove it if it is finished or fails."""
+        """Work for one request. Remove it if it is finished or fails."""
         try:
             finished = work(state)
         except BaseException as error:  # noqa: BLE001  a constraint may raise anything, or panic
@@ -176,7 +176,7 @@ class OpenVINOScheduler:
             state.deliver(None)
 
     def _admit(self) -> int:
-        """Start the requests that may start; return how many."""
+        """Start the requests that may start. Return how many."""
         admitted = 0
         while len(self._running) < self._config.max_batch_size:
             with self.queue.lock:
@@ -204,7 +204,7 @@ class OpenVINOScheduler:
         return blocks if self._ahead is None else blocks.union(self._ahead_blocks)
 
     def _begins_like(self, computed: set[int], state: RequestState) -> bool:
-        """Whether the next block a request needs is being computed for another one.
+        """Whether another request is computing the next block that this one needs.
 
         OpenVINO looks into its cache only when a request is added.
         """
@@ -252,12 +252,12 @@ class OpenVINOScheduler:
     def _start(
         self, state: OpenVINOState, pattern: str | None = None, *, exact: bool = False
     ) -> None:
-        """Give a request to OpenVINO, from what is written so far.
+        """Give a request to OpenVINO, from the text so far.
 
         Args:
             state: The request.
             pattern: What the rest of its text has to match. None for anything.
-            exact: Whether one token is all that is wanted.
+            exact: Whether the caller wants a single token only.
         """
         self._release(state)
         request, ids = state.request, [*state.ids, *state.written]
@@ -278,7 +278,7 @@ class OpenVINOScheduler:
         state.handle = self._add(ids, config)
 
     def _read(self, state: OpenVINOState) -> bool:
-        """Take the tokens of a step; return whether the request is finished."""
+        """Take the tokens of a step. Return whether the request is finished."""
         handle = state.handle
         if not handle.can_read():
             self._check_running(handle)
@@ -302,7 +302,7 @@ class OpenVINOScheduler:
             )
 
     def _take(self, state: OpenVINOState, token: int) -> bool:
-        """Take a token that OpenVINO chose; return whether the request is finished."""
+        """Take a token that OpenVINO chose. Return whether the request is finished."""
         if not state.written:
             self._know(state.blocks)
         constraint = state.constraint
@@ -328,9 +328,9 @@ class OpenVINOScheduler:
     def _choose_again(
         self, state: OpenVINOState, constraint: TextConstraint, refused: bytes
     ) -> bool:
-        """Have a token chosen among those that the constraint allows.
+        """Have OpenVINO choose a token again, among those that the constraint allows.
 
-        Greedily that is the choice of masked logits: each try allows all tokens that the
+        Greedy decoding then gives the choice of masked logits. Each try allows all tokens that the
         constraint does, and fewer others than the one before.
         """
         allowed = [token for token in constraint.allowed if token not in self._end_ids]

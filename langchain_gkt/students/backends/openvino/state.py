@@ -1,4 +1,4 @@
-"""What the scheduler knows of a request that OpenVINO runs."""
+"""The scheduler's state of a request that OpenVINO runs."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from langchain_gkt.students.engine.request_state import RequestState
 from langchain_gkt.students.engine.requests.request import TextConstraint
 
 SEEDS = 2**32
-# OpenVINO's cache keeps whole blocks: what is prefilled of another one is computed twice.
+# OpenVINO's cache keeps whole blocks. Prefilled tokens beyond them are computed twice.
 BLOCK = 32
 
 
 @dataclass(eq=False, kw_only=True)
 class OpenVINOState(RequestState):
-    """A request, and what OpenVINO knows of it.
+    """A request, and its state in OpenVINO.
 
     Attributes:
         handle: OpenVINO's own handle, while it runs there.
         written: Ids of the answer so far.
         refused: Bytes that its constraint refused as the next token.
-        exact: Whether only one token is asked for, which the constraint cannot refuse.
-        seed: Of its own generator.
+        exact: Whether the caller wants one token only, which the constraint cannot refuse.
+        seed: The seed of its own generator.
         restarts: How often it was given to OpenVINO.
-        log_probs: Of its tokens. None if nobody wants them.
+        log_probs: Log-probabilities of its tokens. None if nobody wants them.
     """
 
     handle: Any = None
@@ -39,7 +39,7 @@ class OpenVINOState(RequestState):
 
     @cached_property
     def constraint(self) -> TextConstraint | None:
-        """What its tokens are checked by; kept, as asking for the kind is slow."""
+        """The constraint on its tokens. Kept, because asking for the kind is slow."""
         constraint = self.request.constraint
         return constraint if isinstance(constraint, TextConstraint) else None
 

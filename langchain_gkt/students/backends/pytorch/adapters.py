@@ -1,4 +1,4 @@
-"""LoRA and other PEFT adapters: folders that hold what was trained beside a base model."""
+"""LoRA and other PEFT adapters: folders of weights that were trained on top of a base model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from langchain_gkt.errors import MissingPackageError, StudentError
 
 ADAPTER_CONFIG = "adapter_config.json"
-"""The file that makes a folder an adapter's."""
+"""The file that marks an adapter's folder."""
 
 
 def base_of(path: str, folder: Path) -> str:
@@ -49,10 +49,7 @@ def base_of(path: str, folder: Path) -> str:
 def without_wrapper(model: Any) -> Any:
     """Return the model inside a loaded PeftModel, whose layers hold the adapter already.
 
-    Prompt learning alone adds something in front of the model, so it stays wrapped.
-
-    Args:
-        model: Any model.
+    Only prompt learning adds something in front of the model, so it stays wrapped.
     """
     config = getattr(model, "active_peft_config", None)
     if config is None or getattr(config, "is_prompt_learning", False):
@@ -66,8 +63,8 @@ def with_adapter(model: Any, tokenizer: Any, path: str, folder: Path) -> Any:
 
     Args:
         model: The base model. It is changed.
-        tokenizer: The tokenizer. Tokens that were added for the adapter get the rows that were
-            saved with it.
+        tokenizer: The tokenizer. Tokens that were added for the adapter get the embedding rows that
+            were saved with it.
         path: The adapter's name, for messages.
         folder: Its folder.
 
@@ -85,7 +82,7 @@ def with_adapter(model: Any, tokenizer: Any, path: str, folder: Path) -> Any:
             model.resize_token_embeddings(rows)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of peft itself
-            # Else weights that are missing would be made up, with a warning alone.
+            # Else peft makes up missing weights, with only a warning.
             warnings.filterwarnings("error", message=".*missing adapter keys")
             return PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
     except Exception as error:  # peft fails in many ways
@@ -106,8 +103,8 @@ def _saved_rows(model: Any, embedding: Any, folder: Path) -> int | None:
         folder: The adapter's folder.
 
     Returns:
-        The rows, with those that fill it up. 0 if it holds none, so that added tokens have no rows
-        at all. None if its weights are in a file that only torch reads.
+        The rows, padding included. 0 if it holds none, so that added tokens have no rows at all.
+        None if its weights are in a file that only torch reads.
     """
     weights = folder / "adapter_model.safetensors"
     if not weights.is_file():

@@ -76,7 +76,7 @@ def refuse_device(device: str | None, device_map: Any = None) -> None:
 
     Args:
         device: The device. None for the CPU.
-        device_map: What is given instead of a device, if anything.
+        device_map: The device map to use instead of a device, if any.
 
     Raises:
         ConfigurationError: If it is unknown or not there, or both are given.
@@ -113,7 +113,7 @@ def refuse_dtype(dtype: str) -> None:
         dtype: ``auto``, ``int8``, or the name of a torch type.
 
     Raises:
-        ConfigurationError: If it is none.
+        ConfigurationError: If it is none of these.
     """
     import torch
 
@@ -150,7 +150,7 @@ def torch_device(name: str) -> Any:
 def from_gguf(
     path: str, tokenizer: Any, device: str | None, dtype: str, *, device_map: Any = None
 ) -> tuple[Any, Any]:
-    """Unpack a GGUF file to weights that torch runs; the arguments are those of `from_path`.
+    """Unpack a GGUF file to weights that torch runs. The arguments are those of `from_path`.
 
     Raises:
         ImportError: If the package gguf is missing.
@@ -199,16 +199,13 @@ def from_path(
     """Load a model and its tokenizer from a folder or a hub id.
 
     Args:
-        path: The folder or hub id. Of a model, or of a PEFT adapter of one.
+        path: The folder or hub id of a model, or of a PEFT adapter of one.
         tokenizer: A tokenizer to use instead, or None.
         device: Where to put the model. None for the CPU.
         dtype: ``auto``, ``int8``, or the name of a torch type.
         device_map: As for transformers' ``from_pretrained``, instead of a device.
-        trust_remote_code: Whether to run the Python files that the model brings along. Without
-            it such a model is refused, and nobody is asked on standard input.
-
-    Returns:
-        The model and the tokenizer.
+        trust_remote_code: Whether to run the Python files that the model brings along. Without it
+            such a model is refused, without a question on standard input.
 
     Raises:
         FileNotFoundError: If the folder does not exist or holds no model or no tokenizer.
@@ -255,7 +252,7 @@ def from_path(
 
 
 def _adapter_folder(path: str, folder: Path) -> Path | None:
-    """Return the folder of an adapter, fetched if it is on the hub. None if it is none."""
+    """Return the folder of an adapter, fetched if it is on the hub. None if it is no adapter."""
     if folder.is_dir():
         is_adapter = (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file()
         return folder if is_adapter else None

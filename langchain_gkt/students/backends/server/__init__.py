@@ -1,4 +1,4 @@
-"""Models behind an address: vLLM, SGLang and llama-server, which are sent and give token ids."""
+"""Models behind an address: vLLM, SGLang and llama-server, with token ids in and out."""
 
 from __future__ import annotations
 

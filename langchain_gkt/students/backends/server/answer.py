@@ -1,8 +1,8 @@
-"""One answer of a server, which writes freely; where it may not, it is asked token by token.
+"""One answer of a server, which generates freely, or token by token where a constraint applies.
 
-The logits stay at the server. The seam to a begun answer is a regular expression that its text has
-to match. What a constraint refuses is asked for again, as one token among those that it allows. The
-choice is that of masked logits.
+The logits stay at the server. A regular expression constrains its text to the seam of a begun
+answer. If a constraint rejects a token, the writer requests one token among those that it allows.
+The choice is that of masked logits.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from langchain_gkt.students.engine.requests.request import TextConstraint
 from langchain_gkt.students.engine.token_healing import TokenSpelling
 
 Replies = Callable[[Ask], AsyncGenerator[Reply, None]]
-"""Sends a request and gives its replies."""
+"""Sends a request and yields its replies."""
 
 RETRY_SECONDS = 0.5
-"""Before the first time that a request is sent again; each further time takes twice as long."""
+"""Wait before a request is first sent again. Each further time takes twice as long."""
 _SEEDS = 2**32
-_NO_ID = -1  # stands for the end of a model whose end tokens nobody named
+_NO_ID = -1  # stands for the end of a model without known end tokens
 _FORBIDDEN = (
     "the constraint on the answer forbids every token the student has; the student's "
     "vocabulary cannot write what is asked for"
@@ -76,8 +76,8 @@ class AnswerWriter:
             end_ids: Ids that end an answer.
             replies: Sends requests to the server.
             marks: The added tokens, as texts.
-            most_allowed: Most tokens that a request may allow by name.
-            retries: How often a request is sent again whose connection failed.
+            most_allowed: Maximum number of tokens that a request may allow by name.
+            retries: How often a request is sent again after its connection failed.
         """
         request = state.request
         self._state, self._spelling, self._replies = state, spelling, replies
@@ -87,12 +87,12 @@ class AnswerWriter:
         constraint = request.constraint
         self._constraint = constraint if isinstance(constraint, TextConstraint) else None
         self._written: list[int] = []
-        self._banned: list[int] = []  # what the constraint refused as the next token
+        self._banned: list[int] = []  # tokens that the constraint refused as the next one
         self._choose_again = self._finished = self._refused_schema = False
         self._requests = 0
 
     async def write(self) -> None:
-        """Write the answer; its chunks are delivered meanwhile.
+        """Write the answer. Its chunks are delivered meanwhile.
 
         Raises:
             StudentError: If the server fails, or nothing is allowed.
@@ -103,7 +103,7 @@ class AnswerWriter:
             try:
                 await self._go_on()
             except Unreachable:
-                # What is written stays: a server that is back goes on from there.
+                # Received text stays. A server that is back continues from there.
                 failures = 1 if len(self._written) > before else failures + 1
                 if failures > self._retries:
                     raise
@@ -114,7 +114,7 @@ class AnswerWriter:
         if self._choose_again and self._take_forced():
             return
         if self._rest and self._constraint is None and not self._written and self._is_plain():
-            # One request: a second one would read the end of the prompt again.
+            # One request, because a second one would read the end of the prompt again.
             await self._ask_for(replace(self._ask(), spells=self._rest.decode()))
             return
         allowed = self._allowed()
@@ -125,7 +125,7 @@ class AnswerWriter:
             return
         ask = self._ask()
         if allowed is None:
-            # Its grammars begin with an answer. One of ours goes on from anywhere.
+            # Its grammars begin with an answer. One of ours continues from anywhere.
             schema = None if self._written or self._refused_schema else request.schema
             await self._ask_freely(replace(ask, schema=schema))
         elif len(allowed) <= self._most_allowed:
@@ -142,7 +142,7 @@ class AnswerWriter:
         return not any(mark.startswith(text) or text.startswith(mark) for mark in self._marks)
 
     def _take_forced(self) -> bool:
-        """Take what the grammar spells out itself, which saves a request for each token."""
+        """Take what the grammar itself spells out, which saves a request for each token."""
         before = len(self._written)
         for token in self._constraint.forced if self._constraint else ():
             if not self._take(token) and (self._finished or self._choose_again):
@@ -184,7 +184,7 @@ class AnswerWriter:
             top_p=request.top_p,
             seed=seed,
             end_ids=sorted(self._end_ids),
-            # Whole, an answer takes fewer events. But it cannot be stopped in its middle.
+            # A whole answer takes fewer events, but cannot be stopped in its middle.
             stream=state.stream or self._constraint is not None or bool(request.stop),
         )
 
@@ -193,7 +193,7 @@ class AnswerWriter:
 
         Args:
             ask: The request.
-            held: Whether it is for one token only, after which the answer goes on.
+            held: Whether it is for one token only, after which the answer continues.
         """
         reason: str | None = None
         is_stopped = False
@@ -208,7 +208,7 @@ class AnswerWriter:
                         if reason is None:
                             return  # which drops the request
                         is_stopped = True
-                        break  # what is left of the reply is read, so that its connection is kept
+                        break  # the rest of the reply is read, so that its connection is kept
         if reason is None:
             raise Unreachable("the server ended the answer in its middle")
         if reason not in ("stop", "length"):
@@ -219,7 +219,7 @@ class AnswerWriter:
             self._finished = True
 
     def _take(self, token: int) -> bool:
-        """Take a token that the server chose; return whether it may go on from it."""
+        """Take a token that the server chose. Return whether it may continue from it."""
         constraint, taken = self._constraint, token
         if constraint is not None:
             ends = token in self._end_ids

@@ -1,7 +1,7 @@
 """A model behind a server as a student's engine, for all kinds of servers.
 
-Templates, control tokens, seams, stop strings, schemas and truncation stay the student's own: the
-server is sent token ids and gives token ids.
+Templates, control tokens, seams, stop strings, schemas and truncation stay with the student. The
+server receives token ids and returns token ids.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ from langchain_gkt.students.protocol import (
 _log = logging.getLogger(__name__)
 
 _FRESH_SECONDS = 10.0
-"""A server that has answered so lately is not asked whether it is there."""
+"""A server that answered this recently is not asked whether it is there."""
 _CLOSED = "the student was closed before the answer was finished"
 
 
 class ServerBackend:
-    """A model that a server runs; made only if the server is there and fits the tokenizer."""
+    """A model that a server runs. Made only if the server is there and fits the tokenizer."""
 
     unsupported: Mapping[Any, str] = MappingProxyType({})
     first_token_detail: FirstTokenDetail = "probabilities"
@@ -66,12 +66,12 @@ class ServerBackend:
         Args:
             name: The kind of server, as the field ``backend`` names it.
             source: The student's fields.
-            transport: What carries the requests. None for the network.
+            transport: Carries the requests. None for the network.
 
         Raises:
             FileNotFoundError: If there is no tokenizer.
             ConfigurationError: If the key is wrong, or the server has another model.
-            StudentError: If the server cannot be reached, or cannot do what is needed.
+            StudentError: If the server cannot be reached, or lacks a needed feature.
         """
         self.name, self._source = name, source
         self.tokenizer, self.end_ids = load_tokenizer(source)
@@ -108,7 +108,7 @@ class ServerBackend:
 
     @cached_property
     def spelling(self) -> TokenSpelling:
-        """What its tokens spell; read from the vocabulary at first use."""
+        """The bytes of each token, read from the vocabulary at first use."""
         return TokenSpelling(self.tokenizer, self.vocabulary)
 
     @cached_property
@@ -118,7 +118,7 @@ class ServerBackend:
 
     @property
     def repeatable(self) -> Literal["never"]:
-        """``never``: the batch and the prefix cache of a server change the last digits."""
+        """``never``, because the batch and prefix cache of a server change the last digits."""
         return "never"
 
     @property
@@ -128,7 +128,7 @@ class ServerBackend:
         return hashlib.sha256(identity.encode()).hexdigest()
 
     def refuse_unreachable(self) -> None:
-        """Refuse if the server cannot be asked now, or has another model than before.
+        """Refuse if the server cannot be reached now, or has another model than before.
 
         Raises:
             StudentError: If so.
@@ -153,15 +153,15 @@ class ServerBackend:
         self._answered = time.monotonic()
 
     def prefill(self, prompt: list[int]) -> PrefillHandle:
-        """Fill the server's prefix cache; the request with the same prompt waits for it.
+        """Fill the server's prefix cache. The request with the same prompt waits for it.
 
-        A prompt whose whole blocks the server has read lately is left to its request.
+        If the server has recently read a prompt's whole blocks, the prompt is left to its request.
 
         Args:
             prompt: Ids of the conversation, with the header of the answer.
 
         Returns:
-            A handle; closing it drops the request.
+            A handle. Closing it drops the request.
         """
         fits = bool(prompt) and (self.window.size is None or len(prompt) < self.window.size)
         wanted = fits and self._source.config.prefix_cache_bytes > 0 and not self.closed
@@ -174,13 +174,13 @@ class ServerBackend:
         self._prefills.append(ahead)
         ahead.future = self._thread.submit(self._read_ahead(ahead))
         ahead.future.add_done_callback(lambda _: self._finish_ahead(ahead))
-        _ = self.spelling  # there is time now, and it will be needed where text is begun
+        _ = self.spelling  # there is time now, and a begun answer will need it
         return ahead.handle
 
     def generate(
         self, request: Request, cancelled: threading.Event, *, stream: bool = True
     ) -> Generator[TokenChunk, None, None]:
-        """Generate one answer; see `Backend.generate`."""
+        """Generate one answer. See `Backend.generate`."""
         if not cancelled.is_set():
             self._refuse_lost_thread()
             loop = self._thread.loop
@@ -197,7 +197,7 @@ class ServerBackend:
                 yield chunk
 
     def first_tokens(self, request: Request) -> list[FirstToken]:
-        """Return how likely each token of an answer was; its entropy is not known."""
+        """Return how likely each token of an answer was. Their entropy is unknown."""
         self._refuse_lost_thread()
         return self._thread.run(self.afirst_tokens(request))
 
@@ -216,7 +216,7 @@ class ServerBackend:
         return [FirstToken(min(1.0, math.exp(log_prob))) for log_prob in log_probs]
 
     def close(self) -> None:
-        """End the thread and drop requests that still run: they get a StudentError."""
+        """End the thread and drop running requests. They get a StudentError."""
         if self.closed or os.getpid() != self._pid:
             return
         self.closed = True
@@ -249,7 +249,7 @@ class ServerBackend:
         loop: asyncio.AbstractEventLoop,
         deliver: Deliver,
     ) -> Callable[[], None]:
-        """Check a request and start it on an event loop; return what cancels it."""
+        """Check a request and start it on an event loop. Return what cancels it."""
         self._refuse(request)
         if request.max_tokens < 1:
             deliver(TokenChunk(text="", tokens=0, finish_reason="length"))
@@ -326,7 +326,7 @@ class ServerBackend:
                 async for _ in replies:
                     pass
             self._note_read(prompt)
-        except StudentError as error:  # its request will say what is wrong
+        except StudentError as error:  # its request will raise it again
             self._note_lost()
             _log.debug("a prompt could not be prefilled ahead: %s", error)
 
@@ -336,7 +336,7 @@ class ServerBackend:
             self._blocks.add(prompt)
 
     def _note_lost(self) -> None:
-        """The server may be gone, and its cache with it."""
+        """Forget the cache of a server that may be gone."""
         self._answered = -math.inf
         if self._blocks is not None:
             self._blocks.clear()
@@ -347,7 +347,7 @@ class ServerBackend:
         ahead.handle.finish()
 
     async def _await_prefill(self, prompt: list[int]) -> None:
-        """Wait while the server reads a prompt ahead; one not begun is left to its request."""
+        """Wait while the server prefills a prompt. One not begun is left to its request."""
         for ahead in [prefill for prefill in self._prefills if prefill.handle.ids == prompt]:
             ahead.handle.claimed.set()
             if not ahead.begun:
@@ -357,7 +357,7 @@ class ServerBackend:
 
 
 class _Ahead:
-    """A prompt that is read ahead of its request."""
+    """A prompt that is prefilled ahead of its request."""
 
     future: Future[None]
 

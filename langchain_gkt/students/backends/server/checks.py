@@ -1,4 +1,4 @@
-"""Is a server there, and is its model the tokenizer's? Asked before a teacher is paid."""
+"""Checks that a server is there and fits the tokenizer, before a teacher is paid."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SAMPLES = 3
 
 @dataclass(frozen=True)
 class ServedModel:
-    """What a server says of its model.
+    """What a server reports of its model.
 
     Attributes:
         context: Tokens that it reads and writes. None if it does not say.
@@ -108,11 +108,11 @@ def _saved_ends(source: ModelSource) -> list[int]:
 async def checked_model(
     connection: Connection, dialect: Dialect, tokenizer: Any, source: ModelSource
 ) -> ServedModel:
-    """Check that a server is there and has the tokenizer's model; sets the model's name.
+    """Check that a server is there and has the tokenizer's model. Set the model's name.
 
     Args:
         connection: To the server.
-        dialect: How it is spoken to.
+        dialect: The server's dialect.
         tokenizer: The student's.
         source: The student's fields.
 
@@ -165,7 +165,7 @@ async def _compare_ids(
     if response.status_code in (401, 403):
         connection.refuse(response)
     if response.status_code != httpx.codes.OK:
-        return  # routers seldom pass it on. `_try_tokens` finds out what it can
+        return  # routers seldom pass it on. `_try_tokens` then checks the tokens
     theirs = response.json().get("tokens")
     if theirs != list(tokenizer(_TEXT, add_special_tokens=False)["input_ids"]):
         raise _other_model(connection, source, "it splits a text into other tokens")
@@ -174,7 +174,7 @@ async def _compare_ids(
 async def _try_tokens(
     connection: Connection, dialect: Dialect, tokenizer: Any, source: ModelSource
 ) -> None:
-    """Have the server write tokens that it would not write by itself, and read their text."""
+    """Have the server write unlikely tokens, and read their text."""
     ids = _rare_tokens(tokenizer)
     prompt = list(tokenizer("One two three", add_special_tokens=False)["input_ids"])
     for token in ids:

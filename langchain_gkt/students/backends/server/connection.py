@@ -15,19 +15,19 @@ from langchain_gkt.students.backends.source import ModelSource
 
 _CONNECT_SECONDS = 5.0
 _BUSY = (429, 502, 503, 504)
-"""The server, or a router in front of it, has no time now, or still loads its model."""
+"""Statuses of a busy server or router, or of one that still loads its model."""
 _SESSION = "X-Session-ID"
 
 
 class Unreachable(StudentError):
-    """The connection failed, or the server has no time; the same request may succeed later."""
+    """The connection failed, or the server is busy. The same request may succeed later."""
 
     retryable = True
     hint = "start the server, or give its address as base_url"
 
 
 class Connection:
-    """Sends requests to a server; usable from any event loop."""
+    """Sends requests to a server. Usable from any event loop."""
 
     def __init__(
         self, source: ModelSource, dialect: Dialect, transport: httpx.AsyncBaseTransport | None
@@ -36,8 +36,8 @@ class Connection:
 
         Args:
             source: The student's fields: address, key and time limit.
-            dialect: How the server is spoken to.
-            transport: What carries the requests. None for the network.
+            dialect: The server's dialect.
+            transport: Carries the requests. None for the network.
         """
         root = str(source.base_url).rstrip("/")
         self.root = root.removesuffix("/v1")
@@ -49,12 +49,12 @@ class Connection:
         self._keepers: dict[asyncio.AbstractEventLoop, AsyncGenerator[httpx.AsyncClient, None]] = {}
 
     async def client(self) -> httpx.AsyncClient:
-        """Return the pool of the running event loop; it is closed when the loop shuts down."""
+        """Return the pool of the running event loop. It is closed when the loop shuts down."""
         loop = asyncio.get_running_loop()
         if (pool := self._pools.get(loop)) is None:
             for ended in [known_loop for known_loop in self._pools if known_loop.is_closed()]:
                 del self._pools[ended], self._keepers[ended]
-            # A loop that ends closes its asynchronous generators: there is no other such hook.
+            # A loop that ends closes its asynchronous generators. There is no other such hook.
             self._keepers[loop] = keeper = self._keep(loop)
             pool = self._pools[loop] = await anext(keeper)
         return pool
@@ -84,17 +84,17 @@ class Connection:
             await keeper.aclose()
 
     async def replies(self, ask: Ask, session: str = "") -> AsyncGenerator[Reply, None]:
-        """Send a request; closing the generator drops it, which stops the server.
+        """Send a request. Closing the generator drops it, which stops the server.
 
         Args:
-            ask: What is asked for.
-            session: What requests that share a prompt have in common, for a router in front.
+            ask: The request.
+            session: A key that requests with the same prompt share, for a router in front.
 
         Yields:
             What the server answers.
 
         Raises:
-            Unreachable: If the connection fails, or the server has no time.
+            Unreachable: If the connection fails, or the server is busy.
             StudentError: If the server refuses, fails or is silent for too long.
             ConfigurationError: If the key or the model's name is wrong.
         """
@@ -119,7 +119,7 @@ class Connection:
             raise self._failed(error) from error
 
     async def get(self, path: str) -> httpx.Response:
-        """Return what is at a path behind the root.
+        """Return the response at a path below the root.
 
         Raises:
             Unreachable: If the connection fails.
@@ -141,14 +141,14 @@ class Connection:
             raise self._failed(error) from error
 
     def refuse(self, response: httpx.Response) -> None:
-        """Raise what a status that is no success stands for.
+        """Raise the error of an unsuccessful status.
 
         Args:
             response: The server's answer.
 
         Raises:
             ConfigurationError: If the key or the model's name is wrong.
-            Unreachable: If the server has no time.
+            Unreachable: If the server is busy.
             StudentError: For any other error.
         """
         status, message = response.status_code, bounded(_message(response), 300)

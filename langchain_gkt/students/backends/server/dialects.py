@@ -1,4 +1,4 @@
-"""What servers are sent and what they answer, in token ids: one class for each kind."""
+"""Requests and answers of servers, in token ids. One class for each kind of server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST_LISTED = 1024
 _ESCAPED = re.compile(r"[\x00-\x1f\x7f\"\\]")  # in a literal of llama.cpp's grammars
 _BANNED = -100.0
 _LIFTED = 500.0
-"""More than any two logits differ by; few enough that their differences keep their digits."""
+"""More than any two logits differ by. Small enough that their differences keep their digits."""
 _SEEDS = 2**32 - 1  # llama.cpp takes this number itself for a random seed
 
 
@@ -26,10 +26,10 @@ class Ask:
 
     Attributes:
         ids: What the model reads.
-        max_tokens: Most tokens to write.
+        max_tokens: Maximum number of tokens to write.
         temperature: 0 for the likeliest tokens.
         top_p: Nucleus sampling threshold.
-        seed: Of the server's generator. None sends none.
+        seed: Seed of the server's generator. None sends none.
         end_ids: Tokens that end an answer.
         samples: How many answers.
         stream: Whether the tokens are wanted one by one.
@@ -57,11 +57,11 @@ class Ask:
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What one event of an answer says.
+    """One event of an answer.
 
     Attributes:
         ids: New tokens.
-        text: Their text, as the server spells it.
+        text: Their text, as the server decodes it.
         log_probs: Their log-probabilities, if they were asked for.
         finish_reason: ``stop`` or ``length`` at the end.
         index: Which of several answers it belongs to.
@@ -79,15 +79,15 @@ Read = Callable[[dict[str, Any]], Iterator[Reply]]
 
 
 class Dialect(Protocol):
-    """How one kind of server is spoken to."""
+    """How to talk to one kind of server."""
 
     path: str
-    """Where completions are asked for, behind the server's root."""
+    """Path of completions, below the server's root."""
     tokenize_path: str
     most_allowed: int
-    """Most tokens that an `Ask` may allow by name."""
+    """Maximum number of tokens that an `Ask` may allow by name."""
     caches_blocks: bool
-    """Whether its prefix cache keeps whole blocks alone, whose size its metrics report."""
+    """Whether its prefix cache keeps only whole blocks, whose size its metrics report."""
 
     def body(self, ask: Ask, model: str) -> dict[str, Any]:
         """Return the body of a request."""
@@ -102,7 +102,7 @@ class Dialect(Protocol):
         ...
 
     def context(self, card: dict[str, Any]) -> int | None:
-        """Return the tokens of the context, of an entry of ``/v1/models``."""
+        """Return the context in tokens, from an entry of ``/v1/models``."""
         ...
 
 
@@ -120,7 +120,7 @@ class VLLM:
             "max_tokens": ask.max_tokens,
             "temperature": ask.temperature,
             "top_p": ask.top_p,
-            # Else vLLM takes these of the model's generation_config.json.
+            # Else vLLM takes these from the model's generation_config.json.
             "top_k": 0,
             "min_p": 0.0,
             "repetition_penalty": 1.0,
@@ -218,7 +218,7 @@ class SGLang:
             for position, part in enumerate(event if isinstance(event, list) else [event]):
                 about = part["meta_info"]
                 index = part.get("index", position)
-                # A stream repeats all ids in each event, unless the server was told otherwise.
+                # A stream repeats all ids in each event, unless the server has another setting.
                 new = about["completion_tokens"] - seen.get(index, 0)
                 seen[index] = about["completion_tokens"]
                 log_probs = [pair[0] for pair in about.get("output_token_logprobs") or ()]
@@ -334,7 +334,7 @@ def _bias(ask: Ask) -> list[list[Any]]:
 
 
 def dialect_of(name: str, encode: Callable[[str], list[int]]) -> Dialect:
-    """Return how a kind of server is spoken to.
+    """Return the dialect of a kind of server.
 
     Args:
         name: The student's ``backend``.

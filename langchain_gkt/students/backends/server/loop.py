@@ -24,7 +24,7 @@ class LoopThread:
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The event loop; the first call starts its thread."""
+        """The event loop. The first call starts its thread."""
         with self._lock:
             return self._started[0]
 
@@ -37,26 +37,18 @@ class LoopThread:
         return loop, thread
 
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        """Start a coroutine from any thread.
-
-        Args:
-            work: The coroutine.
-        """
+        """Start a coroutine from any thread."""
         return asyncio.run_coroutine_threadsafe(work, self.loop)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine to its end; the caller's thread waits.
-
-        Args:
-            work: The coroutine.
-        """
+        """Run a coroutine to its end. The caller's thread waits."""
         return self.submit(work).result()
 
     def close(self, last: Callable[[], Awaitable[None]]) -> None:
         """End the thread, if it was started.
 
         Args:
-            last: What is done before, on the event loop.
+            last: Work to do before, on the event loop.
         """
         if "_started" not in self.__dict__ or self._closed:
             return

@@ -1,4 +1,4 @@
-"""What a server's prefix cache holds of the prompts that it was sent lately."""
+"""What a server's prefix cache holds of recent prompts."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _MOST_BLOCKS = 65_536
 
 @dataclass
 class PrefixBlocks:
-    """Remembers the whole blocks of prompts, as the prefix cache of vLLM keys them.
+    """Remembers the whole blocks of prompts, with keys like those of vLLM's prefix cache.
 
-    vLLM keeps the KV cache of whole blocks alone. To read a prompt ahead is useful only if it has
-    a whole block that no earlier prompt had. What the server has evicted meanwhile is not known:
-    such a prompt is then read with its request.
+    vLLM keeps the KV cache of whole blocks only. Prefilling a prompt ahead pays only if it has a
+    whole block that no earlier prompt had. Evictions at the server are unknown. An evicted prompt
+    is read with its request.
 
     Attributes:
         size: Tokens of a block.
-        most: Most blocks to remember: as many as the server has.
+        most: Maximum number of blocks to remember, which is as many as the server has.
     """
 
     size: int
@@ -34,7 +34,7 @@ class PrefixBlocks:
         """Read the size of a block, and how many there are, from a server's metrics.
 
         Args:
-            text: What ``/metrics`` answers.
+            text: The answer of ``/metrics``.
 
         Returns:
             None if they do not say.
@@ -50,7 +50,7 @@ class PrefixBlocks:
         return len(ids) - len(ids) % self.size
 
     def holds(self, ids: Sequence[int]) -> bool:
-        """Return whether the server has read all whole blocks of a prompt lately."""
+        """Return whether the server has recently read all whole blocks of a prompt."""
         keys = list(self._keys_of(ids))
         return not keys or keys[-1] in self._keys
 
@@ -63,7 +63,7 @@ class PrefixBlocks:
             self._keys.popitem(last=False)
 
     def clear(self) -> None:
-        """Forget all: the server may have been started anew."""
+        """Forget all, because the server may have been restarted."""
         self._keys.clear()
 
     def _keys_of(self, ids: Sequence[int]) -> Iterator[int]:

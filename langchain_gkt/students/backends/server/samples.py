@@ -22,17 +22,17 @@ def may_share(request: Request) -> bool:
     """Whether an answer can be written in one request with others to its question.
 
     Args:
-        request: What is asked. Seams and constraints need requests of their own. So do stop
-            strings, which end each answer elsewhere.
+        request: The request. Seams and constraints need requests of their own. So do stop strings,
+            which end each answer elsewhere.
     """
     is_drawn = request.temperature > 0 and request.seed is None
     return is_drawn and not request.seam and not request.constraint and not request.stop
 
 
 def shared_replies(group: SampleGroup, replies: Replies) -> Replies:
-    """Return what gives each answer of a group its part of one request.
+    """Return a function that gives each answer of a group its part of one request.
 
-    An answer that comes too late, or is asked for again, has a request of its own.
+    An answer that comes too late, or is requested again, has a request of its own.
 
     Args:
         group: The answers that belong together.
@@ -60,7 +60,7 @@ def shared_replies(group: SampleGroup, replies: Replies) -> Replies:
 
 
 class _Shared:
-    """One request for several answers; all of them are written on one event loop."""
+    """One request for several answers. All of them are written on one event loop."""
 
     def __init__(self, size: int, replies: Replies) -> None:
         self._size, self._send = size, replies
@@ -79,7 +79,7 @@ class _Shared:
         return self._joined - 1
 
     async def replies_of(self, index: int, ask: Ask) -> list[Reply]:
-        """Return what belongs to one answer; the request is dropped if nobody waits for it."""
+        """Return the replies of one answer. The request is dropped if nobody waits for it."""
         if self._work is None:
             self._work = asyncio.create_task(self._ask(ask))
         self._waiting += 1

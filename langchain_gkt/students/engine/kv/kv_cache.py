@@ -15,9 +15,9 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from langchain_gkt.students.engine.kv.shared_prefix import SharedPrefix, SharedPrefixKeys
 
 Segment = list[tuple[torch.Tensor, torch.Tensor]]
-"""Keys and values of a run of tokens: per layer, shape (heads, tokens, head size)."""
+"""Keys and values of a run of tokens. Per layer, shape (heads, tokens, head size)."""
 
-# Spare columns of a buffer: it is moved or grown only once in so many steps.
+# Spare columns of a buffer. It is moved or grown only once per this many steps.
 _SLACK = 128
 
 
@@ -46,7 +46,7 @@ class BufferLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     is_sliding = False  # all tokens are kept. The model's own mask applies the sliding window
 
     def __init__(self, index: int, window: Window, slots: int, columns: int) -> None:
-        """Store the sizes; the buffers are made when the first keys show their shape."""
+        """Store the sizes. The first keys show the shape, and then the buffers are made."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.index, self.window, self.slots, self.columns = index, window, slots, columns
 
@@ -94,7 +94,7 @@ class KVCache:
     def __init__(
         self, layers: int, columns: int, slots: int = 1, *, fold_heads: bool = False
     ) -> None:
-        """Store the sizes; the buffers are made with the first keys.
+        """Store the sizes. The buffers are made with the first keys.
 
         Args:
             layers: How many layers the model has.
@@ -114,7 +114,7 @@ class KVCache:
         return sum(tensor.nbytes for tensor in pairs)
 
     def load(self, segment: Segment) -> None:
-        """Append a run of tokens that has been computed before."""
+        """Append a run of tokens that was computed before."""
         end = self.window.end + segment[0][0].shape[1]
         for layer, (keys, values) in zip(self.layers, segment, strict=True):
             if not layer.is_initialized:
@@ -212,7 +212,7 @@ class BatchKVCache(KVCache):
         self._rows_changed()
 
     def remove(self, slot: int) -> None:
-        """Remove a row; the last one takes its slot.
+        """Remove a row. The last one takes its slot.
 
         Args:
             slot: Which row.
@@ -233,12 +233,12 @@ class BatchKVCache(KVCache):
         self._rows_changed()
 
     def clear_row(self, slot: int) -> None:
-        """Set a row's keys and values to zero, when they are not numbers.
+        """Zero a row's keys and values when they are not numbers.
 
         Args:
             slot: Which row. It is about to be removed.
         """
-        # The next row may use this slot: a masked value counts 0 times, and 0 times NaN is NaN.
+        # The next row may use this slot. A masked value counts 0 times, and 0 times NaN is NaN.
         for layer in self.layers:
             assert layer.keys is not None and layer.values is not None
             layer.keys[slot], layer.values[slot] = 0, 0
@@ -252,7 +252,7 @@ class BatchKVCache(KVCache):
         window = self.window
         if window.end == self.columns:
             width = window.end - window.start
-            # Only for the rows that are left: unused slots would grow with the others.
+            # Only for the rows that are left. Unused slots would grow with the others.
             self._move(window.rows, width + _SLACK + width // 8, width)
         arguments = {"position_ids": self._positions}
         if self._mask is not None:
@@ -262,7 +262,7 @@ class BatchKVCache(KVCache):
     def end_step(self) -> None:
         """Count the token that the model has written for every row."""
         self.window.end += 1
-        # Not in place: the model may have kept a view.
+        # Not in place, because the model may have kept a view.
         self._positions = self._positions + 1
         self._lengths = [length + 1 for length in self._lengths]
 
@@ -282,7 +282,7 @@ class BatchKVCache(KVCache):
         self._positions = torch.tensor([[n] for n in self._lengths], device=self._device)
         starts = torch.tensor([[start] for start in self._starts], device=self._device)
         columns = torch.arange(self.columns, device=self._device)[None]
-        # Without padding the model needs no mask, and is quicker.
+        # Without padding the model needs no mask, and is faster.
         uneven = min(self._starts) != max(self._starts)
         self._mask = columns >= starts if uneven else None
         for prefix in dict.fromkeys(self._shared_prefixes):

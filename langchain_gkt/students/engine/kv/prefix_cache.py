@@ -1,7 +1,7 @@
 """Keys and values of earlier prompts, for prompts that begin alike.
 
-A radix tree over token ids: what prompts share is held once. It belongs to the scheduler's
-thread, and is not safe for several.
+A radix tree over token ids. It holds what prompts share once. It belongs to the scheduler's thread
+and is not thread-safe.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Match:
     Attributes:
         length: How many of the ids are known.
         segments: Their keys and values, one after the other.
-        shared_nodes: Its front that other prompts begin with too, for `shared_prefix`.
+        shared_nodes: Its front that other prompts begin with too. For `shared_prefix`.
     """
 
     length: int
@@ -54,13 +54,13 @@ class Match:
 
 
 class PrefixCache:
-    """Keys and values by token ids; the least recently used are dropped first."""
+    """Keys and values by token ids. The least recently used are dropped first."""
 
     def __init__(self, max_bytes: int) -> None:
         """Start empty.
 
         Args:
-            max_bytes: Most bytes of keys and values to hold. 0 to hold none.
+            max_bytes: Maximum bytes of keys and values to hold. 0 to hold none.
         """
         self.max_bytes = max_bytes
         self.nbytes = 0
@@ -204,7 +204,7 @@ class PrefixCache:
 
 
 def _shared_nodes(path: list[_Node]) -> SharedNodes:
-    """Return the nodes up to the last fork: those behind it belong to this prompt alone."""
+    """Return the nodes up to the last fork. Those after it belong to this prompt alone."""
     for size in range(len(path), 0, -1):
         node = path[size - 1]
         forks = 1 if size == len(path) else 2  # the prompt leaves the last one by a new branch

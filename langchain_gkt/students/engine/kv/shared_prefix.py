@@ -1,10 +1,9 @@
-"""Cascade attention: the keys and values of a prefix that rows share are read once for all.
+"""Cascade attention: reads the keys and values of a shared prefix once for all rows.
 
-With several rows in a batch, reading keys and values is most of the work of a decoding step.
-The model is not changed. The keys that the KV cache returns are a tensor subclass. It holds the
-shared keys and values too, and computes scaled dot product attention itself. The parts
-are merged by the log-sum-exps of their softmaxes. docs/measurements/student-speed.md says what it
-brings.
+With several rows in a batch, reading keys and values is most of the work of a decoding step. The
+model is not changed. The keys that the KV cache returns are a tensor subclass. It holds the shared
+keys and values too, and computes scaled dot product attention itself. The log-sum-exps of their
+softmaxes merge the parts. docs/measurements/student-speed.md says what it brings.
 
 Query heads that read the same key head are folded into queries of that head. For bfloat16 on a
 CPU this alone is worth it, so keys are wrapped there even without a shared prefix.
@@ -70,14 +69,14 @@ class SharedPrefixKeys(torch.Tensor):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Compute attention; allow reading the shape. Refuse everything else."""
+        """Compute attention, and allow reading the shape. Refuse everything else."""
         kwargs = kwargs or {}
         with torch._C.DisableTorchFunctionSubclass():
             if func is scaled_dot_product_attention:
                 return _attend(*args, **kwargs)
             if getattr(func, "__name__", "") in ("__get__", "size", "dim", "is_contiguous"):
                 return func(*args, **kwargs)
-        # Anything else would leave the shared part out, and be silently wrong.
+        # Anything else would silently leave out the shared part.
         raise SharedPrefixError(f"{func} is not known to work on a shared prefix")
 
 
@@ -91,7 +90,7 @@ def _attend(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> torch.Tensor:
-    """Attend to the rows' own columns and to their prefixes; one new token per row."""
+    """Attend to the rows' own columns and to their prefixes. One new token per row."""
     rows, heads, queries, size = query.shape
     kv_heads = key.shape[1]
     if (queries != 1 and heads != kv_heads) or (is_causal and queries != 1) or dropout_p:
@@ -128,8 +127,8 @@ def _part(
     if mask is not None and mask.dtype == torch.bool:
         mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill_(~mask, float("-inf"))
     if query.device.type == "cpu":
-        # The kernel behind torch's function, because only it returns the denominator too. It is
-        # private to torch: if it changes, ModelRunner finds out and shares no prefixes.
+        # Uses the kernel behind torch's function, because only it returns the denominator too. It
+        # is private to torch. If it changes, ModelRunner finds out and shares no prefixes.
         if mask is not None:
             mask = mask.expand(-1, -1, query.shape[2], -1)
         out, total = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(

@@ -20,8 +20,8 @@ _was_enabled = True
 def pays_without_onednn(model: Any) -> bool:
     """Whether torch runs one row of a model faster without oneDNN.
 
-    oneDNN brings a bfloat16 layer's weights into an order of its own at every call. A single row
-    does not earn that back. Float32 and int8 layers do not go through oneDNN.
+    oneDNN reorders a bfloat16 layer's weights at every call. A single row does not earn that back.
+    Float32 and int8 layers do not go through oneDNN.
 
     Args:
         model: A model with a ``device`` and a ``dtype``.
@@ -35,10 +35,10 @@ def pays_without_onednn(model: Any) -> bool:
 
 @contextmanager
 def without_onednn() -> Iterator[None]:
-    """Switch oneDNN off inside.
+    """Switch oneDNN off for the block.
 
-    The switch is one for the whole process: what other threads compute meanwhile is right, but may
-    take longer. The last thread to leave sets it back to what it was.
+    The switch holds for the whole process. Meanwhile other threads compute correctly, but may take
+    longer. The last thread to leave restores it.
     """
     global _inside, _was_enabled
     with _lock:

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch.nn.functional import linear
 
-# Up to so many rows, torch's own product of a vector and a matrix is the quickest.
+# Up to this many rows, torch's own product of a vector and a matrix is the fastest.
 _FEW_ROWS = 2
-# Weights that are widened at once: in float32 they should stay in the processor's cache.
+# Weights to widen at once. In float32 they should stay in the processor's cache.
 _BLOCK = 2**19
 # With more rows than this the products cost far more than the memory.
 _MANY_ROWS = 64
@@ -38,7 +38,7 @@ class WideningLinear(torch.nn.Linear):
 
 
 def cpu_capabilities() -> dict[str, Any]:
-    """Return what torch knows of this CPU. Nothing where this torch does not know."""
+    """Return what torch knows of this CPU. Empty where this torch does not know."""
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return capabilities
 
@@ -52,7 +52,7 @@ def has_bfloat16() -> bool:
 
 
 def widen_linears(model: Any) -> None:
-    """Make the bfloat16 layers of a model multiply in float32; their weights stay as they are.
+    """Make a model's bfloat16 layers multiply in float32. Their weights stay as they are.
 
     Args:
         model: A model on the CPU. The classes of its layers change.

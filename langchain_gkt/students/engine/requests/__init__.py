@@ -1,1 +1,1 @@
-"""Requests, and the text that is made of their tokens."""
+"""Requests, and the text made of their tokens."""

@@ -33,9 +33,6 @@ class Detokenizer:
     def add(self, token: int) -> tuple[str, bool]:
         """Add a token.
 
-        Args:
-            token: Its id.
-
         Returns:
             Text that is certain now, and whether a stop string was reached.
         """
@@ -54,14 +51,14 @@ class Detokenizer:
         return text if stopped else text + self._stop.flush()
 
     def _unseen(self, text: str) -> str:
-        """Drop what was shown before: the end of the beginning, spelled again."""
+        """Drop what was shown before: the end of the answer prefix, spelled again."""
         seen = min(self._shown, len(text))
         self._shown -= seen
         return text[seen:]
 
     def _open_stream(self) -> DecodeStream:
-        # The beginning of the answer comes first in the stream: a tokenizer that writes its
-        # spaces in front of words then knows whether the next word needs one.
+        # The answer prefix comes first in the stream. A tokenizer that writes its spaces in front
+        # of words then knows whether the next word needs one.
         ids = list(self._prefix)
         if self._tokenizer.decode(ids, skip_special_tokens=self._skip_special).endswith(
             _REPLACEMENT

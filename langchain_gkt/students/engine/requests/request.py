@@ -1,4 +1,4 @@
-"""What an engine is asked for, and what it gives back."""
+"""A request to an engine, and the chunks that come back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Constraint(Protocol):
     """Chooses every token of one answer, with the request's own sampler.
 
-    It is called on the engine's own thread, in order, for one answer only.
+    The engine calls it on its own thread, in order, for one answer only.
     """
 
     @property
@@ -27,21 +27,21 @@ class Constraint(Protocol):
         """Choose the next token.
 
         Args:
-            logits: Float32 logits of the next token, shape (vocabulary,). Not to be changed.
+            logits: Float32 logits of the next token, shape (vocabulary,). Do not change them.
             pick: The request's sampler: takes logits with forbidden tokens at minus infinity.
 
         Returns:
-            The token's id; an end token if the answer may end here.
+            The token's id. An end token if the answer may end here.
         """
         ...
 
 
 @runtime_checkable
 class TextConstraint(Constraint, Protocol):
-    """A constraint for engines whose logits cannot be masked, too.
+    """A constraint that also serves engines whose logits cannot be masked.
 
-    Such an engine writes freely, asks whether a constraint `accepts` its tokens, chooses again
-    among the ``allowed`` ones if not, and has it `take` each.
+    Such an engine generates freely and asks whether a constraint `accepts` its tokens. If not, it
+    chooses again among the ``allowed`` ones. It has the constraint `take` each.
     """
 
     @property
@@ -56,25 +56,18 @@ class TextConstraint(Constraint, Protocol):
 
     @property
     def may_end(self) -> bool:
-        """Whether what is written is a whole answer."""
+        """Whether the text so far is a whole answer."""
         ...
 
     def accepts(self, tokens: list[int]) -> bool:
-        """Whether tokens may come next.
-
-        Args:
-            tokens: Their ids.
-        """
+        """Whether tokens may come next."""
         ...
 
     def take(self, token: int) -> int:
-        """Go on by a token that may come next.
-
-        Args:
-            token: Its id.
+        """Advance by a token that may come next.
 
         Returns:
-            The token, or one that stands in its place, so that the answer ends in time.
+            The token, or one in its place that lets the answer end in time.
         """
         ...
 
@@ -86,18 +79,18 @@ class Request:
     Attributes:
         prompt: Ids of the conversation, with the header of the answer.
         answer_prefix: Ids of the answer's beginning. May be empty.
-        max_tokens: Most tokens to generate.
+        max_tokens: Maximum number of tokens to generate.
         temperature: 0 for greedy decoding.
         top_p: Nucleus sampling threshold in (0, 1].
         seed: Seed of this request's own generator, or None for a random one.
         stop: Strings that end the answer. They do not appear in it.
-        constraint: What the answer may look like. None for anything. It holds the state of
-            one answer, so every request needs its own.
+        constraint: What the answer may look like. None for anything. It holds the state of one
+            answer, so every request needs its own.
         keep_special: Whether control tokens stay in the text.
-        schema: The JSON schema of the whole answer, for servers that hold one by themselves. None
+        schema: The JSON schema of the whole answer, for servers that enforce one themselves. None
             if there is none, or a part of the answer is there already.
-        seam: How the end of ``answer_prefix`` is written again by the model. None to keep it as it
-            is. What is written again is neither shown nor counted.
+        seam: How the model writes the end of ``answer_prefix`` again. None to keep it as it is.
+            What is written again is neither shown nor counted.
     """
 
     prompt: list[int]
@@ -114,7 +107,7 @@ class Request:
 
     @property
     def kept(self) -> list[int]:
-        """Ids of the beginning that the model reads and does not write again."""
+        """Ids of the answer prefix that the model reads and does not write again."""
         return self.answer_prefix if self.seam is None else self.seam.kept
 
 
