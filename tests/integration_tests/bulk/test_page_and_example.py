@@ -28,7 +28,7 @@ def test_the_code_of_the_page(tmp_path, monkeypatch) -> None:
     (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     here = {
         '"path/or/repo-id"': repr(str(STUDENT)),
-        "student_gpus=1": "student_cpus=0.25",  # no GPU is needed to try the rest
+        "students=4": "students=4, student_cpus=0.25",  # on few processors
     }
     for given, used in here.items():
         assert given in code

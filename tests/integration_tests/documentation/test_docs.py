@@ -190,7 +190,7 @@ def test_teacher_prompt(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     space = run_page("teacher-prompt.md", at_least=3, less={"rows=16": "rows=6"})
     assert space["answered"].response_metadata["gkt"]["teacher_prompt_share"] < 1
-    assert space["half"].bill <= 0.9
+    assert space["best"].bill <= 0.9
 
 
 def test_tasks() -> None:

@@ -187,10 +187,12 @@ def test_curl(url) -> None:
     assert json.loads(done.stdout)["choices"][0]["message"]["content"] == ANSWER
 
 
-def test_the_page_and_its_options(url, capsys) -> None:
+def test_the_page_and_its_options(url, capsys, monkeypatch) -> None:
     text = (Path(__file__).parents[3] / "docs" / "serve.md").read_text()
     (block,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    exec(block, {"url": url, "key": "sk-ada"})
+    monkeypatch.setenv("CLIENT_KEY", "sk-ada")
+    assert "http://127.0.0.1:8000/v1" in block
+    exec(block.replace("http://127.0.0.1:8000/v1", url), {})
     assert ANSWER in capsys.readouterr().out
     known = {field.name.replace("_", "-") for field in fields(ServeOptions)}
     known |= {field.name.replace("_", "-") for field in fields(ModelOptions)}
