@@ -190,7 +190,7 @@ def ways(agent: str, teacher: Fake, student: FakeStudent) -> dict[str, dict[str,
         "chain as it is": {"model": chain()},
         "agreement": {"model": chain(guidance=GuidancePolicy(tools=GATE))},
         "agreement, paying tool reserved": {"model": chain(guidance=reserved)},
-        "adviser": {"model": student, "middleware": [advisor]},
+        "advisor": {"model": student, "middleware": [advisor]},
         "student alone": {"model": student},
     }
 

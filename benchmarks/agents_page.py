@@ -38,7 +38,7 @@ Written by `make results-agents` from the figures in `benchmarks/results`. The a
 
 Rows and checker of the Berkeley Function-Calling Leaderboard, version 4. The student answers once
 greedily and {samples} times at temperature {temperature} ({engines}). If enough of the {samples}
-make the same calls, these are the turn. Else the teacher makes it. The models are those of
+make the same calls, these are used. Else the teacher makes the turn. The models are those of
 [Real models](real-models.md).
 
 ![Right turns by the share of turns left to the teacher](../images/agents-bfcl.svg)
@@ -63,15 +63,17 @@ make the same calls, these are the turn. Else the teacher makes it. The models a
 - The samples are not held to the schemas while they are written, as those of a `HuggingFaceStudent`
   are. A call that breaks its schema counts as no vote.
 - Where samples agree that no tool is needed, the turn is the student's here. In an agent, the
-  strategy in force answers, and it may ask the teacher.
+  policy's strategy answers, and it may ask the teacher.
 - {usual} of {samples} is the threshold of [Agents and tools](../agents.md). To choose another one,
   look at your own rows.
 
 ## Two agents of several steps
 
-All models are fakes: the teacher is always right, and how often the student is, stands in
-`benchmarks/agents.py`. So the table shows how the ways spend. Each bill is compared with a ledger
-of the fakes. *chain as it is* leaves all calls to the teacher.
+All models here are fakes, programs that play a model. The teacher is always right, and
+`benchmarks/agents.py` sets how often the student is. So the table shows what each way spends, not
+how good real models are. Each bill was checked against what the fakes counted. *chain as it is*
+leaves all calls to the teacher. *advisor* is
+[`AdvisorMiddleware`](../middleware.md#a-student-that-is-advised).
 
 {agents}
 """
@@ -145,8 +147,8 @@ def _wanted(pair: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     rows, invalid = (sum(one[name] for one in known.values()) for name in ("rows", "invalid"))
     yield (
         _verdict(invalid == 0),
-        f"in {invalid} of {rows} turns the calls that would be shown do not validate by "
-        "`jsonschema`. Wanted was none.",
+        f"in {rows - invalid} of {rows} turns the calls that would be shown validate by "
+        "`jsonschema`. Wanted was all.",
     )
 
 
@@ -160,12 +162,13 @@ def _summary(pair: Mapping[str, Any], wanted: list[tuple[str, str]]) -> Iterator
         point = figures["points"][USUAL - 1]
         said.append(
             f"{category} {point['right']:.0%} at {point['bill']:.0%} "
-            f"(alone {figures['alone']:.0%}, {figures['rows']} rows)"
+            f"(student alone {figures['alone']:.0%}, {figures['rows']} rows)"
         )
     teacher = "perfect teacher" if pair["teacher"] == "perfect" else f"teacher {pair['teacher']}"
     yield (
-        f"Right turns of {pair['student']} with a {teacher}, calls by {USUAL} of "
-        f"{len(figures['points'])}, and the share of the teacher's bill: {', '.join(said)}."
+        f"Where {USUAL} of {len(figures['points'])} samples of {pair['student']} make the same calls, "
+        f"these are used, else those of a {teacher}. Right turns at a share of the teacher's bill: "
+        f"{', '.join(said)}. On irrelevance no tool fits."
     )
     verdicts = [verdict for verdict, _ in wanted]
     yield (

@@ -98,9 +98,10 @@ def section(sums: dict[str, Any]) -> str:
         f"Measured on {one['questions']} rows of GSM8K with a small pair, greedy: "
         "Qwen2.5-Coder-1.5B-Instruct is the teacher, its 0.5B sibling the student (Q4_K_M files). "
         f"Each prompt holds eight worked examples. A call asks for {size} beginnings of about "
-        f"{sums['tokens']} tokens. A missing one is asked for alone, as a job does. By rotation, "
-        "each question of a pack that is held to the schema stands at each position. The student "
-        f"alone is right on {sums['student alone'] / one['questions']:.1%} of these rows.",
+        f"{sums['tokens']} tokens. A missing one is asked for alone, as a job does. In the "
+        "first table the questions of a call change places, so that each stands at each position. "
+        f"The student alone is right on {sums['student alone'] / one['questions']:.1%} of these rows. "
+        "Where the line *all* has less, guidance harms.",
     ]
     for kind, words in _KINDS.items():
         if kind in sums:

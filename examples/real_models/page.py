@@ -37,8 +37,8 @@ Written by `make results-real` from `examples/real_models/summaries/`. The runs 
 
 Most of a few-shot call's price is its prompt, and the teacher reads all of it. A
 `teacher_prompt=` shows the teacher less, while the student keeps all worked examples: see
-[Evaluate](../evaluate.md). So the lever on this page is the length of the *prompt*. The guidance
-adds next to nothing to it:
+[The teacher's prompt](../teacher-prompt.md). So the lever on this page is the length of the
+*prompt*. The guidance adds next to nothing to it:
 
 {savings}
 
@@ -63,7 +63,7 @@ Where the promise is not kept:
   time allowed. The wording of the prompts `short`, `brief` and `plain` was found on other rows
   of the same files.
 - The bill: {prompt} dollars for a million prompt tokens and {completion} for a million
-  completion tokens. Shares are of the naive bill: what the teacher alone costs on the whole
+  completion tokens. Shares are of the whole-prompt bill: what the teacher alone costs on the whole
   prompt. *Of least* is of the cheapest way to ask it alone, with the same prompt. Caches begin at
   {minimum:,} tokens, and the longest prompt here has {longest:,.0f}, so no call is cached. A batch
   halves every bill, also the teacher's alone.
@@ -177,15 +177,15 @@ def _within_budget(summaries: Sequence[Mapping[str, Any]]) -> Table:
         title="The most accurate setting within half the bill, on unseen rows",
         head=[
             *("pair and task", "rows", "student", "teacher", "chosen", "unseen", "keeps"),
-            *("pays", "of least", "reached", "mean of splits"),
+            *("pays", "of the cheapest", "reached", "mean of splits"),
         ],
         rows=lines,
         notes=[
             f"chosen: what `choose(max_bill={BILL})` takes on half of the rows; keeps, pays: "
-            "accuracy and price on the other half, of the teacher alone with the whole prompt, "
-            "which is the naive bill",
-            "of least: price, of the teacher alone with the same prompt as the chosen setting, the "
-            "cheapest way to ask it; of all rows",
+            "accuracy and price on the other half, of the teacher alone with the whole prompt on "
+            "the same rows, which is the whole-prompt bill",
+            "of the cheapest: price, of the teacher alone with the same prompt as the chosen "
+            "setting, the cheapest way to ask it; of all rows",
             "reached: in how many splits into halves it keeps 95% or more and pays 52% or less; "
             "the splits share rows, so they are no independent trials",
         ],

@@ -61,8 +61,8 @@ all worked examples, and the teacher reads none of them.
   answer where too few say the same. Else their most common answer is shown.
 - *confidence*: the teacher writes the whole answer where the student is unsure of its first
   tokens.
-- *over lots*: points of accuracy over a random router, which draws lots between student and
-  teacher, at the same price.
+- *over router*, in brackets: points of accuracy over a random router, which draws lots between
+  student and teacher, at the same price.
 - *oracle*: asks only where the student is wrong and the teacher right. Nobody can, and it shows
   what is left to win.
 - The cheapest way to ask the teacher alone is a line of its own where its answers to a shorter
@@ -70,8 +70,8 @@ all worked examples, and the teacher reads none of them.
 - *as gpt-5-mini*: the same answers at the list price of gpt-5-mini. A completion token costs eight
   prompt tokens there. Prompts of less than 1,024 tokens are not cached. A batch halves every bill,
   also that of the teacher alone.
-- Bills are of the teacher's own prompt and completion tokens, at the price of the table. The
-  student is free.
+- Bills are of the teacher's own prompt and completion tokens, at the price of the table. 100% is
+  the teacher alone with the same prompt. The student is free.
 
 ## Beside a public router
 
@@ -241,9 +241,9 @@ def _summary(summaries: Mapping[str, Mapping[str, Any]]) -> list[str]:
         kept, bills = zip(*(one["kept"] for one in mine), strict=True)
         lines.append(
             f"{task}, {mine[0]['rows']} rows, {teachers}: at bills from 10% to 90% agreement is "
-            f"{min(gains):+.1f} to {max(gains):+.1f} points over a random router. The cheapest "
-            f"way that keeps {KEPT:.0%} on seen rows keeps {_range(kept)} at {_range(bills)} of "
-            "the bill on unseen ones."
+            f"{min(gains):+.1f} to {max(gains):+.1f} points over a random router. A threshold "
+            f"that keeps {KEPT:.0%} on the rows that chose it keeps {_range(kept)} on other rows, at "
+            f"{_range(bills)} of the bill."
         )
     return lines
 
@@ -273,7 +273,7 @@ def _table(runs: Mapping[str, Mapping[str, Any]]) -> Table:
     prices = next(iter(runs.values()))["prices"]
     return Table.of(
         lines,
-        title=f"Accuracy on unseen rows within a share of the bill (over lots), {rows} rows",
+        title=f"Accuracy on unseen rows within a share of the bill (over router), {rows} rows",
         notes=[
             f"price: {prices['input_mtok']} and {prices['output_mtok']} dollars for a million "
             "prompt and completion tokens"
@@ -291,7 +291,7 @@ def _prefix_table(runs: Mapping[str, Mapping[str, Any]]) -> Table:
         for one in runs.values()
         for tokens, figures in one["prefixes"].items()
     ]
-    title = "The teacher's first tokens, continued by the student (over lots), all rows"
+    title = "The teacher's first tokens, continued by the student (over router), all rows"
     return Table.of(lines, title=title) if lines else Table(title=title, head=[], rows=[])
 
 
@@ -309,7 +309,7 @@ def _dearer_table(runs: Mapping[str, Mapping[str, Any]]) -> Table:
                 f"keeps {KEPT:.0%}": f"{kept:.0%} at {bill:.0%}",
             }
         )
-    return Table.of(lines, title="Agreement as gpt-5-mini is billed (over lots), unseen rows")
+    return Table.of(lines, title="Agreement as gpt-5-mini is billed (over router), unseen rows")
 
 
 def _cell(line: Sequence[float]) -> str:

@@ -59,15 +59,15 @@ def section(one: Mapping[str, Any], name: str) -> str:
         title=f"{one['task']}: {rows} questions",
         head=[
             *("teacher's prompt", "guidance", "accuracy (95%)", "leak", "teacher tokens"),
-            *("student tokens", "$ per 1,000", "of least", "of bill"),
+            *("student tokens", "$ per 1,000", "of the cheapest", "of bill"),
             *("seconds", "speed"),
         ],
         rows=lines,
         notes=[
             "leak: how often the guidance alone contains the answer; teacher tokens: prompt and "
             "completion of one answer",
-            "of least: of the teacher alone with the same prompt, which is the least that it can "
-            "be asked for (a batch halves both); of bill: of the naive bill, the teacher alone "
+            "of the cheapest: of the teacher alone with the same prompt, which is the least that it can "
+            "be asked for (a batch halves both); of bill: of the whole-prompt bill, the teacher alone "
             "with the whole prompt",
             "speed: by arithmetic, against the teacher alone with the same prompt: new tokens "
             "times the weights that each one reads; prompts are left out",

@@ -50,12 +50,13 @@ are those of gpt-4o-mini.
 
 {tables}
 
-- *beginning*: the first tokens of the teacher's answer. *equations*, *draft*, *short*, *option*:
-  the formats of `HintPrompt`. *verified*: the student drafts, and the teacher accepts the draft or
-  corrects it.
+- *at most*: the limit of the teacher's tokens. *beginning*: the first tokens of the teacher's
+  answer. *equations*, *draft*, *short*, *option*: the formats of `HintPrompt`, as far as they were
+  tried. *verified*: the student drafts, and the teacher accepts the draft or corrects it. It writes
+  little, but it reads the question and the draft.
 - *option* is the teacher's whole answer in two tokens. A teacher alone that is asked for the letter
   costs the same. What the student adds is the explanation.
-- *over lots*: points of accuracy over a random router between student and teacher at the same
+- *over router*: points of accuracy over a random router between student and teacher at the same
   price.
 """
 
@@ -131,7 +132,7 @@ def _table(name: str, rows: int, lines: list[list[Any]]) -> Table:
                 "right": f"{accuracy:.1%}",
                 "tokens written": f"{written:.0f}",
                 "of the bill": f"{cost / bill:.0%}",
-                "over lots": f"{100 * (accuracy - drawn):+.1f}",
+                "over router": f"{100 * (accuracy - drawn):+.1f}",
             }
         )
     return Table.of(shown, title=f"{name}, {rows} rows")
@@ -141,10 +142,15 @@ def _summary(table: Table) -> str:
     ways = [line for line in table.rows if not line[0].endswith("alone")]
     best = max(ways, key=lambda line: float(line[-1]))
     beaten = sum(float(line[-1]) > 0 for line in ways)
-    name = " of at most ".join(filter(None, best[:2]))
+    limit = f", at most {best[1]} tokens" if best[1] else ""
+    alone, checked = (
+        next(line for line in table.rows if line[0] == way) for way in ("student alone", "verified")
+    )
     return (
-        f"- {table.title}: {beaten} of {len(ways)} ways beat a random router. The best is {name}: "
-        f"{best[2]} right at {best[4]} of the bill, {best[5]} points over it."
+        f"- {table.title}: {beaten} of {len(ways)} ways beat a random router. The best is "
+        f"*{best[0]}*{limit}: {best[2]} right at {best[4]} of the bill, {best[5]} points over it.\n"
+        f"- {table.title.partition(',')[0]}: the verdict (*verified*) took {checked[4]} of the bill, "
+        f"and {checked[2]} were right (student alone {alone[2]})."
     )
 
 

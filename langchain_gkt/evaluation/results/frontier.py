@@ -85,7 +85,7 @@ def frontier_table(
 ) -> Table:
     """Return a table of the points that no cheaper one of their kind beats."""
 
-    def over_lots(point: OperatingPoint) -> float:
+    def over_router(point: OperatingPoint) -> float:
         lots = random_router(outcomes, point.cost, range(len(outcomes.rows)))
         return point.accuracy - lots.accuracy
 
@@ -101,7 +101,7 @@ def frontier_table(
             "accuracy": cells.percent(point.accuracy),
             "asked": cells.percent(point.asked),
             outcomes.price_name: point.price,
-            "over lots": f"{100 * over_lots(point):+.1f}",
+            "over router": f"{100 * over_router(point):+.1f}",
         }
         for kind, points in frontiers.items()
         for point in _thinned(points)
@@ -114,7 +114,7 @@ def frontier_table(
             f"where the student is unsure; both: guidance, where the student is unsure{kinds}",
             "the points that no cheaper one of their kind beats, at most "
             f"{_SHOWN_POINTS} of each; picked by looking at all rows, so a little too good",
-            "over lots: points of accuracy over a random router, which draws lots between the "
+            "over router: points of accuracy over a random router, which draws lots between the "
             "student alone and the teacher alone, at the same cost",
             *_confidence_notes(outcomes),
             *_predictor_notes(outcomes, per_question),

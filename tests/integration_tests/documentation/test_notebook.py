@@ -44,7 +44,7 @@ def test_the_notebook_of_a_small_log_runs_without_a_provider(tmp_path) -> None:
     client.execute()
     shown = [out for cell in notebook.cells for out in cell.get("outputs", ())]
     tables = "".join(out.get("data", {}).get("text/html", "") for out in shown)
-    for part in ("the teacher is recorded", "agreement", "gated", "vote of 5", "over lots"):
+    for part in ("the teacher is recorded", "agreement", "gated", "vote of 5", "over router"):
         assert part in tables
     assert any("image/png" in out.get("data", {}) for out in shown)
     assert GuidancePolicy.load(tmp_path / "policy.json")

@@ -89,7 +89,7 @@ def test_frontier_and_table_show_the_cascade_beside_the_random_router() -> None:
     costs = [found.outcomes.point(n).cost for n in (0, TEACHER_ALONE)]
     spent = found.outcomes.point(TEACHER_ALONE, AgreementGate(at_least=4, answer_of="number")).cost
     lots = 0.5 + 0.5 * min(1, (spent - costs[0]) / (costs[1] - costs[0]))
-    assert best["over lots"] == f"{100 * (1 - lots):+.1f}"
+    assert best["over router"] == f"{100 * (1 - lots):+.1f}"
     vote = next(row for row in rows if row["kind"] == "vote of 5")
     assert (vote["asked"], vote["accuracy"]) == ("0.0%", "75.0%")
     assert "of the student a question, 5.0 times those of one answer" in str(found.table())
