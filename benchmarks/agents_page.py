@@ -166,8 +166,9 @@ def _summary(pair: Mapping[str, Any], wanted: list[tuple[str, str]]) -> Iterator
         )
     teacher = "perfect teacher" if pair["teacher"] == "perfect" else f"teacher {pair['teacher']}"
     yield (
-        f"Where {USUAL} of {len(figures['points'])} samples of {pair['student']} make the same calls, "
-        f"these are used, else those of a {teacher}. Right turns at a share of the teacher's bill: "
+        f"Where {USUAL} of {len(figures['points'])} samples of {pair['student']} make the same "
+        f"calls, these are used, else those of a {teacher}. Right turns at a share of the "
+        "teacher's bill: "
         f"{', '.join(said)}. On irrelevance no tool fits."
     )
     verdicts = [verdict for verdict, _ in wanted]

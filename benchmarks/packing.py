@@ -100,8 +100,8 @@ def section(sums: dict[str, Any]) -> str:
         f"Each prompt holds eight worked examples. A call asks for {size} beginnings of about "
         f"{sums['tokens']} tokens. A missing one is asked for alone, as a job does. In the "
         "first table the questions of a call change places, so that each stands at each position. "
-        f"The student alone is right on {sums['student alone'] / one['questions']:.1%} of these rows. "
-        "Where the line *all* has less, guidance harms.",
+        f"The student alone is right on {sums['student alone'] / one['questions']:.1%} of these "
+        "rows. Where the line *all* has less, guidance harms.",
     ]
     for kind, words in _KINDS.items():
         if kind in sums:

@@ -242,8 +242,8 @@ def _summary(summaries: Mapping[str, Mapping[str, Any]]) -> list[str]:
         lines.append(
             f"{task}, {mine[0]['rows']} rows, {teachers}: at bills from 10% to 90% agreement is "
             f"{min(gains):+.1f} to {max(gains):+.1f} points over a random router. A threshold "
-            f"that keeps {KEPT:.0%} on the rows that chose it keeps {_range(kept)} on other rows, at "
-            f"{_range(bills)} of the bill."
+            f"that keeps {KEPT:.0%} on the rows that chose it keeps {_range(kept)} on other rows, "
+            f"at {_range(bills)} of the bill."
         )
     return lines
 

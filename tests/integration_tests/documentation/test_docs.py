@@ -268,6 +268,23 @@ def test_every_command_of_the_pages_is_one() -> None:
                 assert set(extras.split(",")) <= known, page
 
 
+NEEDS = {  # what code imports, and the extras that bring it
+    "langchain_gkt.demo": {"demo"},
+    "langchain_gkt.evaluation import load_task": {"cli", "demo", "report"},
+    "langchain_openai": {"demo", "openai", "server"},
+    "ray": {"ray"},
+}
+
+
+@pytest.mark.parametrize("page", [*DOCS.glob("*.md"), ROOT / "README.md"], ids=lambda p: p.name)
+def test_a_page_says_what_its_code_needs(page) -> None:
+    text, code = page.read_text(), "\n".join(blocks(page))
+    named = set(",".join(re.findall(r"\[([a-z,]+)\]\"", text)).split(","))
+    for module, extras in NEEDS.items():
+        if re.search(rf"^(?:from|import) {module}\b", code, re.MULTILINE):
+            assert named & extras, module
+
+
 def test_the_readme_names_the_command_that_ci_runs() -> None:
     (demo, *_), (test, *_) = (
         [words for words in commands(ROOT / "README.md") if words == ["make", name]]
