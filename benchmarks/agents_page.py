@@ -45,7 +45,7 @@ make the same calls, these are used. Else the teacher makes the turn. The models
 
 {tables}
 
-### What was wanted
+### Goals
 
 {wanted}
 
@@ -114,7 +114,7 @@ def _kept(figures: Mapping[str, Any], point: Mapping[str, Any]) -> float:
 
 
 def _wanted(pair: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Hold a pair against what was wanted before it was measured."""
+    """Hold a pair against the goals that were set before it was measured."""
     known = pair["categories"]
     for category in (one for one in CHEAP if one in known):
         figures = known[category]
@@ -129,7 +129,7 @@ def _wanted(pair: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield (
             _verdict(kept >= KEPT and bill <= BILL),
             f"{category}, {figures['rows']} rows: {kept:.1%} of the teacher's right turns at "
-            f"{bill:.1%} of its bill by {USUAL} of {len(figures['points'])}. Wanted were at least "
+            f"{bill:.1%} of its bill by {USUAL} of {len(figures['points'])}. The goal was at least "
             f"{KEPT:.0%} at no more than {BILL:.0%}; {others}.",
         )
     for category in (one for one in HARD if one in known):
@@ -142,13 +142,13 @@ def _wanted(pair: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             _verdict(len(above) == len(asking)) if asking else "Open",
             f"{category}, {figures['rows']} rows: above the random router at {len(above)} of "
             f"{len(asking)} shares where it can win, by {min(gains):+.1f} to {max(gains):+.1f} "
-            "points. Wanted was every share.",
+            "points. The goal was every share.",
         )
     rows, invalid = (sum(one[name] for one in known.values()) for name in ("rows", "invalid"))
     yield (
         _verdict(invalid == 0),
         f"in {rows - invalid} of {rows} turns the calls that would be shown validate by "
-        "`jsonschema`. Wanted was all.",
+        "`jsonschema`. The goal was all.",
     )
 
 
@@ -173,8 +173,8 @@ def _summary(pair: Mapping[str, Any], wanted: list[tuple[str, str]]) -> Iterator
     )
     verdicts = [verdict for verdict, _ in wanted]
     yield (
-        f"Of {len(wanted)} results that were wanted, {verdicts.count('Met')} are met and "
-        f"{verdicts.count('Missed')} missed: [see below](#what-was-wanted)."
+        f"Of {len(wanted)} goals, {verdicts.count('Met')} are met and "
+        f"{verdicts.count('Missed')} missed: [see below](#goals)."
     )
 
 

@@ -28,7 +28,7 @@ def render(results: dict[str, Any]) -> str:
         "",
         *table(["way", *head], [[name, *_cells(way, users)] for name, way in ways.items()]),
         "",
-        *table(["ours / the engine without us", *head[: len(users)]], _factors(ways, users)),
+        *table(["our backend / the bare engine", *head[: len(users)]], _factors(ways, users)),
         "",
         *_floors(results, users[0]),
     ]
@@ -92,7 +92,7 @@ def _factors(ways: dict[str, Any], users: list[str]) -> list[list[str]]:
     ours = [name for name in ways if ENTRIES[name].bare]
     others = [name for name in ways if not ENTRIES[name].bare]
     unchanged = [name for name in others if not ENTRIES[name].set_up_as_ours]
-    for title, group in [("the best without us", others), ("the best as it comes", unchanged)]:
+    for title, group in [("the best bare engine", others), ("the best stock engine", unchanged)]:
         if not (ours and group):
             continue
         best = []
@@ -103,7 +103,7 @@ def _factors(ways: dict[str, Any], users: list[str]) -> list[list[str]]:
                 continue
             found = ratios(*(ways[name]["users"][n] for name in pair))
             best.append(f"{' / '.join(pair)}: {_range(found)}")
-        rows.append([f"the best of ours / {title}", *best])
+        rows.append([f"our best backend / {title}", *best])
     return rows
 
 

@@ -52,7 +52,7 @@ class _Stopwatch:
 
 
 class ThroughTheChain:
-    """A student of ours behind the chain, whose teacher costs no time."""
+    """A student of this package behind the chain, whose teacher costs no time."""
 
     def __init__(self, model: str, threads: int, **options: Any) -> None:
         """Load the student.
@@ -260,7 +260,7 @@ class Entry:
     Attributes:
         runs: What it needs: ``folder``, ``gguf`` or ``openvino``.
         load: Loads a model, given its place and the number of threads.
-        bare: The entries without us that it is compared with. None for a bare one.
+        bare: The bare engines that it is compared with. None for a bare one.
         package: The package it needs, if it may be missing.
         as_saved: Whether it runs the weights as they are in the file.
         set_up_as_ours: Whether a bare engine is given the settings that ours has.
@@ -291,7 +291,7 @@ ENTRIES: dict[str, Entry] = {
     "bare llama.cpp": Entry("gguf", BareLlamaCpp, package="xllamacpp", set_up_as_ours=True),
     "llamacpp": Entry("gguf", ThroughTheChain, bare=("bare llama.cpp",), package="xllamacpp"),
     "bare OpenVINO": Entry("openvino", BareOpenVINO, package="openvino_genai", set_up_as_ours=True),
-    "OpenVINO as it comes": Entry(
+    "stock OpenVINO": Entry(
         "openvino",
         lambda folder, n: BareOpenVINO(folder, n, as_it_comes=True),
         package="openvino_genai",
@@ -299,7 +299,7 @@ ENTRIES: dict[str, Entry] = {
     "openvino": Entry(
         "openvino",
         ThroughTheChain,
-        bare=("bare OpenVINO", "OpenVINO as it comes"),
+        bare=("bare OpenVINO", "stock OpenVINO"),
         package="openvino_genai",
     ),
 }

@@ -66,9 +66,9 @@ def section(one: Mapping[str, Any], name: str) -> str:
         notes=[
             "leak: how often the guidance alone contains the answer; teacher tokens: prompt and "
             "completion of one answer",
-            "of the cheapest: of the teacher alone with the same prompt, which is the least that "
-            "it can be asked for (a batch halves both); of bill: of the teacher alone with the whole "
-            "prompt",
+            "of the cheapest: of the teacher alone with the same prompt, which is the least "
+            "that it can be asked for (a batch halves both); of bill: of the teacher alone with "
+            "the whole prompt",
             "speed: by arithmetic, against the teacher alone with the same prompt: new tokens "
             "times the weights that each one reads; prompts are left out",
             *(
