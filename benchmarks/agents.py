@@ -144,7 +144,7 @@ class FakeStudent(Student, Fake):
         wrong = 1 - of_step.choice(RIGHT)
         usual = f"wrong-{of_step.random():.3f}"
         wrong *= 1 - HELPED["plan"] * ("A plan by" in said)
-        wrong *= 1 - HELPED["hint"] * ("adviser says" in str(messages[-1].text))
+        wrong *= 1 - HELPED["hint"] * ("advisor says" in str(messages[-1].text))
         lot = random.Random(f"{self.agent} {task} {len(messages)} {seed}")
         if lot.random() >= wrong:
             return step

@@ -1,4 +1,4 @@
-"""An adviser for agents that a student drives."""
+"""An advisor for agents that a student drives."""
 
 from langchain_gkt.advisor.conversation import Advice
 from langchain_gkt.advisor.middleware import AdvisorMiddleware

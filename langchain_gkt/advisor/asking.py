@@ -1,4 +1,4 @@
-"""The tool by which a student asks its adviser, who answers in the next turn."""
+"""The tool by which a student asks its advisor, who answers in the next turn."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from langchain_core.tools import StructuredTool
 
 ASK_ADVISOR = "ask_advisor"
 """The name of the tool."""
-_SAID_ENOUGH = "The adviser has said enough. Decide by yourself."
-"""The tool's text, and what remains of it if the adviser may not answer."""
+_SAID_ENOUGH = "The advisor has said enough. Decide by yourself."
+"""The tool's text, and what remains of it if the advisor may not answer."""
 
 
 def asking_tool() -> StructuredTool:
@@ -22,7 +22,7 @@ def asking_tool() -> StructuredTool:
     return StructuredTool.from_function(
         ask,
         name=ASK_ADVISOR,
-        description="Ask an experienced adviser what to do, if you do not know it yourself.",
+        description="Ask an experienced advisor what to do, if you do not know it yourself.",
     )
 
 
@@ -51,5 +51,5 @@ def answered(message: ToolMessage, text: str) -> ToolMessage:
         message: The tool's message.
         text: The answer. Empty if there is none.
     """
-    said = text or "The adviser cannot be reached. Decide by yourself."
+    said = text or "The advisor cannot be reached. Decide by yourself."
     return message.model_copy(update={"content": said})

@@ -1,4 +1,4 @@
-"""An adviser's view of an agent's conversation, and the reasons for advice in it."""
+"""An advisor's view of an agent's conversation, and the reasons for advice in it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Advice(TypedDict):
     after: str
 
 
-def adviser_messages(messages: Sequence[BaseMessage], tools: str, asked: str) -> list[BaseMessage]:
+def advisor_messages(messages: Sequence[BaseMessage], tools: str, asked: str) -> list[BaseMessage]:
     """Write a conversation as text, which any teacher reads without the agent's tools.
 
     Args:

@@ -34,7 +34,7 @@ from langchain_gkt.advisor.conversation import (
     REQUESTS,
     Advice,
     AdviceKind,
-    adviser_messages,
+    advisor_messages,
     given_advice,
     has_failed_twice,
     last_id,
@@ -273,27 +273,27 @@ class AdvisorMiddleware(AgentMiddleware[AdvisorState, Any, Any]):
             system = [request.system_message] if request.system_message else []
             still_open = [message for message, _ in unanswered(request.messages)]
             seen = [message for message in request.messages if message not in still_open]
-            messages = adviser_messages([*system, *seen], "\n".join(known), asked)
+            messages = advisor_messages([*system, *seen], "\n".join(known), asked)
             with _counted(request) as config:
-                arguments = (self._adviser(kind), messages, config)
+                arguments = (self._advisor(kind), messages, config)
                 work = _Work(partial(self._ask, *arguments), partial(self._aask, *arguments))
                 text: str = yield work
             self._paid[key] = Advice(kind=kind, text=text, question=key[1], after=after)
         return self._paid[key]
 
-    def _ask(self, adviser: Any, messages: list[BaseMessage], config: RunnableConfig) -> str:
+    def _ask(self, advisor: Any, messages: list[BaseMessage], config: RunnableConfig) -> str:
         try:
-            return _text(adviser.guide(messages, config))
+            return _text(advisor.guide(messages, config))
         except (TeacherError, BudgetExceeded) as error:
             return self._nothing(error)
 
-    async def _aask(self, adviser: Any, messages: list[BaseMessage], config: RunnableConfig) -> str:
+    async def _aask(self, advisor: Any, messages: list[BaseMessage], config: RunnableConfig) -> str:
         try:
-            return _text(await adviser.aguide(messages, config))
+            return _text(await advisor.aguide(messages, config))
         except (TeacherError, BudgetExceeded) as error:
             return self._nothing(error)
 
-    def _adviser(self, kind: AdviceKind) -> GuidedKnowledgeTransferChain:
+    def _advisor(self, kind: AdviceKind) -> GuidedKnowledgeTransferChain:
         return self._chain.model_copy(update={"max_tokens": self._limits[kind]})
 
     def _nothing(self, error: TeacherError | BudgetExceeded) -> str:
@@ -326,11 +326,11 @@ class AdvisorMiddleware(AgentMiddleware[AdvisorState, Any, Any]):
         ]
         if plans:
             system = [request.system_message] if request.system_message else []
-            text = f"A plan by an experienced adviser:\n{plans[-1]}"
+            text = f"A plan by an experienced advisor:\n{plans[-1]}"
             whole: Any = with_system_text(system, text)
             request = request.override(system_message=whole[0])
         if hints:
-            hint = HumanMessage(f"An experienced adviser says: {hints[-1]}")
+            hint = HumanMessage(f"An experienced advisor says: {hints[-1]}")
             request = request.override(messages=[*request.messages, hint])
         return request
 
@@ -357,7 +357,7 @@ def _refuse_tools(request: _Request) -> None:
 
 
 def _refused(request: _Request, error: BudgetExceeded) -> ExtendedModelResponse[Any]:
-    """Handle a call that a budget after the adviser refuses."""
+    """Handle a call that a budget after the advisor refuses."""
     if (behind := budget_behind(request)) is None:
         raise error
     return behind.refused(request, error)

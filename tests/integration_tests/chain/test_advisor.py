@@ -59,7 +59,7 @@ def steps(*turns: Any) -> WrittenStudent:
 
     def says(messages: Any, index: int) -> Any:
         made = [m for m in messages if isinstance(m, AIMessage)]
-        asked = [m for m in messages if isinstance(m, HumanMessage) and "adviser" not in m.text]
+        asked = [m for m in messages if isinstance(m, HumanMessage) and "advisor" not in m.text]
         turn = turns[(len(made) - (len(asked) - 1)) % len(turns)]
         return turn[index % len(turn)] if isinstance(turn, list) else turn
 
@@ -79,7 +79,7 @@ async def run(agent: Any, given: Any, asynchronous: bool, config: Any = None) ->
 
 def hints_of(asked: dict[str, Any]) -> list[str]:
     return [
-        m.text for m in asked["messages"] if isinstance(m, HumanMessage) and "adviser" in m.text
+        m.text for m in asked["messages"] if isinstance(m, HumanMessage) and "advisor" in m.text
     ]
 
 
@@ -112,7 +112,7 @@ async def test_a_plan_is_written_once_for_each_question(asynchronous) -> None:
         assert [asked["limit"] for asked in teacher.asked] == [30]
         for asked in student.asked:
             rules = asked["messages"][0].text
-            assert rules == "Be polite.\n\nA plan by an experienced adviser:\n1. Call weather."
+            assert rules == "Be polite.\n\nA plan by an experienced advisor:\n1. Call weather."
         again = await run(agent, {"messages": [("human", "And now?")]}, asynchronous, THREAD)
     assert (state["messages"][-1].text, "advice" in state) == ("It is sunny.", False)
     assert "1. Call it again." in student.asked[-1]["messages"][0].text
@@ -148,10 +148,10 @@ async def test_a_hint_follows_two_failures_and_is_shown_once(asynchronous) -> No
     assert [hints_of(asked) for asked in student.asked] == [
         [],
         [],
-        ["An experienced adviser says: Use the tool weather. It"],
+        ["An experienced advisor says: Use the tool weather. It"],
         [],
     ]
-    assert not any("adviser" in m.text for m in state["messages"])
+    assert not any("advisor" in m.text for m in state["messages"])
     assert teacher.asked[0]["limit"] == 9
     assert "Result of station: no station in Roma" in teacher.asked[0]["messages"][-1].text
     check_teachers_bill(costs.report(), teacher)
@@ -202,7 +202,7 @@ async def test_the_student_asks_by_a_tool(asynchronous) -> None:
     off = {"plan_tokens": 0, "repeated_call_tokens": 0}
     agent = create_agent(twice, middleware=[AdvisorMiddleware(adviser("It."), max_hints=1, **off)])
     state = await run(agent, ASKED, asynchronous)
-    assert state["messages"][4].text == "The adviser has said enough. Decide by yourself."
+    assert state["messages"][4].text == "The advisor has said enough. Decide by yourself."
     assert AdvisorMiddleware(teacher, asked_tokens=0).tools == []
 
 
@@ -266,7 +266,7 @@ def test_a_teacher_that_fails_is_an_error_or_done_without() -> None:
     alone = AdvisorMiddleware(down, on_teacher_error="student")
     student = steps(calls("ask_advisor", question="Well?"), "Sunny.")
     state = create_agent(student, middleware=[alone]).invoke(ASKED)
-    assert state["messages"][2].text == "The adviser cannot be reached. Decide by yourself."
+    assert state["messages"][2].text == "The advisor cannot be reached. Decide by yourself."
     assert state["messages"][-1].text == "Sunny."
 
 
