@@ -1,7 +1,5 @@
 """Make docs/measurements/toy-models.md: the embedded pair's whole table, with pictures.
 
-The part on real models stays as it is.
-
     python examples/demo_models/results.py
 
 Ended at any moment, the same command goes on where it was. The runs stay in runs/results.
@@ -47,7 +45,7 @@ figures are at the end, apart.
 
 Made by `{command}` from problems of a seed that was not looked at
 while designing ({seed}). Greedy. Teacher over HTTP on the same machine, billed as if it were
-`{price}`.
+`{price}`. The machine had other work, too: compare the seconds with each other only.
 
 ## How much guidance
 
@@ -75,9 +73,8 @@ A batch halves every bill, with a student or without.
 
 ## Does the student need help at all?
 
-New against the paper, where every question gets guidance: with `GuidancePolicy(ask=0.99,
-probe_tokens=16)` the teacher is asked only where the student is not sure of the first tokens of
-its own answer.
+In the paper every question gets guidance. A policy can ask the teacher only where the student is
+not sure of the first tokens of its own answer, such as `GuidancePolicy(ask=0.98, probe_tokens=16)`.
 
 {frontier}
 
