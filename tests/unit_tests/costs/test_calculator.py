@@ -53,12 +53,44 @@ def test_the_calculator_computes_what_scenarios_do(pages, hits: float, batch: fl
         **{"minimum": 1024, "discount": 0.05, "write": 1.25, "batch": batch, "input": 1},
         "output": 5,
     }
-    script = (ROOT / "docs" / "javascripts" / "calculator.js").read_text()
-    code = f"{script}\nconsole.log(JSON.stringify(guidedShare({json.dumps(fields)})))"
-    run = subprocess.run(["node", "-e", code], capture_output=True, text=True, check=True)
-    found = json.loads(run.stdout)
+    found = _run(f"guidedShare({json.dumps(fields)})")
     assert found["alone"] == pytest.approx(float(scenario.cost(1280, 110)))
     assert found["guided"] == pytest.approx(float(scenario.cost(1280, 40)))
     assert found["tooShort"] is False
     names = set(re.findall(r'name="(\w+)"', (ROOT / "docs" / "will-it-pay.md").read_text()))
     assert names == {*fields, "model"}
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        ({"min": "1", "fault": "rangeUnderflow"}, "Tokens: give a whole number of 1 or more."),
+        ({"min": "0", "max": "100", "step": "any", "fault": "rangeOverflow"}, "Tokens: give a "
+         "number from 0 to 100."),
+        ({"min": "0", "value": ""}, "Tokens: give a whole number of 0 or more."),
+        ({"min": "0"}, "Give an input price or an output price above 0."),
+    ],
+)  # fmt: skip
+def test_the_calculator_refuses_nonsense(field: dict[str, str], said: str) -> None:
+    shown = {"value": "7", "max": "", "step": "", **field}
+    shown |= {"validity": {field.get("fault"): True}, "parentElement": {"textContent": " Tokens "}}
+    prices = {"input": {"value": "0"}, "output": {"value": "0"}}
+    form = f"{{querySelectorAll: () => [{json.dumps(shown)}], elements: {json.dumps(prices)}}}"
+    assert _run(f"complaint({form})") == said
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
+def test_the_calculator_says_what_is_saved() -> None:
+    assert _run("[saving(0.289), saving(1), saving(1.25)]") == [
+        "You save 71.1%",
+        "You save 0.0%",
+        "You pay 25.0% more",
+    ]
+
+
+def _run(expression: str) -> Any:
+    script = (ROOT / "docs" / "javascripts" / "calculator.js").read_text()
+    code = f"{script}\nconsole.log(JSON.stringify({expression}))"
+    run = subprocess.run(["node", "-e", code], capture_output=True, text=True, check=True)
+    return json.loads(run.stdout)
