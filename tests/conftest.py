@@ -64,12 +64,18 @@ def problem() -> WordProblem:
 
 
 @pytest.fixture(scope="session")
-def student() -> HuggingFaceStudent:
+def whole_student() -> HuggingFaceStudent:
+    """The embedded student, which writes each answer to its end."""
     from support.models.fakes import MODELS
 
     from langchain_gkt import HuggingFaceStudent
 
     return HuggingFaceStudent(model=MODELS / "student")
+
+
+@pytest.fixture(scope="session")
+def student(whole_student: HuggingFaceStudent) -> HuggingFaceStudent:
+    return whole_student
 
 
 @pytest.fixture

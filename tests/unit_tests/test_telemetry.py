@@ -4,8 +4,6 @@ import asyncio
 import copy
 import gc
 import json
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -340,14 +338,14 @@ def test_a_servers_address_and_a_fallback(student, problem) -> None:
 
 
 @pytest.mark.slow
-def test_without_the_extra() -> None:
+def test_without_the_extra(light) -> None:
     code = """
 import sys
 sys.modules["opentelemetry"] = None
 import langchain_gkt.costs
 import langchain_gkt.telemetry
 """
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    run = light.run(code)
     assert run.stderr.endswith('missing: pip install "langchain-gkt[otel]"\n'), run.stderr
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -123,8 +121,9 @@ sys.exit("torch" in sys.modules)
 
 
 @pytest.mark.slow
-def test_a_chain_of_ready_chat_models_imports_no_torch() -> None:
-    assert subprocess.run([sys.executable, "-c", WITHOUT_TORCH], check=False).returncode == 0
+def test_a_chain_of_ready_chat_models_imports_no_torch(light) -> None:
+    done = light.run(WITHOUT_TORCH)
+    assert done.returncode == 0, done.stderr
 
 
 def test_tokens_are_counted_by_the_students_tokenizer(teacher, student) -> None:
