@@ -9,11 +9,19 @@ from pytest_socket import disable_socket
 if TYPE_CHECKING:
     from support.programs.forks import Forks
 
+    from langchain_gkt import HuggingFaceStudent
+
 
 @pytest.fixture(autouse=True)
 def no_network() -> None:
     """Unit tests reach no network; event loops need their socket pair."""
     disable_socket(allow_unix_socket=True)
+
+
+@pytest.fixture(scope="session")
+def student(whole_student: HuggingFaceStudent) -> HuggingFaceStudent:
+    """It writes a few words: most tests are of who writes, and not of what."""
+    return whole_student.model_copy(update={"max_tokens": 12})
 
 
 @pytest.fixture(scope="session")

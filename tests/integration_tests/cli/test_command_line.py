@@ -58,14 +58,15 @@ def test_sweep_compare_and_report(here, capsys) -> None:
 def test_policies_and_teacher_prompts(here, capsys) -> None:
     own = {"whole": {}, "told": {"teacher_prompt": {"prompt": "instruct_teacher"}, "cut": "step"}}
     Path("policies.json").write_text(json.dumps(own))
-    command = ["sweep", "--rows", "4", "--lengths", "18", "--policies", "policies.json"]
+    short = ["--max-tokens", "40"]  # what these prompts ask for, a toy goes on and on about
+    command = ["sweep", "--rows", "4", "--lengths", "18", "--policies", "policies.json", *short]
     assert main([*command, "--out", "runs/p"]) == 0
     printed = capsys.readouterr().out
     assert "policy.json: whole: " in printed or "policy.json: told: " in printed
     assert list(load_run("runs/p").sweeps) == ["whole", "told"]
     assert main(["report", "runs/p"]) == 0
     assert capsys.readouterr().out.strip() == str(load_run("runs/p")).strip()
-    told = ["compare", "--rows", "2", "--teacher-prompt", "last-turns+instruct_teacher"]
+    told = ["compare", "--rows", "2", "--teacher-prompt", "last-turns+instruct_teacher", *short]
     assert main([*told, "--out", "runs/c"]) == 0
     assert "guided: the teacher was shown a prompt of its own" in capsys.readouterr().out
     settings = load_run("runs/c").manifest["settings"]["chain"]["teacher_prompt"]
@@ -74,7 +75,8 @@ def test_policies_and_teacher_prompts(here, capsys) -> None:
 
 @pytest.mark.slow
 def test_too_few_rows_to_choose_are_said_to_be(here, capsys) -> None:
-    assert main(["sweep", "--rows", "2", "--lengths", "8,18"]) == 0
+    command = ["sweep", "--rows", "2", "--lengths", "8,18", "--max-tokens", "30"]
+    assert main(command) == 0
     assert "choosing takes 4 rows or more" in capsys.readouterr().out
     assert not Path("runs/sweep/policy.json").exists()
 
@@ -225,6 +227,7 @@ def test_the_demo_shows_any_pair(here, capsys) -> None:
     Path("rows.jsonl").write_text("\n".join(lines) + "\n")
     models = ["--teacher", str(MODELS / "teacher"), "--student", str(MODELS / "student")]
     task = ["--task", "gsm8k", "--data", "rows.jsonl", "--rows", "2", "--shots", "0"]
+    task += ["--max-tokens", "40"]
     assert main(["demo", *models, *task, "--guidance-tokens", "4", "--teacher-price", "1,2"]) == 0
     printed = capsys.readouterr().out
     assert "gsm8k" in printed and "of its bill" in printed and "Guided" in printed

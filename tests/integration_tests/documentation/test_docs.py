@@ -188,7 +188,8 @@ def test_ask_by_question(tmp_path, monkeypatch, capsys) -> None:
 @pytest.mark.slow
 def test_teacher_prompt(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    space = run_page("teacher-prompt.md", at_least=3, less={"rows=16": "rows=6"})
+    less = {"rows=16": "rows=6", "max_tokens=120": "max_tokens=64"}
+    space = run_page("teacher-prompt.md", at_least=3, less=less)
     assert space["answered"].response_metadata["gkt"]["teacher_prompt_share"] < 1
     assert space["best"].bill <= 0.9
 

@@ -9,8 +9,9 @@ from types import TracebackType
 from typing import NamedTuple
 
 _SERVER = """
-import json, os, signal, sys, tempfile
+import gc, json, os, signal, sys, tempfile
 {imports}
+gc.freeze()  # no program looks through what it shares as it ends
 for line in sys.stdin:
     program, sys.argv[1:] = json.loads(line)
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:

@@ -15,8 +15,8 @@ from support.models.fakes import MODELS, Recorder, WordTeacher, limit_inside, ma
 from langchain_gkt import Guidance, GuidancePolicy, GuidedKnowledgeTransferChain
 
 
-def test_guidance_changes_the_answer(teacher, student, problem) -> None:
-    chain = make(teacher, student, guidance_tokens=len(problem.plan) + 3)
+def test_guidance_changes_the_answer(teacher, whole_student, problem) -> None:
+    chain = make(teacher, whole_student, guidance_tokens=len(problem.plan) + 3)
     alone = chain.invoke(problem.question, mode="student")
     assert alone.text != problem.solution
     assert alone.response_metadata["gkt"]["teacher_usage"] is None
@@ -49,8 +49,8 @@ def test_modes(teacher, student, problem) -> None:
         assert len(teacher.asked) == count
 
 
-def test_the_three_modes_side_by_side(teacher, student, problem) -> None:
-    chain = make(teacher, student, guidance_tokens=len(problem.plan) + 3)
+def test_the_three_modes_side_by_side(teacher, whole_student, problem) -> None:
+    chain = make(teacher, whole_student, guidance_tokens=len(problem.plan) + 3)
     modes = ("guided", "teacher", "student")
     answers = RunnableParallel({mode: chain.bind(mode=mode) for mode in modes}).invoke(
         problem.question

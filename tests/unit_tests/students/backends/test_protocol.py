@@ -22,7 +22,7 @@ def make(backend, text: str = "What is 3 plus 4?", begun: str = "", **options) -
     )["input_ids"]
     ids = tokenizer(begun, add_special_tokens=False)["input_ids"] if begun else []
     seam = backend.spelling.seam(ids) if ids else None
-    return Request(prompt=prompt, answer_prefix=ids, seam=seam, **{"max_tokens": 30, **options})
+    return Request(prompt=prompt, answer_prefix=ids, seam=seam, **{"max_tokens": 12, **options})
 
 
 def run(backend, request: Request, **options):
