@@ -20,6 +20,9 @@ from langchain_gkt.demo.pair import QUESTION
 from langchain_gkt.evaluation import load_run, sweep
 
 
+AT_ONCE = ["--concurrency", "40"]  # a batch costs little more than one answer
+
+
 @pytest.fixture
 def here(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
@@ -28,7 +31,7 @@ def here(tmp_path, monkeypatch) -> Path:
 
 @pytest.mark.slow
 def test_sweep_compare_and_report(here, capsys) -> None:
-    command = ["sweep", "--rows", "8", "--lengths", "8,18", "--check-lengths", "18"]
+    command = ["sweep", "--rows", "8", "--lengths", "8,18", "--check-lengths", "18", *AT_ONCE]
     assert main([*command, "--out", "runs/s", "--max-loss", "0.05"]) == 0
     printed = capsys.readouterr().out
     assert "8 of 8 guidances were the ones that had been cut" in printed
@@ -60,7 +63,7 @@ def test_policies_and_teacher_prompts(here, capsys) -> None:
     Path("policies.json").write_text(json.dumps(own))
     short = ["--max-tokens", "40"]  # what these prompts ask for, a toy goes on and on about
     command = ["sweep", "--rows", "4", "--lengths", "18", "--policies", "policies.json", *short]
-    assert main([*command, "--out", "runs/p"]) == 0
+    assert main([*command, *AT_ONCE, "--out", "runs/p"]) == 0
     printed = capsys.readouterr().out
     assert "policy.json: whole: " in printed or "policy.json: told: " in printed
     assert list(load_run("runs/p").sweeps) == ["whole", "told"]
@@ -76,7 +79,7 @@ def test_policies_and_teacher_prompts(here, capsys) -> None:
 @pytest.mark.slow
 def test_too_few_rows_to_choose_are_said_to_be(here, capsys) -> None:
     command = ["sweep", "--rows", "2", "--lengths", "8,18", "--max-tokens", "30"]
-    assert main(command) == 0
+    assert main([*command, *AT_ONCE]) == 0
     assert "choosing takes 4 rows or more" in capsys.readouterr().out
     assert not Path("runs/sweep/policy.json").exists()
 

@@ -26,7 +26,8 @@ PROGRAMS = {
     "remote_student": SOLVED,
     "serve": SOLVED,
 }
-LESS = {"choose_guidance": {"rows=24": "rows=8", "[8, 14, 18]": "[8, 18]"}}
+AT_ONCE = {"out=f": "concurrency=40, out=f"}  # a batch costs little more than one answer
+LESS = {"choose_guidance": {"rows=24": "rows=8", "[8, 14, 18]": "[8, 18]", **AT_ONCE}}
 
 
 @pytest.mark.slow

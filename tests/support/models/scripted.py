@@ -15,6 +15,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, Tool
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.tools import tool
 from langchain_core.utils.function_calling import convert_to_openai_tool
+from pydantic import Field
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -91,7 +92,7 @@ class ToolTeacher(BaseChatModel):
     stop_sequences: list[str] | None = None
     stream_usage: bool = True
     preamble: str = ""
-    log: Any = None
+    log: Any = Field(default=None, repr=False)
 
     def bind_tools(self, tools: Any, *, tool_choice: Any = None, **kwargs: Any) -> Any:
         formatted = [convert_to_openai_tool(tool) for tool in tools]
