@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
-from langchain_gkt.evaluation.tasks.word_problems import WordProblem
-
 if TYPE_CHECKING:
     from support.models.fakes import WordTeacher
 
     from langchain_gkt import HuggingFaceStudent
+    from langchain_gkt.evaluation.tasks.word_problems import WordProblem
 
 # No test draws lots. And on a busy machine hypothesis is slow, which is no failure.
 settings.register_profile(
@@ -55,6 +54,8 @@ def logging_as_it_was() -> Iterator[None]:
 @pytest.fixture
 def problem() -> WordProblem:
     """A problem whose wording the student has not learned."""
+    from langchain_gkt.evaluation.tasks.word_problems import WordProblem
+
     return WordProblem(
         question="Jane starts with 18 books. She earns 12 for sweeping the yard. She nearly loses "
         "11. She ties them up by 2 and counts the bundles. She keeps only a third of them. How "

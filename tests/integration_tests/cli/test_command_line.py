@@ -19,7 +19,6 @@ from langchain_gkt.cli.options import ModelOptions
 from langchain_gkt.demo.pair import QUESTION
 from langchain_gkt.evaluation import load_run, sweep
 
-
 AT_ONCE = ["--concurrency", "40"]  # a batch costs little more than one answer
 
 

@@ -107,7 +107,7 @@ def test_a_gate_does_in_a_chain_what_the_sweep_said(cloud) -> None:
         pair,
         questions,
         lengths=[18],
-        concurrency=12,  # a batch costs little more than one
+        concurrency=40,  # a batch costs little more than one
         teacher_tokenizer=AutoTokenizer.from_pretrained(MODELS / "teacher"),
     )
     # In the middle of a gap, because batches move probabilities in their last bits.
