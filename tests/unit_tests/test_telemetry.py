@@ -300,7 +300,8 @@ def test_a_cached_answer_costs_nothing(chain, problem) -> None:
 
 
 @pytest.mark.slow
-def test_content_only_where_asked_for(chain, problem) -> None:
+def test_content_only_where_asked_for(chain, whole_student, problem) -> None:
+    chain = chain.model_copy(update={"student": whole_student})
     call = {"name": "add", "args": {"a": 1}, "id": "c1"}
     asked = [
         HumanMessage(problem.question),
