@@ -193,6 +193,7 @@ class ScriptedModel(PreTrainedModel, GenerationMixin):
         super().__init__(config)
         self.weight = torch.nn.Parameter(torch.zeros(1))
         self.script = AutoTokenizer.from_pretrained(config.tokenizer_path)
+        self.spelled: dict[str, list[int]] = {}
         self.post_init()
 
     def _init_weights(self, module: Any) -> None:
@@ -229,7 +230,9 @@ class ScriptedModel(PreTrainedModel, GenerationMixin):
         return following[0] if following else self.script.eos_token_id
 
     def _ids(self, text: str) -> list[int]:
-        return list(self.script(text, add_special_tokens=False)["input_ids"])
+        if text not in self.spelled:  # it is asked for at each token
+            self.spelled[text] = list(self.script(text, add_special_tokens=False)["input_ids"])
+        return self.spelled[text]
 
 
 AutoConfig.register("gkt-scripted", ScriptedConfig)
