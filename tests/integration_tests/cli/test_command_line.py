@@ -60,7 +60,7 @@ def test_sweep_compare_and_report(here, capsys) -> None:
 def test_policies_and_teacher_prompts(here, capsys) -> None:
     own = {"whole": {}, "told": {"teacher_prompt": {"prompt": "instruct_teacher"}, "cut": "step"}}
     Path("policies.json").write_text(json.dumps(own))
-    short = ["--max-tokens", "40"]  # what these prompts ask for, a toy goes on and on about
+    short = ["--max-tokens", "20"]  # what these prompts ask for, a toy goes on and on about
     command = ["sweep", "--rows", "4", "--lengths", "18", "--policies", "policies.json", *short]
     assert main([*command, *AT_ONCE, "--out", "runs/p"]) == 0
     printed = capsys.readouterr().out

@@ -23,7 +23,7 @@ SCRIPT = Path(__file__).parents[3] / "examples" / "real_models" / "results.py"
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_run_leaves_a_summary_from_which_the_page_is_written(tmp_path, monkeypatch) -> None:
     def short(*args: Any, **given: Any) -> Task:  # toys go on and on about such prompts
-        return replace(load_task(*args, **given), max_tokens=60)
+        return replace(load_task(*args, **given), max_tokens=36)
 
     monkeypatch.setattr(evaluation, "load_task", short)
     rows = load_task("word_problems", rows=5).rows
