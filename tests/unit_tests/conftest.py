@@ -21,7 +21,7 @@ def no_network() -> None:
 @pytest.fixture(scope="session")
 def student(whole_student: HuggingFaceStudent) -> HuggingFaceStudent:
     """It writes a few words: most tests are of who writes, and not of what."""
-    return whole_student.model_copy(update={"max_tokens": 12})
+    return whole_student.model_copy(update={"max_tokens": 6})
 
 
 @pytest.fixture(scope="session")
