@@ -6,6 +6,7 @@ test, need not load torch before its workers do.
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -13,12 +14,11 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
-from langchain_gkt.evaluation.tasks.word_problems import WordProblem
-
 if TYPE_CHECKING:
     from support.models.fakes import WordTeacher
 
     from langchain_gkt import HuggingFaceStudent
+    from langchain_gkt.evaluation.tasks.word_problems import WordProblem
 
 # No test draws lots. And on a busy machine hypothesis is slow, which is no failure.
 settings.register_profile(
@@ -36,6 +36,8 @@ def one_torch_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()  # what is loaded now stays: to look through it again takes a second each time
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +54,8 @@ def logging_as_it_was() -> Iterator[None]:
 @pytest.fixture
 def problem() -> WordProblem:
     """A problem whose wording the student has not learned."""
+    from langchain_gkt.evaluation.tasks.word_problems import WordProblem
+
     return WordProblem(
         question="Jane starts with 18 books. She earns 12 for sweeping the yard. She nearly loses "
         "11. She ties them up by 2 and counts the bundles. She keeps only a third of them. How "
@@ -64,12 +68,18 @@ def problem() -> WordProblem:
 
 
 @pytest.fixture(scope="session")
-def student() -> HuggingFaceStudent:
+def whole_student() -> HuggingFaceStudent:
+    """The embedded student, which writes each answer to its end."""
     from support.models.fakes import MODELS
 
     from langchain_gkt import HuggingFaceStudent
 
     return HuggingFaceStudent(model=MODELS / "student")
+
+
+@pytest.fixture(scope="session")
+def student(whole_student: HuggingFaceStudent) -> HuggingFaceStudent:
+    return whole_student
 
 
 @pytest.fixture

@@ -24,8 +24,11 @@ class Flaky(WordTeacher):
         return super()._generate(*args, **kwargs)
 
 
-def test_between_a_prompt_and_a_parser(teacher, student, problem) -> None:
-    chain, recorder = make(teacher, student, guidance_tokens=len(problem.plan) + 3), Recorder()
+def test_between_a_prompt_and_a_parser(teacher, whole_student, problem) -> None:
+    chain, recorder = (
+        make(teacher, whole_student, guidance_tokens=len(problem.plan) + 3),
+        Recorder(),
+    )
     prompt = ChatPromptTemplate.from_messages([("human", "{question}")])
     pipeline = prompt | chain | StrOutputParser()
     config = {"callbacks": [recorder], "tags": ["mine"]}
@@ -37,8 +40,8 @@ def test_between_a_prompt_and_a_parser(teacher, student, problem) -> None:
 
 
 @pytest.mark.slow
-def test_map_and_concurrency(teacher, student, problem) -> None:
-    chain = make(teacher, student, guidance_tokens=len(problem.plan) + 3)
+def test_map_and_concurrency(teacher, whole_student, problem) -> None:
+    chain = make(teacher, whole_student, guidance_tokens=len(problem.plan) + 3)
     mapped = chain.map().invoke([problem.question] * 3)
     assert [message.text for message in mapped] == [problem.solution] * 3
     one_by_one = chain.with_config(max_concurrency=1).batch([problem.question, "3 + 4?"])
@@ -46,30 +49,30 @@ def test_map_and_concurrency(teacher, student, problem) -> None:
 
 
 @pytest.mark.slow
-def test_retries_and_fallbacks_of_the_chain(student, problem, teacher) -> None:
+def test_retries_and_fallbacks_of_the_chain(whole_student, problem, teacher) -> None:
     limit = len(problem.plan) + 3
     flaky = Flaky(answer=problem.solution, asked=[], failures=[ConnectionError("a")])
-    again = make(flaky, student, guidance_tokens=limit).with_retry(
+    again = make(flaky, whole_student, guidance_tokens=limit).with_retry(
         stop_after_attempt=2, wait_exponential_jitter=False
     )
     assert again.invoke(problem.question).text == problem.solution
     down = WordTeacher(asked=[], fails_with=ConnectionError("down"))
-    spare = make(teacher, student, guidance_tokens=limit)
-    assert make(down, student).with_fallbacks([spare]).invoke(problem.question).text == (
+    spare = make(teacher, whole_student, guidance_tokens=limit)
+    assert make(down, whole_student).with_fallbacks([spare]).invoke(problem.question).text == (
         problem.solution
     )
 
 
 @pytest.mark.slow
-def test_retries_and_fallbacks_of_the_teacher(student, problem, teacher) -> None:
+def test_retries_and_fallbacks_of_the_teacher(whole_student, problem, teacher) -> None:
     limit, recorder = len(problem.plan) + 3, Recorder()
     flaky = Flaky(answer=problem.solution, asked=[], failures=[ConnectionError("a")])
     again = flaky.with_retry(stop_after_attempt=2, wait_exponential_jitter=False)
-    chain = make(again, student, guidance_tokens=limit)
+    chain = make(again, whole_student, guidance_tokens=limit)
     assert chain.invoke(problem.question, {"callbacks": [recorder]}).text == problem.solution
     assert [run["end"] for run in recorder.by_role("teacher")] == ["ConnectionError", "ok"]
     down = WordTeacher(asked=[], fails_with=ConnectionError("down"))
-    chain = make(down.with_fallbacks([teacher]), student, guidance_tokens=limit)
+    chain = make(down.with_fallbacks([teacher]), whole_student, guidance_tokens=limit)
     assert "".join(c.text for c in chain.stream(problem.question)) == problem.solution
 
 
@@ -89,7 +92,7 @@ def test_a_rate_limiter_on_the_teacher_waits(student, problem) -> None:
     assert time.monotonic() - started >= 0.3
 
 
-def test_runnable_lambdas_nest(teacher, student, problem) -> None:
-    chain = make(teacher, student, guidance_tokens=len(problem.plan) + 3)
+def test_runnable_lambdas_nest(teacher, whole_student, problem) -> None:
+    chain = make(teacher, whole_student, guidance_tokens=len(problem.plan) + 3)
     pipeline = RunnableLambda(str.upper) | (lambda _: problem.question) | chain
     assert pipeline.invoke("x").text == problem.solution

@@ -35,18 +35,18 @@ MODULES = [
 
 
 @pytest.mark.slow
-def test_importing_loads_no_model_library() -> None:
+def test_importing_loads_no_model_library(light) -> None:
     """The first module that loads one is named; those behind it find it loaded."""
     heavy = {"torch", "transformers", "matplotlib", "pandas", "ray", "pyarrow", "fastapi"}
     code = f"import importlib, sys\nfor name in {MODULES}:\n    importlib.import_module(name)\n"
     code += f"    print(name, *{heavy} & sys.modules.keys())"
-    done = run_python("-c", code)
+    done = light.run(code)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == MODULES
 
 
 @pytest.mark.slow
-def test_a_chain_with_a_remote_student_loads_no_model_library() -> None:
+def test_a_chain_with_a_remote_student_loads_no_model_library(light) -> None:
     code = (
         "import sys\n"
         "from langchain_core.language_models import FakeListChatModel\n"
@@ -66,7 +66,7 @@ def test_a_chain_with_a_remote_student_loads_no_model_library() -> None:
         "    chain.with_structured_output(schema)\n"
         "print(*{'torch', 'transformers'} & sys.modules.keys())\n"
     )
-    done = run_python("-c", code)
+    done = light.run(code)
     assert done.returncode == 0, done.stderr
     answer, heavy = done.stdout.splitlines()
     assert answer.endswith("seven.")

@@ -4,8 +4,6 @@ import asyncio
 import copy
 import gc
 import json
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -302,7 +300,8 @@ def test_a_cached_answer_costs_nothing(chain, problem) -> None:
 
 
 @pytest.mark.slow
-def test_content_only_where_asked_for(chain, problem) -> None:
+def test_content_only_where_asked_for(chain, whole_student, problem) -> None:
+    chain = chain.model_copy(update={"student": whole_student})
     call = {"name": "add", "args": {"a": 1}, "id": "c1"}
     asked = [
         HumanMessage(problem.question),
@@ -340,14 +339,14 @@ def test_a_servers_address_and_a_fallback(student, problem) -> None:
 
 
 @pytest.mark.slow
-def test_without_the_extra() -> None:
+def test_without_the_extra(light) -> None:
     code = """
 import sys
 sys.modules["opentelemetry"] = None
 import langchain_gkt.costs
 import langchain_gkt.telemetry
 """
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    run = light.run(code)
     assert run.stderr.endswith('missing: pip install "langchain-gkt[otel]"\n'), run.stderr
 
 

@@ -84,7 +84,7 @@ def test_guidance_lifts_the_student(chain) -> None:
 
 
 def test_the_command_line_demo(tmp_path, capsys) -> None:
-    command = ["demo", "--rows", "3", "--out", str(tmp_path)]
+    command = ["demo", "--rows", "1", "--out", str(tmp_path)]
     assert main(command) == 0
     printed = capsys.readouterr().out
     for words in ("teacher", "student", "guided", "of its bill"):

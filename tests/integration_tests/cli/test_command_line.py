@@ -19,6 +19,8 @@ from langchain_gkt.cli.options import ModelOptions
 from langchain_gkt.demo.pair import QUESTION
 from langchain_gkt.evaluation import load_run, sweep
 
+AT_ONCE = ["--concurrency", "40"]  # a batch costs little more than one answer
+
 
 @pytest.fixture
 def here(tmp_path, monkeypatch) -> Path:
@@ -28,7 +30,7 @@ def here(tmp_path, monkeypatch) -> Path:
 
 @pytest.mark.slow
 def test_sweep_compare_and_report(here, capsys) -> None:
-    command = ["sweep", "--rows", "8", "--lengths", "8,18", "--check-lengths", "18"]
+    command = ["sweep", "--rows", "8", "--lengths", "8,18", "--check-lengths", "18", *AT_ONCE]
     assert main([*command, "--out", "runs/s", "--max-loss", "0.05"]) == 0
     printed = capsys.readouterr().out
     assert "8 of 8 guidances were the ones that had been cut" in printed
@@ -58,14 +60,15 @@ def test_sweep_compare_and_report(here, capsys) -> None:
 def test_policies_and_teacher_prompts(here, capsys) -> None:
     own = {"whole": {}, "told": {"teacher_prompt": {"prompt": "instruct_teacher"}, "cut": "step"}}
     Path("policies.json").write_text(json.dumps(own))
-    command = ["sweep", "--rows", "4", "--lengths", "18", "--policies", "policies.json"]
-    assert main([*command, "--out", "runs/p"]) == 0
+    short = ["--max-tokens", "20"]  # what these prompts ask for, a toy goes on and on about
+    command = ["sweep", "--rows", "4", "--lengths", "18", "--policies", "policies.json", *short]
+    assert main([*command, *AT_ONCE, "--out", "runs/p"]) == 0
     printed = capsys.readouterr().out
     assert "policy.json: whole: " in printed or "policy.json: told: " in printed
     assert list(load_run("runs/p").sweeps) == ["whole", "told"]
     assert main(["report", "runs/p"]) == 0
     assert capsys.readouterr().out.strip() == str(load_run("runs/p")).strip()
-    told = ["compare", "--rows", "2", "--teacher-prompt", "last-turns+instruct_teacher"]
+    told = ["compare", "--rows", "2", "--teacher-prompt", "last-turns+instruct_teacher", *short]
     assert main([*told, "--out", "runs/c"]) == 0
     assert "guided: the teacher was shown a prompt of its own" in capsys.readouterr().out
     settings = load_run("runs/c").manifest["settings"]["chain"]["teacher_prompt"]
@@ -74,7 +77,8 @@ def test_policies_and_teacher_prompts(here, capsys) -> None:
 
 @pytest.mark.slow
 def test_too_few_rows_to_choose_are_said_to_be(here, capsys) -> None:
-    assert main(["sweep", "--rows", "2", "--lengths", "8,18"]) == 0
+    command = ["sweep", "--rows", "2", "--lengths", "8,18", "--max-tokens", "30"]
+    assert main([*command, *AT_ONCE]) == 0
     assert "choosing takes 4 rows or more" in capsys.readouterr().out
     assert not Path("runs/sweep/policy.json").exists()
 
@@ -225,6 +229,7 @@ def test_the_demo_shows_any_pair(here, capsys) -> None:
     Path("rows.jsonl").write_text("\n".join(lines) + "\n")
     models = ["--teacher", str(MODELS / "teacher"), "--student", str(MODELS / "student")]
     task = ["--task", "gsm8k", "--data", "rows.jsonl", "--rows", "2", "--shots", "0"]
+    task += ["--max-tokens", "40"]
     assert main(["demo", *models, *task, "--guidance-tokens", "4", "--teacher-price", "1,2"]) == 0
     printed = capsys.readouterr().out
     assert "gsm8k" in printed and "of its bill" in printed and "Guided" in printed

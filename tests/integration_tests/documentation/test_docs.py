@@ -33,6 +33,8 @@ from langchain_gkt.teachers.token_cuts import load_tokenizer
 
 ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs"
+# A batch costs little more than one answer.
+AT_ONCE = {"        teacher_tokenizer=": "        concurrency=40,\n        teacher_tokenizer="}
 PAGES = [*DOCS.rglob("*.md"), *ROOT.glob("*.md"), ROOT / "examples" / "README.md"]
 
 
@@ -161,9 +163,8 @@ def test_reliability(world) -> None:
 @pytest.mark.slow
 def test_evaluate(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
-    space = run_page(
-        "evaluate.md", at_least=4, less={"rows=16": "rows=6", "14, 16, 18, 20": "14, 18"}
-    )
+    less = {"rows=16": "rows=6", "14, 16, 18, 20": "14, 18", **AT_ONCE}
+    space = run_page("evaluate.md", at_least=4, less=less)
     assert "McNemar" in capsys.readouterr().out
     assert "8 of 8 guidances" in str(space["found"])
     assert GuidancePolicy.load(tmp_path / "policy.json") == space["choice"].policy
@@ -188,7 +189,8 @@ def test_ask_by_question(tmp_path, monkeypatch, capsys) -> None:
 @pytest.mark.slow
 def test_teacher_prompt(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    space = run_page("teacher-prompt.md", at_least=3, less={"rows=16": "rows=6"})
+    less = {"rows=16": "rows=6", "max_tokens=120": "max_tokens=64", **AT_ONCE}
+    space = run_page("teacher-prompt.md", at_least=3, less=less)
     assert space["answered"].response_metadata["gkt"]["teacher_prompt_share"] < 1
     assert space["best"].bill <= 0.9
 

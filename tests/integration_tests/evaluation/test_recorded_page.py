@@ -22,7 +22,7 @@ def test_runs_leave_summaries_from_which_the_page_is_written(tmp_path, capsys) -
     task = load_task("word_problems", rows=8)
     answers = {row["question"]: f"The answer is {row['answer']}." for row in task.rows}
     teacher = RecordedTeacher.from_answers(answers, model_name="big")
-    chain = GuidedKnowledgeTransferChain(teacher=teacher, student=STUDENT)
+    chain = GuidedKnowledgeTransferChain(teacher=teacher, student=STUDENT, max_tokens=60)
     sweep(
         chain,
         task,
@@ -31,6 +31,7 @@ def test_runs_leave_summaries_from_which_the_page_is_written(tmp_path, capsys) -
         teacher_price=Price(input_mtok="1", output_mtok="4"),
         out=tmp_path / "runs" / "words-big-student",
         progress=False,
+        concurrency=40,  # a batch costs little more than one
     )
     chain.student.close()
     places = [f"--{name}={tmp_path / name}" for name in ("runs", "summaries", "docs")]

@@ -23,7 +23,7 @@ from support.programs.processes import ends
 
 from langchain_gkt import HuggingFaceStudent
 from langchain_gkt.demo.cloud import LocalCloud
-from langchain_gkt.demo.server import ChatCompletionService, build_app
+from langchain_gkt.demo.server import ChatCompletionService, build_app, main
 
 QUESTION = "Ben has 29 shells. He wins 15. He doubles them. How many shells does Ben have now?"
 ANSWER = "Plan: 29 plus 15, times 2. 29 + 15 = 44. 44 * 2 = 88. The answer is 88."
@@ -149,11 +149,31 @@ def test_closing_a_stream_stops_the_work(client, cloud) -> None:
     assert health()["streamed_chunks"] - made < whole - 5
 
 
-@pytest.mark.slow
-def test_the_server_loads_the_type_asked_for_and_ends_with_its_block() -> None:
-    cloud = LocalCloud(MODELS / "teacher", dtype="bfloat16")
+def stand_in(tmp_path, monkeypatch, code: str) -> None:
+    """Let the server's process run this where it loads torch, which takes long."""
+    (tmp_path / "torch.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)  # `LocalCloud` hands it on
+
+
+HEALTHY = """
+import http.server
+
+class Healthy(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+
+server = http.server.HTTPServer(("127.0.0.1", 0), Healthy)
+print(f"listening on http://127.0.0.1:{server.server_port}", flush=True)
+server.serve_forever()
+"""
+
+
+def test_the_server_ends_with_its_block(tmp_path, monkeypatch) -> None:
+    stand_in(tmp_path, monkeypatch, HEALTHY)
+    cloud = LocalCloud(MODELS / "teacher")
     with pytest.raises(KeyboardInterrupt), cloud:
-        assert chat(cloud.base_url, name=cloud.name).invoke(QUESTION).text
+        assert cloud.base_url
         pid = cloud.pid
         raise KeyboardInterrupt
     assert ends(pid)
@@ -162,26 +182,32 @@ def test_the_server_loads_the_type_asked_for_and_ends_with_its_block() -> None:
 
 
 @pytest.mark.slow
-def test_the_server_ends_with_a_killed_parent() -> None:
+def test_the_server_loads_the_type_asked_for_and_ends_with_a_killed_parent() -> None:
     code = (
         "import sys, time; from langchain_gkt.demo.cloud import LocalCloud\n"
-        "with LocalCloud(sys.argv[1]) as cloud: print(cloud.pid, flush=True); time.sleep(60)"
+        "with LocalCloud(sys.argv[1], dtype='bfloat16') as cloud:\n"
+        "    print(cloud.pid, cloud.base_url, flush=True); time.sleep(60)"
     )
     command = [sys.executable, "-c", code, str(MODELS / "teacher")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
-        pid = int(parent.stdout.readline())
+        pid, url = parent.stdout.readline().split()
+        assert chat(url).invoke(QUESTION).text
         parent.send_signal(signal.SIGKILL)
-    assert ends(pid)
+    assert ends(int(pid))
 
 
-@pytest.mark.slow
-def test_a_server_that_cannot_start_says_why(tmp_path) -> None:
+def test_a_server_that_cannot_start_says_why(tmp_path, monkeypatch) -> None:
     with pytest.raises(FileNotFoundError, match="folder="):
         LocalCloud(tmp_path / "none")
     with pytest.raises(FileNotFoundError, match=r"no config\.json"):
         LocalCloud(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["server", str(MODELS / "teacher"), "--dtype", "int7"])
+    with pytest.raises(ValueError, match="dtype='int7' is no type of weights"):
+        main()
+    # Its process is asked for the same, and its last words are told.
+    stand_in(tmp_path, monkeypatch, "import sys; sys.exit(f'no torch for {sys.argv[1:]}')")
     with (
-        pytest.raises(RuntimeError, match="dtype='int7' is no type of weights"),
+        pytest.raises(RuntimeError, match=r"did not start:\nno torch for .*'--dtype', 'int7'"),
         LocalCloud(MODELS / "teacher", dtype="int7"),
     ):
         pass

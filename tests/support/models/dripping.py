@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from typing import Any
 
@@ -45,17 +46,26 @@ class Dripping(BaseChatModel):
 
 
 def main() -> None:
-    """Serve one that takes about two seconds, until a signal ends it."""
+    """Serve ones that take about two seconds, each in a process that a signal ends.
+
+    The arguments are how long each may take to end. Its line names that, the process and the port.
+    """
     from langchain_gkt import GuidedKnowledgeTransferChain
     from langchain_gkt.serving.app import build_app
     from langchain_gkt.serving.run import bind, run
 
+    waiting = sys.argv[1:]
+    while waiting and os.fork():  # imports are slow, so they are shared
+        waiting.pop()
+    if not waiting:
+        sys.exit(any([os.wait()[1] for _ in sys.argv[1:]]))
+    seconds = waiting[-1]
     model = Dripping(words=20, seconds=0.1)
     chain = GuidedKnowledgeTransferChain(teacher=model, student=model, mode="student")
     with bind("127.0.0.1", 0) as listener:
-        sys.stdout.write(f"{listener.getsockname()[1]}\n")
+        sys.stdout.write(f"{seconds} {os.getpid()} {listener.getsockname()[1]}\n")
         sys.stdout.flush()
-        run(build_app(chain), listener, shutdown_seconds=float(sys.argv[1]))
+        run(build_app(chain), listener, shutdown_seconds=float(seconds))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from langchain_core.callbacks import BaseCallbackHandler, CallbackManagerForLLMR
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
+from pydantic import Field
 
 import langchain_gkt
 from langchain_gkt import GuidedKnowledgeTransferChain
@@ -35,7 +36,8 @@ class WordTeacher(BaseChatModel):
     temperature: float | None = None
     reports_usage: bool = True
     fails_with: Any = None
-    asked: Any = []  # shared by the copies that limits are set on
+    # Shared by the copies that limits are set on. Each run writes down its model, as text.
+    asked: Any = Field(default=[], repr=False)
 
     def _generate(
         self,

@@ -9,6 +9,7 @@ from typing import Any
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from pydantic import Field
 
 from langchain_gkt.students.protocol import Student
 
@@ -39,7 +40,7 @@ class Saying(BaseChatModel):
     """Says what ``says`` returns: called with the limit, it gives a message or several chunks."""
 
     says: Callable[[int | None], Any]
-    asked: list[dict[str, Any]] = []
+    asked: list[dict[str, Any]] = Field(default=[], repr=False)
     max_tokens: int | None = None
     stream_usage: bool = True
 

@@ -15,6 +15,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, Tool
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.tools import tool
 from langchain_core.utils.function_calling import convert_to_openai_tool
+from pydantic import Field
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -91,7 +92,7 @@ class ToolTeacher(BaseChatModel):
     stop_sequences: list[str] | None = None
     stream_usage: bool = True
     preamble: str = ""
-    log: Any = None
+    log: Any = Field(default=None, repr=False)
 
     def bind_tools(self, tools: Any, *, tool_choice: Any = None, **kwargs: Any) -> Any:
         formatted = [convert_to_openai_tool(tool) for tool in tools]
@@ -192,6 +193,7 @@ class ScriptedModel(PreTrainedModel, GenerationMixin):
         super().__init__(config)
         self.weight = torch.nn.Parameter(torch.zeros(1))
         self.script = AutoTokenizer.from_pretrained(config.tokenizer_path)
+        self.spelled: dict[str, list[int]] = {}
         self.post_init()
 
     def _init_weights(self, module: Any) -> None:
@@ -228,7 +230,9 @@ class ScriptedModel(PreTrainedModel, GenerationMixin):
         return following[0] if following else self.script.eos_token_id
 
     def _ids(self, text: str) -> list[int]:
-        return list(self.script(text, add_special_tokens=False)["input_ids"])
+        if text not in self.spelled:  # it is asked for at each token
+            self.spelled[text] = list(self.script(text, add_special_tokens=False)["input_ids"])
+        return self.spelled[text]
 
 
 AutoConfig.register("gkt-scripted", ScriptedConfig)

@@ -1,25 +1,27 @@
-"""Programs that are interrupted while an evaluation runs."""
+"""Programs that are interrupted while a batch or an evaluation runs."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
+
+from support.programs.forks import Forks
 
 _TESTS = str(Path(__file__).parents[2])
 # A shell has its background jobs ignore Ctrl-C, and their programs inherit that.
-_HEARS_CTRL_C = "signal.signal(signal.SIGINT, signal.default_int_handler)"
-_IMPORTS = f"""
+HEARS_CTRL_C = f"""
 import os, signal, sys
-{_HEARS_CTRL_C}
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path[:0] = [{_TESTS!r}]
+"""
+EVALUATION = f"""
+{HEARS_CTRL_C}
 from support.models.exam import PRICE, Needy, pair, task
 from langchain_gkt.evaluation import compare, sweep
-import langchain_gkt.students.huggingface
 """
+"""What programs import that may use `pair`, `task`, `compare` and `sweep`."""
 _KILLED = """
 for dies_at in [*map(int, sys.argv[2:]), None]:
-    process = os.fork()  # imports are slow, so they are shared
+    process = os.fork()
     if not process:
         teacher, student = {{"diary": sys.argv[1] + ".diary"}}, {{"asked": [], "dies_at": dies_at}}
         chain = pair(teacher=teacher, student=student)
@@ -30,18 +32,11 @@ for dies_at in [*map(int, sys.argv[2:]), None]:
 """
 
 
-def run_program(code: str, *arguments: str) -> str:
-    """Run a program that may use `pair`, `task`, `compare` and `sweep`; return what it prints."""
-    command = [sys.executable, "-c", _IMPORTS + code, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def run_killed(folder: Path, call: str, *deaths: int) -> str:
+def run_killed(forks: Forks, folder: Path, call: str, *deaths: int) -> str:
     """Run a call in processes that are killed at the given calls of the student, then to the end.
 
     Args:
+        forks: What has imported `EVALUATION`.
         folder: The run's folder.
         call: What to run, with a ``chain`` that is there and the folder as ``sys.argv[1]``.
         deaths: At which call of the student each process is killed.
@@ -49,20 +44,11 @@ def run_killed(folder: Path, call: str, *deaths: int) -> str:
     Returns:
         What the last one prints.
     """
-    return run_program(_KILLED.format(call=call), str(folder), *map(str, deaths))
+    done = forks.run(_KILLED.format(call=call), str(folder), *map(str, deaths))
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
-INTERRUPTED_IMPORTS = f"""
-import os, signal, sys, threading
-{_HEARS_CTRL_C}
-sys.path[:0] = [{_TESTS!r}]
-import torch
-torch.set_num_threads(1)
-from support.models.fakes import MODELS, WordTeacher
-from langchain_gkt import GuidedKnowledgeTransferChain, HuggingFaceStudent
-import langchain_gkt.students.backends.pytorch.loading, langchain_gkt.students.conversion
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
-"""
 INTERRUPTED = """
 entered, ended = threading.Event(), threading.Event()
 
@@ -71,7 +57,7 @@ class Silent(WordTeacher):
         entered.set()
         ended.wait()
 
-model = HuggingFaceStudent(model=MODELS / "student", temperature=9.0, max_tokens=480)
+model = HuggingFaceStudent(model=FOLDER, temperature=9.0, max_tokens=480)
 if {who!r} == "teacher":
     model = GuidedKnowledgeTransferChain(teacher=Silent(), student=model)
 else:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -27,6 +29,8 @@ def run_notebook(
 ) -> Iterator[dict[str, Any]]:
     """Run a notebook's cells from top to bottom; yield what each displays, by its kind.
 
+    As in a kernel, a loop runs in the thread that the cells run in.
+
     Args:
         path: The notebook.
         less: What of the code is replaced by what, so that it takes less time.
@@ -36,11 +40,18 @@ def run_notebook(
     formatter = DisplayFormatter()
     formatter.formatters["image/png"].for_type(Figure, print_figure)
     space: dict[str, Any] = {"__name__": "__main__"}
-    for source in code.split("\0"):
+
+    async def run(source: str) -> Any:
         tree = ast.parse(source)
         last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
         exec(compile(tree, path, "exec"), space)
         if isinstance(last, ast.Expr):
-            value = eval(compile(ast.Expression(last.value), path, "eval"), space)
+            return eval(compile(ast.Expression(last.value), path, "eval"), space)
+        return None
+
+    loop = asyncio.new_event_loop()
+    with closing(loop):
+        for source in code.split("\0"):
+            value = loop.run_until_complete(run(source))
             if value is not None:
                 yield formatter.format(value)[0]

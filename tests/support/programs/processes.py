@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import runpy
 import subprocess
@@ -29,36 +28,6 @@ def run_script(script: Path, *arguments: str) -> None:
         patch.object(sys, "path", [str(script.parent), *sys.path]),
     ):
         runpy.run_path(str(script), run_name="__main__")
-
-
-_FORKS = """
-import json, os, sys, tempfile
-{imports}
-ended = []
-for program in {programs!r}:
-    with tempfile.TemporaryFile("w+") as written:
-        if not os.fork():
-            os.dup2(written.fileno(), 1)
-            break
-        code = os.waitstatus_to_exitcode(os.wait()[1])
-        written.seek(0)
-        ended.append([code, written.read()])
-else:
-    print(json.dumps(ended))
-    sys.exit()
-exec(program)
-"""
-
-
-def run_forks(imports: str, *programs: str) -> list[list[Any]]:
-    """Run programs that share their imports, which are slow; each ends as any program does.
-
-    Returns:
-        The exit code of each, what it has printed, and the errors of all.
-    """
-    done = run_python("-c", _FORKS.format(imports=imports, programs=programs))
-    assert done.returncode == 0, done.stderr
-    return [[*ended, done.stderr] for ended in json.loads(done.stdout)]
 
 
 def ends(pid: int) -> bool:

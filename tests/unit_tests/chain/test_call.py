@@ -68,8 +68,8 @@ def test_a_failing_teacher_is_named(student, problem) -> None:
     assert gkt["finished_by"] == "student"
 
 
-def test_one_failing_row_loses_no_other(teacher, student, problem) -> None:
-    chain = make(teacher, student, guidance_tokens=len(problem.plan) + 3)
+def test_one_failing_row_loses_no_other(teacher, whole_student, problem) -> None:
+    chain = make(teacher, whole_student, guidance_tokens=len(problem.plan) + 3)
     good, bad = chain.batch([problem.question, ""], return_exceptions=True)
     assert good.text == problem.solution
     assert isinstance(bad, ValueError)

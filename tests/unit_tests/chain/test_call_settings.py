@@ -44,9 +44,9 @@ def test_arguments_can_be_bound(teacher, student, problem) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", [None, GuidancePolicy(tokens=9)])
-def test_fields_can_be_configured_for_a_call(policy, teacher, student, problem) -> None:
+def test_fields_can_be_configured_for_a_call(policy, teacher, whole_student, problem) -> None:
     given = {"guidance": policy} if policy else {"guidance_tokens": 9}
-    chain = make(teacher, student, **given).configurable_fields(
+    chain = make(teacher, whole_student, **given).configurable_fields(
         guidance_tokens=ConfigurableField(id="tokens"),
         mode=ConfigurableField(id="mode"),
         temperature=ConfigurableField(id="heat"),
@@ -69,10 +69,12 @@ def test_max_tokens_bounds_the_whole_answer(teacher, student, problem) -> None:
     assert teacher.asked[-1]["limit"] == 5
 
 
-def test_stop_reaches_both(teacher, student, problem) -> None:
-    chain = make(teacher, student, guidance_tokens=len(problem.plan) + 3, stop=[" The answer"])
+def test_stop_reaches_both(teacher, whole_student, problem) -> None:
+    chain = make(
+        teacher, whole_student, guidance_tokens=len(problem.plan) + 3, stop=[" The answer"]
+    )
     assert chain.invoke(problem.question).text == problem.solution.split(" The answer")[0]
-    early = make(teacher, student, guidance_tokens=len(problem.plan))
+    early = make(teacher, whole_student, guidance_tokens=len(problem.plan))
     message = early.invoke(problem.question, stop=["lan"])
     assert message.text == "P"
     assert message.response_metadata["gkt"]["finished_by"] == "teacher"
@@ -86,10 +88,10 @@ def test_the_teachers_model_can_be_named_for_a_call(student) -> None:
     assert make(teacher, student).invoke("Hello").response_metadata["model_name"] == "langchain-gkt"
 
 
-def test_configurable_teachers(student, problem, teacher) -> None:
+def test_configurable_teachers(whole_student, problem, teacher) -> None:
     shorter = WordTeacher(answer="Short.", asked=[])
     either = teacher.configurable_alternatives(ConfigurableField(id="who"), short=shorter)
-    chain = make(either, student, guidance_tokens=len(problem.plan) + 3)
+    chain = make(either, whole_student, guidance_tokens=len(problem.plan) + 3)
     assert chain.invoke(problem.question).text == problem.solution
     config = {"configurable": {"who": "short"}}
     assert chain.invoke(problem.question, config).text == "Short."

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -17,8 +15,8 @@ from support.models.fakes import MODELS, Recorder, WordTeacher, limit_inside, ma
 from langchain_gkt import Guidance, GuidancePolicy, GuidedKnowledgeTransferChain
 
 
-def test_guidance_changes_the_answer(teacher, student, problem) -> None:
-    chain = make(teacher, student, guidance_tokens=len(problem.plan) + 3)
+def test_guidance_changes_the_answer(teacher, whole_student, problem) -> None:
+    chain = make(teacher, whole_student, guidance_tokens=len(problem.plan) + 3)
     alone = chain.invoke(problem.question, mode="student")
     assert alone.text != problem.solution
     assert alone.response_metadata["gkt"]["teacher_usage"] is None
@@ -51,8 +49,8 @@ def test_modes(teacher, student, problem) -> None:
         assert len(teacher.asked) == count
 
 
-def test_the_three_modes_side_by_side(teacher, student, problem) -> None:
-    chain = make(teacher, student, guidance_tokens=len(problem.plan) + 3)
+def test_the_three_modes_side_by_side(teacher, whole_student, problem) -> None:
+    chain = make(teacher, whole_student, guidance_tokens=len(problem.plan) + 3)
     modes = ("guided", "teacher", "student")
     answers = RunnableParallel({mode: chain.bind(mode=mode) for mode in modes}).invoke(
         problem.question
@@ -123,8 +121,9 @@ sys.exit("torch" in sys.modules)
 
 
 @pytest.mark.slow
-def test_a_chain_of_ready_chat_models_imports_no_torch() -> None:
-    assert subprocess.run([sys.executable, "-c", WITHOUT_TORCH], check=False).returncode == 0
+def test_a_chain_of_ready_chat_models_imports_no_torch(light) -> None:
+    done = light.run(WITHOUT_TORCH)
+    assert done.returncode == 0, done.stderr
 
 
 def test_tokens_are_counted_by_the_students_tokenizer(teacher, student) -> None:

@@ -7,8 +7,8 @@ from pydantic import BaseModel
 from support.models.fakes import Recorder, make
 
 
-async def test_the_tool_returns_text(teacher, student, problem) -> None:
-    chain = make(teacher, student, guidance_tokens=len(problem.plan) + 3)
+async def test_the_tool_returns_text(teacher, whole_student, problem) -> None:
+    chain = make(teacher, whole_student, guidance_tokens=len(problem.plan) + 3)
     tool = chain.as_tool(name="solve", description="Solves word problems.")
     recorder = Recorder()
     assert tool.invoke({"question": problem.question}, {"callbacks": [recorder]}) == (

@@ -101,14 +101,14 @@ def test_the_cache_tells_chains_apart(teacher, student, problem) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
-async def test_caches(kind, teacher, student, problem, tmp_path) -> None:
+async def test_caches(kind, teacher, whole_student, problem, tmp_path) -> None:
     cache: Any = InMemoryCache() if kind == "memory" else SQLiteCache(tmp_path / "cache.db")
     set_llm_cache(cache)
     # A loader's notice, taken for an error, would have the cache give up on its entry.
     warnings.filterwarnings("ignore", category=LangChainBetaWarning)
     warnings.filterwarnings("ignore", category=LangChainPendingDeprecationWarning)
     try:
-        chain = make(teacher, student, guidance_tokens=len(problem.plan) + 3)
+        chain = make(teacher, whole_student, guidance_tokens=len(problem.plan) + 3)
         first = chain.invoke(problem.question)
         recorder = Recorder()
         hit = chain.invoke(problem.question, {"callbacks": [recorder]})
@@ -118,7 +118,9 @@ async def test_caches(kind, teacher, student, problem, tmp_path) -> None:
         assert len(recorder.runs) == 1  # a hit has no children
         assert len(teacher.asked) == 1
         other = make(
-            WordTeacher(answer="Another.", asked=[]), student, guidance_tokens=chain.guidance_tokens
+            WordTeacher(answer="Another.", asked=[]),
+            whole_student,
+            guidance_tokens=chain.guidance_tokens,
         )
         assert other.invoke(problem.question).text != first.text
     finally:

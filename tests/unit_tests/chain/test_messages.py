@@ -13,10 +13,12 @@ from langchain_gkt import HuggingFaceStudent
 from langchain_gkt.students.prompting import PromptBuilder
 
 
-def test_a_conversation_that_ends_in_an_answer_is_continued(teacher, student, problem) -> None:
+def test_a_conversation_that_ends_in_an_answer_is_continued(
+    teacher, whole_student, problem
+) -> None:
     begun, rest = problem.solution[:9], problem.solution[9:]
     teacher.answer = rest
-    chain = make(teacher, student, guidance_tokens=len(problem.plan) - 6)
+    chain = make(teacher, whole_student, guidance_tokens=len(problem.plan) - 6)
     messages = [HumanMessage(problem.question), AIMessage(begun)]
     message = chain.invoke(messages)
     assert teacher.asked[0]["messages"] == messages

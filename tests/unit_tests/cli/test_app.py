@@ -230,7 +230,7 @@ def test_ctrl_c_says_how_to_go_on(capsys, monkeypatch, interruptible, command, s
 
 
 @pytest.mark.parametrize("when", ["cleaning up", "exiting"])
-def test_a_second_ctrl_c_shows_no_traceback(when) -> None:
+def test_a_second_ctrl_c_shows_no_traceback(when, light) -> None:
     code = f"""
 import atexit, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a program in the background has none
@@ -250,7 +250,7 @@ sys.modules["langchain_gkt.cli.commands"] = SimpleNamespace(compare=compare)
 sys.argv[1:] = ["compare"]
 sys.exit(app.main())
 """
-    done = run_python("-c", code)
+    done = light.run(code)
     assert done.returncode == 130
     assert "Traceback" not in done.stderr
     lines = done.stderr.strip().splitlines()
@@ -269,14 +269,14 @@ def test_somebody_elses_handler_is_left_alone(capsys, monkeypatch) -> None:
         signal.signal(signal.SIGINT, earlier)
 
 
-def test_the_first_line_says_what_is_loaded() -> None:
+def test_the_first_line_says_what_is_loaded(light) -> None:
     code = """
 import sys
 from langchain_gkt.cli import app
 sys.modules["langchain_gkt.cli.commands"] = None
 sys.exit(app.main(["report", "run"]))
 """
-    first, *others = run_python("-c", code).stderr.splitlines()
+    first, *others = light.run(code).stderr.splitlines()
     assert first == "Loading torch and transformers ..."
     assert len(others) == 1  # the error
 
@@ -288,10 +288,10 @@ sys.exit(app.main(["report", "run"]))
         ("matplotlib", ["demo"], 'The demo needs more: pip install "langchain-gkt[demo]"'),
     ],
 )
-def test_a_missing_package_is_named_with_its_extra(missing, command, said) -> None:
+def test_a_missing_package_is_named_with_its_extra(missing, command, said, light) -> None:
     code = f"import sys; sys.modules[{missing!r}] = None\n"
     code += f"from langchain_gkt.__main__ import main; sys.exit(main({command}))"
-    done = run_python("-c", code)
+    done = light.run(code)
     assert done.returncode == 1
     assert said in done.stderr
     assert done.stderr.count("\n") == 1

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langchain_gkt import CostTracker, MachineTime, Price
@@ -120,6 +120,7 @@ def test_bad_prices_are_named(make, kind, says) -> None:
 
 
 @pytest.mark.slow
+@settings(max_examples=40)
 @given(
     st.one_of(st.text(max_size=8), st.decimals(), st.integers(), st.floats(), st.booleans()),
     st.integers(0, 10**7),

@@ -69,7 +69,10 @@ def test_prices_are_exact(chain, problem) -> None:
     assert Decimal(data["total"]["cost"]) == total
 
 
-def test_the_estimate_is_marked_and_right_where_tokens_are_characters(chain, problem) -> None:
+def test_the_estimate_is_marked_and_right_where_tokens_are_characters(
+    chain, whole_student, problem
+) -> None:
+    chain = chain.model_copy(update={"student": whole_student})
     with track_costs(teacher_price=PRICE) as costs:
         chain.invoke(problem.question)
     estimate = costs.report().to_dict()["teacher_only_estimate"]

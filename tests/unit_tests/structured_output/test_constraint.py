@@ -54,7 +54,7 @@ SCHEMAS = an_object(
 
 @pytest.mark.slow
 @settings(
-    max_examples=15,
+    max_examples=8,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(schema=SCHEMAS, seed=st.integers(0, 99), heat=st.sampled_from([0.7, 5.0, 50.0]))

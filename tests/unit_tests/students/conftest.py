@@ -20,6 +20,11 @@ from langchain_gkt import (
 
 
 @pytest.fixture(scope="session")
+def student(whole_student: HuggingFaceStudent) -> HuggingFaceStudent:
+    return whole_student
+
+
+@pytest.fixture(scope="session")
 def plain_folders(tmp_path_factory) -> dict[str, str]:
     """Untrained models without chat templates: a GPT-2 and a T5."""
     folder = tmp_path_factory.mktemp("models")

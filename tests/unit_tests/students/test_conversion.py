@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +145,7 @@ def test_a_remote_model_that_continues_is_taken_as_it_is(problem) -> None:
 
 
 @pytest.mark.slow
-def test_a_ready_chat_model_needs_no_torch() -> None:
+def test_a_ready_chat_model_needs_no_torch(light) -> None:
     code = """
 import sys
 from langchain_core.language_models import FakeListChatModel
@@ -157,8 +155,7 @@ model = FakeListChatModel(responses=["x"])
 assert as_student(model) is model
 print("torch" in sys.modules)
 """
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stdout.strip() == "False"
+    assert light.run(code)[:2] == (0, "False\n")
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,10 @@
-"""Batches are answered in order, and an interrupted program does not wait for them."""
+"""Batches are answered in order, and the first failure is raised."""
 
 from __future__ import annotations
 
 import threading
 
 import pytest
-from support.programs.interruptions import INTERRUPTED, INTERRUPTED_IMPORTS
-from support.programs.processes import run_forks
 
 from langchain_gkt.students.batching import run_batch
 
@@ -35,10 +33,3 @@ def test_exceptions_are_returned_in_their_places(student) -> None:
     answers = student.batch(["x", [], "y"], max_tokens=2, return_exceptions=True)
     assert [isinstance(one, Exception) for one in answers] == [False, True, False]
     assert student.batch([]) == []
-
-
-@pytest.mark.slow
-def test_an_interrupted_batch_ends_the_program_while_its_work_goes_on() -> None:
-    programs = [INTERRUPTED.format(who=who) for who in ("teacher", "student")]
-    for code, printed, errors in run_forks(INTERRUPTED_IMPORTS, *programs):
-        assert (code, printed) == (0, "interrupted, and the work goes on\n"), errors

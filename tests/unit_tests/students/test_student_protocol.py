@@ -7,7 +7,6 @@ from typing import ClassVar
 import pytest
 from langchain_core.language_models import BaseChatModel, FakeListChatModel
 from langchain_core.messages import HumanMessage
-from support.programs.processes import run_python
 
 from langchain_gkt import HuggingFaceStudent, as_student
 from langchain_gkt.students.protocol import FirstToken, Student, student_of
@@ -69,7 +68,7 @@ def test_ours_keeps_every_promise(student) -> None:
 
 
 @pytest.mark.slow
-def test_the_protocols_know_no_model_library() -> None:
+def test_the_protocols_know_no_model_library(light) -> None:
     code = (
         "import sys\n"
         "from langchain_gkt.students.protocol import Student, student_of\n"
@@ -83,6 +82,6 @@ def test_the_protocols_know_no_model_library() -> None:
         "heavy = {'torch', 'transformers', 'xllamacpp', 'openvino', 'openvino_genai'}\n"
         "print(*heavy & sys.modules.keys())\n"
     )
-    done = run_python("-c", code)
+    done = light.run(code)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []

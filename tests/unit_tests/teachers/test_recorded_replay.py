@@ -8,7 +8,6 @@ from decimal import Decimal
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from support.models.exam import Needy
-from support.programs.processes import run_python
 from support.recorded_logs import (
     ANSWER,
     QUESTION,
@@ -157,11 +156,11 @@ def test_genai_prices_knows_the_recorded_model(teacher) -> None:
 
 
 @pytest.mark.slow
-def test_it_loads_no_model_library() -> None:
+def test_it_loads_no_model_library(light) -> None:
     code = "import sys\nfrom langchain_gkt import RecordedTeacher\n"
     code += "import warnings; warnings.simplefilter('ignore')\n"
     code += "RecordedTeacher.from_answers({'q': 'a b'}).invoke('q', max_tokens=1)\n"
     code += "print(*{'torch', 'transformers'} & sys.modules.keys())"
-    done = run_python("-c", code)
+    done = light.run(code)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []

@@ -75,10 +75,10 @@ def test_a_teacher_without_any_limit_is_cut_and_said_once(student) -> None:
 
 
 @pytest.mark.slow
-def test_a_server_that_ignores_the_limit_is_named_once(student, problem) -> None:
+def test_a_server_that_ignores_the_limit_is_named_once(whole_student, problem) -> None:
     teacher = WordTeacher(answer=problem.solution, asked=[], obeys=False)
     chain = GuidedKnowledgeTransferChain(
-        teacher=teacher, student=student, guidance_tokens=len(problem.plan) + 3
+        teacher=teacher, student=whole_student, guidance_tokens=len(problem.plan) + 3
     )
     with pytest.warns(UserWarning, match="tokens although it was asked for at most"):
         message = chain.invoke(problem.question)

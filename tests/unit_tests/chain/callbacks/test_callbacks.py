@@ -12,8 +12,10 @@ from support.traces import make_tracer
 
 
 @pytest.mark.parametrize("how", ENTRY_POINTS)
-async def test_both_models_run_under_the_chain(how, teacher, student, problem) -> None:
-    chain = make(teacher, student, guidance_tokens=limit_inside(problem.plan, problem.solution))
+async def test_both_models_run_under_the_chain(how, teacher, whole_student, problem) -> None:
+    chain = make(
+        teacher, whole_student, guidance_tokens=limit_inside(problem.plan, problem.solution)
+    )
     recorder = Recorder()
     config = {"callbacks": [recorder], "tags": ["mine"], "metadata": {"user": "x"}}
     assert (await answer(chain, how, problem.question, config)).text == problem.solution
@@ -81,10 +83,12 @@ async def test_a_wrapped_teacher_inside_another_runnable_is_traced_once(
 
 
 @pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
-async def test_events_of_version_three_nest_and_are_configured(teacher, student, problem) -> None:
+async def test_events_of_version_three_nest_and_are_configured(
+    teacher, whole_student, problem
+) -> None:
     shorter = WordTeacher(answer="Short.", asked=[])
     either = teacher.configurable_alternatives(ConfigurableField(id="who"), short=shorter)
-    chain, recorder = make(either, student, guidance_tokens=len(problem.plan) + 3), Recorder()
+    chain, recorder = make(either, whole_student, guidance_tokens=len(problem.plan) + 3), Recorder()
     config = {"configurable": {"who": "short"}, "callbacks": [recorder]}
     assert "".join(chain.stream_events(problem.question, config, version="v3").text) == "Short."
     (own,), (taught,) = recorder.by_role(None), recorder.by_role("teacher")

@@ -244,8 +244,8 @@ def test_undoing_reaches_tool_calls_and_joins(taught, student) -> None:
 
 
 @pytest.mark.slow
-def test_tools_and_schemas_reach_the_teacher(taught, student) -> None:
-    chain = make(ToolTeacher(log=taught), student, guidance_tokens=9, teacher_prompt=SHORT)
+def test_tools_and_schemas_reach_the_teacher(taught, whole_student) -> None:
+    chain = make(ToolTeacher(log=taught), whole_student, guidance_tokens=9, teacher_prompt=SHORT)
     chain.bind_tools([note]).invoke([*EXAMPLES, HumanMessage("Hello there")])
     assert taught[-1]["tools"][0]["function"]["name"] == "note"
     assert "A tool call is used whole" in shown(taught)[0]

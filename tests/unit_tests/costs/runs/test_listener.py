@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import time
 import tracemalloc
 import uuid
@@ -189,11 +187,10 @@ def test_guide_and_its_retries_leave_nothing_behind(student, problem) -> None:
 
 
 @pytest.mark.slow
-def test_importing_costs_is_light() -> None:
+def test_importing_costs_is_light(light) -> None:
     code = (
         "import sys, langchain_gkt.costs; "
         "heavy = {'torch', 'transformers', 'pandas', 'matplotlib', 'scipy', 'rich', 'tiktoken'}; "
         "print(sorted(heavy & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert light.run(code)[:2] == (0, "[]\n")

@@ -6,7 +6,6 @@ import asyncio
 
 import pytest
 from support.models.exam import Needy, lasting_lines, pair, task
-from support.programs.interruptions import run_program
 
 from langchain_gkt import track_costs
 from langchain_gkt.evaluation import acompare, compare
@@ -35,8 +34,8 @@ def test_calls_share_one_event_loop_and_the_callers_context() -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_a_run_at_once() -> None:
-    printed = run_program("""
+def test_ctrl_c_ends_a_run_at_once(forks) -> None:
+    ended = forks.run("""
 import asyncio, threading
 
 class Endless(Needy):
@@ -52,4 +51,4 @@ try:
 except KeyboardInterrupt:
     print("interrupted")
 """)
-    assert printed == "cancelled\ninterrupted\n"
+    assert ended[:2] == (0, "cancelled\ninterrupted\n"), ended

@@ -13,9 +13,9 @@ from langchain_gkt.evaluation.running.run_store import MANIFEST
 
 
 @pytest.mark.slow
-def test_a_comparison_survives_kill_9_and_pays_for_nothing_twice(tmp_path) -> None:
+def test_a_comparison_survives_kill_9_and_pays_for_nothing_twice(forks, tmp_path) -> None:
     call = "compare(chain, task(8), teacher_price=PRICE, out=sys.argv[1], concurrency=1)"
-    printed = run_killed(tmp_path / "run", call, 3, 8, 3)
+    printed = run_killed(forks, tmp_path / "run", call, 3, 8, 3)
     whole = compare(pair(), task(8), teacher_price=PRICE)
     assert lasting_lines(printed.rstrip()) == lasting_lines(whole)
     paid = diary_lines(tmp_path / "run.diary")
@@ -27,9 +27,9 @@ def test_a_comparison_survives_kill_9_and_pays_for_nothing_twice(tmp_path) -> No
 
 
 @pytest.mark.slow
-def test_a_sweep_survives_kill_9(tmp_path) -> None:
+def test_a_sweep_survives_kill_9(forks, tmp_path) -> None:
     call = "sweep(chain, task(6), lengths=[2, 6, 12], out=sys.argv[1], concurrency=1)"
-    printed = run_killed(tmp_path / "run", call, 4, 5, 3)
+    printed = run_killed(forks, tmp_path / "run", call, 4, 5, 3)
     assert len(diary_lines(tmp_path / "run.diary")) == 6
     whole = sweep(pair(), task(6), lengths=[2, 6, 12])
     seconds = slice(-6, None)  # the last column

@@ -36,7 +36,7 @@ ROWS = st.lists(
             "shared": st.sampled_from([0, 0, 20, 40, 70]),
             "own": st.integers(1, 30),
             "prefill": st.integers(0, 5),
-            "new": st.integers(1, 25),
+            "new": st.integers(1, 16),
             "after_ms": st.integers(0, 30),
         }
     ),
@@ -48,7 +48,7 @@ ROWS = st.lists(
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the student .* has no KV cache")
 @pytest.mark.parametrize("kind", list(MAKERS))
-@settings(max_examples=6, suppress_health_check=list(HealthCheck))
+@settings(max_examples=4, suppress_health_check=list(HealthCheck))
 @given(rows=ROWS, batch=st.integers(1, 5), prefix_bytes=st.sampled_from([0, 20_000, 10**7]))
 def test_neighbours_change_no_token(kind, rows, batch, prefix_bytes, models) -> None:
     model = models(kind)
