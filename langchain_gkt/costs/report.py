@@ -259,6 +259,10 @@ class CostReport:
         """Return the table for a rich console."""
         return self._table().rich()
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Show the table in IPython. The fields alone fill a screen."""
+        printer.text(str(self))
+
     def _repr_html_(self) -> str:
         """Return the table for a notebook, in the notebook's own colours."""
         return self._table().notebook_html()

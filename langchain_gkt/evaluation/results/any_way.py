@@ -83,6 +83,21 @@ class AnyWayChoice(Choice):
         """Price of the unseen rows, as a share of the teacher's. None if that is zero."""
         return self.unseen.cost / self.teacher.cost if self.teacher.cost else None
 
+    @property
+    def sentence(self) -> str:
+        """The choice and its result, beside the router that draws lots."""
+        teacher = self.teacher.accuracy
+        others = ", ".join(
+            f"{rival.name} {cells.percent(rival.accuracy)}" for rival in self.rivals[:1]
+        )
+        return (
+            f"Chosen among all ways on {self.seen_rows} rows: {self.chosen.way}. On the other "
+            f"{self.unseen_rows} rows {cells.percent(self.unseen.accuracy)} are right, which keeps "
+            f"{cells.ratio(self.unseen.accuracy, teacher)} of the teacher's accuracy at "
+            f"{cells.ratio(self.unseen.cost, self.teacher.cost)} of its bill"
+            f"{f' ({others})' if others else ''}."
+        )
+
     def __str__(self) -> str:
         """Return the choice, and the table of its alternatives."""
         named = f"{self.name}: " if self.name else ""

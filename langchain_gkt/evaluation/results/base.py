@@ -132,6 +132,10 @@ class EvaluationResult(ABC):
             *cache_notes(kept_prompt(chain.get("teacher_prompt"))),
         ]
 
+    def conclusion(self) -> list[str]:
+        """Return what the run shows, in sentences. Empty if it has too few rows."""
+        return []
+
     def notes(self) -> list[str]:
         """Return what the table's numbers do not include."""
         notes, errors = self.recorded_notes(), dict[str, list[str]]()
@@ -161,6 +165,10 @@ class EvaluationResult(ABC):
         """Return the tables as Markdown."""
         return "\n\n".join(table.markdown() for table in self.tables())
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Show the table in IPython. The fields alone fill a screen."""
+        printer.text(str(self))
+
     def _repr_html_(self) -> str:
         """Return the tables for a notebook."""
         return "".join(table.html() for table in self.tables())
@@ -189,10 +197,11 @@ class EvaluationResult(ABC):
         target, figures = Path(target), self.figures()
         files = save_figures(figures, target)
         images = "\n\n".join(f"![{name}]({name}.svg)" for name in figures)
+        page = html_report.page(self.manifest, self.tables(), files, self.frame, self.conclusion())
         for name, text in (
             ("report.txt", f"{self}\n"),
             ("report.md", f"{self.markdown()}\n\n{images}\n"),
-            ("report.html", html_report.page(self.manifest, self.tables(), files, self.frame)),
+            ("report.html", page),
         ):
             (target / name).write_text(text, encoding="utf-8")
             files.append(target / name)

@@ -138,6 +138,20 @@ class Comparison(EvaluationResult):
         pairs = list(both.astype(float).itertuples(index=False, name=None))
         return bootstrap_ratio(pairs, confidence=confidence, seed=seed)
 
+    def conclusion(self) -> list[str]:
+        """Return accuracy and bill of each strategy of two models, beside the models alone."""
+        alone = ", ".join(
+            f"the {role} alone {cells.percent(self.summaries[role].accuracy)}"
+            for role in (TEACHER, STUDENT)
+            if role in self.summaries
+        )
+        return [
+            f"{mode}: {cells.percent(self.summaries[mode].accuracy)} right at "
+            f"{cells.of_bill(self.summaries[mode], self.summaries.get(TEACHER))} of the teacher's "
+            f"bill{f' ({alone})' if alone else ''}."
+            for mode in self._of_both_models
+        ]
+
     def notes(self) -> list[str]:
         """Return what the table's numbers leave out, and what the teacher was shown."""
         notes = super().notes()

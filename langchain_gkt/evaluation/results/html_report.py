@@ -22,8 +22,9 @@ def page(
     tables: Sequence[Table],
     charts: Sequence[Path],
     answers: pandas.DataFrame,
+    conclusion: Sequence[str] = (),
 ) -> str:
-    """Return one page with a run's tables, the charts among files, and some answers.
+    """Return one page with a run's conclusion, the charts among files, its tables and some answers.
 
     The answers are those of its `answer_table`.
     """
@@ -37,6 +38,7 @@ def page(
         title=f"{manifest['kind']}: {settings['task']['name']}",
         teacher=", ".join(str(model["model"] or model["class"]) for model in settings["teacher"]),
         student=str(settings["student"]["model"] or settings["student"]["class"]),
+        conclusion=conclusion,
         tables=[Markup(table.html()) for table in tables],  # noqa: S704  it escapes its cells
         charts=[Markup(_svg(file)) for file in charts if file.suffix == ".svg"],  # noqa: S704
         examples=_examples(manifest, answers),

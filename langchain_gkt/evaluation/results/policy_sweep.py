@@ -370,6 +370,10 @@ class PolicySweep(EvaluationResult):
             )
         ]
 
+    def conclusion(self) -> list[str]:
+        """Return the choices as sentences. Empty if there are too few rows."""
+        return [f"{kind}: {choice}." for kind, choice in self.choices().items()]
+
     def to_frame(self) -> pandas.DataFrame:
         """Return the answers of all policies as one table, with a column ``policy``."""
         frames = [sweep.frame.assign(policy=name) for name, sweep in self.sweeps.items()]

@@ -193,6 +193,13 @@ class ScenarioReport:
             if (cost := self.bills[name][way]) is not None
         }
 
+    def conclusion(self) -> list[str]:
+        """Return the cheapest way to ask the teacher alone as a sentence, if its price is known."""
+        if (cheapest := self.cheapest_alone) is None:
+            return []
+        name, cost = cheapest
+        return [f"The teacher alone is cheapest by {name!r}: ${cost:.4f} for 1,000 answers."]
+
     def __str__(self) -> str:
         """Return the tables as text."""
         return "\n\n".join(table.text() for table in self.tables())
@@ -213,7 +220,9 @@ class ScenarioReport:
         target, figures = Path(folder), self.figures()
         first = next(iter(self.results.values()))
         files = save_figures(figures, target)
-        page = html_report.page(first.manifest, self.tables(), files, first.to_frame())
+        page = html_report.page(
+            first.manifest, self.tables(), files, first.to_frame(), self.conclusion()
+        )
         for name, text in (("txt", f"{self}\n"), ("md", f"{self.markdown()}\n"), ("html", page)):
             files.append(target / f"scenarios.{name}")
             files[-1].write_text(text, encoding="utf-8")

@@ -362,6 +362,10 @@ class Sweep(EvaluationResult):
         """The result of `choose` among every way."""
         return choose_any_way({"": self.measured}, max_loss=self.max_loss)
 
+    def conclusion(self) -> list[str]:
+        """Return the choice among all ways as a sentence. Empty if there are too few rows."""
+        return [self.any_way.sentence] if self.student.rows >= FEWEST else []
+
     def tables(self) -> list[Table]:
         """Return accuracy by length, the frontier, and the choices."""
         tables = [

@@ -65,6 +65,12 @@ def test_the_frame_tells_measured_from_estimated(report) -> None:
     assert ("compared: teacher", "all") in frame.index
 
 
+def test_ipython_shows_the_table(report) -> None:
+    from IPython.lib.pretty import pretty
+
+    assert pretty(report) == str(report)
+
+
 def test_the_page_is_escaped_and_takes_its_own_colours(report) -> None:
     html = report._repr_html_()
     assert "list &lt;b&gt; of 2026-01-01" in html

@@ -18,6 +18,11 @@ def test_a_page_shows_tables_charts_answers_and_settings(tmp_path) -> None:
     assert page.startswith("<!doctype html>")
     assert page.count("<figure><svg") == 2
     assert "<caption>exam: 4 questions</caption>" in page
+    # What most readers want comes first, and what few need is folded.
+    said = "<b>guided: 100.0% right at "
+    assert said in page, page[:3000]
+    assert page.index(said) < page.index("<figure>") < page.index("<table>")
+    assert page.index("<details>") < page.index("&#34;schema_version")
     # First a question that only guidance gets right.
     assert page.index("one more than 11?") < page.index("one more than 10?")
     assert "<mark>Plan: take 11 and add </mark>one. 11 + 1 = 12." in page
