@@ -33,7 +33,7 @@ _TIMES = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Comparison(EvaluationResult):
     """The result of `compare`. ``print`` shows the table."""
 

@@ -96,7 +96,7 @@ class PolicyChoice:
         }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class PolicySweep(EvaluationResult):
     """The result of `sweep_policies`. ``print`` shows the tables.
 

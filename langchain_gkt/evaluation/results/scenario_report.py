@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from langchain_gkt.costs.prices import Price
 from langchain_gkt.costs.scenarios import BillingScenario
@@ -203,6 +203,14 @@ class ScenarioReport:
     def __str__(self) -> str:
         """Return the tables as text."""
         return "\n\n".join(table.text() for table in self.tables())
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Show the tables in IPython."""
+        printer.text(str(self))
+
+    def _repr_html_(self) -> str:
+        """Return the tables for a notebook."""
+        return "".join(table.html() for table in self.tables())
 
     def markdown(self) -> str:
         """Return the tables as Markdown."""

@@ -35,6 +35,14 @@ def test_a_user_changes_two_lines() -> None:
     assert sum(source.count("# <-") for source in code) == 2
 
 
+@pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.ipynb")), ids=lambda file: file.stem)
+def test_a_notebook_is_kept_with_its_outputs(file: Path) -> None:
+    cells = [cell for cell in nbformat.read(file, as_version=4).cells if cell.cell_type == "code"]
+    assert [cell for cell in cells if cell.outputs]
+    assert not [out for cell in cells for out in cell.outputs if out.output_type == "error"]
+    assert not [out for cell in cells for out in cell.outputs if out.get("name") == "stderr"]
+
+
 @pytest.mark.slow
 def test_the_notebook_of_a_small_log_runs_without_a_provider(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)

@@ -30,6 +30,13 @@ def test_a_page_shows_tables_charts_answers_and_settings(tmp_path) -> None:
     assert "&#34;schema_version&#34;: 2" in page
 
 
+def test_ipython_shows_the_tables() -> None:
+    from IPython.lib.pretty import pretty
+
+    found = compare(pair(), task(4))
+    assert pretty(found) == str(found)
+
+
 def test_what_models_and_users_write_is_escaped() -> None:
     asked = [{"question": "<script>What is one more than 11?</script>", "answer": "12"}]
     hostile = Task("<i>mine", asked, lambda text, row: row["answer"] in text)
