@@ -102,7 +102,7 @@ def write_page(results: Path = RESULTS, docs: Path = DOCS) -> None:
         temperature=bfcl["temperature"],
         engines="; ".join(bfcl["engines"]),
         usual=USUAL,
-        tables="\n\n".join(part for pair in bfcl["pairs"] for part in _tables(pair)),
+        tables="\n\n".join([_shown(first), *map(_folded, bfcl["pairs"][1:])]),
         wanted="\n".join(f"- **{verdict}**: {line}" for verdict, line in wanted),
         agents="\n\n".join(_agent_table(name, ways).markdown() for name, ways in agents.items()),
     )
@@ -156,7 +156,7 @@ def _verdict(is_met: bool) -> str:
     return "Met" if is_met else "Missed"
 
 
-def _summary(pair: Mapping[str, Any], wanted: list[tuple[str, str]]) -> Iterator[str]:
+def _of_pair(pair: Mapping[str, Any]) -> str:
     said = []
     for category, figures in pair["categories"].items():
         point = figures["points"][USUAL - 1]
@@ -164,12 +164,16 @@ def _summary(pair: Mapping[str, Any], wanted: list[tuple[str, str]]) -> Iterator
             f"{category} {point['right']:.0%} at {point['bill']:.0%} "
             f"(student alone {figures['alone']:.0%}, {figures['rows']} rows)"
         )
-    teacher = "perfect teacher" if pair["teacher"] == "perfect" else f"teacher {pair['teacher']}"
+    return ", ".join(said)
+
+
+def _summary(pair: Mapping[str, Any], wanted: list[tuple[str, str]]) -> Iterator[str]:
+    teacher = "a perfect teacher" if pair["teacher"] == "perfect" else pair["teacher"]
+    most = len(next(iter(pair["categories"].values()))["points"])
     yield (
-        f"Where {USUAL} of {len(figures['points'])} samples of {pair['student']} make the same "
-        f"calls, these are used, else those of a {teacher}. Right turns at a share of the "
-        "teacher's bill: "
-        f"{', '.join(said)}. On irrelevance no tool fits."
+        f"Where {USUAL} of {most} samples of {pair['student']} make the same calls, these are "
+        f"used, else those of {teacher}. Right turns at a share of the teacher's bill: "
+        f"{_of_pair(pair)}. On irrelevance no tool fits."
     )
     verdicts = [verdict for verdict, _ in wanted]
     yield (
@@ -197,9 +201,21 @@ def _of_agents(agents: Mapping[str, list[dict[str, Any]]]) -> str:
     )
 
 
-def _tables(pair: Mapping[str, Any]) -> Iterator[str]:
+def _title(pair: Mapping[str, Any]) -> str:
     teacher = "a perfect teacher" if pair["teacher"] == "perfect" else pair["teacher"]
-    yield f"### {pair['student']} and {teacher}"
+    return f"{pair['student']} and {teacher}"
+
+
+def _shown(pair: Mapping[str, Any]) -> str:
+    return "\n\n".join([f"### {_title(pair)}", *_tables(pair)])
+
+
+def _folded(pair: Mapping[str, Any]) -> str:
+    summary = f"<summary>{_title(pair)}: {_of_pair(pair)}</summary>"
+    return "\n\n".join(['<details markdown="1">\n' + summary, *_tables(pair), "</details>"])
+
+
+def _tables(pair: Mapping[str, Any]) -> Iterator[str]:
     for category, figures in pair["categories"].items():
         count = figures["rows"]
         low, high = wilson(round(figures["alone"] * count), count)

@@ -38,6 +38,7 @@ def one_torch_thread() -> None:
     torch.set_num_threads(1)
     gc.collect()
     gc.freeze()  # what is loaded now stays: to look through it again takes a second each time
+    gc.set_threshold(10_000, 10, 10)
 
 
 @pytest.fixture(autouse=True)
