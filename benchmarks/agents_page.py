@@ -38,8 +38,8 @@ their answers on {date}. `python -m benchmarks.bfcl` lets them write more, and s
 
 The rows and the checker are those of the Berkeley Function-Calling Leaderboard, version 4. The
 student answers once greedily and {samples} times at temperature {temperature} ({engines}). If
-enough of the {samples} make the same calls, these calls are the turn. Else the teacher makes the
-turn. The models are those of [Real models](real-models.md).
+enough of the {samples} make the same calls, these calls count. Else the teacher makes the turn. The
+models are those of [Real models](real-models.md).
 
 ![Right turns by the share of turns left to the teacher](../images/agents-bfcl.svg)
 
@@ -167,7 +167,7 @@ def _summary(pair: Mapping[str, Any], wanted: list[tuple[str, str]]) -> Iterator
     teacher = "perfect teacher" if pair["teacher"] == "perfect" else f"teacher {pair['teacher']}"
     yield (
         f"If {USUAL} of {len(figures['points'])} samples of {pair['student']} make the same "
-        f"calls, these calls are the turn. Else a {teacher} makes it. Right turns at a share of "
+        f"calls, these calls count. Else a {teacher} makes the turn. Right turns at a share of "
         f"the teacher's bill: {', '.join(said)}. On irrelevance no tool fits."
     )
     verdicts = [verdict for verdict, _ in wanted]

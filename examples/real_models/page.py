@@ -214,9 +214,9 @@ def _second_requests(summaries: Sequence[Mapping[str, Any]]) -> str:
         ways = [way for one in tried for way in one["again"]["ways"]]
         gains = sorted(way["right"] / way["rows"] - way["mixture"] for way in ways)
         said += (
-            f" We tried it on {' and '.join(map(title, tried))}. Where the first token of a step "
-            "had a high entropy, we asked the teacher again, and the student continued from there. "
-            "Compared with one call of the same price, accuracy changed by "
+            f" We tried it on {' and '.join(f'*{title(one)}*' for one in tried)}. Where the first "
+            "token of a step had a high entropy, we asked the teacher again, and the student "
+            "continued from there. Compared with one call of the same price, accuracy changed by "
             f"{gain_points(gains[0])} to {gain_points(gains[-1])}."
         )
     return fill(said, width=100)
