@@ -31,15 +31,15 @@ PAGE = """# Agents
 
 {summary}
 
-Written by `make results-agents` from the figures in `benchmarks/results`. The answers are of
-{date}. `python -m benchmarks.bfcl` has students write more, and judges them.
+`make results-agents` writes this page from the figures in `benchmarks/results`. The students wrote
+their answers on {date}. `python -m benchmarks.bfcl` lets them write more, and scores these.
 
 ## Calls by agreement
 
-Rows and checker of the Berkeley Function-Calling Leaderboard, version 4. The student answers once
-greedily and {samples} times at temperature {temperature} ({engines}). If enough of the {samples}
-make the same calls, these are used. Else the teacher makes the turn. The models are those of
-[Real models](real-models.md).
+The rows and the checker are those of the Berkeley Function-Calling Leaderboard, version 4. The
+student answers once greedily and {samples} times at temperature {temperature} ({engines}). If
+enough of the {samples} make the same calls, these calls count. Else the teacher makes the turn. The
+models are those of [Real models](real-models.md).
 
 ![Right turns by the share of turns left to the teacher](../images/agents-bfcl.svg)
 
@@ -53,25 +53,25 @@ make the same calls, these are used. Else the teacher makes the turn. The models
 
 - *right*: the leaderboard's checker accepts the turn. On `irrelevance` no tool fits, and a turn
   without a call is right.
-- *bill*: of the teacher, at 0.15 and 0.60 dollars for a million prompt and completion tokens. For a
-  perfect teacher, the student's own prompt and greedy answer are counted. The student is free.
-- *random router*: draws lots between the teacher and the student, as often as agreement asks. The
-  student is the better one of its greedy answer and its most common one.
-- *confidence*: asks as often, where the greedy answer is least probable.
-- *oracle*: asks only where both are wrong. Nobody can.
+- *bill*: the teacher's bill, at 0.15 and 0.60 dollars for a million prompt and completion tokens.
+  For a perfect teacher, it counts the student's own prompt and greedy answer. The student is free.
+- *random router*: draws lots, and asks the teacher as often as agreement does. For the student it
+  takes the greedy answer or the most common one, whichever kind is better.
+- *confidence*: asks the teacher as often, where the greedy answer is least probable.
+- *oracle*: asks only where both kinds of answers are wrong. No real router can do that.
 - *wrong*: turns of the student that are not right.
-- The samples are not held to the schemas while they are written, as those of a `HuggingFaceStudent`
-  are. A call that breaks its schema counts as no vote.
-- Where samples agree that no tool is needed, the turn is the student's here. In an agent, the
+- Here no schema limits the samples while the student writes them. A `HuggingFaceStudent` limits
+  them. A call that breaks its schema counts as no vote.
+- If the samples agree that no tool is needed, the student makes the turn here. In an agent, the
   policy's strategy answers, and it may ask the teacher.
 - {usual} of {samples} is the threshold of [Agents and tools](../agents.md). To choose another one,
   look at your own rows.
 
 ## Two agents of several steps
 
-All models here are fakes, programs that play a model. The teacher is always right, and
-`benchmarks/agents.py` sets how often the student is. So the table shows what each way spends, not
-how good real models are. Each bill was checked against what the fakes counted. *chain as it is*
+All models here are fakes: programs that play a model. The teacher is always right.
+`benchmarks/agents.py` sets how often the student is right. So the table shows what each way spends,
+not how good real models are. We checked each bill against the counts of the fakes. *chain as it is*
 leaves all calls to the teacher. *advisor* is
 [`AdvisorMiddleware`](../middleware.md#a-student-that-is-advised).
 
@@ -125,12 +125,12 @@ def _wanted(pair: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             for one in figures["points"]
             if _kept(figures, one) >= KEPT and one["bill"] <= BILL
         ]
-        others = f"thresholds that do: {', '.join(fitting)}" if fitting else "no threshold does"
+        fits = f"Thresholds that reach it: {', '.join(fitting)}" if fitting else ""
         yield (
             _verdict(kept >= KEPT and bill <= BILL),
             f"{category}, {figures['rows']} rows: {kept:.1%} of the teacher's right turns at "
             f"{bill:.1%} of its bill by {USUAL} of {len(figures['points'])}. The goal was at least "
-            f"{KEPT:.0%} at no more than {BILL:.0%}; {others}.",
+            f"{KEPT:.0%} at no more than {BILL:.0%}. {fits or 'No threshold reaches it'}.",
         )
     for category in (one for one in HARD if one in known):
         figures = known[category]
@@ -147,7 +147,7 @@ def _wanted(pair: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     rows, invalid = (sum(one[name] for one in known.values()) for name in ("rows", "invalid"))
     yield (
         _verdict(invalid == 0),
-        f"in {rows - invalid} of {rows} turns the calls that would be shown validate by "
+        f"in {rows - invalid} of {rows} turns the calls that you would see validate with "
         "`jsonschema`. The goal was all.",
     )
 
@@ -171,8 +171,8 @@ def _summary(pair: Mapping[str, Any], wanted: list[tuple[str, str]]) -> Iterator
     teacher = "a perfect teacher" if pair["teacher"] == "perfect" else pair["teacher"]
     most = len(next(iter(pair["categories"].values()))["points"])
     yield (
-        f"Where {USUAL} of {most} samples of {pair['student']} make the same calls, these are "
-        f"used, else those of {teacher}. Right turns at a share of the teacher's bill: "
+        f"If {USUAL} of {most} samples of {pair['student']} make the same calls, these calls "
+        f"count. Else {teacher} makes the turn. Right turns at a share of the teacher's bill: "
         f"{_of_pair(pair)}. On irrelevance no tool fits."
     )
     verdicts = [verdict for verdict, _ in wanted]
@@ -196,7 +196,7 @@ def _of_agents(agents: Mapping[str, list[dict[str, Any]]]) -> str:
             f"({finished} of {tasks} finished)"
         )
     return (
-        "Dollars per finished task of two agents of fakes, as a share of the teacher alone: "
+        "Two agents of fake models: dollars per finished task, as a share of the teacher alone: "
         f"{', '.join(said[1:])}."
     )
 

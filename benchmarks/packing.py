@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 SUMS = ROOT / "benchmarks" / "packing.json"
 PAGE = ROOT / "docs" / "measurements" / "bulk.md"
 HEADING = "## Several questions in a call"
-_KINDS = {"held": "held to the JSON schema", "free": "asked for JSON, held to nothing"}
+_KINDS = {"held": "with the JSON schema enforced", "free": "asked for JSON, nothing enforced"}
 
 
 def sums_of(lines: Iterable[dict[str, Any]]) -> dict[str, Any]:
@@ -98,10 +98,10 @@ def section(sums: dict[str, Any]) -> str:
         f"Measured on {one['questions']} rows of GSM8K with a small pair, greedy: "
         "Qwen2.5-Coder-1.5B-Instruct is the teacher, its 0.5B sibling the student (Q4_K_M files). "
         f"Each prompt holds eight worked examples. A call asks for {size} beginnings of about "
-        f"{sums['tokens']} tokens. A missing one is asked for alone, as a job does. In the "
-        "first table the questions of a call change places, so that each stands at each position. "
+        f"{sums['tokens']} tokens. A missing one gets a request of its own, as in a job. In the "
+        "first table the questions of a call change places, so that each takes every position. "
         f"The student alone is right on {sums['student alone'] / one['questions']:.1%} of these "
-        "rows. Where the line *all* has less, guidance harms.",
+        "rows. If the line *all* shows less, guidance harms.",
     ]
     for kind, words in _KINDS.items():
         if kind in sums:
@@ -112,7 +112,7 @@ def section(sums: dict[str, Any]) -> str:
             lines += ["", f"Packed, {words}:", "", *table(head, rows)]
     lines += [
         "",
-        "What the teacher reads and writes for a question, repeated requests included:",
+        "The teacher reads and writes these tokens for a question, including repeated requests:",
         "",
     ]
     rows = [_tokens("one question per call", one["questions"], one, one)]
@@ -121,7 +121,7 @@ def section(sums: dict[str, Any]) -> str:
             asked = sum(at["questions"] for at in sums[kind]["positions"])
             rows.append(_tokens(f"packed, {words}", asked, sums[kind], one))
     lines += table(["", "prompt tokens", "completion tokens", "bill, output 5x input"], rows)
-    lines += ["", "Summed up by `python -m benchmarks.packing`."]
+    lines += ["", "`python -m benchmarks.packing` sums this up."]
     return "\n".join(lines)
 
 

@@ -87,7 +87,7 @@ def render(results: dict[str, Any]) -> str:
     told = f"{len(first['right'])} rows of GSM8K" + ("" if shots is None else f", {shots} examples")
     title = f"{results['model']}, {results['date']}, {told}, greedy, sixteen rows at once:"
     head = ["weights", "engine", "accuracy (95%)", "lost / won", "same text", "tokens"]
-    note = "Lost, won and same text: against the first line."
+    note = "*Lost*, *won* and *same text* compare with the first line."
     lines = table([*head, "tokens per processor second"], rows)
     return "\n".join([title, "", *lines, "", note])
 

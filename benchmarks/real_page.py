@@ -124,7 +124,8 @@ def _floors(results: dict[str, Any], users: str) -> list[str]:
 
     rate = results["bandwidth_gb_s"]
     lines = [
-        f"One thread reads {rate:.1f} GB/s from memory. Reading the weights' files once a token:"
+        f"One thread reads {rate:.1f} GB/s from memory. Reading the weights' files once a token "
+        "gives:"
     ]
     for kind, size in results["weight_bytes"].items():
         if not size:

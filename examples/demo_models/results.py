@@ -38,18 +38,19 @@ PICTURES = {
 
 PAGE = """# The embedded pair
 
-These are toys: the two models that come with the package have {weights} weights, know one
-synthetic family of word problems, and show the *mechanism*. What guidance does with your models
-on your questions, `langchain-gkt sweep` tells: see [Evaluate](../evaluate.md). The paper's own
+These are toys. The two models that come with the package have {weights} weights, and know one
+synthetic family of word problems. They show the *mechanism*. `langchain-gkt sweep` shows what
+guidance does with your models on your questions: see [Evaluate](../evaluate.md). The paper's own
 figures are at the end, apart.
 
-Made by `{command}` from problems of a seed that was not looked at
-while designing ({seed}). Greedy. Teacher over HTTP on the same machine, billed as if it were
-`{price}`. The machine had other work, too: compare the seconds with each other only.
+`{command}` makes this page, from problems of a seed that we did not
+look at while designing ({seed}). Both models answer greedily. The teacher is an HTTP server on the
+same machine, billed as if it were `{price}`. The machine had other work, too: compare
+the seconds with each other only.
 
 ## How much guidance
 
-The teacher answered each question once; every shorter guidance was cut from that answer.
+The teacher answered each question once. The sweep cut every shorter guidance from that answer.
 
 {lengths}
 
@@ -58,7 +59,7 @@ The teacher answered each question once; every shorter guidance was cut from tha
 ## How much is enough
 
 `choose()` takes the cheapest length whose accuracy is at most two points below the best one's, on
-half of the rows; the other half says what that comes to.
+half of the rows. The other half shows the result.
 
 {choice}
 
@@ -66,8 +67,8 @@ half of the rows; the other half says what that comes to.
 
 ## What the teacher alone costs at the least
 
-The same answers, billed in other ways. Prompts of this length are too short for a provider's cache.
-A batch halves every bill, with a student or without.
+This table bills the same answers in other ways. Prompts of this length are too short for a
+provider's cache. A batch halves every bill, with a student or without.
 
 {scenarios}
 
@@ -86,7 +87,7 @@ not sure of the first tokens of its own answer, such as `GuidancePolicy(ask=0.98
 
 ## The three modes side by side
 
-Guided with the policy of fixed length chosen above.
+The guided answers use the policy of fixed length chosen above.
 
 {modes}
 
@@ -94,13 +95,13 @@ Guided with the policy of fixed length chosen above.
 
 ![Where the time goes](../images/time.svg)
 
-Both models and the server share two cores here, so these times say little about a cloud's
-teacher.
+Both models and the server share two cores here, so these times say little about a
+teacher in the cloud.
 
 ## What the paper reports
 
-From Yao, Li & Zhao, "GKT", Findings of ACL 2024; *not* measured by us, and not comparable with
-the toys above:
+These figures are from Yao, Li & Zhao, "GKT", Findings of ACL 2024. We did *not* measure them, and
+they are not comparable with the toys above:
 
 | | accuracy | speed |
 | --- | --- | --- |
@@ -127,18 +128,18 @@ def verdict(found: Sweep, choices: dict[str, Choice]) -> str:
     return (
         "**Is it better than a fixed length?** "
         + ("Yes" if better else "Not shown")
-        + f": on rows that the choice above did not see, the gated one costs "
+        + f". On rows that the choice above did not see, the gated length costs "
         f"{gated.unseen.cost / fixed.unseen.cost:.0%} of the fixed one and is right on "
-        f"{gated.unseen.accuracy:.1%} against {fixed.unseen.accuracy:.1%}. Where much accuracy may "
-        f"be given up it is far cheaper: to reach an accuracy, both together cost this much of "
-        f"what a fixed length costs: {listed} (cheaper at {len(cheaper)} of {len(found.goals())} "
-        "accuracies; picked by looking at all rows, so a little too good). Having the teacher "
-        "answer whole where the student is unsure (*gated*, a cascade) is the dearest of the three "
-        "where accuracy is to be high.\n\n"
-        "What the prompt alone tells (1 token, free while prefilling) is worth nothing on this "
+        f"{gated.unseen.accuracy:.1%} against {fixed.unseen.accuracy:.1%}. If you need less "
+        f"accuracy, *both* is far cheaper. For the same accuracy it costs this share of a fixed "
+        f"length: {listed}. It is cheaper at {len(cheaper)} of {len(found.goals())} accuracies. We "
+        "picked these points by looking at all rows, so they are a little too good. *Gated*, a "
+        "cascade, lets the teacher answer whole where the student is unsure. It is the dearest of "
+        "the three at high accuracies.\n\n"
+        "The confidence in the first token is free while prefilling, but says nothing on this "
         "task: every answer begins with the same word. The student has to begin an answer before "
-        "it shows whether it knows it. That costs it as many decoding steps as tokens are probed, "
-        "before the teacher is asked."
+        "it shows whether it knows it. So it decodes as many steps as you probe tokens, before the "
+        "chain asks the teacher."
     )
 
 

@@ -37,17 +37,17 @@ Written by `make results-real` from `examples/real_models/summaries/`. The runs 
 
 Most of a few-shot call's price is its prompt, and the teacher reads all of it. A
 `teacher_prompt=` shows the teacher less, while the student keeps all worked examples: see
-[The teacher's prompt](../teacher-prompt.md). So the lever on this page is the length of the
-*prompt*. The guidance adds next to nothing to it:
+[The teacher's prompt](../teacher-prompt.md). On this page the shorter *prompt* makes the saving.
+Guidance adds next to nothing to it:
 
 {savings}
 
-Where the promise is not kept:
+Why the other pairs and tasks do not keep the promise:
 
 - Without examples there is no prompt to shorten. Half of the bill buys two thirds of an answer,
   and these seldom hold the result.
-- AQuA has four examples. Two of them cost more than half of the bill with a whole answer. Shown
-  one, the teacher is right half as often.
+- AQuA has four examples. Two of them cost more than half of the bill with a whole answer. With one,
+  the teacher is right half as often.
 - qwen05 is a weak teacher. A few points are a tenth of its accuracy.
 
 {again}
@@ -56,19 +56,19 @@ Where the promise is not kept:
 
 - The models: qwen15 and qwen05 are Qwen2.5-Coder-1.5B-Instruct and -0.5B-Instruct, smollm2 is
   SmolLM2-135M-Instruct. They answer greedily, on a CPU with instructions for bfloat16.
-  OpenVINO's folders have int8 weights. Its keys and values are in bfloat16, for CommonsenseQA in
-  8 bits. So accuracies are those of the rounded models, and a teacher's differ a little between
+  The OpenVINO models have int8 weights. Their KV cache is in bfloat16, for CommonsenseQA in 8 bits.
+  So accuracies are those of the rounded models. The accuracy of a teacher differs a little between
   pages.
-- The rows: the first ones of each file, and all that there are of AQuA. Their number is what the
-  time allowed. The wording of the prompts `short`, `brief` and `plain` was found on other rows
-  of the same files.
+- The rows are the first ones of each file, and all that there are of AQuA. Their number is what the
+  time allowed. We found the wording of the prompts `short`, `brief` and `plain` on other rows of
+  the same files.
 - The bill: {prompt} dollars for a million prompt tokens and {completion} for a million
-  completion tokens. Shares are of the whole-prompt bill: what the teacher alone costs on the whole
-  prompt. *Of least* is of the cheapest way to ask it alone, with the same prompt. Caches begin at
-  {minimum:,} tokens, and the longest prompt here has {longest:,.0f}, so no call is cached. A batch
-  halves every bill, also the teacher's alone.
-- Seconds: what a busy machine of two cores took. Where the teacher's answers come from another
-  run, a pair waits for the student alone.
+  completion tokens. Shares are shares of the whole-prompt bill, which the teacher alone costs on
+  the whole prompt. *Of least* is a share of the cheapest way to ask it alone, with the same prompt.
+  Caches begin at {minimum:,} tokens. The longest prompt here has {longest:,.0f}, so no call is
+  cached. A batch halves every bill, also that of the teacher alone.
+- The seconds are those of a busy machine of two cores. If the teacher's answers come from another
+  run, they count the student's time alone.
 
 The models that come with the package are toys: [The embedded pair](toy-models.md).
 
@@ -134,11 +134,11 @@ def _verdict(summaries: Sequence[Mapping[str, Any]]) -> str:
         if one["rows"] >= _ENOUGH and choice and choice["reached"] * 2 > choice["splits"]:
             drawn, guided = _drawn_and_guided(one)
             reached.append(
-                f"- {title(one)}: {choice['reached']} of {choice['splits']} splits into halves; "
-                f"the mean is {choice['mean_kept']:.0%} at {choice['mean_bill']:.0%} of the naive "
-                f"bill, which is {_of_least(one)} of the cheapest way to ask the teacher alone. "
-                f"Guidance gains {gain_points(guided - drawn)} over a random router of whole "
-                "answers"
+                f"- {title(one)}: kept in {choice['reached']} of {choice['splits']} splits into "
+                f"halves. The mean is {choice['mean_kept']:.0%} of the accuracy at "
+                f"{choice['mean_bill']:.0%} of the whole-prompt bill. That price is "
+                f"{_of_least(one)} of the cheapest way to ask the teacher alone. Guidance gains "
+                f"{gain_points(guided - drawn)} over a random router of whole answers"
             )
     claim = "**The paper promises 95% of the teacher's accuracy at 52% of its bill."
     if not reached:
@@ -182,12 +182,12 @@ def _within_budget(summaries: Sequence[Mapping[str, Any]]) -> Table:
         rows=lines,
         notes=[
             f"chosen: what `choose(max_bill={BILL})` takes on half of the rows; keeps, pays: "
-            "accuracy and price on the other half, of the teacher alone with the whole prompt on "
-            "the same rows, which is the whole-prompt bill",
-            "of the cheapest: price, of the teacher alone with the same prompt as the chosen "
-            "setting, the cheapest way to ask it; of all rows",
-            "reached: in how many splits into halves it keeps 95% or more and pays 52% or less; "
-            "the splits share rows, so they are no independent trials",
+            "accuracy and price on the other half, as shares of the teacher alone with the whole "
+            "prompt on the same rows",
+            "of the cheapest: price on all rows, as a share of the cheapest way to ask the teacher "
+            "alone, with the same prompt as the chosen setting",
+            "reached: in how many splits into halves the choice keeps 95% or more and pays 52% or "
+            "less; the splits share rows, so they are not independent trials",
         ],
     )
 
@@ -209,14 +209,14 @@ def _longest_prompt(summaries: Sequence[Mapping[str, Any]]) -> float:
 def _second_requests(summaries: Sequence[Mapping[str, Any]]) -> str:
     """Say what asking the teacher again in mid-answer gave where it was tried."""
     tried = [one for one in summaries if "again" in one]
-    said = "There is no second request in mid-answer: each section says what a second call costs."
+    said = "The chain makes no second request in mid-answer: each page says what it would cost."
     if tried:
         ways = [way for one in tried for way in one["again"]["ways"]]
         gains = sorted(way["right"] / way["rows"] - way["mixture"] for way in ways)
         said += (
-            f" It was tried on {' and '.join(map(title, tried))}: where the first token of a step "
-            "had a high entropy, the teacher was asked again, and the student went on from there. "
-            "Compared with one call of the same price, accuracy changed by "
+            f" We tried it on {' and '.join(f'*{title(one)}*' for one in tried)}. Where the first "
+            "token of a step had a high entropy, we asked the teacher again, and the student "
+            "continued from there. Compared with one call of the same price, accuracy changed by "
             f"{gain_points(gains[0])} to {gain_points(gains[-1])}."
         )
     return fill(said, width=100)
@@ -253,10 +253,10 @@ def _savings(summaries: Sequence[Mapping[str, Any]]) -> Table:
         ],
         rows=lines,
         notes=[
-            "prompt, tokens: those of the table above; accuracies of all rows, also of the half "
+            "prompt, tokens: as in the table above; accuracies: on all rows, also on the half "
             "that chose, at shares of the bill; leak: how many beginnings hold the answer already",
             "random router: gets as many of the teacher's whole answers to that prompt as the "
-            "price of the guidance buys; guidance gains: what is guided above it",
+            "price of the guidance buys; guidance gains: points of guided answers above the router",
         ],
     )
 

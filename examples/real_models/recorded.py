@@ -47,9 +47,9 @@ HEAD = """# Recorded cloud teachers
 
 {summary}
 
-Written by `make results-recorded`. The runs are of {date}. The teachers' answers were recorded by
-others, so no call was made: see [Recorded teachers](../recorded-teachers.md). The student reads
-all worked examples, and the teacher reads none of them.
+`make results-recorded` writes this page. The runs are of {date}. Others recorded the teachers'
+answers, so we made no call: see [Recorded teachers](../recorded-teachers.md). The student reads all
+worked examples, and the teacher reads none of them.
 
 {tasks}
 
@@ -57,28 +57,27 @@ all worked examples, and the teacher reads none of them.
 
 - For each budget, half of the rows chooses the most accurate threshold that costs no more, and
   the other half tests it. The figures are means over {splits} splits and both directions.
-- *agreement*: the student answers five times at temperature 0.7. The teacher writes the whole
-  answer where too few say the same. Else their most common answer is shown.
-- *confidence*: the teacher writes the whole answer where the student is unsure of its first
-  tokens.
+- *agreement*: the student answers five times at temperature 0.7. If too few of these answers
+  agree, the teacher writes the whole answer. Else the most common answer counts.
+- *confidence*: if the student is unsure of its first tokens, the teacher writes the whole answer.
 - *over router*, in brackets: points of accuracy over a random router, which draws lots between
   student and teacher, at the same price.
-- *oracle*: asks only where the student is wrong and the teacher right. Nobody can, and it shows
-  what is left to win.
-- The cheapest way to ask the teacher alone is a line of its own where its answers to a shorter
-  prompt were recorded too: compare the columns *alone* and *$ per 1,000*.
+- *oracle*: asks only where the student is wrong and the teacher right. No real router can do that.
+  It shows what is left to win.
+- If a teacher's answers to a shorter prompt were recorded too, they have lines of their own. They
+  are the cheapest way to ask it alone: compare the columns *alone* and *$ per 1,000*.
 - *as gpt-5-mini*: the same answers at the list price of gpt-5-mini. A completion token costs eight
   prompt tokens there. Prompts of less than 1,024 tokens are not cached. A batch halves every bill,
   also that of the teacher alone.
-- Bills are of the teacher's own prompt and completion tokens, at the price of the table. 100% is
-  the teacher alone with the same prompt. The student is free.
+- Bills count the teacher's own prompt and completion tokens, at the price of the table. 100% is the
+  teacher alone with the same prompt. The student is free.
 
 ## Beside a public router
 
 [RouteLLM](https://lmsys.org/blog/2024-07-01-routellm/) reports 95% of GPT-4's accuracy on GSM8K at
-35% less cost. Its other model is Mixtral-8x7B, a stronger student: by our rules it is right in
+35% less cost. Its other model is Mixtral-8x7B, a stronger student. By our rules Mixtral is right in
 64.0% of the 1,319 rows, and GPT-4 in 89.8%. Drawing lots between these two keeps 95% at 83% of the
-calls. Its repository counts 85.7% for GPT-4, because it scores 54 rows wrongly.
+calls. RouteLLM's repository counts 85.7% for GPT-4, because it scores 54 rows wrongly.
 """
 
 
@@ -241,8 +240,8 @@ def _summary(summaries: Mapping[str, Mapping[str, Any]]) -> list[str]:
         kept, bills = zip(*(one["kept"] for one in mine), strict=True)
         lines.append(
             f"{task}, {mine[0]['rows']} rows, {teachers}: at bills from 10% to 90% agreement is "
-            f"{min(gains):+.1f} to {max(gains):+.1f} points over a random router. A threshold "
-            f"that keeps {KEPT:.0%} on the rows that chose it keeps {_range(kept)} on other rows, "
+            f"{min(gains):+.1f} to {max(gains):+.1f} points over a random router. If a threshold "
+            f"keeps {KEPT:.0%} on the rows that chose it, it keeps {_range(kept)} on other rows, "
             f"at {_range(bills)} of the bill."
         )
     return lines

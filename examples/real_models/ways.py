@@ -51,11 +51,11 @@ are those of gpt-4o-mini.
 {tables}
 
 - *at most*: the limit of the teacher's tokens. *beginning*: the first tokens of the teacher's
-  answer. *equations*, *draft*, *short*, *option*: the formats of `HintPrompt`, as far as they were
-  tried. *verified*: the student drafts, and the teacher accepts the draft or corrects it. It writes
-  little, but it reads the question and the draft.
-- *option* is the teacher's whole answer in two tokens. A teacher alone that is asked for the letter
-  costs the same. What the student adds is the explanation.
+  answer. *equations*, *draft*, *short*, *option*: the formats of `HintPrompt`, as far as we tried
+  them. *verified*: the student drafts, and the teacher accepts the draft or corrects it. The
+  teacher writes little, but it reads the question and the draft.
+- *option* is the teacher's whole answer in two tokens. If you ask the teacher alone for the letter,
+  it costs the same. The student adds the explanation.
 - *over router*: points of accuracy over a random router between student and teacher at the same
   price.
 """

@@ -85,7 +85,7 @@ def test_verdicts_follow_the_figures(page) -> None:
     assert "- **Missed**: live_simple, 3 rows: above the random" in page(pair(live_simple=worse))
     text = page(pair(multiple=bad, irrelevance=figures(ROWS[:1], PERFECT[:1])))
     assert "- **Missed**: multiple, 4 rows: 100.0% of the teacher's right turns at 80.0%" in text
-    assert "no threshold does" in text
+    assert "No threshold reaches it" in text
     assert "- **Open**: irrelevance, 1 rows: above the random router at 0 of 0 shares" in text
     assert "x 50% (6 of 8 finished)" in text
 
