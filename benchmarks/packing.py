@@ -4,6 +4,7 @@
 ``free``, or for ``one`` question), a line for each question of a call, and the ``answer`` that the
 student made of each beginning. It keeps their sums in ``benchmarks/packing.json``, and writes the
 last section of ``docs/measurements/bulk.md`` from them. Without LINES it writes the section alone.
+``--student NAME`` says that another student finished the same beginnings.
 """
 
 from __future__ import annotations
@@ -103,13 +104,12 @@ def section(sums: dict[str, Any]) -> str:
         f"The student alone is right on {sums['student alone'] / one['questions']:.1%} of these "
         "rows. If the line *all* shows less, guidance harms.",
     ]
-    for kind, words in _KINDS.items():
-        if kind in sums:
-            rows = [_cells(at, one) for at, one in enumerate(sums[kind]["positions"], 1)]
-            rows.append(["all", *_cells(0, _total(sums[kind]["positions"]))[1:-1], "-"])
-            head = ["position", "questions", "beginning found", "right (95%)"]
-            head += ["the same, one question per call", "only packed, only alone right; p"]
-            lines += ["", f"Packed, {words}:", "", *table(head, rows)]
+    lines += _by_position(sums, "Packed, {words}:")
+    for name, other in sums.get("others", {}).items():
+        alone = f"{other['student alone'] / other['one']['questions']:.1%}"
+        lines += _by_position(
+            other, f"The same, {{words}}, finished by {name} (alone right on {alone}):"
+        )
     lines += [
         "",
         "The teacher reads and writes these tokens for a question, including repeated requests:",
@@ -123,6 +123,18 @@ def section(sums: dict[str, Any]) -> str:
     lines += table(["", "prompt tokens", "completion tokens", "bill, output 5x input"], rows)
     lines += ["", "`python -m benchmarks.packing` sums this up."]
     return "\n".join(lines)
+
+
+def _by_position(sums: dict[str, Any], title: str) -> list[str]:
+    lines = list[str]()
+    for kind, words in _KINDS.items():
+        if kind in sums:
+            rows = [_cells(at, one) for at, one in enumerate(sums[kind]["positions"], 1)]
+            rows.append(["all", *_cells(0, _total(sums[kind]["positions"]))[1:-1], "-"])
+            head = ["position", "questions", "beginning found", "right (95%)"]
+            head += ["the same, one question per call", "only packed, only alone right; p"]
+            lines += ["", title.format(words=words), "", *table(head, rows)]
+    return lines
 
 
 def _total(positions: list[dict[str, int]]) -> dict[str, int]:
@@ -154,12 +166,21 @@ def main() -> None:
     """Sum the lines up, and write the section."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("lines", type=Path, nargs="?", help="JSON lines of what was measured")
+    parser.add_argument("--student", help="name of another student; its answers are in LINES")
     parser.add_argument("--page", type=Path, default=PAGE)
     parser.add_argument("--sums", type=Path, default=SUMS)
     options = parser.parse_args()
     if options.lines:
         lines = map(json.loads, options.lines.read_text(encoding="utf-8").splitlines())
-        options.sums.write_text(json.dumps(sums_of(lines), indent=1) + "\n", encoding="utf-8")
+        known = (
+            json.loads(options.sums.read_text(encoding="utf-8")) if options.sums.exists() else {}
+        )
+        others = known.get("others", {})
+        if options.student:
+            sums = {**known, "others": {**others, options.student: sums_of(lines)}}
+        else:
+            sums = {**sums_of(lines), "others": others}
+        options.sums.write_text(json.dumps(sums, indent=1) + "\n", encoding="utf-8")
     text = section(json.loads(options.sums.read_text(encoding="utf-8")))
     before = options.page.read_text(encoding="utf-8").partition(HEADING)[0].rstrip()
     options.page.write_text(f"{before}\n\n{text}\n", encoding="utf-8")

@@ -46,3 +46,8 @@ def test_positions_are_summed_and_missing_beginnings_are_asked_alone() -> None:
     assert "on 2 rows" in text
     assert "| 2 | 3 | 67% | 100.0%" in text
     assert "free" not in found
+    both = section({**found, "others": {"Tiny": found}})
+    assert (
+        "The same, with the JSON schema enforced, finished by Tiny (alone right on 50.0%):" in both
+    )
+    assert both.count("| 2 | 3 | 67% | 100.0%") == 2
