@@ -64,7 +64,8 @@ Why the other pairs and tasks do not keep the promise:
   the same files.
 - The bill: {prompt} dollars for a million prompt tokens and {completion} for a million
   completion tokens. Shares are shares of the whole-prompt bill, which the teacher alone costs on
-  the whole prompt. *Of least* is a share of the cheapest way to ask it alone, with the same prompt.
+  the whole prompt. *Of the cheapest* is a share of the cheapest way to ask it alone, with the
+  same prompt.
   Caches begin at {minimum:,} tokens. The longest prompt here has {longest:,.0f}, so no call is
   cached. A batch halves every bill, also that of the teacher alone.
 - The seconds are those of a busy machine of two cores. If the teacher's answers come from another

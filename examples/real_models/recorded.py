@@ -239,7 +239,7 @@ def _summary(summaries: Mapping[str, Mapping[str, Any]]) -> list[str]:
         gains = [100 * (accuracy - drawn) for _, accuracy, drawn, _ in cells]
         kept, bills = zip(*(one["kept"] for one in mine), strict=True)
         lines.append(
-            f"{task}, {mine[0]['rows']} rows, {teachers}: at bills from 10% to 90% agreement is "
+            f"{task}, {mine[0]['rows']} rows, {teachers}: at bills from 10% to 90%, agreement is "
             f"{min(gains):+.1f} to {max(gains):+.1f} points over a random router. If a threshold "
             f"keeps {KEPT:.0%} on the rows that chose it, it keeps {_range(kept)} on other rows, "
             f"at {_range(bills)} of the bill."

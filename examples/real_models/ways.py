@@ -148,7 +148,8 @@ def _summary(table: Table) -> str:
     )
     return (
         f"- {table.title}: {beaten} of {len(ways)} ways beat a random router. The best is "
-        f"*{best[0]}*{limit}: {best[2]} right at {best[4]} of the bill, {best[5]} points over it.\n"
+        f"*{best[0]}*{limit}: {best[2]} right at {best[4]} of the bill, {best[5]} points "
+        "over the router.\n"
         f"- {table.title.partition(',')[0]}: the verdict (*verified*) took {checked[4]} of the "
         f"bill, and {checked[2]} were right (student alone {alone[2]})."
     )

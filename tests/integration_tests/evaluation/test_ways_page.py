@@ -43,8 +43,8 @@ def test_all_ways_are_measured(script, tmp_path, monkeypatch) -> None:
     assert found["verified"] == ["50.0%", "16", "100%", "-50.0"]
     assert script["_summary"](table) == (
         "- gsm8k, 4 rows: 0 of 9 ways beat a random router. The best is *beginning*, at most 20 "
-        "tokens: 100.0% right at 100% of the bill, +0.0 points over it.\n- gsm8k: the verdict "
-        "(*verified*) took 100% of the bill, and 50.0% were right (student alone 50.0%)."
+        "tokens: 100.0% right at 100% of the bill, +0.0 points over the router.\n- gsm8k: the "
+        "verdict (*verified*) took 100% of the bill, and 50.0% were right (student alone 50.0%)."
     )
 
 
