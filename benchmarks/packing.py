@@ -45,6 +45,7 @@ def sums_of(lines: Iterable[dict[str, Any]]) -> dict[str, Any]:
             "right": sum(right[row, line["begun"]] for row, line in alone.items()),
             "prompt_tokens": sum(line["prompt_tokens"] for line in alone.values()),
             "completion_tokens": sum(line["tokens"] for line in alone.values()),
+            "leaks": sum(line.get("leaks", False) for line in alone.values()),
         },
         "student alone": sum(right.get((row, ""), False) for row in alone),
     }
@@ -53,6 +54,8 @@ def sums_of(lines: Iterable[dict[str, Any]]) -> dict[str, Any]:
         known = [one for one in asked if not one["begun"] or (one["row"], one["begun"]) in right]
         if known:
             found[kind] = _packed(known, alone, right)
+            found[kind]["begun"] = sum(bool(line["begun"]) for line in known)
+            found[kind]["leaks"] = sum(line.get("leaks", False) for line in known)
             found["size"], found["tokens"] = len(known[0]["pack"]), known[0]["asked"]
     return found
 
@@ -110,7 +113,15 @@ def section(sums: dict[str, Any]) -> str:
         lines += _by_position(
             other, f"The same, {{words}}, finished by {name} (alone right on {alone}):"
         )
+    leaks = [
+        f"{sums[kind]['leaks']} of {sums[kind]['begun']} packed, {words}"
+        for kind, words in _KINDS.items()
+        if kind in sums
+    ]
     lines += [
+        "",
+        "Some beginnings already hold the right answer, which the student then repeats: "
+        f"{one['leaks']} of {one['questions']} with one question per call, {', '.join(leaks)}.",
         "",
         "The teacher reads and writes these tokens for a question, including repeated requests:",
         "",
