@@ -88,7 +88,7 @@ class BatchResults:
         replies: Every reply that is billed, in the files' order.
         failed: Why a request failed, by its ``custom_id``.
         maybe_billed: Failed requests that may have been billed all the same.
-        repeated: Requests with more than one answer. Every answer is billed, the first is used.
+        repeated: Requests with more than one answer. Each id is billed, the first answer is used.
     """
 
     requests: Mapping[str, Mapping[str, Any]]
@@ -110,7 +110,7 @@ class BatchResults:
         for names, words in (
             (self.missing, "have neither an answer nor an error in the result file"),
             (failed, "failed"),
-            (self.repeated, "were answered more than once: each answer is billed, the first used"),
+            (self.repeated, "were answered more than once: each id is billed, the first used"),
         ):
             if names:
                 more = len(names) - _MOST_NAMED
