@@ -86,16 +86,14 @@ class AnyWayChoice(Choice):
     @property
     def sentence(self) -> str:
         """The choice and its result, beside the router that draws lots."""
-        teacher = self.teacher.accuracy
-        others = ", ".join(
-            f"{rival.name} {cells.percent(rival.accuracy)}" for rival in self.rivals[:1]
+        router = "".join(
+            f" ({rival.name} {cells.percent(rival.accuracy)})" for rival in self.rivals[:1]
         )
         return (
             f"Chosen among all ways on {self.seen_rows} rows: {self.chosen.way}. On the other "
             f"{self.unseen_rows} rows {cells.percent(self.unseen.accuracy)} are right, which keeps "
-            f"{cells.ratio(self.unseen.accuracy, teacher)} of the teacher's accuracy at "
-            f"{cells.ratio(self.unseen.cost, self.teacher.cost)} of its bill"
-            f"{f' ({others})' if others else ''}."
+            f"{cells.ratio(self.kept, 1)} of the teacher's accuracy at {cells.ratio(self.bill, 1)} "
+            f"of its bill{router}."
         )
 
     def __str__(self) -> str:
