@@ -45,15 +45,12 @@ def make_prompts(count: int, few_shot_tokens: int) -> list[str]:
 def _work(way_name: str, model: str, threads: int) -> None:
     """Load a way, then serve orders from the standard input, one JSON line each."""
     from benchmarks.baselines import resident_bytes
-    from benchmarks.real_ways import ENTRIES
+    from benchmarks.real_ways import ENTRIES, Stopwatch, processes
 
-    before, cpu, wall = resident_bytes(), time.process_time(), time.perf_counter()
+    before, watch = resident_bytes(), Stopwatch()
     way = ENTRIES[way_name].load(model, threads)
-    loaded = {
-        "load_cpu_s": time.process_time() - cpu,
-        "load_wall_s": time.perf_counter() - wall,
-        "mib": (resident_bytes() - before) / 2**20,
-    }
+    load_cpu, load_wall = watch.read()
+    loaded = {"load_cpu_s": load_cpu, "load_wall_s": load_wall}
     print(json.dumps(loaded), flush=True)  # noqa: T201  the answer to whoever started us
     for line in sys.stdin:
         order = json.loads(line)
@@ -61,14 +58,12 @@ def _work(way_name: str, model: str, threads: int) -> None:
             cpu, wall = way.first_token(order["first"])
             reply = {"cpu_s": cpu, "wall_s": wall}
         else:
-            cpu, wall = time.process_time(), time.perf_counter()
+            watch = Stopwatch(way.server)
             written = way.answer(order["prompts"], order["tokens"])
-            reply = {
-                "tokens": written,
-                "cpu_s": time.process_time() - cpu,
-                "wall_s": time.perf_counter() - wall,
-                "mib": (resident_bytes() - before) / 2**20,
-            }
+            cpu, wall = watch.read()
+            memory = resident_bytes() - before
+            memory += sum(process.memory_info().rss for process in processes(way.server))
+            reply = {"tokens": written, "cpu_s": cpu, "wall_s": wall, "mib": memory / 2**20}
         print(json.dumps(reply), flush=True)  # noqa: T201
 
 
@@ -124,17 +119,20 @@ def bandwidth() -> float:
 
 def compare(args: argparse.Namespace) -> dict[str, Any]:
     """Run all ways in turns; return what the JSON holds."""
-    from benchmarks.real_ways import ENTRIES
+    from benchmarks.real_ways import ENTRIES, server_place
 
     places = {"folder": args.folder, "gguf": args.gguf, "openvino": args.openvino}
+    places["server"] = args.vllm and server_place(args.folder, args.vllm, args.vllm_pid)
     names = [
         name
         for name, entry in ENTRIES.items()
         if places[entry.runs] and entry.installed and (not args.ways or name in args.ways)
     ]
 
+    most = {name: int(users) for name, _, users in (one.rpartition("=") for one in args.most_users)}
+
     def asked_with(users: int) -> list[str]:
-        return [name for name in names if name != "generate" or users <= args.generate_users]
+        return [name for name in names if users <= most.get(name, users)]
 
     names = asked_with(min(args.users))
     workers: dict[str, Worker] = {}
@@ -154,7 +152,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         for name in names:
             workers[name] = Worker(name, places[ENTRIES[name].runs], args.threads)
             found[name]["loaded"] = workers[name].loaded
-        prompts = make_prompts(64, args.few_shot)
+        prompts = make_prompts(64, args.few_shot)  # no more users than these
         turns = random.Random(1)
         known = 0
         for users in args.users:
@@ -207,13 +205,16 @@ def main() -> None:
     parser.add_argument("--folder", help="Hugging Face folder or hub id")
     parser.add_argument("--gguf", help="GGUF file, or owner/repo:file.gguf")
     parser.add_argument("--openvino", help="folder that was exported for OpenVINO")
+    parser.add_argument("--vllm", help="address of a vLLM with the model of --folder, without /v1")
+    parser.add_argument("--vllm-pid", type=int, help="its process, whose processor seconds count")
     parser.add_argument("--ways", nargs="+", help="only these entries of the table")
     parser.add_argument("--users", type=int, nargs="+", default=list(USERS))
     parser.add_argument(
-        "--generate-users",
-        type=int,
-        default=sys.maxsize,
-        help="most users of generate, which reads every prompt again: minutes with many",
+        "--most-users",
+        nargs="+",
+        default=[],
+        metavar="WAY=USERS",
+        help="generate=1 leaves out its runs with more users, which take minutes",
     )
     parser.add_argument("--tokens", type=int, default=48, help="most tokens of an answer")
     parser.add_argument("--few-shot", type=int, default=900, help="tokens of worked examples")
@@ -229,6 +230,8 @@ def main() -> None:
         return
     if args.again:
         results = json.loads(args.out.read_text())
+    elif args.vllm and not (args.folder and args.vllm_pid):
+        parser.error("--vllm needs --folder (the tokenizer) and --vllm-pid")
     elif args.folder or args.gguf or args.openvino:
         results = json.loads(json.dumps(compare(args)))
     else:
@@ -236,7 +239,8 @@ def main() -> None:
     text = render(results)
     print(text)  # noqa: T201
     if args.page:
-        write(args.page, results["settings"]["model"], text)
+        model = results["settings"]["model"]
+        write(args.page, f"{model} vllm" if "vllm" in results["ways"] else model, text)
 
 
 if __name__ == "__main__":

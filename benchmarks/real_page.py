@@ -40,7 +40,7 @@ def write(page: Path, name: str, text: str) -> None:
 
     Args:
         page: The page. Marks are added at its end if it has none.
-        name: The model.
+        name: The model, or another name of the run.
         text: The tables.
     """
     begin, end = (_MARK.format(name=name, end=which) for which in ("", " end"))

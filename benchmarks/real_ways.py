@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Protocol
 
+import httpx
+import psutil
 import torch
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
@@ -23,7 +26,13 @@ _TAUGHT = f"{GUIDANCE} find"
 
 
 class Way(Protocol):
-    """One model, loaded."""
+    """One model, loaded.
+
+    Attributes:
+        server: The process of the server that runs the model. None if ours does.
+    """
+
+    server: int | None
 
     def answer(self, prompts: list[str], tokens: int) -> int:
         """Answer prompts at the same time; return how many tokens were written.
@@ -43,25 +52,52 @@ class Way(Protocol):
         ...
 
 
-class _Stopwatch:
-    def __init__(self) -> None:
-        self._start = time.process_time(), time.perf_counter()
+class Stopwatch:
+    """Seconds of the processor and the clock since it was made."""
+
+    def __init__(self, server: int | None = None) -> None:
+        """Start it.
+
+        Args:
+            server: A process whose processor seconds count, too, with those of its children.
+        """
+        self._server = server
+        self._start = self._cpu(), time.perf_counter()
+
+    def _cpu(self) -> float:
+        times = [process.cpu_times() for process in processes(self._server)]
+        return time.process_time() + sum(one.user + one.system for one in times)
 
     def read(self) -> tuple[float, float]:
-        return time.process_time() - self._start[0], time.perf_counter() - self._start[1]
+        """Return the seconds of the processor and of the clock."""
+        return self._cpu() - self._start[0], time.perf_counter() - self._start[1]
+
+
+def processes(server: int | None) -> list[psutil.Process]:
+    """Return the processes of a server. None for no server.
+
+    Args:
+        server: Its first process.
+    """
+    if server is None:
+        return []
+    first = psutil.Process(server)
+    return [first, *first.children(recursive=True)]
 
 
 class ThroughTheChain:
     """A student of this package behind the chain, whose teacher costs no time."""
 
-    def __init__(self, model: str, threads: int, **options: Any) -> None:
+    def __init__(self, model: str, threads: int, server: int | None = None, **options: Any) -> None:
         """Load the student.
 
         Args:
             model: Folder, hub id or GGUF file.
             threads: Threads that compute.
+            server: The process of the server that runs the model, if there is one.
             **options: Other fields of the student.
         """
+        self.server = server
         self.student = HuggingFaceStudent(model=model, threads=threads, **options)
         self._chain = GuidedKnowledgeTransferChain(
             teacher=InstantModel(text=_TAUGHT), student=self.student, teacher_limit_param=None
@@ -80,7 +116,7 @@ class ThroughTheChain:
         with self.student.prefill(asked) as ahead:
             while not ahead.done:
                 time.sleep(0.005)
-            watch = _Stopwatch()
+            watch = Stopwatch(self.server)
             stream = self.student.stream([*asked, AIMessage(GUIDANCE)], max_tokens=8)
             next(chunk for chunk in stream if chunk.text)
             found = watch.read()
@@ -90,6 +126,8 @@ class ThroughTheChain:
 
 class Generate:
     """`generate` of transformers: a padded batch that reads every prompt again."""
+
+    server = None
 
     def __init__(self, model: str, threads: int) -> None:
         """Load the model in the type in which it was saved."""
@@ -118,13 +156,15 @@ class Generate:
 
     def first_token(self, prompt: str) -> tuple[float, float]:
         """See `Way.first_token`."""
-        watch = _Stopwatch()
+        watch = Stopwatch()
         self._generate([prompt], 1)
         return watch.read()
 
 
 class BareLlamaCpp:
     """xllamacpp's server, set up as ours is, and asked by itself."""
+
+    server = None
 
     def __init__(self, file: str, threads: int) -> None:
         """Load the file."""
@@ -177,13 +217,15 @@ class BareLlamaCpp:
 
     def first_token(self, prompt: str) -> tuple[float, float]:
         """See `Way.first_token`."""
-        watch = _Stopwatch()
+        watch = Stopwatch()
         self.answer([prompt], 1)
         return watch.read()
 
 
 class BareOpenVINO:
     """OpenVINO's pipeline, set up as ours is, and driven in a plain loop."""
+
+    server = None
 
     def __init__(self, folder: str, threads: int, *, as_it_comes: bool = False) -> None:
         """Load the folder.
@@ -234,9 +276,68 @@ class BareOpenVINO:
 
     def first_token(self, prompt: str) -> tuple[float, float]:
         """See `Way.first_token`."""
-        watch = _Stopwatch()
+        watch = Stopwatch()
         self.answer([prompt], 1)
         return watch.read()
+
+
+class BareServer:
+    """vLLM's server, asked by a client of its own, with neither chain nor stream."""
+
+    def __init__(self, place: str, threads: int) -> None:
+        """Load the tokenizer.
+
+        Args:
+            place: What `server_place` has written.
+            threads: Not used: the server is running.
+        """
+        from transformers import AutoTokenizer
+
+        folder, self._url, self.server = json.loads(place)
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+        with httpx.Client() as client:
+            self._model = client.get(f"{self._url}/v1/models").json()["data"][0]["id"]
+
+    def answer(self, prompts: list[str], tokens: int) -> int:
+        """See `Way.answer`."""
+        return asyncio.run(self._answer(prompts, tokens))
+
+    async def _answer(self, prompts: list[str], tokens: int) -> int:
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(timeout=None, limits=limits) as client:
+
+            async def one(prompt: str) -> int:
+                text = rendered(self._tokenizer, prompt)
+                ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+                body = {"model": self._model, "prompt": ids, "max_tokens": tokens}
+                reply = await client.post(
+                    f"{self._url}/v1/completions", json={**body, "temperature": 0}
+                )
+                return int(reply.raise_for_status().json()["usage"]["completion_tokens"])
+
+            return sum(await asyncio.gather(*map(one, prompts)))
+
+    def first_token(self, prompt: str) -> tuple[float, float]:
+        """See `Way.first_token`."""
+        watch = Stopwatch(self.server)
+        self.answer([prompt], 1)
+        return watch.read()
+
+
+def server_place(folder: str, url: str, pid: int) -> str:
+    """Return where a server is, as an entry's ``load`` reads it.
+
+    Args:
+        folder: The tokenizer's folder.
+        url: The server's address, without ``/v1``.
+        pid: Its first process.
+    """
+    return json.dumps([folder, url, pid])
+
+
+def _through_server(place: str, threads: int) -> ThroughTheChain:
+    folder, url, pid = json.loads(place)
+    return ThroughTheChain(folder, threads, pid, backend="vllm", base_url=url)
 
 
 def rendered(tokenizer: Any, prompt: str) -> str:
@@ -258,7 +359,7 @@ class Entry:
     """One line of the comparison.
 
     Attributes:
-        runs: What it needs: ``folder``, ``gguf`` or ``openvino``.
+        runs: What it needs: ``folder``, ``gguf``, ``openvino`` or ``server``.
         load: Loads a model, given its place and the number of threads.
         bare: The bare engines that it is compared with. None for a bare one.
         package: The package it needs, if it may be missing.
@@ -302,5 +403,7 @@ ENTRIES: dict[str, Entry] = {
         bare=("bare OpenVINO", "stock OpenVINO"),
         package="openvino_genai",
     ),
+    "bare vLLM": Entry("server", BareServer, set_up_as_ours=True),
+    "vllm": Entry("server", _through_server, bare=("bare vLLM",)),
 }
 """What is compared; another engine is one more entry."""

@@ -121,7 +121,7 @@ class ServerBackend:
         """``never``, because the batch and prefix cache of a server change the last digits."""
         return "never"
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """A digest of the address, the model's name there and the tokenizer, not of the weights."""
         identity = f"{self.description} {self.tokenizer.backend_tokenizer.to_str()}"
