@@ -114,8 +114,8 @@ def _percent(rate: Decimal | None, whole: Decimal) -> str:
 def presets() -> str:
     """Return the bills of the calculator's models, as a Markdown table, with their source."""
     lines = [
-        "| model | input $ | output / input | list price, 1,000 calls | cached | batch | both "
-        "| guided, cached | guided, both |",
+        "| model | input, $ per 1M tokens | output / input price | list price, 1,000 calls "
+        "| cached | batch | both | guided, cached | guided, both |",
         "| --- |" + " ---: |" * 8,
     ]
     front = CachedPrefix(tokens=FRONT, hit_rate=1.0)
@@ -158,9 +158,9 @@ def marked_answer() -> str:
 >
 > **Guided**, right: {marked}
 
-Marked is the teacher's part. It is the first of 40 problems that the student solves only with
-guidance. These are the embedded toy models, which know one family of word problems and
-nothing else."""
+Marked is the teacher's part. Of 40 problems, this is the first that the student solves only
+with guidance. Both models are toys inside this package, the *embedded pair*. They know only one
+family of word problems."""
 
 
 def install_lines(text: str) -> str:

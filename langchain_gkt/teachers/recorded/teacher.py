@@ -51,11 +51,10 @@ def _as_text(value: Any) -> Any:
 class RecordedTeacher(PortableChatModel):
     """A teacher that replays recorded answers, which were paid for earlier.
 
-    It finds an answer by the text of the user's last message, or by the text after the last ``Q:``
-    of a prompt that ends in ``Q: ... A:``, or else by that message's id:
-    ``HumanMessage(text, id="row-17")``. It cuts the answer at ``max_tokens`` of the teacher's
-    tokens, as its provider would have done, and reports the usage that the provider would have
-    billed.
+    It finds an answer by the text of the user's last message, or by that message's id:
+    ``HumanMessage(text, id="row-17")``, or else by the text after the last ``Q:`` of a prompt that
+    ends in ``Q: ... A:``. It cuts the answer at ``max_tokens`` of the teacher's tokens, as its
+    provider would have done, and reports the usage that the provider would have billed.
 
     Make it with `from_file` or `from_answers`.
     """
