@@ -1,12 +1,13 @@
 """Tool calls of a student on the Berkeley leaderboard's rows, alone and by agreement.
 
     python -m benchmarks.bfcl --package DIR write answers.jsonl --student FOLDER simple_python:0-100
-    python -m benchmarks.bfcl --package DIR judge answers.jsonl
+    python -m benchmarks.bfcl --package DIR judge answers.jsonl --teacher NAME RESULTS.json ...
 
 Rows and checker are those of the package bfcl-eval. Install it without its dependencies, best in an
 environment of its own (``pip install --no-deps bfcl-eval``), and name that environment's
 ``site-packages`` with ``--package``. ``write`` goes on where it was ended. ``judge`` keeps the
-figures in benchmarks/results/bfcl.json, and writes docs/measurements/agents.md from them.
+figures in benchmarks/results/bfcl.json, and writes docs/measurements/agents.md from them. Its
+teachers are result files that the leaderboard has published (HuanzhiMao/BFCL-Result on GitHub).
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import argparse
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
+from functools import cache
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import MappingProxyType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -34,6 +36,12 @@ from langchain_gkt.texts.tool_text import written_calls
 SAMPLES, TEMPERATURE, MAX_TOKENS = 5, 0.7, 128
 PERFECT = "perfect"
 """The name of a teacher that is always right. What the student wrote stands for its tokens."""
+_PUBLISHED = {
+    "simple": "simple_python",
+    "multiple_function": "multiple",
+    "relevance": "irrelevance",
+}
+"""How earlier versions of the leaderboard name categories."""
 _ORDER = ("simple_python", "multiple", "live_simple", "irrelevance")
 _TYPES = {
     "dict": "object",
@@ -47,6 +55,7 @@ _TYPES = {
 }
 
 
+@cache
 def rows_of(package: Path, category: str) -> list[dict[str, Any]]:
     """Read the rows of a category, with their right answers where it has some."""
     data = package / "bfcl_eval" / "data"
@@ -140,6 +149,47 @@ def _line(reply: AIMessage, category: str, row: int, student: str, number: int) 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def published(
+    files: Sequence[Path], checker: Checker, package: Path
+) -> dict[str, dict[int, dict[str, Any]]]:
+    """Judge what the leaderboard has published of a model, as `judged` judges a student.
+
+    Args:
+        files: Result files of a model with function calling.
+        checker: The leaderboard's judgement.
+        package: Where the leaderboard's package is.
+
+    Returns:
+        By category and row, whether it is ``alone`` right, and its ``price``. A row whose functions
+        have changed since then is left out.
+    """
+    result: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
+    for line in (line for file in files for line in _lines(file)):
+        name, _, number = line["id"].rpartition("_")
+        category, index = _PUBLISHED.get(name, name), int(number.split("-")[0])
+        row = rows_of(package, category)[index]
+        calls = _published_calls(line["result"])
+        known = {function["name"].replace(".", "_") for function in row["function"]}
+        if calls and not known.issuperset(call["name"] for call in calls):
+            continue
+        price = PRICE.input_mtok * line["input_token_count"]
+        price += PRICE.output_mtok * line["output_token_count"]
+        right = checker.is_right(row, category, calls)
+        result[category][index] = {"alone": right, "price": float(price)}
+    return result
+
+
+def _published_calls(result: Any) -> list[dict[str, Any]] | None:
+    """Return the calls of a published turn, none for text and None for what cannot be read."""
+    if isinstance(result, str):
+        return []
+    calls = [(name, arguments) for call in result for name, arguments in call.items()]
+    try:
+        return [{"name": name, "arguments": json.loads(text)} for name, text in calls]
+    except ValueError:
+        return None
 
 
 # --- the judgement ---
@@ -299,12 +349,19 @@ def figures(rows: Sequence[dict[str, Any]], teacher: Sequence[dict[str, Any]]) -
     }
 
 
-def condense(answers: Path, package: Path) -> dict[str, Any]:
+def condense(
+    answers: Path,
+    package: Path,
+    teachers: Mapping[str, Sequence[Path]] = MappingProxyType({}),
+    seen: Mapping[str, int] = MappingProxyType({}),
+) -> dict[str, Any]:
     """Judge what students have written.
 
     Args:
         answers: What `write` wrote. The first student in it is the teacher of the others, too.
         package: Where the leaderboard's package is.
+        teachers: Published result files of each cloud model.
+        seen: By category, how many of its first rows a threshold is chosen on.
 
     Returns:
         Plain values, which the page is written from.
@@ -312,18 +369,25 @@ def condense(answers: Path, package: Path) -> dict[str, Any]:
     lines = _lines(answers)
     students = list(dict.fromkeys(line["student"] for line in lines))
     of = {student: judged(lines, student, package) for student in students}
-    pairs = [(student, PERFECT) for student in students]
+    checker = Checker(package)
+    of |= {name: published(files, checker, package) for name, files in teachers.items()}
+    pairs = [(student, teacher) for student in students for teacher in [*teachers, PERFECT]]
     pairs += [(student, students[0]) for student in students[1:]]
     found = []
     for student, teacher in pairs:
         categories = {}
         for category, rows in sorted(of[student].items(), key=lambda one: _ORDER.index(one[0])):
-            known = of[student if teacher == PERFECT else teacher][category]
+            known = of[student if teacher == PERFECT else teacher].get(category, {})
             if numbers := sorted(rows.keys() & known.keys()):
                 taught = [known[number] for number in numbers]
                 if teacher == PERFECT:
                     taught = [{**one, "alone": True} for one in taught]
-                categories[category] = figures([rows[number] for number in numbers], taught)
+                asked = [rows[number] for number in numbers]
+                categories[category] = figures(asked, taught)
+                first = sum(number < seen.get(category, 0) for number in numbers)
+                if 0 < first < len(numbers):
+                    for name, part in ("seen", slice(first)), ("unseen", slice(first, None)):
+                        categories[category][name] = figures(asked[part], taught[part])
         found.append({"student": student, "teacher": teacher, "categories": categories})
     written = datetime.fromtimestamp(answers.stat().st_mtime, timezone.utc)
     return {
@@ -344,13 +408,30 @@ def main() -> None:
     judging = commands.add_parser("judge", help="judge what was written, and write the page")
     for command in (writing, judging):
         command.add_argument("answers", type=Path, help="JSON lines; `write` adds to them")
+    judging.add_argument(
+        "--teacher",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar=("NAME", "RESULTS.json"),
+        help="a cloud model, and what the leaderboard has published of it",
+    )
+    judging.add_argument(
+        "--seen",
+        nargs="+",
+        default=[],
+        metavar="CATEGORY:ROWS",
+        help="choose the threshold on so many first rows, and report on the others",
+    )
     writing.add_argument("--student", required=True, help="folder or hub id")
     writing.add_argument("stages", nargs="+", metavar="CATEGORY:FIRST-LAST")
     args = parser.parse_args()
     if args.command == "write":
         write(args)
         return
-    text = json.dumps(condense(args.answers, args.package), indent=1)
+    teachers = {name: [*map(Path, files)] for name, *files in args.teacher}
+    seen = {name: int(rows) for name, _, rows in (one.partition(":") for one in args.seen)}
+    text = json.dumps(condense(args.answers, args.package, teachers, seen), indent=1)
     (RESULTS / "bfcl.json").write_text(f"{text}\n", encoding="utf-8")
     write_page()
 

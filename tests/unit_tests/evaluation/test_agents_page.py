@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import agents_page
+from benchmarks import agents_page, bfcl
 from benchmarks.bfcl import figures
 
 
@@ -68,6 +68,49 @@ def page(tmp_path, monkeypatch) -> Any:
     return write
 
 
+def test_a_threshold_is_chosen_on_rows_that_are_not_reported(page) -> None:
+    teacher, wrong, asked = row(5, True, True), row(4, False, False), row(1, False, False)
+    cheap = [row(5, True, True)] * 18
+    seen = figures([*cheap, wrong, asked], [teacher] * 20)  # 5 of 5 is right, with 10% of the bill
+    unseen = figures([*cheap, wrong, wrong], [teacher] * 20)
+    both = {**figures(ROWS, PERFECT), "seen": seen, "unseen": unseen}
+    text = page(pair(simple_python=both))
+    assert "20 unseen rows (chosen on 20 others): 100.0% of the teacher's right turns" in text
+    assert "at 10.0% of its bill by 5 of 5" in text
+    swapped = {**both, "seen": unseen, "unseen": figures([asked] * 20, [teacher] * 20)}
+    assert "- **Missed**: simple_python, 20 unseen rows" in page(pair(simple_python=swapped))
+
+
+def test_published_turns_are_judged_as_the_leaderboard_judges(tmp_path, monkeypatch) -> None:
+    file = tmp_path / "results.json"
+    turns = {
+        "relevance_0": "Sorry, no.",
+        "relevance_1": [{"add": '{"a": 1'}],
+        "relevance_2": [{"gone": "{}"}],
+        "simple_0": [{"my_add": '{"a": 1}'}],
+    }
+    lines = [
+        {"id": one, "result": turn, "input_token_count": 100, "output_token_count": 10}
+        for one, turn in turns.items()
+    ]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rows = [{"function": [{"name": name}]} for name in ("my.add", "my.add", "new")]
+    monkeypatch.setattr(bfcl, "rows_of", lambda package, category: rows)
+
+    class Checker:
+        def is_right(self, row: Any, category: str, calls: Any) -> bool:
+            wanted = (
+                [] if category == "irrelevance" else [{"name": "my_add", "arguments": {"a": 1}}]
+            )
+            return bool(calls == wanted)
+
+    found = bfcl.published([file], Checker(), tmp_path)  # type: ignore[arg-type]
+    price = float(100 * bfcl.PRICE.input_mtok + 10 * bfcl.PRICE.output_mtok)
+    right, wrong = ({"alone": right, "price": price} for right in (True, False))
+    # The function of row 2 is another one today, so its turn says nothing.
+    assert found == {"irrelevance": {0: right, 1: wrong}, "simple_python": {0: right}}
+
+
 def pair(teacher: str = "perfect", **categories: Any) -> Any:
     return {"student": "small", "teacher": teacher, "categories": categories}
 
@@ -84,8 +127,7 @@ def test_verdicts_follow_the_figures(page) -> None:
     worse = figures([row(5, False, True), row(1, True, True), row(2, True, False)], PERFECT[:3])
     assert "- **Missed**: live_simple, 3 rows: above the random" in page(pair(live_simple=worse))
     text = page(pair(multiple=bad, irrelevance=figures(ROWS[:1], PERFECT[:1])))
-    assert "- **Missed**: multiple, 4 rows: 100.0% of the teacher's right turns at 80.0%" in text
-    assert "No threshold reaches it" in text
+    assert "- **Missed**: multiple, 4 rows: 75.0% of the teacher's right turns at 10.0%" in text
     assert "- **Open**: irrelevance, 1 rows: above the random router at 0 of 0 shares" in text
     assert "x 50% (6 of 8 finished)" in text
 

@@ -56,6 +56,13 @@ def test_a_seam_is_an_expression_and_takes_no_request_of_its_own(served, local) 
     assert body["structured_outputs"] == {"regex": r" and[\s\S]*"}
 
 
+def test_a_call_does_not_write_out_the_tokenizer(served) -> None:
+    far, _ = served()
+    once = far._engine.fingerprint  # takes 80 ms with a vocabulary of 50,000
+    far.invoke(BEGUN)
+    assert far._engine.fingerprint is once
+
+
 def test_a_seam_that_begins_a_control_token_is_chosen_among_tokens_of_text(served, local) -> None:
     far, server = served()
     begun = [*QUESTION, AIMessage("a <")]
