@@ -160,6 +160,7 @@ class InstructTeacher(KnownFields, TeacherPrompt):
     """Tells the teacher in its system message that only the beginning of its answer is used.
 
     Calls whose whole reply is used, for a required tool call or an object of a schema, go without.
+    So does a whole answer, if the instruction names the number of guidance tokens of the call.
 
     Attributes:
         text: The instruction. ``{tokens}`` stands for the number of tokens, ``{style}`` for the
@@ -177,7 +178,9 @@ class InstructTeacher(KnownFields, TeacherPrompt):
     def prepare(self, messages: Sequence[BaseMessage], context: PromptContext) -> list[BaseMessage]:
         """Add the instruction."""
         tokens = context.guidance_tokens if self.tokens is None else self.tokens
-        if context.whole_reply or tokens is None:
+        # "Only your first 40 tokens are used" would be false in a whole answer.
+        goes_without = context.whole_answer and self._names_tokens_of_call
+        if context.whole_reply or tokens is None or goes_without:
             return list(messages)
         style = self._style(context.conversation or messages)
         text = self.text if "{style}" in self.text else f"{self.text} {{style}}"
@@ -192,12 +195,16 @@ class InstructTeacher(KnownFields, TeacherPrompt):
 
     def cache_note(self) -> str | None:
         """Explain that another number of tokens makes another beginning."""
-        if self.tokens is not None or "{tokens}" not in self.text:
+        if not self._names_tokens_of_call:
             return None
         return (
             "names the number of tokens in the system message: each number makes another "
             "beginning, which is cached by itself. Give it tokens= where the number varies"
         )
+
+    @property
+    def _names_tokens_of_call(self) -> bool:
+        return self.tokens is None and "{tokens}" in self.text
 
     def _style(self, conversation: Sequence[BaseMessage]) -> str:
         examples = exemplars(conversation)

@@ -157,6 +157,15 @@ def test_whole_replies_need_no_instruction() -> None:
     )
 
 
+def test_a_whole_answer_is_not_told_that_it_is_cut() -> None:
+    def told(prompt: InstructTeacher) -> str:
+        return texts(prompt, TALK, guidance_tokens=5, whole_answer=True)[0]
+
+    assert told(InstructTeacher()) == "Be kind."
+    assert told(InstructTeacher(text="Be brief.")) == "Be kind.\n\nBe brief."
+    assert "first 9 tokens" in told(InstructTeacher().for_tokens(9))  # a sweep cuts it
+
+
 async def test_the_student_sums_up_older_turns() -> None:
     student = FakeMessagesListChatModel(
         responses=[
