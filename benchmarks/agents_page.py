@@ -32,7 +32,7 @@ PAGE = """# Agents
 {summary}
 
 `make results-agents` writes this page from the figures in `benchmarks/results`. The students wrote
-their answers on {date}. `python -m benchmarks.bfcl` lets them write more, and scores these.
+their answers on {date}. `python -m benchmarks.bfcl` lets them write more, and scores all.
 
 ## Calls by agreement
 
@@ -56,6 +56,7 @@ agreement can reach at most.
 
 - *right*: the leaderboard's checker accepts the turn. On `irrelevance` no tool fits, and a turn
   without a call is right.
+- *by vote*: the most common of the {samples} samples counts.
 - *bill*: the teacher's bill, at 0.15 and 0.60 dollars for a million prompt and completion tokens
   (gpt-4o-mini). For a perfect teacher, the student's own prompt and greedy answer count. The
   student is free.
@@ -128,8 +129,8 @@ def _wanted(pair: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield (
             _verdict(kept >= KEPT and bill <= BILL),
             f"{category}, {figures['rows']} {how}: {kept:.1%} of the teacher's right turns at "
-            f"{bill:.1%} of its bill by {least} of {len(figures['points'])}. The goal was at least "
-            f"{KEPT:.0%} at no more than {BILL:.0%}.",
+            f"{bill:.1%} of its bill, if {least} of {len(figures['points'])} must agree. The goal "
+            f"was at least {KEPT:.0%} at no more than {BILL:.0%}.",
         )
     for category in (one for one in HARD if one in known):
         figures = known[category]
@@ -139,9 +140,9 @@ def _wanted(pair: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         gains = [100 * (one["right"] - one["random"]) for one in asking] or [0.0]
         yield (
             _verdict(len(above) == len(asking)) if asking else "Open",
-            f"{category}, {figures['rows']} rows: above the random router at {len(above)} of "
-            f"{len(asking)} shares where it can win, by {min(gains):+.1f} to {max(gains):+.1f} "
-            "points. The goal was every share.",
+            f"{category}, {figures['rows']} rows: agreement beats the random router at "
+            f"{len(above)} of {len(asking)} thresholds where both models answer "
+            f"({min(gains):+.1f} to {max(gains):+.1f} points). The goal was every threshold.",
         )
     rows, invalid = (sum(one[name] for one in known.values()) for name in ("rows", "invalid"))
     yield (
@@ -182,9 +183,10 @@ def _of_pair(pair: Mapping[str, Any]) -> str:
 def _summary(pair: Mapping[str, Any], wanted: list[tuple[str, str]]) -> Iterator[str]:
     most = len(next(iter(pair["categories"].values()))["points"])
     yield (
-        f"If {USUAL} of {most} samples of {pair['student']} make the same calls, these calls "
-        f"count. Else {_teacher(pair)} makes the turn. Right turns at a share of the teacher's "
-        f"bill: {_of_pair(pair)}. On irrelevance no tool fits."
+        f"If {USUAL} of {most} samples of [{pair['student']}](real-models.md#how-it-was-measured) "
+        f"make the same calls, these calls count. Else {_teacher(pair)} makes the turn. This share "
+        f"of turns is right, at this share of the teacher's bill: {_of_pair(pair)}. On irrelevance "
+        "no tool fits."
     )
     verdicts = [verdict for verdict, _ in wanted]
     yield (
@@ -207,8 +209,8 @@ def _of_agents(agents: Mapping[str, list[dict[str, Any]]]) -> str:
             f"({finished} of {tasks} finished)"
         )
     return (
-        "Two agents of fake models: dollars per finished task, as a share of the teacher alone: "
-        f"{', '.join(said[1:])}."
+        "With two agents of fake models, a finished task costs this share of its cost with the "
+        f"teacher alone: {', '.join(said[1:])}."
     )
 
 

@@ -114,7 +114,7 @@ def section(sums: dict[str, Any]) -> str:
             other, f"The same, {{words}}, finished by {name} (alone right on {alone}):"
         )
     leaks = [
-        f"{sums[kind]['leaks']} of {sums[kind]['begun']} packed, {words}"
+        f"{sums[kind]['leaks']} of {sums[kind]['begun']} packed ({words})"
         for kind, words in _KINDS.items()
         if kind in sums
     ]
@@ -132,7 +132,7 @@ def section(sums: dict[str, Any]) -> str:
             asked = sum(at["questions"] for at in sums[kind]["positions"])
             rows.append(_tokens(f"packed, {words}", asked, sums[kind], one))
     lines += table(["", "prompt tokens", "completion tokens", "bill, output 5x input"], rows)
-    lines += ["", "`python -m benchmarks.packing` sums this up."]
+    lines += ["", "`python -m benchmarks.packing` writes this section."]
     return "\n".join(lines)
 
 
@@ -143,7 +143,8 @@ def _by_position(sums: dict[str, Any], title: str) -> list[str]:
             rows = [_cells(at, one) for at, one in enumerate(sums[kind]["positions"], 1)]
             rows.append(["all", *_cells(0, _total(sums[kind]["positions"]))[1:-1], "-"])
             head = ["position", "questions", "beginning found", "right (95%)"]
-            head += ["the same, one question per call", "only packed, only alone right; p"]
+            head.append("right, one question per call")
+            head.append("right only packed, only one per call; McNemar's p")
             lines += ["", title.format(words=words), "", *table(head, rows)]
     return lines
 

@@ -48,7 +48,7 @@ Why the other pairs and tasks do not keep the promise:
   and these seldom hold the result.
 - AQuA has four examples. Two of them cost more than half of the bill with a whole answer. With one,
   the teacher is right half as often.
-- qwen05 is a weak teacher. A few points are a tenth of its accuracy.
+- qwen05 is a weak teacher. A loss of a few points is a tenth of its accuracy.
 
 {again}
 
@@ -63,11 +63,9 @@ Why the other pairs and tasks do not keep the promise:
   time allowed. We found the wording of the prompts `short`, `brief` and `plain` on other rows of
   the same files.
 - The bill: {prompt} dollars for a million prompt tokens and {completion} for a million
-  completion tokens. Shares are shares of the whole-prompt bill, which the teacher alone costs on
-  the whole prompt. *Of the cheapest* is a share of the cheapest way to ask it alone, with the
-  same prompt.
-  Caches begin at {minimum:,} tokens. The longest prompt here has {longest:,.0f}, so no call is
-  cached. A batch halves every bill, also that of the teacher alone.
+  completion tokens. Shares are shares of the whole-prompt bill: the price of the teacher alone with
+  the whole prompt. Caches begin at {minimum:,} tokens. The longest prompt here has
+  {longest:,.0f}, so no call is cached. A batch halves every bill, also that of the teacher alone.
 - The seconds are those of a busy machine of two cores. If the teacher's answers come from another
   run, they count the student's time alone.
 
@@ -182,13 +180,15 @@ def _within_budget(summaries: Sequence[Mapping[str, Any]]) -> Table:
         ],
         rows=lines,
         notes=[
-            f"chosen: what `choose(max_bill={BILL})` takes on half of the rows; keeps, pays: "
-            "accuracy and price on the other half, as shares of the teacher alone with the whole "
-            "prompt on the same rows",
-            "of the cheapest: price on all rows, as a share of the cheapest way to ask the teacher "
-            "alone, with the same prompt as the chosen setting",
+            f"chosen: what `choose(max_bill={BILL})` takes on half of the rows",
+            "unseen: its accuracy on the other half",
+            "keeps, pays: its accuracy and price on the other half, as shares of the teacher alone "
+            "with the whole prompt",
+            "of the cheapest: its price on all rows, as a share of the cheapest way to ask the "
+            "teacher alone with the same prompt",
             "reached: in how many splits into halves the choice keeps 95% or more and pays 52% or "
-            "less; the splits share rows, so they are not independent trials",
+            "less. The splits share rows, so they are not independent trials",
+            "mean of splits: what the choice keeps and pays, on average",
         ],
     )
 
@@ -254,10 +254,13 @@ def _savings(summaries: Sequence[Mapping[str, Any]]) -> Table:
         ],
         rows=lines,
         notes=[
-            "prompt, tokens: as in the table above; accuracies: on all rows, also on the half "
-            "that chose, at shares of the bill; leak: how many beginnings hold the answer already",
+            "prompt, tokens: as in the table above",
+            "x% at y%: x% of all rows are right, at y% of the bill. The rows that chose are among "
+            "them",
+            "leak: how many beginnings hold the answer already",
             "random router: gets as many of the teacher's whole answers to that prompt as the "
-            "price of the guidance buys; guidance gains: points of guided answers above the router",
+            "price of the guidance buys",
+            "guidance gains: points of guided answers above the router",
         ],
     )
 

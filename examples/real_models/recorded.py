@@ -241,8 +241,8 @@ def _summary(summaries: Mapping[str, Mapping[str, Any]]) -> list[str]:
         lines.append(
             f"{task}, {mine[0]['rows']} rows, {teachers}: at bills from 10% to 90%, agreement is "
             f"{min(gains):+.1f} to {max(gains):+.1f} points over a random router. If a threshold "
-            f"keeps {KEPT:.0%} on the rows that chose it, it keeps {_range(kept)} on other rows, "
-            f"at {_range(bills)} of the bill."
+            f"keeps {KEPT:.0%} of the teacher's accuracy on the rows that chose it, it keeps "
+            f"{_range(kept)} on other rows, at {_range(bills)} of the bill."
         )
     return lines
 
@@ -274,8 +274,10 @@ def _table(runs: Mapping[str, Mapping[str, Any]]) -> Table:
         lines,
         title=f"Accuracy on unseen rows within a share of the bill (over router), {rows} rows",
         notes=[
+            "tokens: prompt + completion of an answer of the teacher",
+            "vote: the most common of the student's five answers",
             f"price: {prices['input_mtok']} and {prices['output_mtok']} dollars for a million "
-            "prompt and completion tokens"
+            "prompt and completion tokens",
         ],
     )
 

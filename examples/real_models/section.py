@@ -64,13 +64,13 @@ def section(one: Mapping[str, Any], name: str) -> str:
         ],
         rows=lines,
         notes=[
-            "leak: how often the guidance alone contains the answer; teacher tokens: prompt and "
-            "completion of one answer",
-            "of the cheapest: of the teacher alone with the same prompt, which is the least "
-            "that it can be asked for (a batch halves both); of bill: of the teacher alone with "
-            "the whole prompt",
+            "leak: how often the guidance alone contains the answer",
+            "teacher tokens: prompt + completion of one answer",
+            "of the cheapest: share of the least that the teacher alone costs with the same prompt "
+            "(a batch halves both)",
+            "of bill: share of the price of the teacher alone with the whole prompt",
             "speed: by arithmetic, against the teacher alone with the same prompt: new tokens "
-            "times the weights that each one reads; prompts are left out",
+            "times the weights that each one reads. Prompts are left out",
             *(
                 f"{policy}: the teacher sees {_prompt(found['teacher_prompt'])}"
                 f"{_cutting(found['guidance'])}"
@@ -87,8 +87,10 @@ def section(one: Mapping[str, Any], name: str) -> str:
         ],
         notes=[
             "for each budget, half of the rows chooses the most accurate setting and the other "
-            "half tests it, then the other way round; predictor: cross-fitted; random router: "
-            "draws lots between the student and the teacher's whole answer, its two ends",
+            "half tests it, then the other way round",
+            "predictor: cross-fitted",
+            "random router: draws lots between the student and the teacher's whole answer, its two "
+            "ends",
         ],
     )
     engine = f"Run by {told}.\n\n" if (told := one.get("engine")) else ""
@@ -138,7 +140,8 @@ def _beginnings(one: Mapping[str, Any]) -> str:
         head=["policy", "tokens", "broken", "mended", "cut inside a sentence", "of these right"],
         rows=lines,
         notes=[
-            "broken: right alone and wrong with guidance; mended: the other way round",
+            "broken: right alone and wrong with guidance",
+            "mended: the other way round",
         ],
     )
     policy, lengths = next(iter(one["beginnings"].items()))

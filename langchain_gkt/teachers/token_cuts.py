@@ -21,8 +21,8 @@ TokenSplitter = Callable[[str], Sequence[str | bytes]]
 
 CUT_METHODS = {
     "logprobs": "exact: the provider reported the tokens it wrote (logprobs)",
-    "tokenizer": "the teacher's tokenizer, over the whole text: exact where the model writes as "
-    "its tokenizer cuts",
+    "tokenizer": "the teacher's tokenizer, over the whole text: exact if the model wrote the "
+    "tokens into which its tokenizer splits the text",
     "approximate": "approximate: in proportion to the characters, because neither the provider "
     "nor a tokenizer gave the teacher's tokens",
     "guessed": "guessed at four characters a token, because the teacher reported neither its "

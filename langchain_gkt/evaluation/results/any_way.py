@@ -118,11 +118,12 @@ class AnyWayChoice(Choice):
             lines,
             title=f"The choice among all ways, on {self.unseen_rows} unseen rows",
             notes=[
-                "keeps, pays: of the teacher alone on the whole conversation; random router: draws "
-                "lots between student and teacher at the price of the choice; confidence cascade: "
-                "whole answers where the student is unsure, at no higher price on the rows that "
-                "chose; oracle: asks only where the student is wrong and the teacher right, at the "
-                "price of the choice, which nobody can",
+                "keeps, pays: shares of the teacher alone on the whole conversation",
+                "random router: draws lots between student and teacher at the price of the choice",
+                "confidence cascade: whole answers where the student is unsure, at no higher price "
+                "on the rows that chose",
+                "oracle: asks only where the student is wrong and the teacher right, at the price "
+                "of the choice. No real router can do that",
             ],
         )
 

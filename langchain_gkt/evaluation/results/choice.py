@@ -205,8 +205,9 @@ def choice_tables(choices: Mapping[str, Choice], max_loss: float) -> list[Table]
         return []
     notes = [
         f"chosen on {next(iter(choices.values())).seen_rows} rows (seen), tested on the "
-        "others (unseen); best length: what was most accurate on the seen rows, on the "
-        "unseen ones; of cost: of that length's"
+        "others (unseen)",
+        "best length: the most accurate on the seen rows, with its accuracy on the unseen ones",
+        "of cost: share of the cost of that length",
     ]
     if whole := [k for k, choice in choices.items() if choice.best.length == TEACHER_ALONE]:
         notes.append(

@@ -162,7 +162,7 @@ def _confidence_notes(outcomes: OutcomeMatrix) -> list[str]:
         "asks below: this confidence over the student's first "
         f"{max(areas, key=lambda tokens: areas[tokens])} token(s)",
         "confidence: how often the student is surer of a right answer of its own than of a "
-        f"wrong one (0.5 is chance), by the number of first tokens it is taken over: {listed}",
+        f"wrong one (0.5 is chance), by how many first tokens count: {listed}",
     ]
 
 

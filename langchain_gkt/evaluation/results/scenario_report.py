@@ -133,10 +133,10 @@ class ScenarioReport:
         notes = ["costs: US dollars of 1,000 answers"]
         if alone is not None:
             naive = [cost for way, cost in bills[NAIVE].items() if _is_alone(way) and cost]
-            share = f", {alone[1] / max(naive):.1%} of the naive bill" if naive else ""
+            share = f", which is {alone[1] / max(naive):.1%} of {NAIVE!r}" if naive else ""
             notes.append(
-                f"least: the cheapest scenario of that way, of the cheapest way to ask the teacher "
-                f"alone, which is {alone[0]!r} at {alone[1]:.4f}{share}; naive is {NAIVE!r}"
+                "least: the cheapest scenario of that way, as a share of the cheapest way to ask "
+                f"the teacher alone: {alone[0]!r} at {alone[1]:.4f}{share}"
             )
         return Table(
             title=f"{first.task_name}: the bill in each scenario",

@@ -47,7 +47,7 @@ def test_positions_are_summed_and_missing_beginnings_are_asked_alone() -> None:
     assert "on 2 rows" in text
     assert "| 2 | 3 | 67% | 100.0%" in text
     assert "free" not in found
-    assert "0 of 2 with one question per call, 1 of 4 packed, with the JSON schema" in text
+    assert "0 of 2 with one question per call, 1 of 4 packed (with the JSON schema" in text
     both = section({**found, "others": {"Tiny": found}})
     assert (
         "The same, with the JSON schema enforced, finished by Tiny (alone right on 50.0%):" in both

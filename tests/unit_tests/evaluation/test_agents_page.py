@@ -76,7 +76,7 @@ def test_a_threshold_is_chosen_on_rows_that_are_not_reported(page) -> None:
     both = {**figures(ROWS, PERFECT), "seen": seen, "unseen": unseen}
     text = page(pair(simple_python=both))
     assert "20 unseen rows (chosen on 20 others): 100.0% of the teacher's right turns" in text
-    assert "at 10.0% of its bill by 5 of 5" in text
+    assert "at 10.0% of its bill, if 5 of 5 must agree" in text
     swapped = {**both, "seen": unseen, "unseen": figures([asked] * 20, [teacher] * 20)}
     assert "- **Missed**: simple_python, 20 unseen rows" in page(pair(simple_python=swapped))
 
@@ -120,15 +120,15 @@ def test_verdicts_follow_the_figures(page) -> None:
     bad = figures(ROWS, PERFECT)
     text = page(pair(simple_python=good, live_simple=good))
     assert "- **Met**: simple_python, 10 rows: 100.0% of the teacher's right turns at 10.0%" in text
-    assert "- **Open**: live_simple, 10 rows: above the random router at 0 of 0 shares" in text
+    assert "- **Open**: live_simple, 10 rows: agreement beats the random router at 0 of 0" in text
     assert "Of 3 goals, 2 are met and 0 missed" in text
     text = page(pair(live_simple=bad, irrelevance=figures(ROWS[::-1], PERFECT)))
-    assert "- **Met**: live_simple, 4 rows: above the random router at 4 of 4 shares" in text
+    assert "- **Met**: live_simple, 4 rows: agreement beats the random router at 4 of 4" in text
     worse = figures([row(5, False, True), row(1, True, True), row(2, True, False)], PERFECT[:3])
-    assert "- **Missed**: live_simple, 3 rows: above the random" in page(pair(live_simple=worse))
+    assert "- **Missed**: live_simple, 3 rows: agreement beats" in page(pair(live_simple=worse))
     text = page(pair(multiple=bad, irrelevance=figures(ROWS[:1], PERFECT[:1])))
     assert "- **Missed**: multiple, 4 rows: 75.0% of the teacher's right turns at 10.0%" in text
-    assert "- **Open**: irrelevance, 1 rows: above the random router at 0 of 0 shares" in text
+    assert "- **Open**: irrelevance, 1 rows: agreement beats the random router at 0 of 0" in text
     assert "x 50% (6 of 8 finished)" in text
 
 

@@ -89,7 +89,7 @@ def test_the_issues_example_is_told_from_a_stored_run() -> None:
     assert bills["both"]["40 tokens"] == bills["cached"]["40 tokens"] / 2
     assert found.cheapest_alone == ("both", Decimal("1.078"))
     text = str(found)
-    assert "'both' at 1.0780, 24.2% of the naive bill" in text
+    assert "'both' at 1.0780, which is 24.2% of 'list price'" in text
     assert "about 1,024 tokens of each prompt" in text
     rows = {row[0]: row for row in found.table().rows}
     assert rows["40 tokens"][-1] == "51.3%"  # of the cheapest teacher alone, not of the naive one
