@@ -29,6 +29,7 @@ from langchain_gkt.students.backends.server.connection import Connection
 from langchain_gkt.students.backends.server.dialects import Ask, Reply, dialect_of
 from langchain_gkt.students.backends.server.loop import LoopThread
 from langchain_gkt.students.backends.server.samples import may_share, shared_replies
+from langchain_gkt.students.backends.server.sessions import Sessions
 from langchain_gkt.students.backends.source import ModelSource
 from langchain_gkt.students.engine.context_window import ContextWindow
 from langchain_gkt.students.engine.delivery import Deliver, areceive, receive
@@ -77,6 +78,7 @@ class ServerBackend:
         self.tokenizer, self.end_ids = load_tokenizer(source)
         self._dialect = dialect_of(name, self._encode)
         self._connection = Connection(source, self._dialect, transport)
+        self._sessions = Sessions(self.end_ids)
         self._thread, self._pid, self.closed = LoopThread(), os.getpid(), False
         self._tasks: set[asyncio.Task[None]] = set()
         self._prefills: list[_Ahead] = []
@@ -310,9 +312,8 @@ class ServerBackend:
             state.deliver(as_student_error(error))
 
     def _replies(self, prompt: list[int]) -> Callable[[Ask], AsyncGenerator[Reply, None]]:
-        """Return what sends the requests of one prompt, which a router keeps together."""
-        session = hashlib.sha256(repr(prompt).encode()).hexdigest()[:32]
-        return partial(self._connection.replies, session=session)
+        """Return what sends the requests of one prompt. A router keeps a conversation together."""
+        return partial(self._connection.replies, session=self._sessions.key_of(prompt))
 
     async def _read_ahead(self, ahead: _Ahead) -> None:
         await asyncio.sleep(PREFILL_DELAY_SECONDS)

@@ -88,7 +88,7 @@ class Connection:
 
         Args:
             ask: The request.
-            session: A key that requests with the same prompt share, for a router in front.
+            session: A key that the requests of one conversation share, for a router in front.
 
         Yields:
             What the server answers.
@@ -162,6 +162,14 @@ class Connection:
         what = f"the server at base_url={self.root!r} answers {status}: {message}"
         if status in _BUSY:
             raise Unreachable(what, hint="ask again later, or start more replicas", status=status)
+        if status == httpx.codes.NOT_FOUND:
+            path = response.request.url.path
+            raise StudentError(
+                f"{what} (at {path})",
+                hint=f"give the address of a server of the kind that backend names as base_url; a "
+                f"router in front must forward {path}",
+                status=status,
+            )
         raise StudentError(what, status=status)
 
     def _failed(self, error: Exception) -> StudentError:

@@ -9,6 +9,7 @@ from support.models.fakes import MODELS
 from support.servers.token_server import ADDRESS
 
 from langchain_gkt import HuggingFaceStudent, StudentError
+from langchain_gkt.students.backends.server.dialects import LlamaServer
 
 
 def test_an_address_and_a_backend_belong_together(pair) -> None:
@@ -85,6 +86,12 @@ def test_what_is_no_server_of_models_is_refused(served, monkeypatch) -> None:
     monkeypatch.setattr(TokenServer, "handle", page)
     with pytest.raises(StudentError, match="is no server of models"):
         served()
+
+
+def test_a_router_that_forwards_too_little_is_refused(served, monkeypatch) -> None:
+    monkeypatch.setattr(LlamaServer, "path", "/elsewhere")
+    with pytest.raises(StudentError, match="router in front must forward /elsewhere"):
+        served("llama-server")
 
 
 def test_a_prompt_beyond_the_context_of_the_server_is_refused(served) -> None:

@@ -16,8 +16,10 @@ from support.models.tiny import wait_until
 from langchain_gkt import HuggingFaceStudent, StudentError
 from langchain_gkt.students.backends.server import SERVER_NAMES, samples
 from langchain_gkt.students.backends.server import backend as server_backend
+from langchain_gkt.students.backends.server import sessions as server_sessions
 from langchain_gkt.students.backends.server.dialects import VLLM, Ask, LlamaServer, SGLang
 from langchain_gkt.students.backends.server.prefix_blocks import PrefixBlocks
+from langchain_gkt.students.backends.server.sessions import Sessions
 from langchain_gkt.students.settings import GenerationSettings
 
 QUESTION = [HumanMessage("What is 3 plus 4?")]
@@ -187,6 +189,41 @@ def test_a_prompt_is_read_ahead_and_its_request_waits(served, monkeypatch) -> No
     ahead, answer = server.asked()
     assert (ahead["max_tokens"], ahead["prompt"]) == (1, answer["prompt"])
     assert len(set(server.sessions[4:])) == 1
+
+
+def test_the_turns_of_a_conversation_keep_to_one_replica(served) -> None:
+    far, server = served()
+    asked, other = [*QUESTION], [HumanMessage("What is 3 plus 5?")]
+    for _ in range(3):
+        answer = far.invoke(asked, max_tokens=4)
+        asked += [AIMessage(answer.text or "7"), HumanMessage("And one more?")]
+    far.invoke(other, max_tokens=4)
+    *talk, apart = server.sessions[4:]
+    assert (len(talk), len({*talk})) == (3, 1)
+    assert apart not in talk
+
+
+def test_a_conversation_is_known_without_the_header_of_its_answer() -> None:
+    end, header, reasoning = 9, [1, 2], [5, 6]
+    sessions = Sessions({end})
+    first, second = [3, 4, end, *header], [3, 8, end, *header]
+    key = sessions.key_of([*first, *reasoning])
+    assert sessions.key_of([*first, 7, end, 4, end, *header, *reasoning]) == key
+    assert sessions.key_of(second) != key
+    # An end far away is that of an earlier message, which other conversations may share.
+    question = list(range(20, 40))
+    key = sessions.key_of([30, end, *question])
+    assert sessions.key_of([30, end, *question, 3, end, 21]) == key
+    assert sessions.key_of([30, end, *question[1:]]) != key
+    assert len(sessions.key_of([])) == 32
+
+
+def test_old_conversations_are_forgotten_first(monkeypatch) -> None:
+    monkeypatch.setattr(server_sessions, "_MOST_SESSIONS", 2)
+    sessions = Sessions({9})
+    keys = [sessions.key_of([n, 9]) for n in (1, 2, 3)]
+    assert sessions.key_of([1, 9, 4, 9]) != keys[0]
+    assert sessions.key_of([3, 9, 4, 9]) == keys[2]
 
 
 def test_a_prompt_is_not_read_ahead_for_nothing(served, monkeypatch) -> None:
