@@ -206,17 +206,16 @@ def write(summaries: Mapping[str, Mapping[str, Any]], docs: Path) -> None:
     """
     for folder in (docs / "measurements", docs / "images"):
         folder.mkdir(parents=True, exist_ok=True)
-    tasks = sorted({one["task"] for one in summaries.values()})
     parts = []
-    for task in tasks:
-        mine = {name: one for name, one in summaries.items() if one["task"] == task}
+    for (task, student), mine in _groups(summaries).items():
         pictures = []
         for name, one in mine.items():
             write_figure(_chart(one), docs / "images" / f"recorded-{name}.svg", name, "svg")
             pictures.append(f"![{_title(one)}](../images/recorded-{name}.svg)")
         tables = [_agreement_table(mine), _prefix_table(mine), _dearer_table(mine)]
         more = [table.markdown() for table in tables if table.rows]
-        parts.append("\n\n".join([f"## {task}", _table(mine).markdown(), *pictures, *more]))
+        title = f"## {task}, student {student}"
+        parts.append("\n\n".join([title, _table(mine).markdown(), *pictures, *more]))
     text = HEAD.format(
         summary="\n".join(f"- {line}" for line in _summary(summaries)),
         date=" and ".join(sorted({one["date"] for one in summaries.values()})),
@@ -226,22 +225,37 @@ def write(summaries: Mapping[str, Mapping[str, Any]], docs: Path) -> None:
     (docs / "measurements" / "recorded-teachers.md").write_text(text, encoding="utf-8")
 
 
+def _groups(
+    summaries: Mapping[str, Mapping[str, Any]],
+) -> dict[tuple[str, str], dict[str, Mapping[str, Any]]]:
+    """Return the runs by task and student, the strongest student of a task first."""
+    groups: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    for name, one in summaries.items():
+        student = name.rpartition("-")[2]
+        groups.setdefault((one["task"], student), {})[name] = one
+
+    def order(group: tuple[tuple[str, str], dict[str, Mapping[str, Any]]]) -> tuple[str, float]:
+        return group[0][0], -max(one["right"]["student"] for one in group[1].values())
+
+    return dict(sorted(groups.items(), key=order))
+
+
 def _title(one: Mapping[str, Any]) -> str:
     return f"{one['teacher']} on {one['task']}"
 
 
 def _summary(summaries: Mapping[str, Mapping[str, Any]]) -> list[str]:
     lines = []
-    for task in sorted({one["task"] for one in summaries.values()}):
-        mine = [one for one in summaries.values() if one["task"] == task]
+    for (task, student), runs in _groups(summaries).items():
+        mine = [*runs.values()]
         teachers = ", ".join(one["teacher"] for one in mine)
         cells = [line for one in mine for line in one["lines"]["agreement"].values()]
         gains = [100 * (accuracy - drawn) for _, accuracy, drawn, _ in cells]
         kept, bills = zip(*(one["kept"] for one in mine), strict=True)
         lines.append(
-            f"{task}, {mine[0]['rows']} rows, {teachers}: at bills from 10% to 90%, agreement is "
-            f"{min(gains):+.1f} to {max(gains):+.1f} points over a random router. If a threshold "
-            f"keeps {KEPT:.0%} of the teacher's accuracy on the rows that chose it, it keeps "
+            f"{task}, {mine[0]['rows']} rows, {student} after {teachers}: at bills from 10% to "
+            f"90%, agreement is {min(gains):+.1f} to {max(gains):+.1f} points over a random "
+            f"router. If a threshold keeps {KEPT:.0%} of the teacher's accuracy on the rows that chose it, it keeps "
             f"{_range(kept)} on other rows, at {_range(bills)} of the bill."
         )
     return lines
