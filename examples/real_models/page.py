@@ -46,7 +46,7 @@ Why the other pairs and tasks do not keep the promise:
 
 - Without examples there is no prompt to shorten. Half of the bill buys two thirds of an answer,
   and these seldom hold the result.
-- AQuA has four examples. Two of them cost more than half of the bill with a whole answer. With one,
+- AQuA has four examples. With two, a whole answer costs more than half of the bill. With one,
   the teacher is right half as often.
 - qwen05 is a weak teacher. A loss of a few points is a tenth of its accuracy.
 

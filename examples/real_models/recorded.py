@@ -255,8 +255,8 @@ def _summary(summaries: Mapping[str, Mapping[str, Any]]) -> list[str]:
         lines.append(
             f"{task}, {mine[0]['rows']} rows, {student} after {teachers}: at bills from 10% to "
             f"90%, agreement is {min(gains):+.1f} to {max(gains):+.1f} points over a random "
-            f"router. If a threshold keeps {KEPT:.0%} of the teacher's accuracy on the rows that chose it, it keeps "
-            f"{_range(kept)} on other rows, at {_range(bills)} of the bill."
+            f"router. If a threshold keeps {KEPT:.0%} of the teacher's accuracy on the rows that "
+            f"chose it, it keeps {_range(kept)} on other rows, at {_range(bills)} of the bill."
         )
     return lines
 
