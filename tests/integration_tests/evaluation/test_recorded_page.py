@@ -43,7 +43,9 @@ def test_runs_leave_summaries_from_which_the_page_is_written(tmp_path, capsys) -
     assert kept["dearer"]["dollars_per_thousand"] < kept["dollars_per_thousand"]
     assert list(kept["prefixes"]) == ["4"]
     assert "The teacher's first tokens, continued by the student" in page
-    assert "word_problems, 8 rows, student after big: at bills from 10% to 90%, agreement is" in page
+    assert (
+        "word_problems, 8 rows, student after big: at bills from 10% to 90%, agreement is" in page
+    )
     assert (tmp_path / "docs" / "images" / "recorded-words-big-student.svg").exists()
     with pytest.raises(SystemExit):
         run_script(SCRIPT, "--runs=none", f"--summaries={tmp_path / 'none'}")
