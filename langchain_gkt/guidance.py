@@ -18,8 +18,8 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from pydantic_core import ArgsKwargs
 
 from langchain_gkt.errors import CheckedFields, ConfigurationError, refuse_unknown, whole_number
-from langchain_gkt.gates import ConfidenceGate, Gate, LearnedGate, Predictor, calibrate, gate_from
-from langchain_gkt.gates.agreement import tool_gate_from
+from langchain_gkt.gates import ConfidenceGate, Gate, LearnedGate, Predictor, calibrate
+from langchain_gkt.gates.agreement import answer_gate_from, tool_gate_from
 from langchain_gkt.prompts.base import check_teacher_prompt
 from langchain_gkt.prompts.plain_data import from_data, name_prompt, to_data
 from langchain_gkt.prompts.verdicts import check_verdict
@@ -165,7 +165,7 @@ class GuidancePolicy(metaclass=CheckedFields):
     ] = 0
     teacher_prompt: Annotated[Any, BeforeValidator(_check_prompt)] = None
     predictor: Predictor | None = None
-    gate: Annotated[Any, BeforeValidator(gate_from)] = None
+    gate: Annotated[Any, BeforeValidator(answer_gate_from)] = None
     ladder: Annotated[tuple[Rung, ...] | None, BeforeValidator(_check_ladder)] = None
     samples: Annotated[int | None, BeforeValidator(_check_samples)] = None
     answer_of: Annotated[Any, BeforeValidator(_check_answer_of)] = None

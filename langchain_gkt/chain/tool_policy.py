@@ -70,7 +70,8 @@ def check_tool_policy(
         tools: The tools that the teacher may call, in OpenAI's form. None if they are not known.
 
     Raises:
-        ValueError: If the student cannot call tools, or a tool of the list is not bound.
+        ValueError: If the student cannot call tools, or a tool of the list is not bound. Or if the
+            gate asks for token probabilities that the student does not report.
         ImportError: If llguidance (extra ``structured``) is missing.
     """
     if policy.tools != "teacher":
@@ -79,6 +80,12 @@ def check_tool_policy(
                 "GuidancePolicy.tools=AgreementGate(...) needs a student that calls tools, and the "
                 f"chat template of this {type(student.chat_model).__name__} has no place for "
                 "them; use another student, or tools='teacher'"
+            )
+        if policy.tools.tool_fit_below is not None and student.first_token_detail == "none":
+            raise ValueError(
+                "AgreementGate.tool_fit_below needs a student that reports the probabilities of "
+                f"its tokens, and this {type(student.chat_model).__name__} does not; use a "
+                "HuggingFaceStudent, or leave it out"
             )
         import langchain_gkt.structured_output.grammar  # noqa: F401  it names the missing extra
     if tools is None:

@@ -30,6 +30,16 @@ def _check_temperature(value: Any) -> Any:
     return value
 
 
+def _check_tool_fit(value: Any) -> Any:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is not None and not (number and 0 < value < 1):
+        raise ValueError(
+            f"AgreementGate.tool_fit_below must be a probability between 0 and 1, or None, not "
+            f"{value!r}"
+        )
+    return value
+
+
 @dataclass(frozen=True, kw_only=True)
 class AgreementGate(ThresholdGate):
     """Asks the teacher if too few of the student's own answers agree.
@@ -42,6 +52,9 @@ class AgreementGate(ThresholdGate):
         answer_of: When two answers are equal: by ``number``, ``option``, ``json``, ``text``, or a
             function from a text to the value to compare. None for the chain's ``answer_of``.
         temperature: Sampling temperature of these answers, above 0.
+        tool_fit_below: Only for `GuidancePolicy.tools`. The student first says whether one of the
+            tools is made for the request. If its probability of yes is below this number, the turn
+            is text. None to not ask. Students differ, so find the number on your own questions.
 
     References:
         Yue et al., "Large Language Model Cascades with Mixture of Thoughts Representations for
@@ -59,6 +72,7 @@ class AgreementGate(ThresholdGate):
         Any, BeforeValidator(lambda value: value if value is None else check_answer_of(value))
     ] = None
     temperature: Annotated[float, BeforeValidator(_check_temperature)] = 0.7
+    tool_fit_below: Annotated[float | None, BeforeValidator(_check_tool_fit)] = None
 
     @model_validator(mode="after")
     def _check_count(self) -> AgreementGate:
@@ -116,7 +130,28 @@ class AgreementGate(ThresholdGate):
                 "AgreementGate.answer_of is a function, which a policy's file cannot hold; use "
                 "'number', 'option', 'json' or 'text', or give answer_of= to the chain instead"
             )
-        return super().to_dict()
+        data = super().to_dict()
+        if self.tool_fit_below is None:  # older files and runs lack it
+            del data["tool_fit_below"]
+        return data
+
+
+def answer_gate_from(value: Any) -> Any:
+    """Read a policy's ``gate``. See `gate_from`.
+
+    Args:
+        value: As for `gate_from`.
+
+    Raises:
+        ValueError: If it is no gate, or a gate for tools.
+    """
+    gate = gate_from(value)
+    if isinstance(gate, AgreementGate) and gate.tool_fit_below is not None:
+        raise ValueError(
+            "GuidancePolicy.gate decides about answers, and AgreementGate.tool_fit_below about "
+            "tool calls; give that gate to GuidancePolicy.tools"
+        )
+    return gate
 
 
 def tool_gate_from(value: Any) -> Any:

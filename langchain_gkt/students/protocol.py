@@ -29,10 +29,12 @@ class FirstToken(NamedTuple):
     Attributes:
         probability: How likely the token was.
         entropy: Entropy in nats of the distribution it was chosen from. None if unknown.
+        text: The token, alone and decoded. None if unknown.
     """
 
     probability: float
     entropy: float | None = None
+    text: str | None = None
 
 
 class SampleGroup:

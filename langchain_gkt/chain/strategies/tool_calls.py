@@ -5,25 +5,28 @@ from __future__ import annotations
 import uuid
 from collections.abc import Generator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from langchain_core.messages import AIMessage
 from langchain_core.messages.tool import tool_call
 
+from langchain_gkt.chain.drivers import BlockingWork
 from langchain_gkt.chain.messages import tool_call_chunk_of
 from langchain_gkt.chain.steps.received import received
 from langchain_gkt.chain.steps.student_step import StudentStep
 from langchain_gkt.chain.strategies.answer import Answer
 from langchain_gkt.chain.strategies.steps import leave_to_teacher
 from langchain_gkt.gates import AgreementGate
+from langchain_gkt.gates.tool_fit import tool_fit, tool_fit_question
 from langchain_gkt.students.call_voting import CallVote, vote_on_calls
 
 
 def student_calls(answer: Answer) -> Generator[Any, Any, bool]:
     """Have the student make the turn, if the policy lets its samples decide and they agree.
 
-    If they agree that no tool is called, the answer's settings say so, and the turn is answered
-    like any other.
+    If they agree that no tool is called, or the student says that none fits, the answer's settings
+    say so, and the turn is answered like any other.
 
     Args:
         answer: The answer. It counts the samples.
@@ -62,6 +65,8 @@ def _voted(answer: Answer, gate: AgreementGate) -> Generator[Any, Any, CallVote 
     """Have the student write the turn several times. None if the teacher takes over."""
     settings = answer.settings
     try:
+        if (yield from _fits_no_tool(answer, gate)):
+            return CallVote(calls=[], reply=None, agreement=1.0)
         replies = yield StudentStep(settings).sampled_turns(answer.messages, gate)
     except Exception as error:  # noqa: BLE001  whatever a student raises
         leave_to_teacher(answer, error)
@@ -76,6 +81,23 @@ def _voted(answer: Answer, gate: AgreementGate) -> Generator[Any, Any, CallVote 
     )
     answer.agreement = answer.signals["tool_agreement"] = vote.agreement
     return vote
+
+
+def _fits_no_tool(answer: Answer, gate: AgreementGate) -> Generator[Any, Any, bool]:
+    """Have the student say whether a tool fits the request, if the gate wants to know."""
+    settings = answer.settings
+    if gate.tool_fit_below is None or settings.forces_tool:
+        return False
+    if (question := tool_fit_question(answer.messages, settings.tools)) is None:
+        return False
+    student = StudentStep(settings).student
+    tokens = yield BlockingWork(
+        partial(student.first_tokens, question), partial(student.afirst_tokens, question)
+    )
+    if (fit := tool_fit(tokens)) is None:
+        return False
+    answer.signals["tool_fit"] = fit
+    return fit < gate.tool_fit_below
 
 
 def _with_calls(vote: CallVote) -> AIMessage:

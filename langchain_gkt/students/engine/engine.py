@@ -227,14 +227,18 @@ class Engine:
         recorder = TokenProbabilityRecorder()
         for _ in self.generate(_recorded(request, recorder), threading.Event(), stream=False):
             pass
-        return recorder.tokens
+        return self._with_texts(recorder)
 
     async def afirst_tokens(self, request: Request) -> list[FirstToken]:
         """Do what `first_tokens` does, on the event loop."""
         recorder = TokenProbabilityRecorder()
         async for _ in self.agenerate(_recorded(request, recorder), stream=False):
             pass
-        return recorder.tokens
+        return self._with_texts(recorder)
+
+    def _with_texts(self, recorder: TokenProbabilityRecorder) -> list[FirstToken]:
+        chosen = zip(recorder.tokens, recorder.ids, strict=True)
+        return [token._replace(text=self.tokenizer.decode([one])) for token, one in chosen]
 
     def _submit(
         self,

@@ -22,9 +22,11 @@ class TokenProbabilityRecorder:
 
     Attributes:
         tokens: One for each token chosen.
+        ids: Their ids.
     """
 
     tokens: list[FirstToken] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list)
     done = False
 
     def choose(self, logits: torch.Tensor, pick: Callable[[torch.Tensor], int]) -> int:
@@ -41,6 +43,7 @@ class TokenProbabilityRecorder:
         shares = torch.softmax(logits, dim=-1)
         entropy = torch.special.entr(shares).sum()
         self.tokens.append(FirstToken(float(shares[token]), float(entropy)))
+        self.ids.append(token)
         return token
 
 

@@ -61,7 +61,9 @@ class FakeServer:
             assert self.gate.wait(60)
             tokens.append(token)
             self.computed.append(token)
-            probabilities.append({"id": token, "logprob": float(torch.tensor(probability).log())})
+            log_prob = float(torch.tensor(probability).log())
+            said = self.tokenizer.decode([token])
+            probabilities.append({"id": token, "token": said, "logprob": log_prob})
             whole = self.tokenizer.decode(tokens, skip_special_tokens=True)
             if callback is None or whole.endswith("\ufffd"):
                 continue

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks import agents_page, bfcl
-from benchmarks.bfcl import figures
+from benchmarks import agents_page, bfcl_judge
+from benchmarks.bfcl_judge import figures
 
 
 def row(agree: int, voted: bool, alone: bool, price: float = 1.0, sure: float = 0.5) -> Any:
@@ -95,7 +95,7 @@ def test_published_turns_are_judged_as_the_leaderboard_judges(tmp_path, monkeypa
     ]
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     rows = [{"function": [{"name": name}]} for name in ("my.add", "my.add", "new")]
-    monkeypatch.setattr(bfcl, "rows_of", lambda package, category: rows)
+    monkeypatch.setattr(bfcl_judge, "rows_of", lambda package, category: rows)
 
     class Checker:
         def is_right(self, row: Any, category: str, calls: Any) -> bool:
@@ -104,8 +104,8 @@ def test_published_turns_are_judged_as_the_leaderboard_judges(tmp_path, monkeypa
             )
             return bool(calls == wanted)
 
-    found = bfcl.published([file], Checker(), tmp_path)  # type: ignore[arg-type]
-    price = float(100 * bfcl.PRICE.input_mtok + 10 * bfcl.PRICE.output_mtok)
+    found = bfcl_judge.published([file], Checker(), tmp_path)  # type: ignore[arg-type]
+    price = float(100 * bfcl_judge.PRICE.input_mtok + 10 * bfcl_judge.PRICE.output_mtok)
     right, wrong = ({"alone": right, "price": price} for right in (True, False))
     # The function of row 2 is another one today, so its turn says nothing.
     assert found == {"irrelevance": {0: right, 1: wrong}, "simple_python": {0: right}}

@@ -305,7 +305,7 @@ class LlamaCppBackend:
         if "error" in reply:
             raise StudentError(f"llama.cpp refused: {reply['error'].get('message')}")
         for token in (reply["choices"][0]["logprobs"] or {}).get("content", ()):
-            likely.append(FirstToken(math.exp(token["logprob"])))
+            likely.append(FirstToken(math.exp(token["logprob"]), text=token["token"]))
         return likely
 
     def _claim(self, prompt: list[int]) -> list[PrefillHandle]:

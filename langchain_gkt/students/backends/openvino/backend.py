@@ -156,11 +156,14 @@ class OpenVINOBackend:
 
     def first_tokens(self, request: Request) -> list[FirstToken]:
         """Return how likely each token of an answer was. Their entropy is unknown."""
-        log_probs: list[float] = []
+        log_probs: list[tuple[int, float]] = []
         bare = replace(request, constraint=None, stop=(), seam=None)
         for _ in receive(partial(self._submit, bare, threading.Event(), False, log_probs)):
             pass
-        return [FirstToken(min(1.0, math.exp(log_prob))) for log_prob in log_probs]
+        return [
+            FirstToken(min(1.0, math.exp(log_prob)), text=self.tokenizer.decode([token]))
+            for token, log_prob in log_probs
+        ]
 
     async def afirst_tokens(self, request: Request) -> list[FirstToken]:
         """Do what `first_tokens` does, on the event loop."""
@@ -176,7 +179,7 @@ class OpenVINOBackend:
         request: Request,
         cancelled: threading.Event,
         stream: bool,
-        log_probs: list[float] | None,
+        log_probs: list[tuple[int, float]] | None,
         deliver: Deliver,
     ) -> Callable[[], None]:
         """Check a request and queue it. Return what cancels it."""

@@ -285,7 +285,9 @@ class OpenVINOScheduler:
             return False
         for output in handle.read().values():
             if state.log_probs is not None:
-                state.log_probs += output.generated_log_probs
+                state.log_probs += zip(
+                    output.generated_ids, output.generated_log_probs, strict=True
+                )
             for token in output.generated_ids:
                 if self._take(state, token):
                     return True

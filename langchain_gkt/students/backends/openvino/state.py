@@ -26,7 +26,7 @@ class OpenVINOState(RequestState):
         exact: Whether the caller wants one token only, which the constraint cannot refuse.
         seed: The seed of its own generator.
         restarts: How often it was given to OpenVINO.
-        log_probs: Log-probabilities of its tokens. None if nobody wants them.
+        log_probs: Its tokens with their log-probabilities. None if nobody wants them.
     """
 
     handle: Any = None
@@ -35,7 +35,7 @@ class OpenVINOState(RequestState):
     exact: bool = False
     seed: int = field(default_factory=lambda: secrets.randbelow(SEEDS))
     restarts: int = 0
-    log_probs: list[float] | None = None
+    log_probs: list[tuple[int, float]] | None = None
 
     @cached_property
     def constraint(self) -> TextConstraint | None:

@@ -214,8 +214,11 @@ class ServerBackend:
             log_probs=True,
         )
         replies = await with_retries(self._replies(request.prompt), ask, self._source.max_retries)
-        log_probs = [log_prob for reply in replies for log_prob in reply.log_probs]
-        return [FirstToken(min(1.0, math.exp(log_prob))) for log_prob in log_probs]
+        return [
+            FirstToken(min(1.0, math.exp(log_prob)), text=self.tokenizer.decode([token]))
+            for reply in replies
+            for token, log_prob in zip(reply.ids, reply.log_probs, strict=True)
+        ]
 
     def close(self) -> None:
         """End the thread and drop running requests. They get a StudentError."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from langchain_core.caches import InMemoryCache
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from support.entry_points import ENTRY_POINTS, answer
 from support.models.calling import (
     PRICE,
@@ -34,6 +35,7 @@ from langchain_gkt import (
     track_costs,
 )
 from langchain_gkt.gates import AgreementGate, ConfidenceGate
+from langchain_gkt.students.protocol import FirstToken
 
 GATE = AgreementGate(samples=5, at_least=4)
 ROME = call("weather", city="Rome")
@@ -54,7 +56,8 @@ def pair(*texts: Any, teacher: Any = TEACHERS, tools: Any = GATE, **fields: Any)
     policy = {name: fields.pop(name) for name in of_policy if name in fields}
     return GuidedKnowledgeTransferChain(
         teacher=WrittenTeacher(says=samples(teacher), ledger=[], asked=[]),
-        student=WrittenStudent(says=samples(*texts), ledger=[], asked=[]),
+        student=fields.pop("student", None)
+        or WrittenStudent(says=samples(*texts), ledger=[], asked=[]),
         guidance=GuidancePolicy(tools=tools, **policy),
         **fields,
     )
@@ -219,6 +222,86 @@ async def test_a_student_that_fails_may_leave_the_turn_to_the_teacher() -> None:
     assert costs.report().teacher.completion_tokens == chain.teacher.ledger[0][1]
     with pytest.raises(StudentError, match="no memory"):
         pair(StudentError("no memory")).bind_tools([weather]).invoke("How is it in Rome?")
+
+
+class FittingStudent(WrittenStudent):
+    """Says how well the tools fit, and notes what it was asked."""
+
+    fit: Any = FirstToken(0.6, text=" Yes")
+    fits_asked: list[str] = []
+
+    @property
+    def first_token_detail(self) -> str:
+        return "probabilities"
+
+    def first_tokens(self, messages: Any, *, tokens: int = 1) -> list[FirstToken]:
+        self.fits_asked.append(messages[0].text)
+        if isinstance(self.fit, Exception):
+            raise self.fit
+        return [self.fit]
+
+
+def fitting(fit: Any, *texts: Any, **fields: Any):
+    says = samples(*texts)
+    student = FittingStudent(says=says, ledger=[], asked=[], fits_asked=[], fit=fit)
+    return pair(tools=replace(GATE, tool_fit_below=0.75), student=student, **fields)
+
+
+@pytest.mark.parametrize("how", ENTRY_POINTS)
+@pytest.mark.parametrize("fit", [FirstToken(0.6, text=" Yes"), FirstToken(0.9, text="no")])
+async def test_a_request_that_no_tool_fits_is_answered_in_text(how, fit) -> None:
+    begun = AIMessage("It is now", response_metadata={"finish_reason": "length"})
+    chain = fitting(fit, " sunny.", teacher=begun, guidance_tokens=5)
+    message, gkt = await ask(chain, how)
+    assert (message.text, message.tool_calls) == ("It is sunny.", [])
+    assert gkt["signals"] == {"tool_fit": pytest.approx(0.6 if fit.text == " Yes" else 0.1)}
+    assert len(chain.student.ledger) == 1  # no sample was taken
+    (asked,) = chain.student.fits_asked
+    assert asked.startswith("Tools:\n\n- weather: ")
+    assert "Parameters: city (" in asked
+    assert "\n\nRequest: How is it in Rome?\n\n" in asked
+
+
+async def test_a_request_that_a_tool_fits_is_put_to_the_vote() -> None:
+    for fit in (FirstToken(0.8, text="Yes"), FirstToken(0.9, text="Perhaps"), FirstToken(0.1)):
+        chain = fitting(fit, ROME)
+        message, gkt = await ask(chain)
+        assert message.tool_calls[0]["args"] == {"city": "Rome"}
+        assert ("tool_fit" in gkt["signals"]) is (fit.text == "Yes")
+    forced = fitting(FirstToken(0.1, text="Yes"), ROME)
+    message, _ = await ask(forced, tool_choice="any")
+    assert message.tool_calls
+    assert forced.student.fits_asked == []
+
+
+async def test_the_fit_is_not_asked_for_once_a_tool_was_called() -> None:
+    chain = fitting(FirstToken(0.1, text="Yes"), ROME)
+    called = AIMessage("", tool_calls=[{"name": "weather", "args": {"city": "Rome"}, "id": "1"}])
+    talk = [HumanMessage("Weather?"), called, ToolMessage("sunny", tool_call_id="1")]
+    await chain.bind_tools([weather]).ainvoke(talk)
+    assert chain.student.fits_asked == []
+
+
+async def test_a_student_that_cannot_say_how_tools_fit() -> None:
+    failing = fitting(StudentError("broken"), ROME)
+    with pytest.raises(StudentError, match="broken"):
+        await ask(failing)
+    saved = fitting(StudentError("broken"), ROME, on_student_error="teacher")
+    message, gkt = await ask(saved)
+    assert (message.tool_calls, gkt["finished_by"]) == (TEACHERS.tool_calls, "teacher")
+    with pytest.raises(ValueError, match="tool_fit_below needs a student that reports"):
+        pair(ROME, tools=replace(GATE, tool_fit_below=0.75))
+
+
+def test_the_fit_of_tools_is_a_probability_and_of_no_use_for_answers() -> None:
+    for wrong in (0, 1, 1.5, True, "0.5", float("nan")):
+        with pytest.raises(ValueError, match="tool_fit_below must be"):
+            AgreementGate(tool_fit_below=wrong)
+    with pytest.raises(ValueError, match="tool_fit_below about tool calls"):
+        GuidancePolicy(gate=AgreementGate(tool_fit_below=0.5))
+    policy = GuidancePolicy(tools=AgreementGate(tool_fit_below=0.5))
+    assert GuidancePolicy(**policy.to_dict()).tools == policy.tools
+    assert "tool_fit_below" not in AgreementGate().to_dict()
 
 
 def test_caches_tell_policies_apart() -> None:

@@ -131,6 +131,8 @@ def test_a_prompt_is_prefilled_ahead(backend) -> None:
 def test_it_tells_how_likely_its_tokens_are(backend, pair) -> None:
     request = make(backend, max_tokens=5)
     told = likely(backend, request)
+    texts = [one.text for one in backend.first_tokens(request)]
+    assert "".join(texts) == text_of(run(backend, request))
     assert len(told) == 5
     assert all(0 < probability <= 1 for probability in told)
     torch_engine = Engine(*pair)
