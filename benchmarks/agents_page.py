@@ -6,7 +6,7 @@ The figures are in benchmarks/results, where `benchmarks.bfcl` and `benchmarks.a
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,9 @@ agreement can reach at most.
 - *confidence*: asks the teacher as often, where the greedy answer is least probable.
 - *oracle*: asks only where both kinds of answers are wrong. No real router can do that.
 - *wrong*: turns of the student that are not right.
+- *tool fit*: the student first says whether one of the tools is made for the request. If its
+  probability of yes is below the number, the turn is text (`AgreementGate.tool_fit_below`). The
+  number is the one by which most votes are right on the first rows of all categories.
 - Here no schema limits the samples while the student writes them. A `HuggingFaceStudent` limits
   them. A call that breaks its schema counts as no vote.
 - If the samples agree that no tool is needed, the student makes the turn here. In an agent, the
@@ -97,7 +100,8 @@ def write_page(results: Path = RESULTS, docs: Path = DOCS) -> None:
     )
     for folder in (docs / "measurements", docs / "images"):
         folder.mkdir(parents=True, exist_ok=True)
-    first = bfcl["pairs"][0]
+    first = _main(bfcl["pairs"])
+    others = [pair for pair in bfcl["pairs"] if pair is not first]
     write_figure(_chart(first), docs / "images" / "agents-bfcl.svg", "agents-bfcl", "svg")
     wanted = list(_wanted(first))
     text = PAGE.format(
@@ -107,11 +111,18 @@ def write_page(results: Path = RESULTS, docs: Path = DOCS) -> None:
         temperature=bfcl["temperature"],
         engines="; ".join(bfcl["engines"]),
         usual=USUAL,
-        tables="\n\n".join([_shown(first), *map(_folded, bfcl["pairs"][1:])]),
+        tables="\n\n".join([_shown(first), *map(_folded, others)]),
         wanted="\n".join(f"- **{verdict}**: {line}" for verdict, line in wanted),
         agents="\n\n".join(_agent_table(name, ways).markdown() for name, ways in agents.items()),
     )
     (docs / "measurements" / "agents.md").write_text(text, encoding="utf-8")
+
+
+def _main(pairs: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the first pair, or the same with a student that says first whether a tool fits."""
+    names = ("student", "teacher")
+    same = [one for one in pairs if all(one[name] == pairs[0][name] for name in names)]
+    return next((one for one in same if one.get("tool_fit_below")), pairs[0])
 
 
 def _kept(figures: Mapping[str, Any], point: Mapping[str, Any]) -> float:
@@ -121,26 +132,26 @@ def _kept(figures: Mapping[str, Any], point: Mapping[str, Any]) -> float:
 def _wanted(pair: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Hold a pair against the goals that were set before it was measured."""
     known = pair["categories"]
+    least = _threshold([known[category] for category in CHEAP if category in known])
     for category in (one for one in CHEAP if one in known):
-        figures = known[category].get("unseen", known[category])
-        least, how = _threshold(known[category])
+        figures, how = _reported(known[category])
         point = figures["points"][least - 1]
         kept, bill = _kept(figures, point), point["bill"]
         yield (
             _verdict(kept >= KEPT and bill <= BILL),
-            f"{category}, {figures['rows']} {how}: {kept:.1%} of the teacher's right turns at "
+            f"{category}, {how}: {kept:.1%} of the teacher's right turns at "
             f"{bill:.1%} of its bill, if {least} of {len(figures['points'])} must agree. The goal "
             f"was at least {KEPT:.0%} at no more than {BILL:.0%}.",
         )
     for category in (one for one in HARD if one in known):
-        figures = known[category]
+        figures, how = _reported(known[category])
         # Where lots are always right, nothing is left to win.
         asking = [p for p in figures["points"] if 0 < p["left"] < 1 and p["random"] < 1]
         above = [one for one in asking if one["right"] > one["random"]]
         gains = [100 * (one["right"] - one["random"]) for one in asking] or [0.0]
         yield (
             _verdict(len(above) == len(asking)) if asking else "Open",
-            f"{category}, {figures['rows']} rows: agreement beats the random router at "
+            f"{category}, {how}: agreement beats the random router at "
             f"{len(above)} of {len(asking)} thresholds where both models answer "
             f"({min(gains):+.1f} to {max(gains):+.1f} points). The goal was every threshold.",
         )
@@ -152,17 +163,24 @@ def _wanted(pair: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     )
 
 
-def _threshold(figures: Mapping[str, Any]) -> tuple[int, str]:
-    """Return the cheapest threshold that reaches the goal on the rows to choose on, and which."""
-    if "seen" not in figures:
-        return USUAL, "rows"
-    seen = figures["seen"]
-    fitting = [
-        point["at_least"]
-        for point in seen["points"]
-        if _kept(seen, point) >= KEPT and point["bill"] <= BILL
-    ]
-    return min(fitting, default=USUAL), f"unseen rows (chosen on {seen['rows']} others)"
+def _reported(figures: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
+    """Return the figures of the rows on which nothing was chosen, and which those are."""
+    if "unseen" not in figures:
+        return figures, f"{figures['rows']} rows"
+    seen, unseen = figures["seen"]["rows"], figures["unseen"]
+    return unseen, f"{unseen['rows']} unseen rows (chosen on {seen} others)"
+
+
+def _threshold(categories: Sequence[Mapping[str, Any]]) -> int:
+    """Return the cheapest threshold that reaches the goal on the seen rows of all categories."""
+    seen = [figures["seen"] for figures in categories if "seen" in figures]
+    for points in zip(*(figures["points"] for figures in seen), strict=True):
+        if all(
+            _kept(figures, point) >= KEPT and point["bill"] <= BILL
+            for figures, point in zip(seen, points, strict=True)
+        ):
+            return int(points[0]["at_least"])
+    return USUAL
 
 
 def _verdict(is_met: bool) -> str:
@@ -182,11 +200,13 @@ def _of_pair(pair: Mapping[str, Any]) -> str:
 
 def _summary(pair: Mapping[str, Any], wanted: list[tuple[str, str]]) -> Iterator[str]:
     most = len(next(iter(pair["categories"].values()))["points"])
+    below = pair.get("tool_fit_below")
     yield (
         f"If {USUAL} of {most} samples of [{pair['student']}](real-models.md#how-it-was-measured) "
-        f"make the same calls, these calls count. Else {_teacher(pair)} makes the turn. This share "
-        f"of turns is right, at this share of the teacher's bill: {_of_pair(pair)}. On irrelevance "
-        "no tool fits."
+        f"make the same calls, these calls count. Else {_teacher(pair)} makes the turn. "
+        + ("First the student says whether a tool fits. " if below else "")
+        + "This share of turns is right, at this share of the teacher's bill: "
+        + f"{_of_pair(pair)}. On irrelevance no tool fits."
     )
     verdicts = [verdict for verdict, _ in wanted]
     yield (
@@ -220,7 +240,8 @@ def _teacher(pair: Mapping[str, Any]) -> str:
 
 
 def _title(pair: Mapping[str, Any]) -> str:
-    return f"{pair['student']} and {_teacher(pair)}"
+    below = pair.get("tool_fit_below")
+    return f"{pair['student']} and {_teacher(pair)}" + (f", tool fit {below}" if below else "")
 
 
 def _shown(pair: Mapping[str, Any]) -> str:

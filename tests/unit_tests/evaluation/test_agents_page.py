@@ -81,6 +81,35 @@ def test_a_threshold_is_chosen_on_rows_that_are_not_reported(page) -> None:
     assert "- **Missed**: simple_python, 20 unseen rows" in page(pair(simple_python=swapped))
 
 
+def test_one_threshold_serves_all_categories(page) -> None:
+    teacher, wrong, asked = row(5, True, True), row(4, False, False), row(1, False, False)
+    cheap = [row(5, True, True)] * 18
+    strict = figures([*cheap, wrong, asked], [teacher] * 20)  # needs 5 of 5
+    lax = figures([*cheap, row(5, True, True), asked], [teacher] * 20)  # needs 2 of 5
+    both = {
+        name: {**lax, "seen": seen, "unseen": lax}
+        for name, seen in (("simple_python", lax), ("multiple", strict))
+    }
+    assert page(pair(**both)).count("of its bill, if 5 of 5 must agree") == 2
+
+
+def test_a_student_that_thinks_that_no_tool_fits_answers_in_text(page) -> None:
+    unfit = {**row(2, False, False), "declined": True, "fit": 0.6}
+    fitting = [{**row(5, True, True), "declined": False, "fit": fit} for fit in (0.7, 0.9)]
+    unknown = {**row(5, True, True), "declined": False, "fit": None}
+    rows = [unfit, *fitting, unknown]
+    below = bfcl_judge.best_fit(rows)
+    assert below == 0.65
+    declined = bfcl_judge.declining(rows, below)
+    assert declined == [{**unfit, "alone": True, "voted": True, "agree": 5}, *rows[1:]]
+    assert bfcl_judge.best_fit([{**unfit, "declined": False}, *fitting]) is None
+    plain, sure = (pair("big", multiple=figures(one, rows)) for one in (rows, declined))
+    text = page({**plain, "tool_fit_below": None}, {**sure, "tool_fit_below": below})
+    assert "### small and big, tool fit 0.65" in text
+    assert "First the student says whether a tool fits. This share" in text
+    assert "<summary>small and big: " in text
+
+
 def test_published_turns_are_judged_as_the_leaderboard_judges(tmp_path, monkeypatch) -> None:
     file = tmp_path / "results.json"
     turns = {
