@@ -34,7 +34,7 @@ def tool_fit_question(
     request = messages[-1].text if isinstance(messages[-1], HumanMessage) else ""
     if not request.strip():
         return None
-    listed = "\n".join(_shown(tool["function"]) for tool in tools)
+    listed = "\n".join(_shown(tool["function"]) for tool in tools if "function" in tool)
     return [HumanMessage(_QUESTION.format(tools=listed, request=request))]
 
 
