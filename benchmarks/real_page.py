@@ -128,19 +128,19 @@ def _floors(results: dict[str, Any], users: str) -> list[str]:
         "gives:"
     ]
     for kind, size in results["weight_bytes"].items():
-        if not size:
-            continue
-        floor = rate * 1e9 / size
+        floor = rate * 1e9 / (size or 1)
         reached = [
             f"{name} {median(map(_speed, way['users'][users])) / floor:.0%}"
             for name, way in results["ways"].items()
             if ENTRIES[name].runs == kind and ENTRIES[name].as_saved
         ]
+        if not (size and reached):
+            continue
         lines.append(
             f"- {kind}, {size / 1e6:.0f} MB: {floor:.0f} tokens/s; reached with {users} user(s): "
             + ", ".join(reached)
         )
-    return [lines[0], "", *lines[1:]]
+    return [lines[0], "", *lines[1:]] if lines[1:] else []
 
 
 def table(head: list[str], rows: list[list[str]]) -> list[str]:
