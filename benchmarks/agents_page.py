@@ -65,9 +65,10 @@ agreement can reach at most.
 - *confidence*: asks the teacher as often, where the greedy answer is least probable.
 - *oracle*: asks only where both kinds of answers are wrong. No real router can do that.
 - *wrong*: turns of the student that are not right.
-- *tool fit*: the student first says whether one of the tools is made for the request. If its
-  probability of yes is below the number, the turn is text (`AgreementGate.tool_fit_below`). The
-  number is the one by which most votes are right on the first rows of all categories.
+- *tool fit*: if too few samples agree, the student says whether one of the tools is made for the
+  request. If its probability of yes is below the number, the turn is text
+  (`AgreementGate.tool_fit_below`). The number is the highest one that costs no right turn on the
+  first rows of all categories together. For the random router, the student then does the same.
 - Here no schema limits the samples while the student writes them. A `HuggingFaceStudent` limits
   them. A call that breaks its schema counts as no vote.
 - If the samples agree that no tool is needed, the student makes the turn here. In an agent, the
@@ -100,33 +101,40 @@ def write_page(results: Path = RESULTS, docs: Path = DOCS) -> None:
     )
     for folder in (docs / "measurements", docs / "images"):
         folder.mkdir(parents=True, exist_ok=True)
-    first = _main(bfcl["pairs"])
-    others = [pair for pair in bfcl["pairs"] if pair is not first]
+    first, *others = bfcl["pairs"]
+    fitting = _with_fit(bfcl["pairs"])
     write_figure(_chart(first), docs / "images" / "agents-bfcl.svg", "agents-bfcl", "svg")
     wanted = list(_wanted(first))
     text = PAGE.format(
-        summary="\n".join(f"- {line}" for line in [*_summary(first, wanted), _of_agents(agents)]),
+        summary="\n".join(
+            f"- {line}" for line in [*_summary(first, fitting, wanted), _of_agents(agents)]
+        ),
         date=bfcl["date"],
         samples=bfcl["samples"],
         temperature=bfcl["temperature"],
         engines="; ".join(bfcl["engines"]),
         usual=USUAL,
         tables="\n\n".join([_shown(first), *map(_folded, others)]),
-        wanted="\n".join(f"- **{verdict}**: {line}" for verdict, line in wanted),
+        wanted="\n\n".join(_goals(pair) for pair in (first, fitting) if pair is not None),
         agents="\n\n".join(_agent_table(name, ways).markdown() for name, ways in agents.items()),
     )
     (docs / "measurements" / "agents.md").write_text(text, encoding="utf-8")
 
 
-def _main(pairs: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Return the first pair, or the same with a student that says first whether a tool fits."""
+def _with_fit(pairs: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return the first pair with a student that says whether a tool fits. None without one."""
     names = ("student", "teacher")
-    same = [one for one in pairs if all(one[name] == pairs[0][name] for name in names)]
-    return next((one for one in same if one.get("tool_fit_below")), pairs[0])
+    same = [one for one in pairs[1:] if all(one[name] == pairs[0][name] for name in names)]
+    return next((one for one in same if one.get("tool_fit_below")), None)
 
 
 def _kept(figures: Mapping[str, Any], point: Mapping[str, Any]) -> float:
     return float(point["right"] / figures["teacher"]) if figures["teacher"] else 0.0
+
+
+def _goals(pair: Mapping[str, Any]) -> str:
+    lines = "\n".join(f"- **{verdict}**: {line}" for verdict, line in _wanted(pair))
+    return f"{_title(pair)}:\n\n{lines}"
 
 
 def _wanted(pair: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -144,7 +152,9 @@ def _wanted(pair: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             f"was at least {KEPT:.0%} at no more than {BILL:.0%}.",
         )
     for category in (one for one in HARD if one in known):
-        figures, how = _reported(known[category])
+        figures, how = known[category], f"{known[category]['rows']} rows"
+        if pair.get("tool_fit_below"):
+            figures, how = _reported(figures)
         # Where lots are always right, nothing is left to win.
         asking = [p for p in figures["points"] if 0 < p["left"] < 1 and p["random"] < 1]
         above = [one for one in asking if one["right"] > one["random"]]
@@ -198,16 +208,21 @@ def _of_pair(pair: Mapping[str, Any]) -> str:
     return ", ".join(said)
 
 
-def _summary(pair: Mapping[str, Any], wanted: list[tuple[str, str]]) -> Iterator[str]:
+def _summary(
+    pair: Mapping[str, Any], fitting: Mapping[str, Any] | None, wanted: list[tuple[str, str]]
+) -> Iterator[str]:
     most = len(next(iter(pair["categories"].values()))["points"])
-    below = pair.get("tool_fit_below")
     yield (
         f"If {USUAL} of {most} samples of [{pair['student']}](real-models.md#how-it-was-measured) "
         f"make the same calls, these calls count. Else {_teacher(pair)} makes the turn. "
-        + ("First the student says whether a tool fits. " if below else "")
         + "This share of turns is right, at this share of the teacher's bill: "
         + f"{_of_pair(pair)}. On irrelevance no tool fits."
     )
+    if fitting is not None:
+        yield (
+            "With tool fit, an unsure student says whether a tool fits, and its turn may be text "
+            f"instead of the teacher's: {_of_pair(fitting)}."
+        )
     verdicts = [verdict for verdict, _ in wanted]
     yield (
         f"Of {len(wanted)} goals, {verdicts.count('Met')} are met and "

@@ -18,6 +18,7 @@ from langchain_core.messages import AIMessage
 
 from benchmarks.agents import PRICE
 from benchmarks.bfcl_rows import SAMPLES, TEMPERATURE, lines_of, prompt_of, rows_of
+from langchain_gkt.gates import AgreementGate
 from langchain_gkt.students.call_voting import vote_on_calls
 from langchain_gkt.texts.tool_text import written_calls
 
@@ -178,42 +179,36 @@ def _confidence(line: dict[str, Any]) -> float | None:
     return float(np.exp(np.mean(known))) if known else None
 
 
-def declining(rows: Sequence[dict[str, Any]], below: float) -> list[dict[str, Any]]:
-    """Return the rows of a student that answers in text where it thinks that no tool fits.
+def best_fit(
+    seen: Sequence[tuple[Sequence[dict[str, Any]], Sequence[dict[str, Any]]]], least: int
+) -> float | None:
+    """Return the highest ``tool_fit_below`` that costs no right turn. None if there is none.
 
     Args:
-        rows: What `judged` found of a category.
-        below: See `AgreementGate.tool_fit_below`.
+        seen: The rows of each category, and those of its teacher.
+        least: How many samples must agree.
     """
-    return [
-        {**row, **dict.fromkeys(("alone", "voted"), row["declined"]), "agree": SAMPLES}
-        if row["fit"] is not None and row["fit"] < below
-        else row
-        for row in rows
-    ]
+    fits = sorted({row["fit"] for rows, _ in seen for row in rows if row["fit"] is not None})
 
+    def right(below: float | None) -> int:
+        points = [(len(rows), figures(rows, taught, below)["points"]) for rows, taught in seen]
+        return round(sum(count * point[least - 1]["right"] for count, point in points))
 
-def best_fit(seen: Sequence[dict[str, Any]]) -> float | None:
-    """Return the ``tool_fit_below`` by which most votes are right. None if not asking is best.
-
-    Args:
-        seen: Rows of all categories.
-    """
-    fits = sorted({row["fit"] for row in seen if row["fit"] is not None})
     between = [round((a + b) / 2, 3) for a, b in pairwise(fits)]
-    right = {
-        below: sum(row["voted"] for row in declining(seen, below)) for below in [0.0, *between]
-    }
-    best = max(right, key=lambda below: (right[below], -below))
-    return best or None
+    return next((one for one in reversed(between) if right(one) >= right(None)), None)
 
 
-def figures(rows: Sequence[dict[str, Any]], teacher: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def figures(
+    rows: Sequence[dict[str, Any]],
+    teacher: Sequence[dict[str, Any]],
+    fit_below: float | None = None,
+) -> dict[str, Any]:
     """Say what thresholds of agreement bring, against other ways to ask as often.
 
     Args:
         rows: What `judged` found of a category.
         teacher: The same of the teacher, row by row.
+        fit_below: See `AgreementGate.tool_fit_below`. None to not ask for the fit.
 
     Returns:
         Plain values. A point for each threshold: the share of turns ``left`` to the teacher and
@@ -226,27 +221,33 @@ def figures(rows: Sequence[dict[str, Any]], teacher: Sequence[dict[str, Any]]) -
     right = np.array([row["alone"] for row in teacher])
     price = np.array([row["price"] for row in teacher])
     sure = [row["confidence"] for row in rows]
-    student = max(alone.mean(), voted.mean())
+    unfit = np.zeros(len(rows), bool)
+    if fit_below is not None:
+        unfit = np.array([row["fit"] is not None and row["fit"] < fit_below for row in rows])
+    declined = np.array([bool(row.get("declined")) for row in rows])
     points = []
     for least in range(1, SAMPLES + 1):
-        left = agree < least
+        in_text = (agree < least) & unfit
+        left = (agree < least) & ~unfit
+        greedy, vote = (np.where(in_text, declined, one) for one in (alone, voted))
+        student = max(greedy.mean(), vote.mean())
         count = int(left.sum())
         by_confidence = None
         if None not in sure:
             asked = np.zeros(len(rows), bool)
             asked[np.argsort(sure, kind="stable")[:count]] = True
-            by_confidence = float(np.where(asked, right, alone).mean())
-        won = min(count, int((right & ~alone & ~voted).sum()))
+            by_confidence = float(np.where(asked, right, greedy).mean())
+        won = min(count, int((right & ~greedy & ~vote).sum()))
         points.append(
             {
                 "at_least": least,
                 "left": float(left.mean()),
                 "bill": float(price[left].sum() / price.sum()),
-                "right": float(np.where(left, right, voted).mean()),
+                "right": float(np.where(left, right, vote).mean()),
                 "random": float(left.mean() * right.mean() + (1 - left.mean()) * student),
                 "confidence": by_confidence,
-                "oracle": float(((alone | voted).sum() + won) / len(rows)),
-                "wrong": int((~left & ~voted).sum()),
+                "oracle": float(((greedy | vote).sum() + won) / len(rows)),
+                "wrong": int((~left & ~vote).sum()),
             }
         )
     return {
@@ -260,13 +261,16 @@ def figures(rows: Sequence[dict[str, Any]], teacher: Sequence[dict[str, Any]]) -
 
 
 def _parts(
-    rows: Sequence[dict[str, Any]], teacher: Sequence[dict[str, Any]], first: int
+    rows: Sequence[dict[str, Any]],
+    teacher: Sequence[dict[str, Any]],
+    first: int,
+    fit_below: float | None,
 ) -> dict[str, Any]:
     """Return the figures of all rows, of the ``seen`` first ones, and of the ``unseen`` others."""
-    found = figures(rows, teacher)
+    found = figures(rows, teacher, fit_below)
     if 0 < first < len(rows):
-        found["seen"] = figures(rows[:first], teacher[:first])
-        found["unseen"] = figures(rows[first:], teacher[first:])
+        found["seen"] = figures(rows[:first], teacher[:first], fit_below)
+        found["unseen"] = figures(rows[first:], teacher[first:], fit_below)
     return found
 
 
@@ -294,35 +298,27 @@ def condense(
     of |= {name: published(files, checker, package) for name, files in teachers.items()}
     pairs = [(student, teacher) for student in students for teacher in [*teachers, PERFECT]]
     pairs += [(student, students[0]) for student in students[1:]]
+    least = AgreementGate().at_least
     found = []
     for student, teacher in pairs:
-        answered = of[student]
-        below = best_fit(
-            [
-                row
-                for category, rows in answered.items()
-                for number, row in rows.items()
-                if number < seen.get(category, 0)
-            ]
-        )
-        for declined in [None] if below is None else [None, below]:
-            categories = {}
-            for category, rows in sorted(answered.items(), key=lambda one: _ORDER.index(one[0])):
-                known = of[student if teacher == PERFECT else teacher].get(category, {})
-                if numbers := sorted(rows.keys() & known.keys()):
-                    taught = [known[number] for number in numbers]
-                    if teacher == PERFECT:
-                        taught = [{**one, "alone": True} for one in taught]
-                    asked = [rows[number] for number in numbers]
-                    asked = asked if declined is None else declining(asked, declined)
-                    first = sum(number < seen.get(category, 0) for number in numbers)
-                    categories[category] = _parts(asked, taught, first)
+        known = of[student if teacher == PERFECT else teacher]
+        both: dict[str, Any] = {}
+        for category, rows in sorted(of[student].items(), key=lambda one: _ORDER.index(one[0])):
+            if numbers := sorted(rows.keys() & known.get(category, {}).keys()):
+                taught = [known[category][number] for number in numbers]
+                if teacher == PERFECT:
+                    taught = [{**one, "alone": True} for one in taught]
+                first = sum(number < seen.get(category, 0) for number in numbers)
+                both[category] = [rows[number] for number in numbers], taught, first
+        chosen = [(rows[:first], taught[:first]) for rows, taught, first in both.values() if first]
+        below = best_fit(chosen, least) if chosen else None
+        for fit_below in [None] if below is None else [None, below]:
             found.append(
                 {
                     "student": student,
                     "teacher": teacher,
-                    "tool_fit_below": declined,
-                    "categories": categories,
+                    "tool_fit_below": fit_below,
+                    "categories": {name: _parts(*one, fit_below) for name, one in both.items()},
                 }
             )
     written = datetime.fromtimestamp(answers.stat().st_mtime, timezone.utc)

@@ -52,9 +52,10 @@ class AgreementGate(ThresholdGate):
         answer_of: When two answers are equal: by ``number``, ``option``, ``json``, ``text``, or a
             function from a text to the value to compare. None for the chain's ``answer_of``.
         temperature: Sampling temperature of these answers, above 0.
-        tool_fit_below: Only for `GuidancePolicy.tools`. The student first says whether one of the
-            tools is made for the request. If its probability of yes is below this number, the turn
-            is text. None to not ask. Students differ, so find the number on your own questions.
+        tool_fit_below: Only for `GuidancePolicy.tools`. If too few samples agree, the student says
+            whether one of the tools is made for the request. If its probability of yes is below
+            this number, the turn is text, and not the teacher's. None to not ask. Students differ,
+            so find the number on your own requests.
 
     References:
         Yue et al., "Large Language Model Cascades with Mixture of Thoughts Representations for

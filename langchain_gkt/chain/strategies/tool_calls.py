@@ -25,8 +25,8 @@ from langchain_gkt.students.call_voting import CallVote, vote_on_calls
 def student_calls(answer: Answer) -> Generator[Any, Any, bool]:
     """Have the student make the turn, if the policy lets its samples decide and they agree.
 
-    If they agree that no tool is called, or the student says that none fits, the answer's settings
-    say so, and the turn is answered like any other.
+    If they agree that no tool is called, or they do not agree and the student says that none fits,
+    the answer's settings say so, and the turn is answered like any other.
 
     Args:
         answer: The answer. It counts the samples.
@@ -47,7 +47,11 @@ def student_calls(answer: Answer) -> Generator[Any, Any, bool]:
     if StudentStep(settings).lacks_demanded_tool:  # it is the teacher's, even if the samples agree
         return False
     vote = yield from _voted(answer, gate)
-    if vote is None or gate.decide({"agreement": vote.agreement}) != "none":
+    if vote is None:
+        return False
+    if gate.decide({"agreement": vote.agreement}) != "none":
+        if (yield from _fits_no_tool(answer, gate)):
+            answer.settings = replace(settings, is_text_turn=True)
         return False
     if not vote.calls:
         answer.settings = replace(settings, is_text_turn=True)
@@ -65,8 +69,6 @@ def _voted(answer: Answer, gate: AgreementGate) -> Generator[Any, Any, CallVote 
     """Have the student write the turn several times. None if the teacher takes over."""
     settings = answer.settings
     try:
-        if (yield from _fits_no_tool(answer, gate)):
-            return CallVote(calls=[], reply=None, agreement=1.0)
         replies = yield StudentStep(settings).sampled_turns(answer.messages, gate)
     except Exception as error:  # noqa: BLE001  whatever a student raises
         leave_to_teacher(answer, error)
@@ -84,16 +86,20 @@ def _voted(answer: Answer, gate: AgreementGate) -> Generator[Any, Any, CallVote 
 
 
 def _fits_no_tool(answer: Answer, gate: AgreementGate) -> Generator[Any, Any, bool]:
-    """Have the student say whether a tool fits the request, if the gate wants to know."""
+    """Have the student say whether a tool fits the request, if the gate requires it."""
     settings = answer.settings
     if gate.tool_fit_below is None or settings.forces_tool:
         return False
     if (question := tool_fit_question(answer.messages, settings.tools)) is None:
         return False
     student = StudentStep(settings).student
-    tokens = yield BlockingWork(
-        partial(student.first_tokens, question), partial(student.afirst_tokens, question)
-    )
+    try:
+        tokens = yield BlockingWork(
+            partial(student.first_tokens, question), partial(student.afirst_tokens, question)
+        )
+    except Exception as error:  # noqa: BLE001  whatever a student raises
+        leave_to_teacher(answer, error)
+        return False
     if (fit := tool_fit(tokens)) is None:
         return False
     answer.signals["tool_fit"] = fit

@@ -93,21 +93,28 @@ def test_one_threshold_serves_all_categories(page) -> None:
     assert page(pair(**both)).count("of its bill, if 5 of 5 must agree") == 2
 
 
-def test_a_student_that_thinks_that_no_tool_fits_answers_in_text(page) -> None:
-    unfit = {**row(2, False, False), "declined": True, "fit": 0.6}
-    fitting = [{**row(5, True, True), "declined": False, "fit": fit} for fit in (0.7, 0.9)]
-    unknown = {**row(5, True, True), "declined": False, "fit": None}
-    rows = [unfit, *fitting, unknown]
-    below = bfcl_judge.best_fit(rows)
-    assert below == 0.65
-    declined = bfcl_judge.declining(rows, below)
-    assert declined == [{**unfit, "alone": True, "voted": True, "agree": 5}, *rows[1:]]
-    assert bfcl_judge.best_fit([{**unfit, "declined": False}, *fitting]) is None
-    plain, sure = (pair("big", multiple=figures(one, rows)) for one in (rows, declined))
-    text = page({**plain, "tool_fit_below": None}, {**sure, "tool_fit_below": below})
-    assert "### small and big, tool fit 0.65" in text
-    assert "First the student says whether a tool fits. This share" in text
-    assert "<summary>small and big: " in text
+def test_a_student_that_sees_no_tool_that_fits_answers_in_text(page) -> None:
+    unsure = {**row(2, False, False), "declined": True, "fit": 0.6}  # calls one all the same
+    sure = {**row(5, True, True), "declined": False, "fit": 0.5}  # its samples agree
+    fitting = {**row(1, False, False), "declined": False, "fit": 0.8}
+    rows = [unsure, sure, fitting, {**sure, "fit": None}]
+    assert bfcl_judge.best_fit([(rows, PERFECT)], 3) == 0.7  # 0.9 would cost the third row
+    point = figures(rows, PERFECT, 0.7)["points"][2]
+    assert (point["left"], point["right"], point["bill"]) == (0.25, 1.0, 0.7)
+    assert point["random"] == 0.25 + 0.75 * 0.75
+    plain = figures(rows, PERFECT)["points"][2]
+    assert (plain["left"], plain["right"], plain["random"]) == (0.5, 1.0, 0.75)
+    never = [{**one, "declined": False} for one in rows]
+    assert bfcl_judge.best_fit([(never, PERFECT)], 3) == 0.55  # nobody is below it
+    both = [
+        {**pair("big", multiple=figures(rows, PERFECT, below)), "tool_fit_below": below}
+        for below in (None, 0.7)
+    ]
+    text = page(*both)
+    assert "### small and big\n" in text
+    assert "<summary>small and big, tool fit 0.7: multiple 100% at 70%" in text
+    assert "small and big, tool fit 0.7:\n\n- **Missed**: multiple, 4 rows" in text
+    assert "an unsure student says whether a tool fits" in text
 
 
 def test_published_turns_are_judged_as_the_leaderboard_judges(tmp_path, monkeypatch) -> None:

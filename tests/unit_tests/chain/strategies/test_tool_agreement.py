@@ -251,31 +251,36 @@ def fitting(fit: Any, *texts: Any, **fields: Any):
 @pytest.mark.parametrize("fit", [FirstToken(0.6, text=" Yes"), FirstToken(0.9, text="no")])
 async def test_a_request_that_no_tool_fits_is_answered_in_text(how, fit) -> None:
     begun = AIMessage("It is now", response_metadata={"finish_reason": "length"})
-    chain = fitting(fit, " sunny.", teacher=begun, guidance_tokens=5)
+    chain = fitting(fit, OSLO, ROME, " sunny.", teacher=begun, guidance_tokens=5)
     message, gkt = await ask(chain, how)
-    assert (message.text, message.tool_calls) == ("It is sunny.", [])
-    assert gkt["signals"] == {"tool_fit": pytest.approx(0.6 if fit.text == " Yes" else 0.1)}
-    assert len(chain.student.ledger) == 1  # no sample was taken
+    assert message.text.startswith("It is")
+    assert message.tool_calls == []
+    said = pytest.approx(0.6 if fit.text == " Yes" else 0.1)
+    assert gkt["signals"] == {"tool_agreement": 0.4, "tool_fit": said}
+    assert len(chain.student.ledger) == 6
     (asked,) = chain.student.fits_asked
     assert asked.startswith("Tools:\n\n- weather: ")
     assert "Parameters: city (" in asked
     assert "\n\nRequest: How is it in Rome?\n\n" in asked
 
 
-async def test_a_request_that_a_tool_fits_is_put_to_the_vote() -> None:
+async def test_a_request_that_a_tool_fits_is_left_to_the_teacher() -> None:
     for fit in (FirstToken(0.8, text="Yes"), FirstToken(0.9, text="Perhaps"), FirstToken(0.1)):
-        chain = fitting(fit, ROME)
-        message, gkt = await ask(chain)
-        assert message.tool_calls[0]["args"] == {"city": "Rome"}
+        message, gkt = await ask(fitting(fit, ROME, OSLO))
+        assert (message.tool_calls, gkt["finished_by"]) == (TEACHERS.tool_calls, "teacher")
         assert ("tool_fit" in gkt["signals"]) is (fit.text == "Yes")
-    forced = fitting(FirstToken(0.1, text="Yes"), ROME)
-    message, _ = await ask(forced, tool_choice="any")
-    assert message.tool_calls
-    assert forced.student.fits_asked == []
+    unlikely = FirstToken(0.1, text="Yes")
+    for chain, options in (
+        (fitting(unlikely, ROME), {}),  # samples that agree are not doubted
+        (fitting(unlikely, ROME, OSLO), {"tool_choice": "any"}),
+    ):
+        message, _ = await ask(chain, **options)
+        assert message.tool_calls
+        assert chain.student.fits_asked == []
 
 
 async def test_the_fit_is_not_asked_for_once_a_tool_was_called() -> None:
-    chain = fitting(FirstToken(0.1, text="Yes"), ROME)
+    chain = fitting(FirstToken(0.1, text="Yes"), ROME, OSLO)
     called = AIMessage("", tool_calls=[{"name": "weather", "args": {"city": "Rome"}, "id": "1"}])
     talk = [HumanMessage("Weather?"), called, ToolMessage("sunny", tool_call_id="1")]
     await chain.bind_tools([weather]).ainvoke(talk)
@@ -283,10 +288,10 @@ async def test_the_fit_is_not_asked_for_once_a_tool_was_called() -> None:
 
 
 async def test_a_student_that_cannot_say_how_tools_fit() -> None:
-    failing = fitting(StudentError("broken"), ROME)
+    failing = fitting(StudentError("broken"), ROME, OSLO)
     with pytest.raises(StudentError, match="broken"):
         await ask(failing)
-    saved = fitting(StudentError("broken"), ROME, on_student_error="teacher")
+    saved = fitting(StudentError("broken"), ROME, OSLO, on_student_error="teacher")
     message, gkt = await ask(saved)
     assert (message.tool_calls, gkt["finished_by"]) == (TEACHERS.tool_calls, "teacher")
     with pytest.raises(ValueError, match="tool_fit_below needs a student that reports"):
