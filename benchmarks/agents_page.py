@@ -67,8 +67,9 @@ agreement can reach at most.
 - *wrong*: turns of the student that are not right.
 - *tool fit*: if too few samples agree, the student says whether one of the tools is made for the
   request. If its probability of yes is below the number, the turn is text
-  (`AgreementGate.tool_fit_below`). The number is the highest one that costs no right turn on the
-  first rows of all categories together. For the random router, the student then does the same.
+  (`AgreementGate.tool_fit_below`). The number is the highest one that costs no right turn at any
+  threshold on the first rows of all categories together. For the random router, the student does
+  the same.
 - Here no schema limits the samples while the student writes them. A `HuggingFaceStudent` limits
   them. A call that breaks its schema counts as no vote.
 - If the samples agree that no tool is needed, the student makes the turn here. In an agent, the

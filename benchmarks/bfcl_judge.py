@@ -18,7 +18,6 @@ from langchain_core.messages import AIMessage
 
 from benchmarks.agents import PRICE
 from benchmarks.bfcl_rows import SAMPLES, TEMPERATURE, lines_of, prompt_of, rows_of
-from langchain_gkt.gates import AgreementGate
 from langchain_gkt.students.call_voting import vote_on_calls
 from langchain_gkt.texts.tool_text import written_calls
 
@@ -180,22 +179,27 @@ def _confidence(line: dict[str, Any]) -> float | None:
 
 
 def best_fit(
-    seen: Sequence[tuple[Sequence[dict[str, Any]], Sequence[dict[str, Any]]]], least: int
+    seen: Sequence[tuple[Sequence[dict[str, Any]], Sequence[dict[str, Any]]]],
 ) -> float | None:
-    """Return the highest ``tool_fit_below`` that costs no right turn. None if there is none.
+    """Return the highest ``tool_fit_below`` that costs no right turn at any ``at_least``.
 
     Args:
         seen: The rows of each category, and those of its teacher.
-        least: How many samples must agree.
+
+    Returns:
+        The number. None if there is none.
     """
     fits = sorted({row["fit"] for rows, _ in seen for row in rows if row["fit"] is not None})
 
-    def right(below: float | None) -> int:
-        points = [(len(rows), figures(rows, taught, below)["points"]) for rows, taught in seen]
-        return round(sum(count * point[least - 1]["right"] for count, point in points))
+    def right(below: float | None) -> Any:
+        return sum(
+            len(rows) * np.array([one["right"] for one in figures(rows, taught, below)["points"]])
+            for rows, taught in seen
+        )
 
     between = [round((a + b) / 2, 3) for a, b in pairwise(fits)]
-    return next((one for one in reversed(between) if right(one) >= right(None)), None)
+    without = right(None) - 0.5  # half a turn, for rounding
+    return next((one for one in reversed(between) if (right(one) > without).all()), None)
 
 
 def figures(
@@ -298,7 +302,6 @@ def condense(
     of |= {name: published(files, checker, package) for name, files in teachers.items()}
     pairs = [(student, teacher) for student in students for teacher in [*teachers, PERFECT]]
     pairs += [(student, students[0]) for student in students[1:]]
-    least = AgreementGate().at_least
     found = []
     for student, teacher in pairs:
         known = of[student if teacher == PERFECT else teacher]
@@ -311,7 +314,7 @@ def condense(
                 first = sum(number < seen.get(category, 0) for number in numbers)
                 both[category] = [rows[number] for number in numbers], taught, first
         chosen = [(rows[:first], taught[:first]) for rows, taught, first in both.values() if first]
-        below = best_fit(chosen, least) if chosen else None
+        below = best_fit(chosen) if chosen else None
         for fit_below in [None] if below is None else [None, below]:
             found.append(
                 {

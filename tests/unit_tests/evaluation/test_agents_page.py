@@ -98,14 +98,14 @@ def test_a_student_that_sees_no_tool_that_fits_answers_in_text(page) -> None:
     sure = {**row(5, True, True), "declined": False, "fit": 0.5}  # its samples agree
     fitting = {**row(1, False, False), "declined": False, "fit": 0.8}
     rows = [unsure, sure, fitting, {**sure, "fit": None}]
-    assert bfcl_judge.best_fit([(rows, PERFECT)], 3) == 0.7  # 0.9 would cost the third row
+    assert bfcl_judge.best_fit([(rows, PERFECT)]) == 0.7  # 0.9 would cost the third row
     point = figures(rows, PERFECT, 0.7)["points"][2]
     assert (point["left"], point["right"], point["bill"]) == (0.25, 1.0, 0.7)
     assert point["random"] == 0.25 + 0.75 * 0.75
     plain = figures(rows, PERFECT)["points"][2]
     assert (plain["left"], plain["right"], plain["random"]) == (0.5, 1.0, 0.75)
     never = [{**one, "declined": False} for one in rows]
-    assert bfcl_judge.best_fit([(never, PERFECT)], 3) == 0.55  # nobody is below it
+    assert bfcl_judge.best_fit([(never, PERFECT)]) == 0.55  # nobody is below it
     both = [
         {**pair("big", multiple=figures(rows, PERFECT, below)), "tool_fit_below": below}
         for below in (None, 0.7)
