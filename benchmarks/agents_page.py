@@ -58,7 +58,7 @@ agreement can reach at most.
   without a call is right.
 - *by vote*: the most common of the {samples} samples counts.
 - *bill*: the teacher's bill, at 0.15 and 0.60 dollars for a million prompt and completion tokens
-  (gpt-4o-mini). For a perfect teacher, the student's own prompt and greedy answer count. The
+  (gpt-4o-mini). A perfect teacher's bill counts the student's prompt and greedy answer. The
   student is free.
 - *random router*: draws lots, and asks the teacher as often as agreement does. For the student it
   takes the greedy answer or the most common one, whichever kind is better.
@@ -221,13 +221,13 @@ def _summary(
     )
     if fitting is not None:
         yield (
-            "With tool fit, an unsure student says whether a tool fits, and its turn may be text "
-            f"instead of the teacher's: {_of_pair(fitting)}."
+            "With tool fit, an unsure student says whether a tool fits. If not, its turn is text: "
+            f"{_of_pair(fitting)}."
         )
     verdicts = [verdict for verdict, _ in wanted]
     yield (
-        f"Of {len(wanted)} goals, {verdicts.count('Met')} are met and "
-        f"{verdicts.count('Missed')} missed: [see below](#goals)."
+        f"{verdicts.count('Met')} of {len(wanted)} goals are met"
+        f"{' without tool fit' if fitting else ''}: [see below](#goals)."
     )
 
 

@@ -157,7 +157,7 @@ def test_verdicts_follow_the_figures(page) -> None:
     text = page(pair(simple_python=good, live_simple=good))
     assert "- **Met**: simple_python, 10 rows: 100.0% of the teacher's right turns at 10.0%" in text
     assert "- **Open**: live_simple, 10 rows: agreement beats the random router at 0 of 0" in text
-    assert "Of 3 goals, 2 are met and 0 missed" in text
+    assert "- 2 of 3 goals are met: [see" in text
     text = page(pair(live_simple=bad, irrelevance=figures(ROWS[::-1], PERFECT)))
     assert "- **Met**: live_simple, 4 rows: agreement beats the random router at 4 of 4" in text
     worse = figures([row(5, False, True), row(1, True, True), row(2, True, False)], PERFECT[:3])
