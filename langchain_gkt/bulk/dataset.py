@@ -51,7 +51,8 @@ def guide_dataset(
         dataset: The dataset.
         chain_or_config: A `GuidedKnowledgeTransferChain`, a mapping with its constructor's
             arguments, or a function without arguments that makes it in each actor. Keys that you
-            give to the teacher are sent with it.
+            give to the teacher do not travel: put them into the actors' environment or into the
+            function.
         prompt_column: The column of prompts, which are texts.
         output_columns: Which of `OUTPUT_COLUMNS` to add: names, or names with new names. None for
             all.
