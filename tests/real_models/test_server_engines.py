@@ -131,9 +131,11 @@ def test_stop_strings_and_samples(student) -> None:
 
 
 def test_it_tells_how_likely_its_tokens_are(student) -> None:
-    told = student.probe(QUESTION, tokens=3)
+    told = student.first_tokens(QUESTION, tokens=3)
     assert len(told) == 3
-    assert all(0 < probability <= 1 for probability in told)
+    assert all(0 < token.probability <= 1 for token in told)
+    said = student.invoke(QUESTION, max_tokens=3, temperature=0).text
+    assert "".join(token.text for token in told).strip() == said.strip()
 
 
 def test_an_answer_that_nobody_reads_is_stopped_at_the_server(served, student) -> None:

@@ -13,7 +13,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import aclosing
 from functools import cached_property, partial
@@ -214,11 +214,14 @@ class ServerBackend:
             log_probs=True,
         )
         replies = await with_retries(self._replies(request.prompt), ask, self._source.max_retries)
-        return [
-            FirstToken(min(1.0, math.exp(log_prob)), text=self.tokenizer.decode([token]))
-            for reply in replies
-            for token, log_prob in zip(reply.ids, reply.log_probs, strict=True)
-        ]
+        return [token for reply in replies for token in self._first_tokens_of(reply)]
+
+    def _first_tokens_of(self, reply: Reply) -> Iterator[FirstToken]:
+        # A stream may leave out the id of a token that only begins a character.
+        ids = reply.ids if len(reply.ids) == len(reply.log_probs) else [None] * len(reply.log_probs)
+        for token, log_prob in zip(ids, reply.log_probs, strict=True):
+            text = None if token is None else self.tokenizer.decode([token])
+            yield FirstToken(min(1.0, math.exp(log_prob)), text=text)
 
     def close(self) -> None:
         """End the thread and drop running requests. They get a StudentError."""
