@@ -115,7 +115,11 @@ class AnswerWriter:
             return
         if self._rest and self._constraint is None and not self._written and self._is_plain():
             # One request, because a second one would read the end of the prompt again.
-            await self._ask_for(replace(self._ask(), spells=self._rest.decode()))
+            ask = replace(self._ask(), spells=self._rest.decode())
+            if request.seam and request.seam.opened > 1 and ask.spells.endswith(" "):
+                # The next word often begins with that blank, and a token would be left over.
+                ask = replace(ask, max_tokens=ask.max_tokens - 1)
+            await self._ask_for(ask)
             return
         allowed = self._allowed()
         if allowed is not None and not allowed:
@@ -196,7 +200,7 @@ class AnswerWriter:
             held: Whether it is for one token only, after which the answer continues.
         """
         reason: str | None = None
-        is_stopped = False
+        is_stopped, before = False, len(self._written)
         async with aclosing(self._replies(ask)) as replies:
             async for reply in replies:
                 reason = reply.finish_reason
@@ -213,7 +217,8 @@ class AnswerWriter:
             raise Unreachable("the server ended the answer in its middle")
         if reason not in ("stop", "length"):
             raise StudentError(f"the server ended the answer with finish_reason={reason!r}")
-        if not held and not is_stopped:
+        is_short = reason == "length" and len(self._written) - before == ask.max_tokens
+        if not held and not is_stopped and not is_short:
             # It ends in half a character, or the server has a limit of its own.
             self._state.finish(reason)
             self._finished = True

@@ -327,7 +327,7 @@ class ServerBackend:
         if ahead.handle.claimed.is_set():
             return
         prompt = ahead.handle.ids
-        ids = prompt if self._blocks is None else prompt[: self._blocks.whole(prompt)]
+        ids = prompt if self._blocks is None else self._blocks.worth_reading(prompt)
         try:
             async with aclosing(self._replies(prompt)(Ask(ids=ids, max_tokens=1))) as replies:
                 async for _ in replies:

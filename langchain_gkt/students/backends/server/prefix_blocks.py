@@ -45,9 +45,12 @@ class PrefixBlocks:
             return None
         return cls(size, int(labels.get("num_gpu_blocks", 0)) or _MOST_BLOCKS)
 
-    def whole(self, ids: Sequence[int]) -> int:
-        """Return how many tokens the whole blocks of a prompt hold."""
-        return len(ids) - len(ids) % self.size
+    def worth_reading(self, ids: list[int]) -> list[int]:
+        """Return the whole blocks of a prompt and one token.
+
+        Without that token, vLLM would read the last block again if it has all of them.
+        """
+        return ids[: len(ids) - len(ids) % self.size + 1]
 
     def holds(self, ids: Sequence[int]) -> bool:
         """Return whether the server has recently read all whole blocks of a prompt."""

@@ -58,6 +58,22 @@ def test_a_seam_is_an_expression_and_takes_no_request_of_its_own(served, local) 
     assert body["structured_outputs"] == {"regex": r" and[\s\S]*"}
 
 
+@pytest.mark.parametrize("text", ["The sum of 3 and ", "The answer is ", "We add 3 to "])
+def test_no_token_of_a_whole_answer_is_left_over(served, local, text) -> None:
+    far, server = served()
+    begun = [*QUESTION, AIMessage(text)]
+    for limit in (1, 2, 6):
+        wanted = local.invoke(begun, max_tokens=limit)
+        found = far.invoke(begun, max_tokens=limit)
+        assert found.content == wanted.content
+        assert found.usage_metadata == wanted.usage_metadata
+        reasons = [one.response_metadata["finish_reason"] for one in (found, wanted)]
+        assert reasons[0] == reasons[1]
+    first = server.asked()[0]
+    assert first["structured_outputs"] == {"regex": text[text[:-1].rindex(" ") :] + r"[\s\S]*"}
+    assert first["max_tokens"] == 1 + 1  # the word that is spelled again, and the new token
+
+
 def test_a_call_does_not_write_out_the_tokenizer(served) -> None:
     far, _ = served()
     once = far._engine.fingerprint  # takes 80 ms with a vocabulary of 50,000
@@ -251,7 +267,7 @@ def test_only_whole_blocks_that_are_new_are_read_ahead(served, monkeypatch) -> N
         ahead.wait()
     far.invoke(QUESTION)
     first, answer = server.asked()
-    assert first["prompt"] == answer["prompt"][: len(answer["prompt"]) // 8 * 8]
+    assert first["prompt"] == answer["prompt"][: len(answer["prompt"]) // 8 * 8 + 1]
     assert far.prefill(QUESTION).done  # the server holds its blocks
     with far.prefill(longer) as ahead:
         ahead.wait()
