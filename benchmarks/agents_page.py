@@ -67,9 +67,9 @@ agreement can reach at most.
 - *wrong*: turns of the student that are not right.
 - *tool fit*: if too few samples agree, the student says whether one of the tools is made for the
   request. If its probability of yes is below the number, the turn is text
-  (`AgreementGate.tool_fit_below`). The number is the highest one that costs no right turn at any
-  threshold on the first rows of all categories together. For the random router, the student does
-  the same.
+  (`AgreementGate.tool_fit_below`). The number is the highest one that makes no turn text that
+  needs a call, on the first rows of all categories together. For the random router, the student
+  does the same.
 - Here no schema limits the samples while the student writes them. A `HuggingFaceStudent` limits
   them. A call that breaks its schema counts as no vote.
 - If the samples agree that no tool is needed, the student makes the turn here. In an agent, the
@@ -105,11 +105,8 @@ def write_page(results: Path = RESULTS, docs: Path = DOCS) -> None:
     first, *others = bfcl["pairs"]
     fitting = _with_fit(bfcl["pairs"])
     write_figure(_chart(first), docs / "images" / "agents-bfcl.svg", "agents-bfcl", "svg")
-    wanted = list(_wanted(first))
     text = PAGE.format(
-        summary="\n".join(
-            f"- {line}" for line in [*_summary(first, fitting, wanted), _of_agents(agents)]
-        ),
+        summary="\n".join(f"- {line}" for line in [*_summary(first, fitting), _of_agents(agents)]),
         date=bfcl["date"],
         samples=bfcl["samples"],
         temperature=bfcl["temperature"],
@@ -209,9 +206,7 @@ def _of_pair(pair: Mapping[str, Any]) -> str:
     return ", ".join(said)
 
 
-def _summary(
-    pair: Mapping[str, Any], fitting: Mapping[str, Any] | None, wanted: list[tuple[str, str]]
-) -> Iterator[str]:
+def _summary(pair: Mapping[str, Any], fitting: Mapping[str, Any] | None) -> Iterator[str]:
     most = len(next(iter(pair["categories"].values()))["points"])
     yield (
         f"If {USUAL} of {most} samples of [{pair['student']}](real-models.md#how-it-was-measured) "
@@ -224,11 +219,15 @@ def _summary(
             "With tool fit, an unsure student says whether a tool fits. If not, its turn is text: "
             f"{_of_pair(fitting)}."
         )
-    verdicts = [verdict for verdict, _ in wanted]
-    yield (
-        f"{verdicts.count('Met')} of {len(wanted)} goals are met"
-        f"{' without tool fit' if fitting else ''}: [see below](#goals)."
-    )
+    met = f"{_met(pair)} goals are met"
+    if fitting is not None:
+        met += f" without tool fit, and {_met(fitting)} with it"
+    yield f"{met}: [see below](#goals)."
+
+
+def _met(pair: Mapping[str, Any]) -> str:
+    verdicts = [verdict for verdict, _ in _wanted(pair)]
+    return f"{verdicts.count('Met')} of {len(verdicts)}"
 
 
 def _of_agents(agents: Mapping[str, list[dict[str, Any]]]) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
-from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType, ModuleType, SimpleNamespace
 from typing import Any
@@ -178,28 +178,17 @@ def _confidence(line: dict[str, Any]) -> float | None:
     return float(np.exp(np.mean(known))) if known else None
 
 
-def best_fit(
-    seen: Sequence[tuple[Sequence[dict[str, Any]], Sequence[dict[str, Any]]]],
-) -> float | None:
-    """Return the highest ``tool_fit_below`` that costs no right turn at any ``at_least``.
+def safe_fit(seen: Iterable[Mapping[str, Any]]) -> float | None:
+    """Return the highest ``tool_fit_below`` that makes no turn text that needs a call.
 
     Args:
-        seen: The rows of each category, and those of its teacher.
+        seen: Rows that `judged` found, of all categories.
 
     Returns:
-        The number. None if there is none.
+        The number, rounded down. None if no row that needs a call has a fit.
     """
-    fits = sorted({row["fit"] for rows, _ in seen for row in rows if row["fit"] is not None})
-
-    def right(below: float | None) -> Any:
-        return sum(
-            len(rows) * np.array([one["right"] for one in figures(rows, taught, below)["points"]])
-            for rows, taught in seen
-        )
-
-    between = [round((a + b) / 2, 3) for a, b in pairwise(fits)]
-    without = right(None) - 0.5  # half a turn, for rounding
-    return next((one for one in reversed(between) if (right(one) > without).all()), None)
+    fits = [row["fit"] for row in seen if row["fit"] is not None and not row["declined"]]
+    return math.floor(min(fits) * 1000) / 1000 if fits else None
 
 
 def figures(
@@ -313,8 +302,7 @@ def condense(
                     taught = [{**one, "alone": True} for one in taught]
                 first = sum(number < seen.get(category, 0) for number in numbers)
                 both[category] = [rows[number] for number in numbers], taught, first
-        chosen = [(rows[:first], taught[:first]) for rows, taught, first in both.values() if first]
-        below = best_fit(chosen) if chosen else None
+        below = safe_fit(row for rows, _, first in both.values() for row in rows[:first])
         for fit_below in [None] if below is None else [None, below]:
             found.append(
                 {

@@ -98,14 +98,11 @@ def test_a_student_that_sees_no_tool_that_fits_answers_in_text(page) -> None:
     sure = {**row(5, True, True), "declined": False, "fit": 0.5}  # its samples agree
     fitting = {**row(1, False, False), "declined": False, "fit": 0.8}
     rows = [unsure, sure, fitting, {**sure, "fit": None}]
-    assert bfcl_judge.best_fit([(rows, PERFECT)]) == 0.7  # 0.9 would cost the third row
     point = figures(rows, PERFECT, 0.7)["points"][2]
     assert (point["left"], point["right"], point["bill"]) == (0.25, 1.0, 0.7)
     assert point["random"] == 0.25 + 0.75 * 0.75
     plain = figures(rows, PERFECT)["points"][2]
     assert (plain["left"], plain["right"], plain["random"]) == (0.5, 1.0, 0.75)
-    never = [{**one, "declined": False} for one in rows]
-    assert bfcl_judge.best_fit([(never, PERFECT)]) == 0.55  # nobody is below it
     both = [
         {**pair("big", multiple=figures(rows, PERFECT, below)), "tool_fit_below": below}
         for below in (None, 0.7)
@@ -115,6 +112,13 @@ def test_a_student_that_sees_no_tool_that_fits_answers_in_text(page) -> None:
     assert "<summary>small and big, tool fit 0.7: multiple 100% at 70%" in text
     assert "small and big, tool fit 0.7:\n\n- **Missed**: multiple, 4 rows" in text
     assert "an unsure student says whether a tool fits" in text
+
+
+def test_the_number_of_tool_fit_leaves_every_seen_turn_its_call() -> None:
+    calls = [{"declined": False, "fit": fit} for fit in (0.71239, 0.9, None)]
+    text = {"declined": True, "fit": 0.2}
+    assert bfcl_judge.safe_fit([text, *calls]) == 0.712
+    assert bfcl_judge.safe_fit([text, calls[2]]) is None
 
 
 def test_published_turns_are_judged_as_the_leaderboard_judges(tmp_path, monkeypatch) -> None:
