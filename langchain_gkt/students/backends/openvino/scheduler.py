@@ -88,7 +88,8 @@ class OpenVINOScheduler:
             ids: The prompt.
             fits: Whether the context holds it. If not, its request will raise the error.
         """
-        wanted = fits and self._keeps_blocks and len(ids) >= BLOCK
+        # To read what is known would take a step all the same.
+        wanted = fits and self._keeps_blocks and not self._known.issuperset(block_numbers(ids))
         due = time.monotonic() + PREFILL_DELAY_SECONDS
         ahead = PrefillHandle(ids, self.queue.discard_ahead, due=due, useless=not wanted)
         if wanted:

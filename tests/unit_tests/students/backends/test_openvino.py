@@ -129,6 +129,17 @@ def test_a_request_waits_for_the_prefill_of_its_prompt(make, fake_openvino) -> N
     assert answers
 
 
+def test_a_prompt_whose_blocks_are_known_is_not_read_ahead(make, fake_openvino) -> None:
+    student = make()
+    (pipeline,) = fake_openvino[1].made
+    assert student.invoke(LONG).text
+    with student.prefill([HumanMessage(LONG)]) as ahead:
+        assert ahead.done
+    assert len(pipeline.added) == 1
+    with student.prefill([HumanMessage(f"{LONG} {LONG}")]) as ahead:
+        assert not ahead.done
+
+
 def test_guidance_that_comes_at_once_is_read_with_its_prompt(
     make, fake_openvino, monkeypatch
 ) -> None:
