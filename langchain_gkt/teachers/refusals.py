@@ -51,13 +51,7 @@ class Refusal:
 
 
 def refusal_in(reply: AIMessage) -> Refusal | None:
-    """Find a refusal in a reply.
-
-    A refusal in the form of an ordinary answer cannot be recognised.
-
-    Returns:
-        The refusal, or None.
-    """
+    """Find a refusal in a reply. One in the form of an ordinary answer cannot be recognised."""
     words = reply.additional_kwargs.get("refusal")
     if not words and isinstance(reply.content, list):
         blocks = [block for block in reply.content if isinstance(block, dict)]
@@ -76,11 +70,7 @@ def refusal_in(reply: AIMessage) -> Refusal | None:
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether an error is a refusal: ours, or a content filter's answer to the prompt.
-
-    Args:
-        error: The error of the teacher's call.
-    """
+    """Whether a call's error is a refusal: ours, or a content filter's answer to the prompt."""
     if isinstance(error, TeacherRefused):
         return True
     body: Any = getattr(error, "body", None)
@@ -91,14 +81,7 @@ def is_refusal(error: BaseException) -> bool:
 
 
 def refused(error: BaseException) -> TeacherRefused:
-    """Make the error of a refused prompt.
-
-    Args:
-        error: An error for which `is_refusal` is true.
-
-    Returns:
-        The error to raise.
-    """
+    """Return the error to raise for one for which `is_refusal` is true."""
     if isinstance(error, TeacherRefused):
         return error
     status = getattr(error, "status_code", None)

@@ -11,7 +11,7 @@ from langchain_core.runnables import Runnable, RunnableBinding, RunnableWithFall
 
 from langchain_gkt._langchain_compat import RunnableBindingBase, copy_model
 from langchain_gkt.providers.limits import LIMIT_FIELDS
-from langchain_gkt.teachers.attempts import AttemptGate, gated
+from langchain_gkt.teachers.attempts import AttemptGate, GatedModel
 from langchain_gkt.teachers.tools import with_bound
 from langchain_gkt.teachers.wrappers import is_guarded, models_of
 
@@ -50,14 +50,7 @@ class TeacherSettings:
 
 
 def with_settings(teacher: Runnable[Any, Any], settings: TeacherSettings) -> Runnable[Any, Any]:
-    """Return a copy of the teacher with the settings of one call.
-
-    Args:
-        teacher: A chat model, wrapped or not. It does not change.
-        settings: The settings.
-
-    Returns:
-        The copy, with the same wrapping.
+    """Return a copy of the teacher, with the same wrapping and the settings of one call.
 
     Raises:
         NotImplementedError: If there are tools and the teacher takes none.
@@ -79,12 +72,14 @@ def with_settings(teacher: Runnable[Any, Any], settings: TeacherSettings) -> Run
         raise TypeError(f"teacher must be a chat model, not {type(teacher).__name__}")
     update, call_arguments = _changes(teacher, settings)
     copy = copy_model(teacher, update)
+    model: Runnable[Any, Any] = copy
     if settings.tools:
         require_tools(teacher)
         bound = copy.bind_tools(settings.tools, **settings.tool_arguments, **call_arguments)
-        return gated(with_bound(bound, settings.bound), settings.gate)
-    bound = RunnableBinding(bound=copy, kwargs=call_arguments) if call_arguments else copy
-    return gated(bound, settings.gate)
+        model = with_bound(bound, settings.bound)
+    elif call_arguments:
+        model = RunnableBinding(bound=copy, kwargs=call_arguments)
+    return GatedModel(bound=model, gate=settings.gate) if settings.gate else model
 
 
 def _changes(
@@ -103,10 +98,8 @@ def _changes(
     call_arguments: dict[str, Any] = {}
     name = settings.limit_param or _limit_field(teacher)
     if _runs_in_pipeline(teacher) and not settings.limit_param:
-        call_arguments["pipeline_kwargs"] = {
-            "max_new_tokens": settings.limit,
-            "return_full_text": False,
-        }
+        limits = {"max_new_tokens": settings.limit, "return_full_text": False}
+        call_arguments["pipeline_kwargs"] = limits
     elif name in fields:
         update[name] = settings.limit
     elif name:
@@ -127,26 +120,14 @@ def _limit_field(model: BaseChatModel) -> str | None:
 
 
 def has_async(teacher: Runnable[Any, Any]) -> bool:
-    """Whether every model inside can be awaited. A local pipeline cannot.
-
-    Args:
-        teacher: A chat model, wrapped or not.
-
-    Returns:
-        Whether its ``ainvoke`` may be used.
-    """
+    """Whether every model inside can be awaited. A local pipeline cannot."""
     return not any(map(_runs_in_pipeline, models_of(teacher)))
 
 
 def streams_usage(teacher: Runnable[Any, Any]) -> bool:
     """Whether to stream a teacher, because every model says that its streams report usage.
 
-    Args:
-        teacher: A chat model, wrapped or not. One with retries or fallbacks is not streamed,
-            because LangChain repeats no stream.
-
-    Returns:
-        Whether to stream it.
+    One with retries or fallbacks is not streamed, because LangChain repeats no stream.
     """
     if is_guarded(teacher):
         return False
@@ -154,14 +135,11 @@ def streams_usage(teacher: Runnable[Any, Any]) -> bool:
 
 
 def can_limit(teacher: Runnable[Any, Any], limit_param: str | None) -> bool:
-    """Whether the provider itself can stop at a number of tokens.
+    """Whether the provider of every model inside can stop at a number of tokens.
 
     Args:
         teacher: A chat model, wrapped or not.
         limit_param: The name of the limit, if the caller set one.
-
-    Returns:
-        True if every model inside knows a limit.
     """
     return bool(limit_param) or all(
         _limit_field(model) or _runs_in_pipeline(model) for model in models_of(teacher)
@@ -170,9 +148,6 @@ def can_limit(teacher: Runnable[Any, Any], limit_param: str | None) -> bool:
 
 def require_tools(teacher: Runnable[Any, Any]) -> None:
     """Refuse a teacher that takes no tools.
-
-    Args:
-        teacher: A chat model, wrapped or not.
 
     Raises:
         NotImplementedError: If a model inside does not implement ``bind_tools``.

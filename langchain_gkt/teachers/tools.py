@@ -12,6 +12,7 @@ from langchain_core.messages.tool import invalid_tool_call, tool_call
 from langchain_core.runnables import Runnable, RunnableBinding, RunnableWithFallbacks
 
 from langchain_gkt._langchain_compat import RunnableBindingBase
+from langchain_gkt.structured_output.schema import target_of
 from langchain_gkt.structured_output.tools import in_openai_form
 from langchain_gkt.teachers.replies import STOPPED_AT_LIMIT, completion_tokens, finish_reason
 from langchain_gkt.texts.tool_text import begins_call
@@ -25,8 +26,7 @@ _MAX_DEPTH = 50
 def bound_arguments(teacher: object) -> dict[str, Any]:
     """Return the bound arguments of a teacher. Outer ones override inner ones, as in a call.
 
-    Args:
-        teacher: A chat model, wrapped or not. With fallbacks, the first model counts.
+    With fallbacks, the first model counts.
     """
     if isinstance(teacher, RunnableWithFallbacks):
         return bound_arguments(teacher.runnable)
@@ -56,11 +56,7 @@ def offered_tools(
 
 
 def is_forced(choice: Any) -> bool:
-    """Whether a ``tool_choice``, in any provider's form, demands a tool call.
-
-    Args:
-        choice: The choice, or None.
-    """
+    """Whether a ``tool_choice``, in any provider's form, demands a tool call."""
     if isinstance(choice, Mapping):
         choice = choice.get("type")
     return choice not in (None, False, "auto", "none")
@@ -72,9 +68,6 @@ def with_bound(model: Runnable[Any, Any], bound: Mapping[str, Any]) -> Runnable[
     Args:
         model: The result of ``bind_tools``.
         bound: The arguments that were bound around it. Their tools are added to its own.
-
-    Returns:
-        The model with both.
     """
     if not bound:
         return model
@@ -122,17 +115,14 @@ def is_cut_tool_call(
 ) -> bool:
     """Whether a reply's limit truncated its tool call, or may have done so.
 
-    Some servers report ``tool_calls`` for a truncated call. So its arguments count, too.
+    It may have, if the reply had tools and holds no text, because some providers drop a call that
+    they could not finish, or a small teacher's text begins a call as plain JSON. Some servers
+    report ``tool_calls`` for a truncated call, so its arguments count, too.
 
     Args:
         reply: The teacher's reply.
         limit: The limit of the call. None for none.
         tools: The tools that the call offered, in OpenAI's form.
-
-    Returns:
-        True if the limit ended a reply that holds a tool call, or one that had tools and holds no
-        text. Some providers drop a call that they could not finish. So does the text of a small
-        teacher that writes its calls as plain JSON.
     """
     if limit is None:
         return False
@@ -149,15 +139,13 @@ def is_cut_tool_call(
 
 
 def without_cut_calls(reply: AIMessage, tools: Sequence[Mapping[str, Any]]) -> AIMessage:
-    """Keep an agent from running a reply's truncated calls.
+    """Move a reply's truncated calls among ``invalid_tool_calls``, so that no agent runs them.
+
+    If there are any, its finish reason becomes ``length``.
 
     Args:
         reply: A reply for which `is_cut_tool_call` is true.
         tools: The tools that the call offered, in OpenAI's form.
-
-    Returns:
-        The reply with its broken calls among ``invalid_tool_calls``. If there are any, its finish
-        reason is ``length``.
     """
     whole, broken = _parted(reply, tools)
     if not broken:
@@ -222,10 +210,7 @@ def _lacks_inside(value: Any, schema: Any, root: Mapping[str, Any], depth: int =
         return False
     lacks = partial(_lacks_inside, root=root, depth=depth + 1)
     if isinstance(reference := schema.get("$ref"), str):
-        target: Any = root
-        for name in reference.removeprefix("#").split("/")[1:]:
-            target = target.get(name) if isinstance(target, Mapping) else None
-        return lacks(value, target)
+        return lacks(value, target_of(reference, root))
     if forms := schema.get("anyOf") or schema.get("oneOf"):
         fitting = [form for form in forms if form.get("type") in ("object", "array", None)]
         return bool(fitting) and all(lacks(value, form) for form in fitting)

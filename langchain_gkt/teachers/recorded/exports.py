@@ -24,9 +24,6 @@ def from_batch(row: dict[str, Any], place: str, questions: Mapping[str, str] | N
         place: File and line.
         questions: The questions by ``custom_id``. None if not given.
 
-    Returns:
-        The recording.
-
     Raises:
         BadRow: If the request failed, or has no whole answer or no question.
     """
@@ -45,14 +42,7 @@ def from_batch(row: dict[str, Any], place: str, questions: Mapping[str, str] | N
 
 
 def from_completion(body: dict[str, Any]) -> AIMessage:
-    """Make a message from a chat completion in OpenAI's form.
-
-    Args:
-        body: The completion.
-
-    Raises:
-        BadRow: If it is not one.
-    """
+    """Make a message from a chat completion in OpenAI's form. Raises a `BadRow` if it is none."""
     try:
         choice = body["choices"][0]
         content = choice["message"]["content"]
@@ -93,14 +83,7 @@ def _usage_of(report: Any) -> Any:
 
 
 def from_langsmith(row: dict[str, Any], place: str) -> Recording | None:
-    """Read a run exported from LangSmith.
-
-    Args:
-        row: The run.
-        place: File and line.
-
-    Returns:
-        The recording. None for a run of something other than a model.
+    """Read a run exported from LangSmith. None for a run of something other than a model.
 
     Raises:
         BadRow: If the run has no whole answer or no question.
@@ -156,13 +139,7 @@ def _unpacked(cell: Any) -> dict[str, Any]:
 
 
 def messages_of(exported: Any) -> list[BaseMessage]:
-    """Read messages in any form of exports.
-
-    Args:
-        exported: A list of messages, or a list that holds one.
-
-    Returns:
-        The messages. None if it is not a list.
+    """Read messages in any form of exports: a list of them, or a list that holds one.
 
     Raises:
         BadRow: If their form is unknown.

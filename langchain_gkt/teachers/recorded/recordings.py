@@ -59,15 +59,7 @@ class BadRow(ValueError):
 
 
 def refuse_rows(problems: Sequence[str], hint: str) -> None:
-    """Refuse a file with bad rows.
-
-    Args:
-        problems: The faults, each with its place.
-        hint: What to do.
-
-    Raises:
-        ConfigurationError: If there are any.
-    """
+    """Raise a `ConfigurationError` for bad rows, if there are any. Each fault has its place."""
     if problems:
         more = len(problems) - _MOST_NAMED
         shown = "; ".join(problems[:_MOST_NAMED]) + (f"; and {more} more" if more > 0 else "")
@@ -121,11 +113,7 @@ def from_message(question: str, message: AIMessage, place: str, **known: Any) ->
 
 
 def asked_in(messages: Sequence[BaseMessage]) -> HumanMessage | None:
-    """Return the user's last message, if the conversation ends in it.
-
-    Args:
-        messages: The conversation. System messages may come last.
-    """
+    """Return the user's last message, if only system messages follow it."""
     last = next((m for m in reversed(messages) if not isinstance(m, SystemMessage)), None)
     return last if isinstance(last, HumanMessage) else None
 
@@ -153,14 +141,6 @@ class Recordings(BaseModel):
     def of(cls, answers: Sequence[Recording], source: str, dated: str | None = None) -> Recordings:
         """Index some answers.
 
-        Args:
-            answers: The answers.
-            source: Their source.
-            dated: The day of the source's last change, or None.
-
-        Returns:
-            The recordings.
-
         Raises:
             ConfigurationError: If a question or an id has two answers.
         """
@@ -187,11 +167,7 @@ class Recordings(BaseModel):
         return recordings
 
     def find(self, messages: Sequence[BaseMessage]) -> Recording | None:
-        """Return the answer to a conversation's last message, or None.
-
-        Args:
-            messages: The conversation, without a begun answer.
-        """
+        """Return the answer to a conversation's last message, or None."""
         if (asked := asked_in(messages)) is None:
             return None
         text = str(asked.text)
@@ -202,10 +178,6 @@ class Recordings(BaseModel):
 
 
 def begins(question: str) -> str:
-    """Name a question by its beginning.
-
-    Args:
-        question: Its text.
-    """
+    """Name a question by its beginning."""
     text = " ".join(question.split())
     return repr(text if len(text) <= BEGINNING else f"{text[:BEGINNING]}...")

@@ -31,7 +31,7 @@ from langchain_gkt.teachers.recorded.recordings import (
     from_message,
     refuse_rows,
 )
-from langchain_gkt.teachers.token_cuts import CutReply, NamedTokenizer, load_tokenizer
+from langchain_gkt.teachers.token_cuts import CutReply, load_tokenizer
 from langchain_gkt.texts.begun_answer import begun_text
 from langchain_gkt.texts.stop_strings import find_stop
 
@@ -161,15 +161,20 @@ class RecordedTeacher(PortableChatModel):
     @property
     def longest(self) -> int:
         """Completion tokens of the longest recorded answer."""
-        return max(reply.tokens for reply in self._cuttable())
+        return max(self._reply(answer).tokens for answer in self.recordings.answers)
 
-    def _cuttable(self) -> list[CutReply]:
-        splitter = load_tokenizer(self.tokenizer).split if self.tokenizer else None
-        return [_cuttable(answer, splitter) for answer in self.recordings.answers]
+    def _reply(self, recording: Recording) -> CutReply:
+        return CutReply(
+            recording.answer,
+            usage=recording.usage,
+            pieces=recording.pieces,
+            splitter=load_tokenizer(self.tokenizer).split if self.tokenizer else None,
+        )
 
     def _doubt(self) -> str | None:
         """Return why the cuts may differ from the provider's, or None."""
-        answers, replies = self.recordings.answers, self._cuttable()
+        answers = self.recordings.answers
+        replies = [self._reply(answer) for answer in answers]
         if vague := sum(not reply.pieces for reply in replies):
             why = "their tokens are unknown"
             if self.tokenizer:
@@ -283,12 +288,11 @@ class RecordedTeacher(PortableChatModel):
         """Return the recorded answer up to its limit, and its source."""
         begun = begun_text(messages)
         recording = self._find(messages if begun is None else messages[:-1], arguments)
-        tokenizer = load_tokenizer(self.tokenizer) if self.tokenizer else None
-        reply = _cuttable(recording, tokenizer.split if tokenizer else None)
+        reply = self._reply(recording)
         size = _size_of(recording, begun or "")
         prompt = recording.usage.get("input_tokens")
         if prompt is None:
-            prompt = _count_prompt(messages, tokenizer)
+            prompt = self._count_prompt(messages)
         elif size:
             prompt += reply.tokens_in(size) - reply.reasoning
         if size:
@@ -316,6 +320,12 @@ class RecordedTeacher(PortableChatModel):
             metadata["logprobs"] = _logprobs(reply.pieces, text)
         return AIMessage(text, usage_metadata=usage, response_metadata=metadata), reply
 
+    def _count_prompt(self, messages: Sequence[BaseMessage]) -> int:
+        if self.tokenizer is None:
+            return count_tokens_approximately(messages)
+        count = load_tokenizer(self.tokenizer).count
+        return max(1, sum(count(str(message.text)) for message in messages))
+
     def _find(self, messages: Sequence[BaseMessage], arguments: Mapping[str, Any]) -> Recording:
         if (recording := self.recordings.find(messages)) is None:
             raise ConfigurationError(
@@ -330,12 +340,6 @@ class RecordedTeacher(PortableChatModel):
                 hint="leave model= out",
             )
         return recording
-
-
-def _cuttable(recording: Recording, splitter: Any) -> CutReply:
-    return CutReply(
-        recording.answer, usage=recording.usage, pieces=recording.pieces, splitter=splitter
-    )
 
 
 def _logprobs(pieces: Sequence[bytes], text: str) -> dict[str, Any]:
@@ -362,12 +366,6 @@ def _size_of(recording: Recording, begun: str) -> int:
         f"{recording.answer[:BEGINNING]!r}",
         hint="use a strategy that asks the teacher once, or a live teacher",
     )
-
-
-def _count_prompt(messages: Sequence[BaseMessage], tokenizer: NamedTokenizer | None) -> int:
-    if tokenizer is None:
-        return count_tokens_approximately(messages)
-    return max(1, sum(tokenizer.count(str(message.text)) for message in messages))
 
 
 def _named(messages: Sequence[BaseMessage]) -> str:
