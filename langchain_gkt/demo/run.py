@@ -85,23 +85,16 @@ def show_demo(
 
 def _example(task: Task, comparison: Comparison) -> Text:
     """Show a problem that the student solves only with guidance, and mark the guidance."""
-    by_mode = {
-        mode: {a.row: a for a in comparison.answers if a.mode == mode}
-        for mode in ("student", "guided")
-    }
-    keys = [task.row_key(i) for i in range(len(task.rows))]
-    solved = (
-        i
-        for i, key in enumerate(keys)
-        if key in by_mode["guided"] and key in by_mode["student"]
-        if by_mode["guided"][key].right and not by_mode["student"][key].right
-    )
-    both = by_mode["guided"].keys() & by_mode["student"].keys()
-    i = next(solved, next(i for i, key in enumerate(keys) if key in both))
-    alone, guided = by_mode["student"][keys[i]], by_mode["guided"][keys[i]]
+    questions = {task.row_key(i): str(row["question"]) for i, row in enumerate(task.rows)}
+    by_student = {a.row: a for a in comparison.answers if a.mode == "student"}
+    by_both = {a.row: a for a in comparison.answers if a.mode == "guided"}
+    rows = [row for row in questions if row in by_student and row in by_both]
+    solved = (row for row in rows if by_both[row].right and not by_student[row].right)
+    row = next(solved, rows[0])
+    alone, guided = by_student[row], by_both[row]
     return Text.assemble(
         ("\nQuestion  ", "bold"),
-        str(task.rows[i]["question"]),
+        questions[row],
         ("\nAlone     ", "bold"),
         alone.text,
         ("\nGuided    ", "bold"),

@@ -39,25 +39,13 @@ class ChatCompletionService:
     """Answers chat completions requests with one model."""
 
     def __init__(self, model: HuggingFaceStudent, name: str, latency: float) -> None:
-        """Take a loaded model.
-
-        Args:
-            model: The model.
-            name: The model's name in requests.
-            latency: Seconds that each request waits first, as over a network.
-        """
+        """Take a loaded model, its name in requests, and the seconds that each waits first."""
         self.model, self.name, self.latency = model, name, latency
         self.active_requests = 0
         self.streamed_chunks = 0
 
     def prepare(self, body: ChatCompletionRequest) -> Generation:
         """Check a request and tokenize it.
-
-        Args:
-            body: The request.
-
-        Returns:
-            The generation of the answer.
 
         Raises:
             ValueError: If the request cannot be answered. The message says why.
@@ -134,14 +122,7 @@ def _billed(answer: Any) -> Any:
 
 
 def build_app(service: ChatCompletionService) -> FastAPI:
-    """Build the web application.
-
-    Args:
-        service: Answers the requests.
-
-    Returns:
-        An ASGI application.
-    """
+    """Build the ASGI application."""
     app = FastAPI()
 
     @app.exception_handler(RequestValidationError)

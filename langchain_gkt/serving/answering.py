@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, AIMessageChunk
@@ -15,6 +15,8 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from langchain_gkt.costs import CostTracker
+from langchain_gkt.serving.api.chat_completions import ChatAnswer
+from langchain_gkt.serving.api.responses_answer import ResponsesAnswer
 from langchain_gkt.serving.catalog import ServedCall
 from langchain_gkt.serving.errors import NO_RETRY, APIError, as_api_error
 from langchain_gkt.serving.records import RequestRecord, role_fields
@@ -22,23 +24,8 @@ from langchain_gkt.serving.records import RequestRecord, role_fields
 _POLL_SECONDS = 0.1
 
 
-class AnswerFormat(Protocol):
-    """Writes one answer in an API's form. See `api.chat_completions.ChatAnswer`."""
-
-    def whole(self, message: AIMessage, gkt: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the response of a request that is not streamed."""
-
-    def begin(self) -> Iterable[str]:
-        """Return the events before the first text."""
-
-    def more(self, chunk: AIMessageChunk) -> Iterable[str]:
-        """Return the events of a chunk."""
-
-    def end(self, message: AIMessage, gkt: Mapping[str, Any]) -> Iterable[str]:
-        """Return the last events."""
-
-    def fail(self, error: Mapping[str, Any]) -> Iterable[str]:
-        """Return the events of an error."""
+AnswerFormat: TypeAlias = ChatAnswer | ResponsesAnswer
+"""Writes one answer in an API's form."""
 
 
 class ClientGone(Exception):
@@ -114,13 +101,12 @@ class Answering:
         share = None
         if gkt["finished_by"] == "teacher":
             share = 1.0
-        elif written and usage:
+        elif written:
             student = gkt["student_usage"]
             own = min(written, student["output_tokens"]) if student else written
             share = round((written - own) / written, 4)
         record.finished_by, record.fallback = gkt["finished_by"], gkt["fallback"] is not None
         record.guidance_share = share
-        money = [role_fields(totals)["usd"] for totals in (report.teacher, report.student)]
         return {
             "mode": gkt["mode"],
             "finished_by": gkt["finished_by"],
@@ -132,7 +118,7 @@ class Answering:
             "confidence": gkt["confidence"],
             "teacher": role_fields(report.teacher),
             "student": role_fields(report.student),
-            "usd": None if None in money else role_fields(report.total)["usd"],
+            "usd": role_fields(report.total)["usd"],
         }
 
     async def whole(self, connection: Request, form: AnswerFormat) -> dict[str, Any]:
@@ -144,11 +130,8 @@ class Answering:
     async def streamed(self, connection: Request, form: AnswerFormat) -> StreamingResponse:
         """Return the response of a streamed request, once its first part is there.
 
-        So an earlier error has an HTTP status of its own.
-
-        Raises:
-            ClientGone: If the client goes away first.
-            Exception: Whatever the chain raises before its first part.
+        So an earlier error of the chain has an HTTP status of its own. Raises a `ClientGone` if the
+        client goes away first.
         """
         first = await self._first(connection)
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}

@@ -81,9 +81,6 @@ class Catalog:
     def call(self, body: Any) -> ServedCall:
         """Return the chain call for a request.
 
-        Args:
-            body: The request.
-
         Raises:
             APIError: If there is no such model.
             ValueError: If the messages or the options make no sense.

@@ -38,11 +38,11 @@ class Metrics:
         self.running = Gauge("gkt_requests_running", f"{running}.", **own)
         self.queue = Gauge("gkt_requests_waiting", f"{running} and have no token yet.", **own)
         self._open: set[RequestRecord] = set()
-        self.queue.set_function(
-            lambda: sum(
-                record.model is not None and record.first_token_seconds is None
-                for record in self._open
-            )
+        self.queue.set_function(self._waiting)
+
+    def _waiting(self) -> int:
+        return sum(
+            record.model is not None and record.first_token_seconds is None for record in self._open
         )
 
     def begin(self, record: RequestRecord) -> None:

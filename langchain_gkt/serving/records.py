@@ -6,7 +6,6 @@ import json
 import logging
 import time
 import traceback
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
@@ -60,7 +59,7 @@ class RequestRecord:
     disconnected: bool = False
 
     def note_first_token(self) -> None:
-        """Record the time of the first token."""
+        """Record the time of the first token, unless it is known."""
         if self.first_token_seconds is None:
             self.first_token_seconds = time.monotonic() - self.started
 
@@ -85,9 +84,8 @@ class RequestRecord:
             fields["first_token_seconds"] = round(self.first_token_seconds, 4)
         if self.costs is not None:
             fields |= {"finished_by": self.finished_by, "fallback": self.fallback}
-            fields |= {
-                role: role_fields(getattr(self.costs, role)) for role in ("teacher", "student")
-            }
+            fields |= {"teacher": role_fields(self.costs.teacher)}
+            fields |= {"student": role_fields(self.costs.student)}
         if self.disconnected:
             fields["disconnected"] = True
         if self.error:
@@ -126,17 +124,15 @@ class _JSONLines(logging.Formatter):
         return json.dumps(fields)
 
 
-def log_settings(level: str = "INFO") -> Mapping[str, Any]:
+def log_settings() -> dict[str, Any]:
     """Return the logging settings of a server: JSON lines on standard error."""
-    names = ("langchain_gkt.serving", "uvicorn.error")
+    logger = {"handlers": ["stderr"], "level": "INFO", "propagate": False}
     return {
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"json": {"()": _JSONLines}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
-        "loggers": {
-            name: {"handlers": ["stderr"], "level": level, "propagate": False} for name in names
-        },
+        "loggers": {"langchain_gkt.serving": logger, "uvicorn.error": logger},
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import re
 import time
 import uuid
@@ -14,7 +15,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from langchain_gkt.serving.errors import APIError, as_api_error
 from langchain_gkt.serving.keys import KeyRing
-from langchain_gkt.serving.memory import release_freed_memory
 from langchain_gkt.serving.metrics import Metrics
 from langchain_gkt.serving.records import RequestRecord, log
 
@@ -86,7 +86,7 @@ class RequestMiddleware:
                 self.metrics.observe(record)
                 log("request", **record.to_dict())
             if record.body_bytes > _LARGE_BYTES:
-                asyncio.get_running_loop().run_in_executor(None, release_freed_memory)
+                asyncio.get_running_loop().run_in_executor(None, _release_freed_memory)
 
     def _check_host(self, host: str) -> None:
         """Refuse a host name that a web page may have pointed at this machine."""
@@ -174,6 +174,15 @@ class RequestMiddleware:
             code="request_too_large",
             headers={"Connection": "close"},
         )
+
+
+def _release_freed_memory() -> None:
+    """Return freed memory to the system. By default glibc keeps the most that was ever in use."""
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):  # another C library without this function
+        return
+    trim(0)
 
 
 def _known(path: str) -> str:

@@ -84,14 +84,11 @@ class GrammarTokenizer:
         return length
 
     def shortest_end(self, matcher: llguidance.LLMatcher, rest: bytes = b"") -> list[int] | None:
-        """Return tokens that bring a text to its end, preferably few.
+        """Return tokens, preferably few, that bring a text to its end. None if none are found.
 
         Args:
             matcher: The text's state. It does not change.
             rest: Bytes to write first, which the grammar allows next.
-
-        Returns:
-            Token ids, or None if no end was found in 4,096 steps.
         """
         trial, path = matcher.deep_copy(), self.spell(rest)
         trial.consume_tokens(path)
@@ -190,16 +187,7 @@ class GrammarConstraint:
         return bool(self._matcher.is_stopped())
 
     def choose(self, logits: torch.Tensor, pick: Callable[[torch.Tensor], int]) -> int:
-        """Choose the next token among those the grammar allows.
-
-        Args:
-            logits: Shape (vocabulary,).
-            pick: The sampler.
-
-        Returns:
-            The sampler's token. If that would leave too few tokens to end the answer, the next
-            token on the shortest way to the end.
-        """
+        """Sample the next token from the logits of those that the grammar allows. See `take`."""
         import torch
 
         forbidden = torch.from_numpy(~allowed_tokens(self._matcher)).to(logits.device)
@@ -225,11 +213,10 @@ class GrammarConstraint:
         return bool(self._matcher.validate_tokens(tokens) == len(tokens))
 
     def take(self, token: int) -> int:
-        """Advance by a token that may come next.
+        """Advance by a token that may come next, and return it.
 
-        Returns:
-            The token. If it would leave too few tokens to end the answer, the next one on the
-            shortest way to the end replaces it.
+        If it would leave too few tokens to end the answer, the next one on the shortest way to the
+        end replaces it.
         """
         self._left -= 1
         self._needed_at_most += self._growth

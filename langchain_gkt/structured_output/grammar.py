@@ -30,13 +30,7 @@ _BYTES = llguidance.LLTokenizer("byte")
 
 
 def json_grammar(schema: dict[str, Any]) -> str:
-    """Compile a JSON schema.
-
-    Args:
-        schema: A JSON schema. Its root should be an object.
-
-    Returns:
-        A grammar for `GrammarConstraint` and `valid_prefix`.
+    """Compile a JSON schema, whose root should be an object.
 
     Raises:
         ValueError: If the schema is invalid or cannot be enforced.
@@ -143,11 +137,7 @@ TEXT: /([^`{<]|`[^`]|``[^`]|```([^j]|j[^s]|js[^o]|jso[^n])|<[^t])(?s:.*)/"""
 
 
 def _other_than(words: Collection[str]) -> str:
-    """Return a regular expression for all JSON strings without escapes, except some.
-
-    Args:
-        words: The strings that it does not match. No part of it matches an empty one.
-    """
+    """Return a regular expression for all JSON strings without escapes, except some words."""
     rest: dict[str, set[str]] = {}
     for word in filter(None, words):
         rest.setdefault(word[0], set()).add(word[1:])
@@ -202,11 +192,7 @@ def _checked(grammar: str, field: str) -> str:
 
 
 def valid_prefix(text: str, grammar: str) -> tuple[str, bool]:
-    """Return the longest beginning of a text that a grammar allows.
-
-    Returns:
-        That beginning, and whether it is a whole text of the grammar.
-    """
+    """Return the longest beginning of a text that a grammar allows, and whether it is whole."""
     matcher = llguidance.LLMatcher(_BYTES, grammar, log_level=0)
     data = text.encode()
     count = matcher.try_consume_tokens(list(data))

@@ -10,12 +10,7 @@ import re
 from collections.abc import Mapping
 from functools import partial
 
-from langchain_gkt.texts.statements import (
-    LABEL,
-    ExtractionRule,
-    extract,
-    find_statements,
-)
+from langchain_gkt.texts.statements import LABEL, ExtractionRule, extract, find_statements
 
 _ENDS = r"(?![\w&+#°]|['-]\w|\.[A-Za-z]\b)"  # not E-mail, U.S. or C++
 _VERB = r"(?:is|was|are|and|or|because|since|fits|can|could|would|does|has|isn|the|as)\b"

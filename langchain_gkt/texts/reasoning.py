@@ -70,11 +70,7 @@ def _search(tag: str, text: str) -> re.Match[str] | None:
 
 
 def tags_in(text: str) -> Tags | None:
-    """Return the tags that a chat template closes reasoning with, or None.
-
-    Args:
-        text: The chat template.
-    """
+    """Return the tags that a chat template closes reasoning with, or None."""
     for opened, closed in TAGS:
         if end := _search(closed, text):
             begin = _search(opened, text)
@@ -83,11 +79,7 @@ def tags_in(text: str) -> Tags | None:
 
 
 def is_tag(token: str) -> bool:
-    """Whether a token opens or closes a block of reasoning.
-
-    Args:
-        token: The token's text.
-    """
+    """Whether a token's text opens or closes a block of reasoning."""
     if any(token.lower() == tag.lower() for tags in TAGS for tag in tags):
         return True
     return bool(_REASONS.search(token)) and bool(re.fullmatch(r"<\|[\w/]+\|>|</?[\w:-]+>", token))
@@ -117,16 +109,11 @@ def open_tags(header: str, marks: Iterable[str] = (), source: str = "") -> Tags 
 
 
 def without_reasoning(written: str) -> str:
-    """Leave out the reasoning that some models write at the beginning, between tags.
+    """Leave out the reasoning that some models write at the beginning of a reply, between tags.
 
     A closing tag alone at the beginning of a line ends such a block, too. Apart from that, the
-    result for a longer text begins with the result for a shorter one.
-
-    Args:
-        written: A reply, or the part of it so far.
-
-    Returns:
-        The text after it. Empty if the reasoning has not ended.
+    result for a longer text begins with the result for a shorter one. It is empty if the reasoning
+    has not ended.
     """
     return ReasoningFilter().feed(written[_closed_at(written) :])
 
@@ -148,12 +135,7 @@ def _closed_at(text: str) -> int:
 
 
 def closing(header: str, tags: Tags) -> str:
-    """Return the text that closes a reasoning block which a text has opened.
-
-    Args:
-        header: The text.
-        tags: The block's tags.
-    """
+    """Return the text that closes a reasoning block which a text has opened."""
     if not tags[1].startswith("</"):
         return tags[1]
     rest = header.rpartition(tags[0])[2]
@@ -177,14 +159,7 @@ class ReasoningFilter:
         """The removed text, with its tags."""
 
     def feed(self, text: str) -> str:
-        """Take new text.
-
-        Args:
-            text: Text that follows what was fed before.
-
-        Returns:
-            The part that is certain to belong to the answer.
-        """
+        """Take new text, and return the part that is certain to belong to the answer."""
         if self._channels is not None:
             shown = self._channels.feed(text)
             self.reasoning = self._channels.reasoning
@@ -214,11 +189,7 @@ class ReasoningFilter:
         return self._take()
 
     def finish(self) -> str:
-        """End the text.
-
-        Returns:
-            The part of the answer that was held back.
-        """
+        """End the text, and return the part of the answer that was held back."""
         if self._channels is not None:
             return self._channels.finish()
         if self._inside:

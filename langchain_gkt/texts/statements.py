@@ -72,12 +72,9 @@ def extract(
 
     Args:
         text: The answer as a model wrote it.
-        how: The rule.
+        how: The rule. Raises a `ValueError` if it is unknown.
         stated: Returns the first stated answer of a text, or None.
         last: Returns the last number or option of a text, or None. It also takes the rule.
-
-    Raises:
-        ValueError: If the rule is unknown.
     """
     if how not in ("answer", "strict", "flexible"):
         raise ValueError(f"how must be 'answer', 'strict' or 'flexible', not {how!r}")

@@ -11,11 +11,7 @@ _MOST_PARTS = 100_000
 
 
 def refuse_endless(schema: dict[str, Any], field: str) -> None:
-    """Refuse a schema whose values would have no end, before anybody is paid.
-
-    Args:
-        schema: A JSON schema.
-        field: The request's field that holds it, for the message.
+    """Refuse a field's schema whose values would have no end, before anybody is paid.
 
     Raises:
         FieldError: If it is such a schema, or one with too many parts to check.
@@ -65,8 +61,7 @@ class _Endings:
             return True
         if ref in open_refs:
             return False
-        target = self._root if ref == "#" else target_of(ref, self._root)
-        if self.has_end(target, (*open_refs, ref)):
+        ends = self.has_end(target_of(ref, self._root), (*open_refs, ref))
+        if ends:
             self._ending.add(ref)
-            return True
-        return False
+        return ends
