@@ -120,14 +120,11 @@ def believable(
 def completed(
     usage: Mapping[str, Any] | None, *metadata: Mapping[str, Any] | None
 ) -> Mapping[str, Any] | None:
-    """Add facts from the provider's own report to usage metadata.
+    """Add missing counts and details from the provider's own report to usage metadata.
 
     Args:
-        usage: Usage metadata from the provider's client, or None.
+        usage: Usage metadata from the provider's client, or None. Its values stay.
         metadata: Places of the provider's own report: ``response_metadata``, ``llm_output``.
-
-    Returns:
-        Usage metadata with missing counts and details added. Its own values stay.
     """
     for report in _reports(*metadata):
         raw = _read_report(report)

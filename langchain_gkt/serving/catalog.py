@@ -81,9 +81,8 @@ class Catalog:
     def call(self, body: Any) -> ServedCall:
         """Return the chain call for a request.
 
-        Raises:
-            APIError: If there is no such model.
-            ValueError: If the messages or the options make no sense.
+        Raises an `APIError` if there is no such model, and a `ValueError` if the messages or the
+        options make no sense.
         """
         arguments: dict[str, Any] = {
             "temperature": body.temperature,

@@ -121,14 +121,10 @@ class RequestMiddleware:
             )
         body = await self._read(headers, receive)
         record.body_bytes = len(body)
-        is_replayed = False
+        unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def replay() -> Message:
-            nonlocal is_replayed
-            if is_replayed:
-                return await receive()
-            is_replayed = True
-            return {"type": "http.request", "body": body, "more_body": False}
+            return unread.pop() if unread else await receive()
 
         return replay
 

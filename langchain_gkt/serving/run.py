@@ -34,14 +34,11 @@ def default_hosts(host: str) -> list[str]:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Take a port, before models are loaded in vain.
+    """Take a port, before models are loaded in vain. The socket does not listen yet.
 
     Args:
         host: The address to listen on.
         port: The port. 0 for any free one.
-
-    Returns:
-        The socket. It does not listen yet.
 
     Raises:
         OSError: If the port is in use, or the address is not one of this machine.

@@ -26,11 +26,7 @@ class ClosingOrder:
         self._quotes = [token for token in order if data[token][:1] == b'"']
 
     def first(self, allowed: npt.NDArray[np.bool_]) -> int:
-        """Return the token that comes first in the order, of those that may come next.
-
-        Args:
-            allowed: Whether each token may come next. At least one may.
-        """
+        """Return the token that comes first in the order, of those allowed. There must be one."""
         # If both brackets may come next, the text is inside a string, which only a quote closes.
         if all(allowed[token] for token in self._brackets):
             for token in self._quotes:

@@ -70,11 +70,7 @@ class GrammarTokenizer:
         return len(ids) == 1 and bool(self.tokens.is_special_token(ids[0]))
 
     def shortest_answer(self, grammar: str) -> int:
-        """Return how many tokens the shortest text of a grammar takes.
-
-        Raises:
-            ValueError: If no finite text of it was found.
-        """
+        """Return the tokens of a grammar's shortest text. Raises a `ValueError` if none ends."""
         key = blake2b(grammar.encode()).digest()  # a grammar may be megabytes
         if (length := self._shortest.get(key)) is None:
             length = len(_required_end(self.shortest_end(self.matcher(grammar))))
@@ -215,8 +211,7 @@ class GrammarConstraint:
     def take(self, token: int) -> int:
         """Advance by a token that may come next, and return it.
 
-        If it would leave too few tokens to end the answer, the next one on the shortest way to the
-        end replaces it.
+        If it would leave too few tokens to end the answer, one that ends it soonest replaces it.
         """
         self._left -= 1
         self._needed_at_most += self._growth

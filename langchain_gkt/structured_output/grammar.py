@@ -30,11 +30,7 @@ _BYTES = llguidance.LLTokenizer("byte")
 
 
 def json_grammar(schema: dict[str, Any]) -> str:
-    """Compile a JSON schema, whose root should be an object.
-
-    Raises:
-        ValueError: If the schema is invalid or cannot be enforced.
-    """
+    """Compile a JSON schema of an object. Raises a `ValueError` if it cannot be enforced."""
     text = json.dumps(schema)
     return _kept_grammar(text) if len(text) <= _MOST_KEPT else _json_grammar(text)
 

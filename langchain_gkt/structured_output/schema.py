@@ -25,15 +25,7 @@ _JSON_EDGE = re.compile(rf".*(?:{WORD_EDGE}|(?<=[,:{{}}\[\]\"]))\s*", re.DOTALL)
 
 
 def schema_in(response_format: Any) -> dict[str, Any]:
-    """Return the JSON schema of an OpenAI-style ``response_format``.
-
-    Args:
-        response_format: ``{"type": "json_schema", "json_schema": {"schema": {...}}}`` or
-            ``{"type": "json_object"}``.
-
-    Raises:
-        ValueError: If it has another form.
-    """
+    """Return the JSON schema of an OpenAI-style ``response_format``, or raise a `ValueError`."""
     if isinstance(response_format, dict):
         if response_format.get("type") == "json_object":
             return {"type": "object"}
@@ -124,13 +116,7 @@ def _recursive(schema: Any) -> dict[str, Any] | None:
 
 
 def refers_to_itself(schema: Any, root: dict[str, Any], open_refs: tuple[str, ...] = ()) -> bool:
-    """Whether a schema, or a part of ``root``, refers to itself at any depth.
-
-    Args:
-        schema: The schema.
-        root: The schema that ``$ref`` points into.
-        open_refs: The references that led to this part.
-    """
+    """Whether a part of a schema refers to itself at any depth. Some references led to it."""
     if isinstance(schema, list):
         return any(refers_to_itself(item, root, open_refs) for item in schema)
     if not isinstance(schema, dict):
@@ -145,7 +131,7 @@ def refers_to_itself(schema: Any, root: dict[str, Any], open_refs: tuple[str, ..
 
 
 def target_of(ref: str, root: Mapping[str, Any]) -> Any:
-    """Return the target of a reference such as ``#/$defs/Node`` or ``#``, empty if it is missing."""
+    """Return the target of a reference such as ``#/$defs/Node`` or ``#``. Empty if missing."""
     target: Any = root
     for step in ref.split("/")[1:]:
         target = target.get(step, {}) if isinstance(target, dict) else {}
@@ -153,12 +139,7 @@ def target_of(ref: str, root: Mapping[str, Any]) -> Any:
 
 
 def binding(schema: Any, method: Method) -> dict[str, Any]:
-    """Return the call arguments that ask a model of ours for a schema.
-
-    Args:
-        schema: A pydantic class, a TypedDict class or a JSON schema.
-        method: The method, for traces.
-    """
+    """Return the call arguments that ask a model of ours for a schema, as for `bind_schema`."""
     if isinstance(schema, dict) and not {"title", "name", "function"} & schema.keys():
         schema = {"title": "answer", **schema}
     wanted = _recursive(schema) or convert_to_json_schema(schema)

@@ -20,10 +20,7 @@ def in_openai_form(tool: Any) -> dict[str, Any]:
     """Convert a tool of any form as LangChain does, but keep parameters that refer to themselves.
 
     LangChain replaces references by their targets, and an inner one by nothing. Such a parameter
-    could then be anything.
-
-    Raises:
-        ValueError: If the tool is of no known form.
+    could then be anything. Raises a `ValueError` for a tool of no known form.
     """
     try:
         converted = convert_to_openai_tool(tool)

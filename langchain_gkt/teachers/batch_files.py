@@ -17,13 +17,12 @@ from langchain_core.messages import AIMessage
 from langchain_gkt.errors import ConfigurationError
 from langchain_gkt.teachers.recorded.exports import from_completion
 from langchain_gkt.teachers.recorded.files import read_requests, read_rows
-from langchain_gkt.teachers.recorded.recordings import BadRow
+from langchain_gkt.teachers.recorded.recordings import BadRow, first_few
 
 ENDPOINT = "/v1/chat/completions"
 """The URL of a batch's requests. Also the ``endpoint`` of ``client.batches.create``."""
 MAX_REQUESTS, MAX_BYTES = 50_000, 200_000_000
 """The limits of one file."""
-_MOST_NAMED = 5
 _UNBILLED = ("batch_expired", "batch_cancelled")
 
 
@@ -33,9 +32,6 @@ def write_requests(path: str | Path, bodies: Iterable[tuple[str, Mapping[str, An
     Args:
         path: The first file. The others have the same name with a number.
         bodies: The ``custom_id`` of each request, all different, and its body.
-
-    Returns:
-        The files. None if there is no request.
 
     Raises:
         ConfigurationError: If a file already exists, or the path is not writable.
@@ -107,18 +103,17 @@ class BatchResults:
 
     def notes(self) -> list[str]:
         """Describe what is missing or wrong in the results. Empty if nothing is."""
-        notes = []
         failed = [f"{name} ({why})" for name, why in self.failed.items()]
-        for names, words in (
+        groups = (
             (self.missing, "have neither an answer nor an error in the result file"),
             (failed, "failed"),
             (self.repeated, "were answered more than once: each id is billed, the first used"),
-        ):
-            if names:
-                more = len(names) - _MOST_NAMED
-                shown = ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
-                notes.append(f"{len(names)} of {len(self.requests)} requests {words}: {shown}")
-        return notes
+        )
+        return [
+            f"{len(names)} of {len(self.requests)} requests {words}: {first_few(names)}"
+            for names, words in groups
+            if names
+        ]
 
 
 def read_results(

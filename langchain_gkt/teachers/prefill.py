@@ -30,9 +30,7 @@ there. Do not repeat it, and do not comment on it."""
 def accepts_prefill(teacher: object, model: str | None = None) -> bool:
     """Whether no model that a call may reach is known to refuse a trailing AIMessage.
 
-    Args:
-        teacher: A chat model, wrapped or not.
-        model: The model's name for this call only, or None.
+    ``model`` is a model's name for this call only, or None.
     """
     names = (
         [model]

@@ -68,9 +68,7 @@ def believed(reply: AIMessage) -> tuple[AIMessage, str | None]:
 def whole_characters(text: str, *, growing: bool = False) -> str:
     """Join the halves of characters that a provider sent one by one, and replace single ones.
 
-    Args:
-        text: A text.
-        growing: Whether the other half of its last character may follow.
+    In a growing text, the other half of the last character may follow.
     """
     if growing and "\ud800" <= text[-1:] <= "\udbff":
         text = text[:-1]

@@ -50,11 +50,7 @@ class TeacherSettings:
 
 
 def with_settings(teacher: Runnable[Any, Any], settings: TeacherSettings) -> Runnable[Any, Any]:
-    """Return a copy of the teacher, with the same wrapping and the settings of one call.
-
-    Raises:
-        NotImplementedError: If there are tools and the teacher takes none.
-    """
+    """Return a copy of the teacher, with the same wrapping and the settings of one call."""
     if isinstance(teacher, RunnableWithFallbacks):
         first, *rest = (with_settings(runnable, settings) for runnable in teacher.runnables)
         return teacher.model_copy(update={"runnable": first, "fallbacks": rest})
@@ -135,23 +131,14 @@ def streams_usage(teacher: Runnable[Any, Any]) -> bool:
 
 
 def can_limit(teacher: Runnable[Any, Any], limit_param: str | None) -> bool:
-    """Whether the provider of every model inside can stop at a number of tokens.
-
-    Args:
-        teacher: A chat model, wrapped or not.
-        limit_param: The name of the limit, if the caller set one.
-    """
+    """Whether every model inside knows a limit, which the caller may have named."""
     return bool(limit_param) or all(
         _limit_field(model) or _runs_in_pipeline(model) for model in models_of(teacher)
     )
 
 
 def require_tools(teacher: Runnable[Any, Any]) -> None:
-    """Refuse a teacher that takes no tools.
-
-    Raises:
-        NotImplementedError: If a model inside does not implement ``bind_tools``.
-    """
+    """Raise a `NotImplementedError` if a model inside has no ``bind_tools``."""
     for model in models_of(teacher):
         if type(model).bind_tools is BaseChatModel.bind_tools:
             raise NotImplementedError(

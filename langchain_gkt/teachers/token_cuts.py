@@ -64,21 +64,18 @@ class CutReply:
         written = text.encode()
         usage = usage or {}
         self.reasoning: int = (usage.get("output_token_details") or {}).get("reasoning") or 0
-        # Foreign bytes, such as after a removed space, say nothing about the text.
-        pieces = list(pieces)
-        self.method = "logprobs"
-        if b"".join(pieces) != written or not pieces:
-            split = splitter(text) if splitter else ()
-            pieces = [piece if isinstance(piece, bytes) else piece.encode() for piece in split]
-            self.method = "tokenizer"
-        if b"".join(pieces) != written or not pieces:
-            self.method = "approximate" if usage.get("output_tokens") else "guessed"
-            pieces = []
-        self.pieces = pieces
         reported = usage.get("output_tokens") or 0
+        # Foreign bytes, such as after a removed space, say nothing about the text.
+        self.method, self.pieces = "logprobs", list(pieces)
+        if b"".join(self.pieces) != written or not pieces:
+            split = splitter(text) if splitter else ()
+            self.method = "tokenizer"
+            self.pieces = [piece if isinstance(piece, bytes) else piece.encode() for piece in split]
+        if b"".join(self.pieces) != written or not self.pieces:
+            self.method, self.pieces = "approximate" if reported else "guessed", []
         # Providers differ in whether they count the token that ends the answer.
         # If neither reports them, four characters count as one token, as in the chain.
-        count = len(pieces) or count_tokens_approximately([text], extra_tokens_per_message=0)
+        count = len(self.pieces) or count_tokens_approximately([text], extra_tokens_per_message=0)
         self.tokens: int = reported or count + 1
 
     def cut(self, limit: int) -> tuple[str, int, bool]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -55,19 +55,10 @@ def offered_tools(
     return _union(known, tools)
 
 
-def is_forced(choice: Any) -> bool:
-    """Whether a ``tool_choice``, in any provider's form, demands a tool call."""
-    if isinstance(choice, Mapping):
-        choice = choice.get("type")
-    return choice not in (None, False, "auto", "none")
-
-
 def with_bound(model: Runnable[Any, Any], bound: Mapping[str, Any]) -> Runnable[Any, Any]:
-    """Bind a teacher's bound arguments to a model. The model's own ones take precedence.
+    """Bind the arguments around a teacher to the result of ``bind_tools``, too.
 
-    Args:
-        model: The result of ``bind_tools``.
-        bound: The arguments that were bound around it. Their tools are added to its own.
+    Its own ones take precedence. Its tools are added to theirs.
     """
     if not bound:
         return model
@@ -89,25 +80,20 @@ def _union(earlier: Sequence[Any], tools: Sequence[Any]) -> list[Any]:
     for tool in earlier:
         several = next((key for key in _SEVERAL if isinstance(tool, Mapping) and key in tool), None)
         if several is None:
-            kept += [] if names & set(_names(tool)) else [tool]
-        elif left := [function for function in tool[several] if not names & set(_names(function))]:
+            kept += [] if names & _names(tool) else [tool]
+        elif left := [function for function in tool[several] if not names & _names(function)]:
             kept.append({**tool, several: left})
     return [*kept, *tools]
 
 
-def _names(tool: Any) -> Iterator[str]:
-    """Yield the names of a tool in any provider's form. One without a name has its type."""
+def _names(tool: Any) -> set[str]:
+    """Return the names of a tool in any provider's form. One without a name has its type."""
     if not isinstance(tool, Mapping):
         name = getattr(tool, "name", None) or getattr(tool, "__name__", None)
-        yield from [str(name)] if name else []
-        return
-    inner = [value for value in tool.values() if isinstance(value, Mapping) and "name" in value]
-    several = [function for key in _SEVERAL for function in tool.get(key) or ()]
-    if "name" in tool or inner or several:
-        for form in [tool, *inner, *several]:
-            yield from [str(form["name"])] if isinstance(form, Mapping) and "name" in form else []
-    elif "type" in tool:
-        yield str(tool["type"])
+        return {str(name)} if name else set()
+    forms = [tool, *tool.values(), *(inner for key in _SEVERAL for inner in tool.get(key) or ())]
+    names = {str(form["name"]) for form in forms if isinstance(form, Mapping) and "name" in form}
+    return names or ({str(tool["type"])} if "type" in tool else set())
 
 
 def is_cut_tool_call(
@@ -141,11 +127,7 @@ def is_cut_tool_call(
 def without_cut_calls(reply: AIMessage, tools: Sequence[Mapping[str, Any]]) -> AIMessage:
     """Move a reply's truncated calls among ``invalid_tool_calls``, so that no agent runs them.
 
-    If there are any, its finish reason becomes ``length``.
-
-    Args:
-        reply: A reply for which `is_cut_tool_call` is true.
-        tools: The tools that the call offered, in OpenAI's form.
+    If there are any, its finish reason becomes ``length``. See `is_cut_tool_call`.
     """
     whole, broken = _parted(reply, tools)
     if not broken:

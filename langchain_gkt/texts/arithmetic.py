@@ -45,14 +45,11 @@ class _Numbers(ast.NodeTransformer):
 
 
 def worked_lines(text: str) -> str:
-    """Write out the results of calculations.
+    """Return the lines that are calculations, with their results.
 
     Args:
         text: Lines such as ``left = 16 - 3 - 4`` or ``left * 2``. A name stands for the result of
             an earlier line. Results in the text are calculated again. Other lines are left out.
-
-    Returns:
-        The calculations, each a line with its result. Empty if there is none.
     """
     known, lines = dict[str, Fraction](), list[str]()
     for line in text.splitlines():

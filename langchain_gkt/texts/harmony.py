@@ -22,13 +22,10 @@ def is_harmony(template: str) -> bool:
 
 
 def to_final(header: str) -> tuple[int, str]:
-    """Return how a prompt's end becomes the header of the final channel.
+    """Return how many characters to remove from a prompt, and what to add, for the final channel.
 
     Args:
         header: The end of a prompt, from its last message on.
-
-    Returns:
-        How many characters to remove, and the text to add.
     """
     opened = header.rpartition(_START)[2]
     if MESSAGE in opened:
@@ -43,11 +40,7 @@ class HarmonyFilter:
     """Extracts the text of the final channel, and the tool calls, from a growing answer."""
 
     def __init__(self, header: str) -> None:
-        """Start at the end of a prompt.
-
-        Args:
-            header: The end of the prompt, from its last message on.
-        """
+        """Start at the end of a prompt. The header begins with its last message."""
         self._head: str | None = header.rpartition(_START)[2]  # None inside a message
         self._shows, self._recipient, self._held, self._body = False, "", "", ""
         self._has_message = False

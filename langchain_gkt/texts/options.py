@@ -124,11 +124,7 @@ def extract_option(text: str, how: ExtractionRule = "answer", options: str = "AB
 
 
 def exact_option(gold: str) -> str:
-    """Return a right option, written as "E", "(E)" or "e", as a capital.
-
-    Raises:
-        ValueError: If it is not a letter from A to E.
-    """
+    """Return a right option, "E", "(E)" or "e", as a capital. Others raise a `ValueError`."""
     if (match := re.fullmatch(r"\s*\(?\s*([A-Ea-e])\s*[).:]?\s*", gold)) is None:
         raise ValueError(f"gold must be a letter from A to E, as 'E' or '(E)', not {gold!r}")
     return match[1].upper()

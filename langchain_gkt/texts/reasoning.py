@@ -51,9 +51,7 @@ _SPEAKERS = re.compile("assistant|model|bot|gpt|ai|system|user|human|answer|resp
 def _pairs(text: str, *, source: str = "") -> list[tuple[int, Tags]]:
     """Return the tags that open a block of reasoning, by their form, and where they end.
 
-    Args:
-        text: The text.
-        source: The chat template. A tag that it closes may have any name but a speaker's.
+    A tag that the template ``source`` closes may have any name but a speaker's.
     """
     openings: dict[int, tuple[int, Tags]] = {}
     for form, end in _FORMS:
@@ -119,12 +117,7 @@ def without_reasoning(written: str) -> str:
 
 
 def answer_in(text: str, *, has_begun: bool = False) -> str:
-    """Leave out the reasoning before a whole answer. See `without_reasoning`.
-
-    Args:
-        text: The answer, whose end is not held back.
-        has_begun: Whether it continues a beginning.
-    """
+    """Leave out the reasoning before a whole answer, which may continue a beginning."""
     reader = ReasoningFilter(has_begun=has_begun)
     return reader.feed(text if has_begun else text[_closed_at(text) :]) + reader.finish()
 
@@ -146,12 +139,7 @@ class ReasoningFilter:
     """Removes the reasoning from a growing answer, however its tags are split."""
 
     def __init__(self, opened: Tags | None = None, *, has_begun: bool = False) -> None:
-        """Start with no text.
-
-        Args:
-            opened: The tags of the block that the prompt ends in, if any.
-            has_begun: Whether the answer's beginning is already written.
-        """
+        """Start in the block that the prompt ends in, if any. The answer may have begun before."""
         self._inside, self._has_begun = opened, has_begun
         self._held, self._answers, self._trims = "", False, False
         self._channels: HarmonyFilter | None = None

@@ -74,8 +74,7 @@ def written_calls(text: str) -> list[dict[str, Any]] | None:
 def json_value(text: str) -> Any:
     """Read a text as a JSON value, in doubled braces or with extra ones at its end.
 
-    Raises:
-        ValueError: If it is not such a value.
+    Raises a `ValueError` for any other.
     """
     body = _single_braces(text.strip())
     value, end = json.JSONDecoder().raw_decode(body)

@@ -46,15 +46,12 @@ def check_values(value: Any) -> None:
 
 
 def refuse_unknown_fields(values: Iterable[str], known: Iterable[str], place: str = "") -> None:
-    """Refuse unknown fields. Name the nearest known one.
+    """Raise a `FieldError` for an unknown field, with the nearest known one.
 
     Args:
         values: The names of an object's fields.
         known: Names that exist.
         place: The object's place, with a dot after it.
-
-    Raises:
-        FieldError: If a name is unknown.
     """
     known = set(known)
     for name in values:

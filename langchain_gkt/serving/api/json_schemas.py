@@ -13,8 +13,7 @@ _MOST_PARTS = 100_000
 def refuse_endless(schema: dict[str, Any], field: str) -> None:
     """Refuse a field's schema whose values would have no end, before anybody is paid.
 
-    Raises:
-        FieldError: If it is such a schema, or one with too many parts to check.
+    Also one with too many parts to check. Raises a `FieldError`.
     """
     if not _Endings(schema, field).has_end(schema, ()):
         raise FieldError(

@@ -28,10 +28,8 @@ _JSON_KINDS = {
 def as_langchain(messages: Sequence[Mapping[str, Any]]) -> list[BaseMessage]:
     """Convert a request's messages to LangChain's.
 
-    Fields that say nothing to a model, such as ``annotations``, have no effect.
-
-    Raises:
-        FieldError: If one lacks a field or holds something else.
+    Fields that say nothing to a model, such as ``annotations``, have no effect. Raises a
+    `FieldError` if a message lacks a field or holds something else.
     """
     return convert_to_messages(
         [check_message(message, f"messages[{at}]") for at, message in enumerate(messages)]

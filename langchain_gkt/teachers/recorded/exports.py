@@ -20,12 +20,9 @@ def from_batch(row: dict[str, Any], place: str, questions: Mapping[str, str] | N
     """Read a result of an OpenAI batch.
 
     Args:
-        row: The result.
+        row: The result. Raises a `BadRow` if it has no whole answer or no question.
         place: File and line.
         questions: The questions by ``custom_id``. None if not given.
-
-    Raises:
-        BadRow: If the request failed, or has no whole answer or no question.
     """
     name, response = str(row["custom_id"]), row["response"] or {}
     if questions is None:
@@ -85,8 +82,7 @@ def _usage_of(report: Any) -> Any:
 def from_langsmith(row: dict[str, Any], place: str) -> Recording | None:
     """Read a run exported from LangSmith. None for a run of something other than a model.
 
-    Raises:
-        BadRow: If the run has no whole answer or no question.
+    Raises a `BadRow` if the run has no whole answer or no question.
     """
     if row.get("run_type", "llm") != "llm":
         return None  # a chain around the model, which would count twice
@@ -141,8 +137,7 @@ def _unpacked(cell: Any) -> dict[str, Any]:
 def messages_of(exported: Any) -> list[BaseMessage]:
     """Read messages in any form of exports: a list of them, or a list that holds one.
 
-    Raises:
-        BadRow: If their form is unknown.
+    Raises a `BadRow` if their form is unknown.
     """
     while isinstance(exported, list) and len(exported) == 1 and isinstance(exported[0], list):
         exported = exported[0]

@@ -66,14 +66,11 @@ def read_file(
 
 
 def read_requests(paths: Sequence[Path], read: Callable[[dict[str, Any]], T]) -> dict[str, T]:
-    """Read the request files of a batch.
+    """Read the requests of a batch, by ``custom_id``.
 
     Args:
-        paths: The files.
+        paths: The request files.
         read: Reads a request's body. May raise a `BadRow`.
-
-    Returns:
-        Its results by ``custom_id``.
 
     Raises:
         ConfigurationError: If a file has another form.

@@ -22,7 +22,6 @@ BEGINNING = 60
 _MOST_NAMED = 5
 """Maximum number of rows in one error."""
 
-
 # The last block of a prompt in the form of worked examples.
 _LAST_BLOCK = re.compile(r"(?:.*\n\n|\A)Q: (.+?)\nA:\s*\Z", re.DOTALL)
 
@@ -61,9 +60,13 @@ class BadRow(ValueError):
 def refuse_rows(problems: Sequence[str], hint: str) -> None:
     """Raise a `ConfigurationError` for bad rows, if there are any. Each fault has its place."""
     if problems:
-        more = len(problems) - _MOST_NAMED
-        shown = "; ".join(problems[:_MOST_NAMED]) + (f"; and {more} more" if more > 0 else "")
-        raise ConfigurationError(shown, hint=hint)
+        raise ConfigurationError(first_few(problems, "; "), hint=hint)
+
+
+def first_few(texts: Sequence[str], separator: str = ", ") -> str:
+    """Join the first five texts, and count the others."""
+    more = len(texts) - _MOST_NAMED
+    return separator.join(texts[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def from_message(question: str, message: AIMessage, place: str, **known: Any) -> Recording:
@@ -139,11 +142,7 @@ class Recordings(BaseModel):
 
     @classmethod
     def of(cls, answers: Sequence[Recording], source: str, dated: str | None = None) -> Recordings:
-        """Index some answers.
-
-        Raises:
-            ConfigurationError: If a question or an id has two answers.
-        """
+        """Index some answers. Raises an error if a question or an id has two of them."""
         # The same log under another path holds the same answers.
         content = repr([replace(answer, place="") for answer in answers])
         recordings = cls(

@@ -28,6 +28,7 @@ from langchain_gkt.teachers.recorded.recordings import (
     Recordings,
     asked_in,
     begins,
+    first_few,
     from_message,
     refuse_rows,
 )
@@ -206,11 +207,10 @@ class RecordedTeacher(PortableChatModel):
         asked = [to_messages(self, question) for question in questions]
         missing = [messages for messages in asked if self.recordings.find(messages) is None]
         if missing:
-            named = ", ".join(_named(messages) for messages in missing[:5])
-            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+            named = first_few([_named(messages) for messages in missing])
             raise ConfigurationError(
                 f"{len(missing)} of {len(asked)} questions have no recorded answer in "
-                f"{self.recordings.source}: {named}{more}",
+                f"{self.recordings.source}: {named}",
                 hint=_HINT,
             )
 
