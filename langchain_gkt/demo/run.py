@@ -27,9 +27,6 @@ def run_demo(*, rows: int, guidance_tokens: int, seed: int, out: Path) -> Compar
         guidance_tokens: Maximum tokens of the teacher in guided mode.
         seed: Seed of the problems.
         out: Folder to save the chart in.
-
-    Returns:
-        The comparison of the three modes.
     """
     console = Console()
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -55,16 +52,9 @@ def run_demo(*, rows: int, guidance_tokens: int, seed: int, out: Path) -> Compar
 def show_demo(
     chain: GuidedKnowledgeTransferChain, task: Task, *, out: Path, **settings: Any
 ) -> Comparison:
-    """Answer a task's questions in the three modes, and print the results.
+    """Answer a task's questions in the three modes, print the results, and save a chart.
 
-    Args:
-        chain: The guided pair.
-        task: The questions.
-        out: Folder to save the chart in.
-        **settings: Other arguments of `compare`.
-
-    Returns:
-        The comparison of the three modes.
+    The settings are other arguments of `compare`.
     """
     console = Console()
     comparison = compare(chain, task, **{"concurrency": 2, **settings})

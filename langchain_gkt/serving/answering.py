@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, AIMessageChunk
@@ -32,8 +31,7 @@ class ClientGone(Exception):
     """The client went away before it was answered."""
 
 
-@dataclass(frozen=True)
-class _Answer:
+class _Answer(NamedTuple):
     """The end of an answer: the message joined from its chunks, and its ``gkt``."""
 
     message: AIMessage
@@ -87,10 +85,9 @@ class Answering:
                 whole = await call.chain.ainvoke(call.messages, self._config, **call.arguments)
                 record.note_first_token()
             _require_call(whole, call.forced_tool)
+            self._parts.put_nowait(_Answer(whole, self._describe(whole)))
         except Exception as error:  # noqa: BLE001  whatever the models raise
             self._parts.put_nowait(error)
-        else:
-            self._parts.put_nowait(_Answer(whole, self._describe(whole)))
 
     def _describe(self, message: AIMessage) -> dict[str, Any]:
         """Return the ``gkt`` of a response, and note it in the record."""
@@ -123,9 +120,8 @@ class Answering:
 
     async def whole(self, connection: Request, form: AnswerFormat) -> dict[str, Any]:
         """Return the response of a request that is not streamed. Raises as `streamed`."""
-        answer = await self._first(connection)
-        assert isinstance(answer, _Answer)
-        return form.whole(answer.message, answer.gkt)
+        answer: Any = await self._first(connection)
+        return form.whole(*answer)
 
     async def streamed(self, connection: Request, form: AnswerFormat) -> StreamingResponse:
         """Return the response of a streamed request, once its first part is there.
@@ -163,7 +159,7 @@ class Answering:
                 yield event
             part = await self._parts.get()
         if isinstance(part, _Answer):
-            last = form.end(part.message, part.gkt)
+            last = form.end(*part)
         else:
             self._record.note_error(part)
             last = form.fail(as_api_error(part).body)

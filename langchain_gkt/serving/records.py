@@ -18,43 +18,23 @@ LOGGER = logging.getLogger("langchain_gkt.serving")
 
 @dataclass(kw_only=True, eq=False)
 class RequestRecord:
-    """The facts about one request.
+    """The facts about one request."""
 
-    Attributes:
-        request_id: The client's, or one of our own.
-        method: The HTTP method.
-        path: The path.
-        body_bytes: Bytes of the body that was read.
-        started: When it arrived, by the monotonic clock.
-        client: The name of its key.
-        model: The requested model, if it exists.
-        stream: Whether it is streamed.
-        status: The HTTP status. 499 if the client went away before the response began.
-        first_token_seconds: Time until the first token. None if none came.
-        seconds: Time until the end.
-        guidance_share: Share of the answer's tokens that are guidance. None if unknown.
-        finished_by: Which model wrote the end of the answer.
-        fallback: Whether the student had to answer alone.
-        costs: Usage of both models. None if none was called.
-        error: The type of the error, if there was one, and where it was raised.
-        disconnected: Whether the client went away.
-    """
-
-    request_id: str
+    request_id: str  # the client's, or one of our own
     method: str
     path: str
     body_bytes: int = 0
     started: float = field(default_factory=time.monotonic)
-    client: str | None = None
-    model: str | None = None
+    client: str | None = None  # the name of its key
+    model: str | None = None  # None if there is no such model
     stream: bool = False
-    status: int = 499
+    status: int = 499  # unless the client stays until the response begins
     first_token_seconds: float | None = None
     seconds: float = 0.0
-    guidance_share: float | None = None
+    guidance_share: float | None = None  # of the answer's tokens, as far as is known
     finished_by: str | None = None
-    fallback: bool = False
-    costs: CostReport | None = None
+    fallback: bool = False  # whether the student had to answer alone
+    costs: CostReport | None = None  # None if no model was called
     error: str | None = None
     disconnected: bool = False
 

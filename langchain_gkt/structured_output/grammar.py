@@ -107,12 +107,7 @@ def turn_grammar(tools: Sequence[dict[str, Any]], *, single_tokens: Collection[s
     A call of one of the tools keeps to its schema. Unknown names are allowed. Forbidding them would
     turn an invented tool into a call of another.
 
-    Args:
-        tools: Tools in OpenAI's form.
-        single_tokens: As for `tool_grammar`.
-
-    Raises:
-        ValueError: If the parameters of a tool cannot be enforced.
+    The arguments are as for `tool_grammar`. Raises a `ValueError` if parameters cannot be enforced.
     """
     return _turn_grammar(json.dumps(tools), tuple(single_tokens))
 

@@ -8,6 +8,7 @@ from typing import Any
 from langchain_core.messages import AIMessage
 
 from langchain_gkt.errors import GuidanceError
+from langchain_gkt.providers.errors import status_of
 from langchain_gkt.teachers.replies import finish_reason
 
 _REASONS = {
@@ -35,11 +36,9 @@ class TeacherRefused(GuidanceError):
 
 @dataclass(frozen=True)
 class Refusal:
-    """A teacher's refusal.
+    """A teacher's refusal, by the provider's own word for it, with its words instead of an answer.
 
-    Attributes:
-        reason: The provider's own word for it, such as ``content_filter``, or ``refusal``.
-        text: Its words instead of an answer. Empty if it said nothing.
+    The reason is ``refusal`` if there is no other word. The text may be empty.
     """
 
     reason: str
@@ -84,11 +83,10 @@ def refused(error: BaseException) -> TeacherRefused:
     """Return the error to raise for one for which `is_refusal` is true."""
     if isinstance(error, TeacherRefused):
         return error
-    status = getattr(error, "status_code", None)
     refusal = TeacherRefused(
         f"the provider's content filter refused the prompt: {error}",
         hint=TeacherRefused.hint,
-        status=status if isinstance(status, int) else None,
+        status=status_of(error),
     )
     refusal.__cause__ = error
     return refusal

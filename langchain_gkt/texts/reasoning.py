@@ -179,7 +179,9 @@ class ReasoningFilter:
     def finish(self) -> str:
         """End the text, and return the part of the answer that was held back."""
         if self._channels is not None:
-            return self._channels.finish()
+            shown = self._channels.finish()
+            self.reasoning = self._channels.reasoning
+            return shown
         if self._inside:
             self.reasoning += self._held
             self._held = ""

@@ -189,22 +189,27 @@ def _from_columns(row: dict[str, Any], place: str, columns: Mapping[str, Column]
     cells: dict[str, Any] = {}
     for name in COLUMNS:
         column = columns.get(name, name)
-        keys, cell = [column] if isinstance(column, str) else list(column), row
-        for key in keys:
-            if not isinstance(cell, dict) or key not in cell:
-                if name in columns or name in ("question", "answer"):
-                    raise BadRow(
-                        f"has no {' / '.join(keys)!r} for columns[{name!r}]; it has: "
-                        f"{', '.join(map(str, row))}"
-                    )
-                break
-            cell = cell[key]
+        keys: Sequence[str] = [column] if isinstance(column, str) else column
+        cell: Any = row
+        try:
+            for key in keys:
+                cell = cell[key]
+        except (LookupError, TypeError):
+            if name in columns or name in ("question", "answer"):
+                raise BadRow(
+                    f"has no {' / '.join(keys)!r} for columns[{name!r}]; it has: "
+                    f"{', '.join(map(str, row))}"
+                ) from None
         else:
-            cells[name] = cell if cell or not isinstance(cell, str) else None
+            cells[name] = None if cell == "" else cell
     for name in ("question", "answer"):
         if not isinstance(cells[name], str | None):
             raise BadRow(f"has a {type(cells[name]).__name__} as its {name}, not a text")
-    usage = {name: _count(name, cells.get(name)) for name in ("input_tokens", "output_tokens")}
+    usage = {
+        name: _count(name, cells[name])
+        for name in ("input_tokens", "output_tokens")
+        if cells.get(name) is not None
+    }
     metadata = {
         "finish_reason": cells.get("finish_reason"),
         "logprobs": _logprobs(cells.get("logprobs")),
@@ -216,14 +221,12 @@ def _from_columns(row: dict[str, Any], place: str, columns: Mapping[str, Column]
         message,
         place,
         id=None if cells.get("id") is None else str(cells["id"]),
-        usage={name: count for name, count in usage.items() if count is not None},
+        usage=usage,
     )
 
 
-def _count(name: str, cell: Any) -> int | None:
+def _count(name: str, cell: Any) -> int:
     """Read a number of tokens. Tables often hold it as 12.0."""
-    if cell is None:
-        return None
     try:
         count = int(float(cell))
     except (TypeError, ValueError, OverflowError):

@@ -28,27 +28,15 @@ _LAST_BLOCK = re.compile(r"(?:.*\n\n|\A)Q: (.+?)\nA:\s*\Z", re.DOTALL)
 
 @dataclass(frozen=True, kw_only=True)
 class Recording:
-    """One recorded answer.
+    """One recorded answer, and what is known of it."""
 
-    Attributes:
-        question: The text of the user's last message.
-        answer: The whole answer.
-        place: File and line, for errors.
-        id: A name of the row, or None.
-        usage: The recorded part of the usage metadata.
-        finish_reason: The provider's reason for the end.
-        pieces: The tokens of the answer, if recorded.
-        model: The model that wrote it, if recorded.
-        provider: Its provider's id, if recorded.
-    """
-
-    question: str
+    question: str  # the text of the user's last message
     answer: str
-    place: str
-    id: str | None
+    place: str  # file and line, for errors
+    id: str | None  # a name of the row
     usage: dict[str, Any]
     finish_reason: str
-    pieces: tuple[bytes, ...]
+    pieces: tuple[bytes, ...]  # its tokens, if recorded
     model: str | None
     provider: str | None
 
@@ -122,20 +110,13 @@ def asked_in(messages: Sequence[BaseMessage]) -> HumanMessage | None:
 
 
 class Recordings(BaseModel):
-    """Recorded answers, found by question or by id.
-
-    Attributes:
-        source: Their source.
-        dated: The day of the source's last change, or None.
-        digest: Distinguishes them from others.
-        answers: The answers.
-    """
+    """Recorded answers, found by question or by id."""
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
     source: str
-    dated: str | None = None
-    digest: str
+    dated: str | None = None  # the day of the source's last change
+    digest: str  # distinguishes them from others
     answers: tuple[Recording, ...] = Field(exclude=True, repr=False)
     _by_question: dict[str, Recording] = PrivateAttr(default_factory=dict)
     _by_id: dict[str, Recording] = PrivateAttr(default_factory=dict)
