@@ -121,6 +121,7 @@ class Answering:
     async def whole(self, connection: Request, form: AnswerFormat) -> dict[str, Any]:
         """Return the response of a request that is not streamed. Raises as `streamed`."""
         answer: Any = await self._first(connection)
+        await self.close()
         return form.whole(*answer)
 
     async def streamed(self, connection: Request, form: AnswerFormat) -> StreamingResponse:

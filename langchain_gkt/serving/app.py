@@ -125,10 +125,7 @@ def build_app(
             )
             if body.stream:
                 return await answering.streamed(connection, form)
-            try:
-                return await answering.whole(connection, form)
-            finally:
-                await answering.close()
+            return await answering.whole(connection, form)
         except ClientGone:
             record.status, record.disconnected = 499, True
             return Response(status_code=499)

@@ -13,6 +13,7 @@ from langchain_core.messages import (
     messages_from_dict,
 )
 
+from langchain_gkt.providers.usage import completed
 from langchain_gkt.teachers.recorded.recordings import BadRow, Recording, asked_in, from_message
 
 
@@ -60,23 +61,12 @@ def from_completion(body: dict[str, Any]) -> AIMessage:
 
 def _usage_of(report: Any) -> Any:
     """Make usage metadata from OpenAI's report."""
-    if not isinstance(report, dict) or not isinstance(report.get("completion_tokens"), int):
+    if (usage := completed(None, {"usage": report})) is None:
         return None
-    prompt, completion = report.get("prompt_tokens") or 0, report["completion_tokens"]
-    details = report.get("prompt_tokens_details") or {}
-    counts = {
-        "cache_read": details.get("cached_tokens"),
-        "cache_creation": details.get("cache_write_tokens"),
-    }
-    cached = {name: count for name, count in counts.items() if count}
-    hidden = (report.get("completion_tokens_details") or {}).get("reasoning_tokens")
-    return {
-        "input_tokens": prompt,
-        "output_tokens": completion,
-        "total_tokens": prompt + completion,
-        **({"input_token_details": cached} if cached else {}),
-        **({"output_token_details": {"reasoning": hidden}} if hidden else {}),
-    }
+    prompt, completion = usage["input_tokens"] or 0, usage["output_tokens"] or 0
+    known = {name: value for name, value in usage.items() if value}
+    counts = {"input_tokens": prompt, "output_tokens": completion}
+    return {**known, **counts, "total_tokens": prompt + completion}
 
 
 def from_langsmith(row: dict[str, Any], place: str) -> Recording | None:

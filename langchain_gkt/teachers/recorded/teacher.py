@@ -97,9 +97,6 @@ class RecordedTeacher(PortableChatModel):
             requests: The requests of an OpenAI batch, which hold its questions.
             **fields: ``tokenizer``, ``model_name``, ``provider`` and other fields.
 
-        Returns:
-            The teacher.
-
         Raises:
             ConfigurationError: If the file cannot be read or lacks a column, an answer is empty or
                 truncated, or a question has two answers. It names file and line.
@@ -117,9 +114,6 @@ class RecordedTeacher(PortableChatModel):
             answers: Answers by question. If one is a message, its usage and finish reason count
                 too.
             **fields: ``tokenizer``, ``model_name``, ``provider`` and other fields.
-
-        Returns:
-            The teacher.
 
         Raises:
             ConfigurationError: If an answer is empty or truncated.
@@ -144,8 +138,10 @@ class RecordedTeacher(PortableChatModel):
         dated: str | None = None,
     ) -> RecordedTeacher:
         recordings = Recordings.of(answers, source, dated)
-        for name, kind in (("model_name", "model"), ("provider", "provider")):
-            known = {getattr(answer, kind) for answer in answers}
+        for name, known in (
+            ("model_name", {answer.model for answer in answers}),
+            ("provider", {answer.provider for answer in answers}),
+        ):
             if fields.get(name) is None and len(known) == 1:
                 fields = {**fields, name: known.pop()}
         with wrap_errors(ConfigurationError, "the teacher's fields cannot be used"):

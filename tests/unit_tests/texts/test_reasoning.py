@@ -142,7 +142,7 @@ def test_channels_of_a_model_whose_template_is_not_known(size, has_begun) -> Non
     assert (shown(taker, f"{analysis} <|", size), taker.reasoning) == (
         "",
         "hm <|",
-    )  # held till the end
+    )
     if size > 8:
         bare = ReasoningFilter(has_begun=has_begun)
         assert shown(bare, "analysisWe add.assistantfinalyes", size).strip() == "yes"
