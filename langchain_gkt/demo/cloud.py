@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import atexit
 import importlib.util
 import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 
 class LocalCloud:
@@ -56,7 +55,7 @@ class LocalCloud:
         self.folder, self.name = Path(folder), name
         self.latency_ms, self.dtype = latency_ms, dtype
         self._process: subprocess.Popen[str] | None = None
-        self._errors: IO[str] | None = None
+        self._errors: Any = None
         self._root = ""
 
     @property
@@ -92,7 +91,6 @@ class LocalCloud:
             env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
             start_new_session=True,  # so that only this process gets Ctrl-C
         )
-        atexit.register(self.stop)
         try:
             self._root = self._printed_address()
         except BaseException:
@@ -104,9 +102,8 @@ class LocalCloud:
         process: Any = self._process
         if line := process.stdout.readline():  # empty if the process has ended
             return str(line).rpartition(" ")[2].strip()
-        errors: Any = self._errors
-        errors.seek(0)
-        tail = "\n".join(errors.read().splitlines()[-8:])
+        self._errors.seek(0)
+        tail = "\n".join(self._errors.read().splitlines()[-8:])
         raise RuntimeError(f"the demo's server did not start:\n{tail}")
 
     def stop(self) -> None:
@@ -114,16 +111,12 @@ class LocalCloud:
         process, self._process = self._process, None
         if process is None:
             return
-        atexit.unregister(self.stop)
         process.terminate()
-        try:
-            process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        for pipe in (process.stdin, process.stdout, self._errors):
-            if pipe:
-                pipe.close()
+        with process, self._errors:
+            try:
+                process.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
     def __enter__(self) -> LocalCloud:
         """Start the server."""
