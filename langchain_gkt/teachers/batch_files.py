@@ -64,16 +64,10 @@ def _created(path: Path) -> IO[bytes]:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchReply:
-    """One answered request.
+    """One answered request."""
 
-    Attributes:
-        name: Its ``custom_id``.
-        bill: A name that no other billed reply has.
-        message: The reply.
-    """
-
-    name: str
-    bill: str
+    name: str  # its custom_id
+    bill: str  # a name that no other billed reply has
     message: AIMessage
 
 

@@ -36,13 +36,10 @@ class TeacherRefused(GuidanceError):
 
 @dataclass(frozen=True)
 class Refusal:
-    """A teacher's refusal, by the provider's own word for it, with its words instead of an answer.
+    """A teacher's refusal."""
 
-    The reason is ``refusal`` if there is no other word. The text may be empty.
-    """
-
-    reason: str
-    text: str
+    reason: str  # the provider's own word for it, such as content_filter, or refusal
+    text: str  # its words instead of an answer, if any
 
     def __str__(self) -> str:
         """Return the reason, and the text."""

@@ -21,32 +21,21 @@ _FORMATS = {"response_format", "format", "response_schema", "response_json_schem
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherSettings:
-    """The settings of a teacher for one call.
+    """The settings of a teacher for one call. None leaves the teacher's own."""
 
-    Attributes:
-        limit: Maximum completion tokens, or None to leave the teacher's own limit.
-        limit_param: The limit's name if it is none of `LIMIT_FIELDS`. A field of the model, or else
-            an argument of its calls.
-        temperature: Sampling temperature, for models that have such a field. None to leave it.
-        stream: Whether the model may stream. If not, streaming is off even when a handler asks for
-            it, because some providers then report no usage.
-        tools: Tools in OpenAI's form, or None.
-        tool_arguments: Further arguments of ``bind_tools``, such as ``tool_choice``.
-        asks_format: Whether the call asks for an object of its own. A form of answers that is bound
-            to the teacher is then left out.
-        bound: Arguments bound around the model. The arguments of the call's tools override them.
-        gate: Admits each attempt of retries and fallbacks. None if nothing limits them.
-    """
-
-    limit: int | None = None
-    limit_param: str | None = None
+    limit: int | None = None  # completion tokens
+    limit_param: str | None = None  # a field of the model, or else an argument of its calls
     temperature: float | None = None
     stream: bool = False
-    tools: Sequence[dict[str, Any]] | None = None
-    tool_arguments: dict[str, Any] = field(default_factory=dict)
+    """If not, streaming is off even when a handler asks for it. Some streams report no usage."""
+    tools: Sequence[dict[str, Any]] | None = None  # in OpenAI's form
+    tool_arguments: dict[str, Any] = field(default_factory=dict)  # such as tool_choice
     asks_format: bool = False
+    """Whether the call asks for an object of its own. The teacher's bound format is left out."""
     bound: dict[str, Any] = field(default_factory=dict)
+    """Arguments bound around the model. The arguments of the call's tools override them."""
     gate: AttemptGate | None = None
+    """Admits each attempt of retries and fallbacks, if something limits them."""
 
 
 def with_settings(teacher: Runnable[Any, Any], settings: TeacherSettings) -> Runnable[Any, Any]:

@@ -12,15 +12,10 @@ _MOST_LEVELS = 100
 
 
 class FieldError(ValueError):
-    """A field of a request is wrong.
-
-    Attributes:
-        field: Its place, such as ``messages[2].content``.
-        problem: What is wrong and what to do. Place and problem together make the message.
-    """
+    """A field of a request is wrong."""
 
     def __init__(self, field: str, problem: str) -> None:
-        """Take the place, and the text after it."""
+        """Take the place, such as ``messages[2].content``, and the rest of the message."""
         super().__init__(f"{field}{problem}")
         self.field, self.problem = field, problem
 

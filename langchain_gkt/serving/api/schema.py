@@ -73,17 +73,12 @@ class GKTOptions(OptionalFields):
 
 
 class CompletionRequest(BaseModel):
-    """The common part of both APIs' requests.
-
-    Attributes:
-        names: This API's names of the chain's fields.
-        in_function: Where in a tool its name and its parameters are.
-    """
+    """The common part of both APIs' requests."""
 
     no_effect: ClassVar[tuple[str, ...]] = HARMLESS
-    refused: ClassVar[Mapping[str, str]] = {}
-    names: ClassVar[Mapping[str, str]] = {}
-    in_function: ClassVar[str] = ".function"
+    refused: ClassVar[Mapping[str, str]] = {}  # fields, and what to do
+    names: ClassVar[Mapping[str, str]] = {}  # of the chain's fields in this API
+    in_function: ClassVar[str] = ".function"  # where in a tool its name and parameters are
 
     model: str
     temperature: float | None = Field(default=None, ge=0, le=2)
