@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from langchain_gkt.serving.records import RequestRecord
 
@@ -74,7 +74,3 @@ class Metrics:
             self.usd.labels(role).inc(float(totals.known_cost + totals.unreported_cost))
             unpriced = totals.unpriced_calls + totals.unreported_unpriced_calls
             self.unpriced.labels(role).inc(unpriced)
-
-    def text(self) -> bytes:
-        """Return all metrics in Prometheus' text format."""
-        return generate_latest(self.registry)

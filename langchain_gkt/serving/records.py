@@ -51,10 +51,6 @@ class RequestRecord:
         status = getattr(cause, "status_code", None)
         self.error = f"{type(cause).__name__}{f' {status}' if status else ''}{place}"
 
-    def finish(self) -> None:
-        """Record the time of the end."""
-        self.seconds = time.monotonic() - self.started
-
     def to_dict(self) -> dict[str, Any]:
         """Return the line of the log."""
         names = ("request_id", "client", "method", "path", "model", "stream", "status")

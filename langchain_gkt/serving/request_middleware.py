@@ -81,7 +81,7 @@ class RequestMiddleware:
             if not began:
                 await as_api_error(error).response()(scope, receive, send_with_id)
         finally:
-            record.finish()
+            record.seconds = time.monotonic() - record.started
             if not is_quiet:
                 self.metrics.observe(record)
                 log("request", **record.to_dict())
