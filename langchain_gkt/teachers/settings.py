@@ -24,7 +24,7 @@ class TeacherSettings:
     """The settings of a teacher for one call. None leaves the teacher's own."""
 
     limit: int | None = None  # completion tokens
-    limit_param: str | None = None  # a field of the model, or else an argument of its calls
+    limit_param: str | None = None  # its name if it is none of LIMIT_FIELDS
     temperature: float | None = None
     stream: bool = False
     """If not, streaming is off even when a handler asks for it. Some streams report no usage."""
