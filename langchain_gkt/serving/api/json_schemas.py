@@ -25,7 +25,7 @@ def refuse_endless(schema: dict[str, Any], field: str) -> None:
             raise FieldError(field, ": the schema has too many parts; send a smaller one")
         if not isinstance(part, dict):
             return part is not False
-        ref = part.get("$ref")
+        ref: Any = part.get("$ref")
         is_inner = isinstance(ref, str) and (ref == "#" or ref.startswith("#/"))
         if is_inner and ref not in ending:
             if ref in open_refs or not has_end(target_of(ref, schema), (*open_refs, ref)):
