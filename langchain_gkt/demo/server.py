@@ -117,7 +117,7 @@ def _billed(answer: Any) -> Any:
 
 
 def build_app(service: ChatCompletionService) -> FastAPI:
-    """Build the ASGI application."""
+    """Build the web application."""
     app = FastAPI()
 
     @app.exception_handler(RequestValidationError)

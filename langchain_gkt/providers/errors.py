@@ -124,7 +124,7 @@ def teacher_error(error: Exception) -> GKTError:
 
 
 def provider_error(error: Exception, kind: type[GKTError], who: str) -> GKTError:
-    """Make an error of the package, without a ``__cause__`` yet, from one of a provider's client.
+    """Make an error of the package from one of a client. The caller sets its ``__cause__``.
 
     Args:
         error: The client's error.

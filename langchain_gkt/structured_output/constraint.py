@@ -25,15 +25,12 @@ class GrammarTokenizer:
     """The grammar engine's view of one tokenizer. Costly to make, so made once."""
 
     def __init__(self, tokenizer: Any, end_ids: set[int], size: int) -> None:
-        """Read a tokenizer.
+        """Read a fast Hugging Face tokenizer.
 
         Args:
-            tokenizer: A fast Hugging Face tokenizer.
+            tokenizer: The tokenizer. Raises a `ValueError` if the grammar engine cannot read it.
             end_ids: Ids that end an answer.
             size: Length of the model's logits.
-
-        Raises:
-            ValueError: If the grammar engine cannot read the tokenizer, or there is no end id.
         """
         import llguidance.hf  # it imports transformers
 

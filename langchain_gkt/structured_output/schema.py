@@ -53,10 +53,7 @@ def with_instruction(messages: Sequence[BaseMessage], schema: dict[str, Any]) ->
 def in_order(value: Any, schema: Any, root: dict[str, Any]) -> Any:
     """Put properties in their schema's order, and turn floats into integers where it says so.
 
-    Args:
-        value: A JSON value. Parts without the schema's form stay as they are.
-        schema: Its schema.
-        root: The schema that ``$ref`` points into.
+    Parts without the schema's form stay as they are. References point into ``root``.
     """
     if not isinstance(schema, dict):
         return value

@@ -14,14 +14,8 @@ def fitting_calls(
 ) -> list[dict[str, Any]] | None:
     """Put the arguments of calls in the order of their tools' schemas, with integers as such.
 
-    None if a tool is not bound, or arguments break its schema or cannot be checked.
-
-    Args:
-        calls: Dicts with ``name`` and ``arguments``.
-        tools: The bound tools, in OpenAI's form.
-
-    Raises:
-        ImportError: If llguidance (extra ``structured``) is missing.
+    None if a tool is not bound, or arguments break its schema or cannot be checked. Needs
+    llguidance (extra ``structured``).
     """
     from langchain_gkt.structured_output.grammar import json_grammar, valid_prefix
 

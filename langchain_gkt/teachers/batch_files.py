@@ -73,21 +73,14 @@ class BatchReply:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchResults:
-    """The results of a batch.
+    """The results of a batch. Requests are named by their ``custom_id``."""
 
-    Attributes:
-        requests: The sent requests, by ``custom_id``.
-        replies: Every reply that is billed, in the files' order.
-        failed: Why a request failed, by its ``custom_id``.
-        maybe_billed: Failed requests that may have been billed all the same.
-        repeated: Requests with more than one answer. Each id is billed, the first answer is used.
-    """
-
-    requests: Mapping[str, Mapping[str, Any]]
-    replies: tuple[BatchReply, ...] = ()
-    failed: Mapping[str, str] = field(default_factory=dict)
-    maybe_billed: frozenset[str] = frozenset()
+    requests: Mapping[str, Mapping[str, Any]]  # the sent bodies
+    replies: tuple[BatchReply, ...] = ()  # every one that is billed, in the files' order
+    failed: Mapping[str, str] = field(default_factory=dict)  # requests, and why they failed
+    maybe_billed: frozenset[str] = frozenset()  # failed requests that may have been billed
     repeated: tuple[str, ...] = ()
+    """Requests with more than one answer. Each id is billed, the first answer is used."""
 
     @property
     def missing(self) -> tuple[str, ...]:

@@ -183,11 +183,7 @@ class NamedTokenizer:
 
 @lru_cache(maxsize=16)
 def load_tokenizer(name: str) -> NamedTokenizer:
-    """Load a tokenizer by its name.
-
-    Args:
-        name: One of tiktoken's encodings, such as ``o200k_base``, or the folder or repo id of a
-            Hugging Face tokenizer.
+    """Load one of tiktoken's encodings, or the Hugging Face tokenizer of a folder or repo id.
 
     Raises:
         ConfigurationError: If there is no such tokenizer, or it cannot be read.

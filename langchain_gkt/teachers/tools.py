@@ -38,12 +38,10 @@ def bound_arguments(teacher: object) -> dict[str, Any]:
 def offered_tools(
     bound: Mapping[str, Any], tools: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Return the functions that a teacher may call, in OpenAI's form.
+    """Return the functions that a teacher may call, bound or of the call, in OpenAI's form.
 
-    Args:
-        bound: The teacher's bound arguments. Tools of unknown form are left out, and so are a
-            provider's own, such as a web search.
-        tools: Tools of the call. They override bound ones with the same name.
+    Bound tools of unknown form are left out, and so are a provider's own, such as a web search.
+    Tools of the call override bound ones with the same name.
     """
     known: list[dict[str, Any]] = []
     for tool in bound.get("tools") or ():
@@ -104,11 +102,6 @@ def is_cut_tool_call(
     It may have, if the reply had tools and holds no text, because some providers drop a call that
     they could not finish, or a small teacher's text begins a call as plain JSON. Some servers
     report ``tool_calls`` for a truncated call, so its arguments count, too.
-
-    Args:
-        reply: The teacher's reply.
-        limit: The limit of the call. None for none.
-        tools: The tools that the call offered, in OpenAI's form.
     """
     if limit is None:
         return False

@@ -41,12 +41,9 @@ def check_values(value: Any) -> None:
 
 
 def refuse_unknown_fields(values: Iterable[str], known: Iterable[str], place: str = "") -> None:
-    """Raise a `FieldError` for an unknown field, with the nearest known one.
+    """Raise a `FieldError` for an object's unknown field, with the nearest known one.
 
-    Args:
-        values: The names of an object's fields.
-        known: Names that exist.
-        place: The object's place, with a dot after it.
+    The object's place has a dot after it.
     """
     known = set(known)
     for name in values:

@@ -37,12 +37,7 @@ def as_langchain(messages: Sequence[Mapping[str, Any]]) -> list[BaseMessage]:
 
 
 def check_message(raw: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """Check one message, and return it in LangChain's form. Raises as `as_langchain`.
-
-    Args:
-        raw: The message in the API's form.
-        place: Its place, for errors.
-    """
+    """Check one message, and return it in LangChain's form. Raises as `as_langchain`."""
     message = without_nulls(dict(raw))
     role = message.get("role")
     if role not in _ROLES:

@@ -58,16 +58,10 @@ def first_few(texts: Sequence[str], separator: str = ", ") -> str:
 
 
 def from_message(question: str, message: AIMessage, place: str, **known: Any) -> Recording:
-    """Make a recording from a message.
+    """Make a recording from an answer, its usage, finish reason, logprobs and model.
 
-    Args:
-        question: The question.
-        message: The answer. Its usage, finish reason, logprobs and model are used, too.
-        place: Its source.
-        **known: Attributes of the recording from other sources.
-
-    Raises:
-        BadRow: If the question is empty, or the answer is empty, truncated or a tool call.
+    Attributes ``known`` from other sources take precedence. Raises a `BadRow` if the question is
+    empty, or the answer is empty, truncated or a tool call.
     """
     question, answer = whole_characters(question), whole_characters(str(message.text))
     reason = finish_reason(message) or "stop"
