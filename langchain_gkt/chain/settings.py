@@ -36,11 +36,11 @@ from langchain_gkt.guidance import GuidancePolicy, as_policy
 from langchain_gkt.metadata import Mode, Role
 from langchain_gkt.prompts.base import TeacherPromptSequence, check_teacher_prompt
 from langchain_gkt.structured_output.schema import schema_in
-from langchain_gkt.structured_output.tools import in_openai_form
+from langchain_gkt.structured_output.tools import in_openai_form, required_tool
 from langchain_gkt.students.protocol import student_of
 from langchain_gkt.students.voting import AnswerOf, check_answer_of
 from langchain_gkt.teachers.prefill import accepts_prefill
-from langchain_gkt.teachers.tools import bound_arguments, is_forced, offered_tools
+from langchain_gkt.teachers.tools import bound_arguments, offered_tools
 from langchain_gkt.teachers.wrappers import resolve
 
 
@@ -242,14 +242,14 @@ class CallSettings:
     @property
     def forces_tool(self) -> bool:
         """Whether the caller demands a tool call."""
-        return bool(self.tools) and is_forced(self.tool_choice)
+        return bool(self.tools) and required_tool(self.tool_choice) is not None
 
     @property
     def teacher_is_forced(self) -> bool:
         """Whether the teacher must call a tool, by the call or by its own bound arguments."""
         bound = bound_arguments(self.teacher)
         choice = self.tool_arguments.get("tool_choice", bound.get("tool_choice"))
-        return bool(self.tools or bound.get("tools")) and is_forced(choice)
+        return bool(self.tools or bound.get("tools")) and required_tool(choice) is not None
 
     @property
     def teacher_tools(self) -> list[dict[str, Any]]:

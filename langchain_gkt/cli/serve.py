@@ -75,7 +75,7 @@ def _log(what: str) -> None:
     """Report what is loading to a program, which reads JSON lines."""
     from langchain_gkt.serving.records import log, log_settings
 
-    dictConfig(dict(log_settings()))
+    dictConfig(log_settings())
     log(what)
 
 

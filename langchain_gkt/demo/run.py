@@ -27,9 +27,6 @@ def run_demo(*, rows: int, guidance_tokens: int, seed: int, out: Path) -> Compar
         guidance_tokens: Maximum tokens of the teacher in guided mode.
         seed: Seed of the problems.
         out: Folder to save the chart in.
-
-    Returns:
-        The comparison of the three modes.
     """
     console = Console()
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -55,16 +52,9 @@ def run_demo(*, rows: int, guidance_tokens: int, seed: int, out: Path) -> Compar
 def show_demo(
     chain: GuidedKnowledgeTransferChain, task: Task, *, out: Path, **settings: Any
 ) -> Comparison:
-    """Answer a task's questions in the three modes, and print the results.
+    """Answer a task's questions in the three modes, print the results, and save a chart.
 
-    Args:
-        chain: The guided pair.
-        task: The questions.
-        out: Folder to save the chart in.
-        **settings: Other arguments of `compare`.
-
-    Returns:
-        The comparison of the three modes.
+    The settings are other arguments of `compare`.
     """
     console = Console()
     comparison = compare(chain, task, **{"concurrency": 2, **settings})
@@ -85,23 +75,16 @@ def show_demo(
 
 def _example(task: Task, comparison: Comparison) -> Text:
     """Show a problem that the student solves only with guidance, and mark the guidance."""
-    by_mode = {
-        mode: {a.row: a for a in comparison.answers if a.mode == mode}
-        for mode in ("student", "guided")
-    }
-    keys = [task.row_key(i) for i in range(len(task.rows))]
-    solved = (
-        i
-        for i, key in enumerate(keys)
-        if key in by_mode["guided"] and key in by_mode["student"]
-        if by_mode["guided"][key].right and not by_mode["student"][key].right
-    )
-    both = by_mode["guided"].keys() & by_mode["student"].keys()
-    i = next(solved, next(i for i, key in enumerate(keys) if key in both))
-    alone, guided = by_mode["student"][keys[i]], by_mode["guided"][keys[i]]
+    questions = {task.row_key(i): str(row["question"]) for i, row in enumerate(task.rows)}
+    by_student = {a.row: a for a in comparison.answers if a.mode == "student"}
+    by_both = {a.row: a for a in comparison.answers if a.mode == "guided"}
+    rows = [row for row in questions if row in by_student and row in by_both]
+    solved = (row for row in rows if by_both[row].right and not by_student[row].right)
+    row = next(solved, rows[0])
+    alone, guided = by_student[row], by_both[row]
     return Text.assemble(
         ("\nQuestion  ", "bold"),
-        str(task.rows[i]["question"]),
+        questions[row],
         ("\nAlone     ", "bold"),
         alone.text,
         ("\nGuided    ", "bold"),

@@ -39,30 +39,13 @@ class ChatCompletionService:
     """Answers chat completions requests with one model."""
 
     def __init__(self, model: HuggingFaceStudent, name: str, latency: float) -> None:
-        """Take a loaded model.
-
-        Args:
-            model: The model.
-            name: The model's name in requests.
-            latency: Seconds that each request waits first, as over a network.
-        """
+        """Take a loaded model, its name in requests, and the seconds that each waits first."""
         self.model, self.name, self.latency = model, name, latency
         self.active_requests = 0
         self.streamed_chunks = 0
 
     def prepare(self, body: ChatCompletionRequest) -> Generation:
-        """Check a request and tokenize it.
-
-        Args:
-            body: The request.
-
-        Returns:
-            The generation of the answer.
-
-        Raises:
-            ValueError: If the request cannot be answered. The message says why.
-            NotImplementedError: If it offers tools that the model's template has no place for.
-        """
+        """Check a request and tokenize it. Raises an error that says why it cannot be answered."""
         if body.model != self.name:
             raise ValueError(f"model {body.model!r} does not exist; this server has {self.name!r}")
         if body.tools and not self.model.knows_tools:
@@ -134,14 +117,7 @@ def _billed(answer: Any) -> Any:
 
 
 def build_app(service: ChatCompletionService) -> FastAPI:
-    """Build the web application.
-
-    Args:
-        service: Answers the requests.
-
-    Returns:
-        An ASGI application.
-    """
+    """Build the web application."""
     app = FastAPI()
 
     @app.exception_handler(RequestValidationError)
@@ -189,17 +165,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Serve one local model on 127.0.0.1.")
     parser.add_argument("folder")
     parser.add_argument("--name", default="demo-teacher")
-    parser.add_argument("--port", type=int, default=0, help="0 for any free one")
     parser.add_argument("--latency-ms", type=float, default=0.0)
     parser.add_argument("--dtype", default="float32", help="as for HuggingFaceStudent")
-    parser.add_argument("--threads", type=int, default=1, help="torch threads")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(1)
     service = ChatCompletionService(
         HuggingFaceStudent(model=args.folder, dtype=args.dtype), args.name, args.latency_ms / 1000
     )
     listener = socket.socket()
-    listener.bind(("127.0.0.1", args.port))
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()  # so that nobody who reads the address is refused
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     print(f"listening on http://127.0.0.1:{listener.getsockname()[1]}", flush=True)  # noqa: T201
     server = uvicorn.Server(uvicorn.Config(build_app(service), log_level="warning"))

@@ -52,13 +52,9 @@ _RETRYABLE = {408, 409, 423, 425, 429}
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """Walk from an error through its causes, each once.
+    """Yield an error and its causes, each once.
 
-    Args:
-        error: The error, which comes first.
-
-    Yields:
-        The errors. Without ``__context__``, which may be an older one that the caller was handling.
+    Not its ``__context__``, which may be an older error that the caller was handling.
     """
     seen: set[int] = set()
     cause: BaseException | None = error
@@ -69,14 +65,9 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def status_of(error: BaseException) -> int | None:
-    """Return the HTTP status of a provider's answer.
+    """Return the HTTP status of a provider's answer, from its client's error or the error's cause.
 
-    Args:
-        error: The error of its client.
-
-    Returns:
-        The status, from the error or its cause. None if there was no answer. A reply that could not
-        be read has the status 200.
+    None if there was no answer. A reply that could not be read has the status 200.
     """
     for cause in causes(error):
         response = getattr(cause, "response", None)
@@ -89,39 +80,25 @@ def status_of(error: BaseException) -> int | None:
 def may_have_billed(error: BaseException) -> bool:
     """Whether a provider may have billed a failed call.
 
-    Args:
-        error: The error of the call.
-
-    Returns:
-        False if the provider answered with an HTTP error, was never reached, or the client could
-        not even write its request. True for a reply that could not be read, a broken connection, a
-        timeout, and a reader that left.
+    False if the provider answered with an HTTP error, was never reached, or the client could not
+    even write its request. True for a reply that could not be read, a broken connection, a timeout,
+    and a reader that left.
     """
     if (status := status_of(error)) is not None:
         return 200 <= status < 300
-    return not any(
-        isinstance(cause, Exception)
-        and (
-            type(cause).__name__ in _NEVER_SENT or not _WRITES_REQUEST.isdisjoint(_functions(cause))
-        )
-        for cause in causes(error)
-    )
+    failed = [cause for cause in causes(error) if isinstance(cause, Exception)]
+    return not any(type(cause).__name__ in _NEVER_SENT or _in_writing(cause) for cause in failed)
 
 
-def _functions(error: BaseException) -> Iterator[str]:
-    """Yield the names of the functions that an error passed through."""
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        yield frame.f_code.co_name
+def _in_writing(error: Exception) -> bool:
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_code.co_name in _WRITES_REQUEST for frame, _ in frames)
 
 
 def retry_after(error: BaseException) -> float | None:
-    """Return the seconds after which a provider wants a retry.
+    """Return the seconds, 0 or more, after which a provider wants a retry.
 
-    Args:
-        error: The error of its client.
-
-    Returns:
-        Seconds, 0 or more, from the header ``Retry-After``. None if it has no readable value.
+    They come from the header ``Retry-After``. None if it has no readable value.
     """
     for cause in causes(error):
         headers = getattr(getattr(cause, "response", None), "headers", None)
@@ -140,29 +117,19 @@ def retry_after(error: BaseException) -> float | None:
 
 
 def teacher_error(error: Exception) -> GKTError:
-    """Make the error to raise for a failed teacher call.
-
-    Args:
-        error: The error of the provider's client.
-
-    Returns:
-        An error that says what failed and what to do. The package's own stay as they are.
-    """
+    """Make the error to raise for a failed teacher call. The package's own stay as they are."""
     if isinstance(error, TeacherError | BudgetExceeded | ConfigurationError):
         return error
     return provider_error(error, TeacherError, "teacher")
 
 
 def provider_error(error: Exception, kind: type[GKTError], who: str) -> GKTError:
-    """Make an error of the package from an error of a provider's client.
+    """Make an error of the package from one of a client. The caller sets its ``__cause__``.
 
     Args:
         error: The client's error.
         kind: The class of the error to make.
         who: ``teacher`` or ``student``.
-
-    Returns:
-        The error. The caller sets its ``__cause__``.
     """
     status = status_of(error)
     hint, retryable = _advice(error, status, who)

@@ -120,14 +120,11 @@ def believable(
 def completed(
     usage: Mapping[str, Any] | None, *metadata: Mapping[str, Any] | None
 ) -> Mapping[str, Any] | None:
-    """Add facts from the provider's own report to usage metadata.
+    """Add missing counts and details from the provider's own report to usage metadata.
 
     Args:
-        usage: Usage metadata from the provider's client, or None.
+        usage: Usage metadata from the provider's client, or None. Its values stay.
         metadata: Places of the provider's own report: ``response_metadata``, ``llm_output``.
-
-    Returns:
-        Usage metadata with missing counts and details added. Its own values stay.
     """
     for report in _reports(*metadata):
         raw = _read_report(report)
@@ -212,13 +209,10 @@ def _joined(usage: Mapping[str, Any], raw: Mapping[str, Any]) -> Mapping[str, An
 
 
 def service_tier(*metadata: Mapping[str, Any] | None) -> str | None:
-    """Return the service tier in a response, if it is not the standard one.
+    """Return the service tier in a response: ``flex``, ``priority``... None for the standard one.
 
     Args:
         metadata: Places of its name: ``response_metadata``, ``llm_output``.
-
-    Returns:
-        The tier, such as ``flex``, ``priority`` or ``batch``. None for the standard one.
     """
     for place in (*metadata, *_reports(*metadata)):
         for key in _TIER_KEYS:
@@ -243,16 +237,10 @@ def _once(tier: str) -> str:
 
 
 def repeated(usages: Sequence[Mapping[str, Any] | None]) -> UsageMetadata | None:
-    """Find the usage of a stream that reports its whole prompt more than once.
+    """Return the last of the chunks' reports, if each names the same prompt.
 
     LangChain adds up the reports of a stream's chunks. Some servers report the whole usage so far
-    in every chunk, which then counts many times.
-
-    Args:
-        usages: Each chunk's report.
-
-    Returns:
-        The last report, if each names the same prompt. None if adding up is right.
+    in every chunk, which then counts many times. None if adding up is right.
     """
     reports = [usage for usage in usages if usage and usage.get("input_tokens")]
     if len(reports) < 2 or len({usage["input_tokens"] for usage in reports}) > 1:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, TypeAlias
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, AIMessageChunk
@@ -15,6 +14,8 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from langchain_gkt.costs import CostTracker
+from langchain_gkt.serving.api.chat_completions import ChatAnswer
+from langchain_gkt.serving.api.responses_answer import ResponsesAnswer
 from langchain_gkt.serving.catalog import ServedCall
 from langchain_gkt.serving.errors import NO_RETRY, APIError, as_api_error
 from langchain_gkt.serving.records import RequestRecord, role_fields
@@ -22,31 +23,15 @@ from langchain_gkt.serving.records import RequestRecord, role_fields
 _POLL_SECONDS = 0.1
 
 
-class AnswerFormat(Protocol):
-    """Writes one answer in an API's form. See `api.chat_completions.ChatAnswer`."""
-
-    def whole(self, message: AIMessage, gkt: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the response of a request that is not streamed."""
-
-    def begin(self) -> Iterable[str]:
-        """Return the events before the first text."""
-
-    def more(self, chunk: AIMessageChunk) -> Iterable[str]:
-        """Return the events of a chunk."""
-
-    def end(self, message: AIMessage, gkt: Mapping[str, Any]) -> Iterable[str]:
-        """Return the last events."""
-
-    def fail(self, error: Mapping[str, Any]) -> Iterable[str]:
-        """Return the events of an error."""
+AnswerFormat: TypeAlias = ChatAnswer | ResponsesAnswer
+"""Writes one answer in an API's form."""
 
 
 class ClientGone(Exception):
     """The client went away before it was answered."""
 
 
-@dataclass(frozen=True)
-class _Answer:
+class _Answer(NamedTuple):
     """The end of an answer: the message joined from its chunks, and its ``gkt``."""
 
     message: AIMessage
@@ -100,10 +85,9 @@ class Answering:
                 whole = await call.chain.ainvoke(call.messages, self._config, **call.arguments)
                 record.note_first_token()
             _require_call(whole, call.forced_tool)
+            self._parts.put_nowait(_Answer(whole, self._describe(whole)))
         except Exception as error:  # noqa: BLE001  whatever the models raise
             self._parts.put_nowait(error)
-        else:
-            self._parts.put_nowait(_Answer(whole, self._describe(whole)))
 
     def _describe(self, message: AIMessage) -> dict[str, Any]:
         """Return the ``gkt`` of a response, and note it in the record."""
@@ -114,13 +98,12 @@ class Answering:
         share = None
         if gkt["finished_by"] == "teacher":
             share = 1.0
-        elif written and usage:
+        elif written:
             student = gkt["student_usage"]
             own = min(written, student["output_tokens"]) if student else written
             share = round((written - own) / written, 4)
         record.finished_by, record.fallback = gkt["finished_by"], gkt["fallback"] is not None
         record.guidance_share = share
-        money = [role_fields(totals)["usd"] for totals in (report.teacher, report.student)]
         return {
             "mode": gkt["mode"],
             "finished_by": gkt["finished_by"],
@@ -132,23 +115,20 @@ class Answering:
             "confidence": gkt["confidence"],
             "teacher": role_fields(report.teacher),
             "student": role_fields(report.student),
-            "usd": None if None in money else role_fields(report.total)["usd"],
+            "usd": role_fields(report.total)["usd"],
         }
 
     async def whole(self, connection: Request, form: AnswerFormat) -> dict[str, Any]:
         """Return the response of a request that is not streamed. Raises as `streamed`."""
-        answer = await self._first(connection)
-        assert isinstance(answer, _Answer)
-        return form.whole(answer.message, answer.gkt)
+        answer: Any = await self._first(connection)
+        await self.close()
+        return form.whole(*answer)
 
     async def streamed(self, connection: Request, form: AnswerFormat) -> StreamingResponse:
         """Return the response of a streamed request, once its first part is there.
 
-        So an earlier error has an HTTP status of its own.
-
-        Raises:
-            ClientGone: If the client goes away first.
-            Exception: Whatever the chain raises before its first part.
+        So an earlier error of the chain has an HTTP status of its own. Raises a `ClientGone` if the
+        client goes away first.
         """
         first = await self._first(connection)
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -180,7 +160,7 @@ class Answering:
                 yield event
             part = await self._parts.get()
         if isinstance(part, _Answer):
-            last = form.end(part.message, part.gkt)
+            last = form.end(*part)
         else:
             self._record.note_error(part)
             last = form.fail(as_api_error(part).body)

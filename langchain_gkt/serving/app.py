@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
-from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -100,7 +100,7 @@ def build_app(
 
     @app.api_route("/metrics", methods=_READ)
     async def show_metrics() -> Response:
-        return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     @app.api_route("/v1/models", methods=_READ)
     async def models() -> dict[str, Any]:
@@ -125,10 +125,7 @@ def build_app(
             )
             if body.stream:
                 return await answering.streamed(connection, form)
-            try:
-                return await answering.whole(connection, form)
-            finally:
-                await answering.close()
+            return await answering.whole(connection, form)
         except ClientGone:
             record.status, record.disconnected = 499, True
             return Response(status_code=499)

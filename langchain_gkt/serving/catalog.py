@@ -30,19 +30,12 @@ _READERS: dict[str, Callable[[Any], Any]] = {"guidance": as_policy, "teacher_pro
 
 @dataclass(frozen=True, kw_only=True)
 class ServedCall:
-    """One call of a chain.
-
-    Attributes:
-        chain: The chain, with the request's sampling set on its models.
-        messages: The conversation.
-        arguments: The arguments of the call.
-        forced_tool: The tool that must be called. Empty for any, None if no call is required.
-    """
+    """One call of a chain, which has the request's sampling set on its models."""
 
     chain: GuidedKnowledgeTransferChain
     messages: list[BaseMessage]
     arguments: Mapping[str, Any]
-    forced_tool: str | None = None
+    forced_tool: str | None = None  # empty for any, None if no call is required
 
 
 class Catalog:
@@ -81,12 +74,8 @@ class Catalog:
     def call(self, body: Any) -> ServedCall:
         """Return the chain call for a request.
 
-        Args:
-            body: The request.
-
-        Raises:
-            APIError: If there is no such model.
-            ValueError: If the messages or the options make no sense.
+        Raises an `APIError` if there is no such model, and a `ValueError` if the messages or the
+        options make no sense.
         """
         arguments: dict[str, Any] = {
             "temperature": body.temperature,

@@ -50,16 +50,7 @@ _WORDS = {
 
 
 class APIError(Exception):
-    """An error that is reported to a client.
-
-    Attributes:
-        status: The HTTP status.
-        message: What is wrong, and what to do.
-        kind: OpenAI's ``type`` of error.
-        code: OpenAI's code, or one of our own.
-        param: The wrong field, if it is one.
-        headers: Headers of the response.
-    """
+    """An error that is reported to a client, with OpenAI's ``type`` (``kind``), code and param."""
 
     def __init__(
         self,

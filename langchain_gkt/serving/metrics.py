@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from langchain_gkt.serving.records import RequestRecord
 
@@ -38,11 +38,11 @@ class Metrics:
         self.running = Gauge("gkt_requests_running", f"{running}.", **own)
         self.queue = Gauge("gkt_requests_waiting", f"{running} and have no token yet.", **own)
         self._open: set[RequestRecord] = set()
-        self.queue.set_function(
-            lambda: sum(
-                record.model is not None and record.first_token_seconds is None
-                for record in self._open
-            )
+        self.queue.set_function(self._waiting)
+
+    def _waiting(self) -> int:
+        return sum(
+            record.model is not None and record.first_token_seconds is None for record in self._open
         )
 
     def begin(self, record: RequestRecord) -> None:
@@ -74,7 +74,3 @@ class Metrics:
             self.usd.labels(role).inc(float(totals.known_cost + totals.unreported_cost))
             unpriced = totals.unpriced_calls + totals.unreported_unpriced_calls
             self.unpriced.labels(role).inc(unpriced)
-
-    def text(self) -> bytes:
-        """Return all metrics in Prometheus' text format."""
-        return generate_latest(self.registry)

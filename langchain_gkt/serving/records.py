@@ -6,7 +6,6 @@ import json
 import logging
 import time
 import traceback
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
@@ -19,48 +18,28 @@ LOGGER = logging.getLogger("langchain_gkt.serving")
 
 @dataclass(kw_only=True, eq=False)
 class RequestRecord:
-    """The facts about one request.
+    """The facts about one request."""
 
-    Attributes:
-        request_id: The client's, or one of our own.
-        method: The HTTP method.
-        path: The path.
-        body_bytes: Bytes of the body that was read.
-        started: When it arrived, by the monotonic clock.
-        client: The name of its key.
-        model: The requested model, if it exists.
-        stream: Whether it is streamed.
-        status: The HTTP status. 499 if the client went away before the response began.
-        first_token_seconds: Time until the first token. None if none came.
-        seconds: Time until the end.
-        guidance_share: Share of the answer's tokens that are guidance. None if unknown.
-        finished_by: Which model wrote the end of the answer.
-        fallback: Whether the student had to answer alone.
-        costs: Usage of both models. None if none was called.
-        error: The type of the error, if there was one, and where it was raised.
-        disconnected: Whether the client went away.
-    """
-
-    request_id: str
+    request_id: str  # the client's, or one of our own
     method: str
     path: str
     body_bytes: int = 0
     started: float = field(default_factory=time.monotonic)
-    client: str | None = None
-    model: str | None = None
+    client: str | None = None  # the name of its key
+    model: str | None = None  # None if there is no such model
     stream: bool = False
-    status: int = 499
+    status: int = 499  # unless the client stays until the response begins
     first_token_seconds: float | None = None
     seconds: float = 0.0
-    guidance_share: float | None = None
+    guidance_share: float | None = None  # of the answer's tokens, as far as is known
     finished_by: str | None = None
-    fallback: bool = False
-    costs: CostReport | None = None
+    fallback: bool = False  # whether the student had to answer alone
+    costs: CostReport | None = None  # None if no model was called
     error: str | None = None
     disconnected: bool = False
 
     def note_first_token(self) -> None:
-        """Record the time of the first token."""
+        """Record the time of the first token, unless it is known."""
         if self.first_token_seconds is None:
             self.first_token_seconds = time.monotonic() - self.started
 
@@ -72,10 +51,6 @@ class RequestRecord:
         status = getattr(cause, "status_code", None)
         self.error = f"{type(cause).__name__}{f' {status}' if status else ''}{place}"
 
-    def finish(self) -> None:
-        """Record the time of the end."""
-        self.seconds = time.monotonic() - self.started
-
     def to_dict(self) -> dict[str, Any]:
         """Return the line of the log."""
         names = ("request_id", "client", "method", "path", "model", "stream", "status")
@@ -85,9 +60,8 @@ class RequestRecord:
             fields["first_token_seconds"] = round(self.first_token_seconds, 4)
         if self.costs is not None:
             fields |= {"finished_by": self.finished_by, "fallback": self.fallback}
-            fields |= {
-                role: role_fields(getattr(self.costs, role)) for role in ("teacher", "student")
-            }
+            fields |= {"teacher": role_fields(self.costs.teacher)}
+            fields |= {"student": role_fields(self.costs.student)}
         if self.disconnected:
             fields["disconnected"] = True
         if self.error:
@@ -126,17 +100,15 @@ class _JSONLines(logging.Formatter):
         return json.dumps(fields)
 
 
-def log_settings(level: str = "INFO") -> Mapping[str, Any]:
+def log_settings() -> dict[str, Any]:
     """Return the logging settings of a server: JSON lines on standard error."""
-    names = ("langchain_gkt.serving", "uvicorn.error")
+    logger = {"handlers": ["stderr"], "level": "INFO", "propagate": False}
     return {
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"json": {"()": _JSONLines}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
-        "loggers": {
-            name: {"handlers": ["stderr"], "level": level, "propagate": False} for name in names
-        },
+        "loggers": {"langchain_gkt.serving": logger, "uvicorn.error": logger},
     }
 
 

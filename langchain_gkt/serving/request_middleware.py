@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import re
 import time
 import uuid
@@ -14,7 +15,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from langchain_gkt.serving.errors import APIError, as_api_error
 from langchain_gkt.serving.keys import KeyRing
-from langchain_gkt.serving.memory import release_freed_memory
 from langchain_gkt.serving.metrics import Metrics
 from langchain_gkt.serving.records import RequestRecord, log
 
@@ -81,12 +81,12 @@ class RequestMiddleware:
             if not began:
                 await as_api_error(error).response()(scope, receive, send_with_id)
         finally:
-            record.finish()
+            record.seconds = time.monotonic() - record.started
             if not is_quiet:
                 self.metrics.observe(record)
                 log("request", **record.to_dict())
             if record.body_bytes > _LARGE_BYTES:
-                asyncio.get_running_loop().run_in_executor(None, release_freed_memory)
+                asyncio.get_running_loop().run_in_executor(None, _release_freed_memory)
 
     def _check_host(self, host: str) -> None:
         """Refuse a host name that a web page may have pointed at this machine."""
@@ -121,14 +121,10 @@ class RequestMiddleware:
             )
         body = await self._read(headers, receive)
         record.body_bytes = len(body)
-        is_replayed = False
+        unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def replay() -> Message:
-            nonlocal is_replayed
-            if is_replayed:
-                return await receive()
-            is_replayed = True
-            return {"type": "http.request", "body": body, "more_body": False}
+            return unread.pop() if unread else await receive()
 
         return replay
 
@@ -174,6 +170,15 @@ class RequestMiddleware:
             code="request_too_large",
             headers={"Connection": "close"},
         )
+
+
+def _release_freed_memory() -> None:
+    """Return freed memory to the system. By default glibc keeps the most that was ever in use."""
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):  # another C library without this function
+        return
+    trim(0)
 
 
 def _known(path: str) -> str:

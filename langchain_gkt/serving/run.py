@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import signal
 import socket
@@ -9,16 +10,19 @@ import sys
 from types import FrameType
 from typing import Any
 
+import h11
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from langchain_gkt.serving.protocol import limited_protocol
 from langchain_gkt.serving.records import log, log_settings
 
 LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
 """Hosts that are not reachable from outside this machine."""
 
 MAX_CONNECTIONS = 256
+_GRACE_SECONDS = 5.0
+"""Extra seconds for a body on a connection, because the application answers before with 408."""
 
 
 def default_hosts(host: str) -> list[str]:
@@ -30,14 +34,11 @@ def default_hosts(host: str) -> list[str]:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Take a port, before models are loaded in vain.
+    """Take a port, before models are loaded in vain. The socket does not listen yet.
 
     Args:
         host: The address to listen on.
         port: The port. 0 for any free one.
-
-    Returns:
-        The socket. It does not listen yet.
 
     Raises:
         OSError: If the port is in use, or the address is not one of this machine.
@@ -67,20 +68,61 @@ def server_config(
 
     Args:
         app: The application.
-        read_seconds: How long a client may take to send a request.
+        read_seconds: How long a client may take to send a request's headers, and then its body.
         max_connections: Connections whose requests are answered. Further ones get 503, and beyond
             twice as many nothing.
         **options: Further fields.
     """
-    protocol = limited_protocol(read_seconds=read_seconds, max_connections=2 * max_connections)
     return uvicorn.Config(
         app,
-        http=protocol,
+        http=_limited_protocol(read_seconds, 2 * max_connections),
         limit_concurrency=max_connections + 1,  # uvicorn refuses from this number on
         lifespan="off",
         access_log=False,
         **options,
     )
+
+
+def _limited_protocol(read_seconds: float, max_connections: int) -> type[asyncio.Protocol]:
+    """Return uvicorn's protocol with limits. By itself it lets half a request stay forever."""
+
+    class LimitedProtocol(H11Protocol):
+        """Closes a connection beyond the limit, or whose request does not end in time."""
+
+        _timer: asyncio.TimerHandle | None = None
+        _awaited: Any = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            if len(self.connections) > max_connections:
+                transport.abort()
+                return
+            self._watch()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self._watch()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._forget()
+            super().connection_lost(exc)
+
+        def _watch(self) -> None:
+            state = self.conn.their_state
+            if state not in (h11.IDLE, h11.SEND_BODY):
+                self._forget()
+            elif self._timer is None or state is not self._awaited:
+                self._forget()
+                grace = _GRACE_SECONDS if state is h11.SEND_BODY else 0.0
+                self._awaited = state
+                self._timer = self.loop.call_later(read_seconds + grace, self.transport.abort)
+
+        def _forget(self) -> None:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+    return LimitedProtocol
 
 
 def run(
@@ -106,7 +148,7 @@ def run(
         app,
         read_seconds=read_seconds,
         max_connections=max_connections,
-        log_config=dict(log_settings()),
+        log_config=log_settings(),
         timeout_graceful_shutdown=max(1, round(shutdown_seconds)),
     )
     earlier: Any = signal.getsignal(signal.SIGTERM)

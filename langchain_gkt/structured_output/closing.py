@@ -12,13 +12,7 @@ class ClosingOrder:
     """Orders the tokens of one vocabulary by how soon they bring a JSON text to its end."""
 
     def __init__(self, tokens: Any, end_ids: set[int], size: int) -> None:
-        """Order the tokens.
-
-        Args:
-            tokens: The vocabulary, as llguidance's ``LLTokenizer``.
-            end_ids: Ids that end an answer.
-            size: Number of ids.
-        """
+        """Order the first ``size`` tokens of an ``LLTokenizer``. Some ids end an answer."""
         data = [tokens.decode_bytes([token]) for token in range(size)]
         special = [tokens.is_special_token(token) for token in range(size)]
         ranks = [
@@ -32,11 +26,7 @@ class ClosingOrder:
         self._quotes = [token for token in order if data[token][:1] == b'"']
 
     def first(self, allowed: npt.NDArray[np.bool_]) -> int:
-        """Return the allowed token that comes first in the order.
-
-        Args:
-            allowed: Whether each token may come next. At least one may.
-        """
+        """Return the token that comes first in the order, of those allowed. There must be one."""
         # If both brackets may come next, the text is inside a string, which only a quote closes.
         if all(allowed[token] for token in self._brackets):
             for token in self._quotes:

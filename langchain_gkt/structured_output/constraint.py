@@ -25,15 +25,12 @@ class GrammarTokenizer:
     """The grammar engine's view of one tokenizer. Costly to make, so made once."""
 
     def __init__(self, tokenizer: Any, end_ids: set[int], size: int) -> None:
-        """Read a tokenizer.
+        """Read a fast Hugging Face tokenizer.
 
         Args:
-            tokenizer: A fast Hugging Face tokenizer.
+            tokenizer: The tokenizer. Raises a `ValueError` if the grammar engine cannot read it.
             end_ids: Ids that end an answer.
             size: Length of the model's logits.
-
-        Raises:
-            ValueError: If the grammar engine cannot read the tokenizer, or there is no end id.
         """
         import llguidance.hf  # it imports transformers
 
@@ -70,11 +67,7 @@ class GrammarTokenizer:
         return len(ids) == 1 and bool(self.tokens.is_special_token(ids[0]))
 
     def shortest_answer(self, grammar: str) -> int:
-        """Return how many tokens the shortest text of a grammar takes.
-
-        Raises:
-            ValueError: If no finite text of it was found.
-        """
+        """Return the tokens of a grammar's shortest text. Raises a `ValueError` if none ends."""
         key = blake2b(grammar.encode()).digest()  # a grammar may be megabytes
         if (length := self._shortest.get(key)) is None:
             length = len(_required_end(self.shortest_end(self.matcher(grammar))))
@@ -84,14 +77,11 @@ class GrammarTokenizer:
         return length
 
     def shortest_end(self, matcher: llguidance.LLMatcher, rest: bytes = b"") -> list[int] | None:
-        """Return tokens that bring a text to its end, preferably few.
+        """Return tokens, preferably few, that bring a text to its end. None if none are found.
 
         Args:
             matcher: The text's state. It does not change.
             rest: Bytes to write first, which the grammar allows next.
-
-        Returns:
-            Token ids, or None if no end was found in 4,096 steps.
         """
         trial, path = matcher.deep_copy(), self.spell(rest)
         trial.consume_tokens(path)
@@ -190,16 +180,7 @@ class GrammarConstraint:
         return bool(self._matcher.is_stopped())
 
     def choose(self, logits: torch.Tensor, pick: Callable[[torch.Tensor], int]) -> int:
-        """Choose the next token among those the grammar allows.
-
-        Args:
-            logits: Shape (vocabulary,).
-            pick: The sampler.
-
-        Returns:
-            The sampler's token. If that would leave too few tokens to end the answer, the next
-            token on the shortest way to the end.
-        """
+        """Sample the next token from the logits of those that the grammar allows. See `take`."""
         import torch
 
         forbidden = torch.from_numpy(~allowed_tokens(self._matcher)).to(logits.device)
@@ -225,11 +206,9 @@ class GrammarConstraint:
         return bool(self._matcher.validate_tokens(tokens) == len(tokens))
 
     def take(self, token: int) -> int:
-        """Advance by a token that may come next.
+        """Advance by a token that may come next, and return it.
 
-        Returns:
-            The token. If it would leave too few tokens to end the answer, the next one on the
-            shortest way to the end replaces it.
+        If it would leave too few tokens to end the answer, one that ends it soonest replaces it.
         """
         self._left -= 1
         self._needed_at_most += self._growth

@@ -30,17 +30,7 @@ _BYTES = llguidance.LLTokenizer("byte")
 
 
 def json_grammar(schema: dict[str, Any]) -> str:
-    """Compile a JSON schema.
-
-    Args:
-        schema: A JSON schema. Its root should be an object.
-
-    Returns:
-        A grammar for `GrammarConstraint` and `valid_prefix`.
-
-    Raises:
-        ValueError: If the schema is invalid or cannot be enforced.
-    """
+    """Compile a JSON schema of an object. Raises a `ValueError` if it cannot be enforced."""
     text = json.dumps(schema)
     return _kept_grammar(text) if len(text) <= _MOST_KEPT else _json_grammar(text)
 
@@ -117,12 +107,7 @@ def turn_grammar(tools: Sequence[dict[str, Any]], *, single_tokens: Collection[s
     A call of one of the tools keeps to its schema. Unknown names are allowed. Forbidding them would
     turn an invented tool into a call of another.
 
-    Args:
-        tools: Tools in OpenAI's form.
-        single_tokens: As for `tool_grammar`.
-
-    Raises:
-        ValueError: If the parameters of a tool cannot be enforced.
+    The arguments are as for `tool_grammar`. Raises a `ValueError` if parameters cannot be enforced.
     """
     return _turn_grammar(json.dumps(tools), tuple(single_tokens))
 
@@ -143,11 +128,7 @@ TEXT: /([^`{<]|`[^`]|``[^`]|```([^j]|j[^s]|js[^o]|jso[^n])|<[^t])(?s:.*)/"""
 
 
 def _other_than(words: Collection[str]) -> str:
-    """Return a regular expression for all JSON strings without escapes, except some.
-
-    Args:
-        words: The strings that it does not match. No part of it matches an empty one.
-    """
+    """Return a regular expression for all JSON strings without escapes, except some words."""
     rest: dict[str, set[str]] = {}
     for word in filter(None, words):
         rest.setdefault(word[0], set()).add(word[1:])
@@ -202,11 +183,7 @@ def _checked(grammar: str, field: str) -> str:
 
 
 def valid_prefix(text: str, grammar: str) -> tuple[str, bool]:
-    """Return the longest beginning of a text that a grammar allows.
-
-    Returns:
-        That beginning, and whether it is a whole text of the grammar.
-    """
+    """Return the longest beginning of a text that a grammar allows, and whether it is whole."""
     matcher = llguidance.LLMatcher(_BYTES, grammar, log_level=0)
     data = text.encode()
     count = matcher.try_consume_tokens(list(data))

@@ -14,12 +14,7 @@ _MAX_BRACES = 16
 def json_prefix(written: str, schema: dict[str, Any]) -> tuple[str, bool]:
     """Return the part of a teacher's text that begins an answer of a schema.
 
-    Args:
-        written: The teacher's text.
-        schema: The schema of the answer.
-
-    Returns:
-        That part, cut to a clean edge, and whether it is the whole answer.
+    It is cut to a clean edge. Also returns whether it is the whole answer.
     """
     grammar, longest = json_grammar(schema), ""
     for at in _braces(written):  # skips code fences and greetings
@@ -35,13 +30,7 @@ def json_prefix(written: str, schema: dict[str, Any]) -> tuple[str, bool]:
 def complete_json(written: str, schema: dict[str, Any], shown: str) -> str | None:
     """Return a whole answer in its schema's form, if the teacher wrote it in another form.
 
-    Args:
-        written: The teacher's text.
-        schema: The schema of the answer.
-        shown: The part that the user has already seen, which must stay.
-
-    Returns:
-        The answer, or None if there is none that begins with ``shown``.
+    None if there is none that begins with ``shown``, which the user has already seen.
     """
     for at in _braces(written):
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Literal
 
@@ -25,18 +25,7 @@ _JSON_EDGE = re.compile(rf".*(?:{WORD_EDGE}|(?<=[,:{{}}\[\]\"]))\s*", re.DOTALL)
 
 
 def schema_in(response_format: Any) -> dict[str, Any]:
-    """Return the JSON schema of an OpenAI-style ``response_format``.
-
-    Args:
-        response_format: ``{"type": "json_schema", "json_schema": {"schema": {...}}}`` or
-            ``{"type": "json_object"}``.
-
-    Returns:
-        The schema of an object.
-
-    Raises:
-        ValueError: If it has another form.
-    """
+    """Return the JSON schema of an OpenAI-style ``response_format``, or raise a `ValueError`."""
     if isinstance(response_format, dict):
         if response_format.get("type") == "json_object":
             return {"type": "object"}
@@ -52,12 +41,7 @@ def schema_in(response_format: Any) -> dict[str, Any]:
 def with_instruction(messages: Sequence[BaseMessage], schema: dict[str, Any]) -> list[BaseMessage]:
     """Ask for JSON of a schema in words, which every provider understands.
 
-    Args:
-        messages: A conversation.
-        schema: The JSON schema of the answer.
-
-    Returns:
-        The conversation. The system messages it begins with are joined with the request.
+    The system messages that the conversation begins with are joined with the request.
     """
     text = "Answer with one JSON object and nothing else"
     if schema != {"type": "object"}:
@@ -69,20 +53,12 @@ def with_instruction(messages: Sequence[BaseMessage], schema: dict[str, Any]) ->
 def in_order(value: Any, schema: Any, root: dict[str, Any]) -> Any:
     """Put properties in their schema's order, and turn floats into integers where it says so.
 
-    Args:
-        value: A JSON value.
-        schema: Its schema.
-        root: The schema that ``$ref`` points into.
-
-    Returns:
-        The value. Parts without the schema's form stay as they are.
+    Parts without the schema's form stay as they are. References point into ``root``.
     """
     if not isinstance(schema, dict):
         return value
-    if schema.get("$ref") == "#":
-        return in_order(value, root, root)
-    if str(schema.get("$ref", "")).startswith("#/"):
-        return in_order(value, target_of(schema["$ref"], root), root)
+    if (ref := str(schema.get("$ref", ""))) == "#" or ref.startswith("#/"):
+        return in_order(value, target_of(ref, root), root)
     if isinstance(value, list):
         return [in_order(item, schema.get("items"), root) for item in value]
     if isinstance(value, float) and schema.get("type") == "integer" and value.is_integer():
@@ -99,11 +75,7 @@ def in_order(value: Any, schema: Any, root: dict[str, Any]) -> Any:
 def json_edge(text: str) -> str:
     """Cut a growing JSON text after its last mark or whole word, and the whitespace after it.
 
-    Args:
-        text: The JSON text so far.
-
-    Returns:
-        A part of it. The result for any longer text begins with it.
+    The result for any longer text begins with it.
     """
     edge = _JSON_EDGE.match(text)
     return edge[0] if edge else ""
@@ -112,16 +84,7 @@ def json_edge(text: str) -> str:
 def _parsed(
     llm: Runnable[LanguageModelInput, Any], schema: Any, *, include_raw: bool
 ) -> Runnable[LanguageModelInput, Any]:
-    """Append the parser of a schema to a model that writes JSON.
-
-    Args:
-        llm: A model bound to the schema's ``response_format``.
-        schema: A pydantic class, a TypedDict class or a JSON schema.
-        include_raw: Whether to return ``raw``, ``parsed`` and ``parsing_error``.
-
-    Returns:
-        A runnable giving an object of the schema's kind, or that dict.
-    """
+    """Append the parser of a schema to a model that writes JSON, as LangChain does."""
     parser: Any = JsonOutputParser()
     if isinstance(schema, type) and is_basemodel_subclass(schema):
         parser = PydanticOutputParser(pydantic_object=schema)
@@ -150,13 +113,7 @@ def _recursive(schema: Any) -> dict[str, Any] | None:
 
 
 def refers_to_itself(schema: Any, root: dict[str, Any], open_refs: tuple[str, ...] = ()) -> bool:
-    """Whether a schema refers to itself, at any depth.
-
-    Args:
-        schema: A JSON schema, or a part of one.
-        root: The schema that ``$ref`` points into.
-        open_refs: The references that led to this part.
-    """
+    """Whether a part of a schema refers to itself at any depth. Some references led to it."""
     if isinstance(schema, list):
         return any(refers_to_itself(item, root, open_refs) for item in schema)
     if not isinstance(schema, dict):
@@ -170,38 +127,23 @@ def refers_to_itself(schema: Any, root: dict[str, Any], open_refs: tuple[str, ..
     return any(refers_to_itself(value, root, open_refs) for value in inner)
 
 
-def target_of(ref: str, root: dict[str, Any]) -> Any:
-    """Return the target of a reference such as ``#/$defs/Node``.
-
-    Args:
-        ref: The reference.
-        root: The schema it points into.
-    """
+def target_of(ref: str, root: Mapping[str, Any]) -> Any:
+    """Return the target of a reference such as ``#/$defs/Node`` or ``#``. Empty if missing."""
     target: Any = root
-    for step in ref[2:].split("/"):
+    for step in ref.split("/")[1:]:
         target = target.get(step, {}) if isinstance(target, dict) else {}
     return target
 
 
 def binding(schema: Any, method: Method) -> dict[str, Any]:
-    """Return the call arguments that ask a model of ours for a schema.
-
-    Args:
-        schema: A pydantic class, a TypedDict class or a JSON schema.
-        method: The method, for traces.
-
-    Returns:
-        ``response_format``, and LangSmith's note of the schema.
-    """
+    """Return the call arguments that ask a model of ours for a schema, as for `bind_schema`."""
     if isinstance(schema, dict) and not {"title", "name", "function"} & schema.keys():
         schema = {"title": "answer", **schema}
     wanted = _recursive(schema) or convert_to_json_schema(schema)
     name = wanted.get("title", "answer")
+    json_schema = {"name": name, "schema": wanted}
     return {
-        "response_format": {
-            "type": "json_schema",
-            "json_schema": {"name": name, "schema": wanted},
-        },
+        "response_format": {"type": "json_schema", "json_schema": json_schema},
         "ls_structured_output_format": {"kwargs": {"method": method}, "schema": wanted},
     }
 
@@ -217,9 +159,6 @@ def bind_schema(
         method: The method, for traces.
         include_raw: Whether to return ``raw``, ``parsed`` and ``parsing_error``.
         **kwargs: Further arguments of each call.
-
-    Returns:
-        A runnable giving objects of the schema.
 
     Raises:
         ImportError: If llguidance (extra ``structured``) is missing.

@@ -12,19 +12,10 @@ from langchain_gkt.structured_output.schema import in_order, target_of
 def fitting_calls(
     calls: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]] | None:
-    """Check calls against the schemas of their tools.
+    """Put the arguments of calls in the order of their tools' schemas, with integers as such.
 
-    Args:
-        calls: Dicts with ``name`` and ``arguments``.
-        tools: The bound tools, in OpenAI's form.
-
-    Returns:
-        The calls, with arguments in the order of the schema, and whole numbers as integers where it
-        requires them. None if a tool is not bound, or arguments break its schema or cannot be
-        checked.
-
-    Raises:
-        ImportError: If llguidance (extra ``structured``) is missing.
+    None if a tool is not bound, or arguments break its schema or cannot be checked. Needs
+    llguidance (extra ``structured``).
     """
     from langchain_gkt.structured_output.grammar import json_grammar, valid_prefix
 
@@ -48,11 +39,7 @@ def calls_key(calls: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]]) 
     """Return a key that is equal for calls that do the same.
 
     The order of calls and of properties makes no difference. An omitted argument equals its
-    default. 1 and 1.0 are the same, 1 and true are not.
-
-    Args:
-        calls: The result of `fitting_calls`.
-        tools: The bound tools, in OpenAI's form.
+    default. 1 and 1.0 are the same, 1 and true are not. The calls come from `fitting_calls`.
     """
     schemas = _schemas(tools)
     filled = [

@@ -17,19 +17,10 @@ ToolChoice: TypeAlias = str | bool | dict[str, Any]
 
 
 def in_openai_form(tool: Any) -> dict[str, Any]:
-    """Convert a tool as LangChain does, but keep parameters that refer to themselves.
+    """Convert a tool of any form as LangChain does, but keep parameters that refer to themselves.
 
     LangChain replaces references by their targets, and an inner one by nothing. Such a parameter
-    could then be anything.
-
-    Args:
-        tool: A tool in any form LangChain knows.
-
-    Returns:
-        The tool in OpenAI's form.
-
-    Raises:
-        ValueError: If the tool is of no known form.
+    could then be anything. Raises a `ValueError` for a tool of no known form.
     """
     try:
         converted = convert_to_openai_tool(tool)
@@ -69,13 +60,9 @@ def _own_parameters(tool: Any) -> dict[str, Any] | None:
 
 
 def required_tool(choice: Any) -> str | None:
-    """Return the tool that a ``tool_choice``, in any provider's form, requires.
+    """Return the name of the tool that a ``tool_choice``, in any provider's form, requires.
 
-    Args:
-        choice: The choice, or None.
-
-    Returns:
-        Its name, ``any`` for any of them, None if no call is required.
+    It is ``any`` for any of them, None if no call is required.
     """
     if isinstance(choice, Mapping):
         named = choice.get("function", choice)  # OpenAI's form, or Anthropic's

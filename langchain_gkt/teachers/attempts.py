@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
+from langchain_core.runnables import RunnableBinding, RunnableConfig
 
 from langchain_gkt.errors import BudgetExceeded
 
@@ -24,14 +24,9 @@ class AttemptGate:
     """Admits the attempts of one call. The first was admitted before the call began."""
 
     def __init__(self, admit: Callable[[], None]) -> None:
-        """Let one attempt through.
-
-        Args:
-            admit: Reserves the maximum cost of an attempt. Raises `BudgetExceeded`.
-        """
+        """Take a function that reserves an attempt's maximum cost, or raises `BudgetExceeded`."""
         self._admit = admit
-        self._lock = threading.Lock()
-        self._attempts = 0
+        self._earlier = itertools.count()  # its next() is safe among threads
 
     def __deepcopy__(self, memo: dict[int, Any]) -> AttemptGate:
         """Return this very gate, because models may be deep-copied with their wrappers."""
@@ -39,10 +34,7 @@ class AttemptGate:
 
     def attempt(self) -> None:
         """Begin an attempt. A refused one ends the call. See `raising_refusals`."""
-        with self._lock:
-            self._attempts += 1
-            is_first = self._attempts == 1
-        if is_first:
+        if next(self._earlier) == 0:
             return
         try:
             self._admit()
@@ -51,11 +43,7 @@ class AttemptGate:
 
 
 class GatedModel(RunnableBinding[Any, Any]):
-    """A chat model inside retries or fallbacks, asked only if a gate admits the attempt.
-
-    Attributes:
-        gate: The gate of the call.
-    """
+    """A chat model inside retries or fallbacks, asked only if a gate admits the attempt."""
 
     gate: Any  # an AttemptGate. Pydantic would copy what it validates
 
@@ -72,26 +60,9 @@ class GatedModel(RunnableBinding[Any, Any]):
         return await super().ainvoke(input, config, **kwargs)
 
 
-def gated(model: Runnable[Any, Any], gate: AttemptGate | None) -> Runnable[Any, Any]:
-    """Put a gate before a model.
-
-    Args:
-        model: A chat model, with its call's arguments bound or not.
-        gate: The gate. None for no gate.
-
-    Returns:
-        The model to call instead.
-    """
-    return model if gate is None else GatedModel(bound=model, gate=gate)
-
-
 @contextmanager
 def raising_refusals() -> Iterator[None]:
-    """Run a teacher. If a budget refuses an attempt, raise that error itself.
-
-    Raises:
-        BudgetExceeded: If an attempt after the first could pass the budget.
-    """
+    """Run a teacher. If a budget refuses an attempt after the first, raise `BudgetExceeded`."""
     try:
         yield
     except _AttemptRefused as refused:

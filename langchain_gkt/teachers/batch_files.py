@@ -7,22 +7,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from langchain_core.messages import AIMessage
 
 from langchain_gkt.errors import ConfigurationError
 from langchain_gkt.teachers.recorded.exports import from_completion
-from langchain_gkt.teachers.recorded.files import rows_of
-from langchain_gkt.teachers.recorded.recordings import BadRow, refuse_rows
+from langchain_gkt.teachers.recorded.files import read_requests, read_rows
+from langchain_gkt.teachers.recorded.recordings import BadRow, first_few
 
 ENDPOINT = "/v1/chat/completions"
 """The URL of a batch's requests. Also the ``endpoint`` of ``client.batches.create``."""
 MAX_REQUESTS, MAX_BYTES = 50_000, 200_000_000
 """The limits of one file."""
-_MOST_NAMED = 5
 _UNBILLED = ("batch_expired", "batch_cancelled")
 
 
@@ -33,69 +33,54 @@ def write_requests(path: str | Path, bodies: Iterable[tuple[str, Mapping[str, An
         path: The first file. The others have the same name with a number.
         bodies: The ``custom_id`` of each request, all different, and its body.
 
-    Returns:
-        The files. None if there is no request.
-
     Raises:
         ConfigurationError: If a file already exists, or the path is not writable.
     """
     first, files = Path(path), list[Path]()
-    out, count, size = None, 0, 0
-    try:
+    count = size = 0
+    with ExitStack() as opened:
         for name, body in bodies:
             request = {"custom_id": name, "method": "POST", "url": ENDPOINT, "body": body}
             line = json.dumps(request).encode() + b"\n"
-            if out is None or count == MAX_REQUESTS or size + len(line) > MAX_BYTES:
-                if out is not None:
-                    out.close()
+            if not files or count == MAX_REQUESTS or size + len(line) > MAX_BYTES:
+                opened.close()
                 number = f"-{len(files) + 1}" if files else ""
                 files.append(first.with_name(f"{first.stem}{number}{first.suffix}"))
-                out, count, size = open(files[-1], "xb"), 0, 0  # noqa: SIM115
+                out, count, size = opened.enter_context(_created(files[-1])), 0, 0
             out.write(line)
             count, size = count + 1, size + len(line)
+    return files
+
+
+def _created(path: Path) -> IO[bytes]:
+    try:
+        return open(path, "xb")
     except FileExistsError as error:
         raise ConfigurationError(
-            f"path={str(files[-1])!r} is there already, and may have been sent",
+            f"path={str(path)!r} is there already, and may have been sent",
             hint="name another file, or remove that one",
         ) from error
-    finally:
-        if out is not None:
-            out.close()
-    return files
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchReply:
-    """One answered request.
+    """One answered request."""
 
-    Attributes:
-        name: Its ``custom_id``.
-        bill: A name that no other billed reply has.
-        message: The reply.
-    """
-
-    name: str
-    bill: str
+    name: str  # its custom_id
+    bill: str  # a name that no other billed reply has
     message: AIMessage
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchResults:
-    """The results of a batch.
+    """The results of a batch. Requests are named by their ``custom_id``."""
 
-    Attributes:
-        requests: The sent requests, by ``custom_id``.
-        replies: Every reply that is billed, in the files' order.
-        failed: Why a request failed, by its ``custom_id``.
-        maybe_billed: Failed requests that may have been billed all the same.
-        repeated: Requests with more than one answer. Each id is billed, the first answer is used.
-    """
-
-    requests: Mapping[str, Mapping[str, Any]]
-    replies: tuple[BatchReply, ...] = ()
-    failed: Mapping[str, str] = field(default_factory=dict)
-    maybe_billed: frozenset[str] = frozenset()
+    requests: Mapping[str, Mapping[str, Any]]  # the sent bodies
+    replies: tuple[BatchReply, ...] = ()  # every one that is billed, in the files' order
+    failed: Mapping[str, str] = field(default_factory=dict)  # requests, and why they failed
+    maybe_billed: frozenset[str] = frozenset()  # failed requests that may have been billed
     repeated: tuple[str, ...] = ()
+    """Requests with more than one answer. Each id is billed, the first answer is used."""
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -105,18 +90,17 @@ class BatchResults:
 
     def notes(self) -> list[str]:
         """Describe what is missing or wrong in the results. Empty if nothing is."""
-        notes = []
         failed = [f"{name} ({why})" for name, why in self.failed.items()]
-        for names, words in (
+        groups = (
             (self.missing, "have neither an answer nor an error in the result file"),
             (failed, "failed"),
             (self.repeated, "were answered more than once: each id is billed, the first used"),
-        ):
-            if names:
-                more = len(names) - _MOST_NAMED
-                shown = ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
-                notes.append(f"{len(names)} of {len(self.requests)} requests {words}: {shown}")
-        return notes
+        )
+        return [
+            f"{len(names)} of {len(self.requests)} requests {words}: {first_few(names)}"
+            for names, words in groups
+            if names
+        ]
 
 
 def read_results(
@@ -128,68 +112,42 @@ def read_results(
         results: The output file. With the error file, if there is one.
         requests: The files that you sent.
 
-    Returns:
-        The replies, and what is missing, failed or answered twice.
-
     Raises:
         ConfigurationError: If a file has another form, or a result answers no request.
     """
-    sent = _read_requests(_paths(requests))
-    replies, failed, maybe, problems = dict[str, BatchReply](), dict[str, str](), set[str](), []
-    repeated = dict[str, None]()
-    answered = set[str]()
-    for place, row in (pair for path in _paths(results) for pair in rows_of(path)):
-        try:
-            name = _name(row, sent)
-            why, billed = _failure(row)
-            if why:
-                failed[name] = why
-                maybe |= {name} if billed else set()
-                continue
-            body = row["response"].get("body") or {}
-            bill = str(row.get("id") or row["response"].get("request_id") or body.get("id") or name)
-            if bill in replies and replies[bill].name != name:  # ids that name nothing
-                bill = f"{bill}:{name}"
-            reply = BatchReply(name=name, bill=bill, message=from_completion(body))
-        except BadRow as error:
-            problems.append(f"{place} {error}")
-            continue
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
-            problems.append(f"{place} has another form ({type(error).__name__}: {error})")
-            continue
-        if bill in replies:  # the same line twice
-            repeated |= {name: None}
-            continue
-        repeated |= {name: None} if name in answered else {}
-        answered.add(name)
-        replies[bill] = reply
-    refuse_rows(problems, "give the output file of the batch that was made of these requests")
-    for name in answered:  # tried again with success
-        failed.pop(name, None)
+    sent = read_requests(_paths(requests), lambda body: body)
+    replies, failed, maybe_billed = dict[str, BatchReply](), dict[str, str](), set[str]()
+    answered = dict[str, bool]()  # whether more than once
+
+    def read(row: Any, place: str) -> None:
+        name = _name(row, sent)
+        why, billed = _failure(row)
+        if why:
+            failed[name] = why
+            maybe_billed.update([name] if billed else [])
+            return
+        body = row["response"].get("body") or {}
+        bill = str(row.get("id") or row["response"].get("request_id") or body.get("id") or name)
+        if bill in replies and replies[bill].name != name:  # ids that name nothing
+            bill = f"{bill}:{name}"
+        reply = BatchReply(name=name, bill=bill, message=from_completion(body))
+        answered[name] = name in answered
+        replies.setdefault(bill, reply)  # the same line may come twice
+
+    hint = "give the output file of the batch that was made of these requests"
+    read_rows(_paths(results), read, hint)
     return BatchResults(
         requests=sent,
         replies=tuple(replies.values()),
-        failed=failed,
-        maybe_billed=frozenset(maybe),
-        repeated=tuple(repeated),
+        # Others were tried again with success.
+        failed={name: why for name, why in failed.items() if name not in answered},
+        maybe_billed=frozenset(maybe_billed),
+        repeated=tuple(name for name, is_repeated in answered.items() if is_repeated),
     )
 
 
 def _paths(files: str | Path | Sequence[str | Path]) -> list[Path]:
     return [Path(file) for file in ([files] if isinstance(files, str | Path) else files)]
-
-
-def _read_requests(paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    bodies, problems = dict[str, dict[str, Any]](), list[str]()
-    for place, row in (pair for path in paths for pair in rows_of(path)):
-        if not isinstance(row, dict) or not {"custom_id", "body"} <= row.keys():
-            problems.append(f"{place} holds no custom_id and body")
-        elif row["custom_id"] in bodies:
-            problems.append(f"{place} repeats custom_id {row['custom_id']!r}")
-        else:
-            bodies[str(row["custom_id"])] = row["body"]
-    refuse_rows(problems, "give the file of requests that made the batch")
-    return bodies
 
 
 def _name(row: Any, sent: Mapping[str, Any]) -> str:

@@ -29,13 +29,9 @@ _NO_IDENTITY = {
 
 
 def identity(teacher: object) -> Any:
-    """Describe a teacher so that two that may answer differently never look the same.
+    """Describe a teacher for LangChain's cache, as plain data without keys.
 
-    Args:
-        teacher: A chat model, wrapped or not.
-
-    Returns:
-        Plain data without keys. LangChain's cache distinguishes teachers by it.
+    Two teachers that may answer differently never look the same.
     """
     if isinstance(teacher, RunnableBindingBase):
         return {"bound": identity(teacher.bound), "kwargs": _describe(teacher.kwargs)}

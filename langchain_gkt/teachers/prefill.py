@@ -28,21 +28,20 @@ there. Do not repeat it, and do not comment on it."""
 
 
 def accepts_prefill(teacher: object, model: str | None = None) -> bool:
-    """Whether a teacher continues a conversation that ends in an AIMessage.
+    """Whether no model that a call may reach is known to refuse a trailing AIMessage.
 
-    Args:
-        teacher: A chat model, wrapped or not.
-        model: The model's name for this call only, or None.
-
-    Returns:
-        False if a model that the call may reach is known to refuse it.
+    ``model`` is a model's name for this call only, or None.
     """
-    names = [
-        str(getattr(candidate, field, None) or "")
-        for candidate in models_of(teacher)
-        for field in _MODEL_FIELDS
-    ]
-    return not any(map(_refuses, [model] if model else names))
+    names = (
+        [model]
+        if model
+        else [
+            str(getattr(candidate, field, None) or "")
+            for candidate in models_of(teacher)
+            for field in _MODEL_FIELDS
+        ]
+    )
+    return not any(map(_refuses, names))
 
 
 def _refuses(name: str) -> bool:
@@ -51,11 +50,7 @@ def _refuses(name: str) -> bool:
 
 
 def as_instruction(messages: list[BaseMessage]) -> list[BaseMessage]:
-    """Turn a begun answer at the end of a conversation into an instruction to continue it.
-
-    Returns:
-        A conversation that ends in a message of the user. The same if there is no begun answer.
-    """
+    """Turn a begun answer at the end of a conversation into the user's request to continue it."""
     begun = begun_text(messages)
     if begun is None:
         return messages
@@ -75,23 +70,14 @@ def as_instruction(messages: list[BaseMessage]) -> list[BaseMessage]:
 def without_repetition(begun: str, reply: AIMessage) -> AIMessage:
     """Make a reply to `as_instruction` follow the begun text.
 
-    Args:
-        begun: The begun text.
-        reply: The teacher's reply.
-
-    Returns:
-        The reply without a repeated beginning, with a space if two words would run together.
+    A repeated beginning is left out. A space keeps two words from running together.
     """
     text = str(reply.text)
     if reply.tool_calls or reply.invalid_tool_calls or not begun.strip() or not text.strip():
         return reply
     rest = _after(begun, text)
-    repeated = rest != text
-    if (
-        not repeated
-        and re.search(r"[A-Za-z0-9,.;:!?)]\Z", begun)
-        and re.match(r"[A-Za-z0-9(]", rest)
-    ):
+    words_meet = re.search(r"[A-Za-z0-9,.;:!?)]\Z", begun) and re.match(r"[A-Za-z0-9(]", rest)
+    if rest == text and words_meet:
         rest = f" {rest}"
     if begun[-1].isspace():
         rest = rest.lstrip(" ")
@@ -99,8 +85,7 @@ def without_repetition(begun: str, reply: AIMessage) -> AIMessage:
     if not isinstance(reply.content, str):  # thinking and its signature stay
         blocks = [b for b in reply.content if isinstance(b, dict) and b.get("type") != "text"]
         content = [*blocks, {"type": "text", "text": rest}]
-    update: dict[str, Any] = {"content": content}
-    return reply.model_copy(update=update)
+    return reply.model_copy(update={"content": content})
 
 
 def _after(begun: str, text: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from langchain_core.messages import AIMessage
 
 from langchain_gkt.errors import GuidanceError
+from langchain_gkt.providers.errors import status_of
 from langchain_gkt.teachers.replies import finish_reason
 
 _REASONS = {
@@ -35,15 +36,10 @@ class TeacherRefused(GuidanceError):
 
 @dataclass(frozen=True)
 class Refusal:
-    """A teacher's refusal.
+    """A teacher's refusal."""
 
-    Attributes:
-        reason: The provider's own word for it, such as ``content_filter``, or ``refusal``.
-        text: Its words instead of an answer. Empty if it said nothing.
-    """
-
-    reason: str
-    text: str
+    reason: str  # the provider's own word for it, such as content_filter, or refusal
+    text: str  # its words instead of an answer, if any
 
     def __str__(self) -> str:
         """Return the reason, and the text."""
@@ -51,13 +47,7 @@ class Refusal:
 
 
 def refusal_in(reply: AIMessage) -> Refusal | None:
-    """Find a refusal in a reply.
-
-    A refusal in the form of an ordinary answer cannot be recognised.
-
-    Returns:
-        The refusal, or None.
-    """
+    """Find a refusal in a reply. One in the form of an ordinary answer cannot be recognised."""
     words = reply.additional_kwargs.get("refusal")
     if not words and isinstance(reply.content, list):
         blocks = [block for block in reply.content if isinstance(block, dict)]
@@ -76,11 +66,7 @@ def refusal_in(reply: AIMessage) -> Refusal | None:
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether an error is a refusal: ours, or a content filter's answer to the prompt.
-
-    Args:
-        error: The error of the teacher's call.
-    """
+    """Whether a call's error is a refusal: ours, or a content filter's answer to the prompt."""
     if isinstance(error, TeacherRefused):
         return True
     body: Any = getattr(error, "body", None)
@@ -91,21 +77,13 @@ def is_refusal(error: BaseException) -> bool:
 
 
 def refused(error: BaseException) -> TeacherRefused:
-    """Make the error of a refused prompt.
-
-    Args:
-        error: An error for which `is_refusal` is true.
-
-    Returns:
-        The error to raise.
-    """
+    """Return the error to raise for one for which `is_refusal` is true."""
     if isinstance(error, TeacherRefused):
         return error
-    status = getattr(error, "status_code", None)
     refusal = TeacherRefused(
         f"the provider's content filter refused the prompt: {error}",
         hint=TeacherRefused.hint,
-        status=status if isinstance(status, int) else None,
+        status=status_of(error),
     )
     refusal.__cause__ = error
     return refusal

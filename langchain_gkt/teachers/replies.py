@@ -42,9 +42,8 @@ def finish_reason(reply: BaseMessage) -> str | None:
     metadata = {**reply.response_metadata, **reply.additional_kwargs}
     reason = next((str(metadata[key]) for key in _REASON_KEYS if metadata.get(key)), None)
     for word in STOPPED_AT_LIMIT | _FINISHED:
-        if reason and reason == word * (
-            len(reason) // len(word)
-        ):  # chunks that say it twice are joined
+        # Chunks that say it twice are joined.
+        if reason and reason == word * (len(reason) // len(word)):
             return word
     return reason
 
@@ -52,8 +51,7 @@ def finish_reason(reply: BaseMessage) -> str | None:
 def believed(reply: AIMessage) -> tuple[AIMessage, str | None]:
     """Remove impossible values from a reply: absurd usage, and halves of characters.
 
-    Returns:
-        The reply, a copy if anything is wrong with it. And the refused part of its usage, or None.
+    Also returns the refused part of its usage, or None.
     """
     reported, text = getattr(reply, "usage_metadata", None), str(reply.text)
     usage, refused = reported, None
@@ -70,12 +68,7 @@ def believed(reply: AIMessage) -> tuple[AIMessage, str | None]:
 def whole_characters(text: str, *, growing: bool = False) -> str:
     """Join the halves of characters that a provider sent one by one, and replace single ones.
 
-    Args:
-        text: A text.
-        growing: Whether the other half of its last character may follow.
-
-    Returns:
-        A text that any tokenizer can read.
+    In a growing text, the other half of the last character may follow.
     """
     if growing and "\ud800" <= text[-1:] <= "\udbff":
         text = text[:-1]
@@ -87,11 +80,7 @@ def whole_characters(text: str, *, growing: bool = False) -> str:
 
 
 def completion_tokens(reply: BaseMessage) -> int:
-    """Return the completion tokens of a reply: as reported, else estimated, at least 1.
-
-    Returns:
-        The number of tokens.
-    """
+    """Return the completion tokens of a reply: as reported, else estimated, at least 1."""
     usage = reply.usage_metadata if isinstance(reply, AIMessage) else None
     if usage and usage.get("output_tokens"):
         return usage["output_tokens"]
@@ -121,15 +110,7 @@ def _longest(text: str, usage: Any, count: int, limit: int) -> int:
 
 
 def explain_ignored_limit(guidance: Guidance, limit: int | None) -> tuple[str, str] | None:
-    """Report that a teacher has ignored its limit, if it has.
-
-    Args:
-        guidance: The guidance in its reply.
-        limit: The limit of the call.
-
-    Returns:
-        A key for the warning and its text, or None.
-    """
+    """Return a key and a text to warn that a teacher has ignored its limit, or None."""
     usage, count, written = guidance.usage, guidance.token_count, guidance.written
     if limit is None or _longest(written, usage, count, limit) == len(written):
         return None

@@ -20,13 +20,9 @@ _LEAST = 6
 
 
 def without_secrets(value: Any) -> Any:
-    """Replace possible secrets by a digest, so that two values stay distinct.
+    """Copy a model's parameters without keys. Headers and extra bodies become digests.
 
-    Args:
-        value: Parameters of a model, nested or not.
-
-    Returns:
-        A copy. Keys are left out, headers and extra bodies are digests.
+    So two values stay distinct.
     """
     if isinstance(value, Mapping):
         return {
@@ -39,25 +35,16 @@ def without_secrets(value: Any) -> Any:
 
 
 def secrets_of(teacher: Any) -> set[str]:
-    """Return the texts that nobody else may see.
-
-    Args:
-        teacher: A chat model, wrapped or not.
-    """
+    """Return the texts in a teacher that nobody else may see."""
     texts = {text for value in _private_values(teacher) for text in _texts(value)}
     texts |= {text.split(" ", 1)[1] for text in texts if text.startswith("Bearer ")}
     return {text for text in texts if len(text) >= _LEAST}
 
 
 def hide_in_error(error: Exception, secrets: set[str]) -> Exception:
-    """Replace secrets in the texts of an error and of its causes, in place.
+    """Replace secrets in the texts of a client's error and of its causes, in place.
 
-    Args:
-        error: The error of a provider's client. Some servers repeat the key that they got.
-        secrets: The result of `secrets_of`.
-
-    Returns:
-        The same error.
+    Some servers repeat the key that they got.
     """
     seen: set[int] = set()
     cause: BaseException | None = error
@@ -72,15 +59,7 @@ def hide_in_error(error: Exception, secrets: set[str]) -> Exception:
 
 
 def hiding(config: RunnableConfig, teacher: Any) -> RunnableConfig:
-    """Hide secrets before any other handler gets a teacher's run.
-
-    Args:
-        config: The config of the run.
-        teacher: The teacher.
-
-    Returns:
-        The config, or a changed copy if the teacher has secrets.
-    """
+    """Change a run's config so that secrets are hidden before any other handler gets the run."""
     secrets = secrets_of(teacher)
     if not secrets:
         return config

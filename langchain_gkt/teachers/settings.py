@@ -11,7 +11,7 @@ from langchain_core.runnables import Runnable, RunnableBinding, RunnableWithFall
 
 from langchain_gkt._langchain_compat import RunnableBindingBase, copy_model
 from langchain_gkt.providers.limits import LIMIT_FIELDS
-from langchain_gkt.teachers.attempts import AttemptGate, gated
+from langchain_gkt.teachers.attempts import AttemptGate, GatedModel
 from langchain_gkt.teachers.tools import with_bound
 from langchain_gkt.teachers.wrappers import is_guarded, models_of
 
@@ -21,47 +21,25 @@ _FORMATS = {"response_format", "format", "response_schema", "response_json_schem
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherSettings:
-    """The settings of a teacher for one call.
+    """The settings of a teacher for one call. None leaves the teacher's own."""
 
-    Attributes:
-        limit: Maximum completion tokens, or None to leave the teacher's own limit.
-        limit_param: The limit's name if it is none of `LIMIT_FIELDS`. A field of the model, or else
-            an argument of its calls.
-        temperature: Sampling temperature, for models that have such a field. None to leave it.
-        stream: Whether the model may stream. If not, streaming is off even when a handler asks for
-            it, because some providers then report no usage.
-        tools: Tools in OpenAI's form, or None.
-        tool_arguments: Further arguments of ``bind_tools``, such as ``tool_choice``.
-        asks_format: Whether the call asks for an object of its own. A form of answers that is bound
-            to the teacher is then left out.
-        bound: Arguments bound around the model. The arguments of the call's tools override them.
-        gate: Admits each attempt of retries and fallbacks. None if nothing limits them.
-    """
-
-    limit: int | None = None
-    limit_param: str | None = None
+    limit: int | None = None  # completion tokens
+    limit_param: str | None = None  # its name if it is none of LIMIT_FIELDS
     temperature: float | None = None
     stream: bool = False
-    tools: Sequence[dict[str, Any]] | None = None
-    tool_arguments: dict[str, Any] = field(default_factory=dict)
+    """If not, streaming is off even when a handler asks for it. Some streams report no usage."""
+    tools: Sequence[dict[str, Any]] | None = None  # in OpenAI's form
+    tool_arguments: dict[str, Any] = field(default_factory=dict)  # such as tool_choice
     asks_format: bool = False
+    """Whether the call asks for an object of its own. The teacher's bound format is left out."""
     bound: dict[str, Any] = field(default_factory=dict)
+    """Arguments bound around the model. The arguments of the call's tools override them."""
     gate: AttemptGate | None = None
+    """Admits each attempt of retries and fallbacks, if something limits them."""
 
 
 def with_settings(teacher: Runnable[Any, Any], settings: TeacherSettings) -> Runnable[Any, Any]:
-    """Return a copy of the teacher with the settings of one call.
-
-    Args:
-        teacher: A chat model, wrapped or not. It does not change.
-        settings: The settings.
-
-    Returns:
-        The copy, with the same wrapping.
-
-    Raises:
-        NotImplementedError: If there are tools and the teacher takes none.
-    """
+    """Return a copy of the teacher, with the same wrapping and the settings of one call."""
     if isinstance(teacher, RunnableWithFallbacks):
         first, *rest = (with_settings(runnable, settings) for runnable in teacher.runnables)
         return teacher.model_copy(update={"runnable": first, "fallbacks": rest})
@@ -79,12 +57,14 @@ def with_settings(teacher: Runnable[Any, Any], settings: TeacherSettings) -> Run
         raise TypeError(f"teacher must be a chat model, not {type(teacher).__name__}")
     update, call_arguments = _changes(teacher, settings)
     copy = copy_model(teacher, update)
+    model: Runnable[Any, Any] = copy
     if settings.tools:
         require_tools(teacher)
         bound = copy.bind_tools(settings.tools, **settings.tool_arguments, **call_arguments)
-        return gated(with_bound(bound, settings.bound), settings.gate)
-    bound = RunnableBinding(bound=copy, kwargs=call_arguments) if call_arguments else copy
-    return gated(bound, settings.gate)
+        model = with_bound(bound, settings.bound)
+    elif call_arguments:
+        model = RunnableBinding(bound=copy, kwargs=call_arguments)
+    return GatedModel(bound=model, gate=settings.gate) if settings.gate else model
 
 
 def _changes(
@@ -103,10 +83,8 @@ def _changes(
     call_arguments: dict[str, Any] = {}
     name = settings.limit_param or _limit_field(teacher)
     if _runs_in_pipeline(teacher) and not settings.limit_param:
-        call_arguments["pipeline_kwargs"] = {
-            "max_new_tokens": settings.limit,
-            "return_full_text": False,
-        }
+        limits = {"max_new_tokens": settings.limit, "return_full_text": False}
+        call_arguments["pipeline_kwargs"] = limits
     elif name in fields:
         update[name] = settings.limit
     elif name:
@@ -127,26 +105,14 @@ def _limit_field(model: BaseChatModel) -> str | None:
 
 
 def has_async(teacher: Runnable[Any, Any]) -> bool:
-    """Whether every model inside can be awaited. A local pipeline cannot.
-
-    Args:
-        teacher: A chat model, wrapped or not.
-
-    Returns:
-        Whether its ``ainvoke`` may be used.
-    """
+    """Whether every model inside can be awaited. A local pipeline cannot."""
     return not any(map(_runs_in_pipeline, models_of(teacher)))
 
 
 def streams_usage(teacher: Runnable[Any, Any]) -> bool:
     """Whether to stream a teacher, because every model says that its streams report usage.
 
-    Args:
-        teacher: A chat model, wrapped or not. One with retries or fallbacks is not streamed,
-            because LangChain repeats no stream.
-
-    Returns:
-        Whether to stream it.
+    One with retries or fallbacks is not streamed, because LangChain repeats no stream.
     """
     if is_guarded(teacher):
         return False
@@ -154,29 +120,14 @@ def streams_usage(teacher: Runnable[Any, Any]) -> bool:
 
 
 def can_limit(teacher: Runnable[Any, Any], limit_param: str | None) -> bool:
-    """Whether the provider itself can stop at a number of tokens.
-
-    Args:
-        teacher: A chat model, wrapped or not.
-        limit_param: The name of the limit, if the caller set one.
-
-    Returns:
-        True if every model inside knows a limit.
-    """
+    """Whether every model inside knows a limit, which the caller may have named."""
     return bool(limit_param) or all(
         _limit_field(model) or _runs_in_pipeline(model) for model in models_of(teacher)
     )
 
 
 def require_tools(teacher: Runnable[Any, Any]) -> None:
-    """Refuse a teacher that takes no tools.
-
-    Args:
-        teacher: A chat model, wrapped or not.
-
-    Raises:
-        NotImplementedError: If a model inside does not implement ``bind_tools``.
-    """
+    """Raise a `NotImplementedError` if a model inside has no ``bind_tools``."""
     for model in models_of(teacher):
         if type(model).bind_tools is BaseChatModel.bind_tools:
             raise NotImplementedError(

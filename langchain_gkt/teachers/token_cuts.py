@@ -64,28 +64,22 @@ class CutReply:
         written = text.encode()
         usage = usage or {}
         self.reasoning: int = (usage.get("output_token_details") or {}).get("reasoning") or 0
-        # Foreign bytes, such as after a removed space, say nothing about the text.
-        pieces = list(pieces)
-        self.method = "logprobs"
-        if b"".join(pieces) != written or not pieces:
-            split = splitter(text) if splitter else ()
-            pieces = [piece if isinstance(piece, bytes) else piece.encode() for piece in split]
-            self.method = "tokenizer"
-        if b"".join(pieces) != written or not pieces:
-            self.method = "approximate" if usage.get("output_tokens") else "guessed"
-            pieces = []
-        self.pieces = pieces
         reported = usage.get("output_tokens") or 0
+        # Foreign bytes, such as after a removed space, say nothing about the text.
+        self.method, self.pieces = "logprobs", list(pieces)
+        if b"".join(self.pieces) != written or not pieces:
+            split = splitter(text) if splitter else ()
+            self.method = "tokenizer"
+            self.pieces = [piece if isinstance(piece, bytes) else piece.encode() for piece in split]
+        if b"".join(self.pieces) != written or not self.pieces:
+            self.method, self.pieces = "approximate" if reported else "guessed", []
         # Providers differ in whether they count the token that ends the answer.
         # If neither reports them, four characters count as one token, as in the chain.
-        count = len(pieces) or count_tokens_approximately([text], extra_tokens_per_message=0)
+        count = len(self.pieces) or count_tokens_approximately([text], extra_tokens_per_message=0)
         self.tokens: int = reported or count + 1
 
     def cut(self, limit: int) -> tuple[str, int, bool]:
         """Cut the reply where a limit would have made the provider stop.
-
-        Args:
-            limit: Maximum completion tokens.
 
         Returns:
             The text, its completion tokens, and whether it is the whole reply.
@@ -100,13 +94,9 @@ class CutReply:
         return text, limit, False
 
     def tokens_in(self, size: int) -> int:
-        """Count the tokens of the reply's beginning.
+        """Count the tokens in the reply's first ``size`` characters.
 
-        Args:
-            size: Characters of the beginning.
-
-        Returns:
-            Tokens, hidden ones included. One that only begins in it counts.
+        Hidden ones are included, and one that only begins there counts.
         """
         if not self.pieces:
             written = -(-self._most_visible * size // max(1, len(self.text)))
@@ -116,13 +106,9 @@ class CutReply:
         return self.reasoning + (sum(end < begun for end in ends) + 1 if begun else 0)
 
     def behind(self, size: int) -> CutReply:
-        """Return the rest of the reply after its beginning.
+        """Return the rest of the reply after its first ``size`` characters.
 
-        Args:
-            size: Characters of the beginning, which may end inside a token.
-
-        Returns:
-            The rest. A remaining part of a token counts as one.
+        A remaining part of a token counts as one.
         """
         rest = copy.copy(self)
         rest.text, rest.reasoning, rest.pieces = self.text[size:], 0, []
@@ -139,14 +125,7 @@ class CutReply:
         return rest
 
     def streamed(self, text: str) -> Iterator[str]:
-        """Split a beginning of the reply as a provider streams it.
-
-        Args:
-            text: The beginning.
-
-        Yields:
-            Its tokens, or its words if the tokens are unknown.
-        """
+        """Yield the tokens of the reply's beginning, or its words if the tokens are unknown."""
         if not self.pieces:
             yield from re.findall(r"\s*\S+|\s+", text)
             return
@@ -162,14 +141,7 @@ class CutReply:
 
 
 def logprob_pieces(message: AIMessage) -> list[str] | None:
-    """Read the tokens of a reply if its provider reports them, as OpenAI's ``logprobs`` does.
-
-    Args:
-        message: The reply.
-
-    Returns:
-        Each token's bytes in hexadecimal, or None.
-    """
+    """Return the bytes of each token in hexadecimal, from OpenAI's ``logprobs``, or None."""
     logprobs = message.response_metadata.get("logprobs")
     content = logprobs.get("content") if isinstance(logprobs, dict) else None
     if not content:
@@ -181,14 +153,10 @@ def logprob_pieces(message: AIMessage) -> list[str] | None:
 
 
 def token_splitter(tokenizer: Any) -> Callable[[str], list[str]]:
-    """Make a function that splits texts with a Hugging Face tokenizer.
+    """Make a function that splits texts with a fast tokenizer of transformers.
 
-    Args:
-        tokenizer: A fast tokenizer of transformers.
-
-    Returns:
-        The function. If tokens share one character, the last one is that character and the others
-        are empty. A text that the tokenizer does not restore unchanged gives no tokens.
+    If tokens share one character, the last one is that character and the others are empty. A text
+    that the tokenizer does not restore unchanged gives no tokens.
     """
 
     def split(text: str) -> list[str]:
@@ -207,12 +175,7 @@ def token_splitter(tokenizer: Any) -> Callable[[str], list[str]]:
 
 @dataclass(frozen=True)
 class NamedTokenizer:
-    """A tokenizer that splits texts and counts their tokens.
-
-    Attributes:
-        split: Splits a text into tokens.
-        count: Counts a text's tokens.
-    """
+    """A tokenizer that splits texts and counts their tokens."""
 
     split: TokenSplitter
     count: Callable[[str], int]
@@ -220,11 +183,7 @@ class NamedTokenizer:
 
 @lru_cache(maxsize=16)
 def load_tokenizer(name: str) -> NamedTokenizer:
-    """Load a tokenizer by its name.
-
-    Args:
-        name: One of tiktoken's encodings, such as ``o200k_base``, or the folder or repo id of a
-            Hugging Face tokenizer.
+    """Load one of tiktoken's encodings, or the Hugging Face tokenizer of a folder or repo id.
 
     Raises:
         ConfigurationError: If there is no such tokenizer, or it cannot be read.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ from langchain_core.messages.tool import invalid_tool_call, tool_call
 from langchain_core.runnables import Runnable, RunnableBinding, RunnableWithFallbacks
 
 from langchain_gkt._langchain_compat import RunnableBindingBase
+from langchain_gkt.structured_output.schema import target_of
 from langchain_gkt.structured_output.tools import in_openai_form
 from langchain_gkt.teachers.replies import STOPPED_AT_LIMIT, completion_tokens, finish_reason
 from langchain_gkt.texts.tool_text import begins_call
@@ -25,8 +26,7 @@ _MAX_DEPTH = 50
 def bound_arguments(teacher: object) -> dict[str, Any]:
     """Return the bound arguments of a teacher. Outer ones override inner ones, as in a call.
 
-    Args:
-        teacher: A chat model, wrapped or not. With fallbacks, the first model counts.
+    With fallbacks, the first model counts.
     """
     if isinstance(teacher, RunnableWithFallbacks):
         return bound_arguments(teacher.runnable)
@@ -38,12 +38,10 @@ def bound_arguments(teacher: object) -> dict[str, Any]:
 def offered_tools(
     bound: Mapping[str, Any], tools: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Return the functions that a teacher may call, in OpenAI's form.
+    """Return the functions that a teacher may call, bound or of the call, in OpenAI's form.
 
-    Args:
-        bound: The teacher's bound arguments. Tools of unknown form are left out, and so are a
-            provider's own, such as a web search.
-        tools: Tools of the call. They override bound ones with the same name.
+    Bound tools of unknown form are left out, and so are a provider's own, such as a web search.
+    Tools of the call override bound ones with the same name.
     """
     known: list[dict[str, Any]] = []
     for tool in bound.get("tools") or ():
@@ -55,26 +53,10 @@ def offered_tools(
     return _union(known, tools)
 
 
-def is_forced(choice: Any) -> bool:
-    """Whether a ``tool_choice``, in any provider's form, demands a tool call.
-
-    Args:
-        choice: The choice, or None.
-    """
-    if isinstance(choice, Mapping):
-        choice = choice.get("type")
-    return choice not in (None, False, "auto", "none")
-
-
 def with_bound(model: Runnable[Any, Any], bound: Mapping[str, Any]) -> Runnable[Any, Any]:
-    """Bind a teacher's bound arguments to a model. The model's own ones take precedence.
+    """Bind the arguments around a teacher to the result of ``bind_tools``, too.
 
-    Args:
-        model: The result of ``bind_tools``.
-        bound: The arguments that were bound around it. Their tools are added to its own.
-
-    Returns:
-        The model with both.
+    Its own ones take precedence. Its tools are added to theirs.
     """
     if not bound:
         return model
@@ -96,25 +78,20 @@ def _union(earlier: Sequence[Any], tools: Sequence[Any]) -> list[Any]:
     for tool in earlier:
         several = next((key for key in _SEVERAL if isinstance(tool, Mapping) and key in tool), None)
         if several is None:
-            kept += [] if names & set(_names(tool)) else [tool]
-        elif left := [function for function in tool[several] if not names & set(_names(function))]:
+            kept += [] if names & _names(tool) else [tool]
+        elif left := [function for function in tool[several] if not names & _names(function)]:
             kept.append({**tool, several: left})
     return [*kept, *tools]
 
 
-def _names(tool: Any) -> Iterator[str]:
-    """Yield the names of a tool in any provider's form. One without a name has its type."""
+def _names(tool: Any) -> set[str]:
+    """Return the names of a tool in any provider's form. One without a name has its type."""
     if not isinstance(tool, Mapping):
         name = getattr(tool, "name", None) or getattr(tool, "__name__", None)
-        yield from [str(name)] if name else []
-        return
-    inner = [value for value in tool.values() if isinstance(value, Mapping) and "name" in value]
-    several = [function for key in _SEVERAL for function in tool.get(key) or ()]
-    if "name" in tool or inner or several:
-        for form in [tool, *inner, *several]:
-            yield from [str(form["name"])] if isinstance(form, Mapping) and "name" in form else []
-    elif "type" in tool:
-        yield str(tool["type"])
+        return {str(name)} if name else set()
+    forms = [tool, *tool.values(), *(inner for key in _SEVERAL for inner in tool.get(key) or ())]
+    names = {str(form["name"]) for form in forms if isinstance(form, Mapping) and "name" in form}
+    return names or ({str(tool["type"])} if "type" in tool else set())
 
 
 def is_cut_tool_call(
@@ -122,17 +99,9 @@ def is_cut_tool_call(
 ) -> bool:
     """Whether a reply's limit truncated its tool call, or may have done so.
 
-    Some servers report ``tool_calls`` for a truncated call. So its arguments count, too.
-
-    Args:
-        reply: The teacher's reply.
-        limit: The limit of the call. None for none.
-        tools: The tools that the call offered, in OpenAI's form.
-
-    Returns:
-        True if the limit ended a reply that holds a tool call, or one that had tools and holds no
-        text. Some providers drop a call that they could not finish. So does the text of a small
-        teacher that writes its calls as plain JSON.
+    It may have, if the reply had tools and holds no text, because some providers drop a call that
+    they could not finish, or a small teacher's text begins a call as plain JSON. Some servers
+    report ``tool_calls`` for a truncated call, so its arguments count, too.
     """
     if limit is None:
         return False
@@ -149,15 +118,9 @@ def is_cut_tool_call(
 
 
 def without_cut_calls(reply: AIMessage, tools: Sequence[Mapping[str, Any]]) -> AIMessage:
-    """Keep an agent from running a reply's truncated calls.
+    """Move a reply's truncated calls among ``invalid_tool_calls``, so that no agent runs them.
 
-    Args:
-        reply: A reply for which `is_cut_tool_call` is true.
-        tools: The tools that the call offered, in OpenAI's form.
-
-    Returns:
-        The reply with its broken calls among ``invalid_tool_calls``. If there are any, its finish
-        reason is ``length``.
+    If there are any, its finish reason becomes ``length``. See `is_cut_tool_call`.
     """
     whole, broken = _parted(reply, tools)
     if not broken:
@@ -222,10 +185,7 @@ def _lacks_inside(value: Any, schema: Any, root: Mapping[str, Any], depth: int =
         return False
     lacks = partial(_lacks_inside, root=root, depth=depth + 1)
     if isinstance(reference := schema.get("$ref"), str):
-        target: Any = root
-        for name in reference.removeprefix("#").split("/")[1:]:
-            target = target.get(name) if isinstance(target, Mapping) else None
-        return lacks(value, target)
+        return lacks(value, target_of(reference, root))
     if forms := schema.get("anyOf") or schema.get("oneOf"):
         fitting = [form for form in forms if form.get("type") in ("object", "array", None)]
         return bool(fitting) and all(lacks(value, form) for form in fitting)

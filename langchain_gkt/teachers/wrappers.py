@@ -22,12 +22,8 @@ from langchain_gkt._langchain_compat import (
 def is_configurable(teacher: object) -> bool:
     """Whether only a config turns something into a chat model.
 
-    Args:
-        teacher: Anything.
-
-    Returns:
-        True for results of ``configurable_fields``, ``configurable_alternatives`` and a
-        configurable ``init_chat_model``, also inside bindings, retries and fallbacks.
+    True for results of ``configurable_fields``, ``configurable_alternatives`` and a configurable
+    ``init_chat_model``, also inside bindings, retries and fallbacks.
     """
     if isinstance(teacher, RunnableBindingBase):
         return is_configurable(teacher.bound)
@@ -37,15 +33,7 @@ def is_configurable(teacher: object) -> bool:
 
 
 def resolve(teacher: Any, config: RunnableConfig | None) -> Any:
-    """Choose the chat model that a config selects.
-
-    Args:
-        teacher: A chat model, wrapped or not, configurable or not.
-        config: The caller's config. Its ``configurable`` decides.
-
-    Returns:
-        The teacher without anything left to configure.
-    """
+    """Return the teacher that a config selects, without anything left to configure."""
     config = ensure_config(config)
     if isinstance(teacher, RunnableBindingBase):
         inner = merge_configs(config, teacher.config)
@@ -61,14 +49,11 @@ def resolve(teacher: Any, config: RunnableConfig | None) -> Any:
 
 
 def models_of(teacher: object) -> Iterator[BaseChatModel]:
-    """Yield the chat models inside bindings, retries and fallbacks.
+    """Yield every chat model that a call may reach, the main one first.
 
     Args:
         teacher: A chat model, or one wrapped by ``bind``, ``with_config``, ``with_retry`` or
             ``with_fallbacks``, with nothing left to configure.
-
-    Yields:
-        Every chat model that a call may reach, the main one first.
 
     Raises:
         TypeError: If something else is found.
@@ -89,28 +74,16 @@ def models_of(teacher: object) -> Iterator[BaseChatModel]:
 
 
 def is_guarded(teacher: object) -> bool:
-    """Whether a wrapper repeats a failed call, or makes it to another model.
-
-    Args:
-        teacher: A chat model, wrapped or not.
-
-    Returns:
-        True for retries and fallbacks.
-    """
+    """Whether retries or fallbacks repeat a failed call."""
     if isinstance(teacher, RunnableRetry | RunnableWithFallbacks):
         return True
     return isinstance(teacher, RunnableBindingBase) and is_guarded(teacher.bound)
 
 
 def with_fields(teacher: Any, fields: Mapping[str, Any]) -> Any:
-    """Copy a chat model with other values of the fields that it has.
+    """Copy a chat model, wrapped or not, with other values of the fields that it has.
 
-    Args:
-        teacher: A chat model, wrapped or not. It does not change.
-        fields: Values by name. A model without such a field stays unchanged.
-
-    Returns:
-        The copy, with the same wrapping. Configurable parts are left alone.
+    A model without such a field stays unchanged, and so do configurable parts.
     """
     if isinstance(teacher, RunnableBindingBase):
         return teacher.model_copy(update={"bound": with_fields(teacher.bound, fields)})

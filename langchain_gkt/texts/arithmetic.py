@@ -45,14 +45,11 @@ class _Numbers(ast.NodeTransformer):
 
 
 def worked_lines(text: str) -> str:
-    """Write out the results of calculations.
+    """Return the lines that are calculations, with their results.
 
     Args:
         text: Lines such as ``left = 16 - 3 - 4`` or ``left * 2``. A name stands for the result of
             an earlier line. Results in the text are calculated again. Other lines are left out.
-
-    Returns:
-        The calculations, each a line with its result. Empty if there is none.
     """
     known, lines = dict[str, Fraction](), list[str]()
     for line in text.splitlines():
@@ -75,7 +72,7 @@ def _worked(line: str, known: dict[str, Fraction]) -> str:
     if steps[-1] != written(value):
         steps.append(written(value))
     if label:
-        known[_identifier(label)] = value
+        known[re.sub(r"\W+", "_", label.lower())] = value
         steps.insert(0, label)
     return " = ".join(steps)
 
@@ -84,18 +81,15 @@ def _parts(line: str) -> tuple[str, str]:
     """Split a line into the name of the result and the expression."""
     line = _MARKER.sub("", line.partition("#")[0]).translate(_SIGNS).strip().rstrip(".;")
     line = _THOUSANDS.sub("", _MARKS.sub("", line))
-    first, equals, rest = line.replace(":", "=", 1).partition("=")
-    if equals and _NAME.fullmatch(first.strip()):
-        label, line = first.strip(), rest
+    label, equals, rest = line.replace(":", "=", 1).partition("=")
+    label = label.strip()
+    if equals and _NAME.fullmatch(label):
+        line = rest
     else:
         label = ""
     # After a further equals sign comes the teacher's own result.
     expression = _PERCENT.sub(r"(\1 / 100)", line.partition("=")[0])
     return label, " ".join(_TIMES.sub(" * ", expression).split())
-
-
-def _identifier(name: str) -> str:
-    return re.sub(r"\W+", "_", name.strip().lower())
 
 
 def _tree(expression: str, known: dict[str, Fraction]) -> ast.expr:
@@ -130,14 +124,7 @@ def _value(node: ast.expr, known: dict[str, Fraction]) -> Fraction:
 
 
 def written(value: Fraction) -> str:
-    """Write a number as a worked answer would.
-
-    Args:
-        value: The number.
-
-    Returns:
-        A whole number, or a decimal of at most eight significant digits.
-    """
+    """Write a number as a worked answer would, with at most eight significant digits."""
     if value.denominator == 1:
         return str(value.numerator)
     number = Context(prec=8).divide(Decimal(value.numerator), Decimal(value.denominator))

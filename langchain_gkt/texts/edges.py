@@ -46,46 +46,27 @@ _TWINS = ("$$", "```")
 
 
 def whole_words(text: str) -> str | None:
-    """Return a text up to its last whole word, with the whitespace after it.
+    """Return a text up to its last whole word, with the whitespace that shows that it is whole.
 
-    The whitespace shows that the word is whole.
-
-    Args:
-        text: The text so far.
-
-    Returns:
-        The beginning. None if there is no edge of a word.
+    None if there is no edge of a word.
     """
     match = _WHOLE_WORDS.match(text)
     return match[0] if match else None
 
 
 def whole_sentences(text: str) -> str | None:
-    """Return a text up to its last whole sentence or line.
-
-    Args:
-        text: The text so far.
-
-    Returns:
-        The beginning. None if no sentence is complete.
-    """
+    """Return a text up to its last whole sentence or line. None if none is complete."""
     match = _WHOLE_SENTENCES.match(text)
     return match[0] if match else None
 
 
 def whole_steps(text: str) -> str | None:
-    """Return a text up to the last whole step of a worked answer.
+    """Return a text up to the last whole step of a worked answer, with the space after it.
 
     A step ends with a line. Within a line, it ends with a sentence or with an equation's result
     before a comma or semicolon (``3 * 4 = 12 dollars,``). No step ends in a list's number (``1.``),
     a common abbreviation, a heading, a line that announces (``Step 1:``), or inside a formula of
-    several lines or a code block.
-
-    Args:
-        text: The text so far.
-
-    Returns:
-        The beginning with the space after it. None if no step is complete.
+    several lines or a code block. None if no step is complete.
     """
     ends = [match.end() for match in _STEP_END.finditer(text) if _ends_step(text, match)]
     if not ends:
@@ -95,14 +76,7 @@ def whole_steps(text: str) -> str | None:
 
 
 def sentences(text: str) -> list[str]:
-    """Split a text into its sentences.
-
-    Args:
-        text: The whole text.
-
-    Returns:
-        The sentences, without the whitespace around them.
-    """
+    """Split a text into its sentences, without the whitespace around them."""
     return [part for part in map(str.strip, re.split(r"(?<=[.!?])\s+|\n+", text)) if part]
 
 

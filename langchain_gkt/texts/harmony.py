@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from langchain_gkt.texts.stop_strings import before_stop
+
 CHANNEL, MESSAGE = "<|channel|>", "<|message|>"
 _START, _END = "<|start|>", "<|end|>"
 _FINAL = f"{CHANNEL}final{MESSAGE}"
@@ -20,13 +22,10 @@ def is_harmony(template: str) -> bool:
 
 
 def to_final(header: str) -> tuple[int, str]:
-    """Return how a prompt's end becomes the header of the final channel.
+    """Return how many characters to remove from a prompt, and what to add, for the final channel.
 
     Args:
         header: The end of a prompt, from its last message on.
-
-    Returns:
-        How many characters to remove, and the text to add.
     """
     opened = header.rpartition(_START)[2]
     if MESSAGE in opened:
@@ -41,11 +40,7 @@ class HarmonyFilter:
     """Extracts the text of the final channel, and the tool calls, from a growing answer."""
 
     def __init__(self, header: str) -> None:
-        """Start at the end of a prompt.
-
-        Args:
-            header: The end of the prompt, from its last message on.
-        """
+        """Start at the end of a prompt. The header begins with its last message."""
         self._head: str | None = header.rpartition(_START)[2]  # None inside a message
         self._shows, self._recipient, self._held, self._body = False, "", "", ""
         self._has_message = False
@@ -64,8 +59,8 @@ class HarmonyFilter:
             marks = (MESSAGE,) if self._head is not None else _ENDS
             mark = min((m for m in marks if m in self._held), key=self._held.find, default=None)
             if mark is None:
-                size = len(self._held) - _partial(self._held, marks)
-                part, self._held = self._held[:size], self._held[size:]
+                part = before_stop(self._held, marks)
+                self._held = self._held[len(part) :]
                 return shown + self._take(part)
             part, _, self._held = self._held.partition(mark)
             shown += self._take(part)
@@ -115,9 +110,3 @@ class HarmonyFilter:
 def _channel(head: str) -> str | None:
     match = re.search(rf"{re.escape(CHANNEL)}\s*(\w+)", head)
     return match[1].lower() if match else None
-
-
-def _partial(text: str, marks: tuple[str, ...]) -> int:
-    """Return how long the end of a text is that may become one of the marks."""
-    sizes = (size for mark in marks for size in range(1, len(mark)) if text.endswith(mark[:size]))
-    return max(sizes, default=0)

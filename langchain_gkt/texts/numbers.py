@@ -160,8 +160,7 @@ def extract_number(text: str, how: ExtractionRule = "answer") -> Decimal | None:
 def exact_number(gold: str | int | float | Decimal) -> Decimal:
     """Return a right answer, such as 18, "-3", "$1,234.50" or "#### 70,000", exactly.
 
-    Raises:
-        ValueError: If it holds no number.
+    Raises a `ValueError` if it holds no number.
     """
     if (value := _number_of(plain_text(str(gold).rpartition("####")[2]))) is None:
         raise ValueError(f"gold must hold a number, as 18 or '#### 18' do, not {gold!r}")

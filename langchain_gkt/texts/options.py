@@ -10,12 +10,7 @@ import re
 from collections.abc import Mapping
 from functools import partial
 
-from langchain_gkt.texts.statements import (
-    LABEL,
-    ExtractionRule,
-    extract,
-    find_statements,
-)
+from langchain_gkt.texts.statements import LABEL, ExtractionRule, extract, find_statements
 
 _ENDS = r"(?![\w&+#°]|['-]\w|\.[A-Za-z]\b)"  # not E-mail, U.S. or C++
 _VERB = r"(?:is|was|are|and|or|because|since|fits|can|could|would|does|has|isn|the|as)\b"
@@ -129,11 +124,7 @@ def extract_option(text: str, how: ExtractionRule = "answer", options: str = "AB
 
 
 def exact_option(gold: str) -> str:
-    """Return a right option, written as "E", "(E)" or "e", as a capital.
-
-    Raises:
-        ValueError: If it is not a letter from A to E.
-    """
+    """Return a right option, "E", "(E)" or "e", as a capital. Others raise a `ValueError`."""
     if (match := re.fullmatch(r"\s*\(?\s*([A-Ea-e])\s*[).:]?\s*", gold)) is None:
         raise ValueError(f"gold must be a letter from A to E, as 'E' or '(E)', not {gold!r}")
     return match[1].upper()

@@ -51,9 +51,7 @@ _SPEAKERS = re.compile("assistant|model|bot|gpt|ai|system|user|human|answer|resp
 def _pairs(text: str, *, source: str = "") -> list[tuple[int, Tags]]:
     """Return the tags that open a block of reasoning, by their form, and where they end.
 
-    Args:
-        text: The text.
-        source: The chat template. A tag that it closes may have any name but a speaker's.
+    A tag that the template ``source`` closes may have any name but a speaker's.
     """
     openings: dict[int, tuple[int, Tags]] = {}
     for form, end in _FORMS:
@@ -70,11 +68,7 @@ def _search(tag: str, text: str) -> re.Match[str] | None:
 
 
 def tags_in(text: str) -> Tags | None:
-    """Return the tags that a chat template closes reasoning with, or None.
-
-    Args:
-        text: The chat template.
-    """
+    """Return the tags that a chat template closes reasoning with, or None."""
     for opened, closed in TAGS:
         if end := _search(closed, text):
             begin = _search(opened, text)
@@ -83,11 +77,7 @@ def tags_in(text: str) -> Tags | None:
 
 
 def is_tag(token: str) -> bool:
-    """Whether a token opens or closes a block of reasoning.
-
-    Args:
-        token: The token's text.
-    """
+    """Whether a token's text opens or closes a block of reasoning."""
     if any(token.lower() == tag.lower() for tags in TAGS for tag in tags):
         return True
     return bool(_REASONS.search(token)) and bool(re.fullmatch(r"<\|[\w/]+\|>|</?[\w:-]+>", token))
@@ -117,27 +107,17 @@ def open_tags(header: str, marks: Iterable[str] = (), source: str = "") -> Tags 
 
 
 def without_reasoning(written: str) -> str:
-    """Leave out the reasoning that some models write at the beginning, between tags.
+    """Leave out the reasoning that some models write at the beginning of a reply, between tags.
 
     A closing tag alone at the beginning of a line ends such a block, too. Apart from that, the
-    result for a longer text begins with the result for a shorter one.
-
-    Args:
-        written: A reply, or the part of it so far.
-
-    Returns:
-        The text after it. Empty if the reasoning has not ended.
+    result for a longer text begins with the result for a shorter one. It is empty if the reasoning
+    has not ended.
     """
     return ReasoningFilter().feed(written[_closed_at(written) :])
 
 
 def answer_in(text: str, *, has_begun: bool = False) -> str:
-    """Leave out the reasoning before a whole answer. See `without_reasoning`.
-
-    Args:
-        text: The answer, whose end is not held back.
-        has_begun: Whether it continues a beginning.
-    """
+    """Leave out the reasoning before a whole answer, which may continue a beginning."""
     reader = ReasoningFilter(has_begun=has_begun)
     return reader.feed(text if has_begun else text[_closed_at(text) :]) + reader.finish()
 
@@ -148,12 +128,7 @@ def _closed_at(text: str) -> int:
 
 
 def closing(header: str, tags: Tags) -> str:
-    """Return the text that closes a reasoning block which a text has opened.
-
-    Args:
-        header: The text.
-        tags: The block's tags.
-    """
+    """Return the text that closes a reasoning block which a text has opened."""
     if not tags[1].startswith("</"):
         return tags[1]
     rest = header.rpartition(tags[0])[2]
@@ -164,12 +139,7 @@ class ReasoningFilter:
     """Removes the reasoning from a growing answer, however its tags are split."""
 
     def __init__(self, opened: Tags | None = None, *, has_begun: bool = False) -> None:
-        """Start with no text.
-
-        Args:
-            opened: The tags of the block that the prompt ends in, if any.
-            has_begun: Whether the answer's beginning is already written.
-        """
+        """Start in the block that the prompt ends in, if any. The answer may have begun before."""
         self._inside, self._has_begun = opened, has_begun
         self._held, self._answers, self._trims = "", False, False
         self._channels: HarmonyFilter | None = None
@@ -177,14 +147,7 @@ class ReasoningFilter:
         """The removed text, with its tags."""
 
     def feed(self, text: str) -> str:
-        """Take new text.
-
-        Args:
-            text: Text that follows what was fed before.
-
-        Returns:
-            The part that is certain to belong to the answer.
-        """
+        """Take new text, and return the part that is certain to belong to the answer."""
         if self._channels is not None:
             shown = self._channels.feed(text)
             self.reasoning = self._channels.reasoning
@@ -214,13 +177,11 @@ class ReasoningFilter:
         return self._take()
 
     def finish(self) -> str:
-        """End the text.
-
-        Returns:
-            The part of the answer that was held back.
-        """
+        """End the text, and return the part of the answer that was held back."""
         if self._channels is not None:
-            return self._channels.finish()
+            shown = self._channels.finish()
+            self.reasoning = self._channels.reasoning
+            return shown
         if self._inside:
             self.reasoning += self._held
             self._held = ""

@@ -68,16 +68,13 @@ def extract(
     stated: Callable[[str], T | None],
     last: Callable[[str, str], T | None],
 ) -> T | None:
-    """Read an answer by one of the three rules.
+    """Read an answer by one of the three rules. Raises a `ValueError` for another.
 
     Args:
         text: The answer as a model wrote it.
         how: The rule.
         stated: Returns the first stated answer of a text, or None.
         last: Returns the last number or option of a text, or None. It also takes the rule.
-
-    Raises:
-        ValueError: If the rule is unknown.
     """
     if how not in ("answer", "strict", "flexible"):
         raise ValueError(f"how must be 'answer', 'strict' or 'flexible', not {how!r}")

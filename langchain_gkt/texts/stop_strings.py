@@ -6,28 +6,14 @@ from collections.abc import Sequence
 
 
 def find_stop(text: str, stop: Sequence[str] | None) -> int | None:
-    """Find the first stop string of a text.
-
-    Args:
-        text: The text.
-        stop: Stop strings, or None. Empty ones are ignored.
-
-    Returns:
-        Where the text ends, in characters. None if there is no stop string in it.
-    """
+    """Return where the first stop string of a text begins, or None. Empty ones are ignored."""
     return min((text.find(end) for end in stop or () if end and end in text), default=None)
 
 
 def before_stop(text: str, stop: Sequence[str] | None) -> str:
     """Return the part of a growing text that certainly comes before a stop string.
 
-    Args:
-        text: The text so far.
-        stop: Stop strings, or None. Empty ones are ignored.
-
-    Returns:
-        The text up to the first stop string. If there is none, the text without an ending that may
-        grow into one.
+    If there is none in it, this is the text without an ending that may grow into one.
     """
     if (position := find_stop(text, stop)) is not None:
         return text[:position]
@@ -39,23 +25,12 @@ class StopStringFilter:
     """Lets text through up to the first stop string, wherever its tokens are split."""
 
     def __init__(self, stop: Sequence[str]) -> None:
-        """Start with no text held back.
-
-        Args:
-            stop: The stop strings. Empty ones are ignored.
-        """
+        """Start with no text held back. Empty stop strings are ignored."""
         self._stop = tuple(filter(None, stop))
         self._held = ""
 
     def feed(self, text: str) -> tuple[str, bool]:
-        """Take new text.
-
-        Args:
-            text: Text that follows what was fed before.
-
-        Returns:
-            Text that can be shown, and whether a stop string was reached.
-        """
+        """Take new text. Return what can be shown, and whether a stop string was reached."""
         if not self._stop:  # the usual case, once a token
             return text, False
         self._held += text

@@ -16,12 +16,7 @@ _FENCED_JSON = re.compile(r"```(?:json|tool_call)?\s*([\[{].*?)\s*```", re.DOTAL
 
 
 def may_be_call(text: str, names: Collection[str]) -> bool:
-    """Whether a growing answer may become a tool call, or is an unfinished call.
-
-    Args:
-        text: The answer so far, from its beginning.
-        names: Names of the tools that may be called.
-    """
+    """Whether a growing answer may become a call of one of some tools, or is an unfinished one."""
     head = "".join(text.split())
     # Qwen's coder models double the braces, as an example in their template does.
     opened = [f"{fence}{brace}" for fence in ("", "```", "```json") for brace in ("{", "{{")]
@@ -30,26 +25,16 @@ def may_be_call(text: str, names: Collection[str]) -> bool:
 
 
 def begins_call(text: str, names: Collection[str]) -> bool:
-    """Whether a text begins a tool call and names its tool, or opens a fence or object of one.
-
-    Args:
-        text: The beginning of an answer.
-        names: Names of the tools that may be called.
-    """
+    """Whether a text begins a tool call and names its tool, or opens a fence or object of one."""
     if text.lstrip().startswith(OPEN):
         return True
     return '{"' in "".join(text.split()) and may_be_call(text, names)
 
 
 def whole_call(text: str, names: Collection[str]) -> dict[str, Any] | None:
-    """Return the tool call if a whole answer is one, or None.
+    """Return the tool call if a whole answer is one, with ``name`` and ``arguments``, or None.
 
-    Args:
-        text: The whole answer. With text around the call it is not a call.
-        names: Names of the tools that may be called.
-
-    Returns:
-        A dict with ``name`` and ``arguments``.
+    With text around the call it is not a call, and neither is one of an unknown tool.
     """
     fenced = _FENCED.fullmatch(text.strip())
     try:
@@ -63,13 +48,10 @@ def whole_call(text: str, names: Collection[str]) -> dict[str, Any] | None:
 
 
 def written_calls(text: str) -> list[dict[str, Any]] | None:
-    """Return the tool calls in a text, whether or not tools with their names exist.
+    """Return the tool calls in a whole answer, whether or not tools with their names exist.
 
     They may stand between tags, in code fences with or without words around them, or be the whole
     text: one object, several, or a list.
-
-    Args:
-        text: A whole answer.
 
     Returns:
         Dicts with ``name`` and ``arguments``. An empty list for a text that calls nothing, None for
@@ -92,8 +74,7 @@ def written_calls(text: str) -> list[dict[str, Any]] | None:
 def json_value(text: str) -> Any:
     """Read a text as a JSON value, in doubled braces or with extra ones at its end.
 
-    Raises:
-        ValueError: If it is not such a value.
+    Raises a `ValueError` for any other.
     """
     body = _single_braces(text.strip())
     value, end = json.JSONDecoder().raw_decode(body)

@@ -22,15 +22,10 @@ _REASONS = {
 
 
 class ChatAnswer:
-    """Writes one answer for the chat completions API. See `answering.AnswerFormat`."""
+    """Writes one answer for the chat completions API."""
 
     def __init__(self, model: str, *, include_usage: bool) -> None:
-        """Begin an answer.
-
-        Args:
-            model: The name of the model.
-            include_usage: Whether a stream ends with the usage.
-        """
+        """Begin an answer of a model. A stream may end with its usage."""
         self._base = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
             "object": "chat.completion.chunk",

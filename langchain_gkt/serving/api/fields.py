@@ -12,15 +12,10 @@ _MOST_LEVELS = 100
 
 
 class FieldError(ValueError):
-    """A field of a request is wrong.
-
-    Attributes:
-        field: Its place, such as ``messages[2].content``.
-        problem: What is wrong and what to do. Place and problem together make the message.
-    """
+    """A field of a request is wrong."""
 
     def __init__(self, field: str, problem: str) -> None:
-        """Take the place, and the text after it."""
+        """Take the place, such as ``messages[2].content``, and the rest of the message."""
         super().__init__(f"{field}{problem}")
         self.field, self.problem = field, problem
 
@@ -28,35 +23,27 @@ class FieldError(ValueError):
 def check_values(value: Any) -> None:
     """Refuse values that Python reads as JSON and others do not.
 
-    Args:
-        value: A JSON value.
-
     Raises:
-        ValueError: If it holds NaN or an infinity, or more than 100 levels, which would overflow
+        ValueError: If one is NaN or an infinity, or has more than 100 levels, which would overflow
             the stack.
     """
     level = [value]
     for _ in range(_MOST_LEVELS):
         if any(isinstance(item, float) and not math.isfinite(item) for item in level):
             raise ValueError("NaN and Infinity are no JSON; send null or a number")
-        inner = (item.values() if isinstance(item, dict) else item for item in level
-                 if isinstance(item, dict | list))  # fmt: skip
-        level = [item for values in inner for item in values]
-        if not level:
+        inner: list[Any] = []
+        for item in level:
+            if isinstance(item, dict | list):
+                inner += item.values() if isinstance(item, dict) else item
+        if not (level := inner):
             return
     raise ValueError(f"the body is nested too deeply; {_MOST_LEVELS} levels are read")
 
 
 def refuse_unknown_fields(values: Iterable[str], known: Iterable[str], place: str = "") -> None:
-    """Refuse unknown fields. Name the nearest known one.
+    """Raise a `FieldError` for an object's unknown field, with the nearest known one.
 
-    Args:
-        values: The names of an object's fields.
-        known: Names that exist.
-        place: The object's place, with a dot after it.
-
-    Raises:
-        FieldError: If a name is unknown.
+    The object's place has a dot after it.
     """
     known = set(known)
     for name in values:
@@ -66,11 +53,7 @@ def refuse_unknown_fields(values: Iterable[str], known: Iterable[str], place: st
 
 
 def without_nulls(value: Any) -> Any:
-    """Drop the fields of an object that are null, and those of objects inside it.
-
-    Args:
-        value: A JSON value. Not a JSON schema, in which null is a value.
-    """
+    """Drop fields that are null, at any depth. Not for a schema, in which null is a value."""
     if isinstance(value, dict):
         return {name: without_nulls(inner) for name, inner in value.items() if inner is not None}
     return [without_nulls(inner) for inner in value] if isinstance(value, list) else value

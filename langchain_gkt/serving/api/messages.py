@@ -11,21 +11,25 @@ from langchain_core.messages import BaseMessage, convert_to_messages
 from langchain_gkt.serving.api.fields import FieldError, check_values, without_nulls
 
 _ROLES = ("system", "developer", "user", "assistant", "tool")
-_MEDIA = "answers are text; leave it out"
+_REFUSED = {
+    "audio": "answers are text; leave it out",
+    "function_call": "it is deprecated; use tool_calls",
+}
+_JSON_KINDS = {
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    dict: "an object",
+    list: "a list",
+    str: "a text",
+}
 
 
 def as_langchain(messages: Sequence[Mapping[str, Any]]) -> list[BaseMessage]:
     """Convert a request's messages to LangChain's.
 
-    Args:
-        messages: The messages in the API's form. Fields that say nothing to a model, such as
-            ``annotations``, have no effect.
-
-    Returns:
-        The conversation.
-
-    Raises:
-        FieldError: If one lacks a field or holds something else.
+    Fields that say nothing to a model, such as ``annotations``, have no effect. Raises a
+    `FieldError` if a message lacks a field or holds something else.
     """
     return convert_to_messages(
         [check_message(message, f"messages[{at}]") for at, message in enumerate(messages)]
@@ -33,18 +37,7 @@ def as_langchain(messages: Sequence[Mapping[str, Any]]) -> list[BaseMessage]:
 
 
 def check_message(raw: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """Check one message.
-
-    Args:
-        raw: The message in the API's form.
-        place: Its place, for errors.
-
-    Returns:
-        The message in LangChain's form.
-
-    Raises:
-        FieldError: As for `as_langchain`.
-    """
+    """Check one message, and return it in LangChain's form. Raises as `as_langchain`."""
     message = without_nulls(dict(raw))
     role = message.get("role")
     if role not in _ROLES:
@@ -53,10 +46,7 @@ def check_message(raw: Mapping[str, Any], place: str) -> dict[str, Any]:
     if "name" in message:
         checked["name"] = _text(message["name"], f"{place}.name")
     if role == "assistant":
-        for field, fix in (
-            ("audio", _MEDIA),
-            ("function_call", "it is deprecated; use tool_calls"),
-        ):
+        for field, fix in _REFUSED.items():
             if field in message:
                 raise FieldError(f"{place}.{field}", f": {fix}")
         if calls := message.get("tool_calls"):
@@ -141,10 +131,4 @@ def _text(value: Any, place: str) -> str:
 
 
 def _kind(value: Any) -> str:
-    names: dict[type, str] = {
-        bool: "true or false",
-        int: "a number",
-        float: "a number",
-        dict: "an object",
-    }
-    return {**names, list: "a list", str: "a text"}.get(type(value), type(value).__name__)
+    return _JSON_KINDS.get(type(value), type(value).__name__)

@@ -18,7 +18,7 @@ _EMPTY: dict[str, Any] = {"type": "output_text", "text": "", "annotations": [], 
 
 
 class ResponsesAnswer:
-    """Writes one answer for the responses API. See `answering.AnswerFormat`."""
+    """Writes one answer for the responses API. Its methods are those of `ChatAnswer`."""
 
     def __init__(self, request: ResponsesRequest) -> None:
         """Begin the answer of a request. A response repeats some of its fields."""

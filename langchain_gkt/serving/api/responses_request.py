@@ -74,11 +74,7 @@ class ResponsesRequest(CompletionRequest):
 
     @property
     def conversation(self) -> list[BaseMessage]:
-        """The input, as LangChain's messages.
-
-        Raises:
-            FieldError: If an item lacks a field or holds something else.
-        """
+        """The input, as LangChain's messages. Raises a `FieldError` as `as_langchain`."""
         messages: list[dict[str, Any]] = []
         if self.instructions is not None:
             messages.append({"role": "system", "content": self.instructions})

@@ -31,8 +31,6 @@ HARMLESS = (
 )
 """Fields of both APIs without effect, because an answer does not depend on them."""
 
-_CHOICES = ("none", "auto", "required", "any")
-
 
 class OptionalFields(BaseModel):
     """An object whose fields may be null, which means their default."""
@@ -75,17 +73,12 @@ class GKTOptions(OptionalFields):
 
 
 class CompletionRequest(BaseModel):
-    """The common part of both APIs' requests.
-
-    Attributes:
-        names: This API's names of the chain's fields.
-        in_function: Where in a tool its name and its parameters are.
-    """
+    """The common part of both APIs' requests."""
 
     no_effect: ClassVar[tuple[str, ...]] = HARMLESS
-    refused: ClassVar[Mapping[str, str]] = {}
-    names: ClassVar[Mapping[str, str]] = {}
-    in_function: ClassVar[str] = ".function"
+    refused: ClassVar[Mapping[str, str]] = {}  # fields, and what to do
+    names: ClassVar[Mapping[str, str]] = {}  # of the chain's fields in this API
+    in_function: ClassVar[str] = ".function"  # where in a tool its name and parameters are
 
     model: str
     temperature: float | None = Field(default=None, ge=0, le=2)
@@ -153,7 +146,7 @@ class CompletionRequest(BaseModel):
         if named not in names:
             raise FieldError(
                 "tool_choice",
-                f" must be {', '.join(_CHOICES)}, or name one of the request's tools "
+                " must be none, auto, required, any, or name one of the request's tools "
                 f"({', '.join(names)}), not {choice!r}",
             )
         return str(named)
@@ -229,11 +222,7 @@ class ChatCompletionRequest(CompletionRequest):
 
     @property
     def conversation(self) -> list[BaseMessage]:
-        """The messages, as LangChain's.
-
-        Raises:
-            FieldError: If one lacks a field or holds something else.
-        """
+        """The messages, as LangChain's. Raises a `FieldError` as `as_langchain`."""
         return as_langchain(self.messages)
 
     @property
@@ -248,10 +237,6 @@ class ChatCompletionRequest(CompletionRequest):
 
 
 def function_of(value: dict[str, Any]) -> dict[str, Any]:
-    """Return the function of a tool, empty if it has none.
-
-    Args:
-        value: A tool, or a choice of one, in the form of the chat completions API.
-    """
+    """Return the function of a tool, or of a choice of one. Empty if it has none."""
     function = value.get("function")
     return function if isinstance(function, dict) else {}

@@ -13,6 +13,7 @@ from langchain_core.messages import (
     messages_from_dict,
 )
 
+from langchain_gkt.providers.usage import completed
 from langchain_gkt.teachers.recorded.recordings import BadRow, Recording, asked_in, from_message
 
 
@@ -20,15 +21,9 @@ def from_batch(row: dict[str, Any], place: str, questions: Mapping[str, str] | N
     """Read a result of an OpenAI batch.
 
     Args:
-        row: The result.
+        row: The result. Raises a `BadRow` if it has no whole answer or no question.
         place: File and line.
         questions: The questions by ``custom_id``. None if not given.
-
-    Returns:
-        The recording.
-
-    Raises:
-        BadRow: If the request failed, or has no whole answer or no question.
     """
     name, response = str(row["custom_id"]), row["response"] or {}
     if questions is None:
@@ -45,14 +40,7 @@ def from_batch(row: dict[str, Any], place: str, questions: Mapping[str, str] | N
 
 
 def from_completion(body: dict[str, Any]) -> AIMessage:
-    """Make a message from a chat completion in OpenAI's form.
-
-    Args:
-        body: The completion.
-
-    Raises:
-        BadRow: If it is not one.
-    """
+    """Make a message from a chat completion in OpenAI's form. Raises a `BadRow` if it is none."""
     try:
         choice = body["choices"][0]
         content = choice["message"]["content"]
@@ -73,37 +61,18 @@ def from_completion(body: dict[str, Any]) -> AIMessage:
 
 def _usage_of(report: Any) -> Any:
     """Make usage metadata from OpenAI's report."""
-    if not isinstance(report, dict) or not isinstance(report.get("completion_tokens"), int):
+    if (usage := completed(None, {"usage": report})) is None:
         return None
-    prompt, completion = report.get("prompt_tokens") or 0, report["completion_tokens"]
-    details = report.get("prompt_tokens_details") or {}
-    counts = {
-        "cache_read": details.get("cached_tokens"),
-        "cache_creation": details.get("cache_write_tokens"),
-    }
-    cached = {name: count for name, count in counts.items() if count}
-    hidden = (report.get("completion_tokens_details") or {}).get("reasoning_tokens")
-    return {
-        "input_tokens": prompt,
-        "output_tokens": completion,
-        "total_tokens": prompt + completion,
-        **({"input_token_details": cached} if cached else {}),
-        **({"output_token_details": {"reasoning": hidden}} if hidden else {}),
-    }
+    prompt, completion = usage["input_tokens"] or 0, usage["output_tokens"] or 0
+    known = {name: value for name, value in usage.items() if value}
+    counts = {"input_tokens": prompt, "output_tokens": completion}
+    return {**known, **counts, "total_tokens": prompt + completion}
 
 
 def from_langsmith(row: dict[str, Any], place: str) -> Recording | None:
-    """Read a run exported from LangSmith.
+    """Read a run exported from LangSmith. None for a run of something other than a model.
 
-    Args:
-        row: The run.
-        place: File and line.
-
-    Returns:
-        The recording. None for a run of something other than a model.
-
-    Raises:
-        BadRow: If the run has no whole answer or no question.
+    Raises a `BadRow` if the run has no whole answer or no question.
     """
     if row.get("run_type", "llm") != "llm":
         return None  # a chain around the model, which would count twice
@@ -156,16 +125,9 @@ def _unpacked(cell: Any) -> dict[str, Any]:
 
 
 def messages_of(exported: Any) -> list[BaseMessage]:
-    """Read messages in any form of exports.
+    """Read messages in any form of exports: a list of them, or a list that holds one.
 
-    Args:
-        exported: A list of messages, or a list that holds one.
-
-    Returns:
-        The messages. None if it is not a list.
-
-    Raises:
-        BadRow: If their form is unknown.
+    Raises a `BadRow` if their form is unknown.
     """
     while isinstance(exported, list) and len(exported) == 1 and isinstance(exported[0], list):
         exported = exported[0]

@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from langchain_core.messages import AIMessage
 
@@ -21,6 +21,7 @@ from langchain_gkt.teachers.recorded.recordings import (
     refuse_rows,
 )
 
+T = TypeVar("T")
 Column: TypeAlias = str | Sequence[str]
 """A column's name, or the keys that lead to it in nested objects."""
 
@@ -40,72 +41,86 @@ COLUMNS = {
 def read_file(
     path: Path, columns: Mapping[str, Column] | None, requests: Path | None
 ) -> list[Recording]:
-    """Read a file of recorded answers.
+    """Read a file of recorded answers, in its order.
 
     Args:
         path: The file.
         columns: Columns by the names of `COLUMNS`. None to detect the shape.
         requests: The requests of a batch, which hold its questions.
 
-    Returns:
-        The answers, in the file's order.
-
     Raises:
         ConfigurationError: If the file has another form, or unusable rows.
     """
     refuse_unknown(columns or (), COLUMNS, "columns")
-    questions = _read_requests(requests) if requests else None
-    recordings, problems = list[Recording](), list[str]()
-    for place, row in rows_of(path):
+    questions = None
+    if requests:
+        questions = read_requests([requests], lambda body: _question(body["messages"]))
+    rows = read_rows(
+        [path],
+        lambda row, place: _recording(row, place, columns, questions),
+        "correct these rows of the file, leave them out, or see columns=",
+    )
+    if recordings := [recording for recording in rows if recording]:
+        return recordings
+    raise ConfigurationError(f"{path} holds no answer", hint="give a file with recorded answers")
+
+
+def read_requests(paths: Sequence[Path], read: Callable[[dict[str, Any]], T]) -> dict[str, T]:
+    """Read the requests of a batch, by ``custom_id``.
+
+    Args:
+        paths: The request files.
+        read: Reads a request's body. May raise a `BadRow`.
+
+    Raises:
+        ConfigurationError: If a file has another form.
+    """
+    requests: dict[str, T] = {}
+
+    def add(row: Any, place: str) -> None:
         try:
-            if not isinstance(row, dict):
-                raise BadRow(f"holds a {type(row).__name__}, not an object")
-            recording = _reader(row, columns, questions)(row, place)
+            name, body, _ = str(row["custom_id"]), row["body"], row["body"]["messages"]
+        except (LookupError, TypeError):
+            raise BadRow("holds no custom_id and body.messages") from None
+        if name in requests:
+            raise BadRow(f"repeats custom_id {name!r}")
+        requests[name] = read(body)
+
+    read_rows(paths, add, "give the file of chat completion requests that made the batch")
+    return requests
+
+
+def _question(messages: Any) -> str:
+    if (asked := asked_in(messages_of(messages))) is None:
+        raise BadRow("does not end in a message of the user")
+    return str(asked.text)
+
+
+def read_rows(paths: Sequence[Path], read: Callable[[Any, str], T], hint: str) -> list[T]:
+    """Read the rows of some files. The faults of all rows make one error.
+
+    Args:
+        paths: Files of JSON lines, a JSON list, CSV or TSV.
+        read: Takes a row and its place. May raise a `BadRow`.
+        hint: How to correct faults.
+
+    Raises:
+        ConfigurationError: If a row has another form or cannot be read. It names file and line.
+    """
+    results, problems = list[T](), list[str]()
+    for place, row in (pair for path in paths for pair in _rows_of(path)):
+        try:
+            results.append(read(row, place))
         except BadRow as error:
             problems.append(f"{place} {error}")
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             problems.append(f"{place} has another form ({type(error).__name__}: {error})")
-        else:
-            recordings += [recording] if recording else []
-    refuse_rows(problems, "correct these rows of the file, leave them out, or see columns=")
-    if not recordings:
-        raise ConfigurationError(
-            f"{path} holds no answer", hint="give a file with recorded answers"
-        )
-    return recordings
+    refuse_rows(problems, hint)
+    return results
 
 
-def _read_requests(path: Path) -> dict[str, str]:
-    """Read the questions of a batch, by the names of its requests."""
-    questions: dict[str, str] = {}
-    problems = []
-    for place, row in rows_of(path):
-        try:
-            name, messages = str(row["custom_id"]), row["body"]["messages"]
-            asked = asked_in(messages_of(messages))
-            if asked is None:
-                raise BadRow("does not end in a message of the user")
-            if name in questions:
-                raise BadRow(f"repeats custom_id {name!r}")
-        except BadRow as error:
-            problems.append(f"{place} {error}")
-        except (LookupError, TypeError):
-            problems.append(f"{place} holds no custom_id and body.messages")
-        else:
-            questions[name] = str(asked.text)
-    refuse_rows(problems, "give the file of chat completion requests that made the batch")
-    return questions
-
-
-def rows_of(path: Path) -> Iterator[tuple[str, Any]]:
-    """Yield each row of a file with its place.
-
-    Args:
-        path: JSON lines, a JSON list, CSV or TSV.
-
-    Raises:
-        ConfigurationError: If a row cannot be read. It names file and line.
-    """
+def _rows_of(path: Path) -> Iterator[tuple[str, Any]]:
+    """Yield each row of a file with its place."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -150,44 +165,51 @@ def _parsed(text: str, place: str) -> Any:
         ) from None
 
 
-_Reader: TypeAlias = Callable[[dict[str, Any], str], Recording | None]
-
-
-def _reader(
-    row: dict[str, Any],
+def _recording(
+    row: Any,
+    place: str,
     columns: Mapping[str, Column] | None,
     questions: Mapping[str, str] | None,
-) -> _Reader:
-    """Choose how to read a row, by its shape."""
-    if columns is None and row.keys() >= {"custom_id", "response"}:
-        return lambda row, place: from_batch(row, place, questions)
-    if columns is None and row.keys() >= {"custom_id", "body"}:
+) -> Recording | None:
+    """Read a row by its shape, unless its columns are given."""
+    if not isinstance(row, dict):
+        raise BadRow(f"holds a {type(row).__name__}, not an object")
+    if columns is not None:
+        return _from_columns(row, place, columns)
+    if row.keys() >= {"custom_id", "response"}:
+        return from_batch(row, place, questions)
+    if row.keys() >= {"custom_id", "body"}:
         raise BadRow("is a request; give the results here, and this file as requests=")
-    if columns is None and row.keys() >= {"inputs", "outputs"}:
-        return from_langsmith
-    return lambda row, place: _from_columns(row, place, columns or {})
+    if row.keys() >= {"inputs", "outputs"}:
+        return from_langsmith(row, place)
+    return _from_columns(row, place, {})
 
 
 def _from_columns(row: dict[str, Any], place: str, columns: Mapping[str, Column]) -> Recording:
     cells: dict[str, Any] = {}
     for name in COLUMNS:
         column = columns.get(name, name)
-        keys, cell = [column] if isinstance(column, str) else list(column), row
-        for key in keys:
-            if not isinstance(cell, dict) or key not in cell:
-                if name in columns or name in ("question", "answer"):
-                    raise BadRow(
-                        f"has no {' / '.join(keys)!r} for columns[{name!r}]; it has: "
-                        f"{', '.join(map(str, row))}"
-                    )
-                break
-            cell = cell[key]
+        keys: Sequence[str] = [column] if isinstance(column, str) else column
+        cell: Any = row
+        try:
+            for key in keys:
+                cell = cell[key]
+        except (LookupError, TypeError):
+            if name in columns or name in ("question", "answer"):
+                raise BadRow(
+                    f"has no {' / '.join(keys)!r} for columns[{name!r}]; it has: "
+                    f"{', '.join(map(str, row))}"
+                ) from None
         else:
-            cells[name] = cell if cell or not isinstance(cell, str) else None
+            cells[name] = None if cell == "" else cell
     for name in ("question", "answer"):
         if not isinstance(cells[name], str | None):
             raise BadRow(f"has a {type(cells[name]).__name__} as its {name}, not a text")
-    usage = {name: _count(name, cells.get(name)) for name in ("input_tokens", "output_tokens")}
+    usage = {
+        name: _count(name, cells[name])
+        for name in ("input_tokens", "output_tokens")
+        if cells.get(name) is not None
+    }
     metadata = {
         "finish_reason": cells.get("finish_reason"),
         "logprobs": _logprobs(cells.get("logprobs")),
@@ -199,14 +221,12 @@ def _from_columns(row: dict[str, Any], place: str, columns: Mapping[str, Column]
         message,
         place,
         id=None if cells.get("id") is None else str(cells["id"]),
-        usage={name: count for name, count in usage.items() if count is not None},
+        usage=usage,
     )
 
 
-def _count(name: str, cell: Any) -> int | None:
+def _count(name: str, cell: Any) -> int:
     """Read a number of tokens. Tables often hold it as 12.0."""
-    if cell is None:
-        return None
     try:
         count = int(float(cell))
     except (TypeError, ValueError, OverflowError):

@@ -22,34 +22,21 @@ BEGINNING = 60
 _MOST_NAMED = 5
 """Maximum number of rows in one error."""
 
-
 # The last block of a prompt in the form of worked examples.
 _LAST_BLOCK = re.compile(r"(?:.*\n\n|\A)Q: (.+?)\nA:\s*\Z", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recording:
-    """One recorded answer.
+    """One recorded answer, and what is known of it."""
 
-    Attributes:
-        question: The text of the user's last message.
-        answer: The whole answer.
-        place: File and line, for errors.
-        id: A name of the row, or None.
-        usage: The recorded part of the usage metadata.
-        finish_reason: The provider's reason for the end.
-        pieces: The tokens of the answer, if recorded.
-        model: The model that wrote it, if recorded.
-        provider: Its provider's id, if recorded.
-    """
-
-    question: str
+    question: str  # the text of the user's last message
     answer: str
-    place: str
-    id: str | None
+    place: str  # file and line, for errors
+    id: str | None  # a name of the row
     usage: dict[str, Any]
     finish_reason: str
-    pieces: tuple[bytes, ...]
+    pieces: tuple[bytes, ...]  # its tokens, if recorded
     model: str | None
     provider: str | None
 
@@ -59,32 +46,22 @@ class BadRow(ValueError):
 
 
 def refuse_rows(problems: Sequence[str], hint: str) -> None:
-    """Refuse a file with bad rows.
-
-    Args:
-        problems: The faults, each with its place.
-        hint: What to do.
-
-    Raises:
-        ConfigurationError: If there are any.
-    """
+    """Raise a `ConfigurationError` for bad rows, if there are any. Each fault has its place."""
     if problems:
-        more = len(problems) - _MOST_NAMED
-        shown = "; ".join(problems[:_MOST_NAMED]) + (f"; and {more} more" if more > 0 else "")
-        raise ConfigurationError(shown, hint=hint)
+        raise ConfigurationError(first_few(problems, "; "), hint=hint)
+
+
+def first_few(texts: Sequence[str], separator: str = ", ") -> str:
+    """Join the first five texts, and count the others."""
+    more = len(texts) - _MOST_NAMED
+    return separator.join(texts[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def from_message(question: str, message: AIMessage, place: str, **known: Any) -> Recording:
-    """Make a recording from a message.
+    """Make a recording from an answer, its usage, finish reason, logprobs and model.
 
-    Args:
-        question: The question.
-        message: The answer. Its usage, finish reason, logprobs and model are used, too.
-        place: Its source.
-        **known: Attributes of the recording from other sources.
-
-    Raises:
-        BadRow: If the question is empty, or the answer is empty, truncated or a tool call.
+    Attributes ``known`` from other sources take precedence. Raises a `BadRow` if the question is
+    empty, or the answer is empty, truncated or a tool call.
     """
     question, answer = whole_characters(question), whole_characters(str(message.text))
     reason = finish_reason(message) or "stop"
@@ -121,49 +98,26 @@ def from_message(question: str, message: AIMessage, place: str, **known: Any) ->
 
 
 def asked_in(messages: Sequence[BaseMessage]) -> HumanMessage | None:
-    """Return the user's last message, if the conversation ends in it.
-
-    Args:
-        messages: The conversation. System messages may come last.
-    """
+    """Return the user's last message, if only system messages follow it."""
     last = next((m for m in reversed(messages) if not isinstance(m, SystemMessage)), None)
     return last if isinstance(last, HumanMessage) else None
 
 
 class Recordings(BaseModel):
-    """Recorded answers, found by question or by id.
-
-    Attributes:
-        source: Their source.
-        dated: The day of the source's last change, or None.
-        digest: Distinguishes them from others.
-        answers: The answers.
-    """
+    """Recorded answers, found by question or by id."""
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
     source: str
-    dated: str | None = None
-    digest: str
+    dated: str | None = None  # the day of the source's last change
+    digest: str  # distinguishes them from others
     answers: tuple[Recording, ...] = Field(exclude=True, repr=False)
     _by_question: dict[str, Recording] = PrivateAttr(default_factory=dict)
     _by_id: dict[str, Recording] = PrivateAttr(default_factory=dict)
 
     @classmethod
     def of(cls, answers: Sequence[Recording], source: str, dated: str | None = None) -> Recordings:
-        """Index some answers.
-
-        Args:
-            answers: The answers.
-            source: Their source.
-            dated: The day of the source's last change, or None.
-
-        Returns:
-            The recordings.
-
-        Raises:
-            ConfigurationError: If a question or an id has two answers.
-        """
+        """Index some answers. Raises an error if a question or an id has two of them."""
         # The same log under another path holds the same answers.
         content = repr([replace(answer, place="") for answer in answers])
         recordings = cls(
@@ -187,11 +141,7 @@ class Recordings(BaseModel):
         return recordings
 
     def find(self, messages: Sequence[BaseMessage]) -> Recording | None:
-        """Return the answer to a conversation's last message, or None.
-
-        Args:
-            messages: The conversation, without a begun answer.
-        """
+        """Return the answer to a conversation's last message, or None."""
         if (asked := asked_in(messages)) is None:
             return None
         text = str(asked.text)
@@ -202,10 +152,6 @@ class Recordings(BaseModel):
 
 
 def begins(question: str) -> str:
-    """Name a question by its beginning.
-
-    Args:
-        question: Its text.
-    """
+    """Name a question by its beginning."""
     text = " ".join(question.split())
     return repr(text if len(text) <= BEGINNING else f"{text[:BEGINNING]}...")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models import LangSmithParams, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.utils import count_tokens_approximately
@@ -28,10 +28,11 @@ from langchain_gkt.teachers.recorded.recordings import (
     Recordings,
     asked_in,
     begins,
+    first_few,
     from_message,
     refuse_rows,
 )
-from langchain_gkt.teachers.token_cuts import CutReply, NamedTokenizer, load_tokenizer
+from langchain_gkt.teachers.token_cuts import CutReply, load_tokenizer
 from langchain_gkt.texts.begun_answer import begun_text
 from langchain_gkt.texts.stop_strings import find_stop
 
@@ -96,9 +97,6 @@ class RecordedTeacher(PortableChatModel):
             requests: The requests of an OpenAI batch, which hold its questions.
             **fields: ``tokenizer``, ``model_name``, ``provider`` and other fields.
 
-        Returns:
-            The teacher.
-
         Raises:
             ConfigurationError: If the file cannot be read or lacks a column, an answer is empty or
                 truncated, or a question has two answers. It names file and line.
@@ -116,9 +114,6 @@ class RecordedTeacher(PortableChatModel):
             answers: Answers by question. If one is a message, its usage and finish reason count
                 too.
             **fields: ``tokenizer``, ``model_name``, ``provider`` and other fields.
-
-        Returns:
-            The teacher.
 
         Raises:
             ConfigurationError: If an answer is empty or truncated.
@@ -143,8 +138,10 @@ class RecordedTeacher(PortableChatModel):
         dated: str | None = None,
     ) -> RecordedTeacher:
         recordings = Recordings.of(answers, source, dated)
-        for name, kind in (("model_name", "model"), ("provider", "provider")):
-            known = {getattr(answer, kind) for answer in answers}
+        for name, known in (
+            ("model_name", {answer.model for answer in answers}),
+            ("provider", {answer.provider for answer in answers}),
+        ):
             if fields.get(name) is None and len(known) == 1:
                 fields = {**fields, name: known.pop()}
         with wrap_errors(ConfigurationError, "the teacher's fields cannot be used"):
@@ -161,15 +158,20 @@ class RecordedTeacher(PortableChatModel):
     @property
     def longest(self) -> int:
         """Completion tokens of the longest recorded answer."""
-        return max(reply.tokens for reply in self._cuttable())
+        return max(self._reply(answer).tokens for answer in self.recordings.answers)
 
-    def _cuttable(self) -> list[CutReply]:
-        splitter = load_tokenizer(self.tokenizer).split if self.tokenizer else None
-        return [_cuttable(answer, splitter) for answer in self.recordings.answers]
+    def _reply(self, recording: Recording) -> CutReply:
+        return CutReply(
+            recording.answer,
+            usage=recording.usage,
+            pieces=recording.pieces,
+            splitter=load_tokenizer(self.tokenizer).split if self.tokenizer else None,
+        )
 
     def _doubt(self) -> str | None:
         """Return why the cuts may differ from the provider's, or None."""
-        answers, replies = self.recordings.answers, self._cuttable()
+        answers = self.recordings.answers
+        replies = [self._reply(answer) for answer in answers]
         if vague := sum(not reply.pieces for reply in replies):
             why = "their tokens are unknown"
             if self.tokenizer:
@@ -201,11 +203,10 @@ class RecordedTeacher(PortableChatModel):
         asked = [to_messages(self, question) for question in questions]
         missing = [messages for messages in asked if self.recordings.find(messages) is None]
         if missing:
-            named = ", ".join(_named(messages) for messages in missing[:5])
-            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+            named = first_few([_named(messages) for messages in missing])
             raise ConfigurationError(
                 f"{len(missing)} of {len(asked)} questions have no recorded answer in "
-                f"{self.recordings.source}: {named}{more}",
+                f"{self.recordings.source}: {named}",
                 hint=_HINT,
             )
 
@@ -235,15 +236,6 @@ class RecordedTeacher(PortableChatModel):
         message, _ = self._replay(messages, stop, kwargs)
         return ChatResult(generations=[ChatGeneration(message=message)])
 
-    async def _agenerate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        return self._generate(messages, stop, **kwargs)
-
     def _stream(
         self,
         messages: list[BaseMessage],
@@ -265,30 +257,17 @@ class RecordedTeacher(PortableChatModel):
         )
         yield ChatGenerationChunk(message=last)
 
-    async def _astream(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> AsyncIterator[ChatGenerationChunk]:
-        for chunk in self._stream(messages, stop, **kwargs):
-            if run_manager:
-                await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
-            yield chunk
-
     def _replay(
         self, messages: list[BaseMessage], stop: list[str] | None, arguments: Mapping[str, Any]
     ) -> tuple[AIMessage, CutReply]:
         """Return the recorded answer up to its limit, and its source."""
         begun = begun_text(messages)
         recording = self._find(messages if begun is None else messages[:-1], arguments)
-        tokenizer = load_tokenizer(self.tokenizer) if self.tokenizer else None
-        reply = _cuttable(recording, tokenizer.split if tokenizer else None)
+        reply = self._reply(recording)
         size = _size_of(recording, begun or "")
         prompt = recording.usage.get("input_tokens")
         if prompt is None:
-            prompt = _count_prompt(messages, tokenizer)
+            prompt = self._count_prompt(messages)
         elif size:
             prompt += reply.tokens_in(size) - reply.reasoning
         if size:
@@ -316,6 +295,12 @@ class RecordedTeacher(PortableChatModel):
             metadata["logprobs"] = _logprobs(reply.pieces, text)
         return AIMessage(text, usage_metadata=usage, response_metadata=metadata), reply
 
+    def _count_prompt(self, messages: Sequence[BaseMessage]) -> int:
+        if self.tokenizer is None:
+            return count_tokens_approximately(messages)
+        count = load_tokenizer(self.tokenizer).count
+        return max(1, sum(count(str(message.text)) for message in messages))
+
     def _find(self, messages: Sequence[BaseMessage], arguments: Mapping[str, Any]) -> Recording:
         if (recording := self.recordings.find(messages)) is None:
             raise ConfigurationError(
@@ -330,12 +315,6 @@ class RecordedTeacher(PortableChatModel):
                 hint="leave model= out",
             )
         return recording
-
-
-def _cuttable(recording: Recording, splitter: Any) -> CutReply:
-    return CutReply(
-        recording.answer, usage=recording.usage, pieces=recording.pieces, splitter=splitter
-    )
 
 
 def _logprobs(pieces: Sequence[bytes], text: str) -> dict[str, Any]:
@@ -362,12 +341,6 @@ def _size_of(recording: Recording, begun: str) -> int:
         f"{recording.answer[:BEGINNING]!r}",
         hint="use a strategy that asks the teacher once, or a live teacher",
     )
-
-
-def _count_prompt(messages: Sequence[BaseMessage], tokenizer: NamedTokenizer | None) -> int:
-    if tokenizer is None:
-        return count_tokens_approximately(messages)
-    return max(1, sum(tokenizer.count(str(message.text)) for message in messages))
 
 
 def _named(messages: Sequence[BaseMessage]) -> str:

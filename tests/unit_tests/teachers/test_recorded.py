@@ -250,6 +250,12 @@ def test_bad_rows_are_named(tmp_path, name) -> None:
         RecordedTeacher.from_file(path)
 
 
+def test_many_bad_rows_are_counted(tmp_path) -> None:
+    path = write_lines(tmp_path / "log.jsonl", *({"question": str(n)} for n in range(7)))
+    with pytest.raises(ConfigurationError, match=r"line 5 has no 'answer'.* and 2 more; correct"):
+        RecordedTeacher.from_file(path)
+
+
 def test_bad_files_are_named(tmp_path) -> None:
     path = tmp_path / "log.jsonl"
     with pytest.raises(ConfigurationError, match=r"log\.jsonl"):

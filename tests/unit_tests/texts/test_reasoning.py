@@ -138,6 +138,11 @@ def test_channels_of_a_model_whose_template_is_not_known(size, has_begun) -> Non
         taker = ReasoningFilter(has_begun=has_begun)
         assert (shown(taker, text, size), taker.reasoning) == ("yes", "hm")
     assert shown(ReasoningFilter(), analysis, size) == without_reasoning(analysis) == ""
+    taker = ReasoningFilter()
+    assert (shown(taker, f"{analysis} <|", size), taker.reasoning) == (
+        "",
+        "hm <|",
+    )
     if size > 8:
         bare = ReasoningFilter(has_begun=has_begun)
         assert shown(bare, "analysisWe add.assistantfinalyes", size).strip() == "yes"
