@@ -8,19 +8,17 @@ The choice is that of masked logits.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from typing import Any
 
 from langchain_gkt.errors import StudentError
 from langchain_gkt.students.backends.server.connection import Unreachable
-from langchain_gkt.students.backends.server.dialects import Ask, Reply
+from langchain_gkt.students.backends.server.dialects import Ask, Replies, Reply
 from langchain_gkt.students.engine.request_state import RequestState
 from langchain_gkt.students.engine.requests.request import TextConstraint
 from langchain_gkt.students.engine.token_healing import TokenSpelling
-
-Replies = Callable[[Ask], AsyncGenerator[Reply, None]]
-"""Sends a request and yields its replies."""
 
 RETRY_SECONDS = 0.5
 """Wait before a request is first sent again. Each further time takes twice as long."""
@@ -33,25 +31,17 @@ _FORBIDDEN = (
 
 
 async def with_retries(replies: Replies, ask: Ask, retries: int) -> list[Reply]:
-    """Send a request whose replies are wanted together, again if the connection fails.
-
-    Args:
-        replies: Sends it.
-        ask: The request.
-        retries: How often it is sent again.
-
-    Raises:
-        StudentError: If it fails.
-    """
-    for failures in range(retries + 1):
+    """Send a request whose replies are wanted together, again if the connection fails."""
+    failures = 0
+    while True:
         try:
             async with aclosing(replies(ask)) as got:
                 return [reply async for reply in got]
         except Unreachable:
-            if failures == retries:
+            failures += 1
+            if failures > retries:
                 raise
-            await asyncio.sleep(RETRY_SECONDS * 2**failures)
-    raise AssertionError("unreachable")
+            await asyncio.sleep(RETRY_SECONDS * 2 ** (failures - 1))
 
 
 class AnswerWriter:
@@ -79,12 +69,11 @@ class AnswerWriter:
             most_allowed: Maximum number of tokens that a request may allow by name.
             retries: How often a request is sent again after its connection failed.
         """
-        request = state.request
+        request, constraint = state.request, state.request.constraint
         self._state, self._spelling, self._replies = state, spelling, replies
         self._marks, self._most_allowed, self._retries = marks, most_allowed, retries
         self._end_ids, self._end = end_ids, min(end_ids, default=_NO_ID)
         self._rest = request.seam.spelled if request.seam else b""
-        constraint = request.constraint
         self._constraint = constraint if isinstance(constraint, TextConstraint) else None
         self._written: list[int] = []
         self._banned: list[int] = []  # tokens that the constraint refused as the next one
@@ -110,35 +99,30 @@ class AnswerWriter:
                 await asyncio.sleep(RETRY_SECONDS * 2 ** (failures - 1))
 
     async def _go_on(self) -> None:
-        request = self._state.request
         if self._choose_again and self._take_forced():
             return
         if self._rest and self._constraint is None and not self._written and self._is_plain():
             # One request, because a second one would read the end of the prompt again.
-            ask = replace(self._ask(), spells=self._rest.decode())
-            if request.seam and request.seam.opened > 1 and ask.spells.endswith(" "):
+            ask, seam = self._ask(spells=self._rest.decode()), self._state.request.seam
+            if seam and seam.opened > 1 and ask.spells.endswith(" "):
                 # The next word often begins with that blank, and a token would be left over.
                 ask = replace(ask, max_tokens=ask.max_tokens - 1)
             await self._ask_for(ask)
             return
         allowed = self._allowed()
-        if allowed is not None and not allowed:
-            raise StudentError(_FORBIDDEN)
-        if allowed is not None and len(allowed) == 1:
-            self._take(allowed[0])  # there is nothing to choose
-            return
-        ask = self._ask()
         if allowed is None:
             # Its grammars begin with an answer. One of ours continues from anywhere.
-            schema = None if self._written or self._refused_schema else request.schema
-            await self._ask_freely(replace(ask, schema=schema))
+            sends_schema = not self._written and not self._refused_schema
+            schema = self._state.request.schema if sends_schema else None
+            await self._ask_freely(self._ask(schema=schema))
+        elif not allowed:
+            raise StudentError(_FORBIDDEN)
+        elif len(allowed) == 1:
+            self._take(allowed[0])  # there is nothing to choose
         elif len(allowed) <= self._most_allowed:
-            choice = replace(ask, max_tokens=1, stream=False, allowed=allowed)
-            await self._ask_for(choice, held=True)
+            await self._ask_for_one(allowed=allowed)
         else:
-            spells = self._rest.decode() if self._rest else ""
-            narrowed = replace(ask, spells=spells, banned=tuple(self._banned))
-            await self._ask_for(replace(narrowed, max_tokens=1, stream=False), held=True)
+            await self._ask_for_one(spells=self._rest.decode(), banned=tuple(self._banned))
 
     def _is_plain(self) -> bool:
         """Whether no control token's name could stand where the seam is spelled."""
@@ -163,18 +147,18 @@ class AnswerWriter:
 
     def _allowed(self) -> list[int] | None:
         """Return the tokens that may come next. None if the server may choose freely."""
-        if self._rest:
-            assert self._spelling is not None
-            allowed = self._spelling.candidates(self._rest)
-            if self._constraint is not None:
-                kept = set(self._constraint.allowed)
-                allowed = [token for token in allowed if token in kept]
+        constraint = self._constraint
+        if not self._rest:
+            return constraint.allowed if self._choose_again and constraint is not None else None
+        assert self._spelling is not None
+        allowed = self._spelling.candidates(self._rest)
+        if constraint is None:
             return allowed
-        if self._choose_again and self._constraint is not None:
-            return self._constraint.allowed
-        return None
+        kept = set(constraint.allowed)
+        return [token for token in allowed if token in kept]
 
-    def _ask(self) -> Ask:
+    def _ask(self, **choice: Any) -> Ask:
+        """Return a request for the rest of the answer, with further fields of an `Ask`."""
         state, request = self._state, self._state.request
         ids = [*state.ids, *self._written]
         seed = request.seed
@@ -190,7 +174,13 @@ class AnswerWriter:
             end_ids=sorted(self._end_ids),
             # A whole answer takes fewer events, but cannot be stopped in its middle.
             stream=state.stream or self._constraint is not None or bool(request.stop),
+            **choice,
         )
+
+    async def _ask_for_one(self, **choice: Any) -> None:
+        """Request one token, after which the answer continues."""
+        one = replace(self._ask(**choice), max_tokens=1, stream=False)
+        await self._ask_for(one, held=True)
 
     async def _ask_for(self, ask: Ask, *, held: bool = False) -> None:
         """Send a request and take its tokens, until it ends or one is refused.

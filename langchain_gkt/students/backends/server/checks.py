@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from contextlib import aclosing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import httpx
 from langchain_gkt.errors import ConfigurationError, StudentError
 from langchain_gkt.students.backends import gguf
 from langchain_gkt.students.backends.server.connection import Connection
-from langchain_gkt.students.backends.server.dialects import Ask, Dialect
+from langchain_gkt.students.backends.server.dialects import Ask, Reply
 from langchain_gkt.students.backends.server.prefix_blocks import PrefixBlocks
 from langchain_gkt.students.backends.source import ModelSource
 
@@ -22,27 +21,8 @@ _TEXT = 'The train to K\u00f6ln leaves at 07:45,\n\tplatform 12. {"ok": true}  \
 _SAMPLES = 3
 
 
-@dataclass(frozen=True)
-class ServedModel:
-    """What a server reports of its model.
-
-    Attributes:
-        context: Tokens that it reads and writes. None if it does not say.
-        blocks: The blocks of its prefix cache. None if it does not say.
-    """
-
-    context: int | None
-    blocks: PrefixBlocks | None = None
-
-
 def load_tokenizer(source: ModelSource) -> tuple[Any, set[int]]:
-    """Load the tokenizer of a model that runs elsewhere, without its weights.
-
-    Args:
-        source: The student's fields. ``model`` is a folder, a hub id or a GGUF file.
-
-    Returns:
-        The tokenizer, and the ids that end an answer.
+    """Load the tokenizer of a model that runs elsewhere, and the ids that end an answer.
 
     Raises:
         FileNotFoundError: If there is none.
@@ -65,21 +45,26 @@ def load_tokenizer(source: ModelSource) -> tuple[Any, set[int]]:
 def _from_folder(source: ModelSource) -> Any:
     from transformers import AutoTokenizer
 
-    folder = Path(source.model).expanduser()
-    if folder.is_dir() and not (folder / "tokenizer.json").is_file():
+    place = _place(source)
+    if Path(place).is_dir() and not (Path(place) / "tokenizer.json").is_file():
         raise FileNotFoundError(
             f"model={source.model!r} holds no tokenizer.json; behind a server model is the "
             "folder or hub id of the tokenizer"
         )
-    name = str(folder) if folder.is_dir() else source.model
     try:
-        return AutoTokenizer.from_pretrained(name, trust_remote_code=source.trust_remote_code)
+        return AutoTokenizer.from_pretrained(place, trust_remote_code=source.trust_remote_code)
     except (OSError, ValueError) as error:
         raise StudentError(
             f"the tokenizer of model={source.model!r} could not be loaded ({error})",
             hint="behind a server model is the folder or hub id of the tokenizer; the server's "
             "own name of it is served_model_name",
         ) from error
+
+
+def _place(source: ModelSource) -> str:
+    """Return the folder of a model, or its hub id."""
+    folder = Path(source.model).expanduser()
+    return str(folder) if folder.is_dir() else source.model
 
 
 def _saved_ends(source: ModelSource) -> list[int]:
@@ -90,9 +75,7 @@ def _saved_ends(source: ModelSource) -> list[int]:
         return []
     try:
         file = cached_file(
-            str(Path(source.model).expanduser())
-            if Path(source.model).expanduser().is_dir()
-            else source.model,
+            _place(source),
             "generation_config.json",
             _raise_exceptions_for_missing_entries=False,
             _raise_exceptions_for_connection_errors=False,
@@ -106,62 +89,67 @@ def _saved_ends(source: ModelSource) -> list[int]:
 
 
 async def checked_model(
-    connection: Connection, dialect: Dialect, tokenizer: Any, source: ModelSource
-) -> ServedModel:
+    connection: Connection, tokenizer: Any, source: ModelSource
+) -> tuple[int | None, PrefixBlocks | None]:
     """Check that a server is there and has the tokenizer's model. Set the model's name.
 
-    Args:
-        connection: To the server.
-        dialect: The server's dialect.
-        tokenizer: The student's.
-        source: The student's fields.
+    Returns:
+        The context in tokens, and the blocks of the prefix cache. None for what it does not say.
 
     Raises:
         ConfigurationError: If the key is wrong, or the server has another model.
         StudentError: If it cannot be reached, or cannot choose among given tokens.
     """
-    response = await connection.get("/v1/models")
+    card = _card(await served_models(connection, source), connection, source)
+    connection.model = card["id"]
+    await _compare_ids(connection, tokenizer, source)
+    await _try_tokens(connection, tokenizer, source)
+    blocks = None
+    if connection.dialect.caches_blocks:
+        metrics = await connection.request("GET", "/metrics")
+        blocks = PrefixBlocks.of_metrics(metrics.text) if metrics.is_success else None
+    return connection.dialect.context(card), blocks
+
+
+async def served_models(connection: Connection, source: ModelSource) -> dict[str, dict[str, Any]]:
+    """Return what a server says of each of its models, by their names.
+
+    Raises:
+        ConfigurationError: If the key is wrong.
+        StudentError: If it cannot be reached, or has no such list.
+    """
+    response = await connection.request("GET", "/v1/models")
     if response.status_code != httpx.codes.OK:
         connection.refuse(response)
-    card = _card(connection, source, response)
-    connection.model = card["id"]
-    await _compare_ids(connection, dialect, tokenizer, source)
-    await _try_tokens(connection, dialect, tokenizer, source)
-    blocks = None
-    if dialect.caches_blocks:
-        metrics = await connection.get("/metrics")
-        blocks = PrefixBlocks.of_metrics(metrics.text) if metrics.is_success else None
-    return ServedModel(dialect.context(card), blocks)
-
-
-def _card(connection: Connection, source: ModelSource, response: httpx.Response) -> dict[str, Any]:
     try:
-        cards: list[dict[str, Any]] = response.json()["data"]
-        names = [card["id"] for card in cards]
+        return {card["id"]: card for card in response.json()["data"]}
     except (ValueError, KeyError, TypeError):
         raise StudentError(
             f"what answers at base_url={connection.root!r} is no server of models: it has no "
             "list of them at /v1/models",
             hint=f"give the address of a server of the kind backend={source.backend!r}",
         ) from None
+
+
+def _card(
+    cards: dict[str, dict[str, Any]], connection: Connection, source: ModelSource
+) -> dict[str, Any]:
     wanted = source.served_model_name
     if wanted is None and len(cards) == 1:
-        return cards[0]
-    if wanted in names:
-        return cards[names.index(wanted)]
+        return next(iter(cards.values()))
+    if wanted in cards:
+        return cards[wanted]
     what = "names no model" if wanted is None else f"served_model_name={wanted!r} is not there"
     raise ConfigurationError(
-        f"{what}: the server at base_url={connection.root!r} has {', '.join(names) or 'none'}; "
+        f"{what}: the server at base_url={connection.root!r} has {', '.join(cards) or 'none'}; "
         "give one of these as served_model_name"
     )
 
 
-async def _compare_ids(
-    connection: Connection, dialect: Dialect, tokenizer: Any, source: ModelSource
-) -> None:
+async def _compare_ids(connection: Connection, tokenizer: Any, source: ModelSource) -> None:
     """Compare the ids of a text, where the server reports them."""
-    body = dialect.tokenize(_TEXT, connection.model)
-    response = await connection.post(dialect.tokenize_path, body)
+    body = connection.dialect.tokenize(_TEXT, connection.model)
+    response = await connection.request("POST", "/tokenize", json=body)
     if response.status_code in (401, 403):
         connection.refuse(response)
     if response.status_code != httpx.codes.OK:
@@ -171,17 +159,18 @@ async def _compare_ids(
         raise _other_model(connection, source, "it splits a text into other tokens")
 
 
-async def _try_tokens(
-    connection: Connection, dialect: Dialect, tokenizer: Any, source: ModelSource
-) -> None:
+async def _try_tokens(connection: Connection, tokenizer: Any, source: ModelSource) -> None:
     """Have the server write unlikely tokens, and read their text."""
-    ids = _rare_tokens(tokenizer)
     prompt = list(tokenizer("One two three", add_special_tokens=False)["input_ids"])
-    for token in ids:
-        # Of two, so that a server that only takes biases cannot be right by chance.
-        ask = Ask(ids=prompt, max_tokens=1, allowed=[token])
+
+    async def replies_to(**choice: Any) -> list[Reply]:
+        ask = Ask(ids=prompt, max_tokens=1, **choice)
         async with aclosing(connection.replies(ask)) as replies:
-            got = [reply async for reply in replies]
+            return [reply async for reply in replies]
+
+    ids = _rare_tokens(tokenizer)
+    for token in ids:
+        got = await replies_to(allowed=[token])
         written = [token_id for reply in got for token_id in reply.ids]
         if written != [token]:
             raise StudentError(
@@ -195,9 +184,7 @@ async def _try_tokens(
         if text.strip() != ours.strip():
             raise _other_model(connection, source, f"token {token} is {text!r}, here {ours!r}")
     word = tokenizer.decode(ids[:1])
-    ask = Ask(ids=prompt, max_tokens=1, spells=word)
-    async with aclosing(connection.replies(ask)) as replies:
-        text = "".join([reply.text async for reply in replies])
+    text = "".join(reply.text for reply in await replies_to(spells=word))
     if not text or not (text.startswith(word) or word.startswith(text)):
         raise StudentError(
             f"the server at base_url={connection.root!r} wrote {text!r} where it was told to begin "

@@ -17,6 +17,7 @@ _CONNECT_SECONDS = 5.0
 _BUSY = (429, 502, 503, 504)
 """Statuses of a busy server or router, or of one that still loads its model."""
 _SESSION = "X-Session-ID"
+_Keeper = AsyncGenerator[httpx.AsyncClient, None]
 
 
 class Unreachable(StudentError):
@@ -32,36 +33,26 @@ class Connection:
     def __init__(
         self, source: ModelSource, dialect: Dialect, transport: httpx.AsyncBaseTransport | None
     ) -> None:
-        """Prepare, without a connection.
-
-        Args:
-            source: The student's fields: address, key and time limit.
-            dialect: The server's dialect.
-            transport: Carries the requests. None for the network.
-        """
-        root = str(source.base_url).rstrip("/")
-        self.root = root.removesuffix("/v1")
+        """Prepare, without a connection. A transport stands for the network in tests."""
+        self.root = str(source.base_url).rstrip("/").removesuffix("/v1")
         self.model = source.served_model_name or ""
-        self._key, self._dialect, self._transport = source.api_key, dialect, transport
+        self.dialect, self._key, self._transport = dialect, source.api_key, transport
         seconds = source.request_timeout
         self._timeout = httpx.Timeout(seconds, connect=min(seconds, _CONNECT_SECONDS))
-        self._pools: dict[asyncio.AbstractEventLoop, httpx.AsyncClient] = {}
-        self._keepers: dict[asyncio.AbstractEventLoop, AsyncGenerator[httpx.AsyncClient, None]] = {}
+        self._pools: dict[asyncio.AbstractEventLoop, tuple[_Keeper, httpx.AsyncClient]] = {}
 
-    async def client(self) -> httpx.AsyncClient:
+    async def _pool(self) -> httpx.AsyncClient:
         """Return the pool of the running event loop. It is closed when the loop shuts down."""
         loop = asyncio.get_running_loop()
-        if (pool := self._pools.get(loop)) is None:
+        if loop not in self._pools:
             for ended in [known_loop for known_loop in self._pools if known_loop.is_closed()]:
-                del self._pools[ended], self._keepers[ended]
+                del self._pools[ended]
             # A loop that ends closes its asynchronous generators. There is no other such hook.
-            self._keepers[loop] = keeper = self._keep(loop)
-            pool = self._pools[loop] = await anext(keeper)
-        return pool
+            keeper = self._keep(loop)
+            self._pools[loop] = keeper, await anext(keeper)
+        return self._pools[loop][1]
 
-    async def _keep(
-        self, loop: asyncio.AbstractEventLoop
-    ) -> AsyncGenerator[httpx.AsyncClient, None]:
+    async def _keep(self, loop: asyncio.AbstractEventLoop) -> _Keeper:
         key = {"Authorization": f"Bearer {self._key.get_secret_value()}"} if self._key else {}
         pool = httpx.AsyncClient(
             base_url=self.root,
@@ -79,29 +70,25 @@ class Connection:
 
     async def aclose(self) -> None:
         """Close the pool of the running event loop."""
-        keeper = self._keepers.pop(asyncio.get_running_loop(), None)
-        if keeper is not None:
-            await keeper.aclose()
+        if kept := self._pools.get(asyncio.get_running_loop()):
+            await kept[0].aclose()
 
     async def replies(self, ask: Ask, session: str = "") -> AsyncGenerator[Reply, None]:
-        """Send a request. Closing the generator drops it, which stops the server.
+        """Send a request and yield the replies. Closing the generator stops the server.
 
         Args:
             ask: The request.
             session: A key that the requests of one conversation share, for a router in front.
-
-        Yields:
-            What the server answers.
 
         Raises:
             Unreachable: If the connection fails, or the server is busy.
             StudentError: If the server refuses, fails or is silent for too long.
             ConfigurationError: If the key or the model's name is wrong.
         """
-        pool, body = await self.client(), self._dialect.body(ask, self.model)
-        headers, read = {_SESSION: session} if session else {}, self._dialect.reader(ask)
+        pool, body = await self._pool(), self.dialect.body(ask, self.model)
+        headers, read = {_SESSION: session} if session else {}, self.dialect.reader(ask)
         try:
-            async with pool.stream("POST", self._dialect.path, json=body, headers=headers) as got:
+            async with pool.stream("POST", self.dialect.path, json=body, headers=headers) as got:
                 if got.status_code != httpx.codes.OK:
                     await got.aread()
                     self.refuse(got)
@@ -118,39 +105,15 @@ class Connection:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._failed(error) from error
 
-    async def get(self, path: str) -> httpx.Response:
-        """Return the response at a path below the root.
-
-        Raises:
-            Unreachable: If the connection fails.
-        """
-        return await self._request("GET", path)
-
-    async def post(self, path: str, body: dict[str, Any]) -> httpx.Response:
-        """Return the answer to a request, whatever its status.
-
-        Raises:
-            Unreachable: If the connection fails.
-        """
-        return await self._request("POST", path, json=body)
-
-    async def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
+    async def request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """Return the response at a path below the root, whatever its status."""
         try:
-            return await (await self.client()).request(method, path, **options)
+            return await (await self._pool()).request(method, path, **options)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._failed(error) from error
 
     def refuse(self, response: httpx.Response) -> None:
-        """Raise the error of an unsuccessful status.
-
-        Args:
-            response: The server's answer.
-
-        Raises:
-            ConfigurationError: If the key or the model's name is wrong.
-            Unreachable: If the server is busy.
-            StudentError: For any other error.
-        """
+        """Raise the error of an unsuccessful status."""
         status, message = response.status_code, bounded(_message(response), 300)
         if status in (401, 403):
             raise ConfigurationError(

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from langchain_gkt.errors import StudentError
 from langchain_gkt.students.backends.openvino.regex import ANY, literal
 
-_MOST_LISTED = 1024
-"""vLLM's newer GPU runner takes no more allowed token ids than this."""
 _ESCAPED = re.compile(r"[\x00-\x1f\x7f\"\\]")  # in a literal of llama.cpp's grammars
 _BANNED = -100.0
 _LIFTED = 500.0
@@ -74,43 +73,43 @@ class Reply:
     index: int = 0
 
 
-Read = Callable[[dict[str, Any]], Iterator[Reply]]
+Replies = Callable[[Ask], AsyncGenerator[Reply, None]]
+"""Sends a request and yields its replies."""
+Read = Callable[[Any], Iterator[Reply]]
 """Reads the events of one answer, in order."""
 
 
-class Dialect(Protocol):
-    """How to talk to one kind of server."""
+class Dialect(ABC):
+    """How to talk to one kind of server. The defaults are those of vLLM and SGLang."""
 
     path: str
     """Path of completions, below the server's root."""
-    tokenize_path: str
-    most_allowed: int
-    """Maximum number of tokens that an `Ask` may allow by name."""
-    caches_blocks: bool
+    most_allowed = 1024
+    """Maximum number of tokens that an `Ask` may allow by name. vLLM's GPU runner has this one."""
+    caches_blocks = False
     """Whether its prefix cache keeps only whole blocks, whose size its metrics report."""
 
+    @abstractmethod
     def body(self, ask: Ask, model: str) -> dict[str, Any]:
         """Return the body of a request."""
-        ...
 
+    @abstractmethod
     def reader(self, ask: Ask) -> Read:
         """Return what reads the events of its answer."""
-        ...
 
     def tokenize(self, text: str, model: str) -> dict[str, Any]:
         """Return the body that asks for a text's ids, without special tokens."""
-        ...
+        return {"model": model, "prompt": text, "add_special_tokens": False}
 
     def context(self, card: dict[str, Any]) -> int | None:
         """Return the context in tokens, from an entry of ``/v1/models``."""
-        ...
+        return card.get("max_model_len")
 
 
-class VLLM:
+class VLLM(Dialect):
     """vLLM, by ``/v1/completions`` with ``return_token_ids``."""
 
-    path, tokenize_path, most_allowed = "/v1/completions", "/tokenize", _MOST_LISTED
-    caches_blocks = True
+    path, caches_blocks = "/v1/completions", True
 
     def body(self, ask: Ask, model: str) -> dict[str, Any]:
         """Return the body of a request."""
@@ -149,7 +148,7 @@ class VLLM:
     def reader(self, ask: Ask) -> Read:
         """Return what reads the events of its answer."""
 
-        def read(event: dict[str, Any]) -> Iterator[Reply]:
+        def read(event: Any) -> Iterator[Reply]:
             for choice in event.get("choices", ()):
                 ids = choice.get("token_ids")
                 if ids is None and choice.get("text"):
@@ -167,20 +166,11 @@ class VLLM:
 
         return read
 
-    def tokenize(self, text: str, model: str) -> dict[str, Any]:
-        """Return the body that asks for a text's ids."""
-        return {"model": model, "prompt": text, "add_special_tokens": False}
 
-    def context(self, card: dict[str, Any]) -> int | None:
-        """Return the tokens of the context."""
-        return card.get("max_model_len")
-
-
-class SGLang:
+class SGLang(Dialect):
     """SGLang, by its own ``/generate``, as its documentation describes it."""
 
-    path, tokenize_path, most_allowed = "/generate", "/tokenize", _MOST_LISTED
-    caches_blocks = False
+    path = "/generate"
 
     def body(self, ask: Ask, model: str) -> dict[str, Any]:
         """Return the body of a request."""
@@ -214,7 +204,7 @@ class SGLang:
         """Return what reads the events of its answer."""
         seen: dict[int, int] = {}
 
-        def read(event: dict[str, Any] | list[dict[str, Any]]) -> Iterator[Reply]:
+        def read(event: Any) -> Iterator[Reply]:
             for position, part in enumerate(event if isinstance(event, list) else [event]):
                 about = part["meta_info"]
                 index = part.get("index", position)
@@ -233,27 +223,14 @@ class SGLang:
 
         return read
 
-    def tokenize(self, text: str, model: str) -> dict[str, Any]:
-        """Return the body that asks for a text's ids."""
-        return {"model": model, "prompt": text, "add_special_tokens": False}
 
-    def context(self, card: dict[str, Any]) -> int | None:
-        """Return the tokens of the context."""
-        return card.get("max_model_len")
-
-
-class LlamaServer:
+class LlamaServer(Dialect):
     """llama-server, by its own ``/completion`` with ``return_tokens``."""
 
-    path, tokenize_path, most_allowed = "/completion", "/tokenize", 2**31
-    caches_blocks = False
+    path, most_allowed = "/completion", 2**31
 
     def __init__(self, encode: Callable[[str], list[int]]) -> None:
-        """Prepare.
-
-        Args:
-            encode: Tokenises a text of the answer.
-        """
+        """Take what tokenises a text of the answer."""
         self._encode = encode
 
     def body(self, ask: Ask, model: str) -> dict[str, Any]:
@@ -293,7 +270,7 @@ class LlamaServer:
         """Return what reads the events of its answer."""
         seen: dict[int, int] = {}
 
-        def read(event: dict[str, Any] | list[dict[str, Any]]) -> Iterator[Reply]:
+        def read(event: Any) -> Iterator[Reply]:
             for part in event if isinstance(event, list) else [event]:
                 ids, index = list(part.get("tokens") or ()), part.get("index", 0)
                 text, count = part.get("content") or "", part.get("tokens_predicted", 0)
@@ -303,11 +280,12 @@ class LlamaServer:
                     ids = self._encode(text)
                 seen[index] = count
                 tokens = part.get("completion_probabilities") or ()
+                reason = "length" if part.get("stop_type") == "limit" else "stop"
                 yield Reply(
                     ids=ids,
                     text=text,
                     log_probs=[token["logprob"] for token in tokens],
-                    finish_reason=_llama_reason(part),
+                    finish_reason=reason if part.get("stop") else None,
                     index=index,
                 )
 
@@ -322,27 +300,13 @@ class LlamaServer:
         return (card.get("meta") or {}).get("n_ctx")
 
 
-def _llama_reason(part: dict[str, Any]) -> str | None:
-    if not part.get("stop"):
-        return None
-    return "length" if part.get("stop_type") == "limit" else "stop"
-
-
 def _bias(ask: Ask) -> list[list[Any]]:
     lifted = [[token, _LIFTED] for token in ask.allowed]
     return lifted + [[token, _BANNED] for token in ask.banned]
 
 
 def dialect_of(name: str, encode: Callable[[str], list[int]]) -> Dialect:
-    """Return the dialect of a kind of server.
-
-    Args:
-        name: The student's ``backend``.
-        encode: Tokenises a text of the answer.
-    """
-    known: dict[str, Dialect] = {
-        "vllm": VLLM(),
-        "sglang": SGLang(),
-        "llama-server": LlamaServer(encode),
-    }
-    return known[name]
+    """Return the dialect of a student's ``backend``. ``encode`` tokenises a text of the answer."""
+    if name == "llama-server":
+        return LlamaServer(encode)
+    return VLLM() if name == "vllm" else SGLang()

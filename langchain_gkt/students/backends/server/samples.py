@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from dataclasses import replace
 
-from langchain_gkt.students.backends.server.dialects import Ask, Reply
+from langchain_gkt.students.backends.server.dialects import Ask, Replies, Reply
 from langchain_gkt.students.engine.requests.request import Request
 from langchain_gkt.students.protocol import SampleGroup
-
-Replies = Callable[[Ask], AsyncGenerator[Reply, None]]
 
 _GATHER_SECONDS = 0.05
 """How long the first of several answers waits for the others, which come from other threads."""
@@ -21,9 +19,8 @@ _GATHER_SECONDS = 0.05
 def may_share(request: Request) -> bool:
     """Whether an answer can be written in one request with others to its question.
 
-    Args:
-        request: The request. Seams and constraints need requests of their own. So do stop strings,
-            which end each answer elsewhere.
+    Seams and constraints need requests of their own. So do stop strings, which end each answer
+    elsewhere.
     """
     is_drawn = request.temperature > 0 and request.seed is None
     return is_drawn and not request.seam and not request.constraint and not request.stop
@@ -33,10 +30,6 @@ def shared_replies(group: SampleGroup, replies: Replies) -> Replies:
     """Return a function that gives each answer of a group its part of one request.
 
     An answer that comes too late, or is requested again, has a request of its own.
-
-    Args:
-        group: The answers that belong together.
-        replies: Sends a request.
     """
     if group.shared is None:
         group.shared = _Shared(group.size, replies)
