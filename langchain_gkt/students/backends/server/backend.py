@@ -24,7 +24,11 @@ import httpx
 
 from langchain_gkt.errors import StudentError
 from langchain_gkt.students.backends.server.answer import AnswerWriter, with_retries
-from langchain_gkt.students.backends.server.checks import checked_model, load_tokenizer
+from langchain_gkt.students.backends.server.checks import (
+    checked_model,
+    load_tokenizer,
+    served_models,
+)
 from langchain_gkt.students.backends.server.connection import Connection
 from langchain_gkt.students.backends.server.dialects import Ask, Reply, dialect_of
 from langchain_gkt.students.backends.server.loop import LoopThread
@@ -39,12 +43,7 @@ from langchain_gkt.students.engine.request_state import RequestState
 from langchain_gkt.students.engine.requests.detokenizer import Detokenizer
 from langchain_gkt.students.engine.requests.request import Request, TokenChunk
 from langchain_gkt.students.engine.token_healing import Healing, TokenSpelling
-from langchain_gkt.students.protocol import (
-    FirstToken,
-    FirstTokenDetail,
-    SampleGroup,
-    sample_group,
-)
+from langchain_gkt.students.protocol import FirstToken, FirstTokenDetail, SampleGroup, sample_group
 
 _log = logging.getLogger(__name__)
 
@@ -58,16 +57,13 @@ class ServerBackend:
 
     unsupported: Mapping[Any, str] = MappingProxyType({})
     first_token_detail: FirstTokenDetail = "probabilities"
+    repeatable: Literal["never"] = "never"
+    """The batch and prefix cache of a server change the last digits."""
 
     def __init__(
         self, name: str, source: ModelSource, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
         """Load the tokenizer and check the server.
-
-        Args:
-            name: The kind of server, as the field ``backend`` names it.
-            source: The student's fields.
-            transport: Carries the requests. None for the network.
 
         Raises:
             FileNotFoundError: If there is no tokenizer.
@@ -76,23 +72,20 @@ class ServerBackend:
         """
         self.name, self._source = name, source
         self.tokenizer, self.end_ids = load_tokenizer(source)
-        self._dialect = dialect_of(name, self._encode)
-        self._connection = Connection(source, self._dialect, transport)
+        self._connection = Connection(source, dialect_of(name, self._encode), transport)
         self._sessions = Sessions(self.end_ids)
         self._thread, self._pid, self.closed = LoopThread(), os.getpid(), False
         self._tasks: set[asyncio.Task[None]] = set()
         self._prefills: list[_Ahead] = []
         self._answered = -math.inf
         try:
-            card = self._thread.run(
-                checked_model(self._connection, self._dialect, self.tokenizer, source)
-            )
+            checked = checked_model(self._connection, self.tokenizer, source)
+            context, self._blocks = self._thread.run(checked)
         except BaseException:
             self.close()
             raise
         self._answered = time.monotonic()
-        self.window = ContextWindow(card.context)
-        self._blocks = card.blocks
+        self.window = ContextWindow(context)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ServerBackend:
         """Share the connections: copies of a student differ in settings alone."""
@@ -118,11 +111,6 @@ class ServerBackend:
         added = self.tokenizer.added_tokens_decoder.values()
         return [token.content for token in added if token.content.strip()]
 
-    @property
-    def repeatable(self) -> Literal["never"]:
-        """``never``, because the batch and prefix cache of a server change the last digits."""
-        return "never"
-
     @cached_property
     def fingerprint(self) -> str:
         """A digest of the address, the model's name there and the tokenizer, not of the weights."""
@@ -139,31 +127,18 @@ class ServerBackend:
         if time.monotonic() - self._answered < _FRESH_SECONDS:
             return
         self._refuse_lost_thread()
-
-        async def look() -> None:
-            response = await self._connection.get("/v1/models")
-            if response.status_code != httpx.codes.OK:
-                self._connection.refuse(response)
-            names = [card["id"] for card in response.json()["data"]]
-            if self._connection.model not in names:
-                raise StudentError(
-                    f"the server at base_url={self._connection.root!r} no longer has the model "
-                    f"{self._connection.model!r} (it has {', '.join(names)}); make a new student"
-                )
-
-        self._thread.run(look())
+        models = self._thread.run(served_models(self._connection, self._source))
+        if self._connection.model not in models:
+            raise StudentError(
+                f"the server at base_url={self._connection.root!r} no longer has the model "
+                f"{self._connection.model!r} (it has {', '.join(models)}); make a new student"
+            )
         self._answered = time.monotonic()
 
     def prefill(self, prompt: list[int]) -> PrefillHandle:
         """Fill the server's prefix cache. The request with the same prompt waits for it.
 
         If the server has recently read a prompt's whole blocks, the prompt is left to its request.
-
-        Args:
-            prompt: Ids of the conversation, with the header of the answer.
-
-        Returns:
-            A handle. Closing it drops the request.
         """
         fits = bool(prompt) and (self.window.size is None or len(prompt) < self.window.size)
         wanted = fits and self._source.config.prefix_cache_bytes > 0 and not self.closed
@@ -173,11 +148,11 @@ class ServerBackend:
             return PrefillHandle(prompt, useless=True)
         self._refuse_lost_thread()
         ahead = _Ahead(prompt)
-        self._prefills.append(ahead)
         ahead.future = self._thread.submit(self._read_ahead(ahead))
+        self._prefills.append(ahead)
         ahead.future.add_done_callback(lambda _: self._finish_ahead(ahead))
         _ = self.spelling  # there is time now, and a begun answer will need it
-        return ahead.handle
+        return ahead
 
     def generate(
         self, request: Request, cancelled: threading.Event, *, stream: bool = True
@@ -303,7 +278,7 @@ class ServerBackend:
                 self.end_ids,
                 replies=replies,
                 marks=self._marks,
-                most_allowed=self._dialect.most_allowed,
+                most_allowed=self._connection.dialect.most_allowed,
                 retries=self._source.max_retries,
             )
             await writer.write()
@@ -324,9 +299,9 @@ class ServerBackend:
     async def _read_ahead(self, ahead: _Ahead) -> None:
         await asyncio.sleep(PREFILL_DELAY_SECONDS)
         ahead.begun = True
-        if ahead.handle.claimed.is_set():
+        if ahead.claimed.is_set():
             return
-        prompt = ahead.handle.ids
+        prompt = ahead.ids
         ids = prompt if self._blocks is None else self._blocks.worth_reading(prompt)
         try:
             async with aclosing(self._replies(prompt)(Ask(ids=ids, max_tokens=1))) as replies:
@@ -349,31 +324,28 @@ class ServerBackend:
             self._blocks.clear()
 
     def _finish_ahead(self, ahead: _Ahead) -> None:
-        if ahead in self._prefills:
-            self._prefills.remove(ahead)
-        ahead.handle.finish()
+        self._prefills.remove(ahead)
+        ahead.finish()
 
     async def _await_prefill(self, prompt: list[int]) -> None:
         """Wait while the server prefills a prompt. One not begun is left to its request."""
-        for ahead in [prefill for prefill in self._prefills if prefill.handle.ids == prompt]:
-            ahead.handle.claimed.set()
+        for ahead in [prefill for prefill in self._prefills if prefill.ids == prompt]:
+            ahead.claimed.set()
             if not ahead.begun:
                 ahead.future.cancel()
                 continue
             await asyncio.wait([asyncio.shield(asyncio.wrap_future(ahead.future))])
 
 
-class _Ahead:
-    """A prompt that is prefilled ahead of its request."""
+class _Ahead(PrefillHandle):
+    """A prompt that is prefilled ahead of its request, by a request of its own."""
 
     future: Future[None]
+    begun = False
 
-    def __init__(self, prompt: list[int]) -> None:
-        self.begun = False
-        self.handle = PrefillHandle(prompt, self._close)
-
-    def _close(self, handle: PrefillHandle) -> None:
-        self.future.cancel()
+    def close(self) -> None:
+        if not self.claimed.is_set():
+            self.future.cancel()
 
 
 def _cancel(task: asyncio.Task[None]) -> None:

@@ -7,7 +7,6 @@ import threading
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
-from functools import cached_property
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -16,25 +15,16 @@ _CLOSING_SECONDS = 10.0
 
 
 class LoopThread:
-    """Runs coroutines on a thread that starts when it is needed, and ends with its owner."""
+    """Runs coroutines on an event loop of its own. The thread ends with its owner."""
 
     def __init__(self) -> None:
-        """Prepare, without a thread."""
-        self._lock, self._closed = threading.Lock(), False
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The event loop. The first call starts its thread."""
-        with self._lock:
-            return self._started[0]
-
-    @cached_property
-    def _started(self) -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
-        loop = asyncio.new_event_loop()
-        thread = threading.Thread(target=_serve, args=[loop], name="gkt-student", daemon=True)
-        thread.start()
-        weakref.finalize(self, _stop, loop).atexit = False
-        return loop, thread
+        """Start the thread."""
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(
+            target=_serve, args=[self.loop], name="gkt-student", daemon=True
+        )
+        self.thread.start()
+        weakref.finalize(self, _stop, self.loop).atexit = False
 
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Start a coroutine from any thread."""
@@ -45,15 +35,7 @@ class LoopThread:
         return self.submit(work).result()
 
     def close(self, last: Callable[[], Awaitable[None]]) -> None:
-        """End the thread, if it was started.
-
-        Args:
-            last: Work to do before, on the event loop.
-        """
-        if "_started" not in self.__dict__ or self._closed:
-            return
-        self._closed = True
-        loop, thread = self._started
+        """End the thread, after some last work on its event loop."""
 
         async def end() -> None:
             others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
@@ -62,10 +44,10 @@ class LoopThread:
             await asyncio.gather(*others, return_exceptions=True)
             await last()
 
-        if thread is not threading.current_thread():
+        if self.thread is not threading.current_thread():
             self.submit(end()).result(_CLOSING_SECONDS)
-            _stop(loop)
-            thread.join(_CLOSING_SECONDS)
+            _stop(self.loop)
+            self.thread.join(_CLOSING_SECONDS)
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:

@@ -377,7 +377,7 @@ def test_closing_ends_what_runs(served) -> None:
 
 def test_a_student_that_is_forgotten_leaves_no_thread(served) -> None:
     far, _ = served()
-    (thread,) = [far._engine._thread._started[1]]
+    thread = far._engine._thread.thread
     engine = far._loader._loaded.engine
     far._loader._loaded = None
     del engine
