@@ -7,11 +7,10 @@ empty. Its threads keep an interrupted program waiting until all of them have en
 from __future__ import annotations
 
 import os
-import queue
 import threading
 from abc import ABC
 from collections.abc import Callable
-from contextvars import Context, copy_context
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 from langchain_core.runnables.config import RunnableConfig, get_config_list, merge_configs
@@ -20,8 +19,6 @@ from langchain_gkt.errors import field_errors
 from langchain_gkt.pickling import PortableChatModel
 
 T = TypeVar("T")
-
-_Outcome = tuple[int, Any, BaseException | None]
 
 
 class InterruptibleChatModel(PortableChatModel, ABC):
@@ -47,17 +44,7 @@ class InterruptibleChatModel(PortableChatModel, ABC):
         return_exceptions: bool = False,
         **kwargs: Any,
     ) -> list[Any]:
-        """Answer several inputs side by side.
-
-        Args:
-            inputs: The inputs.
-            config: Runnable config, or one per input. ``max_concurrency`` of the first counts.
-            return_exceptions: Whether to return an exception in the place of its answer.
-            **kwargs: As for ``invoke``.
-
-        Returns:
-            The answers, in order.
-        """
+        """Answer several inputs side by side. ``max_concurrency`` of the first config counts."""
         if not inputs:
             return []
         configs = get_config_list(config, len(inputs))
@@ -91,60 +78,42 @@ def run_batch(work: Callable[[int], T], count: int, most: int | None = None) -> 
             waited for. An interruption of the caller is raised at once. What runs then continues in
             daemon threads, and its results are dropped.
     """
-    todo: queue.SimpleQueue[tuple[int, Context]] = queue.SimpleQueue()
-    done: queue.SimpleQueue[_Outcome | None] = queue.SimpleQueue()
-    is_over = threading.Event()
-    for index in range(count):
-        todo.put((index, copy_context()))
+    todo, taking, is_over = iter(range(count)), threading.Lock(), threading.Event()
+    results: dict[int, T] = {}
+    failures: dict[int, BaseException] = {}
+    context = copy_context()
 
     def serve() -> None:
         while not is_over.is_set():
+            with taking:
+                index = next(todo, None)
+            if index is None:
+                return
             try:
-                index, context = todo.get_nowait()
-            except queue.Empty:
-                break
-            try:
-                done.put((index, context.run(work, index), None))
+                results[index] = context.copy().run(work, index)
             except BaseException as error:  # noqa: BLE001  raised again where it is waited for
                 is_over.set()
-                done.put((index, None, error))
-        done.put(None)
+                failures[index] = error
 
-    running = min(count, most or min(32, (os.cpu_count() or 1) + 4))
-    results: dict[int, Any] = {}
-    failed: dict[int, BaseException] = {}
+    size = min(count, most or min(32, (os.cpu_count() or 1) + 4))
+    threads = [threading.Thread(target=serve, name="gkt-batch", daemon=True) for _ in range(size)]
     try:
-        for _ in range(running):
-            threading.Thread(target=serve, name="gkt-batch", daemon=True).start()
-        while running:
-            outcome = done.get()
-            if outcome is None:
-                running -= 1
-                continue
-            index, results[index], error = outcome
-            if error is not None:
-                failed[index] = error
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     except BaseException:
         is_over.set()
         raise
-    if failed:
-        raise failed[min(failed)]
+    if failures:
+        raise failures[min(failures)]
     return [results[index] for index in range(count)]
 
 
 def with_max_concurrency(
     config: RunnableConfig | list[RunnableConfig] | None, count: int, limit: int
 ) -> list[RunnableConfig]:
-    """Set ``max_concurrency`` in the configs of a batch that do not set it themselves.
-
-    Args:
-        config: The caller's config, or one per input.
-        count: Number of inputs.
-        limit: Maximum number of inputs that run at the same time.
-
-    Returns:
-        One config per input.
-    """
+    """Return one config per input, with this ``max_concurrency`` unless it sets its own."""
     default = RunnableConfig(max_concurrency=max(1, min(count, limit)))
     configs = config if isinstance(config, list) else [config or RunnableConfig()] * count
     return [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from langchain_core.messages import AIMessage
 
 from langchain_gkt.structured_output.tool_calls import calls_key, fitting_calls
 from langchain_gkt.structured_output.tools import required_tool
+from langchain_gkt.students.voting import most_frequent
 from langchain_gkt.texts.tool_text import written_calls
 
 
@@ -57,12 +57,10 @@ def vote_on_calls(
     """
     turn_calls = [_calls_of(reply, tools, required_tool(choice), parallel) for reply in replies]
     keys = [None if calls is None else calls_key(calls, tools) for calls in turn_calls]
-    counts = Counter(key for key in keys if key is not None)
-    if not counts:
-        return CallVote(calls=None, reply=None, agreement=0.0)
-    most, count = counts.most_common(1)[0]
-    first = keys.index(most)
-    return CallVote(calls=turn_calls[first], reply=replies[first], agreement=count / len(replies))
+    first, agreement = most_frequent(keys)
+    if first is None:
+        return CallVote(calls=None, reply=None, agreement=agreement)
+    return CallVote(calls=turn_calls[first], reply=replies[first], agreement=agreement)
 
 
 def _calls_of(

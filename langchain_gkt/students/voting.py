@@ -55,11 +55,17 @@ def vote(answers: Sequence[AIMessage], answer_of: AnswerOf, *, begun: str = "") 
         else _read(f"{begun}{answer.text}", answer_of)
         for answer in answers
     ]
+    first, agreement = most_frequent(keys)
+    return Vote(winner=None if first is None else answers[first], agreement=agreement)
+
+
+def most_frequent(keys: Sequence[Hashable]) -> tuple[int | None, float]:
+    """Return where the most frequent key comes first, and its share. Keys that are None lose."""
     counts = Counter(key for key in keys if key is not None)
     if not counts:
-        return Vote(winner=None, agreement=0.0)
-    most, count = counts.most_common(1)[0]
-    return Vote(winner=answers[keys.index(most)], agreement=count / len(answers))
+        return None, 0.0
+    key, count = counts.most_common(1)[0]
+    return keys.index(key), count / len(keys)
 
 
 def check_answer_of(answer_of: Any) -> Any:
