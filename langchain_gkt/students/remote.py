@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
-from langchain_core.tools import BaseTool
 
+from langchain_gkt.structured_output.tools import AnyTool
 from langchain_gkt.texts.begun_answer import begun_text
 
 if TYPE_CHECKING:
@@ -21,13 +20,6 @@ RemoteEngine = Literal["vllm", "sglang", "llama-server", "ollama"]
 """Servers that continue a begun answer."""
 
 _CONTINUE = {"add_generation_prompt": False, "continue_final_message": True}
-# Ollama continues a trailing assistant message by itself, if the model's template lets it.
-_FIELDS: dict[str, dict[str, Any]] = {
-    "vllm": _CONTINUE,
-    "sglang": _CONTINUE,
-    "llama-server": _CONTINUE,
-    "ollama": {},
-}
 
 
 def remote_student(
@@ -51,11 +43,12 @@ def remote_student(
         ValueError: If the engine is unknown, or the client cannot send these fields.
         StudentError: If there is a tokenizer, and the server cannot be reached.
     """
-    if engine not in _FIELDS:
-        raise ValueError(f"engine={engine!r} is unknown; take one of {', '.join(_FIELDS)}")
+    engines = get_args(RemoteEngine)
+    if engine not in engines:
+        raise ValueError(f"engine={engine!r} is unknown; take one of {', '.join(engines)}")
     if tokenizer is not None:
         return _by_token_ids(chat_model, engine, str(tokenizer))
-    if not (wanted := _FIELDS[engine]):
+    if engine == "ollama":  # it continues by itself, if the model's template lets it
         return chat_model.model_copy()
     fields = type(chat_model).model_fields
     if "extra_body" not in fields:
@@ -64,7 +57,7 @@ def remote_student(
             "needs; use ChatOpenAI with the server's base_url"
         )
     extra_body = getattr(chat_model, "extra_body", None) or {}
-    update: dict[str, Any] = {"extra_body": {**extra_body, **wanted}}
+    update: dict[str, Any] = {"extra_body": {**extra_body, **_CONTINUE}}
     if "stream_usage" in fields:
         update["stream_usage"] = True
     continuing = chat_model.model_copy(update=update)
@@ -116,9 +109,8 @@ class _Echo:
         self._held += text
         if not last and self._begun.startswith(self._held) and self._held != self._begun:
             return ""
-        text, self._held = self._held.removeprefix(self._begun), ""
-        self._begun = ""
-        return text
+        begun, self._begun = self._begun, ""
+        return self._held.removeprefix(begun)
 
 
 class _WithoutEcho(BaseChatModel):
@@ -138,48 +130,32 @@ class _WithoutEcho(BaseChatModel):
         return self.chat_model._get_ls_params(stop=stop, **kwargs)
 
     def bind_tools(
-        self, tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool], **kwargs: Any
+        self, tools: Sequence[AnyTool], **kwargs: Any
     ) -> Runnable[LanguageModelInput, AIMessage]:
         """Bind tools as the client does."""
         bound: Any = self.chat_model.bind_tools(tools, **kwargs)
         return self.bind(**bound.kwargs)
 
     def _generate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> ChatResult:
         return _new_part(self.chat_model._generate(messages, stop, None, **kwargs), messages)
 
     async def _agenerate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> ChatResult:
         result = await self.chat_model._agenerate(messages, stop, None, **kwargs)
         return _new_part(result, messages)
 
     def _stream(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> Iterator[ChatGenerationChunk]:
         echo = _Echo(messages)
         for chunk in self.chat_model._stream(messages, stop, None, **kwargs):
             yield _new_chunk(chunk, echo)
 
     async def _astream(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> AsyncIterator[ChatGenerationChunk]:
         echo = _Echo(messages)
         async for chunk in self.chat_model._astream(messages, stop, None, **kwargs):
@@ -203,6 +179,5 @@ def _new_chunk(chunk: ChatGenerationChunk, echo: _Echo) -> ChatGenerationChunk:
     text = echo.drop(whole, last=is_last)
     if text == whole:
         return chunk
-    message: Any = chunk.message.model_copy(update={"content": text})
-    assert isinstance(message, AIMessageChunk)
+    message = chunk.message.model_copy(update={"content": text})
     return ChatGenerationChunk(message=message, generation_info=chunk.generation_info)
