@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any, cast
 
 from langchain_core.language_models import LanguageModelInput
@@ -21,16 +23,15 @@ from langchain_gkt.students.backends.source import ModelSource
 from langchain_gkt.students.batching import InterruptibleChatModel, with_max_concurrency
 from langchain_gkt.students.engine_fields import EngineFields
 from langchain_gkt.students.generation import Generation
-from langchain_gkt.students.loading import StudentLoader, name_of
-from langchain_gkt.students.profile import student_profile
+from langchain_gkt.students.loading import StudentLoader
 from langchain_gkt.students.protocol import FirstToken, FirstTokenDetail, Student
 from langchain_gkt.students.settings import (
     NO_PLACE_FOR_TOOLS,
     SAMPLING,
+    STUDENT_VARIABLE,
     GenerationSettings,
     OnLongPrompt,
     TemplateKwargs,
-    model_or_env,
 )
 from langchain_gkt.students.tokenization.control_tokens import AllowedTokens
 
@@ -91,7 +92,13 @@ class HuggingFaceStudent(Student, EngineFields, InterruptibleChatModel):
     @classmethod
     def _refuse_unknown(cls, values: Any) -> Any:
         refuse_unknown(values, {*cls.model_fields, "callback_manager"}, cls.__name__)
-        return {**values, "model": model_or_env(values)}
+        model = values.get("model", os.environ.get(STUDENT_VARIABLE))
+        if model is None:
+            raise ValueError(
+                "model is missing: give a folder, a hub id or a loaded model, or set the "
+                f"environment variable {STUDENT_VARIABLE}"
+            )
+        return {**values, "model": str(model) if isinstance(model, Path) else model}
 
     def model_post_init(self, context: Any, /) -> None:
         """Load the model, so that a wrong path fails here and not at the first question."""
@@ -107,7 +114,9 @@ class HuggingFaceStudent(Student, EngineFields, InterruptibleChatModel):
     @property
     def display_name(self) -> str:
         """The model's folder, hub id or class."""
-        return name_of(self.model)
+        if isinstance(self.model, str):
+            return Path(self.model).name
+        return str(getattr(self.model, "name_or_path", "") or type(self.model).__name__)
 
     @property
     def backend_reason(self) -> str:
@@ -143,7 +152,7 @@ class HuggingFaceStudent(Student, EngineFields, InterruptibleChatModel):
             return super()._convert_input(model_input)
 
     def _resolve_model_profile(self) -> Any:
-        return student_profile(self._engine.window.size, self.max_tokens, self.knows_tools)
+        return self._loader.load().profile(self.max_tokens)
 
     def __repr_args__(self) -> Any:
         """Show the model's name, never its weights."""
@@ -158,12 +167,6 @@ class HuggingFaceStudent(Student, EngineFields, InterruptibleChatModel):
     @property
     def _engine(self) -> Backend:
         return self._loader.load().engine
-
-    def _student_for(self, kwargs: dict[str, Any]) -> HuggingFaceStudent:
-        """Return the student that a call names with ``model``: this one or another, kept loaded."""
-        if (name := kwargs.pop("model", None)) is None or str(name) == self.model:
-            return self
-        return cast(HuggingFaceStudent, self._loader.other(name, self))
 
     def close(self) -> None:
         """End the student's thread and free its KV cache. Later calls are refused.
@@ -183,9 +186,12 @@ class HuggingFaceStudent(Student, EngineFields, InterruptibleChatModel):
         reserve: int = 0,
     ) -> int:
         """Refuse a conversation that the model cannot answer. See `Student.check`."""
-        form: dict[str, Any] = {"tool_choice": tool_choice, "response_format": response_format}
         settings = GenerationSettings.of_call(
-            self, tools=tools, chat_template_kwargs=chat_template_kwargs, **form
+            self,
+            tools=tools,
+            tool_choice=tool_choice,
+            response_format=response_format,
+            chat_template_kwargs=chat_template_kwargs,
         )
         return self._loader.load().check(messages, settings, reserve=reserve)
 
@@ -198,9 +204,11 @@ class HuggingFaceStudent(Student, EngineFields, InterruptibleChatModel):
         chat_template_kwargs: dict[str, Any] | None = None,
     ) -> PrefillHandle:
         """Prefill a prompt ahead of its request. See `Student.prefill`."""
-        form: dict[str, Any] = {"tools": tools, "response_format": response_format}
         settings = GenerationSettings.of_call(
-            self, chat_template_kwargs=chat_template_kwargs, **form
+            self,
+            tools=tools,
+            response_format=response_format,
+            chat_template_kwargs=chat_template_kwargs,
         )
         prompt = self._loader.load().tokenize(messages, settings, direct=True)
         return self._engine.prefill(prompt.ids)
@@ -360,7 +368,9 @@ class HuggingFaceStudent(Student, EngineFields, InterruptibleChatModel):
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
     ) -> Generation:
         with wrap_errors(StudentError, "the student could not read the prompt"):
-            student = self._student_for(kwargs)
+            name, student = kwargs.pop("model", None), self
+            if name is not None and str(name) != self.model:
+                student = self._loader.other(name, self)
             settings = GenerationSettings.of_call(student, stop, **kwargs)
             return student._loader.load().generation(messages, settings, student.display_name)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 from typing import Any
 
 from langchain_gkt.errors import StudentError
@@ -16,17 +15,6 @@ LOADING = threading.RLock()
 """Held while a model is loaded: transformers leaves weights empty if two loads overlap."""
 
 
-def name_of(model: Any) -> str:
-    """Return a short name of a model: its folder, file, hub id or class.
-
-    Args:
-        model: A folder, a hub id, a file or a loaded model.
-    """
-    if isinstance(model, str):
-        return Path(model).name
-    return str(getattr(model, "name_or_path", "") or type(model).__name__)
-
-
 class StudentLoader:
     """Loads what a student needs on first use, and keeps it.
 
@@ -35,16 +23,7 @@ class StudentLoader:
     """
 
     def __init__(self, source: ModelSource, loaded: RequestBuilder | None = None) -> None:
-        """Choose the engine, without loading.
-
-        Args:
-            source: The model to load.
-            loaded: The result of an earlier load, if any.
-
-        Raises:
-            ValueError: If there is no such engine, or it cannot run such a model.
-            ImportError: If the engine that the user chose is not installed.
-        """
+        """Choose the engine, without loading. See `choose_for` for the errors."""
         self.source, self._loaded = source, loaded
         self.choice = choose_for(source)
         self.others: dict[str, Any] = {}
@@ -59,27 +38,17 @@ class StudentLoader:
         return self
 
     def load(self) -> RequestBuilder:
-        """Return the builder of the student's requests. The first call loads the model.
-
-        Raises:
-            FileNotFoundError: If a folder does not exist or holds no model or no tokenizer.
-            StudentError: If the model cannot be loaded.
-        """
-        if self._loaded is not None:
-            return self._loaded
-        with LOADING:
-            if self._loaded is None:
-                engine = self.choice.engine.load(self.source)
-                prompts = PromptBuilder(engine.tokenizer, self.source.allowed_added_tokens)
-                self._loaded = RequestBuilder(engine, prompts)
-            return self._loaded
+        """Return the builder of the student's requests. The first call loads the model."""
+        if self._loaded is None:
+            with LOADING:
+                if self._loaded is None:
+                    engine = self.choice.engine.load(self.source)
+                    prompts = PromptBuilder(engine.tokenizer, self.source.allowed_added_tokens)
+                    self._loaded = RequestBuilder(engine, prompts)
+        return self._loaded
 
     def other(self, name: str, student: Any) -> Any:
-        """Return the student that a call names, made once.
-
-        Args:
-            name: Its folder or hub id.
-            student: The called student. The other has its settings.
+        """Return the student of the model that a call names, made once, with a student's settings.
 
         Raises:
             StudentError: If this student is closed, even during the load.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from langchain_core.language_models import ModelProfile
 from langchain_core.messages import BaseMessage
 
 from langchain_gkt.errors import StudentError
@@ -41,10 +42,28 @@ class RequestBuilder:
         """Share it, because it holds nothing of a single call."""
         return self
 
+    def profile(self, max_tokens: int) -> ModelProfile:
+        """Return the model's limits and abilities, for answers of so many tokens."""
+        window, knows_tools = self.engine.window.size, self.prompts.knows_tools
+        profile = ModelProfile(
+            max_output_tokens=min(max_tokens, window or max_tokens),
+            text_inputs=True,
+            text_outputs=True,
+            image_inputs=False,
+            open_weights=True,
+            tool_calling=knows_tools,
+            tool_choice=knows_tools,
+            structured_output=False,
+            temperature=True,
+        )
+        if window:
+            profile["max_input_tokens"] = window
+        return profile
+
     def check(
         self, messages: Sequence[BaseMessage], settings: GenerationSettings, *, reserve: int
     ) -> int:
-        """Refuse what the model cannot answer. See `HuggingFaceStudent.check`."""
+        """Refuse what the model cannot answer. See `Student.check`."""
         if self.engine.closed:
             raise StudentError("the student is closed; make a new one")
         self.tokenize(messages, settings, reserve=reserve, direct=bool(reserve))

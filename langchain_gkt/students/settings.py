@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator
@@ -53,11 +51,11 @@ class GenerationSettings:
     top_p: float
     seed: int | None
     stop: tuple[str, ...]
-    tools: Sequence[dict[str, Any]] | None
-    tool_choice: str | bool | dict[str, Any] | None
-    response_format: dict[str, Any] | None
-    hold_calls: bool | None
     on_long_prompt: OnLongPrompt
+    tools: Sequence[dict[str, Any]] | None = None
+    tool_choice: str | bool | dict[str, Any] | None = None
+    response_format: dict[str, Any] | None = None
+    hold_calls: bool = False
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -83,10 +81,10 @@ class GenerationSettings:
         """
         owner = f"a call of {type(student).__name__}"
         refuse_unknown(arguments, (*SAMPLING, *_CALL_ONLY, "chat_template_kwargs"), owner)
-        values = {name: arguments.get(name) for name in (*SAMPLING, *_CALL_ONLY)}
-        fields = {name: getattr(student, name) for name in SAMPLING if values[name] is None}
+        fields = {name: getattr(student, name) for name in SAMPLING}
+        given = {name: value for name, value in arguments.items() if value is not None}
         return cls(
-            **{**values, **fields},
+            **{**fields, **given},
             stop=tuple(stop if stop is not None else student.stop or ()),
             on_long_prompt=student.on_long_prompt,
             chat_template_kwargs={
@@ -109,21 +107,3 @@ class GenerationSettings:
     def required_tool(self) -> str | None:
         """The tool that must be called, ``any`` for any of them, None if no call is required."""
         return required_tool(self.tool_choice) if self.offered_tools else None
-
-
-def model_or_env(fields: Mapping[str, Any]) -> Any:
-    """Return the model that a student's fields or the environment name.
-
-    Args:
-        fields: The arguments of `HuggingFaceStudent`.
-
-    Raises:
-        ValueError: If neither names one.
-    """
-    model = fields.get("model", os.environ.get(STUDENT_VARIABLE))
-    if model is None:
-        raise ValueError(
-            "model is missing: give a folder, a hub id or a loaded model, or set the "
-            f"environment variable {STUDENT_VARIABLE}"
-        )
-    return str(model) if isinstance(model, Path) else model
