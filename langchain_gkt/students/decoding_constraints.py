@@ -5,9 +5,8 @@ The grammar engine is an extra of this package, so it is imported when a call ne
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from langchain_gkt.structured_output.schema import schema_in
 from langchain_gkt.students.backends.protocol import Backend, refuse_unsupported
@@ -23,11 +22,7 @@ class DecodingConstraints:
     """Builds the constraints of the answers of one engine."""
 
     def __init__(self, engine: Backend) -> None:
-        """Prepare, without loading the grammar engine.
-
-        Args:
-            engine: The student's engine.
-        """
+        """Prepare, without loading the grammar engine."""
         self._engine = engine
 
     @cached_property
@@ -45,16 +40,13 @@ class DecodingConstraints:
         max_tokens: int,
         seam: Seam | None = None,
     ) -> GrammarConstraint | None:
-        """Return the constraint of one answer.
+        """Return a constraint that serves one answer alone, or None if any text will do.
 
         Args:
             settings: The settings of the call.
             begun: The part of the answer that is already written.
             max_tokens: Tokens that are left for the rest.
             seam: How the model spells the end of ``begun`` again, if it does.
-
-        Returns:
-            A constraint that serves this answer alone, or None if any text will do.
 
         Raises:
             ImportError: If llguidance (extra ``structured``) is missing.
@@ -79,18 +71,21 @@ class DecodingConstraints:
         """Return how many tokens the shortest answer of a call takes. 0 if any text will do.
 
         Raises:
-            ImportError: If llguidance (extra ``structured``) is missing.
-            ValueError: If the schema, the tool choice or a tool's parameters cannot be enforced.
+            ImportError: As for `for_call`.
+            ValueError: As for `for_call`.
         """
         grammar = self._grammar(settings)
         return 0 if grammar is None else self._tokenizer.shortest_answer(grammar)
 
     def _grammar(self, settings: GenerationSettings) -> str | None:
-        if (tool := settings.required_tool) is not None or settings.response_format:
+        tool, tools = settings.required_tool, settings.offered_tools or ()
+        if settings.is_held:
             refuse_unsupported(self._engine, "response_format", None)
-        if tool is not None:
-            from langchain_gkt.structured_output.grammar import tool_grammar
+        elif not (settings.hold_calls and tools) or "response_format" in self._engine.unsupported:
+            return None
+        from langchain_gkt.structured_output.grammar import json_grammar, tool_grammar, turn_grammar
 
+        if tool is not None:
             if getattr(self._engine.tokenizer, "response_template", None):
                 raise ValueError(
                     f"tool_choice={tool!r} needs a student that calls tools in the Hermes "
@@ -98,28 +93,14 @@ class DecodingConstraints:
                     "tool_choice out, or the call to a teacher (on_teacher_error='raise')"
                 )
             name = None if tool == "any" else tool
-            return tool_grammar(settings.tools or (), name, single_tokens=self._added_marks)
-        if settings.hold_calls and settings.offered_tools and not settings.response_format:
-            return self._turn_grammar(settings.offered_tools)
-        return _json_grammar(settings.response_format) if settings.response_format else None
-
-    @property
-    def _added_marks(self) -> list[str]:
-        return [mark for mark in (OPEN, CLOSE) if self._tokenizer.is_added(mark)]
-
-    def _turn_grammar(self, tools: Sequence[dict[str, Any]]) -> str | None:
-        """Return the grammar for a turn's calls. None if this engine or a schema allows none."""
-        if "response_format" in self._engine.unsupported:
-            return None
-        from langchain_gkt.structured_output.grammar import turn_grammar
-
+            return tool_grammar(tools, name, single_tokens=self._added_marks)
+        if settings.response_format:
+            return json_grammar(schema_in(settings.response_format))
         try:
             return turn_grammar(tools, single_tokens=self._added_marks)
         except ValueError:  # calls are checked when they are written
             return None
 
-
-def _json_grammar(response_format: dict[str, Any]) -> str:
-    from langchain_gkt.structured_output.grammar import json_grammar
-
-    return json_grammar(schema_in(response_format))
+    @property
+    def _added_marks(self) -> list[str]:
+        return [mark for mark in (OPEN, CLOSE) if self._tokenizer.is_added(mark)]

@@ -27,16 +27,11 @@ class Generation:
     def __init__(
         self, engine: Backend, request: Request, parser: AnswerParser | None, *, model_name: str
     ) -> None:
-        """Prepare, without sending the request.
-
-        Args:
-            engine: The student's engine.
-            request: The request.
-            parser: Reads the answer's parts. None if it is nothing but text.
-            model_name: The student's name in the metadata of the message.
-        """
+        """Prepare, without sending the request. No parser if the answer is nothing but text."""
         self._engine, self._request, self._parser = engine, request, parser
         self._model_name = model_name
+        # A stop string may then end the text before the engine does.
+        self._may_stop = parser is not None and parser.may_stop
 
     def stream(self) -> Iterator[ChatGenerationChunk]:
         """Generate the answer token by token. Closing the iterator stops it."""
@@ -60,9 +55,7 @@ class Generation:
 
     def result(self) -> ChatResult:
         """Generate the whole answer."""
-        if (
-            self._parser is not None and self._parser.may_stop
-        ):  # a stop string may end the text before the engine does
+        if self._may_stop:
             return generate_from_stream(self.stream())
         with wrap_errors(StudentError, _FAILED):
             parts = self._engine.generate(self._request, threading.Event(), stream=False)
@@ -70,7 +63,7 @@ class Generation:
 
     async def aresult(self) -> ChatResult:
         """Do what `result` does, on the event loop."""
-        if self._parser is not None and self._parser.may_stop:
+        if self._may_stop:
             return await agenerate_from_stream(self.astream())
         with wrap_errors(StudentError, _FAILED):
             parts = self._engine.agenerate(self._request, stream=False)
@@ -86,13 +79,20 @@ class Generation:
             part = replace(part, text=text, finish_reason=reason)
         if part.finish_reason is None:
             return ChatGenerationChunk(message=AIMessageChunk(content=part.text))
-        reasoning = min(self._parser.reasoning_tokens, part.tokens) if self._parser else 0
         prompt_tokens = len(self._request.prompt) + len(self._request.answer_prefix)
+        usage = UsageMetadata(
+            input_tokens=prompt_tokens,
+            output_tokens=part.tokens,
+            total_tokens=prompt_tokens + part.tokens,
+        )
+        reasoning = min(self._parser.reasoning_tokens, part.tokens) if self._parser else 0
+        if reasoning:
+            usage["output_token_details"] = OutputTokenDetails(reasoning=reasoning)
         return ChatGenerationChunk(
             message=AIMessageChunk(
                 content=part.text,
                 tool_call_chunks=calls,
-                usage_metadata=_usage(prompt_tokens, part.tokens, reasoning),
+                usage_metadata=usage,
                 response_metadata={
                     "finish_reason": part.finish_reason,
                     "model_name": self._model_name,
@@ -101,13 +101,6 @@ class Generation:
                 chunk_position="last",
             )
         )
-
-
-def _usage(prompt: int, written: int, reasoning: int) -> UsageMetadata:
-    usage = UsageMetadata(input_tokens=prompt, output_tokens=written, total_tokens=prompt + written)
-    if reasoning:
-        usage["output_token_details"] = OutputTokenDetails(reasoning=reasoning)
-    return usage
 
 
 def _is_last(chunk: ChatGenerationChunk) -> bool:
