@@ -79,7 +79,7 @@ class DecodingConstraints:
 
     def _grammar(self, settings: GenerationSettings) -> str | None:
         tool, tools = settings.required_tool, settings.offered_tools or ()
-        if settings.is_held:
+        if tool is not None or settings.response_format:
             refuse_unsupported(self._engine, "response_format", None)
         elif not (settings.hold_calls and tools) or "response_format" in self._engine.unsupported:
             return None
