@@ -17,6 +17,7 @@ from langchain_core.messages.utils import merge_message_runs
 
 from langchain_gkt.errors import refuse_broken_text
 from langchain_gkt.students.tokenization.chat_template import (
+    REASONING_OFF,
     ChatTemplate,
     as_dicts,
     turns_reasoning_off,
@@ -77,15 +78,7 @@ class PromptBuilder:
     def build(
         self, messages: Sequence[BaseMessage], tools: Sequence[dict[str, Any]] | None = None
     ) -> tuple[list[int], list[int]]:
-        """Tokenise a conversation with the template's own arguments. See `write`.
-
-        Args:
-            messages: As for `write`.
-            tools: As for `write`.
-
-        Returns:
-            Ids of the prompt, and ids of the beginning of the answer (may be empty).
-        """
+        """Return only the ids of `write`: the prompt's, and those of the answer's beginning."""
         written = self.write(messages, tools)
         return written.ids, written.answer_prefix
 
@@ -107,9 +100,6 @@ class PromptBuilder:
             direct: Whether the answer follows the prompt without reasoning. Always so after the
                 beginning of an answer, which must not become part of the reasoning.
 
-        Returns:
-            The prompt.
-
         Raises:
             ValueError: If there is nothing to answer, a message holds more than text, the chat
                 template refuses or drops a message, or the tokenizer cannot spell the beginning of
@@ -124,9 +114,7 @@ class PromptBuilder:
         if not any(str(message.text).strip() for message in conversation):
             raise ValueError("messages must hold some text to answer; the prompt is empty")
         if self.template.text:
-            direct = direct or turns_reasoning_off(template_kwargs or {})
-            arguments = self.template.arguments(template_kwargs, direct=direct)
-            ids, header = self._write(conversation, tools, arguments, direct=direct)
+            ids, header = self._by_template(conversation, tools, template_kwargs or {}, direct)
             return WrittenPrompt(ids, self._ids(prefill), header)
         if template_kwargs:
             raise ValueError(
@@ -144,15 +132,16 @@ class PromptBuilder:
         ids = self._control_tokens.surround(covered.ids(covered.of(text)))
         return WrittenPrompt(ids, self._ids(prefill), "")
 
-    def _write(
+    def _by_template(
         self,
         conversation: Sequence[BaseMessage],
         tools: Sequence[dict[str, Any]] | None,
         arguments: Mapping[str, Any],
-        *,
         direct: bool,
     ) -> tuple[list[int], str]:
         """Return a conversation's ids by the chat template, and the header that it wrote last."""
+        if direct or turns_reasoning_off(arguments):
+            direct, arguments = True, {**arguments, **REASONING_OFF}
         template, offered = self.template, None
         if not template.knows_tools:
             conversation = tools_as_text(conversation)
@@ -173,34 +162,24 @@ class PromptBuilder:
         messages: Sequence[BaseMessage],
         tools: Sequence[dict[str, Any]] | None,
         limit: int,
-        *,
-        template_kwargs: Mapping[str, Any] | None = None,
-        direct: bool = False,
+        **how: Any,
     ) -> WrittenPrompt:
-        """Tokenise a conversation without its oldest turns, so that it fits.
+        """Tokenise a conversation as `write` does, without its oldest turns, so that it fits.
 
-        System messages and the last turn stay. If they alone are too long, the last turn's text
-        loses its beginning.
+        See `truncate` for what stays. If that alone is too long, the prompt is still too long.
 
         Args:
             messages: As for `write`.
             tools: As for `write`.
             limit: Maximum number of ids of prompt and beginning together.
-            template_kwargs: As for `write`.
-            direct: As for `write`.
-
-        Returns:
-            As for `write`. Still too long if system messages and beginning alone are.
+            **how: The other arguments of `write`.
         """
 
-        def written(kept: Sequence[BaseMessage]) -> WrittenPrompt:
-            return self.write(kept, tools, template_kwargs=template_kwargs, direct=direct)
-
         def fits(kept: Sequence[BaseMessage]) -> bool:
-            ids, prefix, _ = written(kept)
+            ids, prefix, _ = self.write(kept, tools, **how)
             return len(ids) + len(prefix) <= limit
 
-        return written(truncate(messages, fits))
+        return self.write(truncate(messages, fits), tools, **how)
 
     def writes_frame(self, messages: Sequence[BaseMessage]) -> bool:
         """Whether a conversation without a template is written as questions and answers."""
@@ -208,14 +187,11 @@ class PromptBuilder:
         turns = [m for m in messages[: -1 if begun else None] if not isinstance(m, SystemMessage)]
         return not self.template.text and len(turns) > 1
 
-    def _as_text(self, text: str) -> tuple[list[int], list[str]]:
-        covered = CoveredText(self._control_tokens, text)
-        return covered.encode(covered.of(text))
-
     def _ids(self, text: str) -> list[int]:
         if not text:
             return []
-        ids, pieces = self._as_text(text)
+        covered = CoveredText(self._control_tokens, text)
+        ids, pieces = covered.encode(covered.of(text))
         unknown = self.tokenizer.unk_token_id
         if unknown is not None and unknown in ids:
             raise ValueError(

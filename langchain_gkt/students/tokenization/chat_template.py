@@ -8,10 +8,9 @@ import re
 import secrets
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from langchain_core.messages.utils import convert_to_openai_messages, merge_message_runs
@@ -21,7 +20,7 @@ from langchain_gkt.prompts.conversation import leading_system
 from langchain_gkt.texts.harmony import is_harmony, to_final
 from langchain_gkt.texts.reasoning import closing, open_tags, tags_in
 
-_SWITCHES = ("enable_thinking", "thinking")
+REASONING_OFF = {"enable_thinking": False, "thinking": False}
 """Arguments that turn reasoning off, in Qwen3 and SmolLM3, and in Granite and DeepSeek."""
 _OWN = (
     "conversation",
@@ -38,17 +37,7 @@ _MOST_KEPT = 4096
 
 
 def check_template_kwargs(value: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Refuse arguments of a chat template that this package sets itself.
-
-    Args:
-        value: The field ``chat_template_kwargs``.
-
-    Returns:
-        The same.
-
-    Raises:
-        ValueError: If there are any.
-    """
+    """Return ``chat_template_kwargs``. Refuse arguments that this package sets itself."""
     for name in value:
         if name in _OWN or name.startswith("return_"):
             raise ValueError(
@@ -59,26 +48,15 @@ def check_template_kwargs(value: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def turns_reasoning_off(arguments: Mapping[str, Any]) -> bool:
-    """Whether arguments of a chat template turn the model's reasoning off.
-
-    Args:
-        arguments: The arguments. They count even if the template knows no such argument.
-    """
-    return any(arguments.get(name) is False for name in _SWITCHES)
+    """Whether arguments turn reasoning off, even if the template knows no such argument."""
+    return any(arguments.get(name) is False for name in REASONING_OFF)
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """How a template takes conversations of one shape.
+class _Plan(NamedTuple):
+    """How a template takes conversations of one shape."""
 
-    Attributes:
-        arrangement: The number of the first arrangement that it renders in whole.
-        merges: Whether successive messages of one role are joined, too.
-        header: The template's output after the last message.
-    """
-
-    arrangement: int
-    merges: bool
+    arrangement: int  # the first that it renders in whole
+    merges: bool  # whether successive messages of one role are joined, too
     header: str
 
 
@@ -90,11 +68,7 @@ class ChatTemplate:
     """
 
     def __init__(self, tokenizer: Any) -> None:
-        """Read the tokenizer's template.
-
-        Args:
-            tokenizer: A Hugging Face tokenizer.
-        """
+        """Read the template of a Hugging Face tokenizer."""
         self._tokenizer = tokenizer
         own = tokenizer.chat_template or ""
         self.text = "\n".join(own.values()) if isinstance(own, dict) else str(own)
@@ -118,27 +92,15 @@ class ChatTemplate:
 
     @cached_property
     def _has_switch(self) -> bool:
-        return any(re.search(rf"\b{name}\b", self.text) for name in _SWITCHES)
-
-    def arguments(self, user_values: Mapping[str, Any] | None, *, direct: bool) -> dict[str, Any]:
-        """Return the template's arguments for one prompt.
-
-        Args:
-            user_values: The user's arguments.
-            direct: Whether the answer itself begins right after the prompt.
-        """
-        return {**(user_values or {}), **(dict.fromkeys(_SWITCHES, False) if direct else {})}
+        return any(re.search(rf"\b{name}\b", self.text) for name in REASONING_OFF)
 
     def render(self, turns: Any, tools: Any, arguments: Mapping[str, Any]) -> str:
-        """Write a conversation.
+        """Write a conversation as a prompt, which ends where the answer begins.
 
         Args:
-            turns: Its messages, in the form that templates read.
+            turns: Its messages, as `as_dicts` makes them.
             tools: Tools in OpenAI's form, or None.
             arguments: The template's further arguments.
-
-        Returns:
-            The prompt, which ends where the answer begins.
 
         Raises:
             ConfigurationError: If the template refuses it.
@@ -165,15 +127,11 @@ class ChatTemplate:
     ) -> tuple[list[BaseMessage], str]:
         """Rearrange a conversation so that the template renders all of it.
 
-        Args:
-            conversation: The conversation, without the beginning of the answer.
-            tools: As for `render`.
-            arguments: As for `render`.
+        System texts that have no place come into the next user message. Messages of one role are
+        joined if roles have to alternate.
 
         Returns:
-            The conversation, and the template's output after the last message. System texts that
-            have no place are in the next user message. Messages of one role are joined if roles
-            have to alternate.
+            The conversation, and the template's output after the last message.
 
         Raises:
             ConfigurationError: If the template drops one of its messages.
@@ -187,13 +145,12 @@ class ChatTemplate:
                 self._plans.clear()
             if len(plan.header) <= _MOST_KEPT:
                 self._plans[key] = plan
-        arranged = _arranged(conversation, plan.arrangement, merges=plan.merges)
-        if plan.arrangement and _folds(plan.arrangement, conversation):
-            taken = "no system message" if plan.arrangement == _LAST else "one system message"
+        number, merges, header = plan
+        if taken := _folded(number, conversation):
             self._warn_once(f"{taken}; what the others say is put into the next user message")
-        if plan.merges:
+        if merges:
             self._warn_once("user and assistant in turns; messages of one role are joined")
-        return arranged, plan.header
+        return _arranged(conversation, number, merges=merges), header
 
     def _warn_once(self, taken: str) -> None:
         if taken not in self._warned:
@@ -239,27 +196,18 @@ class ChatTemplate:
         return _Plan(last, False, "")
 
     def header(self, turns: list[dict[str, Any]], tools: Any, arguments: Mapping[str, Any]) -> str:
-        """Return the template's output after the last message.
-
-        Args:
-            turns: As for `render`.
-            tools: As for `render`.
-            arguments: As for `render`.
-        """
+        """Return the template's output after the last message. The arguments are `render`'s."""
         mark = f"t{secrets.token_hex(8)}."
         last = {**turns[-1], "content": f"{turns[-1].get('content') or ''}{mark}"}
         _, separator, header = self.render([*turns[:-1], last], tools, arguments).rpartition(mark)
         return header if separator else ""
 
     def start(self, header: str, *, direct: bool) -> tuple[int, str]:
-        """Return how to change a prompt's end so that the answer itself follows.
+        """Return how many characters to remove from a prompt's end, and the text to add.
 
         Args:
             header: The template's output after the last message.
             direct: Whether the answer itself begins right after the prompt.
-
-        Returns:
-            How many characters to remove, and the text to add.
         """
         if not direct:
             return 0, ""
@@ -275,11 +223,7 @@ class ChatTemplate:
         return 0, block + closing(block, tags)
 
     def opened(self, header: str) -> tuple[str, str] | None:
-        """Return the tags of the reasoning block that a header ends in, or None.
-
-        Args:
-            header: The text after the last message.
-        """
+        """Return the tags of the reasoning block that a header ends in, or None."""
         return open_tags(header, [mark for mark in self._marks if mark.strip()], self.text)
 
     @cached_property
@@ -356,7 +300,6 @@ _LAST = len(_ARRANGEMENTS) - 1
 def _arranged(
     conversation: Sequence[BaseMessage], arrangement: int, *, merges: bool
 ) -> list[BaseMessage]:
-    """Return a conversation by the number of its arrangement."""
     arranged = _ARRANGEMENTS[arrangement](conversation)
     if not merges:
         return arranged
@@ -364,9 +307,10 @@ def _arranged(
     return merge_message_runs(texts, chunk_separator="\n\n")
 
 
-def _folds(arrangement: int, conversation: Sequence[BaseMessage]) -> bool:
-    """Whether an arrangement puts a system text into a message of the user."""
+def _folded(arrangement: int, conversation: Sequence[BaseMessage]) -> str:
+    """Return what a template takes if the others come into a message of the user. Else nothing."""
+    if arrangement == _LAST:
+        return "no system message"
     system = sum(isinstance(m, SystemMessage) for m in conversation)
-    return arrangement == _LAST or (
-        _ARRANGEMENTS[arrangement] is _one_system and system > leading_system(conversation)
-    )
+    one = _ARRANGEMENTS[arrangement] is _one_system and system > leading_system(conversation)
+    return "one system message" if one else ""

@@ -13,7 +13,7 @@ import difflib
 import json
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from tokenizers import AddedToken, Tokenizer
@@ -36,15 +36,7 @@ class ControlTokens:
     """
 
     def __init__(self, tokenizer: Any, allowed: AllowedTokens = ()) -> None:
-        """Prepare a second tokenizer that knows the tokens by other names.
-
-        Args:
-            tokenizer: A fast Hugging Face tokenizer.
-            allowed: Added tokens that text may hold as well.
-
-        Raises:
-            ValueError: If one of them is no added token of the tokenizer.
-        """
+        """Prepare a second tokenizer that knows the tokens by other names. See `PromptBuilder`."""
         backend = tokenizer.backend_tokenizer
         added: dict[int, AddedToken] = backend.get_added_tokens_decoder()
         marks = {i: token for i, token in added.items() if not _is_whitespace(token.content)}
@@ -53,10 +45,7 @@ class ControlTokens:
         self._written, self._typed = _Finder(backend, marks), _Finder(backend, typed)
         nonce = secrets.token_hex(16)  # nobody can type the names
         self._names = {token: f"\U0010fffd{nonce}-{token}\U0010fffc" for token in marks}
-        self._plain = Tokenizer(_model_without(backend, marks, self._names))
-        for part in ("normalizer", "pre_tokenizer"):
-            if (value := getattr(backend, part)) is not None:
-                setattr(self._plain, part, value)
+        self._plain = _splits_like(backend, _model_without(backend, marks, self._names))
         renamed = {i: self._names.get(i, token.content) for i, token in added.items()}
         self._plain.add_tokens([_renamed(added[i], name) for i, name in renamed.items()])
         ids = {i: self._plain.token_to_id(name) for i, name in renamed.items()}
@@ -67,15 +56,7 @@ class ControlTokens:
         self._recent = RecentIds()
 
     def cover(self, text: str, twins: _Twins) -> str:
-        """Hide the text of control tokens from tokenizer and chat template.
-
-        Args:
-            text: What somebody typed.
-            twins: Characters to cover it with.
-
-        Returns:
-            The text, unchanged if it holds none.
-        """
+        """Hide control tokens that somebody typed from tokenizer and chat template."""
         while True:
             characters = list(text)
             for _, start, end in self._typed.find(text):
@@ -87,11 +68,7 @@ class ControlTokens:
             text = covered  # the rest may make a token, too
 
     def holds_any(self, text: str) -> bool:
-        """Whether a text holds a control token that users may not type.
-
-        Args:
-            text: What somebody typed.
-        """
+        """Whether a text holds a control token that users may not type."""
         return next(self._typed.find(text), None) is not None
 
     def ids(self, text: str, uncover: Mapping[int, str]) -> list[int]:
@@ -99,21 +76,13 @@ class ControlTokens:
 
         Args:
             text: The text, with covered parts.
-            uncover: The text behind covered parts, never control tokens.
+            uncover: The characters behind covered ones, which never make control tokens.
         """
         parts = json.dumps([text, *uncover.items()])
         return self._recent.get(parts, lambda: self._encoding(text, uncover)[1])
 
     def encode(self, text: str, uncover: Mapping[int, str]) -> tuple[list[int], list[str]]:
-        """Make ids of a text, and return the text of each.
-
-        Args:
-            text: As for `ids`.
-            uncover: As for `ids`.
-
-        Returns:
-            The ids, and the text of each.
-        """
+        """Make ids as `ids` does, and return the text of each, too."""
         whole, ids, offsets = self._encoding(text, uncover)
         return ids, [whole[start:end] for start, end in offsets]
 
@@ -129,11 +98,7 @@ class ControlTokens:
         return whole, [self._ids.get(token, token) for token in encoding.ids], encoding.offsets
 
     def surround(self, ids: list[int]) -> list[int]:
-        """Add what the tokenizer puts around a text, such as the beginning-of-text token.
-
-        Args:
-            ids: Ids of the text.
-        """
+        """Add what the tokenizer puts around a text, such as the beginning-of-text token."""
         return [*self._before, *ids, *self._after]
 
 
@@ -141,25 +106,18 @@ class CoveredText:
     """The texts of one prompt, covered where they look like control tokens."""
 
     def __init__(self, tokens: ControlTokens, *texts: Any) -> None:
-        """Look for control tokens in all texts.
-
-        Args:
-            tokens: The tokenizer's control tokens.
-            *texts: Strings, and lists and objects that hold strings.
-        """
+        """Look for control tokens in all texts: strings, and lists and objects of strings."""
         self._tokens = tokens
         self._twins: _Twins | None = None
+        self._uncover: Mapping[int, str] = {}
         strings = list(_strings(texts))
         if any(map(tokens.holds_any, strings)):
             taken = {c for string in strings for c in _UNUSED.findall(string)}
             self._twins = _Twins(taken | tokens.in_template)
+            self._uncover = self._twins.uncover
 
     def of(self, value: Any) -> Any:
-        """Return one of the texts, covered.
-
-        Args:
-            value: A string, or a list or an object that holds strings. Keys are covered, too.
-        """
+        """Return one of the texts, covered. Keys are covered, too."""
         if self._twins is None:
             return value
         if isinstance(value, str):
@@ -169,10 +127,6 @@ class CoveredText:
         if isinstance(value, list | tuple):
             return [self.of(inner) for inner in value]
         return value
-
-    @property
-    def _uncover(self) -> Mapping[int, str]:
-        return {} if self._twins is None else self._twins.uncover
 
     def ids(self, text: str) -> list[int]:
         """Make ids of a prompt that contains covered texts. See `ControlTokens.ids`."""
@@ -212,10 +166,8 @@ class _Finder:
         # Whitespace around a token is not part of it.
         self._finder.add_tokens(
             [
-                AddedToken(
-                    token.content, normalized=token.normalized, single_word=token.single_word
-                )
-                for token in marks.values()
+                AddedToken(t.content, normalized=t.normalized, single_word=t.single_word)
+                for t in marks.values()
             ]
         )
         self._ids = {self._finder.token_to_id(t.content): i for i, t in marks.items()}
@@ -275,13 +227,19 @@ def _can_make(backend: Tokenizer, known: Mapping[int, str]) -> bool:
     model = backend.model
     if type(model).__name__ != "BPE" or getattr(model, "ignore_merges", False):
         return True  # it takes whole words, or pieces, of its vocabulary
-    bare = Tokenizer(model)
-    for part in ("normalizer", "pre_tokenizer"):
-        if (value := getattr(backend, part)) is not None:
-            setattr(bare, part, value)
+    bare = _splits_like(backend, model)
     texts = [between.join(known.values()) for between in ("", " ", "\n")]
     tokens = {token for text in texts for token in bare.encode(text, add_special_tokens=False).ids}
     return not tokens.isdisjoint(known)
+
+
+def _splits_like(backend: Tokenizer, model: Any) -> Tokenizer:
+    """Return a tokenizer with a model, and another one's rules for splitting a text."""
+    tokenizer = Tokenizer(model)
+    for part in ("normalizer", "pre_tokenizer"):
+        if (value := getattr(backend, part)) is not None:
+            setattr(tokenizer, part, value)
+    return tokenizer
 
 
 def _surrounding(tokenizer: Any) -> tuple[list[int], list[int]]:
@@ -306,11 +264,8 @@ def _strings(value: Any) -> Iterator[str]:
             yield from _strings(inner)
 
 
-def _refuse_unknown_tokens(allowed: AllowedTokens, known: Iterable[str]) -> None:
-    if allowed == "all":
-        return
-    known = list(known)
-    for text in allowed:
+def _refuse_unknown_tokens(allowed: AllowedTokens, known: Sequence[str]) -> None:
+    for text in () if allowed == "all" else allowed:
         if text not in known:
             near = difflib.get_close_matches(text, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else "leave it out"

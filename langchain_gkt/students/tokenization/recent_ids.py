@@ -17,11 +17,7 @@ class RecentIds:
     """Remembers the ids of prompts that one call needs more than once."""
 
     def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
-        """Start empty.
-
-        Args:
-            most_bytes: Maximum bytes to keep. A larger prompt is not kept.
-        """
+        """Start empty. A prompt of more bytes than may be kept in all is not kept."""
         self._most_bytes, self._bytes = most_bytes, 0
         self._kept: OrderedDict[bytes, array[int]] = OrderedDict()
         self._lock = threading.Lock()
@@ -33,12 +29,7 @@ class RecentIds:
         return self._bytes
 
     def get(self, text: str, make: Callable[[], list[int]]) -> list[int]:
-        """Return the ids of a text.
-
-        Args:
-            text: All that the ids depend on.
-            make: Makes the ids if they are not kept.
-        """
+        """Return the ids for a text, which is all that they depend on. Make them if need be."""
         key = hashlib.blake2b(text.encode(), key=self._secret).digest()
         with self._lock:
             if key in self._kept:
