@@ -25,12 +25,7 @@ class RequestBuilder:
     """Builds the requests of one loaded student."""
 
     def __init__(self, engine: Backend, prompts: PromptBuilder) -> None:
-        """Serve a loaded student.
-
-        Args:
-            engine: Its engine.
-            prompts: Tokenises its conversations.
-        """
+        """Serve the engine of a student, whose conversations ``prompts`` tokenises."""
         self.engine, self.prompts = engine, prompts
         self.constraints = DecodingConstraints(engine)
 
@@ -87,9 +82,6 @@ class RequestBuilder:
             heal: Whether the model spells the end of that beginning again.
             direct: Whether the answer begins without reasoning.
 
-        Returns:
-            A request for the engine.
-
         Raises:
             ValueError: If the model cannot answer, or cannot keep to the requested form.
         """
@@ -119,9 +111,11 @@ class RequestBuilder:
         )
         if constraint is not None:
             max_tokens = constraint.max_tokens
-        stop = settings.stop
+        stop, schema = settings.stop, None
         if self.prompts.writes_frame(messages):
             stop = (*stop, "\nQ:")  # the student must not ask the next question
+        if settings.response_format and not begun and not settings.required_tool:
+            schema = schema_in(settings.response_format)
         return Request(
             prompt=prompt,
             answer_prefix=answer_prefix,
@@ -132,21 +126,13 @@ class RequestBuilder:
             # A grammar ends its text itself. A stop string must not cut a tool call or reasoning.
             stop=() if constraint or self._stops_itself(settings) else stop,
             constraint=constraint,
-            schema=None
-            if begun or not settings.response_format or settings.required_tool
-            else schema_in(settings.response_format),
-            keep_special=constraint is None
-            and keeps_marks(engine.tokenizer, self.prompts.template),
+            schema=schema,
+            keep_special=constraint is None and self._keeps_marks,
             seam=seam,
         )
 
     def build_probe(self, student: Any, messages: Sequence[BaseMessage], tokens: int) -> Request:
         """Build the request of an answer's first tokens, each the likeliest.
-
-        Args:
-            student: The called `HuggingFaceStudent`.
-            messages: The conversation.
-            tokens: How many tokens.
 
         Raises:
             NotImplementedError: If the engine does not report token probabilities.
@@ -162,13 +148,7 @@ class RequestBuilder:
     def generation(
         self, messages: Sequence[BaseMessage], settings: GenerationSettings, model_name: str
     ) -> Generation:
-        """Build the request of one call, and the generation that turns its answer into chunks.
-
-        Args:
-            messages: As for `build`.
-            settings: The settings of the call.
-            model_name: The student's name in the metadata of the message.
-        """
+        """Build the request of one call, and the generation that turns its answer into chunks."""
         written = self.tokenize(messages, settings)
         request = self._request(written, messages, settings)
         parser = None
@@ -189,10 +169,13 @@ class RequestBuilder:
         return bool(settings.offered_tools) or self._has_parts
 
     @property
+    def _keeps_marks(self) -> bool:
+        return keeps_marks(self.engine.tokenizer, self.prompts.template)
+
+    @property
     def _has_parts(self) -> bool:
         """Whether an answer may hold more than text and calls, such as reasoning."""
-        template = self.prompts.template
-        return keeps_marks(self.engine.tokenizer, template) or template.reasons
+        return self._keeps_marks or self.prompts.template.reasons
 
     def tokenize(
         self,
@@ -210,9 +193,6 @@ class RequestBuilder:
             reserve: Tokens that will be added to the beginning of the answer.
             direct: Whether the answer begins without reasoning. An answer that must keep to a form
                 always does.
-
-        Returns:
-            The prompt.
 
         Raises:
             ValueError: If it is empty, leaves the context no room, or holds more than text.

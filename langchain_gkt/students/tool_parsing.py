@@ -13,7 +13,7 @@ from langchain_core.messages.tool import ToolCallChunk, tool_call_chunk
 from langchain_gkt.students.prompting import WrittenPrompt
 from langchain_gkt.students.tokenization.chat_template import ChatTemplate
 from langchain_gkt.texts.harmony import HarmonyFilter
-from langchain_gkt.texts.reasoning import ReasoningFilter, Tags, is_tag
+from langchain_gkt.texts.reasoning import ReasoningFilter, is_tag
 from langchain_gkt.texts.stop_strings import StopStringFilter
 from langchain_gkt.texts.tool_text import CLOSE, OPEN, json_value, may_be_call, whole_call
 
@@ -29,25 +29,14 @@ class HermesToolParser:
     """
 
     def __init__(self, names: Collection[str] = ()) -> None:
-        """Start with no text.
-
-        Args:
-            names: Tools that the model may call without the tags. None if the answer has begun.
-        """
+        """Start with no text. The named tools may be called without the tags."""
         self._names, self._held = names, ""
         self._text = StopStringFilter((OPEN,))
         self._seen, self._shown = "", 0
         self._opened = False
 
     def feed(self, text: str) -> str:
-        """Take new text.
-
-        Args:
-            text: Text that follows what was fed before.
-
-        Returns:
-            The part that is certain to be no tool call.
-        """
+        """Take the text that follows, and return the part that is certain to be no tool call."""
         if self._names:
             self._held += text
             if may_be_call(self._held, self._names):
@@ -61,11 +50,10 @@ class HermesToolParser:
         return shown
 
     def finish(self) -> tuple[str, list[ToolCallChunk]]:
-        """End the text.
+        """Return the text that was held back, and the tool calls.
 
-        Returns:
-            Text that was held back, and the tool calls. A malformed call has its whole text as
-            arguments, which are not JSON, so LangChain reports it as an invalid call.
+        A malformed call has its whole text as arguments, which are not JSON, so LangChain reports
+        it as an invalid call.
         """
         if self._held:
             if call := whole_call(self._held, self._names):
@@ -85,13 +73,7 @@ class ResponseTemplateParser:
     """Reads the format of a tokenizer's ``response_template``, with transformers."""
 
     def __init__(self, tokenizer: Any, prompt: list[int], tools: list[dict[str, Any]]) -> None:
-        """Start at the end of a prompt.
-
-        Args:
-            tokenizer: A tokenizer with a ``response_template``.
-            prompt: Ids of the prompt and of the answer's beginning.
-            tools: The tools, in OpenAI's form.
-        """
+        """Start at the end of a prompt, given by its ids and those of the answer's beginning."""
         self._parser = tokenizer.get_response_parser(prefix=prompt, tools=tools)
         self._raw, self._broken = "", False
         self.reasoning = ""
@@ -128,57 +110,30 @@ class ResponseTemplateParser:
         return "".join(part["text"] for part in parts if part["field"] == "content")
 
 
-class HarmonyParser:
-    """Reads messages on channels. Shows the final one, and reads calls of the others."""
+class FilteredParser:
+    """Takes out reasoning, or messages on channels. The rest is text, or calls as Hermes writes."""
 
-    def __init__(self, header: str) -> None:
-        """Start at the end of a prompt.
-
-        Args:
-            header: The chat template's output after the last message.
-        """
-        self._filter = HarmonyFilter(header)
+    def __init__(
+        self, reasoning: ReasoningFilter | HarmonyFilter, tools: HermesToolParser | None = None
+    ) -> None:
+        """Start at the end of a prompt. No tools if none are offered, or channels hold calls."""
+        self._filter, self._tools = reasoning, tools
 
     @property
     def reasoning(self) -> str:
-        """The text of the other channels."""
+        """The text that was taken out."""
         return self._filter.reasoning
 
     def feed(self, text: str) -> str:
         """Take new text, control tokens included. See `HermesToolParser.feed`."""
-        return self._filter.feed(text)
-
-    def finish(self) -> tuple[str, list[ToolCallChunk]]:
-        """End the text. See `HermesToolParser.finish`."""
-        return self._filter.finish(), [_read_arguments(*call) for call in self._filter.calls]
-
-
-class TaggedParser:
-    """Takes out reasoning between tags. The rest is text, or a call in the Hermes format."""
-
-    def __init__(self, opened: Tags | None, tools: HermesToolParser | None, *, has_begun: bool):
-        """Start at the end of a prompt.
-
-        Args:
-            opened: The tags of the block that the prompt ends in, if any.
-            tools: Reads the calls. None if no tools are offered.
-            has_begun: Whether the answer's beginning is already written.
-        """
-        self._filter, self._tools = ReasoningFilter(opened, has_begun=has_begun), tools
-
-    @property
-    def reasoning(self) -> str:
-        """The reasoning that was taken out."""
-        return self._filter.reasoning
-
-    def feed(self, text: str) -> str:
-        """Take new text. See `HermesToolParser.feed`."""
         text = self._filter.feed(text)
         return self._tools.feed(text) if self._tools and text else text
 
     def finish(self) -> tuple[str, list[ToolCallChunk]]:
         """End the text. See `HermesToolParser.finish`."""
         text = self._filter.finish()
+        if isinstance(self._filter, HarmonyFilter):
+            return text, [_read_arguments(*call) for call in self._filter.calls]
         if self._tools is None:
             return text, []
         text = self._tools.feed(text)
@@ -187,16 +142,10 @@ class TaggedParser:
 
 
 def keeps_marks(tokenizer: Any, template: ChatTemplate) -> bool:
-    """Whether control tokens separate an answer's parts, so that reading it needs them.
-
-    Args:
-        tokenizer: The student's tokenizer.
-        template: Its chat template.
-    """
+    """Whether control tokens separate an answer's parts, so that reading it needs them."""
     if getattr(tokenizer, "response_template", None) or template.is_harmony:
         return True
-    special = set(tokenizer.all_special_tokens)
-    return any(map(is_tag, special))
+    return any(map(is_tag, set(tokenizer.all_special_tokens)))
 
 
 class AnswerParser:
@@ -212,7 +161,7 @@ class AnswerParser:
         *,
         is_held: bool = False,
     ) -> None:
-        """Choose the readers for the answers of this tokenizer.
+        """Choose the reader for the answers of this tokenizer.
 
         Args:
             tokenizer: The student's tokenizer.
@@ -222,18 +171,18 @@ class AnswerParser:
             stop: Strings that end the text.
             is_held: Whether a grammar constrains the answer to the form of a Hermes call.
         """
-        self._parser: ResponseTemplateParser | HarmonyParser | TaggedParser
+        self._parser: ResponseTemplateParser | FilteredParser
         if getattr(tokenizer, "response_template", None) and not is_held:
             ids = [*prompt.ids, *prompt.answer_prefix]
             self._parser = ResponseTemplateParser(tokenizer, ids, list(tools))
         elif template.is_harmony and not is_held:
-            self._parser = HarmonyParser(prompt.header)
+            self._parser = FilteredParser(HarmonyFilter(prompt.header))
         else:
             has_begun = bool(prompt.answer_prefix)
             names = () if has_begun else [tool["function"]["name"] for tool in tools]
+            reasoning = ReasoningFilter(template.opened(prompt.header), has_begun=has_begun)
             calls = HermesToolParser(names) if tools else None
-            opened = template.opened(prompt.header)
-            self._parser = TaggedParser(opened, calls, has_begun=has_begun)
+            self._parser = FilteredParser(reasoning, calls)
         self._stop, self._tokenizer, self._offers = StopStringFilter(stop), tokenizer, bool(tools)
         self.may_stop = bool(stop)
         """Whether the text may end before the engine does."""
@@ -242,11 +191,7 @@ class AnswerParser:
         self._marks = re.compile("|".join(map(re.escape, filter(None, marks))) or r"(?!)")
 
     def read(self, text: str, *, last: bool) -> tuple[str, list[ToolCallChunk], bool]:
-        """Take new text.
-
-        Args:
-            text: Text that follows what was read before.
-            last: Whether it is the last.
+        """Take the text that follows, perhaps the last.
 
         Returns:
             Text to show, tool calls, and whether a stop string was reached.
