@@ -70,7 +70,8 @@ def as_student(obj: StudentLike, **kwargs: Any) -> BaseChatModel:
     inner: Any = getattr(obj, "llm", None)
     chat_fields: dict[str, Any] = {}
     if type(obj).__name__ == "ChatHuggingFace" and hasattr(inner, "pipeline"):
-        chat_fields = {name: getattr(obj, name, None) for name in _CHAT_FIELDS}
+        values = {name: getattr(obj, name, None) for name in _CHAT_FIELDS}
+        chat_fields = {name: value for name, value in values.items() if value is not None}
         obj = inner
     pipeline = getattr(obj, "pipeline", obj)
     if hasattr(pipeline, "model") and hasattr(pipeline, "tokenizer") and hasattr(pipeline, "task"):
@@ -79,7 +80,6 @@ def as_student(obj: StudentLike, **kwargs: Any) -> BaseChatModel:
             **pipeline_generation_settings(pipeline),
             **(getattr(obj, "pipeline_kwargs", None) or {}),
         }
-        chat_fields = {name: value for name, value in chat_fields.items() if value is not None}
         settings = {**_from_generation(generation), **chat_fields, **kwargs}
         return _make(model=pipeline.model, tokenizer=pipeline.tokenizer, **settings)
     if isinstance(obj, BaseChatModel):

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from langchain_core.language_models import BaseChatModel
@@ -37,6 +38,7 @@ class FirstToken(NamedTuple):
     text: str | None = None
 
 
+@dataclass
 class SampleGroup:
     """Several answers to one question, requested together.
 
@@ -45,14 +47,8 @@ class SampleGroup:
         shared: State of an engine that writes them with one request.
     """
 
-    def __init__(self, size: int) -> None:
-        """Start with nothing shared.
-
-        Args:
-            size: How many answers.
-        """
-        self.size = size
-        self.shared: Any = None
+    size: int
+    shared: Any = None
 
 
 _group: ContextVar[SampleGroup | None] = ContextVar("gkt_sample_group", default=None)
@@ -188,11 +184,7 @@ class Student:
         self, messages: list[BaseMessage], *, tokens: int = 1
     ) -> list[FirstToken]:
         """Do what `first_tokens` does, on the event loop."""
-
-        def ask() -> list[FirstToken]:
-            return self.first_tokens(messages, tokens=tokens)
-
-        return await run_in_executor(None, ask)
+        return await run_in_executor(None, self.first_tokens, messages, tokens=tokens)
 
     def sample(
         self,
@@ -266,12 +258,10 @@ class _AnyChatModel(Student):
     """A chat model that declares nothing of what a chain needs."""
 
     def __init__(self, chat_model: BaseChatModel) -> None:
-        """Wrap it."""
         self._chat_model = chat_model
 
     @property
     def chat_model(self) -> BaseChatModel:
-        """The chat model itself."""
         return self._chat_model
 
 
