@@ -31,9 +31,7 @@ class HermesToolParser:
     def __init__(self, names: Collection[str] = ()) -> None:
         """Start with no text. The named tools may be called without the tags."""
         self._names, self._held = names, ""
-        self._text = StopStringFilter((OPEN,))
-        self._seen, self._shown = "", 0
-        self._opened = False
+        self._text, self._calls, self._opened = StopStringFilter((OPEN,)), "", False
 
     def feed(self, text: str) -> str:
         """Take the text that follows, and return the part that is certain to be no tool call."""
@@ -42,11 +40,10 @@ class HermesToolParser:
             if may_be_call(self._held, self._names):
                 return ""
             text, self._held, self._names = self._held, "", ()
-        self._seen += text
         if self._opened:
+            self._calls += text
             return ""
         shown, self._opened = self._text.feed(text)
-        self._shown += len(shown)
         return shown
 
     def finish(self) -> tuple[str, list[ToolCallChunk]]:
@@ -63,9 +60,10 @@ class HermesToolParser:
             shown = self.feed(held)
             rest, calls = self.finish()
             return shown + rest, calls
+        rest = self._text.flush()
         if not self._opened:
-            return self._text.flush(), []
-        rest = self._seen[self._shown :]
+            return rest, []
+        rest += self._calls
         return _CALL.sub("", rest).rstrip(), [_read_call(body) for body in _CALL.findall(rest)]
 
 

@@ -31,6 +31,7 @@ _OWN = (
     "continue_final_message",
     "tokenize",
 )
+_Arrange = Callable[[Sequence[BaseMessage]], list[BaseMessage]]
 _KEPT_SHAPES = 256
 _MOST_KEPT = 4096
 """Maximum number of template output characters to keep. They may include documents."""
@@ -55,7 +56,7 @@ def turns_reasoning_off(arguments: Mapping[str, Any]) -> bool:
 class _Plan(NamedTuple):
     """How a template takes conversations of one shape."""
 
-    arrangement: int  # the first that it renders in whole
+    arrange: _Arrange  # the first that it renders in whole
     merges: bool  # whether successive messages of one role are joined, too
     header: str
 
@@ -145,12 +146,13 @@ class ChatTemplate:
                 self._plans.clear()
             if len(plan.header) <= _MOST_KEPT:
                 self._plans[key] = plan
-        number, merges, header = plan
-        if taken := _folded(number, conversation):
+        arranged = plan.arrange(conversation)
+        if taken := _folded(plan.arrange, conversation):
             self._warn_once(f"{taken}; what the others say is put into the next user message")
-        if merges:
+        if plan.merges:
+            arranged = _merged(arranged)
             self._warn_once("user and assistant in turns; messages of one role are joined")
-        return _arranged(conversation, number, merges=merges), header
+        return arranged, plan.header
 
     def _warn_once(self, taken: str) -> None:
         if taken not in self._warned:
@@ -166,11 +168,14 @@ class ChatTemplate:
     ) -> _Plan:
         dropped: BaseMessage | None = None
         # A template that takes no system message gives a reason other than the real fault.
-        last = _LAST if any(isinstance(m, SystemMessage) for m in conversation) else 0
-        for merges, number in itertools.product((False, True), range(last + 1)):
-            arranged = _arranged(conversation, number, merges=merges)
-            if merges and len(arranged) == len(_arranged(conversation, number, merges=False)):
-                continue
+        has_system = any(isinstance(m, SystemMessage) for m in conversation)
+        arrangements = _ARRANGEMENTS if has_system else _ARRANGEMENTS[:1]
+        for merges, arrange in itertools.product((False, True), arrangements):
+            arranged = arrange(conversation)
+            if merges:
+                count, arranged = len(arranged), _merged(arranged)
+                if len(arranged) == count:
+                    continue
             nonce = secrets.token_hex(8)
             texts = [f"t{nonce}n{at}." for at in range(len(arranged))]
             marked = [with_text(m, text) for m, text in zip(arranged, texts, strict=True)]
@@ -182,7 +187,7 @@ class ChatTemplate:
             missing = [m for m, text in shown if text not in written and not _has_calls(m)]
             if not missing:
                 end = max(written.rfind(text) + len(text) for text in texts if text in written)
-                return _Plan(number, merges, written[end:])
+                return _Plan(arrange, merges, written[end:])
             if not any(isinstance(m, SystemMessage) for m in missing):
                 dropped = missing[0]
         if dropped is not None:
@@ -193,7 +198,7 @@ class ChatTemplate:
                 hint="leave it out, or put its text into a message of the user; the template may "
                 "take one question only",
             )
-        return _Plan(last, False, "")
+        return _Plan(arrangements[-1], False, "")
 
     def header(self, turns: list[dict[str, Any]], tools: Any, arguments: Mapping[str, Any]) -> str:
         """Return the template's output after the last message. The arguments are `render`'s."""
@@ -288,29 +293,18 @@ def _no_system(conversation: Sequence[BaseMessage]) -> list[BaseMessage]:
     return [*folded, HumanMessage("\n\n".join(waiting))]
 
 
-_ARRANGEMENTS: tuple[Callable[[Sequence[BaseMessage]], list[BaseMessage]], ...] = (
-    list,
-    _as_system,
-    _one_system,
-    _no_system,
-)
-_LAST = len(_ARRANGEMENTS) - 1
+_ARRANGEMENTS: tuple[_Arrange, ...] = (list, _as_system, _one_system, _no_system)
 
 
-def _arranged(
-    conversation: Sequence[BaseMessage], arrangement: int, *, merges: bool
-) -> list[BaseMessage]:
-    arranged = _ARRANGEMENTS[arrangement](conversation)
-    if not merges:
-        return arranged
-    texts = [with_text(message, str(message.text)) for message in arranged]
+def _merged(conversation: Sequence[BaseMessage]) -> list[BaseMessage]:
+    texts = [with_text(message, str(message.text)) for message in conversation]
     return merge_message_runs(texts, chunk_separator="\n\n")
 
 
-def _folded(arrangement: int, conversation: Sequence[BaseMessage]) -> str:
+def _folded(arrange: _Arrange, conversation: Sequence[BaseMessage]) -> str:
     """Return what a template takes if the others come into a message of the user. Else nothing."""
-    if arrangement == _LAST:
+    if arrange is _no_system:
         return "no system message"
     system = sum(isinstance(m, SystemMessage) for m in conversation)
-    one = _ARRANGEMENTS[arrangement] is _one_system and system > leading_system(conversation)
-    return "one system message" if one else ""
+    folds = arrange is _one_system and system > leading_system(conversation)
+    return "one system message" if folds else ""
