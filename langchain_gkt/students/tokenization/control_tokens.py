@@ -42,7 +42,7 @@ class ControlTokens:
         marks = {i: token for i, token in added.items() if not _is_whitespace(token.content)}
         _refuse_unknown_tokens(allowed, [token.content for token in marks.values()])
         typed = {i: t for i, t in marks.items() if allowed != "all" and t.content not in allowed}
-        self._written, self._typed = _Finder(backend, marks), _Finder(backend, typed)
+        self._written, self.typed = _Finder(backend, marks), _Finder(backend, typed)
         nonce = secrets.token_hex(16)  # nobody can type the names
         self._names = {token: f"\U0010fffd{nonce}-{token}\U0010fffc" for token in marks}
         self._plain = _splits_like(backend, _model_without(backend, marks, self._names))
@@ -54,22 +54,6 @@ class ControlTokens:
         self._before, self._after = _surrounding(tokenizer)
         # A guided call makes ids of its prompt three times: for check, prefill and request.
         self._recent = RecentIds()
-
-    def cover(self, text: str, twins: _Twins) -> str:
-        """Hide control tokens that somebody typed from tokenizer and chat template."""
-        while True:
-            characters = list(text)
-            for _, start, end in self._typed.find(text):
-                for at in range(start, max(end, start + 1)):
-                    characters[at] = twins.of(characters[at])
-            covered = "".join(characters)
-            if covered == text:
-                return text
-            text = covered  # the rest may make a token, too
-
-    def holds_any(self, text: str) -> bool:
-        """Whether a text holds a control token that users may not type."""
-        return next(self._typed.find(text), None) is not None
 
     def ids(self, text: str, uncover: Mapping[int, str]) -> list[int]:
         """Make ids of a prompt, the control tokens in it included.
@@ -108,25 +92,45 @@ class CoveredText:
     def __init__(self, tokens: ControlTokens, *texts: Any) -> None:
         """Look for control tokens in all texts: strings, and lists and objects of strings."""
         self._tokens = tokens
-        self._twins: _Twins | None = None
-        self._uncover: Mapping[int, str] = {}
+        self._twins: dict[str, str] = {}  # stand-ins of characters
+        self._uncover: dict[int, str] = {}
         strings = list(_strings(texts))
-        if any(map(tokens.holds_any, strings)):
-            taken = {c for string in strings for c in _UNUSED.findall(string)}
-            self._twins = _Twins(taken | tokens.in_template)
-            self._uncover = self._twins.uncover
+        self._covers = any(any(tokens.typed.find(string)) for string in strings)
+        if self._covers:
+            taken = {c for string in strings for c in _UNUSED.findall(string)} | tokens.in_template
+            free = map(chr, range(_FIRST_UNUSED, _LAST_UNUSED))
+            self._free = (character for character in free if character not in taken)
 
     def of(self, value: Any) -> Any:
         """Return one of the texts, covered. Keys are covered, too."""
-        if self._twins is None:
+        if not self._covers:
             return value
         if isinstance(value, str):
-            return self._tokens.cover(value, self._twins)
+            return self._cover(value)
         if isinstance(value, Mapping):
             return {self.of(key): self.of(inner) for key, inner in value.items()}
         if isinstance(value, list | tuple):
             return [self.of(inner) for inner in value]
         return value
+
+    def _cover(self, text: str) -> str:
+        while True:
+            characters = list(text)
+            for _, start, end in self._tokens.typed.find(text):
+                for at in range(start, max(end, start + 1)):
+                    characters[at] = self._twin(characters[at])
+            covered = "".join(characters)
+            if covered == text:
+                return text
+            text = covered  # the rest may make a token, too
+
+    def _twin(self, character: str) -> str:
+        if ord(character) in self._uncover:
+            return character
+        if character not in self._twins:
+            twin = self._twins[character] = next(self._free)
+            self._uncover[ord(twin)] = character
+        return self._twins[character]
 
     def ids(self, text: str) -> list[int]:
         """Make ids of a prompt that contains covered texts. See `ControlTokens.ids`."""
@@ -135,24 +139,6 @@ class CoveredText:
     def encode(self, text: str) -> tuple[list[int], list[str]]:
         """Make ids of a text that contains covered texts. See `ControlTokens.encode`."""
         return self._tokens.encode(text, self._uncover)
-
-
-class _Twins:
-    """Stand-ins of characters, none of which a prompt itself holds."""
-
-    def __init__(self, taken: set[str]) -> None:
-        free = map(chr, range(_FIRST_UNUSED, _LAST_UNUSED))
-        self._free = (character for character in free if character not in taken)
-        self._twins: dict[str, str] = {}
-        self.uncover: dict[int, str] = {}
-
-    def of(self, character: str) -> str:
-        if ord(character) in self.uncover:
-            return character
-        if character not in self._twins:
-            twin = self._twins[character] = next(self._free)
-            self.uncover[ord(twin)] = character
-        return self._twins[character]
 
 
 class _Finder:
