@@ -28,11 +28,7 @@ class InterruptibleChatModel(PortableChatModel, ABC):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Take the fields.
-
-        Raises:
-            ConfigurationError: If one makes no sense, or is unknown.
-        """
+        """Take the fields. One that is unknown or makes no sense is a ConfigurationError."""
         with field_errors():
             super().__init__(*args, **kwargs)
 
@@ -70,13 +66,10 @@ def run_batch(work: Callable[[int], T], count: int, most: int | None = None) -> 
         count: How many there are.
         most: Maximum number of threads. None for the default of `concurrent.futures`.
 
-    Returns:
-        The results, in order.
-
     Raises:
         BaseException: The first that a task raised. No further task begins, and running ones are
-            waited for. An interruption of the caller is raised at once. What runs then continues in
-            daemon threads, and its results are dropped.
+            waited for. An interruption of the caller is raised at once. What runs then continues,
+            and its results are dropped.
     """
     todo, taking, is_over = iter(range(count)), threading.Lock(), threading.Event()
     results: dict[int, T] = {}

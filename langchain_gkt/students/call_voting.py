@@ -49,9 +49,6 @@ def vote_on_calls(
         choice: The ``tool_choice``.
         parallel: Whether a turn may make several calls.
 
-    Returns:
-        The result.
-
     Raises:
         ImportError: If llguidance (extra ``structured``) is missing.
     """

@@ -70,9 +70,7 @@ class DecodingConstraints:
     def shortest_answer(self, settings: GenerationSettings) -> int:
         """Return how many tokens the shortest answer of a call takes. 0 if any text will do.
 
-        Raises:
-            ImportError: As for `for_call`.
-            ValueError: As for `for_call`.
+        It raises the errors of `for_call`.
         """
         grammar = self._grammar(settings)
         return 0 if grammar is None else self._tokenizer.shortest_answer(grammar)

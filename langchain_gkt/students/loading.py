@@ -48,11 +48,7 @@ class StudentLoader:
         return self._loaded
 
     def other(self, name: str, student: Any) -> Any:
-        """Return the student of the model that a call names, made once, with a student's settings.
-
-        Raises:
-            StudentError: If this student is closed, even during the load.
-        """
+        """Return the student that a call names, made once, with the settings of the called one."""
         if name not in self.others:
             with LOADING:
                 if name not in self.others and not self._is_closed():

@@ -132,11 +132,7 @@ class RequestBuilder:
         )
 
     def build_probe(self, student: Any, messages: Sequence[BaseMessage], tokens: int) -> Request:
-        """Build the request of an answer's first tokens, each the likeliest.
-
-        Raises:
-            NotImplementedError: If the engine does not report token probabilities.
-        """
+        """Build the request of an answer's first tokens, each the likeliest."""
         if self.engine.first_token_detail == "none":
             raise NotImplementedError(
                 f"backend={self.engine.name!r} does not report the probabilities of tokens; use "
@@ -191,8 +187,7 @@ class RequestBuilder:
             messages: The conversation.
             settings: The settings of the call.
             reserve: Tokens that will be added to the beginning of the answer.
-            direct: Whether the answer begins without reasoning. An answer that must keep to a form
-                always does.
+            direct: Whether the answer begins without reasoning. One that must keep to a form does.
 
         Raises:
             ValueError: If it is empty, leaves the context no room, or holds more than text.

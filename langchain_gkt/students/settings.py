@@ -30,20 +30,13 @@ OnLongPrompt = Literal["raise", "truncate"]
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationSettings:
-    """How one answer is generated.
+    """How one answer is generated: fields of a `HuggingFaceStudent` and arguments of a call.
 
     Attributes:
-        max_tokens: Maximum number of tokens to generate.
-        temperature: 0 for greedy decoding.
-        top_p: Nucleus sampling threshold.
-        seed: Seed of the call's own generator. None for a random one.
-        stop: Strings that end the answer's text.
         tools: Tools in OpenAI's form, or None.
         tool_choice: As for `HuggingFaceStudent.bind_tools`.
         response_format: The form the answer must have, or None.
         hold_calls: Whether optional calls are constrained to their schemas, too.
-        on_long_prompt: What to do with a prompt that leaves the context no room.
-        chat_template_kwargs: Further arguments of the chat template.
     """
 
     max_tokens: int

@@ -39,12 +39,9 @@ def vote(answers: Sequence[AIMessage], answer_of: AnswerOf, *, begun: str = "") 
     """Count what answers say. Of two that are equally frequent the earlier one wins.
 
     Args:
-        answers: The answers.
+        answers: The answers. An unreadable or truncated one agrees with none.
         answer_of: When two answers are equal.
         begun: The text that all of them continue.
-
-    Returns:
-        The result. An unreadable or truncated answer agrees with none.
 
     Raises:
         ValueError: If ``answer_of`` is unknown, or a function that fails on an answer.
@@ -69,13 +66,7 @@ def most_frequent(keys: Sequence[Hashable]) -> tuple[int | None, float]:
 
 
 def check_answer_of(answer_of: Any) -> Any:
-    """Refuse what cannot decide whether two answers are equal.
-
-    Args:
-        answer_of: The value of a field ``answer_of``.
-
-    Returns:
-        The value.
+    """Return the value of a field ``answer_of``.
 
     Raises:
         ValueError: If it is no known form, or a function that fails on an empty text.

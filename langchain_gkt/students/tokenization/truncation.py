@@ -22,9 +22,6 @@ def truncate(
         messages: The conversation. A trailing AIMessage is the beginning of the answer.
         fits: Whether a conversation is short enough. Called some ten times for any number of turns,
             because leaving out more never makes it longer.
-
-    Returns:
-        What is left. Still too long if system messages and the begun answer alone are.
     """
     system = [m for m in messages if isinstance(m, SystemMessage)]
     turns = [m for m in messages if not isinstance(m, SystemMessage)]

@@ -66,7 +66,7 @@ class AnswerWriter:
             end_ids: Ids that end an answer.
             replies: Sends requests to the server.
             marks: The added tokens, as texts.
-            most_allowed: Maximum number of tokens that a request may allow by name.
+            most_allowed: As `Dialect.most_allowed`.
             retries: How often a request is sent again after its connection failed.
         """
         request, constraint = state.request, state.request.constraint
@@ -81,11 +81,7 @@ class AnswerWriter:
         self._requests = 0
 
     async def write(self) -> None:
-        """Write the answer. Its chunks are delivered meanwhile.
-
-        Raises:
-            StudentError: If the server fails, or nothing is allowed.
-        """
+        """Write the answer. Its chunks are delivered meanwhile."""
         failures = 0
         while not self._finished and not self._state.is_cancelled:
             before = len(self._written)
@@ -185,9 +181,7 @@ class AnswerWriter:
     async def _ask_for(self, ask: Ask, *, held: bool = False) -> None:
         """Send a request and take its tokens, until it ends or one is refused.
 
-        Args:
-            ask: The request.
-            held: Whether it is for one token only, after which the answer continues.
+        After a held one, which is for one token only, the answer continues.
         """
         reason: str | None = None
         is_stopped, before = False, len(self._written)

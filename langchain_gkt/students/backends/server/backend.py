@@ -118,12 +118,7 @@ class ServerBackend:
         return hashlib.sha256(identity.encode()).hexdigest()
 
     def refuse_unreachable(self) -> None:
-        """Refuse if the server cannot be reached now, or has another model than before.
-
-        Raises:
-            StudentError: If so.
-            ConfigurationError: If the key is no longer accepted.
-        """
+        """Refuse if the server cannot be reached now, or has another model than before."""
         if time.monotonic() - self._answered < _FRESH_SECONDS:
             return
         self._refuse_lost_thread()

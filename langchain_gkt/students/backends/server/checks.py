@@ -22,12 +22,7 @@ _SAMPLES = 3
 
 
 def load_tokenizer(source: ModelSource) -> tuple[Any, set[int]]:
-    """Load the tokenizer of a model that runs elsewhere, and the ids that end an answer.
-
-    Raises:
-        FileNotFoundError: If there is none.
-        StudentError: If it cannot be loaded, or is not a fast one.
-    """
+    """Load the tokenizer of a model that runs elsewhere, and the ids that end an answer."""
     tokenizer = source.tokenizer
     if tokenizer is None and (gguf_file := gguf.gguf_source(source.model)) is not None:
         tokenizer = gguf.load_tokenizer(gguf.local_file(gguf_file))
@@ -95,10 +90,6 @@ async def checked_model(
 
     Returns:
         The context in tokens, and the blocks of the prefix cache. None for what it does not say.
-
-    Raises:
-        ConfigurationError: If the key is wrong, or the server has another model.
-        StudentError: If it cannot be reached, or cannot choose among given tokens.
     """
     card = _card(await served_models(connection, source), connection, source)
     connection.model = card["id"]
@@ -112,12 +103,7 @@ async def checked_model(
 
 
 async def served_models(connection: Connection, source: ModelSource) -> dict[str, dict[str, Any]]:
-    """Return what a server says of each of its models, by their names.
-
-    Raises:
-        ConfigurationError: If the key is wrong.
-        StudentError: If it cannot be reached, or has no such list.
-    """
+    """Return what a server reports of each of its models, by their names."""
     response = await connection.request("GET", "/v1/models")
     if response.status_code != httpx.codes.OK:
         connection.refuse(response)

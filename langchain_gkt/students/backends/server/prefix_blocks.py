@@ -19,26 +19,15 @@ class PrefixBlocks:
     vLLM keeps the KV cache of whole blocks only. Prefilling a prompt ahead pays only if it has a
     whole block that no earlier prompt had. Evictions at the server are unknown. An evicted prompt
     is read with its request.
-
-    Attributes:
-        size: Tokens of a block.
-        most: Maximum number of blocks to remember, which is as many as the server has.
     """
 
-    size: int
-    most: int = _MOST_BLOCKS
+    size: int  # tokens of a block
+    most: int = _MOST_BLOCKS  # to remember, as many as the server has
     _keys: OrderedDict[int, None] = field(default_factory=OrderedDict)
 
     @classmethod
     def of_metrics(cls, text: str) -> PrefixBlocks | None:
-        """Read the size of a block, and how many there are, from a server's metrics.
-
-        Args:
-            text: The answer of ``/metrics``.
-
-        Returns:
-            None if they do not say.
-        """
+        """Read the blocks of a server from its ``/metrics``. None if they do not say."""
         config = _CONFIG.search(text)
         labels = dict(_LABEL.findall(config["labels"])) if config else {}
         if not (size := int(labels.get("block_size", 0))):

@@ -16,11 +16,7 @@ class Sessions:
     """Gives all prompts of one conversation the same key. Usable from any thread."""
 
     def __init__(self, end_ids: Collection[int]) -> None:
-        """Start without conversations.
-
-        Args:
-            end_ids: Tokens that end a message.
-        """
+        """Start without conversations. The ids are those that end a message."""
         self._end_ids, self._lock = end_ids, threading.Lock()
         self._known: OrderedDict[int, str] = OrderedDict()
 
