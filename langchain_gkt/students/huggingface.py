@@ -175,41 +175,20 @@ class HuggingFaceStudent(Student, EngineFields, InterruptibleChatModel):
         """
         self._loader.close()
 
-    def check(
-        self,
-        messages: list[BaseMessage],
-        *,
-        tools: Sequence[dict[str, Any]] | None = None,
-        tool_choice: str | bool | dict[str, Any] | None = None,
-        response_format: dict[str, Any] | None = None,
-        chat_template_kwargs: dict[str, Any] | None = None,
-        reserve: int = 0,
-    ) -> int:
-        """Refuse a conversation that the model cannot answer. See `Student.check`."""
-        settings = GenerationSettings.of_call(
-            self,
-            tools=tools,
-            tool_choice=tool_choice,
-            response_format=response_format,
-            chat_template_kwargs=chat_template_kwargs,
-        )
+    def check(self, messages: list[BaseMessage], *, reserve: int = 0, **arguments: Any) -> int:
+        """Refuse a conversation that the model cannot answer. See `Student.check`.
+
+        Args:
+            messages: The conversation.
+            reserve: Tokens that another model will write as the answer's beginning.
+            **arguments: Those of the call, such as ``tools`` or ``chat_template_kwargs``.
+        """
+        settings = GenerationSettings.of_call(self, **arguments)
         return self._loader.load().check(messages, settings, reserve=reserve)
 
-    def prefill(
-        self,
-        messages: list[BaseMessage],
-        *,
-        tools: Sequence[dict[str, Any]] | None = None,
-        response_format: dict[str, Any] | None = None,
-        chat_template_kwargs: dict[str, Any] | None = None,
-    ) -> PrefillHandle:
-        """Prefill a prompt ahead of its request. See `Student.prefill`."""
-        settings = GenerationSettings.of_call(
-            self,
-            tools=tools,
-            response_format=response_format,
-            chat_template_kwargs=chat_template_kwargs,
-        )
+    def prefill(self, messages: list[BaseMessage], **arguments: Any) -> PrefillHandle:
+        """Prefill a prompt ahead of its request. The arguments are those of `check`."""
+        settings = GenerationSettings.of_call(self, **arguments)
         prompt = self._loader.load().tokenize(messages, settings, direct=True)
         return self._engine.prefill(prompt.ids)
 

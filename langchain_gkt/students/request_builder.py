@@ -33,10 +33,6 @@ class RequestBuilder:
         """Pickle without the state of the grammar engine, which is made again when needed."""
         return type(self), (self.engine, self.prompts)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> RequestBuilder:
-        """Share it, because it holds nothing of a single call."""
-        return self
-
     def profile(self, max_tokens: int) -> ModelProfile:
         """Return the model's limits and abilities, for answers of so many tokens."""
         window, knows_tools = self.engine.window.size, self.prompts.knows_tools

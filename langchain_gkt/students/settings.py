@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator
@@ -45,11 +45,11 @@ class GenerationSettings:
     seed: int | None
     stop: tuple[str, ...]
     on_long_prompt: OnLongPrompt
+    chat_template_kwargs: Mapping[str, Any]
     tools: Sequence[dict[str, Any]] | None = None
     tool_choice: str | bool | dict[str, Any] | None = None
     response_format: dict[str, Any] | None = None
     hold_calls: bool = False
-    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of_call(

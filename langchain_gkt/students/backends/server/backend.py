@@ -75,7 +75,7 @@ class ServerBackend:
         self._connection = Connection(source, dialect_of(name, self._encode), transport)
         self._sessions = Sessions(self.end_ids)
         self._thread, self._pid, self.closed = LoopThread(), os.getpid(), False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[Future[None], asyncio.AbstractEventLoop] = {}
         self._prefills: list[_Ahead] = []
         self._answered = -math.inf
         try:
@@ -198,8 +198,8 @@ class ServerBackend:
         if self.closed or os.getpid() != self._pid:
             return
         self.closed = True
-        for task in [*self._tasks]:
-            _cancel(task)
+        for answer, loop in [*self._tasks.items()]:
+            _cancel(answer, loop)
         self._thread.close(self._connection.aclose)
 
     def _encode(self, text: str) -> list[int]:
@@ -241,24 +241,14 @@ class ServerBackend:
             stream=stream,
             healing=Healing(self.spelling, request.seam) if request.seam else None,
         )
-        running: list[asyncio.Task[None]] = []
-        group = sample_group()
-
-        def start() -> None:
-            task = loop.create_task(self._answer(state, group))
-            running.append(task)
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        answer = asyncio.run_coroutine_threadsafe(self._answer(state, sample_group()), loop)
+        self._tasks[answer] = loop
+        answer.add_done_callback(self._tasks.pop)
 
         def cancel() -> None:
             state.close()
-            for task in running:
-                _cancel(task)
+            _cancel(answer, loop)
 
-        if loop is self._thread.loop:
-            loop.call_soon_threadsafe(start)
-        else:
-            start()
         return cancel
 
     async def _answer(self, state: RequestState, group: SampleGroup | None) -> None:
@@ -343,11 +333,6 @@ class _Ahead(PrefillHandle):
             self.future.cancel()
 
 
-def _cancel(task: asyncio.Task[None]) -> None:
-    """Cancel a task from any thread."""
-    loop = task.get_loop()
-    if not loop.is_closed():
-        try:
-            loop.call_soon_threadsafe(task.cancel)
-        except RuntimeError:  # it was closed meanwhile, and the task with it
-            return
+def _cancel(answer: Future[None], loop: asyncio.AbstractEventLoop) -> None:
+    if not loop.is_closed():  # closing it ended its tasks
+        answer.cancel()
