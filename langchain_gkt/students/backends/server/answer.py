@@ -30,7 +30,7 @@ _FORBIDDEN = (
 )
 
 
-async def with_retries(replies: Replies, ask: Ask, retries: int) -> list[Reply]:
+async def all_replies(replies: Replies, ask: Ask, retries: int = 0) -> list[Reply]:
     """Send a request whose replies are wanted together, again if the connection fails."""
     failures = 0
     while True:

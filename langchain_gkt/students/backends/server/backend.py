@@ -23,14 +23,14 @@ from typing import Any, Literal
 import httpx
 
 from langchain_gkt.errors import StudentError
-from langchain_gkt.students.backends.server.answer import AnswerWriter, with_retries
+from langchain_gkt.students.backends.server.answer import AnswerWriter, all_replies
 from langchain_gkt.students.backends.server.checks import (
     checked_model,
     load_tokenizer,
     served_models,
 )
 from langchain_gkt.students.backends.server.connection import Connection
-from langchain_gkt.students.backends.server.dialects import Ask, Reply, dialect_of
+from langchain_gkt.students.backends.server.dialects import Ask, Replies, Reply, dialect_of
 from langchain_gkt.students.backends.server.loop import LoopThread
 from langchain_gkt.students.backends.server.samples import may_share, shared_replies
 from langchain_gkt.students.backends.server.sessions import Sessions
@@ -43,7 +43,7 @@ from langchain_gkt.students.engine.request_state import RequestState
 from langchain_gkt.students.engine.requests.detokenizer import Detokenizer
 from langchain_gkt.students.engine.requests.request import Request, TokenChunk
 from langchain_gkt.students.engine.token_healing import Healing, TokenSpelling
-from langchain_gkt.students.protocol import FirstToken, FirstTokenDetail, SampleGroup, sample_group
+from langchain_gkt.students.protocol import FirstToken, FirstTokenDetail, sample_group
 
 _log = logging.getLogger(__name__)
 
@@ -183,7 +183,7 @@ class ServerBackend:
             end_ids=sorted(self.end_ids),
             log_probs=True,
         )
-        replies = await with_retries(self._replies(request.prompt), ask, self._source.max_retries)
+        replies = await all_replies(self._replies(request.prompt), ask, self._source.max_retries)
         return [token for reply in replies for token in self._first_tokens_of(reply)]
 
     def _first_tokens_of(self, reply: Reply) -> Iterator[FirstToken]:
@@ -241,7 +241,7 @@ class ServerBackend:
             stream=stream,
             healing=Healing(self.spelling, request.seam) if request.seam else None,
         )
-        answer = asyncio.run_coroutine_threadsafe(self._answer(state, sample_group()), loop)
+        answer = asyncio.run_coroutine_threadsafe(self._answer(state), loop)
         self._tasks[answer] = loop
         answer.add_done_callback(self._tasks.pop)
 
@@ -251,11 +251,12 @@ class ServerBackend:
 
         return cancel
 
-    async def _answer(self, state: RequestState, group: SampleGroup | None) -> None:
+    async def _answer(self, state: RequestState) -> None:
         try:
             await self._await_prefill(state.request.prompt)
             replies = self._replies(state.request.prompt)
-            if group is not None and may_share(state.request):
+            # The caller's group: a coroutine runs in the context of whoever submits it.
+            if (group := sample_group()) is not None and may_share(state.request):
                 replies = shared_replies(group, replies)
             writer = AnswerWriter(
                 state,
@@ -277,7 +278,7 @@ class ServerBackend:
             self._note_lost()
             state.deliver(as_student_error(error))
 
-    def _replies(self, prompt: list[int]) -> Callable[[Ask], AsyncGenerator[Reply, None]]:
+    def _replies(self, prompt: list[int]) -> Replies:
         """Return what sends the requests of one prompt. A router keeps a conversation together."""
         return partial(self._connection.replies, session=self._sessions.key_of(prompt))
 
@@ -289,9 +290,7 @@ class ServerBackend:
         prompt = ahead.ids
         ids = prompt if self._blocks is None else self._blocks.worth_reading(prompt)
         try:
-            async with aclosing(self._replies(prompt)(Ask(ids=ids, max_tokens=1))) as replies:
-                async for _ in replies:
-                    pass
+            await all_replies(self._replies(prompt), Ask(ids=ids, max_tokens=1))
             self._note_read(prompt)
         except StudentError as error:  # its request will raise it again
             self._note_lost()

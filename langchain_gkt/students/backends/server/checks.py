@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import httpx
 
 from langchain_gkt.errors import ConfigurationError, StudentError
 from langchain_gkt.students.backends import gguf
+from langchain_gkt.students.backends.server.answer import all_replies
 from langchain_gkt.students.backends.server.connection import Connection
 from langchain_gkt.students.backends.server.dialects import Ask, Reply
 from langchain_gkt.students.backends.server.prefix_blocks import PrefixBlocks
@@ -150,9 +150,7 @@ async def _try_tokens(connection: Connection, tokenizer: Any, source: ModelSourc
     prompt = list(tokenizer("One two three", add_special_tokens=False)["input_ids"])
 
     async def replies_to(**choice: Any) -> list[Reply]:
-        ask = Ask(ids=prompt, max_tokens=1, **choice)
-        async with aclosing(connection.replies(ask)) as replies:
-            return [reply async for reply in replies]
+        return await all_replies(connection.replies, Ask(ids=prompt, max_tokens=1, **choice))
 
     ids = _rare_tokens(tokenizer)
     for token in ids:
