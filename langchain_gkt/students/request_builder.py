@@ -1,10 +1,14 @@
-"""Messages and the settings of a call -> a request of the engine."""
+"""Messages and the settings of a call -> a request of the engine.
+
+The grammar engine is an extra of this package, so it is imported when a call needs it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.language_models import ModelProfile
 from langchain_core.messages import BaseMessage
@@ -12,13 +16,17 @@ from langchain_core.messages import BaseMessage
 from langchain_gkt.errors import StudentError
 from langchain_gkt.structured_output.schema import schema_in, with_instruction
 from langchain_gkt.students.backends.protocol import Backend, RemoteBackend, refuse_unsupported
-from langchain_gkt.students.decoding_constraints import DecodingConstraints
 from langchain_gkt.students.engine.requests.request import Request
+from langchain_gkt.students.engine.token_healing import Seam
 from langchain_gkt.students.generation import Generation
 from langchain_gkt.students.prompting import PromptBuilder, WrittenPrompt
 from langchain_gkt.students.settings import GenerationSettings
 from langchain_gkt.students.tool_parsing import AnswerParser, keeps_marks
 from langchain_gkt.texts.begun_answer import begun_text
+from langchain_gkt.texts.tool_text import CLOSE, OPEN
+
+if TYPE_CHECKING:
+    from langchain_gkt.structured_output.constraint import GrammarConstraint, GrammarTokenizer
 
 
 class RequestBuilder:
@@ -27,7 +35,6 @@ class RequestBuilder:
     def __init__(self, engine: Backend, prompts: PromptBuilder) -> None:
         """Serve the engine of a student, whose conversations ``prompts`` tokenises."""
         self.engine, self.prompts = engine, prompts
-        self.constraints = DecodingConstraints(engine)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle without the state of the grammar engine, which is made again when needed."""
@@ -60,7 +67,8 @@ class RequestBuilder:
         self.tokenize(messages, settings, reserve=reserve, direct=bool(reserve))
         if isinstance(self.engine, RemoteBackend):
             self.engine.refuse_unreachable()
-        return self.constraints.shortest_answer(settings)
+        grammar = self._grammar(settings)
+        return 0 if grammar is None else self._grammar_tokenizer.shortest_answer(grammar)
 
     def build(
         self,
@@ -102,9 +110,7 @@ class RequestBuilder:
         seam = engine.spelling.seam(answer_prefix) if answer_prefix and heal else None
         if settings.is_held and seam and not begun.encode().endswith(seam.spelled):
             seam = None  # it reopens whitespace before the answer, which no grammar knows
-        constraint = self.constraints.for_call(
-            settings, begun=begun, max_tokens=max_tokens, seam=seam
-        )
+        constraint = self._constraint(settings, begun, max_tokens, seam)
         if constraint is not None:
             max_tokens = constraint.max_tokens
         stop, schema = settings.stop, None
@@ -126,6 +132,60 @@ class RequestBuilder:
             keep_special=constraint is None and self._keeps_marks,
             seam=seam,
         )
+
+    def _constraint(
+        self, settings: GenerationSettings, begun: str, max_tokens: int, seam: Seam | None
+    ) -> GrammarConstraint | None:
+        """Return what constrains one answer to its form. None if any text will do."""
+        grammar = self._grammar(settings)
+        if grammar is None:
+            return None
+        from langchain_gkt.structured_output.constraint import GrammarConstraint
+
+        return GrammarConstraint(
+            self._grammar_tokenizer,
+            grammar,
+            begun=begun,
+            max_tokens=max_tokens,
+            spelled=seam.spelled if seam else b"",
+            spelled_tokens=seam.opened if seam else 0,
+            may_be_cut=not settings.is_held,
+        )
+
+    def _grammar(self, settings: GenerationSettings) -> str | None:
+        tool, tools = settings.required_tool, settings.offered_tools or ()
+        if tool is not None or settings.response_format:
+            refuse_unsupported(self.engine, "response_format", None)
+        elif not (settings.hold_calls and tools) or "response_format" in self.engine.unsupported:
+            return None
+        from langchain_gkt.structured_output.grammar import json_grammar, tool_grammar, turn_grammar
+
+        if tool is not None:
+            if getattr(self.engine.tokenizer, "response_template", None):
+                raise ValueError(
+                    f"tool_choice={tool!r} needs a student that calls tools in the Hermes "
+                    "format; this one's response_template has a format of its own. Leave "
+                    "tool_choice out, or the call to a teacher (on_teacher_error='raise')"
+                )
+            name = None if tool == "any" else tool
+            return tool_grammar(tools, name, single_tokens=self._added_marks)
+        if settings.response_format:
+            return json_grammar(schema_in(settings.response_format))
+        try:
+            return turn_grammar(tools, single_tokens=self._added_marks)
+        except ValueError:  # calls are checked when they are written
+            return None
+
+    @property
+    def _added_marks(self) -> list[str]:
+        return [mark for mark in (OPEN, CLOSE) if self._grammar_tokenizer.is_added(mark)]
+
+    @cached_property
+    def _grammar_tokenizer(self) -> GrammarTokenizer:
+        from langchain_gkt.structured_output.constraint import GrammarTokenizer
+
+        engine = self.engine
+        return GrammarTokenizer(engine.tokenizer, engine.end_ids, engine.vocabulary)
 
     def build_probe(self, student: Any, messages: Sequence[BaseMessage], tokens: int) -> Request:
         """Build the request of an answer's first tokens, each the likeliest."""
