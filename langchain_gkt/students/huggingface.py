@@ -178,10 +178,7 @@ class HuggingFaceStudent(Student, EngineFields, InterruptibleChatModel):
     def check(self, messages: list[BaseMessage], *, reserve: int = 0, **arguments: Any) -> int:
         """Refuse a conversation that the model cannot answer. See `Student.check`.
 
-        Args:
-            messages: The conversation.
-            reserve: Tokens that another model will write as the answer's beginning.
-            **arguments: Those of the call, such as ``tools`` or ``chat_template_kwargs``.
+        The other arguments are those of the call, such as ``tools`` or ``chat_template_kwargs``.
         """
         settings = GenerationSettings.of_call(self, **arguments)
         return self._loader.load().check(messages, settings, reserve=reserve)

@@ -57,10 +57,7 @@ class PromptBuilder:
 
         Args:
             tokenizer: A fast Hugging Face tokenizer.
-            allowed: Added tokens that messages may hold as well. See `HuggingFaceStudent`.
-
-        Raises:
-            ValueError: If one of them is no added token of the tokenizer.
+            allowed: Added tokens that messages may hold as well. An unknown one is a ValueError.
         """
         self.tokenizer, self._allowed = tokenizer, allowed
         self._control_tokens = ControlTokens(tokenizer, allowed)

@@ -40,15 +40,10 @@ class FirstToken(NamedTuple):
 
 @dataclass
 class SampleGroup:
-    """Several answers to one question, requested together.
-
-    Attributes:
-        size: How many.
-        shared: State of an engine that writes them with one request.
-    """
+    """Several answers to one question, requested together."""
 
     size: int
-    shared: Any = None
+    shared: Any = None  # the state of an engine that writes them with one request
 
 
 _group: ContextVar[SampleGroup | None] = ContextVar("gkt_sample_group", default=None)

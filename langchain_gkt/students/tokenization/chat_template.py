@@ -285,12 +285,12 @@ def _no_system(conversation: Sequence[BaseMessage]) -> list[BaseMessage]:
             waiting = []
         else:
             folded.append(message)
-    if not waiting:
-        return folded
-    if folded and isinstance(folded[-1], HumanMessage):
+    if waiting and folded and isinstance(folded[-1], HumanMessage):
         asked = folded.pop()
-        return [*folded, with_text(asked, "\n\n".join([str(asked.text), *waiting]))]
-    return [*folded, HumanMessage("\n\n".join(waiting))]
+        folded.append(with_text(asked, "\n\n".join([str(asked.text), *waiting])))
+    elif waiting:
+        folded.append(HumanMessage("\n\n".join(waiting)))
+    return folded
 
 
 _ARRANGEMENTS: tuple[_Arrange, ...] = (list, _as_system, _one_system, _no_system)

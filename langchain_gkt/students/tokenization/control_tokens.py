@@ -36,7 +36,7 @@ class ControlTokens:
     """
 
     def __init__(self, tokenizer: Any, allowed: AllowedTokens = ()) -> None:
-        """Prepare a second tokenizer that knows the tokens by other names. See `PromptBuilder`."""
+        """Prepare a second tokenizer that knows the tokens by other names."""
         backend = tokenizer.backend_tokenizer
         added: dict[int, AddedToken] = backend.get_added_tokens_decoder()
         marks = {i: token for i, token in added.items() if not _is_whitespace(token.content)}
