@@ -26,7 +26,6 @@ from langchain_gkt.students.generation import Generation
 from langchain_gkt.students.loading import StudentLoader
 from langchain_gkt.students.protocol import FirstToken, FirstTokenDetail, Student
 from langchain_gkt.students.settings import (
-    NO_PLACE_FOR_TOOLS,
     SAMPLING,
     STUDENT_VARIABLE,
     GenerationSettings,
@@ -278,7 +277,10 @@ class HuggingFaceStudent(Student, EngineFields, InterruptibleChatModel):
             NotImplementedError: If the chat template has no place for tools.
         """
         if not self.knows_tools:
-            raise NotImplementedError(NO_PLACE_FOR_TOOLS.format(self.display_name))
+            raise NotImplementedError(
+                f"the chat template of student {self.display_name!r} has no place for tools; use a "
+                "model that was trained to call them, or leave the calls to the teacher"
+            )
         chosen = {} if tool_choice is None else {"tool_choice": tool_choice}
         return self.bind(tools=[in_openai_form(tool) for tool in tools], **chosen, **kwargs)
 

@@ -17,10 +17,6 @@ STUDENT_VARIABLE = "GKT_STUDENT"
 
 SAMPLING = ("max_tokens", "temperature", "top_p", "seed")
 """Fields of a student that a call may replace."""
-NO_PLACE_FOR_TOOLS = (
-    "the chat template of student {!r} has no place for tools; use a model that was trained to "
-    "call them, or leave the calls to the teacher"
-)
 TemplateKwargs = Annotated[dict[str, Any], AfterValidator(check_template_kwargs)]
 """Arguments of a chat template."""
 _CALL_ONLY = ("tools", "tool_choice", "response_format", "hold_calls")

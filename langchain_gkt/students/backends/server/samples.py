@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from dataclasses import replace
 
+from langchain_gkt.students.backends.server.answer import all_replies
 from langchain_gkt.students.backends.server.dialects import Ask, Replies, Reply
 from langchain_gkt.students.engine.requests.request import Request
 from langchain_gkt.students.protocol import SampleGroup
@@ -34,22 +35,7 @@ def shared_replies(group: SampleGroup, replies: Replies) -> Replies:
     if group.shared is None:
         group.shared = _Shared(group.size, replies)
     shared: _Shared = group.shared
-    if (index := shared.join()) is None:
-        return replies
-    used = False
-
-    async def take(ask: Ask) -> AsyncGenerator[Reply, None]:
-        nonlocal used
-        if used:
-            async with aclosing(replies(ask)) as own:
-                async for reply in own:
-                    yield reply
-            return
-        used = True
-        for reply in await shared.replies_of(index, ask):
-            yield reply
-
-    return take
+    return shared.next_part()
 
 
 class _Shared:
@@ -62,26 +48,36 @@ class _Shared:
         self._work: asyncio.Task[dict[int, list[Reply]]] | None = None
         self._is_sent = False
 
-    def join(self) -> int | None:
-        """Return the number of one more answer. None if the request is on its way."""
+    def next_part(self) -> Replies:
         if self._is_sent:
-            return None
+            return self._send
+        index, used = self._joined, False
         self._joined += 1
         if self._joined == self._size:
             self._full.set()
-        return self._joined - 1
 
-    async def replies_of(self, index: int, ask: Ask) -> list[Reply]:
-        """Return the replies of one answer. The request is dropped if nobody waits for it."""
+        def replies(ask: Ask) -> AsyncGenerator[Reply, None]:
+            nonlocal used
+            if used:
+                return self._send(ask)
+            used = True
+            return self._part(index, ask)
+
+        return replies
+
+    async def _part(self, index: int, ask: Ask) -> AsyncGenerator[Reply, None]:
+        """Yield the replies of one answer. The request is dropped if nobody waits for it."""
         if self._work is None:
             self._work = asyncio.create_task(self._ask(ask))
         self._waiting += 1
         try:
-            return (await asyncio.shield(self._work))[index]
+            replies = (await asyncio.shield(self._work))[index]
         finally:
             self._waiting -= 1
             if not self._waiting and not self._work.done():
                 self._work.cancel()
+        for reply in replies:
+            yield reply
 
     async def _ask(self, ask: Ask) -> dict[int, list[Reply]]:
         with suppress(asyncio.TimeoutError):
@@ -89,7 +85,6 @@ class _Shared:
         self._is_sent = True
         replies: dict[int, list[Reply]] = defaultdict(list)
         whole = replace(ask, samples=self._joined, stream=False)
-        async with aclosing(self._send(whole)) as got:
-            async for reply in got:
-                replies[reply.index].append(reply)
+        for reply in await all_replies(self._send, whole):
+            replies[reply.index].append(reply)
         return replies
