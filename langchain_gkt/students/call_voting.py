@@ -16,18 +16,11 @@ from langchain_gkt.texts.tool_text import written_calls
 
 @dataclass(frozen=True, kw_only=True)
 class CallVote:
-    """What several turns do.
+    """What several turns do. Without calls and reply if no turn is usable."""
 
-    Attributes:
-        calls: The calls that most make, dicts with ``name`` and ``arguments``. Empty if most call
-            nothing, None if no turn is usable.
-        reply: The first of the turns that make them. None likewise.
-        agreement: The share of all turns that do the same, from 0 to 1.
-    """
-
-    calls: list[dict[str, Any]] | None
-    reply: AIMessage | None
-    agreement: float
+    calls: list[dict[str, Any]] | None  # dicts with ``name`` and ``arguments``. May be empty
+    reply: AIMessage | None  # the first of the turns that do so
+    agreement: float  # the share of all turns that do so, from 0 to 1
 
 
 def vote_on_calls(

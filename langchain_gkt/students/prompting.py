@@ -32,17 +32,11 @@ from langchain_gkt.texts.begun_answer import begun_text, is_begun_answer
 
 
 class WrittenPrompt(NamedTuple):
-    """A prompt as token ids.
+    """A prompt as token ids."""
 
-    Attributes:
-        ids: Ids of the conversation, with the header of the answer.
-        answer_prefix: Ids of the answer's beginning. May be empty.
-        header: What the chat template wrote after the last message. Empty without one.
-    """
-
-    ids: list[int]
-    answer_prefix: list[int]
-    header: str
+    ids: list[int]  # of the conversation, with the header of the answer
+    answer_prefix: list[int]  # of the answer's beginning. May be empty
+    header: str  # what the chat template wrote after the last message. Empty without one
 
 
 class PromptBuilder:

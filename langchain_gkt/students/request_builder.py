@@ -85,9 +85,6 @@ class RequestBuilder:
             settings: The settings of the call.
             heal: Whether the model spells the end of that beginning again.
             direct: Whether the answer begins without reasoning.
-
-        Raises:
-            ValueError: If the model cannot answer, or cannot keep to the requested form.
         """
         written = self.tokenize(messages, settings, direct=direct)
         return self._request(written, messages, settings, heal=heal)

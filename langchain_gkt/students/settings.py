@@ -26,14 +26,7 @@ OnLongPrompt = Literal["raise", "truncate"]
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationSettings:
-    """How one answer is generated: fields of a `HuggingFaceStudent` and arguments of a call.
-
-    Attributes:
-        tools: Tools in OpenAI's form, or None.
-        tool_choice: As for `HuggingFaceStudent.bind_tools`.
-        response_format: The form the answer must have, or None.
-        hold_calls: Whether optional calls are constrained to their schemas, too.
-    """
+    """How one answer is generated: fields of a `HuggingFaceStudent` and arguments of a call."""
 
     max_tokens: int
     temperature: float
@@ -42,10 +35,10 @@ class GenerationSettings:
     stop: tuple[str, ...]
     on_long_prompt: OnLongPrompt
     chat_template_kwargs: Mapping[str, Any]
-    tools: Sequence[dict[str, Any]] | None = None
+    tools: Sequence[dict[str, Any]] | None = None  # in OpenAI's form
     tool_choice: str | bool | dict[str, Any] | None = None
-    response_format: dict[str, Any] | None = None
-    hold_calls: bool = False
+    response_format: dict[str, Any] | None = None  # the form that the answer must have
+    hold_calls: bool = False  # whether optional calls are constrained to their schemas, too
 
     @classmethod
     def of_call(
@@ -56,13 +49,9 @@ class GenerationSettings:
         chat_template_kwargs: Mapping[str, Any] | None = None,
         **arguments: Any,
     ) -> GenerationSettings:
-        """Combine a student's fields with a call's arguments.
+        """Combine the fields of a `HuggingFaceStudent` with a call's arguments.
 
-        Args:
-            student: The called `HuggingFaceStudent`.
-            stop: The call's stop strings. None for the student's own.
-            chat_template_kwargs: The call's own, beside those of the student.
-            **arguments: The call's other arguments. None stands for the student's own.
+        None stands for the student's own. ``chat_template_kwargs`` are added to the student's.
 
         Raises:
             TypeError: If an argument is unknown.

@@ -159,15 +159,9 @@ class AnswerParser:
         *,
         is_held: bool = False,
     ) -> None:
-        """Choose the reader for the answers of this tokenizer.
+        """Choose the reader for the answers of a tokenizer, with the offered tools.
 
-        Args:
-            tokenizer: The student's tokenizer.
-            template: Its chat template.
-            prompt: The prompt of the answer.
-            tools: The offered tools, in OpenAI's form.
-            stop: Strings that end the text.
-            is_held: Whether a grammar constrains the answer to the form of a Hermes call.
+        Where a grammar holds the answer, its calls have the form of Hermes.
         """
         self._parser: ResponseTemplateParser | FilteredParser
         if getattr(tokenizer, "response_template", None) and not is_held:

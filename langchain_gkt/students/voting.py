@@ -24,15 +24,10 @@ AnswerOf = AnswerForm | Callable[[str], Hashable]
 
 @dataclass(frozen=True, kw_only=True)
 class Vote:
-    """The result of a vote on several answers to one question.
+    """The result of a vote on several answers to one question."""
 
-    Attributes:
-        winner: The first of the answers that most agree on. None if no answer can be read.
-        agreement: The share of all answers that agree with the winner, from 0 to 1.
-    """
-
-    winner: AIMessage | None
-    agreement: float
+    winner: AIMessage | None  # the first that most agree on. None if none can be read
+    agreement: float  # the share of all answers that agree with it, from 0 to 1
 
 
 def vote(answers: Sequence[AIMessage], answer_of: AnswerOf, *, begun: str = "") -> Vote:

@@ -58,9 +58,7 @@ class ControlTokens:
     def ids(self, text: str, uncover: Mapping[int, str]) -> list[int]:
         """Make ids of a prompt, the control tokens in it included.
 
-        Args:
-            text: The text, with covered parts.
-            uncover: The characters behind covered ones, which never make control tokens.
+        What is behind covered characters never makes control tokens.
         """
         parts = json.dumps([text, *uncover.items()])
         return self._recent.get(parts, lambda: self._encoding(text, uncover)[1])

@@ -58,16 +58,9 @@ class AnswerWriter:
         most_allowed: int,
         retries: int,
     ) -> None:
-        """Start before the first token.
+        """Start before the first token. There is no spelling if the request has no seam.
 
-        Args:
-            state: The request, and where its text goes.
-            spelling: What tokens spell. None if the request has no seam.
-            end_ids: Ids that end an answer.
-            replies: Sends requests to the server.
-            marks: The added tokens, as texts.
-            most_allowed: As `Dialect.most_allowed`.
-            retries: How often a request is sent again after its connection failed.
+        The marks are the texts of the added tokens. For ``most_allowed`` see `Dialect`.
         """
         request, constraint = state.request, state.request.constraint
         self._state, self._spelling, self._replies = state, spelling, replies

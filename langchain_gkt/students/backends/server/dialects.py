@@ -21,56 +21,32 @@ _SEEDS = 2**32 - 1  # llama.cpp takes this number itself for a random seed
 
 @dataclass(frozen=True, kw_only=True)
 class Ask:
-    """One HTTP request: what to continue, and how its tokens are chosen.
+    """One HTTP request: what to continue, and how its tokens are chosen."""
 
-    Attributes:
-        ids: What the model reads.
-        max_tokens: Maximum number of tokens to write.
-        temperature: 0 for the likeliest tokens.
-        top_p: Nucleus sampling threshold.
-        seed: Seed of the server's generator. None sends none.
-        end_ids: Tokens that end an answer.
-        samples: How many answers.
-        stream: Whether the tokens are wanted one by one.
-        log_probs: Whether their log-probabilities are wanted.
-        allowed: Tokens among which the first is chosen. Empty for all.
-        banned: Tokens that are not chosen.
-        spells: What the answer's text begins with.
-        schema: The JSON schema of the whole answer. None for any text.
-    """
-
-    ids: list[int]
-    max_tokens: int
-    temperature: float = 0.0
+    ids: list[int]  # what the model reads
+    max_tokens: int  # to write
+    temperature: float = 0.0  # 0 for the likeliest tokens
     top_p: float = 1.0
-    seed: int | None = None
-    end_ids: Sequence[int] = ()
-    samples: int = 1
-    stream: bool = False
-    log_probs: bool = False
-    allowed: Sequence[int] = ()
-    banned: Sequence[int] = ()
-    spells: str = ""
-    schema: dict[str, Any] | None = None
+    seed: int | None = None  # None sends none
+    end_ids: Sequence[int] = ()  # they end an answer
+    samples: int = 1  # how many answers
+    stream: bool = False  # whether the tokens are wanted one by one
+    log_probs: bool = False  # whether their log-probabilities are wanted
+    allowed: Sequence[int] = ()  # the first token is one of these. Empty for any
+    banned: Sequence[int] = ()  # tokens that are not chosen
+    spells: str = ""  # what the answer's text begins with
+    schema: dict[str, Any] | None = None  # of the whole answer. None for any text
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """One event of an answer.
-
-    Attributes:
-        ids: New tokens.
-        text: Their text, as the server decodes it.
-        log_probs: Their log-probabilities, if they were asked for.
-        finish_reason: ``stop`` or ``length`` at the end.
-        index: Which of several answers it belongs to.
-    """
+    """One event of an answer: new tokens."""
 
     ids: list[int]
-    text: str = ""
-    log_probs: list[float] = field(default_factory=list)
-    finish_reason: str | None = None
-    index: int = 0
+    text: str = ""  # as the server decodes them
+    log_probs: list[float] = field(default_factory=list)  # if they were asked for
+    finish_reason: str | None = None  # ``stop`` or ``length`` at the end
+    index: int = 0  # which of several answers it belongs to
 
 
 Replies = Callable[[Ask], AsyncGenerator[Reply, None]]
