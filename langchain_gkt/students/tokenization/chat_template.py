@@ -96,7 +96,7 @@ class ChatTemplate:
         return any(re.search(rf"\b{name}\b", self.text) for name in REASONING_OFF)
 
     def render(self, turns: Any, tools: Any, arguments: Mapping[str, Any]) -> str:
-        """Write a conversation, as `as_dicts` makes it, as a prompt that ends where the answer begins.
+        """Write the dicts of a conversation as a prompt, which ends where the answer begins.
 
         Raises:
             ConfigurationError: If the template refuses it.
@@ -203,9 +203,9 @@ class ChatTemplate:
         return header if separator else ""
 
     def start(self, header: str, *, direct: bool) -> tuple[int, str]:
-        """Return how many characters to remove from a header, the prompt's end, and the text to add.
+        """Return how many characters of a header to remove, and the text to add.
 
-        After it a direct answer begins, without reasoning.
+        A direct answer then begins without reasoning.
         """
         if not direct:
             return 0, ""
