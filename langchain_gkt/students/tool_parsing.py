@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 
 from langchain_core.messages.tool import ToolCallChunk, tool_call_chunk
@@ -17,6 +18,8 @@ from langchain_gkt.texts.reasoning import ReasoningFilter, is_tag
 from langchain_gkt.texts.stop_strings import StopStringFilter
 from langchain_gkt.texts.tool_text import CLOSE, OPEN, json_value, may_be_call, whole_call
 
+_UNREADABLE = (ValueError, RecursionError)
+"""What malformed calls raise. Small models nest brackets without end."""
 _CALL = re.compile(rf"{OPEN}(.*?)(?:{CLOSE}|\Z)", re.DOTALL)
 
 
@@ -64,7 +67,8 @@ class HermesToolParser:
         if not self._opened:
             return rest, []
         rest += self._calls
-        return _CALL.sub("", rest).rstrip(), [_read_call(body) for body in _CALL.findall(rest)]
+        calls = [_read(partial(json_value, body), f"{OPEN}{body}") for body in _CALL.findall(rest)]
+        return _CALL.sub("", rest).rstrip(), calls
 
 
 class ResponseTemplateParser:
@@ -86,7 +90,7 @@ class ResponseTemplateParser:
         try:
             for character in text:  # one by one, so that text before a malformed call is kept
                 shown += self._content(self._parser.feed(character))
-        except ValueError:  # a call that the parser cannot read
+        except _UNREADABLE:
             self._broken = True
         return shown
 
@@ -96,10 +100,10 @@ class ResponseTemplateParser:
             return "", [_chunk("", self._raw)]
         try:
             message, events = self._parser.finalize()
-        except ValueError:
+            calls = [_call_of(call) for call in message.get("tool_calls") or []]
+        except _UNREADABLE:
             return "", [_chunk("", self._raw)]
-        calls = message.get("tool_calls") or []
-        return self._content(events), [_call_of(call) for call in calls]
+        return self._content(events), calls
 
     def _content(self, events: list[dict[str, Any]]) -> str:
         parts = [event for event in events if event["type"] == "region_chunk"]
@@ -131,7 +135,8 @@ class FilteredParser:
         """End the text. See `HermesToolParser.finish`."""
         text = self._filter.finish()
         if isinstance(self._filter, HarmonyFilter):
-            return text, [_read_arguments(*call) for call in self._filter.calls]
+            written = self._filter.calls
+            return text, [_read(partial(_named, *call), ": ".join(call)) for call in written]
         if self._tools is None:
             return text, []
         text = self._tools.feed(text)
@@ -206,18 +211,16 @@ class AnswerParser:
         return len(self._tokenizer(reasoning, add_special_tokens=False)["input_ids"])
 
 
-def _read_call(body: str) -> ToolCallChunk:
+def _read(value: Callable[[], Any], raw: str) -> ToolCallChunk:
+    """Return the call that a function reads, or an invalid one of the raw text."""
     try:
-        return _call_of(json_value(body))
-    except ValueError:
-        return _chunk("", f"{OPEN}{body}")
+        return _call_of(value())
+    except _UNREADABLE:
+        return _chunk("", raw)
 
 
-def _read_arguments(name: str, arguments: str) -> ToolCallChunk:
-    try:
-        return _call_of({"name": name, "arguments": json.loads(arguments)})
-    except ValueError:
-        return _chunk("", f"{name}: {arguments}")
+def _named(name: str, arguments: str) -> dict[str, Any]:
+    return {"name": name, "arguments": json.loads(arguments)}
 
 
 def _call_of(call: Any) -> ToolCallChunk:

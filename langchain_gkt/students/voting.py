@@ -95,7 +95,7 @@ def _object(text: str) -> str | None:
     """Return the JSON value in a text, its keys sorted."""
     try:
         return json.dumps(parse_json_markdown(text, parser=json.loads), sort_keys=True)
-    except ValueError:
+    except (ValueError, RecursionError):  # small models nest brackets without end
         return None
 
 

@@ -77,7 +77,10 @@ def json_value(text: str) -> Any:
     Raises a `ValueError` for any other.
     """
     body = _single_braces(text.strip())
-    value, end = json.JSONDecoder().raw_decode(body)
+    try:
+        value, end = json.JSONDecoder().raw_decode(body)
+    except RecursionError:
+        raise ValueError("no JSON value: it is nested too deeply") from None
     if rest := body[end:].strip("} \t\r\n"):
         raise ValueError(f"no JSON value: {rest!r} follows it")
     return value

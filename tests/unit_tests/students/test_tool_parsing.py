@@ -17,8 +17,13 @@ from transformers import (
 )
 
 from langchain_gkt.students.prompting import PromptBuilder
-from langchain_gkt.students.tool_parsing import HermesToolParser, ResponseTemplateParser
+from langchain_gkt.students.tool_parsing import (
+    FilteredParser,
+    HermesToolParser,
+    ResponseTemplateParser,
+)
 from langchain_gkt.teachers.tools import is_cut_tool_call
+from langchain_gkt.texts.harmony import HarmonyFilter
 
 
 def parsed(parser: Any, text: str, size: int) -> tuple[str, list[tuple[str, Any]]]:
@@ -49,6 +54,31 @@ def test_malformed_calls_are_invalid_and_whole(body) -> None:
     )
     assert not chunk.tool_calls
     assert "".join(body.split()) in "".join(chunk.invalid_tool_calls[0]["args"].split())
+
+
+NESTED = "[" * 5_000
+"""As a small model writes that has got stuck. Python's reader of JSON gives up on it."""
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (HermesToolParser, f"<tool_call>{NESTED}"),
+        (
+            lambda: FilteredParser(HarmonyFilter("<|start|>assistant")),
+            f"<|channel|>commentary to=functions.add<|message|>{NESTED}<|call|>",
+        ),
+    ],
+)
+def test_a_call_of_endless_brackets_is_invalid_and_whole(make, text) -> None:
+    shown, ((name, raw),) = parsed(make(), text, len(text))
+    assert (shown, name) == ("", "")
+    assert raw.endswith(NESTED)
+
+
+def test_endless_brackets_without_tags_stay_text() -> None:
+    text = f'{{"name": "add", "arguments": {NESTED}'
+    assert parsed(HermesToolParser(["add"]), text, len(text)) == (text, [])
 
 
 TEMPLATE = {
@@ -82,6 +112,8 @@ def test_a_tokenizers_own_template_is_used(size) -> None:
     shown, ((name, raw),) = parsed(parser(), 'No.[CALL]{"name": [/CALL]', size)
     assert (shown, name) == ("No.", "")
     assert '{"name": [/CALL]' in raw
+    text = '[CALL]{"name": "add", "arguments": "half {"}[/CALL]'
+    assert parsed(parser(), text, size) == ("", [("", text)])
 
 
 BARE = '{"name": "add", "arguments": {"a": 1}}'
