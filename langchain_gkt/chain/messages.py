@@ -191,10 +191,10 @@ def _strict(chunk: ToolCallChunk, *, invalid: bool = False) -> ToolCallChunk:
         return chunk
     try:
         whole = json.loads(arguments or "{}", strict=False)
-    except ValueError:
+    except (ValueError, RecursionError):
         try:
             parse_partial_json(arguments or "")
-        except ValueError:
+        except (ValueError, RecursionError):
             return chunk
     else:
         if not (invalid and isinstance(whole, dict)):

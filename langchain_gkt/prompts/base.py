@@ -370,7 +370,7 @@ def _in_json(text: str | None, restore: Callable[[str], str]) -> str | None:
     """Undo changes in a text of JSON. A text that is not JSON has no strings of its own."""
     try:
         value = json.loads(text or "")
-    except ValueError:
+    except (ValueError, RecursionError):
         return text and restore(text)
     return json.dumps(_in_value(value, restore), ensure_ascii=False)
 

@@ -35,7 +35,7 @@ def complete_json(written: str, schema: dict[str, Any], shown: str) -> str | Non
     for at in _braces(written):
         try:
             value, _ = json.JSONDecoder().raw_decode(written, at)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         text = json.dumps(in_order(value, schema, schema), ensure_ascii=False)
         if valid_prefix(text, json_grammar(schema)) == (text, True) and text.startswith(shown):

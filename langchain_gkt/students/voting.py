@@ -66,10 +66,10 @@ def check_answer_of(answer_of: Any) -> Any:
     Raises:
         ValueError: If it is no known form, or a function that fails on an empty text.
     """
+    forms = get_args(AnswerForm)
     if callable(answer_of):
         _read("", answer_of)
-    elif answer_of not in get_args(AnswerForm):
-        forms = get_args(AnswerForm)
+    elif answer_of not in forms:
         raise ValueError(
             f"answer_of={answer_of!r} is unknown; {nearest(str(answer_of), forms)} It may be one "
             f"of {', '.join(forms)}, or a function from a text to what is compared"

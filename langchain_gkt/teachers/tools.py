@@ -164,7 +164,7 @@ def _parted(
 def _read(text: str) -> dict[str, Any] | None:
     try:
         arguments = json.loads(text or "{}", strict=False)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return arguments if isinstance(arguments, dict) else None
 
