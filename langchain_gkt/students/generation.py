@@ -30,12 +30,12 @@ class Generation:
         """Prepare, without sending the request. No parser if the answer is nothing but text."""
         self._engine, self._request, self._parser = engine, request, parser
         self._model_name = model_name
-        # A stop string may then end the text before the engine does.
-        self._may_stop = parser is not None and parser.may_stop
+        # Not if a stop string may end the text before the engine does.
+        self._is_whole = parser is None or not parser.may_stop
 
-    def stream(self) -> Iterator[ChatGenerationChunk]:
-        """Generate the answer token by token. Closing the iterator stops it."""
-        parts = self._engine.generate(self._request, threading.Event())
+    def stream(self, *, whole: bool = False) -> Iterator[ChatGenerationChunk]:
+        """Generate the answer token by token, or as a whole. Closing the iterator stops it."""
+        parts = self._engine.generate(self._request, threading.Event(), stream=not whole)
         with wrap_errors(StudentError, _FAILED), closing(parts):
             for part in parts:
                 chunk = self._chunk(part)
@@ -43,10 +43,11 @@ class Generation:
                 if _is_last(chunk):
                     return
 
-    async def astream(self) -> AsyncGenerator[ChatGenerationChunk, None]:
+    async def astream(self, *, whole: bool = False) -> AsyncGenerator[ChatGenerationChunk, None]:
         """Do what `stream` does, on the event loop."""
+        parts = self._engine.agenerate(self._request, stream=not whole)
         with wrap_errors(StudentError, _FAILED):
-            async with aclosing(self._engine.agenerate(self._request)) as parts:
+            async with aclosing(parts):
                 async for part in parts:
                     chunk = self._chunk(part)
                     yield chunk
@@ -55,19 +56,13 @@ class Generation:
 
     def result(self) -> ChatResult:
         """Generate the whole answer."""
-        if self._may_stop:
-            return generate_from_stream(self.stream())
         with wrap_errors(StudentError, _FAILED):
-            parts = self._engine.generate(self._request, threading.Event(), stream=False)
-            return generate_from_stream(map(self._chunk, parts))
+            return generate_from_stream(self.stream(whole=self._is_whole))
 
     async def aresult(self) -> ChatResult:
         """Do what `result` does, on the event loop."""
-        if self._may_stop:
-            return await agenerate_from_stream(self.astream())
         with wrap_errors(StudentError, _FAILED):
-            parts = self._engine.agenerate(self._request, stream=False)
-            return await agenerate_from_stream(self._chunk(part) async for part in parts)
+            return await agenerate_from_stream(self.astream(whole=self._is_whole))
 
     def _chunk(self, part: TokenChunk) -> ChatGenerationChunk:
         calls: list[ToolCallChunk] = []
