@@ -157,13 +157,8 @@ class PromptBuilder:
     ) -> WrittenPrompt:
         """Tokenise a conversation as `write` does, without its oldest turns, so that it fits.
 
-        See `truncate` for what stays. If that alone is too long, the prompt is still too long.
-
-        Args:
-            messages: As for `write`.
-            tools: As for `write`.
-            limit: Maximum number of ids of prompt and beginning together.
-            **how: The other arguments of `write`.
+        See `truncate` for what stays. If that alone is too long, the prompt is still too long. The
+        limit counts the ids of prompt and beginning together.
         """
 
         def fits(kept: Sequence[BaseMessage]) -> bool:

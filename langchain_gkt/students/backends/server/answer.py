@@ -168,13 +168,12 @@ class AnswerWriter:
 
     async def _ask_for_one(self, **choice: Any) -> None:
         """Request one token, after which the answer continues."""
-        one = replace(self._ask(**choice), max_tokens=1, stream=False)
-        await self._ask_for(one, held=True)
+        await self._ask_for(replace(self._ask(**choice), max_tokens=1, stream=False))
 
-    async def _ask_for(self, ask: Ask, *, held: bool = False) -> None:
+    async def _ask_for(self, ask: Ask) -> None:
         """Send a request and take its tokens, until it ends or one is refused.
 
-        After a held one, which is for one token only, the answer continues.
+        The answer continues after one that ended at the request's own limit.
         """
         reason: str | None = None
         is_stopped, before = False, len(self._written)
@@ -195,7 +194,7 @@ class AnswerWriter:
         if reason not in ("stop", "length"):
             raise StudentError(f"the server ended the answer with finish_reason={reason!r}")
         is_short = reason == "length" and len(self._written) - before == ask.max_tokens
-        if not held and not is_stopped and not is_short:
+        if not is_stopped and not is_short:
             # It ends in half a character, or the server has a limit of its own.
             self._state.finish(reason)
             self._finished = True
