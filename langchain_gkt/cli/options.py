@@ -17,15 +17,7 @@ import typer
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
-    """Let a command take dataclasses of options.
-
-    Args:
-        command: A function with keyword parameters. Some may be annotated with a dataclass
-            whose fields are annotated as options.
-
-    Returns:
-        The same command in typer's form, where each field is an option of its own.
-    """
+    """Let a command take dataclasses of options. For typer, each field is an option of its own."""
     hints = get_type_hints(command, include_extras=True)
     groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
     parameters: list[inspect.Parameter] = []
@@ -82,17 +74,7 @@ _more_than_zero = _number(float, lambda number: number > 0, "a number above 0")
 
 
 def mode(text: str) -> str:
-    """Read the name of a strategy.
-
-    Args:
-        text: The user's text.
-
-    Returns:
-        The same.
-
-    Raises:
-        typer.BadParameter: If no strategy has that name.
-    """
+    """Refuse a name that no strategy has."""
     if text not in ("guided", "teacher", "student"):  # those are known without a second's import
         from langchain_gkt.chain import strategies  # noqa: F401  registers them
         from langchain_gkt.chain.strategy import strategy_names

@@ -49,19 +49,9 @@ class RecordedOptions:
 def read_recorded(
     options: RecordedOptions, models: ModelOptions, **live: Any
 ) -> RecordedTeacher | None:
-    """Read recorded answers.
+    """Return a teacher that replays recorded answers, or None if none are wanted.
 
-    Args:
-        options: Where they are.
-        models: The model options.
-        **live: Further options, by name, that only a live teacher can follow.
-
-    Returns:
-        The teacher that replays them. None if none are wanted.
-
-    Raises:
-        OSError: If a file is missing.
-        ValueError: If a file has no usable answers, or other options need a live teacher.
+    Refuse options that only a live teacher can follow. ``live`` names further ones.
     """
     from langchain_gkt import RecordedTeacher
     from langchain_gkt.cli.errors import existing_file, naming
