@@ -16,6 +16,7 @@ from langchain_gkt.evaluation.running.measured_gates import described, refuse_al
 from langchain_gkt.evaluation.running.progress import ProgressBar
 from langchain_gkt.evaluation.running.recorded import recorded_splitter, require_recorded
 from langchain_gkt.evaluation.running.records import SWEPT
+from langchain_gkt.evaluation.running.run_settings import Billing
 from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.evaluation.running.runner import EvaluationRunner
 from langchain_gkt.evaluation.running.sweep_jobs import SweepJobs
@@ -44,14 +45,10 @@ class ReusedRun:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepSettings:
+class SweepSettings(Billing):
     """Arguments of `asweep` that several sweeps may share. See there."""
 
     lengths: Sequence[int] | int | None = None
-    teacher_price: Prices = None
-    student_price: Prices | MachineTime = None
-    tier: str | None = None
-    scenario: BillingScenario | None = None
     teacher_tokenizer: Any = None
     check_lengths: Sequence[int] = ()
     check_rows: int = 20
@@ -147,15 +144,7 @@ async def sweep_from(
     out: str | Path | None,
     settings: SweepSettings,
 ) -> Sweep:
-    """Do what `asweep` does, and reuse answers that other sweeps already have.
-
-    Args:
-        reused: Sweeps of the same questions and models.
-        chain: As for `asweep`.
-        task: As for `asweep`.
-        out: As for `asweep`.
-        settings: Its other arguments.
-    """
+    """Do what `asweep` does, and reuse the answers of sweeps of the same questions and models."""
     chosen = _lengths(settings.lengths, chain.guidance_tokens)
     if bad := [length for length in settings.check_lengths if length < 1]:
         raise ValueError(f"check_lengths must be 1 or more, not {bad[0]}")
@@ -170,17 +159,7 @@ async def sweep_from(
     folder = RunStore(out)
     # Replies that are not streamed report their tokens more reliably.
     chain = chain.model_copy(update={"disable_streaming": True})
-    prices = settings.teacher_price, settings.student_price
-    runner = EvaluationRunner(
-        chain,
-        task,
-        folder,
-        *prices,
-        settings.concurrency,
-        own_prompt=True,
-        tier=settings.tier,
-        scenario=settings.scenario,
-    )
+    runner = EvaluationRunner(chain, task, folder, settings, settings.concurrency, own_prompt=True)
     require_recorded(chain, runner.prompts, check_lengths=settings.check_lengths)
     made_with = runner.settings
     made_with["chain"].pop("guidance_tokens")  # a sweep varies it

@@ -69,14 +69,7 @@ async def asweep_policies(
     for policy_chain in chains.values():
         require_recorded(policy_chain, prompts, check_lengths=shared.check_lengths)
     asked = [str(prompt[-1].text) for prompt in prompts]
-    made_with = run_settings(
-        chain,
-        task,
-        shared.teacher_price,
-        shared.student_price,
-        tier=shared.tier,
-        scenario=shared.scenario,
-    )
+    made_with = run_settings(chain, task, shared)
     del made_with["chain"]  # each policy's folder has its own
     sweeps: dict[str, Sweep] = {}
     with folder.writing(

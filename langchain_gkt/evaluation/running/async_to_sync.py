@@ -17,11 +17,7 @@ T = TypeVar("T")
 
 
 def async_to_sync(work: Callable[P, Coroutine[Any, Any, T]], name: str) -> Callable[P, T]:
-    """Make the synchronous version of an asynchronous function.
-
-    Returns:
-        A function that does the same and returns when it is done. See `_run`.
-    """
+    """Make the synchronous version of an asynchronous function. See `_run`."""
 
     @wraps(work)
     def version(*args: P.args, **kwargs: P.kwargs) -> T:

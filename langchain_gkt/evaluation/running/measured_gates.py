@@ -22,11 +22,7 @@ from langchain_gkt.students.protocol import student_of
 
 
 def refuse_alike(gates: Sequence[Gate]) -> None:
-    """Refuse two gates that have the student answer and use the same signal names.
-
-    Raises:
-        ValueError: If two do.
-    """
+    """Refuse two gates that have the student answer and use the same signal names."""
     kinds = Counter(gate.kind for gate in gates if gate.shown_as is not None)
     if twice := [kind for kind, count in kinds.items() if count > 1]:
         raise ValueError(
@@ -36,10 +32,9 @@ def refuse_alike(gates: Sequence[Gate]) -> None:
 
 
 def described(gate: Gate) -> Any:
-    """Describe the parts of a gate that its signals depend on, in plain values for the settings.
+    """Describe what a gate's signals depend on, in plain values for the settings.
 
-    Returns:
-        Its kind. For a gate that has the student answer, all but its threshold.
+    That is its kind. For a gate that has the student answer, it is all but its threshold.
     """
     if gate.shown_as is None:
         return gate.kind
@@ -52,11 +47,7 @@ def described(gate: Gate) -> Any:
 
 
 def measured(settings: Mapping[str, Any]) -> tuple[ThresholdGate, ...]:
-    """Read the output of `described` for gates that have the student answer.
-
-    Returns:
-        The gates whose module is imported.
-    """
+    """Return the `described` gates that have the student answer, if their module is imported."""
     gates = [gate_from(kept) for kept in settings.get("gates", ()) if isinstance(kept, Mapping)]
     return tuple(gate for gate in gates if isinstance(gate, ThresholdGate))
 
@@ -78,7 +69,7 @@ async def measure(
         messages: The question.
         recorder: Counts what the student's answers cost.
         alone: The student's answer without a gate.
-        judge: Judges a text by every metric.
+        judge: The task's metrics.
 
     Returns:
         The signals, and the answer that the gate shows if it asks no teacher. Its student part is
@@ -86,8 +77,8 @@ async def measure(
     """
     metadata = {"gkt_call_id": str(uuid.uuid4()), "gkt_mode": "student", "gkt_compared": False}
     config = child_config(None, "student", own_callbacks=[recorder], metadata=metadata)
-    arguments = {"max_tokens": chain.max_tokens, "stop": chain.stop}
-    limits = {name: value for name, value in arguments.items() if value is not None}
+    limits = {"max_tokens": chain.max_tokens, "stop": chain.stop}
+    limits = {name: value for name, value in limits.items() if value is not None}
     student = CalledStudent(student_of(chain.student), config, limits)
     started, begun = time.time(), time.perf_counter()
     signals = await gate.ameasure(student, messages)

@@ -24,17 +24,11 @@ _TEACHER: Role = "teacher"
 
 
 def repriced(folder: RunStore, scenario: BillingScenario) -> RunStore:
-    """Return a run whose teacher is billed by a scenario.
+    """Return a copy of a run in memory whose teacher is billed by a scenario.
 
     Tokens and answers stay. Cacheable tokens are the common beginning of the rows' prompts, as
-    measured in the run. Additional prompts of a strategy are assumed to share it.
-
-    Args:
-        folder: The run's folder, which has been read. It does not change.
-        scenario: How the teacher is billed. Without a price of its own, at the run's.
-
-    Returns:
-        A run in memory.
+    measured in the run. Additional prompts of a strategy are assumed to share it. A scenario
+    without a price of its own has the run's.
 
     Raises:
         ConfigurationError: If no price is known, more is cached than prompted, or the common
@@ -49,13 +43,8 @@ def repriced(folder: RunStore, scenario: BillingScenario) -> RunStore:
 def cacheable_tokens(folder: RunStore, *, alone: bool | None = None) -> tuple[int | None, str]:
     """Return about how many tokens all teacher prompts begin with, and how that is known.
 
-    Args:
-        folder: The run's folder, which has been read.
-        alone: Whether to use the prompts of the teacher alone, or the others. None for all, if they
-            are the same.
-
-    Returns:
-        The tokens, None if nothing shows them. And a sentence.
+    ``alone`` says whether to use the prompts of the teacher alone, or the others. None is for all,
+    if they are the same. The tokens are None if nothing shows them.
     """
     parts = [
         (answer.row, answer.teacher.prompt_tokens)
@@ -85,11 +74,7 @@ def cacheable_tokens(folder: RunStore, *, alone: bool | None = None) -> tuple[in
 
 
 def baseline_notes(folder: RunStore) -> list[str]:
-    """Describe what the teacher alone costs, naively and, if it was shown less, at the least.
-
-    Args:
-        folder: The run's folder, which has been read.
-    """
+    """Describe what the teacher alone costs, naively and, if it was shown less, at the least."""
     settings, answers = folder.manifest["settings"], _answers(folder)
     alone = [answer.teacher for answer in answers if answer.mode == _TEACHER]
     if not alone or any(part.cost is None for part in alone):
@@ -109,7 +94,7 @@ def baseline_notes(folder: RunStore) -> list[str]:
         return []
     notes = _nearly_cached(folder, price, answers)
     paid, listed = (
-        _per_thousand(sum((part.cost or Decimal(0) for part in parts), Decimal(0)), len(parts))
+        _per_thousand([part.cost for part in parts], len(parts))
         for parts in (alone, [answer.teacher for answer in _answers(naive)])
     )
     if paid != listed:
@@ -120,9 +105,9 @@ def baseline_notes(folder: RunStore) -> list[str]:
         )
     shown = [a.teacher for a in answers if a.mode != _TEACHER and a.teacher.calls == 1]
     if folder.manifest["kind"] == "compare" and settings["chain"].get("teacher_prompt") and shown:
-        prompts = sum((Decimal(part.prompt_cost or 0) for part in shown), Decimal(0)) / len(shown)
-        written = sum((Decimal(part.completion_cost or 0) for part in alone), Decimal(0))
-        least = _per_thousand(prompts * len(alone) + written, len(alone))
+        prompt = sum((Decimal(part.prompt_cost or 0) for part in shown), Decimal(0)) / len(shown)
+        written = [Decimal(part.completion_cost or 0) for part in alone]
+        least = _per_thousand([prompt * len(alone), *written], len(alone))
         notes.append(
             f"at the least the teacher alone would be about ${least} for 1,000 answers: on the "
             "shorter prompt that it was shown for guidance (estimated; how right it is then was "
@@ -155,8 +140,8 @@ def _nearly_cached(folder: RunStore, price: Any, answers: Sequence[Answer]) -> l
     ]
 
 
-def _per_thousand(cost: Decimal, rows: int) -> str:
-    return f"{cost * 1000 / rows:.4f}"
+def _per_thousand(costs: Sequence[Decimal | None], rows: int) -> str:
+    return f"{sum(filter(None, costs), Decimal(0)) * 1000 / rows:.4f}"
 
 
 def _answers(folder: RunStore) -> list[Answer]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,14 +28,18 @@ from langchain_gkt.teachers.secrets import without_secrets
 from langchain_gkt.teachers.wrappers import models_of, resolve
 
 
+@dataclass(frozen=True, kw_only=True)
+class Billing:
+    """How a run is billed, as for `CostTracker`."""
+
+    teacher_price: Prices = None
+    student_price: Prices | MachineTime = None
+    tier: str | None = None
+    scenario: BillingScenario | None = None
+
+
 def run_settings(
-    chain: GuidedKnowledgeTransferChain,
-    task: Task,
-    teacher_price: Prices,
-    student_price: Prices | MachineTime,
-    *,
-    tier: str | None = None,
-    scenario: BillingScenario | None = None,
+    chain: GuidedKnowledgeTransferChain, task: Task, billing: Billing
 ) -> dict[str, Any]:
     """Describe a run's settings, the same in every process, without keys and addresses."""
     teacher = resolve(chain.teacher, None)
@@ -64,11 +69,11 @@ def run_settings(
             **({"samples": chain.samples} if chain.samples > 1 else {}),
         },
         "prices": {
-            "teacher": _price(teacher_price),
-            "student": _price(student_price),
+            "teacher": _price(billing.teacher_price),
+            "student": _price(billing.student_price),
             # Left out if none was named, because older runs lack it.
-            **({"tier": tier.lower()} if tier else {}),
-            **({"scenario": describe_scenario(scenario)} if scenario else {}),
+            **({"tier": billing.tier.lower()} if billing.tier else {}),
+            **({"scenario": describe_scenario(billing.scenario)} if billing.scenario else {}),
         },
     }
 

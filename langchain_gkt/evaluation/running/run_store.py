@@ -31,7 +31,7 @@ class Manifest(TypedDict):
 
     Attributes:
         schema_version: `SCHEMA_VERSION` of the writer.
-        kind: ``compare`` or ``sweep``.
+        kind: ``compare``, ``sweep`` or ``policies``.
         settings: Settings in which all sessions of the run agree.
         rows: The rows' keys.
         questions: Their questions, in the same order.
@@ -75,7 +75,7 @@ class RunStore:
         """Open the folder for one process, to begin a run or to continue it.
 
         Args:
-            kind: ``compare`` or ``sweep``.
+            kind: ``compare``, ``sweep`` or ``policies``.
             settings: Settings in which all sessions of one run must agree.
             rows: The rows' keys with their questions. A later session may add some.
             about: Further facts about this session to write down.
@@ -141,9 +141,6 @@ class RunStore:
 
         Args:
             truncate: Whether to remove such a line from the file, so that others can follow.
-
-        Returns:
-            This object.
 
         Raises:
             FileNotFoundError: If there is no run.

@@ -14,9 +14,7 @@ from langchain_core.messages import AIMessageChunk
 
 from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
 from langchain_gkt.chain.strategy import strategy_of
-from langchain_gkt.costs import MachineTime
-from langchain_gkt.costs.prices import Prices, refuse_unlisted
-from langchain_gkt.costs.scenarios import BillingScenario
+from langchain_gkt.costs.prices import refuse_unlisted
 from langchain_gkt.costs.usage import CHARS_PER_TOKEN
 from langchain_gkt.errors import TeacherError
 from langchain_gkt.evaluation.running.progress import ProgressBar
@@ -24,7 +22,7 @@ from langchain_gkt.evaluation.running.recorded import describe_recorded, recorde
 from langchain_gkt.evaluation.running.records import Answer, AnswerKey, TeacherReply, part_of
 from langchain_gkt.evaluation.running.replay import ReplayedReply, ReplayTeacher
 from langchain_gkt.evaluation.running.reply_recorder import ReplyRecorder
-from langchain_gkt.evaluation.running.run_settings import run_settings, shared_fronts
+from langchain_gkt.evaluation.running.run_settings import Billing, run_settings, shared_fronts
 from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.evaluation.tasks.task import Task
 from langchain_gkt.gates.learned import question_of
@@ -47,13 +45,10 @@ class EvaluationRunner:
         chain: The chain to ask in each mode.
         task: The questions, and which answers are right.
         folder: Where to write answers.
-        teacher_price: As for `CostTracker`.
-        student_price: As for `CostTracker`.
+        billing: How the calls are billed. The common beginning of all prompts is measured.
         concurrency: Maximum number of questions at the same time.
         own_prompt: Whether the teacher alone gets the chain's teacher prompt, too. If not, it reads
             the whole conversation.
-        tier: As for `CostTracker`.
-        scenario: As for `CostTracker`. The common beginning of all prompts is measured.
         answers: Finished answers by key, those of earlier sessions included. See `load`.
         replies: The teacher's replies by row and mode, those of earlier sessions included.
         spent: US dollars of the run so far, as far as known.
@@ -62,12 +57,9 @@ class EvaluationRunner:
     chain: GuidedKnowledgeTransferChain
     task: Task
     folder: RunStore
-    teacher_price: Prices
-    student_price: Prices | MachineTime
+    billing: Billing
     concurrency: int
     own_prompt: bool = False
-    tier: str | None = None
-    scenario: BillingScenario | None = None
 
     def __post_init__(self) -> None:
         """Name the rows, and take the task's limits if the chain has none of its own."""
@@ -77,27 +69,22 @@ class EvaluationRunner:
         self.fronts = shared_fronts(self.chain, self.prompts)
         self.recorder()  # refuses invalid prices
         for name in ("teacher_price", "student_price"):
-            refuse_unlisted(getattr(self, name), name)
-        refuse_unlisted(self.scenario and self.scenario.price, "scenario.price")
-        # Recorded answers were paid for before the run. Their price is what they would cost.
-        self._pays_teacher = not recorded_teachers(self.chain.teacher)
-        rows = range(len(self.task.rows))
-        self.keys = [self.task.row_key(i) for i in rows]
+            refuse_unlisted(getattr(self.billing, name), name)
+        scenario = self.billing.scenario
+        refuse_unlisted(scenario and scenario.price, "scenario.price")
+        self.keys = [self.task.row_key(i) for i in range(len(self.task.rows))]
         asked = [question_of(prompt) for prompt in self.prompts]
         self.questions = dict(zip(self.keys, asked, strict=True))
         chain = self.chain
         stop = chain.stop if chain.stop is not None else list(self.task.stop) or None
         limit, recorded = self.task.max_tokens, recorded_teachers(chain.teacher)
+        # Recorded answers were paid for before the run. Their price is what they would cost.
+        self._pays_teacher = not recorded
         if limit is not None and recorded:  # a whole answer that was paid for is not cut
             limit = max(limit, *(teacher.longest for teacher in recorded))
         # An answer from LangChain's cache would cost nothing and take no time.
-        self.chain = chain.model_copy(
-            update={
-                "cache": False,
-                "max_tokens": chain.max_tokens or limit,
-                "stop": stop,
-            }
-        )
+        update = {"cache": False, "max_tokens": chain.max_tokens or limit, "stop": stop}
+        self.chain = chain.model_copy(update=update)
 
     def load(self) -> None:
         """Take over the results of earlier sessions. The folder must be open for writing."""
@@ -133,14 +120,7 @@ class EvaluationRunner:
     @property
     def settings(self) -> dict[str, Any]:
         """The settings in which all sessions of this run must agree. See `run_settings`."""
-        return run_settings(
-            self.chain,
-            self.task,
-            self.teacher_price,
-            self.student_price,
-            tier=self.tier,
-            scenario=self.scenario,
-        )
+        return run_settings(self.chain, self.task, self.billing)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -182,17 +162,18 @@ class EvaluationRunner:
 
         ``whole`` says whether the teacher reads the whole conversation.
         """
-        scenario = self.scenario
-        if scenario is not None:
+        billing = self.billing
+        if billing.scenario is not None:
             front = self.fronts["whole" if whole else "shown"]
-            scenario = scenario.with_prefix(round(front.shared / CHARS_PER_TOKEN))
-        prices: dict[str, Any] = {
-            "teacher_price": self.teacher_price,
-            "student_price": self.student_price,
-            "tier": self.tier,
-            "scenario": scenario,
-        }
-        return ReplyRecorder(on_reply, **prices)
+            prefix = round(front.shared / CHARS_PER_TOKEN)
+            billing = replace(billing, scenario=billing.scenario.with_prefix(prefix))
+        return ReplyRecorder(
+            on_reply,
+            teacher_price=billing.teacher_price,
+            student_price=billing.student_price,
+            tier=billing.tier,
+            scenario=billing.scenario,
+        )
 
     def keep(self, answer: Answer) -> None:
         """Write an answer down."""

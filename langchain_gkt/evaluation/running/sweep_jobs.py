@@ -34,14 +34,7 @@ class SweepJobs:
         splitter: TokenSplitter | None,
         gates: Sequence[Gate] = (),
     ) -> None:
-        """Set it up.
-
-        Args:
-            runner: The run's runner, with the results of earlier sessions.
-            lengths: Guidance lengths.
-            splitter: Finds the tokens of replies that do not hold them.
-            gates: Gates to measure for each question, besides the student's first tokens.
-        """
+        """Set it up. The splitter finds the tokens of replies that do not hold them."""
         self._runner, self._lengths, self._splitter = runner, lengths, splitter
         self._gates = gates
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any
 
 from langchain_gkt.evaluation.results.answer_table import TEACHER_ALONE
 from langchain_gkt.evaluation.results.choice import Choice, Goal, shuffled
@@ -24,7 +23,7 @@ from langchain_gkt.evaluation.results.per_question.learning import (
 from langchain_gkt.evaluation.results.per_question.random_mix import RandomMix, random_mix
 from langchain_gkt.gates import Gate, LearnedGate
 from langchain_gkt.gates.calibration import threshold_for
-from langchain_gkt.guidance import Cut, GuidancePolicy
+from langchain_gkt.guidance import GuidancePolicy
 
 _FOLDS = 5
 PREDICTOR, RANDOM = "predictor", "random mix"
@@ -91,9 +90,7 @@ class PerQuestionChoice(Choice):
         )
 
 
-def choose_per_question(
-    outcomes: OutcomeMatrix, goal: Goal, *, seed: int = 0, cut: Cut | Any = "word"
-) -> PerQuestionChoice:
+def choose_per_question(outcomes: OutcomeMatrix, goal: Goal, *, seed: int = 0) -> PerQuestionChoice:
     """Learn a predictor, choose its price, and test it. See `Sweep.choose`.
 
     Raises:
@@ -110,7 +107,7 @@ def choose_per_question(
     points = _compete(outcomes, goal, chosen, seen, unseen)
     best = most_accurate(_fixed(outcomes, seen))
     return PerQuestionChoice(
-        policy=GuidancePolicy(tokens=chosen.length, cut=cut, predictor=chosen.gate.predictor),
+        policy=GuidancePolicy(tokens=chosen.length, predictor=chosen.gate.predictor),
         max_loss=goal.max_loss,
         chosen=chosen,
         unseen=points[PREDICTOR],
