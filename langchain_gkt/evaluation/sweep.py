@@ -20,7 +20,7 @@ from langchain_gkt.evaluation.running.run_settings import Billing
 from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.evaluation.running.runner import EvaluationRunner
 from langchain_gkt.evaluation.running.sweep_jobs import SweepJobs
-from langchain_gkt.evaluation.running.teacher_pass import TeacherPasses
+from langchain_gkt.evaluation.running.teacher_pass import teacher_pass
 from langchain_gkt.evaluation.tasks.task import Task
 from langchain_gkt.gates import Gate
 from langchain_gkt.prompts.base import for_tokens
@@ -164,7 +164,7 @@ async def sweep_from(
     made_with = runner.settings
     made_with["chain"].pop("guidance_tokens")  # a sweep varies it
     if settings.teacher_from is not None:
-        known_pass = TeacherPasses(settings.teacher_from).find(made_with, runner.keys)
+        known_pass = teacher_pass(settings.teacher_from, made_with, runner.keys)
         if known_pass is not None:
             reused = [*reused, ReusedRun(known_pass, ("teacher",))]
     if settings.gates:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
 from typing_extensions import TypedDict
 
-from langchain_gkt.evaluation.running.line_shapes import check_line
+from langchain_gkt.evaluation.running.records import Answer, TeacherReply
 from langchain_gkt.evaluation.validation import plain_error
 
 SCHEMA_VERSION = 2
@@ -49,6 +49,43 @@ class Manifest(TypedDict):
 
 
 _MANIFEST = TypeAdapter(Manifest)
+
+# What a line must hold, by its type. Other types are left to later releases.
+_FIELDS: dict[str, dict[str, Any]] = {
+    "line": {"type": str},
+    "answer": {"answer": dict[str, Any]},
+    "reply": {"row": str, "mode": str, "reply": dict[str, Any]},
+    "failure": {"row": str, "mode": str, "length": int | None, "error": str},
+    "cut": {"row": str, "method": str},
+    "check": {"row": str, "method": str, "length": int | None},
+}
+_create: Any = create_model
+_SHAPES: dict[str, type[BaseModel]] = {
+    kind: _create(kind, **{name: (form, ...) for name, form in fields.items()})
+    for kind, fields in _FIELDS.items()
+}
+_RECORDS: dict[str, Callable[[Any], Any]] = {
+    "answer": Answer.from_dict,
+    "reply": TeacherReply.from_dict,
+}
+
+
+def check_line(line: Any) -> None:
+    """Refuse a line that cannot be read.
+
+    Raises:
+        ValueError: If a field is missing or of the wrong type.
+    """
+    kind = "line"
+    try:
+        _SHAPES[kind].model_validate(line)
+        kind = line["type"]
+        if kind in _SHAPES:
+            _SHAPES[kind].model_validate(line)
+    except ValidationError as error:
+        raise ValueError(str(plain_error(error, kind))) from None
+    if kind in _RECORDS:
+        _RECORDS[kind](line[kind])
 
 
 class RunStore:

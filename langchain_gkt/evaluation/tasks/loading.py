@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import random
 from os import PathLike
 
 from pydantic import TypeAdapter
@@ -16,7 +15,7 @@ from langchain_gkt.evaluation.tasks.benchmarks import (
     paper_number,
 )
 from langchain_gkt.evaluation.tasks.task import Count, Example, Natural, Style, Task
-from langchain_gkt.evaluation.tasks.word_problems import GUIDANCE_TOKENS, sample
+from langchain_gkt.evaluation.tasks.word_problems import GUIDANCE_TOKENS, drawn, sample
 from langchain_gkt.evaluation.validation import check
 
 _STYLE: TypeAdapter[Style] = TypeAdapter(Style)
@@ -90,11 +89,7 @@ def load_task(
             f"shots={shots} is too many: {source} {len(pairs)}; give shots={len(pairs)}"
         )
     published = readers.hub_rows(*benchmark.hub) if data is None else readers.read_rows(data)
-    problems = [benchmark.read(row) for row in published]
-    if rows is not None and rows < len(problems):
-        every = range(len(problems))
-        chosen = every[:rows] if seed is None else sorted(random.Random(seed).sample(every, rows))
-        problems = [problems[i] for i in chosen]
+    problems = drawn([benchmark.read(row) for row in published], seed, rows)
     others = ("strict", "flexible", "reference") if reference else ("strict", "flexible")
     return Task(
         wanted,
