@@ -88,38 +88,34 @@ class SweepJobs:
             missing = [key for key in keys if key not in runner.answers]
             answered = AnswerKey(row, "student") in runner.answers
             if missing and (row, "teacher") in runner.replies and answered:
-                jobs.append((missing[0], self._guided(index, missing)))
+                jobs.append((missing[0], partial(self._guide, index, missing)))
         return jobs
 
-    def _guided(self, index: int, keys: Sequence[AnswerKey]) -> Any:
+    async def _guide(self, index: int, keys: Sequence[AnswerKey]) -> None:
         runner, row = self._runner, self._runner.keys[index]
-
-        async def work() -> None:
-            reply = ReplayedReply(runner.replies[row, "teacher"], self._splitter)
-            chain = runner.chain.model_copy(update={"teacher": ReplayTeacher(reply=reply)})
-            alone = runner.answers[AnswerKey(row, "student")]
-            last = replace(alone, mode=SWEPT, signals={}, replayed=True)
-            runner.folder.append({"type": "cut", "row": row, "method": reply.method})
-            for key in keys:
-                length = key.length or 0
-                answer = self._unchanged(last, reply, length)
-                try:
-                    if answer is None:
-                        answer = await runner.answer(index, SWEPT, chain, length=length)
-                except Exception as error:  # noqa: BLE001  a length must not lose the others
-                    runner.fail(key, error)
-                    continue
-                part = reply.recorded.part.up_to(min(length, reply.tokens), reply.tokens)
-                last = replace(
-                    answer,
-                    length=length,
-                    teacher=part,
-                    seconds=answer.student.seconds + part.seconds,
-                    first_token_seconds=None,
-                )
-                runner.keep(last)
-
-        return work
+        reply = ReplayedReply(runner.replies[row, "teacher"], self._splitter)
+        chain = runner.chain.model_copy(update={"teacher": ReplayTeacher(reply=reply)})
+        alone = runner.answers[AnswerKey(row, "student")]
+        last = replace(alone, mode=SWEPT, signals={}, replayed=True)
+        runner.folder.append({"type": "cut", "row": row, "method": reply.method})
+        for key in keys:
+            length = key.length or 0
+            answer = self._unchanged(last, reply, length)
+            try:
+                if answer is None:
+                    answer = await runner.answer(index, SWEPT, chain, length=length)
+            except Exception as error:  # noqa: BLE001  a length must not lose the others
+                runner.fail(key, error)
+                continue
+            part = reply.recorded.part.up_to(min(length, reply.tokens), reply.tokens)
+            last = replace(
+                answer,
+                length=length,
+                teacher=part,
+                seconds=answer.student.seconds + part.seconds,
+                first_token_seconds=None,
+            )
+            runner.keep(last)
 
     def _unchanged(self, last: Answer, reply: ReplayedReply, length: int) -> Answer | None:
         """Return the last length's answer if this length's guidance is the same text.
@@ -151,35 +147,30 @@ class SweepJobs:
 
     def check_jobs(self, lengths: Sequence[int], rows: int) -> list[Job]:
         """Return a job for each guidance that the teacher is asked for again."""
-        runner, jobs = self._runner, list[Job]()
-        done = {
-            (line["row"], line["length"]) for line in runner.folder.lines if line["type"] == "check"
-        }
-        for index, row in enumerate(runner.keys[:rows]):
-            if (row, "teacher") not in runner.replies:
-                continue
-            for length in lengths:
-                if (row, length) not in done:
-                    jobs.append((AnswerKey(row, "check", length), self._check(index, length)))
-        return jobs
+        runner = self._runner
+        checks = [line for line in runner.folder.lines if line["type"] == "check"]
+        done = {(line["row"], line["length"]) for line in checks}
+        return [
+            (AnswerKey(row, "check", length), partial(self._check, index, length))
+            for index, row in enumerate(runner.keys[:rows])
+            if (row, "teacher") in runner.replies
+            for length in lengths
+            if (row, length) not in done
+        ]
 
-    def _check(self, index: int, length: int) -> Any:
+    async def _check(self, index: int, length: int) -> None:
         runner, row = self._runner, self._runner.keys[index]
-
-        async def work() -> None:
-            recorder = runner.recorder()
-            reply = ReplayedReply(runner.replies[row, "teacher"], self._splitter)
-            chain = runner.chain.model_copy(update={"guidance_tokens": length})
-            asked = await chain.aguide(runner.prompts[index], {"callbacks": [recorder]})
-            recorded = chain.model_copy(update={"teacher": ReplayTeacher(reply=reply)})
-            cut = await recorded.aguide(runner.prompts[index])
-            cost = recorder.report().teacher.known_cost
-            line = {"type": "check", "row": row, "length": length, "method": reply.method}
-            same = (asked.text, asked.complete) == (cut.text, cut.complete)
-            runner.folder.append({**line, "same": same, "cost": str(cost)})
-            runner.spent += cost
-
-        return work
+        recorder = runner.recorder()
+        reply = ReplayedReply(runner.replies[row, "teacher"], self._splitter)
+        chain = runner.chain.model_copy(update={"guidance_tokens": length})
+        asked = await chain.aguide(runner.prompts[index], {"callbacks": [recorder]})
+        recorded = chain.model_copy(update={"teacher": ReplayTeacher(reply=reply)})
+        cut = await recorded.aguide(runner.prompts[index])
+        cost = recorder.report().teacher.known_cost
+        line = {"type": "check", "row": row, "length": length, "method": reply.method}
+        same = (asked.text, asked.complete) == (cut.text, cut.complete)
+        runner.folder.append({**line, "same": same, "cost": str(cost)})
+        runner.spent += cost
 
 
 def _with_logprobs(teacher: Any) -> Any:
