@@ -136,10 +136,9 @@ def choose_any_way(
 
     Args:
         measured: The measurements, by the policy's name. All of the same rows.
-        max_loss: Accuracy that you may give up against the most accurate way.
-        max_bill: The most that you may pay, as a share of the cost of the teacher alone. Replaces
-            ``max_loss``.
-        seed: Seed of the split.
+        max_loss: As for `Sweep.choose`, like the next two.
+        max_bill: See there.
+        seed: See there.
         whole: Name of the policy that shows the teacher the whole conversation. None for the
             first one.
 
@@ -185,11 +184,7 @@ def choose_any_way(
 
 
 def check_max_bill(max_bill: Any) -> None:
-    """Refuse a value that is not a share of a bill.
-
-    Raises:
-        ValueError: If it is not a number above 0.
-    """
+    """Refuse a value that is not a share of a bill."""
     if isinstance(max_bill, bool) or not isinstance(max_bill, int | float) or max_bill <= 0:
         raise ValueError(f"max_bill must be a share above 0, such as 0.52, not {max_bill!r}")
 

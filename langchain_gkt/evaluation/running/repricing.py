@@ -11,7 +11,7 @@ from statistics import StatisticsError, linear_regression
 from typing import Any
 
 from langchain_gkt.costs.listed import is_nearly_cached, least_cached
-from langchain_gkt.costs.prices import Price, Prices, price_call
+from langchain_gkt.costs.prices import Price, price_call
 from langchain_gkt.costs.scenarios import BillingScenario, check_prefix
 from langchain_gkt.costs.usage import Tokens, as_usage
 from langchain_gkt.errors import ConfigurationError
@@ -120,13 +120,9 @@ def _nearly_cached(folder: RunStore, price: Any, answers: Sequence[Answer]) -> l
     """Report prompts that are just too short for a cache that would make them cheaper."""
     settings = folder.manifest["settings"]
     model = settings["teacher"][0]
-    if isinstance(price, Mapping):
-        price = price.get(model["model"])
     prefix = ((settings.get("prices") or {}).get("scenario") or {}).get("cached_prefix") or {}
     least = prefix.get("min_tokens") or least_cached(model["model"] or "")
-    usage = as_usage(Tokens(prompt=least, completion=0))
-    where = {"provider": model["provider"], "model": model["model"] or "", "base_url": None}
-    rates = price_call(price, usage, **where)
+    rates = _price_of_call(model, price, as_usage(Tokens(prompt=least, completion=0)))
     if rates.prompt is None or (rates.prompt_if_cached or rates.prompt) >= rates.prompt:
         return []
     prompts = {(a.row, a.teacher.prompt_tokens) for a in answers if a.teacher.calls == 1}
@@ -144,6 +140,16 @@ def _per_thousand(costs: Sequence[Decimal | None], rows: int) -> str:
     return f"{sum(filter(None, costs), Decimal(0)) * 1000 / rows:.4f}"
 
 
+def _price_of_call(
+    model: Mapping[str, Any], price: Any, usage: Any, tier: str | None = None
+) -> Any:
+    """Price a call of a model that a run's settings describe."""
+    if isinstance(price, Mapping):
+        price = price.get(model["model"])
+    where = {"provider": model["provider"], "model": model["model"] or "", "base_url": None}
+    return price_call(price, usage, **where, tier=tier)
+
+
 def _answers(folder: RunStore) -> list[Answer]:
     return [Answer.from_dict(line["answer"]) for line in folder.lines if line["type"] == "answer"]
 
@@ -152,11 +158,8 @@ class _Pricing:
     """Prices the teacher's part of each line."""
 
     def __init__(self, folder: RunStore, scenario: BillingScenario) -> None:
-        settings = folder.manifest["settings"]
-        self._price: Prices = scenario.billed_price
-        if scenario.price is None:
-            self._price = price_of(folder)
-        self._model = settings["teacher"][0]
+        self._price = price_of(folder) if scenario.price is None else scenario.billed_price
+        self._model = folder.manifest["settings"]["teacher"][0]
         # In a comparison the teacher alone reads the whole conversation.
         self._apart = folder.manifest["kind"] == "compare"
         asked = [answer for answer in _answers(folder) if answer.teacher.prompt_tokens]
@@ -210,17 +213,7 @@ class _Pricing:
         usage: Any = as_usage(Tokens(prompt=prompt, completion=completion))
         if details:
             usage["input_token_details"] = details
-        price = self._price
-        if isinstance(price, Mapping):
-            price = price.get(self._model["model"])
-        cost = price_call(
-            price,
-            scenario.as_billed(usage),
-            provider=self._model["provider"],
-            model=self._model["model"] or "",
-            base_url=None,
-            tier=scenario.tier,
-        )
+        cost = _price_of_call(self._model, self._price, scenario.as_billed(usage), scenario.tier)
         if cost.prompt is None or cost.completion is None:
             raise ConfigurationError(
                 f"{scenario.name}: {cost.source}", hint="give BillingScenario(price=...)"
