@@ -229,26 +229,21 @@ class RunStore:
         return self
 
 
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def _alone(path: Path) -> Any:
+    """Lock a folder, until the end of the context that this returns."""
     try:
         from filelock import FileLock, Timeout
     except ImportError as error:
         raise ImportError(
             'a run folder needs filelock: pip install "langchain-gkt[report]"'
         ) from error
-    lock = FileLock(path / ".lock")
     try:
-        lock.acquire(timeout=0)
+        return FileLock(path / ".lock").acquire(timeout=0)
     except Timeout as error:
         raise RuntimeError(
             f"out={str(path)!r} is being written by another process; wait for it, or choose "
             "another folder"
         ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _refuse_other(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

@@ -48,13 +48,10 @@ class Benchmark:
 
 
 def gsm8k_row(published: PublishedRow) -> dict[str, Any]:
-    """Turn a row of GSM8K into question, gold number as text, and solution.
+    """Read ``question``, and ``answer`` ending in ``#### N``, of GSM8K.
 
-    Args:
-        published: ``question``, and ``answer`` ending in ``#### N``.
-
-    Raises:
-        ValueError: If a field is missing or the answer states no number.
+    Returns:
+        The row of a task: question, gold number as text, and solution.
     """
     solution, mark, gold = published.text("answer").rpartition("####")
     gold = gold.strip().replace(",", "")
@@ -68,17 +65,13 @@ def gsm8k_row(published: PublishedRow) -> dict[str, Any]:
 
 
 def csqa_row(published: PublishedRow) -> dict[str, Any]:
-    """Turn a row of CommonsenseQA into question with choices, gold letter and choices.
+    """Read a row of CommonsenseQA.
 
-    Args:
-        published: The publisher's form (``question.stem``, ``question.choices``,
-            ``answerKey``) or the hub's (``question``, ``choices.label``, ``choices.text``).
+    It has the publisher's form (``question.stem``, ``question.choices``, ``answerKey``) or the
+    hub's (``question``, ``choices.label``, ``choices.text``).
 
     Returns:
         The row of a task. ``choices`` maps each letter to its text.
-
-    Raises:
-        ValueError: If a field is missing, or the row has no answer key.
     """
     nested = published.need("question")
     if isinstance(nested, Mapping):
@@ -109,17 +102,10 @@ def csqa_row(published: PublishedRow) -> dict[str, Any]:
 
 
 def aqua_row(published: PublishedRow) -> dict[str, Any]:
-    """Turn a row of AQuA-RAT into question with options, gold letter, choices and solution.
-
-    Args:
-        published: ``question``, ``options`` such as ``A)21``, ``correct``, and ``rationale`` if
-            there is one.
+    """Read ``question``, ``options`` such as ``A)21``, ``correct`` and ``rationale`` of AQuA-RAT.
 
     Returns:
         The row of a task. ``choices`` maps each letter to its text.
-
-    Raises:
-        ValueError: If a field is missing or an option has no letter.
     """
     options = published.need("options")
     if isinstance(options, str) or not isinstance(options, Sequence):
@@ -175,12 +161,8 @@ def paper_number(text: str, row: Row) -> bool:
     return reference_number(text, row["answer"], question=row["question"])
 
 
-def _paper_letter(text: str, row: Row) -> bool:
-    return reference_option(text, row["answer"], options="ABCD")
-
-
-def _paper_letter_or_e(text: str, row: Row) -> bool:
-    return reference_option(text, row["answer"], options="ABCDE")
+def _paper_option(text: str, row: Row, options: str) -> bool:
+    return reference_option(text, row["answer"], options=options)
 
 
 def leaks_number(guidance: str, row: Row) -> bool:
@@ -192,17 +174,9 @@ def _leaks_option(guidance: str, row: Row) -> bool:
     return states_option(guidance, row["answer"], row["choices"])
 
 
-_NUMBERS: dict[str, Metric] = {
-    "answer": number_metric("answer"),
-    "strict": number_metric("strict"),
-    "flexible": number_metric("flexible"),
-    "reference": paper_number,
-}
-_OPTIONS: dict[str, Metric] = {
-    "answer": option_metric("answer"),
-    "strict": option_metric("strict"),
-    "flexible": option_metric("flexible"),
-}
+_RULES: tuple[ExtractionRule, ...] = ("answer", "strict", "flexible")
+_NUMBERS = {**{rule: number_metric(rule) for rule in _RULES}, "reference": paper_number}
+_OPTIONS = {rule: option_metric(rule) for rule in _RULES}
 # Small models copy the N of "The answer is N."
 _END_IN_NUMBER = (
     "Reason in a few short sentences. The last one gives the result, for example: The answer is 27."
@@ -227,7 +201,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     "csqa": Benchmark(
         hub=("tau/commonsense_qa", None, "validation"),
         read=csqa_row,
-        metrics={**_OPTIONS, "reference": _paper_letter},  # its code never draws E here
+        # Its code never draws E here.
+        metrics={**_OPTIONS, "reference": partial(_paper_option, options="ABCD")},
         leaks=_leaks_option,
         shots=7,
         guidance_tokens=30,
@@ -238,7 +213,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "aqua": Benchmark(
         hub=("deepmind/aqua_rat", "raw", "test"),
         read=aqua_row,
-        metrics={**_OPTIONS, "reference": _paper_letter_or_e},
+        metrics={**_OPTIONS, "reference": partial(_paper_option, options="ABCDE")},
         leaks=_leaks_option,
         shots=4,
         guidance_tokens=20,
