@@ -175,8 +175,9 @@ def _leaks_option(guidance: str, row: Row) -> bool:
 
 
 _RULES: tuple[ExtractionRule, ...] = ("answer", "strict", "flexible")
-_NUMBERS = {**{rule: number_metric(rule) for rule in _RULES}, "reference": paper_number}
-_OPTIONS = {rule: option_metric(rule) for rule in _RULES}
+_NUMBERS: dict[str, Metric] = {rule: number_metric(rule) for rule in _RULES}
+_NUMBERS["reference"] = paper_number
+_OPTIONS: dict[str, Metric] = {rule: option_metric(rule) for rule in _RULES}
 # Small models copy the N of "The answer is N."
 _END_IN_NUMBER = (
     "Reason in a few short sentences. The last one gives the result, for example: The answer is 27."
