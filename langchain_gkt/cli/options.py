@@ -281,8 +281,7 @@ class ServeOptions:
         typer.Option(help="What a spent budget does: refuse, or let the student answer alone."),
     ] = "raise"
     on_teacher_error: Annotated[
-        Literal["raise", "student"],
-        typer.Option(help="What a failing teacher does: the same."),
+        Literal["raise", "student"], typer.Option(help="What a failing teacher does: the same.")
     ] = "raise"
     requests_per_minute: Annotated[
         float | None, option("N", "Of each key.", "no limit", parser=_more_than_zero)

@@ -33,8 +33,7 @@ class RecordedOptions:
         ),
     ] = None
     requests: Annotated[
-        Path | None,
-        option("FILE", "The requests of an OpenAI batch, if the file is its results."),
+        Path | None, option("FILE", "The requests of an OpenAI batch, if the file is its results.")
     ] = None
     tokenizer: Annotated[
         str | None,

@@ -12,11 +12,7 @@ from typing_extensions import Self
 from langchain_gkt.costs.scenarios import BillingScenario
 from langchain_gkt.evaluation.results import cells
 from langchain_gkt.evaluation.results.answer_table import TEACHER_ALONE
-from langchain_gkt.evaluation.results.any_way import (
-    AnyWayChoice,
-    check_max_bill,
-    choose_any_way,
-)
+from langchain_gkt.evaluation.results.any_way import AnyWayChoice, check_max_bill, choose_any_way
 from langchain_gkt.evaluation.results.base import EvaluationResult
 from langchain_gkt.evaluation.results.charts import frontier_chart
 from langchain_gkt.evaluation.results.choice import FEWEST, Choice, halves
@@ -289,10 +285,7 @@ class PolicySweep(EvaluationResult):
 
     def table(self) -> Table:
         """Return accuracy by guidance length and policy."""
-        notes = [
-            "teacher alone: shown what the policy shows it",
-            *self._first.recorded_notes(),
-        ]
+        notes = ["teacher alone: shown what the policy shows it", *self._first.recorded_notes()]
         return self._by_length(
             "Accuracy (95%)", lambda name, summary: cells.accuracy(summary), notes
         )

@@ -10,11 +10,7 @@ from urllib.parse import urlsplit
 
 from langchain_core.messages import BaseMessage
 
-from langchain_gkt._langchain_compat import (
-    RunnableBindingBase,
-    identifying_params,
-    tracing_params,
-)
+from langchain_gkt._langchain_compat import RunnableBindingBase, identifying_params, tracing_params
 from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
 from langchain_gkt.costs import MachineTime
 from langchain_gkt.costs.prices import Prices, describe_price

@@ -153,10 +153,7 @@ class EvaluationRunner:
                 self.folder.append({"type": "answer", "answer": judged.to_dict()})
 
     def recorder(
-        self,
-        on_reply: Callable[[TeacherReply], None] = lambda reply: None,
-        *,
-        whole: bool = True,
+        self, on_reply: Callable[[TeacherReply], None] = lambda reply: None, *, whole: bool = True
     ) -> ReplyRecorder:
         """Return a tracker for one answer. ``on_reply`` gets the teacher's reply as it ends.
 
@@ -296,12 +293,7 @@ class EvaluationRunner:
         )
 
     async def run(
-        self,
-        name: str,
-        jobs: Sequence[Job],
-        progress: ProgressBar,
-        *,
-        gives_up: bool = True,
+        self, name: str, jobs: Sequence[Job], progress: ProgressBar, *, gives_up: bool = True
     ) -> None:
         """Run jobs side by side. A failure is written down, and the others continue.
 

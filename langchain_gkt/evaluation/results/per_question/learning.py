@@ -8,11 +8,7 @@ from itertools import combinations
 
 from langchain_gkt.evaluation.results.answer_table import TEACHER_ALONE
 from langchain_gkt.evaluation.results.frontier import worthwhile
-from langchain_gkt.evaluation.results.outcomes import (
-    CONFIDENCE_GATES,
-    OutcomeMatrix,
-    most_accurate,
-)
+from langchain_gkt.evaluation.results.outcomes import CONFIDENCE_GATES, OutcomeMatrix, most_accurate
 from langchain_gkt.gates.learned import (
     VERSION,
     Expectation,

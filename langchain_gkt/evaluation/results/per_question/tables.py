@@ -38,7 +38,7 @@ def tables(choice: PerQuestionChoice) -> list[Table]:
         choice.outcomes,
         [
             "each row is answered by a predictor, and by rivals, that were made from other rows; "
-            "the intervals leave out that these predictors differ",
+            "the intervals leave out that these predictors differ"
         ],
     )
     return [unseen, every, _weights(predictor)]
