@@ -28,7 +28,6 @@ class Measured:
     """A sweep's measurements of one policy.
 
     Attributes:
-        outcomes: The outcomes.
         gates: Gates that had the student answer.
         policy: What all ways have in common: the cut and the teacher's prompt.
     """
@@ -39,13 +38,7 @@ class Measured:
 
 
 class Rival(NamedTuple):
-    """An alternative to the choice, on the unseen rows.
-
-    Attributes:
-        name: Its name.
-        accuracy: Its share of right answers.
-        cost: Its price.
-    """
+    """An alternative to the choice, on the unseen rows."""
 
     name: str
     accuracy: float

@@ -61,12 +61,7 @@ def frontier_chart(kinds: Points, price: str) -> Figure:
 
 
 def frontier_panels(panels: Mapping[str, Points], price: str) -> Figure:
-    """Draw accuracy against cost side by side, on the same scales.
-
-    Args:
-        panels: The points, by title.
-        price: The unit of the costs.
-    """
+    """Draw accuracy against cost side by side, by title, on the same scales."""
     figure, every = new_figure(max(8, 4 * len(panels)), panels=len(panels))
     for axes, (title, kinds) in zip(every, panels.items(), strict=True):
         _draw_frontiers(axes, kinds)

@@ -212,7 +212,7 @@ class EvaluationRunner:
         on_reply: Callable[[TeacherReply], None] = lambda reply: None,
         length: int | None = None,
     ) -> Answer:
-        """Ask one question, without writing the answer down.
+        """Ask the question of a row, without writing the answer down.
 
         Args:
             index: The row's number.
@@ -297,14 +297,8 @@ class EvaluationRunner:
     ) -> None:
         """Run jobs side by side. A failure is written down, and the others continue.
 
-        Args:
-            name: What the jobs do, for the progress bar.
-            jobs: Each with the key of the answer that it makes.
-            progress: The progress bar.
-            gives_up: Whether to end early if none succeeds.
-
         Raises:
-            RuntimeError: If so many fail before one succeeds that something must be wrong.
+            RuntimeError: If it ``gives_up``, because so many fail before one succeeds.
         """
         modes = {key.mode for key, _ in jobs}
         succeeded, failed = sum(key.mode in modes for key in self.answers), 0

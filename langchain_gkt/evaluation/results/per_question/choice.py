@@ -34,7 +34,6 @@ class Tested:
     """A predictor and its rivals on rows that they have not seen.
 
     Attributes:
-        predictor: The predictor's results.
         rivals: Results of fixed length, gate, cascade and the models alone, by kind.
         mix: The random mix of fixed ways, against the predictor.
     """
@@ -91,12 +90,7 @@ class PerQuestionChoice(Choice):
 
 
 def choose_per_question(outcomes: OutcomeMatrix, goal: Goal, *, seed: int = 0) -> PerQuestionChoice:
-    """Learn a predictor, choose its price, and test it. See `Sweep.choose`.
-
-    Raises:
-        ImportError: If scikit-learn is missing.
-        ValueError: If there are too few rows, or their records lack something that is needed.
-    """
+    """Learn a predictor, choose its price, and test it. See `Sweep.choose`."""
     _refuse_poor(outcomes)
     order = shuffled(outcomes.rows, seed)
     third = len(order) // 3
