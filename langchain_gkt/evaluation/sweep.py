@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
 from langchain_gkt.costs.prices import MachineTime, Prices
@@ -31,17 +31,8 @@ from langchain_gkt.teachers.wrappers import models_of, resolve
 _DEFAULT_LENGTHS = 12
 
 
-@dataclass(frozen=True)
-class ReusedRun:
-    """A sweep whose answers another sweep reuses.
-
-    Attributes:
-        folder: Its folder.
-        modes: The modes to reuse: ``student``, and ``teacher`` if it got the same prompt.
-    """
-
-    folder: RunStore
-    modes: Sequence[str]
+ReusedRun: TypeAlias = tuple[RunStore, Sequence[str]]
+"""A sweep, and the modes whose answers to reuse: ``teacher`` only if it got the same prompt."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +157,7 @@ async def sweep_from(
     if settings.teacher_from is not None:
         known_pass = teacher_pass(settings.teacher_from, made_with, runner.keys)
         if known_pass is not None:
-            reused = [*reused, ReusedRun(known_pass, ("teacher",))]
+            reused = [*reused, (known_pass, ["teacher"])]
     if settings.gates:
         made_with["gates"] = [described(gate) for gate in gates]
     splitter = _splitter(settings.teacher_tokenizer, chain.teacher)
@@ -175,12 +166,12 @@ async def sweep_from(
         ProgressBar(settings.progress) as bar,
     ):
         runner.load()
-        for run in reused:
-            for mode in run.modes:
-                runner.reuse(run.folder, mode=mode)
+        for run, modes in reused:
+            for mode in modes:
+                runner.reuse(run, mode=mode)
                 if mode == "student":
                     for gate in gates:
-                        runner.reuse(run.folder, mode=gate.shown_as or mode)
+                        runner.reuse(run, mode=gate.shown_as or mode)
         # New rows of the run get the lengths that the others have.
         known = {key.length for key in runner.answers if key.length}
         jobs = SweepJobs(runner, sorted(known.union(chosen)), splitter, gates)

@@ -152,18 +152,14 @@ class RunStore:
                     f"out={str(self.path)!r} holds {LINES} but no {MANIFEST}; choose another folder"
                 )
             self.manifest = fresh
-            self._write_manifest()
+            # Under another name first, so that a crash leaves either the old one or the new one.
+            draft = self.path / f".{MANIFEST}"
+            # ASCII, because a model may write characters that no encoding can hold.
+            draft.write_text(json.dumps(fresh, indent=1) + "\n", encoding="utf-8")
+            os.replace(draft, self.path / MANIFEST)
             with open(self.path / LINES, "ab") as self._file:
                 yield
             self._file = None
-
-    def _write_manifest(self) -> None:
-        assert self.path is not None
-        # Under another name first, so that a crash leaves either the old one or the new one.
-        draft = self.path / f".{MANIFEST}"
-        # ASCII, because a model may write characters that no encoding can hold.
-        draft.write_text(json.dumps(self.manifest, indent=1) + "\n", encoding="utf-8")
-        os.replace(draft, self.path / MANIFEST)
 
     def append(self, line: Mapping[str, Any]) -> None:
         """Write one line of JSON values, and wait until it is on the disk."""

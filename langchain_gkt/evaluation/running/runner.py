@@ -141,7 +141,7 @@ class EvaluationRunner:
                 continue
             try:
                 verdicts = self.task.judge(answer.text, row)
-                leaked = bool(answer.guidance) and self.task.leaked(answer.guidance, row)
+                leaked = self.task.leaked(answer.guidance, row)
             except Exception as error:
                 raise ValueError(
                     f"a metric of task {self.task.name!r} failed on row {answer.row}, which is "
@@ -259,7 +259,7 @@ class EvaluationRunner:
             text=text,
             guidance=gkt["guidance"],
             verdicts=self.task.judge(text, row),
-            leaked=bool(gkt["guidance"]) and self.task.leaked(gkt["guidance"], row),
+            leaked=self.task.leaked(gkt["guidance"], row),
             teacher=teacher,
             student=part_of(recorder.calls, "student"),
             # A recorded reply took its time in an earlier session.

@@ -15,7 +15,6 @@ from langchain_gkt.evaluation.tasks.task import Metric, Row
 from langchain_gkt.students.voting import AnswerForm
 from langchain_gkt.texts.numbers import extract_number, states_number
 from langchain_gkt.texts.options import extract_option, states_option
-from langchain_gkt.texts.statements import ExtractionRule
 
 _LETTERED = re.compile(r"\s*\(?([A-Z])\s*[).:]\s*(?:\1\)\s*)?(.*\S)", re.DOTALL)  # some: A)A)59
 
@@ -138,16 +137,6 @@ def _choice_row(
     return {"question": f"{stem} Answer choices: {shown}", "answer": gold, "choices": choices}
 
 
-def number_metric(how: ExtractionRule) -> Metric:
-    """Return a metric of a number. `scoring.extract_number` reads it."""
-    return _metric(partial(extract_number, how=how), Decimal)
-
-
-def option_metric(how: ExtractionRule) -> Metric:
-    """Return a metric of a letter. `scoring.extract_option` reads it."""
-    return _metric(partial(extract_option, how=how), str)
-
-
 def _metric(extract: Callable[[str], Any], read: Callable[[Any], Any]) -> Metric:
     def metric(text: str, row: Row) -> bool | None:
         answer = extract(text)
@@ -156,8 +145,7 @@ def _metric(extract: Callable[[str], Any], read: Callable[[Any], Any]) -> Metric
     return metric
 
 
-def paper_number(text: str, row: Row) -> bool:
-    """Judge a number as the paper's code does."""
+def _paper_number(text: str, row: Row) -> bool:
     return reference_number(text, row["answer"], question=row["question"])
 
 
@@ -165,8 +153,7 @@ def _paper_option(text: str, row: Row, options: str) -> bool:
     return reference_option(text, row["answer"], options=options)
 
 
-def leaks_number(guidance: str, row: Row) -> bool:
-    """Whether guidance already holds the answer, unless the question holds it too."""
+def _leaks_number(guidance: str, row: Row) -> bool:
     return states_number(guidance, row["answer"], row["question"])
 
 
@@ -174,10 +161,9 @@ def _leaks_option(guidance: str, row: Row) -> bool:
     return states_option(guidance, row["answer"], row["choices"])
 
 
-_RULES: tuple[ExtractionRule, ...] = ("answer", "strict", "flexible")
-_NUMBERS: dict[str, Metric] = {rule: number_metric(rule) for rule in _RULES}
-_NUMBERS["reference"] = paper_number
-_OPTIONS: dict[str, Metric] = {rule: option_metric(rule) for rule in _RULES}
+_RULES: Any = ("answer", "strict", "flexible")
+_NUMBERS = {rule: _metric(partial(extract_number, how=rule), Decimal) for rule in _RULES}
+_OPTIONS = {rule: _metric(partial(extract_option, how=rule), str) for rule in _RULES}
 # Small models copy the N of "The answer is N."
 _END_IN_NUMBER = (
     "Reason in a few short sentences. The last one gives the result, for example: The answer is 27."
@@ -191,8 +177,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     "gsm8k": Benchmark(
         hub=("openai/gsm8k", "main", "test"),
         read=gsm8k_row,
-        metrics=_NUMBERS,
-        leaks=leaks_number,
+        metrics={**_NUMBERS, "reference": _paper_number},
+        leaks=_leaks_number,
         shots=8,
         guidance_tokens=40,
         max_tokens=340,
