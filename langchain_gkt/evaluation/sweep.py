@@ -18,8 +18,7 @@ from langchain_gkt.evaluation.running.recorded import recorded_splitter, require
 from langchain_gkt.evaluation.running.records import SWEPT
 from langchain_gkt.evaluation.running.run_settings import Billing
 from langchain_gkt.evaluation.running.run_store import RunStore
-from langchain_gkt.evaluation.running.runner import EvaluationRunner
-from langchain_gkt.evaluation.running.sweep_jobs import SweepJobs
+from langchain_gkt.evaluation.running.sweep_runner import SweepRunner
 from langchain_gkt.evaluation.running.teacher_pass import teacher_pass
 from langchain_gkt.evaluation.tasks.task import Task
 from langchain_gkt.gates import Gate
@@ -150,7 +149,7 @@ async def sweep_from(
     folder = RunStore(out)
     # Replies that are not streamed report their tokens more reliably.
     chain = chain.model_copy(update={"disable_streaming": True})
-    runner = EvaluationRunner(chain, task, folder, settings, settings.concurrency, own_prompt=True)
+    runner = SweepRunner(chain, task, folder, settings, settings.concurrency, gates=gates)
     require_recorded(chain, runner.prompts, check_lengths=settings.check_lengths)
     made_with = runner.settings
     made_with["chain"].pop("guidance_tokens")  # a sweep varies it
@@ -160,7 +159,7 @@ async def sweep_from(
             reused = [*reused, (known_pass, ["teacher"])]
     if settings.gates:
         made_with["gates"] = [described(gate) for gate in gates]
-    splitter = _splitter(settings.teacher_tokenizer, chain.teacher)
+    runner.splitter = _splitter(settings.teacher_tokenizer, chain.teacher)
     with (
         folder.writing("sweep", made_with, runner.questions, runner.about),
         ProgressBar(settings.progress) as bar,
@@ -174,11 +173,11 @@ async def sweep_from(
                         runner.reuse(run, mode=gate.shown_as or mode)
         # New rows of the run get the lengths that the others have.
         known = {key.length for key in runner.answers if key.length}
-        jobs = SweepJobs(runner, sorted(known.union(chosen)), splitter, gates)
-        await runner.run("teacher", await jobs.teacher_jobs(), bar)
-        await runner.run("student", runner.missing("student", ask=jobs.ask_student), bar)
-        await runner.run(SWEPT, jobs.guided_jobs(), bar)
-        if checks := jobs.check_jobs(settings.check_lengths, settings.check_rows):
+        runner.lengths = sorted(known.union(chosen))
+        await runner.run("teacher", await runner.teacher_jobs(), bar)
+        await runner.run("student", runner.missing("student"), bar)
+        await runner.run(SWEPT, runner.guided_jobs(), bar)
+        if checks := runner.check_jobs(settings.check_lengths, settings.check_rows):
             await runner.run("check", checks, bar, gives_up=False)
     return replace(Sweep.of(folder), teacher_prompt=chain.teacher_prompt)
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from langchain_core.messages import AIMessageChunk
 
@@ -47,19 +47,19 @@ class EvaluationRunner:
         folder: Where to write answers.
         billing: How the calls are billed. The common beginning of all prompts is measured.
         concurrency: Maximum number of questions at the same time.
-        own_prompt: Whether the teacher alone gets the chain's teacher prompt, too. If not, it reads
-            the whole conversation.
         answers: Finished answers by key, those of earlier sessions included. See `load`.
         replies: The teacher's replies by row and mode, those of earlier sessions included.
         spent: US dollars of the run so far, as far as known.
     """
+
+    own_prompt: ClassVar[bool] = False
+    """Whether the teacher alone gets the chain's teacher prompt, too. Else it reads everything."""
 
     chain: GuidedKnowledgeTransferChain
     task: Task
     folder: RunStore
     billing: Billing
     concurrency: int
-    own_prompt: bool = False
 
     def __post_init__(self) -> None:
         """Name the rows, and take the task's limits if the chain has none of its own."""
@@ -330,13 +330,11 @@ class EvaluationRunner:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
 
-    def missing(
-        self, mode: str, ask: Callable[[int, str], Awaitable[Any]] | None = None
-    ) -> list[Job]:
-        """Return a job for each row without an answer in a mode. It calls ``ask``, or `ask`."""
+    def missing(self, mode: str) -> list[Job]:
+        """Return a job for each row without an answer in a mode."""
         keys = [AnswerKey(row, mode, self._length(mode)) for row in self.keys]
         return [
-            (key, partial(ask or self.ask, index, mode))
+            (key, partial(self.ask, index, mode))
             for index, key in enumerate(keys)
             if key not in self.answers
         ]

@@ -1,12 +1,12 @@
-"""The jobs of a sweep: every guidance length from one recorded reply of the teacher."""
+"""Runs a sweep: every guidance length from one recorded reply of the teacher."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from langchain_gkt._langchain_compat import RunnableBindingBase
 from langchain_gkt.evaluation.running.measured_gates import measure
@@ -24,19 +24,21 @@ PROBED = 32
 _TRIES = 3
 
 
-class SweepJobs:
-    """The jobs of a sweep: the teacher's whole answers, the student's, and every length."""
+@dataclass(eq=False)
+class SweepRunner(EvaluationRunner):
+    """Asks for the teacher's whole answers, the student's, and every length.
 
-    def __init__(
-        self,
-        runner: EvaluationRunner,
-        lengths: Sequence[int],
-        splitter: TokenSplitter | None,
-        gates: Sequence[Gate] = (),
-    ) -> None:
-        """Set it up. The splitter finds the tokens of replies that do not hold them."""
-        self._runner, self._lengths, self._splitter = runner, lengths, splitter
-        self._gates = gates
+    Attributes:
+        gates: Gates to measure for each question, besides the student's first tokens.
+        splitter: Finds the tokens of replies that do not hold them.
+        lengths: Guidance lengths.
+    """
+
+    own_prompt: ClassVar[bool] = True
+
+    gates: Sequence[Gate] = ()
+    splitter: TokenSplitter | None = None
+    lengths: Sequence[int] = ()
 
     async def teacher_jobs(self) -> list[Job]:
         """Return a job for each whole answer of the teacher.
@@ -44,68 +46,68 @@ class SweepJobs:
         The job requests its tokens (``logprobs``) if the teacher supports that. This method answers
         the first questions to find out.
         """
-        runner = self._runner
-        jobs = runner.missing("teacher")
-        teacher = _with_logprobs(runner.chain.teacher)
+        jobs = self.missing("teacher")
+        teacher = _with_logprobs(self.chain.teacher)
         if teacher is None or not jobs:
             return jobs
-        without = runner.chain
-        with_logprobs = runner.chain.model_copy(update={"teacher": teacher})
+        without = self.chain
+        with_logprobs = self.chain.model_copy(update={"teacher": teacher})
         for at, (_, job) in enumerate(jobs[:_TRIES]):
             for chain in (with_logprobs, without):
-                runner.chain = chain
+                self.chain = chain
                 # A failure with both has another cause, and shows when it is tried again.
                 with suppress(Exception):
                     await job()
                     return jobs[:at] + jobs[at + 1 :]
-        runner.chain = with_logprobs
+        self.chain = with_logprobs
         return jobs
 
-    async def ask_student(self, index: int, mode: str) -> Answer:
-        """Have the student answer alone, and measure the signals of the question."""
-        runner = self._runner
-        answer = await runner.answer(index, mode, runner.chain)
-        prompt, student = runner.prompts[index], student_of(runner.chain.student)
-        judge = partial(runner.task.judge, row=runner.task.rows[index])
+    async def ask(self, index: int, mode: str) -> Answer:
+        """Ask a question. Measure its signals too where the student answers alone."""
+        if mode != "student":
+            return await super().ask(index, mode)
+        answer = await self.answer(index, mode, self.chain)
+        prompt, student = self.prompts[index], student_of(self.chain.student)
+        judge = partial(self.task.judge, row=self.task.rows[index])
         if student.first_token_detail != "none":
             tokens = await student.afirst_tokens(prompt, tokens=PROBED)
             answer.signals.update(first_token_signals(tokens))
-        for gate in self._gates:
+        for gate in self.gates:
             signals, shown = await measure(
-                gate, runner.chain, prompt, recorder=runner.recorder(), alone=answer, judge=judge
+                gate, self.chain, prompt, recorder=self.recorder(), alone=answer, judge=judge
             )
             answer.signals.update(signals)
             if shown is not None:
-                runner.keep(shown)
-        runner.keep(answer)
+                self.keep(shown)
+        self.keep(answer)
         return answer
 
     def guided_jobs(self) -> list[Job]:
         """Return a job for each row. It makes the missing lengths in order, shortest first."""
-        runner, jobs = self._runner, list[Job]()
-        for index, row in enumerate(runner.keys):
-            keys = [AnswerKey(row, SWEPT, length) for length in self._lengths if length]
-            missing = [key for key in keys if key not in runner.answers]
-            answered = AnswerKey(row, "student") in runner.answers
-            if missing and (row, "teacher") in runner.replies and answered:
+        jobs = list[Job]()
+        for index, row in enumerate(self.keys):
+            keys = [AnswerKey(row, SWEPT, length) for length in self.lengths if length]
+            missing = [key for key in keys if key not in self.answers]
+            answered = AnswerKey(row, "student") in self.answers
+            if missing and (row, "teacher") in self.replies and answered:
                 jobs.append((missing[0], partial(self._guide, index, missing)))
         return jobs
 
     async def _guide(self, index: int, keys: Sequence[AnswerKey]) -> None:
-        runner, row = self._runner, self._runner.keys[index]
-        reply = ReplayedReply(runner.replies[row, "teacher"], self._splitter)
-        chain = runner.chain.model_copy(update={"teacher": ReplayTeacher(reply=reply)})
-        alone = runner.answers[AnswerKey(row, "student")]
+        row = self.keys[index]
+        reply = ReplayedReply(self.replies[row, "teacher"], self.splitter)
+        chain = self.chain.model_copy(update={"teacher": ReplayTeacher(reply=reply)})
+        alone = self.answers[AnswerKey(row, "student")]
         last = replace(alone, mode=SWEPT, signals={}, replayed=True)
-        runner.folder.append({"type": "cut", "row": row, "method": reply.method})
+        self.folder.append({"type": "cut", "row": row, "method": reply.method})
         for key in keys:
             length = key.length or 0
             answer = self._unchanged(last, reply, length)
             try:
                 if answer is None:
-                    answer = await runner.answer(index, SWEPT, chain, length=length)
+                    answer = await self.answer(index, SWEPT, chain, length=length)
             except Exception as error:  # noqa: BLE001  a length must not lose the others
-                runner.fail(key, error)
+                self.fail(key, error)
                 continue
             part = reply.recorded.part.up_to(min(length, reply.tokens), reply.tokens)
             last = replace(
@@ -115,7 +117,7 @@ class SweepJobs:
                 seconds=answer.student.seconds + part.seconds,
                 first_token_seconds=None,
             )
-            runner.keep(last)
+            self.keep(last)
 
     def _unchanged(self, last: Answer, reply: ReplayedReply, length: int) -> Answer | None:
         """Return the last length's answer if this length's guidance is the same text.
@@ -123,7 +125,7 @@ class SweepJobs:
         This holds only for greedy answers that ended before their limit. The others depend on how
         many tokens the guidance left to the student.
         """
-        chain = self._runner.chain
+        chain = self.chain
         temperature = chain.temperature
         if temperature is None:
             temperature = getattr(chain.student, "temperature", None)
@@ -147,30 +149,29 @@ class SweepJobs:
 
     def check_jobs(self, lengths: Sequence[int], rows: int) -> list[Job]:
         """Return a job for each guidance that the teacher is asked for again."""
-        runner = self._runner
-        checks = [line for line in runner.folder.lines if line["type"] == "check"]
+        checks = [line for line in self.folder.lines if line["type"] == "check"]
         done = {(line["row"], line["length"]) for line in checks}
         return [
             (AnswerKey(row, "check", length), partial(self._check, index, length))
-            for index, row in enumerate(runner.keys[:rows])
-            if (row, "teacher") in runner.replies
+            for index, row in enumerate(self.keys[:rows])
+            if (row, "teacher") in self.replies
             for length in lengths
             if (row, length) not in done
         ]
 
     async def _check(self, index: int, length: int) -> None:
-        runner, row = self._runner, self._runner.keys[index]
-        recorder = runner.recorder()
-        reply = ReplayedReply(runner.replies[row, "teacher"], self._splitter)
-        chain = runner.chain.model_copy(update={"guidance_tokens": length})
-        asked = await chain.aguide(runner.prompts[index], {"callbacks": [recorder]})
+        row = self.keys[index]
+        recorder = self.recorder()
+        reply = ReplayedReply(self.replies[row, "teacher"], self.splitter)
+        chain = self.chain.model_copy(update={"guidance_tokens": length})
+        asked = await chain.aguide(self.prompts[index], {"callbacks": [recorder]})
         recorded = chain.model_copy(update={"teacher": ReplayTeacher(reply=reply)})
-        cut = await recorded.aguide(runner.prompts[index])
+        cut = await recorded.aguide(self.prompts[index])
         cost = recorder.report().teacher.known_cost
         line = {"type": "check", "row": row, "length": length, "method": reply.method}
         same = (asked.text, asked.complete) == (cut.text, cut.complete)
-        runner.folder.append({**line, "same": same, "cost": str(cost)})
-        runner.spent += cost
+        self.folder.append({**line, "same": same, "cost": str(cost)})
+        self.spent += cost
 
 
 def _with_logprobs(teacher: Any) -> Any:
