@@ -52,12 +52,12 @@ class AnyWayChoice(Choice):
     Attributes:
         name: The policy's name. Empty if there is one policy only.
         teacher: The teacher alone on the whole conversation, on the unseen rows.
-        rivals: The alternatives.
+        rivals: The alternatives, the random router first.
     """
 
     name: str = ""
     teacher: OperatingPoint
-    rivals: tuple[Rival, ...] = ()
+    rivals: tuple[Rival, ...]
 
     @property
     def kept(self) -> float | None:
@@ -72,14 +72,12 @@ class AnyWayChoice(Choice):
     @property
     def sentence(self) -> str:
         """The choice and its result, beside the router that draws lots."""
-        router = "".join(
-            f" ({rival.name} {cells.percent(rival.accuracy)})" for rival in self.rivals[:1]
-        )
+        router = self.rivals[0]
         return (
             f"Chosen among all ways on {self.seen_rows} rows: {self.chosen.way}. On the other "
             f"{self.unseen_rows} rows {cells.percent(self.unseen.accuracy)} are right, which keeps "
             f"{cells.ratio(self.kept, 1)} of the teacher's accuracy at {cells.ratio(self.bill, 1)} "
-            f"of its bill{router}."
+            f"of its bill ({router.name} {cells.percent(router.accuracy)})."
         )
 
     def __str__(self) -> str:

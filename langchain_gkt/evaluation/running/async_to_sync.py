@@ -39,7 +39,7 @@ def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """
     done: Future[T] = Future()
     tasks: list[asyncio.Task[T]] = []
-    loop = _shared_loop()
+    loop = _loop_of(os.getpid())
 
     def end(task: asyncio.Task[T]) -> None:
         if task.cancelled():
@@ -86,7 +86,3 @@ def _loop_of(process: int) -> asyncio.AbstractEventLoop:
 
     atexit.register(close)
     return loop
-
-
-def _shared_loop() -> asyncio.AbstractEventLoop:
-    return _loop_of(os.getpid())
