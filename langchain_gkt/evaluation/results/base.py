@@ -95,8 +95,7 @@ class EvaluationResult(Report):
         other costs in both models' parts.
         """
         order = {row: place for place, row in enumerate(self.manifest["rows"])}
-        lines = [line["answer"] for line in self.folder.lines if line["type"] == "answer"]
-        latest = {answer.key: answer for answer in map(Answer.from_dict, lines)}
+        latest = {answer.key: answer for answer in self.folder.answers()}
         known = [answer for answer in latest.values() if answer.row in order]
         return tuple(sorted(known, key=lambda answer: order[answer.row]))
 

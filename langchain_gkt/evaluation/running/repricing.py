@@ -48,7 +48,7 @@ def cacheable_tokens(folder: RunStore, *, alone: bool | None = None) -> tuple[in
     """
     parts = [
         (answer.row, answer.teacher.prompt_tokens)
-        for answer in _answers(folder)
+        for answer in folder.answers()
         if answer.teacher.calls == 1 and alone in (None, answer.mode == _TEACHER)
     ]
     if not parts:
@@ -75,7 +75,7 @@ def cacheable_tokens(folder: RunStore, *, alone: bool | None = None) -> tuple[in
 
 def baseline_notes(folder: RunStore) -> list[str]:
     """Describe what the teacher alone costs, naively and, if it was shown less, at the least."""
-    settings, answers = folder.manifest["settings"], _answers(folder)
+    settings, answers = folder.manifest["settings"], folder.answers()
     alone = [answer.teacher for answer in answers if answer.mode == _TEACHER]
     if not alone or any(part.cost is None for part in alone):
         return []
@@ -95,7 +95,7 @@ def baseline_notes(folder: RunStore) -> list[str]:
     notes = _nearly_cached(folder, price, answers)
     paid, listed = (
         _per_thousand([part.cost for part in parts], len(parts))
-        for parts in (alone, [answer.teacher for answer in _answers(naive)])
+        for parts in (alone, [answer.teacher for answer in naive.answers()])
     )
     if paid != listed:
         named = f" ({scenario['name']})" if scenario else ""
@@ -150,10 +150,6 @@ def _price_of_call(
     return price_call(price, usage, **where, tier=tier)
 
 
-def _answers(folder: RunStore) -> list[Answer]:
-    return [Answer.from_dict(line["answer"]) for line in folder.lines if line["type"] == "answer"]
-
-
 class _Pricing:
     """Prices the teacher's part of each line."""
 
@@ -162,7 +158,7 @@ class _Pricing:
         self._model = folder.manifest["settings"]["teacher"][0]
         # In a comparison the teacher alone reads the whole conversation.
         self._apart = folder.manifest["kind"] == "compare"
-        asked = [answer for answer in _answers(folder) if answer.teacher.prompt_tokens]
+        asked = [answer for answer in folder.answers() if answer.teacher.prompt_tokens]
         for answer in asked:
             check_prefix(scenario, answer.teacher.prompt_tokens)
         kinds = {answer.mode == _TEACHER for answer in asked} if self._apart else {None}

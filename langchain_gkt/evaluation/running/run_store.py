@@ -11,8 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
-from typing_extensions import TypedDict
+from pydantic import BaseModel, ValidationError, create_model
 
 from langchain_gkt.evaluation.running.records import Answer, TeacherReply
 from langchain_gkt.evaluation.validation import plain_error
@@ -26,56 +25,37 @@ MANIFEST, LINES = "manifest.json", "lines.jsonl"
 _PACKAGES = ("langchain-gkt", "langchain-core", "langchain-openai", "transformers", "torch")
 
 
-class Manifest(TypedDict):
-    """The required part of a manifest. It may hold more.
-
-    Attributes:
-        schema_version: `SCHEMA_VERSION` of the writer.
-        kind: ``compare``, ``sweep`` or ``policies``.
-        settings: Settings in which all sessions of the run agree.
-        rows: The rows' keys.
-        questions: Their questions, in the same order.
-        sessions: When, and with which versions and options, each session began.
-    """
-
-    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
-
-    schema_version: int
-    kind: str
-    settings: dict[str, Any]
-    rows: list[str]
-    questions: list[str]
-    sessions: list[dict[str, Any]]
+def _shape(name: str, **fields: Any) -> type[BaseModel]:
+    """Return a model of what must be there. More may be there."""
+    create: Any = create_model
+    shape: type[BaseModel] = create(name, **{field: (form, ...) for field, form in fields.items()})
+    return shape
 
 
-_MANIFEST = TypeAdapter(Manifest)
-
-# What a line must hold, by its type. Other types are left to later releases.
-_FIELDS: dict[str, dict[str, Any]] = {
-    "line": {"type": str},
-    "answer": {"answer": dict[str, Any]},
-    "reply": {"row": str, "mode": str, "reply": dict[str, Any]},
-    "failure": {"row": str, "mode": str, "length": int | None, "error": str},
-    "cut": {"row": str, "method": str},
-    "check": {"row": str, "method": str, "length": int | None},
+_MANIFEST = _shape(
+    "manifest",
+    schema_version=int,
+    kind=str,  # compare, sweep or policies
+    settings=dict[str, Any],  # in which all sessions of the run agree
+    rows=list[str],  # keys
+    questions=list[str],  # of these rows
+    sessions=list[dict[str, Any]],  # when, and with which versions and options, each began
+)
+# By the type of a line. Other types are left to later releases.
+_SHAPES = {
+    "line": _shape("line", type=str),
+    "answer": _shape("answer", answer=dict[str, Any]),
+    "reply": _shape("reply", row=str, mode=str, reply=dict[str, Any]),
+    "failure": _shape("failure", row=str, mode=str, length=int | None, error=str),
+    "cut": _shape("cut", row=str, method=str),
+    "check": _shape("check", row=str, method=str, length=int | None),
 }
-_create: Any = create_model
-_SHAPES: dict[str, type[BaseModel]] = {
-    kind: _create(kind, **{name: (form, ...) for name, form in fields.items()})
-    for kind, fields in _FIELDS.items()
-}
-_RECORDS: dict[str, Callable[[Any], Any]] = {
-    "answer": Answer.from_dict,
-    "reply": TeacherReply.from_dict,
-}
+_RECORDS: dict[str, Callable[[Any], Any]]
+_RECORDS = {"answer": Answer.from_dict, "reply": TeacherReply.from_dict}
 
 
 def check_line(line: Any) -> None:
-    """Refuse a line that cannot be read.
-
-    Raises:
-        ValueError: If a field is missing or of the wrong type.
-    """
+    """Refuse a line that cannot be read, with a ValueError that names the field."""
     kind = "line"
     try:
         _SHAPES[kind].model_validate(line)
@@ -169,6 +149,10 @@ class RunStore:
             self._file.flush()
             os.fsync(self._file.fileno())
 
+    def answers(self) -> list[Answer]:
+        """Return the answers, of several to one question and way all of them."""
+        return [Answer.from_dict(line["answer"]) for line in self.lines if line["type"] == "answer"]
+
     def read(self, *, truncate: bool = False) -> RunStore:
         """Read the folder, without a truncated last line.
 
@@ -197,7 +181,7 @@ class RunStore:
         if "sittings" in self.manifest:
             self.manifest["sessions"] = self.manifest.pop("sittings")
         try:
-            _MANIFEST.validate_python(self.manifest)
+            _MANIFEST.model_validate(self.manifest)
         except ValidationError as error:
             first = error.errors()[0]
             problem = str(plain_error(error, "manifest"))

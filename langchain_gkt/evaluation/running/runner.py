@@ -89,7 +89,7 @@ class EvaluationRunner:
     def load(self) -> None:
         """Take over the results of earlier sessions. The folder must be open for writing."""
         lines = self.folder.lines
-        answers = [Answer.from_dict(line["answer"]) for line in lines if line["type"] == "answer"]
+        answers = self.folder.answers()
         self.answers: dict[AnswerKey, Answer] = {answer.key: answer for answer in answers}
         self._judge_again()
         self.replies = {
