@@ -84,9 +84,9 @@ def baseline_notes(folder: RunStore) -> list[str]:
     only = RunStore(None)
     only.manifest = folder.manifest
     only.lines = [
-        {"type": "answer", "answer": answer.to_dict()}
-        for answer in answers
-        if answer.mode == _TEACHER
+        line
+        for line in folder.lines
+        if line["type"] == "answer" and line["answer"]["mode"] == _TEACHER
     ]
     try:
         naive = repriced(only, BillingScenario(price=price, cached_prefix=None))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -9,11 +11,13 @@ from functools import partial
 from typing import Any, ClassVar
 
 from langchain_gkt._langchain_compat import RunnableBindingBase
-from langchain_gkt.evaluation.running.measured_gates import measure
-from langchain_gkt.evaluation.running.records import SWEPT, Answer, AnswerKey
+from langchain_gkt.chain.callbacks.handlers import child_config
+from langchain_gkt.chain.steps.student_step import CalledStudent
+from langchain_gkt.evaluation.running.records import SWEPT, Answer, AnswerKey, part_of
 from langchain_gkt.evaluation.running.replay import ReplayedReply, ReplayTeacher
 from langchain_gkt.evaluation.running.runner import EvaluationRunner, Job
 from langchain_gkt.gates import Gate
+from langchain_gkt.gates.base import Signals
 from langchain_gkt.gates.first_tokens import first_token_signals
 from langchain_gkt.guidance import GuidancePolicy
 from langchain_gkt.students.protocol import student_of
@@ -67,20 +71,48 @@ class SweepRunner(EvaluationRunner):
         if mode != "student":
             return await super().ask(index, mode)
         answer = await self.answer(index, mode, self.chain)
-        prompt, student = self.prompts[index], student_of(self.chain.student)
-        judge = partial(self.task.judge, row=self.task.rows[index])
+        student = student_of(self.chain.student)
         if student.first_token_detail != "none":
-            tokens = await student.afirst_tokens(prompt, tokens=PROBED)
+            tokens = await student.afirst_tokens(self.prompts[index], tokens=PROBED)
             answer.signals.update(first_token_signals(tokens))
         for gate in self.gates:
-            signals, shown = await measure(
-                gate, self.chain, prompt, recorder=self.recorder(), alone=answer, judge=judge
-            )
-            answer.signals.update(signals)
-            if shown is not None:
-                self.keep(shown)
+            await self._measure(gate, index, answer)
         self.keep(answer)
         return answer
+
+    async def _measure(self, gate: Gate, index: int, alone: Answer) -> None:
+        """Measure a gate's signals as a chain would, and keep the answer that it would show.
+
+        The student's part of that answer is all that measuring took.
+        """
+        chain, recorder = self.chain, self.recorder()
+        metadata = {"gkt_call_id": str(uuid.uuid4()), "gkt_mode": "student", "gkt_compared": False}
+        config = child_config(None, "student", own_callbacks=[recorder], metadata=metadata)
+        limits = {"max_tokens": chain.max_tokens, "stop": chain.stop}
+        limits = {name: value for name, value in limits.items() if value is not None}
+        student = CalledStudent(student_of(chain.student), config, limits)
+        started, begun = time.time(), time.perf_counter()
+        signals = await gate.ameasure(student, self.prompts[index])
+        alone.signals.update(signals)
+        if gate.shown_as is None:
+            return
+        winner = signals.winner if isinstance(signals, Signals) else None
+        text = alone.text if winner is None else str(winner.text)
+        self.keep(
+            replace(
+                alone,
+                mode=gate.shown_as,
+                text=text,
+                verdicts=self.task.judge(text, self.task.rows[index]),
+                student=part_of(recorder.calls, "student"),
+                seconds=time.perf_counter() - begun,
+                first_token_seconds=None,
+                started=started,
+                finish_reason=(winner.response_metadata if winner else {}).get("finish_reason"),
+                fallback=None if winner else "no sample could be read",
+                signals=dict(signals),
+            )
+        )
 
     def guided_jobs(self) -> list[Job]:
         """Return a job for each row. It makes the missing lengths in order, shortest first."""
