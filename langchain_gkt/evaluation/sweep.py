@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,11 +13,10 @@ from langchain_gkt.costs.prices import MachineTime, Prices
 from langchain_gkt.costs.scenarios import BillingScenario
 from langchain_gkt.evaluation.results.sweep_result import Sweep
 from langchain_gkt.evaluation.running.async_to_sync import async_to_sync
-from langchain_gkt.evaluation.running.measured_gates import described, refuse_alike
 from langchain_gkt.evaluation.running.progress import ProgressBar
 from langchain_gkt.evaluation.running.recorded import recorded_splitter, require_recorded
 from langchain_gkt.evaluation.running.records import SWEPT
-from langchain_gkt.evaluation.running.run_settings import Billing
+from langchain_gkt.evaluation.running.run_settings import Billing, described
 from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.evaluation.running.sweep_runner import SweepRunner
 from langchain_gkt.evaluation.running.teacher_pass import teacher_pass
@@ -142,7 +142,7 @@ async def sweep_from(
     if "answer_of" not in chain.model_fields_set and task.answer_of is not None:
         answer_of = task.answer_of
     gates = [gate.reading(answer_of) for gate in settings.gates]
-    refuse_alike(gates)
+    _refuse_alike(gates)
     for gate in gates:
         gate.require(student_of(chain.student))
     chain = _to_sweep(chain, chosen)
@@ -180,6 +180,16 @@ async def sweep_from(
         if checks := runner.check_jobs(settings.check_lengths, settings.check_rows):
             await runner.run("check", checks, bar, gives_up=False)
     return replace(Sweep.of(folder), teacher_prompt=chain.teacher_prompt)
+
+
+def _refuse_alike(gates: Sequence[Gate]) -> None:
+    """Refuse two gates that have the student answer and use the same signal names."""
+    kinds = Counter(gate.kind for gate in gates if gate.shown_as is not None)
+    if twice := [kind for kind, count in kinds.items() if count > 1]:
+        raise ValueError(
+            f"gates holds {kinds[twice[0]]} gates of the kind {twice[0]!r}, whose signals have the "
+            "same names; sweep with one of them, and with the other into another folder"
+        )
 
 
 def _to_sweep(

@@ -29,7 +29,7 @@ from langchain_gkt.evaluation.results.per_question.choice import (
 )
 from langchain_gkt.evaluation.results.per_question.tables import tables as per_question_tables
 from langchain_gkt.evaluation.results.summary import Summary
-from langchain_gkt.evaluation.running.measured_gates import described, measured
+from langchain_gkt.evaluation.running.run_settings import described, measured
 from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.gates import ThresholdGate
 from langchain_gkt.guidance import GuidancePolicy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,6 +16,7 @@ from langchain_gkt.costs import MachineTime
 from langchain_gkt.costs.prices import Prices, describe_price
 from langchain_gkt.costs.scenarios import BillingScenario, describe_scenario
 from langchain_gkt.evaluation.tasks.task import Task
+from langchain_gkt.gates import Gate, ThresholdGate, gate_from
 from langchain_gkt.guidance import GuidancePolicy
 from langchain_gkt.prompts.base import PromptContext, prepare
 from langchain_gkt.prompts.plain_data import is_plain, name_prompt, needs_student
@@ -80,6 +81,27 @@ def describe_teacher(teacher: Any) -> dict[str, Any]:
         "teacher": [_model(model) for model in models_of(teacher)],
         "teacher_bound": _bound_arguments(teacher),
     }
+
+
+def described(gate: Gate) -> Any:
+    """Describe what a gate's signals depend on, in plain values for the settings.
+
+    That is its kind. For a gate that has the student answer, it is all but its threshold.
+    """
+    if gate.shown_as is None:
+        return gate.kind
+    if isinstance(gate, ThresholdGate):
+        gate = gate.asking_above(1.0)  # the same for every threshold
+    fields: Any = gate
+    if callable(getattr(gate, "answer_of", None)):  # no file can hold it
+        gate = replace(fields, answer_of=None)
+    return gate.to_dict()
+
+
+def measured(settings: Mapping[str, Any]) -> tuple[ThresholdGate, ...]:
+    """Return the `described` gates that have the student answer, if their module is imported."""
+    gates = [gate_from(kept) for kept in settings.get("gates", ()) if isinstance(kept, Mapping)]
+    return tuple(gate for gate in gates if isinstance(gate, ThresholdGate))
 
 
 def shared_fronts(
