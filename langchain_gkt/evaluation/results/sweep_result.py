@@ -111,13 +111,13 @@ class Sweep(EvaluationResult):
     @cached_property
     def methods(self) -> Mapping[str, int]:
         """How many teacher answers are cut by each method. See `CUT_METHODS`."""
-        lines = [line for line in self.folder.lines if line["type"] == "cut"]
-        return Counter({line["row"]: line["method"] for line in lines}.values())
+        cuts = self.folder.lines_of("cut")
+        return Counter({line["row"]: line["method"] for line in cuts}.values())
 
     @property
     def checks(self) -> tuple[dict[str, Any], ...]:
         """Guidances requested again from the teacher, and whether they equal the cut ones."""
-        return tuple(line for line in self.folder.lines if line["type"] == "check")
+        return tuple(self.folder.lines_of("check"))
 
     @cached_property
     def gates(self) -> tuple[ThresholdGate, ...]:

@@ -83,11 +83,7 @@ def baseline_notes(folder: RunStore) -> list[str]:
     price = price_of(folder)
     only = RunStore(None)
     only.manifest = folder.manifest
-    only.lines = [
-        line
-        for line in folder.lines
-        if line["type"] == "answer" and line["answer"]["mode"] == _TEACHER
-    ]
+    only.lines = [line for line in folder.lines_of("answer") if line["answer"]["mode"] == _TEACHER]
     try:
         naive = repriced(only, BillingScenario(price=price, cached_prefix=None))
     except ConfigurationError:  # a machine's time, or a price no longer known
@@ -169,8 +165,7 @@ class _Pricing:
             (line["row"], line["mode"]): (line["reply"].get("usage") or {}).get(
                 "input_token_details"
             )
-            for line in folder.lines
-            if line["type"] == "reply"
+            for line in folder.lines_of("reply")
         }
 
     def line(self, line: Mapping[str, Any]) -> dict[str, Any]:

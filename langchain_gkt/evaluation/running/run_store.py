@@ -149,9 +149,13 @@ class RunStore:
             self._file.flush()
             os.fsync(self._file.fileno())
 
+    def lines_of(self, kind: str) -> list[dict[str, Any]]:
+        """Return the lines of a type."""
+        return [line for line in self.lines if line["type"] == kind]
+
     def answers(self) -> list[Answer]:
-        """Return the answers, of several to one question and way all of them."""
-        return [Answer.from_dict(line["answer"]) for line in self.lines if line["type"] == "answer"]
+        """Return the answers, outdated ones included."""
+        return [Answer.from_dict(line["answer"]) for line in self.lines_of("answer")]
 
     def read(self, *, truncate: bool = False) -> RunStore:
         """Read the folder, without a truncated last line.

@@ -73,6 +73,7 @@ class EvaluationRunner:
         scenario = self.billing.scenario
         refuse_unlisted(scenario and scenario.price, "scenario.price")
         self.keys = [self.task.row_key(i) for i in range(len(self.task.rows))]
+        self._rows = dict(zip(self.keys, self.task.rows, strict=True))
         asked = [question_of(prompt) for prompt in self.prompts]
         self.questions = dict(zip(self.keys, asked, strict=True))
         chain = self.chain
@@ -88,14 +89,14 @@ class EvaluationRunner:
 
     def load(self) -> None:
         """Take over the results of earlier sessions. The folder must be open for writing."""
-        lines = self.folder.lines
         answers = self.folder.answers()
         self.answers: dict[AnswerKey, Answer] = {answer.key: answer for answer in answers}
-        self._judge_again()
+        for answer in list(self.answers.values()):
+            if (judged := self._judged(answer)) != answer:
+                self._write(judged)
         self.replies = {
             (line["row"], line["mode"]): TeacherReply.from_dict(line["reply"])
-            for line in lines
-            if line["type"] == "reply"
+            for line in self.folder.lines_of("reply")
         }
         parts = [answer.student for answer in answers]
         if self._pays_teacher:
@@ -104,18 +105,15 @@ class EvaluationRunner:
 
     def reuse(self, other: RunStore, *, mode: str) -> None:
         """Take over the answers in a mode from a run of the same questions and models."""
-        keys = set(self.keys)
-        for line in other.lines:
-            key = (line.get("row"), mode)
-            if line["type"] == "reply" and line["mode"] == mode and key[0] in keys:
-                if key not in self.replies:
-                    self.replies[line["row"], mode] = TeacherReply.from_dict(line["reply"])
-                    self.folder.append(line)
-            elif line["type"] == "answer" and line["answer"]["mode"] == mode:
-                answer = Answer.from_dict(line["answer"])
-                if answer.row in keys and answer.key not in self.answers:
-                    self.answers[answer.key] = answer
-                    self.folder.append(line)
+        for line in other.lines_of("reply"):
+            key = (line["row"], mode)
+            if line["mode"] == mode and line["row"] in self._rows and key not in self.replies:
+                self.replies[key] = TeacherReply.from_dict(line["reply"])
+                self.folder.append(line)
+        for answer in other.answers():
+            known = answer.mode != mode or answer.key in self.answers
+            if answer.row in self._rows and not known:
+                self._write(self._judged(answer))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -133,24 +131,19 @@ class EvaluationRunner:
             **describe_recorded(self.chain.teacher),
         }
 
-    def _judge_again(self) -> None:
-        """Judge stored answers again by the current metrics, for free."""
-        rows = dict(zip(self.keys, self.task.rows, strict=True))
-        for answer in list(self.answers.values()):
-            if (row := rows.get(answer.row)) is None:
-                continue
-            try:
-                verdicts = self.task.judge(answer.text, row)
-                leaked = self.task.leaked(answer.guidance, row)
-            except Exception as error:
-                raise ValueError(
-                    f"a metric of task {self.task.name!r} failed on row {answer.row}, which is "
-                    f"answered already: {type(error).__name__}: {error}"
-                ) from error
-            if (verdicts, leaked) != (answer.verdicts, answer.leaked):
-                judged = replace(answer, verdicts=verdicts, leaked=leaked)
-                self.answers[judged.key] = judged
-                self.folder.append({"type": "answer", "answer": judged.to_dict()})
+    def _judged(self, answer: Answer) -> Answer:
+        """Judge a stored answer again by the current metrics, for free."""
+        if (row := self._rows.get(answer.row)) is None:
+            return answer
+        try:
+            verdicts = self.task.judge(answer.text, row)
+            leaked = self.task.leaked(answer.guidance, row)
+        except Exception as error:
+            raise ValueError(
+                f"a metric of task {self.task.name!r} failed on row {answer.row}, which is "
+                f"answered already: {type(error).__name__}: {error}"
+            ) from error
+        return replace(answer, verdicts=verdicts, leaked=leaked)
 
     def recorder(
         self, on_reply: Callable[[TeacherReply], None] = lambda reply: None, *, whole: bool = True
@@ -173,9 +166,12 @@ class EvaluationRunner:
         )
 
     def keep(self, answer: Answer) -> None:
-        """Write an answer down."""
-        self.answers[answer.key] = answer
+        """Write an answer down, and count what it cost."""
         self.spent += answer.student.cost or 0
+        self._write(answer)
+
+    def _write(self, answer: Answer) -> None:
+        self.answers[answer.key] = answer
         self.folder.append({"type": "answer", "answer": answer.to_dict()})
 
     def fail(self, key: AnswerKey, error: Exception) -> None:

@@ -181,8 +181,7 @@ class SweepRunner(EvaluationRunner):
 
     def check_jobs(self, lengths: Sequence[int], rows: int) -> list[Job]:
         """Return a job for each guidance that the teacher is asked for again."""
-        checks = [line for line in self.folder.lines if line["type"] == "check"]
-        done = {(line["row"], line["length"]) for line in checks}
+        done = {(line["row"], line["length"]) for line in self.folder.lines_of("check")}
         return [
             (AnswerKey(row, "check", length), partial(self._check, index, length))
             for index, row in enumerate(self.keys[:rows])
