@@ -89,8 +89,7 @@ class EvaluationRunner:
 
     def load(self) -> None:
         """Take over the results of earlier sessions. The folder must be open for writing."""
-        answers = self.folder.answers()
-        self.answers: dict[AnswerKey, Answer] = {answer.key: answer for answer in answers}
+        self.answers = {answer.key: answer for answer in self.folder.answers()}
         for answer in list(self.answers.values()):
             if (judged := self._judged(answer)) != answer:
                 self._write(judged)
@@ -98,7 +97,7 @@ class EvaluationRunner:
             (line["row"], line["mode"]): TeacherReply.from_dict(line["reply"])
             for line in self.folder.lines_of("reply")
         }
-        parts = [answer.student for answer in answers]
+        parts = [answer.student for answer in self.answers.values()]
         if self._pays_teacher:
             parts += [reply.part for reply in self.replies.values()]
         self.spent = sum((part.cost or Decimal(0) for part in parts), Decimal(0))
@@ -111,8 +110,7 @@ class EvaluationRunner:
                 self.replies[key] = TeacherReply.from_dict(line["reply"])
                 self.folder.append(line)
         for answer in other.answers():
-            known = answer.mode != mode or answer.key in self.answers
-            if answer.row in self._rows and not known:
+            if answer.mode == mode and answer.row in self._rows and answer.key not in self.answers:
                 self._write(self._judged(answer))
 
     @property
