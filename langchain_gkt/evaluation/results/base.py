@@ -86,6 +86,7 @@ class EvaluationResult(Report):
     """
 
     folder: RunStore
+    _repr_pretty_ = Report._repr_pretty_  # IPython would prefer the __repr__ of this dataclass
 
     @cached_property
     def answers(self) -> tuple[Answer, ...]:

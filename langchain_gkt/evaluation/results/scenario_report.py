@@ -44,6 +44,7 @@ class ScenarioReport(Report):
 
     results: Mapping[str, Result]
     notes: Sequence[str] = ()
+    _repr_pretty_ = Report._repr_pretty_  # IPython would prefer the __repr__ of this dataclass
 
     @classmethod
     def of(cls, result: Result, scenarios: Sequence[BillingScenario]) -> ScenarioReport:
