@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import ExitStack
 from datetime import datetime, timezone
 from pathlib import Path
 from types import ModuleType
@@ -34,10 +35,7 @@ app = typer.Typer(
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Read the command line and run its command.
-
-    Args:
-        argv: The arguments, without the program's name. None for those of the process.
+    """Run the command of a command line, without the program's name. None for the process's own.
 
     Returns:
         The exit status.
@@ -48,7 +46,8 @@ def main(argv: list[str] | None = None) -> int:
     group = typer.main.get_command(app)
     words = sys.argv[1:] if argv is None else [*argv]
     context, traceback = None, False
-    restore = end_at_once_when_repeated(lambda: _interruption(context))
+    at_end = ExitStack()
+    at_end.callback(end_at_once_when_repeated(lambda: _interruption(context)))
     try:
         with group.make_context(_PROGRAM, words) as context:
             traceback = context.params["traceback"]
@@ -56,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write(f"\n{_interruption(context)}\n")
         if argv is None:  # the process ends, and waits for its threads
-            restore = _nothing
+            at_end.pop_all()
         return INTERRUPTED
     except typer.Exit as ended:
         raise SystemExit(ended.exit_code) from None
@@ -70,12 +69,8 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.write(f"{_command(context)}: {in_words(error)}\n")
         return 1
     finally:
-        restore()
+        at_end.close()
     return 0
-
-
-def _nothing() -> None:
-    """Leave the handler of Ctrl-C as it is."""
 
 
 def _interruption(context: Any) -> str:

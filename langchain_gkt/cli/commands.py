@@ -107,11 +107,14 @@ def sweep(
     policies = _policies(options.policies) if options.policies else None
     if policies is not None and (models.guidance or models.teacher_prompt):
         raise ValueError("--policies takes the place of --guidance and --teacher-prompt; drop them")
+    gates = []
+    if samples := options.agreement:
+        gates.append(AgreementGate(samples=samples, at_least=samples // 2 + 1))
     arguments: dict[str, Any] = {
         "lengths": lengths[0] if lengths and len(lengths) == 1 else lengths,
         "teacher_tokenizer": tokenizer,
         "check_lengths": _numbers(options.check_lengths, "--check-lengths"),
-        "gates": [_agreement(options.agreement)] if options.agreement else [],
+        "gates": gates,
         "out": out,
         "concurrency": concurrency,
         **model_prices,
@@ -125,16 +128,15 @@ def sweep(
             result = evaluation.sweep_policies(chain, loaded, policies, **arguments)
     result = replace(result, max_loss=options.max_loss)
     _save_and_print(result)
-    choices = result.choices()
-    if not choices:
-        sys.stdout.write("\nNo policy was written: choosing takes 4 rows or more.\n")
     files = {"fixed length": "policy.json", "gated length": "policy-gated.json"}
-    chosen = {
-        files.get(name, f"policy-{name}.json"): selection for name, selection in choices.items()
+    chosen: dict[str, Any] = {
+        files.get(name, f"policy-{name}.json"): choice for name, choice in result.choices().items()
     }
-    if isinstance(result, evaluation.Sweep) and not isinstance(result.per_question, str):
-        chosen["policy-predictor.json"] = result.per_question
-    if choices and isinstance(result, evaluation.Sweep):
+    if not chosen:
+        sys.stdout.write("\nNo policy was written: choosing takes 4 rows or more.\n")
+    elif isinstance(result, evaluation.Sweep):
+        if not isinstance(result.per_question, str):
+            chosen["policy-predictor.json"] = result.per_question
         chosen["policy-any.json"] = result.any_way
     for name, choice in chosen.items():
         choice.policy.save(out / name)
@@ -151,8 +153,7 @@ def report(
 ) -> None:
     """Rebuild the report of a run, and print it.
 
-    ``bill`` is the model whose price the teacher gets, and whether to assume a cached prefix, and a
-    batch. Empty for the run as it was paid.
+    ``bill`` is the teacher's price, and whether to assume a cached prefix, and a batch.
     """
     writable_folder(out)
     result = evaluation.load_run(str(run))
@@ -186,10 +187,6 @@ def _load_task(options: TaskOptions) -> evaluation.Task:
     arguments = asdict(options)
     with naming(data=options.data, exemplars=options.exemplars):
         return evaluation.load_task(arguments.pop("task"), **arguments)
-
-
-def _agreement(samples: int) -> AgreementGate:
-    return AgreementGate(samples=samples, at_least=samples // 2 + 1)
 
 
 def _policies(file: Path) -> dict[str, Any]:

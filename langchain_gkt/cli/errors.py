@@ -23,14 +23,7 @@ def in_words(error: BaseException) -> str:
 
 @contextmanager
 def naming(**options: object) -> Iterator[None]:
-    """Make errors name the option whose value they are about.
-
-    Args:
-        **options: The options that the block reads, and their values. None if not given.
-
-    Raises:
-        ValueError: In place of another error.
-    """
+    """Make errors name which of these options they are about. None stands for one not given."""
     values = {f"--{name.replace('_', '-')}": str(v) for name, v in options.items() if v is not None}
     try:
         yield
@@ -44,16 +37,7 @@ def naming(**options: object) -> Iterator[None]:
 
 
 def existing_file(path: Path, option: str) -> Path:
-    """Return the path of a file, or raise that it is missing.
-
-    Args:
-        path: The path.
-        option: The option that named it.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        IsADirectoryError: If it is a folder.
-    """
+    """Return the path of a file that an option named, or raise that it is missing."""
     if path.is_dir():
         raise IsADirectoryError(f"{option} {path} is a folder; name the file in it")
     if not path.exists():
@@ -62,14 +46,7 @@ def existing_file(path: Path, option: str) -> Path:
 
 
 def writable_folder(path: Path | None) -> None:
-    """Refuse an ``--out`` that is not writable, before anything is paid.
-
-    Args:
-        path: The folder. It is made later if missing.
-
-    Raises:
-        NotADirectoryError: If a file is in the way.
-    """
+    """Refuse an ``--out`` with a file in its way, before anything is paid."""
     for folder in (path, *path.parents) if path else ():
         if folder.exists() and not folder.is_dir():
             raise NotADirectoryError(f"--out {path}: {folder} is a file; name a folder")

@@ -21,11 +21,8 @@ def end_at_once_when_repeated(last_words: Callable[[], str]) -> Callable[[], Non
     The first one raises KeyboardInterrupt, as always. The cleanup may take seconds, and a second
     KeyboardInterrupt in the middle of it would print pages of tracebacks.
 
-    Args:
-        last_words: Makes the last line for standard error.
-
-    Returns:
-        A function that restores the earlier handler.
+    ``last_words`` makes the last line for standard error. Returns a function that restores the
+    earlier handler.
     """
     own_thread = threading.current_thread() is threading.main_thread()
     if not own_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:

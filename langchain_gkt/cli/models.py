@@ -26,11 +26,7 @@ _PATH = re.compile(rf"{_LOCAL.pattern}|[^:]*[\\/]|$")
 
 
 def say(what: str) -> None:
-    """Report what takes the next seconds.
-
-    Args:
-        what: The work.
-    """
+    """Report what takes the next seconds."""
     sys.stderr.write(f"{what} ...\n")
     sys.stderr.flush()
 
@@ -51,14 +47,6 @@ def open_chain(
             own default, or for as many as leave the embedded student something to do.
         tell: Gets a line on each model that loads.
         teacher: Replaces the options' teacher.
-
-    Yields:
-        The chain.
-
-    Raises:
-        ImportError: If a package that the teacher needs is missing.
-        OSError: If a file or folder is missing.
-        ValueError: If an option has no usable value.
     """
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     policy: dict[str, Any] = {}
@@ -100,17 +88,9 @@ def open_chain(
 
 
 def prices(options: ModelOptions, recorded: RecordedTeacher | None = None) -> dict[str, Any]:
-    """Return the prices of both models.
+    """Return the prices of both models, and the tier, as a cost tracker takes them.
 
-    Args:
-        options: The options.
-        recorded: The teacher that replaces the options' teacher.
-
-    Returns:
-        ``teacher_price``, ``student_price`` and ``tier``, as a cost tracker takes them.
-
-    Raises:
-        ValueError: If one is not a price.
+    ``recorded`` replaces the options' teacher.
     """
     teacher = read_price(options.teacher_price, "--teacher-price")
     if teacher is None and options.teacher == "demo" and recorded is None:
@@ -123,15 +103,7 @@ def prices(options: ModelOptions, recorded: RecordedTeacher | None = None) -> di
 
 
 def read_price(text: str | None, name: str) -> Price | str | None:
-    """Read a price: two amounts, or a model of the price list. None for None.
-
-    Args:
-        text: The user's text.
-        name: The option's name.
-
-    Raises:
-        ValueError: If it is neither.
-    """
+    """Read an option's price: two amounts, or a model of the price list. None for None."""
     if text is None or "," not in text:
         return text
     try:

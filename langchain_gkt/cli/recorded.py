@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
+from langchain_gkt.cli.errors import existing_file, naming
 from langchain_gkt.cli.options import option
 
 if TYPE_CHECKING:
@@ -17,54 +18,35 @@ if TYPE_CHECKING:
 class RecordedOptions:
     """The place of recorded answers, and how to read them."""
 
-    recorded: Annotated[
-        Path | None,
-        option(
-            "FILE", "Recorded answers, replayed in the place of a teacher; no provider is called."
-        ),
-    ] = None
-    columns: Annotated[
-        str | None,
-        option(
-            "LIST",
-            "What the file's columns are called, such as question=prompt,answer=completion; a "
-            "slash leads into nested objects.",
-            "by their own names",
-        ),
-    ] = None
-    requests: Annotated[
-        Path | None,
-        option("FILE", "The requests of an OpenAI batch, if the file is its results."),
-    ] = None
-    tokenizer: Annotated[
-        str | None,
-        option(
-            "NAME",
-            "Tokenizer of the recorded model: an encoding of tiktoken such as o200k_base, or a "
-            "folder or hub id.",
-        ),
-    ] = None
+    recorded: Path | None = option(
+        None, "FILE", "Recorded answers, replayed in the place of a teacher; no provider is called."
+    )
+    columns: str | None = option(
+        None,
+        "LIST",
+        "What the file's columns are called, such as question=prompt,answer=completion; a "
+        "slash leads into nested objects.",
+        "by their own names",
+    )
+    requests: Path | None = option(
+        None, "FILE", "The requests of an OpenAI batch, if the file is its results."
+    )
+    tokenizer: str | None = option(
+        None,
+        "NAME",
+        "Tokenizer of the recorded model: an encoding of tiktoken such as o200k_base, or a "
+        "folder or hub id.",
+    )
 
 
 def read_recorded(
     options: RecordedOptions, models: ModelOptions, **live: Any
 ) -> RecordedTeacher | None:
-    """Read recorded answers.
+    """Return a teacher that replays recorded answers, or None if none are wanted.
 
-    Args:
-        options: Where they are.
-        models: The model options.
-        **live: Further options, by name, that only a live teacher can follow.
-
-    Returns:
-        The teacher that replays them. None if none are wanted.
-
-    Raises:
-        OSError: If a file is missing.
-        ValueError: If a file has no usable answers, or other options need a live teacher.
+    Refuse options that only a live teacher can follow. ``live`` names further ones.
     """
     from langchain_gkt import RecordedTeacher
-    from langchain_gkt.cli.errors import existing_file, naming
 
     if options.recorded is None:
         for name in ("columns", "requests", "tokenizer"):

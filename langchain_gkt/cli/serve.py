@@ -18,17 +18,7 @@ from langchain_gkt.teachers.wrappers import models_of
 
 
 def serve(options: ServeOptions, models: ModelOptions) -> None:
-    """Serve until a signal ends it.
-
-    Args:
-        options: Where to listen, and who may send requests.
-        models: The models that answer.
-
-    Raises:
-        ImportError: If the extra ``server`` is not installed.
-        OSError: If the port is in use.
-        ValueError: If an option has no usable value.
-    """
+    """Serve until a signal ends it."""
     try:
         from langchain_gkt.serving.app import build_app
         from langchain_gkt.serving.run import LOCAL_HOSTS, bind, default_hosts, run

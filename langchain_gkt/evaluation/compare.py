@@ -14,6 +14,7 @@ from langchain_gkt.evaluation.results.comparison import Comparison
 from langchain_gkt.evaluation.running.async_to_sync import async_to_sync
 from langchain_gkt.evaluation.running.progress import ProgressBar
 from langchain_gkt.evaluation.running.recorded import require_recorded
+from langchain_gkt.evaluation.running.run_settings import Billing
 from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.evaluation.running.runner import EvaluationRunner
 from langchain_gkt.evaluation.tasks.task import Task
@@ -66,16 +67,10 @@ async def acompare(
         known = ", ".join(strategy_names())
         raise ValueError(f"modes must be some of {known}, not {unknown if modes else modes!r}")
     folder = RunStore(out)
-    runner = EvaluationRunner(
-        chain,
-        task,
-        folder,
-        teacher_price,
-        student_price,
-        concurrency,
-        tier=tier,
-        scenario=scenario,
+    billing = Billing(
+        teacher_price=teacher_price, student_price=student_price, tier=tier, scenario=scenario
     )
+    runner = EvaluationRunner(chain, task, folder, billing, concurrency)
     if any(strategy_of(mode).asks_teacher for mode in modes):
         require_recorded(chain, runner.prompts, modes=modes)
     settings: dict[str, Any] = {**runner.settings, "modes": list(modes)}

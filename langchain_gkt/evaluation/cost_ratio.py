@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from decimal import Decimal
 from importlib.util import find_spec
 from typing import Any
 
@@ -13,6 +12,7 @@ from langchain_core.runnables import Runnable
 
 from langchain_gkt.costs.comparison import BillComparison
 from langchain_gkt.costs.prices import MachineTime, Prices
+from langchain_gkt.costs.report import CostReport
 from langchain_gkt.costs.totals import UsageTotals
 from langchain_gkt.costs.tracker import CostTracker
 from langchain_gkt.evaluation.results.statistics import bootstrap_ratio
@@ -78,8 +78,7 @@ def measure_costs(
     settings = dict(config or {})
     listeners: list[BaseCallbackHandler] = settings.pop("callbacks", [])
     for index in drawn:
-        bills: dict[Mode, tuple[Decimal, int]] = {}
-        guess: int | None = None
+        reports: dict[Mode, CostReport] = {}
         for mode in rng.sample(modes, len(modes)):
             tracker = CostTracker(
                 teacher_price=teacher_price,
@@ -88,20 +87,16 @@ def measure_costs(
             )
             call_config: Any = {**settings, "callbacks": [*listeners, tracker]}
             chain.invoke(inputs[index], call_config, mode=mode)
-            report = tracker.report()
+            reports[mode] = report = tracker.report()
             _check(report.total, mode)
             sums[mode].add(report.total)
-            bills[mode] = (report.total.known_cost, report.teacher.completion_tokens)
-            if report.estimate.calls:
-                guess = report.estimate.counts.completion_tokens
-        (guided_cost, guided_tokens), (teacher_cost, teacher_tokens) = (
-            bills["guided"],
-            bills["teacher"],
-        )
-        costs.append((float(guided_cost), float(teacher_cost)))
-        tokens.append((float(guided_tokens), float(teacher_tokens)))
-        if guess is not None:
-            estimated, measured = estimated + guess, measured + teacher_tokens
+        guided, alone = reports["guided"], reports["teacher"]
+        costs.append((float(guided.total.known_cost), float(alone.total.known_cost)))
+        written = alone.teacher.completion_tokens
+        tokens.append((float(guided.teacher.completion_tokens), float(written)))
+        if guided.estimate.calls:
+            estimated += guided.estimate.counts.completion_tokens
+            measured += written
     if not sum(alone for _, alone in costs):
         raise ValueError("teacher only cost nothing, so there is no ratio; check teacher_price")
     cost_ratio = bootstrap_ratio(costs, confidence=confidence, seed=seed)

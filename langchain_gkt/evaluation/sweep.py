@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
 from langchain_gkt.costs.prices import MachineTime, Prices
 from langchain_gkt.costs.scenarios import BillingScenario
 from langchain_gkt.evaluation.results.sweep_result import Sweep
 from langchain_gkt.evaluation.running.async_to_sync import async_to_sync
-from langchain_gkt.evaluation.running.measured_gates import described, refuse_alike
 from langchain_gkt.evaluation.running.progress import ProgressBar
 from langchain_gkt.evaluation.running.recorded import recorded_splitter, require_recorded
 from langchain_gkt.evaluation.running.records import SWEPT
+from langchain_gkt.evaluation.running.run_settings import Billing, described
 from langchain_gkt.evaluation.running.run_store import RunStore
-from langchain_gkt.evaluation.running.runner import EvaluationRunner
-from langchain_gkt.evaluation.running.sweep_jobs import SweepJobs
-from langchain_gkt.evaluation.running.teacher_pass import TeacherPasses
+from langchain_gkt.evaluation.running.sweep_runner import SweepRunner
+from langchain_gkt.evaluation.running.teacher_pass import teacher_pass
 from langchain_gkt.evaluation.tasks.task import Task
 from langchain_gkt.gates import Gate
 from langchain_gkt.prompts.base import for_tokens
@@ -30,28 +30,15 @@ from langchain_gkt.teachers.wrappers import models_of, resolve
 _DEFAULT_LENGTHS = 12
 
 
-@dataclass(frozen=True)
-class ReusedRun:
-    """A sweep whose answers another sweep reuses.
-
-    Attributes:
-        folder: Its folder.
-        modes: The modes to reuse: ``student``, and ``teacher`` if it got the same prompt.
-    """
-
-    folder: RunStore
-    modes: Sequence[str]
+ReusedRun: TypeAlias = tuple[RunStore, Sequence[str]]
+"""A sweep, and the modes whose answers to reuse: ``teacher`` only if it got the same prompt."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepSettings:
+class SweepSettings(Billing):
     """Arguments of `asweep` that several sweeps may share. See there."""
 
     lengths: Sequence[int] | int | None = None
-    teacher_price: Prices = None
-    student_price: Prices | MachineTime = None
-    tier: str | None = None
-    scenario: BillingScenario | None = None
     teacher_tokenizer: Any = None
     check_lengths: Sequence[int] = ()
     check_rows: int = 20
@@ -147,15 +134,7 @@ async def sweep_from(
     out: str | Path | None,
     settings: SweepSettings,
 ) -> Sweep:
-    """Do what `asweep` does, and reuse answers that other sweeps already have.
-
-    Args:
-        reused: Sweeps of the same questions and models.
-        chain: As for `asweep`.
-        task: As for `asweep`.
-        out: As for `asweep`.
-        settings: Its other arguments.
-    """
+    """Do what `asweep` does, and reuse the answers of sweeps of the same questions and models."""
     chosen = _lengths(settings.lengths, chain.guidance_tokens)
     if bad := [length for length in settings.check_lengths if length < 1]:
         raise ValueError(f"check_lengths must be 1 or more, not {bad[0]}")
@@ -163,54 +142,54 @@ async def sweep_from(
     if "answer_of" not in chain.model_fields_set and task.answer_of is not None:
         answer_of = task.answer_of
     gates = [gate.reading(answer_of) for gate in settings.gates]
-    refuse_alike(gates)
+    _refuse_alike(gates)
     for gate in gates:
         gate.require(student_of(chain.student))
     chain = _to_sweep(chain, chosen)
     folder = RunStore(out)
     # Replies that are not streamed report their tokens more reliably.
     chain = chain.model_copy(update={"disable_streaming": True})
-    prices = settings.teacher_price, settings.student_price
-    runner = EvaluationRunner(
-        chain,
-        task,
-        folder,
-        *prices,
-        settings.concurrency,
-        own_prompt=True,
-        tier=settings.tier,
-        scenario=settings.scenario,
-    )
+    runner = SweepRunner(chain, task, folder, settings, settings.concurrency, gates=gates)
     require_recorded(chain, runner.prompts, check_lengths=settings.check_lengths)
     made_with = runner.settings
     made_with["chain"].pop("guidance_tokens")  # a sweep varies it
     if settings.teacher_from is not None:
-        known_pass = TeacherPasses(settings.teacher_from).find(made_with, runner.keys)
+        known_pass = teacher_pass(settings.teacher_from, made_with, runner.keys)
         if known_pass is not None:
-            reused = [*reused, ReusedRun(known_pass, ("teacher",))]
+            reused = [*reused, (known_pass, ["teacher"])]
     if settings.gates:
         made_with["gates"] = [described(gate) for gate in gates]
-    splitter = _splitter(settings.teacher_tokenizer, chain.teacher)
+    runner.splitter = _splitter(settings.teacher_tokenizer, chain.teacher)
     with (
         folder.writing("sweep", made_with, runner.questions, runner.about),
         ProgressBar(settings.progress) as bar,
     ):
         runner.load()
-        for run in reused:
-            for mode in run.modes:
-                runner.reuse(run.folder, mode=mode)
+        for run, modes in reused:
+            for mode in modes:
+                runner.reuse(run, mode=mode)
                 if mode == "student":
                     for gate in gates:
-                        runner.reuse(run.folder, mode=gate.shown_as or mode)
+                        runner.reuse(run, mode=gate.shown_as or mode)
         # New rows of the run get the lengths that the others have.
         known = {key.length for key in runner.answers if key.length}
-        jobs = SweepJobs(runner, sorted(known.union(chosen)), splitter, gates)
-        await runner.run("teacher", await jobs.teacher_jobs(), bar)
-        await runner.run("student", runner.missing("student", ask=jobs.ask_student), bar)
-        await runner.run(SWEPT, jobs.guided_jobs(), bar)
-        if checks := jobs.check_jobs(settings.check_lengths, settings.check_rows):
+        runner.lengths = sorted(known.union(chosen))
+        await runner.run("teacher", await runner.teacher_jobs(), bar)
+        await runner.run("student", runner.missing("student"), bar)
+        await runner.run(SWEPT, runner.guided_jobs(), bar)
+        if checks := runner.check_jobs(settings.check_lengths, settings.check_rows):
             await runner.run("check", checks, bar, gives_up=False)
     return replace(Sweep.of(folder), teacher_prompt=chain.teacher_prompt)
+
+
+def _refuse_alike(gates: Sequence[Gate]) -> None:
+    """Refuse two gates that have the student answer and use the same signal names."""
+    kinds = Counter(gate.kind for gate in gates if gate.shown_as is not None)
+    if twice := [kind for kind, count in kinds.items() if count > 1]:
+        raise ValueError(
+            f"gates holds {kinds[twice[0]]} gates of the kind {twice[0]!r}, whose signals have the "
+            "same names; sweep with one of them, and with the other into another folder"
+        )
 
 
 def _to_sweep(

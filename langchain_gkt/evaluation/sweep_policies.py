@@ -69,34 +69,20 @@ async def asweep_policies(
     for policy_chain in chains.values():
         require_recorded(policy_chain, prompts, check_lengths=shared.check_lengths)
     asked = [str(prompt[-1].text) for prompt in prompts]
-    made_with = run_settings(
-        chain,
-        task,
-        shared.teacher_price,
-        shared.student_price,
-        tier=shared.tier,
-        scenario=shared.scenario,
-    )
+    made_with = run_settings(chain, task, shared)
     del made_with["chain"]  # each policy's folder has its own
     sweeps: dict[str, Sweep] = {}
     with folder.writing(
         "policies", made_with, dict(zip(keys, asked, strict=True)), {"policies": list(chains)}
     ):
         for name, policy_chain in chains.items():
-            reused = [
-                ReusedRun(earlier.folder, _shared(chains[known], policy_chain))
-                for known, earlier in sweeps.items()
-            ]
+            reused = list[ReusedRun]()
+            for known, earlier in sweeps.items():
+                same = chains[known].teacher_prompt == policy_chain.teacher_prompt
+                reused.append((earlier.folder, ["student", "teacher"] if same else ["student"]))
             inner = None if folder.path is None else folder.path / name
             sweeps[name] = await sweep_from(reused, policy_chain, task, inner, shared)
     return PolicySweep.of(folder, sweeps)
-
-
-def _shared(
-    known: GuidedKnowledgeTransferChain, new: GuidedKnowledgeTransferChain
-) -> tuple[str, ...]:
-    same = known.teacher_prompt == new.teacher_prompt
-    return ("student", "teacher") if same else ("student",)
 
 
 def _with(

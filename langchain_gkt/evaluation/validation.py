@@ -43,12 +43,7 @@ def plain_errors(cls: C) -> C:
 
 
 def check(adapter: TypeAdapter[T], value: Any, name: str) -> T:
-    """Validate one argument of a function.
-
-    Raises:
-        TypeError: If its type is wrong.
-        ValueError: If its type is right and its value is not.
-    """
+    """Validate one argument of a function."""
     try:
         return adapter.validate_python(value)
     except ValidationError as error:

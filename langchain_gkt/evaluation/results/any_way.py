@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from langchain_gkt.evaluation.results import cells
 from langchain_gkt.evaluation.results.answer_table import TEACHER_ALONE
-from langchain_gkt.evaluation.results.choice import FEWEST, Choice, Goal, asking, halves
+from langchain_gkt.evaluation.results.choice import Choice, Goal, asking, halves
 from langchain_gkt.evaluation.results.outcomes import (
     CONFIDENCE_GATES,
     OperatingPoint,
@@ -28,7 +28,6 @@ class Measured:
     """A sweep's measurements of one policy.
 
     Attributes:
-        outcomes: The outcomes.
         gates: Gates that had the student answer.
         policy: What all ways have in common: the cut and the teacher's prompt.
     """
@@ -38,21 +37,8 @@ class Measured:
     policy: GuidancePolicy = field(default_factory=GuidancePolicy)
 
 
-class _Way(NamedTuple):
-    """One way to answer, and its results on the rows that choose."""
-
-    name: str
-    seen: OperatingPoint
-
-
 class Rival(NamedTuple):
-    """An alternative to the choice, on the unseen rows.
-
-    Attributes:
-        name: Its name.
-        accuracy: Its share of right answers.
-        cost: Its price.
-    """
+    """An alternative to the choice, on the unseen rows."""
 
     name: str
     accuracy: float
@@ -66,12 +52,12 @@ class AnyWayChoice(Choice):
     Attributes:
         name: The policy's name. Empty if there is one policy only.
         teacher: The teacher alone on the whole conversation, on the unseen rows.
-        rivals: The alternatives.
+        rivals: The alternatives, the random router first.
     """
 
     name: str = ""
     teacher: OperatingPoint
-    rivals: tuple[Rival, ...] = ()
+    rivals: tuple[Rival, ...]
 
     @property
     def kept(self) -> float | None:
@@ -86,14 +72,12 @@ class AnyWayChoice(Choice):
     @property
     def sentence(self) -> str:
         """The choice and its result, beside the router that draws lots."""
-        router = "".join(
-            f" ({rival.name} {cells.percent(rival.accuracy)})" for rival in self.rivals[:1]
-        )
+        router = self.rivals[0]
         return (
             f"Chosen among all ways on {self.seen_rows} rows: {self.chosen.way}. On the other "
             f"{self.unseen_rows} rows {cells.percent(self.unseen.accuracy)} are right, which keeps "
             f"{cells.ratio(self.kept, 1)} of the teacher's accuracy at {cells.ratio(self.bill, 1)} "
-            f"of its bill{router}."
+            f"of its bill ({router.name} {cells.percent(router.accuracy)})."
         )
 
     def __str__(self) -> str:
@@ -143,10 +127,9 @@ def choose_any_way(
 
     Args:
         measured: The measurements, by the policy's name. All of the same rows.
-        max_loss: Accuracy that you may give up against the most accurate way.
-        max_bill: The most that you may pay, as a share of the cost of the teacher alone. Replaces
-            ``max_loss``.
-        seed: Seed of the split.
+        max_loss: As for `Sweep.choose`, like the next two.
+        max_bill: See there.
+        seed: See there.
         whole: Name of the policy that shows the teacher the whole conversation. None for the
             first one.
 
@@ -158,27 +141,22 @@ def choose_any_way(
     if max_bill is not None:
         check_max_bill(max_bill)
     base = measured[whole or next(iter(measured))].outcomes
-    if len(base.rows) < FEWEST:
-        raise ValueError(
-            f"choose() needs {FEWEST} rows to have some it did not see, and there are "
-            f"{len(base.rows)}; sweep over more"
-        )
     seen, unseen = halves(base.rows, seed)
-    ways = [way for name, measurement in measured.items() for way in _ways(name, measurement, seen)]
-    ways.sort(key=lambda way: _complexity(way.seen))  # the first of equals wins
-    points = [way.seen for way in ways]
+    ways = [(name, point) for name, one in measured.items() for point in _points(one, seen)]
+    ways.sort(key=lambda way: _complexity(way[1]))  # the first of equals wins
+    points = [point for _, point in ways]
     if max_bill is None:
         chosen = goal.best(points, most_accurate(points).accuracy)
     else:
         limit = max_bill * base.point(TEACHER_ALONE, only=seen).cost
-        chosen = _within(points, limit, f"max_bill={max_bill}: no way costs so little")
-    name = next(way.name for way in ways if way.seen is chosen)
+        affordable = _within(points, limit)
+        if affordable is None:
+            raise ValueError(f"max_bill={max_bill}: no way costs so little")
+        chosen = affordable
+    name = next(name for name, point in ways if point is chosen)
     mine = measured[name]
     tested = mine.outcomes.point(chosen.length, chosen.gate, only=unseen)
-    alone = {
-        n: measurement.outcomes.point(TEACHER_ALONE, only=unseen)
-        for n, measurement in measured.items()
-    }
+    alone = {n: one.outcomes.point(TEACHER_ALONE, only=unseen) for n, one in measured.items()}
     return AnyWayChoice(
         name=name if len(measured) > 1 else "",
         policy=replace(mine.policy, **asking(chosen)),
@@ -197,28 +175,23 @@ def choose_any_way(
 
 
 def check_max_bill(max_bill: Any) -> None:
-    """Refuse a value that is not a share of a bill.
-
-    Raises:
-        ValueError: If it is not a number above 0.
-    """
+    """Refuse a value that is not a share of a bill."""
     if isinstance(max_bill, bool) or not isinstance(max_bill, int | float) or max_bill <= 0:
         raise ValueError(f"max_bill must be a share above 0, such as 0.52, not {max_bill!r}")
 
 
-def _ways(name: str, measured: Measured, seen: Sequence[int]) -> list[_Way]:
+def _points(measured: Measured, seen: Sequence[int]) -> list[OperatingPoint]:
     outcomes = measured.outcomes
     asked: list[Setting] = [*filter(None, outcomes.lengths), TEACHER_ALONE]
-    ways = [_Way(name, outcomes.point(n, only=seen)) for n in (0, *asked)]
+    points = [outcomes.point(n, only=seen) for n in (0, *asked)]
     kinds: list[Sequence[ThresholdGate]] = [[gate] for gate in measured.gates]
     kinds += [CONFIDENCE_GATES] if outcomes.tells_confidence else []
     for variants in kinds:
         gates = outcomes.gates(seen, variants)
         # A gate that never asks shows what the student's own answers give.
         gates.append(gates[0].asking_above(max(outcomes.scores(gates[0]))))
-        points = [outcomes.point(n, gate, only=seen) for gate in gates for n in asked]
-        ways += [_Way(name, point) for point in points]
-    return ways
+        points += [outcomes.point(n, gate, only=seen) for gate in gates for n in asked]
+    return points
 
 
 def _complexity(point: OperatingPoint) -> tuple[bool, bool, bool]:
@@ -227,16 +200,10 @@ def _complexity(point: OperatingPoint) -> tuple[bool, bool, bool]:
     return compares, point.gate is not None, point.length != 0
 
 
-def _within(points: Sequence[OperatingPoint], limit: float, error: str) -> OperatingPoint:
-    """Return the most accurate point within a cost.
-
-    Raises:
-        ValueError: If there is none.
-    """
+def _within(points: Sequence[OperatingPoint], limit: float) -> OperatingPoint | None:
+    """Return the most accurate point within a cost."""
     affordable = [point for point in points if point.cost <= limit + _ROUNDING]
-    if not affordable:
-        raise ValueError(error)
-    return most_accurate(affordable)
+    return most_accurate(affordable) if affordable else None
 
 
 def random_router(outcomes: OutcomeMatrix, cost: float, rows: Sequence[int]) -> Rival:
@@ -255,8 +222,7 @@ def _cascade(
         return []
     tried = [outcomes.point(0, only=seen)]
     tried += [outcomes.point(TEACHER_ALONE, gate, only=seen) for gate in outcomes.gates(seen)]
-    affordable = [point for point in tried if point.cost <= cost + _ROUNDING] or tried[:1]
-    best = most_accurate(affordable)
+    best = _within(tried, cost) or tried[0]
     tested = outcomes.point(best.length, best.gate, only=unseen)
     return [Rival("confidence cascade", tested.accuracy, tested.cost)]
 

@@ -1,4 +1,4 @@
-"""The common part of a comparison and a sweep: answers, tables, charts, reports."""
+"""The common part of all results: answers, sums, tables, charts, reports."""
 
 from __future__ import annotations
 
@@ -28,8 +28,57 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+class Report(ABC):
+    """Tables and charts. ``print`` and notebooks show the tables."""
+
+    @abstractmethod
+    def tables(self) -> list[Table]:
+        """Return all tables, the main one first."""
+
+    @abstractmethod
+    def figures(self) -> dict[str, Figure]:
+        """Draw the charts, by file name.
+
+        Raises:
+            ImportError: If matplotlib is missing.
+        """
+
+    def conclusion(self) -> list[str]:
+        """Return what the run shows, in sentences. Empty if it has too few rows."""
+        return []
+
+    def __str__(self) -> str:
+        """Return the tables as text."""
+        return "\n\n".join(table.text() for table in self.tables())
+
+    def markdown(self) -> str:
+        """Return the tables as Markdown."""
+        return "\n\n".join(table.markdown() for table in self.tables())
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Show the tables in IPython. The fields alone fill a screen."""
+        printer.text(str(self))
+
+    def _repr_html_(self) -> str:
+        """Return the tables for a notebook."""
+        return "".join(table.html() for table in self.tables())
+
+    def _write(self, folder: Path, name: str, run: EvaluationResult) -> list[Path]:
+        """Write the charts and NAME.txt, NAME.md and NAME.html, with examples of a run."""
+        figures = self.figures()
+        files = save_figures(figures, folder)
+        images = "\n\n".join(f"![{figure}]({figure}.svg)" for figure in figures)
+        shown = f"\n{images}\n" if run is self else ""
+        page = html_report.page(run.manifest, self.tables(), files, run.frame, self.conclusion())
+        texts = {"txt": f"{self}\n", "md": f"{self.markdown()}\n{shown}", "html": page}
+        for suffix, text in texts.items():
+            files.append(folder / f"{name}.{suffix}")
+            files[-1].write_text(text, encoding="utf-8")
+        return files
+
+
 @dataclass(frozen=True, kw_only=True)
-class EvaluationResult(ABC):
+class EvaluationResult(Report):
     """Stored answers, and what they show.
 
     Attributes:
@@ -37,6 +86,7 @@ class EvaluationResult(ABC):
     """
 
     folder: RunStore
+    _repr_pretty_ = Report._repr_pretty_  # IPython would prefer the __repr__ of this dataclass
 
     @cached_property
     def answers(self) -> tuple[Answer, ...]:
@@ -46,8 +96,7 @@ class EvaluationResult(ABC):
         other costs in both models' parts.
         """
         order = {row: place for place, row in enumerate(self.manifest["rows"])}
-        lines = [line["answer"] for line in self.folder.lines if line["type"] == "answer"]
-        latest = {answer.key: answer for answer in map(Answer.from_dict, lines)}
+        latest = {answer.key: answer for answer in self.folder.answers()}
         known = [answer for answer in latest.values() if answer.row in order]
         return tuple(sorted(known, key=lambda answer: order[answer.row]))
 
@@ -85,10 +134,6 @@ class EvaluationResult(ABC):
     @abstractmethod
     def table(self) -> Table:
         """Return the main table."""
-
-    @abstractmethod
-    def figures(self) -> dict[str, Figure]:
-        """Draw the charts. Figures by file name."""
 
     def tables(self) -> list[Table]:
         """Return all tables, the main one first."""
@@ -132,10 +177,6 @@ class EvaluationResult(ABC):
             *cache_notes(kept_prompt(chain.get("teacher_prompt"))),
         ]
 
-    def conclusion(self) -> list[str]:
-        """Return what the run shows, in sentences. Empty if it has too few rows."""
-        return []
-
     def notes(self) -> list[str]:
         """Return what the table's numbers do not include."""
         notes, errors = self.recorded_notes(), dict[str, list[str]]()
@@ -157,28 +198,8 @@ class EvaluationResult(ABC):
                 notes.append(f"{strategy}: {done} of {total} rows are answered")
         return notes
 
-    def __str__(self) -> str:
-        """Return the tables as text."""
-        return "\n\n".join(table.text() for table in self.tables())
-
-    def markdown(self) -> str:
-        """Return the tables as Markdown."""
-        return "\n\n".join(table.markdown() for table in self.tables())
-
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """Show the table in IPython. The fields alone fill a screen."""
-        printer.text(str(self))
-
-    def _repr_html_(self) -> str:
-        """Return the tables for a notebook."""
-        return "".join(table.html() for table in self.tables())
-
     def to_frame(self) -> pandas.DataFrame:
-        """Return the answers as a pandas DataFrame, one line each. See `answer_table`.
-
-        Raises:
-            ImportError: If pandas is missing.
-        """
+        """Return the answers as a pandas DataFrame, one line each. See `answer_table`."""
         return self.frame.copy()
 
     def save(self, folder: str | Path | None = None) -> list[Path]:
@@ -194,15 +215,4 @@ class EvaluationResult(ABC):
         target = folder if folder is not None else self.folder.path
         if target is None:
             raise ValueError("folder is missing: this run was made without out=")
-        target, figures = Path(target), self.figures()
-        files = save_figures(figures, target)
-        images = "\n\n".join(f"![{name}]({name}.svg)" for name in figures)
-        page = html_report.page(self.manifest, self.tables(), files, self.frame, self.conclusion())
-        for name, text in (
-            ("report.txt", f"{self}\n"),
-            ("report.md", f"{self.markdown()}\n\n{images}\n"),
-            ("report.html", page),
-        ):
-            (target / name).write_text(text, encoding="utf-8")
-            files.append(target / name)
-        return files
+        return self._write(Path(target), "report", self)

@@ -61,12 +61,7 @@ def frontier_chart(kinds: Points, price: str) -> Figure:
 
 
 def frontier_panels(panels: Mapping[str, Points], price: str) -> Figure:
-    """Draw accuracy against cost side by side, on the same scales.
-
-    Args:
-        panels: The points, by title.
-        price: The unit of the costs.
-    """
+    """Draw accuracy against cost side by side, by title, on the same scales."""
     figure, every = new_figure(max(8, 4 * len(panels)), panels=len(panels))
     for axes, (title, kinds) in zip(every, panels.items(), strict=True):
         _draw_frontiers(axes, kinds)
@@ -120,11 +115,11 @@ def accuracy_and_price_chart(summaries: Mapping[str, Summary]) -> Figure:
     percent_axis(accuracy_axes)
     priced = all(summary.teacher.cost is not None for summary in every)
 
+    scale, unit = (1000, "cost") if priced else (1, "tokens")
+
     def each(name: str) -> list[float]:
-        if priced:
-            money = [float(getattr(summary.teacher, f"{name}_cost") or 0) for summary in every]
-            return [1000 * cost / summary.rows for cost, summary in zip(money, every, strict=True)]
-        return [getattr(summary.teacher, f"{name}_tokens") / summary.rows for summary in every]
+        parts = [float(getattr(summary.teacher, f"{name}_{unit}") or 0) for summary in every]
+        return [scale * part / summary.rows for part, summary in zip(parts, every, strict=True)]
 
     prompts = each("prompt")
     price_axes.bar(names, prompts, color=colours, alpha=0.45)

@@ -17,7 +17,7 @@ from langchain_gkt.evaluation.results.outcomes import (
     most_accurate,
 )
 from langchain_gkt.gates import AgreementGate, ConfidenceGate, ThresholdGate
-from langchain_gkt.guidance import Cut, GuidancePolicy
+from langchain_gkt.guidance import GuidancePolicy
 from langchain_gkt.reporting.table import Table
 
 FEWEST = 4
@@ -144,44 +144,43 @@ def shuffled(rows: Sequence[str], seed: int) -> list[int]:
 
 
 def halves(rows: Sequence[str], seed: int) -> tuple[list[int], list[int]]:
-    """Return the numbers of the rows that choose, and of those that test."""
+    """Return the numbers of the rows that choose, and of those that test.
+
+    Raises:
+        ValueError: If there are too few.
+    """
+    if len(rows) < FEWEST:
+        raise ValueError(
+            f"choose() needs {FEWEST} rows to have some it did not see, and there are "
+            f"{len(rows)}; sweep over more"
+        )
     order = shuffled(rows, seed)
     return order[: len(order) // 2], order[len(order) // 2 :]
 
 
 def choose_among(
-    outcomes: OutcomeMatrix,
-    *,
-    max_loss: float,
-    gate: bool | ThresholdGate,
-    seed: int,
-    cut: Cut | Any = "word",
+    outcomes: OutcomeMatrix, *, max_loss: float, gate: bool | ThresholdGate, seed: int
 ) -> Choice:
     """Choose. See `Sweep.choose`."""
     goal = Goal(max_loss=max_loss)
-    if len(outcomes.rows) < FEWEST:
-        raise ValueError(
-            f"choose() needs {FEWEST} rows to have some it did not see, and there are "
-            f"{len(outcomes.rows)}; sweep over more"
-        )
+    seen, unseen = halves(outcomes.rows, seed)
     if gate is True and not outcomes.tells_confidence:
         raise ValueError(
             "gate=True is based on the student's confidence, which this student does not report; "
             "use a HuggingFaceStudent or gate=False"
         )
-    seen, unseen = halves(outcomes.rows, seed)
     # Where a gate of a kind of its own asks, the teacher may answer alone.
     whole = [TEACHER_ALONE] if isinstance(gate, ThresholdGate) else []
     fixed = [outcomes.point(length, only=seen) for length in outcomes.lengths]
     best = most_accurate([*fixed, *(outcomes.point(length, only=seen) for length in whole)])
-    gated: list[OperatingPoint] = []
+    ways = [*fixed]
     if gate:
         gates = outcomes.gates(seen, CONFIDENCE_GATES if isinstance(gate, bool) else [gate])
         lengths = [length for length in (*outcomes.lengths, *whole) if length]
-        gated = [outcomes.point(n, variant, only=seen) for variant in gates for n in lengths]
-    chosen = goal.best([*fixed, *gated], best.accuracy)
+        ways += [outcomes.point(n, variant, only=seen) for variant in gates for n in lengths]
+    chosen = goal.best(ways, best.accuracy)
     return Choice(
-        policy=GuidancePolicy(cut=cut, **asking(chosen)),
+        policy=GuidancePolicy(**asking(chosen)),
         max_loss=max_loss,
         chosen=chosen,
         unseen=outcomes.point(chosen.length, chosen.gate, only=unseen),

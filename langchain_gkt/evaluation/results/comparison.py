@@ -11,12 +11,7 @@ from langchain_gkt.evaluation.results import cells
 from langchain_gkt.evaluation.results.answer_table import ROLES, STUDENT, TEACHER
 from langchain_gkt.evaluation.results.base import EvaluationResult
 from langchain_gkt.evaluation.results.charts import accuracy_and_price_chart
-from langchain_gkt.evaluation.results.statistics import (
-    PairedTest,
-    Ratio,
-    bootstrap_ratio,
-    mcnemar,
-)
+from langchain_gkt.evaluation.results.statistics import PairedTest, Ratio, bootstrap_ratio, mcnemar
 from langchain_gkt.evaluation.results.summary import Summary
 from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.reporting.charts import StackedBar, stacked_bars

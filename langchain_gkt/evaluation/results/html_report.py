@@ -61,16 +61,16 @@ def _examples(manifest: Mapping[str, Any], answers: pandas.DataFrame) -> list[di
     plain = guided["right"] <= guided["row"].map(alone).eq(True)
     guided = guided.assign(plain=plain).sort_values(["plain", "row"], kind="stable")
     questions = dict(zip(manifest["rows"], manifest["questions"], strict=True))
-    picked = guided.drop_duplicates("row").head(_EXAMPLES).to_dict("records")
-    return [_example(questions[answer["row"]], answer) for answer in picked]
-
-
-def _example(question: str, answer: Mapping[Any, Any]) -> dict[str, Any]:
-    guidance = answer["guidance"] if answer["text"].startswith(answer["guidance"]) else ""
-    return {
-        "question": question,
-        "guidance": guidance,
-        "continuation": answer["text"][len(guidance) :],
-        "verdict": "right" if answer["right"] else "wrong",
-        "length": answer["guidance_tokens"],
-    }
+    examples = []
+    for answer in guided.drop_duplicates("row").head(_EXAMPLES).to_dict("records"):
+        guidance = answer["guidance"] if answer["text"].startswith(answer["guidance"]) else ""
+        examples.append(
+            {
+                "question": questions[answer["row"]],
+                "guidance": guidance,
+                "continuation": answer["text"][len(guidance) :],
+                "verdict": "right" if answer["right"] else "wrong",
+                "length": answer["guidance_tokens"],
+            }
+        )
+    return examples

@@ -247,33 +247,31 @@ class OutcomeMatrix:
         if gate is None or setting == 0:
             outcomes = [self._outcomes[setting][row] for row in rows]
         else:
-            outcomes = [self._outcomes[n][row] for n, row in self._gated(setting, gate, rows)]
-            if gate.shown_as is not None:
-                # The answers that it compares are paid for, even where it asks the teacher.
-                looked = self._outcomes[gate.shown_as]
-                outcomes = [
-                    outcome._replace(cost=outcome.cost + looked[row].cost * outcome.asked)
-                    for outcome, row in zip(outcomes, rows, strict=True)
-                ]
+            outcomes = self._gated(setting, gate, rows)
         return OperatingPoint(
             length=setting, gate=gate, outcomes=tuple(outcomes), priced=self.priced
         )
 
-    def _gated(
-        self, setting: Setting, gate: Gate, rows: Sequence[int]
-    ) -> list[tuple[Setting, int]]:
-        """Return in which setting each row is answered where a gate decides."""
+    def _gated(self, setting: Setting, gate: Gate, rows: Sequence[int]) -> list[Outcome]:
         self._require_measured(gate)
-        known = self._amounts.setdefault(gate, {})
+        amounts = self._amounts.setdefault(gate, {})
         for row in rows:
-            if row not in known:
-                known[row] = gate.decide(self.features[row])
-        settings: dict[Amount, Setting] = {
-            "none": 0 if gate.shown_as is None else gate.shown_as,
-            "some": setting,
-            "all": TEACHER_ALONE,
+            if row not in amounts:
+                amounts[row] = gate.decide(self.features[row])
+        own = self._outcomes[0 if gate.shown_as is None else gate.shown_as]
+        by_amount: dict[Amount, list[Outcome]] = {
+            "none": own,
+            "some": self._outcomes[setting],
+            "all": self._outcomes[TEACHER_ALONE],
         }
-        return [(settings[known[row]], row) for row in rows]
+        outcomes = [by_amount[amounts[row]][row] for row in rows]
+        if gate.shown_as is None:
+            return outcomes
+        # The answers that it compares are paid for, even where it asks the teacher.
+        return [
+            outcome._replace(cost=outcome.cost + own[row].cost * outcome.asked)
+            for outcome, row in zip(outcomes, rows, strict=True)
+        ]
 
     def _require_measured(self, gate: Gate) -> None:
         """Refuse a gate whose answers to these rows were not recorded."""

@@ -12,11 +12,7 @@ from typing_extensions import Self
 from langchain_gkt.costs.scenarios import BillingScenario
 from langchain_gkt.evaluation.results import cells
 from langchain_gkt.evaluation.results.answer_table import TEACHER_ALONE
-from langchain_gkt.evaluation.results.any_way import (
-    AnyWayChoice,
-    check_max_bill,
-    choose_any_way,
-)
+from langchain_gkt.evaluation.results.any_way import AnyWayChoice, check_max_bill, choose_any_way
 from langchain_gkt.evaluation.results.base import EvaluationResult
 from langchain_gkt.evaluation.results.charts import frontier_chart
 from langchain_gkt.evaluation.results.choice import FEWEST, Choice, halves
@@ -162,6 +158,12 @@ class PolicySweep(EvaluationResult):
     def _first(self) -> Sweep:
         return next(iter(self.sweeps.values()))
 
+    def _alone(self, rows: Sequence[int]) -> OperatingPoint | None:
+        """Return the results of the teacher alone on the whole conversation, if it was shown."""
+        if self.whole is None:
+            return None
+        return self.sweeps[self.whole].outcomes.point(TEACHER_ALONE, only=rows)
+
     def choose(
         self,
         *,
@@ -201,22 +203,21 @@ class PolicySweep(EvaluationResult):
             )
         best = {n: sweep.choose(max_loss=0.0, seed=seed) for n, sweep in self.sweeps.items()}
         best_name = max(best, key=lambda n: (best[n].chosen.accuracy, -best[n].chosen.cost))
+        most = best[best_name].chosen.accuracy
+        seen, unseen = halves(self._first.outcomes.rows, seed)
         if max_bill is not None:
-            most = best[best_name].chosen.accuracy
-            max_loss = max(0.0, most - self._affordable(max_bill, seed))
+            max_loss = max(0.0, most - self._affordable(max_bill, seen))
         choices = {}
         for name, sweep in self.sweeps.items():
-            spare = max_loss - (best[best_name].chosen.accuracy - best[name].chosen.accuracy)
+            spare = max_loss - (most - best[name].chosen.accuracy)
             if spare >= -_ROUNDING:
                 loss = max(0.0, spare) + _ROUNDING if max_loss else 0.0
                 choices[name] = sweep.choose(max_loss=loss, gate=gate, seed=seed, **further)
         name = min(choices, key=lambda n: (choices[n].chosen.cost, -choices[n].chosen.accuracy))
         choice = replace(choices[name], max_loss=max_loss, best=best[best_name].best)
-        alone = None
-        if self.whole:
-            whole = self.sweeps[self.whole].outcomes
-            alone = whole.point(TEACHER_ALONE, only=halves(whole.rows, seed)[1])
-        return PolicyChoice(name=name, choice=choice, best_name=best_name, teacher=alone)
+        return PolicyChoice(
+            name=name, choice=choice, best_name=best_name, teacher=self._alone(unseen)
+        )
 
     def choose_any(
         self,
@@ -230,10 +231,9 @@ class PolicySweep(EvaluationResult):
 
         Args:
             max_loss: Accuracy that you may give up against the most accurate way.
-            max_bill: The most that you may pay, as a share of the cost of the teacher alone on the
-                whole conversation. Replaces ``max_loss``.
-            seed: Seed of the split.
-            scenario: How the teacher is billed. None to keep the run's billing.
+            max_bill: As for `choose`.
+            seed: As for `choose`.
+            scenario: As for `choose`.
 
         Returns:
             The choice, beside the random router, the confidence cascade, the cheapest teacher-only
@@ -259,22 +259,21 @@ class PolicySweep(EvaluationResult):
             whole=self.whole,
         )
 
-    def _affordable(self, max_bill: float, seed: int) -> float:
+    def _affordable(self, max_bill: float, seen: Sequence[int]) -> float:
         """Return the accuracy on seen rows of the best length within the bill."""
         check_max_bill(max_bill)
-        if self.whole is None:
+        alone = self._alone(seen)
+        if alone is None:
             raise ValueError(
                 "max_bill is a share of what the teacher alone costs on the whole conversation, "
                 "which no policy shows it; name one that is None, or give max_loss"
             )
-        whole = self.sweeps[self.whole].outcomes
-        seen, _ = halves(whole.rows, seed)
-        limit = max_bill * whole.point(TEACHER_ALONE, only=seen).cost
         points = [
             sweep.outcomes.point(length, only=seen)
             for sweep in self.sweeps.values()
             for length in sweep.outcomes.lengths
         ]
+        limit = max_bill * alone.cost
         if not (enough := [point.accuracy for point in points if point.cost <= limit]):
             raise ValueError(f"max_bill={max_bill}: no length of any policy costs so little")
         return max(enough)
@@ -286,10 +285,7 @@ class PolicySweep(EvaluationResult):
 
     def table(self) -> Table:
         """Return accuracy by guidance length and policy."""
-        notes = [
-            "teacher alone: shown what the policy shows it",
-            *self._first.recorded_notes(),
-        ]
+        notes = ["teacher alone: shown what the policy shows it", *self._first.recorded_notes()]
         return self._by_length(
             "Accuracy (95%)", lambda name, summary: cells.accuracy(summary), notes
         )

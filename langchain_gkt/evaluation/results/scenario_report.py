@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from langchain_gkt.costs.prices import Price
 from langchain_gkt.costs.scenarios import BillingScenario
 from langchain_gkt.errors import ConfigurationError
-from langchain_gkt.evaluation.results import html_report
 from langchain_gkt.evaluation.results.any_way import Rival
+from langchain_gkt.evaluation.results.base import Report
 from langchain_gkt.evaluation.results.charts import Points, frontier_panels
 from langchain_gkt.evaluation.results.choice import Choice
 from langchain_gkt.evaluation.results.comparison import Comparison
@@ -21,7 +21,6 @@ from langchain_gkt.evaluation.results.summary import Summary
 from langchain_gkt.evaluation.results.sweep_result import Sweep
 from langchain_gkt.evaluation.running.repricing import cacheable_tokens, price_of
 from langchain_gkt.evaluation.running.run_store import RunStore
-from langchain_gkt.reporting.charts import save_figures
 from langchain_gkt.reporting.table import Table
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ _ALONE = "teacher alone"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScenarioReport:
+class ScenarioReport(Report):
     """A run priced in several ways. ``print`` shows the tables.
 
     Attributes:
@@ -45,6 +44,7 @@ class ScenarioReport:
 
     results: Mapping[str, Result]
     notes: Sequence[str] = ()
+    _repr_pretty_ = Report._repr_pretty_  # IPython would prefer the __repr__ of this dataclass
 
     @classmethod
     def of(cls, result: Result, scenarios: Sequence[BillingScenario]) -> ScenarioReport:
@@ -170,11 +170,7 @@ class ScenarioReport:
         return [self.table(), *([Table(title=title, head=head, rows=lines)] if lines else [])]
 
     def figures(self) -> dict[str, Figure]:
-        """Draw accuracy against cost, a panel for each scenario.
-
-        Raises:
-            ImportError: If matplotlib is missing.
-        """
+        """Draw accuracy against cost, a panel for each scenario."""
         first = next(iter(self.results.values()))
         unit = "$ per 1,000 answers"
         if not isinstance(first, Comparison):
@@ -200,22 +196,6 @@ class ScenarioReport:
         name, cost = cheapest
         return [f"The teacher alone is cheapest by {name!r}: ${cost:.4f} for 1,000 answers."]
 
-    def __str__(self) -> str:
-        """Return the tables as text."""
-        return "\n\n".join(table.text() for table in self.tables())
-
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """Show the tables in IPython."""
-        printer.text(str(self))
-
-    def _repr_html_(self) -> str:
-        """Return the tables for a notebook."""
-        return "".join(table.html() for table in self.tables())
-
-    def markdown(self) -> str:
-        """Return the tables as Markdown."""
-        return "\n\n".join(table.markdown() for table in self.tables())
-
     def save(self, folder: str | Path) -> list[Path]:
         """Write scenarios.txt, scenarios.md, scenarios.html and the chart, and return the files.
 
@@ -225,16 +205,7 @@ class ScenarioReport:
         Raises:
             ImportError: If matplotlib or jinja2 is missing.
         """
-        target, figures = Path(folder), self.figures()
-        first = next(iter(self.results.values()))
-        files = save_figures(figures, target)
-        page = html_report.page(
-            first.manifest, self.tables(), files, first.to_frame(), self.conclusion()
-        )
-        for name, text in (("txt", f"{self}\n"), ("md", f"{self.markdown()}\n"), ("html", page)):
-            files.append(target / f"scenarios.{name}")
-            files[-1].write_text(text, encoding="utf-8")
-        return files
+        return self._write(Path(folder), "scenarios", next(iter(self.results.values())))
 
 
 def ways(result: Result) -> dict[str, Summary]:

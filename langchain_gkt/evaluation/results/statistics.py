@@ -78,11 +78,7 @@ class Ratio:
 def bootstrap_ratio(
     pairs: Sequence[tuple[float, float]], *, confidence: float = 0.95, seed: int = 0
 ) -> Ratio:
-    """Divide two sums over the same questions.
-
-    Raises:
-        ImportError: If scipy is missing.
-    """
+    """Divide two sums over the same questions."""
     value = sum(first for first, _ in pairs) / sum(second for _, second in pairs)
     if len(pairs) < 2:
         return Ratio(value=value, interval=None)
@@ -115,10 +111,9 @@ def covered(spans: Sequence[tuple[float, float]]) -> float:
 
 
 def auc(scores: Sequence[float], right: Sequence[bool]) -> float:
-    """Return how often a right answer's score is above a wrong one's. Ties count half.
+    """Return how often a right answer's score is above a wrong one's: the area under the ROC curve.
 
-    Returns:
-        The area under the ROC curve. 0.5 if all answers are right, or all wrong.
+    Ties count half. It is 0.5 if all answers are right, or all wrong.
     """
     good = [score for score, is_right in zip(scores, right, strict=True) if is_right]
     bad = [score for score, is_right in zip(scores, right, strict=True) if not is_right]

@@ -29,7 +29,7 @@ from langchain_gkt.evaluation.results.per_question.choice import (
 )
 from langchain_gkt.evaluation.results.per_question.tables import tables as per_question_tables
 from langchain_gkt.evaluation.results.summary import Summary
-from langchain_gkt.evaluation.running.measured_gates import described, measured
+from langchain_gkt.evaluation.running.run_settings import described, measured
 from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.gates import ThresholdGate
 from langchain_gkt.guidance import GuidancePolicy
@@ -111,13 +111,13 @@ class Sweep(EvaluationResult):
     @cached_property
     def methods(self) -> Mapping[str, int]:
         """How many teacher answers are cut by each method. See `CUT_METHODS`."""
-        lines = [line for line in self.folder.lines if line["type"] == "cut"]
-        return Counter({line["row"]: line["method"] for line in lines}.values())
+        cuts = self.folder.lines_of("cut")
+        return Counter({line["row"]: line["method"] for line in cuts}.values())
 
     @property
     def checks(self) -> tuple[dict[str, Any], ...]:
         """Guidances requested again from the teacher, and whether they equal the cut ones."""
-        return tuple(line for line in self.folder.lines if line["type"] == "check")
+        return tuple(self.folder.lines_of("check"))
 
     @cached_property
     def gates(self) -> tuple[ThresholdGate, ...]:
@@ -190,35 +190,32 @@ class Sweep(EvaluationResult):
             )
         if isinstance(gate, ThresholdGate):
             gate = self._as_measured(gate)
-        outcomes = priced.outcomes
-        swept = self.manifest["settings"]["chain"]["guidance"] or {}
-        cut = swept.get("cut", "word")
         if not predictor:
             for name, value in (("price_per_point", price_per_point), ("share", share)):
                 if value is not None:
                     raise ValueError(f"{name} is for choose(predictor=True); give both, or neither")
-            choice = choose_among(outcomes, max_loss=max_loss, gate=gate, seed=seed, cut=cut)
+            choice = choose_among(priced.outcomes, max_loss=max_loss, gate=gate, seed=seed)
         elif gate:
             raise ValueError("gate and predictor both say when to ask; give one of them")
         else:
             goal = Goal(max_loss=max_loss, price_per_point=price_per_point, share=share)
-            choice = choose_per_question(outcomes, goal, seed=seed, cut=cut)
-        policy = replace(
-            choice.policy,
-            min_tokens=swept.get("min_tokens", 0),
-            teacher_prompt=self.teacher_prompt,
-        )
-        return replace(choice, policy=policy)
+            choice = choose_per_question(priced.outcomes, goal, seed=seed)
+        return replace(choice, policy=replace(choice.policy, **self._common_fields))
+
+    @property
+    def _common_fields(self) -> dict[str, Any]:
+        """The fields of a policy that all ways of the sweep have in common."""
+        swept = self.manifest["settings"]["chain"]["guidance"] or {}
+        return {
+            "cut": swept.get("cut", "word"),
+            "min_tokens": swept.get("min_tokens", 0),
+            "teacher_prompt": self.teacher_prompt,
+        }
 
     @property
     def measured(self) -> Measured:
         """The measurements, for the choice among every way."""
-        swept = self.manifest["settings"]["chain"]["guidance"] or {}
-        policy = GuidancePolicy(
-            cut=swept.get("cut", "word"),
-            min_tokens=swept.get("min_tokens", 0),
-            teacher_prompt=self.teacher_prompt,
-        )
+        policy = GuidancePolicy(**self._common_fields)
         return Measured(outcomes=self.outcomes, gates=self.gates, policy=policy)
 
     def _as_measured(self, gate: ThresholdGate) -> ThresholdGate:

@@ -17,11 +17,7 @@ T = TypeVar("T")
 
 
 def async_to_sync(work: Callable[P, Coroutine[Any, Any, T]], name: str) -> Callable[P, T]:
-    """Make the synchronous version of an asynchronous function.
-
-    Returns:
-        A function that does the same and returns when it is done. See `_run`.
-    """
+    """Make the synchronous version of an asynchronous function. See `_run`."""
 
     @wraps(work)
     def version(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -43,7 +39,7 @@ def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """
     done: Future[T] = Future()
     tasks: list[asyncio.Task[T]] = []
-    loop = _shared_loop()
+    loop = _loop_of(os.getpid())
 
     def end(task: asyncio.Task[T]) -> None:
         if task.cancelled():
@@ -90,7 +86,3 @@ def _loop_of(process: int) -> asyncio.AbstractEventLoop:
 
     atexit.register(close)
     return loop
-
-
-def _shared_loop() -> asyncio.AbstractEventLoop:
-    return _loop_of(os.getpid())

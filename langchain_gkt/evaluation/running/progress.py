@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from decimal import Decimal
-from types import TracebackType
 from typing import Any
 
 
@@ -25,12 +24,7 @@ class ProgressBar:
             self._progress.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Stop drawing. The lines stay."""
         if self._progress is not None:
             self._progress.stop()
@@ -42,11 +36,7 @@ class ProgressBar:
             self._task = self._progress.add_task(name, total=total, rate="", cost="")
 
     def step(self, cost: Decimal) -> None:
-        """Finish a step.
-
-        Args:
-            cost: US dollars of the run so far, as far as known.
-        """
+        """Finish a step. ``cost`` are the US dollars of the run so far, as far as known."""
         self._done += 1
         if self._progress is not None:
             rate = self._done / max(1e-9, time.perf_counter() - self._begun)

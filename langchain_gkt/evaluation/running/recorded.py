@@ -32,11 +32,7 @@ def require_recorded(
 ) -> None:
     """Refuse a run that needs answers a recorded teacher lacks. A live one may be asked anything.
 
-    Args:
-        chain: The chain.
-        prompts: The prompts it will get.
-        check_lengths: Lengths at which the run asks its teacher again.
-        modes: The modes of the run.
+    ``check_lengths`` are those at which the run asks its teacher again.
 
     Raises:
         NotSupportedError: If a live teacher is needed. It says what for.

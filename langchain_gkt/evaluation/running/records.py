@@ -137,11 +137,7 @@ class TeacherReply:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TeacherReply:
-        """Undo `dataclasses.asdict`.
-
-        Raises:
-            ValueError: If a field is missing, unknown or of the wrong type.
-        """
+        """Undo `dataclasses.asdict`, or refuse with a ValueError that names the field."""
         return _read(_REPLY, data, "TeacherReply")
 
 
@@ -231,11 +227,7 @@ class Answer:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Answer:
-        """Undo `to_dict`.
-
-        Raises:
-            ValueError: If a field is missing, unknown or of the wrong type.
-        """
+        """Undo `to_dict`, or refuse with a ValueError that names the field."""
         return _read(_ANSWER, data, "Answer")
 
 

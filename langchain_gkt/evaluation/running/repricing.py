@@ -11,7 +11,7 @@ from statistics import StatisticsError, linear_regression
 from typing import Any
 
 from langchain_gkt.costs.listed import is_nearly_cached, least_cached
-from langchain_gkt.costs.prices import Price, Prices, price_call
+from langchain_gkt.costs.prices import Price, price_call
 from langchain_gkt.costs.scenarios import BillingScenario, check_prefix
 from langchain_gkt.costs.usage import Tokens, as_usage
 from langchain_gkt.errors import ConfigurationError
@@ -24,17 +24,11 @@ _TEACHER: Role = "teacher"
 
 
 def repriced(folder: RunStore, scenario: BillingScenario) -> RunStore:
-    """Return a run whose teacher is billed by a scenario.
+    """Return a copy of a run in memory whose teacher is billed by a scenario.
 
     Tokens and answers stay. Cacheable tokens are the common beginning of the rows' prompts, as
-    measured in the run. Additional prompts of a strategy are assumed to share it.
-
-    Args:
-        folder: The run's folder, which has been read. It does not change.
-        scenario: How the teacher is billed. Without a price of its own, at the run's.
-
-    Returns:
-        A run in memory.
+    measured in the run. Additional prompts of a strategy are assumed to share it. A scenario
+    without a price of its own has the run's.
 
     Raises:
         ConfigurationError: If no price is known, more is cached than prompted, or the common
@@ -49,17 +43,12 @@ def repriced(folder: RunStore, scenario: BillingScenario) -> RunStore:
 def cacheable_tokens(folder: RunStore, *, alone: bool | None = None) -> tuple[int | None, str]:
     """Return about how many tokens all teacher prompts begin with, and how that is known.
 
-    Args:
-        folder: The run's folder, which has been read.
-        alone: Whether to use the prompts of the teacher alone, or the others. None for all, if they
-            are the same.
-
-    Returns:
-        The tokens, None if nothing shows them. And a sentence.
+    ``alone`` says whether to use the prompts of the teacher alone, or the others. None is for all,
+    if they are the same. The tokens are None if nothing shows them.
     """
     parts = [
         (answer.row, answer.teacher.prompt_tokens)
-        for answer in _answers(folder)
+        for answer in folder.answers()
         if answer.teacher.calls == 1 and alone in (None, answer.mode == _TEACHER)
     ]
     if not parts:
@@ -85,12 +74,8 @@ def cacheable_tokens(folder: RunStore, *, alone: bool | None = None) -> tuple[in
 
 
 def baseline_notes(folder: RunStore) -> list[str]:
-    """Describe what the teacher alone costs, naively and, if it was shown less, at the least.
-
-    Args:
-        folder: The run's folder, which has been read.
-    """
-    settings, answers = folder.manifest["settings"], _answers(folder)
+    """Describe what the teacher alone costs, naively and, if it was shown less, at the least."""
+    settings, answers = folder.manifest["settings"], folder.answers()
     alone = [answer.teacher for answer in answers if answer.mode == _TEACHER]
     if not alone or any(part.cost is None for part in alone):
         return []
@@ -98,19 +83,15 @@ def baseline_notes(folder: RunStore) -> list[str]:
     price = price_of(folder)
     only = RunStore(None)
     only.manifest = folder.manifest
-    only.lines = [
-        {"type": "answer", "answer": answer.to_dict()}
-        for answer in answers
-        if answer.mode == _TEACHER
-    ]
+    only.lines = [line for line in folder.lines_of("answer") if line["answer"]["mode"] == _TEACHER]
     try:
         naive = repriced(only, BillingScenario(price=price, cached_prefix=None))
     except ConfigurationError:  # a machine's time, or a price no longer known
         return []
     notes = _nearly_cached(folder, price, answers)
     paid, listed = (
-        _per_thousand(sum((part.cost or Decimal(0) for part in parts), Decimal(0)), len(parts))
-        for parts in (alone, [answer.teacher for answer in _answers(naive)])
+        _per_thousand([part.cost for part in parts], len(parts))
+        for parts in (alone, [answer.teacher for answer in naive.answers()])
     )
     if paid != listed:
         named = f" ({scenario['name']})" if scenario else ""
@@ -120,9 +101,9 @@ def baseline_notes(folder: RunStore) -> list[str]:
         )
     shown = [a.teacher for a in answers if a.mode != _TEACHER and a.teacher.calls == 1]
     if folder.manifest["kind"] == "compare" and settings["chain"].get("teacher_prompt") and shown:
-        prompts = sum((Decimal(part.prompt_cost or 0) for part in shown), Decimal(0)) / len(shown)
-        written = sum((Decimal(part.completion_cost or 0) for part in alone), Decimal(0))
-        least = _per_thousand(prompts * len(alone) + written, len(alone))
+        prompt = sum((Decimal(part.prompt_cost or 0) for part in shown), Decimal(0)) / len(shown)
+        written = [Decimal(part.completion_cost or 0) for part in alone]
+        least = _per_thousand([prompt * len(alone), *written], len(alone))
         notes.append(
             f"at the least the teacher alone would be about ${least} for 1,000 answers: on the "
             "shorter prompt that it was shown for guidance (estimated; how right it is then was "
@@ -135,13 +116,9 @@ def _nearly_cached(folder: RunStore, price: Any, answers: Sequence[Answer]) -> l
     """Report prompts that are just too short for a cache that would make them cheaper."""
     settings = folder.manifest["settings"]
     model = settings["teacher"][0]
-    if isinstance(price, Mapping):
-        price = price.get(model["model"])
     prefix = ((settings.get("prices") or {}).get("scenario") or {}).get("cached_prefix") or {}
     least = prefix.get("min_tokens") or least_cached(model["model"] or "")
-    usage = as_usage(Tokens(prompt=least, completion=0))
-    where = {"provider": model["provider"], "model": model["model"] or "", "base_url": None}
-    rates = price_call(price, usage, **where)
+    rates = _price_of_call(model, price, as_usage(Tokens(prompt=least, completion=0)))
     if rates.prompt is None or (rates.prompt_if_cached or rates.prompt) >= rates.prompt:
         return []
     prompts = {(a.row, a.teacher.prompt_tokens) for a in answers if a.teacher.calls == 1}
@@ -155,26 +132,29 @@ def _nearly_cached(folder: RunStore, price: Any, answers: Sequence[Answer]) -> l
     ]
 
 
-def _per_thousand(cost: Decimal, rows: int) -> str:
-    return f"{cost * 1000 / rows:.4f}"
+def _per_thousand(costs: Sequence[Decimal | None], rows: int) -> str:
+    return f"{sum(filter(None, costs), Decimal(0)) * 1000 / rows:.4f}"
 
 
-def _answers(folder: RunStore) -> list[Answer]:
-    return [Answer.from_dict(line["answer"]) for line in folder.lines if line["type"] == "answer"]
+def _price_of_call(
+    model: Mapping[str, Any], price: Any, usage: Any, tier: str | None = None
+) -> Any:
+    """Price a call of a model that a run's settings describe."""
+    if isinstance(price, Mapping):
+        price = price.get(model["model"])
+    where = {"provider": model["provider"], "model": model["model"] or "", "base_url": None}
+    return price_call(price, usage, **where, tier=tier)
 
 
 class _Pricing:
     """Prices the teacher's part of each line."""
 
     def __init__(self, folder: RunStore, scenario: BillingScenario) -> None:
-        settings = folder.manifest["settings"]
-        self._price: Prices = scenario.billed_price
-        if scenario.price is None:
-            self._price = price_of(folder)
-        self._model = settings["teacher"][0]
+        self._price = price_of(folder) if scenario.price is None else scenario.billed_price
+        self._model = folder.manifest["settings"]["teacher"][0]
         # In a comparison the teacher alone reads the whole conversation.
         self._apart = folder.manifest["kind"] == "compare"
-        asked = [answer for answer in _answers(folder) if answer.teacher.prompt_tokens]
+        asked = [answer for answer in folder.answers() if answer.teacher.prompt_tokens]
         for answer in asked:
             check_prefix(scenario, answer.teacher.prompt_tokens)
         kinds = {answer.mode == _TEACHER for answer in asked} if self._apart else {None}
@@ -185,8 +165,7 @@ class _Pricing:
             (line["row"], line["mode"]): (line["reply"].get("usage") or {}).get(
                 "input_token_details"
             )
-            for line in folder.lines
-            if line["type"] == "reply"
+            for line in folder.lines_of("reply")
         }
 
     def line(self, line: Mapping[str, Any]) -> dict[str, Any]:
@@ -225,17 +204,7 @@ class _Pricing:
         usage: Any = as_usage(Tokens(prompt=prompt, completion=completion))
         if details:
             usage["input_token_details"] = details
-        price = self._price
-        if isinstance(price, Mapping):
-            price = price.get(self._model["model"])
-        cost = price_call(
-            price,
-            scenario.as_billed(usage),
-            provider=self._model["provider"],
-            model=self._model["model"] or "",
-            base_url=None,
-            tier=scenario.tier,
-        )
+        cost = _price_of_call(self._model, self._price, scenario.as_billed(usage), scenario.tier)
         if cost.prompt is None or cost.completion is None:
             raise ConfigurationError(
                 f"{scenario.name}: {cost.source}", hint="give BillingScenario(price=...)"

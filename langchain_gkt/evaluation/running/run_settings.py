@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
 from langchain_core.messages import BaseMessage
 
-from langchain_gkt._langchain_compat import (
-    RunnableBindingBase,
-    identifying_params,
-    tracing_params,
-)
+from langchain_gkt._langchain_compat import RunnableBindingBase, identifying_params, tracing_params
 from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
 from langchain_gkt.costs import MachineTime
 from langchain_gkt.costs.prices import Prices, describe_price
 from langchain_gkt.costs.scenarios import BillingScenario, describe_scenario
 from langchain_gkt.evaluation.tasks.task import Task
+from langchain_gkt.gates import Gate, ThresholdGate, gate_from
 from langchain_gkt.guidance import GuidancePolicy
 from langchain_gkt.prompts.base import PromptContext, prepare
 from langchain_gkt.prompts.plain_data import is_plain, name_prompt, needs_student
@@ -27,14 +25,18 @@ from langchain_gkt.teachers.secrets import without_secrets
 from langchain_gkt.teachers.wrappers import models_of, resolve
 
 
+@dataclass(frozen=True, kw_only=True)
+class Billing:
+    """How a run is billed, as for `CostTracker`."""
+
+    teacher_price: Prices = None
+    student_price: Prices | MachineTime = None
+    tier: str | None = None
+    scenario: BillingScenario | None = None
+
+
 def run_settings(
-    chain: GuidedKnowledgeTransferChain,
-    task: Task,
-    teacher_price: Prices,
-    student_price: Prices | MachineTime,
-    *,
-    tier: str | None = None,
-    scenario: BillingScenario | None = None,
+    chain: GuidedKnowledgeTransferChain, task: Task, billing: Billing
 ) -> dict[str, Any]:
     """Describe a run's settings, the same in every process, without keys and addresses."""
     teacher = resolve(chain.teacher, None)
@@ -64,11 +66,11 @@ def run_settings(
             **({"samples": chain.samples} if chain.samples > 1 else {}),
         },
         "prices": {
-            "teacher": _price(teacher_price),
-            "student": _price(student_price),
+            "teacher": _price(billing.teacher_price),
+            "student": _price(billing.student_price),
             # Left out if none was named, because older runs lack it.
-            **({"tier": tier.lower()} if tier else {}),
-            **({"scenario": describe_scenario(scenario)} if scenario else {}),
+            **({"tier": billing.tier.lower()} if billing.tier else {}),
+            **({"scenario": describe_scenario(billing.scenario)} if billing.scenario else {}),
         },
     }
 
@@ -79,6 +81,27 @@ def describe_teacher(teacher: Any) -> dict[str, Any]:
         "teacher": [_model(model) for model in models_of(teacher)],
         "teacher_bound": _bound_arguments(teacher),
     }
+
+
+def described(gate: Gate) -> Any:
+    """Describe what a gate's signals depend on, in plain values for the settings.
+
+    That is its kind. For a gate that has the student answer, it is all but its threshold.
+    """
+    if gate.shown_as is None:
+        return gate.kind
+    if isinstance(gate, ThresholdGate):
+        gate = gate.asking_above(1.0)  # the same for every threshold
+    fields: Any = gate
+    if callable(getattr(gate, "answer_of", None)):  # no file can hold it
+        gate = replace(fields, answer_of=None)
+    return gate.to_dict()
+
+
+def measured(settings: Mapping[str, Any]) -> tuple[ThresholdGate, ...]:
+    """Return the `described` gates that have the student answer, if their module is imported."""
+    gates = [gate_from(kept) for kept in settings.get("gates", ()) if isinstance(kept, Mapping)]
+    return tuple(gate for gate in gates if isinstance(gate, ThresholdGate))
 
 
 def shared_fronts(

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-from typing_extensions import TypedDict
+from pydantic import BaseModel, ValidationError, create_model
 
-from langchain_gkt.evaluation.running.line_shapes import check_line
+from langchain_gkt.evaluation.running.records import Answer, TeacherReply
 from langchain_gkt.evaluation.validation import plain_error
 
 SCHEMA_VERSION = 2
@@ -26,29 +25,47 @@ MANIFEST, LINES = "manifest.json", "lines.jsonl"
 _PACKAGES = ("langchain-gkt", "langchain-core", "langchain-openai", "transformers", "torch")
 
 
-class Manifest(TypedDict):
-    """The required part of a manifest. It may hold more.
-
-    Attributes:
-        schema_version: `SCHEMA_VERSION` of the writer.
-        kind: ``compare`` or ``sweep``.
-        settings: Settings in which all sessions of the run agree.
-        rows: The rows' keys.
-        questions: Their questions, in the same order.
-        sessions: When, and with which versions and options, each session began.
-    """
-
-    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
-
-    schema_version: int
-    kind: str
-    settings: dict[str, Any]
-    rows: list[str]
-    questions: list[str]
-    sessions: list[dict[str, Any]]
+def _shape(name: str, **fields: Any) -> type[BaseModel]:
+    """Return a model of what must be there. More may be there."""
+    create: Any = create_model
+    shape: type[BaseModel] = create(name, **{field: (form, ...) for field, form in fields.items()})
+    return shape
 
 
-_MANIFEST = TypeAdapter(Manifest)
+_MANIFEST = _shape(
+    "manifest",
+    schema_version=int,
+    kind=str,  # compare, sweep or policies
+    settings=dict[str, Any],  # in which all sessions of the run agree
+    rows=list[str],  # keys
+    questions=list[str],  # of these rows
+    sessions=list[dict[str, Any]],  # when, and with which versions and options, each began
+)
+# By the type of a line. Other types are left to later releases.
+_SHAPES = {
+    "line": _shape("line", type=str),
+    "answer": _shape("answer", answer=dict[str, Any]),
+    "reply": _shape("reply", row=str, mode=str, reply=dict[str, Any]),
+    "failure": _shape("failure", row=str, mode=str, length=int | None, error=str),
+    "cut": _shape("cut", row=str, method=str),
+    "check": _shape("check", row=str, method=str, length=int | None),
+}
+_RECORDS: dict[str, Callable[[Any], Any]]
+_RECORDS = {"answer": Answer.from_dict, "reply": TeacherReply.from_dict}
+
+
+def check_line(line: Any) -> None:
+    """Refuse a line that cannot be read, with a ValueError that names the field."""
+    kind = "line"
+    try:
+        _SHAPES[kind].model_validate(line)
+        kind = line["type"]
+        if kind in _SHAPES:
+            _SHAPES[kind].model_validate(line)
+    except ValidationError as error:
+        raise ValueError(str(plain_error(error, kind))) from None
+    if kind in _RECORDS:
+        _RECORDS[kind](line[kind])
 
 
 class RunStore:
@@ -75,7 +92,7 @@ class RunStore:
         """Open the folder for one process, to begin a run or to continue it.
 
         Args:
-            kind: ``compare`` or ``sweep``.
+            kind: ``compare``, ``sweep`` or ``policies``.
             settings: Settings in which all sessions of one run must agree.
             rows: The rows' keys with their questions. A later session may add some.
             about: Further facts about this session to write down.
@@ -115,18 +132,14 @@ class RunStore:
                     f"out={str(self.path)!r} holds {LINES} but no {MANIFEST}; choose another folder"
                 )
             self.manifest = fresh
-            self._write_manifest()
+            # Under another name first, so that a crash leaves either the old one or the new one.
+            draft = self.path / f".{MANIFEST}"
+            # ASCII, because a model may write characters that no encoding can hold.
+            draft.write_text(json.dumps(fresh, indent=1) + "\n", encoding="utf-8")
+            os.replace(draft, self.path / MANIFEST)
             with open(self.path / LINES, "ab") as self._file:
                 yield
             self._file = None
-
-    def _write_manifest(self) -> None:
-        assert self.path is not None
-        # Under another name first, so that a crash leaves either the old one or the new one.
-        draft = self.path / f".{MANIFEST}"
-        # ASCII, because a model may write characters that no encoding can hold.
-        draft.write_text(json.dumps(self.manifest, indent=1) + "\n", encoding="utf-8")
-        os.replace(draft, self.path / MANIFEST)
 
     def append(self, line: Mapping[str, Any]) -> None:
         """Write one line of JSON values, and wait until it is on the disk."""
@@ -136,14 +149,19 @@ class RunStore:
             self._file.flush()
             os.fsync(self._file.fileno())
 
+    def lines_of(self, kind: str) -> list[dict[str, Any]]:
+        """Return the lines of a type."""
+        return [line for line in self.lines if line["type"] == kind]
+
+    def answers(self) -> list[Answer]:
+        """Return the answers, outdated ones included."""
+        return [Answer.from_dict(line["answer"]) for line in self.lines_of("answer")]
+
     def read(self, *, truncate: bool = False) -> RunStore:
         """Read the folder, without a truncated last line.
 
         Args:
             truncate: Whether to remove such a line from the file, so that others can follow.
-
-        Returns:
-            This object.
 
         Raises:
             FileNotFoundError: If there is no run.
@@ -167,7 +185,7 @@ class RunStore:
         if "sittings" in self.manifest:
             self.manifest["sessions"] = self.manifest.pop("sittings")
         try:
-            _MANIFEST.validate_python(self.manifest)
+            _MANIFEST.model_validate(self.manifest)
         except ValidationError as error:
             first = error.errors()[0]
             problem = str(plain_error(error, "manifest"))
@@ -195,26 +213,21 @@ class RunStore:
         return self
 
 
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def _alone(path: Path) -> Any:
+    """Lock a folder, until the end of the context that this returns."""
     try:
         from filelock import FileLock, Timeout
     except ImportError as error:
         raise ImportError(
             'a run folder needs filelock: pip install "langchain-gkt[report]"'
         ) from error
-    lock = FileLock(path / ".lock")
     try:
-        lock.acquire(timeout=0)
+        return FileLock(path / ".lock").acquire(timeout=0)
     except Timeout as error:
         raise RuntimeError(
             f"out={str(path)!r} is being written by another process; wait for it, or choose "
             "another folder"
         ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _refuse_other(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

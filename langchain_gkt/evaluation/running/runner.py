@@ -8,15 +8,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from langchain_core.messages import AIMessageChunk
 
 from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
 from langchain_gkt.chain.strategy import strategy_of
-from langchain_gkt.costs import MachineTime
-from langchain_gkt.costs.prices import Prices, refuse_unlisted
-from langchain_gkt.costs.scenarios import BillingScenario
+from langchain_gkt.costs.prices import refuse_unlisted
 from langchain_gkt.costs.usage import CHARS_PER_TOKEN
 from langchain_gkt.errors import TeacherError
 from langchain_gkt.evaluation.running.progress import ProgressBar
@@ -24,7 +22,7 @@ from langchain_gkt.evaluation.running.recorded import describe_recorded, recorde
 from langchain_gkt.evaluation.running.records import Answer, AnswerKey, TeacherReply, part_of
 from langchain_gkt.evaluation.running.replay import ReplayedReply, ReplayTeacher
 from langchain_gkt.evaluation.running.reply_recorder import ReplyRecorder
-from langchain_gkt.evaluation.running.run_settings import run_settings, shared_fronts
+from langchain_gkt.evaluation.running.run_settings import Billing, run_settings, shared_fronts
 from langchain_gkt.evaluation.running.run_store import RunStore
 from langchain_gkt.evaluation.tasks.task import Task
 from langchain_gkt.gates.learned import question_of
@@ -47,27 +45,21 @@ class EvaluationRunner:
         chain: The chain to ask in each mode.
         task: The questions, and which answers are right.
         folder: Where to write answers.
-        teacher_price: As for `CostTracker`.
-        student_price: As for `CostTracker`.
+        billing: How the calls are billed. The common beginning of all prompts is measured.
         concurrency: Maximum number of questions at the same time.
-        own_prompt: Whether the teacher alone gets the chain's teacher prompt, too. If not, it reads
-            the whole conversation.
-        tier: As for `CostTracker`.
-        scenario: As for `CostTracker`. The common beginning of all prompts is measured.
         answers: Finished answers by key, those of earlier sessions included. See `load`.
         replies: The teacher's replies by row and mode, those of earlier sessions included.
         spent: US dollars of the run so far, as far as known.
     """
 
+    own_prompt: ClassVar[bool] = False
+    """Whether the teacher alone gets the chain's teacher prompt, too. Else it reads everything."""
+
     chain: GuidedKnowledgeTransferChain
     task: Task
     folder: RunStore
-    teacher_price: Prices
-    student_price: Prices | MachineTime
+    billing: Billing
     concurrency: int
-    own_prompt: bool = False
-    tier: str | None = None
-    scenario: BillingScenario | None = None
 
     def __post_init__(self) -> None:
         """Name the rows, and take the task's limits if the chain has none of its own."""
@@ -77,70 +69,54 @@ class EvaluationRunner:
         self.fronts = shared_fronts(self.chain, self.prompts)
         self.recorder()  # refuses invalid prices
         for name in ("teacher_price", "student_price"):
-            refuse_unlisted(getattr(self, name), name)
-        refuse_unlisted(self.scenario and self.scenario.price, "scenario.price")
-        # Recorded answers were paid for before the run. Their price is what they would cost.
-        self._pays_teacher = not recorded_teachers(self.chain.teacher)
-        rows = range(len(self.task.rows))
-        self.keys = [self.task.row_key(i) for i in rows]
+            refuse_unlisted(getattr(self.billing, name), name)
+        scenario = self.billing.scenario
+        refuse_unlisted(scenario and scenario.price, "scenario.price")
+        self.keys = [self.task.row_key(i) for i in range(len(self.task.rows))]
+        self._rows = dict(zip(self.keys, self.task.rows, strict=True))
         asked = [question_of(prompt) for prompt in self.prompts]
         self.questions = dict(zip(self.keys, asked, strict=True))
         chain = self.chain
         stop = chain.stop if chain.stop is not None else list(self.task.stop) or None
         limit, recorded = self.task.max_tokens, recorded_teachers(chain.teacher)
+        # Recorded answers were paid for before the run. Their price is what they would cost.
+        self._pays_teacher = not recorded
         if limit is not None and recorded:  # a whole answer that was paid for is not cut
             limit = max(limit, *(teacher.longest for teacher in recorded))
         # An answer from LangChain's cache would cost nothing and take no time.
-        self.chain = chain.model_copy(
-            update={
-                "cache": False,
-                "max_tokens": chain.max_tokens or limit,
-                "stop": stop,
-            }
-        )
+        update = {"cache": False, "max_tokens": chain.max_tokens or limit, "stop": stop}
+        self.chain = chain.model_copy(update=update)
 
     def load(self) -> None:
         """Take over the results of earlier sessions. The folder must be open for writing."""
-        lines = self.folder.lines
-        answers = [Answer.from_dict(line["answer"]) for line in lines if line["type"] == "answer"]
-        self.answers: dict[AnswerKey, Answer] = {answer.key: answer for answer in answers}
-        self._judge_again()
+        self.answers = {answer.key: answer for answer in self.folder.answers()}
+        for answer in list(self.answers.values()):
+            if (judged := self._judged(answer)) != answer:
+                self._write(judged)
         self.replies = {
             (line["row"], line["mode"]): TeacherReply.from_dict(line["reply"])
-            for line in lines
-            if line["type"] == "reply"
+            for line in self.folder.lines_of("reply")
         }
-        parts = [answer.student for answer in answers]
+        parts = [answer.student for answer in self.answers.values()]
         if self._pays_teacher:
             parts += [reply.part for reply in self.replies.values()]
         self.spent = sum((part.cost or Decimal(0) for part in parts), Decimal(0))
 
     def reuse(self, other: RunStore, *, mode: str) -> None:
         """Take over the answers in a mode from a run of the same questions and models."""
-        keys = set(self.keys)
-        for line in other.lines:
-            key = (line.get("row"), mode)
-            if line["type"] == "reply" and line["mode"] == mode and key[0] in keys:
-                if key not in self.replies:
-                    self.replies[line["row"], mode] = TeacherReply.from_dict(line["reply"])
-                    self.folder.append(line)
-            elif line["type"] == "answer" and line["answer"]["mode"] == mode:
-                answer = Answer.from_dict(line["answer"])
-                if answer.row in keys and answer.key not in self.answers:
-                    self.answers[answer.key] = answer
-                    self.folder.append(line)
+        for line in other.lines_of("reply"):
+            key = (line["row"], mode)
+            if line["mode"] == mode and line["row"] in self._rows and key not in self.replies:
+                self.replies[key] = TeacherReply.from_dict(line["reply"])
+                self.folder.append(line)
+        for answer in other.answers():
+            if answer.mode == mode and answer.row in self._rows and answer.key not in self.answers:
+                self._write(self._judged(answer))
 
     @property
     def settings(self) -> dict[str, Any]:
         """The settings in which all sessions of this run must agree. See `run_settings`."""
-        return run_settings(
-            self.chain,
-            self.task,
-            self.teacher_price,
-            self.student_price,
-            tier=self.tier,
-            scenario=self.scenario,
-        )
+        return run_settings(self.chain, self.task, self.billing)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -153,51 +129,47 @@ class EvaluationRunner:
             **describe_recorded(self.chain.teacher),
         }
 
-    def _judge_again(self) -> None:
-        """Judge stored answers again by the current metrics, for free."""
-        rows = dict(zip(self.keys, self.task.rows, strict=True))
-        for answer in list(self.answers.values()):
-            if (row := rows.get(answer.row)) is None:
-                continue
-            try:
-                verdicts = self.task.judge(answer.text, row)
-                leaked = bool(answer.guidance) and self.task.leaked(answer.guidance, row)
-            except Exception as error:
-                raise ValueError(
-                    f"a metric of task {self.task.name!r} failed on row {answer.row}, which is "
-                    f"answered already: {type(error).__name__}: {error}"
-                ) from error
-            if (verdicts, leaked) != (answer.verdicts, answer.leaked):
-                judged = replace(answer, verdicts=verdicts, leaked=leaked)
-                self.answers[judged.key] = judged
-                self.folder.append({"type": "answer", "answer": judged.to_dict()})
+    def _judged(self, answer: Answer) -> Answer:
+        """Judge a stored answer again by the current metrics, for free."""
+        if (row := self._rows.get(answer.row)) is None:
+            return answer
+        try:
+            verdicts = self.task.judge(answer.text, row)
+            leaked = self.task.leaked(answer.guidance, row)
+        except Exception as error:
+            raise ValueError(
+                f"a metric of task {self.task.name!r} failed on row {answer.row}, which is "
+                f"answered already: {type(error).__name__}: {error}"
+            ) from error
+        return replace(answer, verdicts=verdicts, leaked=leaked)
 
     def recorder(
-        self,
-        on_reply: Callable[[TeacherReply], None] = lambda reply: None,
-        *,
-        whole: bool = True,
+        self, on_reply: Callable[[TeacherReply], None] = lambda reply: None, *, whole: bool = True
     ) -> ReplyRecorder:
         """Return a tracker for one answer. ``on_reply`` gets the teacher's reply as it ends.
 
         ``whole`` says whether the teacher reads the whole conversation.
         """
-        scenario = self.scenario
-        if scenario is not None:
+        billing = self.billing
+        if billing.scenario is not None:
             front = self.fronts["whole" if whole else "shown"]
-            scenario = scenario.with_prefix(round(front.shared / CHARS_PER_TOKEN))
-        prices: dict[str, Any] = {
-            "teacher_price": self.teacher_price,
-            "student_price": self.student_price,
-            "tier": self.tier,
-            "scenario": scenario,
-        }
-        return ReplyRecorder(on_reply, **prices)
+            prefix = round(front.shared / CHARS_PER_TOKEN)
+            billing = replace(billing, scenario=billing.scenario.with_prefix(prefix))
+        return ReplyRecorder(
+            on_reply,
+            teacher_price=billing.teacher_price,
+            student_price=billing.student_price,
+            tier=billing.tier,
+            scenario=billing.scenario,
+        )
 
     def keep(self, answer: Answer) -> None:
-        """Write an answer down."""
-        self.answers[answer.key] = answer
+        """Write an answer down, and count what it cost."""
         self.spent += answer.student.cost or 0
+        self._write(answer)
+
+    def _write(self, answer: Answer) -> None:
+        self.answers[answer.key] = answer
         self.folder.append({"type": "answer", "answer": answer.to_dict()})
 
     def fail(self, key: AnswerKey, error: Exception) -> None:
@@ -234,7 +206,7 @@ class EvaluationRunner:
         on_reply: Callable[[TeacherReply], None] = lambda reply: None,
         length: int | None = None,
     ) -> Answer:
-        """Ask one question, without writing the answer down.
+        """Ask the question of a row, without writing the answer down.
 
         Args:
             index: The row's number.
@@ -281,7 +253,7 @@ class EvaluationRunner:
             text=text,
             guidance=gkt["guidance"],
             verdicts=self.task.judge(text, row),
-            leaked=bool(gkt["guidance"]) and self.task.leaked(gkt["guidance"], row),
+            leaked=self.task.leaked(gkt["guidance"], row),
             teacher=teacher,
             student=part_of(recorder.calls, "student"),
             # A recorded reply took its time in an earlier session.
@@ -315,23 +287,12 @@ class EvaluationRunner:
         )
 
     async def run(
-        self,
-        name: str,
-        jobs: Sequence[Job],
-        progress: ProgressBar,
-        *,
-        gives_up: bool = True,
+        self, name: str, jobs: Sequence[Job], progress: ProgressBar, *, gives_up: bool = True
     ) -> None:
         """Run jobs side by side. A failure is written down, and the others continue.
 
-        Args:
-            name: What the jobs do, for the progress bar.
-            jobs: Each with the key of the answer that it makes.
-            progress: The progress bar.
-            gives_up: Whether to end early if none succeeds.
-
         Raises:
-            RuntimeError: If so many fail before one succeeds that something must be wrong.
+            RuntimeError: If it ``gives_up``, because so many fail before one succeeds.
         """
         modes = {key.mode for key, _ in jobs}
         succeeded, failed = sum(key.mode in modes for key in self.answers), 0
@@ -363,13 +324,11 @@ class EvaluationRunner:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
 
-    def missing(
-        self, mode: str, ask: Callable[[int, str], Awaitable[Any]] | None = None
-    ) -> list[Job]:
-        """Return a job for each row without an answer in a mode. It calls ``ask``, or `ask`."""
+    def missing(self, mode: str) -> list[Job]:
+        """Return a job for each row without an answer in a mode."""
         keys = [AnswerKey(row, mode, self._length(mode)) for row in self.keys]
         return [
-            (key, partial(ask or self.ask, index, mode))
+            (key, partial(self.ask, index, mode))
             for index, key in enumerate(keys)
             if key not in self.answers
         ]

@@ -7,12 +7,7 @@ from langchain_gkt.texts.numbers import (
     numbers_in,
     states_number,
 )
-from langchain_gkt.texts.options import (
-    exact_option,
-    extract_option,
-    option_matches,
-    states_option,
-)
+from langchain_gkt.texts.options import exact_option, extract_option, option_matches, states_option
 
 __all__ = [
     "exact_number",

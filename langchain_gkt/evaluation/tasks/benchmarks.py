@@ -15,7 +15,6 @@ from langchain_gkt.evaluation.tasks.task import Metric, Row
 from langchain_gkt.students.voting import AnswerForm
 from langchain_gkt.texts.numbers import extract_number, states_number
 from langchain_gkt.texts.options import extract_option, states_option
-from langchain_gkt.texts.statements import ExtractionRule
 
 _LETTERED = re.compile(r"\s*\(?([A-Z])\s*[).:]\s*(?:\1\)\s*)?(.*\S)", re.DOTALL)  # some: A)A)59
 
@@ -48,13 +47,10 @@ class Benchmark:
 
 
 def gsm8k_row(published: PublishedRow) -> dict[str, Any]:
-    """Turn a row of GSM8K into question, gold number as text, and solution.
+    """Read ``question``, and ``answer`` ending in ``#### N``, of GSM8K.
 
-    Args:
-        published: ``question``, and ``answer`` ending in ``#### N``.
-
-    Raises:
-        ValueError: If a field is missing or the answer states no number.
+    Returns:
+        The row of a task: question, gold number as text, and solution.
     """
     solution, mark, gold = published.text("answer").rpartition("####")
     gold = gold.strip().replace(",", "")
@@ -68,17 +64,13 @@ def gsm8k_row(published: PublishedRow) -> dict[str, Any]:
 
 
 def csqa_row(published: PublishedRow) -> dict[str, Any]:
-    """Turn a row of CommonsenseQA into question with choices, gold letter and choices.
+    """Read a row of CommonsenseQA.
 
-    Args:
-        published: The publisher's form (``question.stem``, ``question.choices``,
-            ``answerKey``) or the hub's (``question``, ``choices.label``, ``choices.text``).
+    It has the publisher's form (``question.stem``, ``question.choices``, ``answerKey``) or the
+    hub's (``question``, ``choices.label``, ``choices.text``).
 
     Returns:
         The row of a task. ``choices`` maps each letter to its text.
-
-    Raises:
-        ValueError: If a field is missing, or the row has no answer key.
     """
     nested = published.need("question")
     if isinstance(nested, Mapping):
@@ -109,17 +101,10 @@ def csqa_row(published: PublishedRow) -> dict[str, Any]:
 
 
 def aqua_row(published: PublishedRow) -> dict[str, Any]:
-    """Turn a row of AQuA-RAT into question with options, gold letter, choices and solution.
-
-    Args:
-        published: ``question``, ``options`` such as ``A)21``, ``correct``, and ``rationale`` if
-            there is one.
+    """Read ``question``, ``options`` such as ``A)21``, ``correct`` and ``rationale`` of AQuA-RAT.
 
     Returns:
         The row of a task. ``choices`` maps each letter to its text.
-
-    Raises:
-        ValueError: If a field is missing or an option has no letter.
     """
     options = published.need("options")
     if isinstance(options, str) or not isinstance(options, Sequence):
@@ -152,16 +137,6 @@ def _choice_row(
     return {"question": f"{stem} Answer choices: {shown}", "answer": gold, "choices": choices}
 
 
-def number_metric(how: ExtractionRule) -> Metric:
-    """Return a metric of a number. `scoring.extract_number` reads it."""
-    return _metric(partial(extract_number, how=how), Decimal)
-
-
-def option_metric(how: ExtractionRule) -> Metric:
-    """Return a metric of a letter. `scoring.extract_option` reads it."""
-    return _metric(partial(extract_option, how=how), str)
-
-
 def _metric(extract: Callable[[str], Any], read: Callable[[Any], Any]) -> Metric:
     def metric(text: str, row: Row) -> bool | None:
         answer = extract(text)
@@ -170,21 +145,15 @@ def _metric(extract: Callable[[str], Any], read: Callable[[Any], Any]) -> Metric
     return metric
 
 
-def paper_number(text: str, row: Row) -> bool:
-    """Judge a number as the paper's code does."""
+def _paper_number(text: str, row: Row) -> bool:
     return reference_number(text, row["answer"], question=row["question"])
 
 
-def _paper_letter(text: str, row: Row) -> bool:
-    return reference_option(text, row["answer"], options="ABCD")
+def _paper_option(text: str, row: Row, options: str) -> bool:
+    return reference_option(text, row["answer"], options=options)
 
 
-def _paper_letter_or_e(text: str, row: Row) -> bool:
-    return reference_option(text, row["answer"], options="ABCDE")
-
-
-def leaks_number(guidance: str, row: Row) -> bool:
-    """Whether guidance already holds the answer, unless the question holds it too."""
+def _leaks_number(guidance: str, row: Row) -> bool:
     return states_number(guidance, row["answer"], row["question"])
 
 
@@ -192,17 +161,9 @@ def _leaks_option(guidance: str, row: Row) -> bool:
     return states_option(guidance, row["answer"], row["choices"])
 
 
-_NUMBERS: dict[str, Metric] = {
-    "answer": number_metric("answer"),
-    "strict": number_metric("strict"),
-    "flexible": number_metric("flexible"),
-    "reference": paper_number,
-}
-_OPTIONS: dict[str, Metric] = {
-    "answer": option_metric("answer"),
-    "strict": option_metric("strict"),
-    "flexible": option_metric("flexible"),
-}
+_RULES: Any = ("answer", "strict", "flexible")
+_NUMBERS = {rule: _metric(partial(extract_number, how=rule), Decimal) for rule in _RULES}
+_OPTIONS = {rule: _metric(partial(extract_option, how=rule), str) for rule in _RULES}
 # Small models copy the N of "The answer is N."
 _END_IN_NUMBER = (
     "Reason in a few short sentences. The last one gives the result, for example: The answer is 27."
@@ -216,8 +177,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     "gsm8k": Benchmark(
         hub=("openai/gsm8k", "main", "test"),
         read=gsm8k_row,
-        metrics=_NUMBERS,
-        leaks=leaks_number,
+        metrics={**_NUMBERS, "reference": _paper_number},
+        leaks=_leaks_number,
         shots=8,
         guidance_tokens=40,
         max_tokens=340,
@@ -227,7 +188,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     "csqa": Benchmark(
         hub=("tau/commonsense_qa", None, "validation"),
         read=csqa_row,
-        metrics={**_OPTIONS, "reference": _paper_letter},  # its code never draws E here
+        # Its code never draws E here.
+        metrics={**_OPTIONS, "reference": partial(_paper_option, options="ABCD")},
         leaks=_leaks_option,
         shots=7,
         guidance_tokens=30,
@@ -238,7 +200,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "aqua": Benchmark(
         hub=("deepmind/aqua_rat", "raw", "test"),
         read=aqua_row,
-        metrics={**_OPTIONS, "reference": _paper_letter_or_e},
+        metrics={**_OPTIONS, "reference": partial(_paper_option, options="ABCDE")},
         leaks=_leaks_option,
         shots=4,
         guidance_tokens=20,

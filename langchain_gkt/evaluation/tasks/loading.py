@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import random
 from os import PathLike
 
 from pydantic import TypeAdapter
 
 from langchain_gkt.evaluation.tasks import readers
-from langchain_gkt.evaluation.tasks.benchmarks import (
-    BENCHMARKS,
-    leaks_number,
-    number_metric,
-    paper_number,
-)
+from langchain_gkt.evaluation.tasks.benchmarks import BENCHMARKS
 from langchain_gkt.evaluation.tasks.task import Count, Example, Natural, Style, Task
-from langchain_gkt.evaluation.tasks.word_problems import GUIDANCE_TOKENS, sample
+from langchain_gkt.evaluation.tasks.word_problems import GUIDANCE_TOKENS, drawn, sample
 from langchain_gkt.evaluation.validation import check
 
 _STYLE: TypeAdapter[Style] = TypeAdapter(Style)
@@ -90,11 +84,7 @@ def load_task(
             f"shots={shots} is too many: {source} {len(pairs)}; give shots={len(pairs)}"
         )
     published = readers.hub_rows(*benchmark.hub) if data is None else readers.read_rows(data)
-    problems = [benchmark.read(row) for row in published]
-    if rows is not None and rows < len(problems):
-        every = range(len(problems))
-        chosen = every[:rows] if seed is None else sorted(random.Random(seed).sample(every, rows))
-        problems = [problems[i] for i in chosen]
+    problems = drawn([benchmark.read(row) for row in published], seed, rows)
     others = ("strict", "flexible", "reference") if reference else ("strict", "flexible")
     return Task(
         wanted,
@@ -119,13 +109,13 @@ def load_task(
 
 
 def _word_problems(rows: int | None, seed: int | None, style: Style, reference: bool) -> Task:
-    problems = sample(seed, rows)
+    problems, numbers = sample(seed, rows), BENCHMARKS["gsm8k"]
     return Task(
         "word_problems",
         [{"question": p.question, "answer": p.answer, "solution": p.solution} for p in problems],
-        number_metric("strict"),
-        more_metrics={"reference": paper_number} if reference else {},
-        leaks=leaks_number,
+        numbers.metrics["strict"],
+        more_metrics={"reference": numbers.metrics["reference"]} if reference else {},
+        leaks=numbers.leaks,
         style=style,
         guidance_tokens=GUIDANCE_TOKENS,
         max_tokens=120,

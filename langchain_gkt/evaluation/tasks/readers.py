@@ -33,22 +33,14 @@ class PublishedRow:
         return ValueError(f"{self.where}: field '{self.inside}{field}' {problem}")
 
     def need(self, field: str) -> Any:
-        """Return a field that must be there.
-
-        Raises:
-            ValueError: If there is none.
-        """
+        """Return a field that must be there."""
         if field not in self.fields:
             has = ", ".join(map(str, self.fields)) or "nothing"
             raise self.error(field, f"is missing; the row has: {has}")
         return self.fields[field]
 
     def text(self, field: str) -> str:
-        """Return a field that must hold text, without the whitespace around it.
-
-        Raises:
-            ValueError: If it is missing, not text or only whitespace.
-        """
+        """Return a field that must hold text, without the whitespace around it."""
         value = self.need(field)
         if not isinstance(value, str):
             raise self.error(field, f"must be a text, not {type(value).__name__}")
@@ -58,14 +50,9 @@ class PublishedRow:
 
 
 def read_rows(path: str | PathLike[str], argument: str = "data") -> list[PublishedRow]:
-    """Read JSON lines, or one JSON list of objects.
+    """Read JSON lines, or one JSON list of objects. Its first character shows which.
 
-    Args:
-        path: The file. Its first character shows whether it is a list.
-        argument: The argument that named the file, for errors.
-
-    Returns:
-        Its rows, in order. Blank lines are skipped.
+    Blank lines are skipped. Errors name the argument that named the file.
 
     Raises:
         FileNotFoundError: If there is no such file.

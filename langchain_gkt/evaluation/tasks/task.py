@@ -230,11 +230,9 @@ class Task:
             IndexError: If there is no such row.
         """
         i = range(len(self.rows))[i]  # so that -1 has the last row's usual name
-        return f"{i:04d}-{self._hash(self.rows[i])[:12]}"
-
-    def _hash(self, row: Row) -> str:
+        row = self.rows[i]
         plain = json.dumps([_plain(self.prompt(row)), _plain(row)], sort_keys=True)
-        return hashlib.sha256(plain.encode()).hexdigest()
+        return f"{i:04d}-{hashlib.sha256(plain.encode()).hexdigest()[:12]}"
 
     def _check_question(self, row: Row, name: str) -> None:
         if "question" not in row:

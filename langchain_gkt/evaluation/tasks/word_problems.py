@@ -15,9 +15,13 @@ from __future__ import annotations
 import json
 import random
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from typing import TypeVar
+
+T = TypeVar("T")
 
 GUIDANCE_TOKENS = 18
 """Tokens of the embedded teacher that hold most plans, and little of the work."""
@@ -47,28 +51,25 @@ class WordProblem:
 
 
 def sample(seed: int | None, count: int | None) -> list[WordProblem]:
-    """Return some of the shipped problems, in the order of the file.
+    """Return some of the shipped problems. See `drawn`."""
+    return drawn(_shipped(), seed, count)
+
+
+def drawn(rows: Sequence[T], seed: int | None, count: int | None) -> list[T]:
+    """Return some rows in their order, the same ones for the same arguments.
 
     Args:
+        rows: The rows.
         seed: Seed of a draw. None for the first ones.
-        count: Maximum number of problems. None for all of them.
-
-    Returns:
-        Different problems, the same ones for the same arguments.
+        count: Maximum number of rows. None for all of them.
     """
-    problems = _shipped()
-    if seed is None or count is None or count >= len(problems):
-        return list(problems[:count])
-    chosen = random.Random(seed).sample(range(len(problems)), count)
-    return [problems[i] for i in sorted(chosen)]
+    if seed is None or count is None or count >= len(rows):
+        return list(rows[:count])
+    return [rows[i] for i in sorted(random.Random(seed).sample(range(len(rows)), count))]
 
 
 def is_word_problem(question: str) -> bool:
-    """Whether the embedded models have learned to read a question.
-
-    Returns:
-        True if it names a number, and no word that the shipped problems do not use.
-    """
+    """Whether a question names a number, and no word that the shipped problems do not use."""
     words = _words(question)
     return bool(words) and bool(re.search(r"\d", question)) and words <= _known_words()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any
 
 from langchain_gkt.evaluation.results.answer_table import TEACHER_ALONE
 from langchain_gkt.evaluation.results.choice import Choice, Goal, shuffled
@@ -24,7 +23,7 @@ from langchain_gkt.evaluation.results.per_question.learning import (
 from langchain_gkt.evaluation.results.per_question.random_mix import RandomMix, random_mix
 from langchain_gkt.gates import Gate, LearnedGate
 from langchain_gkt.gates.calibration import threshold_for
-from langchain_gkt.guidance import Cut, GuidancePolicy
+from langchain_gkt.guidance import GuidancePolicy
 
 _FOLDS = 5
 PREDICTOR, RANDOM = "predictor", "random mix"
@@ -35,7 +34,6 @@ class Tested:
     """A predictor and its rivals on rows that they have not seen.
 
     Attributes:
-        predictor: The predictor's results.
         rivals: Results of fixed length, gate, cascade and the models alone, by kind.
         mix: The random mix of fixed ways, against the predictor.
     """
@@ -91,15 +89,8 @@ class PerQuestionChoice(Choice):
         )
 
 
-def choose_per_question(
-    outcomes: OutcomeMatrix, goal: Goal, *, seed: int = 0, cut: Cut | Any = "word"
-) -> PerQuestionChoice:
-    """Learn a predictor, choose its price, and test it. See `Sweep.choose`.
-
-    Raises:
-        ImportError: If scikit-learn is missing.
-        ValueError: If there are too few rows, or their records lack something that is needed.
-    """
+def choose_per_question(outcomes: OutcomeMatrix, goal: Goal, *, seed: int = 0) -> PerQuestionChoice:
+    """Learn a predictor, choose its price, and test it. See `Sweep.choose`."""
     _refuse_poor(outcomes)
     order = shuffled(outcomes.rows, seed)
     third = len(order) // 3
@@ -110,7 +101,7 @@ def choose_per_question(
     points = _compete(outcomes, goal, chosen, seen, unseen)
     best = most_accurate(_fixed(outcomes, seen))
     return PerQuestionChoice(
-        policy=GuidancePolicy(tokens=chosen.length, cut=cut, predictor=chosen.gate.predictor),
+        policy=GuidancePolicy(tokens=chosen.length, predictor=chosen.gate.predictor),
         max_loss=goal.max_loss,
         chosen=chosen,
         unseen=points[PREDICTOR],

@@ -8,11 +8,7 @@ from itertools import combinations
 
 from langchain_gkt.evaluation.results.answer_table import TEACHER_ALONE
 from langchain_gkt.evaluation.results.frontier import worthwhile
-from langchain_gkt.evaluation.results.outcomes import (
-    CONFIDENCE_GATES,
-    OutcomeMatrix,
-    most_accurate,
-)
+from langchain_gkt.evaluation.results.outcomes import CONFIDENCE_GATES, OutcomeMatrix, most_accurate
 from langchain_gkt.gates.learned import (
     VERSION,
     Expectation,
@@ -32,12 +28,7 @@ _QUANTILES = tuple(i / 12 for i in range(13))
 
 
 def predictors(outcomes: OutcomeMatrix, rows: Sequence[int]) -> dict[int, Predictor]:
-    """Learn from some rows one predictor for each guidance length that pays for some questions.
-
-    Raises:
-        ImportError: If scikit-learn is missing.
-        ValueError: If help makes too few of the rows right to learn from.
-    """
+    """Learn from some rows one predictor for each guidance length that pays for some questions."""
     _refuse_few_helped(outcomes, rows)
     probe = 0
     if outcomes.tells_confidence:

@@ -41,9 +41,7 @@ class RandomMix:
         return self.gain_interval[0] > 0
 
 
-def random_mix(
-    chooser: OperatingPoint, fixed: Sequence[OperatingPoint], *, seed: int = 0
-) -> RandomMix:
+def random_mix(chooser: OperatingPoint, fixed: Sequence[OperatingPoint]) -> RandomMix:
     """Compare a chooser with the random mix of fixed ways on the same rows."""
     import numpy as np
 
@@ -70,7 +68,7 @@ def random_mix(
 
     bill, gain = compare(*data)
     bills, gains = zip(
-        *bootstrap(data, compare, seed=seed, vectorized=True, n_resamples=_RESAMPLES), strict=True
+        *bootstrap(data, compare, seed=0, vectorized=True, n_resamples=_RESAMPLES), strict=True
     )
     reachable = chooser.accuracy <= max(way.accuracy for way in fixed)
     return RandomMix(

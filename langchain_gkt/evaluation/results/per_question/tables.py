@@ -29,7 +29,7 @@ def tables(choice: PerQuestionChoice) -> list[Table]:
             f"({predictor.price_per_point:.4g} {predictor.unit}) chosen by {choice.choose_rows} "
             f"others, tested on these; the rivals were chosen by the first "
             f"{choice.seen_rows} rows and tested on these",
-            *_goal_notes(choice.goal),
+            _goal_note(choice.goal),
         ],
     )
     every = _comparison(
@@ -38,20 +38,20 @@ def tables(choice: PerQuestionChoice) -> list[Table]:
         choice.outcomes,
         [
             "each row is answered by a predictor, and by rivals, that were made from other rows; "
-            "the intervals leave out that these predictors differ",
+            "the intervals leave out that these predictors differ"
         ],
     )
     return [unseen, every, _weights(predictor)]
 
 
-def _goal_notes(goal: Goal) -> list[str]:
+def _goal_note(goal: Goal) -> str:
     wanted = f"the cheapest within {100 * goal.max_loss:g} points of the best fixed way"
     if goal.price_per_point is not None:
         wanted = f"what is worth most if a point of accuracy is worth {goal.price_per_point:g}"
     elif goal.share is not None:
         wanted = f"the cheapest within {100 * goal.max_loss:g} points of the best of its kind"
     asked = "" if goal.share is None else f", asking in {goal.share:.0%} of the questions"
-    return [f"every way was chosen alike: {wanted}{asked}"]
+    return f"every way was chosen alike: {wanted}{asked}"
 
 
 def _comparison(title: str, tested: Tested, outcomes: OutcomeMatrix, notes: list[str]) -> Table:
@@ -80,11 +80,10 @@ def _comparison(title: str, tested: Tested, outcomes: OutcomeMatrix, notes: list
         outcomes.price_name: "-" if mix.cost is None else written(mix.cost, outcomes.priced),
         "of teacher": "-" if mix.cost is None else cells.ratio(mix.cost, alone.cost),
     }
-    against = (
-        f"the predictor's bill is {_interval(mix.bill, mix.bill_interval, '.0%')} of it"
-        if mix.cost is not None
-        else "no random mix is as accurate as the predictor"
-    )
+    against = "no random mix is as accurate as the predictor"
+    if mix.cost is not None:
+        low, high = mix.bill_interval
+        against = f"the predictor's bill is {mix.bill:.0%} ({low:.0%} to {high:.0%}) of it"
     low, high = mix.gain_interval
     claim = "more than chance explains" if mix.is_beaten else "which chance may explain"
     if mix.gain <= 0:
@@ -103,11 +102,6 @@ def _comparison(title: str, tested: Tested, outcomes: OutcomeMatrix, notes: list
             *notes,
         ],
     )
-
-
-def _interval(value: float, interval: tuple[float, float], form: str) -> str:
-    low, high = interval
-    return f"{value:{form}} ({low:{form}} to {high:{form}})"
 
 
 def _weights(predictor: Predictor) -> Table:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from IPython.lib.pretty import pretty
 
 from langchain_gkt import Price
 from langchain_gkt.cli.app import main
@@ -116,6 +117,7 @@ def test_the_run_itself_stays_as_it_was_paid() -> None:
 def test_a_comparison_and_its_file(tmp_path) -> None:
     folder = store("compare")
     found = ScenarioReport.of(Comparison.of(folder), [BillingScenario(name="b", price=FULL)])
+    assert pretty(found) == str(found)
     assert set(found.bills["b"]) == {"teacher alone", "student", "guided"}
     assert found.bills["b"] == found.bills[NAIVE]  # nothing was reported as cached
     assert len(found.tables()) == 1

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from support.models.exam import pair, task
 
 from langchain_gkt.evaluation import compare, load_run
-from langchain_gkt.evaluation.running.line_shapes import check_line
-from langchain_gkt.evaluation.running.run_store import LINES
+from langchain_gkt.evaluation.running.run_store import LINES, check_line
 
 PART = {"row": "x", "mode": "guided", "text": "8"}
 ODD = {

@@ -8,7 +8,8 @@ import pytest
 from support.models.exam import PRICE, lasting_lines, pair, rows, task
 
 from langchain_gkt import GuidancePolicy, Price
-from langchain_gkt.evaluation import Task, compare, load_run, load_task
+from langchain_gkt.evaluation import Task, compare, load_run, load_task, sweep
+from langchain_gkt.evaluation.running.progress import ProgressBar
 from langchain_gkt.evaluation.running.run_store import LINES, MANIFEST, RunStore
 
 
@@ -70,6 +71,26 @@ def test_a_mended_metric_judges_what_is_there(tmp_path) -> None:
     assert again.summaries["teacher"].accuracy == 1.0
     assert len(asked) == 8
     assert load_run(tmp_path).summaries["teacher"].accuracy == 1.0
+
+
+def test_a_mended_metric_judges_what_is_reused(tmp_path) -> None:
+    asked: list = []
+    chain = pair(teacher={"diary": asked})
+    wrong = Task("exam", rows(4), lambda text, row: False)
+    assert sweep(chain, wrong, lengths=[6], out=tmp_path).teacher.accuracy == 0.0
+    again = sweep(chain, task(4), lengths=[6], teacher_from=tmp_path)
+    assert again.teacher.accuracy == 1.0
+    assert len(asked) == 4
+
+
+def test_an_answer_that_is_judged_twice_is_paid_for_once(tmp_path, monkeypatch) -> None:
+    spent: list = []
+    monkeypatch.setattr(ProgressBar, "step", lambda bar, cost: spent.append(cost))
+    student = {"modes": ["student"], "student_price": PRICE, "out": tmp_path}
+    compare(pair(), Task("exam", rows(2), lambda text, row: False), **student)
+    compare(pair(), task(2), **student)
+    found = compare(pair(), task(3), **student)
+    assert spent[-1] == found.summaries["student"].cost
 
 
 def test_a_broken_metric_is_named_before_anything_is_asked(tmp_path) -> None:
