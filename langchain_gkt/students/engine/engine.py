@@ -8,32 +8,23 @@ take turns, step by step, and share no prefixes.
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
-from contextlib import aclosing
-from dataclasses import replace
-from functools import cached_property, partial
-from types import MappingProxyType
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
 
-from langchain_gkt.errors import StudentError
+from langchain_gkt.students.engine.base import LocalEngine
 from langchain_gkt.students.engine.config import EngineConfig
 from langchain_gkt.students.engine.context_window import ContextWindow
-from langchain_gkt.students.engine.delivery import Deliver, areceive, receive
 from langchain_gkt.students.engine.int8 import Int8Linear
 from langchain_gkt.students.engine.layers.widening import WideningLinear
 from langchain_gkt.students.engine.model_runner import ModelRunner
 from langchain_gkt.students.engine.prefill_handle import PrefillHandle
 from langchain_gkt.students.engine.request_state import RequestState
-from langchain_gkt.students.engine.requests.detokenizer import Detokenizer
 from langchain_gkt.students.engine.requests.request import Constraint, Request, TokenChunk
-from langchain_gkt.students.engine.sampling import TokenProbabilityRecorder
 from langchain_gkt.students.engine.scheduler import Scheduler
-from langchain_gkt.students.engine.token_healing import Healing, TokenSpelling
 from langchain_gkt.students.engine.vocabulary import input_embedding, refuse_unknown_tokens
-from langchain_gkt.students.protocol import FirstToken, FirstTokenDetail
+from langchain_gkt.students.protocol import FirstTokenDetail
 
 __all__ = ["Constraint", "Engine", "EngineConfig", "Request", "TokenChunk"]
 
@@ -43,11 +34,10 @@ _TRIAL_TEXT = "Tom had 17 apples and bought 5 more. How many does he have? He ha
 _MOST_OFFLOADED = 16
 
 
-class Engine:
+class Engine(LocalEngine):
     """A loaded model and its tokenizer. This is the backend named ``torch``."""
 
     name = "torch"
-    unsupported: Mapping[Any, str] = MappingProxyType({})
     first_token_detail: FirstTokenDetail = "entropies"
 
     def __init__(self, model: Any, tokenizer: Any, config: EngineConfig | None = None) -> None:
@@ -61,17 +51,12 @@ class Engine:
         Raises:
             StudentError: If the tokenizer is not a fast one, or has tokens that the model lacks.
         """
-        if not hasattr(tokenizer, "backend_tokenizer"):
-            raise StudentError(
-                f"the student's tokenizer ({type(tokenizer).__name__}) is not a fast one; load it "
-                "with AutoTokenizer, or convert it to a tokenizer.json"
-            )
+        super().__init__(tokenizer)
         embedding = getattr(input_embedding(model), "weight", None)
         rows = getattr(model.config, "vocab_size", None) if embedding is None else len(embedding)
         if rows is not None:
             refuse_unknown_tokens(tokenizer, int(rows))
         self.model = model.eval()
-        self.tokenizer = tokenizer
         ends = getattr(model.generation_config, "eos_token_id", None)
         ends = ends if isinstance(ends, list) else [ends]
         self.end_ids = {end for end in [*ends, tokenizer.eos_token_id] if end is not None}
@@ -98,15 +83,12 @@ class Engine:
     @property
     def description(self) -> str:
         """What runs the model, for people."""
-        weights = "int8" if self._is_int8 else str(self.model.dtype).removeprefix("torch.")
-        if any(isinstance(module, WideningLinear) for module in self.model.modules()):
+        layers = {type(module) for module in self.model.modules()}
+        weights = "int8" if Int8Linear in layers else str(self.model.dtype).removeprefix("torch.")
+        if WideningLinear in layers:
             weights += " (this CPU has no instructions for it, so batches multiply in float32)"
         device = self.scheduler.model_runner.device
         return f"transformers and torch {torch.__version__}, {weights}, {device}"
-
-    @property
-    def _is_int8(self) -> bool:
-        return any(isinstance(module, Int8Linear) for module in self.model.modules())
 
     @property
     def closed(self) -> bool:
@@ -120,11 +102,6 @@ class Engine:
         weight = getattr(head, "weight", None)  # int8 layers keep theirs behind a method
         size = getattr(weight, "shape", (self.model.config.vocab_size,))[0]
         return int(size)
-
-    @cached_property
-    def spelling(self) -> TokenSpelling:
-        """The bytes of each token, read from the vocabulary at first use (in up to a second)."""
-        return TokenSpelling(self.tokenizer, self.vocabulary)
 
     @property
     def repeatable(self) -> Literal["always", "alone"]:
@@ -149,126 +126,18 @@ class Engine:
                 digest.update(f"{name}{_sample(part)}".encode())
         return digest.hexdigest()[:16]
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Engine:
-        """Share the weights: copies of a student differ in settings alone."""
-        return self
-
     def close(self) -> None:
         """End the thread and free its memory. Requests that still run get a StudentError."""
         self.scheduler.close()
 
     def prefill(self, prompt: list[int]) -> PrefillHandle:
-        """Prefill a prompt while the caller waits for something else.
-
-        The request with the same prompt uses the result. Encoder-decoder students have nothing
-        to prefill, and ignore it.
-
-        Args:
-            prompt: Ids of the conversation, with the header of the answer.
-
-        Returns:
-            A handle. Closing it frees the KV cache, unless a request uses it.
-        """
+        """Prefill a prompt. Encoder-decoder students have nothing to prefill, and ignore it."""
         ahead = self.scheduler.prefill_ahead(prompt)
         _ = self.spelling  # there is time now, and a begun answer will need it
         return ahead
 
-    def generate(
-        self, request: Request, cancelled: threading.Event, *, stream: bool = True
-    ) -> Generator[TokenChunk, None, None]:
-        """Generate one answer, token by token.
-
-        Args:
-            request: What to continue, and how.
-            cancelled: Ends the generation within one step when set.
-            stream: Whether to yield text as soon as it is certain, or once, at the end. The latter
-                is faster.
-
-        Yields:
-            TokenChunks with text as soon as it is certain. The last one has a finish reason
-            unless the request was cancelled.
-
-        Raises:
-            StudentError: If the model's logits are not numbers, the request does not fit, or
-                too many wait already.
-        """
-        if not cancelled.is_set():
-            started = threading.Event()
-            submit = partial(self._submit, request, cancelled, started, stream)
-            yield from receive(submit, started)
-
-    async def agenerate(
-        self, request: Request, *, stream: bool = True
-    ) -> AsyncGenerator[TokenChunk, None]:
-        """Do what `generate` does, on the event loop and without a thread per request.
-
-        Args:
-            request: What to continue, and how.
-            stream: Whether to yield text as soon as it is certain, or once, at the end.
-
-        Yields:
-            TokenChunks, as `generate` does. Closing the iterator stops within one step.
-
-        Raises:
-            StudentError: As `generate` does.
-        """
-        started = threading.Event()
-        submit = partial(self._submit, request, threading.Event(), started, stream)
-        async with aclosing(areceive(submit, started)) as chunks:
-            async for chunk in chunks:
-                yield chunk
-
-    def first_tokens(self, request: Request) -> list[FirstToken]:
-        """Return how likely each token of an answer was, and the entropy of its distribution.
-
-        Args:
-            request: A request. Its constraint, stop strings and seam are ignored.
-        """
-        recorder = TokenProbabilityRecorder()
-        for _ in self.generate(_recorded(request, recorder), threading.Event(), stream=False):
-            pass
-        return self._with_texts(recorder)
-
-    async def afirst_tokens(self, request: Request) -> list[FirstToken]:
-        """Do what `first_tokens` does, on the event loop."""
-        recorder = TokenProbabilityRecorder()
-        async for _ in self.agenerate(_recorded(request, recorder), stream=False):
-            pass
-        return self._with_texts(recorder)
-
-    def _with_texts(self, recorder: TokenProbabilityRecorder) -> list[FirstToken]:
-        chosen = zip(recorder.tokens, recorder.ids, strict=True)
-        return [token._replace(text=self.tokenizer.decode([one])) for token, one in chosen]
-
-    def _submit(
-        self,
-        request: Request,
-        cancelled: threading.Event,
-        started: threading.Event,
-        stream: bool,
-        deliver: Deliver,
-    ) -> Callable[[], None]:
-        """Check a request and queue it. Return what cancels it."""
-        self.window.refuse_request(request)
-        state = RequestState(
-            request=request,
-            ids=[*request.prompt, *request.kept],
-            deliver=deliver,
-            cancelled=cancelled,
-            started=started,
-            detokenizer=Detokenizer(self.tokenizer.backend_tokenizer, request),
-            stream=stream,
-            healing=Healing(self.spelling, request.seam) if request.seam else None,
-        )
-        if request.max_tokens < 1:
-            deliver(TokenChunk(text="", tokens=0, finish_reason="length"))
-        else:
-            self.scheduler.submit(state)
-        return state.close
-
-
-def _recorded(request: Request, recorder: TokenProbabilityRecorder) -> Request:
-    return replace(request, constraint=recorder, stop=(), seam=None)
+    def _send(self, state: RequestState) -> None:
+        self.scheduler.queue.submit(state)
 
 
 def _offloaded(model: Any, name: str, otherwise: torch.Tensor) -> torch.Tensor:

@@ -34,7 +34,7 @@ _DEFAULT_KV_BYTES = 2 * 2**30
 class Scheduler:
     """Admits, prefills and decodes the requests of one model.
 
-    `submit`, `prefill_ahead`, `stats` and `close` may be called from any thread. All
+    `prefill_ahead`, `stats` and `close` may be called from any thread, and so may the ``queue``. All
     else belongs to the queue's thread.
     """
 
@@ -73,17 +73,6 @@ class Scheduler:
         """Start over without requests, without a thread and without caches."""
         self.queue.reset()
         self._reset()
-
-    def submit(self, state: RequestState) -> None:
-        """Queue a request.
-
-        Args:
-            state: The request.
-
-        Raises:
-            StudentError: If the student is closed, or too many requests wait already.
-        """
-        self.queue.submit(state)
 
     def prefill_ahead(self, ids: list[int]) -> PrefillHandle:
         """Queue a prompt whose request will come later.
