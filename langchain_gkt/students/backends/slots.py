@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from langchain_gkt.errors import StudentError
-from langchain_gkt.students.engine.failures import as_student_error
+from langchain_gkt.students.engine.failures import CLOSED, as_student_error, refuse_more
 
 _CLOSING_SECONDS = 10.0
 
@@ -34,12 +34,7 @@ class Slots:
     """
 
     def __init__(self, count: int, max_queue: int) -> None:
-        """Prepare, without a thread.
-
-        Args:
-            count: Maximum number of jobs that run at the same time.
-            max_queue: Maximum number of jobs that wait.
-        """
+        """Prepare for ``count`` jobs that run and ``max_queue`` that wait, without a thread."""
         self._free, self._max_queue = count, max_queue
         self._waiting: deque[Job] = deque()
         self._threads: set[threading.Thread] = set()
@@ -49,35 +44,31 @@ class Slots:
     def submit(self, job: Job, *, waits: bool = True) -> None:
         """Run a job as soon as a slot is free.
 
-        Args:
-            job: The job.
-            waits: Whether it may wait for a slot.
-
         Raises:
-            StudentError: If the student is closed, too many wait already, or it may not wait and
-                has to.
+            StudentError: If the student is closed, too many wait already, or the job has to wait
+                and may not.
         """
         with self._lock:
-            if self.closed:
-                raise StudentError("the student is closed; make a new one")
+            waiting = len(self._waiting)  # none, as long as a slot is free
+            refuse_more(closed=self.closed, waiting=waiting, max_queue=self._max_queue)
             if not waits and not self._free:
                 raise StudentError("all slots are busy")
-            if not self._free and len(self._waiting) >= self._max_queue:
-                raise StudentError(
-                    f"{len(self._waiting)} requests already wait for the student, and max_queue="
-                    f"{self._max_queue}; send fewer at once, or raise max_queue"
-                )
             self._waiting.append(job)
             self._start()
 
     def _start(self) -> None:
         while self._free and self._waiting:
-            self._free -= 1
+            job = self._waiting.popleft()
             thread = threading.Thread(
-                target=self._serve, args=[self._waiting.popleft()], name="gkt-student", daemon=True
+                target=self._serve, args=[job], name="gkt-student", daemon=True
             )
+            try:
+                thread.start()
+            except RuntimeError as error:  # the machine has no thread to spare
+                job.fail(as_student_error(error))
+                continue
+            self._free -= 1
             self._threads.add(thread)
-            thread.start()
 
     def _serve(self, job: Job) -> None:
         try:
@@ -103,7 +94,7 @@ class Slots:
             waiting, running = [*self._waiting], [*self._threads]
             self._waiting.clear()
         for job in waiting:
-            job.fail(StudentError("the student was closed before the answer was finished"))
+            job.fail(StudentError(CLOSED))
         for thread in running:
             if thread is not threading.current_thread():
                 thread.join(_CLOSING_SECONDS)

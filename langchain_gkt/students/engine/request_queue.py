@@ -9,7 +9,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 
-from langchain_gkt.errors import StudentError
+from langchain_gkt.students.engine.failures import refuse_more
 from langchain_gkt.students.engine.prefill_handle import PrefillHandle
 from langchain_gkt.students.engine.request_state import RequestState
 
@@ -57,29 +57,17 @@ class RequestQueue:
     def submit(self, state: RequestState) -> None:
         """Queue a request.
 
-        Args:
-            state: The request.
-
         Raises:
             StudentError: If the student is closed, or too many requests wait already.
         """
         with self.lock:
-            if self.closed:
-                raise StudentError("the student is closed; make a new one")
-            if len(self.waiting) >= self._max_queue:
-                raise StudentError(
-                    f"{len(self.waiting)} requests already wait for the student, and max_queue="
-                    f"{self._max_queue}; send fewer at once, or raise max_queue"
-                )
+            waiting = len(self.waiting)
+            refuse_more(closed=self.closed, waiting=waiting, max_queue=self._max_queue)
             self._wake()  # first, so that no request is left behind if no thread can be started
             self.waiting.append(state)
 
     def submit_ahead(self, ahead: PrefillHandle) -> None:
-        """Queue a prompt whose request will come later. A closed queue ignores it.
-
-        Args:
-            ahead: The prompt.
-        """
+        """Queue a prompt whose request will come later. A closed queue ignores it."""
         with self.lock:
             if not self.closed:
                 self._wake()
@@ -93,11 +81,7 @@ class RequestQueue:
                 self.ahead.remove(ahead)
 
     def discard_ahead(self, ahead: PrefillHandle) -> None:
-        """Have a prompt's KV cache freed, unless its request has come.
-
-        Args:
-            ahead: What was given to `submit_ahead`.
-        """
+        """Have a prompt's KV cache freed, unless its request has come."""
         with self.lock:
             if ahead.claimed.is_set() or self.closed:
                 return

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
 from langchain_gkt.errors import StudentError
+from langchain_gkt.students.engine.failures import FORBIDDEN
 from langchain_gkt.students.engine.request_state import RequestState
 from langchain_gkt.students.engine.requests.request import Request
 from langchain_gkt.students.protocol import FirstToken
@@ -30,21 +32,17 @@ class TokenProbabilityRecorder:
     done = False
 
     def choose(self, logits: torch.Tensor, pick: Callable[[torch.Tensor], int]) -> int:
-        """Let the request's sampler choose.
-
-        Args:
-            logits: Float32 logits of the next token, shape (vocabulary,).
-            pick: The request's sampler.
-
-        Returns:
-            The token's id.
-        """
+        """Let the request's sampler choose. See `Constraint.choose`."""
         token = pick(logits)
         shares = torch.softmax(logits, dim=-1)
         entropy = torch.special.entr(shares).sum()
-        self.tokens.append(FirstToken(float(shares[token]), float(entropy)))
-        self.ids.append(token)
+        self.record(token, float(shares[token]), entropy=float(entropy))
         return token
+
+    def record(self, token: int, probability: float, **known: Any) -> None:
+        """Append a token by its id, with the other fields of a `FirstToken` that are known."""
+        self.ids.append(token)
+        self.tokens.append(FirstToken(probability, **known))
 
 
 def make_generator(request: Request, device: torch.device) -> torch.Generator | None:
@@ -103,10 +101,7 @@ def _sample_one(logits: torch.Tensor, state: RequestState) -> int:
 def _draw(logits: torch.Tensor, state: RequestState) -> int:
     request = state.request
     if not torch.isfinite(logits).any():
-        raise StudentError(
-            "the constraint on the answer forbids every token the student has; the "
-            "student's vocabulary cannot write what is asked for"
-        )
+        raise StudentError(FORBIDDEN)
     if state.generator is None:
         return int(logits.argmax())
     probabilities = torch.softmax(logits / request.temperature, dim=-1)

@@ -34,8 +34,8 @@ _DEFAULT_KV_BYTES = 2 * 2**30
 class Scheduler:
     """Admits, prefills and decodes the requests of one model.
 
-    `prefill_ahead`, `stats` and `close` may be called from any thread, and so may the ``queue``. All
-    else belongs to the queue's thread.
+    `prefill_ahead`, `stats`, `close` and the queue are for any thread. All else belongs to the
+    queue's own.
     """
 
     def __init__(
@@ -287,7 +287,7 @@ class Scheduler:
         if others and self.model_runner.can_share_prefixes:
             shared_prefix = self.prefix_cache.shared_prefix(
                 state.prefill.shared_nodes,
-                create=len(self._batch.shared_prefixes) < _MAX_SHARED_PREFIXES,
+                create=len(self._batch.window.shared_prefixes) < _MAX_SHARED_PREFIXES,
             )
         longest = max(other.max_length for other in [state, *self._decoding])
         expected = min(

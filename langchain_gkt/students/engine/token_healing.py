@@ -93,7 +93,7 @@ class TokenSpelling:
         spelled = b"".join(map(self.of, ids[at:]))
         if not 0 < len(spelled) <= _MAX_SPELLED:
             return None
-        if self._splits_character(ids[:at]) or not _is_text(spelled):
+        if self._splits_character(ids[:at]) or not is_text(spelled):
             return None  # bytes that are no character cannot be shown again
         kept, text = self._backend.decode(list(ids[:at])), self._backend.decode(list(ids))
         if not text.startswith(kept):
@@ -105,7 +105,7 @@ class TokenSpelling:
 
     def _splits_character(self, ids: Sequence[int]) -> bool:
         tail = b"".join(map(self.of, ids[-4:]))
-        return bool(tail) and not _is_text(tail[_character_start(tail) :])
+        return bool(tail) and not is_text(tail[_character_start(tail) :])
 
     def candidates(self, spelled: bytes) -> list[int]:
         """Return the tokens that begin to spell some bytes.
@@ -205,7 +205,8 @@ def _spelling(tokenizer: Any, size: int) -> list[bytes]:
     return spelled
 
 
-def _is_text(data: bytes) -> bool:
+def is_text(data: bytes) -> bool:
+    """Whether bytes are whole characters."""
     try:
         data.decode()
     except UnicodeDecodeError:

@@ -13,12 +13,13 @@ from functools import partial
 from typing import Any
 
 from langchain_gkt.errors import StudentError
-from langchain_gkt.students.engine.requests.request import Request, TextConstraint, TokenChunk
-from langchain_gkt.students.engine.token_healing import TokenSpelling
+from langchain_gkt.students.engine.failures import FORBIDDEN
+from langchain_gkt.students.engine.request_state import RequestState
+from langchain_gkt.students.engine.requests.request import TextConstraint, TokenChunk
+from langchain_gkt.students.engine.token_healing import TokenSpelling, is_text
 
 Take = Callable[[dict[str, Any]], bool]
-Complete = Callable[[dict[str, Any], Take], None]
-"""Has llama.cpp complete a body until its chunks are enough."""
+"""Takes a chunk of llama.cpp. Returns whether it is to stop."""
 
 # More than any two logits differ by. Small enough that their differences keep their digits.
 _LIFT = 500.0
@@ -29,42 +30,33 @@ class ConstrainedAnswer:
 
     def __init__(
         self,
-        request: Request,
+        state: RequestState,
         constraint: TextConstraint,
         *,
-        complete: Complete,
+        complete: Callable[[dict[str, Any], Take], None],
         spelling: TokenSpelling,
         encode: Callable[[str], list[int]],
     ) -> None:
         """Start before the first token.
 
         Args:
-            request: The request.
+            state: The request.
             constraint: The request's constraint.
-            complete: Has llama.cpp complete a body.
+            complete: Has llama.cpp complete a body until its chunks are enough.
             spelling: The bytes of its tokens.
             encode: Tokenises text of the answer.
         """
-        self._request, self._constraint = request, constraint
+        self._state, self._constraint = state, constraint
         self._complete, self._spelling, self._encode = complete, spelling, encode
-        self._rest = request.seam.spelled if request.seam else b""
+        self._rest = state.request.seam.spelled if state.request.seam else b""
         self._repeated = 0
         self._ids: list[int] = []
+        self._texts: list[str] = []
         self._choose_again = False
         self._last: TokenChunk | None = None
 
-    def write(
-        self,
-        body: dict[str, Any],
-        show: Callable[[TokenChunk], None],
-        is_cancelled: Callable[[], bool],
-    ) -> TokenChunk | None:
-        """Write the answer.
-
-        Args:
-            body: The request to llama.cpp.
-            show: Takes text that is certain.
-            is_cancelled: Whether nobody waits any more.
+    def write(self, body: dict[str, Any]) -> TokenChunk | None:
+        """Write the answer, from the body of its request to llama.cpp.
 
         Returns:
             The last chunk. None if it was cancelled.
@@ -72,34 +64,27 @@ class ConstrainedAnswer:
         Raises:
             StudentError: If the constraint allows nothing that the student can write.
         """
-        opened = self._request.seam.opened if self._request.seam else 0
-        while self._last is None and not is_cancelled():
-            left = self._request.max_tokens + opened - len(self._ids)
+        request = self._state.request
+        opened = request.seam.opened if request.seam else 0
+        while self._last is None and not self._state.is_cancelled:
+            written = len(self._ids)
+            left = request.max_tokens + opened - written
             if left < 1:
                 return self._end("", "length")
             step = {**body, "prompt": [*body["prompt"], *self._ids], "n_predict": left}
-            written = len(self._ids)
             single = self._choose_again or bool(self._rest)
             if single:
                 step |= {"n_predict": 1, "logit_bias": self._bias()}
             self._choose_again = False
-            self._complete(step, partial(self._read, single, show, is_cancelled))
-            if single and self._last is None and len(self._ids) == written and not is_cancelled():
-                raise StudentError(
-                    "the constraint on the answer forbids every token the student has; the "
-                    "student's vocabulary cannot write what is asked for"
-                )
+            self._complete(step, partial(self._read, single))
+            nothing = self._last is None and len(self._ids) == written
+            if single and nothing and not self._state.is_cancelled:
+                raise StudentError(FORBIDDEN)
         return self._last
 
-    def _read(
-        self,
-        single: bool,
-        show: Callable[[TokenChunk], None],
-        is_cancelled: Callable[[], bool],
-        chunk: dict[str, Any],
-    ) -> bool:
+    def _read(self, single: bool, chunk: dict[str, Any]) -> bool:
         """Take a chunk of llama.cpp. Return whether it is to stop."""
-        if is_cancelled():
+        if self._state.is_cancelled:
             return True
         if "prompt_progress" in chunk:
             return False
@@ -117,8 +102,11 @@ class ConstrainedAnswer:
             if self._constraint.done:
                 self._end(new, "stop")
                 return True
-            if new:
-                show(TokenChunk(text=new, tokens=len(self._ids) - self._repeated))
+            if new and self._state.stream:
+                count = len(self._ids) - self._repeated
+                self._state.deliver(TokenChunk(text=new, tokens=count))
+            else:
+                self._texts.append(new)
             return taken != tokens
         if reason == "stop" and not self._constraint.may_end:
             self._choose_again = True
@@ -148,7 +136,8 @@ class ConstrainedAnswer:
 
     def _end(self, text: str, reason: str, *, ends: int = 0) -> TokenChunk:
         count = len(self._ids) - self._repeated + ends
-        self._last = TokenChunk(text=text, tokens=count, finish_reason=reason)
+        whole = "".join([*self._texts, text])
+        self._last = TokenChunk(text=whole, tokens=count, finish_reason=reason)
         return self._last
 
     def _bias(self) -> list[list[Any]]:
@@ -158,11 +147,4 @@ class ConstrainedAnswer:
             spells = set(self._spelling.candidates(self._rest))
             allowed = [token for token in allowed if token in spells]
         # Half a character could not be distinguished from the next request's text.
-        return [[token, _LIFT] for token in allowed if self._is_text(token)]
-
-    def _is_text(self, token: int) -> bool:
-        try:
-            self._spelling.of(token).decode()
-        except UnicodeDecodeError:
-            return False
-        return True
+        return [[token, _LIFT] for token in allowed if is_text(self._spelling.of(token))]

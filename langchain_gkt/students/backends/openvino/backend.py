@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import os
-import threading
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
-from contextlib import aclosing
-from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from importlib.metadata import version
-from types import MappingProxyType
 from typing import Any, Literal
 
 import openvino
@@ -22,32 +16,27 @@ from langchain_gkt.errors import StudentError
 from langchain_gkt.students.backends.openvino.folder import OpenVINOSource
 from langchain_gkt.students.backends.openvino.scheduler import OpenVINOScheduler
 from langchain_gkt.students.backends.openvino.state import OpenVINOState
+from langchain_gkt.students.engine.base import LocalEngine
 from langchain_gkt.students.engine.config import EngineConfig
 from langchain_gkt.students.engine.context_window import ContextWindow
-from langchain_gkt.students.engine.delivery import Deliver, areceive, receive
+from langchain_gkt.students.engine.forks import refuse_forked
 from langchain_gkt.students.engine.prefill_handle import PrefillHandle
-from langchain_gkt.students.engine.requests.detokenizer import Detokenizer
-from langchain_gkt.students.engine.requests.request import Request, TokenChunk
-from langchain_gkt.students.engine.token_healing import Healing, TokenSpelling
-from langchain_gkt.students.protocol import FirstToken, FirstTokenDetail
+from langchain_gkt.students.engine.request_state import RequestState
+from langchain_gkt.students.protocol import FirstTokenDetail
 
 _GIB = 2**30
 _DEFAULT_CACHE = 2  # GiB
 _CPU_BLOCK = 32  # tokens of KV cache that OpenVINO allocates together on a CPU
 _PRECISIONS = {"float32": ("FP32", "f32"), "bfloat16": ("BF16", "bf16"), "float16": ("FP16", "f16")}
 """OpenVINO's names of types: as a device capability, and as a setting."""
-_CANNOT_FORK = (
-    "a student run by OpenVINO cannot work in a forked process; make children with the start "
-    "method 'spawn', or use backend='torch'"
-)
 
 
-class OpenVINOBackend:
+class OpenVINOBackend(LocalEngine):
     """A model that OpenVINO has loaded."""
 
     name = "openvino"
-    unsupported: Mapping[Any, str] = MappingProxyType({})
     first_token_detail: FirstTokenDetail = "probabilities"
+    _state_type = OpenVINOState
 
     def __init__(
         self,
@@ -70,13 +59,8 @@ class OpenVINOBackend:
             ValueError: If OpenVINO does not know the device here, or cannot compute in that type.
             StudentError: If it cannot load the model, or the tokenizer is not a fast one.
         """
-        if not hasattr(source.tokenizer, "backend_tokenizer"):
-            raise StudentError(
-                f"the student's tokenizer ({type(source.tokenizer).__name__}) is not a fast one; "
-                "give a folder with a tokenizer.json"
-            )
-        self._source, self.tokenizer = source, source.tokenizer
-        self._device, self._config = _device(device), config
+        super().__init__(source.tokenizer)
+        self._source, self._device = source, _device(device)
         self._precision = precision_of(dtype, self._device)
         self.end_ids = set(source.end_ids)
         limits = [limit for limit in (source.context, config.kv_tokens) if limit is not None]
@@ -85,13 +69,9 @@ class OpenVINOBackend:
         self._scheduler = OpenVINOScheduler(
             partial(_open, source, config, self._device, self._precision),
             config,
-            source.end_ids,
+            self.end_ids,
             lambda: self.spelling,
         )
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> OpenVINOBackend:
-        """Share the weights: copies of a student differ in settings alone."""
-        return self
 
     @property
     def description(self) -> str:
@@ -109,13 +89,8 @@ class OpenVINOBackend:
         """Length of the model's logits."""
         return self._source.vocabulary
 
-    @cached_property
-    def spelling(self) -> TokenSpelling:
-        """The bytes of each token, read from the vocabulary at first use."""
-        return TokenSpelling(self.tokenizer, self.vocabulary)
-
     @property
-    def repeatable(self) -> Literal["always", "alone"]:
+    def repeatable(self) -> Literal["alone"]:
         """``alone``, because in a batch the last digits of the logits depend on the neighbours."""
         return "alone"
 
@@ -125,82 +100,20 @@ class OpenVINOBackend:
         return self._source.fingerprint
 
     def prefill(self, prompt: list[int]) -> PrefillHandle:
-        """Prefill a prompt. The request with the same prompt waits for it and uses it.
-
-        Args:
-            prompt: Ids of the conversation, with the header of the answer.
-
-        Returns:
-            A handle. Closing it stops.
-        """
+        """Prefill a prompt. The request with the same prompt waits for it and uses it."""
         fits = bool(prompt) and (self.window.size is None or len(prompt) < self.window.size)
         ahead = self._scheduler.prefill_ahead(prompt, fits=fits)
         _ = self.spelling  # there is time now, and a begun answer will need it
         return ahead
-
-    def generate(
-        self, request: Request, cancelled: threading.Event, *, stream: bool = True
-    ) -> Generator[TokenChunk, None, None]:
-        """Generate one answer. See `Backend.generate`."""
-        if not cancelled.is_set():
-            yield from receive(partial(self._submit, request, cancelled, stream, None))
-
-    async def agenerate(
-        self, request: Request, *, stream: bool = True
-    ) -> AsyncGenerator[TokenChunk, None]:
-        """Do what `generate` does, on the event loop."""
-        submit = partial(self._submit, request, threading.Event(), stream, None)
-        async with aclosing(areceive(submit)) as chunks:
-            async for chunk in chunks:
-                yield chunk
-
-    def first_tokens(self, request: Request) -> list[FirstToken]:
-        """Return how likely each token of an answer was. Their entropy is unknown."""
-        log_probs: list[tuple[int, float]] = []
-        bare = replace(request, constraint=None, stop=(), seam=None)
-        for _ in receive(partial(self._submit, bare, threading.Event(), False, log_probs)):
-            pass
-        return [
-            FirstToken(min(1.0, math.exp(log_prob)), text=self.tokenizer.decode([token]))
-            for token, log_prob in log_probs
-        ]
-
-    async def afirst_tokens(self, request: Request) -> list[FirstToken]:
-        """Do what `first_tokens` does, on the event loop."""
-        return await asyncio.to_thread(self.first_tokens, request)
 
     def close(self) -> None:
         """End the thread and free the weights. Requests that still run get a StudentError."""
         if os.getpid() == self._pid:  # else the thread stayed with the parent
             self._scheduler.close()
 
-    def _submit(
-        self,
-        request: Request,
-        cancelled: threading.Event,
-        stream: bool,
-        log_probs: list[tuple[int, float]] | None,
-        deliver: Deliver,
-    ) -> Callable[[], None]:
-        """Check a request and queue it. Return what cancels it."""
-        if os.getpid() != self._pid:
-            raise StudentError(_CANNOT_FORK)
-        self.window.refuse_request(request)
-        state = OpenVINOState(
-            request=request,
-            ids=[*request.prompt, *request.kept],
-            deliver=deliver,
-            cancelled=cancelled,
-            detokenizer=Detokenizer(self.tokenizer.backend_tokenizer, request),
-            stream=stream,
-            healing=Healing(self.spelling, request.seam) if request.seam else None,
-            log_probs=log_probs,
-        )
-        if request.max_tokens < 1:
-            deliver(TokenChunk(text="", tokens=0, finish_reason="length"))
-        else:
-            self._scheduler.submit(state)
-        return state.close
+    def _send(self, state: RequestState) -> None:
+        refuse_forked(self._pid, "OpenVINO")
+        self._scheduler.queue.submit(state)
 
 
 def _device(device: str | None) -> str:
@@ -214,7 +127,7 @@ def _device(device: str | None) -> str:
 
 
 def precision_of(dtype: str, device: str) -> str:
-    """Check a type to compute in, and return OpenVINO's name for it.
+    """Return OpenVINO's name for a type to compute in.
 
     Args:
         dtype: The type, or ``auto`` for OpenVINO's choice.
@@ -237,13 +150,7 @@ def precision_of(dtype: str, device: str) -> str:
 
 
 def properties_for(device: str, precision: str, threads: int) -> dict[str, object]:
-    """Return the properties with which OpenVINO runs a model.
-
-    Args:
-        device: OpenVINO's name of the device.
-        precision: OpenVINO's name of the type it computes in.
-        threads: Threads that compute, on a CPU.
-    """
+    """Return the properties with which OpenVINO runs a model on a device, in its own names."""
     properties: dict[str, object] = {"INFERENCE_PRECISION_HINT": precision}
     if device == "CPU":
         # Pinned threads of all OpenVINO models on a machine would share the same first cores.

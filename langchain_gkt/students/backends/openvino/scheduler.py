@@ -6,6 +6,7 @@ a begun answer and for constraints. See `regex`.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -28,18 +29,13 @@ from langchain_gkt.students.backends.openvino.state import (
     block_numbers,
 )
 from langchain_gkt.students.engine.config import EngineConfig
-from langchain_gkt.students.engine.failures import as_student_error
+from langchain_gkt.students.engine.failures import CLOSED, FORBIDDEN, as_student_error
 from langchain_gkt.students.engine.prefill_handle import PREFILL_DELAY_SECONDS, PrefillHandle
 from langchain_gkt.students.engine.request_queue import RequestQueue
 from langchain_gkt.students.engine.request_state import RequestState
 from langchain_gkt.students.engine.requests.request import TextConstraint
 from langchain_gkt.students.engine.token_healing import TokenSpelling
 
-_FORBIDDEN = (
-    "the constraint on the answer forbids every token the student has; the student's "
-    "vocabulary cannot write what is asked for"
-)
-_CLOSED = "the student was closed before the answer was finished"
 _MOST_KNOWN = 2**16
 # A step keeps the interpreter's lock. Other threads have to get it between two steps.
 _GATHER_SECONDS = 0.005
@@ -48,15 +44,14 @@ _GATHER_SECONDS = 0.005
 class OpenVINOScheduler:
     """Admits requests to a pipeline and reads their tokens.
 
-    `submit`, `prefill_ahead` and `close` may be called from any thread. All else
-    belongs to the queue's thread.
+    `prefill_ahead`, `close` and the queue are for any thread. All else belongs to the queue's own.
     """
 
     def __init__(
         self,
         open_pipeline: Callable[[], Any],
         config: EngineConfig,
-        end_ids: frozenset[int],
+        end_ids: set[int],
         spelling: Callable[[], TokenSpelling],
     ) -> None:
         """Open the pipeline, without starting a thread.
@@ -67,19 +62,14 @@ class OpenVINOScheduler:
             end_ids: Ids that end an answer.
             spelling: The bytes of each token.
         """
-        self._open, self._config, self._end_ids = open_pipeline, config, set(end_ids)
-        self._spelling = spelling
-        self._pipeline: Any = open_pipeline()
+        self._open, self._config, self._end_ids = open_pipeline, config, end_ids
+        self._spelling, self._pipeline = spelling, open_pipeline()
         self._running: list[OpenVINOState] = []
         self._ahead: tuple[PrefillHandle, Any] | None = None
         self._ahead_blocks: list[int] = []
         self._known: set[int] = set()  # blocks that OpenVINO has computed
         self._requests = 0
         self.queue = RequestQueue(config.max_queue, self._serve)
-
-    def submit(self, state: OpenVINOState) -> None:
-        """Queue a request. See `RequestQueue.submit`."""
-        self.queue.submit(state)
 
     def prefill_ahead(self, ids: list[int], *, fits: bool) -> PrefillHandle:
         """Queue a prompt whose request will come later.
@@ -110,24 +100,33 @@ class OpenVINOScheduler:
             try:
                 self._run_step()
             except BaseException as error:  # noqa: BLE001  the pipeline cannot be trusted any more
-                states, self._running, self._ahead = self._running, [], None
+                states, self._running, self._ahead = [*self._running], [], None
+                if self._pipeline is None:  # it could not be opened again, for whoever waits
+                    states += self._remove_waiting()
                 self._pipeline = None
                 for state in states:
                     state.deliver(as_student_error(error))
+
+    def _remove_waiting(self) -> list[OpenVINOState]:
+        with self.queue.lock:
+            waiting: list[Any] = [*self.queue.waiting]
+            self.queue.waiting.clear()
+            for ahead in self.queue.ahead:
+                ahead.finish()
+        return waiting
 
     def _wait_for_work(self) -> bool:
         with self.queue.lock:
             busy = bool(self._running or self._ahead)
             if self.queue.wait_for_work(busy=busy):
                 return True
-            running, waiting = self._running, [*self.queue.waiting]
-            self._running = []
-            self.queue.waiting.clear()
+            running, self._running = self._running, []
+            waiting = self._remove_waiting()
         for state in running:
             self._release(state)
         self._drain()
-        for other in [*running, *waiting]:
-            other.deliver(StudentError(_CLOSED))
+        for state in [*running, *waiting]:
+            state.deliver(StudentError(CLOSED))
         return False
 
     def _drain(self) -> None:
@@ -190,6 +189,7 @@ class OpenVINOScheduler:
                 self.queue.waiting.remove(state)
             assert isinstance(state, OpenVINOState)
             self._running.append(state)
+            state.started.set()
             self.queue.claim_ahead(state.request.prompt)
             if state.request.seed is not None:
                 state.seed = state.request.seed
@@ -271,7 +271,7 @@ class OpenVINOScheduler:
         if config.do_sample:
             config.temperature, config.top_p = request.temperature, request.top_p
             config.rng_seed = (state.seed + state.restarts) % SEEDS
-        config.logprobs = 0 if state.log_probs is None else 1
+        config.logprobs = 0 if state.recorder is None else 1
         if pattern is not None:
             config.structured_output_config = openvino_genai.StructuredOutputConfig(regex=pattern)
         state.exact = exact
@@ -285,10 +285,11 @@ class OpenVINOScheduler:
             self._check_running(handle)
             return False
         for output in handle.read().values():
-            if state.log_probs is not None:
-                state.log_probs += zip(
+            if state.recorder is not None:
+                for token, log_prob in zip(
                     output.generated_ids, output.generated_log_probs, strict=True
-                )
+                ):
+                    state.recorder.record(token, min(1.0, math.exp(log_prob)))
             for token in output.generated_ids:
                 if self._take(state, token):
                     return True
@@ -347,13 +348,12 @@ class OpenVINOScheduler:
             return finished
         words = {word for token in allowed if (word := self._bytes([token]))}
         if state.exact or not words:
-            raise StudentError(_FORBIDDEN)
+            raise StudentError(FORBIDDEN)
         state.refused += [refused] if refused else []
-        pattern = words_pattern(words)
-        exact = pattern is not None and not constraint.may_end
-        if pattern is None or not exact:
-            ends = constraint.may_end
-            pattern = beginnings_pattern(words, state.refused, may_end=ends)
+        pattern = None if constraint.may_end else words_pattern(words)
+        exact = pattern is not None
+        if pattern is None:
+            pattern = beginnings_pattern(words, state.refused, may_end=constraint.may_end)
         self._start(state, pattern, exact=exact)
         return False
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from langchain_gkt.students.engine.request_state import RequestState
 from langchain_gkt.students.engine.requests.request import TextConstraint
+from langchain_gkt.students.engine.sampling import TokenProbabilityRecorder
 
 SEEDS = 2**32
 # OpenVINO's cache keeps whole blocks. Prefilled tokens beyond them are computed twice.
@@ -26,7 +27,6 @@ class OpenVINOState(RequestState):
         exact: Whether the caller wants one token only, which the constraint cannot refuse.
         seed: The seed of its own generator.
         restarts: How often it was given to OpenVINO.
-        log_probs: Its tokens with their log-probabilities. None if nobody wants them.
     """
 
     handle: Any = None
@@ -35,13 +35,18 @@ class OpenVINOState(RequestState):
     exact: bool = False
     seed: int = field(default_factory=lambda: secrets.randbelow(SEEDS))
     restarts: int = 0
-    log_probs: list[tuple[int, float]] | None = None
 
     @cached_property
     def constraint(self) -> TextConstraint | None:
         """The constraint on its tokens. Kept, because asking for the kind is slow."""
         constraint = self.request.constraint
         return constraint if isinstance(constraint, TextConstraint) else None
+
+    @property
+    def recorder(self) -> TokenProbabilityRecorder | None:
+        """Records how likely its tokens were. None if nobody wants to know."""
+        constraint = self.request.constraint
+        return constraint if isinstance(constraint, TokenProbabilityRecorder) else None
 
     @cached_property
     def blocks(self) -> list[int]:

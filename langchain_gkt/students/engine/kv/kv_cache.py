@@ -75,6 +75,15 @@ class BufferLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             keys = SharedPrefixKeys.wrap(keys, window.shared_prefixes, self.index)
         return keys, self.values[: window.rows, :, window.start : end]
 
+    def write(self, row: int, start: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Copy keys and values of one row, each of shape (heads, tokens, head size)."""
+        if not self.is_initialized:
+            self.lazy_initialization(keys[None], values[None])
+        assert self.keys is not None and self.values is not None
+        end = start + keys.shape[1]
+        self.keys[row, :, start:end] = keys
+        self.values[row, :, start:end] = values
+
     def get_seq_length(self) -> int:
         """Return how many columns are in use."""
         return self.window.end - self.window.start
@@ -115,14 +124,9 @@ class KVCache:
 
     def load(self, segment: Segment) -> None:
         """Append a run of tokens that was computed before."""
-        end = self.window.end + segment[0][0].shape[1]
         for layer, (keys, values) in zip(self.layers, segment, strict=True):
-            if not layer.is_initialized:
-                layer.lazy_initialization(keys[None], values[None])
-            assert layer.keys is not None and layer.values is not None
-            layer.keys[0, :, self.window.end : end] = keys
-            layer.values[0, :, self.window.end : end] = values
-        self.window.end = end
+            layer.write(0, self.window.end, keys, values)
+        self.window.end += segment[0][0].shape[1]
 
     def segment(self, start: int, end: int) -> Segment:
         """Return views of the first row's tokens from start to end."""
@@ -131,21 +135,6 @@ class KVCache:
             for layer in self.layers
             if layer.keys is not None and layer.values is not None
         ]
-
-    def resize(self, slots: int, columns: int, end: int) -> None:
-        """Move what is in use to new buffers, so that it ends in column ``end``."""
-        window, width = self.window, self.window.end - self.window.start
-        self.slots, self.columns = slots, columns
-        for layer in self.layers:
-            layer.slots, layer.columns = slots, columns
-            if layer.keys is None or layer.values is None:
-                continue
-            old = layer.keys, layer.values
-            layer.lazy_initialization(*old)
-            for new, was in zip((layer.keys, layer.values), old, strict=True):
-                used = was[: window.rows, :, window.start : window.end]
-                new[: window.rows, :, end - width : end] = used
-        window.start, window.end = end - width, end
 
 
 class BatchKVCache(KVCache):
@@ -163,19 +152,13 @@ class BatchKVCache(KVCache):
         self.window.rows = 0
         self._device = device
         self._starts: list[int] = []
-        self._lengths: list[int] = []
-        self._shared_prefixes: list[SharedPrefix | None] = []
+        self._prefixes: list[SharedPrefix | None] = []
         self._mask: torch.Tensor | None = None
         self._positions = torch.zeros(0, 1, dtype=torch.long, device=device)
 
     def __len__(self) -> int:
         """Return the number of rows."""
         return self.window.rows
-
-    @property
-    def shared_prefixes(self) -> set[SharedPrefix]:
-        """The prefixes that rows share."""
-        return {prefix for prefix in self._shared_prefixes if prefix is not None}
 
     def add(
         self, row: KVCache, shared_prefix: SharedPrefix | None = None, *, expected: int = 1
@@ -196,27 +179,18 @@ class BatchKVCache(KVCache):
             longest = max(width, window.end - window.start if window.rows else 0)
             slots = max(expected, window.rows + 1)
             self._move(slots, longest + _SLACK, longest)
-        slot, start = window.rows, window.end - width
+        start = window.end - width
         for layer, (keys, values) in zip(
             self.layers, row.segment(skip, row.window.end), strict=True
         ):
-            if not layer.is_initialized:
-                layer.lazy_initialization(keys[None], values[None])
-            assert layer.keys is not None and layer.values is not None
-            layer.keys[slot, :, start : window.end] = keys
-            layer.values[slot, :, start : window.end] = values
+            layer.write(window.rows, start, keys, values)
         window.rows += 1
         self._starts.append(start)
-        self._lengths.append(row.window.end)
-        self._shared_prefixes.append(shared_prefix)
+        self._prefixes.append(shared_prefix)
         self._rows_changed()
 
     def remove(self, slot: int) -> None:
-        """Remove a row. The last one takes its slot.
-
-        Args:
-            slot: Which row.
-        """
+        """Remove a row. The last one takes its slot."""
         window = self.window
         last = window.rows - 1
         used = slice(self._starts[last], window.end)
@@ -225,7 +199,7 @@ class BatchKVCache(KVCache):
                 assert tensor is not None
                 if slot != last:
                     tensor[slot, :, used] = tensor[last, :, used]
-        columns: tuple[list[Any], ...] = (self._starts, self._lengths, self._shared_prefixes)
+        columns: tuple[list[Any], ...] = (self._starts, self._prefixes)
         for column in columns:
             column[slot] = column[last]
             column.pop()
@@ -233,11 +207,7 @@ class BatchKVCache(KVCache):
         self._rows_changed()
 
     def clear_row(self, slot: int) -> None:
-        """Zero a row's keys and values when they are not numbers.
-
-        Args:
-            slot: Which row. It is about to be removed.
-        """
+        """Zero a row that is about to be removed, because its keys and values are not numbers."""
         # The next row may use this slot. A masked value counts 0 times, and 0 times NaN is NaN.
         for layer in self.layers:
             assert layer.keys is not None and layer.values is not None
@@ -264,12 +234,23 @@ class BatchKVCache(KVCache):
         self.window.end += 1
         # Not in place, because the model may have kept a view.
         self._positions = self._positions + 1
-        self._lengths = [length + 1 for length in self._lengths]
 
     def _move(self, slots: int, columns: int, end: int) -> None:
-        before = self.window.start
-        self.resize(slots, columns, end)
-        self._starts = [start + self.window.start - before for start in self._starts]
+        """Move what is in use to new buffers, so that it ends in column ``end``."""
+        window, before = self.window, self.window.start
+        width = window.end - before
+        self.slots, self.columns = slots, columns
+        for layer in self.layers:
+            layer.slots, layer.columns = slots, columns
+            if layer.keys is None or layer.values is None:
+                continue
+            old = layer.keys, layer.values
+            layer.lazy_initialization(*old)
+            for new, was in zip((layer.keys, layer.values), old, strict=True):
+                used = was[: window.rows, :, before : window.end]
+                new[: window.rows, :, end - width : end] = used
+        window.start, window.end = end - width, end
+        self._starts = [start + window.start - before for start in self._starts]
         self._rows_changed()
 
     def _rows_changed(self) -> None:
@@ -279,16 +260,20 @@ class BatchKVCache(KVCache):
         if not window.rows:
             return  # a first row is about to be added
         window.start = min(self._starts)
-        self._positions = torch.tensor([[n] for n in self._lengths], device=self._device)
+        skipped = [prefix.length if prefix else 0 for prefix in self._prefixes]
+        lengths = [
+            [window.end - start + skip] for start, skip in zip(self._starts, skipped, strict=True)
+        ]
+        self._positions = torch.tensor(lengths, device=self._device)
         starts = torch.tensor([[start] for start in self._starts], device=self._device)
         columns = torch.arange(self.columns, device=self._device)[None]
         # Without padding the model needs no mask, and is faster.
         uneven = min(self._starts) != max(self._starts)
         self._mask = columns >= starts if uneven else None
-        for prefix in dict.fromkeys(self._shared_prefixes):
+        for prefix in dict.fromkeys(self._prefixes):
             if prefix is None:
                 continue
-            which = [i for i, other in enumerate(self._shared_prefixes) if other is prefix]
+            which = [i for i, other in enumerate(self._prefixes) if other is prefix]
             all_rows = len(which) == window.rows
             rows = None if all_rows else torch.tensor(which, device=self._device)
             window.shared_prefixes.append((rows, prefix))
