@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from langchain_gkt.students.engine.kv.kv_cache import KVCache
+from langchain_gkt.students.engine.kv.kv_cache import KVCache, part_of
 from langchain_gkt.students.engine.kv.prefix_cache import PrefixCache, SharedNodes, common_length
 from langchain_gkt.students.engine.model_runner import ModelRunner
 from langchain_gkt.students.engine.prefill_handle import PrefillHandle
@@ -47,12 +47,7 @@ class Prefiller:
     """Prefills requests one after the other, in one buffer."""
 
     def __init__(self, model_runner: ModelRunner, prefix_cache: PrefixCache) -> None:
-        """Start without a buffer.
-
-        Args:
-            model_runner: Runs the model.
-            prefix_cache: What is known of earlier prompts.
-        """
+        """Start without a buffer."""
         self._model_runner, self._prefix_cache = model_runner, prefix_cache
         self._buffer: KVCache | None = None
         self._buffered_ids: list[int] = []
@@ -92,18 +87,18 @@ class Prefiller:
         for segment in match.segments:
             skip, position = max(0, known - position), position + segment[0][0].shape[1]
             if position > known:
-                cache.load([(keys[:, skip:], values[:, skip:]) for keys, values in segment])
+                cache.load(part_of(segment, skip))
         self._buffered_ids = ids[: cache.window.end]
         return PrefillState(ids, reusable, cache, match.shared_nodes)
 
     def advance(
         self, state: PrefillState, max_tokens: int, *, split: bool = False
     ) -> tuple[int, torch.Tensor]:
-        """Prefill the next ids.
+        """Prefill the next ids, at most ``max_tokens``.
 
         Args:
             state: What `start` returned last.
-            max_tokens: Maximum number of ids to prefill.
+            max_tokens: Maximum number of ids.
             split: Whether to end the pass where the reusable ids end.
 
         Returns:
@@ -118,12 +113,7 @@ class Prefiller:
         return len(chunk), logits
 
     def advance_ahead(self, ahead: PrefillHandle, max_tokens: int) -> None:
-        """Prefill the next ids of a prompt into the prefix cache.
-
-        Args:
-            ahead: The prompt.
-            max_tokens: Maximum number of ids to prefill.
-        """
+        """Prefill the next ids of a prompt into the prefix cache, at most ``max_tokens``."""
         # In low precision the last id is prefilled with its request.
         ids = ahead.ids if self._model_runner.is_exact else ahead.ids[:-1]
         size = len(ids) * self._model_runner.bytes_per_token

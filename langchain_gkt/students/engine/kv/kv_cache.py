@@ -156,10 +156,6 @@ class BatchKVCache(KVCache):
         self._mask: torch.Tensor | None = None
         self._positions = torch.zeros(0, 1, dtype=torch.long, device=device)
 
-    def __len__(self) -> int:
-        """Return the number of rows."""
-        return self.window.rows
-
     def add(
         self, row: KVCache, shared_prefix: SharedPrefix | None = None, *, expected: int = 1
     ) -> None:
@@ -277,3 +273,8 @@ class BatchKVCache(KVCache):
             all_rows = len(which) == window.rows
             rows = None if all_rows else torch.tensor(which, device=self._device)
             window.shared_prefixes.append((rows, prefix))
+
+
+def part_of(segment: Segment, start: int, end: int | None = None) -> Segment:
+    """Return views of a run's tokens from start to end."""
+    return [(keys[:, start:end], values[:, start:end]) for keys, values in segment]

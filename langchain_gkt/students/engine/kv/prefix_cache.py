@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 
 import torch
 
-from langchain_gkt.students.engine.kv.kv_cache import KVCache, Segment
+from langchain_gkt.students.engine.kv.kv_cache import KVCache, Segment, part_of
 from langchain_gkt.students.engine.kv.shared_prefix import SharedPrefix
 
 # Shorter runs are not worth a node of their own, nor an attention call of their own.
@@ -28,10 +28,6 @@ class _Node:
     children: dict[int, _Node] = field(default_factory=dict)
     used: int = 0
     ahead: bool = False
-
-    @property
-    def nbytes(self) -> int:
-        return sum(keys.nbytes + values.nbytes for keys, values in self.segment)
 
 
 SharedNodes = tuple[_Node, ...]
@@ -54,29 +50,17 @@ class Match:
 
 
 class PrefixCache:
-    """Keys and values by token ids. The least recently used are dropped first."""
+    """Keys and values by token ids, at most ``max_bytes``. The least recently used go first."""
 
     def __init__(self, max_bytes: int) -> None:
-        """Start empty.
-
-        Args:
-            max_bytes: Maximum bytes of keys and values to hold. 0 to hold none.
-        """
+        """Start empty."""
         self.max_bytes = max_bytes
-        self.nbytes = 0
-        self._root = _Node(ids=(), segment=[], parent=None)
+        self.clear()
         self._clock = itertools.count(1)
         self._shared_prefixes: WeakValueDictionary[_Node, SharedPrefix] = WeakValueDictionary()
 
     def match(self, ids: Sequence[int]) -> Match:
-        """Find the longest known beginning of some ids.
-
-        Args:
-            ids: A prompt, with the beginning of the answer if there is one.
-
-        Returns:
-            What is known of all but the last id, whose logits must be computed anyway.
-        """
+        """Find what is known of all ids but the last, whose logits must be computed anyway."""
         ids = tuple(ids[:-1])
         length, segments, path = 0, [], []
         node = self._root
@@ -85,7 +69,7 @@ class PrefixCache:
             if same < len(child.ids) and same >= _MIN_SHARED:
                 child = self._split(child, same)
             child.used = next(self._clock)
-            segments.append([(k[:, :same], v[:, :same]) for k, v in child.segment])
+            segments.append(part_of(child.segment, 0, same))
             length += same
             if same < len(child.ids):
                 break
@@ -94,11 +78,11 @@ class PrefixCache:
         return Match(length=length, segments=segments, shared_nodes=_shared_nodes(path))
 
     def insert(self, ids: Sequence[int], cache: KVCache, *, ahead: bool = False) -> None:
-        """Store the keys and values of some ids.
+        """Store keys and values that a cache begins with.
 
         Args:
-            ids: A prompt.
-            cache: Keys and values of at least these ids.
+            ids: Ids of these tokens.
+            cache: The cache.
             ahead: Whether their request has not come yet. Then `remove` frees what is new.
         """
         node, at = self._root, 0
@@ -115,20 +99,15 @@ class PrefixCache:
         if at == len(ids):
             return
         segment = cache.segment(at, len(ids))
-        nbytes = sum(keys.nbytes + values.nbytes for keys, values in segment)
-        if nbytes > self.max_bytes:
+        if _nbytes(segment) > self.max_bytes:
             return
         leaf = _Node(tuple(ids[at:]), _copied(segment), node, used=next(self._clock), ahead=ahead)
         node.children[ids[at]] = leaf
-        self.nbytes += nbytes
+        self.nbytes += _nbytes(segment)
         self._evict()
 
     def remove(self, ids: Sequence[int]) -> None:
-        """Drop what was stored ahead for these ids, except what a request has used since.
-
-        Args:
-            ids: A prompt, or the beginning of one.
-        """
+        """Drop what was stored ahead for these ids, except what a request has used since."""
         path, node, at = list[_Node](), self._root, 0
         while child := node.children.get(ids[at]) if at < len(ids) else None:
             if common_length(child.ids, ids[at:]) < len(child.ids):
@@ -152,13 +131,13 @@ class PrefixCache:
         # Copies, because views would keep the whole tensor in memory.
         upper = _Node(
             ids=node.ids[:at],
-            segment=_copied([(k[:, :at], v[:, :at]) for k, v in node.segment]),
+            segment=_copied(part_of(node.segment, 0, at)),
             parent=node.parent,
             used=node.used,
             ahead=node.ahead,
         )
         node.parent.children[node.ids[0]] = upper
-        node.segment = _copied([(k[:, at:], v[:, at:]) for k, v in node.segment])
+        node.segment = _copied(part_of(node.segment, at))
         node.ids, node.parent = node.ids[at:], upper
         upper.children[node.ids[0]] = node
         self._shared_prefixes.pop(node, None)
@@ -171,7 +150,7 @@ class PrefixCache:
     def _drop(self, leaf: _Node) -> None:
         assert leaf.parent is not None
         del leaf.parent.children[leaf.ids[0]]
-        self.nbytes -= leaf.nbytes
+        self.nbytes -= _nbytes(leaf.segment)
 
     def _leaves(self, node: _Node) -> Iterator[_Node]:
         for child in node.children.values():
@@ -186,9 +165,6 @@ class PrefixCache:
         Args:
             nodes: The match's shared nodes.
             create: Whether to make it if no running request has it yet.
-
-        Returns:
-            The prefix, or None.
         """
         prefix = self._shared_prefixes.get(nodes[-1]) if nodes else None
         if prefix is None and nodes and create:
@@ -213,20 +189,16 @@ def _shared_nodes(path: list[_Node]) -> SharedNodes:
     return ()
 
 
+def _nbytes(segment: Segment) -> int:
+    return sum(keys.nbytes + values.nbytes for keys, values in segment)
+
+
 def _copied(segment: Segment) -> Segment:
     return [(keys.clone(), values.clone()) for keys, values in segment]
 
 
 def common_length(left: Sequence[int], right: Sequence[int]) -> int:
-    """Count the ids that two runs begin with in common.
-
-    Args:
-        left: One run.
-        right: The other.
-
-    Returns:
-        How many there are.
-    """
+    """Count the ids that two runs begin with in common."""
     size = min(len(left), len(right))
     if tuple(left[:size]) == tuple(right[:size]):
         return size
