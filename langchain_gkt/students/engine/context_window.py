@@ -23,14 +23,9 @@ class ContextWindow:
     is_encoder_decoder: bool = False
 
     def used(self, prompt: list[int], answer_prefix: list[int]) -> int:
-        """Return how much of the context is used before the answer continues.
+        """Return how many tokens of the context are used before the answer continues.
 
-        Args:
-            prompt: Ids of the conversation. An encoder reads them in a context of its own.
-            answer_prefix: Ids of the answer's beginning.
-
-        Returns:
-            Tokens. The decoder of an encoder-decoder model begins with a start token.
+        An encoder reads the prompt in a context of its own. Its decoder begins with a start token.
         """
         return len(answer_prefix) + (1 if self.is_encoder_decoder else len(prompt))
 

@@ -23,11 +23,7 @@ class Int8Linear(torch.nn.Module):
     """
 
     def __init__(self, linear: torch.nn.Linear) -> None:
-        """Quantize a layer.
-
-        Args:
-            linear: A layer on the CPU. It is not changed.
-        """
+        """Quantize a layer on the CPU. It is not changed."""
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         weight = linear.weight.detach().float()

@@ -25,10 +25,7 @@ _NOISE = 1.05
 
 
 def layer_seconds(model: Any) -> dict[int, float] | None:
-    """Time the linear layers of a model on random activations.
-
-    Args:
-        model: A model on the CPU, as it was saved or quantized.
+    """Time the linear layers of a model on the CPU, on random activations.
 
     Returns:
         Seconds for each number of rows in `ROWS`, the best of a few passes. None if the model is
@@ -63,14 +60,11 @@ def _pass_seconds(
 
 
 def warn_if_slower(saved: dict[int, float] | None, quantized: dict[int, float] | None) -> None:
-    """Warn that a model is slower in int8 than as it was saved.
+    """Warn if int8 is slower with any number of rows.
 
     Args:
-        saved: What `layer_seconds` returned before.
-        quantized: What it returned after.
-
-    Warns:
-        UserWarning: If int8 is slower with any number of rows.
+        saved: What `layer_seconds` returned for the model as it was saved.
+        quantized: What it returned for the quantized one.
     """
     if saved is None or quantized is None:
         return

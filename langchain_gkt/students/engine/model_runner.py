@@ -58,10 +58,10 @@ class ModelRunner:
     def __init__(
         self, model: Any, *, is_encoder_decoder: bool, trial_ids: Sequence[int] = ()
     ) -> None:
-        """Inspect a model, without running it.
+        """Inspect a transformers model, without running it.
 
         Args:
-            model: A transformers model.
+            model: The model.
             is_encoder_decoder: Whether it reads the prompt with an encoder.
             trial_ids: Ids of ordinary text, to try the model with. At least 5. Else the lowest ids.
                 Int8 rounds the outliers of control tokens far more coarsely.
@@ -212,27 +212,11 @@ class ModelRunner:
         return logits
 
     def prefill(self, cache: KVCache, ids: list[int]) -> torch.Tensor:
-        """Append ids to a request.
-
-        Args:
-            cache: The request's cache, with room for them.
-            ids: The ids.
-
-        Returns:
-            Logits of the last one, shape (vocabulary,).
-        """
+        """Append ids to a request. Return the last one's logits, shape (vocabulary,)."""
         return self._run(cache, ids)[-1]
 
     def decode(self, batch: BatchKVCache, tokens: list[int]) -> torch.Tensor:
-        """Append one token to every row of a batch.
-
-        Args:
-            batch: The rows' KV cache.
-            tokens: One id per row.
-
-        Returns:
-            Logits, shape (rows, vocabulary).
-        """
+        """Append one token to every row of a batch. Return logits, shape (rows, vocabulary)."""
         ids = torch.tensor(tokens, device=self.device)
         with self._products_of(len(tokens)):
             arguments = {**batch.begin_step(), **self._cached(batch.cache)}
@@ -242,11 +226,7 @@ class ModelRunner:
         return logits
 
     def start_unbatched(self, request: Request) -> UnbatchedState:
-        """Set up a request that runs outside the batch: its cache, and its encoder's output.
-
-        Returns:
-            Its state, with the ids to feed first.
-        """
+        """Set up a request that runs outside the batch: its cache, and its encoder's output."""
         config = self.model.config
         if not self.is_encoder_decoder:
             ids = [*request.prompt, *request.kept]
@@ -262,14 +242,7 @@ class ModelRunner:
         return UnbatchedState(arguments, pending=[start, *request.kept])
 
     def step_unbatched(self, state: UnbatchedState) -> torch.Tensor:
-        """Feed a request's pending ids.
-
-        Args:
-            state: The request's state.
-
-        Returns:
-            Logits of the last one, shape (vocabulary,).
-        """
+        """Feed a request's pending ids. Return the last one's logits, shape (vocabulary,)."""
         ids = state.pending
         if state.seen is not None:
             state.seen.extend(ids)

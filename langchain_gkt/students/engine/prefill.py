@@ -67,9 +67,6 @@ class Prefiller:
         Args:
             ids: The ids to prefill.
             prompt: How many of them are the prompt. A begun answer follows.
-
-        Returns:
-            The state, for `advance`.
         """
         # The caller needs the last id's logits, so that id never comes from a cache.
         reusable = len(ids) if self._model_runner.is_exact else prompt - 1
@@ -94,12 +91,7 @@ class Prefiller:
     def advance(
         self, state: PrefillState, max_tokens: int, *, split: bool = False
     ) -> tuple[int, torch.Tensor]:
-        """Prefill the next ids, at most ``max_tokens``.
-
-        Args:
-            state: What `start` returned last.
-            max_tokens: Maximum number of ids.
-            split: Whether to end the pass where the reusable ids end.
+        """Prefill the next ids, at most ``max_tokens``, and with ``split`` only the reusable ones.
 
         Returns:
             How many were prefilled, and the last one's logits, shape (vocabulary,).

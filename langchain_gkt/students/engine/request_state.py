@@ -79,10 +79,6 @@ class RequestState:
     def append(self, token: int, end_ids: set[int]) -> bool:
         """Append a chosen token to the answer and deliver the text it makes certain.
 
-        Args:
-            token: Its id.
-            end_ids: Ids that end an answer.
-
         Returns:
             Whether the answer is finished. If so, its last chunk has been delivered.
         """
@@ -106,11 +102,7 @@ class RequestState:
         return False
 
     def finish(self, reason: str) -> None:
-        """End the answer where it is, and deliver its last chunk.
-
-        Args:
-            reason: Its finish reason.
-        """
+        """End the answer where it is, and deliver its last chunk."""
         self._finish(self.detokenizer.flush(), reason)
 
     @property

@@ -58,13 +58,9 @@ def make_generator(request: Request, device: torch.device) -> torch.Generator | 
 
 
 def sample(logits: torch.Tensor, states: Sequence[RequestState]) -> list[int | BaseException]:
-    """Choose one token per request.
+    """Choose one token per request, from logits of shape (requests, vocabulary).
 
     Each request draws from its own generator, so its neighbours do not change its tokens.
-
-    Args:
-        logits: Shape (requests, vocabulary).
-        states: The requests.
 
     Returns:
         A token id for each request, or the exception that ends this request alone.

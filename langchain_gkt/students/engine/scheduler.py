@@ -75,14 +75,7 @@ class Scheduler:
         self._reset()
 
     def prefill_ahead(self, ids: list[int]) -> PrefillHandle:
-        """Queue a prompt whose request will come later.
-
-        Args:
-            ids: The prompt.
-
-        Returns:
-            A handle. Closing it frees the KV cache, unless a request uses it.
-        """
+        """Queue a prompt whose request will come later."""
         # Ignores a prompt that is too long. Its request will raise the error.
         limits = (self._context, self.config.kv_tokens)
         fits = all(limit is None or len(ids) < limit for limit in limits)

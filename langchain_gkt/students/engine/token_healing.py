@@ -77,10 +77,7 @@ class TokenSpelling:
         return self._bytes[token] if token < len(self._bytes) else b""
 
     def seam(self, ids: Sequence[int]) -> Seam | None:
-        """Find where a begun text has to be reopened.
-
-        Args:
-            ids: Ids of the text, whitespace at its end included.
+        """Find where a begun text, with the whitespace at its end, has to be reopened.
 
         Returns:
             The text without its last token of more than whitespace, and without what follows. None
@@ -110,12 +107,8 @@ class TokenSpelling:
     def candidates(self, spelled: bytes) -> list[int]:
         """Return the tokens that begin to spell some bytes.
 
-        Args:
-            spelled: The bytes.
-
-        Returns:
-            Tokens that begin with all of them. Also tokens that are a prefix of them whose rest can
-            be spelled exactly, because a grammar may allow nothing after it.
+        They begin with all of them, or are a prefix of them whose rest can be spelled exactly,
+        because a grammar may allow nothing after it.
         """
         can_spell = [False] * len(spelled) + [True]
         for start in range(len(spelled) - 1, -1, -1):
@@ -140,23 +133,11 @@ class Healing:
     """Constrains the first tokens of one answer to the end of the begun text."""
 
     def __init__(self, spelling: TokenSpelling, seam: Seam) -> None:
-        """Start before the first token.
-
-        Args:
-            spelling: The vocabulary.
-            seam: Where the begun text ends.
-        """
+        """Start before the first token."""
         self._spelling, self._rest = spelling, seam.spelled
 
     def hold(self, logits: torch.Tensor) -> torch.Tensor:
-        """Forbid every token that does not spell the end.
-
-        Args:
-            logits: Logits of the next token, shape (vocabulary,). Not changed.
-
-        Returns:
-            Logits with forbidden tokens at minus infinity.
-        """
+        """Return logits, shape (vocabulary,), that allow only tokens that spell the end."""
         if not self._rest:
             return logits
         import torch  # engines without it hold no logits
@@ -167,11 +148,7 @@ class Healing:
         return held
 
     def take(self, token: int) -> bool:
-        """Advance by one token.
-
-        Returns:
-            Whether it only spells what was there before.
-        """
+        """Advance by one token. Return whether it only spells what was there before."""
         if not self._rest:
             return False
         size, left = len(self._spelling.of(token)), len(self._rest)

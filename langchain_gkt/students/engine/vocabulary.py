@@ -18,15 +18,11 @@ def input_embedding(model: Any) -> Any:
 
 
 def refuse_unknown_tokens(tokenizer: Any, size: int) -> None:
-    """Refuse a tokenizer that may give a model ids it does not know.
+    """Refuse a tokenizer that may give a model ids beyond its embedding, which has ``size`` rows.
 
     A special token beyond the embedding does no harm if nothing writes it. Text in messages never
     becomes one, so only the chat template could. Text-only models of multimodal families are saved
     with such tokens (Gemma 3).
-
-    Args:
-        tokenizer: A Hugging Face tokenizer.
-        size: Rows of the model's embedding.
 
     Raises:
         StudentError: If there is such a token. It names both numbers.

@@ -103,14 +103,7 @@ class KVCache:
     def __init__(
         self, layers: int, columns: int, slots: int = 1, *, fold_heads: bool = False
     ) -> None:
-        """Store the sizes. The buffers are made with the first keys.
-
-        Args:
-            layers: How many layers the model has.
-            columns: How many tokens there is room for.
-            slots: How many rows there is room for.
-            fold_heads: Whether attention of single tokens is computed in groups of query heads.
-        """
+        """Have room for ``columns`` tokens in ``slots`` rows. The first keys show the shape."""
         self.window = Window(fold_heads=fold_heads)
         self.columns, self.slots = columns, slots
         self.layers = [BufferLayer(i, self.window, slots, columns) for i in range(layers)]
@@ -141,13 +134,7 @@ class BatchKVCache(KVCache):
     """The KV cache of all rows that decode together."""
 
     def __init__(self, layers: int, device: torch.device, *, fold_heads: bool = False) -> None:
-        """Start without rows and without memory.
-
-        Args:
-            layers: How many layers the model has.
-            device: Where the model is.
-            fold_heads: Whether attention of single tokens is computed in groups of query heads.
-        """
+        """Start without rows and without memory."""
         super().__init__(layers, columns=0, slots=0, fold_heads=fold_heads)
         self.window.rows = 0
         self._device = device
@@ -210,11 +197,7 @@ class BatchKVCache(KVCache):
             layer.keys[slot], layer.values[slot] = 0, 0
 
     def begin_step(self) -> dict[str, torch.Tensor]:
-        """Make room for one more token per row.
-
-        Returns:
-            The model's arguments beside the tokens and the cache.
-        """
+        """Make room for one more token per row. Return the model's further arguments."""
         window = self.window
         if window.end == self.columns:
             width = window.end - window.start

@@ -47,16 +47,7 @@ class SharedPrefixKeys(torch.Tensor):
 
     @classmethod
     def wrap(cls, keys: torch.Tensor, groups: list[Group], layer: int) -> SharedPrefixKeys:
-        """Attach shared prefixes.
-
-        Args:
-            keys: The rows' own keys, shape (rows, heads, columns, head size).
-            groups: The prefixes and their rows.
-            layer: Which of the model's layers this is.
-
-        Returns:
-            A view of the keys.
-        """
+        """Attach the shared prefixes of a layer to its keys, and return them as a view."""
         wrapped = keys.as_subclass(cls)
         wrapped._groups = [(rows, *prefix.layers[layer]) for rows, prefix in groups]
         return wrapped

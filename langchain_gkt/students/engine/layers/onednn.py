@@ -22,9 +22,6 @@ def pays_without_onednn(model: Any) -> bool:
 
     oneDNN reorders a bfloat16 layer's weights at every call. A single row does not earn that back.
     Float32 and int8 layers do not go through oneDNN.
-
-    Args:
-        model: A model with a ``device`` and a ``dtype``.
     """
     if model.device.type != "cpu" or model.dtype != torch.bfloat16:
         return False

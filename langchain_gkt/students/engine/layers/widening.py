@@ -52,11 +52,7 @@ def has_bfloat16() -> bool:
 
 
 def widen_linears(model: Any) -> None:
-    """Make a model's bfloat16 layers multiply in float32. Their weights stay as they are.
-
-    Args:
-        model: A model on the CPU. The classes of its layers change.
-    """
+    """Make the bfloat16 layers of a model on the CPU multiply in float32. Their weights stay."""
     for module in model.modules():
         # A subclass may compute something else.
         if type(module) is torch.nn.Linear and module.weight.dtype == torch.bfloat16:

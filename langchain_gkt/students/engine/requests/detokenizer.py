@@ -17,12 +17,7 @@ class Detokenizer:
     """Turns the tokens of one answer into text, as soon as the text is certain."""
 
     def __init__(self, backend_tokenizer: Any, request: Request) -> None:
-        """Prepare for an answer.
-
-        Args:
-            backend_tokenizer: The tokenizer of the ``tokenizers`` library.
-            request: Whose answer it is.
-        """
+        """Prepare for a request's answer, with a tokenizer of the ``tokenizers`` library."""
         self._tokenizer, self._prefix = backend_tokenizer, request.kept
         self._shown = request.seam.shown if request.seam else 0
         self._skip_special = not request.keep_special
@@ -31,11 +26,7 @@ class Detokenizer:
         self._stop = StopStringFilter(request.stop)
 
     def add(self, token: int) -> tuple[str, bool]:
-        """Add a token.
-
-        Returns:
-            Text that is certain now, and whether a stop string was reached.
-        """
+        """Add a token. Return text that is certain now, and whether a stop string was reached."""
         if self._stream is None:
             self._stream = self._open_stream()
         text = self._stream.step(self._tokenizer, token) or ""
