@@ -41,9 +41,6 @@ class BackendChoice:
 def choose_for(source: ModelSource) -> BackendChoice:
     """Choose the engine of a student, and check that it and an address go together.
 
-    Args:
-        source: The student's fields.
-
     Raises:
         ValueError: As for `choose_backend`, or if a server has no address or another engine has
             one.
@@ -74,9 +71,6 @@ def choose_backend(model: Any, backend: str) -> BackendChoice:
     Args:
         model: A folder, a hub id, a GGUF file or a loaded model.
         backend: The user's choice, or ``auto``.
-
-    Returns:
-        The choice.
 
     Raises:
         ValueError: If there is no such engine, or it cannot run such a model.

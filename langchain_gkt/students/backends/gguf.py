@@ -13,8 +13,7 @@ from typing import Any, BinaryIO
 from langchain_gkt.errors import StudentError
 
 # The types of metadata values by their numbers (the GGUF specification of the ggml project).
-_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q"}
-_SCALARS[12] = "d"
+_SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
 _STRING, _ARRAY = 8, 9
 _SAMPLES, _SAMPLE_BYTES = 64, 4096
 _EMBEDDING = "token_embd.weight"
@@ -37,11 +36,7 @@ class GGUFSource:
 
 
 def gguf_source(model: Any) -> GGUFSource | None:
-    """Return where the GGUF file of a model's name is. None if the name stands for no such file.
-
-    Args:
-        model: ``path/to/model.gguf``, ``owner/repo:file.gguf``, or anything else.
-    """
+    """Return where a GGUF file (``b.gguf`` or ``owner/repo:b.gguf``) is. None for other models."""
     if not isinstance(model, str) or not model.lower().endswith(".gguf"):
         return None
     if not Path(model).expanduser().exists() and (on_hub := _ON_HUB.fullmatch(model)):
@@ -67,12 +62,7 @@ class GGUFHeader:
         return str(self.metadata["general.architecture"])
 
     def value(self, key: str, default: Any = None) -> Any:
-        """Return a value of the architecture.
-
-        Args:
-            key: The key after the architecture's name.
-            default: What to return if the file has no such value.
-        """
+        """Return a value by its key, of which the architecture's name is left out."""
         return self.metadata.get(f"{self.architecture}.{key}", default)
 
     @property
@@ -124,9 +114,6 @@ def sampled_digest(path: Path) -> str:
 
 def local_file(source: GGUFSource) -> str:
     """Return the path of a GGUF file, fetched from the hub if it is there.
-
-    Args:
-        source: Where the file is.
 
     Raises:
         FileNotFoundError: If there is no such local file.
@@ -220,7 +207,7 @@ def _read_metadata(file: BinaryIO) -> dict[str, Any]:
 
 
 def _check_tensors(file: BinaryIO, tensors: int, alignment: int) -> int | None:
-    """Refuse a file that ends before its last tensor begins, as a broken download does.
+    """Refuse a file that ends before its last tensor, as a broken download does.
 
     Returns:
         Rows of the embedding, or None without one.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from pydantic import SecretStr
@@ -10,22 +10,6 @@ from pydantic import SecretStr
 from langchain_gkt.errors import ConfigurationError
 from langchain_gkt.students.engine.config import EngineConfig
 from langchain_gkt.students.tokenization.control_tokens import AllowedTokens
-
-_GIVEN = (
-    "model",
-    "tokenizer",
-    "device",
-    "device_map",
-    "dtype",
-    "backend",
-    "allowed_added_tokens",
-    "trust_remote_code",
-    "base_url",
-    "api_key",
-    "served_model_name",
-    "request_timeout",
-    "max_retries",
-)
 
 
 @dataclass(frozen=True)
@@ -41,12 +25,12 @@ class ModelSource:
         backend: The requested engine, or ``auto``.
         allowed_added_tokens: As for `HuggingFaceStudent`.
         trust_remote_code: Whether to run the model's own Python files.
-        config: How many requests and how much memory.
         base_url: Address of the server that runs the model. None for one in this process.
         api_key: The server's key, if it wants one.
         served_model_name: The model's name at the server. None for the only one there.
         request_timeout: Seconds after which the student gives up a silent server.
         max_retries: How often a request is sent again after its connection failed.
+        config: How many requests and how much memory.
     """
 
     model: Any
@@ -57,31 +41,24 @@ class ModelSource:
     backend: str
     allowed_added_tokens: AllowedTokens
     trust_remote_code: bool
+    base_url: str | None
+    api_key: SecretStr | None
+    served_model_name: str | None
+    request_timeout: float
+    max_retries: int
     config: EngineConfig
-    base_url: str | None = None
-    api_key: SecretStr | None = None
-    served_model_name: str | None = None
-    request_timeout: float = 600.0
-    max_retries: int = 2
 
     @classmethod
     def of(cls, student: Any) -> ModelSource:
-        """Take a student's fields.
-
-        Args:
-            student: The `HuggingFaceStudent`.
-        """
+        """Take the fields of a `HuggingFaceStudent`."""
         config = {name: getattr(student, name) for name in EngineConfig.model_fields}
-        fields = {name: getattr(student, name) for name in _GIVEN}
-        return cls(**fields, config=EngineConfig(**config))
+        names = [field.name for field in fields(cls) if field.name != "config"]
+        own = {name: getattr(student, name) for name in names}
+        return cls(**own, config=EngineConfig(**config))
 
 
 def refuse_device_map(source: ModelSource, engine: str) -> None:
-    """Refuse a device map for an engine that has no use for it.
-
-    Args:
-        source: The model to load.
-        engine: The engine's name as a value of the field ``backend``.
+    """Refuse a device map for an engine, by its value of ``backend``, that has no use for one.
 
     Raises:
         ConfigurationError: If one is given.
@@ -93,9 +70,5 @@ def refuse_device_map(source: ModelSource, engine: str) -> None:
 
 
 def shown(model: Any) -> str:
-    """Return a model's name as messages show it.
-
-    Args:
-        model: A name, or a loaded model.
-    """
+    """Return the name of a model, perhaps a loaded one, as messages show it."""
     return repr(model) if isinstance(model, str) else f"a {type(model).__name__}"

@@ -30,7 +30,7 @@ class ContextWindow:
         return len(answer_prefix) + (1 if self.is_encoder_decoder else len(prompt))
 
     def refuse_long(self, prompt: list[int], answer_prefix: list[int], reserve: int = 0) -> None:
-        """Refuse messages that leave an answer no room in the context.
+        """Refuse a prompt and an answer's beginning that leave the answer no room in the context.
 
         Args:
             prompt: Ids of the conversation.

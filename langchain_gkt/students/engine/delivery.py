@@ -25,9 +25,6 @@ def receive(
         submit: Sends it.
         started: Set by the engine when the request leaves the queue. None if it does not say.
 
-    Yields:
-        The chunks, the last one with a finish reason unless the request was cancelled.
-
     Raises:
         Exception: The one that was delivered.
         OutOfTime: If the time of the enclosing call is over.

@@ -14,14 +14,11 @@ _MAX_SEED = 2**32 - 1  # this value itself means a random seed
 
 
 def completion_request(request: Request, marks: Sequence[tuple[int, str]]) -> dict[str, Any]:
-    """Return llama.cpp's request for an answer.
+    """Return the body of llama.cpp's request for an answer, in token ids.
 
     Args:
         request: What to continue, and how.
         marks: Ids and texts of the added tokens. No text is spelled again with them.
-
-    Returns:
-        The body of a completion request, of token ids.
     """
     body: dict[str, Any] = {
         "prompt": [*request.prompt, *request.kept],
@@ -63,12 +60,7 @@ class AnswerText:
     """Turns llama.cpp's chunks into ours. It hides the seam, and ends at a stop string."""
 
     def __init__(self, request: Request, *, stream: bool) -> None:
-        """Start before the first chunk.
-
-        Args:
-            request: Whose answer it is.
-            stream: Whether to yield text as soon as it is certain, or once, at the end.
-        """
+        """Start before the first chunk. Without ``stream`` all text comes at the end."""
         self._request, self._stream = request, stream
         self._unseen = len(request.seam.spelled.decode()) if request.seam else 0
         self._repeated = self._tokens = 0
@@ -76,10 +68,7 @@ class AnswerText:
         self._texts: list[str] = []
 
     def read(self, chunk: dict[str, Any]) -> TokenChunk | None:
-        """Take a chunk.
-
-        Args:
-            chunk: A chunk of llama.cpp's completion stream.
+        """Take a chunk of llama.cpp's completion stream.
 
         Returns:
             Text that is certain. With a finish reason the answer is over, and the caller stops

@@ -22,10 +22,6 @@ _PROMPT_PART = 512
 def capacity(header: GGUFHeader, config: EngineConfig) -> tuple[int, int, bool]:
     """Divide the KV cache into slots.
 
-    Args:
-        header: The file.
-        config: How many requests and how much memory.
-
     Returns:
         How many slots, the tokens of each, and whether they share one pool of that size.
     """

@@ -37,11 +37,7 @@ _NEEDED = {
 
 
 def is_openvino(model: Any) -> bool:
-    """Whether a model's name stands for a folder exported for OpenVINO.
-
-    Args:
-        model: A folder, a hub id (those of the owner ``OpenVINO`` are), or anything else.
-    """
+    """Whether a model is a folder exported for OpenVINO, or a hub id of the owner ``OpenVINO``."""
     if not isinstance(model, str):
         return False
     folder = Path(model).expanduser()
@@ -51,11 +47,7 @@ def is_openvino(model: Any) -> bool:
 
 
 def has_torch_weights(model: Any) -> bool:
-    """Whether a folder holds weights that torch can load.
-
-    Args:
-        model: The folder, or anything else.
-    """
+    """Whether a model is a folder with weights that torch can load."""
     folder = Path(str(model)).expanduser()
     return any(next(folder.glob(kind), None) for kind in ("*.safetensors", "pytorch_model*.bin"))
 
@@ -88,11 +80,7 @@ class OpenVINOSource:
 
 
 def read_source(model: str, tokenizer: Any) -> OpenVINOSource:
-    """Find and check the model of a name. A hub id is fetched.
-
-    Args:
-        model: An exported folder, a hub id of one, or a GGUF file.
-        tokenizer: A tokenizer to use instead of the one beside the model, or None.
+    """Find and check an exported folder, a hub id of one (it is fetched), or a GGUF file.
 
     Raises:
         FileNotFoundError: If a file is missing.

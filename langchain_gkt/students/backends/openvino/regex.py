@@ -21,11 +21,7 @@ def literal(text: str) -> str:
 
 
 def words_pattern(words: Collection[bytes]) -> str | None:
-    """Return an expression for a few exact texts. None if they are many, or half characters.
-
-    Args:
-        words: The texts, in bytes.
-    """
+    """Return an expression for a few exact texts. None if they are many, or half characters."""
     if not 0 < len(words) <= _MOST_WORDS:
         return None
     try:

@@ -15,11 +15,7 @@ ADAPTER_CONFIG = "adapter_config.json"
 
 
 def base_of(path: str, folder: Path) -> str:
-    """Return the base model that an adapter was trained for.
-
-    Args:
-        path: The adapter's name, for messages.
-        folder: Its folder.
+    """Return the base model that the adapter named ``path``, in a folder, was trained for.
 
     Raises:
         MissingPackageError: If the package peft is missing.
@@ -95,16 +91,10 @@ def with_adapter(model: Any, tokenizer: Any, path: str, folder: Path) -> Any:
 
 
 def _saved_rows(model: Any, embedding: Any, folder: Path) -> int | None:
-    """Return how many rows of an embedding an adapter holds.
+    """Return how many rows of an embedding an adapter holds, padding included.
 
-    Args:
-        model: The base model.
-        embedding: Its embedding of tokens.
-        folder: The adapter's folder.
-
-    Returns:
-        The rows, padding included. 0 if it holds none, so that added tokens have no rows at all.
-        None if its weights are in a file that only torch reads.
+    0 if it holds none, so that added tokens have no rows at all. None if its weights are in a
+    file that only torch reads.
     """
     weights = folder / "adapter_model.safetensors"
     if not weights.is_file():

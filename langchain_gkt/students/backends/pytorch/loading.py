@@ -7,6 +7,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
 from langchain_gkt.errors import (
     ConfigurationError,
     MissingPackageError,
@@ -38,9 +41,6 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model"
 def load_or_use(source: ModelSource) -> tuple[Any, Any]:
     """Use a loaded model as it is, or load one. Only one thread at a time may do this.
 
-    Args:
-        source: The model. A loaded one needs its tokenizer.
-
     Returns:
         The model and the tokenizer.
 
@@ -48,16 +48,17 @@ def load_or_use(source: ModelSource) -> tuple[Any, Any]:
         ValueError: If a loaded model lacks its tokenizer or is to become ``int8``, or the device
             is not there.
     """
-    model, placed = source.model, (source.device, source.dtype)
+    model = source.model
     refuse_device(source.device, source.device_map)
     refuse_dtype(source.dtype)
     if (file := gguf_source(model)) is not None:
-        return from_gguf(local_file(file), source.tokenizer, *placed, device_map=source.device_map)
+        return _from_gguf(local_file(file), source)
     if isinstance(model, str):
         return from_path(
             model,
             source.tokenizer,
-            *placed,
+            source.device,
+            source.dtype,
             device_map=source.device_map,
             trust_remote_code=source.trust_remote_code,
         )
@@ -66,23 +67,16 @@ def load_or_use(source: ModelSource) -> tuple[Any, Any]:
         raise ValueError(f"{field} needs model= to be a folder or a hub id")
     if source.tokenizer is None:
         raise ValueError("student needs tokenizer= beside a loaded model")
-    if source.device is not None:
-        model = _moved(model, source.device, f"a {type(model).__name__}")
+    model = _moved(model, source.device, f"a {type(model).__name__}")
     return without_wrapper(model), source.tokenizer
 
 
 def refuse_device(device: str | None, device_map: Any = None) -> None:
-    """Refuse a device that this torch cannot use, before anything is loaded for it.
-
-    Args:
-        device: The device. None for the CPU.
-        device_map: The device map to use instead of a device, if any.
+    """Refuse a device or device map that this torch cannot use, before anything is loaded for it.
 
     Raises:
         ConfigurationError: If it is unknown or not there, or both are given.
     """
-    import torch
-
     if device_map is not None and find_spec("accelerate") is None:
         raise MissingPackageError(
             f"device_map={device_map!r} needs the package accelerate",
@@ -109,14 +103,9 @@ def refuse_device(device: str | None, device_map: Any = None) -> None:
 def refuse_dtype(dtype: str) -> None:
     """Refuse a type that no weights can have.
 
-    Args:
-        dtype: ``auto``, ``int8``, or the name of a torch type.
-
     Raises:
-        ConfigurationError: If it is none of these.
+        ConfigurationError: If it is neither ``auto`` nor ``int8`` nor the name of a torch type.
     """
-    import torch
-
     kind = getattr(torch, dtype, None)
     if dtype in ("auto", "int8") or (isinstance(kind, torch.dtype) and kind.is_floating_point):
         return
@@ -126,9 +115,13 @@ def refuse_dtype(dtype: str) -> None:
     )
 
 
-def _moved(model: Any, device: str, name: str) -> Any:
+def _moved(model: Any, device: str | None, name: str) -> Any:
     """Move a model, unless it is there already."""
-    if model.device == torch_device(device) and not getattr(model, "hf_device_map", None):
+    if device is None:
+        return model
+    # As models report theirs, such as cuda:0 for cuda.
+    is_there = model.device == torch.empty(0, device=device).device
+    if is_there and not getattr(model, "hf_device_map", None):
         return model
     try:
         return model.to(device)
@@ -140,23 +133,9 @@ def _moved(model: Any, device: str, name: str) -> Any:
         ) from error
 
 
-def torch_device(name: str) -> Any:
-    """Return a device as models report theirs, such as ``cuda:0`` for ``cuda``."""
-    import torch
-
-    return torch.empty(0, device=name).device
-
-
-def from_gguf(
-    path: str, tokenizer: Any, device: str | None, dtype: str, *, device_map: Any = None
-) -> tuple[Any, Any]:
-    """Unpack a GGUF file to weights that torch runs. The arguments are those of `from_path`.
-
-    Raises:
-        ImportError: If the package gguf is missing.
-        StudentError: If the file cannot be loaded.
-    """
-    from transformers import AutoModelForCausalLM, GgufConfig
+def _from_gguf(path: str, source: ModelSource) -> tuple[Any, Any]:
+    """Unpack a GGUF file to weights that torch runs."""
+    from transformers import GgufConfig
 
     if not all(map(find_spec, ("accelerate", "gguf"))):
         raise ImportError(
@@ -164,16 +143,15 @@ def from_gguf(
             'them with: pip install "langchain-gkt[gguf]"'
         )
     header = read_header(path)
-    tokenizer = tokenizer or load_tokenizer(path)
-    file, saved = Path(path), {"auto": "bfloat16", "int8": "float32"}.get(dtype, dtype)
+    tokenizer, file = source.tokenizer or load_tokenizer(path), Path(path)
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
             str(file.parent),
             gguf_file=file.name,
-            dtype=saved,
+            dtype={"auto": "bfloat16", "int8": "float32"}.get(source.dtype, source.dtype),
             trust_remote_code=False,
             quantization_config=GgufConfig(dequantize=True),
-            **({} if device_map is None else {"device_map": device_map}),
+            **_placement(source.device_map),
         )
     except ImportError:
         raise
@@ -182,9 +160,12 @@ def from_gguf(
             f"student={path!r} (architecture {header.architecture}) could not be loaded ({error}); "
             'install llama.cpp, which may know it: pip install "langchain-gkt[llamacpp]"'
         ) from error
-    if device is not None:
-        model = _moved(model, device, repr(path))
-    return quantize(model) if dtype == "int8" else model, tokenizer
+    model = _moved(model, source.device, repr(path))
+    return quantize(model) if source.dtype == "int8" else model, tokenizer
+
+
+def _placement(device_map: Any) -> dict[str, Any]:
+    return {} if device_map is None else {"device_map": device_map}
 
 
 def from_path(
@@ -212,8 +193,6 @@ def from_path(
         ImportError: If a package is missing that the model needs, such as peft.
         StudentError: If they cannot be loaded.
     """
-    import torch
-
     on_cpu = device_map is None and torch.device(device or "cpu").type == "cpu"
     if dtype == "int8" and not on_cpu:
         where = f"device={device!r}" if device_map is None else f"device_map={device_map!r}"
@@ -236,8 +215,7 @@ def from_path(
         model = with_adapter(model, tokenizer, path, adapter)
     else:
         model, tokenizer = _load(path, tokenizer, dtype, device_map, trust_remote_code)
-    if device is not None:
-        model = _moved(model, device, repr(path))
+    model = _moved(model, device, repr(path))
     if dtype == "int8":
         as_saved = layer_seconds(model) if model.dtype == torch.bfloat16 else None
         model = quantize(model)
@@ -273,8 +251,6 @@ def _has_tokenizer(folder: Path) -> bool:
 
 
 def _load_tokenizer(path: str, source: Any, trust_remote_code: bool) -> Any:
-    from transformers import AutoTokenizer
-
     try:
         return AutoTokenizer.from_pretrained(str(source), trust_remote_code=trust_remote_code)
     except ImportError:  # it names the package
@@ -287,8 +263,6 @@ def _load(
     path: str, tokenizer: Any, dtype: str, device_map: Any, trust_remote_code: bool
 ) -> tuple[Any, Any]:
     """Load a whole model, on the CPU or where the device map says."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
-
     folder = Path(path).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -299,19 +273,17 @@ def _load(
                 "tokenizer.save_pretrained(folder)"
             )
     source = str(folder) if folder.is_dir() else path
-    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     try:
-        config = AutoConfig.from_pretrained(source, **options)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
         kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         if tokenizer is None:
             tokenizer = _load_tokenizer(path, source, trust_remote_code)
-        if device_map is not None:
-            options["device_map"] = device_map
         model, loading_info = kind.from_pretrained(  # type: ignore[misc]
             source,
             dtype="auto" if dtype == "int8" else dtype,
             output_loading_info=True,
-            **options,
+            trust_remote_code=trust_remote_code,
+            **_placement(device_map),
         )
     except (ImportError, StudentError):  # they name what is wrong
         raise
