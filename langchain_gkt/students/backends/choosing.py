@@ -22,15 +22,10 @@ ENGINES: tuple[EngineEntry, ...] = (TORCH, LLAMACPP, OPENVINO, *SERVERS)
 
 @dataclass(frozen=True)
 class BackendChoice:
-    """The engine that was chosen.
-
-    Attributes:
-        engine: The engine.
-        reason: Why it was chosen, to follow "because".
-    """
+    """The engine that was chosen."""
 
     engine: EngineEntry
-    reason: str
+    reason: str  # to follow "because"
 
     @property
     def name(self) -> str:

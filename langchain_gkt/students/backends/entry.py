@@ -13,10 +13,6 @@ from langchain_gkt.students.backends.protocol import Backend
 from langchain_gkt.students.backends.source import ModelSource
 
 
-def _claims_nothing(model: Any) -> str | None:
-    return None
-
-
 @dataclass(frozen=True, kw_only=True)
 class EngineEntry:
     """An engine: what it can load, when it is chosen, and how it loads.
@@ -40,7 +36,7 @@ class EngineEntry:
     name: str
     load: Callable[[ModelSource], Backend]
     refuse: Callable[[Any], None]
-    claim: Callable[[Any], str | None] = _claims_nothing
+    claim: Callable[[Any], str | None] = lambda model: None
     module: str | None = None
     package: str = ""
     extra: str = ""

@@ -24,15 +24,10 @@ _ALIGNMENT = 32  # of the weights, in bytes, unless the file says otherwise
 
 @dataclass(frozen=True)
 class GGUFSource:
-    """Where a GGUF file is.
+    """Where a GGUF file is."""
 
-    Attributes:
-        file: Its path, or its name in the repository.
-        repo: The repository on the hub. None for a local file.
-    """
-
-    file: str
-    repo: str | None = None
+    file: str  # its path, or its name in the repository
+    repo: str | None = None  # on the hub. None for a local file
 
 
 def gguf_source(model: Any) -> GGUFSource | None:
@@ -46,12 +41,7 @@ def gguf_source(model: Any) -> GGUFSource | None:
 
 @dataclass(frozen=True)
 class GGUFHeader:
-    """The metadata of a GGUF file. Arrays of strings are left out.
-
-    Attributes:
-        path: The file.
-        metadata: Values by their keys.
-    """
+    """The metadata of a GGUF file. Arrays of strings are left out."""
 
     path: str
     metadata: dict[str, Any]

@@ -15,15 +15,10 @@ _CLOSING_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Job:
-    """Work that takes one slot.
+    """Work that takes one slot."""
 
-    Attributes:
-        run: Does the work, on a thread of its own. Raises nothing, unless it panics.
-        fail: Called if the queue is closed before its turn, or if it panics.
-    """
-
-    run: Callable[[], None]
-    fail: Callable[[Exception], None]
+    run: Callable[[], None]  # on a thread of its own. It raises nothing, unless it panics
+    fail: Callable[[Exception], None]  # called if it panics, or never gets a slot
 
 
 class Slots:

@@ -55,18 +55,14 @@ async def areceive(
     """Do what `receive` does, on the event loop and without a thread per request."""
     loop = asyncio.get_running_loop()
     chunks: asyncio.Queue[TokenChunk | Exception | None] = asyncio.Queue()
-    is_over = False
     left = seconds_left()
     alarm: asyncio.TimerHandle | None = None
 
     def deliver(chunk: TokenChunk | Exception | None) -> None:
-        nonlocal is_over
         try:
             loop.call_soon_threadsafe(chunks.put_nowait, chunk)
-        except RuntimeError:  # the event loop is closed: nobody waits
-            is_over = True
-            if cancel is not None:
-                cancel()
+        except RuntimeError:  # the event loop is closed, after `submit`: nobody waits
+            cancel()
 
     def ring() -> None:
         nonlocal alarm
@@ -75,10 +71,7 @@ async def areceive(
         elif left is not None:
             chunks.put_nowait(_out_of_time(started))
 
-    cancel: Callable[[], None] | None = None
     cancel = submit(deliver)
-    if is_over:
-        cancel()
     if left is not None:
         ring()
     try:

@@ -13,7 +13,7 @@ import logging
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -39,17 +39,11 @@ _CACHE_NAMES = ("cache", "past_key_values")
 
 @dataclass
 class UnbatchedState:
-    """The cache of a request that runs outside the batch: of the model's own kind, or none.
+    """The cache of a request that runs outside the batch: of the model's own kind, or none."""
 
-    Attributes:
-        arguments: The model's arguments beside the ids.
-        seen: All ids so far, if the model has no cache.
-        pending: Ids to feed at the next step.
-    """
-
-    arguments: dict[str, Any]
-    seen: list[int] | None = None
-    pending: list[int] = field(default_factory=list)
+    arguments: dict[str, Any]  # the model's, beside the ids
+    pending: list[int]  # ids to feed at the next step
+    seen: list[int] | None = None  # all ids so far, if the model has no cache
 
 
 class ModelRunner:
@@ -231,15 +225,15 @@ class ModelRunner:
         if not self.is_encoder_decoder:
             ids = [*request.prompt, *request.kept]
             if not self.has_cache:
-                return UnbatchedState({}, seen=[], pending=ids)
-            return UnbatchedState(self._cached(DynamicCache(config=config)), pending=ids)
+                return UnbatchedState({}, ids, seen=[])
+            return UnbatchedState(self._cached(DynamicCache(config=config)), ids)
         cache = EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config))
         encoded = self.model.get_encoder()(self._tensor(request.prompt))
         start = self.model.generation_config.decoder_start_token_id
         if start is None:
             start = config.decoder_start_token_id
         arguments = {**self._cached(cache), "encoder_outputs": encoded}
-        return UnbatchedState(arguments, pending=[start, *request.kept])
+        return UnbatchedState(arguments, [start, *request.kept])
 
     def step_unbatched(self, state: UnbatchedState) -> torch.Tensor:
         """Feed a request's pending ids. Return the last one's logits, shape (vocabulary,)."""

@@ -22,20 +22,12 @@ _SPARE_COLUMNS = 128
 
 @dataclass(frozen=True, eq=False)
 class PrefillState:
-    """Ids that are being prefilled.
-
-    Attributes:
-        ids: All of them.
-        cache: Their keys and values so far.
-        reusable: How many of them, from the first on, a cache may hold.
-        shared_nodes: The part of them that other prompts begin with too, for
-            `PrefixCache.shared_prefix`.
-    """
+    """Ids that are being prefilled."""
 
     ids: list[int]
-    reusable: int
-    cache: KVCache
-    shared_nodes: SharedNodes
+    reusable: int  # how many of them, from the first on, a cache may hold
+    cache: KVCache  # their keys and values so far
+    shared_nodes: SharedNodes  # their front that other prompts begin with too
 
     @property
     def complete(self) -> bool:
@@ -73,7 +65,7 @@ class Prefiller:
         limit = max(0, min(reusable, len(ids) - 1))
         match = self._prefix_cache.match(ids[: limit + 1])
         cache = self._buffer
-        if cache is None or cache.columns < len(ids):
+        if cache is None or cache.window.columns < len(ids):
             cache = self._buffer = self._model_runner.new_cache(len(ids) + _SPARE_COLUMNS)
             self._buffered_ids = []
         # Prompts in a row often begin alike. That part is in the buffer already.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from threading import Event
 
 PREFILL_DELAY_SECONDS = 0.05
@@ -11,7 +12,7 @@ a cache, say) is cheaper to read with its prompt.
 """
 
 
-class PrefillHandle:
+class PrefillHandle(AbstractContextManager["PrefillHandle"]):
     """A prompt that is being prefilled ahead of its request. A context manager that closes.
 
     Safe to use from any thread.
@@ -61,10 +62,6 @@ class PrefillHandle:
         """Stop, and free the KV cache unless a request uses it."""
         if not self.claimed.is_set() and self._on_close is not None:
             self._on_close(self)
-
-    def __enter__(self) -> PrefillHandle:
-        """Return itself."""
-        return self
 
     def __exit__(self, *exception: object) -> None:
         """Close."""

@@ -20,41 +20,23 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False, kw_only=True)
 class RequestState:
-    """One request, from the queue to its last token.
-
-    Attributes:
-        request: The request itself.
-        ids: Ids to prefill: the prompt and the beginning of the answer.
-        deliver: Takes the chunks. Called on the scheduler's thread.
-        cancelled: Ends the request within one step when set.
-        started: Set when the request leaves the queue.
-        detokenizer: Makes the text.
-        stream: Whether text is delivered as soon as it is certain, or once, at the end.
-        closed: Whether the caller reads no more chunks.
-        token: The token chosen last.
-        count: Tokens generated.
-        repeated: How many of them only spell the answer prefix's end again.
-        healing: Constrains the first tokens to that end. None if it stays as it is.
-        generator: Source of randomness. None for greedy decoding.
-        prefill: What is known while the ids are being prefilled.
-        unbatched: The model's cache, if the request runs outside the batch.
-    """
+    """One request, from the queue to its last token."""
 
     request: Request
-    ids: list[int]
-    deliver: Deliver
-    cancelled: threading.Event
-    started: threading.Event = field(default_factory=threading.Event)
+    ids: list[int]  # to prefill: the prompt and the beginning of the answer
+    deliver: Deliver  # called on the scheduler's thread
+    cancelled: threading.Event  # ends the request within one step when set
+    started: threading.Event = field(default_factory=threading.Event)  # it has left the queue
     detokenizer: Detokenizer
-    stream: bool = True
-    closed: bool = False
-    token: int = -1
-    count: int = 0
-    repeated: int = 0
-    healing: Healing | None = None
-    generator: torch.Generator | None = None
-    prefill: PrefillState | None = None
-    unbatched: UnbatchedState | None = None
+    stream: bool = True  # text is delivered as soon as it is certain, not once, at the end
+    closed: bool = False  # the caller reads no more chunks
+    token: int = -1  # chosen last
+    count: int = 0  # tokens generated
+    repeated: int = 0  # how many of them only spell the answer prefix's end again
+    healing: Healing | None = None  # constrains the first tokens to that end
+    generator: torch.Generator | None = None  # source of randomness. None for greedy decoding
+    prefill: PrefillState | None = None  # while the ids are being prefilled
+    unbatched: UnbatchedState | None = None  # the model's cache, outside the batch
     _texts: list[str] = field(default_factory=list)
 
     @property

@@ -20,12 +20,7 @@ _MIN_TEMPERATURE = 1e-4
 
 @dataclass
 class TokenProbabilityRecorder:
-    """A constraint that forbids nothing and records how likely every chosen token was.
-
-    Attributes:
-        tokens: One for each token chosen.
-        ids: Their ids.
-    """
+    """A constraint that forbids nothing and records how likely every chosen token was."""
 
     tokens: list[FirstToken] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)

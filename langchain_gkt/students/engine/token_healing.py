@@ -28,19 +28,12 @@ _MAX_SPELLED = 200
 
 @dataclass(frozen=True)
 class Seam:
-    """Where a begun text ends and the student continues.
+    """Where a begun text ends and the student continues."""
 
-    Attributes:
-        kept: Ids of the begun text without its end.
-        spelled: The end, in bytes. The first new tokens spell it.
-        opened: How many ids the end had.
-        shown: Characters that the tokenizer decodes the end to. They are not shown again.
-    """
-
-    kept: list[int]
-    spelled: bytes
-    opened: int
-    shown: int
+    kept: list[int]  # ids of the begun text without its end
+    spelled: bytes  # the end, which the first new tokens spell
+    opened: int  # how many ids the end had
+    shown: int  # characters that the tokenizer decodes the end to. They are not shown again
 
 
 class TokenSpelling:
@@ -102,7 +95,7 @@ class TokenSpelling:
 
     def _splits_character(self, ids: Sequence[int]) -> bool:
         tail = b"".join(map(self.of, ids[-4:]))
-        return bool(tail) and not is_text(tail[_character_start(tail) :])
+        return bool(tail) and not any(is_text(tail[-size:]) for size in range(1, 5))
 
     def candidates(self, spelled: bytes) -> list[int]:
         """Return the tokens that begin to spell some bytes.
@@ -130,29 +123,29 @@ class TokenSpelling:
 
 
 class Healing:
-    """Constrains the first tokens of one answer to the end of the begun text."""
+    """Constrains the first tokens of one answer to the ``rest`` of the begun text's end."""
 
     def __init__(self, spelling: TokenSpelling, seam: Seam) -> None:
         """Start before the first token."""
-        self._spelling, self._rest = spelling, seam.spelled
+        self._spelling, self.rest = spelling, seam.spelled
 
     def hold(self, logits: torch.Tensor) -> torch.Tensor:
         """Return logits, shape (vocabulary,), that allow only tokens that spell the end."""
-        if not self._rest:
+        if not self.rest:
             return logits
         import torch  # engines without it hold no logits
 
-        allowed = torch.tensor(self._spelling.candidates(self._rest), device=logits.device)
+        allowed = torch.tensor(self._spelling.candidates(self.rest), device=logits.device)
         held = torch.full_like(logits, -torch.inf)
         held[allowed] = logits[allowed]
         return held
 
     def take(self, token: int) -> bool:
         """Advance by one token. Return whether it only spells what was there before."""
-        if not self._rest:
+        if not self.rest:
             return False
-        size, left = len(self._spelling.of(token)), len(self._rest)
-        self._rest = self._rest[size:]
+        size, left = len(self._spelling.of(token)), len(self.rest)
+        self.rest = self.rest[size:]
         return size <= left
 
 
@@ -189,11 +182,3 @@ def is_text(data: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _character_start(data: bytes) -> int:
-    """Return where the last character begins, without the bytes that only continue one."""
-    at = len(data) - 1
-    while at > 0 and data[at] & 0b1100_0000 == 0b1000_0000:
-        at -= 1
-    return at

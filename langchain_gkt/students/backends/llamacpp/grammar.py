@@ -48,12 +48,15 @@ class ConstrainedAnswer:
         """
         self._state, self._constraint = state, constraint
         self._complete, self._spelling, self._encode = complete, spelling, encode
-        self._rest = state.request.seam.spelled if state.request.seam else b""
-        self._repeated = 0
         self._ids: list[int] = []
         self._texts: list[str] = []
         self._choose_again = False
         self._last: TokenChunk | None = None
+
+    @property
+    def _rest(self) -> bytes:
+        """What is left of the begun text's end, which the first tokens spell again."""
+        return self._state.healing.rest if self._state.healing else b""
 
     def write(self, body: dict[str, Any]) -> TokenChunk | None:
         """Write the answer, from the body of its request to llama.cpp.
@@ -103,8 +106,7 @@ class ConstrainedAnswer:
                 self._end(new, "stop")
                 return True
             if new and self._state.stream:
-                count = len(self._ids) - self._repeated
-                self._state.deliver(TokenChunk(text=new, tokens=count))
+                self._state.deliver(TokenChunk(text=new, tokens=self._state.new_tokens))
             else:
                 self._texts.append(new)
             return taken != tokens
@@ -124,19 +126,16 @@ class ConstrainedAnswer:
 
     def _append(self, tokens: list[int]) -> str:
         """Append tokens to the answer. Return the new part of their text."""
-        data = b"".join(map(self._spelling.of, tokens))
+        state, known = self._state, len(self._rest)
         self._ids += tokens
-        if self._rest:
-            if len(data) <= len(self._rest):
-                self._repeated += len(tokens)
-            new = data[len(self._rest) :]
-            self._rest = self._rest[len(data) :]
-            data = new
-        return data.decode(errors="ignore")
+        state.count += len(tokens)
+        if state.healing is not None:
+            state.repeated += sum(map(state.healing.take, tokens))
+        data = b"".join(map(self._spelling.of, tokens))
+        return data[known:].decode(errors="ignore")
 
     def _end(self, text: str, reason: str, *, ends: int = 0) -> TokenChunk:
-        count = len(self._ids) - self._repeated + ends
-        whole = "".join([*self._texts, text])
+        count, whole = self._state.new_tokens + ends, "".join([*self._texts, text])
         self._last = TokenChunk(text=whole, tokens=count, finish_reason=reason)
         return self._last
 

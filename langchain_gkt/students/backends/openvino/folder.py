@@ -54,23 +54,14 @@ def has_torch_weights(model: Any) -> bool:
 
 @dataclass(frozen=True)
 class OpenVINOSource:
-    """A model that OpenVINO can load.
+    """A model that OpenVINO can load."""
 
-    Attributes:
-        path: The folder, or the GGUF file.
-        tokenizer: Its tokenizer, of the fast kind.
-        context: Tokens of the context that the model was trained for. None if unknown.
-        kv_bytes_per_token: Maximum bytes of KV cache for each token.
-        end_ids: Ids that end an answer.
-        vocabulary: Length of the model's logits.
-    """
-
-    path: str
+    path: str  # the folder, or the GGUF file
     tokenizer: Any
-    context: int | None
-    kv_bytes_per_token: int
+    context: int | None  # tokens that the model was trained for, if known
+    kv_bytes_per_token: int  # at most
     end_ids: frozenset[int]
-    vocabulary: int
+    vocabulary: int  # length of the model's logits
 
     @cached_property
     def fingerprint(self) -> str:

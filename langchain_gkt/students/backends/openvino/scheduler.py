@@ -338,8 +338,8 @@ class OpenVINOScheduler:
         constraint does, and fewer others than the one before.
         """
         allowed = [token for token in constraint.allowed if token not in self._end_ids]
-        if rest := self._left_to_spell(state):
-            spells = set(self._spelling().candidates(rest))
+        if state.healing is not None and state.healing.rest:
+            spells = set(self._spelling().candidates(state.healing.rest))
             allowed = [token for token in allowed if token in spells]
         if len(allowed) == 1 and not constraint.may_end:
             finished = self._append(state, constraint.take(allowed[0]))
@@ -356,7 +356,3 @@ class OpenVINOScheduler:
             pattern = beginnings_pattern(words, state.refused, may_end=constraint.may_end)
         self._start(state, pattern, exact=exact)
         return False
-
-    def _left_to_spell(self, state: OpenVINOState) -> bytes:
-        seam = state.request.seam
-        return seam.spelled[len(self._bytes(state.written)) :] if seam else b""

@@ -18,23 +18,14 @@ BLOCK = 32
 
 @dataclass(eq=False, kw_only=True)
 class OpenVINOState(RequestState):
-    """A request, and its state in OpenVINO.
+    """A request, and its state in OpenVINO."""
 
-    Attributes:
-        handle: OpenVINO's own handle, while it runs there.
-        written: Ids of the answer so far.
-        refused: Bytes that its constraint refused as the next token.
-        exact: Whether the caller wants one token only, which the constraint cannot refuse.
-        seed: The seed of its own generator.
-        restarts: How often it was given to OpenVINO.
-    """
-
-    handle: Any = None
-    written: list[int] = field(default_factory=list)
-    refused: list[bytes] = field(default_factory=list)
-    exact: bool = False
+    handle: Any = None  # OpenVINO's own, while it runs there
+    written: list[int] = field(default_factory=list)  # ids of the answer so far
+    refused: list[bytes] = field(default_factory=list)  # what its constraint refused to come next
+    exact: bool = False  # it wants one token only, which the constraint cannot refuse
     seed: int = field(default_factory=lambda: secrets.randbelow(SEEDS))
-    restarts: int = 0
+    restarts: int = 0  # how often it was given to OpenVINO
 
     @cached_property
     def constraint(self) -> TextConstraint | None:

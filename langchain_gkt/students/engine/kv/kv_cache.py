@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from langchain_gkt.students.engine.kv.shared_prefix import SharedPrefix, SharedPrefixKeys
+from langchain_gkt.students.engine.kv.shared_prefix import Group, SharedPrefix, SharedPrefixKeys
 
 Segment = list[tuple[torch.Tensor, torch.Tensor]]
 """Keys and values of a run of tokens. Per layer, shape (heads, tokens, head size)."""
@@ -23,21 +23,15 @@ _SLACK = 128
 
 @dataclass
 class Window:
-    """The part of the buffers that is in use, the same one for every layer.
+    """The size of the buffers and the part that is in use, the same for every layer."""
 
-    Attributes:
-        rows: How many rows.
-        start: The first column.
-        end: The column after the last one.
-        fold_heads: Whether attention of single tokens is computed in groups of query heads.
-        shared_prefixes: Prefixes that are held once, each with its rows.
-    """
-
-    rows: int = 1
-    start: int = 0
-    end: int = 0
-    fold_heads: bool = False
-    shared_prefixes: list[tuple[torch.Tensor | None, SharedPrefix]] = field(default_factory=list)
+    slots: int  # how many rows there is room for
+    columns: int  # and how many tokens of each
+    rows: int
+    start: int = 0  # the first column in use
+    end: int = 0  # the column after the last one
+    fold_heads: bool = False  # attention of single tokens is computed in groups of query heads
+    shared_prefixes: list[Group] = field(default_factory=list)  # held once, each with its rows
 
 
 class BufferLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
@@ -45,16 +39,17 @@ class BufferLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
 
     is_sliding = False  # all tokens are kept. The model's own mask applies the sliding window
 
-    def __init__(self, index: int, window: Window, slots: int, columns: int) -> None:
-        """Store the sizes. The first keys show the shape, and then the buffers are made."""
+    def __init__(self, index: int, window: Window) -> None:
+        """Prepare. The first keys show the shape, and then the buffers are made."""
         super().__init__()  # type: ignore[no-untyped-call]
-        self.index, self.window, self.slots, self.columns = index, window, slots, columns
+        self.index, self.window = index, window
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Allocate the buffers in the shape of the first keys and values."""
         # Zeros, because what is masked must still be a number: see clear_row.
+        rows, columns = self.window.slots, self.window.columns
         self.keys, self.values = (
-            states.new_zeros(self.slots, states.shape[1], self.columns, states.shape[3])
+            states.new_zeros(rows, states.shape[1], columns, states.shape[3])
             for states in (key_states, value_states)
         )
         self.is_initialized = True
@@ -100,13 +95,10 @@ class BufferLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
 class KVCache:
     """The KV cache of one row, while its ids are being prefilled."""
 
-    def __init__(
-        self, layers: int, columns: int, slots: int = 1, *, fold_heads: bool = False
-    ) -> None:
-        """Have room for ``columns`` tokens in ``slots`` rows. The first keys show the shape."""
-        self.window = Window(fold_heads=fold_heads)
-        self.columns, self.slots = columns, slots
-        self.layers = [BufferLayer(i, self.window, slots, columns) for i in range(layers)]
+    def __init__(self, layers: int, columns: int, *, fold_heads: bool = False) -> None:
+        """Have room for ``columns`` tokens."""
+        self.window = Window(slots=1, columns=columns, rows=1, fold_heads=fold_heads)
+        self.layers = [BufferLayer(i, self.window) for i in range(layers)]
         self.cache = Cache(layers=list(self.layers))
 
     @property
@@ -135,8 +127,8 @@ class BatchKVCache(KVCache):
 
     def __init__(self, layers: int, device: torch.device, *, fold_heads: bool = False) -> None:
         """Start without rows and without memory."""
-        super().__init__(layers, columns=0, slots=0, fold_heads=fold_heads)
-        self.window.rows = 0
+        super().__init__(layers, columns=0, fold_heads=fold_heads)
+        self.window.slots = self.window.rows = 0
         self._device = device
         self._starts: list[int] = []
         self._prefixes: list[SharedPrefix | None] = []
@@ -157,8 +149,8 @@ class BatchKVCache(KVCache):
         skip = shared_prefix.length if shared_prefix else 0
         width = row.window.end - skip
         if not window.rows:
-            window.start = window.end = min(width, self.columns)
-        if window.rows == self.slots or window.end < width:
+            window.start = window.end = min(width, window.columns)
+        if window.rows == window.slots or window.end < width:
             longest = max(width, window.end - window.start if window.rows else 0)
             slots = max(expected, window.rows + 1)
             self._move(slots, longest + _SLACK, longest)
@@ -199,7 +191,7 @@ class BatchKVCache(KVCache):
     def begin_step(self) -> dict[str, torch.Tensor]:
         """Make room for one more token per row. Return the model's further arguments."""
         window = self.window
-        if window.end == self.columns:
+        if window.end == window.columns:
             width = window.end - window.start
             # Only for the rows that are left. Unused slots would grow with the others.
             self._move(window.rows, width + _SLACK + width // 8, width)
@@ -218,9 +210,8 @@ class BatchKVCache(KVCache):
         """Move what is in use to new buffers, so that it ends in column ``end``."""
         window, before = self.window, self.window.start
         width = window.end - before
-        self.slots, self.columns = slots, columns
+        window.slots, window.columns = slots, columns
         for layer in self.layers:
-            layer.slots, layer.columns = slots, columns
             if layer.keys is None or layer.values is None:
                 continue
             old = layer.keys, layer.values
@@ -245,7 +236,7 @@ class BatchKVCache(KVCache):
         ]
         self._positions = torch.tensor(lengths, device=self._device)
         starts = torch.tensor([[start] for start in self._starts], device=self._device)
-        columns = torch.arange(self.columns, device=self._device)[None]
+        columns = torch.arange(window.columns, device=self._device)[None]
         # Without padding the model needs no mask, and is faster.
         uneven = min(self._starts) != max(self._starts)
         self._mask = columns >= starts if uneven else None

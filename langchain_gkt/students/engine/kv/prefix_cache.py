@@ -36,17 +36,11 @@ SharedNodes = tuple[_Node, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Match:
-    """The longest known beginning of some ids.
-
-    Attributes:
-        length: How many of the ids are known.
-        segments: Their keys and values, one after the other.
-        shared_nodes: Its front that other prompts begin with too. For `shared_prefix`.
-    """
+    """The longest known beginning of some ids."""
 
     length: int
-    segments: list[Segment]
-    shared_nodes: SharedNodes
+    segments: list[Segment]  # its keys and values, one after the other
+    shared_nodes: SharedNodes  # its front that other prompts begin with too
 
 
 class PrefixCache:
@@ -162,9 +156,7 @@ class PrefixCache:
     def shared_prefix(self, nodes: SharedNodes, *, create: bool = True) -> SharedPrefix | None:
         """Return the front of a match in one piece, the same object for all that begin with it.
 
-        Args:
-            nodes: The match's shared nodes.
-            create: Whether to make it if no running request has it yet.
+        Only with ``create`` is it made if no running request has it yet.
         """
         prefix = self._shared_prefixes.get(nodes[-1]) if nodes else None
         if prefix is None and nodes and create:

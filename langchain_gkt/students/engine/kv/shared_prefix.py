@@ -19,21 +19,12 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 
-class SharedPrefixError(RuntimeError):
-    """A model treats its keys in a way that shared prefixes do not support."""
-
-
 @dataclass(frozen=True, eq=False)
 class SharedPrefix:
-    """Keys and values that several rows begin with.
+    """Keys and values that several rows begin with."""
 
-    Attributes:
-        length: How many tokens.
-        layers: Per layer keys and values, each of shape (heads, tokens, head size).
-    """
-
-    length: int
-    layers: list[tuple[torch.Tensor, torch.Tensor]]
+    length: int  # how many tokens
+    layers: list[tuple[torch.Tensor, torch.Tensor]]  # each of shape (heads, tokens, head size)
 
 
 Group = tuple[torch.Tensor | None, SharedPrefix]
@@ -68,7 +59,7 @@ class SharedPrefixKeys(torch.Tensor):
             if getattr(func, "__name__", "") in ("__get__", "size", "dim", "is_contiguous"):
                 return func(*args, **kwargs)
         # Anything else would silently leave out the shared part.
-        raise SharedPrefixError(f"{func} is not known to work on a shared prefix")
+        raise RuntimeError(f"{func} is not known to work on a shared prefix")
 
 
 def _attend(
@@ -85,7 +76,7 @@ def _attend(
     rows, heads, queries, size = query.shape
     kv_heads = key.shape[1]
     if (queries != 1 and heads != kv_heads) or (is_causal and queries != 1) or dropout_p:
-        raise SharedPrefixError("a shared prefix supports steps of one token")
+        raise RuntimeError("a shared prefix supports steps of one token")
     scale = size**-0.5 if scale is None else scale
     # Query heads that read the same key head become queries of that head.
     grouped = query.reshape(rows, kv_heads, -1, size)
