@@ -14,23 +14,10 @@ from langchain_gkt.students.tokenization.control_tokens import AllowedTokens
 
 @dataclass(frozen=True)
 class ModelSource:
-    """The fields of a student that say what to load, and how.
+    """The fields of a `HuggingFaceStudent` that say what to load, and how.
 
     Attributes:
-        model: A folder, a hub id, a GGUF file or a loaded transformers model.
-        tokenizer: Its tokenizer, if it is not beside the model.
-        device: Where to load it. None for the CPU.
-        device_map: How to spread it over devices, as transformers takes it. None for one device.
-        dtype: The weights' type, as for `HuggingFaceStudent`.
-        backend: The requested engine, or ``auto``.
-        allowed_added_tokens: As for `HuggingFaceStudent`.
-        trust_remote_code: Whether to run the model's own Python files.
-        base_url: Address of the server that runs the model. None for one in this process.
-        api_key: The server's key, if it wants one.
-        served_model_name: The model's name at the server. None for the only one there.
-        request_timeout: Seconds after which the student gives up a silent server.
-        max_retries: How often a request is sent again after its connection failed.
-        config: How many requests and how much memory.
+        config: Its fields that say how many requests, and how much memory.
     """
 
     model: Any

@@ -29,6 +29,7 @@ class LocalEngine(ABC):
 
     unsupported: Mapping[Any, str] = MappingProxyType({})
     window: ContextWindow
+    vocabulary: int
     _state_type: type[RequestState] = RequestState
 
     def __init__(self, tokenizer: Any) -> None:
@@ -47,11 +48,6 @@ class LocalEngine(ABC):
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Share the weights: copies of a student differ in settings alone."""
         return self
-
-    @property
-    @abstractmethod
-    def vocabulary(self) -> int:
-        """Length of the model's logits."""
 
     @cached_property
     def spelling(self) -> TokenSpelling:

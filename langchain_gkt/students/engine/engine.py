@@ -23,7 +23,11 @@ from langchain_gkt.students.engine.prefill_handle import PrefillHandle
 from langchain_gkt.students.engine.request_state import RequestState
 from langchain_gkt.students.engine.requests.request import Constraint, Request, TokenChunk
 from langchain_gkt.students.engine.scheduler import Scheduler
-from langchain_gkt.students.engine.vocabulary import input_embedding, refuse_unknown_tokens
+from langchain_gkt.students.engine.vocabulary import (
+    end_ids,
+    input_embedding,
+    refuse_unknown_tokens,
+)
 from langchain_gkt.students.protocol import FirstTokenDetail
 
 __all__ = ["Constraint", "Engine", "EngineConfig", "Request", "TokenChunk"]
@@ -57,9 +61,7 @@ class Engine(LocalEngine):
         if rows is not None:
             refuse_unknown_tokens(tokenizer, int(rows))
         self.model = model.eval()
-        ends = getattr(model.generation_config, "eos_token_id", None)
-        ends = ends if isinstance(ends, list) else [ends]
-        self.end_ids = {end for end in [*ends, tokenizer.eos_token_id] if end is not None}
+        self.end_ids = end_ids(tokenizer, getattr(model.generation_config, "eos_token_id", None))
         # T5-type models have relative positions and no hard limit of their own.
         text_config = model.config.get_text_config()
         context: int | None = getattr(text_config, "max_position_embeddings", None)

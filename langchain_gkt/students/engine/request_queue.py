@@ -23,14 +23,6 @@ class RequestQueue:
 
     The thread starts with the first request. It ends some time after the last one, when the queue
     is closed, or with the program.
-
-    Attributes:
-        lock: Guards everything below. Callers may hold it over several calls.
-        waiting: Requests that nobody has begun, the oldest first.
-        ahead: Prompts to prefill ahead of their requests, the oldest first.
-        discarded: Prompts that were prefilled ahead, and whose requests will not come.
-        closed: Whether the queue takes no more requests.
-        thread: The thread, while it runs.
     """
 
     def __init__(self, max_queue: int, serve: Callable[[], None]) -> None:
@@ -48,10 +40,10 @@ class RequestQueue:
 
     def reset(self) -> None:
         """Start over without requests and without a thread, with a lock of its own."""
-        self.lock = threading.Condition()
-        self.waiting: deque[RequestState] = deque()
-        self.ahead: list[PrefillHandle] = []
-        self.discarded: list[list[int]] = []
+        self.lock = threading.Condition()  # callers may hold it over several calls
+        self.waiting: deque[RequestState] = deque()  # nobody has begun them. The oldest is first
+        self.ahead: list[PrefillHandle] = []  # to prefill before their requests come
+        self.discarded: list[list[int]] = []  # prefilled, and no request will come
         self.thread: threading.Thread | None = None
 
     def submit(self, state: RequestState) -> None:

@@ -17,6 +17,12 @@ def input_embedding(model: Any) -> Any:
         return None
 
 
+def end_ids(tokenizer: Any, saved: Any = None) -> set[int]:
+    """Return the ids that end an answer: the tokenizer's, and what was saved with the model."""
+    saved = saved if isinstance(saved, list) else [saved]
+    return {end for end in [*saved, tokenizer.eos_token_id] if end is not None}
+
+
 def refuse_unknown_tokens(tokenizer: Any, size: int) -> None:
     """Refuse a tokenizer that may give a model ids beyond its embedding, which has ``size`` rows.
 

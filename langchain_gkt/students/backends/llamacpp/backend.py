@@ -34,7 +34,7 @@ from langchain_gkt.students.engine.prefill_handle import PREFILL_DELAY_SECONDS, 
 from langchain_gkt.students.engine.request_state import RequestState
 from langchain_gkt.students.engine.requests.request import TextConstraint, TokenChunk
 from langchain_gkt.students.engine.sampling import TokenProbabilityRecorder
-from langchain_gkt.students.engine.vocabulary import refuse_unknown_tokens
+from langchain_gkt.students.engine.vocabulary import end_ids, refuse_unknown_tokens
 from langchain_gkt.students.protocol import FirstTokenDetail
 
 _log = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ class LlamaCppBackend(LocalEngine):
 
     name = "llamacpp"
     first_token_detail: FirstTokenDetail = "probabilities"
+    repeatable: Literal["never"] = "never"  # a cached prompt is computed in another way
 
     def __init__(
         self, header: GGUFHeader, tokenizer: Any, config: EngineConfig, device: str | None
@@ -72,7 +73,8 @@ class LlamaCppBackend(LocalEngine):
         self._header, self._device = header, device or "cpu"
         if header.vocabulary is not None:
             refuse_unknown_tokens(tokenizer, header.vocabulary)
-        self.end_ids = {end for end in [tokenizer.eos_token_id] if end is not None}
+        self.vocabulary = header.vocabulary or len(tokenizer)
+        self.end_ids = end_ids(tokenizer)
         rows, tokens, unified = capacity(header, config)
         self.window = ContextWindow(min(header.context or tokens, tokens))
         parameters = server_parameters(header, rows, tokens, unified, self._device, config.threads)
@@ -99,16 +101,6 @@ class LlamaCppBackend(LocalEngine):
     def closed(self) -> bool:
         """Whether requests are refused, because `close` was called."""
         return self._slots.closed
-
-    @property
-    def vocabulary(self) -> int:
-        """Number of tokens."""
-        return self._header.vocabulary or len(self.tokenizer)
-
-    @property
-    def repeatable(self) -> Literal["never"]:
-        """``never``, because a cached prompt is computed in another way than a new one."""
-        return "never"
 
     @property
     def fingerprint(self) -> str:

@@ -36,6 +36,7 @@ class OpenVINOBackend(LocalEngine):
 
     name = "openvino"
     first_token_detail: FirstTokenDetail = "probabilities"
+    repeatable: Literal["alone"] = "alone"  # the last digits of logits depend on the neighbours
     _state_type = OpenVINOState
 
     def __init__(
@@ -62,7 +63,7 @@ class OpenVINOBackend(LocalEngine):
         super().__init__(source.tokenizer)
         self._source, self._device = source, _device(device)
         self._precision = precision_of(dtype, self._device)
-        self.end_ids = set(source.end_ids)
+        self.end_ids, self.vocabulary = source.end_ids, source.vocabulary
         limits = [limit for limit in (source.context, config.kv_tokens) if limit is not None]
         self.window = ContextWindow(min(limits, default=None))
         self._pid = os.getpid()
@@ -83,16 +84,6 @@ class OpenVINOBackend(LocalEngine):
     def closed(self) -> bool:
         """Whether requests are refused, because `close` was called."""
         return self._scheduler.queue.closed
-
-    @property
-    def vocabulary(self) -> int:
-        """Length of the model's logits."""
-        return self._source.vocabulary
-
-    @property
-    def repeatable(self) -> Literal["alone"]:
-        """``alone``, because in a batch the last digits of the logits depend on the neighbours."""
-        return "alone"
 
     @property
     def fingerprint(self) -> str:

@@ -17,7 +17,7 @@ from langchain_gkt.students.backends.gguf import (
     read_header,
     sampled_digest,
 )
-from langchain_gkt.students.engine.vocabulary import refuse_unknown_tokens
+from langchain_gkt.students.engine.vocabulary import end_ids, refuse_unknown_tokens
 
 OPENVINO_MODEL = "openvino_model.xml"
 """The file that marks an OpenVINO folder."""
@@ -60,7 +60,7 @@ class OpenVINOSource:
     tokenizer: Any
     context: int | None  # tokens that the model was trained for, if known
     kv_bytes_per_token: int  # at most
-    end_ids: frozenset[int]
+    end_ids: set[int]
     vocabulary: int  # length of the model's logits
 
     @cached_property
@@ -122,35 +122,32 @@ def _of_folder(folder: Path, tokenizer: Any) -> OpenVINOSource:
             f"student={str(folder)!r} could not be read ({error}); export the model again: {EXPORT}"
         ) from error
     config = {**config, **config.get("text_config", {})}
-    refuse_unknown_tokens(tokenizer, int(config.get("vocab_size", len(tokenizer))))
+    generation = folder / "generation_config.json"
+    saved = json.loads(generation.read_text()) if generation.is_file() else config
+    vocabulary = int(config.get("vocab_size", len(tokenizer)))
+    refuse_unknown_tokens(tokenizer, vocabulary)
     heads = int(config.get("num_attention_heads", 1))
     size = int(config.get("head_dim") or config.get("hidden_size", 0) // heads)
     layers = int(config.get("num_hidden_layers", 1))
     numbers = 2 * layers * int(config.get("num_key_value_heads") or heads) * size
-    ends = {tokenizer.eos_token_id}
-    generation = folder / "generation_config.json"
-    saved = json.loads(generation.read_text()) if generation.is_file() else config
-    named = saved.get("eos_token_id")
-    ends |= set(named) if isinstance(named, list) else {named}
     return OpenVINOSource(
         path=str(folder),
         tokenizer=tokenizer,
         context=config.get("max_position_embeddings"),
         kv_bytes_per_token=max(1, numbers * _KV_BYTES),
-        end_ids=frozenset(end for end in ends if end is not None),
-        vocabulary=int(config.get("vocab_size", len(tokenizer))),
+        end_ids=end_ids(tokenizer, saved.get("eos_token_id")),
+        vocabulary=vocabulary,
     )
 
 
 def _of_gguf(header: GGUFHeader, tokenizer: Any) -> OpenVINOSource:
-    end, vocabulary = tokenizer.eos_token_id, header.vocabulary
-    if vocabulary is not None:
-        refuse_unknown_tokens(tokenizer, vocabulary)
+    if header.vocabulary is not None:
+        refuse_unknown_tokens(tokenizer, header.vocabulary)
     return OpenVINOSource(
         path=header.path,
         tokenizer=tokenizer,
         context=header.context,
         kv_bytes_per_token=header.kv_bytes_per_token,
-        end_ids=frozenset() if end is None else frozenset({end}),
-        vocabulary=vocabulary or len(tokenizer),
+        end_ids=end_ids(tokenizer),
+        vocabulary=header.vocabulary or len(tokenizer),
     )
