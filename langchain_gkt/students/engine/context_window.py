@@ -12,15 +12,10 @@ _TRUNCATE = ", or set on_long_prompt='truncate' (student_kwargs of a chain)"
 
 @dataclass(frozen=True)
 class ContextWindow:
-    """The context of a model.
+    """The context of a model."""
 
-    Attributes:
-        size: Tokens, or None if there is no limit.
-        is_encoder_decoder: Whether an encoder reads the prompt, in a context of its own.
-    """
-
-    size: int | None
-    is_encoder_decoder: bool = False
+    size: int | None  # in tokens. None if there is no limit
+    is_encoder_decoder: bool = False  # an encoder reads the prompt, in a context of its own
 
     def used(self, prompt: list[int], answer_prefix: list[int]) -> int:
         """Return how many tokens of the context are used before the answer continues.
@@ -42,7 +37,7 @@ class ContextWindow:
         """
         if self.size is None:
             return
-        self._refuse_for_encoder(prompt)
+        self._refuse_for_encoder(prompt, ValueError)
         # A request seldom uses up a long limit. So at most a quarter of the context is kept for it.
         reserve = min(reserve, self.size // 4)
         used = self.used(prompt, answer_prefix)
@@ -67,10 +62,7 @@ class ContextWindow:
             raise StudentError("the request has no prompt; there is nothing to continue")
         if self.size is None:
             return
-        try:
-            self._refuse_for_encoder(request.prompt)
-        except ValueError as error:
-            raise StudentError(str(error)) from error
+        self._refuse_for_encoder(request.prompt, StudentError)
         used = self.used(request.prompt, request.answer_prefix)
         needed = used + request.max_tokens
         if needed > self.size:
@@ -80,9 +72,9 @@ class ContextWindow:
                 "shorten the messages or lower max_tokens"
             )
 
-    def _refuse_for_encoder(self, prompt: list[int]) -> None:
+    def _refuse_for_encoder(self, prompt: list[int], kind: type[Exception]) -> None:
         if self.is_encoder_decoder and self.size is not None and len(prompt) > self.size:
-            raise ValueError(
+            raise kind(
                 f"messages make a prompt of {len(prompt)} tokens, but the student's encoder reads "
                 f"{self.size}; shorten the messages, or use a student with more "
                 f"context{_TRUNCATE}"

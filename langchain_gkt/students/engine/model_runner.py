@@ -65,7 +65,7 @@ class ModelRunner:
         self.is_encoder_decoder = is_encoder_decoder
         parameters = inspect.signature(model.forward).parameters
         self._cache_name = next((name for name in _CACHE_NAMES if name in parameters), None)
-        if not self.has_cache:
+        if self._cache_name is None:
             warnings.warn(
                 f"the student ({type(model).__name__}) has no KV cache; every token costs "
                 "a pass over the whole text",
@@ -79,11 +79,6 @@ class ModelRunner:
         self._fold_heads = False
         self._row_without_onednn = pays_without_onednn(model)
         self.layers = self.bytes_per_token = 0
-
-    @property
-    def has_cache(self) -> bool:
-        """Whether the model can keep keys and values between passes."""
-        return self._cache_name is not None
 
     @property
     def device(self) -> torch.device:
@@ -100,7 +95,7 @@ class ModelRunner:
         if self._detected:
             return
         self._detected = True
-        if self.is_encoder_decoder or not self.has_cache:
+        if self.is_encoder_decoder or self._cache_name is None:
             return
         if _rotates_by_length(self.model.config.to_dict()):
             return
@@ -110,11 +105,13 @@ class ModelRunner:
         ):
             return
         self.layers = len(layers)
+        cache = KVCache(self.layers, len(self._trial_ids))
         try:
-            trial = self._try_alone()
+            trial = cache, self._run(cache, self._trial_ids, last_only=False)
         except Exception as error:  # noqa: BLE001  models refuse a cache in ways of their own
             _log.info("requests run unbatched: %r", error)
             return
+        self.bytes_per_token = cache.nbytes // len(self._trial_ids)
         full = not any(isinstance(layer, DynamicSlidingWindowLayer) for layer in layers)
         # Without float32 torch's attention of grouped heads is several times slower on a CPU.
         if self.device.type == "cpu" and self.model.dtype.itemsize < 4:
@@ -127,20 +124,13 @@ class ModelRunner:
             trial, "share no prefixes while they are decoded", shared=1
         )
 
-    def _try_alone(self) -> tuple[KVCache, torch.Tensor]:
-        """Run the trial's ids in one pass. Return their cache, and the logits of each."""
-        cache = KVCache(self.layers, len(self._trial_ids))
-        logits = self._run(cache, self._trial_ids, last_only=False)
-        self.bytes_per_token = cache.nbytes // len(self._trial_ids)
-        return cache, logits
-
     def _batch_agrees(
         self, trial: tuple[KVCache, torch.Tensor], otherwise: str, *, shared: int = 0
     ) -> bool:
         """Whether padded rows in a batch have the logits of the rows alone.
 
         Args:
-            trial: What `_try_alone` returned.
+            trial: The trial's ids in a cache, and the logits of each alone.
             otherwise: What happens to requests if not, for the log.
             shared: How many tokens of some rows to hold as a shared prefix.
         """
@@ -224,7 +214,7 @@ class ModelRunner:
         config = self.model.config
         if not self.is_encoder_decoder:
             ids = [*request.prompt, *request.kept]
-            if not self.has_cache:
+            if self._cache_name is None:
                 return UnbatchedState({}, ids, seen=[])
             return UnbatchedState(self._cached(DynamicCache(config=config)), ids)
         cache = EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config))

@@ -12,7 +12,7 @@ import torch
 
 from langchain_gkt.errors import StudentError
 from langchain_gkt.students.engine.config import EngineConfig
-from langchain_gkt.students.engine.failures import as_student_error
+from langchain_gkt.students.engine.failures import CLOSED, as_student_error
 from langchain_gkt.students.engine.forks import in_forked_child
 from langchain_gkt.students.engine.kv.kv_cache import BatchKVCache
 from langchain_gkt.students.engine.kv.prefix_cache import PrefixCache
@@ -58,21 +58,16 @@ class Scheduler:
         self._end_ids = end_ids
         self.steps = 0
         self.queue = RequestQueue(config.max_queue, self._serve)
-        self._reset()
+        self._start_anew()
         _schedulers.add(self)
 
-    def _reset(self) -> None:
+    def _start_anew(self) -> None:
         self._prefilling: RequestState | None = None
         self._decoding: list[RequestState] = []
         self._unbatched: list[RequestState] = []
         self._batch: BatchKVCache | None = None
         self.prefix_cache = PrefixCache(self.config.prefix_cache_bytes)
         self._prefiller = Prefiller(self.model_runner, self.prefix_cache)
-
-    def reset(self) -> None:
-        """Start over without requests, without a thread and without caches."""
-        self.queue.reset()
-        self._reset()
 
     def prefill_ahead(self, ids: list[int]) -> PrefillHandle:
         """Queue a prompt whose request will come later."""
@@ -91,19 +86,13 @@ class Scheduler:
         self.prefix_cache.clear()
 
     def stats(self) -> dict[str, int]:
-        """Return what is in use. The numbers may be a step apart from each other.
-
-        Returns:
-            ``rows`` and ``waiting`` requests, ``kv_tokens`` held for them, ``kv_bytes``
-            allocated (kept for a moment after the last request), ``prefix_bytes`` of prompts
-            seen or prefilled ahead, and ``steps`` made so far.
-        """
-        batch = self._batch
-        states = self._running
+        """Return what is in use. The numbers may be a step apart from each other."""
+        batch, states = self._batch, self._running
         return {
             "rows": len(states),
             "waiting": len(self.queue.waiting),
             "kv_tokens": sum(len(state.ids) + state.count for state in states),
+            # Kept for a moment after the last request.
             "kv_bytes": (batch.nbytes if batch is not None else 0) + self._prefiller.nbytes,
             "prefix_bytes": self.prefix_cache.nbytes,
             "steps": self.steps,
@@ -136,7 +125,7 @@ class Scheduler:
             if self.queue.wait_for_work(busy=busy):
                 return True
             states = self._remove_all()
-        _fail(states, StudentError("the student was closed before the answer was finished"))
+        _fail(states, StudentError(CLOSED))
         return False
 
     def _remove_all(self) -> list[RequestState]:
@@ -345,4 +334,5 @@ _schedulers: weakref.WeakSet[Scheduler] = weakref.WeakSet()
 def _reset_after_fork() -> None:
     """Start over in a forked child. The thread, and what it held, stayed with the parent."""
     for scheduler in list(_schedulers):
-        scheduler.reset()
+        scheduler.queue.reset()
+        scheduler._start_anew()

@@ -1,16 +1,32 @@
-"""One answer of llama.cpp: its request, and its chunks."""
+"""One answer of llama.cpp: its request, and its chunks, free or under a constraint.
+
+llama.cpp has grammars of its own, but none that can begin in the middle of an answer, where a
+teacher has left it. So it generates freely. If the constraint rejects a token, llama.cpp chooses
+again among the tokens that it allows. Masked logits would have given the same choice: greedy
+decoding takes the best allowed token, and a drawn token keeps its share among the allowed ones.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-from langchain_gkt.students.engine.requests.request import Request, TokenChunk
+from langchain_gkt.errors import StudentError
+from langchain_gkt.students.engine.failures import FORBIDDEN
+from langchain_gkt.students.engine.request_state import RequestState
+from langchain_gkt.students.engine.requests.request import Request, TextConstraint, TokenChunk
+from langchain_gkt.students.engine.token_healing import TokenSpelling, is_text
 from langchain_gkt.texts.stop_strings import StopStringFilter
 
 _ESCAPED = re.compile(r"[\x00-\x1f\x7f\"\\\\]")
 _MAX_SEED = 2**32 - 1  # this value itself means a random seed
+# More than any two logits differ by. Small enough that their differences keep their digits.
+_LIFT = 500.0
+
+Take = Callable[[dict[str, Any]], bool]
+"""Takes a chunk of llama.cpp. Returns whether it is to stop."""
 
 
 def completion_request(request: Request, marks: Sequence[tuple[int, str]]) -> dict[str, Any]:
@@ -101,3 +117,127 @@ class AnswerText:
         tokens = self._tokens - self._repeated
         whole = "".join([*self._texts, text])
         return TokenChunk(text=whole, tokens=tokens, finish_reason=reason)
+
+
+class ConstrainedAnswer:
+    """Writes one answer under a constraint."""
+
+    def __init__(
+        self,
+        state: RequestState,
+        constraint: TextConstraint,
+        *,
+        complete: Callable[[dict[str, Any], Take], None],
+        spelling: TokenSpelling,
+        encode: Callable[[str], list[int]],
+    ) -> None:
+        """Start before the first token.
+
+        Args:
+            state: The request.
+            constraint: The request's constraint.
+            complete: Has llama.cpp complete a body until its chunks are enough.
+            spelling: The bytes of its tokens.
+            encode: Tokenises text of the answer.
+        """
+        self._state, self._constraint = state, constraint
+        self._complete, self._spelling, self._encode = complete, spelling, encode
+        self._ids: list[int] = []
+        self._texts: list[str] = []
+        self._choose_again = False
+        self._last: TokenChunk | None = None
+
+    @property
+    def _rest(self) -> bytes:
+        """What is left of the begun text's end, which the first tokens spell again."""
+        return self._state.healing.rest if self._state.healing else b""
+
+    def write(self, body: dict[str, Any]) -> TokenChunk | None:
+        """Write the answer, from the body of its request to llama.cpp.
+
+        Returns:
+            The last chunk. None if it was cancelled.
+
+        Raises:
+            StudentError: If the constraint allows nothing that the student can write.
+        """
+        request = self._state.request
+        opened = request.seam.opened if request.seam else 0
+        while self._last is None and not self._state.is_cancelled:
+            written = len(self._ids)
+            left = request.max_tokens + opened - written
+            if left < 1:
+                return self._end("", "length")
+            step = {**body, "prompt": [*body["prompt"], *self._ids], "n_predict": left}
+            single = self._choose_again or bool(self._rest)
+            if single:
+                step |= {"n_predict": 1, "logit_bias": self._bias()}
+            self._choose_again = False
+            self._complete(step, partial(self._read, single))
+            nothing = self._last is None and len(self._ids) == written
+            if single and nothing and not self._state.is_cancelled:
+                raise StudentError(FORBIDDEN)
+        return self._last
+
+    def _read(self, single: bool, chunk: dict[str, Any]) -> bool:
+        """Take a chunk of llama.cpp. Return whether it is to stop."""
+        if self._state.is_cancelled:
+            return True
+        if "prompt_progress" in chunk:
+            return False
+        choice = chunk["choices"][0]
+        text, reason = choice["text"], choice["finish_reason"]
+        if text:
+            tokens = self._tokens_of(chunk, text)
+            if not self._constraint.accepts(tokens):
+                self._choose_again = True
+                return True
+            taken = [self._constraint.take(token) for token in tokens[:1]]
+            while len(taken) < len(tokens) and taken[-1] == tokens[len(taken) - 1]:
+                taken.append(self._constraint.take(tokens[len(taken)]))
+            new = self._append(taken)
+            if self._constraint.done:
+                self._end(new, "stop")
+                return True
+            if new and self._state.stream:
+                self._state.deliver(TokenChunk(text=new, tokens=self._state.new_tokens))
+            else:
+                self._texts.append(new)
+            return taken != tokens
+        if reason == "stop" and not self._constraint.may_end:
+            self._choose_again = True
+        elif reason == "stop":
+            self._end("", "stop", ends=1)
+        elif reason is not None and not single:
+            self._end("", reason)
+        return self._last is not None
+
+    def _tokens_of(self, chunk: dict[str, Any], text: str) -> list[int]:
+        known = chunk.get("__verbose", {}).get("tokens") or []
+        # llama.cpp leaves out the first tokens of a character.
+        whole = b"".join(map(self._spelling.of, known)) == text.encode()
+        return list(known) if whole else self._encode(text)
+
+    def _append(self, tokens: list[int]) -> str:
+        """Append tokens to the answer. Return the new part of their text."""
+        state, known = self._state, len(self._rest)
+        self._ids += tokens
+        state.count += len(tokens)
+        if state.healing is not None:
+            state.repeated += sum(map(state.healing.take, tokens))
+        data = b"".join(map(self._spelling.of, tokens))
+        return data[known:].decode(errors="ignore")
+
+    def _end(self, text: str, reason: str, *, ends: int = 0) -> TokenChunk:
+        count, whole = self._state.new_tokens + ends, "".join([*self._texts, text])
+        self._last = TokenChunk(text=whole, tokens=count, finish_reason=reason)
+        return self._last
+
+    def _bias(self) -> list[list[Any]]:
+        """Lift the tokens that may come next above all others."""
+        allowed = self._constraint.allowed
+        if self._rest:
+            spells = set(self._spelling.candidates(self._rest))
+            allowed = [token for token in allowed if token in spells]
+        # Half a character could not be distinguished from the next request's text.
+        return [[token, _LIFT] for token in allowed if is_text(self._spelling.of(token))]

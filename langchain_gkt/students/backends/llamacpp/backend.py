@@ -21,8 +21,12 @@ import xllamacpp
 
 from langchain_gkt.errors import StudentError
 from langchain_gkt.students.backends.gguf import GGUFHeader
-from langchain_gkt.students.backends.llamacpp.answer import AnswerText, completion_request
-from langchain_gkt.students.backends.llamacpp.grammar import ConstrainedAnswer, Take
+from langchain_gkt.students.backends.llamacpp.answer import (
+    AnswerText,
+    ConstrainedAnswer,
+    Take,
+    completion_request,
+)
 from langchain_gkt.students.backends.llamacpp.server import capacity, server_parameters
 from langchain_gkt.students.backends.slots import Job, Slots
 from langchain_gkt.students.engine.base import LocalEngine
