@@ -188,8 +188,8 @@ class OpenVINOScheduler:
                     break
                 self.queue.waiting.remove(state)
             assert isinstance(state, OpenVINOState)
-            self._running.append(state)
             state.started.set()
+            self._running.append(state)
             self.queue.claim_ahead(state.request.prompt)
             if state.request.seed is not None:
                 state.seed = state.request.seed

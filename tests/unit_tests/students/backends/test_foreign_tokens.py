@@ -69,6 +69,11 @@ def test_llamacpp(larger, gguf, fake_llamacpp) -> None:
         fake_llamacpp[0].LlamaCppBackend(known, larger, EngineConfig(), None)
 
 
+def test_a_slow_tokenizer_is_refused_at_once(gguf, fake_llamacpp) -> None:
+    with pytest.raises(StudentError, match=r"object.* is not a fast one; load it with AutoTok"):
+        fake_llamacpp[0].LlamaCppBackend(read_header(str(gguf)), object(), EngineConfig(), None)
+
+
 @pytest.mark.parametrize(
     "tokenizer", [with_special(pad_token="<pad2>"), with_special(eos_token="<end2>")]
 )

@@ -15,6 +15,8 @@ from support.models.tiny import wait_until
 from langchain_gkt import HuggingFaceStudent, StudentError
 from langchain_gkt.students.backends import choosing
 from langchain_gkt.students.backends.openvino.regex import ANY, beginnings_pattern, words_pattern
+from langchain_gkt.students.engine.requests.request import Request
+from langchain_gkt.time_limit import OutOfTime, limited_to
 
 SCHEMA = {
     "type": "object",
@@ -260,6 +262,53 @@ def test_a_pipeline_that_failed_is_opened_again(make, fake_openvino) -> None:
         student.invoke(QUESTION)
     assert student.invoke(QUESTION).content
     assert len(fake_openvino[1].made) == 2
+
+
+def test_a_pipeline_that_cannot_be_opened_again_leaves_nobody_waiting(make, fake_openvino) -> None:
+    student = make()
+    fake_openvino[1].made[0].broken = True
+    with pytest.raises(StudentError, match="out of memory"):
+        student.invoke(QUESTION)
+
+    def fail() -> None:
+        raise RuntimeError("no memory left")
+
+    student._engine._scheduler._open = fail
+    errors: list[StudentError] = []
+
+    def ask() -> None:
+        try:
+            student.invoke(QUESTION)
+        except StudentError as error:
+            errors.append(error)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(60)
+    assert ["no memory left" in str(error) for error in errors] == [True]
+
+
+@pytest.mark.parametrize("queued", [True, False])
+def test_time_in_the_queue_is_told_apart(make, fake_openvino, queued) -> None:
+    engine = make(max_batch_size=1)._engine
+    (pipeline,) = fake_openvino[1].made
+    pipeline.gate.clear()
+    request = Request(prompt=[5, 6], answer_prefix=[], max_tokens=3)
+    first = threading.Thread(target=lambda: list(engine.generate(request, threading.Event())))
+    if queued:
+        first.start()
+        wait_until(lambda: engine._scheduler._running)
+
+    def no_time() -> float:
+        wait_until(lambda: engine._scheduler._running)
+        return 0.0
+
+    with limited_to(no_time), pytest.raises(OutOfTime) as found:
+        list(engine.generate(request, threading.Event()))
+    assert found.value.queued is queued
+    pipeline.gate.set()
+    if queued:
+        first.join(60)
 
 
 def test_errors_name_the_field_and_the_mend(make, openvino_folder) -> None:

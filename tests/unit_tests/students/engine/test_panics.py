@@ -75,3 +75,19 @@ def test_a_panic_in_a_slot_fails_its_job_alone() -> None:
     assert ran.wait(60)
     slots.close()
     assert [type(failure) for failure in failures] == [StudentError]
+
+
+def test_a_machine_out_of_threads_loses_no_slot(monkeypatch) -> None:
+    class NoThread(threading.Thread):
+        def start(self) -> None:
+            raise RuntimeError("can't start new thread")
+
+    slots, failures, ran = Slots(1, 4), [], threading.Event()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "Thread", NoThread)
+        slots.submit(Job(ran.set, failures.append))
+    assert ["can't start new thread" in str(failure) for failure in failures] == [True]
+    slots.submit(Job(ran.set, failures.append))
+    assert ran.wait(60)
+    slots.close()
+    assert len(failures) == 1
