@@ -30,6 +30,7 @@ class RequestState:
     detokenizer: Detokenizer
     stream: bool = True  # text is delivered as soon as it is certain, not once, at the end
     closed: bool = False  # the caller reads no more chunks
+    ended: bool = False  # the last chunk was delivered
     token: int = -1  # chosen last
     count: int = 0  # tokens generated
     repeated: int = 0  # how many of them only spell the answer prefix's end again
@@ -69,31 +70,39 @@ class RequestState:
         if self.healing is not None and self.healing.take(token):
             self.repeated += 1
         if token in end_ids:
-            return self._finish(self.detokenizer.flush(), "stop")
+            return self.end(self.detokenizer.flush(), "stop")
         text, stopped = self.detokenizer.add(token)
         if stopped:
-            return self._finish(text, "stop")
+            return self.end(text, "stop")
         if self.request.constraint is not None and self.request.constraint.done:
-            return self._finish(text + self.detokenizer.flush(), "stop")
-        if self._is_at_limit:
-            return self._finish(text + self.detokenizer.flush(), "length")
-        if text and self.stream:
-            self.deliver(TokenChunk(text=text, tokens=self.new_tokens))
-        elif text:
-            self._texts.append(text)
+            return self.end(text + self.detokenizer.flush(), "stop")
+        if self.is_at_limit:
+            return self.end(text + self.detokenizer.flush(), "length")
+        if text:
+            self.show(text)
         return False
 
-    def finish(self, reason: str) -> None:
-        """End the answer where it is, and deliver its last chunk."""
-        self._finish(self.detokenizer.flush(), reason)
-
     @property
-    def _is_at_limit(self) -> bool:
+    def is_at_limit(self) -> bool:
+        """Whether the answer may have no more tokens."""
         # An end spelled with more tokens than before must not outgrow the KV cache.
         full = len(self.request.prompt) + len(self.request.kept) + self.count >= self.max_length
         return full or self.new_tokens >= self.request.max_tokens
 
-    def _finish(self, text: str, reason: str) -> bool:
+    def show(self, text: str) -> None:
+        """Deliver text that is certain, or keep it for the end if nobody reads a stream."""
+        if self.stream:
+            self.deliver(TokenChunk(text=text, tokens=self.new_tokens))
+        else:
+            self._texts.append(text)
+
+    def finish(self, reason: str) -> None:
+        """End the answer where it is, and deliver its last chunk."""
+        self.end(self.detokenizer.flush(), reason)
+
+    def end(self, text: str, reason: str) -> bool:
+        """End the answer with a text, and deliver its last chunk. Return True."""
+        self.ended = True
         text = "".join([*self._texts, text])
         self.deliver(TokenChunk(text=text, tokens=self.new_tokens, finish_reason=reason))
         return True

@@ -16,7 +16,7 @@ from typing import Any
 from langchain_gkt.errors import StudentError
 from langchain_gkt.students.engine.failures import FORBIDDEN
 from langchain_gkt.students.engine.request_state import RequestState
-from langchain_gkt.students.engine.requests.request import Request, TextConstraint, TokenChunk
+from langchain_gkt.students.engine.requests.request import Request, TextConstraint
 from langchain_gkt.students.engine.token_healing import TokenSpelling, is_text
 from langchain_gkt.texts.stop_strings import StopStringFilter
 
@@ -73,50 +73,34 @@ def _literal(text: str) -> str:
 
 
 class AnswerText:
-    """Turns llama.cpp's chunks into ours. It hides the seam, and ends at a stop string."""
+    """Reads the chunks of a free answer. It hides the seam, and ends at a stop string."""
 
-    def __init__(self, request: Request, *, stream: bool) -> None:
-        """Start before the first chunk. Without ``stream`` all text comes at the end."""
-        self._request, self._stream = request, stream
-        self._unseen = len(request.seam.spelled.decode()) if request.seam else 0
-        self._repeated = self._tokens = 0
-        self._stop = StopStringFilter(request.stop)
-        self._texts: list[str] = []
+    def __init__(self, state: RequestState) -> None:
+        """Start before the first chunk."""
+        seam = state.request.seam
+        self._state, self._stop = state, StopStringFilter(state.request.stop)
+        self._unseen = len(seam.spelled.decode()) if seam else 0
 
-    def read(self, chunk: dict[str, Any]) -> TokenChunk | None:
-        """Take a chunk of llama.cpp's completion stream.
-
-        Returns:
-            Text that is certain. With a finish reason the answer is over, and the caller stops
-            llama.cpp. None if there is nothing to show.
-        """
-        if "prompt_progress" in chunk:
-            return None
+    def read(self, chunk: dict[str, Any]) -> bool:
+        """Take a chunk of llama.cpp's completion stream. Return whether it is to stop."""
+        state = self._state
+        if "prompt_progress" in chunk or state.is_cancelled:
+            return state.is_cancelled
         choice = chunk["choices"][0]
-        count = chunk.get("__verbose", {}).get("tokens_predicted", self._tokens)
-        self._tokens = max(self._tokens, count)
-        new = choice["text"]
+        state.count = max(state.count, chunk.get("__verbose", {}).get("tokens_predicted", 0))
+        new, reason = choice["text"], choice["finish_reason"]
         hidden = min(self._unseen, len(new))
         self._unseen -= hidden
         if hidden and hidden == len(new):
-            self._repeated = self._tokens
+            state.repeated = state.count
         text, stopped = self._stop.feed(new[hidden:])
         if stopped:
-            return self._last(text, "stop")
-        reason = choice["finish_reason"]
-        if reason is not None:
-            return self._last(text + self._stop.flush(), reason)
-        if self._tokens - self._repeated >= self._request.max_tokens:
-            return self._last(text + self._stop.flush(), "length")
-        if text and self._stream:
-            return TokenChunk(text=text, tokens=self._tokens - self._repeated)
-        self._texts.append(text)
-        return None
-
-    def _last(self, text: str, reason: str) -> TokenChunk:
-        tokens = self._tokens - self._repeated
-        whole = "".join([*self._texts, text])
-        return TokenChunk(text=whole, tokens=tokens, finish_reason=reason)
+            return state.end(text, "stop")
+        if reason is not None or state.is_at_limit:
+            return state.end(text + self._stop.flush(), reason or "length")
+        if text:
+            state.show(text)
+        return False
 
 
 class ConstrainedAnswer:
@@ -143,48 +127,42 @@ class ConstrainedAnswer:
         self._state, self._constraint = state, constraint
         self._complete, self._spelling, self._encode = complete, spelling, encode
         self._ids: list[int] = []
-        self._texts: list[str] = []
         self._choose_again = False
-        self._last: TokenChunk | None = None
 
     @property
     def _rest(self) -> bytes:
         """What is left of the begun text's end, which the first tokens spell again."""
         return self._state.healing.rest if self._state.healing else b""
 
-    def write(self, body: dict[str, Any]) -> TokenChunk | None:
+    def write(self, body: dict[str, Any]) -> None:
         """Write the answer, from the body of its request to llama.cpp.
-
-        Returns:
-            The last chunk. None if it was cancelled.
 
         Raises:
             StudentError: If the constraint allows nothing that the student can write.
         """
-        request = self._state.request
+        state, request = self._state, self._state.request
         opened = request.seam.opened if request.seam else 0
-        while self._last is None and not self._state.is_cancelled:
+        while not (state.ended or state.is_cancelled):
             written = len(self._ids)
             left = request.max_tokens + opened - written
             if left < 1:
-                return self._end("", "length")
+                state.end("", "length")
+                return
             step = {**body, "prompt": [*body["prompt"], *self._ids], "n_predict": left}
             single = self._choose_again or bool(self._rest)
             if single:
                 step |= {"n_predict": 1, "logit_bias": self._bias()}
             self._choose_again = False
             self._complete(step, partial(self._read, single))
-            nothing = self._last is None and len(self._ids) == written
-            if single and nothing and not self._state.is_cancelled:
+            is_over = state.ended or state.is_cancelled
+            if single and len(self._ids) == written and not is_over:
                 raise StudentError(FORBIDDEN)
-        return self._last
 
     def _read(self, single: bool, chunk: dict[str, Any]) -> bool:
         """Take a chunk of llama.cpp. Return whether it is to stop."""
-        if self._state.is_cancelled:
-            return True
-        if "prompt_progress" in chunk:
-            return False
+        state = self._state
+        if "prompt_progress" in chunk or state.is_cancelled:
+            return state.is_cancelled
         choice = chunk["choices"][0]
         text, reason = choice["text"], choice["finish_reason"]
         if text:
@@ -197,20 +175,18 @@ class ConstrainedAnswer:
                 taken.append(self._constraint.take(tokens[len(taken)]))
             new = self._append(taken)
             if self._constraint.done:
-                self._end(new, "stop")
-                return True
-            if new and self._state.stream:
-                self._state.deliver(TokenChunk(text=new, tokens=self._state.new_tokens))
-            else:
-                self._texts.append(new)
+                return state.end(new, "stop")
+            if new:
+                state.show(new)
             return taken != tokens
         if reason == "stop" and not self._constraint.may_end:
             self._choose_again = True
         elif reason == "stop":
-            self._end("", "stop", ends=1)
+            state.count += 1  # the end token
+            return state.end("", "stop")
         elif reason is not None and not single:
-            self._end("", reason)
-        return self._last is not None
+            return state.end("", reason)
+        return False
 
     def _tokens_of(self, chunk: dict[str, Any], text: str) -> list[int]:
         known = chunk.get("__verbose", {}).get("tokens") or []
@@ -227,11 +203,6 @@ class ConstrainedAnswer:
             state.repeated += sum(map(state.healing.take, tokens))
         data = b"".join(map(self._spelling.of, tokens))
         return data[known:].decode(errors="ignore")
-
-    def _end(self, text: str, reason: str, *, ends: int = 0) -> TokenChunk:
-        count, whole = self._state.new_tokens + ends, "".join([*self._texts, text])
-        self._last = TokenChunk(text=whole, tokens=count, finish_reason=reason)
-        return self._last
 
     def _bias(self) -> list[list[Any]]:
         """Lift the tokens that may come next above all others."""

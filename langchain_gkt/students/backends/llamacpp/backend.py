@@ -36,7 +36,7 @@ from langchain_gkt.students.engine.failures import CLOSED, as_student_error
 from langchain_gkt.students.engine.forks import in_forked_child, refuse_forked
 from langchain_gkt.students.engine.prefill_handle import PREFILL_DELAY_SECONDS, PrefillHandle
 from langchain_gkt.students.engine.request_state import RequestState
-from langchain_gkt.students.engine.requests.request import TextConstraint, TokenChunk
+from langchain_gkt.students.engine.requests.request import TextConstraint
 from langchain_gkt.students.engine.sampling import TokenProbabilityRecorder
 from langchain_gkt.students.engine.vocabulary import end_ids, refuse_unknown_tokens
 from langchain_gkt.students.protocol import FirstTokenDetail
@@ -161,49 +161,38 @@ class LlamaCppBackend(LocalEngine):
             try:
                 for ahead in claimed:
                     ahead.wait()
-                state.deliver(self._answer(state))
+                self._answer(state)
+                if not state.ended:
+                    state.deliver(None)
             except Exception as error:  # noqa: BLE001  no request may be left waiting
                 state.deliver(as_student_error(error))
 
         self._slots.submit(Job(run, state.deliver))
 
-    def _answer(self, state: RequestState) -> TokenChunk | None:
-        """Have llama.cpp write an answer. Return the last chunk, or None if it was cancelled."""
+    def _answer(self, state: RequestState) -> None:
+        """Have llama.cpp write an answer, unless it is cancelled meanwhile."""
         constraint, body = state.request.constraint, completion_request(state.request, self._marks)
         if isinstance(constraint, TokenProbabilityRecorder):
-            return self._record(body, constraint)
-        if isinstance(constraint, TextConstraint):
-            return ConstrainedAnswer(
+            self._record(body, constraint)
+            state.end("", "length")
+        elif isinstance(constraint, TextConstraint):
+            ConstrainedAnswer(
                 state,
                 constraint,
                 complete=self._complete,
                 spelling=self.spelling,
                 encode=self._encode,
             ).write(body)
-        answer, last = AnswerText(state.request, stream=state.stream), None
+        else:
+            self._complete(body, AnswerText(state).read)
 
-        def take(chunk: dict[str, Any]) -> bool:
-            nonlocal last
-            if state.is_cancelled:
-                return True
-            part = answer.read(chunk)
-            if part is not None and part.finish_reason is None:
-                state.deliver(part)
-            elif part is not None:
-                last = part
-            return last is not None
-
-        self._complete(body, take)
-        return last
-
-    def _record(self, body: dict[str, Any], recorder: TokenProbabilityRecorder) -> TokenChunk:
+    def _record(self, body: dict[str, Any], recorder: TokenProbabilityRecorder) -> None:
         """Record how likely the tokens of an answer are."""
         # All at once, because a stream leaves out tokens that make half a character.
         reply = self._server.handle_completions({**body, "stream": False, "n_probs": 1})
         _refuse_error(reply)
         for token in (reply["choices"][0]["logprobs"] or {}).get("content", ()):
             recorder.record(token["id"], math.exp(token["logprob"]), text=token["token"])
-        return TokenChunk(text="", tokens=len(recorder.ids), finish_reason="length")
 
     def _complete(self, body: dict[str, Any], take: Take) -> None:
         """Have llama.cpp complete a prompt. It stops when ``take`` returns True."""

@@ -16,7 +16,8 @@ from langchain_gkt import HuggingFaceStudent, StudentError
 from langchain_gkt.students.backends import choosing
 from langchain_gkt.students.backends.gguf import read_header
 from langchain_gkt.students.backends.llamacpp.answer import AnswerText, completion_request
-from langchain_gkt.students.engine.requests.request import Request
+from langchain_gkt.students.engine.request_state import RequestState
+from langchain_gkt.students.engine.requests.request import Request, TokenChunk
 from langchain_gkt.students.engine.token_healing import Seam
 
 SCHEMA = {
@@ -71,18 +72,23 @@ def test_the_request_says_how_tokens_are_drawn() -> None:
 
 def test_text_that_was_there_before_is_neither_shown_nor_counted() -> None:
     seam = Seam(kept=[], spelled=b"abc", opened=1, shown=3)
-    answer = AnswerText(
-        Request(prompt=[1], answer_prefix=[2], max_tokens=2, seam=seam), stream=True
+    chunks: list[TokenChunk] = []
+    state = RequestState(
+        request=Request(prompt=[1], answer_prefix=[2], max_tokens=2, seam=seam),
+        ids=[1],
+        deliver=chunks.append,
+        cancelled=threading.Event(),
+        detokenizer=None,
     )
+    answer = AnswerText(state)
 
     def chunk(text: str, tokens: int, reason: str | None = None) -> dict:
         choice = {"text": text, "finish_reason": reason}
         return {"choices": [choice], "__verbose": {"tokens_predicted": tokens}}
 
-    assert answer.read(chunk("a", 1)) is None
-    assert answer.read(chunk("bcd", 2)).text == "d"
-    last = answer.read(chunk("e", 3))
-    assert (last.text, last.tokens, last.finish_reason) == ("e", 2, "length")
+    assert [answer.read(chunk(*part)) for part in (("a", 1), ("bcd", 2), ("e", 3))] == [0, 0, 1]
+    found = [(one.text, one.tokens, one.finish_reason) for one in chunks]
+    assert found == [("d", 1, None), ("e", 2, "length")]
 
 
 def test_a_float32_file_is_float32_throughout(make, fake_llamacpp, gguf, tmp_path) -> None:
