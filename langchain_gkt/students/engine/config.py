@@ -6,24 +6,15 @@ from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 
 class EngineConfig(BaseModel):
-    """How many requests and how much memory an engine may use.
-
-    Attributes:
-        max_batch_size: Maximum number of requests that are decoded together.
-        max_queue: Maximum number of requests that wait beside them.
-        kv_tokens: Maximum tokens of KV cache, padding included (a little slack aside). None for 2
-            GiB of them, or the model's context if that is more.
-        prefix_cache_bytes: Maximum bytes of KV cache that are kept of earlier prompts.
-        threads: Threads that compute. None for torch's number.
-    """
+    """How many requests and how much memory an engine may use."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_batch_size: int = 16
-    max_queue: int = 1024
-    kv_tokens: int | None = None
-    prefix_cache_bytes: int = 256 * 2**20
-    threads: int | None = None
+    max_batch_size: int = 16  # requests that are decoded together, at most
+    max_queue: int = 1024  # requests that wait beside them
+    kv_tokens: int | None = None  # padding included. None for 2 GiB of them, or a whole context
+    prefix_cache_bytes: int = 256 * 2**20  # of KV cache that is kept of earlier prompts
+    threads: int | None = None  # that compute. None for torch's number
 
     @field_validator("*")
     @classmethod

@@ -21,9 +21,7 @@ def receive(
 ) -> Generator[TokenChunk, None, None]:
     """Send a request and yield its chunks. Closing the generator cancels the request.
 
-    Args:
-        submit: Sends it.
-        started: Set by the engine when the request leaves the queue. None if it does not say.
+    The engine sets ``started`` when the request leaves the queue. None if it does not say.
 
     Raises:
         Exception: The one that was delivered.

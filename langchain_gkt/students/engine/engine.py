@@ -45,12 +45,7 @@ class Engine(LocalEngine):
     first_token_detail: FirstTokenDetail = "entropies"
 
     def __init__(self, model: Any, tokenizer: Any, config: EngineConfig | None = None) -> None:
-        """Prepare a model for inference.
-
-        Args:
-            model: A transformers model with a language-modelling head.
-            tokenizer: Its tokenizer, of the fast kind.
-            config: How many requests and how much memory. None for the defaults.
+        """Prepare a transformers model with a language-modelling head for inference.
 
         Raises:
             StudentError: If the tokenizer is not a fast one, or has tokens that the model lacks.

@@ -21,11 +21,7 @@ def as_student_error(error: BaseException) -> StudentError:
 
 
 def refuse_more(*, closed: bool, waiting: int, max_queue: int) -> None:
-    """Refuse a request if the student is closed, or too many wait already.
-
-    Raises:
-        StudentError: If so.
-    """
+    """Refuse a request if the student is closed, or too many wait already, with a StudentError."""
     if closed:
         raise StudentError("the student is closed; make a new one")
     if waiting >= max_queue:

@@ -19,14 +19,10 @@ def in_forked_child(work: Work) -> Work:
 
 
 def refuse_forked(pid: int, library: str) -> None:
-    """Refuse a forked child, where a library cannot work.
-
-    Args:
-        pid: The process that loaded the model.
-        library: The library's name, for the message.
+    """Refuse a process other than the one that loaded the model, where a library cannot work.
 
     Raises:
-        StudentError: If this is another process.
+        StudentError: If this is a forked child.
     """
     if os.getpid() != pid:
         raise StudentError(

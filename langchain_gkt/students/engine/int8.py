@@ -99,16 +99,9 @@ def _pack(weight: torch.Tensor, scales: torch.Tensor) -> Any:
 
 
 def quantize(model: Any) -> Any:
-    """Turn a model's linear layers into eight-bit ones.
+    """Turn a model's linear layers into eight-bit ones, and all other weights into float32.
 
-    All weights outside linear layers become float32.
-
-    Args:
-        model: A model on the CPU. It is changed, layer by layer, so that it never needs the
-            memory of a float32 one.
-
-    Returns:
-        The same model.
+    The model, on the CPU, is changed layer by layer. So it never needs the memory of a float32 one.
 
     Raises:
         StudentError: If most of its weights are not in linear layers.

@@ -56,9 +56,7 @@ class Prefiller:
     def start(self, ids: list[int], prompt: int) -> PrefillState:
         """Load what is known of some ids. This overwrites the ids that were started before.
 
-        Args:
-            ids: The ids to prefill.
-            prompt: How many of them are the prompt. A begun answer follows.
+        The first ``prompt`` of them are the prompt. A begun answer follows.
         """
         # The caller needs the last id's logits, so that id never comes from a cache.
         reusable = len(ids) if self._model_runner.is_exact else prompt - 1

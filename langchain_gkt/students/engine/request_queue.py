@@ -26,12 +26,7 @@ class RequestQueue:
     """
 
     def __init__(self, max_queue: int, serve: Callable[[], None]) -> None:
-        """Prepare, without starting a thread.
-
-        Args:
-            max_queue: Maximum number of requests that wait.
-            serve: Serves the queue on its thread, until `wait_for_work` returns False.
-        """
+        """Prepare, without a thread, which runs ``serve`` until `wait_for_work` returns False."""
         self._max_queue = max_queue
         # Weak, because a cycle would keep the weights until the garbage collector runs.
         self._serve = weakref.WeakMethod(serve)
@@ -119,11 +114,8 @@ class RequestQueue:
     def wait_for_work(self, *, busy: bool) -> bool:
         """Wait until there is something to do. The queue's thread calls this, holding the lock.
 
-        Args:
-            busy: Whether the thread has work of its own.
-
-        Returns:
-            False if the thread has to end. Another may then be started.
+        It does not wait if it is ``busy`` with work of its own. False if the thread has to end.
+        Another may then be started.
         """
         deadline = time.monotonic() + _LINGER_SECONDS
         while not busy and (left := self._seconds_to_work) > 0 and self.is_serving:

@@ -46,14 +46,7 @@ class Scheduler:
         context: int | None,
         end_ids: set[int],
     ) -> None:
-        """Prepare, without starting a thread.
-
-        Args:
-            model_runner: Runs the model.
-            config: How many requests and how much memory.
-            context: The model's context in tokens, if it has one.
-            end_ids: Ids that end an answer.
-        """
+        """Prepare, without starting a thread. The ``context`` is the model's, in tokens."""
         self.model_runner, self.config, self._context = model_runner, config, context
         self._end_ids = end_ids
         self.steps = 0
@@ -260,7 +253,6 @@ class Scheduler:
         return count
 
     def _add_row(self, state: RequestState) -> None:
-        """Add a prefilled request to the batch."""
         assert state.prefill is not None
         if self._batch is None:
             self._batch = self.model_runner.new_batch()

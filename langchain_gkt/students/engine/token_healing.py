@@ -40,10 +40,10 @@ class TokenSpelling:
     """The bytes that every token of a vocabulary stands for."""
 
     def __init__(self, tokenizer: Any, size: int) -> None:
-        """Read a vocabulary. Takes up to a second for 260,000 tokens.
+        """Read the vocabulary of a fast tokenizer. Takes up to a second for 260,000 tokens.
 
         Args:
-            tokenizer: A fast Hugging Face tokenizer.
+            tokenizer: The tokenizer, of the transformers library.
             size: Length of the model's logits.
         """
         self._backend = tokenizer.backend_tokenizer

@@ -115,15 +115,7 @@ class ConstrainedAnswer:
         spelling: TokenSpelling,
         encode: Callable[[str], list[int]],
     ) -> None:
-        """Start before the first token.
-
-        Args:
-            state: The request.
-            constraint: The request's constraint.
-            complete: Has llama.cpp complete a body until its chunks are enough.
-            spelling: The bytes of its tokens.
-            encode: Tokenises text of the answer.
-        """
+        """Start before the first token. ``complete`` has llama.cpp complete a body."""
         self._state, self._constraint = state, constraint
         self._complete, self._spelling, self._encode = complete, spelling, encode
         self._ids: list[int] = []

@@ -187,7 +187,6 @@ class LlamaCppBackend(LocalEngine):
             self._complete(body, AnswerText(state).read)
 
     def _record(self, body: dict[str, Any], recorder: TokenProbabilityRecorder) -> None:
-        """Record how likely the tokens of an answer are."""
         # All at once, because a stream leaves out tokens that make half a character.
         reply = self._server.handle_completions({**body, "stream": False, "n_probs": 1})
         _refuse_error(reply)

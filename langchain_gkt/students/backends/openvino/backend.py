@@ -118,11 +118,7 @@ def _device(device: str | None) -> str:
 
 
 def precision_of(dtype: str, device: str) -> str:
-    """Return OpenVINO's name for a type to compute in.
-
-    Args:
-        dtype: The type, or ``auto`` for OpenVINO's choice.
-        device: OpenVINO's name of the device.
+    """Return OpenVINO's name for a type to compute in on a device. ``auto`` is its own choice.
 
     Raises:
         ValueError: If OpenVINO does not compute in it there.
@@ -153,7 +149,6 @@ def properties_for(device: str, precision: str, threads: int) -> dict[str, objec
 
 
 def _open(source: OpenVINOSource, config: EngineConfig, device: str, precision: str) -> Any:
-    """Load the weights of a model."""
     settings = openvino_genai.SchedulerConfig()
     settings.max_num_seqs = config.max_batch_size + 1  # one prompt may be prefilled ahead
     settings.enable_prefix_caching = config.prefix_cache_bytes > 0

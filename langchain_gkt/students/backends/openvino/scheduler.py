@@ -54,14 +54,7 @@ class OpenVINOScheduler:
         end_ids: set[int],
         spelling: Callable[[], TokenSpelling],
     ) -> None:
-        """Open the pipeline, without starting a thread.
-
-        Args:
-            open_pipeline: Loads the weights.
-            config: How many requests.
-            end_ids: Ids that end an answer.
-            spelling: The bytes of each token.
-        """
+        """Open the pipeline, without starting a thread."""
         self._open, self._config, self._end_ids = open_pipeline, config, end_ids
         self._spelling, self._pipeline = spelling, open_pipeline()
         self._running: list[OpenVINOState] = []
@@ -72,12 +65,7 @@ class OpenVINOScheduler:
         self.queue = RequestQueue(config.max_queue, self._serve)
 
     def prefill_ahead(self, ids: list[int], *, fits: bool) -> PrefillHandle:
-        """Queue a prompt whose request will come later.
-
-        Args:
-            ids: The prompt.
-            fits: Whether the context holds it. If not, its request will raise the error.
-        """
+        """Queue a prompt whose request will come later, if it ``fits`` the context."""
         # To read what is known would take a step all the same.
         wanted = fits and self._keeps_blocks and not self._known.issuperset(block_numbers(ids))
         due = time.monotonic() + PREFILL_DELAY_SECONDS

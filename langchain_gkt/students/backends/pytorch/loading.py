@@ -177,16 +177,10 @@ def from_path(
     device_map: Any = None,
     trust_remote_code: bool = False,
 ) -> tuple[Any, Any]:
-    """Load a model and its tokenizer from a folder or a hub id.
+    """Load a model and its tokenizer from a folder or a hub id, perhaps of a PEFT adapter.
 
-    Args:
-        path: The folder or hub id of a model, or of a PEFT adapter of one.
-        tokenizer: A tokenizer to use instead, or None.
-        device: Where to put the model. None for the CPU.
-        dtype: ``auto``, ``int8``, or the name of a torch type.
-        device_map: As for transformers' ``from_pretrained``, instead of a device.
-        trust_remote_code: Whether to run the Python files that the model brings along. Without it
-            such a model is refused, without a question on standard input.
+    The arguments are the fields of a student. Without ``trust_remote_code`` a model that brings
+    Python files is refused, without a question on standard input.
 
     Raises:
         FileNotFoundError: If the folder does not exist or holds no model or no tokenizer.

@@ -79,6 +79,11 @@ class BufferLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         self.keys[row, :, start:end] = keys
         self.values[row, :, start:end] = values
 
+    @property
+    def buffers(self) -> list[torch.Tensor]:
+        """The keys and the values. None before the first keys."""
+        return [tensor for tensor in (self.keys, self.values) if tensor is not None]
+
     def get_seq_length(self) -> int:
         """Return how many columns are in use."""
         return self.window.end - self.window.start
@@ -104,8 +109,7 @@ class KVCache:
     @property
     def nbytes(self) -> int:
         """Bytes of the buffers."""
-        pairs = [t for layer in self.layers for t in (layer.keys, layer.values) if t is not None]
-        return sum(tensor.nbytes for tensor in pairs)
+        return sum(tensor.nbytes for layer in self.layers for tensor in layer.buffers)
 
     def load(self, segment: Segment) -> None:
         """Append a run of tokens that was computed before."""
@@ -169,11 +173,9 @@ class BatchKVCache(KVCache):
         window = self.window
         last = window.rows - 1
         used = slice(self._starts[last], window.end)
-        for layer in self.layers:
-            for tensor in (layer.keys, layer.values):
-                assert tensor is not None
-                if slot != last:
-                    tensor[slot, :, used] = tensor[last, :, used]
+        for layer in self.layers if slot != last else ():
+            for tensor in layer.buffers:
+                tensor[slot, :, used] = tensor[last, :, used]
         columns: tuple[list[Any], ...] = (self._starts, self._prefixes)
         for column in columns:
             column[slot] = column[last]
@@ -185,8 +187,8 @@ class BatchKVCache(KVCache):
         """Zero a row that is about to be removed, because its keys and values are not numbers."""
         # The next row may use this slot. A masked value counts 0 times, and 0 times NaN is NaN.
         for layer in self.layers:
-            assert layer.keys is not None and layer.values is not None
-            layer.keys[slot], layer.values[slot] = 0, 0
+            for tensor in layer.buffers:
+                tensor[slot] = 0
 
     def begin_step(self) -> dict[str, torch.Tensor]:
         """Make room for one more token per row. Return the model's further arguments."""
@@ -212,11 +214,9 @@ class BatchKVCache(KVCache):
         width = window.end - before
         window.slots, window.columns = slots, columns
         for layer in self.layers:
-            if layer.keys is None or layer.values is None:
-                continue
-            old = layer.keys, layer.values
-            layer.lazy_initialization(*old)
-            for new, was in zip((layer.keys, layer.values), old, strict=True):
+            if old := layer.buffers:
+                layer.lazy_initialization(*old)
+            for new, was in zip(layer.buffers, old, strict=True):
                 used = was[: window.rows, :, before : window.end]
                 new[: window.rows, :, end - width : end] = used
         window.start, window.end = end - width, end
