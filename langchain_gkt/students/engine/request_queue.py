@@ -102,7 +102,7 @@ class RequestQueue:
     @property
     def has_work(self) -> bool:
         """Whether anything waits in the queue."""
-        return bool(self.waiting or self.discarded or not all(handle.done for handle in self.ahead))
+        return self._seconds_to_work < math.inf
 
     @property
     def _seconds_to_work(self) -> float:

@@ -172,10 +172,11 @@ class BatchKVCache(KVCache):
         """Remove a row. The last one takes its slot."""
         window = self.window
         last = window.rows - 1
-        used = slice(self._starts[last], window.end)
-        for layer in self.layers if slot != last else ():
-            for tensor in layer.buffers:
-                tensor[slot, :, used] = tensor[last, :, used]
+        if slot != last:
+            used = slice(self._starts[last], window.end)
+            for layer in self.layers:
+                for tensor in layer.buffers:
+                    tensor[slot, :, used] = tensor[last, :, used]
         columns: tuple[list[Any], ...] = (self._starts, self._prefixes)
         for column in columns:
             column[slot] = column[last]
