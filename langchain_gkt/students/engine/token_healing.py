@@ -56,10 +56,6 @@ class TokenSpelling:
                 self._by_bytes[data].append(token)
         self._sorted = sorted(self._by_bytes)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> TokenSpelling:
-        """Share what never changes."""
-        return self
-
     @property
     def is_known(self) -> bool:
         """Whether the tokenizer is of a kind whose tokens' bytes are known."""
@@ -111,15 +107,10 @@ class TokenSpelling:
                 for size in range(1, len(rest) + 1)
             )
         shorter = (spelled[:size] for size in range(1, len(spelled)) if can_spell[size])
-        words = [*(part for part in shorter if part in self._by_bytes)]
-        return [
-            t for word in [*words, *self._beginning_with(spelled)] for t in self._by_bytes[word]
-        ]
-
-    def _beginning_with(self, data: bytes) -> list[bytes]:
-        start = bisect_left(self._sorted, data)
-        end = bisect_left(self._sorted, data + _LAST * 8, lo=start)
-        return self._sorted[start:end]
+        start = bisect_left(self._sorted, spelled)
+        end = bisect_left(self._sorted, spelled + _LAST * 8, lo=start)
+        words = [*shorter, *self._sorted[start:end]]
+        return [token for word in words for token in self._by_bytes.get(word, ())]
 
 
 class Healing:

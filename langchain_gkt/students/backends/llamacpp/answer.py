@@ -27,6 +27,8 @@ _LIFT = 500.0
 
 Take = Callable[[dict[str, Any]], bool]
 """Takes a chunk of llama.cpp. Returns whether it is to stop."""
+Complete = Callable[[dict[str, Any], Take], None]
+"""Has llama.cpp complete a body."""
 
 
 def completion_request(request: Request, marks: Sequence[tuple[int, str]]) -> dict[str, Any]:
@@ -110,14 +112,12 @@ class ConstrainedAnswer:
         self,
         state: RequestState,
         constraint: TextConstraint,
-        *,
-        complete: Callable[[dict[str, Any], Take], None],
         spelling: TokenSpelling,
         encode: Callable[[str], list[int]],
     ) -> None:
-        """Start before the first token. ``complete`` has llama.cpp complete a body."""
+        """Start before the first token."""
         self._state, self._constraint = state, constraint
-        self._complete, self._spelling, self._encode = complete, spelling, encode
+        self._spelling, self._encode = spelling, encode
         self._ids: list[int] = []
         self._choose_again = False
 
@@ -126,7 +126,7 @@ class ConstrainedAnswer:
         """What is left of the begun text's end, which the first tokens spell again."""
         return self._state.healing.rest if self._state.healing else b""
 
-    def write(self, body: dict[str, Any]) -> None:
+    def write(self, body: dict[str, Any], complete: Complete) -> None:
         """Write the answer, from the body of its request to llama.cpp.
 
         Raises:
@@ -145,7 +145,7 @@ class ConstrainedAnswer:
             if single:
                 step |= {"n_predict": 1, "logit_bias": self._bias()}
             self._choose_again = False
-            self._complete(step, partial(self._read, single))
+            complete(step, partial(self._read, single))
             is_over = state.ended or state.is_cancelled
             if single and len(self._ids) == written and not is_over:
                 raise StudentError(FORBIDDEN)

@@ -176,13 +176,8 @@ class LlamaCppBackend(LocalEngine):
             self._record(body, constraint)
             state.end("", "length")
         elif isinstance(constraint, TextConstraint):
-            ConstrainedAnswer(
-                state,
-                constraint,
-                complete=self._complete,
-                spelling=self.spelling,
-                encode=self._encode,
-            ).write(body)
+            answer = ConstrainedAnswer(state, constraint, self.spelling, self._encode)
+            answer.write(body, self._complete)
         else:
             self._complete(body, AnswerText(state).read)
 

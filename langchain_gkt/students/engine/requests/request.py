@@ -77,32 +77,24 @@ class Request:
     """One answer to continue.
 
     Attributes:
-        prompt: Ids of the conversation, with the header of the answer.
-        answer_prefix: Ids of the answer's beginning. May be empty.
-        max_tokens: Maximum number of tokens to generate.
-        temperature: 0 for greedy decoding.
-        top_p: Nucleus sampling threshold in (0, 1].
-        seed: Seed of this request's own generator, or None for a random one.
-        stop: Strings that end the answer. They do not appear in it.
         constraint: What the answer may look like. None for anything. It holds the state of one
             answer, so every request needs its own.
-        keep_special: Whether control tokens stay in the text.
         schema: The JSON schema of the whole answer, for servers that enforce one themselves. None
             if there is none, or a part of the answer is there already.
         seam: How the model writes the end of ``answer_prefix`` again. None to keep it as it is.
             What is written again is neither shown nor counted.
     """
 
-    prompt: list[int]
-    answer_prefix: list[int]
-    max_tokens: int
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int | None = None
-    stop: tuple[str, ...] = ()
+    prompt: list[int]  # ids of the conversation, with the header of the answer
+    answer_prefix: list[int]  # ids of the answer's beginning. May be empty
+    max_tokens: int  # to generate, at most
+    temperature: float = 0.0  # 0 for greedy decoding
+    top_p: float = 1.0  # nucleus sampling threshold in (0, 1]
+    seed: int | None = None  # of this request's own generator. None for a random one
+    stop: tuple[str, ...] = ()  # strings that end the answer. They do not appear in it
     constraint: Constraint | None = None
     schema: dict[str, Any] | None = None
-    keep_special: bool = False
+    keep_special: bool = False  # control tokens stay in the text
     seam: Seam | None = None
 
     @property
@@ -113,14 +105,8 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenChunk:
-    """The next part of an answer.
+    """The next part of an answer."""
 
-    Attributes:
-        text: New text. May be empty.
-        tokens: Tokens generated so far, the end-of-turn token included.
-        finish_reason: ``stop`` or ``length`` on the last chunk, else None.
-    """
-
-    text: str
-    tokens: int
-    finish_reason: str | None = None
+    text: str  # may be empty
+    tokens: int  # generated so far, the end-of-turn token included
+    finish_reason: str | None = None  # "stop" or "length" on the last chunk
