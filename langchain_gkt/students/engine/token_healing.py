@@ -62,7 +62,7 @@ class TokenSpelling:
         return bool(self._sorted)
 
     def of(self, token: int) -> bytes:
-        """Return the bytes of a token. None for control tokens and unknown ids."""
+        """Return the bytes of a token. Control tokens and unknown ids have none."""
         return self._bytes[token] if token < len(self._bytes) else b""
 
     def seam(self, ids: Sequence[int]) -> Seam | None:
