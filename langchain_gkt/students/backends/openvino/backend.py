@@ -93,6 +93,7 @@ class OpenVINOBackend(LocalEngine):
     def prefill(self, prompt: list[int]) -> PrefillHandle:
         """Prefill a prompt. The request with the same prompt waits for it and uses it."""
         fits = bool(prompt) and (self.window.size is None or len(prompt) < self.window.size)
+        fits = fits and os.getpid() == self._pid  # a forked child has no thread for it
         ahead = self._scheduler.prefill_ahead(prompt, fits=fits)
         _ = self.spelling  # there is time now, and a begun answer will need it
         return ahead

@@ -112,18 +112,14 @@ class OpenVINOScheduler:
             waiting = self._remove_waiting()
         for state in running:
             self._release(state)
-        self._drain()
-        for state in [*running, *waiting]:
-            state.deliver(StudentError(CLOSED))
-        return False
-
-    def _drain(self) -> None:
-        """Have the pipeline drop cancelled requests, so that it can be freed."""
         if self._ahead is not None:
             self._ahead[1].cancel()
             self._ahead = None
         if self._pipeline is not None and self._pipeline.has_non_finished_requests():
-            self._pipeline.step()
+            self._pipeline.step()  # it drops cancelled requests, so that it can be freed
+        for state in [*running, *waiting]:
+            state.deliver(StudentError(CLOSED))
+        return False
 
     def _run_step(self) -> None:
         if self._pipeline is None:
@@ -270,8 +266,13 @@ class OpenVINOScheduler:
         """Take the tokens of a step. Return whether the request is finished."""
         handle = state.handle
         if not handle.can_read():
-            self._check_running(handle)
-            return False
+            status = handle.get_status()
+            if status == openvino_genai.GenerationStatus.RUNNING:
+                return False
+            raise StudentError(
+                f"OpenVINO ended the answer too early ({status.name}): its KV cache has no more "
+                "room; raise kv_tokens, or lower max_tokens or max_batch_size"
+            )
         for output in handle.read().values():
             if state.recorder is not None:
                 for token, log_prob in zip(
@@ -284,14 +285,6 @@ class OpenVINOScheduler:
                 if state.handle is not handle:
                     return False
         return False
-
-    def _check_running(self, handle: Any) -> None:
-        status = handle.get_status()
-        if status != openvino_genai.GenerationStatus.RUNNING:
-            raise StudentError(
-                f"OpenVINO ended the answer too early ({status.name}): its KV cache has no more "
-                "room; raise kv_tokens, or lower max_tokens or max_batch_size"
-            )
 
     def _take(self, state: OpenVINOState, token: int) -> bool:
         """Take a token that OpenVINO chose. Return whether the request is finished."""
