@@ -151,7 +151,7 @@ def _from_gguf(path: str, source: ModelSource) -> tuple[Any, Any]:
             dtype={"auto": "bfloat16", "int8": "float32"}.get(source.dtype, source.dtype),
             trust_remote_code=False,
             quantization_config=GgufConfig(dequantize=True),
-            **_placement(source.device_map),
+            device_map=source.device_map,
         )
     except ImportError:
         raise
@@ -162,10 +162,6 @@ def _from_gguf(path: str, source: ModelSource) -> tuple[Any, Any]:
         ) from error
     model = _moved(model, source.device, repr(path))
     return quantize(model) if source.dtype == "int8" else model, tokenizer
-
-
-def _placement(device_map: Any) -> dict[str, Any]:
-    return {} if device_map is None else {"device_map": device_map}
 
 
 def from_path(
@@ -277,7 +273,7 @@ def _load(
             dtype="auto" if dtype == "int8" else dtype,
             output_loading_info=True,
             trust_remote_code=trust_remote_code,
-            **_placement(device_map),
+            device_map=device_map,
         )
     except (ImportError, StudentError):  # they name what is wrong
         raise
