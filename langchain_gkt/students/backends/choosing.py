@@ -61,11 +61,7 @@ def choose_for(source: ModelSource) -> BackendChoice:
 
 
 def choose_backend(model: Any, backend: str) -> BackendChoice:
-    """Choose the engine of a model.
-
-    Args:
-        model: A folder, a hub id, a GGUF file or a loaded model.
-        backend: The user's choice, or ``auto``.
+    """Choose the engine of a model, as the user's ``backend`` says.
 
     Raises:
         ValueError: If there is no such engine, or it cannot run such a model.

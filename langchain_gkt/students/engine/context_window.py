@@ -27,10 +27,7 @@ class ContextWindow:
     def refuse_long(self, prompt: list[int], answer_prefix: list[int], reserve: int = 0) -> None:
         """Refuse a prompt and an answer's beginning that leave the answer no room in the context.
 
-        Args:
-            prompt: Ids of the conversation.
-            answer_prefix: Ids of the answer's beginning.
-            reserve: Tokens that will be added to that beginning.
+        Tokens to ``reserve`` will be added to that beginning.
 
         Raises:
             ValueError: If the context holds no more, or an encoder cannot read the prompt.

@@ -60,12 +60,7 @@ def _pass_seconds(
 
 
 def warn_if_slower(saved: dict[int, float] | None, quantized: dict[int, float] | None) -> None:
-    """Warn if int8 is slower with any number of rows.
-
-    Args:
-        saved: What `layer_seconds` returned for the model as it was saved.
-        quantized: What it returned for the quantized one.
-    """
+    """Warn if int8 is slower than the saved type, by what `layer_seconds` returned for both."""
     if saved is None or quantized is None:
         return
     factors = {rows: quantized[rows] / saved[rows] for rows in ROWS}

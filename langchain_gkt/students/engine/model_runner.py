@@ -54,11 +54,8 @@ class ModelRunner:
     ) -> None:
         """Inspect a transformers model, without running it.
 
-        Args:
-            model: The model.
-            is_encoder_decoder: Whether it reads the prompt with an encoder.
-            trial_ids: Ids of ordinary text, to try the model with. At least 5. Else the lowest ids.
-                Int8 rounds the outliers of control tokens far more coarsely.
+        The ``trial_ids``, to try it with, are of ordinary text, at least 5. Else they are the
+        lowest. Int8 rounds the outliers of control tokens far more coarsely.
         """
         self.model = model
         self._trial_ids = list(trial_ids) if len(trial_ids) >= 5 else [1, 2, 1, 3, 2]
@@ -127,12 +124,9 @@ class ModelRunner:
     def _batch_agrees(
         self, trial: tuple[KVCache, torch.Tensor], otherwise: str, *, shared: int = 0
     ) -> bool:
-        """Whether padded rows in a batch have the logits of the rows alone.
+        """Whether padded rows in a batch have the logits of the rows alone, which the trial gave.
 
-        Args:
-            trial: The trial's ids in a cache, and the logits of each alone.
-            otherwise: What happens to requests if not, for the log.
-            shared: How many tokens of some rows to hold as a shared prefix.
+        Some rows hold a few ``shared`` tokens as a prefix. The log says what happens ``otherwise``.
         """
         ids, (cache, alone) = self._trial_ids, trial
         lengths = [len(ids) - 1, len(ids) // 2, len(ids) // 2 + 1]

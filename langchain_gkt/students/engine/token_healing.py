@@ -40,11 +40,9 @@ class TokenSpelling:
     """The bytes that every token of a vocabulary stands for."""
 
     def __init__(self, tokenizer: Any, size: int) -> None:
-        """Read the vocabulary of a fast tokenizer. Takes up to a second for 260,000 tokens.
+        """Read the vocabulary of a fast tokenizer, up to the ``size`` of the model's logits.
 
-        Args:
-            tokenizer: The tokenizer, of the transformers library.
-            size: Length of the model's logits.
+        Takes up to a second for 260,000 tokens.
         """
         self._backend = tokenizer.backend_tokenizer
         self._bytes = _spelling(tokenizer, size)

@@ -34,9 +34,7 @@ Complete = Callable[[dict[str, Any], Take], None]
 def completion_request(request: Request, marks: Sequence[tuple[int, str]]) -> dict[str, Any]:
     """Return the body of llama.cpp's request for an answer, in token ids.
 
-    Args:
-        request: What to continue, and how.
-        marks: Ids and texts of the added tokens. No text is spelled again with them.
+    No text is spelled again with the ``marks``, the ids and texts of the added tokens.
     """
     body: dict[str, Any] = {
         "prompt": [*request.prompt, *request.kept],

@@ -58,18 +58,12 @@ class LlamaCppBackend(LocalEngine):
     def __init__(
         self, header: GGUFHeader, tokenizer: Any, config: EngineConfig, device: str | None
     ) -> None:
-        """Load the weights.
-
-        Args:
-            header: The file.
-            tokenizer: Its tokenizer, of the fast kind.
-            config: How many requests and how much memory.
-            device: ``cuda`` (with a number, perhaps) to run all layers there. None for the CPU.
+        """Load the weights, all layers to ``cuda`` (with a number, perhaps), or to the CPU.
 
         Raises:
             ValueError: If the device cannot be used.
-            StudentError: If llama.cpp cannot load the file, or the tokenizer has tokens that the
-                file lacks.
+            StudentError: If llama.cpp cannot load the file, or the tokenizer is not a fast one or
+                has tokens that the file lacks.
         """
         for pid in _started_in:
             refuse_forked(pid, _NAME)

@@ -46,15 +46,10 @@ class OpenVINOBackend(LocalEngine):
         device: str | None,
         dtype: str = "auto",
     ) -> None:
-        """Load the weights.
+        """Load the weights for a device of OpenVINO's, such as ``GPU``. None for the CPU.
 
-        Args:
-            source: The model and its tokenizer.
-            config: How many requests and how much memory.
-            device: An OpenVINO device, such as ``GPU``. None for the CPU.
-            dtype: The type it computes in: ``float32``, ``bfloat16`` or ``float16``. ``auto``
-                for OpenVINO's choice, on a CPU bfloat16 if it has the instructions. Weights
-                stay as they were exported.
+        It computes in ``float32``, ``bfloat16`` or ``float16``. ``auto`` is OpenVINO's choice, on a
+        CPU bfloat16 if it has the instructions. Weights stay as they were exported.
 
         Raises:
             ValueError: If OpenVINO does not know the device here, or cannot compute in that type.

@@ -57,12 +57,8 @@ def without_wrapper(model: Any) -> Any:
 def with_adapter(model: Any, tokenizer: Any, path: str, folder: Path) -> Any:
     """Merge an adapter into its base model, which then runs like any other model.
 
-    Args:
-        model: The base model. It is changed.
-        tokenizer: The tokenizer. Tokens that were added for the adapter get the embedding rows that
-            were saved with it.
-        path: The adapter's name, for messages.
-        folder: Its folder.
+    The base model is changed. Tokens that were added for the adapter get the embedding rows that
+    were saved with it. Messages name the adapter by its ``path``.
 
     Raises:
         StudentError: If the adapter's files are broken, or were trained for another model.

@@ -72,12 +72,9 @@ class PrefixCache:
         return Match(length=length, segments=segments, shared_nodes=_shared_nodes(path))
 
     def insert(self, ids: Sequence[int], cache: KVCache, *, ahead: bool = False) -> None:
-        """Store keys and values that a cache begins with.
+        """Store the keys and values of ids with which a cache begins.
 
-        Args:
-            ids: Ids of these tokens.
-            cache: The cache.
-            ahead: Whether their request has not come yet. Then `remove` frees what is new.
+        With ``ahead`` their request has not come yet. Then `remove` frees what is new.
         """
         node, at = self._root, 0
         while child := node.children.get(ids[at]) if at < len(ids) else None:
