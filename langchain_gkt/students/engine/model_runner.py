@@ -168,11 +168,11 @@ class ModelRunner:
 
         If so, texts depend neither on how ids are split into passes nor on other requests.
         """
-        return all(p.dtype in (torch.float32, torch.float64) for p in self.model.parameters()) and (
-            not any(
-                isinstance(module, Int8Linear) or "quant" in type(module).__module__
-                for module in self.model.modules()
-            )
+        if any(p.dtype not in (torch.float32, torch.float64) for p in self.model.parameters()):
+            return False
+        return not any(
+            isinstance(module, Int8Linear) or "quant" in type(module).__module__
+            for module in self.model.modules()
         )
 
     def _run(self, cache: KVCache, ids: list[int], *, last_only: bool = True) -> torch.Tensor:

@@ -190,13 +190,10 @@ class Scheduler:
                     return None
                 state = self.queue.waiting[0]
                 fits = state.max_length <= limit
-                if fits and running:
-                    longest = max(other.max_length for other in [state, *running])
-                    if (
-                        len(running) >= self.config.max_batch_size
-                        or (len(running) + 1) * longest > limit
-                    ):
-                        return None
+                longest = max(other.max_length for other in [state, *running])
+                is_room = (len(running) + 1) * longest <= limit
+                if fits and running and not (is_room and len(running) < self.config.max_batch_size):
+                    return None
                 self.queue.waiting.popleft()
             state.started.set()
             if fits:

@@ -128,7 +128,5 @@ def _merge(
     out: torch.Tensor, total: torch.Tensor, part: torch.Tensor, part_total: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     both = torch.logaddexp(total, part_total)
-    merged = out * (total - both).exp().to(out.dtype) + part * (part_total - both).exp().to(
-        out.dtype
-    )
-    return merged, both
+    own, shared = ((each - both).exp().to(out.dtype) for each in (total, part_total))
+    return out * own + part * shared, both
