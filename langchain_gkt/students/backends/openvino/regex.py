@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterable
 
 ANY = r"[\s\S]*"
 _SPECIAL = set("\\^$.*+?()[]{}|/")
-_NOT_ASCII = r"[^\x00-\x7f]"
 # Larger sets of texts are not spelled out. Their first characters stand for them.
 _MOST_WORDS = 64
 
@@ -39,21 +38,18 @@ def beginnings_pattern(words: Iterable[bytes], refused: Iterable[bytes], *, may_
         may_end: Whether an empty text is allowed, too.
     """
     first = {word[:1] for word in words}
-    refusals = list(refused)
-    texts = [text for text in map(_decoded, refusals) if text]
-    other = any(byte >= b"\x80" for byte in first)
+    refusals = [_decoded(word) for word in refused]
+    texts = [text for text in refusals if text]
     # Half a character cannot be written down. Then no character of its kind is allowed.
-    other = other and all(_decoded(word) is not None for word in refusals)
+    other = any(byte >= b"\x80" for byte in first) and None not in refusals
     ascii_first = sorted(byte.decode() for byte in first if byte < b"\x80")
     free = [literal(c) for c in ascii_first if not any(t.startswith(c) for t in texts)]
     bound = [c for c in ascii_first if any(t.startswith(c) for t in texts)]
     parts = [f"({'|'.join(free)}){ANY}"] if free else []
     if other:
-        outside = {t[0] for t in texts if not t[0].isascii()}
-        bound += sorted(outside)
-        parts.append(
-            f"[^\\x00-\\x7f{''.join(sorted(outside))}]{ANY}" if outside else _NOT_ASCII + ANY
-        )
+        outside = sorted({t[0] for t in texts if not t[0].isascii()})
+        bound += outside
+        parts.append(f"[^\\x00-\\x7f{''.join(outside)}]{ANY}")
     for c in bound:
         rest = _not_beginning([t[1:] for t in texts if t.startswith(c)])
         parts += [] if rest is None else [literal(c) + rest]
