@@ -35,7 +35,7 @@ class PrefillHandle(AbstractContextManager["PrefillHandle"]):
 
         Args:
             ids: Ids of the prompt.
-            on_close: Called if its request will not come. Frees the KV cache.
+            on_close: Called once if its request will not come. Frees the KV cache.
             due: When to begin, as `time.monotonic` counts.
             useless: Whether there is nothing to prefill, because the engine could not keep it.
         """
