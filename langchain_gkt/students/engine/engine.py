@@ -96,7 +96,7 @@ class Engine(LocalEngine):
     def vocabulary(self) -> int:
         """Length of the model's logits, which padding may make longer than the tokenizer's ids."""
         head = self.model.get_output_embeddings()
-        weight = getattr(head, "weight", None)  # int8 layers keep theirs behind a method
+        weight = getattr(head, "weight", None)  # int8 layers have none
         size = getattr(weight, "shape", (self.model.config.vocab_size,))[0]
         return int(size)
 

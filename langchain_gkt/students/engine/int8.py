@@ -22,6 +22,8 @@ class Int8Linear(torch.nn.Module):
     outliers of the first token would round all other rows away.
     """
 
+    weight = None  # no tensor. Models that look at its type (T5) would cast their activations to it
+
     def __init__(self, linear: torch.nn.Linear) -> None:
         """Quantize a layer on the CPU. It is not changed."""
         super().__init__()
@@ -58,15 +60,6 @@ class Int8Linear(torch.nn.Module):
         else:
             outputs = self._product(inputs, self._levels)
         return outputs if self._bias is None else outputs.add_(self._bias)
-
-    def weight(self) -> torch.Tensor:
-        """Return the int8 weights.
-
-        A method, because models that look at the type of a ``weight`` tensor (T5) would cast
-        their activations to it.
-        """
-        weight: torch.Tensor = torch.ops.quantized.linear_unpack(self._packed)[0].int_repr()
-        return weight
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle and copy plain tensors instead of the packed ones."""
