@@ -29,7 +29,7 @@ class LocalEngine(ABC):
 
     unsupported: Mapping[Any, str] = MappingProxyType({})
     window: ContextWindow
-    vocabulary: int
+    vocabulary: int  # length of the model's logits, padding included
     _state_type: type[RequestState] = RequestState
 
     def __init__(self, tokenizer: Any) -> None:

@@ -56,6 +56,8 @@ class Engine(LocalEngine):
         if rows is not None:
             refuse_unknown_tokens(tokenizer, int(rows))
         self.model = model.eval()
+        weight = getattr(model.get_output_embeddings(), "weight", None)  # int8 layers have none
+        self.vocabulary = int(getattr(weight, "shape", (model.config.vocab_size,))[0])
         self.end_ids = end_ids(tokenizer, getattr(model.generation_config, "eos_token_id", None))
         # T5-type models have relative positions and no hard limit of their own.
         text_config = model.config.get_text_config()
@@ -91,14 +93,6 @@ class Engine(LocalEngine):
     def closed(self) -> bool:
         """Whether requests are refused, because `close` was called."""
         return self.scheduler.queue.closed
-
-    @cached_property
-    def vocabulary(self) -> int:
-        """Length of the model's logits, which padding may make longer than the tokenizer's ids."""
-        head = self.model.get_output_embeddings()
-        weight = getattr(head, "weight", None)  # int8 layers have none
-        size = getattr(weight, "shape", (self.model.config.vocab_size,))[0]
-        return int(size)
 
     @property
     def repeatable(self) -> Literal["always", "alone"]:
