@@ -16,6 +16,7 @@ from typing import Any
 from langchain_gkt.errors import StudentError
 from langchain_gkt.students.backends.server.connection import Unreachable
 from langchain_gkt.students.backends.server.dialects import Ask, Replies, Reply
+from langchain_gkt.students.engine.failures import FORBIDDEN
 from langchain_gkt.students.engine.request_state import RequestState
 from langchain_gkt.students.engine.requests.request import TextConstraint
 from langchain_gkt.students.engine.token_healing import TokenSpelling
@@ -24,10 +25,6 @@ RETRY_SECONDS = 0.5
 """Wait before a request is first sent again. Each further time takes twice as long."""
 _SEEDS = 2**32
 _NO_ID = -1  # stands for the end of a model without known end tokens
-_FORBIDDEN = (
-    "the constraint on the answer forbids every token the student has; the student's "
-    "vocabulary cannot write what is asked for"
-)
 
 
 async def all_replies(replies: Replies, ask: Ask, retries: int = 0) -> list[Reply]:
@@ -105,7 +102,7 @@ class AnswerWriter:
             schema = self._state.request.schema if sends_schema else None
             await self._ask_freely(self._ask(schema=schema))
         elif not allowed:
-            raise StudentError(_FORBIDDEN)
+            raise StudentError(FORBIDDEN)
         elif len(allowed) == 1:
             self._take(allowed[0])  # there is nothing to choose
         elif len(allowed) <= self._most_allowed:
@@ -207,7 +204,7 @@ class AnswerWriter:
             if not (constraint.may_end if ends else constraint.accepts([token])):
                 self._choose_again = True
                 if token in self._banned:
-                    raise StudentError(_FORBIDDEN)
+                    raise StudentError(FORBIDDEN)
                 self._banned.append(token)
                 return False
             taken = constraint.take(token)

@@ -37,7 +37,7 @@ from langchain_gkt.students.backends.server.sessions import Sessions
 from langchain_gkt.students.backends.source import ModelSource
 from langchain_gkt.students.engine.context_window import ContextWindow
 from langchain_gkt.students.engine.delivery import Deliver, areceive, receive
-from langchain_gkt.students.engine.failures import as_student_error
+from langchain_gkt.students.engine.failures import CLOSED, as_student_error
 from langchain_gkt.students.engine.prefill_handle import PREFILL_DELAY_SECONDS, PrefillHandle
 from langchain_gkt.students.engine.request_state import RequestState
 from langchain_gkt.students.engine.requests.detokenizer import Detokenizer
@@ -49,7 +49,6 @@ _log = logging.getLogger(__name__)
 
 _FRESH_SECONDS = 10.0
 """A server that answered this recently is not asked whether it is there."""
-_CLOSED = "the student was closed before the answer was finished"
 
 
 class ServerBackend:
@@ -272,7 +271,7 @@ class ServerBackend:
                 state.deliver(None)
             self._note_read(state.request.prompt)
         except asyncio.CancelledError:
-            state.deliver(StudentError(_CLOSED) if self.closed else None)
+            state.deliver(StudentError(CLOSED) if self.closed else None)
             raise
         except BaseException as error:  # noqa: BLE001  a constraint may raise anything, or panic
             self._note_lost()
