@@ -14,115 +14,49 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
     from langchain_gkt.chain.reliability import CircuitBreaker as CircuitBreaker
-    from langchain_gkt.costs import (
-        BillingScenario as BillingScenario,
-    )
-    from langchain_gkt.costs import (
-        Budget as Budget,
-    )
-    from langchain_gkt.costs import (
-        CachedPrefix as CachedPrefix,
-    )
-    from langchain_gkt.costs import (
-        CostReport,
-        CostTracker,
-        Price,
-        track_costs,
-    )
-    from langchain_gkt.costs import (
-        MachineTime as MachineTime,
-    )
-    from langchain_gkt.errors import (
-        BudgetExceeded as BudgetExceeded,
-    )
-    from langchain_gkt.errors import (
-        ConfigurationError as ConfigurationError,
-    )
-    from langchain_gkt.errors import (
-        GKTError,
-    )
-    from langchain_gkt.errors import (
-        GuidanceError as GuidanceError,
-    )
-    from langchain_gkt.errors import (
-        StudentError as StudentError,
-    )
-    from langchain_gkt.errors import (
-        TeacherError as TeacherError,
-    )
+    from langchain_gkt.costs import BillingScenario as BillingScenario
+    from langchain_gkt.costs import Budget as Budget
+    from langchain_gkt.costs import CachedPrefix as CachedPrefix
+    from langchain_gkt.costs import CostReport, CostTracker, Price, track_costs
+    from langchain_gkt.costs import MachineTime as MachineTime
+    from langchain_gkt.errors import BudgetExceeded as BudgetExceeded
+    from langchain_gkt.errors import ConfigurationError as ConfigurationError
+    from langchain_gkt.errors import GKTError
+    from langchain_gkt.errors import GuidanceError as GuidanceError
+    from langchain_gkt.errors import StudentError as StudentError
+    from langchain_gkt.errors import TeacherError as TeacherError
     from langchain_gkt.gates import AgreementGate, ConfidenceGate, HopelessGate, LearnedGate
     from langchain_gkt.guidance import Guidance, GuidancePolicy
     from langchain_gkt.metadata import GKTMetadata as GKTMetadata
-    from langchain_gkt.prompts import (
-        HintPrompt as HintPrompt,
-    )
-    from langchain_gkt.prompts import (
-        InstructTeacher as InstructTeacher,
-    )
-    from langchain_gkt.prompts import (
-        KeepPrefix as KeepPrefix,
-    )
-    from langchain_gkt.prompts import (
-        LastTurns as LastTurns,
-    )
-    from langchain_gkt.prompts import (
-        PreparedPrompt as PreparedPrompt,
-    )
-    from langchain_gkt.prompts import (
-        SummarizeOlder as SummarizeOlder,
-    )
-    from langchain_gkt.prompts import (
-        TeacherPrompt as TeacherPrompt,
-    )
-    from langchain_gkt.prompts import (
-        WithoutExemplars as WithoutExemplars,
-    )
-    from langchain_gkt.prompts import (
-        mark_exemplars as mark_exemplars,
-    )
+    from langchain_gkt.prompts import HintPrompt as HintPrompt
+    from langchain_gkt.prompts import InstructTeacher as InstructTeacher
+    from langchain_gkt.prompts import KeepPrefix as KeepPrefix
+    from langchain_gkt.prompts import LastTurns as LastTurns
+    from langchain_gkt.prompts import PreparedPrompt as PreparedPrompt
+    from langchain_gkt.prompts import SummarizeOlder as SummarizeOlder
+    from langchain_gkt.prompts import TeacherPrompt as TeacherPrompt
+    from langchain_gkt.prompts import WithoutExemplars as WithoutExemplars
+    from langchain_gkt.prompts import mark_exemplars as mark_exemplars
     from langchain_gkt.students import as_student, remote_student
     from langchain_gkt.students.huggingface import HuggingFaceStudent
     from langchain_gkt.teachers.recorded import RecordedTeacher
 
-
-_HOMES = {
-    "AgreementGate": "gates",
-    "BillingScenario": "costs",
-    "Budget": "costs",
-    "BudgetExceeded": "errors",
-    "CachedPrefix": "costs",
-    "CircuitBreaker": "chain.reliability",
-    "ConfidenceGate": "gates",
-    "ConfigurationError": "errors",
-    "CostReport": "costs",
-    "CostTracker": "costs",
-    "GKTError": "errors",
-    "GKTMetadata": "metadata",
-    "Guidance": "guidance",
-    "GuidanceError": "errors",
-    "GuidancePolicy": "guidance",
-    "GuidedKnowledgeTransferChain": "chain",
-    "HuggingFaceStudent": "students.huggingface",
-    "HintPrompt": "prompts",
-    "InstructTeacher": "prompts",
-    "KeepPrefix": "prompts",
-    "LastTurns": "prompts",
-    "HopelessGate": "gates",
-    "LearnedGate": "gates",
-    "MachineTime": "costs",
-    "PreparedPrompt": "prompts",
-    "Price": "costs",
-    "RecordedTeacher": "teachers.recorded",
-    "StudentError": "errors",
-    "SummarizeOlder": "prompts",
-    "TeacherError": "errors",
-    "TeacherPrompt": "prompts",
-    "WithoutExemplars": "prompts",
-    "as_student": "students",
-    "mark_exemplars": "prompts",
-    "remote_student": "students",
-    "track_costs": "costs",
+_PUBLIC = {
+    "chain": "GuidedKnowledgeTransferChain",
+    "chain.reliability": "CircuitBreaker",
+    "costs": "BillingScenario Budget CachedPrefix CostReport CostTracker MachineTime Price "
+    "track_costs",
+    "errors": "BudgetExceeded ConfigurationError GKTError GuidanceError StudentError TeacherError",
+    "gates": "AgreementGate ConfidenceGate HopelessGate LearnedGate",
+    "guidance": "Guidance GuidancePolicy",
+    "metadata": "GKTMetadata",
+    "prompts": "HintPrompt InstructTeacher KeepPrefix LastTurns PreparedPrompt SummarizeOlder "
+    "TeacherPrompt WithoutExemplars mark_exemplars",
+    "students": "as_student remote_student",
+    "students.huggingface": "HuggingFaceStudent",
+    "teachers.recorded": "RecordedTeacher",
 }
+_HOMES = {name: home for home, names in _PUBLIC.items() for name in names.split()}
 
 # The names that most programs need. Every name of _HOMES can be imported from here, too. Budgets,
 # prompts, errors and the circuit breaker are documented in their own modules.
