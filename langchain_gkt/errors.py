@@ -7,10 +7,11 @@ import json
 from abc import ABCMeta
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from langchain_core.messages import BaseMessage
-from pydantic import ValidationError, model_validator
+from pydantic import BeforeValidator, ValidationError, model_validator
 from pydantic_core import ArgsKwargs
 
 _MAX_TEXT = 2_000
@@ -158,8 +159,7 @@ def configuration_error(error: Exception) -> ConfigurationError | None:
     """Make a package error from one that reports a wrong argument or prompt.
 
     Returns:
-        An error of the same built-in kind. The caller sets its ``__cause__``. None if the error is
-        not of such a kind.
+        An error of the same built-in kind, without its ``__cause__``. None for another kind.
     """
     if isinstance(error, ValidationError):
         return ConfigurationError(explain(error))
@@ -177,9 +177,6 @@ def wrap_errors(otherwise: type[GKTError], what: str) -> Iterator[None]:
     Args:
         otherwise: The class for errors that do not report a wrong argument.
         what: What failed then, for the message.
-
-    Raises:
-        GKTError: In place of any other error.
     """
     try:
         yield
@@ -194,12 +191,9 @@ def wrap_errors(otherwise: type[GKTError], what: str) -> Iterator[None]:
 
 @contextmanager
 def field_errors() -> Iterator[None]:
-    """Turn errors of a model's fields into the package's errors.
+    """Turn errors of a model's fields into the package's errors, of the same built-in kind.
 
-    Raises:
-        ConfigurationError: In place of pydantic's error, and of a built-in one that reports a wrong
-            argument. It has the same built-in kind. If pydantic has wrapped one of ours, that is
-            raised unchanged.
+    An error of ours that pydantic has wrapped is raised unchanged.
     """
     try:
         yield
@@ -218,15 +212,7 @@ def field_errors() -> Iterator[None]:
 
 
 def bounded(text: str, limit: int = _MAX_TEXT) -> str:
-    """Leave out the middle of a text that is very long.
-
-    Args:
-        text: Any text.
-        limit: Maximum characters to keep.
-
-    Returns:
-        The text, or its beginning and its end with a note of how much is left out.
-    """
+    """Leave out the middle of a text of more than ``limit`` characters, with a note of how much."""
     if len(text) <= limit:
         return text
     head, tail = limit * 3 // 4, limit // 4
@@ -234,11 +220,7 @@ def bounded(text: str, limit: int = _MAX_TEXT) -> str:
 
 
 def refuse_empty(messages: Sequence[BaseMessage]) -> None:
-    """Refuse an empty prompt before a teacher is paid for it.
-
-    Raises:
-        ValueError: If it has no text.
-    """
+    """Refuse a prompt without text before a teacher is paid for it."""
     if not any(
         message.content if isinstance(message.content, list) else message.content.strip()
         for message in messages
@@ -247,11 +229,7 @@ def refuse_empty(messages: Sequence[BaseMessage]) -> None:
 
 
 def refuse_broken_text(messages: Sequence[BaseMessage]) -> None:
-    """Refuse halves of characters, which no tokenizer and no provider can encode.
-
-    Raises:
-        ValueError: If a text holds a lone surrogate.
-    """
+    """Refuse halves of characters, which no tokenizer and no provider can encode."""
     for position, message in enumerate(messages):
         calls = getattr(message, "tool_calls", None)
         for text in (str(message.text), json.dumps(calls, ensure_ascii=False, default=str)):
@@ -266,16 +244,7 @@ def refuse_broken_text(messages: Sequence[BaseMessage]) -> None:
 
 
 def refuse_unknown(names: Iterable[str], known: Iterable[str], owner: str) -> None:
-    """Refuse unknown arguments. Name the nearest known one.
-
-    Args:
-        names: Names that the caller used.
-        known: Names that exist.
-        owner: The owner of the arguments, for the message.
-
-    Raises:
-        TypeError: If a given name is not known.
-    """
+    """Raise a TypeError for a name that is not known. It says whose it is, and the nearest one."""
     known = sorted(known)
     for name in names:
         if name not in known:
@@ -283,10 +252,10 @@ def refuse_unknown(names: Iterable[str], known: Iterable[str], owner: str) -> No
 
 
 class CheckedFields(ABCMeta):
-    """The metaclass of classes that raise the package's errors for invalid fields."""
+    """The metaclass of classes whose objects are made within `field_errors`."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        """Make an object. See `field_errors`."""
+        """Make an object."""
         with field_errors():
             return super().__call__(*args, **kwargs)
 
@@ -304,47 +273,28 @@ class KnownFields(metaclass=CheckedFields):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return the known name that was probably meant.
-
-    Args:
-        name: The unknown name.
-        known: Names that exist.
-
-    Returns:
-        A question for the end of a message, or all names if none is near.
-    """
+    """Return a question for the nearest known name, or all names if none is near."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {near[0]!r}?" if near else f"it takes: {', '.join(known)}."
 
 
+def is_number(value: Any) -> bool:
+    """Whether a value is a number. True and False are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def share_number(name: str, value: Any) -> float:
-    """Check that a value is a share.
-
-    Args:
-        name: The field's name, for the message.
-        value: The value.
-
-    Raises:
-        ValueError: If it is not a number from 0 to 1.
-    """
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 <= value <= 1:
+    """Return a number from 0 to 1. Refuse another value of the field ``name``."""
+    if not is_number(value) or not 0 <= value <= 1:
         raise ValueError(f"{name} must be a number from 0 to 1, such as 0.3 for 30%, not {value!r}")
     return float(value)
 
 
 def whole_number(name: str, value: Any, *, least: int, meaning: str = "") -> int:
-    """Check that a value is a whole number and not too small.
+    """Return a whole number of ``least`` or more. Refuse another value of the field ``name``.
 
-    Args:
-        name: The field's name, for the message.
-        value: The value.
-        least: The smallest value allowed.
-        meaning: What the smallest value means, for the message.
-
-    Raises:
-        ValueError: If it is something else.
+    ``meaning`` says what the smallest value means, for the message.
     """
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError(f"{name} must be a whole number, not {value!r}")
@@ -354,15 +304,30 @@ def whole_number(name: str, value: Any, *, least: int, meaning: str = "") -> int
     return value
 
 
+def count_field(name: str, least: int, meaning: str = "") -> BeforeValidator:
+    """Return the annotation of a field that is checked by `whole_number`."""
+    return BeforeValidator(partial(whole_number, name, least=least, meaning=meaning))
+
+
+def choice_field(name: str, *choices: str) -> BeforeValidator:
+    """Return the annotation of a field that takes one of a few words. The message names them."""
+
+    def check(value: Any) -> Any:
+        if value not in choices:
+            raise ValueError(f"{name} must be {any_of(choices)}, not {value!r}")
+        return value
+
+    return BeforeValidator(check)
+
+
+def any_of(names: Iterable[str]) -> str:
+    """Return names as messages list them: ``'a', 'b' or 'c'``."""
+    *others, last = map(repr, names)
+    return f"{', '.join(others)} or {last}" if others else last
+
+
 def explain(error: ValidationError) -> str:
-    """Put pydantic's findings into one line, without its links.
-
-    Args:
-        error: The error of pydantic.
-
-    Returns:
-        The messages, each of which names a field.
-    """
+    """Put pydantic's findings into one line, without its links."""
     messages = []
     for detail in error.errors(include_url=False):
         cause = detail.get("ctx", {}).get("error")

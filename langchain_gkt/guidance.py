@@ -7,7 +7,6 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -17,7 +16,15 @@ from pydantic import BeforeValidator, model_validator
 from pydantic.dataclasses import dataclass as checked_dataclass
 from pydantic_core import ArgsKwargs
 
-from langchain_gkt.errors import CheckedFields, ConfigurationError, refuse_unknown, whole_number
+from langchain_gkt.errors import (
+    CheckedFields,
+    ConfigurationError,
+    choice_field,
+    count_field,
+    is_number,
+    refuse_unknown,
+    whole_number,
+)
 from langchain_gkt.gates import ConfidenceGate, Gate, LearnedGate, Predictor, calibrate
 from langchain_gkt.gates.agreement import answer_gate_from, tool_gate_from
 from langchain_gkt.prompts.base import check_teacher_prompt
@@ -38,27 +45,13 @@ _WHOLE: dict[str, Callable[[str], str | None]] = {
 }
 
 
-def _check_tokens(value: Any) -> int | None:
-    check = partial(whole_number, "GuidancePolicy.tokens", least=0, meaning="student only")
-    return None if value is None else check(value)
-
-
-def _check_cut(value: Any) -> Any:
-    if value not in get_args(Cut):
-        raise ValueError(
-            f"GuidancePolicy.cut must be 'word', 'sentence', 'step' or 'none', not {value!r}"
-        )
-    return value
-
-
 def _check_prompt(value: Any) -> Any:
     is_data = isinstance(value, Mapping | list)
     return from_data(value) if is_data else check_teacher_prompt(value)
 
 
 def _check_ask(value: Any) -> Any:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if value not in ("always", "never") and not (number and 0 <= value <= 1):
+    if value not in ("always", "never") and not (is_number(value) and 0 <= value <= 1):
         raise ValueError(
             "GuidancePolicy.ask must be 'always', 'never' or a confidence between 0 and 1 "
             f"below which the teacher is asked, not {value!r}"
@@ -71,8 +64,6 @@ Rung = int | Literal["all"]
 
 
 def _check_ladder(value: Any) -> Any:
-    if value is None:
-        return None
     what = f"GuidancePolicy.ladder={value!r}"
     if isinstance(value, str) or not isinstance(value, Sequence) or not value:
         raise ValueError(f'{what} must be amounts that rise, such as (0, 40, "all")')
@@ -85,15 +76,6 @@ def _check_ladder(value: Any) -> Any:
     if any(low >= high for low, high in itertools.pairwise(sizes)):
         raise ValueError(f'{what} does not rise; order its amounts, and put "all" last')
     return tuple(value)
-
-
-def _check_samples(value: Any) -> int | None:
-    check = partial(whole_number, "GuidancePolicy.samples", least=1, meaning="no vote")
-    return None if value is None else check(value)
-
-
-def _check_answer_of(value: Any) -> Any:
-    return None if value is None else check_answer_of(value)
 
 
 def _check_teacher_tools(value: Any) -> Any:
@@ -154,21 +136,17 @@ class GuidancePolicy(metaclass=CheckedFields):
         TypeError: If a field is unknown. The message names the nearest known one.
     """
 
-    tokens: Annotated[int | None, BeforeValidator(_check_tokens)] = None
-    cut: Annotated[Cut, BeforeValidator(_check_cut)] = "word"
+    tokens: Annotated[int, count_field("GuidancePolicy.tokens", 0, "student only")] | None = None
+    cut: Annotated[Cut, choice_field("GuidancePolicy.cut", *get_args(Cut))] = "word"
     ask: Annotated[AskWhen, BeforeValidator(_check_ask)] = "always"
-    probe_tokens: Annotated[
-        int, BeforeValidator(partial(whole_number, "GuidancePolicy.probe_tokens", least=1))
-    ] = 1
-    min_tokens: Annotated[
-        int, BeforeValidator(partial(whole_number, "GuidancePolicy.min_tokens", least=0))
-    ] = 0
+    probe_tokens: Annotated[int, count_field("GuidancePolicy.probe_tokens", 1)] = 1
+    min_tokens: Annotated[int, count_field("GuidancePolicy.min_tokens", 0)] = 0
     teacher_prompt: Annotated[Any, BeforeValidator(_check_prompt)] = None
     predictor: Predictor | None = None
     gate: Annotated[Any, BeforeValidator(answer_gate_from)] = None
-    ladder: Annotated[tuple[Rung, ...] | None, BeforeValidator(_check_ladder)] = None
-    samples: Annotated[int | None, BeforeValidator(_check_samples)] = None
-    answer_of: Annotated[Any, BeforeValidator(_check_answer_of)] = None
+    ladder: Annotated[tuple[Rung, ...], BeforeValidator(_check_ladder)] | None = None
+    samples: Annotated[int, count_field("GuidancePolicy.samples", 1, "no vote")] | None = None
+    answer_of: Annotated[Any, BeforeValidator(check_answer_of)] | None = None
     tools: Annotated[Any, BeforeValidator(tool_gate_from)] = "teacher"
     teacher_tools: Annotated[tuple[str, ...], BeforeValidator(_check_teacher_tools)] = ()
     verdict: Annotated[str, BeforeValidator(check_verdict)] = "steps"
@@ -226,9 +204,9 @@ class GuidancePolicy(metaclass=CheckedFields):
             return self.gate  # type: ignore[no-any-return]
         if self.predictor is not None:
             return LearnedGate(predictor=self.predictor)
-        if isinstance(self.ask, str):
+        if self.threshold is None:
             return None
-        return ConfidenceGate(below=self.ask, probe_tokens=self.probe_tokens)
+        return ConfidenceGate(below=self.threshold, probe_tokens=self.probe_tokens)
 
     def calibrate(
         self, student: BaseChatModel, questions: Sequence[LanguageModelInput], *, share: float
