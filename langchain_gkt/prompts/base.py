@@ -50,26 +50,20 @@ class PreparedPrompt:
     hint: Callable[[str, bool], str] | None = None
 
     def restored(self, reply: AIMessage) -> AIMessage:
-        """Undo the prompt's changes in a reply.
-
-        Returns:
-            The reply, or a changed copy.
-        """
+        """Undo the prompt's changes in a reply."""
         if self.restore is None:
             return reply
-        content = reply.content
-        changed: Any = (
-            self.restore(content)
-            if isinstance(content, str)
-            else [_in_block(block, self.restore) for block in content]
-        )
-        calls = ("tool_calls", "invalid_tool_calls")
-        update = {name: _in_strings(getattr(reply, name), self.restore) for name in calls}
+        update: dict[str, Any] = {"content": _in_block(reply.content, self.restore)}
+        for name in ("tool_calls", "invalid_tool_calls"):
+            update[name] = [
+                {**call, "args": _in_value(call["args"], self.restore)}
+                for call in getattr(reply, name)
+            ]
         if chunks := getattr(reply, "tool_call_chunks", None):  # of a streamed reply
             update["tool_call_chunks"] = [
                 {**chunk, "args": _in_json(chunk["args"], self.restore)} for chunk in chunks
             ]
-        return reply.model_copy(update={"content": changed, **update})
+        return reply.model_copy(update=update)
 
 
 @dataclass(kw_only=True)
@@ -102,11 +96,7 @@ class PromptContext:
     student_usage: UsageMetadata | None = None
 
     def ask_student(self, messages: list[BaseMessage], *, max_tokens: int) -> str:
-        """Have the student write a text.
-
-        Args:
-            messages: The request.
-            max_tokens: Maximum tokens of the text.
+        """Have the student write a text of at most ``max_tokens`` tokens.
 
         Raises:
             ValueError: If there is no student.
@@ -190,12 +180,8 @@ class TeacherPromptSequence(TeacherPrompt):
 
     def __post_init__(self) -> None:
         """Take joined prompts apart, and refuse anything that is not a prompt."""
-        flat: list[Any] = []
-        for step in self.steps:
-            flat += step.steps if isinstance(step, TeacherPromptSequence) else [step]
-        for step in flat:
-            check_teacher_prompt(step)
-        object.__setattr__(self, "steps", tuple(step for step in flat if step is not None))
+        flat = [step for prompt in self.steps for step in steps_of(prompt)]
+        object.__setattr__(self, "steps", tuple(map(check_teacher_prompt, flat)))
 
     def prepare(self, messages: Sequence[BaseMessage], context: PromptContext) -> PreparedPrompt:
         """Apply the prompts."""
@@ -218,16 +204,20 @@ class TeacherPromptSequence(TeacherPrompt):
         return TeacherPromptSequence(steps=tuple(for_tokens(step, tokens) for step in self.steps))
 
 
+def steps_of(prompt: Any) -> tuple[Any, ...]:
+    """Return the prompts of which a teacher prompt is joined. None has none."""
+    if isinstance(prompt, TeacherPromptSequence):
+        return prompt.steps
+    return () if prompt is None else (prompt,)
+
+
+def step_name(prompt: Any) -> str:
+    """Return the name of a prompt's function or class."""
+    return str(getattr(prompt, "__name__", type(prompt).__name__))
+
+
 def check_teacher_prompt(value: Any, *, name: str = "teacher_prompt") -> Any:
-    """Refuse a value that is not a teacher prompt.
-
-    Args:
-        value: The user's value.
-        name: The field's name, for the message.
-
-    Raises:
-        TypeError: If it is neither a prompt nor None.
-    """
+    """Return a teacher prompt or None. Refuse another value of the field ``name``."""
     known = isinstance(value, TeacherPrompt | Runnable) or callable(value)
     if value is None or (known and not isinstance(value, type)):
         return value
@@ -238,31 +228,15 @@ def check_teacher_prompt(value: Any, *, name: str = "teacher_prompt") -> Any:
 
 
 def for_tokens(prompt: Any, tokens: int) -> Any:
-    """Fix the number of guidance tokens that a prompt names.
-
-    Args:
-        prompt: A teacher prompt, or None.
-        tokens: The number.
-
-    Returns:
-        The prompt. One that does not depend on the number is unchanged.
-    """
+    """Fix the number of guidance tokens that a prompt names, if it names one."""
     return prompt.for_tokens(tokens) if isinstance(prompt, TeacherPrompt) else prompt
 
 
 def prepare(prompt: Any, messages: Sequence[BaseMessage], context: PromptContext) -> PreparedPrompt:
-    """Make the teacher's prompt.
-
-    Args:
-        prompt: A teacher prompt, or None.
-        messages: The conversation.
-        context: Further facts about the call.
-
-    Returns:
-        The messages, and how to undo the changes.
+    """Make the teacher's prompt. Without a teacher prompt it is the conversation.
 
     Raises:
-        ValueError: If the prompt returns nothing, no messages or no text.
+        ValueError: If the teacher prompt returns nothing, no messages or no text.
         TypeError: If it returns something else.
     """
     if prompt is None:
@@ -305,7 +279,7 @@ def _run_apart(awaitable: Awaitable[Any]) -> Any:
 
 def _checked(prompt: Any, result: Any) -> PreparedPrompt:
     """Refuse a prompt that a teacher cannot be asked, before it is paid."""
-    name = f"teacher_prompt ({_name(prompt)})"
+    name = f"teacher_prompt ({step_name(prompt)})"
     if isinstance(result, PreparedPrompt):
         return replace(result, messages=_messages(name, result.messages))
     return PreparedPrompt(messages=_messages(name, result))
@@ -333,10 +307,6 @@ def _messages(name: str, result: Any) -> list[BaseMessage]:
     return messages
 
 
-def _name(prompt: Any) -> str:
-    return str(getattr(prompt, "__name__", type(prompt).__name__))
-
-
 def _joined(prepared: Sequence[PreparedPrompt]) -> PreparedPrompt:
     undo = [step.restore for step in prepared if step.restore is not None]
     hint = next((step.hint for step in reversed(prepared) if step.hint is not None), None)
@@ -352,18 +322,12 @@ def _joined(prepared: Sequence[PreparedPrompt]) -> PreparedPrompt:
 
 
 def _in_block(block: Any, restore: Callable[[str], str]) -> Any:
-    if isinstance(block, str):
-        return restore(block)
+    """Undo changes in a message's content, or in one of its blocks of text."""
+    if isinstance(block, list):
+        return [_in_block(item, restore) for item in block]
     if isinstance(block, dict) and block.get("type") == "text":
         return {**block, "text": restore(block["text"])}
-    return block
-
-
-def _in_strings(value: Any, restore: Callable[[str], str]) -> Any:
-    """Undo changes in the arguments of tool calls. Ids and names stay."""
-    if isinstance(value, list):
-        return [{**call, "args": _in_value(call["args"], restore)} for call in value]
-    return value
+    return restore(block) if isinstance(block, str) else block
 
 
 def _in_json(text: str | None, restore: Callable[[str], str]) -> str | None:

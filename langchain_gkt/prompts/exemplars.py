@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from itertools import accumulate
-from operator import and_
+from itertools import takewhile
 from typing import Any, TypeVar
 
 from langchain_core.messages import (
@@ -56,9 +55,7 @@ def mark_exemplars(messages: Iterable[MessageLikeRepresentation]) -> list[BaseMe
 def is_exemplar(message: BaseMessage) -> bool:
     """Whether a message is marked as part of a worked example.
 
-    Args:
-        message: The message. Marked by ``additional_kwargs["example"]``, or by one of the names
-            ``example_user`` and ``example_assistant`` of LangChain's own pages.
+    The mark is ``additional_kwargs["example"]``, or one of the names of LangChain's own pages.
     """
     return bool(message.additional_kwargs.get(EXAMPLE_MARK)) or message.name in _EXAMPLE_NAMES
 
@@ -73,9 +70,6 @@ def without_exemplars(
         keep: How many of them stay.
         shortest: Whether those with the fewest characters stay, not the last ones.
         unmarked: Whether every turn before the last one counts as an example.
-
-    Returns:
-        The rest, in its order.
     """
     begin = leading_system(messages)
     every = turns(messages[begin:])
@@ -98,11 +92,7 @@ def _dropped(
 
 
 def exemplars(messages: Sequence[BaseMessage]) -> list[tuple[str, str]]:
-    """Return the marked worked examples of a conversation, and those in a ``Q: ... A:`` text.
-
-    Returns:
-        Questions with their answers.
-    """
+    """Return the questions and answers of marked examples, and of those in ``Q: ... A:`` texts."""
     pairs = []
     for turn in turns(messages[leading_system(messages) :]):
         if all(map(is_exemplar, turn)):
@@ -118,14 +108,7 @@ def exemplars(messages: Sequence[BaseMessage]) -> list[tuple[str, str]]:
 
 
 def describe_style(answers: Sequence[str]) -> str:
-    """Describe the style of worked examples in words: layout, length, equations, ending.
-
-    Args:
-        answers: Their answers. At least one.
-
-    Returns:
-        A sentence.
-    """
+    """Describe the style of worked answers in words: layout, length, equations, ending."""
     counts = [len(sentences(answer)) for answer in answers]
     low, high = min(counts), max(counts)
     length = f"{low}" if low == high else f"{low} to {high}"
@@ -148,10 +131,8 @@ def _common_ending(answers: Sequence[str]) -> str:
     if len(answers) < 2:
         return ""
     endings = [sentences(answer)[-1].split() for answer in answers]
-    same = (len(set(words)) == 1 for words in zip(*endings, strict=False))
-    shared = [
-        word for word, is_same in zip(endings[0], accumulate(same, and_), strict=False) if is_same
-    ]
+    same = takewhile(lambda words: len(set(words)) == 1, zip(*endings, strict=False))
+    shared = [words[0] for words in same]
     return " ".join(shared) if len(shared) > 1 else ""
 
 

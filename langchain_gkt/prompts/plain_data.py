@@ -7,9 +7,10 @@ import difflib
 import uuid
 import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-from langchain_gkt.prompts.base import TeacherPrompt, TeacherPromptSequence
+from langchain_gkt.prompts.base import TeacherPrompt, TeacherPromptSequence, step_name, steps_of
 from langchain_gkt.prompts.hints import HintPrompt
 from langchain_gkt.prompts.ready_made import (
     InstructTeacher,
@@ -36,27 +37,17 @@ _marks: dict[int, tuple[weakref.ref[Any], str]] = {}
 
 
 def is_plain(prompt: Any) -> bool:
-    """Whether a teacher prompt is plain data: ready-made, or joined from ready-made ones.
-
-    Args:
-        prompt: A teacher prompt, or None.
-    """
-    if isinstance(prompt, TeacherPromptSequence):
-        return all(map(is_plain, prompt.steps))
-    return prompt is None or type(prompt) in _NAMES
+    """Whether a teacher prompt is None or made of ready-made prompts only."""
+    return all(type(step) in _NAMES for step in steps_of(prompt))
 
 
 def needs_student(prompt: Any) -> bool:
-    """Whether a ready-made teacher prompt, or one of joined ones, has the student write."""
-    steps = prompt.steps if isinstance(prompt, TeacherPromptSequence) else (prompt,)
-    return any(isinstance(step, SummarizeOlder) for step in steps)
+    """Whether one of a teacher prompt's steps has the student write."""
+    return any(isinstance(step, SummarizeOlder) for step in steps_of(prompt))
 
 
 def to_data(prompt: Any) -> list[dict[str, Any]] | None:
     """Return a teacher prompt as values that JSON can hold.
-
-    Args:
-        prompt: A teacher prompt, or None.
 
     Returns:
         Its steps, each with its name and fields. None for None.
@@ -64,18 +55,14 @@ def to_data(prompt: Any) -> list[dict[str, Any]] | None:
     Raises:
         ValueError: If it is not made of ready-made prompts.
     """
-    if prompt is None:
-        return None
-    steps = prompt.steps if isinstance(prompt, TeacherPromptSequence) else (prompt,)
-    for step in steps:
-        if type(step) not in _NAMES:
-            name = getattr(step, "__name__", type(step).__name__)
+    for step in steps_of(prompt):
+        if not is_plain(step):
             raise ValueError(
-                f"teacher_prompt: {name} cannot be saved, only ready-made prompts can "
+                f"teacher_prompt: {step_name(step)} cannot be saved, only ready-made prompts can "
                 f"({', '.join(kind.__name__ for kind in _NAMES)}); save the policy without it, and "
                 "give the chain teacher_prompt="
             )
-    return [_named(step) for step in steps]
+    return None if prompt is None else [_named(step) for step in steps_of(prompt)]
 
 
 def from_data(data: Any) -> TeacherPrompt | None:
@@ -83,9 +70,6 @@ def from_data(data: Any) -> TeacherPrompt | None:
 
     Args:
         data: A step or a list of steps, or None.
-
-    Returns:
-        The teacher prompt.
 
     Raises:
         ValueError: If it has another form, or names an unknown prompt or field.
@@ -123,42 +107,27 @@ def _step(data: Any) -> TeacherPrompt:
 def describe_prompt(prompt: Any) -> Any:
     """Describe a teacher prompt so that two that may differ never look the same.
 
-    Args:
-        prompt: A teacher prompt, or None.
-
-    Returns:
-        Its data. For other steps their name, with a mark that no other object gets.
+    Other steps than ready-made ones get their name, with a mark that no other object gets.
     """
     if is_plain(prompt):
         return to_data(prompt)
-    steps = prompt.steps if isinstance(prompt, TeacherPromptSequence) else (prompt,)
-    return [to_data(step) if is_plain(step) else f"{_name(step)}#{_mark(step)}" for step in steps]
+    return [
+        to_data(step) if is_plain(step) else f"{_name(step)}#{_mark(step)}"
+        for step in steps_of(prompt)
+    ]
 
 
 def name_prompt(prompt: Any) -> Any:
-    """Describe a teacher prompt for people and files, the same in every process.
-
-    Args:
-        prompt: A teacher prompt, or None.
-
-    Returns:
-        Its data. For other steps their name.
-    """
-    if is_plain(prompt):
-        return to_data(prompt)
-    steps = prompt.steps if isinstance(prompt, TeacherPromptSequence) else (prompt,)
-    return [_named(step) for step in steps]
+    """Describe a teacher prompt for people and files. Steps that are no data appear by name."""
+    return None if prompt is None else [_named(step) for step in steps_of(prompt)]
 
 
 def _named(step: Any) -> Any:
-    """Return a ready-made prompt's data, or the name of another."""
     if not is_plain(step):
         return _name(step)
     fields = dataclasses.asdict(step).items()
-    return {
-        "prompt": _NAMES[type(step)],
-        **{k: v for k, v in fields if (k, v) not in _LATER.items()},
-    }
+    known = {name: value for name, value in fields if (name, value) not in _LATER.items()}
+    return {"prompt": _NAMES[type(step)], **known}
 
 
 def _name(step: Any) -> str:
@@ -176,21 +145,16 @@ def _mark(step: Any) -> str:
     if known is not None and known[0]() is step:
         return known[1]
     mark = uuid.uuid4().hex
-    try:
+    with suppress(TypeError):  # it allows no weak reference, so each look-up gets another mark
         _marks[key] = (weakref.ref(step, lambda _: _marks.pop(key, None)), mark)
-    except TypeError:  # it allows no weak reference, so each look-up gets another mark
-        return mark
     return mark
 
 
 def kept_prompt(data: Any) -> Any:
     """Rebuild a prompt from a run's folder, which holds functions by their names only.
 
-    Args:
-        data: The data in the folder.
-
     Returns:
         The prompt. None if there was none, or one that no file can hold.
     """
-    is_named = bool(data) and any(isinstance(step, str) for step in data)
+    is_named = any(isinstance(step, str) for step in data or ())
     return None if is_named else from_data(data)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
-from typing import Annotated, Any, Literal
+from itertools import chain
+from typing import Annotated, Any, Literal, get_args
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from pydantic import BeforeValidator, ConfigDict
 from pydantic.dataclasses import dataclass
 
-from langchain_gkt.errors import KnownFields, whole_number
+from langchain_gkt.errors import KnownFields, choice_field, count_field
 from langchain_gkt.prompts.base import PromptContext, TeacherPrompt
 from langchain_gkt.prompts.conversation import leading_system, turns, with_system_text
 from langchain_gkt.prompts.exemplars import (
@@ -41,10 +41,6 @@ _SUMMARY = "What was said before, in short:\n{summary}"
 _CONFIG = ConfigDict(strict=True)
 
 
-def _count(name: str, least: int) -> BeforeValidator:
-    return BeforeValidator(partial(whole_number, name, least=least))
-
-
 def _flag(name: str) -> BeforeValidator:
     def check(value: Any) -> bool:
         if not isinstance(value, bool):
@@ -54,22 +50,9 @@ def _flag(name: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-def _check_tokens(value: Any) -> int | None:
-    check = partial(whole_number, "InstructTeacher.tokens", least=1)
-    return None if value is None else check(value)
-
-
 def _check_text(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"InstructTeacher.text must be a text that is not blank, not {value!r}")
-    return value
-
-
-def _check_style(value: Any) -> Any:
-    if value not in ("describe", "example", "none"):
-        raise ValueError(
-            f"InstructTeacher.style must be 'describe', 'example' or 'none', not {value!r}"
-        )
     return value
 
 
@@ -88,7 +71,7 @@ class WithoutExemplars(KnownFields, TeacherPrompt):
         unmarked: Whether every turn before the last one counts as an example.
     """
 
-    keep: Annotated[int, _count("WithoutExemplars.keep", 0)] = 0
+    keep: Annotated[int, count_field("WithoutExemplars.keep", 0)] = 0
     shortest: Annotated[bool, _flag("WithoutExemplars.shortest")] = False
     unmarked: Annotated[bool, _flag("WithoutExemplars.unmarked")] = False
 
@@ -115,15 +98,14 @@ class LastTurns(KnownFields, TeacherPrompt):
         system: Whether the system messages at the beginning stay.
     """
 
-    count: Annotated[int, _count("LastTurns.count", 1)] = 1
+    count: Annotated[int, count_field("LastTurns.count", 1)] = 1
     system: Annotated[bool, _flag("LastTurns.system")] = True
 
     def prepare(self, messages: Sequence[BaseMessage], context: PromptContext) -> list[BaseMessage]:
         """Leave out the turns before them."""
         begin = leading_system(messages)
-        kept = turns(messages[begin:])[-self.count :]
-        system = list(messages[:begin]) if self.system or not kept else []
-        return [*system, *(message for turn in kept for message in turn)]
+        kept = list(chain(*turns(messages[begin:])[-self.count :]))
+        return [*messages[:begin], *kept] if self.system or not kept else kept
 
     def cache_note(self) -> str:
         """Explain that the beginning changes with each turn."""
@@ -144,15 +126,14 @@ class KeepPrefix(KnownFields, TeacherPrompt):
         count: How many turns after the front stay. 1 for the open question.
     """
 
-    count: Annotated[int, _count("KeepPrefix.count", 1)] = 1
+    count: Annotated[int, count_field("KeepPrefix.count", 1)] = 1
 
     def prepare(self, messages: Sequence[BaseMessage], context: PromptContext) -> list[BaseMessage]:
         """Leave out turns between the front and the last ones."""
         begin = leading_system(messages)
         every = turns(messages[begin:])
         front = next((i for i, turn in enumerate(every) if not all(map(is_exemplar, turn))), 0)
-        kept = [*every[:front], *every[front:][-self.count :]]
-        return [*messages[:begin], *(message for turn in kept for message in turn)]
+        return [*messages[:begin], *chain(*every[:front], *every[front:][-self.count :])]
 
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
@@ -172,8 +153,8 @@ class InstructTeacher(KnownFields, TeacherPrompt):
     """
 
     text: Annotated[str, BeforeValidator(_check_text)] = INSTRUCTION
-    style: Annotated[Style, BeforeValidator(_check_style)] = "describe"
-    tokens: Annotated[int | None, BeforeValidator(_check_tokens)] = None
+    style: Annotated[Style, choice_field("InstructTeacher.style", *get_args(Style))] = "describe"
+    tokens: Annotated[int, count_field("InstructTeacher.tokens", 1)] | None = None
 
     def prepare(self, messages: Sequence[BaseMessage], context: PromptContext) -> list[BaseMessage]:
         """Add the instruction."""
@@ -228,8 +209,8 @@ class SummarizeOlder(KnownFields, TeacherPrompt):
         max_tokens: Maximum tokens of the summary.
     """
 
-    keep: Annotated[int, _count("SummarizeOlder.keep", 1)] = 1
-    max_tokens: Annotated[int, _count("SummarizeOlder.max_tokens", 1)] = 150
+    keep: Annotated[int, count_field("SummarizeOlder.keep", 1)] = 1
+    max_tokens: Annotated[int, count_field("SummarizeOlder.max_tokens", 1)] = 150
 
     def prepare(self, messages: Sequence[BaseMessage], context: PromptContext) -> list[BaseMessage]:
         """Replace the older turns by a summary."""
@@ -247,9 +228,8 @@ class SummarizeOlder(KnownFields, TeacherPrompt):
         return self._with(messages, summary)
 
     def _request(self, messages: Sequence[BaseMessage]) -> list[BaseMessage]:
-        """Return the student's request. Empty if there are no older turns."""
         older = turns(messages[leading_system(messages) :])[: -self.keep]
-        lines = [_line(message) for turn in older for message in turn]
+        lines = [_line(message) for message in chain(*older)]
         if not lines:
             return []
         return [HumanMessage(_SUMMARY_REQUEST.format(transcript="\n".join(lines)))]
@@ -265,8 +245,7 @@ class SummarizeOlder(KnownFields, TeacherPrompt):
         if not summary.strip():
             return list(messages)
         begin = leading_system(messages)
-        kept = turns(messages[begin:])[-self.keep :]
-        rest = [*messages[:begin], *(message for turn in kept for message in turn)]
+        rest = [*messages[:begin], *chain(*turns(messages[begin:])[-self.keep :])]
         return with_system_text(rest, _SUMMARY.format(summary=summary.strip()))
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from langchain_core.messages import BaseMessage
 
-from langchain_gkt.prompts.base import TeacherPrompt, TeacherPromptSequence
+from langchain_gkt.prompts.base import TeacherPrompt, steps_of
 
 
 class SharedPrefix(NamedTuple):
@@ -30,20 +30,12 @@ class SharedPrefix(NamedTuple):
         return self.shared * self.prompts / self.total if self.total else 0.0
 
     def tokens(self, prompt_tokens: int) -> int:
-        """Return about how many tokens of each prompt it is.
-
-        Args:
-            prompt_tokens: Tokens of all prompts together.
-        """
+        """Return about how many tokens of each prompt it is, if all have ``prompt_tokens``."""
         return int(self.shared * prompt_tokens / self.total) if self.total else 0
 
 
 def shared_prefix(prompts: Sequence[Sequence[BaseMessage]]) -> SharedPrefix:
-    """Measure the common beginning of some prompts.
-
-    Args:
-        prompts: The prompts. A single prompt shares nothing.
-    """
+    """Measure the common beginning of some prompts. A single one shares nothing."""
     texts = [[(message.type, str(message.content)) for message in prompt] for prompt in prompts]
     total = sum(len(text) for prompt in texts for _, text in prompt)
     if len(texts) < 2:
@@ -64,13 +56,11 @@ def shared_prefix(prompts: Sequence[Sequence[BaseMessage]]) -> SharedPrefix:
 def cache_notes(prompt: Any) -> list[str]:
     """Describe how a teacher prompt changes the beginning of prompts that a provider caches.
 
-    Args:
-        prompt: A teacher prompt, or None.
-
     Returns:
-        A sentence for each of its steps that changes it. Functions are skipped, as their effect is
-        unknown.
+        A sentence for each of its steps that changes it. The effect of functions is unknown.
     """
-    steps = prompt.steps if isinstance(prompt, TeacherPromptSequence) else (prompt,)
-    notes = [(step, step.cache_note()) for step in steps if isinstance(step, TeacherPrompt)]
-    return [f"{type(step).__name__} {note}" for step, note in notes if note]
+    return [
+        f"{type(step).__name__} {note}"
+        for step in steps_of(prompt)
+        if isinstance(step, TeacherPrompt) and (note := step.cache_note())
+    ]

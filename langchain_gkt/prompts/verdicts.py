@@ -28,7 +28,7 @@ class VerdictFormat(NamedTuple):
 
 
 def is_accepted(verdict: str) -> bool:
-    """Return whether a verdict accepts the draft."""
+    """Whether a verdict accepts the draft."""
     return _ACCEPTED.match(verdict) is not None
 
 
@@ -84,11 +84,7 @@ def verdict_format(name: str) -> VerdictFormat:
 
 
 def check_verdict(value: Any) -> str:
-    """Return a verdict format as it is, or refuse it with the fix.
-
-    Raises:
-        ValueError: If it is neither a format's name nor an instruction.
-    """
+    """Return a verdict format's name, or an instruction of the user's own. Refuse another value."""
     if not isinstance(value, str) or (value not in _FORMATS and len(value.split()) < 2):
         known = ", ".join(map(repr, _FORMATS))
         raise ValueError(
