@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Annotated, Any, ClassVar
 
 from langchain_core.messages import AIMessage, BaseMessage
 from pydantic import BeforeValidator, model_validator
 from pydantic.dataclasses import dataclass
 
-from langchain_gkt.errors import whole_number
+from langchain_gkt.errors import count_field, is_number
 from langchain_gkt.gates.base import Signals, ThresholdGate, gate_from
 from langchain_gkt.modes import Amount
 from langchain_gkt.students.protocol import Student
@@ -21,8 +20,7 @@ from langchain_gkt.texts.begun_answer import begun_text
 
 
 def _check_temperature(value: Any) -> Any:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 < value < math.inf:
+    if not is_number(value) or not 0 < value < math.inf:
         raise ValueError(
             f"AgreementGate.temperature must be a number above 0, because answers of temperature "
             f"0 are all alike, not {value!r}"
@@ -31,8 +29,7 @@ def _check_temperature(value: Any) -> Any:
 
 
 def _check_tool_fit(value: Any) -> Any:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if value is not None and not (number and 0 < value < 1):
+    if not is_number(value) or not 0 < value < 1:
         raise ValueError(
             f"AgreementGate.tool_fit_below must be a probability between 0 and 1, or None, not "
             f"{value!r}"
@@ -63,17 +60,11 @@ class AgreementGate(ThresholdGate):
     """
 
     kind: ClassVar[str] = "agreement"
-    samples: Annotated[
-        int, BeforeValidator(partial(whole_number, "AgreementGate.samples", least=2))
-    ] = 5
-    at_least: Annotated[
-        int, BeforeValidator(partial(whole_number, "AgreementGate.at_least", least=1))
-    ] = 3
-    answer_of: Annotated[
-        Any, BeforeValidator(lambda value: value if value is None else check_answer_of(value))
-    ] = None
+    samples: Annotated[int, count_field("AgreementGate.samples", 2)] = 5
+    at_least: Annotated[int, count_field("AgreementGate.at_least", 1)] = 3
+    answer_of: Annotated[Any, BeforeValidator(check_answer_of)] | None = None
     temperature: Annotated[float, BeforeValidator(_check_temperature)] = 0.7
-    tool_fit_below: Annotated[float | None, BeforeValidator(_check_tool_fit)] = None
+    tool_fit_below: Annotated[float, BeforeValidator(_check_tool_fit)] | None = None
 
     @model_validator(mode="after")
     def _check_count(self) -> AgreementGate:
@@ -138,14 +129,7 @@ class AgreementGate(ThresholdGate):
 
 
 def answer_gate_from(value: Any) -> Any:
-    """Read a policy's ``gate``. See `gate_from`.
-
-    Args:
-        value: As for `gate_from`.
-
-    Raises:
-        ValueError: If it is no gate, or a gate for tools.
-    """
+    """Read a policy's ``gate`` as `gate_from` does. Refuse a gate for tools."""
     gate = gate_from(value)
     if isinstance(gate, AgreementGate) and gate.tool_fit_below is not None:
         raise ValueError(
@@ -156,17 +140,7 @@ def answer_gate_from(value: Any) -> Any:
 
 
 def tool_gate_from(value: Any) -> Any:
-    """Read a policy's ``tools``.
-
-    Args:
-        value: ``teacher``, an `AgreementGate`, or the result of `AgreementGate.to_dict`.
-
-    Returns:
-        ``teacher`` or the gate.
-
-    Raises:
-        ValueError: If it is something else, or the gate has an ``answer_of``.
-    """
+    """Read a policy's ``tools``: ``teacher``, an `AgreementGate`, or the fields of one."""
     gate = gate_from(value) if isinstance(value, Mapping) else value
     if gate == "teacher":
         return gate

@@ -37,13 +37,7 @@ class Signals(dict[str, float]):
         answers: Sequence[AIMessage] = (),
         winner: AIMessage | None = None,
     ) -> None:
-        """Keep signals and answers.
-
-        Args:
-            values: The signals.
-            answers: The student's answers.
-            winner: The one to show.
-        """
+        """Keep signals and answers."""
         super().__init__(values)
         self.answers, self.winner = list(answers), winner
 
@@ -108,21 +102,10 @@ class Gate(KnownFields, ABC):
 
     @abstractmethod
     def decide(self, signals: Mapping[str, float]) -> Amount:
-        """Decide how much the teacher writes.
-
-        Args:
-            signals: The result of `measure`, or stored signals of a sweep.
-
-        Returns:
-            The amount.
-        """
+        """Decide how much the teacher writes, from the signals of `measure` or of a sweep."""
 
     def reading(self, answer_of: AnswerOf) -> Gate:
-        """Return the gate for a chain that compares answers in a certain way.
-
-        Args:
-            answer_of: The chain's ``answer_of``.
-        """
+        """Return the gate for a chain that compares answers by ``answer_of``."""
         return self
 
     def expectations(self, signals: Mapping[str, float]) -> Mapping[Amount, float] | None:
@@ -140,29 +123,15 @@ class ThresholdGate(Gate):
 
     @abstractmethod
     def score(self, signals: Mapping[str, float]) -> float:
-        """Return how strongly the gate wants the teacher. Higher is stronger.
-
-        Args:
-            signals: The signals of a question.
-        """
+        """Return how strongly the gate wants the teacher. Higher is stronger."""
 
     @abstractmethod
     def asking_above(self: _Threshold, score: float) -> _Threshold:
-        """Return a copy that asks the teacher above a score.
-
-        Args:
-            score: The threshold.
-        """
+        """Return a copy that asks the teacher above a score."""
 
 
 def gate_from(given: Gate | Mapping[str, Any] | None) -> Gate | None:
     """Read a gate, or the result of its `Gate.to_dict`.
-
-    Args:
-        given: One of them, or None.
-
-    Returns:
-        The gate, or None.
 
     Raises:
         ValueError: If its kind is unknown or its fields do not fit.

@@ -59,14 +59,7 @@ def calibrate(
 
 
 def threshold_for(scores: Sequence[float], share: float) -> float:
-    """Return the score that a share of questions exceeds.
-
-    Args:
-        scores: `ThresholdGate.score` of each question.
-        share: From 0 to 1.
-
-    Returns:
-        The threshold.
+    """Return the score that a share of the questions exceeds.
 
     Raises:
         ValueError: If the share makes no sense, or no threshold separates the questions.

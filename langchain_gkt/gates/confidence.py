@@ -12,7 +12,7 @@ from langchain_core.messages import BaseMessage
 from pydantic import BeforeValidator
 from pydantic.dataclasses import dataclass
 
-from langchain_gkt.errors import share_number, whole_number
+from langchain_gkt.errors import count_field, share_number
 from langchain_gkt.gates.base import ThresholdGate
 from langchain_gkt.gates.first_tokens import first_token_signals, first_tokens_in
 from langchain_gkt.modes import Amount
@@ -33,9 +33,7 @@ class ConfidenceGate(ThresholdGate):
 
     kind: ClassVar[str] = "confidence"
     below: Annotated[float, BeforeValidator(partial(share_number, "ConfidenceGate.below"))]
-    probe_tokens: Annotated[
-        int, BeforeValidator(partial(whole_number, "ConfidenceGate.probe_tokens", least=1))
-    ] = 1
+    probe_tokens: Annotated[int, count_field("ConfidenceGate.probe_tokens", 1)] = 1
 
     def require(self, student: Student) -> None:
         """Refuse a student that does not report probabilities."""
@@ -60,9 +58,7 @@ class ConfidenceGate(ThresholdGate):
 
     def score(self, signals: Mapping[str, float]) -> float:
         """Return the negative confidence, because a confident student needs no teacher."""
-        return -confidence(
-            [token.probability for token in first_tokens_in(signals, self.probe_tokens)]
-        )
+        return -confidence([t.probability for t in first_tokens_in(signals, self.probe_tokens)])
 
     def asking_above(self, score: float) -> ConfidenceGate:
         """Return a copy with another threshold."""
@@ -72,15 +68,11 @@ class ConfidenceGate(ThresholdGate):
 def confidence(probabilities: Sequence[float]) -> float:
     """Return a student's confidence in the answer it would begin by itself.
 
-    Args:
-        probabilities: The probabilities of its own first tokens.
-
-    Returns:
-        Their geometric mean, between 0 and 1. 1 if there are none.
+    It is the geometric mean of the probabilities of its own first tokens. 1 if there are none.
     """
-    if not probabilities or min(probabilities) <= 0:
-        return 1.0 if not probabilities else 0.0
-    return statistics.geometric_mean(probabilities)
+    if not probabilities:
+        return 1.0
+    return statistics.geometric_mean(probabilities) if min(probabilities) > 0 else 0.0
 
 
 def _signals(tokens: Sequence[FirstToken]) -> dict[str, float]:

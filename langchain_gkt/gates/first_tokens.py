@@ -8,14 +8,7 @@ from langchain_gkt.students.protocol import FirstToken
 
 
 def first_token_signals(tokens: Sequence[FirstToken]) -> dict[str, float]:
-    """Turn first tokens into named signals.
-
-    Args:
-        tokens: The tokens, the first one first.
-
-    Returns:
-        ``probability_1`` and so on. ``entropy_1`` and so on where they are known.
-    """
+    """Return ``probability_1`` and so on, and ``entropy_1`` and so on where they are known."""
     signals = {f"probability_{n}": token.probability for n, token in enumerate(tokens, 1)}
     for number, token in enumerate(tokens, 1):
         if token.entropy is not None:
@@ -24,12 +17,7 @@ def first_token_signals(tokens: Sequence[FirstToken]) -> dict[str, float]:
 
 
 def first_tokens_in(signals: Mapping[str, float], most: int | None = None) -> list[FirstToken]:
-    """Return the first tokens that signals describe.
-
-    Args:
-        signals: Signals of a question, others among them.
-        most: Maximum number to return. None for all.
-    """
+    """Return the first tokens that a question's signals describe, ``most`` of them or all."""
     tokens: list[FirstToken] = []
     while most is None or len(tokens) < most:
         number = len(tokens) + 1

@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, model_validator
 from pydantic.dataclasses import dataclass as checked_dataclass
 from pydantic_core import ArgsKwargs
 
-from langchain_gkt.errors import KnownFields, refuse_unknown, whole_number
+from langchain_gkt.errors import KnownFields, count_field, is_number, refuse_unknown
 from langchain_gkt.gates.base import ThresholdGate
 from langchain_gkt.gates.confidence import confidence
 from langchain_gkt.gates.first_tokens import first_token_signals, first_tokens_in
@@ -71,15 +71,7 @@ _OF_TOKENS = {**_OF_PROBABILITIES, **_OF_ENTROPIES}
 
 
 def feature_names(*, probabilities: bool, entropies: bool) -> tuple[str, ...]:
-    """Return the features that are known before the teacher is paid.
-
-    Args:
-        probabilities: Whether the student reports the probabilities of its first tokens.
-        entropies: Whether it reports their entropies too.
-
-    Returns:
-        Their names.
-    """
+    """Return the features that are known before the teacher is paid, by what a student reports."""
     names = [*_OF_TEXT]
     names += _OF_PROBABILITIES if probabilities else ()
     names += _OF_ENTROPIES if probabilities and entropies else ()
@@ -87,14 +79,9 @@ def feature_names(*, probabilities: bool, entropies: bool) -> tuple[str, ...]:
 
 
 def question_signals(question: str, first: Sequence[FirstToken | float]) -> dict[str, float]:
-    """Return the inputs of all features.
+    """Return the inputs of all features: those of the text by their names, and the first tokens.
 
-    Args:
-        question: The text of the question.
-        first: The first tokens of the student's own answer, or only their probabilities.
-
-    Returns:
-        The features of the text by their names, and the first tokens. See `first_token_signals`.
+    ``first`` holds the first tokens of the student's own answer, or only their probabilities.
     """
     tokens = [token if isinstance(token, FirstToken) else FirstToken(token) for token in first]
     text = {name: measure(question) for name, measure in _OF_TEXT.items()}
@@ -104,15 +91,9 @@ def question_signals(question: str, first: Sequence[FirstToken | float]) -> dict
 def feature_values(
     names: Sequence[str], signals: Mapping[str, float], *, probe_tokens: int | None = None
 ) -> tuple[float, ...]:
-    """Compute features.
+    """Compute the features of these names from the result of `question_signals`.
 
-    Args:
-        names: Their names. See `feature_names`.
-        signals: The result of `question_signals`.
-        probe_tokens: How many first tokens to use. None for all.
-
-    Returns:
-        Their values, in the same order.
+    ``probe_tokens`` says how many first tokens to use. None for all.
     """
     first = first_tokens_in(signals, probe_tokens)
     return tuple(_OF_TOKENS[name](first) if name in _OF_TOKENS else signals[name] for name in names)
@@ -136,11 +117,7 @@ class Expectation(KnownFields):
     cost: float
 
     def accuracy(self, values: Sequence[float]) -> float:
-        """Return the probability of a right answer.
-
-        Args:
-            values: The question's features.
-        """
+        """Return the probability of a right answer to a question of these features."""
         odds = self.bias + sum(w * v for w, v in zip(self.weights, values, strict=True))
         return 1 / (1 + math.exp(-min(max(odds, -500.0), 500.0)))
 
@@ -170,7 +147,7 @@ def _check_version(value: Any) -> Any:
 
 
 def _check_price(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+    if not is_number(value) or not 0 < value < math.inf:
         raise ValueError(
             f"GuidancePolicy.predictor.price_per_point must be a number above 0, not {value!r}"
         )
@@ -200,9 +177,7 @@ class Predictor:
 
     version: Annotated[int, BeforeValidator(_check_version)]
     features: tuple[str, ...]
-    probe_tokens: Annotated[
-        int, BeforeValidator(lambda v: whole_number("predictor.probe_tokens", v, least=0))
-    ]
+    probe_tokens: Annotated[int, count_field("predictor.probe_tokens", 0)]
     none: Expectation
     some: Expectation
     all: Expectation
@@ -251,9 +226,6 @@ class Predictor:
         Args:
             question: The text of the question.
             first: The first tokens of the student's own answer, or only their probabilities.
-
-        Returns:
-            The prediction.
 
         Raises:
             ValueError: If it needs entropies, and the tokens have none.

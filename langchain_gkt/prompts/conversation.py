@@ -15,15 +15,7 @@ def leading_system(messages: Sequence[BaseMessage]) -> int:
 
 
 def with_text_behind(message: BaseMessage, text: str) -> Any:
-    """Add a text to a message. Its own content stays as it is.
-
-    Args:
-        message: The message. Blocks keep their form, such as a ``cache_control``.
-        text: The text, which becomes a paragraph of its own.
-
-    Returns:
-        A copy of the message.
-    """
+    """Return a copy of a message with one more paragraph. Blocks keep their form."""
     content: Any = message.content
     if isinstance(content, str):
         content = f"{content}\n\n{text}" if content else text
@@ -35,10 +27,8 @@ def with_text_behind(message: BaseMessage, text: str) -> Any:
 def with_system_text(messages: Sequence[BaseMessage], text: str) -> list[BaseMessage]:
     """Add a text to a conversation's system message.
 
-    Returns:
-        The conversation. The system messages it begins with are joined with the text, because many
-        templates take one system message only. If one of them holds blocks, the text goes to the
-        last one only.
+    The system messages at the beginning are joined with it, because many templates take only one.
+    If one of them holds blocks, the text goes to the last one.
     """
     begin = leading_system(messages)
     leading, rest = list(messages[:begin]), messages[begin:]
@@ -53,11 +43,7 @@ def with_system_text(messages: Sequence[BaseMessage], text: str) -> list[BaseMes
 def turns(messages: Sequence[BaseMessage]) -> list[list[BaseMessage]]:
     """Divide a conversation into turns, each from a user's message up to the next.
 
-    Args:
-        messages: The conversation without the system messages it begins with.
-
-    Returns:
-        The turns. Messages of the user in a row begin one turn.
+    Messages of the user in a row begin one turn. Leave out the system messages at the beginning.
     """
     all_turns: list[list[BaseMessage]] = []
     asked = False
