@@ -6,14 +6,7 @@ import sys
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line, or print what it needs.
-
-    Args:
-        argv: The arguments, without the program's name. None for those of the process.
-
-    Returns:
-        The exit status.
-    """
+    """Run the command line, or print what it needs. Return the exit status."""
     try:
         from langchain_gkt.cli import app
     except ModuleNotFoundError as error:

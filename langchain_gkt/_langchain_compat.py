@@ -65,11 +65,6 @@ def request_body(
 ) -> dict[str, Any]:
     """Return a langchain-openai model's request to its chat completions endpoint.
 
-    Args:
-        model: The model.
-        messages: The prompt.
-        arguments: Arguments of the call.
-
     Raises:
         AttributeError: If it is not a model of langchain-openai.
     """
@@ -83,24 +78,16 @@ def identifying_params(model: BaseChatModel) -> dict[str, Any]:
 
 
 def cache_key(model: BaseChatModel) -> str:
-    """Return the string under which LangChain's cache keeps a model's answers.
-
-    Returns:
-        The key.
-    """
+    """Return the string under which LangChain's cache keeps a model's answers."""
     return model._get_llm_string()
 
 
 def copy_model(model: _Model, update: dict[str, Any]) -> _Model:
-    """Copy a model for one call.
+    """Copy a model for one call, with other values of some fields.
 
     Serialising a model takes longer than the rest of the chain's work on a call, so the copy keeps
     the serialised form of the original. Only a model with a cache gets one of its own, because it
     is part of the cache's key.
-
-    Args:
-        model: The model, which does not change.
-        update: Fields of the copy that differ.
     """
     model._serialized  # noqa: B018  a cached property, which copies take along
     copy = model.model_copy(update=update)
@@ -110,33 +97,17 @@ def copy_model(model: _Model, update: dict[str, Any]) -> _Model:
 
 
 def to_messages(model: BaseChatModel, prompt: LanguageModelInput) -> list[BaseMessage]:
-    """Turn any input of a chat model into messages.
-
-    Args:
-        model: The model.
-        prompt: A prompt, messages or a prompt value.
-    """
+    """Turn any input of a chat model into messages."""
     return model._convert_input(prompt).to_messages()
 
 
 def is_from_init_chat_model(model: object) -> bool:
-    """Whether this is a configurable model from ``langchain.chat_models.init_chat_model``.
-
-    Args:
-        model: Anything. The package ``langchain`` need not be installed.
-
-    Returns:
-        True for an instance of its private class.
-    """
+    """Whether this is a configurable model of ``init_chat_model``. ``langchain`` may be missing."""
     return type(model).__name__ == "_ConfigurableModel" and hasattr(model, "_model")
 
 
 def configured_model(model: Any, config: RunnableConfig) -> Any:
-    """Return the chat model that a config selects from a configurable model.
-
-    Args:
-        model: A model for which `is_from_init_chat_model` is true.
-        config: The config.
+    """Return the chat model that a config selects from a model of ``init_chat_model``.
 
     Raises:
         ValueError: If neither it nor the config names a model.
@@ -150,13 +121,9 @@ def configured_model(model: Any, config: RunnableConfig) -> Any:
 
 
 def pipeline_generation_settings(pipeline: object) -> dict[str, Any]:
-    """Return the generation settings of a transformers pipeline.
+    """Return the generation settings of a transformers pipeline, if it has some.
 
-    Args:
-        pipeline: The pipeline. transformers 5 has no public name for them.
-
-    Returns:
-        The settings. Empty when there are none.
+    transformers 5 has no public name for them.
     """
     return dict(getattr(pipeline, "_generate_kwargs", None) or {})
 
@@ -164,8 +131,7 @@ def pipeline_generation_settings(pipeline: object) -> dict[str, Any]:
 def blocks_threads(model: BaseChatModel) -> bool:
     """Whether awaiting a model blocks a thread of the event loop's executor.
 
-    Returns:
-        True if it implements only blocking methods, so that langchain-core runs it in a thread.
+    langchain-core runs a model that implements only blocking methods in such a thread.
     """
     kind = type(model)
     return kind._agenerate is BaseChatModel._agenerate and kind._astream is BaseChatModel._astream

@@ -15,12 +15,8 @@ __all__ = ["GKTMetadata", "Mode", "Role", "from_cache"]
 def from_cache(usage: Any) -> bool:
     """Whether usage is that of an answer from LangChain's cache.
 
-    Args:
-        usage: Usage metadata or None.
-
-    Returns:
-        Whether langchain-core marked it so (``_convert_cached_generations``), with only a total of
-        0. Even a free model does not report that.
+    langchain-core marks it (``_convert_cached_generations``) with only a total cost of 0. Even a
+    free model does not report that.
     """
     return bool(usage) and usage.get("total_cost") == 0 and "input_cost" not in usage
 

@@ -67,27 +67,7 @@ class _Pickled:
         self._data = data
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return load_model, (self._data,)
-
-
-def dump_model(model: Any, name: str) -> bytes:
-    """Pickle a chat model.
-
-    Args:
-        model: A chat model, wrapped or not. The pickle leaves out keys that were given to it, so
-            they must be in the environment where it is loaded. It keeps headers and bound
-            arguments.
-        name: Its name in messages.
-
-    Returns:
-        A pickle. A model that cannot be pickled is represented by the user's settings.
-
-    Raises:
-        TypeError: If the settings hold something that cannot be pickled.
-    """
-    with suppress(TypeError):  # it may hold clients
-        return _dumped(model, name, rebuilds=False)
-    return _dumped(model, name)
+        return pickle.loads, (self._data,)
 
 
 def _dumped(value: Any, name: str, *, rebuilds: bool = True) -> bytes:
@@ -102,57 +82,43 @@ def _dumped(value: Any, name: str, *, rebuilds: bool = True) -> bytes:
     return buffer.getvalue()
 
 
-def load_model(data: bytes) -> Any:
-    """Load a pickle of `dump_model`.
-
-    Args:
-        data: The pickle.
-    """
-    return pickle.loads(data)  # noqa: S301  it comes out of the chain's own pickle
+def _dumped_model(model: Any, name: str) -> bytes:
+    """Pickle a chat model as it is, or by the user's settings if it cannot be pickled."""
+    with suppress(TypeError):  # it may hold clients
+        return _dumped(model, name, rebuilds=False)
+    return _dumped(model, name)
 
 
 def dump_state(state: dict[Any, Any], *, empty: Sequence[str]) -> dict[Any, Any]:
-    """Pickle the models in the state of a chain.
+    """Pickle the models in a chain's state, and leave some private attributes out.
+
+    The pickle leaves out keys that were given to a model, so they must be in the environment where
+    it is loaded. It keeps headers and bound arguments.
 
     Args:
         state: The result of pydantic's ``__getstate__``, with the fields ``teacher`` and
             ``student``.
         empty: Names of private attributes to leave out.
 
-    Returns:
-        The state to pickle.
+    Raises:
+        TypeError: If the settings hold something that cannot be pickled.
     """
-    models = {name: dump_model(state["__dict__"][name], name) for name in _MODELS}
-    others = {name: value for name, value in state["__dict__"].items() if name not in _MODELS}
-    fields = {**_portable(others), **models}
+    values: dict[str, Any] = state["__dict__"]
+    models = {name: _Pickled(_dumped_model(values[name], name)) for name in _MODELS}
+    others = {name: value for name, value in values.items() if name not in _MODELS}
     private = {**(state["__pydantic_private__"] or {}), **dict.fromkeys(empty)}
-    return {**state, "__dict__": fields, "__pydantic_private__": private}
-
-
-def load_state(state: dict[Any, Any]) -> dict[Any, Any]:
-    """Undo `dump_state`.
-
-    Args:
-        state: The result of `dump_state`.
-
-    Returns:
-        The state for pydantic's ``__setstate__``.
-    """
-    models = {name: load_model(state["__dict__"][name]) for name in _MODELS}
-    fields = {**state["__dict__"], **models}
-    return {**state, "__dict__": fields}
+    return {
+        **state,
+        "__dict__": {**_portable(others), **models},
+        "__pydantic_private__": private,
+    }
 
 
 class _ModelPickler(pickle.Pickler):
     """Writes locks as free ones, and chat models as their class and the user's settings."""
 
     def __init__(self, buffer: io.BytesIO, *, rebuilds: bool) -> None:
-        """Write into a buffer.
-
-        Args:
-            buffer: The buffer.
-            rebuilds: Whether all chat models are made anew, or only those that hold keys.
-        """
+        """Write all chat models as settings, or only those that hold keys."""
         super().__init__(buffer)
         self._rebuilds = rebuilds
 

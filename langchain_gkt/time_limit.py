@@ -20,22 +20,13 @@ class OutOfTime(TimeoutError):
     """
 
     def __init__(self, message: str, *, queued: bool = False) -> None:
-        """Describe the wait.
-
-        Args:
-            message: What took too long.
-            queued: Whether the request still waited for its turn.
-        """
+        """Describe the wait."""
         super().__init__(message)
         self.queued = queued
 
 
 def time_over(error: BaseException) -> OutOfTime | None:
-    """Return the error of a call whose time is over, if an error means only that.
-
-    Returns:
-        The error, or its cause, if so. Else None.
-    """
+    """Return the error, or its cause, if it means that a call's time is over. Else None."""
     for cause in (error, error.__cause__):
         if isinstance(cause, OutOfTime):
             return cause
@@ -44,11 +35,7 @@ def time_over(error: BaseException) -> OutOfTime | None:
 
 @contextmanager
 def limited_to(left: SecondsLeft) -> Iterator[None]:
-    """Set the time limit for everything that the block calls.
-
-    Args:
-        left: Returns the seconds that are left.
-    """
+    """Set the time limit for everything that the block calls."""
     token = _left.set(left)
     try:
         yield

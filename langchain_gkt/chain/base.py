@@ -46,7 +46,7 @@ from langchain_gkt.chain.tool import answering_tool
 from langchain_gkt.costs.budget import Budget
 from langchain_gkt.errors import ConfigurationError, wrap_errors
 from langchain_gkt.guidance import Guidance, GuidancePolicy
-from langchain_gkt.pickling import dump_state, load_state
+from langchain_gkt.pickling import dump_state
 from langchain_gkt.prompts.base import TeacherPromptLike
 from langchain_gkt.structured_output.schema import Method
 from langchain_gkt.structured_output.tools import AnyTool, ToolChoice
@@ -170,10 +170,6 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
     def __getstate__(self) -> dict[Any, Any]:
         """Pickle without clients and locks of the teacher, which are made anew."""
         return dump_state(super().__getstate__(), empty=("_run", "_chunks", "_known_teacher"))
-
-    def __setstate__(self, state: dict[Any, Any]) -> None:
-        """Undo `__getstate__`."""
-        super().__setstate__(load_state(state))
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> GuidedKnowledgeTransferChain:
         """Copy the settings. Clients, locks and weights are shared."""
