@@ -28,8 +28,13 @@ from langchain_core.runnables.config import (
 from langchain_gkt.chain.reliability.deadline import Deadline, Stage
 from langchain_gkt.chain.reliability.owned_stream import OwnedStream
 from langchain_gkt.chain.reliability.run_guard import RunGuard
-from langchain_gkt.chain.reliability.timed import TimedStages
-from langchain_gkt.chain.reliability.timed_async import AwaitedStages
+from langchain_gkt.chain.reliability.timed import call_in_time, stream_in_time
+from langchain_gkt.chain.reliability.timed_async import (
+    TimedAsyncStream,
+    await_in_time,
+    await_thread,
+    read_on_thread,
+)
 from langchain_gkt.teachers.attempts import raising_refusals
 
 
@@ -130,14 +135,9 @@ CallSteps = Generator[Any, Any, None]
 
 
 def run_sync(steps: CallSteps, deadline: Deadline | None = None) -> Iterator[ChatGenerationChunk]:
-    """Run a call without an event loop.
+    """Run a call without an event loop, and yield the chunks to show.
 
-    Args:
-        steps: The call.
-        deadline: When it has to end. None for no limit.
-
-    Yields:
-        The chunks to show. Closing the iterator closes the model that streams.
+    Closing the iterator closes the model that streams.
     """
     stream: Any = None
     try:
@@ -174,14 +174,7 @@ def _reading(deadline: Deadline | None) -> AbstractContextManager[None]:
 
 
 def result_of(step: BlockingWork | ModelCall, deadline: Deadline | None) -> Any:
-    """Carry out one request.
-
-    Args:
-        step: The request. A model's reply is wanted whole.
-        deadline: The deadline of its call. None for no limit.
-
-    Returns:
-        The result.
+    """Carry out one request, and return its result. A model's reply is wanted whole.
 
     Raises:
         TeacherError: If the teacher takes too long.
@@ -191,33 +184,25 @@ def result_of(step: BlockingWork | ModelCall, deadline: Deadline | None) -> Any:
     if isinstance(step, BlockingWork):
         if deadline is None:
             return step.work()
-        return TimedStages(deadline).call(step.stage, step.work, undo=step.undo)
+        return call_in_time(deadline, step.stage, step.work, undo=step.undo)
     with raising_refusals():
         if deadline is None:
             return step.run()
         call, guard = step.guarded()
-        return TimedStages(deadline).call(call.stage, call.run, guard=guard)
+        return call_in_time(deadline, call.stage, call.run, guard=guard)
 
 
 def _stream_of(step: ModelCall, deadline: Deadline | None) -> Any:
     if deadline is None:
         return step.stream()
     call, guard = step.guarded()
-    return TimedStages(deadline).stream(call.stage, call.stream, guard)
+    return stream_in_time(deadline, call.stage, call.stream, guard)
 
 
 async def run_async(
     steps: CallSteps, deadline: Deadline | None = None
 ) -> AsyncGenerator[ChatGenerationChunk, None]:
-    """Run a call on the event loop. See `run_sync`.
-
-    Args:
-        steps: The call.
-        deadline: When it has to end. None for no limit.
-
-    Yields:
-        The chunks to show.
-    """
+    """Do what `run_sync` does, on the event loop."""
     stream: Any = None
     try:
         step = next(steps)
@@ -254,14 +239,14 @@ async def aresult_of(step: BlockingWork | ModelCall, deadline: Deadline | None) 
         work = step.awork or partial(_in_thread, step)
         if deadline is None:
             return await work()
-        return await AwaitedStages(deadline).call(step.stage, work)
+        return await await_in_time(deadline, step.stage, work)
     with raising_refusals():
         if deadline is None:
             return await step.arun()
         call, guard = step.guarded()
         if call.blocks or not call.has_async:
-            return await AwaitedStages(deadline).call_thread(call.stage, call.run, guard)
-        return await AwaitedStages(deadline).call(call.stage, call.arun, guard=guard)
+            return await await_thread(deadline, call.stage, call.run, guard)
+        return await await_in_time(deadline, call.stage, call.arun, guard=guard)
 
 
 def _astream_of(step: ModelCall, deadline: Deadline | None) -> Any:
@@ -269,8 +254,10 @@ def _astream_of(step: ModelCall, deadline: Deadline | None) -> Any:
         return step.astream()
     call, guard = step.guarded()
     if call.blocks:
-        return AwaitedStages(deadline).stream_thread(call.stage, call.stream, guard)
-    return AwaitedStages(deadline).stream(call.stage, call.astream, guard)
+        stream = read_on_thread(deadline, call.stage, call.stream, guard)
+    else:
+        stream = call.astream()
+    return TimedAsyncStream(deadline, call.stage, stream, guard)
 
 
 async def _in_thread(request: BlockingWork) -> Any:

@@ -17,6 +17,7 @@ from langchain_gkt.errors import (
     ConfigurationError,
     TeacherError,
     bounded,
+    is_number,
     whole_number,
 )
 from langchain_gkt.teachers.refusals import is_refusal
@@ -60,7 +61,7 @@ class CircuitBreaker:
         """
         whole_number("CircuitBreaker.failures", failures, least=1)
         seconds = cooldown_seconds if rest is None else rest
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+        if not is_number(seconds) or not seconds > 0:
             raise ValueError(
                 f"CircuitBreaker.cooldown_seconds must be a number above 0, not {seconds!r}"
             )
@@ -177,13 +178,9 @@ def _rebuilt(kind: type[CircuitBreaker], failures: int, seconds: float) -> Circu
 
 
 def is_outage(error: Exception) -> bool:
-    """Whether an error means that a teacher is down for everybody.
+    """Whether the error of a teacher's call means that it is down for everybody.
 
-    Args:
-        error: The error of its call.
-
-    Returns:
-        False for the caller's own doing: a budget, a wrong request, a refused text.
+    Not so are errors of the caller's own doing: a budget, a wrong request, a refused text.
     """
     if isinstance(error, BudgetExceeded | ConfigurationError) or is_refusal(error):
         return False
@@ -197,12 +194,7 @@ def is_outage(error: Exception) -> bool:
 def guarded(
     breaker: CircuitBreaker | None, models: list[Any], config: RunnableConfig
 ) -> Iterator[None]:
-    """Let a breaker decide about a call of a teacher, and report the breaker to observers.
-
-    Args:
-        breaker: The breaker, or None to allow every call.
-        models: The chat models that the call may reach.
-        config: The config of the teacher's run.
+    """Let a breaker, if there is one, decide about a call. Report it to the run's observers.
 
     Raises:
         TeacherError: If the breaker is open.

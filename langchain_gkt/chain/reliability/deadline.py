@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from langchain_gkt.errors import StudentError, TeacherError
+from langchain_gkt.errors import GKTError, StudentError, TeacherError, is_number
 from langchain_gkt.time_limit import OutOfTime, SecondsLeft
 
 Stage = Literal["teacher", "teacher prompt", "student"]
@@ -27,28 +27,17 @@ _TEACHER_HINT = (
     "raise timeout, or set on_teacher_error='student' to have the student answer in the time "
     "that is left; what the teacher may have been paid is in the cost report as unreported"
 )
-_STUDENT_HINT = {
+_HINTS = {
     "student": "raise timeout, or lower max_tokens",
     "queue": "send fewer requests at once, raise the student's max_batch_size, or raise timeout",
 }
 
 
 def check_timeout(value: Any) -> float | None:
-    """Check the seconds that a call may take.
-
-    Args:
-        value: The value of a field or a call-time argument.
-
-    Returns:
-        The seconds. None for no limit.
-
-    Raises:
-        ValueError: If it is not a number above 0.
-    """
+    """Return the seconds that a call may take, or None for no limit. Refuse another value."""
     if value is None:
         return None
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value <= 0:
+    if not is_number(value) or not math.isfinite(value) or value <= 0:
         raise ValueError(
             f"timeout must be a number of seconds above 0, or None for no limit, not {value!r}"
         )
@@ -76,11 +65,7 @@ class Deadline:
         self._taken: dict[str, float] = {}
 
     def left(self, stage: Stage) -> SecondsLeft:
-        """Return a function for the seconds that a stage of the call has left.
-
-        Args:
-            stage: The stage. The teacher's share is measured at its first use.
-        """
+        """Return a function for a stage's seconds. The teacher's share is measured at first use."""
         if stage == "student" or not self._reserves_student_time:
             return lambda: self._until(self._end)
         if self._teacher_end is None:
@@ -114,15 +99,7 @@ class Deadline:
                 self._teacher_end += taken
 
     def error(self, stage: Stage, cause: OutOfTime) -> Exception:
-        """Make the error of a call whose time is over.
-
-        Args:
-            stage: The stage that was running.
-            cause: The error that noticed it.
-
-        Returns:
-            A TeacherError or a StudentError that says which stage took the time.
-        """
+        """Make the error of a call whose time is over. It says which stage took the time."""
         where = "queue" if cause.queued and stage == "student" else stage
         taken = ", ".join(f"{_NAMES[name]} {sec:.1f} s" for name, sec in self._taken.items())
         share = self._reserves_student_time and stage != "student"
@@ -131,10 +108,7 @@ class Deadline:
             f"{what} timeout={self._seconds:g} s is over, and {_NAMES[where]} had not finished "
             f"(taken so far: {taken})"
         )
-        error: Exception
-        if stage == "student":
-            error = StudentError(message, hint=_STUDENT_HINT[where], retryable=True)
-        else:
-            error = TeacherError(message, hint=_TEACHER_HINT, retryable=True)
+        kind: type[GKTError] = StudentError if stage == "student" else TeacherError
+        error = kind(message, hint=_HINTS.get(where, _TEACHER_HINT), retryable=True)
         error.__cause__ = cause
         return error

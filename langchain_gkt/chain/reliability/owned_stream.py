@@ -50,11 +50,7 @@ class OwnedStream(Generic[T]):
     """
 
     def __init__(self, chunks: Any) -> None:
-        """Own a stream.
-
-        Args:
-            chunks: The asynchronous generator, not yet started.
-        """
+        """Own an asynchronous generator that has not started yet."""
         self._chunks = chunks
 
     def __aiter__(self) -> OwnedStream[T]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -34,30 +33,13 @@ class Abandoned(BaseException):
     """Ends a model that nobody waits for. No retry and no handler catches it."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _OpenRun:
-    run_id: UUID
-    is_model: bool
-    handlers: list[BaseCallbackHandler]
-    parent_run_id: UUID | None = None
-    tags: list[str] = field(default_factory=list)
-    metadata: dict[str, Any] = field(default_factory=dict)
-
-    def manager(self, *, asynchronous: bool) -> Any:
-        kinds: dict[tuple[bool, bool], Any] = {
-            (True, False): CallbackManagerForLLMRun,
-            (True, True): AsyncCallbackManagerForLLMRun,
-            (False, False): CallbackManagerForChainRun,
-            (False, True): AsyncCallbackManagerForChainRun,
-        }
-        return kinds[self.is_model, asynchronous](
-            run_id=self.run_id,
-            handlers=self.handlers,
-            inheritable_handlers=self.handlers,
-            parent_run_id=self.parent_run_id,
-            tags=self.tags,
-            metadata=self.metadata,
-        )
+# By whether the run is a model's, and whether an event loop awaits its handlers.
+_MANAGERS: dict[tuple[bool, bool], Any] = {
+    (True, False): CallbackManagerForLLMRun,
+    (True, True): AsyncCallbackManagerForLLMRun,
+    (False, False): CallbackManagerForChainRun,
+    (False, True): AsyncCallbackManagerForChainRun,
+}
 
 
 class RunGuard(BaseCallbackHandler):
@@ -68,7 +50,7 @@ class RunGuard(BaseCallbackHandler):
     def __init__(self) -> None:
         """Guard nothing yet."""
         self._lock = threading.Lock()
-        self._open: dict[UUID, _OpenRun] = {}
+        self._open: dict[UUID, tuple[bool, dict[str, Any]]] = {}
         self._abandoned = False
         self._handlers: list[BaseCallbackHandler] = []
 
@@ -77,15 +59,7 @@ class RunGuard(BaseCallbackHandler):
         return self
 
     def added_to(self, config: RunnableConfig, model: Runnable[Any, Any]) -> RunnableConfig:
-        """Guard the runs of a model.
-
-        Args:
-            config: The config of its run.
-            model: The model.
-
-        Returns:
-            The config with this handler before all others.
-        """
+        """Return the config of a model's run with this handler before all others."""
         manager = get_callback_manager_for_config(config).copy()
         heard = CallbackManager.configure(manager)
         for inner_model in _models(model):
@@ -107,40 +81,39 @@ class RunGuard(BaseCallbackHandler):
             error: The error of the runs.
             chunks: The model's output so far.
         """
-        for run in self._take_open():
-            manager = run.manager(asynchronous=False)
-            if run.is_model:
+        for is_model, manager in self._take_open(asynchronous=False):
+            if is_model:
                 manager.on_llm_error(error, **_partial(chunks))
             else:
                 manager.on_chain_error(error)
 
     async def aend_runs(self, error: BaseException, chunks: Sequence[Any] = ()) -> None:
         """Do what `end_runs` does, on the event loop."""
-        for run in self._take_open():
-            manager = run.manager(asynchronous=True)
-            if run.is_model:
+        for is_model, manager in self._take_open(asynchronous=True):
+            if is_model:
                 await manager.on_llm_error(error, **_partial(chunks))
             else:
                 await manager.on_chain_error(error)
 
-    def _take_open(self) -> list[_OpenRun]:
+    def _take_open(self, *, asynchronous: bool) -> list[tuple[bool, Any]]:
         with self._lock:
             self._abandoned = True
             runs = list(reversed(self._open.values()))  # the innermost first
             self._open.clear()
-        return runs
+        return [(is_model, _MANAGERS[is_model, asynchronous](**run)) for is_model, run in runs]
 
     def _start(self, run_id: UUID, kwargs: dict[str, Any], *, is_model: bool) -> None:
         with self._lock:
             self._refuse_abandoned()
-            self._open[run_id] = _OpenRun(
-                run_id=run_id,
-                is_model=is_model,
-                handlers=self._handlers,
-                parent_run_id=kwargs.get("parent_run_id"),
-                tags=list(kwargs.get("tags") or ()),
-                metadata=dict(kwargs.get("metadata") or {}),
-            )
+            run = {
+                "run_id": run_id,
+                "handlers": self._handlers,
+                "inheritable_handlers": self._handlers,
+                "parent_run_id": kwargs.get("parent_run_id"),
+                "tags": list(kwargs.get("tags") or ()),
+                "metadata": dict(kwargs.get("metadata") or {}),
+            }
+            self._open[run_id] = (is_model, run)
 
     def _end(self, run_id: UUID) -> None:
         with self._lock:

@@ -49,14 +49,7 @@ class AbandonableThread:
             del work, deliver, outcome  # holds nothing while it waits for the next
 
     def call(self, work: Callable[[], Any], left: Callable[[], float]) -> Any:
-        """Do some work and wait for it.
-
-        Args:
-            work: The work.
-            left: How many seconds to wait.
-
-        Returns:
-            Its result.
+        """Do some work and wait as many seconds as are left.
 
         Raises:
             NotInTime: If it takes longer. The thread continues it.
@@ -70,11 +63,7 @@ class AbandonableThread:
         return outcome.unwrap()
 
     async def acall(self, work: Callable[[], Any]) -> Any:
-        """Do some work and await it. The thread continues it if the task is cancelled.
-
-        Returns:
-            Its result.
-        """
+        """Do some work and await it. The thread continues it if the task is cancelled."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[_Outcome] = loop.create_future()
 
@@ -92,11 +81,7 @@ class AbandonableThread:
         return (await future).unwrap()
 
     def end(self, last: Callable[[], Any] | None = None) -> None:
-        """Let the thread end when its work is done, whenever that is.
-
-        Args:
-            last: Work to do before. Its errors are dropped.
-        """
+        """Let the thread end when all its work is done, of which ``last`` may fail unseen."""
         if last is not None:
             self._jobs.put((last, lambda outcome: None))
         self._jobs.put(None)

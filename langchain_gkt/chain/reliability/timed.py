@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 from langchain_gkt.chain.reliability.deadline import Deadline, Stage
@@ -14,195 +14,128 @@ from langchain_gkt.time_limit import OutOfTime, SecondsLeft, limited_to, time_ov
 GRACE_SECONDS = 0.25
 # How long the reader of a stream that leaves early waits for the model's run to end.
 _CLOSING_SECONDS = 1.0
-_END = object()
+END = object()
+"""What `ThreadIterator.following` returns behind the last item."""
 
 
 def time_to_wait(deadline: Deadline, stage: Stage) -> SecondsLeft:
-    """Return a function for the seconds to wait for a stage of a call.
-
-    Raises:
-        TeacherError: If the teacher has no time left.
-        StudentError: If the student has none.
-    """
+    """Return a function for the seconds to wait for a stage, which must have some left."""
     left = deadline.left(stage)
     if left() <= 0:
         raise deadline.error(stage, OutOfTime("no time was left to begin"))
     return left if stage != "student" else lambda: left() + GRACE_SECONDS
 
 
-class TimedStages:
-    """Runs each stage of a call on a thread of its own, and abandons it in time."""
+class StageThread(AbandonableThread):
+    """The thread of one stage of a call, which is abandoned when the stage's time is over."""
 
-    def __init__(self, deadline: Deadline) -> None:
-        """Wait for nothing yet."""
-        self._deadline = deadline
+    def __init__(self, deadline: Deadline, stage: Stage, guard: RunGuard | None) -> None:
+        """Start it, if the stage has time left. The guard ends the runs of the stage's model."""
+        self._deadline, self._stage, self._guard = deadline, stage, guard
+        self._wait = time_to_wait(deadline, stage)
+        with limited_to(deadline.left(stage)):  # the thread copies the context
+            super().__init__()
 
-    def call(
-        self,
-        stage: Stage,
-        work: Callable[[], Any],
-        *,
-        guard: RunGuard | None = None,
-        undo: Callable[[Any], None] | None = None,
-    ) -> Any:
-        """Do some work.
-
-        Args:
-            stage: Which stage of the call it is.
-            work: The work.
-            guard: Guards the runs of the model that does it.
-            undo: Frees the result if nobody waits for it any more.
-
-        Returns:
-            Its result.
-
-        Raises:
-            TeacherError: If the teacher takes too long.
-            StudentError: If the student does.
-        """
-        wait, results = time_to_wait(self._deadline, stage), list[Any]()
-
-        def kept() -> Any:
-            results.append(work())
-            return results[0]
-
-        thread = self._thread(stage)
-        last: Callable[[], Any] | None = None
+    def call_in_time(self, work: Callable[[], Any], chunks: Sequence[Any] = ()) -> Any:
+        """Do some work. The chunks are the model's output so far."""
         try:
-            return self._await(thread, stage, kept, wait, guard)
-        except _Abandoned as left:
-            if undo is not None:
-                last = lambda: [undo(result) for result in results]  # noqa: E731
-            raise left.error from left.error.__cause__
-        finally:
-            thread.end(last)
-
-    def stream(
-        self, stage: Stage, start: Callable[[], Iterator[Any]], guard: RunGuard
-    ) -> TimedStream:
-        """Yield the items of an iterator.
-
-        Args:
-            stage: Which stage of the call it is.
-            start: Makes the iterator, on the thread.
-            guard: Guards the runs of the model.
-
-        Returns:
-            An iterator with a method ``close``.
-        """
-        return TimedStream(self, stage, start, guard)
-
-    def _thread(self, stage: Stage) -> AbandonableThread:
-        with limited_to(self._deadline.left(stage)):  # the thread copies the context
-            return AbandonableThread()
-
-    def _await(
-        self,
-        thread: AbandonableThread,
-        stage: Stage,
-        work: Callable[[], Any],
-        wait: SecondsLeft,
-        guard: RunGuard | None,
-        chunks: list[Any] | None = None,
-    ) -> Any:
-        try:
-            with self._deadline.taken_by(stage):
-                return thread.call(work, wait)
+            with self._deadline.taken_by(self._stage):
+                return self.call(work, self._wait)
         except NotInTime:
-            cause = OutOfTime(f"the call's time was over while waiting for the {stage}")
-            if guard is not None:
-                guard.end_runs(cause, chunks or ())
-            raise _Abandoned(self._deadline.error(stage, cause)) from None
+            cause = OutOfTime(f"the call's time was over while waiting for the {self._stage}")
+            self._end_runs(cause, chunks)
+            raise self._deadline.error(self._stage, cause) from cause
         except KeyboardInterrupt as error:
-            if guard is not None:
-                guard.end_runs(error, chunks or ())
+            self._end_runs(error, chunks)
             raise
         except Exception as error:
             if over := time_over(error):
-                raise _Abandoned(self._deadline.error(stage, over)) from error
+                raise self._deadline.error(self._stage, over) from over
             raise
 
-
-class _Abandoned(Exception):
-    """The work was abandoned. ``error`` is the error to raise."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__()
-        self.error = error
+    def _end_runs(self, error: BaseException, chunks: Sequence[Any]) -> None:
+        if self._guard is not None:
+            self._guard.end_runs(error, chunks)
 
 
-class TimedStream:
-    """An iterator over a thread's iterator. It reads no further than requested."""
+class ThreadIterator:
+    """An iterator that is made, read and closed on a thread."""
 
-    def __init__(
-        self, timed: TimedStages, stage: Stage, start: Callable[[], Iterator[Any]], guard: RunGuard
-    ) -> None:
-        """Start only the thread.
+    def __init__(self, start: Callable[[], Iterator[Any]]) -> None:
+        """Note how to make it."""
+        self._start, self._iterators = start, list[Any]()
 
-        Args:
-            timed: The waiting side.
-            stage: Which stage of the call it is.
-            start: Makes the iterator, on the thread.
-            guard: Guards the runs of the model.
-        """
-        self._timed, self._stage, self._start, self._guard = timed, stage, start, guard
-        self._wait = time_to_wait(timed._deadline, stage)
-        self._thread = timed._thread(stage)
-        self._iterator: Any = None
-        self._chunks: list[Any] = []
-        self._open = True
-
-    def _next(self) -> Any:
-        if self._iterator is None:
-            self._iterator = self._start()
-        return next(self._iterator, _END)
-
-    def _close_iterator(self) -> None:
-        if self._iterator is not None:
-            self._iterator.close()
-
-    def __iter__(self) -> TimedStream:
-        """Return itself."""
-        return self
-
-    def __next__(self) -> Any:
-        """Return the next item.
-
-        Raises:
-            StopIteration: If there is none.
-            TeacherError: If the teacher takes too long.
-            StudentError: If the student does.
-        """
-        if not self._open:
-            raise StopIteration
-        try:
-            chunk = self._timed._await(
-                self._thread, self._stage, self._next, self._wait, self._guard, self._chunks
-            )
-        except _Abandoned as left:
-            self._leave()
-            raise left.error from left.error.__cause__
-        except BaseException:
-            self._leave()
-            raise
-        if chunk is _END:
-            self._leave()
-            raise StopIteration
-        self._chunks.append(chunk)
-        return chunk
-
-    def _leave(self) -> None:
-        self._open = False
-        self._thread.end(self._close_iterator)
+    def following(self) -> Any:
+        """Return the next item, or `END`."""
+        if not self._iterators:
+            self._iterators.append(self._start())
+        return next(self._iterators[0], END)
 
     def close(self) -> None:
-        """Close the iterator. A model that does not end at once is abandoned."""
-        if not self._open:
-            return
-        self._open = False
+        """Close it, if it was made."""
+        while self._iterators:
+            self._iterators.pop().close()
+
+
+def call_in_time(
+    deadline: Deadline,
+    stage: Stage,
+    work: Callable[[], Any],
+    *,
+    guard: RunGuard | None = None,
+    undo: Callable[[Any], None] | None = None,
+) -> Any:
+    """Do the work of a stage on a thread of its own, and abandon it when its time is over.
+
+    Args:
+        deadline: The deadline of the call.
+        stage: Which stage of the call it is.
+        work: The work.
+        guard: Guards the runs of the model that does it.
+        undo: Frees the result if nobody waits for it any more.
+
+    Raises:
+        TeacherError: If the teacher takes too long.
+        StudentError: If the student does.
+    """
+    results = list[Any]()
+
+    def kept() -> Any:
+        results.append(work())
+        return results[0]
+
+    def free() -> None:
+        for result in results:
+            if undo is not None:
+                undo(result)
+
+    thread = StageThread(deadline, stage, guard)
+    try:
+        result = thread.call_in_time(kept)
+    except BaseException:
+        thread.end(free)
+        raise
+    thread.end()
+    return result
+
+
+def stream_in_time(
+    deadline: Deadline, stage: Stage, start: Callable[[], Iterator[Any]], guard: RunGuard
+) -> Generator[Any, None, None]:
+    """Yield the items of an iterator as `call_in_time` gives results. It reads no further.
+
+    Closing it early closes the iterator. A model that does not end at once is abandoned.
+    """
+    thread, items, chunks = StageThread(deadline, stage, guard), ThreadIterator(start), list[Any]()
+    try:
+        while (chunk := thread.call_in_time(items.following, chunks)) is not END:
+            chunks.append(chunk)
+            yield chunk
+    except GeneratorExit:
         try:
-            self._thread.call(self._close_iterator, lambda: _CLOSING_SECONDS)
+            thread.call(items.close, lambda: _CLOSING_SECONDS)
         except NotInTime:
-            self._guard.end_runs(GeneratorExit(), self._chunks)
-        finally:
-            self._thread.end()
+            guard.end_runs(GeneratorExit(), chunks)
+        raise
+    finally:
+        thread.end(items.close)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from langchain_gkt.chain.reliability.deadline import Deadline, Stage
 from langchain_gkt.chain.reliability.run_guard import Abandoned, RunGuard
-from langchain_gkt.chain.reliability.threads import AbandonableThread
-from langchain_gkt.chain.reliability.timed import time_to_wait
+from langchain_gkt.chain.reliability.timed import END, StageThread, ThreadIterator, time_to_wait
 from langchain_gkt.time_limit import OutOfTime, SecondsLeft, limited_to, time_over
 
 # A model that continues after its cancellation is cancelled again.
 _AGAIN_SECONDS = 1.0
-_END = object()
 
 
 class _Alarm:
@@ -58,152 +57,81 @@ class _Alarm:
         self._handle = self._loop.call_later(_AGAIN_SECONDS, self._ring)
 
 
-class AwaitedStages:
-    """Awaits each stage of a call in the task of its caller, and cancels it in time."""
+async def await_in_time(
+    deadline: Deadline,
+    stage: Stage,
+    work: Callable[[], Awaitable[Any]],
+    *,
+    guard: RunGuard | None = None,
+    chunks: Sequence[Any] = (),
+) -> Any:
+    """Await the work of a stage in the task of its caller, and cancel it when its time is over.
 
-    def __init__(self, deadline: Deadline) -> None:
-        """Wait for nothing yet."""
-        self._deadline = deadline
+    Args:
+        deadline: The deadline of the call.
+        stage: Which stage of the call it is.
+        work: The work.
+        guard: Guards the runs of the model that does it.
+        chunks: The model's output so far.
 
-    async def call(
-        self,
-        stage: Stage,
-        work: Callable[[], Awaitable[Any]],
-        *,
-        guard: RunGuard | None = None,
-        chunks: list[Any] | None = None,
-    ) -> Any:
-        """Await some work.
-
-        Args:
-            stage: Which stage of the call it is.
-            work: The work.
-            guard: Guards the runs of the model that does it.
-            chunks: The model's output so far.
-
-        Returns:
-            Its result.
-
-        Raises:
-            TeacherError: If the teacher takes too long.
-            StudentError: If the student does.
-        """
-        wait = time_to_wait(self._deadline, stage)
-        try:
-            left = limited_to(self._deadline.left(stage))
-            with left, self._deadline.taken_by(stage), _Alarm(wait, guard):
-                return await work()
-        except Exception as error:
-            if (cause := time_over(error)) is None:
-                raise
-            if guard is not None:
-                await guard.aend_runs(cause, chunks or ())
-            raise self._deadline.error(stage, cause) from cause
-
-    async def call_thread(self, stage: Stage, work: Callable[[], Any], guard: RunGuard) -> Any:
-        """Await some work that blocks.
-
-        Args:
-            stage: Which stage of the call it is.
-            work: The work.
-            guard: Guards the runs of the model that does it.
-
-        Returns:
-            Its result.
-
-        Raises:
-            TeacherError: If the teacher takes too long.
-            StudentError: If the student does.
-        """
-        with limited_to(self._deadline.left(stage)):  # the thread copies the context
-            thread = AbandonableThread()
-        try:
-            return await self.call(stage, lambda: thread.acall(work), guard=guard)
-        finally:
-            thread.end()
-
-    def stream(
-        self, stage: Stage, start: Callable[[], AsyncIterator[Any]], guard: RunGuard
-    ) -> TimedAsyncStream:
-        """Yield the items of an asynchronous iterator.
-
-        Args:
-            stage: Which stage of the call it is.
-            start: Makes the iterator.
-            guard: Guards the runs of the model.
-
-        Returns:
-            An iterator with a method ``aclose``.
-        """
-        return TimedAsyncStream(self, stage, start(), guard)
-
-    def stream_thread(
-        self, stage: Stage, start: Callable[[], Iterator[Any]], guard: RunGuard
-    ) -> TimedAsyncStream:
-        """Yield the items of an iterator that blocks.
-
-        Args:
-            stage: Which stage of the call it is.
-            start: Makes the iterator, on a thread.
-            guard: Guards the runs of the model.
-
-        Returns:
-            An iterator with a method ``aclose``.
-        """
-        with limited_to(self._deadline.left(stage)):
-            thread = AbandonableThread()
-        return TimedAsyncStream(self, stage, _read_on(thread, start), guard)
-
-
-async def _read_on(
-    thread: AbandonableThread, start: Callable[[], Iterator[Any]]
-) -> AsyncIterator[Any]:
-    """Yield a thread's items. The iterator is closed there, whenever the thread has time."""
-    iterators: list[Any] = []
-
-    def following() -> Any:
-        if not iterators:
-            iterators.append(start())
-        return next(iterators[0], _END)
-
+    Raises:
+        TeacherError: If the teacher takes too long.
+        StudentError: If the student does.
+    """
+    wait = time_to_wait(deadline, stage)
     try:
-        while (chunk := await thread.acall(following)) is not _END:
+        left = limited_to(deadline.left(stage))
+        with left, deadline.taken_by(stage), _Alarm(wait, guard):
+            return await work()
+    except Exception as error:
+        if (cause := time_over(error)) is None:
+            raise
+        if guard is not None:
+            await guard.aend_runs(cause, chunks)
+        raise deadline.error(stage, cause) from cause
+
+
+async def await_thread(
+    deadline: Deadline, stage: Stage, work: Callable[[], Any], guard: RunGuard
+) -> Any:
+    """Await work that blocks. See `await_in_time`."""
+    thread = StageThread(deadline, stage, guard)
+    try:
+        return await await_in_time(deadline, stage, partial(thread.acall, work), guard=guard)
+    finally:
+        thread.end()
+
+
+async def read_on_thread(
+    deadline: Deadline, stage: Stage, start: Callable[[], Iterator[Any]], guard: RunGuard
+) -> AsyncIterator[Any]:
+    """Yield the items of an iterator that blocks. It is closed whenever its thread has time."""
+    thread, items = StageThread(deadline, stage, guard), ThreadIterator(start)
+    try:
+        while (chunk := await thread.acall(items.following)) is not END:
             yield chunk
     finally:
-        thread.end(lambda: [iterator.close() for iterator in iterators])
+        thread.end(items.close)
 
 
 class TimedAsyncStream:
-    """An iterator over another, each item in time."""
+    """An iterator over another, each item in time. See `await_in_time`."""
 
     def __init__(
-        self, awaited: AwaitedStages, stage: Stage, stream: AsyncIterator[Any], guard: RunGuard
+        self, deadline: Deadline, stage: Stage, stream: AsyncIterator[Any], guard: RunGuard
     ) -> None:
-        """Request nothing yet.
-
-        Args:
-            awaited: The waiting side.
-            stage: Which stage of the call it is.
-            stream: The iterator.
-            guard: Guards the runs of the model.
-        """
-        self._awaited, self._stage, self._stream, self._guard = awaited, stage, stream, guard
+        """Request nothing yet."""
+        self._deadline, self._stage, self._stream, self._guard = deadline, stage, stream, guard
         self._chunks: list[Any] = []
 
-    def __aiter__(self) -> TimedAsyncStream:
-        """Return itself."""
-        return self
-
     async def __anext__(self) -> Any:
-        """Return the next item.
-
-        Raises:
-            StopAsyncIteration: If there is none.
-            TeacherError: If the teacher takes too long.
-            StudentError: If the student does.
-        """
-        chunk = await self._awaited.call(
-            self._stage, self._stream.__anext__, guard=self._guard, chunks=self._chunks
+        """Return the next item."""
+        chunk = await await_in_time(
+            self._deadline,
+            self._stage,
+            self._stream.__anext__,
+            guard=self._guard,
+            chunks=self._chunks,
         )
         self._chunks.append(chunk)
         return chunk
