@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from langchain_core.callbacks.manager import BaseRunManager
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
@@ -12,22 +12,13 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SkipValidation, model_validator
+from pydantic import BaseModel, PrivateAttr
 
 from langchain_gkt._langchain_compat import copy_model, to_messages
 from langchain_gkt.chain.bound import BoundChain, tool_binding
-from langchain_gkt.chain.call import Call
+from langchain_gkt.chain.call import arun_call, run_call
 from langchain_gkt.chain.callbacks.handlers import hide_usage, prepare_run
-from langchain_gkt.chain.fields import (
-    AnswerForms,
-    CheckedMode,
-    GuidanceTokens,
-    MaxTokens,
-    Samples,
-    Temperature,
-    Timeout,
-    checked_fields,
-)
+from langchain_gkt.chain.fields import ChainFields
 from langchain_gkt.chain.identity import (
     answer_key,
     known_identity,
@@ -36,28 +27,23 @@ from langchain_gkt.chain.identity import (
 )
 from langchain_gkt.chain.messages import join_chunks
 from langchain_gkt.chain.profile import pair_profile
-from langchain_gkt.chain.reliability.breaker import CircuitBreaker
 from langchain_gkt.chain.reliability.owned_stream import OwnedStream
 from langchain_gkt.chain.settings import CallSettings
 from langchain_gkt.chain.steps.teacher_step import TeacherStep
 from langchain_gkt.chain.strategy import strategy_of
 from langchain_gkt.chain.structured import with_schema
 from langchain_gkt.chain.tool import answering_tool
-from langchain_gkt.costs.budget import Budget
 from langchain_gkt.errors import ConfigurationError, wrap_errors
-from langchain_gkt.guidance import Guidance, GuidancePolicy
+from langchain_gkt.guidance import Guidance
 from langchain_gkt.pickling import dump_state
-from langchain_gkt.prompts.base import TeacherPromptLike
 from langchain_gkt.structured_output.schema import Method
 from langchain_gkt.structured_output.tools import AnyTool, ToolChoice
-from langchain_gkt.students.batching import InterruptibleChatModel
-from langchain_gkt.students.conversion import StudentLike
 from langchain_gkt.students.protocol import Student
 from langchain_gkt.teachers.settings import require_tools
 from langchain_gkt.teachers.wrappers import is_configurable, models_of, resolve
 
 
-class GuidedKnowledgeTransferChain(InterruptibleChatModel):
+class GuidedKnowledgeTransferChain(ChainFields):
     """A chat model whose answers a teacher begins and a local student finishes.
 
     The teacher writes at most ``guidance_tokens`` tokens. The student reads the conversation with
@@ -78,70 +64,10 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
         ValueError: If a value makes no sense.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
-
-    teacher: SkipValidation[Runnable[Any, Any]] = Field(repr=False)
-    """Any LangChain chat model, or one wrapped by bind, with_retry or with_fallbacks."""
-    student: SkipValidation[StudentLike]
-    """Any input of `as_student`."""
-    guidance_tokens: GuidanceTokens = 40
-    """Maximum completion tokens of the teacher. 0 asks no teacher."""
-    guidance: GuidancePolicy | None = None
-    """Where to cut guidance and when to ask for it, or a JSON file. None: whole words, always."""
-    redact: SkipValidation[TeacherPromptLike] = None
-    """A teacher prompt such as `Redact` that is applied last, in every mode and every call."""
-    teacher_prompt: SkipValidation[TeacherPromptLike] = None
-    """The part of the conversation that the teacher sees. None for all, or the policy's."""
-    mode: CheckedMode = "guided"
-    """How to make an answer. ``teacher`` (on the whole conversation) and ``student`` are the
-    single-model baselines. See `langchain_gkt.chain.strategy` for others.
-    """
-    samples: Samples = 1
-    """How often the student writes its part. With 2 or more the most common answer is shown."""
-    answer_of: AnswerForms = "text"
-    """When two answers are equal: by ``number``, ``option``, ``json``, ``text``, or a function."""
-    max_tokens: MaxTokens = None
-    """Maximum tokens of a whole answer, guidance included. None for the models' own limits."""
-    temperature: Temperature = None
-    """Sampling temperature of both models. None for their own."""
-    stop: list[str] | None = None
-    """Strings that end an answer, unless a call names its own."""
-    student_kwargs: dict[str, Any] = Field(default_factory=dict, repr=False)
-    """Fields of `HuggingFaceStudent`, for a student that is not loaded yet."""
-    on_teacher_error: Literal["raise", "student"] = "raise"
-    """Whether a failing teacher fails the call or leaves it to the student."""
-    on_student_error: Literal["raise", "teacher"] = "raise"
-    """Whether a student that fails, or cannot read the prompt, fails the call or leaves the whole
-    turn to the teacher."""
-    on_refusal: Literal["show", "student"] = "show"
-    """Whether the user sees a teacher's refusal, or the student answers instead."""
-    circuit_breaker: CircuitBreaker | None = None
-    """Stops calling a teacher that keeps failing, for a while. Copies of the chain share it."""
-    timeout: Timeout = None
-    """Maximum seconds of a whole call, both models and their queues. None for no limit."""
-    teacher_limit_param: str | None = None
-    """The teacher's name for its completion limit, if it is not a usual one."""
-    teacher_prefill: bool | None = None
-    """False if the teacher refuses a conversation ending in an AIMessage. None: by model."""
-    budget: SkipValidation[Budget | None] = Field(default=None, repr=False)
-    """A `Budget` of this chain's own, or None. Copies of the chain share it."""
-    streaming: bool | None = None
-    """True makes ``invoke`` pass tokens to listening handlers. False keeps ``stream`` from it."""
-
     _known_teacher: tuple[Any, str] | None = PrivateAttr(default=None)
     _run: BaseRunManager | None = PrivateAttr(default=None)  # of the copy that serves one call
     _chunks: Any = PrivateAttr(default=None)  # of that copy, too: those in production
     _warned: set[str] = PrivateAttr(default_factory=set)
-
-    @property
-    def _student(self) -> BaseChatModel:
-        """The student, which `as_student` has made a chat model."""
-        return cast(BaseChatModel, self.student)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _check_arguments(cls, values: Any) -> Any:
-        return checked_fields(values, cls.model_fields, cls.__name__)
 
     def model_post_init(self, context: Any, /) -> None:
         """Note the identity of the teacher before it changes with use."""
@@ -185,7 +111,7 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
             return self.custom_get_token_ids(text)
         if not strategy_of(self.mode).asks_student:
             return next(models_of(resolve(self.teacher, None))).get_token_ids(text)
-        return self._student.get_token_ids(text)
+        return self.loaded_student.get_token_ids(text)
 
     def _for_config(self, config: RunnableConfig | None) -> GuidedKnowledgeTransferChain:
         """Return the chain with the teacher that a config selects."""
@@ -216,27 +142,28 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
     def _generate(
         self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> ChatResult:
-        call = Call(self._settings(stop, run_manager, kwargs))
-        return join_chunks(list(call.run(messages, streaming=False)))
+        settings = self._settings(stop, run_manager, kwargs)
+        return join_chunks(list(run_call(settings, messages, streaming=False)))
 
     async def _agenerate(
         self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> ChatResult:
-        call = Call(self._settings(stop, run_manager, kwargs))
-        return join_chunks([chunk async for chunk in call.arun(messages, streaming=False)])
+        settings = self._settings(stop, run_manager, kwargs)
+        chunks = arun_call(settings, messages, streaming=False)
+        return join_chunks([chunk async for chunk in chunks])
 
     def _stream(
         self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> Iterator[ChatGenerationChunk]:
-        call = Call(self._settings(stop, run_manager, kwargs))
-        self._chunks = call.run(messages, streaming=True)
+        settings = self._settings(stop, run_manager, kwargs)
+        self._chunks = run_call(settings, messages, streaming=True)
         yield from self._chunks
 
     async def _astream(
         self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> AsyncIterator[ChatGenerationChunk]:
-        call = Call(self._settings(stop, run_manager, kwargs))
-        self._chunks = call.arun(messages, streaming=True)
+        settings = self._settings(stop, run_manager, kwargs)
+        self._chunks = arun_call(settings, messages, streaming=True)
         async for chunk in self._chunks:
             yield chunk
 
@@ -378,9 +305,7 @@ class GuidedKnowledgeTransferChain(InterruptibleChatModel):
             ValueError: If the schema cannot be enforced.
             TypeError: If ``method`` needs a `HuggingFaceStudent` and there is none.
         """
-        return with_schema(
-            self, self._student, schema, include_raw=include_raw, method=method, arguments=kwargs
-        )
+        return with_schema(self, schema, include_raw=include_raw, method=method, arguments=kwargs)
 
     def as_tool(
         self,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass
 
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGenerationChunk
@@ -14,40 +13,29 @@ from langchain_gkt.chain.settings import CallSettings
 from langchain_gkt.errors import GKTError, refuse_broken_text, refuse_empty, wrap_errors
 
 
-@dataclass(frozen=True)
-class Call:
-    """One call.
+def run_call(
+    settings: CallSettings, messages: list[BaseMessage], *, streaming: bool
+) -> Iterator[ChatGenerationChunk]:
+    """Make a call, and yield the chunks of its answer. The last carries usage and metadata.
 
-    Attributes:
-        settings: The settings of the call.
+    Without ``streaming`` each model gives its text at once.
     """
+    with wrap_errors(GKTError, "the call failed"):
+        yield from run_sync(_steps(settings, messages, streaming), settings.deadline)
 
-    settings: CallSettings
 
-    def run(self, messages: list[BaseMessage], *, streaming: bool) -> Iterator[ChatGenerationChunk]:
-        """Make the call.
+async def arun_call(
+    settings: CallSettings, messages: list[BaseMessage], *, streaming: bool
+) -> AsyncGenerator[ChatGenerationChunk, None]:
+    """Do what `run_call` does, on the event loop."""
+    with wrap_errors(GKTError, "the call failed"):
+        steps = _steps(settings, messages, streaming)
+        async with aclosing(run_async(steps, settings.deadline)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
-        Args:
-            messages: The conversation.
-            streaming: Whether the models are streamed. If not, each gives its text at once.
 
-        Yields:
-            The chunks of the answer. The last one carries usage and metadata.
-        """
-        with wrap_errors(GKTError, "the call failed"):
-            yield from run_sync(self._steps(messages, streaming=streaming), self.settings.deadline)
-
-    async def arun(
-        self, messages: list[BaseMessage], *, streaming: bool
-    ) -> AsyncGenerator[ChatGenerationChunk, None]:
-        """Do what `run` does, on the event loop."""
-        with wrap_errors(GKTError, "the call failed"):
-            steps = self._steps(messages, streaming=streaming)
-            async with aclosing(run_async(steps, self.settings.deadline)) as chunks:
-                async for chunk in chunks:
-                    yield chunk
-
-    def _steps(self, messages: list[BaseMessage], *, streaming: bool) -> CallSteps:
-        refuse_empty(messages)
-        refuse_broken_text(messages)
-        yield from self.settings.strategy.steps(self.settings, messages, streaming=streaming)
+def _steps(settings: CallSettings, messages: list[BaseMessage], streaming: bool) -> CallSteps:
+    refuse_empty(messages)
+    refuse_broken_text(messages)
+    yield from settings.strategy.steps(settings, messages, streaming=streaming)

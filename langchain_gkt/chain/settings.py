@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.callbacks import Callbacks
@@ -56,26 +56,26 @@ class CallSettings:
         policy: Where to cut guidance, and when to ask for it.
         limit: Maximum completion tokens of the teacher. None for its own limit.
         limit_param: The teacher's own name for that limit, if it is not a usual one.
+        guidance_tokens: The number of teacher tokens that a teacher prompt names.
         max_tokens: Maximum tokens of the whole answer. None for the models' own limits.
         temperature: Sampling temperature of both models. None for their own.
         stop: Strings that end the answer.
         fall_back: Whether the student answers alone if the teacher fails.
-        parent: The chain's run, or None if nobody listens.
+        teacher_may_answer: Whether the teacher answers the whole turn if the student fails.
+        on_refusal: Whether a refusal is shown (``show``) or the ``student`` answers instead.
+        breaker: Stops calling a teacher that keeps failing. None for no breaker.
+        prefill: Whether the teacher continues a begun answer. None to decide by its model.
         callbacks: Handlers from the chain's constructor.
+        parent: The chain's run, or None if nobody listens.
         teacher_prompt: The part of the conversation for the teacher. None for all of it.
         samples: How often the student writes its part. The most common answer is shown.
         answer_of: When two answers are equal.
-        guidance_tokens: The number of teacher tokens that a teacher prompt names.
-        prefill: Whether the teacher continues a begun answer. None to decide by its model.
         model: The teacher's model for this call alone, or None for its own.
         tools: Tools in OpenAI's form.
         tool_arguments: Further arguments of the teacher's ``bind_tools``.
         response_format: Asks for JSON of a schema. See `structured_output.schema.schema_in`.
         hide_child_runs: Whether only handlers that follow runs get the children's events.
         warned: Warnings that the chain has already given.
-        on_refusal: Whether a refusal is shown (``show``) or the ``student`` answers instead.
-        teacher_may_answer: Whether the teacher answers the whole turn if the student fails.
-        breaker: Stops calling a teacher that keeps failing. None for no breaker.
         deadline: When the call has to end. Its clock runs. None for no limit.
         is_text_turn: Whether a vote has decided that the student calls no tool.
     """
@@ -87,27 +87,27 @@ class CallSettings:
     policy: GuidancePolicy
     limit: int | None
     limit_param: str | None
+    guidance_tokens: int | None
     max_tokens: int | None
     temperature: float | None
     stop: list[str] | None
     fall_back: bool
-    parent: BaseRunManager | None
+    teacher_may_answer: bool
+    on_refusal: str
+    breaker: CircuitBreaker | None
+    prefill: bool | None
     callbacks: Callbacks
-    teacher_prompt: Any = None
-    samples: int = 1
-    answer_of: AnswerOf = "text"
-    guidance_tokens: int | None = None
-    prefill: bool | None = None
-    model: str | None = None
-    tools: Sequence[dict[str, Any]] = ()
-    tool_arguments: dict[str, Any] = field(default_factory=dict)
-    response_format: dict[str, Any] | None = None
-    hide_child_runs: bool = False
-    warned: set[str] = field(default_factory=set)
-    on_refusal: str = "show"
-    teacher_may_answer: bool = False
-    breaker: CircuitBreaker | None = None
-    deadline: Deadline | None = None
+    parent: BaseRunManager | None
+    teacher_prompt: Any
+    samples: int
+    answer_of: AnswerOf
+    model: str | None
+    tools: Sequence[dict[str, Any]]
+    tool_arguments: dict[str, Any]
+    response_format: dict[str, Any] | None
+    hide_child_runs: bool
+    warned: set[str]
+    deadline: Deadline | None
     is_text_turn: bool = False
 
     @classmethod
@@ -138,39 +138,44 @@ class CallSettings:
         strategy = strategy_of(values["mode"])
         policy = reserving(as_policy(values["guidance"]) or GuidancePolicy(), arguments)
         # Only a policy given for this call names a number. See GuidedKnowledgeTransferChain.
-        limit = policy.tokens
-        if limit is None or "guidance_tokens" in arguments:
-            limit = check_guidance_tokens(values["guidance_tokens"])
-        guidance_tokens = limit
+        guidance_tokens = policy.tokens
+        if guidance_tokens is None or "guidance_tokens" in arguments:
+            guidance_tokens = check_guidance_tokens(values["guidance_tokens"])
+        limit: int | None = guidance_tokens
         max_tokens = check_max_tokens(values["max_tokens"])
         if not strategy.asks_student:
             limit = max_tokens
         elif max_tokens is not None:
-            limit = min(limit, max_tokens)
+            limit = min(guidance_tokens, max_tokens)
         fall_back = chain.on_teacher_error == "student"
-        timeout = check_timeout(values["timeout"])
-        reserves_student_time = fall_back and strategy.student_may_answer
         if response_format := arguments.get("response_format"):
             check_schema(schema_in(response_format), asks_teacher=strategy.asks_teacher)
+        deadline = None
+        if (timeout := check_timeout(values["timeout"])) is not None:
+            reserves_time = fall_back and strategy.student_may_answer
+            deadline = Deadline(timeout, reserves_student_time=reserves_time)
         settings = cls(
             teacher=resolve(chain.teacher, None),
-            student=chain.student,
+            student=chain.loaded_student,
             call_id=str(uuid.uuid4()),
             strategy=strategy,
             policy=policy,
             limit=limit,
             limit_param=chain.teacher_limit_param,
+            guidance_tokens=guidance_tokens,
             max_tokens=max_tokens,
             temperature=check_temperature(values["temperature"]),
             stop=stop if stop is not None else chain.stop,
             fall_back=fall_back,
-            parent=parent,
+            teacher_may_answer=chain.on_student_error == "teacher" and strategy.asks_teacher,
+            on_refusal=chain.on_refusal,
+            breaker=chain.circuit_breaker,
+            prefill=chain.teacher_prefill,
             callbacks=chain.callbacks,
+            parent=parent,
             teacher_prompt=_redacted(chain, _prompt_of(chain, policy, strategy, arguments)),
             samples=check_samples(policy.samples or values["samples"]),
             answer_of=check_answer_of(policy.answer_of or values["answer_of"]),
-            guidance_tokens=guidance_tokens,
-            prefill=chain.teacher_prefill,
             model=arguments.get("model"),
             tools=[in_openai_form(tool) for tool in arguments.get("tools") or ()],
             tool_arguments={
@@ -180,15 +185,10 @@ class CallSettings:
             response_format=response_format,
             hide_child_runs=hides_child_runs(arguments),
             warned=warned,
-            on_refusal=chain.on_refusal,
-            teacher_may_answer=chain.on_student_error == "teacher" and strategy.asks_teacher,
-            breaker=chain.circuit_breaker,
-            deadline=None
-            if timeout is None
-            else Deadline(timeout, reserves_student_time=reserves_student_time),
+            deadline=deadline,
         )
         if settings.tools:
-            check_tool_policy(policy, student_of(chain.student), settings.teacher_tools)
+            check_tool_policy(policy, student_of(settings.student), settings.teacher_tools)
         return settings
 
     @property
@@ -267,12 +267,14 @@ class CallSettings:
         # None would hide a model's bound value.
         return {} if self.stop is None else {"stop": self.stop}
 
-    def child(self, role: Role) -> RunnableConfig:
-        """Return the config of one model's run.
+    @property
+    def student_arguments(self) -> dict[str, Any]:
+        """The arguments of a student's call that makes a whole answer."""
+        limit = {} if self.max_tokens is None else {"max_tokens": self.max_tokens}
+        return {**self.stop_arguments, **limit}
 
-        Args:
-            role: The model.
-        """
+    def child(self, role: Role) -> RunnableConfig:
+        """Return the config of one model's run."""
         return child_config(
             self.parent,
             role,
@@ -286,12 +288,7 @@ class CallSettings:
         )
 
     def warn_once(self, key: str, message: str) -> None:
-        """Warn the user, once for a chain and all its calls.
-
-        Args:
-            key: Names the warning.
-            message: What is wrong and what to do.
-        """
+        """Warn the user, once for a chain and all its calls. The key names the warning."""
         if key not in self.warned:
             self.warned.add(key)
             warnings.warn(message, UserWarning, stacklevel=2)

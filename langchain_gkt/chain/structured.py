@@ -8,6 +8,7 @@ from typing import Any
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.runnables import Runnable
 
+from langchain_gkt.chain.fields import ChainFields
 from langchain_gkt.errors import refuse_unknown
 from langchain_gkt.structured_output.schema import Method, bind_schema, binding, schema_in
 from langchain_gkt.students.protocol import student_of
@@ -16,32 +17,15 @@ _METHODS = ("json_schema", "json_mode", "function_calling")
 
 
 def with_schema(
-    chain: BaseChatModel,
-    student: BaseChatModel,
+    chain: ChainFields,
     schema: dict[str, Any] | type,
     *,
     include_raw: bool,
     method: Method | None,
     arguments: dict[str, Any],
 ) -> Runnable[LanguageModelInput, Any]:
-    """Make a chain answer with objects of a schema.
-
-    Args:
-        chain: The chain.
-        student: Its student.
-        schema: A pydantic class, a TypedDict class or a JSON schema.
-        include_raw: Whether to return ``raw``, ``parsed`` and ``parsing_error``.
-        method: See `GuidedKnowledgeTransferChain.with_structured_output`.
-        arguments: Further arguments of each call.
-
-    Returns:
-        A runnable giving objects of the schema.
-
-    Raises:
-        ImportError: If ``method`` needs llguidance and it is missing.
-        ValueError: If the method is unknown or the schema cannot be enforced.
-        TypeError: If ``method`` needs a `HuggingFaceStudent` and there is none.
-    """
+    """Make a chain answer with objects of a schema. See its ``with_structured_output``."""
+    student = chain.loaded_student
     if method not in (None, *_METHODS):
         raise ValueError(
             f"method must be 'json_schema', 'json_mode' or 'function_calling', not {method!r}"

@@ -144,10 +144,8 @@ class StudentStep:
     @property
     def for_gates(self) -> Student:
         """The student whose samples are runs of the call."""
-        settings, arguments = self.settings, self.settings.stop_arguments
-        if settings.max_tokens is not None:
-            arguments["max_tokens"] = settings.max_tokens
-        return CalledStudent(self.student, settings.child("student"), arguments)
+        settings = self.settings
+        return CalledStudent(self.student, settings.child("student"), settings.student_arguments)
 
     def prepare(self, messages: list[BaseMessage], *, asks_teacher: bool) -> BlockingWork:
         """Check the prompt before a teacher is paid, and let the student prefill it.
@@ -263,16 +261,9 @@ class StudentStep:
         Returns:
             The request. Its result is a list of replies.
         """
-        settings, student = self.settings, self.student
-        arguments = {
-            **call.arguments,
-            "config": call.config,
-            "temperature": settings.temperature or SAMPLE_TEMPERATURE,
-        }
-        return BlockingWork(
-            partial(student.sample, call.messages, samples, **arguments),
-            partial(student.asample, call.messages, samples, **arguments),
-        )
+        temperature = self.settings.temperature or SAMPLE_TEMPERATURE
+        arguments = {**call.arguments, "config": call.config, "temperature": temperature}
+        return self._samples(call.messages, samples, arguments)
 
     def sampled_turns(self, messages: list[BaseMessage], gate: AgreementGate) -> BlockingWork:
         """Have the student write a turn several times, and call tools in it.
@@ -284,18 +275,22 @@ class StudentStep:
         Returns:
             The request. Its result is a list of replies.
         """
-        settings, student = self.settings, self.student
+        settings = self.settings
         arguments = {
-            **settings.stop_arguments,
-            **student.turn_arguments(settings.tools, settings.tool_choice),
+            **settings.student_arguments,
+            **self.student.turn_arguments(settings.tools, settings.tool_choice),
             "config": settings.child("student"),
             "temperature": gate.temperature,
         }
-        if settings.max_tokens is not None:
-            arguments["max_tokens"] = settings.max_tokens
+        return self._samples(messages, gate.samples, arguments)
+
+    def _samples(
+        self, messages: list[BaseMessage], samples: int, arguments: dict[str, Any]
+    ) -> BlockingWork:
+        student = self.student
         return BlockingWork(
-            partial(student.sample, messages, gate.samples, **arguments),
-            partial(student.asample, messages, gate.samples, **arguments),
+            partial(student.sample, messages, samples, **arguments),
+            partial(student.asample, messages, samples, **arguments),
         )
 
     def _model(self, guidance: Guidance | None) -> Runnable[Any, Any]:

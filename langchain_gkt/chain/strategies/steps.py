@@ -112,9 +112,7 @@ def leave_to_teacher(answer: Answer, error: Exception) -> None:
         raise error
     answer.fallback = bounded(f"the student failed: {type(error).__name__}: {error}")
     alone = replace(settings.strategy, roles=frozenset({"teacher"}), student_may_answer=False)
-    answer.settings = replace(
-        settings, strategy=alone, limit=settings.max_tokens, fall_back=False, on_refusal="show"
-    )
+    answer.settings = replace(settings, strategy=alone, limit=settings.max_tokens)
     answer.reserved = 0
 
 
