@@ -50,19 +50,7 @@ class BoundChain(RunnableBinding[LanguageModelInput, AIMessage]):
 def tool_binding(
     tools: Sequence[Any], tool_choice: Any, arguments: dict[str, Any]
 ) -> dict[str, Any]:
-    """Turn the arguments of ``bind_tools`` into arguments of each call.
-
-    Args:
-        tools: Tools in any form LangChain knows.
-        tool_choice: The ``tool_choice``, or None.
-        arguments: The keyword arguments of the chain's calls, or of the teacher's ``bind_tools``.
-
-    Returns:
-        Arguments to bind to the chain.
-
-    Raises:
-        ValueError: If a tool's metadata holds an unknown mark.
-    """
+    """Turn the arguments of ``bind_tools`` into arguments of each call."""
     rest = dict(arguments)
     # LangChain's note for traces is the chain's, not the teacher's.
     notes = {key: rest.pop(key) for key in ("ls_structured_output_format",) if key in rest}

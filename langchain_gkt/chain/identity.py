@@ -39,14 +39,9 @@ _BOOKKEEPING = {"gkt", "token_usage", "usage"}
 
 
 def known_identity(known: tuple[Any, str] | None, teacher: Any) -> tuple[Any, str]:
-    """Keep the first identity of a teacher. Some models count their calls in their own fields.
+    """Return a teacher and its identity, the first that was known of it.
 
-    Args:
-        known: The earlier result for the chain, or None.
-        teacher: The chain's teacher now.
-
-    Returns:
-        The teacher and its identity.
+    Some models count their calls in their own fields.
     """
     if known is not None and known[0] is teacher:
         return known
@@ -54,11 +49,7 @@ def known_identity(known: tuple[Any, str] | None, teacher: Any) -> tuple[Any, st
 
 
 def traced_params(chain: ChainFields) -> dict[str, Any]:
-    """Return the parameters of a chain for traces.
-
-    Returns:
-        Its settings, and the parameters of its models.
-    """
+    """Return the settings of a chain, and the parameters of its models, for traces."""
 
     def describe(model: Any) -> dict[str, Any]:
         return {"class": type(model).__name__, **without_secrets(identifying_params(model))}
@@ -77,10 +68,8 @@ def without_bookkeeping(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
     """Remove answers' costs from a conversation. They would change LangChain's cache key.
 
     An answer from the cache reports no cost. The next turn contains that answer. With costs, its
-    key would differ from the earlier one.
-
-    Returns:
-        The conversation. A message that says nothing of its cost is the same object.
+    key would differ from the earlier one. A message that says nothing of its cost stays the same
+    object.
     """
     return [
         message.model_copy(update=update) if (update := _cleared(message)) else message
@@ -105,17 +94,9 @@ def _cleared(message: BaseMessage) -> dict[str, Any]:
 def answer_key(
     chain: ChainFields, teacher_identity: str, stop: list[str] | None, arguments: dict[str, Any]
 ) -> str:
-    """Describe everything that an answer depends on.
+    """Return the key of LangChain's cache for everything that an answer depends on.
 
-    Args:
-        chain: The chain.
-        teacher_identity: Distinguishes its teacher from others. See `teachers.identity`.
-        stop: Stop strings of the call.
-        arguments: The arguments of the call.
-
-    Returns:
-        The key of LangChain's cache. It is a digest, because a teacher's settings may hold secrets
-        that a cache should not.
+    It is a digest, because a teacher's settings may hold secrets that a cache should not.
     """
     student = cache_key(chain.student) if strategy_of(chain.mode).asks_student else None
     policies = (chain.guidance, arguments.get("guidance"))

@@ -16,12 +16,7 @@ _RETRACTS = "gkt_retracts"
 
 
 def text_chunk(text: str, block: Mapping[str, Any] | None = None) -> ChatGenerationChunk:
-    """Make a chunk of text.
-
-    Args:
-        text: The text.
-        block: The content block that it continues. None for plain text.
-    """
+    """Make a chunk of text, which continues a content block or is plain."""
     content: Any = [{**block, "text": text}] if block else text
     return ChatGenerationChunk(message=AIMessageChunk(content=content))
 
@@ -61,25 +56,16 @@ def retraction() -> ChatGenerationChunk:
 
 
 class RepeatedWhitespace:
-    """Drops a reply's leading whitespace if it has been shown already."""
+    """Drops a reply's leading whitespace if it is also at the end of the shown text."""
 
     def __init__(self, whitespace: str) -> None:
-        """Prepare for one reply.
-
-        Args:
-            whitespace: The whitespace at the end of the shown text, which the model was not given.
-        """
+        """Prepare for one reply of a model that was not given this whitespace."""
         self._whitespace, self._held = whitespace, ""
 
     def drop(self, text: str, *, last: bool = False) -> str:
-        """Return the new text of the next part of the reply.
+        """Return the text of the reply's next part that is certain now.
 
-        Args:
-            text: The part.
-            last: Whether nothing follows.
-
-        Returns:
-            Text that is certain now. Whitespace is held until its length is known.
+        Whitespace is held until its length is known, or the part is the last.
         """
         self._held += text
         if not last and not self._held.strip() and len(self._held) < len(self._whitespace):
@@ -91,11 +77,7 @@ class RepeatedWhitespace:
 
 
 def leading_text(reply: AIMessage) -> str:
-    """Return the text that a reply begins with, up to its first other block.
-
-    Args:
-        reply: The reply, or the part of it so far.
-    """
+    """Return the text that a reply begins with, up to its first other block."""
     if isinstance(reply.content, str):
         return reply.content
     return "".join(takewhile(lambda text: text is not None, map(_text_of, reply.content)))
@@ -109,11 +91,7 @@ def _text_of(block: Any) -> Any:
 
 
 def rest_of(reply: AIMessage, shown: str) -> Any:
-    """Return the part of a reply's content that has not been shown.
-
-    Args:
-        reply: The reply.
-        shown: The part of its text that has been shown.
+    """Return the part of a reply's content behind the text that has been shown.
 
     Returns:
         Text, or content blocks in their order if the reply had blocks.
@@ -136,12 +114,7 @@ def rest_of(reply: AIMessage, shown: str) -> Any:
 def continue_after(shown: str, reply: AIMessage) -> AIMessage:
     """Make a second reply begin with the text of the first, which has been shown.
 
-    Args:
-        shown: The text of the first reply.
-        reply: The second reply.
-
-    Returns:
-        A reply whose text begins with ``shown``. A tool call keeps its other blocks.
+    A tool call keeps its other blocks.
     """
     text = str(reply.text)
     if text.startswith(shown):
@@ -158,12 +131,7 @@ def continue_after(shown: str, reply: AIMessage) -> AIMessage:
 
 
 def tool_call_chunk_of(reply: AIMessage, content: Any) -> ChatGenerationChunk:
-    """Make a chunk of a reply's tool calls, unchanged. A broken one stays broken.
-
-    Args:
-        reply: A reply with tool calls, whole or joined from chunks.
-        content: The content to give with them.
-    """
+    """Make a chunk of a reply's tool calls, unchanged. A broken one stays broken."""
     if isinstance(reply, AIMessageChunk):  # the arguments' own text
         calls: dict[str, Any] = {"tool_call_chunks": list(map(_strict, reply.tool_call_chunks))}
     else:
@@ -209,14 +177,7 @@ def provider_of(reply: AIMessage | None) -> str:
 
 
 def join_chunks(chunks: list[ChatGenerationChunk]) -> ChatResult:
-    """Join the chunks of a call into one message.
-
-    Args:
-        chunks: All of them, the last with usage and metadata.
-
-    Returns:
-        The message. Tool calls are those of the chunks, not parsed again.
-    """
+    """Join all chunks of a call into one message. Tool calls are not parsed again."""
     taken_back = [i for i, chunk in enumerate(chunks) if _RETRACTS in (chunk.generation_info or {})]
     chunks = chunks[taken_back[-1] :] if taken_back else chunks
     whole = chunks[0]

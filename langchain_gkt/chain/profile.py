@@ -15,17 +15,7 @@ _LIMITS = ("max_input_tokens", "max_output_tokens")
 def pair_profile(
     teacher: Any, student: Any, strategy: Strategy, max_tokens: int | None
 ) -> ModelProfile:
-    """Return the limits and abilities that both models have together.
-
-    Args:
-        teacher: The teacher, wrapped or not.
-        student: The student.
-        strategy: How they answer.
-        max_tokens: Maximum tokens of an answer, or None.
-
-    Returns:
-        The smaller of each limit. Only the fields that are known.
-    """
+    """Return the limits and abilities that the models have together, as far as they are known."""
     teachers: list[dict[str, Any]] = []
     if not is_configurable(teacher):  # only a call knows which model it is
         teachers = [dict(model.profile or {}) for model in models_of(teacher)]

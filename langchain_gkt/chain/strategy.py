@@ -60,9 +60,6 @@ def strategy(
         roles: The models that it may run.
         **facts: Other fields of `Strategy`.
 
-    Returns:
-        A decorator that returns the function unchanged.
-
     Raises:
         ValueError: If another function already has the name.
     """
@@ -83,14 +80,7 @@ def strategy_names() -> tuple[str, ...]:
 
 
 def strategy_of(name: Any) -> Strategy:
-    """Look a strategy up.
-
-    Args:
-        name: A value of ``mode``.
-
-    Raises:
-        ValueError: If there is none of that name.
-    """
+    """Look a strategy up by a value of ``mode``, which must be known."""
     if name not in _STRATEGIES:
         *others, last = map(repr, _STRATEGIES)
         raise ValueError(f"mode must be {', '.join(others)} or {last}, not {name!r}")

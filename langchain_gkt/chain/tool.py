@@ -27,21 +27,7 @@ def answering_tool(
     description: str | None,
     arg_types: dict[str, type] | None,
 ) -> BaseTool:
-    """Make a tool of a chat model. See `GuidedKnowledgeTransferChain.as_tool`.
-
-    Args:
-        model: The model.
-        args_schema: The tool's arguments.
-        name: The tool's name.
-        description: The description for the calling model.
-        arg_types: The arguments, in place of ``args_schema``.
-
-    Returns:
-        A tool that returns text.
-
-    Raises:
-        ValueError: If both ``args_schema`` and ``arg_types`` are given.
-    """
+    """Make a tool of a chat model. See `GuidedKnowledgeTransferChain.as_tool`."""
     if args_schema and arg_types:
         raise ValueError("give args_schema or arg_types, not both")
     if arg_types:

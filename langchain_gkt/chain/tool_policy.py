@@ -21,11 +21,7 @@ MARK = "gkt_tools"
 def marked_tools(tools: Sequence[Any]) -> list[str]:
     """Return the names of the tools whose own metadata leaves their calls to the teacher.
 
-    Args:
-        tools: Tools in any form LangChain knows. Only a ``BaseTool`` can be marked.
-
-    Raises:
-        ValueError: If a mark is unknown.
+    Only a ``BaseTool`` can be marked. An unknown mark is refused.
     """
     names = []
     for tool in tools:
@@ -39,18 +35,7 @@ def marked_tools(tools: Sequence[Any]) -> list[str]:
 
 
 def reserving(policy: GuidancePolicy, arguments: Mapping[str, Any]) -> GuidancePolicy:
-    """Add a call's marked tools to those that only the teacher may call.
-
-    Args:
-        policy: The policy.
-        arguments: The arguments of the call, with the marks that ``bind_tools`` found.
-
-    Returns:
-        The policy.
-
-    Raises:
-        ValueError: If a mark is unknown.
-    """
+    """Add a call's marked tools to those that only the teacher may call."""
     tools = arguments.get("tools") or ()
     marked = [*marked_tools(tools), *(arguments.get("marked_tools") or ())]
     # Tools that are bound again replace the earlier ones, but the old marks stay.
@@ -62,12 +47,7 @@ def reserving(policy: GuidancePolicy, arguments: Mapping[str, Any]) -> GuidanceP
 def check_tool_policy(
     policy: GuidancePolicy, student: Student, tools: Sequence[Mapping[str, Any]] | None = None
 ) -> None:
-    """Refuse a policy that does not fit the student or the bound tools.
-
-    Args:
-        policy: The policy.
-        student: The student.
-        tools: The tools that the teacher may call, in OpenAI's form. None if they are not known.
+    """Refuse a policy that does not fit the student or the bound tools, if these are known.
 
     Raises:
         ValueError: If the student cannot call tools, or a tool of the list is not bound. Or if the

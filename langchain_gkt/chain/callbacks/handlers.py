@@ -46,12 +46,6 @@ def prepare_run(
 ) -> tuple[RunnableConfig, BaseRunManager]:
     """Prepare a run that ``BaseChatModel.stream`` will start, and the parent it will be.
 
-    Args:
-        config: The caller's config.
-        own_callbacks: Handlers from the chain's constructor.
-        arguments: The arguments of the call.
-        asynchronous: Whether ``astream`` will start the run.
-
     Returns:
         The config to pass on, and a run manager that stands for the future run.
     """
@@ -78,27 +72,15 @@ def prepare_run(
 
 
 def hides_child_runs(arguments: Mapping[str, Any]) -> bool:
-    """Whether only handlers that follow runs get the models' events. See `child_config`.
+    """Whether to hide the models' events from handlers that do not follow runs.
 
-    Args:
-        arguments: The arguments of the call.
-
-    Returns:
-        True for structured answers.
+    See `child_config`.
     """
     return bool(arguments.get("hide_child_runs") or arguments.get("response_format"))
 
 
 def hide_usage(run: BaseRunManager | None, arguments: Mapping[str, Any]) -> BaseRunManager | None:
-    """Make listeners of the chain's run count no tokens that its models' runs report.
-
-    Args:
-        run: The chain's run, before its end. None if nobody listens.
-        arguments: The arguments of the call.
-
-    Returns:
-        The same run.
-    """
+    """Make listeners of the chain's run count no tokens that its models' runs report."""
     if run and run.handlers:
         run.handlers = _without_usage(run.handlers, arguments)
     return run
@@ -140,9 +122,6 @@ def child_config(
             tests want any other handler to see one chat model start per structured answer. Handlers
             that show tokens never get them, because the chain's run reports each token to them
             once.
-
-    Returns:
-        A config for the child's ``invoke``, ``stream`` or their asynchronous twins.
     """
     # The chain's ls_* labels describe the chain. A child has its own.
     inherited = {
@@ -172,14 +151,7 @@ def child_config(
 
 
 def with_costs(callbacks: Callbacks) -> CallbackManager:
-    """Report the cost of a model's run outside any chain run to its tracers.
-
-    Args:
-        callbacks: The handlers of the call, or their manager.
-
-    Returns:
-        A manager to pass on. The input does not change.
-    """
+    """Report the cost of a model's run outside any chain run to its tracers."""
     manager = CallbackManager.configure(callbacks)
     manager.set_handlers(priced(manager.handlers))
     return manager
@@ -215,15 +187,7 @@ def _overrides(kind: type, name: str) -> bool:
 
 
 def with_budget(callbacks: Callbacks, budget: Budget) -> Callbacks:
-    """Add the tracker of a chain's budget to the chain's own handlers.
-
-    Args:
-        callbacks: The handlers of the chain.
-        budget: The chain's budget.
-
-    Returns:
-        The handlers with the tracker. The input does not change.
-    """
+    """Add the tracker of a chain's budget to a copy of the chain's own handlers."""
     tracker = CostTracker(budget=budget)
     if isinstance(callbacks, BaseCallbackManager):
         manager = callbacks.copy()

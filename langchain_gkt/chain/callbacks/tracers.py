@@ -27,12 +27,7 @@ class PricedTracer(LangChainTracer):
 
     @classmethod
     def of(cls, tracer: LangChainTracer, observers: Sequence[CallObserver]) -> PricedTracer:
-        """Return a twin that shares a tracer's knowledge of its runs.
-
-        Args:
-            tracer: The tracer.
-            observers: Observers that may know a run's cost. The first that does counts.
-        """
+        """Return a twin of a tracer. The first observer that knows a run's cost counts."""
         twin = cls.__new__(cls)
         twin.__dict__.update(tracer.__dict__)
         twin._observers = observers
@@ -68,13 +63,9 @@ class PricedTracer(LangChainTracer):
 
 
 def priced(handlers: Sequence[BaseCallbackHandler]) -> list[BaseCallbackHandler]:
-    """Make LangSmith's tracers get the costs of a model's run.
+    """Make LangSmith's tracers get the costs of a model's run, if the handlers have a cost tracker.
 
-    Args:
-        handlers: The handlers of the run. Costs are known if a cost tracker is among them.
-
-    Returns:
-        The handlers. A subclass of the tracer, which may do other things, stays as it is.
+    A subclass of the tracer, which may do other things, stays as it is.
     """
     observers = observers_in(handlers)
     return [

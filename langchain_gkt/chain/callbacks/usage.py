@@ -72,21 +72,15 @@ def usage_of_answer(
 
 
 def _with_prompt(usage: UsageMetadata, tokens: int) -> UsageMetadata:
-    """Return usage with a prompt of at least this many tokens."""
     more = max(0, tokens - usage["input_tokens"])
     counts: Any = {name: usage[name] + more for name in ("input_tokens", "total_tokens")}
     return {**usage, **counts}
 
 
 def prompt_share(messages: Sequence[BaseMessage], prompt: PreparedPrompt) -> float | None:
-    """Estimate how long the teacher's prompt is against the whole conversation.
+    """Estimate the length of the teacher's prompt as a share of the whole conversation.
 
-    Args:
-        messages: The whole conversation.
-        prompt: The teacher's prompt.
-
-    Returns:
-        The share, in tokens of about four characters. None if the teacher sees the whole.
+    Tokens count as about four characters. None if the teacher sees the whole.
     """
     if list(prompt.messages) == list(messages):
         return None

@@ -16,15 +16,12 @@ from langchain_gkt.prompts.base import prepare
 def teacher_request(
     settings: CallSettings, messages: list[BaseMessage], **further: Any
 ) -> dict[str, Any]:
-    """Return the body of a call's request to its teacher.
+    """Return the body of a call's request to its teacher, in the form of OpenAI's chat completions.
 
     Args:
         settings: The settings of the call.
         messages: The conversation.
         **further: Further arguments of the call, such as ``logprobs``.
-
-    Returns:
-        The body, in the form of OpenAI's chat completions.
 
     Raises:
         NotSupportedError: If the teacher is not a single model of langchain-openai, or uses another

@@ -98,14 +98,7 @@ def _read_json(
 def showable(
     settings: CallSettings, written: str, limit: int | None, prompt: PreparedPrompt
 ) -> str:
-    """Return the part of a growing reply that can be shown. Its last word may be incomplete.
-
-    Args:
-        settings: The settings of the call.
-        written: The reply so far.
-        limit: Its limit, in the teacher's tokens.
-        prompt: The teacher's prompt.
-    """
+    """Return the part of a growing reply that can be shown. Its last word may be incomplete."""
     if prompt.hint is not None and settings.strategy.asks_student:
         return ""
     if prompt.restore is not None:

@@ -13,16 +13,7 @@ from langchain_gkt.teachers.replies import believed
 
 
 def received(settings: CallSettings, reply: AIMessage, role: Role) -> AIMessage:
-    """Remove impossible values from a reply, with one warning.
-
-    Args:
-        settings: The settings of the call.
-        reply: The reply.
-        role: The model that wrote it.
-
-    Returns:
-        The reply, without impossible usage and halves of characters.
-    """
+    """Remove impossible usage and halves of characters from a reply, with one warning."""
     reply, refused = believed(reply)
     if refused:
         settings.warn_once(
@@ -34,16 +25,9 @@ def received(settings: CallSettings, reply: AIMessage, role: Role) -> AIMessage:
 
 
 def without_reserved_calls(settings: CallSettings, reply: AIMessage) -> AIMessage:
-    """Keep an agent from running a student's calls of tools that only the teacher may call.
+    """Make invalid, in a student's reply, the calls of tools that only the teacher may call.
 
-    A student may have read about them in the conversation.
-
-    Args:
-        settings: The settings of the call.
-        reply: The student's reply.
-
-    Returns:
-        The reply with these calls among ``invalid_tool_calls``.
+    A student may have read about them in the conversation. No agent runs an invalid call.
     """
     reserved = {*settings.policy.teacher_tools}
     refused = [call for call in reply.tool_calls if call["name"] in reserved]

@@ -34,13 +34,7 @@ class CalledStudent(Student):
     """A student for gates within one call. Its samples are runs of that call."""
 
     def __init__(self, student: Student, config: RunnableConfig, arguments: dict[str, Any]) -> None:
-        """Wrap it.
-
-        Args:
-            student: The student.
-            config: The config of its runs.
-            arguments: Arguments of its calls, which a gate's own override.
-        """
+        """Wrap it. The arguments are those of its calls, which a gate's own override."""
         self._student, self._config, self._arguments = student, config, arguments
 
     @property
@@ -82,15 +76,9 @@ class CalledStudent(Student):
 
 
 def shown_reply(student: Student, reply: AIMessage, begun: str = "") -> AIMessage:
-    """Leave out the reasoning that a reply begins with.
+    """Leave out the reasoning that a student's reply begins with, whose ``begun`` is its beginning.
 
-    Args:
-        student: The student that wrote it.
-        reply: The reply.
-        begun: The beginning that it continues.
-
-    Returns:
-        The reply, a copy with plain text if there was reasoning in its text.
+    If there is some, the reply is a copy with plain text.
     """
     if student.filters_reasoning:
         return reply
@@ -105,11 +93,7 @@ class NoRoom(ConfigurationError):
 
 @dataclass(frozen=True)
 class StudentStep:
-    """Has the student finish an answer.
-
-    Attributes:
-        settings: The settings of the call.
-    """
+    """Has the student finish an answer."""
 
     settings: CallSettings
 
@@ -150,13 +134,8 @@ class StudentStep:
     def prepare(self, messages: list[BaseMessage], *, asks_teacher: bool) -> BlockingWork:
         """Check the prompt before a teacher is paid, and let the student prefill it.
 
-        Args:
-            messages: The conversation.
-            asks_teacher: Whether the teacher will be asked.
-
-        Returns:
-            The request. Its result is the minimum number of tokens that the student needs, and a
-            context that frees the prompt's KV cache.
+        The request's result is the minimum number of tokens that the student needs, and a context
+        that frees the prompt's KV cache.
         """
         return BlockingWork(
             partial(self._prepare, messages, asks_teacher),
@@ -239,12 +218,7 @@ class StudentStep:
         )
 
     def behind(self, messages: list[BaseMessage], begun: str) -> list[BaseMessage]:
-        """Return a conversation that ends in the beginning of its answer.
-
-        Args:
-            messages: The conversation, which may end in a beginning of its own.
-            begun: The text that follows it.
-        """
+        """Return a conversation that ends in its own begun answer, if any, and more text."""
         if (earlier := begun_text(messages)) is not None:
             begun, messages = f"{earlier}{begun}", messages[:-1]
         if not self.student.continues_whitespace:
@@ -252,29 +226,13 @@ class StudentStep:
         return [*messages, AIMessage(begun)]
 
     def sampled(self, call: ModelCall, samples: int) -> BlockingWork:
-        """Have the student answer a request several times.
-
-        Args:
-            call: The result of `model_call`. Its temperature is raised if it is 0.
-            samples: How often.
-
-        Returns:
-            The request. Its result is a list of replies.
-        """
+        """Have the student answer a request of `model_call` several times."""
         temperature = self.settings.temperature or SAMPLE_TEMPERATURE
         arguments = {**call.arguments, "config": call.config, "temperature": temperature}
         return self._samples(call.messages, samples, arguments)
 
     def sampled_turns(self, messages: list[BaseMessage], gate: AgreementGate) -> BlockingWork:
-        """Have the student write a turn several times, and call tools in it.
-
-        Args:
-            messages: The conversation.
-            gate: Sets how often, and at what temperature.
-
-        Returns:
-            The request. Its result is a list of replies.
-        """
+        """Have the student write a turn, in which it may call tools, as often as a gate says."""
         settings = self.settings
         arguments = {
             **settings.student_arguments,
@@ -294,7 +252,6 @@ class StudentStep:
         )
 
     def _model(self, guidance: Guidance | None) -> Runnable[Any, Any]:
-        """Return the student, with the tools of the call if it knows tools."""
         settings = self.settings
         model: Any = settings.student
         if not self.student.names_weights and model.cache is None:
@@ -375,13 +332,7 @@ class StudentStep:
     def show(
         self, reply: AIMessage, begun: str, block: Mapping[str, Any] | None = None
     ) -> Generator[Any, Any, None]:
-        """Show a reply that has been written already.
-
-        Args:
-            reply: The reply.
-            begun: The guidance, which has been shown.
-            block: The content block of the guidance. None for plain text.
-        """
+        """Show a reply that has been written already. See `write`."""
         if new := self._repeated(begun).drop(str(reply.text), last=True):
             yield text_chunk(new, block)
 

@@ -55,10 +55,7 @@ class TeacherOutcome:
     def show(self, text: str, reply: AIMessage | None = None) -> Iterator[ChatGenerationChunk]:
         """Make chunks of text that follows the shown text.
 
-        Args:
-            text: The text.
-            reply: The teacher's reply that holds it, or the part of it so far. None for a text of
-                another origin.
+        The reply is the teacher's that holds it, or the part of it so far. None for another origin.
         """
         if reply is None:
             yield text_chunk(text, self.block)
@@ -87,11 +84,6 @@ class TeacherOutcome:
 
     def refused(self, reply: AIMessage, refusal: Refusal, settings: CallSettings) -> Guidance:
         """Turn a refusal into an answer, or leave it to the student.
-
-        Args:
-            reply: The teacher's reply.
-            refusal: The refusal in it.
-            settings: The settings of the call.
 
         Returns:
             The beginning for the student. Complete if the user sees the refusal.

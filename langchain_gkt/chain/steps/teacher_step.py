@@ -46,11 +46,7 @@ from langchain_gkt.texts.tool_text import may_be_call
 
 @dataclass(frozen=True)
 class TeacherStep:
-    """Asks the teacher.
-
-    Attributes:
-        settings: The settings of the call.
-    """
+    """Asks the teacher."""
 
     settings: CallSettings
 
@@ -83,15 +79,7 @@ class TeacherStep:
         )
 
     def prepare(self, messages: list[BaseMessage], context: PromptContext) -> BlockingWork:
-        """Make the teacher's prompt from a conversation.
-
-        Args:
-            messages: The conversation.
-            context: The result of `prompt_context`.
-
-        Returns:
-            The request. Its result is a `PreparedPrompt`.
-        """
+        """Make the teacher's prompt, a `PreparedPrompt`, from a conversation."""
         prompt = self.settings.teacher_prompt
         return BlockingWork(
             partial(prepare, prompt, messages, context),
@@ -235,13 +223,7 @@ class TeacherStep:
         *,
         streaming: bool,
     ) -> ModelCall:
-        """Return the call of the teacher by the settings.
-
-        Args:
-            messages: Its prompt.
-            limit: Maximum completion tokens. None for its own.
-            config: The config of its run.
-            streaming: Whether its reply is shown while it is written.
+        """Return the call of the teacher by the settings, within a limit of completion tokens.
 
         Raises:
             BudgetExceeded: If the call could pass a budget.
@@ -309,8 +291,7 @@ class TeacherStep:
         """Let every handler with a budget refuse the call before it costs anything.
 
         Returns:
-            A gate that asks them again before further attempts. None if there will be none, or no
-            budget.
+            A gate that asks them again before further attempts. None if there are none.
         """
         manager = get_callback_manager_for_config(config)
         observers = observers_in(manager.handlers)

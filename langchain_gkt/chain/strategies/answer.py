@@ -64,11 +64,7 @@ class Answer:
         return not self.settings.strategy.asks_student
 
     def note_drafts(self, replies: Sequence[AIMessage]) -> None:
-        """Count the usage of replies that are not the answer's end.
-
-        Args:
-            replies: The student's replies.
-        """
+        """Count the usage of the student's replies that are not the answer's end."""
         usages = [reply.usage_metadata for reply in replies if reply.usage_metadata]
         if not self.draft_prompt_tokens:  # later ones may have guidance in their prompts
             self.draft_prompt_tokens = max((usage["input_tokens"] for usage in usages), default=0)
@@ -83,14 +79,7 @@ class Answer:
 
 
 def last_chunk(answer: Answer) -> ChatGenerationChunk:
-    """Make the chunk that carries usage and metadata, and no text.
-
-    Args:
-        answer: The finished answer.
-
-    Returns:
-        The chunk. Every strategy ends with it.
-    """
+    """Make the chunk that carries usage and metadata, and no text. Every strategy ends with it."""
     outcome, reply, settings = answer.outcome, answer.reply, answer.settings
     student_usage = answer.other_usage
     if reply and reply.usage_metadata:

@@ -20,13 +20,7 @@ from langchain_gkt.chain.strategy import strategy
 def teacher_alone(
     settings: CallSettings, messages: list[BaseMessage], *, streaming: bool
 ) -> CallSteps:
-    """Have the teacher make the whole answer.
-
-    Args:
-        settings: The settings of the call.
-        messages: The conversation.
-        streaming: Whether the teacher is streamed.
-    """
+    """Have the teacher make the whole answer."""
     answer = Answer(settings=settings, messages=messages, streaming=streaming)
     yield from ask_teacher(answer)
     yield from show_teacher(answer)
@@ -37,13 +31,7 @@ def teacher_alone(
 def student_alone(
     settings: CallSettings, messages: list[BaseMessage], *, streaming: bool
 ) -> CallSteps:
-    """Have the student make the whole answer.
-
-    Args:
-        settings: The settings of the call.
-        messages: The conversation.
-        streaming: Whether the student is streamed.
-    """
+    """Have the student make the whole answer."""
     answer = Answer(settings=settings, messages=messages, streaming=streaming)
     with (yield from prepared(answer, asks_teacher=False)):
         yield from ask_student(answer)

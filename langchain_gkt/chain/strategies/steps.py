@@ -40,10 +40,8 @@ from langchain_gkt.time_limit import OutOfTime
 def measure(answer: Answer, gate: Gate) -> Generator[Any, Any, Signals]:
     """Have a gate measure the question, and the guidance so far.
 
-    The answer records the signals, and the answers that the student wrote for them.
-
-    Returns:
-        The signals. None if the student fails and the turn is left to the teacher.
+    The answer records the signals, and the answers that the student wrote for them. There are no
+    signals if the student fails and the turn is left to the teacher.
 
     Raises:
         ValueError: If the student does not report what the gate needs.
@@ -94,12 +92,7 @@ def prepared(
 def leave_to_teacher(answer: Answer, error: Exception) -> None:
     """Have the teacher answer the whole turn, if it may replace a failing student.
 
-    Args:
-        answer: The answer. Its settings lose the student.
-        error: Why the student cannot answer.
-
-    Raises:
-        Exception: The error, if the teacher cannot answer instead.
+    The answer's settings lose the student. If the teacher may not, the error is raised.
     """
     settings = answer.settings
     out_of_time = isinstance(error.__cause__, OutOfTime)
@@ -117,10 +110,7 @@ def leave_to_teacher(answer: Answer, error: Exception) -> None:
 
 
 def ask_teacher(answer: Answer) -> CallSteps:
-    """Ask the teacher, within the settings' limit. Record its failure or end the call.
-
-    Args:
-        answer: The answer. Its ``outcome`` is filled.
+    """Ask the teacher, within the settings' limit. The answer's ``outcome`` is filled.
 
     Raises:
         TeacherError: If the teacher fails, and the student may not answer instead.
@@ -190,9 +180,6 @@ def show_teacher(answer: Answer) -> CallSteps:
 def ask_student(answer: Answer) -> CallSteps:
     """Have the student finish the answer, if the teacher has left it something to write.
 
-    Args:
-        answer: The answer. Its ``reply`` is set.
-
     Raises:
         StudentError: If the student fails, and the teacher may not answer instead.
     """
@@ -255,10 +242,7 @@ def _voted(
 def show_reply(answer: Answer, reply: AIMessage, begun: str = "") -> CallSteps:
     """Show a reply that the student has already written, as the end of the answer.
 
-    Args:
-        answer: The answer, which has counted the reply.
-        reply: The reply.
-        begun: The guidance that it continues, which has been shown.
+    The answer has counted it. ``begun`` is the guidance that it continues, which has been shown.
     """
     answer.take(reply)
     yield from StudentStep(answer.settings).show(reply, begun, answer.outcome.block)

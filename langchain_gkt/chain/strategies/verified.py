@@ -34,16 +34,11 @@ from langchain_gkt.prompts.verdicts import is_accepted, numbered, verdict_format
 
 @strategy("verified", student_may_answer=True, asks_own_questions=True)
 def verified(settings: CallSettings, messages: list[BaseMessage], *, streaming: bool) -> CallSteps:
-    """Make one answer.
+    """Make one answer. Nothing is shown before the verdict.
 
     A gate, if the policy has one, decides which drafts need a verdict. Drafts of which it is sure
     are shown. Where it says ``all``, the teacher writes the whole answer. Calls with tools or a
     schema are guided.
-
-    Args:
-        settings: The settings of the call.
-        messages: The conversation.
-        streaming: Whether the models are streamed. Nothing is shown before the verdict.
     """
     if settings.tools or settings.response_format or not settings.asks_teacher:
         yield from guided(settings, messages, streaming=streaming)
