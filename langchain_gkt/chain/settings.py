@@ -268,6 +268,11 @@ class CallSettings:
         return {} if self.stop is None else {"stop": self.stop}
 
     @property
+    def temperature_argument(self) -> dict[str, Any]:
+        """The ``temperature`` argument of a student's call. Left out if there is none."""
+        return {} if self.temperature is None else {"temperature": self.temperature}
+
+    @property
     def student_arguments(self) -> dict[str, Any]:
         """The arguments of a student's call that makes a whole answer."""
         limit = {} if self.max_tokens is None else {"max_tokens": self.max_tokens}

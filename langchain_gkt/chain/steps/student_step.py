@@ -196,9 +196,7 @@ class StudentStep:
         settings = self.settings
         if guidance and guidance.complete:
             return None
-        arguments = settings.stop_arguments
-        if settings.temperature is not None:
-            arguments["temperature"] = settings.temperature
+        arguments = {**settings.stop_arguments, **settings.temperature_argument}
         if settings.max_tokens is not None:
             left = max(0, settings.max_tokens - teacher_tokens)
             if not left and not settings.response_format:  # an object must be finished

@@ -18,8 +18,8 @@ from langchain_gkt.chain.drivers import (
     BlockingWork,
     CallSteps,
     ModelCall,
-    aresult_of,
-    result_of,
+    run_async,
+    run_sync,
 )
 from langchain_gkt.chain.messages import continue_after, leading_text
 from langchain_gkt.chain.reliability.breaker import guarded
@@ -62,7 +62,6 @@ class TeacherStep:
         settings = self.settings
         if settings.teacher_prompt is None:
             return PromptContext(conversation=messages)
-        warm = settings.temperature is not None
         child = settings.child("student")
         metadata = {k: v for k, v in child["metadata"].items() if k != "gkt_role"}
         own_run: RunnableConfig = {**child, "run_name": "teacher_prompt", "metadata": metadata}
@@ -74,7 +73,7 @@ class TeacherStep:
             has_tools=bool(settings.teacher_tools),
             student=settings.student,
             student_config={**child, "run_name": "summary"},
-            student_arguments={"temperature": settings.temperature} if warm else {},
+            student_arguments=settings.temperature_argument,
             config={**own_run, "tags": ["nostream"]},
         )
 
@@ -111,8 +110,8 @@ class TeacherStep:
         outcome.calls += 1
         reply = yield call
         tools = settings.teacher_tools
-        names = tool_names(tools)
         if call.streams:
+            names = tool_names(tools)
             chunk, reply, usages = reply, None, []
             while chunk is not None:
                 usages.append(getattr(chunk, "usage_metadata", None))
@@ -128,9 +127,7 @@ class TeacherStep:
                 chunk = yield NEXT_CHUNK
             if reply is not None and (usage := repeated(usages)):
                 reply = reply.model_copy(update={"usage_metadata": usage})
-        reply = received(self.settings, reply, "teacher")
-        outcome.count(reply)
-        reply = self._following(prompt, reply)
+        reply = self._received(prompt, reply, outcome)
         if begun:
             reply = continue_after(begun, reply)
         is_cut = is_cut_tool_call(reply, limit, tools=tools)
@@ -138,9 +135,7 @@ class TeacherStep:
             first_text, limit = leading_text(reply), settings.max_tokens
             call = self.model_call(messages, limit, settings.child("teacher"), streaming=False)
             outcome.calls += 1
-            reply = received(self.settings, (yield call), "teacher")
-            outcome.count(reply)
-            reply = self._following(prompt, reply)
+            reply = self._received(prompt, (yield call), outcome)
             if outcome.shown:
                 reply = continue_after(first_text, reply)
             is_cut = is_cut_tool_call(reply, limit, tools=tools)
@@ -158,53 +153,41 @@ class TeacherStep:
             ValueError: If the settings ask no teacher.
             TeacherError: If the teacher fails or writes nothing.
         """
-        with wrap_errors(GKTError, "the teacher's prompt could not be made"):
-            config = self._guide_config(config)
-            refuse_broken_text(messages)
-            prompt = prepare(self.settings.teacher_prompt, messages, self.prompt_context(messages))
-        try:
-            call = self.model_call(
-                list(prompt.messages), self.settings.limit, config, streaming=False
-            )
-            with self.guarded():
-                return self._read_alone(prompt, result_of(call, self.settings.deadline))
-        except GKTError:
-            raise
-        except Exception as error:
-            raise teacher_error(error) from error
+        guidance = list[Guidance]()
+        for _ in run_sync(self._guide(messages, config, guidance), self.settings.deadline):
+            pass  # nothing is shown
+        return guidance[0]
 
     async def aguide(self, messages: list[BaseMessage], config: RunnableConfig | None) -> Guidance:
         """Do what `guide` does, on the event loop."""
+        guidance = list[Guidance]()
+        async for _ in run_async(self._guide(messages, config, guidance), self.settings.deadline):
+            pass
+        return guidance[0]
+
+    def _guide(
+        self, messages: list[BaseMessage], config: RunnableConfig | None, guidance: list[Guidance]
+    ) -> CallSteps:
+        settings = self.settings
         with wrap_errors(GKTError, "the teacher's prompt could not be made"):
-            config = self._guide_config(config)
+            if not settings.asks_teacher:
+                raise ValueError(
+                    "guide() asks the teacher; use mode='guided' and guidance_tokens of 1 or more"
+                )
+            config = merge_configs(config, settings.child("teacher"))
+            config["callbacks"] = with_costs(config["callbacks"])
             refuse_broken_text(messages)
-            context = self.prompt_context(messages)
-            prompt = await aprepare(self.settings.teacher_prompt, messages, context)
+            prompt = yield self.prepare(messages, self.prompt_context(messages))
         try:
-            call = self.model_call(
-                list(prompt.messages), self.settings.limit, config, streaming=False
-            )
+            call = self.model_call(list(prompt.messages), settings.limit, config, streaming=False)
             with self.guarded():
-                reply = await aresult_of(call, self.settings.deadline)
-                return self._read_alone(prompt, reply)
+                outcome = TeacherOutcome()
+                reply = self._received(prompt, (yield call), outcome)
+                guidance.append(read(settings, prompt, reply, settings.limit, outcome))
         except GKTError:
             raise
         except Exception as error:
             raise teacher_error(error) from error
-
-    def _guide_config(self, config: RunnableConfig | None) -> RunnableConfig:
-        if not self.settings.asks_teacher:
-            raise ValueError(
-                "guide() asks the teacher; use mode='guided' and guidance_tokens of 1 or more"
-            )
-        config = merge_configs(config, self.settings.child("teacher"))
-        config["callbacks"] = with_costs(config["callbacks"])
-        return config
-
-    def _read_alone(self, prompt: PreparedPrompt, reply: AIMessage) -> Guidance:
-        """Read the reply of a call without an answer to continue."""
-        reply = self._following(prompt, received(self.settings, reply, "teacher"))
-        return read(self.settings, prompt, reply, self.settings.limit, TeacherOutcome())
 
     def _first_limit(self, reserved: int) -> int | None:
         """Return the limit of the first reply. A required tool call has no limit."""
@@ -253,8 +236,12 @@ class TeacherStep:
             blocks=any(map(blocks_threads, models_of(settings.teacher))),
         )
 
-    def _following(self, prompt: PreparedPrompt, reply: AIMessage) -> AIMessage:
-        """Make a reply follow the begun answer at a prompt's end, and undo the prompt's changes."""
+    def _received(
+        self, prompt: PreparedPrompt, reply: AIMessage, outcome: TeacherOutcome
+    ) -> AIMessage:
+        """Count a reply, let it follow a begun answer, and undo the prompt's changes."""
+        reply = received(self.settings, reply, "teacher")
+        outcome.count(reply)
         begun = begun_text(prompt.messages)
         if begun is not None and not self.settings.teacher_continues:
             reply = without_repetition(begun, reply)
@@ -264,8 +251,8 @@ class TeacherStep:
         self, limit: int | None, *, stream: bool, gate: AttemptGate | None
     ) -> Runnable[Any, Any]:
         settings = self.settings
-        limits = teacher_settings.can_limit(settings.teacher, settings.limit_param)
-        if limit is not None and not limits:
+        can_limit = teacher_settings.can_limit(settings.teacher, settings.limit_param)
+        if limit is not None and not can_limit:
             settings.warn_once(
                 "no-limit",
                 "the teacher knows no completion limit that could be set; its whole answers are "
