@@ -63,13 +63,18 @@ class Answer:
         """Whether the student has failed and the turn is left to the teacher."""
         return not self.settings.strategy.asks_student
 
+    def add_usage(self, usage: UsageMetadata | None) -> None:
+        """Add usage besides its reply, if it was reported."""
+        if usage:
+            self.other_usage = add_usage(self.other_usage, usage)
+
     def note_drafts(self, replies: Sequence[AIMessage]) -> None:
         """Count the usage of the student's replies that are not the answer's end."""
         usages = [reply.usage_metadata for reply in replies if reply.usage_metadata]
         if not self.draft_prompt_tokens:  # later ones may have guidance in their prompts
             self.draft_prompt_tokens = max((usage["input_tokens"] for usage in usages), default=0)
         for usage in usages:
-            self.other_usage = add_usage(self.other_usage, usage)
+            self.add_usage(usage)
 
     def take(self, reply: AIMessage) -> None:
         """Make one of the replies counted by `note_drafts` the answer's end."""

@@ -19,7 +19,7 @@ from langchain_gkt.chain.strategies.answer import Answer, last_chunk
 from langchain_gkt.chain.strategies.steps import (
     ask_student,
     ask_teacher,
-    measure,
+    decide,
     prepared,
     show_reply,
     show_teacher,
@@ -64,12 +64,8 @@ def _decide(answer: Answer) -> Generator[Any, Any, tuple[Amount, AIMessage | Non
         return "none", None
     if (gate := settings.gate) is None:
         return "all" if settings.policy.ladder == ("all",) else "some", None
-    signals = yield from measure(answer, gate)
-    if answer.is_teachers:
-        return "all", None
-    answer.amount = gate.decide(signals)
-    answer.expected = gate.expectations(signals)
-    return answer.amount, signals.winner
+    signals = yield from decide(answer, gate)
+    return answer.amount or "all", signals.winner  # no amount: the student has failed
 
 
 def _climb(answer: Answer, gate: Gate, ladder: tuple[Rung, ...]) -> CallSteps:
@@ -87,16 +83,13 @@ def _climb(answer: Answer, gate: Gate, ladder: tuple[Rung, ...]) -> CallSteps:
             over = answer.outcome.tool_reply or answer.fallback or (guidance and guidance.complete)
             if over or not rungs:
                 break
-            signals = yield from measure(answer, gate)
+            signals = yield from decide(answer, gate)
             if answer.is_teachers:
                 rungs = ["all"]
-                continue
-            answer.amount = gate.decide(signals)
-            answer.expected = gate.expectations(signals)
-            if answer.amount == "none":
+            elif answer.amount == "none":
                 winner = signals.winner
                 break
-            if answer.amount == "all":
+            elif answer.amount == "all":
                 rungs = rungs[-1:]
         yield from show_teacher(answer)
         if winner is not None:
@@ -137,8 +130,7 @@ def _more(answer: Answer, rung: Rung, *, streaming: bool) -> CallSteps:
             new.guidance = first
         elif new.guidance is not None and continues:
             new.guidance = _joined(first, new.guidance)
-    if more.other_usage:
-        answer.other_usage = add_usage(answer.other_usage, more.other_usage)
+    answer.add_usage(more.other_usage)
     answer.outcome, answer.fallback = new, more.fallback or answer.fallback
     answer.teacher_failed = more.teacher_failed
     answer.in_answer = new.guidance.token_count if new.guidance else None

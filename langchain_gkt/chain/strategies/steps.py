@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 from langchain_core.messages import AIMessage
-from langchain_core.messages.ai import add_usage
 from langchain_core.outputs import ChatGenerationChunk
 
 from langchain_gkt.chain.callbacks.usage import prompt_share
@@ -65,6 +64,15 @@ def measure(answer: Answer, gate: Gate) -> Generator[Any, Any, Signals]:
     return signals
 
 
+def decide(answer: Answer, gate: Gate) -> Generator[Any, Any, Signals]:
+    """Measure as `measure` does, and record how much the gate has the teacher write."""
+    signals = yield from measure(answer, gate)
+    if not answer.is_teachers:
+        answer.amount = gate.decide(signals)
+        answer.expected = gate.expectations(signals)
+    return signals
+
+
 def prepared(
     answer: Answer, *, asks_teacher: bool
 ) -> Generator[Any, Any, AbstractContextManager[Any]]:
@@ -95,13 +103,8 @@ def leave_to_teacher(answer: Answer, error: Exception) -> None:
     The answer's settings lose the student. If the teacher may not, the error is raised.
     """
     settings = answer.settings
-    out_of_time = isinstance(error.__cause__, OutOfTime)
-    if (
-        not settings.teacher_may_answer
-        or answer.teacher_failed
-        or out_of_time
-        or isinstance(error, NoRoom)
-    ):
+    is_final = isinstance(error, NoRoom) or isinstance(error.__cause__, OutOfTime)
+    if is_final or answer.teacher_failed or not settings.teacher_may_answer:
         raise error
     answer.fallback = bounded(f"the student failed: {type(error).__name__}: {error}")
     alone = replace(settings.strategy, roles=frozenset({"teacher"}), student_may_answer=False)
@@ -139,8 +142,7 @@ def ask_teacher(answer: Answer) -> CallSteps:
             if is_refusal(error):
                 outcome.refusal = bounded(str(error))
     answer.teacher_failed = bool(error or outcome.refusal)
-    if context.student_usage:
-        answer.other_usage = add_usage(answer.other_usage, context.student_usage)
+    answer.add_usage(context.student_usage)
     answer.fallback = _fallback(answer.settings, error) or answer.fallback or outcome.fallback
 
 

@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
-from langchain_core.messages.ai import add_usage
 
 from langchain_gkt.chain.drivers import CallSteps
 from langchain_gkt.chain.settings import CallSettings
@@ -21,7 +20,7 @@ from langchain_gkt.chain.strategies.guided import guided
 from langchain_gkt.chain.strategies.steps import (
     ask_student,
     ask_teacher,
-    measure,
+    decide,
     prepared,
     show_reply,
     show_teacher,
@@ -64,11 +63,9 @@ def _draft(answer: Answer) -> Generator[Any, Any, AIMessage | None]:
     """Have the student answer. None if it failed and the turn is the teacher's."""
     draft: AIMessage | None = None
     if (gate := answer.settings.gate) is not None:
-        signals = yield from measure(answer, gate)
+        signals = yield from decide(answer, gate)
         if answer.is_teachers:
             return None
-        answer.amount = gate.decide(signals)
-        answer.expected = gate.expectations(signals)
         draft = signals.winner
     if draft is None and answer.amount != "all":
         yield from unshown(ask_student(answer))
@@ -89,8 +86,7 @@ def _is_accepted(answer: Answer, draft: AIMessage) -> Generator[Any, Any, bool]:
     )
     yield from ask_teacher(asked)
     answer.outcome, answer.fallback = asked.outcome, asked.fallback
-    if asked.other_usage:
-        answer.other_usage = add_usage(answer.other_usage, asked.other_usage)
+    answer.add_usage(asked.other_usage)
     verdict = asked.outcome.guidance
     if verdict is None or asked.fallback:
         return True
