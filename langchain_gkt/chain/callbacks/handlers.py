@@ -27,8 +27,7 @@ from langchain_core.runnables.config import RunnableConfig, ensure_config
 from langchain_core.tracers.base import AsyncBaseTracer, BaseTracer
 
 from langchain_gkt._langchain_compat import StreamingCallbackHandler
-from langchain_gkt.chain.callbacks.tracers import priced
-from langchain_gkt.chain.callbacks.usage import HideUsage, SumUsage
+from langchain_gkt.chain.callbacks.usage import HideUsage, SumUsage, priced
 from langchain_gkt.costs.budget import Budget
 from langchain_gkt.costs.tracker import CostTracker
 from langchain_gkt.metadata import Role
@@ -72,10 +71,7 @@ def prepare_run(
 
 
 def hides_child_runs(arguments: Mapping[str, Any]) -> bool:
-    """Whether to hide the models' events from handlers that do not follow runs.
-
-    See `child_config`.
-    """
+    """Whether a call hides its child runs. See `child_config`."""
     return bool(arguments.get("hide_child_runs") or arguments.get("response_format"))
 
 
@@ -133,12 +129,8 @@ def child_config(
     if parent:
         manager.set_handlers(parent.inheritable_handlers)
         manager.add_tags(parent.inheritable_tags)
-    own = (
-        own_callbacks.handlers if isinstance(own_callbacks, BaseCallbackManager) else own_callbacks
-    )
-    for handler in own or []:
-        if handler not in manager.handlers:
-            manager.add_handler(handler)
+    for handler in getattr(own_callbacks, "handlers", own_callbacks) or []:
+        manager.add_handler(handler)
     heard = [handler for handler in manager.handlers if _hears_children(handler, hide_child_runs)]
     manager.set_handlers(priced(heard))
     return {
@@ -158,18 +150,14 @@ def with_costs(callbacks: Callbacks) -> CallbackManager:
 
 
 def _hears_children(handler: BaseCallbackHandler, hide_child_runs: bool) -> bool:
-    kind: Any = type(handler)
-    return _follows_runs(handler) or not (hide_child_runs or _shows_tokens(kind))
-
-
-def _follows_runs(handler: BaseCallbackHandler) -> bool:
-    return bool(getattr(handler, "gkt_children", False)) or isinstance(
-        handler, BaseTracer | AsyncBaseTracer | StreamingCallbackHandler
-    )
+    follows_runs = isinstance(handler, BaseTracer | AsyncBaseTracer | StreamingCallbackHandler)
+    if follows_runs or getattr(handler, "gkt_children", False):
+        return True
+    return not (hide_child_runs or _shows_tokens(type(handler)))
 
 
 @cache
-def _shows_tokens(kind: Any) -> bool:
+def _shows_tokens(kind: type) -> bool:
     """Whether a handler takes tokens but ignores parents, so that it would show each one twice."""
     if not any(_overrides(kind, name) for name in _TOKENS):
         return False

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -78,7 +79,8 @@ class CircuitBreaker:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the settings. Another process learns by itself."""
-        return _rebuilt, (type(self), self._failures, self._cooldown)
+        made = partial(type(self), failures=self._failures, cooldown_seconds=self._cooldown)
+        return made, ()
 
     def __repr__(self) -> str:
         """Show the settings and the state."""
@@ -171,10 +173,6 @@ class CircuitBreaker:
             if is_trial or self._in_a_row >= self._failures:
                 self._opened += 1
                 self._open_until = self._clock() + self._cooldown
-
-
-def _rebuilt(kind: type[CircuitBreaker], failures: int, seconds: float) -> CircuitBreaker:
-    return kind(failures=failures, cooldown_seconds=seconds)
 
 
 def is_outage(error: Exception) -> bool:

@@ -5,32 +5,24 @@ from __future__ import annotations
 import sys
 from collections.abc import Awaitable, Callable, Generator
 from functools import partial
-from typing import Any, Generic, TypeVar
+from types import coroutine
+from typing import Any
 
-T = TypeVar("T")
 
-
-class _Unregistered(Generic[T]):
-    """Awaits something. The event loop does not register generators that begin inside."""
-
-    def __init__(self, begin: Callable[[], Awaitable[T]]) -> None:
-        self._begin = begin
-
-    def __await__(self) -> Generator[Any, Any, T]:
-        steps = _unregistered(lambda: self._begin().__await__())
-        value, thrown = None, None
-        while True:
-            try:
-                if thrown is None:
-                    step = _unregistered(partial(steps.send, value))
-                else:
-                    step = _unregistered(partial(steps.throw, thrown))
-            except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]
-            try:
-                value, thrown = (yield step), None
-            except BaseException as error:  # noqa: BLE001  it is the inner one's to handle
-                value, thrown = None, error
+@coroutine
+def _await_unregistered(begin: Callable[[], Awaitable[Any]]) -> Generator[Any, Any, Any]:
+    """Await something. The event loop does not register generators that begin inside."""
+    steps = _unregistered(lambda: begin().__await__())
+    resume = partial(steps.send, None)
+    while True:
+        try:
+            step = _unregistered(resume)
+        except StopIteration as end:
+            return end.value
+        try:
+            resume = partial(steps.send, (yield step))
+        except BaseException as error:  # noqa: BLE001  it is the inner one's to handle
+            resume = partial(steps.throw, error)
 
 
 def _unregistered(work: Callable[[], Any]) -> Any:
@@ -42,7 +34,7 @@ def _unregistered(work: Callable[[], Any]) -> Any:
         sys.set_asyncgen_hooks(firstiter=firstiter)
 
 
-class OwnedStream(Generic[T]):
+class OwnedStream:
     """A stream that only its reader closes, with all generators inside it.
 
     An event loop that ends closes every generator it knows, all at once. Nested ones then block
@@ -53,14 +45,14 @@ class OwnedStream(Generic[T]):
         """Own an asynchronous generator that has not started yet."""
         self._chunks = chunks
 
-    def __aiter__(self) -> OwnedStream[T]:
+    def __aiter__(self) -> OwnedStream:
         """Return itself."""
         return self
 
-    async def __anext__(self) -> T:
+    async def __anext__(self) -> Any:
         """Return the next chunk."""
-        return await _Unregistered(self._chunks.__anext__)
+        return await _await_unregistered(self._chunks.__anext__)
 
     async def aclose(self) -> None:
         """Close the stream and what is inside it."""
-        await _Unregistered(self._chunks.aclose)
+        await _await_unregistered(self._chunks.aclose)
