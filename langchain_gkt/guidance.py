@@ -240,8 +240,7 @@ class GuidancePolicy(metaclass=CheckedFields):
     def save(self, path: str | Path) -> None:
         """Write the policy to a JSON file, which a chain takes as ``guidance="file.json"``.
 
-        Args:
-            path: The file. An existing one is replaced.
+        An existing file is replaced.
 
         Raises:
             ValueError: If ``teacher_prompt`` is not made of ready-made prompts, or
@@ -272,10 +271,7 @@ class GuidancePolicy(metaclass=CheckedFields):
 
     @classmethod
     def load(cls, path: str | Path) -> GuidancePolicy:
-        """Read a policy from a JSON file.
-
-        Args:
-            path: A file of `save`.
+        """Read a policy from a file of `save`.
 
         Raises:
             FileNotFoundError: If there is no such file.
@@ -319,16 +315,7 @@ class GuidancePolicy(metaclass=CheckedFields):
 def as_policy(
     policy: GuidancePolicy | Mapping[str, Any] | str | Path | None,
 ) -> GuidancePolicy | None:
-    """Read a policy, its fields, or the name of a file that holds one.
-
-    Args:
-        policy: One of them, or None.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file does not hold a policy.
-        TypeError: If it is something else.
-    """
+    """Read a policy, its fields, or the name of a file that holds one. None stays None."""
     if isinstance(policy, str | Path):
         return GuidancePolicy.load(policy)
     if isinstance(policy, Mapping):

@@ -46,7 +46,7 @@ from langchain_gkt.teachers.wrappers import resolve
 
 @dataclass(frozen=True, kw_only=True)
 class CallSettings:
-    """The models and the checked settings of one call.
+    """The models and the checked settings of one call. Fields named as the chain's mean the same.
 
     Attributes:
         teacher: A chat model, wrapped or not, with nothing left to configure.
@@ -57,19 +57,12 @@ class CallSettings:
         limit: Maximum completion tokens of the teacher. None for its own limit.
         limit_param: The teacher's own name for that limit, if it is not a usual one.
         guidance_tokens: The number of teacher tokens that a teacher prompt names.
-        max_tokens: Maximum tokens of the whole answer. None for the models' own limits.
-        temperature: Sampling temperature of both models. None for their own.
-        stop: Strings that end the answer.
         fall_back: Whether the student answers alone if the teacher fails.
         teacher_may_answer: Whether the teacher answers the whole turn if the student fails.
-        on_refusal: Whether a refusal is shown (``show``) or the ``student`` answers instead.
         breaker: Stops calling a teacher that keeps failing. None for no breaker.
         prefill: Whether the teacher continues a begun answer. None to decide by its model.
         callbacks: Handlers from the chain's constructor.
         parent: The chain's run, or None if nobody listens.
-        teacher_prompt: The part of the conversation for the teacher. None for all of it.
-        samples: How often the student writes its part. The most common answer is shown.
-        answer_of: When two answers are equal.
         model: The teacher's model for this call alone, or None for its own.
         tools: Tools in OpenAI's form.
         tool_arguments: Further arguments of the teacher's ``bind_tools``.
@@ -127,10 +120,6 @@ class CallSettings:
             parent: The chain's run.
             arguments: The arguments of the call, which override the chain's fields.
             warned: Warnings that the chain has already given.
-
-        Raises:
-            TypeError: If an argument is unknown.
-            ValueError: If a value makes no sense.
         """
         owner = f"a call of {type(chain).__name__}"
         refuse_unknown(arguments.keys() - set(INTERNAL_ARGUMENTS), CALL_ARGUMENTS, owner)

@@ -37,24 +37,22 @@ def usage_of_answer(
     prompt_share: float | None = None,
     prompt_tokens: int = 0,
 ) -> UsageMetadata | None:
-    """Return the usage of an answer: the tokens of its conversation, and its own.
+    """Return the usage of an answer as a single model would have reported it.
 
     The prompt is the larger one of both models, because middleware that shortens long conversations
-    relies on it. The teacher's tool call may have another prompt than the student's answer before
-    it.
+    relies on it.
 
     Args:
         guidance: The beginning of the answer, or None.
         tool_reply: The teacher's tool call, or None.
         reply: The student's reply, or None if the teacher finished the answer.
-        prompt_share: The length of the teacher's prompt as a share of the conversation. None if it
-            was the whole. Where the student read nothing, it serves to estimate the whole.
+        prompt_share: The result of `prompt_share`. Where the student read nothing, it serves to
+            estimate the whole prompt.
         prompt_tokens: The largest prompt that a model read for something that is not part of the
             answer, such as a verdict, or samples that a gate compares.
 
     Returns:
-        The usage that a single model would have reported. None if the model that ended the answer
-        reported nothing. ``"gkt"`` holds the usage that was paid for.
+        The usage. None if the model that ended the answer reported nothing.
     """
     if reply is None:
         taught = tool_reply.usage_metadata if tool_reply else guidance and guidance.usage
