@@ -15,7 +15,7 @@ from langchain_core.tools import BaseTool
 from pydantic import BaseModel, PrivateAttr
 
 from langchain_gkt._langchain_compat import copy_model, to_messages
-from langchain_gkt.chain.bound import BoundChain, tool_binding
+from langchain_gkt.chain.bound import BoundChain, tool_binding, with_schema
 from langchain_gkt.chain.call import arun_call, run_call
 from langchain_gkt.chain.callbacks.handlers import hide_usage, prepare_run
 from langchain_gkt.chain.fields import ChainFields
@@ -31,7 +31,6 @@ from langchain_gkt.chain.reliability.owned_stream import OwnedStream
 from langchain_gkt.chain.settings import CallSettings
 from langchain_gkt.chain.steps.teacher_step import TeacherStep
 from langchain_gkt.chain.strategy import strategy_of
-from langchain_gkt.chain.structured import with_schema
 from langchain_gkt.chain.tool import answering_tool
 from langchain_gkt.errors import ConfigurationError, wrap_errors
 from langchain_gkt.guidance import Guidance

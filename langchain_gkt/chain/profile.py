@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from langchain_core.language_models import ModelProfile
 
@@ -36,5 +36,4 @@ def pair_profile(
             fields[name] = all(profile[name] for profile in callers)
     # An agent would ask for an object in every turn, and then could not call its tools.
     fields["structured_output"] = False
-    profile: Any = fields
-    return profile  # type: ignore[no-any-return]
+    return cast(ModelProfile, fields)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, cast
 
 from langchain_core.messages import BaseMessage
 from pydantic import BeforeValidator, model_validator
@@ -55,8 +55,7 @@ class HopelessGate(ThresholdGate):
 
     @property
     def _inner(self) -> ThresholdGate:
-        gate: ThresholdGate = self.gate
-        return gate
+        return cast(ThresholdGate, self.gate)
 
     @property
     def _learned(self) -> LearnedGate:

@@ -8,7 +8,7 @@ of its two models are such runs, so its own usage would count twice. The caller'
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
@@ -91,8 +91,7 @@ def prompt_share(messages: Sequence[BaseMessage], prompt: PreparedPrompt) -> flo
 
 def _counts(usage: Mapping[str, Any]) -> UsageMetadata:
     """Leave out costs, because langchain-core marks answers from its cache by them."""
-    counts: Any = {key: usage[key] for key in _COUNTS if key in usage}
-    return counts  # type: ignore[no-any-return]
+    return cast(UsageMetadata, {key: usage[key] for key in _COUNTS if key in usage})
 
 
 class _ChangesUsage(BaseCallbackHandler):
