@@ -43,7 +43,8 @@ class BoundChain(RunnableBinding[LanguageModelInput, AIMessage]):
     ) -> Runnable[LanguageModelInput, Any]:
         """Ask for objects. See `GuidedKnowledgeTransferChain.with_structured_output`."""
         chain: Any = self.bound
-        asking: Any = chain.with_structured_output(schema, **{**self.kwargs, **kwargs})
+        asking: Runnable[LanguageModelInput, Any]
+        asking = chain.with_structured_output(schema, **{**self.kwargs, **kwargs})
         return asking.with_config(self.config) if self.config else asking
 
 
