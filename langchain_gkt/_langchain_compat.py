@@ -13,28 +13,10 @@ from langchain_core.globals import get_llm_cache
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
-from langchain_core.runnables.base import RunnableBindingBase
-from langchain_core.runnables.configurable import DynamicRunnable
-from langchain_core.runnables.retry import RunnableRetry
+from langchain_core.runnables.base import RunnableBindingBase as RunnableBindingBase
+from langchain_core.runnables.configurable import DynamicRunnable as DynamicRunnable
+from langchain_core.runnables.retry import RunnableRetry as RunnableRetry
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
-
-__all__ = [
-    "OVERRIDDEN_BY_CHAIN",
-    "PROFILE_METHOD",
-    "DynamicRunnable",
-    "RunnableBindingBase",
-    "RunnableRetry",
-    "StreamingCallbackHandler",
-    "cache_key",
-    "configured_model",
-    "copy_model",
-    "identifying_params",
-    "is_from_init_chat_model",
-    "pipeline_generation_settings",
-    "request_body",
-    "to_messages",
-    "tracing_params",
-]
 
 _Model = TypeVar("_Model", bound=BaseChatModel)
 

@@ -218,12 +218,8 @@ class GuidancePolicy(metaclass=CheckedFields):
             questions: Questions as the chain will get them, exemplars included.
             share: From 0 to 1, such as 0.3 to ask the teacher in 30% of the questions.
 
-        Returns:
-            The policy with another threshold.
-
         Raises:
-            ValueError: If there is no gate, the share makes no sense, the student does not
-                report what the gate needs, or there are too few questions.
+            ValueError: If there is no gate, or for the reasons of that function.
         """
         if (gate := self.active_gate) is None:
             raise ValueError(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import reduce
 from itertools import takewhile
+from operator import add
 from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk
-from langchain_core.messages.tool import ToolCallChunk, tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.utils.json import parse_partial_json
 
@@ -132,42 +133,37 @@ def continue_after(shown: str, reply: AIMessage) -> AIMessage:
 
 def tool_call_chunk_of(reply: AIMessage, content: Any) -> ChatGenerationChunk:
     """Make a chunk of a reply's tool calls, unchanged. A broken one stays broken."""
+    calls: dict[str, Any]
     if isinstance(reply, AIMessageChunk):  # the arguments' own text
-        calls: dict[str, Any] = {"tool_call_chunks": list(map(_strict, reply.tool_call_chunks))}
+        parts = [{**part, "args": _strict(part["args"])} for part in reply.tool_call_chunks]
+        calls = {"tool_call_chunks": parts}
     else:
-        broken = [
-            tool_call_chunk(name=c["name"], args=c["args"], id=c["id"], index=None)
-            for c in reply.invalid_tool_calls
-        ]
-        invalid = [
-            {**c, "args": _strict(b, invalid=True)["args"]}
-            for c, b in zip(reply.invalid_tool_calls, broken, strict=True)
-        ]
-        calls = {"tool_calls": reply.tool_calls, "invalid_tool_calls": invalid}
+        invalid = reply.invalid_tool_calls
+        invalid_calls = [{**call, "args": _strict(call["args"], invalid=True)} for call in invalid]
+        calls = {"tool_calls": reply.tool_calls, "invalid_tool_calls": invalid_calls}
     return ChatGenerationChunk(
         message=AIMessageChunk(content=content, additional_kwargs=reply.additional_kwargs, **calls)
     )
 
 
-def _strict(chunk: ToolCallChunk, *, invalid: bool = False) -> ToolCallChunk:
+def _strict(arguments: str | None, *, invalid: bool = False) -> str | None:
     """Keep langchain-core from completing truncated arguments, which an agent would run.
 
     It would also complete an invalid call whose arguments are an object, or nothing.
     """
-    arguments = chunk["args"]
     if not arguments and not invalid:
-        return chunk
+        return arguments
     try:
         whole = json.loads(arguments or "{}", strict=False)
     except (ValueError, RecursionError):
         try:
             parse_partial_json(arguments or "")
         except (ValueError, RecursionError):
-            return chunk
+            return arguments
     else:
         if not (invalid and isinstance(whole, dict)):
-            return chunk
-    return {**chunk, "args": f"!{arguments or ''}"}
+            return arguments
+    return f"!{arguments or ''}"
 
 
 def provider_of(reply: AIMessage | None) -> str:
@@ -180,10 +176,8 @@ def join_chunks(chunks: list[ChatGenerationChunk]) -> ChatResult:
     """Join all chunks of a call into one message. Tool calls are not parsed again."""
     taken_back = [i for i, chunk in enumerate(chunks) if _RETRACTS in (chunk.generation_info or {})]
     chunks = chunks[taken_back[-1] :] if taken_back else chunks
-    whole = chunks[0]
-    for chunk in chunks[1:]:
-        whole = whole + chunk
-    fields = whole.message.model_dump(include={"content", "additional_kwargs", "usage_metadata"})
+    whole = reduce(add, chunks).message
+    fields = whole.model_dump(include={"content", "additional_kwargs", "usage_metadata"})
     calls: dict[str, list[Any]] = {
         name: [call for chunk in chunks for call in getattr(chunk.message, name)]
         for name in ("tool_calls", "invalid_tool_calls")

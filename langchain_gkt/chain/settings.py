@@ -162,7 +162,7 @@ class CallSettings:
             prefill=chain.teacher_prefill,
             callbacks=chain.callbacks,
             parent=parent,
-            teacher_prompt=_redacted(chain, _prompt_of(chain, policy, strategy, arguments)),
+            teacher_prompt=_prompt_of(chain, policy, strategy, arguments),
             samples=check_samples(policy.samples or values["samples"]),
             answer_of=check_answer_of(policy.answer_of or values["answer_of"]),
             model=arguments.get("model"),
@@ -292,15 +292,11 @@ def _prompt_of(
     chain: ChainFields, policy: GuidancePolicy, strategy: Strategy, arguments: dict[str, Any]
 ) -> Any:
     """Return the teacher prompt of a call: its own, else that of its policy or of the chain."""
+    prompt = chain.teacher_prompt if policy.teacher_prompt is None else policy.teacher_prompt
     if "teacher_prompt" in arguments:
-        return check_teacher_prompt(arguments["teacher_prompt"])
-    if not strategy.asks_student:  # the baseline: the teacher in place of the whole chain
-        return None
-    return chain.teacher_prompt if policy.teacher_prompt is None else policy.teacher_prompt
-
-
-def _redacted(chain: ChainFields, prompt: Any) -> Any:
-    """Apply the chain's redaction after a teacher prompt, so that it sees all that is sent."""
+        prompt = check_teacher_prompt(arguments["teacher_prompt"])
+    elif not strategy.asks_student:  # the baseline: the teacher in place of the whole chain
+        prompt = None
     if chain.redact is None:
         return prompt
-    return TeacherPromptSequence(steps=(prompt, chain.redact))
+    return TeacherPromptSequence(steps=(prompt, chain.redact))  # last, so it sees all that is sent

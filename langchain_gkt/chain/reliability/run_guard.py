@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from functools import reduce
+from operator import add
 from typing import Any
 from uuid import UUID
 
@@ -102,23 +104,18 @@ class RunGuard(BaseCallbackHandler):
             self._open.clear()
         return [(is_model, _MANAGERS[is_model, asynchronous](**run)) for is_model, run in runs]
 
-    def _start(self, run_id: UUID, kwargs: dict[str, Any], *, is_model: bool) -> None:
+    def _start(self, kwargs: dict[str, Any], *, is_model: bool) -> None:
         with self._lock:
             self._refuse_abandoned()
             run = {
-                "run_id": run_id,
+                "run_id": kwargs["run_id"],
                 "handlers": self._handlers,
                 "inheritable_handlers": self._handlers,
                 "parent_run_id": kwargs.get("parent_run_id"),
                 "tags": list(kwargs.get("tags") or ()),
                 "metadata": dict(kwargs.get("metadata") or {}),
             }
-            self._open[run_id] = (is_model, run)
-
-    def _end(self, run_id: UUID) -> None:
-        with self._lock:
-            self._refuse_abandoned()
-            self._open.pop(run_id, None)
+            self._open[kwargs["run_id"]] = (is_model, run)
 
     def _refuse_abandoned(self) -> None:
         if self._abandoned:
@@ -126,15 +123,11 @@ class RunGuard(BaseCallbackHandler):
 
     def on_chat_model_start(self, serialized: Any, messages: Any, **kwargs: Any) -> None:
         """Note the start of a model's run."""
-        self._start(kwargs["run_id"], kwargs, is_model=True)
-
-    def on_llm_start(self, serialized: Any, prompts: Any, **kwargs: Any) -> None:
-        """Note the start of a text model's run."""
-        self._start(kwargs["run_id"], kwargs, is_model=True)
+        self._start(kwargs, is_model=True)
 
     def on_chain_start(self, serialized: Any, inputs: Any, **kwargs: Any) -> None:
         """Note the start of the run of a wrapper, such as ``with_retry``."""
-        self._start(kwargs["run_id"], kwargs, is_model=False)
+        self._start(kwargs, is_model=False)
 
     def on_llm_new_token(self, token: Any, **kwargs: Any) -> None:
         """Stop an abandoned model that still streams."""
@@ -142,20 +135,15 @@ class RunGuard(BaseCallbackHandler):
             self._refuse_abandoned()
 
     def on_llm_end(self, response: Any, **kwargs: Any) -> None:
-        """Forget a run that ended well."""
-        self._end(kwargs["run_id"])
+        """Forget a run that has ended, well or not."""
+        with self._lock:
+            self._refuse_abandoned()
+            self._open.pop(kwargs["run_id"], None)
 
-    def on_llm_error(self, error: BaseException, **kwargs: Any) -> None:
-        """Forget a run that failed."""
-        self._end(kwargs["run_id"])
-
-    def on_chain_end(self, outputs: Any, **kwargs: Any) -> None:
-        """Forget a wrapper's run that ended well."""
-        self._end(kwargs["run_id"])
-
-    def on_chain_error(self, error: BaseException, **kwargs: Any) -> None:
-        """Forget a wrapper's run that failed."""
-        self._end(kwargs["run_id"])
+    on_llm_start: Any = on_chat_model_start
+    on_llm_error: Any = on_llm_end
+    on_chain_end: Any = on_llm_end
+    on_chain_error: Any = on_llm_end
 
 
 def _models(model: Runnable[Any, Any]) -> list[Any]:
@@ -170,7 +158,5 @@ def _partial(chunks: Sequence[Any]) -> dict[str, Any]:
     message_chunks = [chunk for chunk in chunks if isinstance(chunk, AIMessageChunk)]
     if not message_chunks:
         return {"response": LLMResult(generations=[])}
-    whole = message_chunks[0]
-    for chunk in message_chunks[1:]:
-        whole = whole + chunk
+    whole = reduce(add, message_chunks)
     return {"response": LLMResult(generations=[[ChatGenerationChunk(message=whole)]])}
