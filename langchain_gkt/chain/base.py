@@ -22,11 +22,11 @@ from langchain_gkt.chain.fields import ChainFields
 from langchain_gkt.chain.identity import (
     answer_key,
     known_identity,
+    pair_profile,
     traced_params,
     without_bookkeeping,
 )
 from langchain_gkt.chain.messages import join_chunks
-from langchain_gkt.chain.profile import pair_profile
 from langchain_gkt.chain.reliability.owned_stream import OwnedStream
 from langchain_gkt.chain.settings import CallSettings
 from langchain_gkt.chain.steps.teacher_step import TeacherStep
@@ -90,7 +90,7 @@ class GuidedKnowledgeTransferChain(ChainFields):
         return {**super()._get_ls_params(stop=stop, **kwargs), **own}
 
     def _resolve_model_profile(self) -> Any:
-        return pair_profile(self.teacher, self.student, strategy_of(self.mode), self.max_tokens)
+        return pair_profile(self)
 
     def __getstate__(self) -> dict[Any, Any]:
         """Pickle without clients and locks of the teacher, which are made anew."""

@@ -12,7 +12,7 @@ from langchain_core.runnables import Runnable, RunnableBinding
 
 from langchain_gkt.chain.fields import CALL_ARGUMENTS, ChainFields
 from langchain_gkt.chain.tool_policy import marked_tools
-from langchain_gkt.errors import refuse_unknown
+from langchain_gkt.errors import any_of, refuse_unknown
 from langchain_gkt.structured_output.schema import Method, bind_schema, binding, schema_in
 from langchain_gkt.structured_output.tools import in_openai_form
 from langchain_gkt.students.protocol import student_of
@@ -79,9 +79,7 @@ def with_schema(
     """Make a chain answer with objects of a schema. See its ``with_structured_output``."""
     student = chain.loaded_student
     if method not in (None, *get_args(Method)):
-        raise ValueError(
-            f"method must be 'json_schema', 'json_mode' or 'function_calling', not {method!r}"
-        )
+        raise ValueError(f"method must be {any_of(get_args(Method))}, not {method!r}")
     enforces = student_of(student).enforces_schema
     if method is None:
         able = enforces and importlib.util.find_spec("llguidance")

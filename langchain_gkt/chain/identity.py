@@ -1,11 +1,12 @@
-"""Names of a chain: in traces, and as the key of LangChain's cache."""
+"""What a chain says of itself: in traces, as the key of LangChain's cache, and its profile."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
+from langchain_core.language_models import ModelProfile
 from langchain_core.messages import AIMessage, BaseMessage
 
 from langchain_gkt._langchain_compat import cache_key, identifying_params
@@ -15,7 +16,7 @@ from langchain_gkt.guidance import GuidancePolicy
 from langchain_gkt.prompts.plain_data import describe_prompt, name_prompt
 from langchain_gkt.teachers.identity import identity
 from langchain_gkt.teachers.secrets import without_secrets
-from langchain_gkt.teachers.wrappers import models_of, resolve
+from langchain_gkt.teachers.wrappers import is_configurable, models_of, resolve
 
 _NAMED_FIELDS = (
     "guidance_tokens",
@@ -98,7 +99,7 @@ def answer_key(
 
     It is a digest, because a teacher's settings may hold secrets that a cache should not.
     """
-    student = cache_key(chain.student) if strategy_of(chain.mode).asks_student else None
+    student = cache_key(chain.loaded_student) if strategy_of(chain.mode).asks_student else None
     policies = (chain.guidance, arguments.get("guidance"))
     prompts = [
         describe_prompt(prompt)
@@ -112,3 +113,28 @@ def answer_key(
     call_items = sorted((name, value) for name, value in arguments.items() if name != "timeout")
     parts = (traced_params(chain), teacher_identity, student, stop, call_items, prompts)
     return f"langchain-gkt:{hashlib.sha256(repr(parts).encode()).hexdigest()}"
+
+
+def pair_profile(chain: ChainFields) -> ModelProfile:
+    """Return the limits and abilities that the models have together, as far as they are known."""
+    strategy, teachers = strategy_of(chain.mode), list[dict[str, Any]]()
+    if not is_configurable(chain.teacher):  # only a call knows which model it is
+        teachers = [dict(model.profile or {}) for model in models_of(chain.teacher)]
+    answering = teachers if strategy.asks_teacher else []
+    if strategy.asks_student:
+        answering = [*answering, dict(chain.loaded_student.profile or {})]
+    fields: dict[str, Any] = {"text_inputs": True, "text_outputs": True, "image_inputs": False}
+    for name in ("max_input_tokens", "max_output_tokens"):
+        known = [profile[name] for profile in answering if profile.get(name)]
+        if name == "max_output_tokens" and chain.max_tokens is not None:
+            known.append(chain.max_tokens)
+        if known:
+            fields[name] = min(known)
+    # Tool calls are the teacher's. The student makes them only in mode ``student``.
+    callers = teachers if strategy.asks_teacher else answering
+    for name in ("tool_calling", "tool_choice"):
+        if callers and all(name in profile for profile in callers):
+            fields[name] = all(profile[name] for profile in callers)
+    # An agent would ask for an object in every turn, and then could not call its tools.
+    fields["structured_output"] = False
+    return cast(ModelProfile, fields)

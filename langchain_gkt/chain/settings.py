@@ -287,6 +287,15 @@ class CallSettings:
             self.warned.add(key)
             warnings.warn(message, UserWarning, stacklevel=2)
 
+    def warn_of_reasoning(self, role: Role) -> None:
+        """Warn once that a model's reasoning has been shown. Its text is not streamed any more."""
+        self.warn_once(
+            f"shown-{role}-reasoning",
+            f"the {role}'s reasoning was shown as text, because only its end is marked "
+            "(</think>); from now on its text is shown when it is whole. Turn its reasoning "
+            "off, or have its server leave reasoning out of the text.",
+        )
+
 
 def _prompt_of(
     chain: ChainFields, policy: GuidancePolicy, strategy: Strategy, arguments: dict[str, Any]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from langchain_gkt.chain.drivers import CallSteps
+from langchain_gkt.errors import any_of
 from langchain_gkt.modes import Role
 
 Steps = Callable[..., CallSteps]
@@ -82,6 +83,5 @@ def strategy_names() -> tuple[str, ...]:
 def strategy_of(name: Any) -> Strategy:
     """Look a strategy up by a value of ``mode``, which must be known."""
     if name not in _STRATEGIES:
-        *others, last = map(repr, _STRATEGIES)
-        raise ValueError(f"mode must be {', '.join(others)} or {last}, not {name!r}")
+        raise ValueError(f"mode must be {any_of(_STRATEGIES)}, not {name!r}")
     return _STRATEGIES[name]

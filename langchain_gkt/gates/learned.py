@@ -10,7 +10,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, get_args
 
 from langchain_core.messages import BaseMessage
 from pydantic import BeforeValidator, model_validator
@@ -22,7 +22,7 @@ from langchain_gkt.gates.base import ThresholdGate
 from langchain_gkt.gates.confidence import confidence
 from langchain_gkt.gates.first_tokens import first_token_signals, first_tokens_in
 from langchain_gkt.modes import AMOUNTS, Amount
-from langchain_gkt.students.protocol import FirstToken, Student
+from langchain_gkt.students.protocol import FirstToken, FirstTokenDetail, Student
 
 VERSION = 1
 """Grows when the meaning of a saved predictor changes."""
@@ -272,21 +272,16 @@ class LearnedGate(ThresholdGate):
 
     def require(self, student: Student) -> None:
         """Refuse a student that does not report the predictor's signals."""
-        predictor, detail = self.predictor, student.first_token_detail
-        if not predictor.probe_tokens or detail == "entropies":
-            return
-        if predictor.needs_entropies:
-            missing = "entropies"
-        elif detail == "none":
-            missing = "probabilities"
-        else:
-            return
-        raise ValueError(
-            f"guidance.predictor is based on the {missing} of the student's first "
-            f"{predictor.probe_tokens} tokens, which a {type(student.chat_model).__name__} does "
-            "not report; use a HuggingFaceStudent, or learn a predictor from a sweep with this "
-            "student"
-        )
+        details = get_args(FirstTokenDetail)  # each includes the one before it
+        needed = "entropies" if self.predictor.needs_entropies else "probabilities"
+        is_known = details.index(student.first_token_detail) >= details.index(needed)
+        if self.predictor.probe_tokens and not is_known:
+            raise ValueError(
+                f"guidance.predictor is based on the {needed} of the student's first "
+                f"{self.predictor.probe_tokens} tokens, which a "
+                f"{type(student.chat_model).__name__} does not report; use a HuggingFaceStudent, "
+                "or learn a predictor from a sweep with this student"
+            )
 
     def measure(self, student: Student, messages: list[BaseMessage]) -> dict[str, float]:
         """Return the features' inputs, and ``confidence`` if it uses first tokens."""

@@ -51,12 +51,7 @@ def read(
         settings.warn_once(*ignored)
     visible = without_reasoning(guidance.written)
     if not (alone or settings.response_format) and not visible.startswith(outcome.shown):
-        settings.warn_once(
-            "shown-reasoning",
-            "the teacher's reasoning was shown as text, because only its end is marked "
-            "(</think>); from now on its text is shown when it is whole. Turn its reasoning "
-            "off, or have its server leave reasoning out of the text.",
-        )
+        settings.warn_of_reasoning("teacher")
         guidance = replies.read(message, limit, policy, settings.stop, keep_reasoning=True)
     if settings.response_format:
         guidance = _read_json(settings, guidance, schema_in(settings.response_format), outcome)

@@ -319,12 +319,7 @@ class StudentStep:
         """Leave out a reply's reasoning. Warn once if its stream has shown it."""
         answer = shown_reply(self.student, reply, begun)
         if len(str(answer.text).strip()) < len(shown.strip()):
-            self.settings.warn_once(
-                "shown-student-reasoning",
-                "the student's reasoning was shown as text, because only its end is marked "
-                "(</think>); from now on its text is shown when it is whole. Turn its reasoning "
-                "off, or have its server leave reasoning out of the text.",
-            )
+            self.settings.warn_of_reasoning("student")
         return answer
 
     def show(

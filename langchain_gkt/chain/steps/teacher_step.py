@@ -215,7 +215,7 @@ class TeacherStep:
         streams = (
             streaming
             and teacher_settings.streams_usage(settings.teacher)
-            and not {"ignored-limit", "shown-reasoning"} & settings.warned
+            and not {"ignored-limit", "shown-teacher-reasoning"} & settings.warned
         )
         if begun_text(messages) is not None and not settings.teacher_continues:
             # Only the whole reply shows whether it repeats the begun text.
