@@ -16,8 +16,8 @@ from pydantic import BaseModel, PrivateAttr
 
 from langchain_gkt._langchain_compat import copy_model, to_messages
 from langchain_gkt.chain.bound import BoundChain, tool_binding, with_schema
-from langchain_gkt.chain.call import arun_call, run_call
 from langchain_gkt.chain.callbacks.handlers import hide_usage, prepare_run
+from langchain_gkt.chain.drivers import CallSteps, run_async, run_sync
 from langchain_gkt.chain.fields import ChainFields
 from langchain_gkt.chain.identity import (
     answer_key,
@@ -27,6 +27,7 @@ from langchain_gkt.chain.identity import (
     without_bookkeeping,
 )
 from langchain_gkt.chain.messages import join_chunks
+from langchain_gkt.chain.reliability.deadline import Deadline
 from langchain_gkt.chain.reliability.owned_stream import OwnedStream
 from langchain_gkt.chain.settings import CallSettings
 from langchain_gkt.chain.steps.teacher_step import TeacherStep
@@ -138,31 +139,35 @@ class GuidedKnowledgeTransferChain(ChainFields):
         with wrap_errors(ConfigurationError, "the prompt cannot be read"):
             return super()._convert_input(model_input)
 
+    def _call(
+        self, messages: list[BaseMessage], stop: Any, run: Any, arguments: Any, *, streaming: bool
+    ) -> tuple[CallSteps, Deadline | None]:
+        """Return what a driver needs to run a call."""
+        settings = self._settings(stop, run, arguments)
+        return settings.strategy.call(settings, messages, streaming=streaming), settings.deadline
+
     def _generate(
         self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> ChatResult:
-        settings = self._settings(stop, run_manager, kwargs)
-        return join_chunks(list(run_call(settings, messages, streaming=False)))
+        call = self._call(messages, stop, run_manager, kwargs, streaming=False)
+        return join_chunks(list(run_sync(*call)))
 
     async def _agenerate(
         self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> ChatResult:
-        settings = self._settings(stop, run_manager, kwargs)
-        chunks = arun_call(settings, messages, streaming=False)
-        return join_chunks([chunk async for chunk in chunks])
+        call = self._call(messages, stop, run_manager, kwargs, streaming=False)
+        return join_chunks([chunk async for chunk in run_async(*call)])
 
     def _stream(
         self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> Iterator[ChatGenerationChunk]:
-        settings = self._settings(stop, run_manager, kwargs)
-        self._chunks = run_call(settings, messages, streaming=True)
+        self._chunks = run_sync(*self._call(messages, stop, run_manager, kwargs, streaming=True))
         yield from self._chunks
 
     async def _astream(
         self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> AsyncIterator[ChatGenerationChunk]:
-        settings = self._settings(stop, run_manager, kwargs)
-        self._chunks = arun_call(settings, messages, streaming=True)
+        self._chunks = run_async(*self._call(messages, stop, run_manager, kwargs, streaming=True))
         async for chunk in self._chunks:
             yield chunk
 

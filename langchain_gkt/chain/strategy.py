@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from langchain_core.messages import BaseMessage
+
 from langchain_gkt.chain.drivers import CallSteps
-from langchain_gkt.errors import any_of
+from langchain_gkt.errors import GKTError, any_of, refuse_broken_text, refuse_empty, wrap_errors
 from langchain_gkt.modes import Role
 
 Steps = Callable[..., CallSteps]
@@ -46,6 +48,16 @@ class Strategy:
     def asks_student(self) -> bool:
         """Whether the student may be asked. If not, the teacher's text is the answer as it is."""
         return "student" in self.roles
+
+    def call(self, settings: Any, messages: list[BaseMessage], *, streaming: bool) -> CallSteps:
+        """Return the steps of one call, for a driver. Without ``streaming`` no model is streamed.
+
+        All its errors are errors of the package.
+        """
+        with wrap_errors(GKTError, "the call failed"):
+            refuse_empty(messages)
+            refuse_broken_text(messages)
+            yield from self.steps(settings, messages, streaming=streaming)
 
 
 _STRATEGIES: dict[str, Strategy] = {}
