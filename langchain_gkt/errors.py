@@ -309,6 +309,11 @@ def count_field(name: str, least: int, meaning: str = "") -> BeforeValidator:
     return BeforeValidator(partial(whole_number, name, least=least, meaning=meaning))
 
 
+def share_field(name: str) -> BeforeValidator:
+    """Return the annotation of a field that is checked by `share_number`."""
+    return BeforeValidator(partial(share_number, name))
+
+
 def choice_field(name: str, *choices: str) -> BeforeValidator:
     """Return the annotation of a field that takes one of a few words. The message names them."""
 

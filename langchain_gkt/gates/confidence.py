@@ -5,14 +5,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Annotated, ClassVar
 
 from langchain_core.messages import BaseMessage
-from pydantic import BeforeValidator
 from pydantic.dataclasses import dataclass
 
-from langchain_gkt.errors import count_field, share_number
+from langchain_gkt.errors import count_field, share_field
 from langchain_gkt.gates.base import ThresholdGate
 from langchain_gkt.gates.first_tokens import first_token_signals, first_tokens_in
 from langchain_gkt.modes import Amount
@@ -32,7 +30,7 @@ class ConfidenceGate(ThresholdGate):
     """
 
     kind: ClassVar[str] = "confidence"
-    below: Annotated[float, BeforeValidator(partial(share_number, "ConfidenceGate.below"))]
+    below: Annotated[float, share_field("ConfidenceGate.below")]
     probe_tokens: Annotated[int, count_field("ConfidenceGate.probe_tokens", 1)] = 1
 
     def require(self, student: Student) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Annotated, Any, ClassVar, cast
 
 from langchain_core.messages import BaseMessage
 from pydantic import BeforeValidator, model_validator
 from pydantic.dataclasses import dataclass
 
-from langchain_gkt.errors import share_number
+from langchain_gkt.errors import share_field
 from langchain_gkt.gates.base import Signals, ThresholdGate, gate_from
 from langchain_gkt.gates.learned import LearnedGate, Predictor
 from langchain_gkt.modes import Amount
@@ -35,9 +34,7 @@ class HopelessGate(ThresholdGate):
     kind: ClassVar[str] = "hopeless"
     gate: Annotated[Any, BeforeValidator(gate_from)]
     predictor: Predictor
-    least_gain: Annotated[
-        float, BeforeValidator(partial(share_number, "HopelessGate.least_gain"))
-    ] = 0.05
+    least_gain: Annotated[float, share_field("HopelessGate.least_gain")] = 0.05
 
     @model_validator(mode="after")
     def _check_gate(self) -> HopelessGate:
