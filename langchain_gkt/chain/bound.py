@@ -10,7 +10,7 @@ from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable, RunnableBinding
 
-from langchain_gkt.chain.fields import CALL_ARGUMENTS, ChainFields
+from langchain_gkt.chain.fields import CALL_ARGUMENTS, ChainFields, check_schema
 from langchain_gkt.chain.tool_policy import marked_tools
 from langchain_gkt.errors import any_of, refuse_unknown
 from langchain_gkt.structured_output.schema import Method, bind_schema, binding, schema_in
@@ -98,10 +98,8 @@ def with_schema(
 
 
 def _can_be_enforced(schema: dict[str, Any] | type) -> bool:
-    from langchain_gkt.structured_output.grammar import json_grammar  # needs an extra
-
     try:
-        json_grammar(schema_in(binding(schema, "json_schema")["response_format"]))
+        check_schema(schema_in(binding(schema, "json_schema")["response_format"]))
     except ValueError:
         return False
     return True

@@ -70,10 +70,8 @@ def check_temperature(value: Any) -> float | None:
     raise ValueError(f"temperature must be a number, 0 or more, not {value!r}")
 
 
-def check_schema(schema: dict[str, Any], *, asks_teacher: bool) -> None:
+def check_schema(schema: dict[str, Any]) -> None:
     """Refuse a schema that cannot be enforced, before the teacher is paid."""
-    if not asks_teacher:  # a constrained student checks it by itself
-        return
     from langchain_gkt.structured_output.grammar import json_grammar  # needs an extra
 
     try:

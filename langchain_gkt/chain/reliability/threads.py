@@ -6,6 +6,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import copy_context
 from typing import Any, NamedTuple
 
@@ -72,10 +73,8 @@ class AbandonableThread:
                 future.set_result(outcome)
 
         def deliver(outcome: _Outcome) -> None:
-            try:
+            with suppress(RuntimeError):  # the loop is closed, and nobody waits
                 loop.call_soon_threadsafe(settle, outcome)
-            except RuntimeError:  # the loop is closed, and nobody waits
-                return
 
         self._jobs.put((work, deliver))
         return (await future).unwrap()
