@@ -137,9 +137,10 @@ class CallSettings:
         elif max_tokens is not None:
             limit = min(guidance_tokens, max_tokens)
         fall_back = chain.on_teacher_error == "student"
-        response_format = arguments.get("response_format")
-        if response_format and strategy.asks_teacher:  # a student alone checks it by itself
-            check_schema(schema_in(response_format))
+        if response_format := arguments.get("response_format"):
+            schema = schema_in(response_format)
+            if strategy.asks_teacher:  # a student alone checks it by itself
+                check_schema(schema)
         deadline = None
         if (timeout := check_timeout(values["timeout"])) is not None:
             reserves_time = fall_back and strategy.student_may_answer
