@@ -76,9 +76,9 @@ class CalledStudent(Student):
 
 
 def shown_reply(student: Student, reply: AIMessage, begun: str = "") -> AIMessage:
-    """Leave out the reasoning that a student's reply begins with, whose ``begun`` is its beginning.
+    """Leave out the reasoning of a student's reply, which continues the text ``begun``.
 
-    If there is some, the reply is a copy with plain text.
+    If there is some, the result is a copy with plain text.
     """
     if student.filters_reasoning:
         return reply
@@ -216,7 +216,7 @@ class StudentStep:
         )
 
     def behind(self, messages: list[BaseMessage], begun: str) -> list[BaseMessage]:
-        """Return a conversation that ends in its own begun answer, if any, and more text."""
+        """Return a conversation that ends in a begun answer. It may have begun one already."""
         if (earlier := begun_text(messages)) is not None:
             begun, messages = f"{earlier}{begun}", messages[:-1]
         if not self.student.continues_whitespace:
