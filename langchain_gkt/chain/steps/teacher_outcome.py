@@ -34,8 +34,7 @@ class TeacherOutcome:
         shown: The text that has already been shown to the caller.
         block: The content block at its end. None for plain text.
         fallback: Why the student had to answer without guidance, or None.
-        prompt_share: About how long the teacher's prompt was, as a share of the whole conversation.
-            None if it saw the whole.
+        prompt_share: The result of `callbacks.usage.prompt_share`.
         refusal: Its refusal, with the reason. None if it did not refuse.
     """
 

@@ -20,7 +20,7 @@ from langchain_gkt.teachers.replies import finish_reason
 
 @dataclass(kw_only=True)
 class Answer:
-    """The state of one call's answer.
+    """The state of one call's answer. Fields named as those of `GKTMetadata` mean the same.
 
     Attributes:
         settings: The settings of the call. A strategy may continue with changed ones.
@@ -31,13 +31,8 @@ class Answer:
         reply: The student's reply. None if it wrote nothing.
         other_usage: The student's usage besides its reply. None for none.
         draft_prompt_tokens: The prompt of its first replies that are not the answer's end.
-        fallback: Why one model answers without the other. None if it does not have to.
         teacher_failed: Whether the teacher has failed or refused in this call.
-        signals: A gate's measurements, by name.
-        agreement: The share of the student's answers that agree with the shown one.
-        vote_fallback: Why there was no vote, though one was wanted.
         in_answer: How many of the teacher's tokens are part of the answer. None for all.
-        amount: How much the gate had the teacher write. None without a gate.
         expected: The gate's expected share of right answers, by amount. None if it expects none.
     """
 
