@@ -136,14 +136,6 @@ def _common_ending(answers: Sequence[str]) -> str:
     return " ".join(shared) if len(shared) > 1 else ""
 
 
-def _texts(message: BaseMessage) -> list[str]:
-    """Return the texts of a user's message: one, or one for each block."""
-    if not isinstance(message, HumanMessage):
-        return []
-    content = [message.content] if isinstance(message.content, str) else message.content
-    return [text for block in content if (text := _text_of(block))]
-
-
 def _text_of(block: Any) -> str:
     if isinstance(block, str):
         return block
@@ -152,7 +144,10 @@ def _text_of(block: Any) -> str:
 
 def _text_exemplars(message: BaseMessage) -> list[str]:
     """Return the answered blocks of a text that ends in an open question."""
-    parts = [part for text in _texts(message) for part in _BLOCKS.split(text) if part.strip()]
+    if not isinstance(message, HumanMessage):
+        return []
+    blocks = [message.content] if isinstance(message.content, str) else message.content
+    parts = [part for block in blocks for part in _BLOCKS.split(_text_of(block)) if part.strip()]
     if not parts or not _ASKED.fullmatch(parts[-1].strip("\n")):
         return []
     return [part for part in map(str.strip, parts[:-1]) if _ANSWERED.fullmatch(part)]
