@@ -100,10 +100,7 @@ def exemplars(messages: Sequence[BaseMessage]) -> list[tuple[str, str]]:
             said = "\n".join(str(m.text) for m in turn if isinstance(m, AIMessage))
             pairs.append((asked, said))
     for message in messages:
-        for block in _text_exemplars(message):
-            match = _ANSWERED.fullmatch(block)
-            assert match is not None
-            pairs.append((match[1].strip(), match[2].strip()))
+        pairs += [(block[1].strip(), block[2].strip()) for block in _text_exemplars(message)]
     return [(asked, said) for asked, said in pairs if said.strip()]
 
 
@@ -142,7 +139,7 @@ def _text_of(block: Any) -> str:
     return str(block.get("text") or "") if block.get("type") == "text" else ""
 
 
-def _text_exemplars(message: BaseMessage) -> list[str]:
+def _text_exemplars(message: BaseMessage) -> list[re.Match[str]]:
     """Return the answered blocks of a text that ends in an open question."""
     if not isinstance(message, HumanMessage):
         return []
@@ -150,13 +147,12 @@ def _text_exemplars(message: BaseMessage) -> list[str]:
     parts = [part for block in blocks for part in _BLOCKS.split(_text_of(block)) if part.strip()]
     if not parts or not _ASKED.fullmatch(parts[-1].strip("\n")):
         return []
-    return [part for part in map(str.strip, parts[:-1]) if _ANSWERED.fullmatch(part)]
+    return [match for part in parts[:-1] if (match := _ANSWERED.fullmatch(part.strip()))]
 
 
 def _shortened(message: BaseMessage, keep: int, shortest: bool) -> BaseMessage:
     """Leave answered blocks out of a text prompt."""
-    answered = _text_exemplars(message)
-    if not answered:
+    if not (answered := [block[0] for block in _text_exemplars(message)]):
         return message
     dropped = _dropped(answered, len, keep, shortest)
 
