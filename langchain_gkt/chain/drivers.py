@@ -89,17 +89,14 @@ class ModelCall:
     def run(self) -> Any:
         """Return the model's whole reply."""
         with self.in_context():
-            return self._run()
-
-    def _run(self) -> Any:
-        return self.model.invoke(self.messages, self.config, **self.arguments)
+            return self.model.invoke(self.messages, self.config, **self.arguments)
 
     async def arun(self) -> Any:
         """Return the model's whole reply, from a thread if the model cannot be awaited."""
+        if not self.has_async:
+            return await run_in_executor(None, self.run)
         with self.in_context():
-            if self.has_async:
-                return await self.model.ainvoke(self.messages, self.config, **self.arguments)
-            return await run_in_executor(None, self._run)
+            return await self.model.ainvoke(self.messages, self.config, **self.arguments)
 
     def stream(self) -> Any:
         """Return an iterator over the chunks of the model's reply."""
