@@ -261,8 +261,6 @@ async def aprepare(
         return _checked(prompt, await prompt.aprepare(messages, context))
     if isinstance(prompt, Runnable):
         return _checked(prompt, await prompt.ainvoke(list(messages), context.config))
-    if inspect.iscoroutinefunction(prompt):
-        return _checked(prompt, await prompt(list(messages)))
     result = await run_in_executor(None, prompt, list(messages))
     return _checked(prompt, await result if inspect.isawaitable(result) else result)
 
