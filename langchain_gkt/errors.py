@@ -199,14 +199,13 @@ def field_errors() -> Iterator[None]:
         yield
     except GKTError:
         raise
-    except ValidationError as error:
-        causes = [detail.get("ctx", {}).get("error") for detail in error.errors(include_url=False)]
-        if len(causes) == 1 and isinstance(causes[0], GKTError):
-            raise causes[0] from (causes[0].__cause__ or error)
-        raise ConfigurationError(explain(error)) from error
     except Exception as error:
-        gkt_error = configuration_error(error)
-        if gkt_error is None:
+        if isinstance(error, ValidationError):
+            findings = error.errors(include_url=False)
+            causes = [finding.get("ctx", {}).get("error") for finding in findings]
+            if len(causes) == 1 and isinstance(causes[0], GKTError):
+                raise causes[0] from (causes[0].__cause__ or error)
+        if (gkt_error := configuration_error(error)) is None:
             raise
         raise gkt_error from error
 
