@@ -183,10 +183,8 @@ def wrap_errors(otherwise: type[GKTError], what: str) -> Iterator[None]:
     except GKTError:
         raise
     except Exception as error:
-        gkt_error: GKTError | None = configuration_error(error)
-        if gkt_error is None:
-            gkt_error = otherwise(f"{what}: {type(error).__name__}: {error}")
-        raise gkt_error from error
+        other = otherwise(f"{what}: {type(error).__name__}: {error}")
+        raise configuration_error(error) or other from error
 
 
 @contextmanager
