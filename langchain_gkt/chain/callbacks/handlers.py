@@ -129,7 +129,8 @@ def child_config(
     if parent:
         manager.set_handlers(parent.inheritable_handlers)
         manager.add_tags(parent.inheritable_tags)
-    for handler in getattr(own_callbacks, "handlers", own_callbacks) or []:
+    own: Any = getattr(own_callbacks, "handlers", own_callbacks)
+    for handler in own or []:
         manager.add_handler(handler)
     heard = [handler for handler in manager.handlers if _hears_children(handler, hide_child_runs)]
     manager.set_handlers(priced(heard))
@@ -153,11 +154,12 @@ def _hears_children(handler: BaseCallbackHandler, hide_child_runs: bool) -> bool
     follows_runs = isinstance(handler, BaseTracer | AsyncBaseTracer | StreamingCallbackHandler)
     if follows_runs or getattr(handler, "gkt_children", False):
         return True
-    return not (hide_child_runs or _shows_tokens(type(handler)))
+    kind: Any = type(handler)
+    return not (hide_child_runs or _shows_tokens(kind))
 
 
 @cache
-def _shows_tokens(kind: type) -> bool:
+def _shows_tokens(kind: Any) -> bool:
     """Whether a handler takes tokens but ignores parents, so that it would show each one twice."""
     if not any(_overrides(kind, name) for name in _TOKENS):
         return False
