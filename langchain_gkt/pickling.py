@@ -90,18 +90,11 @@ def _dumped_model(model: Any, name: str) -> bytes:
 
 
 def dump_state(state: dict[Any, Any], *, empty: Sequence[str]) -> dict[Any, Any]:
-    """Pickle the models in a chain's state, and leave some private attributes out.
+    """Pickle the models in the state of a chain, and leave some of its private attributes empty.
 
     The pickle leaves out keys that were given to a model, so they must be in the environment where
-    it is loaded. It keeps headers and bound arguments.
-
-    Args:
-        state: The result of pydantic's ``__getstate__``, with the fields ``teacher`` and
-            ``student``.
-        empty: Names of private attributes to leave out.
-
-    Raises:
-        TypeError: If the settings hold something that cannot be pickled.
+    it is loaded. It keeps headers and bound arguments. A TypeError names settings that hold
+    something that cannot be pickled.
     """
     values: dict[str, Any] = state["__dict__"]
     models = {name: _Pickled(_dumped_model(values[name], name)) for name in _MODELS}

@@ -171,13 +171,7 @@ def _reading(deadline: Deadline | None) -> AbstractContextManager[None]:
 
 
 def result_of(step: BlockingWork | ModelCall, deadline: Deadline | None) -> Any:
-    """Carry out one request, and return its result. A model's reply is wanted whole.
-
-    Raises:
-        TeacherError: If the teacher takes too long.
-        StudentError: If the student does.
-        BudgetExceeded: If a further attempt of the teacher could pass a budget.
-    """
+    """Carry out one request, and return its result. A model's reply is wanted whole."""
     if isinstance(step, BlockingWork):
         if deadline is None:
             return step.work()

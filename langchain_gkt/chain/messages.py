@@ -31,10 +31,7 @@ def text_blocks(
         text: The text.
         reply: The reply, or the part of it so far.
         at: Where in the reply's leading text the text begins.
-        block: The block of the last shown text, or None.
-
-    Yields:
-        Each part, and the block that it belongs to. None for a reply of plain text.
+        block: The block of the last shown text. None for a reply of plain text.
     """
     for item in reply.content if isinstance(reply.content, list) else ():
         if (held := _text_of(item)) is None or not text:

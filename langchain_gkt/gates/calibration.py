@@ -59,11 +59,7 @@ def calibrate(
 
 
 def threshold_for(scores: Sequence[float], share: float) -> float:
-    """Return the score that a share of the questions exceeds.
-
-    Raises:
-        ValueError: If the share makes no sense, or no threshold separates the questions.
-    """
+    """Return the score that a share of the questions exceeds. Refuse equal scores."""
     share_number("share", share)
     if not scores:
         raise ValueError("questions are missing: a share is taken of some; give at least one")

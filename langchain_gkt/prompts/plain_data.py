@@ -47,14 +47,7 @@ def needs_student(prompt: Any) -> bool:
 
 
 def to_data(prompt: Any) -> list[dict[str, Any]] | None:
-    """Return a teacher prompt as values that JSON can hold.
-
-    Returns:
-        Its steps, each with its name and fields. None for None.
-
-    Raises:
-        ValueError: If it is not made of ready-made prompts.
-    """
+    """Return the steps of a teacher prompt as JSON's values. Only ready-made ones have some."""
     for step in steps_of(prompt):
         if not is_plain(step):
             raise ValueError(
@@ -66,14 +59,7 @@ def to_data(prompt: Any) -> list[dict[str, Any]] | None:
 
 
 def from_data(data: Any) -> TeacherPrompt | None:
-    """Undo `to_data`.
-
-    Args:
-        data: A step or a list of steps, or None.
-
-    Raises:
-        ValueError: If it has another form, or names an unknown prompt or field.
-    """
+    """Undo `to_data`, also for a single step. Refuse another form, and an unknown name or field."""
     if data is None:
         return None
     steps = [data] if isinstance(data, Mapping) else data

@@ -113,12 +113,7 @@ class _ChangesUsage(BaseCallbackHandler):
 
 
 def change_usage(response: LLMResult, usage_of: Callable[[AIMessage], Mapping[str, Any]]) -> None:
-    """Replace the messages of a result by copies with other usage.
-
-    Args:
-        response: The result. Its messages, which others hold, do not change.
-        usage_of: Returns the usage of a message that has some.
-    """
+    """Replace the messages of a result, which others hold, by copies with other usage."""
     for generations in response.generations:  # the run's own lists, not those of the answer
         for index, generation in enumerate(generations):
             if isinstance(generation, ChatGeneration) and (

@@ -67,16 +67,7 @@ async def await_in_time(
 ) -> Any:
     """Await the work of a stage in the task of its caller, and cancel it when its time is over.
 
-    Args:
-        deadline: The deadline of the call.
-        stage: Which stage of the call it is.
-        work: The work.
-        guard: Guards the runs of the model that does it.
-        chunks: The model's output so far.
-
-    Raises:
-        TeacherError: If the teacher takes too long.
-        StudentError: If the student does.
+    See `call_in_time`. ``chunks`` is the model's output so far.
     """
     wait = time_to_wait(deadline, stage)
     try:

@@ -18,11 +18,6 @@ def teacher_request(
 ) -> dict[str, Any]:
     """Return the body of a call's request to its teacher, in the form of OpenAI's chat completions.
 
-    Args:
-        settings: The settings of the call.
-        messages: The conversation.
-        **further: Further arguments of the call, such as ``logprobs``.
-
     Raises:
         NotSupportedError: If the teacher is not a single model of langchain-openai, or uses another
             endpoint.

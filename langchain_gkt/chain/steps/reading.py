@@ -25,14 +25,7 @@ def read(
     limit: int | None,
     outcome: TeacherOutcome,
 ) -> Guidance:
-    """Read a reply as guidance.
-
-    Args:
-        settings: The settings of the call.
-        prompt: The teacher's prompt.
-        message: Its reply.
-        limit: The limit of the reply, in the teacher's tokens. None for a whole answer.
-        outcome: The text shown so far. Gets the reason if the guidance is dropped.
+    """Read a whole reply to a prompt as guidance. The outcome gets the reason if it is dropped.
 
     Raises:
         TeacherError: If the reply holds nothing to continue.

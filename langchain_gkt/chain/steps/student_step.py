@@ -184,14 +184,7 @@ class StudentStep:
     ) -> ModelCall | None:
         """Make the request with which the student finishes an answer.
 
-        Args:
-            messages: The conversation.
-            guidance: The beginning of the answer, or None.
-            teacher_tokens: Tokens of ``max_tokens`` that the teacher has used.
-            streaming: Whether the student's text is shown while it is written.
-
-        Returns:
-            The request, or None if nothing is left to write.
+        The teacher has used some tokens of ``max_tokens``. None if nothing is left to write.
         """
         settings = self.settings
         if guidance and guidance.complete:
@@ -278,16 +271,10 @@ class StudentStep:
         shown: list[str],
         block: Mapping[str, Any] | None = None,
     ) -> Generator[Any, Any, AIMessage]:
-        """Have the student write, and show its text.
+        """Have the student write, show its text, and return its whole reply.
 
-        Args:
-            call: The request.
-            begun: The guidance, which has been shown.
-            shown: A list that collects the shown text.
-            block: The content block of the guidance. None for plain text.
-
-        Returns:
-            The student's whole reply.
+        ``begun`` is the guidance and ``block`` its content block, both of which have been shown.
+        ``shown`` collects the student's own text.
         """
         repeated = self._repeated(begun)
         reply = yield call

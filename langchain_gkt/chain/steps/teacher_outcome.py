@@ -82,10 +82,7 @@ class TeacherOutcome:
             )
 
     def refused(self, reply: AIMessage, refusal: Refusal, settings: CallSettings) -> Guidance:
-        """Turn a refusal into an answer, or leave it to the student.
-
-        Returns:
-            The beginning for the student. Complete if the user sees the refusal.
+        """Turn a refusal into an answer that the user sees, or into a beginning for the student.
 
         Raises:
             TeacherRefused: If the user should see it, and it has no words or the call asked for an

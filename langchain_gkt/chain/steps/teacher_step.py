@@ -94,14 +94,10 @@ class TeacherStep:
         streaming: bool,
         reserved: int,
     ) -> CallSteps:
-        """Ask the teacher, a second time if the limit truncated a tool call.
+        """Ask the teacher, a second time if the limit truncated a tool call. The outcome is filled.
 
-        Args:
-            prompt: Its prompt.
-            outcome: Collects the teacher's output. Text that it has already shown is the beginning
-                of the answer.
-            streaming: Whether its text is shown while it is written.
-            reserved: Minimum tokens of the answer that the student needs.
+        Text that the outcome has already shown is the beginning of the answer. The student needs
+        the ``reserved`` tokens of it at least.
         """
         settings = self.settings
         limit, messages = self._first_limit(reserved), list(prompt.messages)

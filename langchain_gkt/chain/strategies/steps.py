@@ -78,12 +78,8 @@ def prepared(
 ) -> Generator[Any, Any, AbstractContextManager[Any]]:
     """Have the student check the prompt before a teacher is paid, and prefill it ahead.
 
-    Args:
-        answer: The answer.
-        asks_teacher: Whether the teacher will be asked for its beginning.
-
-    Returns:
-        A context that holds the prompt's KV cache.
+    It prefills only if the teacher will be asked for a beginning. The result is a context that
+    holds the prompt's KV cache.
     """
     if answer.is_teachers:
         return nullcontext()
