@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from langchain_core.callbacks.manager import BaseRunManager
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
@@ -15,10 +16,10 @@ from langchain_core.tools import BaseTool
 from pydantic import BaseModel, PrivateAttr
 
 from langchain_gkt._langchain_compat import copy_model, to_messages
-from langchain_gkt.chain.bound import BoundChain, tool_binding, with_schema
+from langchain_gkt.chain.bound import BoundChain, tool_binding
 from langchain_gkt.chain.callbacks.handlers import hide_usage, prepare_run
 from langchain_gkt.chain.drivers import CallSteps, run_async, run_sync
-from langchain_gkt.chain.fields import ChainFields
+from langchain_gkt.chain.fields import ChainFields, can_be_enforced
 from langchain_gkt.chain.identity import (
     answer_key,
     known_identity,
@@ -33,12 +34,12 @@ from langchain_gkt.chain.settings import CallSettings
 from langchain_gkt.chain.steps.teacher_step import TeacherStep
 from langchain_gkt.chain.strategy import strategy_of
 from langchain_gkt.chain.tool import answering_tool
-from langchain_gkt.errors import ConfigurationError, wrap_errors
+from langchain_gkt.errors import ConfigurationError, any_of, refuse_unknown, wrap_errors
 from langchain_gkt.guidance import Guidance
 from langchain_gkt.pickling import dump_state
-from langchain_gkt.structured_output.schema import Method
+from langchain_gkt.structured_output.schema import Method, bind_schema
 from langchain_gkt.structured_output.tools import AnyTool, ToolChoice
-from langchain_gkt.students.protocol import Student
+from langchain_gkt.students.protocol import Student, student_of
 from langchain_gkt.teachers.settings import require_tools
 from langchain_gkt.teachers.wrappers import is_configurable, models_of, resolve
 
@@ -300,7 +301,24 @@ class GuidedKnowledgeTransferChain(ChainFields):
             ValueError: If the schema cannot be enforced.
             TypeError: If ``method`` needs a `HuggingFaceStudent` and there is none.
         """
-        return with_schema(self, schema, include_raw=include_raw, method=method, arguments=kwargs)
+        student = self.loaded_student
+        if method not in (None, *get_args(Method)):
+            raise ValueError(f"method must be {any_of(get_args(Method))}, not {method!r}")
+        enforces = student_of(student).enforces_schema
+        if method is None:
+            able = enforces and importlib.util.find_spec("llguidance")
+            method = "json_schema" if able and can_be_enforced(schema) else "function_calling"
+        if method == "function_calling":
+            # The arguments are fields, too. The method of langchain-core takes none for its calls.
+            refuse_unknown(kwargs, type(self).model_fields, "with_structured_output")
+            changed = self.model_copy(update=kwargs) if kwargs else self
+            return BaseChatModel.with_structured_output(changed, schema, include_raw=include_raw)
+        if not enforces:
+            raise TypeError(
+                f"method={method!r} needs a HuggingFaceStudent, which can be held to a schema; "
+                f"with a {type(student).__name__} use method='function_calling'"
+            )
+        return bind_schema(self, schema, method=method, include_raw=include_raw, **kwargs)
 
     def as_tool(
         self,

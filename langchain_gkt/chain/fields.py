@@ -27,6 +27,7 @@ from langchain_gkt.errors import refuse_unknown, whole_number
 from langchain_gkt.guidance import GuidancePolicy, as_policy
 from langchain_gkt.metadata import Mode
 from langchain_gkt.prompts.base import TeacherPromptLike, check_teacher_prompt
+from langchain_gkt.structured_output.schema import binding, schema_in
 from langchain_gkt.students.batching import InterruptibleChatModel
 from langchain_gkt.students.conversion import STUDENT_VARIABLE, StudentLike, as_student
 from langchain_gkt.students.protocol import student_of
@@ -78,6 +79,15 @@ def check_schema(schema: dict[str, Any]) -> None:
         json_grammar(schema)
     except ValueError as error:
         raise ValueError(f"response_format: {error}") from None
+
+
+def can_be_enforced(schema: dict[str, Any] | type) -> bool:
+    """Whether an answer can be held to a schema."""
+    try:
+        check_schema(schema_in(binding(schema, "json_schema")["response_format"]))
+    except ValueError:
+        return False
+    return True
 
 
 def check_samples(value: Any) -> int:

@@ -112,14 +112,10 @@ class CallSettings:
         arguments: dict[str, Any],
         warned: set[str],
     ) -> CallSettings:
-        """Check the settings of one call.
+        """Check the settings of one call, whose arguments override the chain's fields.
 
-        Args:
-            chain: The chain.
-            stop: Stop strings of the call. None for the chain's.
-            parent: The chain's run.
-            arguments: The arguments of the call, which override the chain's fields.
-            warned: Warnings that the chain has already given.
+        ``stop`` is the call's, and None for the chain's. ``warned`` holds the warnings that the
+        chain has already given.
         """
         owner = f"a call of {type(chain).__name__}"
         refuse_unknown(arguments.keys() - set(INTERNAL_ARGUMENTS), CALL_ARGUMENTS, owner)

@@ -51,13 +51,7 @@ class Deadline:
     """
 
     def __init__(self, seconds: float, *, reserves_student_time: bool) -> None:
-        """Start the clock.
-
-        Args:
-            seconds: How long the call may take.
-            reserves_student_time: Whether the teacher leaves a share to the student, because the
-                student answers if it fails.
-        """
+        """Start the clock. The teacher leaves a share to a student that answers if it fails."""
         self._seconds, self._reserves_student_time = seconds, reserves_student_time
         self._end = time.monotonic() + seconds
         self._teacher_end: float | None = None

@@ -77,12 +77,7 @@ class RunGuard(BaseCallbackHandler):
             self._abandoned = True
 
     def end_runs(self, error: BaseException, chunks: Sequence[Any] = ()) -> None:
-        """Abandon the model, and report to every handler that its open runs failed.
-
-        Args:
-            error: The error of the runs.
-            chunks: The model's output so far.
-        """
+        """Abandon the model, and report to all handlers that its runs failed after these chunks."""
         for is_model, manager in self._take_open(asynchronous=False):
             if is_model:
                 manager.on_llm_error(error, **_partial(chunks))
