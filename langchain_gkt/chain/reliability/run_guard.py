@@ -129,8 +129,8 @@ class RunGuard(BaseCallbackHandler):
         with self._lock:
             self._refuse_abandoned()
 
-    def on_llm_end(self, response: Any, **kwargs: Any) -> None:
-        """Forget a run that has ended, well or not."""
+    def on_llm_end(self, ended: Any, **kwargs: Any) -> None:
+        """Forget a run that has ended, well or not. An error may come with a ``response``."""
         with self._lock:
             self._refuse_abandoned()
             self._open.pop(kwargs["run_id"], None)

@@ -136,6 +136,16 @@ def test_time_that_the_reader_takes_does_not_count(student, monkeypatch) -> None
     assert len(chunks) > 5 and chunks[-1].response_metadata["finish_reason"]
 
 
+@pytest.mark.parametrize("entry_point", ["invoke", "ainvoke", "stream", "astream"])
+async def test_a_model_that_fails_in_time_troubles_no_handler(entry_point, student, caplog) -> None:
+    down = WordTeacher(answer="x", asked=[], fails_with=ConnectionError("down"))
+    retried = down.with_retry(stop_after_attempt=1)
+    for teacher in (down, retried):
+        with pytest.raises(TeacherError, match="down"):
+            await answer(chain_of(teacher, student, timeout=60), entry_point, QUESTION)
+    assert [record for record in caplog.records if "callback" in record.getMessage()] == []
+
+
 async def test_a_cancelled_call_is_cancelled(go, student) -> None:
     chain = chain_of(AsyncBlocking(answer="x", go=go, asked=[]), student, timeout=10)
     task = asyncio.create_task(chain.ainvoke(QUESTION))
