@@ -129,16 +129,16 @@ class RunGuard(BaseCallbackHandler):
         with self._lock:
             self._refuse_abandoned()
 
-    def on_llm_end(self, ended: Any, **kwargs: Any) -> None:
-        """Forget a run that has ended, well or not. An error may come with a ``response``."""
+    def on_llm_error(self, error: BaseException, **kwargs: Any) -> None:
+        """Forget a run that has ended, badly or well. An error may come with a ``response``."""
         with self._lock:
             self._refuse_abandoned()
             self._open.pop(kwargs["run_id"], None)
 
     on_llm_start: Any = on_chat_model_start
-    on_llm_error: Any = on_llm_end
-    on_chain_end: Any = on_llm_end
-    on_chain_error: Any = on_llm_end
+    on_llm_end: Any = on_llm_error
+    on_chain_end: Any = on_llm_error
+    on_chain_error: Any = on_llm_error
 
 
 def _models(model: Runnable[Any, Any]) -> list[Any]:
