@@ -53,6 +53,8 @@ _UNKNOWN_COST = CallCost(prompt=None, completion=None, source="unpriced: it coul
 
 # A tracer asks right after the end of a run.
 _MAX_LAST_COSTS = 1000
+# Callers may send any name, and tiktoken looks only at how names begin.
+_MAX_NAME = 100
 
 _COUNTED = ("models", "estimate", "hidden_retries", "ledger", "rates", "_told")
 _OF_RUNS = ("last_costs", "_calls", "_busy", "_busy_marks")
@@ -78,14 +80,9 @@ class CostAggregator:
         records: list[CallRecord] | None,
         lock: AbstractContextManager[Any],
     ) -> None:
-        """Start at zero.
+        """Start at zero. The options are those of `CostTracker`.
 
-        Args:
-            prices: The prices of both roles.
-            budget: As for `CostTracker`.
-            tokenizer: As ``teacher_tokenizer`` for `CostTracker`.
-            records: Collects a record of each run. None to keep none.
-            lock: The tracker's lock, which its holder can take again.
+        ``records`` collects a record of each run. Its holder can take ``lock`` again.
         """
         self.prices = prices
         self.tokenizer = tokenizer
@@ -197,15 +194,7 @@ class CostAggregator:
     def reservation(
         self, models: Sequence[Any], messages: Sequence[BaseMessage], limit: int | None
     ) -> Reservation:
-        """Return the highest cost of a teacher's call.
-
-        Args:
-            models: The chat models that it may reach.
-            messages: The prompt.
-            limit: Maximum completion tokens. None for the models' own limits.
-
-        Returns:
-            Tokens and money, of the most expensive model.
+        """Return the highest cost of a teacher's call, of the most expensive model it may reach.
 
         Raises:
             BudgetExceeded: If the budget is in money and a model is unpriced.
@@ -230,11 +219,6 @@ class CostAggregator:
 
     def reserve(self, call_id: str, call: ChainCall | None, most: Reservation) -> None:
         """Reserve the cost of a teacher's call. The caller holds the lock.
-
-        Args:
-            call_id: The chain call it belongs to.
-            call: The same, if one of its models has run before.
-            most: The highest cost.
 
         Raises:
             BudgetExceeded: If that could pass the budget.
@@ -303,26 +287,25 @@ class CostAggregator:
         usage, run = gkt.get("teacher_usage"), sums.teacher
         if not usage or run is None or from_cache(usage) or sums.spent.cache_hits:
             return None
-        count = self.tokenizer or offline_tokenizer(run.model)
+        count = self.tokenizer or offline_tokenizer(run.model[:_MAX_NAME])
         estimate = estimate_teacher_only(gkt, usage, str(message.text), count)
         if estimate is None:
             return None
-        own = whole = self._alone(run, self.prices.billed(run, estimate[0]))
-        usage = estimate[0]
+        usage, method = estimate
+        own = whole = self._alone(run, usage)
         if share := gkt.get("teacher_prompt_share"):
-            usage = on_whole_prompt(estimate[0], share)
-            whole = self._alone(run, self.prices.billed(run, usage))
+            usage = on_whole_prompt(usage, share)
+            whole = self._alone(run, usage)
         if self.prices.is_naive(run, usage):
-            return whole, own, whole, estimate[1]
-        naive = UsageTotals(calls=1)
-        naive.add_measured(read_tokens(uncached(usage)), self.prices.naive_cost(run, usage))
-        return whole, own, naive, estimate[1]
+            return whole, own, whole, method
+        return whole, own, self._alone(run, usage, naive=True), method
 
-    def _alone(self, run: ModelRun, usage: UsageMetadata) -> UsageTotals:
+    def _alone(self, run: ModelRun, usage: UsageMetadata, *, naive: bool = False) -> UsageTotals:
+        """Price a call of the teacher alone, naively at the list price with nothing cached."""
+        usage = uncached(usage) if naive else self.prices.billed(run, usage)
+        tier = None if naive else self.prices.tier_of(run)
         alone = UsageTotals(calls=1)
-        alone.add_measured(
-            read_tokens(usage, self.prices.tier_of(run)), self.prices.cost(run, usage)
-        )
+        alone.add_measured(read_tokens(usage, tier), self.prices.cost(run, usage, list_price=naive))
         return alone
 
 

@@ -88,11 +88,7 @@ class Ledger:
     """A budget's spent and reserved amounts. Its owner holds a lock around each call."""
 
     def __init__(self, budget: Budget) -> None:
-        """Start with nothing spent.
-
-        Args:
-            budget: The limits.
-        """
+        """Start with nothing spent."""
         self.budget = budget
         self.refused = 0
         self._reservations: dict[str, Reservation] = {}
@@ -106,11 +102,6 @@ class Ledger:
 
         If a call failed and may have been billed, only its reservation is known. That counts as
         spent.
-
-        Args:
-            role: ``teacher`` or ``student``.
-            counts: The run's usage.
-            call_id: The chain call it belongs to.
         """
         self._spent.add(counts)
         if role != "teacher":
@@ -125,11 +116,7 @@ class Ledger:
         self._teacher_tokens += tokens
 
     def carry(self, spent: Mapping[str, Any]) -> None:
-        """Count earlier spending from elsewhere.
-
-        Args:
-            spent: The result of that budget's `to_dict`, or its ``spent_usd`` and ``spent_tokens``.
-        """
+        """Count earlier spending from elsewhere, as the ``to_dict`` of that ledger tells it."""
         self._carried_usd += Decimal(spent.get("spent_usd") or 0)
         self._teacher_tokens += int(spent.get("spent_tokens") or 0)
 
@@ -152,19 +139,12 @@ class Ledger:
         Raises:
             BudgetExceeded: If that could pass the budget.
         """
-        budget = self.budget
-        others = [reservation for key, reservation in self._reservations.items() if key != call_id]
-        reserved = sum((reservation.usd or Decimal(0) for reservation in others), Decimal(0))
-        usd = most.usd or Decimal(0)
+        budget, usd = self.budget, most.usd or Decimal(0)
+        reserved_usd, reserved_tokens = self._reserved(except_for=call_id)
         checks: list[tuple[str, Any, Any, Any]] = [
-            ("usd", budget.usd, self.spent_usd + reserved, usd),
+            ("usd", budget.usd, self.spent_usd + reserved_usd, usd),
             ("per_call_usd", budget.per_call_usd, spent_in_call, usd),
-            (
-                "tokens",
-                budget.tokens,
-                self._teacher_tokens + sum(reservation.tokens for reservation in others),
-                most.tokens,
-            ),
+            ("tokens", budget.tokens, self._teacher_tokens + reserved_tokens, most.tokens),
         ]
         for name, limit, used, more in checks:
             if limit is not None and used + more > limit:
@@ -178,6 +158,12 @@ class Ledger:
                 )
         self._reservations[call_id] = most
 
+    def _reserved(self, except_for: str | None = None) -> tuple[Decimal, int]:
+        """Return the US dollars and tokens of the open reservations."""
+        kept = [most for call_id, most in self._reservations.items() if call_id != except_for]
+        usd = sum((most.usd or Decimal(0) for most in kept), Decimal(0))
+        return usd, sum(most.tokens for most in kept)
+
     @property
     def spent_usd(self) -> Decimal:
         """US dollars of both models. For unreported calls see `spend`."""
@@ -186,8 +172,7 @@ class Ledger:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for a report."""
-        reservations = self._reservations.values()
-        reserved = sum((reservation.usd or Decimal(0) for reservation in reservations), Decimal(0))
+        reserved_usd, reserved_tokens = self._reserved()
         money = {
             name: None if (value := getattr(self.budget, name)) is None else amount(value)
             for name in ("usd", "per_call_usd")
@@ -198,18 +183,14 @@ class Ledger:
             "on_exceeded": self.budget.on_exceeded,
             "spent_usd": amount(self.spent_usd),
             "spent_tokens": self._teacher_tokens,
-            "reserved_usd": amount(reserved),
-            "reserved_tokens": sum(reservation.tokens for reservation in reservations),
+            "reserved_usd": amount(reserved_usd),
+            "reserved_tokens": reserved_tokens,
             "refused_calls": self.refused,
         }
 
 
 def completion_limit(model: Any) -> int:
-    """Return the maximum completion tokens of a call that sets no limit.
-
-    Args:
-        model: The chat model, which may have a limit of its own.
-    """
+    """Return the maximum completion tokens of a call that sets no limit, by the model's own."""
     fields = (getattr(model, name, None) for name in LIMIT_FIELDS)
     own = (limit for limit in fields if isinstance(limit, int) and limit > 0)
     return next(own, DEFAULT_COMPLETION_LIMIT)
@@ -218,14 +199,8 @@ def completion_limit(model: Any) -> int:
 def max_prompt_tokens(messages: Sequence[BaseMessage], chars: int, rate: TokenRate | None) -> int:
     """Return an upper estimate of a prompt's tokens.
 
-    Args:
-        messages: The prompt.
-        chars: Its characters.
-        rate: The model's known token rate. None before its first call.
-
-    Returns:
-        By the highest rate of any earlier prompt, with a margin. Before the first, a token for
-        every two bytes.
+    It goes by the highest rate of any earlier prompt, with a margin. Before the first, it is a
+    token for every two bytes.
     """
     extra = _TOKENS_PER_MESSAGE * len(messages)
     if rate is not None and rate.max_prompt_rate:
@@ -235,13 +210,7 @@ def max_prompt_tokens(messages: Sequence[BaseMessage], chars: int, rate: TokenRa
 
 
 def highest_cost(costs: Sequence[tuple[str, CallCost]]) -> Decimal:
-    """Return the highest price among the models a call may reach.
-
-    Args:
-        costs: Each model's name with the price of the largest call.
-
-    Returns:
-        US dollars.
+    """Return the highest price in US dollars among the models a call may reach, by their names.
 
     Raises:
         BudgetExceeded: If one of them is unpriced, so that a budget in money cannot be kept.

@@ -67,14 +67,7 @@ def track_costs(
 ) -> Iterator[CostTracker]:
     """Count what guided calls inside the block use and cost. Blocks nest.
 
-    Args:
-        teacher_price: As for `CostTracker`.
-        student_price: As for `CostTracker`.
-        budget: As for `CostTracker`.
-        teacher_tokenizer: As for `CostTracker`.
-        keep_calls: As for `CostTracker`.
-        tier: As for `CostTracker`.
-        scenario: As for `CostTracker`.
+    The arguments are those of `CostTracker`.
 
     Yields:
         The tracker. Ask it for a ``report()``.

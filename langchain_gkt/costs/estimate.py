@@ -29,9 +29,6 @@ ESTIMATE_METHODS = {
 
 _ENCODINGS = "https://openaipublic.blob.core.windows.net/encodings/{}.tiktoken"
 
-_MOST_NAME = 100
-"""Maximum characters of a model's name that count. Callers may send any name."""
-
 
 def estimate_teacher_only(
     gkt: Mapping[str, Any], usage: UsageMetadata, answer: str, count: Callable[[str], int] | None
@@ -42,7 +39,7 @@ def estimate_teacher_only(
         gkt: ``message.response_metadata["gkt"]`` of a guided answer.
         usage: The teacher's usage for its guidance.
         answer: The whole answer.
-        count: The teacher's tokenizer, from a text to its number of tokens. None if unknown.
+        count: The teacher's tokenizer. None if unknown.
 
     Returns:
         Usage metadata and a key of `ESTIMATE_METHODS`, or None if nothing allows an estimate.
@@ -59,24 +56,15 @@ def estimate_teacher_only(
     else:
         return None
     completion = tokens.reasoning + answer_tokens
-    usage_alone: Any = {
-        **usage,
-        "output_tokens": completion,
-        "total_tokens": tokens.prompt + completion,
-    }
-    return usage_alone, method
+    alone: Any = {**usage, "output_tokens": completion, "total_tokens": tokens.prompt + completion}
+    return alone, method
 
 
 def on_whole_prompt(usage: UsageMetadata, share: float) -> UsageMetadata:
     """Estimate a teacher's usage on the whole prompt from its usage on a prompt of its own.
 
-    Args:
-        usage: Its usage on its own prompt.
-        share: ``teacher_prompt_share`` of the answer's ``"gkt"``.
-
-    Returns:
-        Usage with prompt tokens in proportion to the whole conversation. Tokens read from the
-        provider's cache grow in the same proportion.
+    Prompt tokens, cached ones included, grow in proportion to the whole conversation.
+    ``share`` is ``teacher_prompt_share`` of the answer's ``"gkt"``.
     """
 
     def grown(tokens: int) -> int:
@@ -90,22 +78,12 @@ def on_whole_prompt(usage: UsageMetadata, share: float) -> UsageMetadata:
     return whole  # type: ignore[no-any-return]
 
 
+@lru_cache(maxsize=64)
 def offline_tokenizer(model: str) -> Callable[[str], int] | None:
-    """Return an OpenAI model's tokenizer, if tiktoken already has its file.
+    """Return how an OpenAI model counts tokens, if tiktoken already has its file.
 
     tiktoken would fetch a missing file from the network. A bill must not.
-
-    Args:
-        model: The model's name.
-
-    Returns:
-        A function from a text to its number of tokens, or None.
     """
-    return _offline_tokenizer(model[:_MOST_NAME])  # tiktoken looks at how names begin
-
-
-@lru_cache(maxsize=64)
-def _offline_tokenizer(model: str) -> Callable[[str], int] | None:
     try:
         import tiktoken
     except ImportError:

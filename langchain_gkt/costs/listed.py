@@ -31,14 +31,10 @@ def is_nearly_cached(prompt: int, least: int) -> bool:
 def listed_price(model: str) -> Price:
     """Return a price of the public list as a `Price`, with its tiers.
 
-    Args:
-        model: A model that genai-prices knows, such as ``openai:gpt-5-mini``.
-
-    Returns:
-        The price, for prompts up to the length at which a provider may charge more.
+    It is the price of prompts up to the length at which a provider may charge more.
 
     Raises:
-        ConfigurationError: If the list does not know it, or prices it otherwise than by tokens.
+        ConfigurationError: If the list does not know the model, or has no price of its tokens.
         ImportError: If genai-prices is missing.
     """
     try:

@@ -48,12 +48,7 @@ class CallObserver:
         """
 
     def add_breaker(self, models: Sequence[Any], breaker: BreakerState) -> None:
-        """Take note of the circuit breaker that guards a teacher.
-
-        Args:
-            models: The chat models that it guards, the main one first.
-            breaker: The breaker.
-        """
+        """Take note of the circuit breaker that guards a teacher's models, the main one first."""
 
     def end_run(
         self, run_id: UUID, response: Any, error: BaseException | None = None

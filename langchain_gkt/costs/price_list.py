@@ -40,13 +40,7 @@ class CallCost:
 
 
 def missing_rates(tokens: Tokens, *, reads: bool, writes: bool) -> str:
-    """Return a note on cached tokens that are billed as plain input because a rate is missing.
-
-    Args:
-        tokens: The call's usage.
-        reads: Whether the price has a rate for tokens read from a cache.
-        writes: Whether it has one for tokens written there.
-    """
+    """Return a note on cached tokens that are billed as plain input because a rate is missing."""
     note = ""
     if tokens.cached and not reads:
         note += " (cached tokens as plain input: no cached_input_mtok)"
@@ -63,37 +57,25 @@ def tier_note(tier: str, *, known: bool) -> str:
 def places(
     provider: str | None, base_url: str | None, names: tuple[str | None, ...]
 ) -> Iterator[tuple[str, dict[str, str | None], str]]:
-    """Yield the places of the list where a call's price may be.
-
-    Args:
-        provider: The called provider's id.
-        base_url: The called server's address, if known.
-        names: Names of the model, the likeliest first.
+    """Yield the places of the list where a call's price may be, by the likeliest name first.
 
     Yields:
         A model's name, arguments of ``calc_price`` for its owner, and how the owner is known.
     """
-    for name in dict.fromkeys(name for name in names if name):
-        if base_url:
+    known = [name for name in dict.fromkeys(names) if name]
+    if base_url:
+        for name in known:
             yield name, {"provider_api_url": base_url}, "by server address"
-    for name in dict.fromkeys(name for name in names if name):
-        if provider:
-            how = "by provider id"
-            if base_url:
-                how += f", because {base_url} is no address it knows"
-            yield name, {"provider_id": provider}, how
+    if provider:
+        why = f", because {base_url} is no address it knows" if base_url else ""
+        for name in known:
+            yield name, {"provider_id": provider}, f"by provider id{why}"
 
 
 def look_up(
     tokens: Tokens, model: str, place: Mapping[str, str | None], how: str
 ) -> CallCost | None:
-    """Ask genai-prices.
-
-    Args:
-        tokens: The call's usage.
-        model: The model's name.
-        place: Arguments of ``calc_price`` for the model's owner.
-        how: How the owner is known.
+    """Ask genai-prices for the cost of a model at a place of `places`.
 
     Returns:
         The cost. None if no known price covers these tokens.

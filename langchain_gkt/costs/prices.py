@@ -164,9 +164,8 @@ def price_call(
     """Price one call.
 
     Args:
-        price: The user's price, or a model that genai-prices knows, such as
-            ``openai:gpt-4o-mini``. None to look up the called model there, by the server's address
-            first and then by the provider's id.
+        price: The user's price, or a model that genai-prices knows. None to look up the called
+            model there, by the server's address first and then by the provider's id.
         usage: The call's usage metadata.
         provider: The called provider's id.
         model: The model's name as the response gave it.
@@ -255,12 +254,7 @@ def describe_price(price: Price | MachineTime) -> dict[str, str]:
 
 
 def check_price(price: object, name: str, *, machine_time: bool = False) -> None:
-    """Refuse an invalid price.
-
-    Args:
-        price: The user's price.
-        name: The argument's name.
-        machine_time: Whether the price of an hour is valid too.
+    """Refuse an invalid price of the argument ``name``.
 
     Raises:
         TypeError: If it is neither a `Price`, a model reference, a mapping of them nor None.
@@ -281,10 +275,6 @@ def check_price(price: object, name: str, *, machine_time: bool = False) -> None
 
 def refuse_unlisted(price: object, name: str) -> None:
     """Refuse a model reference that no price list knows, before anything is paid for.
-
-    Args:
-        price: The user's price.
-        name: The argument's name.
 
     Raises:
         ValueError: If it refers to a model without a known price.

@@ -11,11 +11,7 @@ from langchain_gkt.costs.listed import is_nearly_cached, least_cached
 from langchain_gkt.costs.price_list import CallCost
 from langchain_gkt.costs.prices import FREE, MachineTime, Prices, dated_source, price_call
 from langchain_gkt.costs.runs.model_runs import ModelRun
-from langchain_gkt.costs.scenarios import (
-    BillingScenario,
-    uncached,
-    with_scenario,
-)
+from langchain_gkt.costs.scenarios import BillingScenario, with_scenario
 from langchain_gkt.costs.usage import Tokens
 from langchain_gkt.metadata import Role
 
@@ -31,13 +27,7 @@ class RolePrices:
         tier: str | None = None,
         scenario: BillingScenario | None = None,
     ) -> None:
-        """Keep the prices.
-
-        Args:
-            teacher: The teacher's price. None to look up the model that was called.
-            student: The student's price. None for free.
-            tier: The service tier of the teacher's calls whose response names none.
-            scenario: How the teacher's calls are billed. None to keep the reported billing.
+        """Keep the prices. The options are those of `CostTracker`.
 
         Raises:
             TypeError: If the tier is not a text, or the scenario is invalid.
@@ -67,13 +57,7 @@ class RolePrices:
         return self.scenario.as_billed(usage)
 
     def is_nearly_cached(self, run: ModelRun, tokens: Tokens, money: CallCost) -> bool:
-        """Whether an uncached prompt is just too short for the cache.
-
-        Args:
-            run: The run.
-            tokens: Its usage.
-            money: Its cost.
-        """
+        """Whether a run's uncached prompt is just too short for the cache."""
         prefix = self.scenario.cached_prefix if self.scenario else None
         least = prefix.min_tokens if prefix else least_cached(run.model)
         cheaper = money.prompt_if_cached is not None and money.prompt_if_cached < (
@@ -83,23 +67,13 @@ class RolePrices:
         return run.role == "teacher" and in_reach and cheaper and not tokens.cached
 
     def is_naive(self, run: ModelRun, usage: UsageMetadata) -> bool:
-        """Say whether a run is billed at the list price already: nothing cached, no batch."""
+        """Whether a run is billed at the list price already: nothing cached, no batch."""
         return not (self.scenario or self.tier_of(run) or usage.get("input_token_details"))
 
-    def naive_cost(self, run: ModelRun, usage: UsageMetadata) -> CallCost:
-        """Price a run at the list price: nothing cached, no batch."""
-        return self.cost(run, uncached(usage), list_price=True)
-
     def cost(self, run: ModelRun, usage: UsageMetadata, *, list_price: bool = False) -> CallCost:
-        """Price a run.
+        """Price a run by its real or estimated usage. With `MachineTime` its tokens cost nothing.
 
-        Args:
-            run: The run.
-            usage: Its usage, real or estimated.
-            list_price: Whether to price it in the standard tier, whatever its own.
-
-        Returns:
-            The cost. With `MachineTime` its tokens cost nothing.
+        With ``list_price`` it is priced in the standard tier, whatever its own.
         """
         price = self.of(run.role)
         if isinstance(price, MachineTime):
