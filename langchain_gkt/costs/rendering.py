@@ -84,17 +84,7 @@ def report_rows(
     estimate: Estimate,
     comparison: BillComparison | None,
 ) -> list[ReportRow]:
-    """Return a report's rows.
-
-    Args:
-        roles: Sums of the ``teacher``, the ``student`` and in ``total``.
-        models: Sums by role and model.
-        estimate: The teacher-only estimate.
-        comparison: The measured comparison, if any.
-
-    Returns:
-        Roles, each with its models if it has several, and their comparisons.
-    """
+    """Return the roles, with their models if they have several, the estimates and the comparison."""
     rows = []
     for role, totals in roles.items():
         rows.append(ReportRow(role=role, totals=totals))
@@ -131,18 +121,10 @@ def _unreported(totals: UsageTotals) -> UsageTotals:
 
 
 def role_notes(name: str, totals: UsageTotals) -> list[str]:
-    """Return what the table cannot show of a role.
-
-    Args:
-        name: The role.
-        totals: Its sums.
-
-    Returns:
-        Sentences.
-    """
+    """Return what the table cannot show of a role, in sentences."""
     notes = [f"{name} price: {source}" for source in sorted(totals.sources)]
     if totals.cached_prompt_tokens or totals.written_prompt_tokens:
-        notes.append(_prompts(name, totals))
+        notes.append(f"{name} prompt tokens: {_prompts(totals)}")
     if near := totals.nearly_cached_calls:
         notes.append(
             f"{name}: {near} call(s) with prompts of {totals.nearly_cached_tokens // near:,} "
@@ -175,13 +157,13 @@ def role_notes(name: str, totals: UsageTotals) -> list[str]:
     return notes
 
 
-def _prompts(name: str, totals: UsageTotals) -> str:
+def _prompts(totals: UsageTotals) -> str:
     parts = []
     for kind in ("uncached", "cached", "written"):
         tokens = getattr(totals, f"{kind}_prompt_tokens")
         money = getattr(totals, f"{kind}_prompt_cost")
         parts.append(f"{tokens:,} {kind} ({_money(money, True, not totals.unpriced_calls)} $)")
-    return f"{name} prompt tokens: {', '.join(parts)}"
+    return ", ".join(parts)
 
 
 def _times(name: str, totals: UsageTotals) -> str:
@@ -195,14 +177,7 @@ def _times(name: str, totals: UsageTotals) -> str:
 
 
 def estimate_notes(data: Mapping[str, Any]) -> list[str]:
-    """Return the notes on a teacher-only estimate.
-
-    Args:
-        data: ``teacher_only_estimate`` of the report as data.
-
-    Returns:
-        Sentences.
-    """
+    """Return sentences on the ``teacher_only_estimate`` of the report as data."""
     sentences = []
     if data["ratio"] is not None:
         sentences.append(
@@ -236,14 +211,7 @@ def estimate_notes(data: Mapping[str, Any]) -> list[str]:
 
 
 def budget_note(budget: Mapping[str, Any]) -> str:
-    """Return the spent part of a budget.
-
-    Args:
-        budget: ``budget`` of the report as data.
-
-    Returns:
-        A sentence.
-    """
+    """Return a sentence on the spent part of the ``budget`` of the report as data."""
     limits = [f"{k}={budget[k]}" for k in ("usd", "per_call_usd", "tokens") if budget[k]]
     return (
         f"budget {', '.join(limits)}: ${budget['spent_usd']} and {budget['spent_tokens']:,} "
@@ -252,15 +220,7 @@ def budget_note(budget: Mapping[str, Any]) -> str:
 
 
 def table(rows: Sequence[ReportRow], notes: Sequence[str]) -> Table:
-    """Return a report as a table.
-
-    Args:
-        rows: Its rows.
-        notes: Notes on what they cannot show.
-
-    Returns:
-        The table, without a title.
-    """
+    """Return a report as a table without a title."""
     return Table(
         head=_HEAD,
         rows=[row.cells() for row in rows],
@@ -294,17 +254,7 @@ def chart(
     comparison: BillComparison | None,
     ratio: float | None,
 ) -> Figure:
-    """Draw what was paid and what would have been. See `CostReport.plot`.
-
-    Args:
-        roles: As for `report_rows`.
-        estimate: The teacher-only estimate.
-        comparison: The measured comparison, if any.
-        ratio: Estimated cost of guided calls over teacher-only ones, if known.
-
-    Returns:
-        A figure with one chart. If money is unknown it shows tokens.
-    """
+    """Draw what was paid and what would have been. If money is unknown, show tokens."""
     priced = roles["total"].complete and not estimate.counts.unpriced_calls
 
     def bar(name: str, totals: UsageTotals, student: UsageTotals, kind: str) -> StackedBar:
@@ -356,15 +306,7 @@ def _chart_title(comparison: BillComparison | None, ratio: float | None) -> str:
 
 
 def breaker_note(name: str, state: Mapping[str, Any]) -> str:
-    """Describe a circuit breaker's state in words.
-
-    Args:
-        name: The teacher's model.
-        state: The result of `CircuitBreaker.to_dict`.
-
-    Returns:
-        A sentence.
-    """
+    """Describe the state of a teacher's circuit breaker, as its ``to_dict`` tells it."""
     now = {
         "open": f"asked again in {state['seconds_left']:.0f} s",
         "half_open": "to be tried again",

@@ -159,34 +159,22 @@ class CostReport:
                 if alone is self.estimate.counts
                 else "the prompt that it was shown"
             ),
-            "naive": self._naive_dict(),
-            "own_prompt": self._own_prompt_dict(spent if paid else None),
+            # At the list price, nothing cached, no batch.
+            "naive": self._alternative(self.estimate.naive) if self.estimate.calls else None,
+            "own_prompt": (
+                {"calls": own_calls, **self._alternative(self.estimate.own_prompt)}
+                if (own_calls := self.estimate.own_prompt_calls)
+                else None
+            ),
         }
 
-    def _naive_dict(self) -> dict[str, Any] | None:
-        """Return the estimate for a teacher alone at the list price, nothing cached, no batch."""
-        naive = self.estimate.naive
-        if not self.estimate.calls:
-            return None
+    def _alternative(self, alone: UsageTotals) -> dict[str, Any]:
+        """Return the bill of another way to ask the teacher alone."""
         return {
-            "prompt_tokens": naive.prompt_tokens,
-            "completion_tokens": naive.completion_tokens,
-            "cost": None if _unpriced(naive) else amount(naive.known_cost),
-            "ratio": self._ratio(naive),
-        }
-
-    def _own_prompt_dict(self, spent: Decimal | None) -> dict[str, Any] | None:
-        """Return the estimate for a teacher alone with its own prompt, if it has one."""
-        own = self.estimate.own_prompt
-        if not self.estimate.own_prompt_calls:
-            return None
-        known = not _unpriced(own)
-        return {
-            "calls": self.estimate.own_prompt_calls,
-            "prompt_tokens": own.prompt_tokens,
-            "completion_tokens": own.completion_tokens,
-            "cost": amount(own.known_cost) if known else None,
-            "ratio": None if spent is None or not known else _share(spent, own.known_cost),
+            "prompt_tokens": alone.prompt_tokens,
+            "completion_tokens": alone.completion_tokens,
+            "cost": None if _unpriced(alone) else amount(alone.known_cost),
+            "ratio": self._ratio(alone),
         }
 
     def to_json(self) -> str:

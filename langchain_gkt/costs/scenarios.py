@@ -95,13 +95,9 @@ class CachedPrefix(_Model):
     """How many tokens all prompts begin with. None to measure it, where all prompts are known."""
 
     def share(self, prompt: int) -> tuple[int, int]:
-        """Return the tokens of a prompt that are read from the cache, and those written.
+        """Return the expected tokens of a prompt that are read from the cache, and those written.
 
-        Args:
-            prompt: Its tokens.
-
-        Returns:
-            The expected value for a call at `hit_rate`. Zeros if the prefix is too short.
+        Both are 0 if the prefix is too short.
         """
         prefix = min(self.tokens or 0, prompt)
         if self.hit_rate == "measured" or prefix < self.min_tokens:
@@ -331,12 +327,7 @@ def uncached(usage: UsageMetadata) -> UsageMetadata:
 def with_scenario(
     scenario: BillingScenario, price: Prices, tier: str | None
 ) -> tuple[Prices, str | None]:
-    """Return the price and tier of a scenario.
-
-    Args:
-        scenario: The scenario.
-        price: The ``teacher_price`` beside it.
-        tier: The ``tier`` beside it.
+    """Return the price and tier of a scenario, given those beside it.
 
     Raises:
         TypeError: If it is not a scenario.
@@ -375,11 +366,7 @@ def describe_scenario(scenario: BillingScenario | None) -> dict[str, Any] | None
 
 
 def check_prefix(scenario: BillingScenario, shortest: int) -> None:
-    """Refuse a prefix that is longer than the shortest prompt.
-
-    Args:
-        scenario: The scenario.
-        shortest: Tokens of the shortest prompt.
+    """Refuse a prefix that is longer than the tokens of the shortest prompt.
 
     Raises:
         ConfigurationError: If more is cached than prompted.

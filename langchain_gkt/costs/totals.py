@@ -124,12 +124,7 @@ class UsageTotals:
         self.unknown_details |= other.unknown_details
 
     def add_measured(self, tokens: Tokens, money: CallCost) -> None:
-        """Add one call whose usage was reported.
-
-        Args:
-            tokens: Its usage.
-            money: Its cost.
-        """
+        """Add the tokens and the cost of one call whose usage was reported."""
         self.prompt_tokens += tokens.prompt
         self.cached_prompt_tokens += tokens.cached
         self.written_prompt_tokens += tokens.cache_written
@@ -295,7 +290,10 @@ class CallRecord:
 
 
 class BusyClock:
-    """Shares a machine's time among the runs on it. While n run, each is charged 1/n."""
+    """Shares a machine's time among the runs on it. While n run, each is charged 1/n.
+
+    Times are seconds of a monotonic clock.
+    """
 
     def __init__(self) -> None:
         """Start with nothing running."""
@@ -304,28 +302,13 @@ class BusyClock:
         self._last = 0.0
 
     def start(self, now: float) -> float:
-        """Begin a run.
-
-        Args:
-            now: Seconds of a monotonic clock.
-
-        Returns:
-            A mark for `end`.
-        """
+        """Begin a run. Returns a mark for `end`."""
         self._advance(now)
         self._running += 1
         return self._share
 
     def end(self, now: float, mark: float) -> float:
-        """End a run.
-
-        Args:
-            now: Seconds of the same clock.
-            mark: The result of `start`.
-
-        Returns:
-            The run's busy seconds. Over all runs they sum to the time in which any ran.
-        """
+        """End a run, and return its busy seconds. All runs' sum to the time in which any ran."""
         self._advance(now)
         self._running -= 1
         return self._share - mark

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
-from langchain_core.outputs import ChatGeneration, LLMResult
+from langchain_core.outputs import LLMResult
 
 from langchain_gkt.metadata import from_cache
 from langchain_gkt.providers.usage import believable, completed
@@ -43,10 +44,8 @@ class Tokens:
         cached: Prompt tokens read from the provider's cache.
         cache_written: Prompt tokens written to it.
         cache_written_1h: Those of them that stay there for an hour.
-        prompt_audio: Prompt tokens of audio.
         completion: Completion tokens, reasoning included.
         reasoning: Completion tokens spent on hidden reasoning.
-        completion_audio: Completion tokens of audio.
         tier: The service tier the tokens are marked with, such as ``flex``.
         unknown: Names of details that are unknown here. Their tokens count as plain ones.
     """
@@ -64,18 +63,11 @@ class Tokens:
 
 
 def read_tokens(usage: UsageMetadata | Mapping[str, Any], tier: str | None = None) -> Tokens:
-    """Read usage metadata.
+    """Read usage metadata. Details never exceed the sums they are part of.
 
     langchain-openai writes the details of another service tier under names of their own, such as
     ``flex_cache_read`` and ``priority_reasoning``. langchain-anthropic names tokens written to the
     cache by their lifetime, and may or may not repeat them under ``cache_creation``.
-
-    Args:
-        usage: Usage metadata.
-        tier: The service tier in the response, if any.
-
-    Returns:
-        The tokens. Details never exceed the sums they are part of.
     """
     counts: dict[str, Any] = dict(usage)
     prompts = counts.get("input_token_details") or {}
@@ -122,14 +114,9 @@ def _unknown(details: Mapping[str, Any], known: Set[str]) -> Iterator[str]:
 
 
 def usage_of(response: LLMResult, message: AIMessage | None) -> UsageMetadata | None:
-    """Return a result's usage, or None if it has no readable usage.
+    """Return a result's usage, completed by the provider's own report.
 
-    Args:
-        response: The run's result.
-        message: Its reply.
-
-    Returns:
-        Usage metadata, completed by the provider's own report. None, too, if it is impossible.
+    None if it has no readable usage, or an impossible one.
     """
     usage: Any = message.usage_metadata if message else None
     if usage and from_cache(usage):
@@ -141,21 +128,12 @@ def usage_of(response: LLMResult, message: AIMessage | None) -> UsageMetadata | 
 
 
 def message_of(response: object) -> AIMessage | None:
-    """Return the reply in a result. After an early end the partial one comes first.
-
-    Args:
-        response: The run's result.
-
-    Returns:
-        The reply, or None.
-    """
+    """Return the reply in a result. After an early end the partial one comes first."""
     if not isinstance(response, LLMResult):
         return None
-    for generations in response.generations:
-        for generation in generations:
-            if isinstance(generation, ChatGeneration) and isinstance(generation.message, AIMessage):
-                return generation.message
-    return None
+    generations = itertools.chain.from_iterable(response.generations)
+    messages = (getattr(generation, "message", None) for generation in generations)
+    return next((message for message in messages if isinstance(message, AIMessage)), None)
 
 
 def text_length(messages: list[BaseMessage]) -> int:
@@ -169,10 +147,8 @@ class TokenRate:
     """A model's tokens per character, learned from the calls that report usage.
 
     Attributes:
-        prompt_chars: Characters of prompts.
-        prompt_tokens: Their billed tokens, including what the provider adds.
-        text_chars: Characters of answers.
-        text_tokens: Their billed visible tokens.
+        prompt_tokens: Billed tokens of prompts, including what the provider adds.
+        text_tokens: Billed visible tokens of answers.
         max_prompt_rate: Highest tokens per character of any prompt. 0 before the first.
     """
 
@@ -183,13 +159,7 @@ class TokenRate:
     max_prompt_rate: float = 0.0
 
     def learn(self, tokens: Tokens, *, prompt_chars: int, text_chars: int) -> None:
-        """Learn from one call.
-
-        Args:
-            tokens: Its billed tokens.
-            prompt_chars: Characters of its prompt.
-            text_chars: Characters of its answer.
-        """
+        """Learn from one call."""
         if prompt_chars:
             self.prompt_chars += prompt_chars
             self.prompt_tokens += tokens.prompt

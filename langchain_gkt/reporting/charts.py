@@ -19,13 +19,7 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F
 def new_figure(width: float = 8, height: float = 4.2, panels: int = 1) -> tuple[Figure, list[Any]]:
     """Begin a chart that pyplot does not keep, so that a notebook shows it once.
 
-    Args:
-        width: In inches.
-        height: In inches.
-        panels: How many axes stand side by side.
-
-    Returns:
-        The figure and its axes.
+    Its size is in inches. ``panels`` axes stand side by side.
 
     Raises:
         ImportError: If matplotlib is missing.
@@ -76,10 +70,10 @@ def stacked_bars(
     value_format: str,
     title: str,
 ) -> Figure:
-    """Draw horizontal bars, each the sum of its parts.
+    """Draw horizontal bars from the top down, each the sum of its parts.
 
     Args:
-        bars: The bars, from the top down.
+        bars: The bars.
         series: Name and colour of each part of a bar.
         xlabel: The meaning of the values.
         value_format: Format of a bar's sum, as for `str.format`.
@@ -131,13 +125,9 @@ def save_figures(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
 
 
 def write_figure(figure: Figure, file: Any, name: str, suffix: str) -> None:
-    """Write a figure, the same bytes for the same figure.
+    """Write a figure as ``png`` or ``svg`` to a path or a text stream, always the same bytes.
 
-    Args:
-        figure: The figure.
-        file: A path or a text stream.
-        name: Its name, different for each figure of one page.
-        suffix: ``png`` or ``svg``.
+    ``name`` must be different for each figure of one page.
     """
     import matplotlib
 

@@ -16,9 +16,6 @@ def render(template: str, *, folder: Path | None = None, **values: Any) -> str:
         folder: A further folder with templates, which may extend or include those here.
         **values: The template's values. Text is escaped. `markupsafe.Markup` is used as it is.
 
-    Returns:
-        HTML.
-
     Raises:
         ImportError: If jinja2 is missing.
     """

@@ -38,29 +38,16 @@ class RunSubscriber(Protocol):
     """Receives the events of runs. May be called from any thread."""
 
     def run_started(self, run: ModelRun, messages: Sequence[BaseMessage]) -> None:
-        """Handle the start of a run.
-
-        Args:
-            run: The run of a model or of the chain.
-            messages: Its prompt.
-        """
+        """Handle the start of a run of a model or of the chain."""
 
     def run_ended(self, run: ModelRun, result: RunResult, call: ChainCall | None) -> None:
         """Handle the end of a run. Every run that started ends, once.
 
-        Args:
-            run: The run.
-            result: How it ended.
-            call: The chain call it belongs to, if that has not ended.
+        ``call`` is the chain call it belongs to, if that has not ended.
         """
 
     def call_ended(self, call: ChainCall, message: AIMessage | None) -> None:
-        """Handle the end of a chain call.
-
-        Args:
-            call: The call.
-            message: Its answer, or None if it has none.
-        """
+        """Handle the end of a chain call, with its answer if it has one."""
 
 
 class _Wrapper(NamedTuple):
@@ -80,12 +67,7 @@ class RunListener(BaseCallbackHandler):
     gkt_children = True
 
     def __init__(self, subscriber: RunSubscriber, lock: ForkSafeLock | None = None) -> None:
-        """Listen for one subscriber.
-
-        Args:
-            subscriber: Receives the runs' events.
-            lock: A lock that it shares with the listener, if any.
-        """
+        """Listen for one subscriber, with the lock that it shares with the listener, if any."""
         self._subscriber = subscriber
         # Collecting a forgotten stream ends its run, perhaps in a thread that holds the lock.
         self._lock = lock or ForkSafeLock()
@@ -235,17 +217,15 @@ class RunListener(BaseCallbackHandler):
             # An answer from the cache has the id of the call that once made it.
             call_id = (message.response_metadata.get("gkt") or {}).get("call_id")
         if call_id is not None:
-            for child in self._still_open(call_id):  # a client failed after its run's end
+            with self._lock:
+                call = self._calls.get(call_id)
+                still_open = [child for child in call.runs if child in self._open] if call else []
+            for child in still_open:  # a client failed after its run's end
                 self._end(child, None, error or GeneratorExit())
             self._end_call(call_id, None if error else message)
         elif call is not None:
             with self._lock:
                 self._drop_if_rootless(call)
-
-    def _still_open(self, call_id: str) -> list[UUID]:
-        with self._lock:
-            call = self._calls.get(call_id)
-            return [run_id for run_id in call.runs if run_id in self._open] if call else []
 
     def _call_of(self, metadata: Mapping[str, Any], parent: UUID | None) -> ChainCall:
         """Return the chain call of a run. The caller holds the lock."""

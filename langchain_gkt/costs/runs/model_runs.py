@@ -39,16 +39,11 @@ class ModelRun:
     """A run of the teacher, of the student, or of the chain itself.
 
     Attributes:
-        run_id: The run's id.
         parent_id: The run around it, apart from wrappers such as ``with_retry``.
         role: ``teacher`` or ``student``. None for a chain that is nobody's teacher.
         is_chain: Whether it is a run of the chain, whose usage is the sum of its models' runs.
         call_id: The chain call it belongs to. The text ``None`` if its metadata names none.
-        mode: The chain's mode in that call.
-        metadata: The run's metadata.
-        provider: The provider's id.
         model: The model's name in the request.
-        base_url: The server's address, if known.
         limit: Maximum completion tokens of the request, if known.
         prompt_chars: Characters of its prompt.
         retry: Whether it repeats a failed attempt.
@@ -110,7 +105,6 @@ class ChainCall:
     """One call of the chain, until the chain's run ends.
 
     Attributes:
-        call_id: Its id.
         compared: Whether its bill is compared with that of the teacher alone.
         root: The chain's run. None if the teacher was asked outside of one.
         wrappers: Open runs of wrappers, such as ``with_retry``, within the call.
@@ -131,19 +125,17 @@ def read_run(
     *,
     prompt_chars: int,
     run_id: UUID | None = None,
-    parent_id: UUID | None = None,
     tags: Sequence[str] = (),
     params: dict[str, Any] | None = None,
 ) -> ModelRun:
-    """Read a run from its start event.
+    """Read a run from its start event. Without a ``run_id`` it is a hypothetical run.
 
     Args:
         role: ``teacher`` or ``student``. None for a chain that is nobody's teacher.
         serialized: The model as langchain-core serialized it.
         metadata: The run's metadata.
         prompt_chars: Characters of its prompt.
-        run_id: The run's id. None for a hypothetical run.
-        parent_id: The run around it.
+        run_id: The run's id.
         tags: The run's tags.
         params: The arguments the model is called with.
     """
@@ -153,7 +145,6 @@ def read_run(
     provider = metadata.get("ls_provider")
     return ModelRun(
         run_id=run_id or uuid4(),
-        parent_id=parent_id,
         role=role,
         is_chain=provider == CHAIN_PROVIDER,
         call_id=str(metadata.get("gkt_call_id")),
@@ -213,10 +204,6 @@ class CancelledTaskMonitor:
         task = ref() if ref else None
         if task is not None and task in self._keys_of:
             self._keys_of[task].discard(key)
-
-    def __len__(self) -> int:
-        """Return how many runs and calls are watched."""
-        return len(self._task_of)
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         with self._lock:
