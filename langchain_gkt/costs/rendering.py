@@ -84,7 +84,7 @@ def report_rows(
     estimate: Estimate,
     comparison: BillComparison | None,
 ) -> list[ReportRow]:
-    """Return the roles, with their models if they have several, the estimates and the comparison."""
+    """Return each role, with its models if there are several, the estimates and the comparison."""
     rows = []
     for role, totals in roles.items():
         rows.append(ReportRow(role=role, totals=totals))
