@@ -98,7 +98,7 @@ class GuidanceMiddleware(AgentMiddleware[Any, Any, Any]):
         if strategy_of(model.mode).asks_student:
             return request
         # From a BudgetMiddleware before this one. Its tracker must continue listening.
-        handlers = [*_handlers(self._chain), *_handlers(model)]
+        handlers = [*handlers_in(self._chain), *handlers_in(model)]
         guided = self._chain.model_copy(update={"teacher": model.teacher, "callbacks": handlers})
         return request.override(model=guided)
 
@@ -214,9 +214,6 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
         """Yield the handlers that count earlier middleware's model calls for a request.
 
         The budget's own call continues the sum.
-
-        Args:
-            request: The request, as this middleware will get it.
         """
         with self._of_thread_and_run(request) as trackers:
             yield [*trackers.values(), self.tracker]
@@ -244,7 +241,7 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
                 teacher=model, student=model, mode="teacher", callbacks=own
             )
             return _with_chain(request, alone)
-        handlers = [*_handlers(model), *own]
+        handlers = [*handlers_in(model), *own]
         return request.override(model=model.model_copy(update={"callbacks": handlers}))
 
     def _checked(self, response: _Response) -> _Response:
@@ -260,10 +257,6 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
 
     def refused(self, request: _Request, error: BudgetExceeded) -> ExtendedModelResponse[Any]:
         """End the agent by ``exit_behavior``, after a refused call of earlier middleware.
-
-        Args:
-            request: The request behind the call.
-            error: The refusal.
 
         Raises:
             BudgetExceeded: If ``exit_behavior`` says so.
@@ -301,17 +294,11 @@ def _state_naming(key: str) -> Any:
 def budget_behind(request: _Request) -> BudgetMiddleware | None:
     """Return the budget of a request's agent that does not count yet, because it comes later.
 
-    Args:
-        request: The request, as the asking middleware got it.
-
-    Returns:
-        The budget. None if there is none, or if it came earlier.
+    None if there is none, or if it came earlier.
     """
     state: Any = request.state
     budget = _budgets.get(state.get("budget_key", ""))
-    model = request.model
-    heard = _handlers(model) if isinstance(model, GuidedKnowledgeTransferChain) else []
-    return None if budget is None or budget.tracker in heard else budget
+    return None if budget is None or budget.tracker in handlers_in(request.model) else budget
 
 
 def _with_sums(
@@ -331,8 +318,11 @@ def _sums(trackers: Mapping[str, CostTracker]) -> dict[str, dict[str, Any]]:
     return sums
 
 
-def _handlers(chain: GuidedKnowledgeTransferChain) -> list[Any]:
-    callbacks: Any = chain.callbacks
+def handlers_in(model: Any) -> list[Any]:
+    """Return a guided chain's own handlers. An empty list for another model."""
+    if not isinstance(model, GuidedKnowledgeTransferChain):
+        return []
+    callbacks: Any = model.callbacks
     return list(getattr(callbacks, "handlers", callbacks) or [])
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -242,12 +243,14 @@ class OpenTelemetryHandler(RunListener):
                 "an OpenTelemetryHandler with providers of its own cannot be pickled; set the "
                 "global providers, and leave out tracer_provider= and meter_provider="
             )
-        settings = {"teacher_price": prices.teacher, "student_price": prices.student}
-        return _rebuild, ({**settings, "capture_content": capture, "tier": prices.tier},)
-
-
-def _rebuild(settings: dict[str, Any]) -> OpenTelemetryHandler:
-    return OpenTelemetryHandler(**settings)
+        rebuild = partial(
+            OpenTelemetryHandler,
+            teacher_price=prices.teacher,
+            student_price=prices.student,
+            capture_content=capture,
+            tier=prices.tier,
+        )
+        return rebuild, ()
 
 
 def _set(span: trace.Span, attributes: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from langchain_core.messages import (
     ToolMessage,
 )
 from langchain_core.messages.utils import merge_message_runs
+from langchain_core.tools import StructuredTool
 from typing_extensions import TypedDict
 
 from langchain_gkt.students.prompting import tools_as_text
@@ -34,6 +35,9 @@ REQUESTS: dict[AdviceKind, str] = {
     "low_agreement": "The assistant is not sure what to do next. Say which step is right.",
     "asked": "The assistant asks you: {question}",
 }
+_ASK_ADVISOR = "ask_advisor"
+_SAID_ENOUGH = "The advisor has said enough. Decide by yourself."
+"""The tool's text, and what remains of it if the advisor may not answer."""
 
 
 class Advice(TypedDict):
@@ -55,10 +59,7 @@ class Advice(TypedDict):
 def advisor_messages(messages: Sequence[BaseMessage], tools: str, asked: str) -> list[BaseMessage]:
     """Write a conversation as text, which any teacher reads without the agent's tools.
 
-    Args:
-        messages: The conversation.
-        tools: Names and descriptions of the tools. Empty to leave them out.
-        asked: The request to the teacher.
+    ``tools`` holds their names and descriptions, and ``asked`` the request to the teacher.
     """
     role = f"{ROLE}\nIts tools:\n{tools}" if tools else ROLE
     shown = tools_as_text([m for m in messages if not isinstance(m, SystemMessage)])
@@ -71,11 +72,7 @@ def advisor_messages(messages: Sequence[BaseMessage], tools: str, asked: str) ->
 def question_id(state: Any) -> str:
     """Return the id of the user's last question.
 
-    Args:
-        state: The agent's state.
-
-    Returns:
-        The id. That of the last advice if the question is already in a summary.
+    If that is already in a summary, it is the question of the last advice.
     """
     if asked := [m.id for m in state["messages"] if _is_question(m)]:
         return str(asked[-1])
@@ -84,12 +81,7 @@ def question_id(state: Any) -> str:
 
 
 def given_advice(state: Any, kind: AdviceKind | None = None) -> list[Advice]:
-    """Return the advice on the current question.
-
-    Args:
-        state: The agent's state.
-        kind: The reason for it. None for any reason.
-    """
+    """Return the advice on the current question, of one kind or of any."""
     question = question_id(state)
     entries = [entry for entry in state.get("advice") or [] if entry["question"] == question]
     return [entry for entry in entries if kind in (None, entry["kind"])]
@@ -129,3 +121,36 @@ def _is_question(message: BaseMessage) -> bool:
 
 def _key(call: Any) -> str:
     return json.dumps([call["name"], call["args"]], sort_keys=True, default=str)
+
+
+def asking_tool() -> StructuredTool:
+    """Make the tool by which a student asks. The middleware replaces its text by the answer."""
+
+    def ask(question: str) -> str:
+        return _SAID_ENOUGH
+
+    return StructuredTool.from_function(
+        ask,
+        name=_ASK_ADVISOR,
+        description="Ask an experienced advisor what to do, if you do not know it yourself.",
+    )
+
+
+def unanswered(messages: Sequence[BaseMessage]) -> list[tuple[ToolMessage, str]]:
+    """Return the tool's messages that no answer has replaced yet, each with its question."""
+    calls = [call for m in messages if isinstance(m, AIMessage) for call in m.tool_calls]
+    questions = {call["id"]: str(call["args"].get("question")) for call in calls}
+    return [
+        (m, questions[m.tool_call_id])
+        for m in messages
+        if isinstance(m, ToolMessage)
+        and m.name == _ASK_ADVISOR
+        and m.text == _SAID_ENOUGH
+        and m.tool_call_id in questions
+    ]
+
+
+def answered(message: ToolMessage, text: str) -> ToolMessage:
+    """Replace the tool's text by an answer, which is empty if there is none."""
+    said = text or "The advisor cannot be reached. Decide by yourself."
+    return message.model_copy(update={"content": said})

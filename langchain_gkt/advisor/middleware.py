@@ -5,9 +5,10 @@ from __future__ import annotations
 import operator
 import uuid
 from collections.abc import Awaitable, Callable, Generator, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 try:
     from langchain.agents.middleware import (
@@ -24,31 +25,34 @@ except ImportError as missing:
     raise ImportError(
         f'{missing}. The middleware needs langchain: pip install "langchain-gkt[cli]"'
     ) from missing
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config, merge_configs
 from typing_extensions import NotRequired
 
-from langchain_gkt.advisor.asking import answered, asking_tool, unanswered
 from langchain_gkt.advisor.conversation import (
     REQUESTS,
     Advice,
     AdviceKind,
     advisor_messages,
+    answered,
+    asking_tool,
     given_advice,
     has_failed_twice,
     last_id,
     question_id,
     recent,
     repeats_itself,
+    unanswered,
 )
 from langchain_gkt.chain.base import GuidedKnowledgeTransferChain
+from langchain_gkt.chain.drivers import BlockingWork, CallSteps, run_async, run_sync
 from langchain_gkt.chain.strategy import strategy_of
 from langchain_gkt.chain.tool_policy import marked_tools
 from langchain_gkt.errors import BudgetExceeded, ConfigurationError, TeacherError, whole_number
 from langchain_gkt.gates import AgreementGate
 from langchain_gkt.guidance import Guidance, GuidancePolicy
-from langchain_gkt.middleware import budget_behind
+from langchain_gkt.middleware import budget_behind, handlers_in
 from langchain_gkt.prompts.conversation import with_system_text
 from langchain_gkt.structured_output.tools import in_openai_form
 from langchain_gkt.students.call_voting import vote_on_calls
@@ -68,19 +72,13 @@ _Request = ModelRequest[Any]
 _Response = ModelResponse[Any]
 
 
-class _Work(NamedTuple):
-    """A request to a model, without an event loop and with one."""
-
-    blocking: Callable[[], Any]
-    on_loop: Callable[[], Awaitable[Any]]
-
-
-class _Advised(NamedTuple):
-    """A turn with its advice, its new advice, and the answers to the student's questions."""
+@dataclass
+class _Turn:
+    """A turn, its new advice, and the answers to the student's questions by their call's id."""
 
     request: _Request
-    new: list[Advice]
-    answers: list[ToolMessage]
+    new: list[Advice] = field(default_factory=list)
+    answers: dict[str, ToolMessage] = field(default_factory=dict)
 
 
 class AdvisorMiddleware(AgentMiddleware[AdvisorState, Any, Any]):
@@ -171,39 +169,36 @@ class AdvisorMiddleware(AgentMiddleware[AdvisorState, Any, Any]):
         self, request: _Request, handler: Callable[[_Request], _Response]
     ) -> ExtendedModelResponse[Any]:
         """Have the student make a turn, with advice if it is needed."""
+        turn = _Turn(request)
         try:
-            with closing(self._steps(request)) as steps:
-                step = next(steps)
-                while isinstance(step, _Work):
-                    step = steps.send(step.blocking())
+            for _ in run_sync(self._steps(turn)):
+                pass
         except BudgetExceeded as error:
             return _refused(request, error)
-        return self._noted(handler(step.request), step)
+        return self._noted(handler(turn.request), turn)
 
     async def awrap_model_call(
         self, request: _Request, handler: Callable[[_Request], Awaitable[_Response]]
     ) -> ExtendedModelResponse[Any]:
         """Do what `wrap_model_call` does, on the event loop."""
+        turn = _Turn(request)
         try:
-            with closing(self._steps(request)) as steps:
-                step = next(steps)
-                while isinstance(step, _Work):
-                    step = steps.send(await step.on_loop())
+            async for _ in run_async(self._steps(turn)):
+                pass
         except BudgetExceeded as error:
             return _refused(request, error)
-        return self._noted(await handler(step.request), step)
+        return self._noted(await handler(turn.request), turn)
 
-    def _steps(self, request: _Request) -> Generator[_Work | _Advised, Any, None]:
-        """Ask for the advice that a turn needs. The last step is the turn with it."""
+    def _steps(self, turn: _Turn) -> CallSteps:
+        """Ask for the advice that a turn needs, and show it to the student."""
+        request, new = turn.request, turn.new
         _refuse_tools(request)
-        new: list[Advice] = []
-        answers: dict[str, ToolMessage] = {}
         for message, question in unanswered(recent(request.messages)):
             if len(given_advice(request.state, "asked")) + len(new) < self._max_hints:
                 asked, call_id = REQUESTS["asked"].format(question=question), message.tool_call_id
                 new.append((yield from self._advice(request, "asked", asked, call_id)))
-                answers[call_id] = answered(message, new[-1]["text"])
-        shown = [answers.get(getattr(m, "tool_call_id", ""), m) for m in request.messages]
+                turn.answers[call_id] = answered(message, new[-1]["text"])
+        shown = [turn.answers.get(getattr(m, "tool_call_id", ""), m) for m in request.messages]
         request = request.override(messages=shown)
         kind, tried = self._due(request), ""
         if kind is None and self._may_advise(request, "low_agreement"):
@@ -211,7 +206,7 @@ class AdvisorMiddleware(AgentMiddleware[AdvisorState, Any, Any]):
         if kind is not None:
             asked = REQUESTS[kind] + (f" It has tried:\n{tried}" if tried else "")
             new.append((yield from self._advice(request, kind, asked, last_id(shown))))
-        yield _Advised(self._with_advice(request, new), new, list(answers.values()))
+        turn.request = self._with_advice(request, new)
 
     # --- when advice is needed ---
 
@@ -230,7 +225,7 @@ class AdvisorMiddleware(AgentMiddleware[AdvisorState, Any, Any]):
         again = any(entry["after"] == last_id(request.messages) for entry in advice)
         return bool(self._limits[kind]) and len(advice) < self._max_hints and not again
 
-    def _sampled(self, request: _Request) -> Generator[_Work, Any, Any]:
+    def _sampled(self, request: _Request) -> Generator[BlockingWork, Any, Any]:
         """Have the student write the turn several times."""
         advised, gate = self._with_advice(request, []), self._gate
         assert gate is not None  # otherwise its limit is 0
@@ -245,11 +240,8 @@ class AdvisorMiddleware(AgentMiddleware[AdvisorState, Any, Any]):
                 "config": config,
                 **(student.turn_arguments(tools, request.tool_choice) if tools else {}),
             }
-            return (
-                yield _Work(
-                    partial(student.sample, **arguments), partial(student.asample, **arguments)
-                )
-            )
+            work, awork = (partial(f, **arguments) for f in (student.sample, student.asample))
+            return (yield BlockingWork(work, awork))
 
     def _doubt(self, request: _Request, replies: list[AIMessage]) -> tuple[AdviceKind | None, str]:
         """Return whether too few turns agree, and what they do."""
@@ -264,7 +256,7 @@ class AdvisorMiddleware(AgentMiddleware[AdvisorState, Any, Any]):
 
     def _advice(
         self, request: _Request, kind: AdviceKind, asked: str, after: str
-    ) -> Generator[_Work, Any, Advice]:
+    ) -> Generator[BlockingWork, Any, Advice]:
         """Ask the teacher, unless a failed turn has already paid for this advice."""
         key = (kind, question_id(request.state), after)
         if key not in self._paid:
@@ -274,45 +266,31 @@ class AdvisorMiddleware(AgentMiddleware[AdvisorState, Any, Any]):
             still_open = [message for message, _ in unanswered(request.messages)]
             seen = [message for message in request.messages if message not in still_open]
             messages = advisor_messages([*system, *seen], "\n".join(known), asked)
+            advisor = self._chain.model_copy(update={"max_tokens": self._limits[kind]})
             with _counted(request) as config:
-                arguments = (self._advisor(kind), messages, config)
-                work = _Work(partial(self._ask, *arguments), partial(self._aask, *arguments))
-                text: str = yield work
+                asks = (partial(ask, messages, config) for ask in (advisor.guide, advisor.aguide))
+                try:
+                    text = _text((yield BlockingWork(*asks)))
+                except (TeacherError, BudgetExceeded) as error:
+                    if not self._may_go_on(error):
+                        raise
+                    text = ""
             self._paid[key] = Advice(kind=kind, text=text, question=key[1], after=after)
         return self._paid[key]
 
-    def _ask(self, advisor: Any, messages: list[BaseMessage], config: RunnableConfig) -> str:
-        try:
-            return _text(advisor.guide(messages, config))
-        except (TeacherError, BudgetExceeded) as error:
-            return self._nothing(error)
-
-    async def _aask(self, advisor: Any, messages: list[BaseMessage], config: RunnableConfig) -> str:
-        try:
-            return _text(await advisor.aguide(messages, config))
-        except (TeacherError, BudgetExceeded) as error:
-            return self._nothing(error)
-
-    def _advisor(self, kind: AdviceKind) -> GuidedKnowledgeTransferChain:
-        return self._chain.model_copy(update={"max_tokens": self._limits[kind]})
-
-    def _nothing(self, error: TeacherError | BudgetExceeded) -> str:
-        """Continue without advice, or raise."""
+    def _may_go_on(self, error: TeacherError | BudgetExceeded) -> bool:
+        """Whether the student may continue without advice."""
         if isinstance(error, BudgetExceeded):
-            may = error.student_may_answer
-        else:
-            may = self._chain.on_teacher_error == "student"
-        if not may:
-            raise error
-        return ""
+            return error.student_may_answer
+        return self._chain.on_teacher_error == "student"
 
     # --- use of advice ---
 
-    def _noted(self, response: _Response, advised: _Advised) -> ExtendedModelResponse[Any]:
-        for entry in advised.new:
+    def _noted(self, response: _Response, turn: _Turn) -> ExtendedModelResponse[Any]:
+        for entry in turn.new:
             self._paid.pop((entry["kind"], entry["question"], entry["after"]), None)
-        update: dict[str, Any] = {"advice": advised.new, "messages": advised.answers}
-        return ExtendedModelResponse(response, Command(update=update) if advised.new else None)
+        update: dict[str, Any] = {"advice": turn.new, "messages": list(turn.answers.values())}
+        return ExtendedModelResponse(response, Command(update=update) if turn.new else None)
 
     def _with_advice(self, request: _Request, new: list[Advice]) -> _Request:
         """Show the student the plan, and the advice for this very turn."""
@@ -370,7 +348,7 @@ def _counted(request: _Request) -> Iterator[RunnableConfig]:
     To a budget the agent's own model is a teacher, and so are its samples.
     """
     behind = budget_behind(request)
-    with behind.counting(request) if behind else nullcontext(_handlers_of(request.model)) as heard:
+    with behind.counting(request) if behind else nullcontext(handlers_in(request.model)) as heard:
         role = {"gkt_role": "teacher", "gkt_call_id": str(uuid.uuid4()), "gkt_mode": "teacher"}
         own: RunnableConfig = {"callbacks": heard, "metadata": role} if heard else {}
         yield merge_configs(ensure_config(), own)
@@ -379,14 +357,6 @@ def _counted(request: _Request) -> Iterator[RunnableConfig]:
 def _text(guidance: Guidance) -> str:
     text = without_reasoning(guidance.text).strip()
     return text if guidance.complete else GuidancePolicy(cut="sentence").trim(text).strip()
-
-
-def _handlers_of(model: Any) -> list[Any]:
-    """Return the handlers that an outer `BudgetMiddleware` has put into a model."""
-    if not isinstance(model, GuidedKnowledgeTransferChain):
-        return []
-    callbacks: Any = model.callbacks
-    return list(getattr(callbacks, "handlers", callbacks) or [])
 
 
 def _student_of(request: _Request) -> Student:
