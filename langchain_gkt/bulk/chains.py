@@ -26,13 +26,7 @@ _KEY_VERSION = 1
 
 
 def pack_chain(chain_or_config: ChainLike) -> bytes:
-    """Pickle the parts of a chain.
-
-    Args:
-        chain_or_config: A chain, its constructor's arguments, or a function that makes it.
-
-    Returns:
-        The input of `unpack_chain`.
+    """Pickle a chain, its constructor's arguments or a function that makes it, for `unpack_chain`.
 
     Raises:
         TypeError: If it is something else, or cannot be pickled.
@@ -71,10 +65,7 @@ def _refuse_script_classes(chain: Any) -> None:
 
 
 def unpack_chain(packed: bytes) -> GuidedKnowledgeTransferChain:
-    """Build the chain in the process that needs it.
-
-    Args:
-        packed: The result of `pack_chain`.
+    """Build the packed chain in the process that needs it.
 
     Raises:
         TypeError: If a function made something else.
@@ -122,10 +113,6 @@ def settings_of(chain: GuidedKnowledgeTransferChain) -> CallSettings:
 def read_prompt(value: Any, column: str) -> list[BaseMessage]:
     """Make a conversation of a row's prompt.
 
-    Args:
-        value: The row's value.
-        column: The prompts' column, for messages.
-
     Raises:
         TypeError: If it is not a text.
         ValueError: If it is empty.
@@ -144,12 +131,7 @@ class GuidanceKeys:
     """Names guidance by everything that the teacher's reply depends on."""
 
     def __init__(self, chain: GuidedKnowledgeTransferChain, *, questions_per_call: int = 1) -> None:
-        """Describe the chain's side, which is the same for every row.
-
-        Args:
-            chain: The chain.
-            questions_per_call: As for `BulkOptions`.
-        """
+        """Describe the chain's side, which is the same for every row."""
         settings = settings_of(chain)
         about = {
             "version": _KEY_VERSION,
@@ -165,10 +147,6 @@ class GuidanceKeys:
         self._about = json.dumps(about, sort_keys=True, default=str)
 
     def of(self, messages: list[BaseMessage]) -> str:
-        """Return the key of one conversation's guidance.
-
-        Returns:
-            A digest in hexadecimal.
-        """
+        """Return the key of one conversation's guidance, a digest in hexadecimal."""
         conversation = json.dumps([[message.type, message.content] for message in messages])
         return hashlib.sha256(f"{self._about}\n{conversation}".encode()).hexdigest()

@@ -46,9 +46,6 @@ _PLACES = Decimal(1).scaleb(-18)
 def output_names(columns: OutputColumns) -> dict[str, str]:
     """Read which columns to add.
 
-    Args:
-        columns: The user's value.
-
     Returns:
         Names of `OUTPUT_COLUMNS` with the columns' names in the dataset.
 
@@ -100,11 +97,7 @@ class TeacherResult:
 
     @classmethod
     def from_json(cls, text: str) -> TeacherResult:
-        """Undo `to_json`.
-
-        Args:
-            text: The result of `to_json`.
-        """
+        """Undo `to_json`."""
         data = json.loads(text)
         return cls(**{**data, "part": ModelUsage(**data["part"])})
 
@@ -121,11 +114,8 @@ class RowResult:
     Attributes:
         teacher: The result of the teacher's stage.
         text: The whole answer. None if the row failed.
-        error: Why it failed.
         guidance: The part of it that the teacher wrote.
-        finished_by: ``teacher`` or ``student``.
         fallback: Why the student answered alone.
-        finish_reason: Why the answer ended.
         student: The student's part of the bill.
     """
 
@@ -140,11 +130,7 @@ class RowResult:
 
     @classmethod
     def without_student(cls, teacher: TeacherResult) -> RowResult:
-        """Make the result of a row without a student's part.
-
-        Args:
-            teacher: The result of the teacher's stage: a finished answer, or an error.
-        """
+        """Make the result of a row that the teacher finished, or that failed there."""
         if teacher.error is not None:
             return cls(teacher=teacher, error=teacher.error)
         return cls(
@@ -187,21 +173,14 @@ def _money(amount: Decimal | None) -> Decimal | None:
 def add_columns(
     table: pyarrow.Table, results: Sequence[RowResult], names: Mapping[str, str]
 ) -> pyarrow.Table:
-    """Add the results to a block, and drop the columns between the stages.
+    """Add each row's result to a block, and drop the columns between the stages.
 
-    Args:
-        table: The block.
-        results: One for each row.
-        names: The result of `output_names`.
-
-    Returns:
-        The block with its new columns, whose types are the same in every block.
+    The types of the new columns are the same in every block.
     """
     table = table.drop_columns([name for name in (ROW, TEACHER) if name in table.column_names])
     rows = [result.values() for result in results]
     for name, column in names.items():
-        values = [row[name] for row in rows]
-        table = table.append_column(column, _as_array(name, values))
+        table = table.append_column(column, _as_array(name, [row[name] for row in rows]))
     return table
 
 

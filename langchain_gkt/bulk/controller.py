@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,9 @@ _LEASE_SECONDS = 900.0
 
 @dataclass(frozen=True, kw_only=True)
 class JobSettings:
-    """Settings in which all datasets of one job must agree.
+    """Settings in which all datasets of one job must agree. Most are as for `BulkOptions`.
 
     Attributes:
-        budget: The budget, or None.
-        requests_per_minute: As for `BulkOptions`.
-        tokens_per_minute: As for `BulkOptions`.
-        checkpoint: As for `BulkOptions`.
         stable_rows: Whether rows have the same names in every session.
         run: Names this session.
     """
@@ -74,13 +70,7 @@ class RateLimiter:
         tokens_per_minute: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start with nothing used.
-
-        Args:
-            requests_per_minute: Maximum number of requests. None for no limit.
-            tokens_per_minute: Maximum number of tokens. None for no limit.
-            clock: Seconds of a monotonic clock.
-        """
+        """Start with nothing used. None is no limit. The clock is monotonic."""
         self._request_seconds = 60 / requests_per_minute if requests_per_minute else 0.0
         self._token_seconds = 60 / tokens_per_minute if tokens_per_minute else 0.0
         self._clock = clock
@@ -106,12 +96,7 @@ class JobController:
     """One of these runs in each job, as a named actor. None of its methods wait."""
 
     def __init__(self, settings: JobSettings, clock: Callable[[], float] = time.monotonic) -> None:
-        """Resume the job at its checkpoint.
-
-        Args:
-            settings: The job's settings.
-            clock: Seconds of a monotonic clock.
-        """
+        """Resume the job at its checkpoint. The clock is monotonic."""
         self._settings, self._clock = settings, clock
         self._store = GuidanceStore(
             settings.checkpoint, run=settings.run, stable_rows=settings.stable_rows
@@ -182,12 +167,9 @@ class JobController:
             self._ledger.release(key)
 
     def spend_student(self, source: str, totals: UsageTotals) -> None:
-        """Add the student's usage for some rows.
+        """Add the student's usage for some rows, which ``source`` names.
 
-        Args:
-            source: Names these rows. If they are reported twice, because they were tried twice,
-                they count once.
-            totals: Its usage.
+        Rows that are reported twice, because they were tried twice, count once.
         """
         source = f"{self._settings.run}:{source}"
         if self._store.add(source, "student", totals, reply=None):
@@ -219,32 +201,6 @@ class JobController:
 
 
 def bill_of(store: GuidanceStore, totals: Mapping[str, UsageTotals]) -> dict[str, Any]:
-    """Return the known bill, and what is unknown of it.
-
-    Args:
-        store: The job's store.
-        totals: Its sums by role.
-
-    Returns:
-        The part of `JobController.report` that a store alone can report.
-    """
+    """Return the part of `JobController.report` that a store and its sums by role can report."""
     sums = {role: counts.to_dict() for role, counts in totals.items()}
     return {**sums, "in_flight": store.in_flight, "lost_calls": store.lost_calls}
-
-
-def refuse_other_settings(job: str, old: JobSettings, new: JobSettings) -> None:
-    """Refuse a dataset that wants to share a job with other settings.
-
-    Args:
-        job: The job's name.
-        old: The job's settings.
-        new: The dataset's settings.
-
-    Raises:
-        ValueError: If they differ.
-    """
-    if replace(new, run=old.run) != old:
-        raise ValueError(
-            f"job={job!r} is running with other limits, budget or checkpoint; give the same, or "
-            "another job="
-        )

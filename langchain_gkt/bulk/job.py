@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from langchain_gkt.bulk.controller import JobController, JobSettings, bill_of, refuse_other_settings
+from langchain_gkt.bulk.controller import JobController, JobSettings, bill_of
 from langchain_gkt.bulk.options import BulkOptions
 from langchain_gkt.bulk.store import FILE, GuidanceStore
 from langchain_gkt.costs.totals import UsageTotals
@@ -14,9 +15,6 @@ from langchain_gkt.costs.totals import UsageTotals
 
 def import_ray() -> Any:
     """Import Ray with its data library.
-
-    Returns:
-        The module.
 
     Raises:
         ImportError: If it is not installed, with how to install it.
@@ -86,9 +84,6 @@ def read_report(checkpoint: str | Path) -> dict[str, Any]:
 def start_controller(options: BulkOptions) -> Any:
     """Start the job's actor, or find that of the same job.
 
-    Args:
-        options: The job's options.
-
     Returns:
         The handle of its `JobController`.
 
@@ -97,14 +92,13 @@ def start_controller(options: BulkOptions) -> Any:
         ValueError: If the job is running with other settings.
     """
     ray = import_ray()
-    durable = options.checkpoint is not None
-    job = options.job or (str(Path(options.checkpoint or "").resolve()) if durable else "")
-    job = job or uuid.uuid4().hex
+    checkpoint = str(Path(options.checkpoint).resolve()) if options.checkpoint else None
+    job = options.job or checkpoint or uuid.uuid4().hex
     settings = JobSettings(
         budget=options.budget,
         requests_per_minute=options.requests_per_minute,
         tokens_per_minute=options.tokens_per_minute,
-        checkpoint=str(Path(options.checkpoint).resolve()) if options.checkpoint else None,
+        checkpoint=checkpoint,
         stable_rows=options.id_column is not None,
         run=uuid.uuid4().hex,
     )
@@ -112,7 +106,7 @@ def start_controller(options: BulkOptions) -> Any:
         ray.get_runtime_context().get_node_id(), soft=False
     )
     # Without a folder a restarted actor would have forgotten what was paid for.
-    retries = -1 if durable else 0
+    retries = -1 if checkpoint else 0
     controller = (
         ray.remote(JobController)
         .options(
@@ -129,7 +123,11 @@ def start_controller(options: BulkOptions) -> Any:
         begun_with = ray.get(controller.settings.remote())
     except ray.exceptions.RayActorError as error:
         raise _cause_of(error) from error
-    refuse_other_settings(job, begun_with, settings)
+    if replace(settings, run=begun_with.run) != begun_with:
+        raise ValueError(
+            f"job={job!r} is running with other limits, budget or checkpoint; give the same, or "
+            "another job="
+        )
     return controller
 
 

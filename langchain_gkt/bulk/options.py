@@ -106,12 +106,6 @@ class BulkOptions:
     def of(cls, given: Mapping[str, Any]) -> BulkOptions:
         """Take keyword arguments.
 
-        Args:
-            given: The arguments.
-
-        Returns:
-            The options.
-
         Raises:
             TypeError: If one is unknown.
         """

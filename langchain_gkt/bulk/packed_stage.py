@@ -35,8 +35,9 @@ from langchain_gkt.teachers.wrappers import models_of
 
 @dataclass(frozen=True, kw_only=True)
 class _Row:
-    """A row that waits for its beginning."""
+    """A row that waits for its beginning, and its place in the block."""
 
+    at: int
     row: str
     key: str
     prompt: str
@@ -58,7 +59,7 @@ class PackedTeacherStage(TeacherStage):
         size = self.options.questions_per_call
         results: dict[int, TeacherResult] = {}
         in_vain: dict[int, ModelUsage] = {}
-        waiting = dict[str, tuple[int, _Row]]()
+        waiting = dict[str, _Row]()
         later = []
         for at, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
             try:
@@ -70,12 +71,12 @@ class PackedTeacherStage(TeacherStage):
             if key in waiting:  # the same prompt again finds the reply of the other
                 later.append(at)
             else:
-                waiting[key] = at, _Row(row=row, key=key, prompt=prompt, messages=messages)
+                waiting[key] = _Row(at=at, row=row, key=key, prompt=prompt, messages=messages)
         packs = list(waiting.values())
         await asyncio.gather(
             *(self._pack(packs[i : i + size], results, in_vain) for i in range(0, len(packs), size))
         )
-        missing = [at for at, _ in packs if at not in results] + later
+        missing = [row.at for row in packs if row.at not in results] + later
         row_results = await asyncio.gather(*(self._row(rows[at], prompts[at]) for at in missing))
         results |= dict(zip(missing, row_results, strict=True))
         for at, part in in_vain.items():  # the rows' costs are the bill, so no call is left out
@@ -84,7 +85,7 @@ class PackedTeacherStage(TeacherStage):
 
     async def _pack(
         self,
-        pack: Sequence[tuple[int, _Row]],
+        pack: Sequence[_Row],
         results: dict[int, TeacherResult],
         in_vain: dict[int, ModelUsage],
     ) -> None:
@@ -93,7 +94,7 @@ class PackedTeacherStage(TeacherStage):
             return
         tokens = self.call_settings.limit or 1
         limit = packed_limit(len(pack), tokens)
-        messages = packed_messages([row.prompt for _, row in pack], tokens)
+        messages = packed_messages([row.prompt for row in pack], tokens)
         models = list(models_of(self.call_settings.teacher))
         most = self.aggregator.reservation(models, messages, limit)
         assert self._slots is not None
@@ -104,30 +105,24 @@ class PackedTeacherStage(TeacherStage):
                 return
             pack_results, part = await self._ask_packed(pack, messages, limit)
         if not pack_results and part.calls:
-            in_vain[pack[0][0]] = part
+            in_vain[pack[0].at] = part
         results |= pack_results
 
-    async def _admitted(
-        self, pack: Sequence[tuple[int, _Row]], most: Reservation
-    ) -> list[tuple[int, _Row]]:
+    async def _admitted(self, pack: Sequence[_Row], most: Reservation) -> Sequence[_Row]:
         """Take the pack's turn. Its first row reserves for all."""
-        taken, wait = list[tuple[int, _Row]](), 0.0
-        for place, (at, row) in enumerate(pack):
+        wait = 0.0
+        for place, row in enumerate(pack):
             admission: Admission = await self.controller.admit.remote(
                 row.key, row.row, most, joins=place > 0
             )
             if admission.reply is not None or admission.busy or admission.refused is not None:
-                return taken
-            taken.append((at, row))
+                return pack[:place]
             wait = max(wait, admission.wait)
         await asyncio.sleep(wait)
-        return taken
+        return pack
 
     async def _ask_packed(
-        self,
-        pack: Sequence[tuple[int, _Row]],
-        messages: list[BaseMessage],
-        limit: int,
+        self, pack: Sequence[_Row], messages: list[BaseMessage], limit: int
     ) -> tuple[dict[int, TeacherResult], ModelUsage]:
         """Return the beginning of each row, and the call's usage."""
         recorder = ReplyRecorder(lambda reply: None, **self.prices)
@@ -141,35 +136,30 @@ class PackedTeacherStage(TeacherStage):
                 "stop": None,
             }
         )
-        totals, replies = UsageTotals(), dict[int, TeacherReply]()
+        replies = dict[int, TeacherReply]()
         try:
             await chain.aguide(messages, config)
         except GKTError:
             pass  # its rows are asked alone, and report an error that persists
         finally:
-            for call in recorder.calls:
-                totals.add(call.counts)
             if recorder.reply is not None:
                 replies = _replies(recorder.reply, recorder.calls, len(pack))
-            await self._release(pack, totals, replies)
+            await self._release(pack, recorder.report().teacher, replies)
         results: dict[int, TeacherResult] = {}
         for place, reply in replies.items():
-            at, row = pack[place]
+            row = pack[place]
             admission = Admission(reply=json.dumps(asdict(reply)), carries=True)
             try:
-                results[at] = await self._recorded(row.key, row.messages, admission, [])
+                results[row.at] = await self._recorded(row.key, row.messages, admission, [])
             except RowEnded as end:
-                results[at] = end.result
+                results[row.at] = end.result
         return results, part_of(recorder.calls, "teacher")
 
     async def _release(
-        self,
-        pack: Sequence[tuple[int, _Row]],
-        totals: UsageTotals,
-        replies: dict[int, TeacherReply],
+        self, pack: Sequence[_Row], totals: UsageTotals, replies: dict[int, TeacherReply]
     ) -> None:
         """End the rows' turn. The first of them books the whole call."""
-        for place, (_, row) in enumerate(pack):
+        for place, row in enumerate(pack):
             reply = replies.get(place)
             text = None if reply is None else json.dumps(asdict(reply))
             booked = totals if place == 0 else UsageTotals()
@@ -201,13 +191,10 @@ def _replies(
 
 def _held_to_schema(teacher: Any, count: int) -> Any:
     """Bind the reply's schema to a teacher that supports structured output."""
-    models = list(models_of(teacher))
-    profiles = [getattr(model, "profile", None) or {} for model in models]
-    takes = all(
-        profile.get("structured_output") and "openai_api_base" in type(model).model_fields
-        for model, profile in zip(models, profiles, strict=True)
-    )
-    if not takes:
-        return teacher
+    for model in models_of(teacher):
+        profile = getattr(model, "profile", None) or {}
+        is_openai = "openai_api_base" in type(model).model_fields
+        if not (is_openai and profile.get("structured_output")):
+            return teacher
     schema = {"name": "beginnings", "strict": True, "schema": beginnings_schema(count)}
     return teacher.bind(response_format={"type": "json_schema", "json_schema": schema})

@@ -56,14 +56,10 @@ def packed_limit(count: int, tokens: int) -> int:
 
 
 def packed_messages(prompts: Sequence[str], tokens: int) -> list[BaseMessage]:
-    """Put several prompts into one.
+    """Put several prompts into one, with room for guidance tokens for each.
 
     The common beginning, such as worked examples, is written once and first, byte for byte, so that
     a provider's cache finds it.
-
-    Args:
-        prompts: The prompts, at least two.
-        tokens: Guidance tokens for each.
     """
     front = _common_front(prompts)
     request = _REQUEST.format(count=len(prompts), words=max(3, tokens * 3 // 5))
@@ -79,11 +75,7 @@ def _common_front(prompts: Sequence[str]) -> str:
 
 
 def beginnings_schema(count: int) -> dict[str, Any]:
-    """Return the JSON schema of a packed reply, for teachers with structured output.
-
-    Args:
-        count: How many questions are asked.
-    """
+    """Return the JSON schema of a packed reply, for teachers with structured output."""
     names = [str(number) for number in range(1, count + 1)]
     return {
         "title": "beginnings",
@@ -95,11 +87,7 @@ def beginnings_schema(count: int) -> dict[str, Any]:
 
 
 def read_beginnings(text: str, count: int) -> dict[int, str]:
-    """Read a packed reply.
-
-    Args:
-        text: The reply: a JSON object, a truncated one, or numbered lines.
-        count: How many questions were asked.
+    """Read a packed reply: a JSON object, a truncated one, or numbered lines.
 
     Returns:
         Beginnings by the questions' numbers, from 0. Left out is what is empty, not a text, without
@@ -132,10 +120,6 @@ def shared_out(part: ModelUsage, beginnings: Sequence[str]) -> list[ModelUsage]:
 
     The prompt is shared evenly, the completion by the beginnings' characters. The sums are those of
     the call, to the last digit.
-
-    Args:
-        part: The call's usage and cost.
-        beginnings: The answer to each question.
     """
     even, lengths = [1] * len(beginnings), [max(1, len(text)) for text in beginnings]
     prompts, completions = _whole(part.prompt_tokens, even), _whole(part.completion_tokens, lengths)

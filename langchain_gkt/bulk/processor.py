@@ -9,15 +9,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import AIMessage
-from langchain_core.messages.ai import UsageMetadata
 
 from langchain_gkt.bulk.chains import read_prompt, settings_of, unpack_chain
 from langchain_gkt.bulk.columns import RowResult, TeacherResult, add_columns
 from langchain_gkt.bulk.stages import StageSettings, read_result, spend_student
 from langchain_gkt.chain.messages import RepeatedWhitespace
-from langchain_gkt.costs.prices import FREE, price_call
+from langchain_gkt.costs.prices import price_call
 from langchain_gkt.costs.totals import UsageTotals
-from langchain_gkt.costs.usage import Tokens
+from langchain_gkt.costs.usage import Tokens, as_usage
 from langchain_gkt.evaluation.running.records import ModelUsage
 from langchain_gkt.students.prompting import PromptBuilder
 
@@ -32,16 +31,10 @@ _DEFAULT_MAX_TOKENS = 256
 
 
 def engine_config(processor: Any) -> Any:
-    """Return the user's configuration with only the engine, which takes token ids.
+    """Return a copy of the user's configuration with only the engine, which takes token ids.
 
     Ray's other stages would read control tokens in a question. With some tokenizers they would drop
-    the whitespace between guidance and answer.
-
-    Args:
-        processor: The user's configuration.
-
-    Returns:
-        A copy. A row that the engine refuses does not end the job.
+    the whitespace between guidance and answer. A row that the engine refuses does not end the job.
     """
     stages = ("chat_template_stage", "tokenize_stage", "detokenize_stage")
     off: dict[str, Any] = dict.fromkeys(stages, False)
@@ -49,14 +42,7 @@ def engine_config(processor: Any) -> Any:
 
 
 def engine_resources(processor: Any) -> dict[str, float]:
-    """Return the resources that Ray reserves for one replica of the engine.
-
-    Args:
-        processor: The user's configuration.
-
-    Returns:
-        The number of CPUs and of GPUs.
-    """
+    """Return the number of CPUs and of GPUs that Ray reserves for one replica of the engine."""
     engine, group = processor.engine_kwargs, processor.placement_group_config or {}
     sizes = (engine.get(f"{name}_parallel_size", 1) for name in ("tensor", "pipeline"))
     workers = math.prod(sizes)
@@ -68,11 +54,7 @@ class EngineRequest:
     """Makes the processor's row, with the guidance as the beginning of the answer."""
 
     def __init__(self, settings: StageSettings) -> None:
-        """Read the chain's settings.
-
-        Args:
-            settings: What to ask, and how.
-        """
+        """Read the chain's settings."""
         chain = unpack_chain(settings.chain)
         call, processor = settings_of(chain), settings.options.processor
         self.column = settings.prompt_column
@@ -89,11 +71,7 @@ class EngineRequest:
         self.template_kwargs = dict(stage.get("chat_template_kwargs") or {})
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Return the row in a column of its own, with the engine's input.
-
-        Args:
-            row: The row, with the result of the teacher's stage.
-        """
+        """Return the row in a column of its own, with the engine's input."""
         teacher, refused = read_result(row, self.column), ""
         # The processor takes every row. One without work costs it a token, which is dropped.
         ids, most = [0], 1
@@ -134,14 +112,7 @@ def _prompts(name: str, trusted: bool, template: str | None) -> PromptBuilder:
 
 
 def keep_written(row: dict[str, Any]) -> dict[str, Any]:
-    """Keep the input columns of the processor's row, and the engine's text.
-
-    Args:
-        row: The processor's output row.
-
-    Returns:
-        The input row, with one more column.
-    """
+    """Return the input row of the processor's row, with the engine's text in one more column."""
     names = ("generated_text", "num_input_tokens", "num_generated_tokens")
     written = {name: row[name] for name in names}
     failed = row[_ENGINE_ERROR]
@@ -153,23 +124,12 @@ class EngineAnswers:
     """Makes the output columns after the processor."""
 
     def __init__(self, settings: StageSettings, controller: Any) -> None:
-        """Keep the settings.
-
-        Args:
-            settings: What was asked, and how.
-            controller: The handle of the job's `JobController`.
-        """
+        """Keep the settings and the handle of the job's `JobController`."""
         self.settings, self.controller = settings, controller
+        self.price = settings.options.role_prices.student
 
     def __call__(self, block: pyarrow.Table) -> pyarrow.Table:
-        """Make the output columns of a block.
-
-        Args:
-            block: The rows of `keep_written`.
-
-        Returns:
-            The block with its output columns.
-        """
+        """Make the output columns of a block, whose rows are those of `keep_written`."""
         rows = block.to_pylist()
         totals = UsageTotals()
         results = [self._result(row, totals) for row in rows]
@@ -187,33 +147,28 @@ class EngineAnswers:
             return RowResult(teacher=teacher, error=written["error"])
         guidance, text = teacher.guidance, str(written["generated_text"])
         blank = guidance[len(guidance.rstrip()) :] if guidance.strip() else ""
-        tokens = (written["num_input_tokens"], written["num_generated_tokens"])
-        part = self._part(*tokens, totals)
         return RowResult(
             teacher=teacher,
             text=guidance + RepeatedWhitespace(blank).drop(text, last=True),
             guidance=guidance,
             finished_by="student",
             fallback=teacher.fallback,
-            student=part,
+            student=self._part(
+                written["num_input_tokens"], written["num_generated_tokens"], totals
+            ),
         )
 
     def _part(self, prompt: int, completion: int, totals: UsageTotals) -> ModelUsage:
-        price = self.settings.options.student_price
-        if isinstance(price, Mapping):
-            price = price.get(self.settings.options.processor.model_source)
-        usage = UsageMetadata(
-            input_tokens=prompt, output_tokens=completion, total_tokens=prompt + completion
-        )
         model = self.settings.options.processor.model_source
-        given: Any = FREE if self.settings.options.student_price is None else price
-        found = price_call(given, usage, provider=None, model=model, base_url=None)
+        price: Any = self.price.get(model) if isinstance(self.price, Mapping) else self.price
+        tokens = Tokens(prompt=prompt, completion=completion)
+        cost = price_call(price, as_usage(tokens), provider=None, model=model, base_url=None)
         totals.calls += 1
-        totals.add_measured(Tokens(prompt=prompt, completion=completion), found)
+        totals.add_measured(tokens, cost)
         return ModelUsage(
             calls=1,
             prompt_tokens=prompt,
             completion_tokens=completion,
-            prompt_cost=None if found.prompt is None else str(found.prompt),
-            completion_cost=None if found.completion is None else str(found.completion),
+            prompt_cost=None if cost.prompt is None else str(cost.prompt),
+            completion_cost=None if cost.completion is None else str(cost.completion),
         )

@@ -34,12 +34,7 @@ class StageSettings:
 
 
 def read_result(row: Mapping[str, Any], column: str) -> TeacherResult:
-    """Read the teacher's result of a row, or check the row if there was no teacher's stage.
-
-    Args:
-        row: The row.
-        column: The prompts' column.
-    """
+    """Read the teacher's result of a row, or check the row if there was no teacher's stage."""
     if TEACHER in row:
         return TeacherResult.from_json(row[TEACHER])
     try:
@@ -52,14 +47,7 @@ def read_result(row: Mapping[str, Any], column: str) -> TeacherResult:
 def spend_student(
     controller: Any, block: pyarrow.Table, settings: StageSettings, totals: UsageTotals
 ) -> None:
-    """Report the student's usage for a block to the job.
-
-    Args:
-        controller: The handle of the job's `JobController`.
-        block: The block, which names its rows.
-        settings: The stages' settings.
-        totals: Its usage.
-    """
+    """Report the student's usage for a block, which names its rows, to the job."""
     import ray
 
     if totals.calls:

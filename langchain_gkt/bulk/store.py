@@ -107,11 +107,7 @@ class GuidanceStore:
         )
 
     def begin(self, key: str) -> None:
-        """Record the start of a call. An unfinished one with the same key is lost.
-
-        Args:
-            key: The key of the reply.
-        """
+        """Record the start of a call. An unfinished one with the same key is lost."""
         if not self._db.execute("INSERT OR IGNORE INTO begun VALUES (?)", (key,)).rowcount:
             self.lost_calls += 1
             self._write_about(lost_calls=self.lost_calls)
@@ -122,12 +118,7 @@ class GuidanceStore:
         return None if row is None else str(row[0])
 
     def carries(self, key: str, row: str) -> bool:
-        """Whether a row carries the cost of a recorded reply. The first that asks does.
-
-        Args:
-            key: The reply's key.
-            row: The row's name.
-        """
+        """Whether a row carries the cost of a recorded reply. The first that asks does."""
         self._db.execute(
             "UPDATE guidance SET carrier = ? WHERE key = ? AND carrier IS NULL", (row, key)
         )

@@ -19,7 +19,6 @@ from langchain_gkt.bulk.columns import TEACHER, RowResult, TeacherResult, add_co
 from langchain_gkt.bulk.stages import StageSettings, read_result, spend_student
 from langchain_gkt.chain.strategy import strategy_of
 from langchain_gkt.costs import CostTracker, MachineTime
-from langchain_gkt.costs.totals import UsageTotals
 from langchain_gkt.errors import BudgetExceeded
 from langchain_gkt.evaluation.running.records import ModelUsage, TeacherReply, part_of
 from langchain_gkt.evaluation.running.replay import ReplayedReply, ReplayTeacher
@@ -69,12 +68,7 @@ class StudentStage:
     """Finishes the rows of a block. Rows that the teacher finished pass through."""
 
     def __init__(self, settings: StageSettings, controller: Any) -> None:
-        """Make the chain in this process, and load its student.
-
-        Args:
-            settings: What to ask, and how.
-            controller: The handle of the job's `JobController`.
-        """
+        """Make the chain in this process, and load its student."""
         self.settings, self.controller = settings, controller
         self.chain = unpack_chain(settings.chain)
         self.at_once = 2 * getattr(self.chain.student, "max_batch_size", 8)
@@ -83,23 +77,12 @@ class StudentStage:
             student_of(self.chain.student).check([HumanMessage("?")])
 
     def __call__(self, block: pyarrow.Table) -> pyarrow.Table:
-        """Finish the rows of a block.
-
-        Args:
-            block: The rows, with the result of the teacher's stage if there was one.
-
-        Returns:
-            The block with its output columns.
-        """
+        """Finish the rows of a block, and add its output columns."""
         rows = self._read(block)
         tracker = CostTracker(student_price=self.settings.options.student_price, keep_calls=True)
         with ThreadPoolExecutor(max(1, min(self.at_once, len(rows)))) as pool:
             results = list(pool.map(partial(self._finish, tracker), rows))
-        totals = UsageTotals()
-        for call in tracker.calls:
-            if call.role == "student":
-                totals.add(call.counts)
-        spend_student(self.controller, block, self.settings, totals)
+        spend_student(self.controller, block, self.settings, tracker.report().student)
         return add_columns(block, results, self.settings.names)
 
     def _read(self, block: pyarrow.Table) -> list[tuple[str, TeacherResult]]:

@@ -31,7 +31,7 @@ from langchain_gkt.costs.aggregator import CostAggregator
 from langchain_gkt.costs.budget import Reservation
 from langchain_gkt.costs.runs.fork_safe_lock import ForkSafeLock
 from langchain_gkt.costs.runs.listener import RunListener
-from langchain_gkt.costs.totals import CallRecord, UsageTotals
+from langchain_gkt.costs.totals import CallRecord
 from langchain_gkt.errors import BudgetExceeded, TeacherError
 from langchain_gkt.evaluation.running.records import ModelUsage, TeacherReply, part_of
 from langchain_gkt.evaluation.running.replay import ReplayedReply, ReplayTeacher
@@ -68,12 +68,7 @@ class TeacherStage:
     """Asks the teacher for each row's guidance. A failed row does not fail the others."""
 
     def __init__(self, settings: StageSettings, controller: Any) -> None:
-        """Make the chain in this process.
-
-        Args:
-            settings: What to ask, and how.
-            controller: The handle of the job's `JobController`.
-        """
+        """Make the chain in this process, with the handle of the job's `JobController`."""
         self.chain = unpack_chain(settings.chain)
         self.options, self.column = settings.options, settings.prompt_column
         self.call_settings = settings_of(self.chain)
@@ -94,14 +89,7 @@ class TeacherStage:
         self._slots: asyncio.Semaphore | None = None
 
     async def __call__(self, block: pyarrow.Table) -> pyarrow.Table:
-        """Ask for all rows of a block side by side.
-
-        Args:
-            block: The rows.
-
-        Returns:
-            The block with one more column: a `TeacherResult` for each row.
-        """
+        """Ask for all rows of a block side by side. A new column holds their `TeacherResult`."""
         import pyarrow
 
         if self._slots is None:  # belongs to the event loop, which runs by now
@@ -115,12 +103,7 @@ class TeacherStage:
     async def results_of(
         self, rows: Sequence[str], prompts: Sequence[Any]
     ) -> Sequence[TeacherResult]:
-        """Ask for some rows side by side.
-
-        Args:
-            rows: Their names.
-            prompts: Their prompts, in the same order.
-        """
+        """Ask for some rows side by side."""
         return await asyncio.gather(*map(self._row, rows, prompts))
 
     async def _row(self, row: str, prompt: Any) -> TeacherResult:
@@ -199,10 +182,7 @@ class TeacherStage:
         except TeacherError as error:
             problem = error
         finally:
-            totals = UsageTotals()
-            for call in recorder.calls:
-                totals.add(call.counts)
-            reply = recorder.reply
+            totals, reply = recorder.report().teacher, recorder.reply
             text = None if reply is None else json.dumps(asdict(reply))
             await self.controller.settle.remote(uuid.uuid4().hex, key, row, totals, text)
             calls += recorder.calls
@@ -261,15 +241,7 @@ class TeacherStage:
 
 
 def add_parts(part: ModelUsage, other: ModelUsage) -> ModelUsage:
-    """Add two parts of one model.
-
-    Args:
-        part: Some of its calls.
-        other: The others.
-
-    Returns:
-        The sums. Money is unknown if either is.
-    """
+    """Add two parts of one model. Money is unknown if either is."""
 
     def add(name: str) -> str | None:
         amounts = (getattr(part, name), getattr(other, name))
