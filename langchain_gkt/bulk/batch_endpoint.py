@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -140,9 +141,8 @@ def read_batch(
     prices = RolePrices(teacher=teacher_price, student=None, tier=tier, scenario=scenario)
     batch = read_results(results, requests)
     model = next(iter(models_of(settings_of(chain).teacher)))
-    store = GuidanceStore(checkpoint, run=uuid.uuid4().hex, stable_rows=True)
     bill, new = UsageTotals(), 0
-    try:
+    with closing(GuidanceStore(checkpoint, run=uuid.uuid4().hex, stable_rows=True)) as store:
         for answer in batch.replies:
             run = _run_of(model, batch.requests[answer.name], answer)
             totals, reply = _priced(run, answer, prices)
@@ -161,8 +161,6 @@ def read_batch(
             _estimate(run, totals, "", prices)
             store.add(f"batch:{name}", "teacher", totals, key=name, reply=None)
             bill.add(totals)
-    finally:
-        store.close()
     return BatchBill(results=batch, bill=bill, new=new)
 
 

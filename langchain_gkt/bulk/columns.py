@@ -73,11 +73,9 @@ class TeacherResult:
 
     Attributes:
         key: The key of the guidance.
-        reply: The teacher's reply as a dict. See `TeacherReply`. None if it was not asked.
+        reply: The teacher's `TeacherReply` as a dict. None if it was not asked.
         guidance: The part of it that the student continues.
         finished: Whether nothing is left to the student.
-        finish_reason: Why the teacher stopped.
-        error: Why the row failed.
         fallback: Why the student has to answer alone.
         part: The row's part of the teacher's bill.
     """

@@ -77,14 +77,7 @@ class RateLimiter:
         self._next = {"requests": 0.0, "tokens": 0.0}
 
     def delay(self, tokens: int) -> float:
-        """Take the next turn.
-
-        Args:
-            tokens: The maximum that the call can use.
-
-        Returns:
-            Seconds to wait before the call.
-        """
+        """Take the next turn. Returns the seconds to wait before a call of at most these tokens."""
         now = self._clock()
         start = max(now, *self._next.values())
         self._next["requests"] = start + self._request_seconds
@@ -149,14 +142,9 @@ class JobController:
         return Admission(wait=wait)
 
     def settle(self, call: str, key: str, row: str, totals: UsageTotals, reply: str | None) -> None:
-        """End a call, and record its cost and its reply.
+        """End a call, and record its cost and its reply, which is None if it failed.
 
-        Args:
-            call: Names the call.
-            key: The key of the row's guidance.
-            row: The row's name.
-            totals: The call's usage and cost.
-            reply: Its reply. None if it failed.
+        ``call`` names the call. One that is settled twice counts once.
         """
         if self._store.add(call, "teacher", totals, key=key, reply=reply):
             self._count("teacher", totals, key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,7 @@ from langchain_gkt.costs.totals import UsageTotals
 
 
 def import_ray() -> Any:
-    """Import Ray with its data library.
-
-    Raises:
-        ImportError: If it is not installed, with how to install it.
-    """
+    """Import Ray with its data library, or say how to install it."""
     try:
         import ray
         import ray.data
@@ -71,14 +68,11 @@ def read_report(checkpoint: str | Path) -> dict[str, Any]:
         raise FileNotFoundError(
             f"checkpoint={str(checkpoint)!r} holds no {FILE}: it is not the folder of a bulk job"
         )
-    store = GuidanceStore(checkpoint, run=None)
     totals = {"teacher": UsageTotals(), "student": UsageTotals()}
-    try:
+    with closing(GuidanceStore(checkpoint, run=None)) as store:
         for role, bill in store.bills():
             totals[role].add(bill)
         return bill_of(store, totals)
-    finally:
-        store.close()
 
 
 def start_controller(options: BulkOptions) -> Any:
@@ -122,17 +116,12 @@ def start_controller(options: BulkOptions) -> Any:
     try:
         begun_with = ray.get(controller.settings.remote())
     except ray.exceptions.RayActorError as error:
-        raise _cause_of(error) from error
+        # The actor's own error from opening the checkpoint.
+        lines = [line for line in str(error).splitlines() if "checkpoint=" in line]
+        raise RuntimeError((lines or [str(error)])[0].strip()) from error
     if replace(settings, run=begun_with.run) != begun_with:
         raise ValueError(
             f"job={job!r} is running with other limits, budget or checkpoint; give the same, or "
             "another job="
         )
     return controller
-
-
-def _cause_of(error: Any) -> Exception:
-    """Return the actor's own error from opening the checkpoint."""
-    text = str(error)
-    line = next((part for part in text.splitlines() if "checkpoint=" in part), text)
-    return RuntimeError(line.strip())

@@ -18,14 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class StageSettings:
-    """The settings of the stages.
-
-    Attributes:
-        chain: The result of `pack_chain`.
-        options: The job's options.
-        prompt_column: The prompts' column.
-        names: The result of `output_names`.
-    """
+    """The settings of the stages. `pack_chain` made the chain, `output_names` the names."""
 
     chain: bytes
     options: BulkOptions

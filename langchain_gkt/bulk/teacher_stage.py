@@ -79,11 +79,7 @@ class TeacherStage:
         lock = ForkSafeLock()
         # Learns how many tokens the teacher's prompts have, for the reservations.
         self.aggregator = CostAggregator(
-            prices=self.options.role_prices,
-            budget=self.options.budget,
-            tokenizer=None,
-            records=None,
-            lock=lock,
+            prices=self.options.role_prices, budget=self.options.budget, lock=lock
         )
         self.listener = RunListener(self.aggregator, lock)
         self._slots: asyncio.Semaphore | None = None

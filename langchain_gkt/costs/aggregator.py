@@ -76,9 +76,9 @@ class CostAggregator:
         *,
         prices: RolePrices,
         budget: Budget | None,
-        tokenizer: Callable[[str], int] | None,
-        records: list[CallRecord] | None,
         lock: AbstractContextManager[Any],
+        tokenizer: Callable[[str], int] | None = None,
+        records: list[CallRecord] | None = None,
     ) -> None:
         """Start at zero. The options are those of `CostTracker`.
 

@@ -131,10 +131,7 @@ class Ledger:
     def reserve(self, call_id: str, most: Reservation, spent_in_call: Decimal) -> None:
         """Reserve the most that a call can cost.
 
-        Args:
-            call_id: The chain call it belongs to.
-            most: The highest cost.
-            spent_in_call: US dollars that the teacher has already cost in this chain call.
+        ``spent_in_call`` are the US dollars that the teacher has already cost in this chain call.
 
         Raises:
             BudgetExceeded: If that could pass the budget.

@@ -114,11 +114,10 @@ def look_up(
     except (LookupError, ValueError):  # unknown, or usage that its price cannot hold
         return None
     fee = calculation.total_price - calculation.input_price - calculation.output_price
-    plain, reads, writes = (
+    plain, reads, writes, hours = (
         _rate(getattr(rates, f"{name}_mtok"), tokens.prompt)
-        for name in ("input", "cache_read", "cache_write")
+        for name in ("input", "cache_read", "cache_write", "cache_write_1h")
     )
-    hours = _rate(rates.cache_write_1h_mtok, tokens.prompt)
     tiered = missing_rates(tokens, reads=reads is not None, writes=writes is not None)
     five = tokens.cache_written - tokens.cache_written_1h
     written = five * _first(writes, plain) + tokens.cache_written_1h * _first(hours, writes, plain)

@@ -144,16 +144,11 @@ def role_notes(name: str, totals: UsageTotals) -> list[str]:
     if totals.unknown_details:
         names = ", ".join(sorted(totals.unknown_details))
         notes.append(f"{name}: the provider names tokens as {names}; billed as plain tokens")
-    if totals.unreported_calls:
-        limit = (
-            ""
-            if totals.unlimited_calls
-            else f", at most {totals.unreported_completion_limit:,} completion tokens"
-        )
-        notes.append(
-            f"{name}: {totals.unreported_calls} call(s) reported no usage; estimated apart, "
-            f"not in the sums{limit}"
-        )
+    if unreported := totals.unreported_calls:
+        note = f"{unreported} call(s) reported no usage; estimated apart, not in the sums"
+        if not totals.unlimited_calls:
+            note += f", at most {totals.unreported_completion_limit:,} completion tokens"
+        notes.append(f"{name}: {note}")
     return notes
 
 
@@ -257,9 +252,15 @@ def chart(
     """Draw what was paid and what would have been. If money is unknown, show tokens."""
     priced = roles["total"].complete and not estimate.counts.unpriced_calls
 
-    def bar(name: str, totals: UsageTotals, student: UsageTotals, kind: str) -> StackedBar:
-        parts = _money_parts(totals, student) if priced else _token_parts(totals, student)
-        return StackedBar(name=f"{name}\n({kind})", parts=parts, estimated=kind == "estimated")
+    def bar(name: str, teacher: UsageTotals, student: UsageTotals, kind: str) -> StackedBar:
+        if priced:
+            local = student.known_cost + teacher.machine_cost
+            parts = [teacher.prompt_cost, teacher.completion_cost, local]
+        else:
+            local = Decimal(student.prompt_tokens + student.completion_tokens)
+            parts = [Decimal(teacher.prompt_tokens), Decimal(teacher.completion_tokens), local]
+        sizes = list(map(float, parts))
+        return StackedBar(name=f"{name}\n({kind})", parts=sizes, estimated=kind == "estimated")
 
     none = UsageTotals()
     bars = [bar("paid in all", roles["teacher"], roles["student"], "measured")]
@@ -281,16 +282,6 @@ def chart(
         value_format="${:.3g}" if priced else "{:,.0f}",
         title=_chart_title(comparison, ratio),
     )
-
-
-def _money_parts(teacher: UsageTotals, student: UsageTotals) -> list[float]:
-    local = student.known_cost + teacher.machine_cost
-    return [float(teacher.prompt_cost), float(teacher.completion_cost), float(local)]
-
-
-def _token_parts(teacher: UsageTotals, student: UsageTotals) -> list[float]:
-    local = student.prompt_tokens + student.completion_tokens
-    return [float(teacher.prompt_tokens), float(teacher.completion_tokens), float(local)]
 
 
 def _chart_title(comparison: BillComparison | None, ratio: float | None) -> str:

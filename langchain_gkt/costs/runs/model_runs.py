@@ -128,16 +128,9 @@ def read_run(
     tags: Sequence[str] = (),
     params: dict[str, Any] | None = None,
 ) -> ModelRun:
-    """Read a run from its start event. Without a ``run_id`` it is a hypothetical run.
+    """Read a run from its start event, whose arguments these are.
 
-    Args:
-        role: ``teacher`` or ``student``. None for a chain that is nobody's teacher.
-        serialized: The model as langchain-core serialized it.
-        metadata: The run's metadata.
-        prompt_chars: Characters of its prompt.
-        run_id: The run's id.
-        tags: The run's tags.
-        params: The arguments the model is called with.
+    Without a ``run_id`` it is a hypothetical run. ``params`` are the arguments of the model's call.
     """
     params, settings = params or {}, (serialized or {}).get("kwargs") or {}
     base_url = settings.get("openai_api_base") or settings.get("base_url") or params.get("base_url")
