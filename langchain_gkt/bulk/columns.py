@@ -41,6 +41,7 @@ OutputColumns: TypeAlias = Mapping[str, str] | Sequence[str] | None
 """Which of `OUTPUT_COLUMNS` to add: some names, or names with new names. None for all."""
 
 _PLACES = Decimal(1).scaleb(-18)
+_NOTHING = ModelUsage()
 
 
 def output_names(columns: OutputColumns) -> dict[str, str]:
@@ -105,62 +106,45 @@ class TeacherResult:
         return self.error is None and not self.finished
 
 
-@dataclass(kw_only=True)
-class RowResult:
-    """The data for a row's columns.
+def row_values(
+    result: TeacherResult, student: ModelUsage = _NOTHING, **answer: str | None
+) -> dict[str, Any]:
+    """Return a row's values by the names of `OUTPUT_COLUMNS`.
 
-    Attributes:
-        teacher: The result of the teacher's stage.
-        text: The whole answer. None if the row failed.
-        guidance: The part of it that the teacher wrote.
-        fallback: Why the student answered alone.
+    Args:
+        result: The result of the teacher's stage.
         student: The student's part of the bill.
+        **answer: The columns from ``answer`` to ``finish_reason``. Null if they are left out.
     """
+    teacher = result.part
+    costs = (_money(teacher.cost), _money(student.cost))
+    return {
+        **dict.fromkeys(OUTPUT_COLUMNS),
+        **answer,
+        "guidance_key": result.key,
+        "teacher_calls": teacher.calls,
+        "teacher_prompt_tokens": teacher.prompt_tokens,
+        "teacher_completion_tokens": teacher.completion_tokens,
+        "teacher_cost": costs[0],
+        "student_prompt_tokens": student.prompt_tokens,
+        "student_completion_tokens": student.completion_tokens,
+        "student_cost": costs[1],
+        "cost": None if costs[0] is None or costs[1] is None else costs[0] + costs[1],
+        "unreported_calls": teacher.unreported + student.unreported,
+    }
 
-    teacher: TeacherResult
-    text: str | None = None
-    error: str | None = None
-    guidance: str | None = None
-    finished_by: str | None = None
-    fallback: str | None = None
-    finish_reason: str | None = None
-    student: ModelUsage = field(default_factory=ModelUsage)
 
-    @classmethod
-    def without_student(cls, teacher: TeacherResult) -> RowResult:
-        """Make the result of a row that the teacher finished, or that failed there."""
-        if teacher.error is not None:
-            return cls(teacher=teacher, error=teacher.error)
-        return cls(
-            teacher=teacher,
-            text=teacher.guidance,
-            guidance=teacher.guidance,
-            finished_by="teacher",
-            finish_reason=teacher.finish_reason,
-        )
-
-    def values(self) -> dict[str, Any]:
-        """Return the row's values by the names of `OUTPUT_COLUMNS`."""
-        teacher, student = self.teacher.part, self.student
-        costs = (_money(teacher.cost), _money(student.cost))
-        return {
-            "answer": self.text,
-            "error": self.error,
-            "guidance": self.guidance,
-            "finished_by": self.finished_by,
-            "fallback": self.fallback,
-            "finish_reason": self.finish_reason,
-            "guidance_key": self.teacher.key,
-            "teacher_calls": teacher.calls,
-            "teacher_prompt_tokens": teacher.prompt_tokens,
-            "teacher_completion_tokens": teacher.completion_tokens,
-            "teacher_cost": costs[0],
-            "student_prompt_tokens": student.prompt_tokens,
-            "student_completion_tokens": student.completion_tokens,
-            "student_cost": costs[1],
-            "cost": None if costs[0] is None or costs[1] is None else costs[0] + costs[1],
-            "unreported_calls": teacher.unreported + student.unreported,
-        }
+def values_without_student(result: TeacherResult) -> dict[str, Any]:
+    """Return the values of a row that the teacher finished, or that failed there."""
+    if result.error is not None:
+        return row_values(result, error=result.error)
+    return row_values(
+        result,
+        answer=result.guidance,
+        guidance=result.guidance,
+        finished_by="teacher",
+        finish_reason=result.finish_reason,
+    )
 
 
 def _money(amount: Decimal | None) -> Decimal | None:
@@ -169,14 +153,13 @@ def _money(amount: Decimal | None) -> Decimal | None:
 
 
 def add_columns(
-    table: pyarrow.Table, results: Sequence[RowResult], names: Mapping[str, str]
+    table: pyarrow.Table, rows: Sequence[Mapping[str, Any]], names: Mapping[str, str]
 ) -> pyarrow.Table:
-    """Add each row's result to a block, and drop the columns between the stages.
+    """Add each row's values to a block, and drop the columns between the stages.
 
     The types of the new columns are the same in every block.
     """
     table = table.drop_columns([name for name in (ROW, TEACHER) if name in table.column_names])
-    rows = [result.values() for result in results]
     for name, column in names.items():
         table = table.append_column(column, _as_array(name, [row[name] for row in rows]))
     return table

@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.messages import AIMessage
 
 from langchain_gkt.bulk.chains import read_prompt, settings_of, unpack_chain
-from langchain_gkt.bulk.columns import RowResult, TeacherResult, add_columns
+from langchain_gkt.bulk.columns import (
+    TeacherResult,
+    add_columns,
+    row_values,
+    values_without_student,
+)
 from langchain_gkt.bulk.stages import StageSettings, read_result, spend_student
 from langchain_gkt.chain.messages import RepeatedWhitespace
 from langchain_gkt.costs.prices import price_call
@@ -138,24 +143,22 @@ class EngineAnswers:
             block = block.drop_columns([WRITTEN])
         return add_columns(block, results, self.settings.names)
 
-    def _result(self, row: Mapping[str, Any], totals: UsageTotals) -> RowResult:
+    def _result(self, row: Mapping[str, Any], totals: UsageTotals) -> dict[str, Any]:
         teacher = read_result(row, self.settings.prompt_column)
         if not teacher.needs_student:
-            return RowResult.without_student(teacher)
+            return values_without_student(teacher)
         written = json.loads(row[WRITTEN])
         if written["error"]:
-            return RowResult(teacher=teacher, error=written["error"])
+            return row_values(teacher, error=written["error"])
         guidance, text = teacher.guidance, str(written["generated_text"])
         blank = guidance[len(guidance.rstrip()) :] if guidance.strip() else ""
-        return RowResult(
-            teacher=teacher,
-            text=guidance + RepeatedWhitespace(blank).drop(text, last=True),
+        return row_values(
+            teacher,
+            self._part(written["num_input_tokens"], written["num_generated_tokens"], totals),
+            answer=guidance + RepeatedWhitespace(blank).drop(text, last=True),
             guidance=guidance,
             finished_by="student",
             fallback=teacher.fallback,
-            student=self._part(
-                written["num_input_tokens"], written["num_generated_tokens"], totals
-            ),
         )
 
     def _part(self, prompt: int, completion: int, totals: UsageTotals) -> ModelUsage:

@@ -15,7 +15,13 @@ from langchain_core.messages import BaseMessage, HumanMessage
 from langchain_core.outputs import ChatResult
 
 from langchain_gkt.bulk.chains import read_prompt, unpack_chain
-from langchain_gkt.bulk.columns import TEACHER, RowResult, TeacherResult, add_columns
+from langchain_gkt.bulk.columns import (
+    TEACHER,
+    TeacherResult,
+    add_columns,
+    row_values,
+    values_without_student,
+)
 from langchain_gkt.bulk.stages import StageSettings, read_result, spend_student
 from langchain_gkt.chain.strategy import strategy_of
 from langchain_gkt.costs import CostTracker, MachineTime
@@ -92,10 +98,10 @@ class StudentStage:
         rows = block.select(wanted).to_pylist()
         return [(row[column], read_result(row, column)) for row in rows]
 
-    def _finish(self, tracker: CostTracker, row: tuple[str, TeacherResult]) -> RowResult:
+    def _finish(self, tracker: CostTracker, row: tuple[str, TeacherResult]) -> dict[str, Any]:
         prompt, teacher = row
         if not teacher.needs_student:
-            return RowResult.without_student(teacher)
+            return values_without_student(teacher)
         chain, ids = self.chain, _CallIds()
         if teacher.reply is not None:
             replayed = ReplayedReply(TeacherReply.from_dict(teacher.reply))
@@ -108,16 +114,16 @@ class StudentStage:
             )
         except Exception as error:  # noqa: BLE001  one row's failure is its own
             failed = f"{type(error).__name__}: {error}"
-            return RowResult(teacher=teacher, error=failed, student=self._part(tracker, ids))
+            return row_values(teacher, self._part(tracker, ids), error=failed)
         gkt = message.response_metadata["gkt"]
-        return RowResult(
-            teacher=teacher,
-            text=str(message.text),
+        return row_values(
+            teacher,
+            self._part(tracker, ids),
+            answer=str(message.text),
             guidance=gkt["guidance"],
             finished_by=gkt["finished_by"],
             fallback=teacher.fallback or gkt["fallback"],
             finish_reason=message.response_metadata.get("finish_reason"),
-            student=self._part(tracker, ids),
         )
 
     def _part(self, tracker: CostTracker, ids: _CallIds) -> ModelUsage:

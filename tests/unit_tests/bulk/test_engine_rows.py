@@ -83,7 +83,7 @@ def test_columns_of_the_row_keep_their_names_and_values(settings) -> None:
     back = keep_written({**given, **_wrote(" and two"), "prompt": ""})
     assert {name: back[name] for name in row} == row
     answer = EngineAnswers(settings, None)._result(back, UsageTotals())
-    assert answer.text == "Two and two"
+    assert answer["answer"] == "Two and two"
 
 
 @pytest.mark.parametrize(
@@ -102,9 +102,8 @@ def test_a_row_that_cannot_be_answered_says_so_alone(settings, row, wrote, error
     totals = UsageTotals()
     back = keep_written({**given, **_wrote("!") | wrote})
     result = EngineAnswers(settings, None)._result(back, totals)
-    assert result.error is not None
-    assert result.error.startswith(error)
-    assert result.text is None
+    assert str(result["error"]).startswith(error)
+    assert result["answer"] is None
     assert totals.calls == 0
 
 
