@@ -203,7 +203,8 @@ class CostAggregator:
         costs, tokens = [], 0
         for model in models:
             completion = completion_limit(model) if limit is None else limit
-            serialized = {"kwargs": {"base_url": _base_url(model)}}
+            base_url = getattr(model, "openai_api_base", None) or getattr(model, "base_url", None)
+            serialized = {"kwargs": {"base_url": base_url}}
             run = read_run("teacher", serialized, tracing_params(model), prompt_chars=chars)
             with self._lock:
                 rate = self.rates.get(("teacher", run.model))
@@ -336,8 +337,3 @@ def _record(run: ModelRun, result: RunResult, totals: UsageTotals) -> CallRecord
 def _is_finished(message: AIMessage | None) -> bool:
     metadata = message.response_metadata if message else {}
     return bool(metadata.get("finish_reason") or metadata.get("stop_reason"))
-
-
-def _base_url(model: Any) -> str | None:
-    base_url = getattr(model, "openai_api_base", None) or getattr(model, "base_url", None)
-    return base_url if isinstance(base_url, str) else None

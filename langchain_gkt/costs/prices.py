@@ -244,8 +244,12 @@ def dated_source(price: Price | MachineTime) -> str:
     return f"{price.source} of {price.as_of}" if price.as_of else price.source
 
 
-def describe_price(price: Price | MachineTime) -> dict[str, str]:
+def describe_price(price: Prices | MachineTime) -> Any:
     """Return a price as plain values, the same on every day."""
+    if price is None or isinstance(price, str):
+        return price
+    if isinstance(price, Mapping):
+        return {model: describe_price(model_price) for model, model_price in price.items()}
     data = dataclasses.asdict(price)
     for tier in data.get("tiers", {}).values():
         if isinstance(tier, dict):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, Literal
@@ -354,15 +353,8 @@ def describe_scenario(scenario: BillingScenario | None) -> dict[str, Any] | None
     """Return a scenario as plain values, the same on every day. None for None."""
     if scenario is None:
         return None
-    price = scenario.price
-    if isinstance(price, Mapping):
-        price = {
-            name: describe_price(model_price) if isinstance(model_price, Price) else model_price
-            for name, model_price in price.items()
-        }
-    elif isinstance(price, Price):
-        price = describe_price(price)
-    return {**scenario.model_dump(mode="json", exclude={"price"}), "price": price}
+    values = scenario.model_dump(mode="json", exclude={"price"})
+    return {**values, "price": describe_price(scenario.price)}
 
 
 def check_prefix(scenario: BillingScenario, shortest: int) -> None:

@@ -66,8 +66,8 @@ def run_settings(
             **({"samples": chain.samples} if chain.samples > 1 else {}),
         },
         "prices": {
-            "teacher": _price(billing.teacher_price),
-            "student": _price(billing.student_price),
+            "teacher": describe_price(billing.teacher_price),
+            "student": describe_price(billing.student_price),
             # Left out if none was named, because older runs lack it.
             **({"tier": billing.tier.lower()} if billing.tier else {}),
             **({"scenario": describe_scenario(billing.scenario)} if billing.scenario else {}),
@@ -167,12 +167,3 @@ def _bound_arguments(teacher: Any) -> list[dict[str, Any]]:
     if not isinstance(teacher, RunnableBindingBase):
         return []
     return [_plain(without_secrets(teacher.kwargs)), *_bound_arguments(teacher.bound)]
-
-
-def _price(price: Any) -> Any:
-    """Describe a price without the day of its lookup, because a run may take several days."""
-    if price is None or isinstance(price, str):
-        return price
-    if isinstance(price, dict):
-        return {model: _price(listed) for model, listed in price.items()}
-    return describe_price(price)
