@@ -188,11 +188,7 @@ class TeacherStage:
         return self._result(key, reply, guidance, part_of(calls, "teacher"))
 
     async def _recorded(
-        self,
-        key: str,
-        messages: list[BaseMessage],
-        admitted: Admission,
-        calls: list[CallRecord],
+        self, key: str, messages: list[BaseMessage], admitted: Admission, calls: list[CallRecord]
     ) -> TeacherResult:
         """Read a reply that was paid for earlier, as if it had just come."""
         reply = TeacherReply.from_dict(json.loads(str(admitted.reply)))

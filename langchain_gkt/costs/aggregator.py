@@ -26,24 +26,14 @@ from langchain_gkt.costs.budget import (
     highest_cost,
     max_prompt_tokens,
 )
-from langchain_gkt.costs.estimate import (
-    estimate_teacher_only,
-    offline_tokenizer,
-    on_whole_prompt,
-)
+from langchain_gkt.costs.estimate import estimate_teacher_only, offline_tokenizer, on_whole_prompt
 from langchain_gkt.costs.price_list import CallCost
 from langchain_gkt.costs.prices import MachineTime
 from langchain_gkt.costs.role_prices import RolePrices
 from langchain_gkt.costs.runs.model_runs import ChainCall, ModelRun, RunResult, read_run
 from langchain_gkt.costs.scenarios import uncached
 from langchain_gkt.costs.totals import BusyClock, CallRecord, Estimate, UsageTotals
-from langchain_gkt.costs.usage import (
-    TokenRate,
-    Tokens,
-    as_usage,
-    read_tokens,
-    text_length,
-)
+from langchain_gkt.costs.usage import TokenRate, Tokens, as_usage, read_tokens, text_length
 from langchain_gkt.metadata import from_cache
 from langchain_gkt.providers.errors import may_have_billed
 from langchain_gkt.providers.usage import service_tier

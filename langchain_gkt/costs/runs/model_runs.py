@@ -23,15 +23,7 @@ CHAIN_PROVIDER = "langchain-gkt"
 
 _RETRY_TAG = re.compile(r"retry:attempt:([2-9]|\d\d)")
 # These clients retry by themselves by default.
-_RETRYING_PROVIDERS = {
-    "openai",
-    "azure",
-    "anthropic",
-    "groq",
-    "mistralai",
-    "together",
-    "fireworks",
-}
+_RETRYING_PROVIDERS = {"openai", "azure", "anthropic", "groq", "mistralai", "together", "fireworks"}
 
 
 @dataclass(kw_only=True)
