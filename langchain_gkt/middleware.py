@@ -196,7 +196,7 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
                 response = self._checked(handler(self._counted(request, trackers)))
             except BudgetExceeded as error:
                 response = self._ended(error)
-        return _with_sums(response, trackers)
+        return _with_sums(response, _sums(trackers))
 
     async def awrap_model_call(
         self, request: _Request, handler: Callable[[_Request], Awaitable[_Response]]
@@ -207,7 +207,7 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
                 response = self._checked(await handler(self._counted(request, trackers)))
             except BudgetExceeded as error:
                 response = self._ended(error)
-        return _with_sums(response, trackers)
+        return _with_sums(response, _sums(trackers))
 
     @contextmanager
     def counting(self, request: _Request) -> Iterator[list[BaseCallbackHandler]]:
@@ -265,7 +265,7 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
         sums = {
             name: state[name] for name, budget in self._of_state.items() if budget and name in state
         }
-        return ExtendedModelResponse(self._ended(error), Command(update=sums) if sums else None)
+        return _with_sums(self._ended(error), sums)
 
     def _ended(self, error: BudgetExceeded) -> _Response:
         if self._exit_behavior == "error":
@@ -301,11 +301,8 @@ def budget_behind(request: _Request) -> BudgetMiddleware | None:
     return None if budget is None or budget.tracker in handlers_in(request.model) else budget
 
 
-def _with_sums(
-    response: _Response, trackers: Mapping[str, CostTracker]
-) -> ExtendedModelResponse[Any]:
+def _with_sums(response: _Response, sums: dict[str, Any]) -> ExtendedModelResponse[Any]:
     """Put the spent amounts into the agent's state."""
-    sums = _sums(trackers)
     return ExtendedModelResponse(response, Command(update=sums) if sums else None)
 
 

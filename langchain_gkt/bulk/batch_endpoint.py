@@ -58,7 +58,7 @@ def write_batch(
         checkpoint: The job's folder, whose guidance is not requested again.
 
     Returns:
-        The files. None if nothing is left to ask.
+        The files. An empty list if nothing is left to ask.
 
     Raises:
         ValueError: If a prompt or the chain is invalid, or a file already exists.

@@ -45,7 +45,8 @@ def pack_chain(chain_or_config: ChainLike) -> bytes:
             f"{type(chain_or_config).__name__}"
         )
     try:
-        _refuse_script_classes(chain_or_config)
+        if isinstance(chain_or_config, GuidedKnowledgeTransferChain):
+            _refuse_script_classes(chain_or_config.teacher)
         packed: bytes = cloudpickle.dumps(chain_or_config)
     except Exception as error:
         raise TypeError(
@@ -56,12 +57,11 @@ def pack_chain(chain_or_config: ChainLike) -> bytes:
     return packed
 
 
-def _refuse_script_classes(chain: Any) -> None:
+def _refuse_script_classes(teacher: Any) -> None:
     """Refuse a teacher whose class no actor can import."""
-    if isinstance(chain, GuidedKnowledgeTransferChain) and not is_configurable(chain.teacher):
-        for model in models_of(chain.teacher):
-            if type(model).__module__ == "__main__":
-                raise TypeError(f"{type(model).__name__} is a class of the script itself")
+    for model in () if is_configurable(teacher) else models_of(teacher):
+        if type(model).__module__ == "__main__":
+            raise TypeError(f"{type(model).__name__} is a class of the script itself")
 
 
 def unpack_chain(packed: bytes) -> GuidedKnowledgeTransferChain:

@@ -97,7 +97,6 @@ class PackedTeacherStage(TeacherStage):
         messages = packed_messages([row.prompt for row in pack], tokens)
         models = list(models_of(self.call_settings.teacher))
         most = self.aggregator.reservation(models, messages, limit)
-        assert self._slots is not None
         async with self._slots:
             admitted = await self._admitted(pack, most)
             if len(admitted) < len(pack):  # recorded already, or refused, so asked one by one

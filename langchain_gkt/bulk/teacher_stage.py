@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import uuid
 from collections.abc import Sequence
@@ -82,14 +81,12 @@ class TeacherStage:
             prices=self.options.role_prices, budget=self.options.budget, lock=lock
         )
         self.listener = RunListener(self.aggregator, lock)
-        self._slots: asyncio.Semaphore | None = None
+        self._slots = asyncio.Semaphore(self.options.calls_per_worker)
 
     async def __call__(self, block: pyarrow.Table) -> pyarrow.Table:
         """Ask for all rows of a block side by side. A new column holds their `TeacherResult`."""
         import pyarrow
 
-        if self._slots is None:  # belongs to the event loop, which runs by now
-            self._slots = asyncio.Semaphore(self.options.calls_per_worker)
         prompts = block.column(self.column).to_pylist()
         rows = list(map(str, block.column(self.options.id_column or ROW).to_pylist()))
         results = await self.results_of(rows, prompts)
@@ -130,14 +127,11 @@ class TeacherStage:
             ),
         )
         try:
-            async for attempt in retrying:
-                with attempt:
-                    return await self._attempt(row, key, messages, most, calls)
+            return await retrying(self._attempt, row, key, messages, most, calls)
         except RowEnded as end:
             return end.result
         except _CallFailed as failed:
             return self._failed(key, failed.error, part_of(calls, "teacher"))
-        raise AssertionError("tenacity gives at least one attempt")
 
     async def _attempt(
         self,
@@ -147,8 +141,8 @@ class TeacherStage:
         most: Reservation,
         calls: list[CallRecord],
     ) -> TeacherResult:
-        assert self._slots is not None
-        for count in itertools.count():
+        pause, longest = _BUSY_SECONDS
+        while True:
             async with self._slots:
                 admitted: Admission = await self.controller.admit.remote(key, row, most)
                 if admitted.refused is not None:
@@ -162,9 +156,8 @@ class TeacherStage:
                 if not admitted.busy:
                     await asyncio.sleep(admitted.wait)
                     return await self._call(row, key, messages, calls)
-            first, longest = _BUSY_SECONDS
-            await asyncio.sleep(min(longest, first * 2**count))
-        raise AssertionError("count() does not end")
+            await asyncio.sleep(pause)
+            pause = min(longest, 2 * pause)
 
     async def _call(
         self, row: str, key: str, messages: list[BaseMessage], calls: list[CallRecord]
