@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import uuid
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 
-from langchain_gkt.bulk.chains import read_prompt
 from langchain_gkt.bulk.columns import TeacherResult
 from langchain_gkt.bulk.controller import Admission
 from langchain_gkt.bulk.packing import (
@@ -23,7 +21,7 @@ from langchain_gkt.bulk.packing import (
     read_beginnings,
     shared_out,
 )
-from langchain_gkt.bulk.teacher_stage import RowEnded, TeacherStage, add_parts
+from langchain_gkt.bulk.teacher_stage import Row, RowEnded, TeacherStage, add_parts
 from langchain_gkt.costs.budget import Reservation
 from langchain_gkt.costs.totals import CallRecord, UsageTotals
 from langchain_gkt.errors import GKTError
@@ -31,17 +29,6 @@ from langchain_gkt.evaluation.running.records import ModelUsage, TeacherReply, p
 from langchain_gkt.evaluation.running.reply_recorder import ReplyRecorder
 from langchain_gkt.guidance import GuidancePolicy
 from langchain_gkt.teachers.wrappers import models_of
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Row:
-    """A row that waits for its beginning, and its place in the block."""
-
-    at: int
-    row: str
-    key: str
-    prompt: str
-    messages: list[BaseMessage]
 
 
 class PackedTeacherStage(TeacherStage):
@@ -52,40 +39,38 @@ class PackedTeacherStage(TeacherStage):
     """
 
     async def results_of(
-        self, rows: Sequence[str], prompts: Sequence[Any]
+        self, names: Sequence[str], prompts: Sequence[Any]
     ) -> Sequence[TeacherResult]:
         """Ask for some rows, as many in a call as the options allow."""
         check_packable(self.chain)
         size = self.options.questions_per_call
         results: dict[int, TeacherResult] = {}
         in_vain: dict[int, ModelUsage] = {}
-        waiting = dict[str, _Row]()
+        waiting = dict[str, Row]()
         later = []
-        for at, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
+        for at, (name, prompt) in enumerate(zip(names, prompts, strict=True)):
             try:
-                messages = read_prompt(prompt, self.column)
+                row = self._read(name, prompt, at)
             except (TypeError, ValueError):
                 later.append(at)
                 continue
-            key = self.keys.of(messages)
-            if key in waiting:  # the same prompt again finds the reply of the other
+            # The same prompt again finds the reply of the other.
+            if waiting.setdefault(row.key, row) is not row:
                 later.append(at)
-            else:
-                waiting[key] = _Row(at=at, row=row, key=key, prompt=prompt, messages=messages)
         packs = list(waiting.values())
         await asyncio.gather(
             *(self._pack(packs[i : i + size], results, in_vain) for i in range(0, len(packs), size))
         )
         missing = [row.at for row in packs if row.at not in results] + later
-        row_results = await asyncio.gather(*(self._row(rows[at], prompts[at]) for at in missing))
-        results |= dict(zip(missing, row_results, strict=True))
+        alone = (self._result_of(names[at], prompts[at]) for at in missing)
+        results |= dict(zip(missing, await asyncio.gather(*alone), strict=True))
         for at, part in in_vain.items():  # the rows' costs are the bill, so no call is left out
             results[at] = replace(results[at], part=add_parts(part, results[at].part))
-        return [results[at] for at in range(len(rows))]
+        return [results[at] for at in range(len(names))]
 
     async def _pack(
         self,
-        pack: Sequence[_Row],
+        pack: Sequence[Row],
         results: dict[int, TeacherResult],
         in_vain: dict[int, ModelUsage],
     ) -> None:
@@ -107,12 +92,12 @@ class PackedTeacherStage(TeacherStage):
             in_vain[pack[0].at] = part
         results |= pack_results
 
-    async def _admitted(self, pack: Sequence[_Row], most: Reservation) -> Sequence[_Row]:
+    async def _admitted(self, pack: Sequence[Row], most: Reservation) -> Sequence[Row]:
         """Take the pack's turn. Its first row reserves for all."""
         wait = 0.0
         for place, row in enumerate(pack):
             admission: Admission = await self.controller.admit.remote(
-                row.key, row.row, most, joins=place > 0
+                row.key, row.name, most, joins=place > 0
             )
             if admission.reply is not None or admission.busy or admission.refused is not None:
                 return pack[:place]
@@ -121,7 +106,7 @@ class PackedTeacherStage(TeacherStage):
         return pack
 
     async def _ask_packed(
-        self, pack: Sequence[_Row], messages: list[BaseMessage], limit: int
+        self, pack: Sequence[Row], messages: list[BaseMessage], limit: int
     ) -> tuple[dict[int, TeacherResult], ModelUsage]:
         """Return the beginning of each row, and the call's usage."""
         recorder = ReplyRecorder(lambda reply: None, **self.prices)
@@ -149,20 +134,17 @@ class PackedTeacherStage(TeacherStage):
             row = pack[place]
             admission = Admission(reply=json.dumps(asdict(reply)), carries=True)
             try:
-                results[row.at] = await self._recorded(row.key, row.messages, admission, [])
+                results[row.at] = await self._recorded(row, admission)
             except RowEnded as end:
                 results[row.at] = end.result
         return results, part_of(recorder.calls, "teacher")
 
     async def _release(
-        self, pack: Sequence[_Row], totals: UsageTotals, replies: dict[int, TeacherReply]
+        self, pack: Sequence[Row], totals: UsageTotals, replies: dict[int, TeacherReply]
     ) -> None:
         """End the rows' turn. The first of them books the whole call."""
         for place, row in enumerate(pack):
-            reply = replies.get(place)
-            text = None if reply is None else json.dumps(asdict(reply))
-            booked = totals if place == 0 else UsageTotals()
-            await self.controller.settle.remote(uuid.uuid4().hex, row.key, row.row, booked, text)
+            await self._settle(row, UsageTotals() if place else totals, replies.get(place))
 
 
 def _replies(

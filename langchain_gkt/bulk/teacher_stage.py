@@ -6,7 +6,7 @@ import asyncio
 import json
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ from langchain_gkt.costs.aggregator import CostAggregator
 from langchain_gkt.costs.budget import Reservation
 from langchain_gkt.costs.runs.fork_safe_lock import ForkSafeLock
 from langchain_gkt.costs.runs.listener import RunListener
-from langchain_gkt.costs.totals import CallRecord
+from langchain_gkt.costs.totals import CallRecord, UsageTotals
 from langchain_gkt.errors import BudgetExceeded, TeacherError
 from langchain_gkt.evaluation.running.records import ModelUsage, TeacherReply, part_of
 from langchain_gkt.evaluation.running.replay import ReplayedReply, ReplayTeacher
@@ -44,6 +44,30 @@ if TYPE_CHECKING:
 
 _BUSY_SECONDS = (0.05, 1.0)
 """The first and the longest wait for another row with the same request."""
+
+
+@dataclass(kw_only=True)
+class Row:
+    """A row that asks the teacher.
+
+    Attributes:
+        at: Its place in the block, for those that share a call.
+        name: Its name in the job.
+        key: The key of its guidance.
+        calls: The calls that it has made.
+    """
+
+    at: int
+    name: str
+    key: str
+    prompt: str
+    messages: list[BaseMessage]
+    calls: list[CallRecord] = field(default_factory=list)
+
+    @property
+    def part(self) -> ModelUsage:
+        """Its part of the teacher's bill."""
+        return part_of(self.calls, "teacher")
 
 
 class RowEnded(Exception):
@@ -88,35 +112,38 @@ class TeacherStage:
         import pyarrow
 
         prompts = block.column(self.column).to_pylist()
-        rows = list(map(str, block.column(self.options.id_column or ROW).to_pylist()))
-        results = await self.results_of(rows, prompts)
+        names = list(map(str, block.column(self.options.id_column or ROW).to_pylist()))
+        results = await self.results_of(names, prompts)
         texts = pyarrow.array([result.to_json() for result in results], pyarrow.string())
         return block.append_column(TEACHER, texts)
 
     async def results_of(
-        self, rows: Sequence[str], prompts: Sequence[Any]
+        self, names: Sequence[str], prompts: Sequence[Any]
     ) -> Sequence[TeacherResult]:
-        """Ask for some rows side by side."""
-        return await asyncio.gather(*map(self._row, rows, prompts))
+        """Ask for some rows side by side, by their names in the job."""
+        return await asyncio.gather(*map(self._result_of, names, prompts))
 
-    async def _row(self, row: str, prompt: Any) -> TeacherResult:
+    def _read(self, name: str, prompt: Any, at: int = 0) -> Row:
+        messages = read_prompt(prompt, self.column)
+        key = self.keys.of(messages)
+        return Row(at=at, name=name, key=key, prompt=prompt, messages=messages)
+
+    async def _result_of(self, name: str, prompt: Any) -> TeacherResult:
         from ray.exceptions import RayError
 
         try:
-            messages = read_prompt(prompt, self.column)
+            row = self._read(name, prompt)
         except (TypeError, ValueError) as error:
             return TeacherResult(error=f"{type(error).__name__}: {error}")
-        key = self.keys.of(messages)
         try:
-            return await self._ask(row, key, messages)
+            return await self._ask(row)
         except RayError:  # the job's own actor is gone, so no row can continue
             raise
         except Exception as error:  # noqa: BLE001  a teacher prompt of the user's may raise anything
-            return TeacherResult(key=key, error=f"{type(error).__name__}: {error}")
+            return TeacherResult(key=row.key, error=f"{type(error).__name__}: {error}")
 
-    async def _ask(self, row: str, key: str, messages: list[BaseMessage]) -> TeacherResult:
+    async def _ask(self, row: Row) -> TeacherResult:
         """Ask until there is a reply, or the attempts or the budget are used up."""
-        most, calls = await self._most(messages), list[CallRecord]()
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self.options.attempts),
             wait=wait_exponential(multiplier=0.5, max=30) + wait_random(0, 1),
@@ -126,74 +153,65 @@ class TeacherStage:
                 lambda error: isinstance(error, _CallFailed) and error.unanswered
             ),
         )
+        most = await self._most(row.messages)
         try:
-            return await retrying(self._attempt, row, key, messages, most, calls)
+            return await retrying(self._attempt, row, most)
         except RowEnded as end:
             return end.result
         except _CallFailed as failed:
-            return self._failed(key, failed.error, part_of(calls, "teacher"))
+            return self._failed(row.key, failed.error, row.part)
 
-    async def _attempt(
-        self,
-        row: str,
-        key: str,
-        messages: list[BaseMessage],
-        most: Reservation,
-        calls: list[CallRecord],
-    ) -> TeacherResult:
+    async def _attempt(self, row: Row, most: Reservation) -> TeacherResult:
         pause, longest = _BUSY_SECONDS
         while True:
             async with self._slots:
-                admitted: Admission = await self.controller.admit.remote(key, row, most)
+                admitted: Admission = await self.controller.admit.remote(row.key, row.name, most)
                 if admitted.refused is not None:
                     refusal = BudgetExceeded(
                         admitted.refused, student_may_answer=admitted.student_may_answer
                     )
-                    part = part_of(calls, "teacher")
-                    raise RowEnded(self._failed(key, refusal, part))
+                    raise RowEnded(self._failed(row.key, refusal, row.part))
                 if admitted.reply is not None:
-                    return await self._recorded(key, messages, admitted, calls)
+                    return await self._recorded(row, admitted)
                 if not admitted.busy:
                     await asyncio.sleep(admitted.wait)
-                    return await self._call(row, key, messages, calls)
+                    return await self._call(row)
             await asyncio.sleep(pause)
             pause = min(longest, 2 * pause)
 
-    async def _call(
-        self, row: str, key: str, messages: list[BaseMessage], calls: list[CallRecord]
-    ) -> TeacherResult:
+    async def _call(self, row: Row) -> TeacherResult:
         """Make one call, and record its cost before its reply is used."""
         recorder = ReplyRecorder(lambda reply: None, **self.prices)
         config: RunnableConfig = {"callbacks": [recorder, self.listener]}
         guidance, problem = None, None
         try:
-            guidance = await self.chain.aguide(messages, config)
+            guidance = await self.chain.aguide(row.messages, config)
         except TeacherError as error:
             problem = error
         finally:
-            totals, reply = recorder.report().teacher, recorder.reply
-            text = None if reply is None else json.dumps(asdict(reply))
-            await self.controller.settle.remote(uuid.uuid4().hex, key, row, totals, text)
-            calls += recorder.calls
+            reply = recorder.reply
+            await self._settle(row, recorder.report().teacher, reply)
+            row.calls += recorder.calls
         if guidance is None or reply is None:
             problem = problem or TeacherError("the teacher gave no reply")
             raise _CallFailed(problem, unanswered=reply is None)
-        return self._result(key, reply, guidance, part_of(calls, "teacher"))
+        return self._result(row.key, reply, guidance, row.part)
 
-    async def _recorded(
-        self, key: str, messages: list[BaseMessage], admitted: Admission, calls: list[CallRecord]
-    ) -> TeacherResult:
+    async def _settle(self, row: Row, totals: UsageTotals, reply: TeacherReply | None) -> None:
+        """End a row's turn, with what its call used."""
+        text = None if reply is None else json.dumps(asdict(reply))
+        await self.controller.settle.remote(uuid.uuid4().hex, row.key, row.name, totals, text)
+
+    async def _recorded(self, row: Row, admitted: Admission) -> TeacherResult:
         """Read a reply that was paid for earlier, as if it had just come."""
         reply = TeacherReply.from_dict(json.loads(str(admitted.reply)))
-        part = part_of(calls, "teacher")
-        if admitted.carries:
-            part = add_parts(reply.part, part)
+        part = add_parts(reply.part, row.part) if admitted.carries else row.part
         teacher = ReplayTeacher(reply=ReplayedReply(reply))
         try:
-            guidance = await self.chain.model_copy(update={"teacher": teacher}).aguide(messages)
+            guidance = await self.chain.model_copy(update={"teacher": teacher}).aguide(row.messages)
         except TeacherError as error:
-            raise RowEnded(self._failed(key, error, part)) from error
-        return self._result(key, reply, guidance, part)
+            raise RowEnded(self._failed(row.key, error, part)) from error
+        return self._result(row.key, reply, guidance, part)
 
     def _result(
         self, key: str, reply: TeacherReply, guidance: Guidance, part: ModelUsage
