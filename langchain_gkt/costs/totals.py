@@ -16,11 +16,10 @@ _ZERO = Decimal(0)
 
 @dataclass(kw_only=True)
 class UsageTotals:
-    """Sums over calls. Tokens and money are measured. `unreported_*` ones are estimated.
+    """Sums over calls. Tokens and US dollars are measured. `unreported_*` ones are estimated.
 
     Attributes:
         calls: Calls made, however they ended. Each attempt of ``with_retry`` is one.
-        failed_calls: Calls that ended in an error.
         retries: Calls that repeat a failed one.
         cache_hits: Calls answered from LangChain's cache. They cost nothing.
         unreported_calls: Calls that a provider may have billed without a report. Their tokens are
@@ -44,14 +43,9 @@ class UsageTotals:
         nearly_cached_calls: Calls whose prompt was a little too short for the provider's cache.
         nearly_cached_tokens: Prompt tokens of those.
         unpriced_calls: Calls whose model has no known price. They are not in the money.
-        unreported_prompt_tokens: Estimate for the unreported calls.
-        unreported_completion_tokens: Estimate for the unreported calls.
         unreported_completion_limit: Maximum completion tokens that they can have been billed.
         unlimited_calls: Unreported calls without a limit.
-        unreported_prompt_cost: Estimate for the unreported calls, in US dollars.
-        unreported_completion_cost: Estimate for the unreported calls, in US dollars.
         unreported_unpriced_calls: Unreported calls whose model has no known price.
-        sources: Sources of the prices.
         unknown_details: Names of reported details that are unknown here. Their tokens are billed as
             plain ones.
     """

@@ -37,7 +37,6 @@ class ModelRun:
         call_id: The chain call it belongs to. The text ``None`` if its metadata names none.
         model: The model's name in the request.
         limit: Maximum completion tokens of the request, if known.
-        prompt_chars: Characters of its prompt.
         retry: Whether it repeats a failed attempt.
         retries_inside: Whether its client may retry without reporting it to callbacks.
         started_at: When it started, in seconds of `time.perf_counter`.
@@ -76,8 +75,6 @@ class RunResult:
 
     Attributes:
         message: The reply. A partial one, or None, after an error.
-        usage: Its usage metadata, or None if none was reported.
-        seconds: Time between start and end.
         error: The error that ended it early, or None.
     """
 
