@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, get_args
+from typing import Any, Protocol, get_args
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
@@ -50,11 +50,6 @@ class RunSubscriber(Protocol):
         """Handle the end of a chain call, with its answer if it has one."""
 
 
-class _Wrapper(NamedTuple):
-    call_id: str
-    parent_id: UUID | None
-
-
 class RunListener(BaseCallbackHandler):
     """A callback handler that follows the runs of guided calls for a subscriber.
 
@@ -78,7 +73,7 @@ class RunListener(BaseCallbackHandler):
         self._open: OrderedDict[UUID, ModelRun] = OrderedDict()
         self._calls: OrderedDict[str, ChainCall] = OrderedDict()
         self._roots: dict[UUID, str] = {}
-        self._wrappers: dict[UUID, _Wrapper] = {}
+        self._wrappers: dict[UUID, ChainCall] = {}
         self._tasks = CancelledTaskMonitor(self._left_open, self._lock)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -109,16 +104,15 @@ class RunListener(BaseCallbackHandler):
         if metadata and metadata.get("gkt_role") in _ROLES:
             with self._lock:
                 call = self._call_of(metadata, parent_run_id)
-                call.wrappers.add(run_id)
-                self._wrappers[run_id] = _Wrapper(call.call_id, parent_run_id)
+                call.wrappers[run_id] = parent_run_id
+                self._wrappers[run_id] = call
 
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """Forget a wrapper."""
         with self._lock:
-            wrapper = self._wrappers.pop(run_id, None)
-            call = self._calls.get(wrapper.call_id) if wrapper else None
-            if call:
-                call.wrappers.discard(run_id)
+            call = self._wrappers.pop(run_id, None)
+            if call is not None:
+                del call.wrappers[run_id]
                 self._drop_if_rootless(call)
 
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
@@ -157,7 +151,7 @@ class RunListener(BaseCallbackHandler):
                 return
             run.parent_id = parent_run_id
             while run.parent_id in self._wrappers:
-                run.parent_id = self._wrappers[run.parent_id].parent_id
+                run.parent_id = self._wrappers[run.parent_id].wrappers[run.parent_id]
             if not run.is_chain:  # its models' runs identify a chain's call
                 self._call_of(metadata, parent_run_id).runs.add(run_id)
             self._open[run_id] = run

@@ -96,14 +96,14 @@ class ChainCall:
     Attributes:
         compared: Whether its bill is compared with that of the teacher alone.
         root: The chain's run. None if the teacher was asked outside of one.
-        wrappers: Open runs of wrappers, such as ``with_retry``, within the call.
+        wrappers: Open runs of wrappers, such as ``with_retry``, each with the run around it.
         runs: Open runs of its models.
     """
 
     call_id: str
     compared: bool
     root: UUID | None = None
-    wrappers: set[UUID] = field(default_factory=set)
+    wrappers: dict[UUID, UUID | None] = field(default_factory=dict)
     runs: set[UUID] = field(default_factory=set)
 
 
