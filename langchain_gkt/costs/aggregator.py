@@ -8,11 +8,10 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
-from weakref import WeakKeyDictionary
 
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
@@ -47,15 +46,7 @@ _MAX_LAST_COSTS = 1000
 _MAX_NAME = 100
 
 _COUNTED = ("models", "estimate", "hidden_retries", "ledger", "rates", "_told")
-_OF_RUNS = ("last_costs", "_calls", "_busy", "_busy_marks")
-
-
-@dataclass(kw_only=True)
-class _CallSums:
-    """The cost of the runs of one open chain call, and its last teacher's run."""
-
-    spent: UsageTotals = field(default_factory=UsageTotals)
-    teacher: ModelRun | None = None
+_OF_RUNS = ("last_costs", "_busy", "_busy_marks")
 
 
 class CostAggregator:
@@ -104,7 +95,6 @@ class CostAggregator:
     def _start_runs(self) -> None:
         """Start without runs."""
         self.last_costs: OrderedDict[UUID, dict[str, float]] = OrderedDict()
-        self._calls: WeakKeyDictionary[ChainCall, _CallSums] = WeakKeyDictionary()
         self._busy = BusyClock()
         self._busy_marks: dict[UUID, float] = {}
 
@@ -143,10 +133,9 @@ class CostAggregator:
         with self._lock:
             self._add(run, totals)
             if call is not None:
-                sums = self._calls.setdefault(call, _CallSums())
-                sums.spent.add(totals)
+                call.spent.add(totals)
                 if run.role == "teacher":
-                    sums.teacher = run
+                    call.teacher = run
             if self._records is not None:
                 self._records.append(_record(run, result, totals))
             new = totals.unknown_details - self._told
@@ -164,10 +153,9 @@ class CostAggregator:
         with self._lock:
             if self.ledger:
                 self.ledger.release(call.call_id)
-            sums = self._calls.pop(call, None)
-        if not call.compared or sums is None:
+        if not call.compared or not call.spent.calls:
             return
-        estimate = self._teacher_only(sums, message) if message is not None else None
+        estimate = self._teacher_only(call, message) if message is not None else None
         with self._lock:
             if estimate is None:
                 self.estimate.not_estimated_calls += 1
@@ -179,7 +167,7 @@ class CostAggregator:
             self.estimate.own_prompt.add(own)
             self.estimate.own_prompt_calls += whole is not own
             self.estimate.naive.add(naive)
-            self.estimate.guided.add(sums.spent)
+            self.estimate.guided.add(call.spent)
 
     def reservation(
         self, models: Sequence[Any], messages: Sequence[BaseMessage], limit: int | None
@@ -215,8 +203,7 @@ class CostAggregator:
             BudgetExceeded: If that could pass the budget.
         """
         if self.ledger:
-            sums = self._calls.get(call) if call else None
-            spent = sums.spent.known_cost + sums.spent.unreported_cost if sums else Decimal(0)
+            spent = call.spent.known_cost + call.spent.unreported_cost if call else Decimal(0)
             self.ledger.reserve(call_id, most, spent)
 
     def _measure(self, run: ModelRun, totals: UsageTotals, result: RunResult) -> None:
@@ -271,12 +258,12 @@ class CostAggregator:
                 self.ledger.release(run.call_id)
 
     def _teacher_only(
-        self, sums: _CallSums, message: AIMessage
+        self, call: ChainCall, message: AIMessage
     ) -> tuple[UsageTotals, UsageTotals, UsageTotals, str] | None:
         """Estimate the teacher alone: on the whole conversation, on its own prompt, and naively."""
         gkt: dict[str, Any] = message.response_metadata["gkt"]
-        usage, run = gkt.get("teacher_usage"), sums.teacher
-        if not usage or run is None or from_cache(usage) or sums.spent.cache_hits:
+        usage, run = gkt.get("teacher_usage"), call.teacher
+        if not usage or run is None or from_cache(usage) or call.spent.cache_hits:
             return None
         count = self.tokenizer or offline_tokenizer(run.model[:_MAX_NAME])
         estimate = estimate_teacher_only(gkt, usage, str(message.text), count)

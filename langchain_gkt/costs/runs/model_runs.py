@@ -15,6 +15,7 @@ from uuid import UUID, uuid4
 from langchain_core.messages import AIMessage
 from langchain_core.messages.ai import UsageMetadata
 
+from langchain_gkt.costs.totals import UsageTotals
 from langchain_gkt.metadata import Mode, Role
 from langchain_gkt.providers.limits import LIMIT_FIELDS
 
@@ -98,6 +99,8 @@ class ChainCall:
         root: The chain's run. None if the teacher was asked outside of one.
         wrappers: Open runs of wrappers, such as ``with_retry``, each with the run around it.
         runs: Open runs of its models.
+        spent: Sums of its ended runs, if its subscriber counts them.
+        teacher: Its teacher's last run, likewise.
     """
 
     call_id: str
@@ -105,6 +108,8 @@ class ChainCall:
     root: UUID | None = None
     wrappers: dict[UUID, UUID | None] = field(default_factory=dict)
     runs: set[UUID] = field(default_factory=set)
+    spent: UsageTotals = field(default_factory=UsageTotals)
+    teacher: ModelRun | None = None
 
 
 def read_run(
