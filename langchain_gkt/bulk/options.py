@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from langchain_gkt.costs import BillingScenario, Budget, MachineTime
+from langchain_gkt.costs.budget import price_for
 from langchain_gkt.costs.prices import Prices, check_price, refuse_unlisted
 from langchain_gkt.costs.role_prices import RolePrices
 from langchain_gkt.errors import refuse_unknown, whole_number
@@ -68,14 +69,16 @@ class BulkOptions:
 
     def __post_init__(self) -> None:
         """Check each value."""
+        if self.budget is not None and not isinstance(self.budget, Budget):
+            raise TypeError(f"budget must be a Budget(usd='5'), not {type(self.budget).__name__}")
+        teacher_price = price_for(self.budget, self.teacher_price, self.scenario)
+        object.__setattr__(self, "teacher_price", teacher_price)
         check_price(self.teacher_price, "teacher_price")
         check_price(self.student_price, "student_price", machine_time=True)
         refuse_unlisted(self.teacher_price, "teacher_price")
         refuse_unlisted(self.student_price, "student_price")
         _ = self.role_prices  # refuses a scenario that contradicts the price
         refuse_unlisted(self.scenario and self.scenario.price, "scenario.price")
-        if self.budget is not None and not isinstance(self.budget, Budget):
-            raise TypeError(f"budget must be a Budget(usd='5'), not {type(self.budget).__name__}")
         counts = ("calls_in_flight", "teacher_workers", "attempts", "rows_per_block")
         for name in (*counts, "questions_per_call"):
             whole_number(name, getattr(self, name), least=1)

@@ -186,6 +186,13 @@ class Ledger:
         }
 
 
+def price_for(budget: Budget | None, price: Prices, scenario: Any) -> Prices:
+    """Return the teacher's price: the user's, else the budget's, unless a scenario has one."""
+    if price is None and budget is not None and not getattr(scenario, "price", None):
+        return budget.teacher_price
+    return price
+
+
 def completion_limit(model: Any) -> int:
     """Return the maximum completion tokens of a call that sets no limit, by the model's own."""
     fields = (getattr(model, name, None) for name in LIMIT_FIELDS)

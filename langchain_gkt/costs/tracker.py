@@ -10,7 +10,7 @@ from uuid import UUID
 from langchain_core.messages import BaseMessage
 
 from langchain_gkt.costs.aggregator import CostAggregator
-from langchain_gkt.costs.budget import Budget
+from langchain_gkt.costs.budget import Budget, price_for
 from langchain_gkt.costs.observer import BreakerState, CallObserver
 from langchain_gkt.costs.prices import MachineTime, Prices, check_price
 from langchain_gkt.costs.report import CostReport
@@ -69,8 +69,7 @@ class CostTracker(RunListener, CallObserver):
         check_price(student_price, "student_price", machine_time=True)
         if budget is not None and not isinstance(budget, Budget):
             raise TypeError(f"budget must be a Budget(usd='5'), not {type(budget).__name__}")
-        if teacher_price is None and budget is not None and not (scenario and scenario.price):
-            teacher_price = budget.teacher_price
+        teacher_price = price_for(budget, teacher_price, scenario)
         self.calls: list[CallRecord] = []
         lock = ForkSafeLock()
         self._aggregator = CostAggregator(

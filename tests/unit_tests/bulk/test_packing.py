@@ -286,3 +286,11 @@ def test_a_budget_holds_for_a_pack_as_a_whole(monkeypatch) -> None:
     report = controller.report()
     assert [one.error for one in results] == [None, None]
     assert (report["budget"]["spent_tokens"], report["teacher"]["calls"]) == (132, 1)
+
+
+def test_a_budget_may_name_the_teachers_price(monkeypatch) -> None:
+    budget = Budget(usd="5", teacher_price=PRICE)
+    asked = {"teacher_price": None, "budget": budget}
+    results, controller, _ = run(monkeypatch, everything, ["a?", "b?"], **asked)
+    assert [one.error for one in results] == [None, None]
+    assert bill(results)[0] == Decimal(controller.report()["teacher"]["cost"]) > 0

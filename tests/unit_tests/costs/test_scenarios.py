@@ -8,7 +8,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 
-from langchain_gkt import CostTracker, Price, track_costs
+from langchain_gkt import Budget, CostTracker, Price, track_costs
 from langchain_gkt.costs import BillingScenario, CachedPrefix, scenarios_of
 from langchain_gkt.costs.listed import least_cached, listed_price
 from langchain_gkt.costs.scenarios import check_prefix
@@ -171,5 +171,7 @@ def prefixed(tokens: int | None) -> BillingScenario:
 def test_blocks_take_a_scenario_and_an_unfit_one_is_refused() -> None:
     with pytest.raises(TypeError, match="scenario must be a BillingScenario"):
         CostTracker(scenario="batch")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="scenario must be a BillingScenario"):
+        CostTracker(scenario="batch", budget=Budget(tokens=9))  # type: ignore[arg-type]
     with track_costs(scenario=prefixed(1024)) as costs:
         assert costs.report().to_dict()["scenario"]["cached_prefix"]["tokens"] == 1024
