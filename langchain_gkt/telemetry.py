@@ -161,7 +161,6 @@ class _SpanRecorder:
     def _measure(
         self, opened: _OpenSpan, run: ModelRun, result: RunResult, failed: dict[str, str]
     ) -> None:
-        """Record duration, tokens and cost."""
         span, labels, context, usage = opened.span, opened.labels, opened.context, result.usage
         if from_cache(usage):  # no model was called
             span.set_attribute("gkt.cache_hit", True)

@@ -124,7 +124,6 @@ def guide_dataset(
 def _through_processor(
     dataset: Dataset, settings: StageSettings, controller: Any, stage: dict[str, Any]
 ) -> Dataset:
-    """Have Ray's vLLM processor finish the answers."""
     from ray.data.llm import build_processor
 
     processor = build_processor(engine_config(settings.options.processor))

@@ -139,7 +139,6 @@ class BulkOptions:
 
 
 def _check_number(name: str, value: object, *, above: bool) -> None:
-    """Refuse a value that is not a number, or is too small."""
     if value is None and above:
         return
     if isinstance(value, bool) or not isinstance(value, int | float):

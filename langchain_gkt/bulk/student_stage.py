@@ -84,19 +84,14 @@ class StudentStage:
 
     def __call__(self, block: pyarrow.Table) -> pyarrow.Table:
         """Finish the rows of a block, and add its output columns."""
-        rows = self._read(block)
+        column = self.settings.prompt_column
+        wanted = [name for name in (column, TEACHER) if name in block.column_names]
+        rows = [(row[column], read_result(row, column)) for row in block.select(wanted).to_pylist()]
         tracker = CostTracker(student_price=self.settings.options.student_price, keep_calls=True)
         with ThreadPoolExecutor(max(1, min(self.at_once, len(rows)))) as pool:
             results = list(pool.map(partial(self._finish, tracker), rows))
         spend_student(self.controller, block, self.settings, tracker.report().student)
         return add_columns(block, results, self.settings.names)
-
-    def _read(self, block: pyarrow.Table) -> list[tuple[str, TeacherResult]]:
-        """Return each row's prompt, and its teacher's result, if there was one."""
-        column = self.settings.prompt_column
-        wanted = [name for name in (column, TEACHER) if name in block.column_names]
-        rows = block.select(wanted).to_pylist()
-        return [(row[column], read_result(row, column)) for row in rows]
 
     def _finish(self, tracker: CostTracker, row: tuple[str, TeacherResult]) -> dict[str, Any]:
         prompt, teacher = row

@@ -70,21 +70,17 @@ class Row:
         return part_of(self.calls, "teacher")
 
 
+@dataclass(eq=False)
 class RowEnded(Exception):
-    """A row ends without a call."""
+    """A row ends without a call, with this result."""
 
-    def __init__(self, result: TeacherResult) -> None:
-        """Keep the row's result."""
-        super().__init__()
-        self.result = result
+    result: TeacherResult
 
 
+@dataclass(eq=False)
 class _CallFailed(Exception):
-    """A call failed."""
-
-    def __init__(self, error: Exception, *, unanswered: bool) -> None:
-        super().__init__(str(error))
-        self.error, self.unanswered = error, unanswered
+    error: Exception
+    unanswered: bool
 
 
 class TeacherStage:

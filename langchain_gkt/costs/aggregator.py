@@ -93,7 +93,6 @@ class CostAggregator:
         self._start_runs()
 
     def _start_runs(self) -> None:
-        """Start without runs."""
         self.last_costs: OrderedDict[UUID, dict[str, float]] = OrderedDict()
         self._busy = BusyClock()
         self._busy_marks: dict[UUID, float] = {}

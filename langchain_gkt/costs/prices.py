@@ -29,7 +29,6 @@ _MTOK = Decimal(1_000_000)
 
 
 def _usd(value: object, info: ValidationInfo) -> Decimal:
-    """Return money as a Decimal."""
     return _money(value, f"{(info.config or {}).get('title')}.{info.field_name}")
 
 
@@ -53,7 +52,6 @@ Usd: TypeAlias = Annotated[Decimal, PlainValidator(_usd)]
 
 
 def _tiers(value: object) -> Mapping[str, Any]:
-    """Check the service tiers of a price."""
     if not isinstance(value, Mapping):
         raise TypeError(f"Price.tiers must map a tier to its price, not {type(value).__name__}")
     checked = {}

@@ -16,8 +16,6 @@ from langchain_gkt.errors import ConfigurationError, explain, refuse_unknown
 
 
 def _rate(name: str, most: int | None) -> BeforeValidator:
-    """Check a share of a price."""
-
     def check(value: Any) -> Decimal | None:
         if value is None:
             return None

@@ -69,7 +69,6 @@ class RunListener(BaseCallbackHandler):
         self._start_runs()
 
     def _start_runs(self) -> None:
-        """Start without runs."""
         self._open: OrderedDict[UUID, ModelRun] = OrderedDict()
         self._calls: OrderedDict[str, ChainCall] = OrderedDict()
         self._roots: dict[UUID, str] = {}
