@@ -11,8 +11,9 @@ from langchain_gkt.costs.listed import is_nearly_cached, least_cached
 from langchain_gkt.costs.price_list import CallCost
 from langchain_gkt.costs.prices import FREE, MachineTime, Prices, dated_source, price_call
 from langchain_gkt.costs.runs.model_runs import ModelRun
-from langchain_gkt.costs.scenarios import BillingScenario, with_scenario
+from langchain_gkt.costs.scenarios import BillingScenario
 from langchain_gkt.costs.usage import Tokens
+from langchain_gkt.errors import ConfigurationError
 from langchain_gkt.metadata import Role
 
 
@@ -35,7 +36,10 @@ class RolePrices:
         """
         self.scenario = scenario
         if scenario is not None:
-            teacher, tier = with_scenario(scenario, teacher, tier)
+            _refuse_contradictions(scenario, teacher, tier)
+            scenario.with_prefix(None)  # refuses assumed hits without the prefix
+            teacher = teacher if scenario.price is None else scenario.billed_price
+            tier = scenario.tier or tier
         if tier is not None and not isinstance(tier, str):
             raise TypeError(f"tier must be a name such as 'batch', not {type(tier).__name__}")
         self.tier = tier and tier.lower()
@@ -91,3 +95,17 @@ class RolePrices:
             tier=None if list_price else self.tier_of(run),
             requested_model=run.model,
         )
+
+
+def _refuse_contradictions(scenario: BillingScenario, price: Prices, tier: str | None) -> None:
+    if not isinstance(scenario, BillingScenario):
+        raise TypeError(
+            f"scenario must be a BillingScenario(price=...), not {type(scenario).__name__}"
+        )
+    sources = (("teacher_price", scenario.price, price), ("tier", scenario.tier, tier))
+    for name, own, argument in sources:
+        if own is not None and argument is not None:
+            raise ConfigurationError(
+                f"{name}={argument!r} and the scenario {scenario.name!r} both say it",
+                hint=f"leave {name} out",
+            )

@@ -321,32 +321,6 @@ def uncached(usage: UsageMetadata) -> UsageMetadata:
     return {**usage, "input_token_details": kept}
 
 
-def with_scenario(
-    scenario: BillingScenario, price: Prices, tier: str | None
-) -> tuple[Prices, str | None]:
-    """Return the price and tier of a scenario, given those beside it.
-
-    Raises:
-        TypeError: If it is not a scenario.
-        ConfigurationError: If a price or tier is set twice, or assumed hits lack the prefix.
-    """
-    if not isinstance(scenario, BillingScenario):
-        raise TypeError(
-            f"scenario must be a BillingScenario(price=...), not {type(scenario).__name__}"
-        )
-    for name, own, argument in (
-        ("teacher_price", scenario.price, price),
-        ("tier", scenario.tier, tier),
-    ):
-        if own is not None and argument is not None:
-            raise ConfigurationError(
-                f"{name}={argument!r} and the scenario {scenario.name!r} both say it",
-                hint=f"leave {name} out",
-            )
-    scenario.with_prefix(None)
-    return (price if scenario.price is None else scenario.billed_price), scenario.tier or tier
-
-
 def describe_scenario(scenario: BillingScenario | None) -> dict[str, Any] | None:
     """Return a scenario as plain values, the same on every day. None for None."""
     if scenario is None:
