@@ -269,20 +269,17 @@ class AdvisorMiddleware(AgentMiddleware[AdvisorState, Any, Any]):
             advisor = self._chain.model_copy(update={"max_tokens": self._limits[kind]})
             with _counted(request) as config:
                 asks = (partial(ask, messages, config) for ask in (advisor.guide, advisor.aguide))
+                text = ""
                 try:
                     text = _text((yield BlockingWork(*asks)))
-                except (TeacherError, BudgetExceeded) as error:
-                    if not self._may_go_on(error):
+                except BudgetExceeded as error:
+                    if not error.student_may_answer:
                         raise
-                    text = ""
+                except TeacherError:
+                    if self._chain.on_teacher_error != "student":
+                        raise
             self._paid[key] = Advice(kind=kind, text=text, question=key[1], after=after)
         return self._paid[key]
-
-    def _may_go_on(self, error: TeacherError | BudgetExceeded) -> bool:
-        """Whether the student may continue without advice."""
-        if isinstance(error, BudgetExceeded):
-            return error.student_may_answer
-        return self._chain.on_teacher_error == "student"
 
     # --- use of advice ---
 

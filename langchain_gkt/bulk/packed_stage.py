@@ -14,9 +14,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_gkt.bulk.columns import TeacherResult
 from langchain_gkt.bulk.controller import Admission
 from langchain_gkt.bulk.packing import (
-    beginnings_schema,
     check_packable,
-    packed_limit,
     packed_messages,
     read_beginnings,
     shared_out,
@@ -78,7 +76,7 @@ class PackedTeacherStage(TeacherStage):
         if len(pack) < 2:
             return
         tokens = self.call_settings.limit or 1
-        limit = packed_limit(len(pack), tokens)
+        limit = len(pack) * (tokens * 3 // 2 + 8)  # room for long beginnings and the reply's form
         messages = packed_messages([row.prompt for row in pack], tokens)
         models = list(models_of(self.call_settings.teacher))
         most = self.aggregator.reservation(models, messages, limit)
@@ -177,5 +175,13 @@ def _held_to_schema(teacher: Any, count: int) -> Any:
         is_openai = "openai_api_base" in type(model).model_fields
         if not (is_openai and profile.get("structured_output")):
             return teacher
-    schema = {"name": "beginnings", "strict": True, "schema": beginnings_schema(count)}
-    return teacher.bind(response_format={"type": "json_schema", "json_schema": schema})
+    names = [str(number) for number in range(1, count + 1)]
+    schema = {
+        "title": "beginnings",
+        "type": "object",
+        "properties": {name: {"type": "string"} for name in names},
+        "required": names,
+        "additionalProperties": False,
+    }
+    strict = {"name": "beginnings", "strict": True, "schema": schema}
+    return teacher.bind(response_format={"type": "json_schema", "json_schema": strict})

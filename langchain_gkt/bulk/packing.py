@@ -50,11 +50,6 @@ def check_packable(chain: GuidedKnowledgeTransferChain) -> None:
         )
 
 
-def packed_limit(count: int, tokens: int) -> int:
-    """Return the completion limit of a packed call: room for its form, and for long beginnings."""
-    return count * (tokens * 3 // 2 + 8)
-
-
 def packed_messages(prompts: Sequence[str], tokens: int) -> list[BaseMessage]:
     """Put several prompts into one, with room for guidance tokens for each.
 
@@ -72,18 +67,6 @@ def _common_front(prompts: Sequence[str]) -> str:
     pairs = zip(min(prompts), max(prompts), strict=False)
     shared = "".join(char for char, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
     return shared[: shared.rfind("\n\n") + 2] if "\n\n" in shared else ""
-
-
-def beginnings_schema(count: int) -> dict[str, Any]:
-    """Return the JSON schema of a packed reply, for teachers with structured output."""
-    names = [str(number) for number in range(1, count + 1)]
-    return {
-        "title": "beginnings",
-        "type": "object",
-        "properties": {name: {"type": "string"} for name in names},
-        "required": names,
-        "additionalProperties": False,
-    }
 
 
 def read_beginnings(text: str, count: int) -> dict[int, str]:

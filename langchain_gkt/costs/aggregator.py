@@ -239,7 +239,12 @@ class CostAggregator:
             totals.machine_cost = price.cost(totals.busy_seconds)
         if usage and not totals.cache_hits and not totals.unpriced_calls:
             with self._lock:
-                self.last_costs[run.run_id] = _as_costs(totals)
+                # As LangSmith reads them, where the total is the sum of the other two.
+                self.last_costs[run.run_id] = {
+                    "input_cost": float(totals.prompt_cost),
+                    "output_cost": float(totals.completion_cost + totals.machine_cost),
+                    "total_cost": float(totals.known_cost),
+                }
                 if len(self.last_costs) > _MAX_LAST_COSTS:
                     self.last_costs.popitem(last=False)
 
@@ -273,9 +278,10 @@ class CostAggregator:
         if share := gkt.get("teacher_prompt_share"):
             usage = on_whole_prompt(usage, share)
             whole = self._alone(run, usage)
-        if self.prices.is_naive(run, usage):
-            return whole, own, whole, method
-        return whole, own, self._alone(run, usage, naive=True), method
+        prices, naive = self.prices, whole
+        if prices.scenario or prices.tier_of(run) or usage.get("input_token_details"):
+            naive = self._alone(run, usage, naive=True)
+        return whole, own, naive, method
 
     def _alone(self, run: ModelRun, usage: UsageMetadata, *, naive: bool = False) -> UsageTotals:
         """Price a call of the teacher alone, naively at the list price with nothing cached."""
@@ -284,15 +290,6 @@ class CostAggregator:
         alone = UsageTotals(calls=1)
         alone.add_measured(read_tokens(usage, tier), self.prices.cost(run, usage, list_price=naive))
         return alone
-
-
-def _as_costs(totals: UsageTotals) -> dict[str, float]:
-    """Return a run's money as LangSmith reads it, where the total is the sum of the other two."""
-    return {
-        "input_cost": float(totals.prompt_cost),
-        "output_cost": float(totals.completion_cost + totals.machine_cost),
-        "total_cost": float(totals.known_cost),
-    }
 
 
 def _record(run: ModelRun, result: RunResult, totals: UsageTotals) -> CallRecord:

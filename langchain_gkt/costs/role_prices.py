@@ -70,10 +70,6 @@ class RolePrices:
         in_reach = is_nearly_cached(tokens.prompt, least)
         return run.role == "teacher" and in_reach and cheaper and not tokens.cached
 
-    def is_naive(self, run: ModelRun, usage: UsageMetadata) -> bool:
-        """Whether a run is billed at the list price already: nothing cached, no batch."""
-        return not (self.scenario or self.tier_of(run) or usage.get("input_token_details"))
-
     def cost(self, run: ModelRun, usage: UsageMetadata, *, list_price: bool = False) -> CallCost:
         """Price a run by its real or estimated usage. With `MachineTime` its tokens cost nothing.
 
