@@ -13,12 +13,7 @@ from langchain_core.runnables import RunnableConfig
 
 from langchain_gkt.bulk.columns import TeacherResult
 from langchain_gkt.bulk.controller import Admission
-from langchain_gkt.bulk.packing import (
-    check_packable,
-    packed_messages,
-    read_beginnings,
-    shared_out,
-)
+from langchain_gkt.bulk.packing import check_packable, packed_messages, read_beginnings, shared_out
 from langchain_gkt.bulk.teacher_stage import Row, RowEnded, TeacherStage, add_parts
 from langchain_gkt.costs.budget import Reservation
 from langchain_gkt.costs.totals import CallRecord, UsageTotals
@@ -67,10 +62,7 @@ class PackedTeacherStage(TeacherStage):
         return [results[at] for at in range(len(names))]
 
     async def _pack(
-        self,
-        pack: Sequence[Row],
-        results: dict[int, TeacherResult],
-        in_vain: dict[int, ModelUsage],
+        self, pack: Sequence[Row], results: dict[int, TeacherResult], in_vain: dict[int, ModelUsage]
     ) -> None:
         """Ask for a pack. A row without a beginning is left to a call of its own."""
         if len(pack) < 2:

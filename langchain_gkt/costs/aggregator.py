@@ -22,7 +22,7 @@ from langchain_gkt.costs.budget import (
     Ledger,
     Reservation,
     completion_limit,
-    highest_cost,
+    known_cost,
     max_prompt_tokens,
 )
 from langchain_gkt.costs.estimate import estimate_teacher_only, offline_tokenizer, on_whole_prompt
@@ -177,7 +177,8 @@ class CostAggregator:
             BudgetExceeded: If the budget is in money and a model is unpriced.
         """
         chars = text_length(list(messages))
-        costs, tokens = [], 0
+        tokens = 0
+        usd: Decimal | None = None
         for model in models:
             completion = completion_limit(model) if limit is None else limit
             base_url = getattr(model, "openai_api_base", None) or getattr(model, "base_url", None)
@@ -189,11 +190,12 @@ class CostAggregator:
             tokens = max(tokens, prompt + completion)
             if self.ledger and self.ledger.budget.needs_prices:
                 largest = as_usage(Tokens(prompt=prompt, completion=completion))
-                costs.append((run.model, self.prices.cost(run, largest)))
                 # Such as "priority", which costs more. The response may name it or not.
-                if asked := service_tier({"service_tier": getattr(model, "service_tier", None)}):
-                    costs.append((run.model, self.prices.cost(replace(run, tier=asked), largest)))
-        return Reservation(tokens=tokens, usd=highest_cost(costs) if costs else None)
+                asked = service_tier({"service_tier": getattr(model, "service_tier", None)})
+                for tier in dict.fromkeys((None, asked)):
+                    cost = self.prices.cost(replace(run, tier=tier), largest)
+                    usd = max(usd or Decimal(0), known_cost(cost, run.model))
+        return Reservation(tokens=tokens, usd=usd)
 
     def reserve(self, call_id: str, call: ChainCall | None, most: Reservation) -> None:
         """Reserve the cost of a teacher's call. The caller holds the lock.

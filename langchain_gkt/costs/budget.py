@@ -213,18 +213,15 @@ def max_prompt_tokens(messages: Sequence[BaseMessage], chars: int, rate: TokenRa
     return max(chars, size) // 2 + extra
 
 
-def highest_cost(costs: Sequence[tuple[str, CallCost]]) -> Decimal:
-    """Return the highest price in US dollars among the models a call may reach, by their names.
+def known_cost(cost: CallCost, model: str) -> Decimal:
+    """Return the US dollars of a call.
 
     Raises:
-        BudgetExceeded: If one of them is unpriced, so that a budget in money cannot be kept.
+        BudgetExceeded: If the model is unpriced, so that a budget in money cannot be kept.
     """
-    most = Decimal(0)
-    for model, money in costs:
-        if money.prompt is None or money.completion is None:
-            raise BudgetExceeded(
-                "the teacher is not asked: a Budget in US dollars needs its price, but "
-                f"{model!r} is {money.source}; give teacher_price=, or Budget(tokens=...)"
-            )
-        most = max(most, money.prompt + money.completion)
-    return most
+    if cost.prompt is None or cost.completion is None:
+        raise BudgetExceeded(
+            "the teacher is not asked: a Budget in US dollars needs its price, but "
+            f"{model!r} is {cost.source}; give teacher_price=, or Budget(tokens=...)"
+        )
+    return cost.prompt + cost.completion
