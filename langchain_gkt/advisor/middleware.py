@@ -240,8 +240,8 @@ class AdvisorMiddleware(AgentMiddleware[AdvisorState, Any, Any]):
                 "config": config,
                 **(student.turn_arguments(tools, request.tool_choice) if tools else {}),
             }
-            work, awork = (partial(f, **arguments) for f in (student.sample, student.asample))
-            return (yield BlockingWork(work, awork))
+            sample = partial(student.sample, **arguments)
+            return (yield BlockingWork(sample, partial(student.asample, **arguments)))
 
     def _doubt(self, request: _Request, replies: list[AIMessage]) -> tuple[AdviceKind | None, str]:
         """Return whether too few turns agree, and what they do."""
@@ -268,10 +268,11 @@ class AdvisorMiddleware(AgentMiddleware[AdvisorState, Any, Any]):
             messages = advisor_messages([*system, *seen], "\n".join(known), asked)
             advisor = self._chain.model_copy(update={"max_tokens": self._limits[kind]})
             with _counted(request) as config:
-                asks = (partial(ask, messages, config) for ask in (advisor.guide, advisor.aguide))
+                ask = partial(advisor.guide, messages, config)
+                aask = partial(advisor.aguide, messages, config)
                 text = ""
                 try:
-                    text = _text((yield BlockingWork(*asks)))
+                    text = _text((yield BlockingWork(ask, aask)))
                 except BudgetExceeded as error:
                     if not error.student_may_answer:
                         raise
