@@ -242,14 +242,9 @@ class OpenTelemetryHandler(RunListener):
                 "an OpenTelemetryHandler with providers of its own cannot be pickled; set the "
                 "global providers, and leave out tracer_provider= and meter_provider="
             )
-        rebuild = partial(
-            OpenTelemetryHandler,
-            teacher_price=prices.teacher,
-            student_price=prices.student,
-            capture_content=capture,
-            tier=prices.tier,
-        )
-        return rebuild, ()
+        own: dict[str, Any] = {"teacher_price": prices.teacher, "student_price": prices.student}
+        own |= {"capture_content": capture, "tier": prices.tier}
+        return partial(OpenTelemetryHandler, **own), ()
 
 
 def _set(span: trace.Span, attributes: dict[str, Any]) -> None:
