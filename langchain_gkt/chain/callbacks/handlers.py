@@ -151,8 +151,10 @@ def with_costs(callbacks: Callbacks) -> CallbackManager:
 
 
 def _hears_children(handler: BaseCallbackHandler, hide_child_runs: bool) -> bool:
-    follows_runs = isinstance(handler, BaseTracer | AsyncBaseTracer | StreamingCallbackHandler)
-    if follows_runs or getattr(handler, "gkt_children", False):
+    # The quick check comes first: that of StreamingCallbackHandler, a protocol, is slow.
+    if getattr(handler, "gkt_children", False) or isinstance(
+        handler, BaseTracer | AsyncBaseTracer | StreamingCallbackHandler
+    ):
         return True
     kind: Any = type(handler)
     return not (hide_child_runs or _shows_tokens(kind))
