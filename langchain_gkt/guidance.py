@@ -218,8 +218,12 @@ class GuidancePolicy(metaclass=CheckedFields):
             questions: Questions as the chain will get them, exemplars included.
             share: From 0 to 1, such as 0.3 to ask the teacher in 30% of the questions.
 
+        Returns:
+            The policy with another threshold.
+
         Raises:
-            ValueError: If there is no gate, or for the reasons of that function.
+            ValueError: If there is no gate, the share makes no sense, the student does not
+                report what the gate needs, or there are too few questions.
         """
         if (gate := self.active_gate) is None:
             raise ValueError(
@@ -236,7 +240,8 @@ class GuidancePolicy(metaclass=CheckedFields):
     def save(self, path: str | Path) -> None:
         """Write the policy to a JSON file, which a chain takes as ``guidance="file.json"``.
 
-        An existing file is replaced.
+        Args:
+            path: The file. An existing one is replaced.
 
         Raises:
             ValueError: If ``teacher_prompt`` is not made of ready-made prompts, or
@@ -267,7 +272,10 @@ class GuidancePolicy(metaclass=CheckedFields):
 
     @classmethod
     def load(cls, path: str | Path) -> GuidancePolicy:
-        """Read a policy from a file of `save`.
+        """Read a policy from a JSON file.
+
+        Args:
+            path: A file of `save`.
 
         Raises:
             FileNotFoundError: If there is no such file.

@@ -214,6 +214,9 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
         """Yield the handlers that count earlier middleware's model calls for a request.
 
         The budget's own call continues the sum.
+
+        Args:
+            request: The request, as this middleware will get it.
         """
         with self._of_thread_and_run(request) as trackers:
             yield [*trackers.values(), self.tracker]
@@ -257,6 +260,10 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
 
     def refused(self, request: _Request, error: BudgetExceeded) -> ExtendedModelResponse[Any]:
         """End the agent by ``exit_behavior``, after a refused call of earlier middleware.
+
+        Args:
+            request: The request behind the call.
+            error: The refusal.
 
         Raises:
             BudgetExceeded: If ``exit_behavior`` says so.

@@ -201,8 +201,13 @@ class GuidedKnowledgeTransferChain(ChainFields):
     ) -> Iterator[AIMessageChunk]:
         """Stream an answer: the guidance word by word, then the student's tokens.
 
-        The arguments are those of `invoke`. The joined text of the chunks is the answer that it
-        gives.
+        Args:
+            input: A prompt, messages or a prompt value.
+            config: Runnable config.
+            **kwargs: As for `invoke`.
+
+        Yields:
+            Message chunks. Their joined text is the answer that ``invoke`` gives.
         """
         config, chain = self._for_streaming(config, kwargs, asynchronous=False)
         try:
@@ -248,9 +253,10 @@ class GuidedKnowledgeTransferChain(ChainFields):
     ) -> Runnable[LanguageModelInput, AIMessage]:
         """Let the teacher call tools. Answers in text are guided as usual.
 
-        A tool call is the teacher's own, whole and unchanged, even if the guidance limit truncated
-        it at first. A student whose chat template knows tools may call them when it finishes an
-        answer.
+        A tool call is the teacher's own, whole and unchanged. A tool call truncated by the guidance
+        limit is requested again without the limit. If a tool must be called, there is no limit from
+        the start. A student whose chat template knows tools gets them, too, and may call them when
+        it finishes an answer.
 
         Args:
             tools: Tools in any form LangChain knows. Calls of a ``BaseTool`` with
@@ -258,6 +264,9 @@ class GuidedKnowledgeTransferChain(ChainFields):
             tool_choice: As for the teacher's ``bind_tools``.
             **kwargs: Further arguments of the teacher's ``bind_tools``, or of each call. Make
                 ``guidance_tokens`` large enough for a whole tool call and the words before it.
+
+        Returns:
+            The chain with the tools bound.
 
         Raises:
             NotImplementedError: If the teacher takes no tools.
@@ -345,11 +354,14 @@ class GuidedKnowledgeTransferChain(ChainFields):
         )
 
     def guide(self, messages: LanguageModelInput, config: RunnableConfig | None = None) -> Guidance:
-        """Ask the teacher for the guidance that the student would continue, and no more.
+        """Ask the teacher for guidance only.
 
         Args:
             messages: A prompt, messages or a prompt value.
             config: Runnable config. The teacher's run has no parent of the chain's.
+
+        Returns:
+            The guidance that the student would continue.
 
         Raises:
             ValueError: If the chain asks no teacher (mode ``student``, or 0 tokens).

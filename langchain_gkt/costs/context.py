@@ -67,7 +67,14 @@ def track_costs(
 ) -> Iterator[CostTracker]:
     """Count what guided calls inside the block use and cost. Blocks nest.
 
-    The arguments are those of `CostTracker`.
+    Args:
+        teacher_price: As for `CostTracker`.
+        student_price: As for `CostTracker`.
+        budget: As for `CostTracker`.
+        teacher_tokenizer: As for `CostTracker`.
+        keep_calls: As for `CostTracker`.
+        tier: As for `CostTracker`.
+        scenario: As for `CostTracker`.
 
     Yields:
         The tracker. Ask it for a ``report()``.

@@ -92,9 +92,13 @@ class CachedPrefix(_Model):
     """How many tokens all prompts begin with. None to measure it, where all prompts are known."""
 
     def share(self, prompt: int) -> tuple[int, int]:
-        """Return the expected tokens of a prompt that are read from the cache, and those written.
+        """Return the tokens of a prompt that are read from the cache, and those written.
 
-        Both are 0 if the prefix is too short.
+        Args:
+            prompt: Its tokens.
+
+        Returns:
+            The expected value for a call at `hit_rate`. Zeros if the prefix is too short.
         """
         prefix = min(self.tokens or 0, prompt)
         if self.hit_rate == "measured" or prefix < self.min_tokens:

@@ -117,7 +117,14 @@ def _billed(answer: Any) -> Any:
 
 
 def build_app(service: ChatCompletionService) -> FastAPI:
-    """Build the web application."""
+    """Build the web application.
+
+    Args:
+        service: Answers the requests.
+
+    Returns:
+        An ASGI application.
+    """
     app = FastAPI()
 
     @app.exception_handler(RequestValidationError)

@@ -50,7 +50,11 @@ class PreparedPrompt:
     hint: Callable[[str, bool], str] | None = None
 
     def restored(self, reply: AIMessage) -> AIMessage:
-        """Undo the prompt's changes in a reply."""
+        """Undo the prompt's changes in a reply.
+
+        Returns:
+            The reply, or a changed copy.
+        """
         if self.restore is None:
             return reply
         update: dict[str, Any] = {"content": _in_block(reply.content, self.restore)}

@@ -170,7 +170,11 @@ class ScenarioReport(Report):
         return [self.table(), *([Table(title=title, head=head, rows=lines)] if lines else [])]
 
     def figures(self) -> dict[str, Figure]:
-        """Draw accuracy against cost, a panel for each scenario."""
+        """Draw accuracy against cost, a panel for each scenario.
+
+        Raises:
+            ImportError: If matplotlib is missing.
+        """
         first = next(iter(self.results.values()))
         unit = "$ per 1,000 answers"
         if not isinstance(first, Comparison):

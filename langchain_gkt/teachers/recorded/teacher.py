@@ -97,6 +97,9 @@ class RecordedTeacher(PortableChatModel):
             requests: The requests of an OpenAI batch, which hold its questions.
             **fields: ``tokenizer``, ``model_name``, ``provider`` and other fields.
 
+        Returns:
+            The teacher.
+
         Raises:
             ConfigurationError: If the file cannot be read or lacks a column, an answer is empty or
                 truncated, or a question has two answers. It names file and line.
@@ -114,6 +117,9 @@ class RecordedTeacher(PortableChatModel):
             answers: Answers by question. If one is a message, its usage and finish reason count
                 too.
             **fields: ``tokenizer``, ``model_name``, ``provider`` and other fields.
+
+        Returns:
+            The teacher.
 
         Raises:
             ConfigurationError: If an answer is empty or truncated.
