@@ -225,7 +225,10 @@ def _summary(pair: Mapping[str, Any], fitting: Mapping[str, Any] | None) -> Iter
         )
     met = f"{_met(pair)} goals are met"
     if fitting is not None:
-        met += f" without tool fit, and {_met(fitting)} with it, by a [rule that is not held out](#how-to-read-it)"
+        met += (
+            f" without tool fit, and {_met(fitting)} with it, by a "
+            "[rule that is not held out](#how-to-read-it)"
+        )
     yield f"{met}: [see below](#goals)."
 
 
