@@ -45,7 +45,7 @@ def make_prompts(count: int, few_shot_tokens: int) -> list[str]:
 def _work(way_name: str, model: str, threads: int) -> None:
     """Load a way, then serve orders from the standard input, one JSON line each."""
     from benchmarks.baselines import resident_bytes
-    from benchmarks.real_ways import ENTRIES, Stopwatch, processes
+    from benchmarks.real_ways import ENTRIES, Stopwatch, engine_steps, processes
 
     before, watch = resident_bytes(), Stopwatch()
     way = ENTRIES[way_name].load(model, threads)
@@ -58,12 +58,15 @@ def _work(way_name: str, model: str, threads: int) -> None:
             cpu, wall = way.first_token(order["first"])
             reply = {"cpu_s": cpu, "wall_s": wall}
         else:
+            steps = engine_steps(model) if way.server else 0
             watch = Stopwatch(way.server)
             written = way.answer(order["prompts"], order["tokens"])
             cpu, wall = watch.read()
             memory = resident_bytes() - before
             memory += sum(process.memory_info().rss for process in processes(way.server))
             reply = {"tokens": written, "cpu_s": cpu, "wall_s": wall, "mib": memory / 2**20}
+            if way.server:
+                reply["steps"] = engine_steps(model) - steps
         print(json.dumps(reply), flush=True)  # noqa: T201
 
 

@@ -89,6 +89,9 @@ def _factors(ways: dict[str, Any], users: list[str]) -> list[list[str]]:
             pairs = [(way["users"].get(n), ways[bare]["users"].get(n)) for n in users]
             compared = [_range(ratios(a, b)) if a and b else "-" for a, b in pairs]
             rows.append([f"{name} / {bare}", *compared])
+            if way["users"] and "steps" in next(iter(way["users"].values()))[0]:
+                steps = [" / ".join(_steps(one) for one in pair) for pair in pairs]
+                rows.append([f"steps of the server: {name} / {bare}", *steps])
     ours = [name for name in ways if ENTRIES[name].bare]
     others = [name for name in ways if not ENTRIES[name].bare]
     unchanged = [name for name in others if not ENTRIES[name].set_up_as_ours]
@@ -105,6 +108,10 @@ def _factors(ways: dict[str, Any], users: list[str]) -> list[list[str]]:
             best.append(f"{' / '.join(pair)}: {_range(found)}")
         rows.append([f"our best backend / {title}", *best])
     return rows
+
+
+def _steps(slices: list[dict[str, float]] | None) -> str:
+    return f"{median(one['steps'] for one in slices):.0f}" if slices else "-"
 
 
 def _fastest(ways: dict[str, Any], names: list[str], users: str) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -333,6 +334,17 @@ def server_place(folder: str, url: str, pid: int) -> str:
         pid: Its first process.
     """
     return json.dumps([folder, url, pid])
+
+
+def engine_steps(place: str) -> int:
+    """Return how many steps vLLM's engine has run. Unlike seconds, they do not depend on load.
+
+    Args:
+        place: What `server_place` has written.
+    """
+    metrics = httpx.get(f"{json.loads(place)[1]}/metrics").text
+    found = re.search(r"^vllm:iteration_tokens_total_count\S* (\S+)", metrics, re.MULTILINE)
+    return int(float(found[1])) if found else 0
 
 
 def _through_server(place: str, threads: int) -> ThroughTheChain:

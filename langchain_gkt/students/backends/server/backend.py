@@ -71,9 +71,11 @@ class ServerBackend:
         """
         self.name, self._source = name, source
         self.tokenizer, self.end_ids = load_tokenizer(source)
-        self._connection = Connection(source, dialect_of(name, self._encode), transport)
+        dialect = dialect_of(name, partial(_encode, self.tokenizer))
+        self._connection = Connection(source, dialect, transport)
         self._sessions = Sessions(self.end_ids)
-        self._thread, self._pid, self.closed = LoopThread(), os.getpid(), False
+        self._thread = LoopThread(self._connection.aclose)
+        self._pid, self.closed = os.getpid(), False
         self._tasks: dict[Future[None], asyncio.AbstractEventLoop] = {}
         self._prefills: list[_Ahead] = []
         self._answered = -math.inf
@@ -199,10 +201,7 @@ class ServerBackend:
         self.closed = True
         for answer, loop in [*self._tasks.items()]:
             _cancel(answer, loop)
-        self._thread.close(self._connection.aclose)
-
-    def _encode(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        self._thread.close()
 
     def _refuse_lost_thread(self) -> None:
         """A forked child has neither the thread nor the right to the connections."""
@@ -329,6 +328,10 @@ class _Ahead(PrefillHandle):
     def close(self) -> None:
         if not self.claimed.is_set():
             self.future.cancel()
+
+
+def _encode(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def _cancel(answer: Future[None], loop: asyncio.AbstractEventLoop) -> None:

@@ -375,15 +375,19 @@ def test_closing_ends_what_runs(served) -> None:
         far.check(QUESTION)
 
 
-def test_a_student_that_is_forgotten_leaves_no_thread(served) -> None:
+def test_a_student_that_is_forgotten_leaves_no_thread_and_no_connection(served) -> None:
     far, _ = served()
-    thread = far._engine._thread.thread
+    thread, loop = far._engine._thread.thread, far._engine._thread.loop
+    pool = far._engine._connection._pools[loop][1]
     engine = far._loader._loaded.engine
     far._loader._loaded = None
-    del engine
+    ring = [engine]
+    ring.append(ring)  # the collector of garbage finds all of it at once
+    del engine, ring
     gc.collect()
     thread.join(60)
     assert not thread.is_alive()
+    assert pool.is_closed
 
 
 def test_it_can_be_pickled_and_asks_the_server_again(served) -> None:
