@@ -72,8 +72,8 @@ agreement can reach at most.
   does the same.
 - **Later rows confirm the rule for tool fit.** We chose it after an earlier one, which gave 0.727,
   had missed a goal on rows that are called unseen here. Rows written afterwards (irrelevance 36 to
-  71, live_simple 71 to 118) had no part in any choice. On them, with gpt-4o and tool fit 0.615, 1 to
-  5 of 5 have these turns right, and the random router those in brackets. irrelevance: 36% (33%),
+  71, live_simple 71 to 118) had no part in any choice. On them, with gpt-4o and tool fit 0.615, 1
+  to 5 of 5 have these turns right, and the random router those in brackets. irrelevance: 36% (33%),
   69% (60%), 81% (66%), 81% (66%), 86% (69%). live_simple: 63% (60%), 69% (62%), 69% (63%),
   69% (64%), 71% (67%).
 - Here no schema limits the samples while the student writes them. A `HuggingFaceStudent` limits
