@@ -129,7 +129,7 @@ class GuidancePolicy(metaclass=CheckedFields):
             can also declare it, with ``metadata={"gkt_tools": "teacher"}``.
         verdict: The form of the verdict on a draft in ``mode="verified"``. ``steps``: the first
             wrong step, corrected. ``option``: the letter of the right option, for questions with
-            options. Or an instruction of your own, whose reply must have the form of ``steps``.
+            options. Or an instruction of your own, whose reply must have one of these forms.
 
     Raises:
         ValueError: If a value makes no sense. The message names the field and what it takes.

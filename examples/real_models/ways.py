@@ -27,6 +27,7 @@ from langchain_gkt import (
 )
 from langchain_gkt.evaluation import PolicySweep, Task, compare, load_task, sweep_policies
 from langchain_gkt.evaluation.results.answer_table import TEACHER_ALONE
+from langchain_gkt.evaluation.results.summary import Summary
 from langchain_gkt.prompts.hints import HintFormat
 from langchain_gkt.reporting.table import Table
 
@@ -37,7 +38,23 @@ FORMATS: dict[str, tuple[HintFormat, ...]] = {
     "gsm8k": ("equations", "draft", "short"),
     "csqa": ("option", "draft", "short"),
 }
-VERDICTS = {"gsm8k": "steps", "csqa": "option"}
+DOUBT = "A weak student wrote the answer above, and it is often wrong. "
+LETTER = "Which option is right? Reply with its letter and nothing else."
+VERDICTS = {
+    "gsm8k": {
+        "ready-made": "steps",
+        "first wrong step": (
+            "Which step above is the first wrong one? Reply with its number, a colon and that step "
+            "put right. If no step is wrong, reply with OK."
+        ),
+        "doubt": (
+            f"{DOUBT}Calculate each step again. Reply with the number of the first wrong step, a "
+            "colon and that step put right, such as 3: 12 * 2 = 24. Reply with OK only if you find "
+            "no mistake."
+        ),
+    },
+    "csqa": {"ready-made": "option", "letter": LETTER, "doubt": DOUBT + LETTER},
+}
 SHORT = {"gsm8k": PLAIN, "csqa": SHORT_CHOICE}
 
 PAGE = """# Hints and verdicts
@@ -54,6 +71,8 @@ are those of gpt-4o-mini.
   answer. *equations*, *draft*, *short*, *option*: the formats of `HintPrompt`, as far as we tried
   them. *verified*: the student drafts, and the teacher accepts the draft or corrects it. The
   teacher writes little, but it reads the question and the draft.
+- *wordings*: the instructions of `VERDICTS` in the script, on rows that no other table has. The
+  most accurate one was used for *verified*.
 - *option* is the teacher's whole answer in two tokens. If you ask the teacher alone for the letter,
   it costs the same. The student adds the explanation.
 - *over router*: points of accuracy over a random router between student and teacher at the same
@@ -61,11 +80,62 @@ are those of gpt-4o-mini.
 """
 
 
-def measure(name: str, task: Task, chain: GuidedKnowledgeTransferChain, out: Path) -> Table:
+def wordings(name: str, task: Task, chain: GuidedKnowledgeTransferChain, out: Path) -> Table:
+    """Have drafts verified by each instruction for a verdict.
+
+    Args:
+        name: The task's name.
+        task: Questions that are not reported.
+        chain: The pair.
+        out: The folder of the runs.
+
+    Returns:
+        One line for each wording, the most accurate first, and the cheaper of two equals.
+    """
+    lines = []
+    for wording in VERDICTS[name]:
+        one = _verified(name, wording, task, chain, out / f"{name}-wordings" / wording)
+        written = one.teacher.completion_tokens / one.rows
+        lines.append((-one.accuracy, one.cost or 0, wording, written))
+    shown = [
+        {
+            "wording": wording,
+            "right": f"{-wrong:.1%}",
+            "tokens written": f"{written:.0f}",
+            "$ per 1,000": f"{float(cost) * 1000 / len(task.rows):.4f}",
+        }
+        for wrong, cost, wording, written in sorted(lines, key=lambda line: line[:2])
+    ]
+    return Table.of(shown, title=f"{name}, wordings of the verdict, {len(task.rows)} other rows")
+
+
+def _verified(
+    name: str, wording: str, task: Task, chain: GuidedKnowledgeTransferChain, out: Path
+) -> Summary:
+    policy = GuidancePolicy(
+        teacher_prompt=WithoutExemplars(),
+        verdict=VERDICTS[name][wording],
+        tokens=max(LENGTHS[name]),
+    )
+    found = compare(
+        chain.model_copy(update={"guidance": policy}),
+        task,
+        modes=["verified"],
+        teacher_price=PRICE,
+        out=out,
+        concurrency=16,
+    )
+    return found.summaries["verified"]
+
+
+def measure(
+    name: str, wording: str, task: Task, chain: GuidedKnowledgeTransferChain, out: Path
+) -> Table:
     """Sweep over the formats of a hint, and have drafts verified.
 
     Args:
         name: The task's name.
+        wording: The instruction for verdicts, by its name in `VERDICTS`.
         task: The questions.
         chain: The pair.
         out: The folder of the runs.
@@ -87,19 +157,8 @@ def measure(name: str, task: Task, chain: GuidedKnowledgeTransferChain, out: Pat
         out=out / f"{name}-hints",
         concurrency=16,
     )
-    checked = GuidancePolicy(
-        teacher_prompt=WithoutExemplars(), verdict=VERDICTS[name], tokens=max(LENGTHS[name])
-    )
-    verified = compare(
-        chain.model_copy(update={"guidance": checked}),
-        task,
-        modes=["verified"],
-        teacher_price=PRICE,
-        out=out / f"{name}-verified",
-        concurrency=16,
-    )
     lines = list(_lines(found))
-    one = verified.summaries["verified"]
+    one = _verified(name, wording, task, chain, out / f"{name}-verified" / wording)
     cost = float(one.cost or 0) * 1000 / one.rows
     lines.append(["verified", "", one.accuracy, cost, one.teacher.completion_tokens / one.rows])
     return _table(name, len(found.sweeps[BEGINNING].outcomes.rows), lines)
@@ -165,6 +224,7 @@ def main() -> None:
     parser.add_argument("--gsm8k", help="the publisher's file")
     parser.add_argument("--csqa", help="the publisher's file")
     parser.add_argument("--rows", type=int, default=60, help="the last rows of each file")
+    parser.add_argument("--other-rows", type=int, default=24, help="rows that choose a wording")
     parser.add_argument("--out", type=Path, default=Path("runs/ways"))
     parser.add_argument("--docs", type=Path, default=DOCS)
     args = parser.parse_args()
@@ -172,20 +232,22 @@ def main() -> None:
     teacher = HuggingFaceStudent(model=str(args.teacher), **settings)
     student = HuggingFaceStudent(model=str(args.student), **settings)
     chain = GuidedKnowledgeTransferChain(teacher=teacher, student=student, temperature=0)
-    tables = []
+    tables, worded = [], []
     for name in LENGTHS:
         if (file := getattr(args, name)) is None:
             continue
         task = load_task(name, data=file)
-        task = replace(task, rows=task.rows[-args.rows :])
-        tables.append(measure(name, task, chain, args.out))
+        other, rows = task.rows[: -args.rows][-args.other_rows :], task.rows[-args.rows :]
+        worded.append(wordings(name, replace(task, rows=other), chain, args.out))
+        best = worded[-1].rows[0][0]
+        tables.append(measure(name, best, replace(task, rows=rows), chain, args.out))
     page = PAGE.format(
         summary="\n".join(map(_summary, tables)),
         date=datetime.now(UTC).date(),
         teacher=args.teacher.name,
         student=args.student.name,
         dtype=args.dtype,
-        tables="\n\n".join(table.markdown() for table in tables),
+        tables="\n\n".join(table.markdown() for table in [*tables, *worded]),
     )
     (args.docs / "measurements" / "hints-and-verdicts.md").write_text(page, encoding="utf-8")
 

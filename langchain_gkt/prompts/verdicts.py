@@ -19,17 +19,16 @@ class VerdictFormat(NamedTuple):
 
     Attributes:
         instruction: The teacher's instruction, which follows the draft.
-        correct: Takes a verdict and the draft, and returns the beginning of a better answer, or
-            None if the verdict holds no correction.
+        correct: Takes a verdict that is no word of consent and the draft. Returns the beginning of
+            a better answer, or the draft if the verdict confirms it, or None if it says neither.
     """
 
     instruction: str
     correct: Callable[[str, str], str | None]
 
-
-def is_accepted(verdict: str) -> bool:
-    """Whether a verdict accepts the draft."""
-    return _ACCEPTED.match(verdict) is not None
+    def revise(self, verdict: str, draft: str) -> str | None:
+        """Return what becomes of a draft: itself, the beginning of a better answer, or None."""
+        return draft if _ACCEPTED.match(verdict) else self.correct(verdict, draft)
 
 
 def numbered(draft: str) -> str:
@@ -58,8 +57,15 @@ def _correct_step(verdict: str, draft: str) -> str | None:
 
 def _correct_option(verdict: str, draft: str) -> str | None:
     letter = extract_option(verdict)
-    # The same letter as in the draft is not a correction.
-    return option_hint(verdict) if letter and letter != extract_option(draft) else None
+    if letter is None:
+        return None
+    return draft if letter == extract_option(draft) else option_hint(verdict)
+
+
+def _correct_either(verdict: str, draft: str) -> str | None:
+    step = _correct_step(verdict, draft)
+    # A letter corrects only a draft that picks an option.
+    return _correct_option(verdict, draft) if step is None and extract_option(draft) else step
 
 
 _FORMATS = {
@@ -79,8 +85,8 @@ _FORMATS = {
 
 
 def verdict_format(name: str) -> VerdictFormat:
-    """Return a ready-made format, or one with the user's own words that is read as ``steps``."""
-    return _FORMATS.get(name) or VerdictFormat(name, _correct_step)
+    """Return a ready-made format, or one with the user's own words that is read as either."""
+    return _FORMATS.get(name) or VerdictFormat(name, _correct_either)
 
 
 def check_verdict(value: Any) -> str:

@@ -28,7 +28,7 @@ from langchain_gkt.chain.strategies.steps import (
 )
 from langchain_gkt.chain.strategy import strategy
 from langchain_gkt.guidance import Guidance
-from langchain_gkt.prompts.verdicts import is_accepted, numbered, verdict_format
+from langchain_gkt.prompts.verdicts import numbered, verdict_format
 
 
 @strategy("verified", student_may_answer=True, asks_own_questions=True)
@@ -91,12 +91,11 @@ def _is_accepted(answer: Answer, draft: AIMessage) -> Generator[Any, Any, bool]:
     if verdict is None or asked.fallback:
         return True
     probability = _probability(verdict)
-    accepted = is_accepted(verdict.text)
-    begun = None if accepted else form.correct(verdict.text, text)
-    if begun is None:
-        if not accepted:
+    begun = form.revise(verdict.text, text)
+    if begun is None or begun == text:
+        if begun is None:
             answer.fallback = "the verdict could not be read, so the student's draft is shown"
-        answer.signals["verdict"] = probability if accepted else 0.5
+        answer.signals["verdict"] = 0.5 if begun is None else probability
         answer.outcome.guidance = None
         return True
     answer.signals["verdict"] = 1 - probability

@@ -27,7 +27,11 @@ def test_all_ways_are_measured(script, tmp_path, monkeypatch) -> None:
         return int(found[1])
 
     monkeypatch.setattr(exam, "number_of", asked)
-    table = script["measure"]("gsm8k", exam.task(4), exam.pair(), tmp_path)
+    worded = script["wordings"]("gsm8k", exam.task(4), exam.pair(), tmp_path)
+    assert [line[:3] for line in worded.rows] == [
+        [wording, "50.0%", "16"] for wording in ("ready-made", "first wrong step", "doubt")
+    ]  # here an instruction changes nothing but the length of the prompt
+    table = script["measure"]("gsm8k", "doubt", exam.task(4), exam.pair(), tmp_path)
     assert [line[:2] for line in table.rows] == [
         ["student alone", ""],
         ["teacher alone", ""],

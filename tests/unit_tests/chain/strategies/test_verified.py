@@ -166,7 +166,7 @@ def test_an_option_is_put_right_by_its_letter(verdict, begun) -> None:
     [(messages, _)] = pair.teacher.asked
     assert "letter of the right option" in messages[-1].text
     unread = message.response_metadata["gkt"]["fallback"]
-    assert (unread is None) == (begun is not None or verdict == "OK")
+    assert (unread is None) == (begun is not None or verdict in ("OK", "(B)"))
 
 
 def test_a_verdict_is_asked_for_in_the_words_of_the_policy(tmp_path) -> None:
@@ -176,6 +176,30 @@ def test_a_verdict_is_asked_for_in_the_words_of_the_policy(tmp_path) -> None:
     assert pair.invoke("How many?").text.startswith("He has 3 + 4 = 8 pens.\nSo 7 - 2 is 5.")
     assert pair.teacher.asked[0][0][-1].text == policy.verdict
     assert "verdict" not in GuidancePolicy().to_dict()
+
+
+@pytest.mark.parametrize(
+    ("verdict", "begun"),
+    [
+        ("D", "The answer is (D) because"),
+        ("b", PICKED),
+        ("1: A bank.", "A bank."),
+        ("It may be.", PICKED),
+    ],
+)
+def test_own_words_may_ask_for_a_letter(verdict, begun) -> None:
+    policy = GuidancePolicy(verdict="Which option is right? Reply with its letter.")
+    message = chain(verdict, draft=PICKED, guidance=policy).invoke(
+        "Where? (A) home (B) mall (D) bank"
+    )
+    assert message.text.startswith(begun)
+    assert (message.response_metadata["gkt"]["fallback"] is None) == (verdict != "It may be.")
+
+
+def test_a_letter_corrects_no_draft_without_options() -> None:
+    message = chain("D", guidance=GuidancePolicy(verdict="Is it right?")).invoke("How many?")
+    assert message.text == DRAFT
+    assert "could not be read" in message.response_metadata["gkt"]["fallback"]
 
 
 @pytest.mark.parametrize("value", ["letters", "", None, 3])
