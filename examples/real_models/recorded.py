@@ -62,6 +62,9 @@ worked examples, and the teacher reads none of them.
 - *confidence*: if the student is unsure of its first tokens, the teacher writes the whole answer.
 - *over router*, in brackets: points of accuracy over a random router, which draws lots between
   student and teacher, at the same price.
+- *first tokens*: the student continues the beginning of the teacher's answer, greedily. A wordy
+  beginning makes it wordy: after 30 tokens of gpt-4o-mini on csqa, 64 of 100 answers met the
+  paper's limit of 100 new tokens, and 9 of them were right. Of the other 36, 22 were right.
 - *oracle*: asks only where the student is wrong and the teacher right. No real router can do that.
   It shows what is left to win.
 - If a teacher's answers to a shorter prompt were recorded too, they have lines of their own. They
@@ -257,8 +260,22 @@ def _summary(summaries: Mapping[str, Mapping[str, Any]]) -> list[str]:
             f"90%, agreement is {min(gains):+.1f} to {max(gains):+.1f} points over a random "
             f"router. If a threshold keeps {KEPT:.0%} of the teacher's accuracy on the rows that "
             f"chose it, it keeps {_range(kept)} on other rows, at {_range(bills)} of the bill."
+            f"{_said_of_prefixes(mine)}"
         )
     return lines
+
+
+def _said_of_prefixes(runs: Sequence[Mapping[str, Any]]) -> str:
+    begun = [figures for one in runs for figures in one["prefixes"].values()]
+    if not begun:
+        return ""
+    gains = [100 * (accuracy - drawn) for _, accuracy, drawn in begun]
+    bills = [bill for bill, *_ in begun]
+    points = " to ".join(dict.fromkeys(f"{end(gains):+.1f}" for end in (min, max)))
+    return (
+        f" The teacher's first tokens, continued by the student, are {points} points over that "
+        f"router, at {_range(bills)} of the bill."
+    )
 
 
 def _range(shares: Sequence[float]) -> str:

@@ -33,7 +33,7 @@ from langchain_gkt.reporting.table import Table
 
 DOCS = Path(__file__).parents[2] / "docs"
 BEGINNING = "beginning"
-LENGTHS = {"gsm8k": [20, 60], "csqa": [10, 30]}
+LENGTHS = {"gsm8k": [60], "csqa": [10, 30]}
 FORMATS: dict[str, tuple[HintFormat, ...]] = {
     "gsm8k": ("equations", "draft", "short"),
     "csqa": ("option", "draft", "short"),

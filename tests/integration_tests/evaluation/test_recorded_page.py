@@ -42,7 +42,8 @@ def test_runs_leave_summaries_from_which_the_page_is_written(tmp_path, capsys) -
     assert sum(rows for rows, _ in kept["agreeing"]) <= 8
     assert kept["dearer"]["dollars_per_thousand"] < kept["dollars_per_thousand"]
     assert list(kept["prefixes"]) == ["4"]
-    assert "The teacher's first tokens, continued by the student" in page
+    assert "The teacher's first tokens, continued by the student, are " in page
+    assert "The teacher's first tokens, continued by the student (over router)" in page
     assert (
         "word_problems, 8 rows, student after big: at bills from 10% to 90%, agreement is" in page
     )

@@ -35,7 +35,7 @@ def test_all_ways_are_measured(script, tmp_path, monkeypatch) -> None:
     assert [line[:2] for line in table.rows] == [
         ["student alone", ""],
         ["teacher alone", ""],
-        *([way, at_most] for way in HINTS for at_most in ("20", "60")),
+        *([way, "60"] for way in HINTS),
         ["verified", ""],
     ]
     found = {line[0]: line[2:] for line in table.rows}
@@ -46,7 +46,7 @@ def test_all_ways_are_measured(script, tmp_path, monkeypatch) -> None:
     assert found["beginning"] == ["100.0%", "16", "100%", "+0.0"]
     assert found["verified"] == ["50.0%", "16", "100%", "-50.0"]
     assert script["_summary"](table) == (
-        "- gsm8k, 4 rows: 0 of 9 ways beat a random router. The best is *beginning*, at most 20 "
+        "- gsm8k, 4 rows: 0 of 5 ways beat a random router. The best is *beginning*, at most 60 "
         "tokens: 100.0% right at 100% of the bill, +0.0 points over the router.\n- gsm8k: the "
         "verdict (*verified*) took 100% of the bill, and 50.0% were right (student alone 50.0%)."
     )
