@@ -34,18 +34,20 @@ def measure(
         For each question: seconds of the processor and of the clock for one answer, the same for
         several, and the tokens that each wrote.
     """
-    asked: list[list[BaseMessage]] = [
-        [HumanMessage(text)] for text in make_prompts(args.repeats + 1, args.few_shot)
-    ]
-    student.sample(asked[0], args.samples, max_tokens=4)
+    [examples] = make_prompts(1, args.few_shot)
+
+    def question(number: int) -> list[BaseMessage]:
+        # A long text: all answers fill their limit. None finds its own question in a cache.
+        return [HumanMessage(f"{examples}\n\nWrite a long story about {number} wise dogs.")]
+
+    student.sample(question(0), args.samples, max_tokens=4)
     found = []
-    for number, messages in enumerate(asked[1:]):
+    for number in range(args.repeats):
         seconds: dict[int, list[float]] = {}
         written: dict[int, int] = {}
         turns = (1, args.samples) if number % 2 else (args.samples, 1)
         for samples in turns:
-            # A prompt of its own each time: none finds its question in the cache.
-            fresh: list[BaseMessage] = [HumanMessage(f"{messages[0].text} ({samples})")]
+            fresh = question(10 * number + samples)
             watch = Stopwatch(server)
             answers = student.sample(fresh, samples, temperature=0.7, max_tokens=args.tokens)
             seconds[samples] = list(watch.read())
