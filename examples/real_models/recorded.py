@@ -24,6 +24,7 @@ from langchain_gkt.evaluation.results.answer_table import TEACHER_ALONE
 from langchain_gkt.evaluation.results.any_way import choose_any_way, oracle, random_router
 from langchain_gkt.evaluation.results.choice import halves
 from langchain_gkt.evaluation.results.outcomes import OutcomeMatrix, most_accurate
+from langchain_gkt.evaluation.running.records import SWEPT
 from langchain_gkt.evaluation.running.repricing import repriced
 from langchain_gkt.reporting.charts import COLOURS, new_figure, percent_axis, write_figure
 from langchain_gkt.reporting.table import Table
@@ -63,8 +64,8 @@ worked examples, and the teacher reads none of them.
 - *over router*, in brackets: points of accuracy over a random router, which draws lots between
   student and teacher, at the same price.
 - *first tokens*: the student continues the beginning of the teacher's answer, greedily. A wordy
-  beginning makes it wordy: after 30 tokens of gpt-4o-mini on csqa, 64 of 100 answers met the
-  paper's limit of 100 new tokens, and 9 of them were right. Of the other 36, 22 were right.
+  beginning makes it wordy. Many answers then meet the paper's limit of new tokens (csqa: 100,
+  gsm8k: 300) before they state a result.
 - *oracle*: asks only where the student is wrong and the teacher right. No real router can do that.
   It shows what is left to win.
 - If a teacher's answers to a shorter prompt were recorded too, they have lines of their own. They
@@ -123,7 +124,7 @@ def condense(found: Sweep) -> dict[str, Any]:
             found.teacher.teacher.completion_tokens / found.teacher.rows,
         ],
         "agreeing": [_agreeing(shares, votes.rights, number / 5) for number in range(1, 6)],
-        "prefixes": {str(n): _prefix(outcomes, n) for n in outcomes.lengths if n},
+        "prefixes": {str(n): _prefix(found, n) for n in outcomes.lengths if n},
         "lines": _lines(found),
         "kept": _cheapest(found),
         "dearer": {
@@ -134,11 +135,20 @@ def condense(found: Sweep) -> dict[str, Any]:
     }
 
 
-def _prefix(outcomes: OutcomeMatrix, tokens: int) -> list[float]:
-    """Return the bill, the accuracy and that of a random router at the same bill."""
+def _prefix(found: Sweep, tokens: int) -> list[float]:
+    """Return what the student makes of a beginning.
+
+    Returns:
+        The bill, the accuracy, that of a random router at the same bill, how many answers met the
+        limit of new tokens, and how many of those are right.
+    """
+    outcomes, answers = found.outcomes, found.complete
     point = outcomes.point(tokens)
     drawn = random_router(outcomes, point.cost, range(len(outcomes.rows)))
-    return [point.cost / outcomes.point(TEACHER_ALONE).cost, point.accuracy, drawn.accuracy]
+    begun = answers[(answers["strategy"] == SWEPT) & (answers["guidance_tokens"] == tokens)]
+    cut = begun[begun["finish_reason"] == "length"]
+    bill = point.cost / outcomes.point(TEACHER_ALONE).cost
+    return [bill, point.accuracy, drawn.accuracy, len(cut), int(cut["right"].sum())]
 
 
 def _lines(found: Sweep) -> dict[str, dict[str, list[float]]]:
@@ -269,7 +279,7 @@ def _said_of_prefixes(runs: Sequence[Mapping[str, Any]]) -> str:
     begun = [figures for one in runs for figures in one["prefixes"].values()]
     if not begun:
         return ""
-    gains = [100 * (accuracy - drawn) for _, accuracy, drawn in begun]
+    gains = [100 * (accuracy - drawn) for _, accuracy, drawn, *_ in begun]
     bills = [bill for bill, *_ in begun]
     points = " to ".join(dict.fromkeys(f"{end(gains):+.1f}" for end in (min, max)))
     return (
@@ -318,7 +328,8 @@ def _prefix_table(runs: Mapping[str, Mapping[str, Any]]) -> Table:
         {
             "teacher": one["teacher"],
             "tokens": tokens,
-            "right at the share of the bill": _cell([*figures, 0.0]),
+            "right at the share of the bill": _cell(figures),
+            "answers that met the limit (right)": f"{figures[3]} ({figures[4]})",
         }
         for one in runs.values()
         for tokens, figures in one["prefixes"].items()
@@ -345,7 +356,7 @@ def _dearer_table(runs: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def _cell(line: Sequence[float]) -> str:
-    bill, accuracy, drawn, _ = line
+    bill, accuracy, drawn, *_ = line
     return f"{accuracy:.1%} at {bill:.0%} ({100 * (accuracy - drawn):+.1f})"
 
 

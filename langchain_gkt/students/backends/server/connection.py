@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncGenerator
+from functools import cached_property
 from typing import Any
 
 import httpx
@@ -41,6 +43,11 @@ class Connection:
         self._timeout = httpx.Timeout(seconds, connect=min(seconds, _CONNECT_SECONDS))
         self._pools: dict[asyncio.AbstractEventLoop, tuple[_Keeper, httpx.AsyncClient]] = {}
 
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        """The certificates, read once: that takes longer than all else that a pool needs."""
+        return httpx.create_ssl_context()
+
     async def _pool(self) -> httpx.AsyncClient:
         """Return the pool of the running event loop. It is closed when the loop shuts down."""
         loop = asyncio.get_running_loop()
@@ -61,6 +68,7 @@ class Connection:
             # The server has a queue of its own.
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
             transport=self._transport,
+            verify=self._tls,
         )
         try:
             yield pool

@@ -357,6 +357,16 @@ async def test_on_an_event_loop_there_is_no_thread_and_nothing_is_left_open(serv
     assert not [loop for loop in pools if loop.is_closed()]
 
 
+def test_certificates_are_read_once_for_all_event_loops(served, monkeypatch) -> None:
+    read = []
+    create = httpx.create_ssl_context
+    monkeypatch.setattr(httpx, "create_ssl_context", lambda: read.append(1) or create())
+    far, _ = served()
+    for _ in range(2):
+        asyncio.run(far.ainvoke(QUESTION, max_tokens=2))
+    assert len(read) == 1
+
+
 def test_closing_ends_what_runs(served) -> None:
     far, server = served()
     server.gate = asyncio.Event()
