@@ -38,7 +38,8 @@ def measure(
 
     def question(number: int) -> list[BaseMessage]:
         # A long text: all answers fill their limit. None finds its own question in a cache.
-        return [HumanMessage(f"{examples}\n\nWrite a long story about {number} wise dogs.")]
+        last = f"Write the numbers from {number} to {number + 300} in words, one in each line."
+        return [HumanMessage(f"{examples}\n\n{last}")]
 
     student.sample(question(0), args.samples, max_tokens=4)
     found = []
