@@ -103,9 +103,10 @@ def _agreeing(shares: Sequence[float], right: Sequence[bool], share: float) -> l
     return [len(rows), sum(rows)]
 
 
-def _splits(outcomes: OutcomeMatrix) -> Iterator[tuple[list[int], list[int]]]:
+def splits(rows: Sequence[str]) -> Iterator[tuple[list[int], list[int]]]:
+    """Yield the numbers of the rows that choose, and of those that test."""
     for seed in range(SPLITS):
-        first, second = halves(outcomes.rows, seed)
+        first, second = halves(rows, seed)
         yield first, second
         yield second, first
 
@@ -115,7 +116,7 @@ def _line(
 ) -> dict[str, list[float]]:
     """Return by budget what the best threshold on seen rows gives on unseen ones."""
     found: dict[str, list[Line]] = {str(budget): [] for budget in BUDGETS}
-    for seen, unseen in _splits(outcomes):
+    for seen, unseen in splits(outcomes.rows):
         points = [outcomes.point(0, only=seen)]
         points += [outcomes.point(TEACHER_ALONE, gate, only=seen) for gate in gates(seen)]
         whole = outcomes.point(TEACHER_ALONE, only=seen).cost
