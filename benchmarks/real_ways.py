@@ -107,7 +107,11 @@ class ThroughTheChain:
     def answer(self, prompts: list[str], tokens: int) -> int:
         """See `Way.answer`."""
         self.student.max_tokens = tokens  # a call's max_tokens would count the guidance too
-        answers = asyncio.run(self._chain.abatch(list(prompts)))
+        return asyncio.run(self._answer(list(prompts)))
+
+    async def _answer(self, prompts: list[str]) -> int:
+        # Only the number leaves the loop: asyncio.run() writes down a result's whole repr.
+        answers = await self._chain.abatch(prompts)
         usages = [answer.response_metadata["gkt"]["student_usage"] for answer in answers]
         return sum(usage["output_tokens"] for usage in usages)
 

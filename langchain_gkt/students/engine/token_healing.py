@@ -67,13 +67,16 @@ class TokenSpelling:
         """Find where a begun text, with the whitespace at its end, has to be reopened.
 
         Returns:
-            The text without its last token of more than whitespace, and without what follows. None
-            if it has to stay as it is.
+            The text without its last token of more than whitespace, and without what follows. That
+            token stays if no token of the vocabulary joins it to the whitespace. None if the text
+            has to stay as it is.
         """
         at, is_space = len(ids), True
         while at and self._opens(ids[at - 1]) and (is_space or self._splits_character(ids[:at])):
             at -= 1
             is_space = not self.of(ids[at]).strip()
+        if at < len(ids) - 1 and not is_space and self._stands_alone(ids[at:]):
+            at += 1
         spelled = b"".join(map(self.of, ids[at:]))
         if not 0 < len(spelled) <= _MAX_SPELLED:
             return None
@@ -83,6 +86,18 @@ class TokenSpelling:
         if not text.startswith(kept):
             return None
         return Seam(list(ids[:at]), spelled, len(ids) - at, len(text) - len(kept))
+
+    def _stands_alone(self, ids: Sequence[int]) -> bool:
+        """Whether no token spans the end of the first one and the beginning of the others."""
+        word, rest = self.of(ids[0]), b"".join(map(self.of, ids[1:]))
+        if not is_text(word):
+            return False
+        for start in range(len(word)):
+            joined = word[start:] + rest[:1]
+            at = bisect_left(self._sorted, joined)
+            if at < len(self._sorted) and self._sorted[at].startswith(joined):
+                return False
+        return True
 
     def _opens(self, token: int) -> bool:
         return bool(self.of(token)) and token not in self._marks

@@ -89,8 +89,8 @@ class AnswerWriter:
             return
         if self._rest and self._constraint is None and not self._written and self._is_plain():
             # One request, because a second one would read the end of the prompt again.
-            ask, seam = self._ask(spells=self._rest.decode()), self._state.request.seam
-            if seam and seam.opened > 1 and ask.spells.endswith(" "):
+            ask = self._ask(spells=self._rest.decode())
+            if ask.spells.endswith(" "):
                 # The next word often begins with that blank, and a token would be left over.
                 ask = replace(ask, max_tokens=ask.max_tokens - 1)
             await self._ask_for(ask)
