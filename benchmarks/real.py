@@ -23,6 +23,8 @@ from benchmarks.real_page import render, write
 from langchain_gkt.evaluation.tasks.word_problems import sample
 
 USERS = (1, 8, 16)
+FEWEST_ANSWERS = 16
+"""One answer takes a second or so, in which the machine may do other things."""
 _WORDS_PER_TOKEN = 0.7  # of English, about
 
 
@@ -165,7 +167,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
                 workers[name].ask(prompts=prompts[:users], tokens=4)
             known = max(known, users)
             slices: dict[str, list[dict[str, float]]] = {name: [] for name in asked_now}
-            for _ in range(args.repeats):
+            for _ in range(max(args.repeats, FEWEST_ANSWERS // users)):
                 asked = turns.sample(prompts, users)
                 for name in turns.sample(asked_now, len(asked_now)):
                     slices[name].append(workers[name].ask(prompts=asked, tokens=args.tokens))
@@ -221,7 +223,9 @@ def main() -> None:
     )
     parser.add_argument("--tokens", type=int, default=48, help="most tokens of an answer")
     parser.add_argument("--few-shot", type=int, default=900, help="tokens of worked examples")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument(
+        "--repeats", type=int, default=5, help=f"at least, and {FEWEST_ANSWERS} answers"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/bench_real.json"))
     parser.add_argument("--page", type=Path, help="page whose tables to write, between its marks")

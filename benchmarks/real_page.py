@@ -22,7 +22,7 @@ def render(results: dict[str, Any]) -> str:
         f"{settings['model']}, {results['date'][:10]}, {results['machine']}, "
         f"{settings['threads']} thread(s), at most {settings['tokens']} new tokens, about "
         f"{settings['few_shot']} tokens of worked examples in front of each question, medians of "
-        f"{settings['repeats']} interleaved repeats: tokens per processor second (per second on "
+        f"{_repeats(ways)} interleaved repeats: tokens per processor second (per second on "
         "the clock), and seconds of the processor (on the clock) to the first token after the "
         "guidance, and to load.",
         "",
@@ -33,6 +33,13 @@ def render(results: dict[str, Any]) -> str:
         *_floors(results, users[0]),
     ]
     return "\n".join(lines).rstrip()
+
+
+def _repeats(ways: dict[str, Any]) -> str:
+    """Return how often each way was asked. Few users ask more often."""
+    counts = [len(slices) for way in ways.values() for slices in way["users"].values()]
+    least, most = min(counts), max(counts)
+    return f"{least}" if least == most else f"{least} to {most}"
 
 
 def write(page: Path, name: str, text: str) -> None:
