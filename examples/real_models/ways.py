@@ -70,8 +70,8 @@ PAGE = """# Hints and verdicts
 {summary}
 
 Measured on {date} by `examples/real_models/ways.py`: {teacher} is the teacher and {student} the
-student, both live, in {dtype}. {engine}The teacher reads no worked examples, the student reads all.
-Prices are those of gpt-4o-mini.
+student, both live, in {dtype}. {engine}The teacher reads no worked examples,
+the student reads all. Prices are those of gpt-4o-mini.
 
 {tables}
 
@@ -238,12 +238,13 @@ def choice_table(title: str, ways: Sequence[Way]) -> Table:
 def _summary(every: Table, chosen: Table) -> str:
     ways = [line for line in every.rows if "alone" not in line[0]]
     beaten = sum(float(line[-1]) > 0 for line in ways)
-    hint, verdict, _ = chosen.rows
+    hint, verdict, alone = chosen.rows
     return (
         f"- {every.title}: {beaten} of {len(ways)} ways beat a random router. The best hint on "
         f"seen rows has {hint[2]} right on unseen ones, at {hint[3]} of the bill: {hint[4]} points "
         f"over the router. The best verdict has {verdict[2]} at {verdict[3]}: "
-        f"{verdict[4]} points."
+        f"{verdict[4]} points. The teacher alone with another prompt has {alone[2]} at {alone[3]}: "
+        f"{alone[4]} points."
     )
 
 

@@ -59,7 +59,8 @@ def test_all_ways_are_measured(script, tmp_path, monkeypatch) -> None:
     assert script["_summary"](table, script["choice_table"]("gsm8k", ways)) == (
         "- gsm8k, 4 rows: 0 of 7 ways beat a random router. The best hint on seen rows has 100.0% "
         "right on unseen ones, at 100% of the bill: +0.0 points over the router. The best verdict "
-        "has 50.0% at 100%: -50.0 points."
+        "has 50.0% at 100%: -50.0 points. The teacher alone with another prompt has 100.0% at "
+        "100%: +0.0 points."
     )
 
 
