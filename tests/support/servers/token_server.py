@@ -27,7 +27,8 @@ class TokenServer:
 
     ``faults`` are taken one for each completion request: an exception to raise, a response to give,
     or a number of events after which the connection breaks. ``dropped`` counts streams that were
-    closed before their end. ``gate`` holds tokens back.
+    closed before their end. ``gate`` holds tokens back. ``prefers`` is the token that the model
+    begins its first answer with, if it may.
     """
 
     model: Any
@@ -46,6 +47,7 @@ class TokenServer:
     dropped: int = 0
     is_up: bool = True
     gate: asyncio.Event | None = None
+    prefers: int | None = None
     metrics: str | None = None
 
     @property
@@ -103,9 +105,14 @@ class TokenServer:
 
     def _events(self, body: dict) -> Iterator[dict]:
         shown: list[int] = []
+        new: list[tuple[int, float]] = []
         for token, log_prob, reason in self._tokens(body):
-            shown.append(token)
-            yield self._event([token], [log_prob], reason, shown)
+            new.append((token, log_prob))
+            if reason or not shown or len(new) >= (body.get("stream_interval") or 1):
+                tokens, log_probs = zip(*new, strict=True)
+                shown += tokens
+                new.clear()
+                yield self._event([*tokens], [*log_probs], reason, shown)
 
     def _whole(self, body: dict) -> Any:
         count = body.get("n") or body.get("sampling_params", {}).get("n") or 1
@@ -169,6 +176,8 @@ class TokenServer:
             with torch.no_grad():
                 logits = self.model(torch.tensor([ids])).logits[0, -1].float()
             log_probs, logits = torch.log_softmax(logits, -1), logits.clone()
+            if self.prefers is not None and not position and len(self.asked()) == 1:
+                logits[self.prefers] = logits.max() + 1
             if self.masks:
                 for token, amount in pairs:
                     logits[int(token)] += amount

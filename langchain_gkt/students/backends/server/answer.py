@@ -15,7 +15,7 @@ from typing import Any
 
 from langchain_gkt.errors import StudentError
 from langchain_gkt.students.backends.server.connection import Unreachable
-from langchain_gkt.students.backends.server.dialects import Ask, Replies, Reply
+from langchain_gkt.students.backends.server.dialects import Ask, Dialect, Replies, Reply
 from langchain_gkt.students.engine.failures import FORBIDDEN
 from langchain_gkt.students.engine.request_state import RequestState
 from langchain_gkt.students.engine.requests.request import TextConstraint
@@ -52,18 +52,19 @@ class AnswerWriter:
         *,
         replies: Replies,
         marks: Sequence[str],
-        most_allowed: int,
+        dialect: Dialect,
         retries: int,
     ) -> None:
         """Start before the first token. There is no spelling if the request has no seam.
 
-        The marks are the texts of the added tokens. For ``most_allowed`` see `Dialect`.
+        The marks are the texts of the added tokens.
         """
         request, constraint = state.request, state.request.constraint
         self._state, self._spelling, self._replies = state, spelling, replies
-        self._marks, self._most_allowed, self._retries = marks, most_allowed, retries
+        self._marks, self._dialect, self._retries = marks, dialect, retries
         self._end_ids, self._end = end_ids, min(end_ids, default=_NO_ID)
         self._rest = request.seam.spelled if request.seam else b""
+        self._leaves_seam = dialect.sends_first_apart  # a lone blank to the model, at first
         self._constraint = constraint if isinstance(constraint, TextConstraint) else None
         self._written: list[int] = []
         self._banned: list[int] = []  # tokens that the constraint refused as the next one
@@ -88,12 +89,7 @@ class AnswerWriter:
         if self._choose_again and self._take_forced():
             return
         if self._rest and self._constraint is None and not self._written and self._is_plain():
-            # One request, because a second one would read the end of the prompt again.
-            ask = self._ask(spells=self._rest.decode())
-            if ask.spells.endswith(" "):
-                # The next word often begins with that blank, and a token would be left over.
-                ask = replace(ask, max_tokens=ask.max_tokens - 1)
-            await self._ask_for(ask)
+            await self._ask_for(self._seam_ask())
             return
         allowed = self._allowed()
         if allowed is None:
@@ -105,15 +101,35 @@ class AnswerWriter:
             raise StudentError(FORBIDDEN)
         elif len(allowed) == 1:
             self._take(allowed[0])  # there is nothing to choose
-        elif len(allowed) <= self._most_allowed:
+        elif len(allowed) <= self._dialect.most_allowed:
             await self._ask_for_one(allowed=allowed)
         else:
             await self._ask_for_one(spells=self._rest.decode(), banned=tuple(self._banned))
+
+    def _seam_ask(self) -> Ask:
+        """Return one request for all of a begun answer.
+
+        A second one would read the end of the prompt again.
+        """
+        ask = self._ask(spells=self._rest.decode())
+        if ask.spells.endswith(" "):
+            # The next word often begins with that blank, and a token would be left over.
+            ask = replace(ask, max_tokens=ask.max_tokens - 1)
+        if ask.spells == " " and self._leaves_seam:
+            # Most models write it by themselves. A regular expression slows down every step.
+            ask = replace(ask, spells="", stream=True, first_apart=not ask.stream)
+        return ask
 
     def _is_plain(self) -> bool:
         """Whether no control token's name could stand where the seam is spelled."""
         text = self._rest.decode()
         return not any(mark.startswith(text) or text.startswith(mark) for mark in self._marks)
+
+    def _fits_seam(self, token: int) -> bool:
+        if not self._rest or self._spelling is None:
+            return True
+        data = self._spelling.of(token)
+        return bool(data) and (data.startswith(self._rest) or self._rest.startswith(data))
 
     def _take_forced(self) -> bool:
         """Take what the grammar itself spells out, which saves a request for each token."""
@@ -199,6 +215,10 @@ class AnswerWriter:
     def _take(self, token: int) -> bool:
         """Take a token that the server chose. Return whether it may continue from it."""
         constraint, taken = self._constraint, token
+        if constraint is None and self._leaves_seam and not self._fits_seam(token):
+            # To draw again, from the allowed tokens alone, is the choice of masked logits.
+            self._leaves_seam = False
+            return False
         if constraint is not None:
             ends = token in self._end_ids
             if not (constraint.may_end if ends else constraint.accepts([token])):

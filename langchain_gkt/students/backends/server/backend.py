@@ -262,7 +262,7 @@ class ServerBackend:
                 self.end_ids,
                 replies=replies,
                 marks=self._marks,
-                most_allowed=self._connection.dialect.most_allowed,
+                dialect=self._connection.dialect,
                 retries=self._source.max_retries,
             )
             await writer.write()

@@ -31,6 +31,7 @@ class Ask:
     end_ids: Sequence[int] = ()  # they end an answer
     samples: int = 1  # how many answers
     stream: bool = False  # whether the tokens are wanted one by one
+    first_apart: bool = False  # whether only the first one is wanted at once, of a stream
     log_probs: bool = False  # whether their log-probabilities are wanted
     allowed: Sequence[int] = ()  # the first token is one of these. Empty for any
     banned: Sequence[int] = ()  # tokens that are not chosen
@@ -64,6 +65,8 @@ class Dialect(ABC):
     """Maximum number of tokens that an `Ask` may allow by name. vLLM's GPU runner has this one."""
     caches_blocks = False
     """Whether its prefix cache keeps only whole blocks, whose size its metrics report."""
+    sends_first_apart = False
+    """Whether a stream can send its first token at once, and all others together."""
 
     @abstractmethod
     def body(self, ask: Ask, model: str) -> dict[str, Any]:
@@ -85,7 +88,7 @@ class Dialect(ABC):
 class VLLM(Dialect):
     """vLLM, by ``/v1/completions`` with ``return_token_ids``."""
 
-    path, caches_blocks = "/v1/completions", True
+    path, caches_blocks, sends_first_apart = "/v1/completions", True, True
 
     def body(self, ask: Ask, model: str) -> dict[str, Any]:
         """Return the body of a request."""
@@ -107,6 +110,8 @@ class VLLM(Dialect):
             "stream": ask.stream,
             "n": ask.samples,
         }
+        if ask.first_apart:
+            body["stream_interval"] = ask.max_tokens
         if ask.seed is not None:
             body["seed"] = ask.seed
         if ask.log_probs:

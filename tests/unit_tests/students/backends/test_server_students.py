@@ -69,9 +69,56 @@ def test_no_token_of_a_whole_answer_is_left_over(served, local, text) -> None:
         assert found.usage_metadata == wanted.usage_metadata
         reasons = [one.response_metadata["finish_reason"] for one in (found, wanted)]
         assert reasons[0] == reasons[1]
-    first = server.asked()[0]
-    assert first["structured_outputs"] == {"regex": r" [\s\S]*"}
-    assert first["max_tokens"] == 1  # the new token begins with the blank
+    assert server.asked()[0]["max_tokens"] == 1  # the new token begins with the blank
+
+
+def test_a_lone_blank_is_left_to_the_model_whose_first_token_comes_at_once(served, local) -> None:
+    begun = [*QUESTION, AIMessage("The sum of 3 and ")]
+    wanted = local.invoke(begun).content
+    for streams in (False, True):
+        far, server = served()
+        server.prefers = far._engine.tokenizer.encode(" ")[0]
+        chunks = far.stream(begun) if streams else [far.invoke(begun)]
+        assert "".join(chunk.text for chunk in chunks) == wanted
+        (body,) = server.asked()
+        assert body["stream"]
+        assert body.get("stream_interval") == (None if streams else body["max_tokens"])
+        assert "structured_outputs" not in body
+        assert server.dropped == 0
+
+
+@pytest.mark.parametrize("prefers", [",", "\n", "the", None])
+@pytest.mark.parametrize("limit", [1, 2, 8])
+def test_a_model_that_writes_no_blank_is_asked_again_with_a_regex(
+    served, local, prefers, limit
+) -> None:
+    far, server = served()
+    vocabulary = far._engine.tokenizer
+    ends = prefers is None  # the answer
+    ids = [vocabulary.eos_token_id] if ends else vocabulary.encode(prefers)
+    server.prefers = ids[0]
+    begun = [*QUESTION, AIMessage("The sum of 3 and ")]
+    wanted = local.invoke(begun, max_tokens=limit)
+    found = far.invoke(begun, max_tokens=limit)
+    assert found.content == wanted.content
+    assert found.usage_metadata == wanted.usage_metadata
+    free, held = server.asked()[:2]
+    assert "structured_outputs" not in free
+    assert held["structured_outputs"] == {"regex": r" [\s\S]*"}
+    assert "stream_interval" not in held
+    assert held["prompt"] == free["prompt"]
+    assert server.dropped == (not ends and limit > 1)  # the other streams had ended by themselves
+
+
+@pytest.mark.parametrize("kind", ["sglang", "llama-server"])
+def test_a_server_that_cannot_send_a_first_token_apart_is_held_to_the_blank(
+    served, local, kind
+) -> None:
+    far, server = served(kind)
+    server.prefers = far._engine.tokenizer.encode(",")[0]
+    begun = [*QUESTION, AIMessage("The sum of 3 and ")]
+    assert far.invoke(begun).content == local.invoke(begun).content
+    assert len(server.asked()) == 1
 
 
 def test_a_call_does_not_write_out_the_tokenizer(served) -> None:
