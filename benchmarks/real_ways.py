@@ -122,7 +122,8 @@ class ThroughTheChain:
             while not ahead.done:
                 time.sleep(0.005)
             watch = Stopwatch(self.server)
-            stream = self.student.stream([*asked, AIMessage(GUIDANCE)], max_tokens=8)
+            # The chain keeps the blank behind the last word. Else that would be written again.
+            stream = self.student.stream([*asked, AIMessage(f"{GUIDANCE} ")], max_tokens=8)
             next(chunk for chunk in stream if chunk.text)
             found = watch.read()
             stream.close()

@@ -40,6 +40,7 @@ class TokenServer:
     masks: bool = True
     matches: bool = True
     tells_ids: bool = True
+    knows_intervals: bool = True
     splits: Any = None
     bodies: list[dict] = field(default_factory=list)
     sessions: list[str] = field(default_factory=list)
@@ -104,11 +105,12 @@ class TokenServer:
             self.dropped += not finished
 
     def _events(self, body: dict) -> Iterator[dict]:
+        interval = (self.knows_intervals and body.get("stream_interval")) or 1
         shown: list[int] = []
         new: list[tuple[int, float]] = []
         for token, log_prob, reason in self._tokens(body):
             new.append((token, log_prob))
-            if reason or not shown or len(new) >= (body.get("stream_interval") or 1):
+            if reason or not shown or len(new) >= interval:
                 tokens, log_probs = zip(*new, strict=True)
                 shown += tokens
                 new.clear()

@@ -1,8 +1,8 @@
 """One answer of a server, which generates freely, or token by token where a constraint applies.
 
 The logits stay at the server. A regular expression constrains its text to the seam of a begun
-answer. If a constraint rejects a token, the writer requests one token among those that it allows.
-The choice is that of masked logits.
+answer, unless the model spells it by itself. If a constraint rejects a token, the writer requests
+one token among those that it allows. The choice is that of masked logits.
 """
 
 from __future__ import annotations
@@ -189,11 +189,12 @@ class AnswerWriter:
         The answer continues after one that ended at the request's own limit.
         """
         reason: str | None = None
-        is_stopped, before = False, len(self._written)
+        is_stopped, before, events = False, len(self._written), 0
         async with aclosing(self._replies(ask)) as replies:
             async for reply in replies:
                 reason = reply.finish_reason
                 ids = reply.ids
+                events += bool(ids)
                 if reason == "stop" and (not ids or ids[-1] not in self._end_ids):
                     ids = [*ids, self._end]  # servers differ in whether they name it
                 for token in ids:
@@ -202,6 +203,8 @@ class AnswerWriter:
                             return  # which drops the request
                         is_stopped = True
                         break  # the rest of the reply is read, so that its connection is kept
+        if ask.first_apart and events > 2:
+            self._dialect.sends_first_apart = False  # vLLM ignores what it does not know yet
         if reason is None:
             raise Unreachable("the server ended the answer in its middle")
         if reason not in ("stop", "length"):

@@ -110,6 +110,19 @@ def test_a_model_that_writes_no_blank_is_asked_again_with_a_regex(
     assert server.dropped == (not ends and limit > 1)  # the other streams had ended by themselves
 
 
+def test_a_server_that_sends_each_token_apart_is_held_to_the_blank_from_then_on(served) -> None:
+    far, server = served()
+    server.knows_intervals = False  # vLLM before 2026-08
+    begun = [*QUESTION, AIMessage("The sum of 3 and ")]
+    server.prefers = far._engine.tokenizer.encode(" ")[0]
+    answers = [far.invoke(begun).content for _ in range(2)]
+    assert answers[0] == answers[1]
+    free, held = server.asked()
+    assert "structured_outputs" not in free
+    assert held["structured_outputs"] == {"regex": r" [\s\S]*"}
+    assert not held["stream"]
+
+
 @pytest.mark.parametrize("kind", ["sglang", "llama-server"])
 def test_a_server_that_cannot_send_a_first_token_apart_is_held_to_the_blank(
     served, local, kind
