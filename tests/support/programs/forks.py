@@ -17,6 +17,7 @@ for line in sys.stdin:
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         if not os.fork():
             signal.alarm(1800)  # for what hangs, and out of reach of any load
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a job behind "&" ignores it
             for place, file in enumerate((open(os.devnull), out, err)):
                 os.dup2(file.fileno(), place)
             break
