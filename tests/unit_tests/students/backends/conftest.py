@@ -117,3 +117,10 @@ def backend(request, pair):
         made = adapter.LlamaCppBackend(read_header(str(gguf)), pair[1], config, None)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def local(pair):
+    student = HuggingFaceStudent(model=pair[0], tokenizer=pair[1])
+    yield student
+    student.close()
