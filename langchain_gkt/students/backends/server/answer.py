@@ -195,6 +195,9 @@ class AnswerWriter:
                 reason = reply.finish_reason
                 ids = reply.ids
                 events += bool(ids)
+                if ask.first_apart and events > 2:
+                    # Older versions of vLLM ignore that. An answer's end may cancel what follows.
+                    self._dialect.sends_first_apart = False
                 if reason == "stop" and (not ids or ids[-1] not in self._end_ids):
                     ids = [*ids, self._end]  # servers differ in whether they name it
                 for token in ids:
@@ -203,8 +206,6 @@ class AnswerWriter:
                             return  # which drops the request
                         is_stopped = True
                         break  # the rest of the reply is read, so that its connection is kept
-        if ask.first_apart and events > 2:
-            self._dialect.sends_first_apart = False  # vLLM ignores what it does not know yet
         if reason is None:
             raise Unreachable("the server ended the answer in its middle")
         if reason not in ("stop", "length"):
